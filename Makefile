@@ -1,0 +1,53 @@
+# `make demo` and `make test` need Python 3.11 or newer, git and make; all else lands in .venv here.
+# A Linux machine without an NVIDIA GPU saves gigabytes with the CPU build of torch:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+TORCH_INDEX ?=
+
+.PHONY: demo test test-all lint format evaluate-deps clean
+.DEFAULT_GOAL := demo
+
+# What a render needs; `--force` so that a demo is repeatable.
+demo: $(VENV)/installed
+	$(BIN)/acestep generate songs/night-drive.yaml --output night-drive.flac --force
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The analysers of pocket/evaluate.py.
+evaluate-deps: $(VENV)/installed-dev
+	$(PIP) --editable ".[evaluate]"
+
+# torch first and by itself: whichever build of it is chosen here stays.
+$(VENV)/torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("acestep needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
