@@ -1,0 +1,161 @@
+"""Attention in time and memory linear in length: banded self-attention, cached cross-attention.
+
+Shapes: B batch, S tokens, H query heads, K key/value heads, G = H / K query heads per key head,
+D head size, W band reach in tokens (the checkpoint's `sliding_window`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acestep_cli.engine.config import AttentionSize
+
+
+class KeysValues(NamedTuple):
+    """Projected keys and values, each [B or 1, K, L, D]; they depend on the condition only."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def rotary(positions: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Cosines and sines of rotary embedding, [2, positions, head_dim], computed in float32."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
+    angles = torch.arange(positions, device=device, dtype=torch.float32)[:, None] * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return torch.stack((angles.cos(), angles.sin())).to(dtype)
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn x [B, heads, S, D] by the angles of `rotary`, pairing the two halves of D."""
+    cosine, sine = rope
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat((-second, first), dim=-1) * sine
+
+
+def bias_from(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """An additive mask; finite, so that a padding query with no key at all stays a number."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+        ~allowed, torch.finfo(dtype).min / 2
+    )
+
+
+def band_bias(tokens: int, reach: int, group: int, keep: Tensor | None, like: Tensor) -> Tensor | None:
+    """Which of its three neighbouring blocks of keys each block of `reach` queries may see.
+
+    Returns [blocks, B or 1, G * W, 3 W] for a band |i - j| <= reach, or None where the band covers
+    everything. `keep` [B, S] is true at real tokens.
+    """
+    if tokens <= reach + 1:
+        return None
+    blocks = -(-tokens // reach)
+    query = torch.arange(reach, device=like.device)[:, None]
+    key = torch.arange(3 * reach, device=like.device) - reach
+    band = (key - query).abs() <= reach  # [W, 3W]
+    place = torch.arange(blocks, device=like.device)[:, None] * reach + key  # [blocks, 3W], position of each key
+    inside = (place >= 0) & (place < tokens)
+    if keep is None:
+        visible = inside[:, None]  # [blocks, 1, 3W]
+    else:
+        visible = (keep[:, place.clamp(0, tokens - 1)] & inside).transpose(0, 1)  # [blocks, B, 3W]
+    allowed = band.repeat(group, 1) & visible[:, :, None]
+    return bias_from(allowed, like.dtype)
+
+
+def attend(queries: Tensor, memory: KeysValues, bias: Tensor | None = None) -> Tensor:
+    """Full attention; queries [B, H, S, D] -> [B, S, H * D]. `bias` broadcasts to [B, K, G * S, L].
+
+    The G query heads that share a key head are laid end to end along the sequence: rows of attention
+    do not depend on each other, so no key or value is ever copied.
+    """
+    batch, heads, tokens, size = queries.shape
+    keys, values = (t.expand(batch, -1, -1, -1) for t in memory)
+    kv_heads = keys.shape[1]
+    folded = queries.reshape(batch, kv_heads, (heads // kv_heads) * tokens, size)
+    out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=bias)
+    return out.reshape(batch, heads, tokens, size).transpose(1, 2).reshape(batch, tokens, heads * size)
+
+
+def attend_band(queries: Tensor, memory: KeysValues, bias: Tensor) -> Tensor:
+    """Attention within a band; queries [B, H, S, D] -> [B, S, H * D], `bias` from `band_bias`.
+
+    Each block of W queries meets its own block of keys and the two beside it: 3 W keys instead of S,
+    and no S x S mask exists anywhere.
+    """
+    batch, heads, tokens, size = queries.shape
+    kv_heads, group = memory.keys.shape[1], heads // memory.keys.shape[1]
+    blocks, reach = bias.shape[0], bias.shape[-1] // 3
+    tail = blocks * reach - tokens
+    folded = (
+        F.pad(queries, (0, 0, 0, tail))
+        .reshape(batch * kv_heads, group, blocks, reach, size)
+        .permute(2, 0, 1, 3, 4)
+        .reshape(blocks, batch * kv_heads, group * reach, size)
+    )
+    windows = (
+        F.pad(t, (0, 0, reach, reach + tail))
+        .reshape(batch * kv_heads, (blocks + 2) * reach, size)
+        .unfold(1, 3 * reach, reach)  # a view: [B K, blocks, D, 3W]
+        .permute(1, 0, 3, 2)
+        for t in memory
+    )
+    if bias.shape[1] > 1:
+        bias = bias.repeat_interleave(kv_heads, dim=1)
+    out = F.scaled_dot_product_attention(folded, *windows, attn_mask=bias)  # [blocks, B K, G W, D]
+    out = out.view(blocks, batch, kv_heads, group, reach, size).permute(1, 0, 4, 2, 3, 5)
+    return out.reshape(batch, blocks * reach, heads * size)[:, :tokens]
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with a norm on each head's queries and keys."""
+
+    def __init__(self, size: AttentionSize) -> None:
+        super().__init__()
+        width_q, width_kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
+        self.size = size
+        self.q_proj = nn.Linear(size.width, width_q, bias=size.bias)
+        self.k_proj = nn.Linear(size.width, width_kv, bias=size.bias)
+        self.v_proj = nn.Linear(size.width, width_kv, bias=size.bias)
+        self.o_proj = nn.Linear(width_q, size.width, bias=size.bias)
+        self.q_norm = nn.RMSNorm(size.head_dim, eps=size.eps)
+        self.k_norm = nn.RMSNorm(size.head_dim, eps=size.eps)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """x [B, S, width] -> [B, H, S, D]."""
+        return self.q_norm(self.q_proj(x).unflatten(-1, (self.size.heads, -1))).transpose(1, 2)
+
+    def remember(self, x: Tensor) -> KeysValues:
+        """Keys and values of x [B, L, width]."""
+        split = (self.size.kv_heads, -1)
+        keys = self.k_norm(self.k_proj(x).unflatten(-1, split)).transpose(1, 2)
+        return KeysValues(keys.contiguous(), self.v_proj(x).unflatten(-1, split).transpose(1, 2).contiguous())
+
+    def to_self(self, x: Tensor, rope: Tensor, band: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Self-attention of x [B, S, width]: in a band where `band` is given, else full under `bias`."""
+        keys, values = self.remember(x)
+        queries, memory = rotate(self.queries(x), rope), KeysValues(rotate(keys, rope), values)
+        out = attend(queries, memory, bias) if band is None else attend_band(queries, memory, band)
+        return self.o_proj(out)
+
+    def to_memory(self, x: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
+        """Cross-attention of x [B, S, width] to what `remember` made of the condition; no positions."""
+        return self.o_proj(attend(self.queries(x), memory, bias))
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer, 2020)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(F.silu(self.gate_proj(x), inplace=True).mul_(self.up_proj(x)))

@@ -1,0 +1,216 @@
+"""The Oobleck autoencoder: 48 kHz stereo waveform <-> latents at 25 frames per second.
+
+Source: Evans et al., "Stable Audio Open" (the Oobleck design); tensor names and sizes as in
+`dit.md` 1.2 of the specification. Weight norm is folded into plain convolutions at load.
+
+Shapes: B batch, A audio channels, N samples, C latent channels, T latent frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RESIDUAL_DILATIONS = (1, 3, 9)
+RESIDUAL_KERNEL = 7
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The checkpoint's `vae/config.json`, less what does not shape the network."""
+
+    encoder_hidden_size: int = 128
+    downsampling_ratios: tuple[int, ...] = (2, 4, 4, 6, 10)
+    channel_multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
+    decoder_channels: int = 128
+    decoder_input_channels: int = 64
+    audio_channels: int = 2
+    sampling_rate: int = 48_000
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VAEConfig:
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+
+    @property
+    def hop(self) -> int:
+        """Samples per latent frame."""
+        return math.prod(self.downsampling_ratios)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Width multipliers at each resolution, waveform side first."""
+        return (1, *self.channel_multiples)
+
+
+class Snake(nn.Module):
+    """x + sin²(αx)/β with α and β stored as logarithms (Ziyin et al., 2020)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(1, channels, 1))
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # sin²/β as the square of sin/√β: one temporary and one fused multiply-add, which matters
+        # because at 48 kHz these passes over memory cost as much as the convolutions.
+        frequency, amplitude = self.alpha.exp(), (self.beta.exp() + 1e-9).rsqrt()
+        if torch.is_grad_enabled():
+            wave = (x * frequency).sin() * amplitude
+        else:
+            wave = (x * frequency).sin_().mul_(amplitude)
+        return torch.addcmul(x, wave, wave)
+
+
+class ResidualUnit(nn.Module):
+    """Snake, dilated convolution, snake, 1x1 convolution, plus the input."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        padding = (RESIDUAL_KERNEL - 1) * dilation // 2
+        self.snake1 = Snake(channels)
+        self.conv1 = nn.Conv1d(channels, channels, RESIDUAL_KERNEL, dilation=dilation, padding=padding)
+        self.snake2 = Snake(channels)
+        self.conv2 = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.snake2(self.conv1(self.snake1(x))))
+        return x + y if torch.is_grad_enabled() else y.add_(x)
+
+
+class EncoderBlock(nn.Module):
+    """Three residual units, then a strided convolution down."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.res_unit1, self.res_unit2, self.res_unit3 = (
+            ResidualUnit(width_in, dilation) for dilation in RESIDUAL_DILATIONS
+        )
+        self.snake1 = Snake(width_in)
+        self.conv1 = nn.Conv1d(width_in, width_out, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.res_unit3(self.res_unit2(self.res_unit1(x)))
+        return self.conv1(self.snake1(x))
+
+
+class DecoderBlock(nn.Module):
+    """A strided transposed convolution up, then three residual units."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.snake1 = Snake(width_in)
+        self.conv_t1 = nn.ConvTranspose1d(width_in, width_out, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
+        self.res_unit1, self.res_unit2, self.res_unit3 = (
+            ResidualUnit(width_out, dilation) for dilation in RESIDUAL_DILATIONS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_t1(self.snake1(x))
+        return self.res_unit3(self.res_unit2(self.res_unit1(x)))
+
+
+class Encoder(nn.Module):
+    """Waveform [B, A, N] -> mean and scale of the latents [B, 2C, N // hop]."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths = [config.encoder_hidden_size * m for m in config.stage_widths]
+        self.conv1 = nn.Conv1d(config.audio_channels, widths[0], 7, padding=3)
+        self.block = nn.ModuleList(
+            EncoderBlock(narrow, wide, stride)
+            for (narrow, wide), stride in zip(pairwise(widths), config.downsampling_ratios, strict=True)
+        )
+        self.snake1 = Snake(widths[-1])
+        self.conv2 = nn.Conv1d(widths[-1], config.encoder_hidden_size, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        for block in self.block:
+            x = block(x)
+        return self.conv2(self.snake1(x))
+
+
+class Decoder(nn.Module):
+    """Latents [B, C, T] -> waveform [B, A, T * hop]."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths = [config.decoder_channels * m for m in reversed(config.stage_widths)]
+        self.conv1 = nn.Conv1d(config.decoder_input_channels, widths[0], 7, padding=3)
+        self.block = nn.ModuleList(
+            DecoderBlock(wide, narrow, stride)
+            for (wide, narrow), stride in zip(pairwise(widths), reversed(config.downsampling_ratios), strict=True)
+        )
+        self.snake1 = Snake(widths[-1])
+        self.conv2 = nn.Conv1d(widths[-1], config.audio_channels, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        for block in self.block:
+            x = block(x)
+        return self.conv2(self.snake1(x))
+
+
+class OobleckVAE(nn.Module):
+    """The autoencoder under its published tensor names."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """Waveform [B, A, N] -> mean latents [B, C, N // hop]; N is at least one hop."""
+        return self.encoder(waveform).chunk(2, dim=1)[0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, T] -> waveform [B, A, T * hop]."""
+        return self.decoder(latents)
+
+
+def encoder_reach(config: VAEConfig) -> int:
+    """Latent frames on either side that one latent of the encoder depends on, rounded up."""
+    reach, step = 3.0, 1  # in samples: the first convolution looks 3 samples either way
+    for stride in config.downsampling_ratios:
+        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
+        reach += (1.5 * stride) * step
+        step *= stride
+    return math.ceil((reach + step) / step)
+
+
+def decoder_reach(config: VAEConfig) -> int:
+    """Latent frames on either side that one sample of the decoder depends on, rounded up."""
+    reach, step = 3.0, 1  # backwards from the last convolution
+    for stride in config.downsampling_ratios:
+        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
+        step *= stride
+        reach += step
+    return math.ceil((reach + 3 * step) / step)
+
+
+def fold_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace each weight-norm pair g, v by the plain weight g * v / ‖v‖.
+
+    Reads both spellings: `weight_g`/`weight_v` and `parametrizations.weight.original0/1`. The norm
+    runs over all but the first dimension, in float32.
+    """
+    pairs = ((".weight_g", ".weight_v"), (".parametrizations.weight.original0", ".parametrizations.weight.original1"))
+    folded = dict(tensors)
+    for gain_suffix, direction_suffix in pairs:
+        for name in [n for n in folded if n.endswith(gain_suffix)]:
+            stem = name.removesuffix(gain_suffix)
+            if stem + direction_suffix not in folded:
+                continue
+            gain, direction = folded.pop(name), folded.pop(stem + direction_suffix)
+            wide = direction.float()
+            norm = wide.flatten(1).norm(dim=1).view(-1, *[1] * (wide.dim() - 1))
+            folded[stem + ".weight"] = (gain.float() * wide / norm).to(direction.dtype)
+    return folded

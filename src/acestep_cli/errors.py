@@ -1,0 +1,75 @@
+"""Every exception this program raises on purpose.
+
+Each one says what happened, where, why, and the command that mends it. The exit
+code belongs to the class, so `cli` needs one handler and no table of its own.
+"""
+
+from __future__ import annotations
+
+
+class AceStepError(Exception):
+    """A failure with a sentence for the user.
+
+    Parameters
+    ----------
+    message: what happened, where and why, as one or a few sentences.
+    hint: what to type or change to mend it; shown on its own line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n{self.hint}"
+
+
+class UsageError(AceStepError):
+    """Flags or a song spec ask for something that cannot be."""
+
+    exit_code = 2
+
+
+class CheckpointError(AceStepError):
+    """A checkpoint or adapter is missing, incomplete or of the wrong kind."""
+
+    exit_code = 3
+
+
+class MemoryLimitError(AceStepError):
+    """The request does not fit in memory, after every fall-back."""
+
+    exit_code = 4
+
+
+class SourceAudioError(AceStepError):
+    """Source, reference or data-set audio is unreadable or unsuitable."""
+
+    exit_code = 5
+
+
+class CheckError(AceStepError):
+    """Rendered audio failed its checks: not finite, or silent."""
+
+    exit_code = 6
+
+
+class SeveralFailedError(AceStepError):
+    """Some of several items failed; the others are done."""
+
+    exit_code = 7
+
+
+class NetworkError(AceStepError):
+    """A download failed."""
+
+    exit_code = 8
+
+
+class OutputError(AceStepError):
+    """An output cannot be written: exists, no space, no permission, no encoder."""
+
+    exit_code = 9
