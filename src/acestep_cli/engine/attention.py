@@ -58,10 +58,8 @@ def band_bias(tokens: int, reach: int, group: int, keep: Tensor | None, like: Te
     band = (key - query).abs() <= reach  # [W, 3W]
     place = torch.arange(blocks, device=like.device)[:, None] * reach + key  # [blocks, 3W], position of each key
     inside = (place >= 0) & (place < tokens)
-    if keep is None:
-        visible = inside[:, None]  # [blocks, 1, 3W]
-    else:
-        visible = (keep[:, place.clamp(0, tokens - 1)] & inside).transpose(0, 1)  # [blocks, B, 3W]
+    visible = inside[None] if keep is None else keep[:, place.clamp(0, tokens - 1)] & inside
+    visible = visible.transpose(0, 1)  # [blocks, B or 1, 3W]
     allowed = band.repeat(group, 1) & visible[:, :, None]
     return bias_from(allowed, like.dtype)
 
@@ -96,7 +94,7 @@ def attend_band(queries: Tensor, memory: KeysValues, bias: Tensor) -> Tensor:
         .permute(2, 0, 1, 3, 4)
         .reshape(blocks, batch * kv_heads, group * reach, size)
     )
-    windows = (
+    keys, values = (
         F.pad(t, (0, 0, reach, reach + tail))
         .reshape(batch * kv_heads, (blocks + 2) * reach, size)
         .unfold(1, 3 * reach, reach)  # a view: [B K, blocks, D, 3W]
@@ -105,7 +103,7 @@ def attend_band(queries: Tensor, memory: KeysValues, bias: Tensor) -> Tensor:
     )
     if bias.shape[1] > 1:
         bias = bias.repeat_interleave(kv_heads, dim=1)
-    out = F.scaled_dot_product_attention(folded, *windows, attn_mask=bias)  # [blocks, B K, G W, D]
+    out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=bias)  # [blocks, B K, G W, D]
     out = out.view(blocks, batch, kv_heads, group, reach, size).permute(1, 0, 4, 2, 3, 5)
     return out.reshape(batch, blocks * reach, heads * size)[:, :tokens]
 

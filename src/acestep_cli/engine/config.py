@@ -83,7 +83,9 @@ class DiTConfig:
                 f"{where} asks for hidden_act={found.get('hidden_act')!r} and "
                 f"fsq_input_num_quantizers={found.get('fsq_input_num_quantizers')!r}; only silu and 1 are known."
             )
-        kept = {k: tuple(v) if isinstance(v, list) else v for k in names if (v := found.get(k)) is not None}
+        kept: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k in names if (v := found.get(k)) is not None
+        }
         return cls(**kept)
 
     @property

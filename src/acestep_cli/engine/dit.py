@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -117,9 +117,8 @@ class DiT(nn.Module):
     def remember(self, condition: Condition) -> Memory:
         """Project a condition to every layer's cross-attention keys and values."""
         states = self.condition_embedder(condition.states)
-        return Memory(
-            [layer.cross_attn.remember(states) for layer in self.layers], key_bias(condition.keep, states.dtype)
-        )
+        attentions = [cast(DecoderLayer, layer).cross_attn for layer in self.layers]
+        return Memory([a.remember(states) for a in attentions], key_bias(condition.keep, states.dtype))
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, memory: Memory, keep: Tensor | None = None) -> Tensor:
         """Velocity [B, T, C] of noisy latents x [B, T, C] at times t [B].
@@ -130,6 +129,8 @@ class DiT(nn.Module):
         config = self.config
         frames, padding = x.shape[1], -x.shape[1] % config.patch_size
         stacked = torch.cat((context.expand(x.shape[0], -1, -1), x), dim=-1)
+        if keep is not None:  # the last patch of an odd length is filled up with zeros, as it is in a song alone
+            stacked = stacked.masked_fill(~keep[..., None], 0)
         tokens = self.proj_in["1"](F.pad(stacked, (0, 0, 0, padding)).transpose(1, 2)).transpose(1, 2)
         token_keep = None if keep is None else F.pad(keep, (0, padding))[:, :: config.patch_size]
 

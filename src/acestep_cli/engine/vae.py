@@ -9,12 +9,13 @@ Shapes: B batch, A audio channels, N samples, C latent channels, T latent frames
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 RESIDUAL_DILATIONS = (1, 3, 9)
@@ -35,8 +36,9 @@ class VAEConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VAEConfig:
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        found = [(f.name, values[f.name]) for f in fields(cls) if f.name in values]
+        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found}
+        return cls(**known)
 
     @property
     def hop(self) -> int:
@@ -61,10 +63,8 @@ class Snake(nn.Module):
         # sin²/β as the square of sin/√β: one temporary and one fused multiply-add, which matters
         # because at 48 kHz these passes over memory cost as much as the convolutions.
         frequency, amplitude = self.alpha.exp(), (self.beta.exp() + 1e-9).rsqrt()
-        if torch.is_grad_enabled():
-            wave = (x * frequency).sin() * amplitude
-        else:
-            wave = (x * frequency).sin_().mul_(amplitude)
+        wave = x * frequency
+        wave = wave.sin() * amplitude if torch.is_grad_enabled() else wave.sin_().mul_(amplitude)
         return torch.addcmul(x, wave, wave)
 
 
@@ -155,7 +155,8 @@ class Decoder(nn.Module):
         x = self.conv1(x)
         for block in self.block:
             x = block(x)
-        return self.conv2(self.snake1(x))
+        # The waveform itself never passes through a 16-bit float: that would be noise at -54 dB.
+        return F.conv1d(self.snake1(x).float(), self.conv2.weight.float(), padding=self.conv2.padding)
 
 
 class OobleckVAE(nn.Module):
@@ -172,7 +173,7 @@ class OobleckVAE(nn.Module):
         return self.encoder(waveform).chunk(2, dim=1)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [B, C, T] -> waveform [B, A, T * hop]."""
+        """Latents [B, C, T] -> waveform [B, A, T * hop], float32."""
         return self.decoder(latents)
 
 
@@ -196,21 +197,38 @@ def decoder_reach(config: VAEConfig) -> int:
     return math.ceil((reach + 3 * step) / step)
 
 
-def fold_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+WEIGHT_NORM_PAIRS = (
+    (".weight_g", ".weight_v"),
+    (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
+)
+
+
+def folded_names(names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
+    """Plain weight -> where it comes from: (direction, gain), or (itself, None) where nothing is folded."""
+    known = set(names)
+    sources: dict[str, tuple[str, str | None]] = {name: (name, None) for name in sorted(known)}
+    for gain_suffix, direction_suffix in WEIGHT_NORM_PAIRS:
+        for gain in [name for name in sources if name.endswith(gain_suffix)]:
+            stem = gain.removesuffix(gain_suffix)
+            direction = stem + direction_suffix
+            if direction in known:
+                del sources[gain], sources[direction]
+                sources[stem + ".weight"] = (direction, gain)
+    return sources
+
+
+def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Replace each weight-norm pair g, v by the plain weight g * v / ‖v‖.
 
     Reads both spellings: `weight_g`/`weight_v` and `parametrizations.weight.original0/1`. The norm
     runs over all but the first dimension, in float32.
     """
-    pairs = ((".weight_g", ".weight_v"), (".parametrizations.weight.original0", ".parametrizations.weight.original1"))
-    folded = dict(tensors)
-    for gain_suffix, direction_suffix in pairs:
-        for name in [n for n in folded if n.endswith(gain_suffix)]:
-            stem = name.removesuffix(gain_suffix)
-            if stem + direction_suffix not in folded:
-                continue
-            gain, direction = folded.pop(name), folded.pop(stem + direction_suffix)
-            wide = direction.float()
+    folded = {}
+    for name, (direction, gain) in folded_names(tensors).items():
+        weight = tensors[direction]
+        if gain is not None:
+            wide = weight.float()
             norm = wide.flatten(1).norm(dim=1).view(-1, *[1] * (wide.dim() - 1))
-            folded[stem + ".weight"] = (gain.float() * wide / norm).to(direction.dtype)
+            weight = (tensors[gain].float() * wide / norm).to(weight.dtype)
+        folded[name] = weight
     return folded

@@ -1,0 +1,285 @@
+"""Which checkpoints exist, where they lie, and whether their files are whole.
+
+Names, folders and sizes: `dit.md` 1 of the specification. Everything here reads headers only and imports
+no torch; the weights themselves are `engine.store`'s affair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from acestep_cli.errors import CheckpointError
+
+MAIN_REPO = "ACE-Step/Ace-Step1.5"
+PUBLISHED_TASKS = ("generate", "cover", "repaint")
+BASE_TASKS = (*PUBLISHED_TASKS, "lego", "extract", "complete")
+FINGERPRINT_BLOCKS = 256
+FINGERPRINT_BLOCK_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Row:
+    """One diffusion checkpoint: where it is published and how it wants to be driven."""
+
+    folder: str
+    repo: str | None
+    turbo: bool
+    shift: float
+    tasks: tuple[str, ...] = PUBLISHED_TASKS
+    vae_folder: str = "vae"
+    text_folder: str = "Qwen3-Embedding-0.6B"
+    shortest_seconds: float = 10.0
+    size_gb: float = 4.8
+
+    @property
+    def steps(self) -> int:
+        return 8 if self.turbo else 50
+
+    @property
+    def most_steps(self) -> int:
+        """Turbo checkpoints were distilled for short schedules; more steps only drift."""
+        return 20 if self.turbo else 200
+
+    @property
+    def guidance(self) -> float:
+        """Turbo checkpoints have guidance distilled into them."""
+        return 1.0 if self.turbo else 7.0
+
+
+def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> Row:
+    folder = f"acestep-v15-{name}"
+    return Row(folder, rest.pop("repo", f"ACE-Step/{folder}"), turbo, shift, **rest)
+
+
+CHECKPOINTS: dict[str, Row] = {
+    "turbo": _published("turbo", repo=MAIN_REPO, turbo=True, shift=3.0),
+    "turbo-shift1": _published("turbo-shift1", turbo=True, shift=1.0),
+    "turbo-shift3": _published("turbo-shift3", turbo=True, shift=3.0),
+    "turbo-continuous": _published("turbo-continuous", turbo=True, shift=3.0),
+    "sft": _published("sft", turbo=False, shift=1.0),
+    "base": _published("base", turbo=False, shift=1.0, tasks=BASE_TASKS),
+    "xl-turbo": _published("xl-turbo", turbo=True, shift=3.0, size_gb=20),
+    "xl-sft": _published("xl-sft", turbo=False, shift=1.0, size_gb=20),
+    "xl-base": _published("xl-base", turbo=False, shift=1.0, tasks=BASE_TASKS, size_gb=20),
+    "pocket": _published(
+        "pocket",
+        repo=None,
+        turbo=True,
+        shift=3.0,
+        text_folder="Qwen3-Embedding-pocket",
+        shortest_seconds=3.0,
+        size_gb=0.03,
+    ),
+}
+AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
+BUILT_IN = "pocket"
+BUILT_IN_ROOT = Path(__file__).parent / "pocket"
+MODEL_CHOICES = ("auto", *CHECKPOINTS)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint found on this machine, its files checked as far as headers tell."""
+
+    name: str
+    row: Row
+    dit: Path
+    vae: Path
+    text: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return read_json(self.dit / "config.json")
+
+    @cached_property
+    def vae_config(self) -> dict[str, Any]:
+        return read_json(self.vae / "config.json")
+
+    @cached_property
+    def code_count(self) -> int | None:
+        """How many audio codes the quantizer knows; None where the config does not say."""
+        levels = self.config.get("fsq_input_levels")
+        if not levels:
+            return None
+        count = 1
+        for level in levels:
+            count *= int(level)
+        return count
+
+    def weights_hash(self) -> str:
+        """A fingerprint of all weights and configs: headers, sizes and evenly spaced blocks of each file.
+
+        Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
+        so blocks across the file tell two checkpoints apart.
+        """
+        digest = hashlib.sha256()
+        for part in (self.dit, self.vae, self.text):
+            digest.update((part / "config.json").read_bytes())
+            for file in weight_files(part):
+                size = file.stat().st_size
+                digest.update(f"{file.name}:{size}".encode())
+                with file.open("rb") as stream:
+                    for block in range(FINGERPRINT_BLOCKS):
+                        stream.seek(size * block // FINGERPRINT_BLOCKS)
+                        digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
+        return digest.hexdigest()[:16]
+
+
+def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
+    """Find a checkpoint by name or folder.
+
+    `models_dir` is a folder in the published layout; without one the Hugging Face cache is looked through.
+    `auto` takes the first installed of `AUTO_ORDER`, else the built-in one. Raises `CheckpointError` when
+    it is not installed, or a file of it is missing, cut short or something else than it should be.
+    """
+    if models_dir is not None and not models_dir.is_dir():
+        raise CheckpointError(
+            f"The models folder {models_dir} does not exist.",
+            "Name the folder that holds acestep-v15-turbo/, vae/ and Qwen3-Embedding-0.6B/ with --models-dir.",
+        )
+    if model == "auto":
+        for name in AUTO_ORDER:
+            if _folder_of(CHECKPOINTS[name].folder, CHECKPOINTS[name].repo, models_dir) is not None:
+                return locate(name, models_dir)
+        return locate(BUILT_IN)
+    if model == BUILT_IN:
+        return _whole(BUILT_IN, CHECKPOINTS[BUILT_IN], BUILT_IN_ROOT / CHECKPOINTS[BUILT_IN].folder, BUILT_IN_ROOT)
+    row = CHECKPOINTS.get(model)
+    if row is None:
+        return _from_folder(Path(model), models_dir)
+    dit = _folder_of(row.folder, row.repo, models_dir)
+    if dit is None:
+        where = f"the models folder {models_dir}" if models_dir else "the Hugging Face cache"
+        raise CheckpointError(
+            f"The checkpoint {model} is not installed: {where} has no {row.folder}/ (about {row.size_gb:g} GB, "
+            f"published as {row.repo}).",
+            "Point --models-dir at the folder that holds it, or sketch the song with --model pocket.",
+        )
+    return _whole(model, row, dit, models_dir)
+
+
+def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
+    """A DiT folder of the user's own; its VAE and text encoder lie beside it or in `models_dir`."""
+    if not dit.is_dir():
+        raise CheckpointError(
+            f"{dit} is neither a checkpoint's name nor a folder.",
+            f"Names: {', '.join(MODEL_CHOICES)}; a folder holds config.json and model.safetensors.",
+        )
+    for name, row in CHECKPOINTS.items():
+        if row.folder == dit.name:
+            return _whole(name, row, dit, models_dir or dit.parent)
+    config = read_json(dit / "config.json")
+    version = str(config.get("model_version", ""))
+    turbo = bool(config.get("is_turbo")) or "turbo" in version or "turbo" in dit.name
+    tasks = BASE_TASKS if version == "base" else PUBLISHED_TASKS
+    row = Row(dit.name, None, turbo, shift=3.0 if turbo else 1.0, tasks=tasks)
+    return _whole(dit.name, row, dit, models_dir or dit.parent)
+
+
+def _folder_of(folder: str, repo: str | None, models_dir: Path | None) -> Path | None:
+    """Where a component lies: in the models folder, else in the Hugging Face cache."""
+    if models_dir is not None:
+        return models_dir / folder if (models_dir / folder).is_dir() else None
+    if repo is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    inside = f"{folder}/" if repo == MAIN_REPO else ""
+    found = try_to_load_from_cache(repo, f"{inside}config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
+    """Put the three folders together and check that each file is there and uncut."""
+    parts = {}
+    for what, folder in (("VAE", row.vae_folder), ("text encoder", row.text_folder)):
+        found = _folder_of(folder, MAIN_REPO, models_dir)
+        if found is None:
+            where = models_dir if models_dir else "the Hugging Face cache"
+            raise CheckpointError(
+                f"The {what} of {name} is missing: {where} has no {folder}/.",
+                f"It comes with the main download {MAIN_REPO}; put {folder}/ beside {row.folder}/.",
+            )
+        parts[what] = found
+    checkpoint = Checkpoint(name, row, dit, parts["VAE"], parts["text encoder"])
+    for file in (dit / "silence_latent.pt", checkpoint.text / "tokenizer.json"):
+        require(file)
+    for part in (dit, checkpoint.vae, checkpoint.text):
+        read_json(part / "config.json")
+        for file in weight_files(part):
+            read_header(file)
+    return checkpoint
+
+
+def require(file: Path) -> None:
+    """Raise `CheckpointError` unless `file` exists."""
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file} is missing, so the checkpoint is incomplete.", "Download that folder again, or copy the file."
+        )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint; `CheckpointError` when it is missing or something else."""
+    require(file)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{file} is not JSON ({error}); a failed download often leaves a web page in its place.",
+            "Download that file again.",
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} should hold a JSON object, not a {type(content).__name__}.")
+    return content
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a component: its shards by the index, else the single file."""
+    for stem in ("model", "diffusion_pytorch_model"):
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.is_file():
+            names = sorted(set(read_json(index).get("weight_map", {}).values()))
+            if not names:
+                raise CheckpointError(f"{index} names no shards.", "Download that folder again.")
+            for name in names:
+                require(folder / name)
+            return [folder / name for name in names]
+        if (folder / f"{stem}.safetensors").is_file():
+            return [folder / f"{stem}.safetensors"]
+    raise CheckpointError(
+        f"{folder} holds no model.safetensors, so the checkpoint is incomplete.", "Download that folder again."
+    )
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The tensor table of a safetensors file, its length checked against the file's.
+
+    Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if length == 0 or 8 + length > size:
+            kind = "a web page" if start.lstrip()[:1] == b"<" else "cut short or something else"
+            raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
+        text = stream.read(length)
+    try:
+        header = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    if size != 8 + length + end:
+        raise CheckpointError(
+            f"{file} is cut short: its header promises {8 + length + end:,} bytes, the file has {size:,}.",
+            "Finish or repeat the download.",
+        )
+    return tensors

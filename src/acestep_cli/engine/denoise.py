@@ -1,0 +1,81 @@
+"""From noise to latents: the guided velocity and the one loop over the schedule.
+
+Rules: `dit.md` 5 of the specification and the rulings. State and schedule are float32; only the model's input
+takes the weights' dtype.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from acestep_cli.engine.dit import DiT, Memory
+from acestep_cli.solvers import GUIDANCE_METHODS, SOLVERS
+
+Progress = Callable[[int, int], None]
+"""(done, total) steps."""
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Guidance away from the null condition: how strongly, how, and at which times t."""
+
+    unconditional: Memory
+    scale: float
+    method: str
+    interval: tuple[float, float] = (0.0, 1.0)
+
+
+def generator(seed: int, stage: str) -> torch.Generator:
+    """A CPU generator of its own for one stage of one take, so that no stage shifts another's draws."""
+    digest = hashlib.sha256(f"{seed}:{stage}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def starting_noise(seed: int, frames: int, channels: int) -> Tensor:
+    """The noise of one take [1, T, C], float32, drawn on the CPU so that every device starts alike."""
+    return torch.randn(1, frames, channels, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def denoise(
+    dit: DiT,
+    noise: Tensor,
+    context: Tensor,
+    memory: Memory,
+    schedule: Sequence[float],
+    *,
+    solver: str,
+    guided: Guided | None,
+    seed: int,
+    progress: Progress,
+) -> Tensor:
+    """Carry noise [1, T, C] along `schedule` (times falling to 0) to latents [1, T, C], float32.
+
+    `context` [1, T, in_channels - C] holds source latents and mask, `memory` the projected condition.
+    """
+    device, dtype = context.device, context.dtype
+    guide = GUIDANCE_METHODS[guided.method].start() if guided else None
+
+    def predict(x: Tensor, t: float, memory: Memory) -> Tensor:
+        times = torch.full((x.shape[0],), t, device=device)
+        return dit(x.to(dtype), times, context, memory).float()
+
+    def velocity(x: Tensor, t: float, corrector: bool = False) -> Tensor:
+        conditional = predict(x, t, memory)
+        if guided is None or guide is None or not guided.interval[0] <= t <= guided.interval[1]:
+            return conditional
+        return guide(conditional, predict(x, t, guided.unconditional), guided.scale, x, t, corrector)
+
+    own = generator(seed, solver)
+    step = SOLVERS[solver].start(lambda like: torch.randn(like.shape, generator=own).to(like.device))
+    x, steps = noise.to(device), len(schedule) - 1
+    progress(0, steps)
+    for done, (t, t_next) in enumerate(pairwise(schedule), start=1):
+        x = step(x, t, t_next, velocity)
+        progress(done, steps)
+    return x

@@ -1,0 +1,188 @@
+"""Schedules, solvers and guidance of the flow, one row each.
+
+The flow is x_t = t * noise + (1 - t) * x0 with t = 1 at noise; the model predicts v = noise - x0. Rules and
+constants: `dit.md` 5 of the specification. Only methods of tensors are called, so this room imports no torch
+and its tables cost nothing to `--help`.
+
+Shapes: x and v are [B, T, C]; everything here runs in float32, whatever the weights' dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+APG_MOMENTUM = -0.75
+APG_NORM_LIMIT = 2.5
+ADG_MAX_ANGLE = 3.14 / 6
+ADG_EXTRA_WEIGHT = 1e-3
+ADG_SMALL_SINE = 1e-3
+
+
+def schedule(steps: int, shift: float) -> tuple[float, ...]:
+    """`steps` + 1 times from 1 to 0: even ones moved toward noise by t' = s t / (1 + (s - 1) t)."""
+    even = [1 - i / steps for i in range(steps)]
+    return (*(shift * t / (1 + (shift - 1) * t) for t in even), 0.0)
+
+
+def explicit_schedule(timesteps: Sequence[float]) -> tuple[float, ...]:
+    """The user's own times, with the final 0 added where it was left out."""
+    return (*(t for t in timesteps if t > 0), 0.0)
+
+
+class Velocity(Protocol):
+    """The guided model. A corrector's second look at a step must leave guidance momentum alone."""
+
+    def __call__(self, x: Tensor, t: float, corrector: bool = False) -> Tensor: ...
+
+
+Step = Callable[["Tensor", float, float, Velocity], "Tensor"]
+"""Carries x from time t to the next time."""
+Draw = Callable[["Tensor"], "Tensor"]
+"""Fresh seeded noise in the shape of its argument."""
+
+
+def euler(_draw: Draw) -> Step:
+    def step(x: Tensor, t: float, t_next: float, velocity: Velocity) -> Tensor:
+        return x + velocity(x, t) * (t_next - t)
+
+    return step
+
+
+def heun(_draw: Draw) -> Step:
+    def step(x: Tensor, t: float, t_next: float, velocity: Velocity) -> Tensor:
+        v = velocity(x, t)
+        if t_next > 0:  # the model was never trained at t = 0
+            v = (v + velocity(x + v * (t_next - t), t_next, corrector=True)) / 2
+        return x + v * (t_next - t)
+
+    return step
+
+
+def sde(draw: Draw) -> Step:
+    def step(x: Tensor, t: float, t_next: float, velocity: Velocity) -> Tensor:
+        clean = x - velocity(x, t) * t
+        return clean if t_next == 0 else draw(x) * t_next + clean * (1 - t_next)
+
+    return step
+
+
+def dpm3m(_draw: Draw) -> Step:
+    """Adams-Bashforth on the last three velocities, with the coefficients of even steps."""
+    coefficients = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12))
+    history: list[Tensor] = []
+
+    def step(x: Tensor, t: float, t_next: float, velocity: Velocity) -> Tensor:
+        history.insert(0, velocity(x, t))
+        del history[3:]
+        for weight, v in zip(coefficients[len(history) - 1], history, strict=True):
+            x = x + v * (weight * (t_next - t))
+        return x
+
+    return step
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One row: what starts a run of it, and what users read about it."""
+
+    start: Callable[[Draw], Step]
+    summary: str
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": Solver(euler, "first order, one model call per step"),
+    "heun": Solver(heun, "second order, two model calls per step but the last"),
+    "sde": Solver(sde, "re-noises after each step with seeded noise"),
+    "dpm3m": Solver(dpm3m, "third-order multistep, one model call per step"),
+}
+
+
+Guide = Callable[["Tensor", "Tensor", float, "Tensor", float, bool], "Tensor"]
+"""(conditional v, unconditional v, scale, x, t, corrector) -> guided v."""
+
+
+def cfg() -> Guide:
+    """Classifier-free guidance (Ho & Salimans, 2022)."""
+
+    def guide(cond: Tensor, uncond: Tensor, scale: float, _x: Tensor, _t: float, _corrector: bool) -> Tensor:
+        return uncond + (cond - uncond) * scale
+
+    return guide
+
+
+def apg() -> Guide:
+    """Adaptive projected guidance (Sadat et al., 2024): momentum, a norm limit, the orthogonal part only.
+
+    Norms and projection run over time, per channel; the projection in float64. A corrector call falls back
+    to plain guidance, as published.
+    """
+    running: list[Tensor] = []
+    plain = cfg()
+
+    def guide(cond: Tensor, uncond: Tensor, scale: float, x: Tensor, t: float, corrector: bool) -> Tensor:
+        if corrector:
+            return plain(cond, uncond, scale, x, t, corrector)
+        difference = cond - uncond
+        if running:
+            difference = difference + running.pop() * APG_MOMENTUM
+        running.append(difference)
+        difference = difference * (APG_NORM_LIMIT / difference.norm(dim=1, keepdim=True)).clamp(max=1)
+        wide, direction = difference.double(), cond.double()
+        direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        orthogonal = wide - (wide * direction).sum(dim=1, keepdim=True) * direction
+        return cond + orthogonal.to(cond.dtype) * (scale - 1)
+
+    return guide
+
+
+def adg() -> Guide:
+    """Angle-based guidance: the clean estimate is turned away from the unconditional one, frame by frame."""
+
+    def guide(cond: Tensor, uncond: Tensor, scale: float, x: Tensor, t: float, _corrector: bool) -> Tensor:
+        weight = max(scale - 1, 0) + ADG_EXTRA_WEIGHT
+        clean, clean_uncond = x - cond * t, x - uncond * t
+        norms = clean.norm(dim=-1, keepdim=True) * clean_uncond.norm(dim=-1, keepdim=True)
+        cosine = (clean * clean_uncond).sum(dim=-1, keepdim=True) / norms.clamp(min=1e-8)
+        angle = cosine.clamp(-(1 - 1e-6), 1 - 1e-6).acos()
+        turned = (angle * weight).clamp(-ADG_MAX_ANGLE, ADG_MAX_ANGLE)
+        difference = clean - clean_uncond
+        along = (difference * clean_uncond).sum(dim=-1, keepdim=True)
+        square = (clean_uncond * clean_uncond).sum(dim=-1, keepdim=True)
+        across = difference - clean_uncond * (along / (square + 1e-8))
+        sine = angle.sin()
+        stretch = (turned.sin() / sine).where(sine > ADG_SMALL_SINE, sine.new_tensor(weight))
+        return (x - (clean * turned.cos() + across * stretch)) / t
+
+    return guide
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """One row: what starts a run of it, and what users read about it."""
+
+    start: Callable[[], Guide]
+    summary: str
+
+
+GUIDANCE_METHODS: dict[str, Guidance] = {
+    "apg": Guidance(apg, "adaptive projected guidance"),
+    "cfg": Guidance(cfg, "classifier-free guidance"),
+    "adg": Guidance(adg, "angle-based guidance"),
+}
+
+
+def noised(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t for clean latents [B, T, C] at times t [B]: the one definition that training shares."""
+    times = t.view(-1, 1, 1)
+    return noise * times + clean * (1 - times)
+
+
+def duration_frames(seconds: float, sample_rate: int, hop: int) -> int:
+    """Latent frames of a song: whole hops only, as the published model counts them."""
+    return math.floor(int(seconds * sample_rate) / hop)
