@@ -1,0 +1,225 @@
+"""Audio, and writing it to a file by its suffix.
+
+libsndfile encodes. Two of its containers carry the clock or a dice roll of the moment; both are
+taken out again, because the same render must give the same file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli import disk
+from acestep_cli.errors import CheckError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BIT_DEPTHS = ("16", "24", "32f")
+BITRATES = (64, 96, 128, 160, 192, 224, 256, 320)
+DEFAULT_BIT_DEPTH = "24"
+DEFAULT_BITRATE = 192
+DEFAULT_FORMAT = "flac"
+
+#: Below this peak (-120 dBFS) there is nothing to hear.
+SILENCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Stereo sound: float32 samples of shape [2, N], full scale at 1."""
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        return float(self.samples.shape[1] / self.sample_rate)
+
+
+def erase_clock(file: io.FileIO) -> None:
+    """Zero the time of writing in the PEAK chunk that libsndfile adds to a float WAV."""
+    file.seek(12)
+    while (header := file.read(8)) and len(header) == 8:
+        name, size = struct.unpack("<4sI", header)
+        if name == b"PEAK":
+            file.seek(4, io.SEEK_CUR)
+            file.write(bytes(4))
+            return
+        file.seek(size + size % 2, io.SEEK_CUR)
+
+
+REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def ogg_checksum(page: bytes) -> int:
+    """The CRC of an Ogg page (RFC 3533): zlib's polynomial, with bits in the other order and no inversion."""
+    mirrored = zlib.crc32(page.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+def erase_serial(file: io.FileIO) -> None:
+    """Number the stream of an Ogg file 1, where libsndfile draws a number at random."""
+    start = 0
+    while True:
+        file.seek(start)
+        header = file.read(27)
+        if len(header) < 27:
+            return
+        segments = file.read(header[26])
+        page = bytearray(header + segments + file.read(sum(segments)))
+        struct.pack_into("<I", page, 14, 1)
+        struct.pack_into("<I", page, 22, 0)
+        struct.pack_into("<I", page, 22, ogg_checksum(bytes(page)))
+        file.seek(start)
+        file.write(page)
+        start += len(page)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How libsndfile is asked for the format of one suffix."""
+
+    container: str
+    #: For formats that have no bit depth.
+    subtype: str | None = None
+    #: libsndfile's subtype for each bit depth.
+    bit_depths: Mapping[str, str] = field(default_factory=dict)
+    bitrates: tuple[int, ...] = ()
+    #: Takes out what differs from one writing to the next.
+    settle: Callable[[io.FileIO], None] | None = None
+
+
+FORMATS: Mapping[str, Format] = {
+    "wav": Format("WAV", bit_depths={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}, settle=erase_clock),
+    "flac": Format("FLAC", bit_depths={"16": "PCM_16", "24": "PCM_24"}),
+    "mp3": Format("MP3", "MPEG_LAYER_III", bitrates=BITRATES),
+    "ogg": Format("OGG", "VORBIS", settle=erase_serial),
+    "opus": Format("OGG", "OPUS", settle=erase_serial),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A format with its settings, complete. `bitrate` in kbit/s."""
+
+    format: str
+    bit_depth: str | None
+    bitrate: int | None
+
+
+def encoding(format: str, bit_depth: str | None = None, bitrate: int | None = None) -> Encoding:
+    """The encoding asked for, defaults filled in. `UsageError` where format and settings contradict."""
+    row = FORMATS[format]
+    if bit_depth is not None and bit_depth not in row.bit_depths:
+        able = " and ".join(name for name, other in FORMATS.items() if bit_depth in other.bit_depths)
+        raise UsageError(f"bit_depth: {format} cannot have {bit_depth}; {able} can.")
+    if bitrate is not None and bitrate not in row.bitrates:
+        able = " and ".join(name for name, other in FORMATS.items() if bitrate in other.bitrates)
+        raise UsageError(f"bitrate: {format} cannot have {bitrate}k; {able} can.")
+    return Encoding(
+        format,
+        bit_depth or (DEFAULT_BIT_DEPTH if row.bit_depths else None),
+        bitrate or (DEFAULT_BITRATE if row.bitrates else None),
+    )
+
+
+def peak_target(loudness: str) -> float | None:
+    """The peak that `none` or `peak:DB` asks for, in samples; None leaves the level. `ValueError` for other text."""
+    if loudness == "none":
+        return None
+    kind, _, level = loudness.partition(":")
+    try:
+        decibels = float(level)
+    except ValueError:
+        decibels = math.nan
+    if kind != "peak" or not -60 <= decibels <= 0:
+        raise ValueError(f"{loudness!r} is neither none nor peak:DB, such as peak:-1, from -60 to 0 dBFS")
+    return float(10 ** (decibels / 20))
+
+
+def peak(audio: Audio) -> float:
+    """The highest absolute sample. `CheckError` if a sample is not finite, or none is above silence."""
+    import numpy as np
+
+    peaks = [float(np.abs(block).max()) for block in blocks(audio)]
+    highest = max(peaks, default=0.0)
+    if not all(map(math.isfinite, peaks)):
+        raise CheckError("The rendered audio holds samples that are not finite numbers, so no file was written.")
+    if highest < SILENCE:
+        raise CheckError("The rendered audio is silent, so no file was written.")
+    return highest
+
+
+def blocks(audio: Audio) -> Iterator[NDArray[np.float32]]:
+    """The samples, one second at a time, as [2, n]."""
+    for start in range(0, audio.samples.shape[1], audio.sample_rate):
+        yield audio.samples[:, start : start + audio.sample_rate]
+
+
+class _Sink(io.FileIO):
+    """The file libsndfile writes to, which remembers why a write failed.
+
+    libsndfile would report a full disk as "System error", and while closing not at all. What is raised inside
+    its callbacks cannot pass through it either, Ctrl-C included: it is kept here and raised afterwards.
+    """
+
+    failure: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except BaseException as error:
+            self.failure = self.failure or error
+            return 0
+        return len(data)
+
+
+def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", title: str | None = None) -> float:
+    """Write `audio` to `path`, whole or not at all, and return the peak it had before `loudness` was applied.
+
+    A peak over full scale is divided down, whatever the loudness. Audio that is silent or not finite is a
+    `CheckError`, a file that cannot be written an `OutputError`; neither leaves a file.
+    """
+    import soundfile
+
+    highest = peak(audio)
+    target = peak_target(loudness)
+    gain = min(1.0, 1 / highest) if target is None else target / highest
+    row = FORMATS[encoding.format]
+    settings: dict[str, Any] = {}
+    if encoding.bitrate is not None:
+        # libsndfile's scale for constant MP3: 0 is 320 kbit/s, 1 is 32.
+        settings = {"compression_level": (320 - encoding.bitrate) / 288, "bitrate_mode": "CONSTANT"}
+    with disk.whole(path) as part, _Sink(part, "x+") as sink:
+        try:
+            with soundfile.SoundFile(
+                sink,
+                "w",
+                samplerate=audio.sample_rate,
+                channels=audio.samples.shape[0],
+                format=row.container,
+                subtype=row.bit_depths[encoding.bit_depth] if encoding.bit_depth else row.subtype,
+                **settings,
+            ) as file:
+                if title is not None:
+                    file.title = title
+                for block in blocks(audio):
+                    file.write((block * gain).T)
+        except soundfile.SoundFileError as error:
+            if sink.failure is None:
+                raise OutputError(f"{path} cannot be written: the {encoding.format} encoder says {error}") from error
+        if sink.failure is not None:
+            raise sink.failure
+        if row.settle:
+            row.settle(sink)
+    return highest

@@ -1,0 +1,66 @@
+"""The command line. Commands are loaded when they are run, so `acestep --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from acestep_cli import __version__
+from acestep_cli.cli import failures
+
+#: Each command with its line of help; its module is the file of that name in this folder.
+COMMANDS = {
+    "generate": "Make a song from a caption and lyrics.",
+}
+
+
+class Root(TyperGroup):
+    """Names the commands without loading them, and turns every failure into a sentence and an exit code."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            command = typer.main.get_command(importlib.import_module(f"{__name__}.{name}").app)
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        with failures.as_exit_codes(ctx):
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="acestep",
+    cls=Root,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"acestep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make music with ACE-Step 1.5.
+
+    acestep generate -c "warm lo-fi hip hop, dusty drums" --instrumental -d 30
+    """
+
+
+def main() -> None:
+    app(prog_name="acestep")

@@ -1,0 +1,127 @@
+"""The terminal: results on stdout, all else on stderr. The only user of Rich."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: What a stage is called while it runs.
+STAGES = {
+    "load": "Loading weights",
+    "text": "Reading the text",
+    "diffuse": "Making music",
+    "decode": "Decoding sound",
+}
+
+Report = Callable[[str, int, int], None]
+
+
+@contextmanager
+def results() -> Iterator[Callable[[Path], None]]:
+    """Yield the one way to print a result, and turn whatever else prints to stdout over to stderr.
+
+    Libraries print while they load, some of them from C: so the descriptor itself is turned, not only Python's
+    stream. A stdout without a descriptor, as in tests, is turned in Python alone.
+    """
+    stdout = sys.stdout
+    stdout.flush()
+    try:
+        descriptor = stdout.fileno()
+    except (OSError, ValueError):  # a stream in memory has none
+        with redirect_stdout(sys.stderr):
+            yield lambda path: print(path, file=stdout, flush=True)
+        return
+    kept = os.dup(descriptor)
+    os.dup2(sys.stderr.fileno(), descriptor)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield lambda path: _write_line(kept, path)
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+def _write_line(descriptor: int, path: Path) -> None:
+    os.write(descriptor, os.fsencode(path) + os.linesep.encode())
+
+
+class Console:
+    """What the user is told while a command runs. `quiet` leaves only errors."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._bars: Progress | None = None
+
+    def say(self, line: str) -> None:
+        if self.quiet:
+            return
+        if self._bars is not None:
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[Report]:
+        """Yield what takes reports of progress: stage, steps done, steps in all.
+
+        A terminal shows a bar with the time left for each stage; elsewhere a stage is a line.
+        """
+        if self.quiet:
+            yield lambda stage, done, total: None
+        elif not sys.stderr.isatty():
+            yield self._line_per_stage()
+        else:
+            with self._bar_per_stage() as report:
+                yield report
+
+    def _line_per_stage(self) -> Report:
+        current = None
+
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal current
+            if stage != current:
+                current = stage
+                self.say(STAGES.get(stage, stage))
+
+        return report
+
+    @contextmanager
+    def _bar_per_stage(self) -> Iterator[Report]:
+        from rich.console import Console as Terminal
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Terminal(stderr=True),
+        )
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(STAGES.get(stage, stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        self._bars = bars
+        try:
+            with bars:
+                yield report
+        finally:
+            self._bars = None

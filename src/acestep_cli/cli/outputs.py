@@ -1,0 +1,101 @@
+"""Where the takes of one run go. All of it is decided, and checked, before any weights load."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from acestep_cli import audio, disk
+from acestep_cli.errors import OutputError, UsageError
+from acestep_cli.request import Request, quoted
+
+SLUG_LENGTH = 48
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What `--output` says: a folder, and for a file its name and format. Without it, the current folder.
+
+    `numbered` asks for the next free number; `made` for the folder to be made.
+    """
+
+    folder: Path
+    stem: str | None = None
+    format: str | None = None
+    numbered: bool = False
+    made: bool = False
+
+
+def destination(output: str | None) -> Destination:
+    """Read `--output`: FILE with the suffix of a format, or FOLDER/."""
+    if output is None:
+        return Destination(Path(), numbered=True)
+    path = Path(output).expanduser()
+    if output.endswith(("/", "\\")):
+        return Destination(path, made=True)
+    if path.is_dir():
+        return Destination(path)
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in audio.FORMATS:
+        raise UsageError(
+            f"--output: {quoted(output)} does not end in the suffix of a format ({', '.join(audio.FORMATS)}).",
+            "Add one, or a / to name a folder.",
+        )
+    return Destination(path.parent, path.stem, suffix)
+
+
+def sidecar(path: Path) -> Path:
+    """The spec beside an audio file."""
+    return path.with_name(path.name + ".yaml")
+
+
+def paths(place: Destination, request: Request, spec_file: Path | None, format: str) -> list[Path]:
+    """A path for each take. Several takes of one name are numbered from 1, or on from the highest there is."""
+    stem = place.stem or name(request, spec_file)
+    takes = request.takes or 1
+    if takes == 1 and not place.numbered:
+        return [place.folder / f"{stem}.{format}"]
+    first = 1 + (highest_number(place.folder, stem) if place.numbered else 0)
+    return [place.folder / f"{stem}-{number}.{format}" for number in range(first, first + takes)]
+
+
+def name(request: Request, spec_file: Path | None) -> str:
+    """The spec's own name; else the title or caption, in lower case with dashes."""
+    if spec_file is not None:
+        stem = spec_file.stem  # a sidecar is `song.flac.yaml`
+        return Path(stem).stem if Path(stem).suffix.removeprefix(".") in audio.FORMATS else stem
+    words = "-".join(re.findall(r"\w+", (request.title or request.caption or "").lower()))
+    return words[:SLUG_LENGTH].strip("-") or "song"
+
+
+def highest_number(folder: Path, stem: str) -> int:
+    """The highest N of the files `stem-N.*` in `folder`; 0 without one."""
+    numbered = re.compile(re.escape(stem) + r"-(\d{1,9})\..+")
+    found = (numbered.fullmatch(file.name) for file in folder.iterdir())
+    return max((int(match[1]) for match in found if match), default=0)
+
+
+def prepare(folder: Path, made: bool) -> None:
+    """Make sure that `folder` can be written to; `made` creates it. `OutputError` if not."""
+    try:
+        if made:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise OutputError(
+                f"The folder {folder} does not exist.", f"Make it first, or let --output {folder}/ make it."
+            )
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise disk.refusal(folder, error) from error
+
+
+def refuse_existing(paths: list[Path], *, force: bool) -> None:
+    """`OutputError` where a file of that name exists, unless `force`; where a folder has the name, in any case."""
+    taken = [path for path in paths if path.is_dir() or (path.exists() and not force)]
+    if taken:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        hint = None if taken[0].is_dir() else "--force replaces it; another --output keeps it."
+        raise OutputError(f"{taken[0]} exists already{more}.", hint)

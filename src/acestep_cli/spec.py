@@ -1,0 +1,261 @@
+"""Song specs: YAML to `Request` and back.
+
+The key decides how a value is read, not YAML: every scalar arrives at the key's kind as the text that was
+written, so `language: no` is Norwegian and `time_signature: 6/8` is no date. Values come in layers, a spec and
+the flags over it; they are merged and checked once, so that all problems are reported together, each with its
+file and line or its flag.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from acestep_cli import request as song
+from acestep_cli.errors import UsageError
+from acestep_cli.modes import MODES
+from acestep_cli.request import Key, Request, Text, is_folder_name, quoted, suggestion
+
+LYRICS_FILE = Key(Text("FILE"), "Text file with the lyrics; - reads them from stdin.", song.SONG)
+
+#: Every key a spec may have: those of `Request`, and those that are answered before there is one.
+KEYS: Mapping[str, Key] = {
+    name: key
+    for name, own in song.KEYS.items()
+    for name, key in [(name, own), *([("lyrics_file", LYRICS_FILE)] if name == "lyrics" else [])]
+}
+
+#: What a sidecar records of its render; set aside when it is read as a spec.
+RENDER = "render"
+
+#: One answer to one question: a flag among these sets those of the spec aside.
+SINGING = ("lyrics", "lyrics_file", "instrumental")
+#: These belong to the format beside them: another format from a flag sets them aside.
+ENCODING = ("bit_depth", "bitrate")
+
+#: What other programs call our keys.
+OTHER_NAMES = {
+    "prompt": "caption",
+    "style": "caption",
+    "tags": "caption",
+    "lyric": "lyrics",
+    "vocal_language": "language",
+    "tempo": "bpm",
+    "keyscale": "key",
+    "timesignature": "time_signature",
+    "length": "duration",
+    "audio_duration": "duration",
+    "audio_codes": "codes",
+    "inference_steps": "steps",
+    "infer_step": "steps",
+    "guidance_scale": "guidance",
+    "sampler": "solver",
+    "batch_size": "takes",
+    "audio_format": "format",
+}
+
+STDIN = "-"
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+NULLS = ("", "~", "null", "Null", "NULL")
+PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "seq"))
+
+
+@dataclass(frozen=True)
+class Value:
+    """What was written for a key, and where: `song.yaml:3: bpm` or `--bpm`."""
+
+    raw: Any
+    where: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The values of one spec, or of the flags, with what is wrong in it already."""
+
+    #: What relative paths in it are relative to.
+    folder: Path
+    values: Mapping[str, Value] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def from_flags(values: Mapping[str, Any]) -> Layer:
+    """The layer of the flags given, by key; None is a flag not given."""
+    given = {name: Value(raw, flag(name)) for name, raw in values.items() if raw is not None}
+    if "lyrics" in given and given["lyrics"].raw == STDIN:
+        given["lyrics_file"] = given.pop("lyrics")
+    return Layer(Path(), given)
+
+
+def read(path: Path) -> Layer:
+    """The layer of the spec at `path`. A file that is no spec is a layer with a problem."""
+    folder = path.parent
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        node = yaml.compose(text, Loader=LOADER)
+    except OSError as error:
+        return Layer(folder, problems=(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}",))
+    except UnicodeDecodeError as error:
+        return Layer(folder, problems=(f"{path}: is not UTF-8 text (byte {error.start})",))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        advice = "text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`"
+        return Layer(folder, problems=(f"{path}{line}: {error.problem} ({advice})",))
+    except yaml.YAMLError as error:
+        return Layer(folder, problems=(f"{path}: {' '.join(str(error).split())}",))
+    if not isinstance(node, yaml.MappingNode):
+        return Layer(folder, problems=(f"{path}: is not a song spec: it has no `key: value` lines",))
+    values: dict[str, Value] = {}
+    lines: dict[str, int] = {}
+    problems = []
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "[…]"
+        where = f"{path}:{line}: {name}"
+        if name in lines:
+            problems.append(f"{where}: is here again, after line {lines[name]}")
+            continue
+        lines[name] = line
+        if name == RENDER:
+            continue
+        if name not in KEYS:
+            near = f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
+            problems.append(f"{where}: is not a key of a song spec{near}")
+            continue
+        try:
+            raw = plain(value_node)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        if raw is not None:
+            values[name] = Value(raw, where)
+    return Layer(folder, values, tuple(problems))
+
+
+def plain(node: yaml.Node) -> str | list[str] | None:
+    """The text of a scalar as written, a list of such texts, or None for a null."""
+    if node.tag not in PLAIN_TAGS:
+        kind = "a map" if isinstance(node, yaml.MappingNode) else f"of the type {node.tag.rpartition(':')[2]!r}"
+        raise ValueError(f"is {kind}, not a plain value")
+    if isinstance(node, yaml.SequenceNode):
+        items = [plain(item) for item in node.value if isinstance(item, yaml.ScalarNode)]
+        if len(items) != len(node.value) or None in items:
+            raise ValueError("is a list of more than plain values")
+        return items  # type: ignore[return-value]
+    assert isinstance(node, yaml.ScalarNode)
+    text: str = node.value
+    return None if node.style is None and text in NULLS else text
+
+
+def resolve(*layers: Layer) -> Request:
+    """The request that `layers` ask for, later ones over earlier ones.
+
+    `UsageError` names every problem of every layer.
+    """
+    problems = [problem for layer in layers for problem in layer.problems]
+    values: dict[str, Value] = {}
+    for layer in layers:
+        values = {name: value for name, value in values.items() if name not in set_aside(values, layer.values)}
+        values |= {
+            name: Value(anchored(name, value.raw, layer.folder), value.where) for name, value in layer.values.items()
+        }
+    if "lyrics_file" in values:
+        file = values.pop("lyrics_file")
+        if "lyrics" in values:
+            problems.append(f"{file.where}: excludes lyrics ({values['lyrics'].where})")
+        else:
+            try:
+                values["lyrics"] = Value(lyrics_of(LYRICS_FILE.kind.read(file.raw)), file.where)
+            except ValueError as error:
+                problems.append(f"{file.where}: {error}")
+    if "mode" in values and values["mode"].raw not in MODES:
+        mode = values.pop("mode")
+        near = suggestion(str(mode.raw), MODES)
+        problems.append(f"{mode.where}: {quoted(mode.raw)} is not one of {', '.join(MODES)}{near}")
+    try:
+        request = Request(**{name: value.raw for name, value in values.items()})
+    except ValidationError as error:
+        problems += [sentence(detail, values) for detail in error.errors()]
+    if problems:
+        raise UsageError("\n".join(problems))
+    return request
+
+
+def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value]) -> tuple[str, ...]:
+    """The keys of the lower layer that the upper one makes meaningless without naming them."""
+    singing = SINGING if any(name in upper for name in SINGING) else ()
+    reformatted = "format" in lower and "format" in upper and lower["format"].raw != upper["format"].raw
+    return (*singing, *(ENCODING if reformatted else ()))
+
+
+def load(path: Path) -> Request:
+    """The request that the spec at `path` asks for."""
+    return resolve(read(path))
+
+
+def anchored(name: str, raw: Any, folder: Path) -> Any:
+    """`raw`, or where it is a relative path, that path from `folder`."""
+    if not isinstance(raw, str):
+        return raw
+    is_path = raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
+    return str((folder / Path(raw).expanduser()).absolute()) if is_path else raw
+
+
+def lyrics_of(file: str) -> str:
+    try:
+        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text (byte {error.start})") from error
+    if not text.strip():
+        raise ValueError(f"{file} is empty")
+    return text
+
+
+def sentence(detail: Mapping[str, Any], values: Mapping[str, Value]) -> str:
+    """One of pydantic's findings as we say it: where, which key, what is wrong."""
+    reason = detail["ctx"]["error"]
+    if not detail["loc"]:
+        return str(reason)
+    return f"{values[detail['loc'][0]].where}: {reason}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Song lines below each other, lists on one line, keys in their own order."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+def _items(dumper: yaml.SafeDumper, items: Iterable[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+def _number(dumper: yaml.SafeDumper, number: float) -> yaml.Node:
+    return dumper.represent_int(int(number)) if number.is_integer() else dumper.represent_float(number)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(tuple, _items)
+_Dumper.add_representer(list, _items)
+_Dumper.add_representer(float, _number)
+
+
+def dump(request: Request, render: Mapping[str, Any] | None = None) -> str:
+    """`request` as a spec that loads as the same request; `render` is recorded in a block of its own."""
+    document: dict[str, Any] = request.model_dump(exclude_none=True)
+    if render is not None:
+        document[RENDER] = dict(render)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
