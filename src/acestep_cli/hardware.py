@@ -158,8 +158,7 @@ def plan(hardware: Hardware, request: Request, asked: Asked) -> Plan:
         device = hardware.devices[0]
         reasons["device"] = "the first of " + ", ".join(d.name for d in hardware.devices) + f" ({device.title})"
     else:
-        kind = asked.device.removesuffix(":0")
-        matches = [d for d in hardware.devices if d.name == asked.device or d.name.split(":")[0] == kind]
+        matches = [d for d in hardware.devices if asked.device in (d.name, d.name.split(":")[0])]
         if not matches:
             here = ", ".join(d.name for d in hardware.devices)
             why = "" if torch_backend() else " (the installed torch is a CPU build)"

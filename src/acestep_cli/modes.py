@@ -103,10 +103,17 @@ def complete(request: Request, checkpoint: Checkpoint) -> Completed:
     if problems := list(_contradictions(request, checkpoint)):
         raise UsageError("\n".join(problems))
     guidance = request.guidance if request.guidance is not None else row.guidance
+    seconds = _duration(request)
+    if seconds < row.shortest_seconds:
+        raise UsageError(
+            f"duration: {seconds:g} s is too short for {checkpoint.name}, which makes at least "
+            f"{row.shortest_seconds:g} s.",
+            f"Ask for -d {row.shortest_seconds:g} or more.",
+        )
     found: dict[str, Any] = {
         "mode": request.mode or "generate",
         "model": request.model if request.model not in (None, "auto") else checkpoint.name,
-        "duration": _duration(request),
+        "duration": seconds,
         "solver": request.solver or "euler",
         "guidance": guidance,
         "seed": request.seed if request.seed is not None else secrets.randbelow(SEEDS),
@@ -121,14 +128,7 @@ def complete(request: Request, checkpoint: Checkpoint) -> Completed:
         found["cfg_interval"] = request.cfg_interval or (0.0, 1.0)
     if not request.instrumental and request.lyrics is not None:
         found["language"] = request.language or "unknown"
-    completed = Completed(**{**request.model_dump(), **found})
-    if completed.duration < row.shortest_seconds:
-        raise UsageError(
-            f"duration: {completed.duration:g} s is too short for {checkpoint.name}, which makes at least "
-            f"{row.shortest_seconds:g} s.",
-            f"Ask for -d {row.shortest_seconds:g} or more.",
-        )
-    return completed
+    return Completed(**{**request.model_dump(), **found})
 
 
 def take(request: Completed, number: int) -> Completed:

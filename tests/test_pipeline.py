@@ -1,0 +1,279 @@
+"""From request to take on tiny random checkpoints: seeds, lengths, codes, guidance, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from acestep_cli import checkpoints, modes, solvers
+from acestep_cli.engine import codec, denoise, text
+from acestep_cli.engine.dit import DiT
+from acestep_cli.engine.store import Store
+from acestep_cli.engine.vae import OobleckVAE, VAEConfig, decoder_reach
+from acestep_cli.hardware import Plan
+from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.request import Request
+
+FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """A report nobody reads."""
+
+
+def render(oracle: tiny.Oracle, model: str = "turbo", plan: Plan = FLOAT32, **asked: Any) -> list[Take]:
+    found = checkpoints.locate(model, oracle.root)
+    request = modes.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
+    return list(Pipeline(found, plan).run(request, quiet))
+
+
+def samples(*args: Any, **asked: Any) -> np.ndarray:
+    (take,) = render(*args, **asked)
+    return take.audio.samples
+
+
+def test_take_k_alone_equals_take_k_of_a_run(two_b: tiny.Oracle) -> None:
+    run = render(two_b, takes=3)
+    assert [take.request.seed for take in run] == [7, 8, 9]
+    for take in run:
+        assert np.array_equal(take.audio.samples, samples(two_b, seed=take.request.seed))
+        assert np.array_equal(take.audio.samples, samples(two_b, **take.request.model_dump()))
+    assert not np.array_equal(run[0].audio.samples, run[1].audio.samples)
+
+
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
+def test_seeds_reproduce_whatever_the_global_generator_does(two_b: tiny.Oracle, solver: str) -> None:
+    torch.manual_seed(1)
+    first = samples(two_b, solver=solver)
+    torch.manual_seed(2)
+    assert np.array_equal(first, samples(two_b, solver=solver))
+
+
+def test_solvers_and_timesteps_matter(two_b: tiny.Oracle) -> None:
+    renders = [samples(two_b, solver=solver) for solver in solvers.SOLVERS]
+    renders += [samples(two_b, timesteps=[1, 0.6, 0.2]), samples(two_b, shift=1), samples(two_b, steps=4)]
+    for i, one in enumerate(renders):
+        assert not any(np.allclose(one, other, rtol=1e-3) for other in renders[:i])
+
+
+def test_explicit_timesteps_equal_the_schedule_they_spell(two_b: tiny.Oracle) -> None:
+    times = solvers.schedule(8, 3.0)
+    assert np.array_equal(samples(two_b), samples(two_b, timesteps=list(times)))
+    assert np.array_equal(samples(two_b), samples(two_b, timesteps=list(times[:-1])))
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(10, 480_000), (10.05, 251 * 1920), (11.999, 299 * 1920)])
+def test_length_is_whole_frames_of_what_was_asked(two_b: tiny.Oracle, seconds: float, expected: int) -> None:
+    assert samples(two_b, duration=seconds).shape == (2, expected)
+
+
+def test_a_short_song_is_rendered_longer_and_cut(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = checkpoints.locate("turbo", two_b.root)
+    request = modes.complete(Request(caption="x", duration=10, seed=7), found).model_copy(update={"duration": 3.0})
+    drawn = []
+    starting_noise = denoise.starting_noise
+    monkeypatch.setattr(denoise, "starting_noise", lambda *args: drawn.append(args) or starting_noise(*args))
+    (take,) = Pipeline(found, FLOAT32).run(request, quiet)
+    assert take.audio.samples.shape == (2, 144_000)
+    assert drawn == [(7, 128, tiny.LATENT_CHANNELS)]
+
+
+def test_caption_lyrics_and_metadata_reach_the_song(two_b: tiny.Oracle) -> None:
+    plain = samples(two_b)
+    for other in ({"caption": "another"}, {"lyrics": "la la"}, {"bpm": 90}, {"key": "A minor"},
+                  {"time_signature": "3/4"}, {"lyrics": "[Instrumental]", "language": "de"}):  # fmt: skip
+        assert not np.array_equal(plain, samples(two_b, **other))
+    assert np.array_equal(plain, samples(two_b, instrumental=True))  # no lyrics are an instrumental
+
+
+def test_the_prompt_is_the_published_one() -> None:
+    metas = text.metas(84, "6/8", "A minor", 30.9)
+    assert text.text_prompt("Do it:", "lo-fi", metas) == (
+        "# Instruction\nDo it:\n\n# Caption\nlo-fi\n\n# Metas\n- bpm: 84\n- timesignature: 6\n"
+        "- keyscale: A minor\n- duration: 30 seconds\n<|endoftext|>\n"
+    )
+    assert "- bpm: N/A\n- timesignature: N/A\n- keyscale: N/A\n" in text.metas(None, None, None, 60)
+    assert text.lyric_prompt(None, None) == "# Languages\nunknown\n\n# Lyric\n[Instrumental]<|endoftext|>"
+    assert text.lyric_prompt("[Verse]\nhi", "en") == "# Languages\nen\n\n# Lyric\n[Verse]\nhi<|endoftext|>"
+
+
+def test_what_is_cut_off_is_said(two_b: tiny.Oracle) -> None:
+    (take,) = render(two_b, lyrics="[Verse]\n" + "word " * 1500 + "the last words")
+    (warning,) = take.warnings
+    assert "2048" in warning
+    (take,) = render(two_b, caption="short")
+    assert take.warnings == ()
+
+
+@pytest.fixture
+def encoder(two_b: tiny.Oracle) -> Iterator[text.TextEncoder]:
+    with Store(checkpoints.locate("turbo", two_b.root), FLOAT32, quiet).text() as found:
+        yield found
+
+
+def test_a_cut_prompt_keeps_its_closing_token(encoder: text.TextEncoder) -> None:
+    heard: list[str] = []
+    ids = encoder.tokens("abc " * 300, 256, heard.append)
+    assert ids.shape == (1, 256)
+    assert ids[0, -1] == encoder.tokenizer.token_to_id("<|endoftext|>")
+    assert len(heard) == 1
+
+
+def test_codes_shape_the_song_and_silence_follows_them(two_b: tiny.Oracle) -> None:
+    plain, along = samples(two_b), samples(two_b, codes=[100] * 50)
+    assert along.shape == plain.shape
+    assert not np.allclose(plain, along)
+    assert not np.array_equal(along, samples(two_b, codes=[101] * 50))
+    assert samples(two_b, codes=[5] * 60, duration=None).shape == (2, 12 * 48_000)
+
+
+def test_codes_become_the_context_through_the_detokenizer(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts = []
+    forward = DiT.forward
+    monkeypatch.setattr(
+        DiT,
+        "forward",
+        lambda self, x, t, context, memory: contexts.append(context) or forward(self, x, t, context, memory),
+    )
+    codes = list(range(0, 64_000, 64_000 // 50))[:50]
+    samples(two_b, codes=codes)
+    context = contexts[0]
+    channels = tiny.LATENT_CHANNELS
+    quantised = two_b.tokenizer.quantizer.get_output_from_indices(torch.tensor(codes)[None, :, None])
+    with torch.no_grad():
+        expected = two_b.detokenizer(quantised)
+    torch.testing.assert_close(context[..., :channels], expected, atol=1e-5, rtol=1e-4)
+    assert (context[..., channels:] == 1).all()
+
+
+def test_guidance_calls_the_model_twice_within_its_interval(base: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+    forward = DiT.forward
+
+    def counted(self: DiT, x: torch.Tensor, t: torch.Tensor, *rest: Any) -> torch.Tensor:
+        times.append(round(t.item(), 3))
+        return forward(self, x, t, *rest)
+
+    monkeypatch.setattr(DiT, "forward", counted)
+    samples(base, "base", steps=4, cfg_interval="0.5,0.75")
+    assert times == [1.0, 0.75, 0.75, 0.5, 0.5, 0.25]  # tested on t, where 1 is noise
+    times.clear()
+    samples(base, "base", steps=4, guidance=1)
+    assert times == [1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("method", solvers.GUIDANCE_METHODS)
+def test_guidance_methods_differ(base: tiny.Oracle, method: str) -> None:
+    guided = samples(base, "base", steps=3, guidance_method=method)
+    assert not np.allclose(guided, samples(base, "base", steps=3, guidance=1))
+
+
+def test_components_leave_memory_when_they_are_done(two_b: tiny.Oracle) -> None:
+    found = checkpoints.locate("turbo", two_b.root)
+    seen: dict[str, set[frozenset[str]]] = {}
+    stores: list[Store] = []
+    original = Store.__init__
+
+    def watch(self: Store, *args: Any) -> None:
+        original(self, *args)
+        stores.append(self)
+
+    def report(stage: str, done: int, total: int) -> None:
+        seen.setdefault(stage, set()).add(stores[0].residents)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "__init__", watch)
+        request = modes.complete(Request(caption="x", duration=10, takes=2), found)
+        list(Pipeline(found, FLOAT32).run(request, report))
+    assert seen["text"] == {frozenset({"text"})}
+    assert seen["diffuse"] == {frozenset({"dit"})}
+    assert seen["decode"] == {frozenset({"dit", "vae"})}
+    assert not stores[0].residents
+
+
+def test_bfloat16_stays_close_to_float32(two_b: tiny.Oracle) -> None:
+    exact = samples(two_b)
+    rounded = samples(two_b, plan=FLOAT32.model_copy(update={"dtype": "bfloat16"}))
+    assert np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.1
+
+
+def test_closing_early_releases_everything(two_b: tiny.Oracle) -> None:
+    found = checkpoints.locate("turbo", two_b.root)
+    run = Pipeline(found, FLOAT32).run(modes.complete(Request(caption="x", takes=3, duration=10), found), quiet)
+    assert next(run).number == 1
+    run.close()
+    with pytest.raises(StopIteration):
+        next(run)
+
+
+@pytest.fixture(scope="module")
+def vae() -> OobleckVAE:
+    torch.manual_seed(0)
+    model = OobleckVAE(VAEConfig.from_dict(tiny.VAE)).eval()
+    for weight in model.parameters():
+        weight.data.add_(torch.randn_like(weight) * 0.02)
+    return model
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16, 64])
+@pytest.mark.parametrize("frames", [1, 5, 40])
+@torch.inference_mode()
+def test_tiled_decode_equals_the_whole(vae: OobleckVAE, tile: int, frames: int) -> None:
+    latents = torch.randn(frames, tiny.LATENT_CHANNELS)
+    whole = vae.decode(latents.T[None])[0]
+    tiled = codec.decode(vae, latents, tile, lambda done, total: None)
+    assert (tiled - whole).norm() / whole.norm() < 1e-5
+
+
+@pytest.mark.parametrize("tile", [1, 7, 64])
+@pytest.mark.parametrize("samples", [1920, 1920 * 40, 1920 * 23 + 777])
+@torch.inference_mode()
+def test_tiled_encode_equals_the_whole(vae: OobleckVAE, tile: int, samples: int) -> None:
+    waveform = torch.randn(2, samples) * 0.3
+    whole = vae.encode(waveform[None])[0].T
+    tiled = codec.encode(vae, waveform, tile, lambda done, total: None)
+    assert tiled.shape == whole.shape == (samples // 1920, tiny.LATENT_CHANNELS)
+    assert (tiled - whole).norm() / whole.norm() < 1e-5
+
+
+@torch.inference_mode()
+def test_a_decode_tile_is_bounded_however_long_the_song(vae: OobleckVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+    monkeypatch.setattr(
+        vae, "decode", lambda tile: widths.append(tile.shape[-1]) or torch.zeros(1, 2, tile.shape[-1] * 1920)
+    )
+    codec.decode(vae, torch.zeros(500, tiny.LATENT_CHANNELS), 16, lambda done, total: None)
+    assert max(widths) == 16 + 2 * decoder_reach(vae.config)
+
+
+def test_silence_repeats_beyond_its_end() -> None:
+    stored = torch.arange(6.0).view(1, 3, 2)
+    longer = codec.silence_of_length(stored, 7)
+    assert torch.equal(longer[0], torch.cat((stored[0], stored[0], stored[0, :1])))
+
+
+def test_noise_is_per_take_and_float32() -> None:
+    noise = denoise.starting_noise(5, 10, 3)
+    again = torch.randn(1, 10, 3, generator=torch.Generator("cpu").manual_seed(5))
+    assert noise.dtype == torch.float32
+    assert torch.equal(noise, again)
+
+
+def test_a_stage_draws_from_its_own_generator() -> None:
+    draws = {denoise.generator(seed, stage).initial_seed() for seed in (0, 1) for stage in ("sde", "window")}
+    assert len(draws) == 4
+
+
+def test_folders_are_left_as_they_were(two_b: tiny.Oracle) -> None:
+    def listing() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in two_b.root.rglob("*")}
+
+    before = listing()
+    samples(two_b)
+    assert listing() == before
