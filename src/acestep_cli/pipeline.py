@@ -15,7 +15,7 @@ from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.engine import codec, denoise, store, text
 from acestep_cli.engine.config import DiTConfig
-from acestep_cli.engine.dit import AceStep, Condition
+from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.engine.vae import VAEConfig
 from acestep_cli.hardware import Plan
@@ -123,7 +123,7 @@ class Pipeline:
         """How the velocity is guided; None where guidance is off."""
         if request.guidance_method is None or request.cfg_interval is None:
             return None
-        unconditional = model.decoder.remember(Condition(model.null_condition_emb, None))
+        unconditional = model.decoder.remember(model.null_condition())
         return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
 
 
