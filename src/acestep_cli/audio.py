@@ -174,8 +174,8 @@ class _Sink(io.FileIO):
     failure: BaseException | None = None
 
     def write(self, data: Any) -> int:
-        rest = memoryview(data)
         try:
+            rest = memoryview(data)
             while rest:
                 rest = rest[super().write(rest) :]
         except BaseException as error:
@@ -215,9 +215,9 @@ def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", 
                     file.title = title
                 for block in blocks(audio):
                     file.write((block * gain).T)
-        except soundfile.SoundFileError as error:
+        except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
-                raise OutputError(f"{path} cannot be written: the {encoding.format} encoder says {error}") from error
+                raise OutputError(f"{path} cannot be written: the {encoding.format} encoder failed: {error}") from error
         if sink.failure is not None:
             raise sink.failure
         if row.settle:

@@ -62,6 +62,8 @@ OTHER_NAMES = {
 
 STDIN = "-"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: YAML 1.1 readers take these for line ends, unless they are escaped.
+STRANGE_BREAKS = "\r\x85\u2028\u2029\ufeff"
 NULLS = ("", "~", "null", "Null", "NULL")
 PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "seq"))
 
@@ -145,7 +147,7 @@ def read(path: Path) -> Layer:
 def plain(node: yaml.Node) -> str | list[str] | None:
     """The text of a scalar as written, a list of such texts, or None for a null."""
     if node.tag not in PLAIN_TAGS:
-        kind = "a map" if isinstance(node, yaml.MappingNode) else f"of the type {node.tag.rpartition(':')[2]!r}"
+        kind = "a map" if isinstance(node, yaml.MappingNode) else f"of the type {node.tag.removeprefix('tag:yaml.org,2002:')!r}"
         raise ValueError(f"is {kind}, not a plain value")
     if isinstance(node, yaml.SequenceNode):
         items = [plain(item) for item in node.value if isinstance(item, yaml.ScalarNode)]
@@ -154,7 +156,8 @@ def plain(node: yaml.Node) -> str | list[str] | None:
         return items  # type: ignore[return-value]
     assert isinstance(node, yaml.ScalarNode)
     text: str = node.value
-    return None if node.style is None and text in NULLS else text
+    is_plain = node.style in (None, "")  # the two loaders differ
+    return None if is_plain and text in NULLS else text
 
 
 def resolve(*layers: Layer) -> Request:
@@ -236,7 +239,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = '"' if any(mark in text for mark in STRANGE_BREAKS) else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def _items(dumper: yaml.SafeDumper, items: Iterable[Any]) -> yaml.Node:

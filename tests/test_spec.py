@@ -1,0 +1,204 @@
+"""Song specs: strict reading, layers, and specs that load as what was dumped."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+from acestep_cli import spec
+from acestep_cli.errors import UsageError
+from acestep_cli.request import Request
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str | bytes, name: str = "song.yaml") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def refusal(path: Path, **flags: object) -> str:
+    with pytest.raises(UsageError) as caught:
+        spec.resolve(spec.read(path), spec.from_flags(flags))
+    assert caught.value.exit_code == 2
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "meant"),
+    [
+        ("language: no", "language", "no"),
+        ("time_signature: 6/8", "time_signature", "6/8"),
+        ("duration: 1:30", "duration", 90.0),
+        ("seed: 0123", "seed", 123),
+        ("bpm: '96'", "bpm", 96),
+        ("title: 0123", "title", "0123"),
+        ("title: 1e5", "title", "1e5"),
+        ("title: yes", "title", "yes"),
+        ("title: 2026-01-31", "title", "2026-01-31"),
+        ("title: 'null'", "title", "null"),
+        ("title: null", "title", None),
+        ("title: ~", "title", None),
+        ("title:", "title", None),
+        ("key: F# minor", "key", "F# minor"),
+        ("instrumental: true", "instrumental", True),
+        ("timesteps: [1, 0.5, 1e-4]", "timesteps", (1.0, 0.5, 0.0001)),
+        ("timesteps: 1, 0.5", "timesteps", (1.0, 0.5)),
+        ("codes: [1, 2, 3]", "codes", (1, 2, 3)),
+        ("lyrics: |\n  [Verse]\n  no: yes # all of it\n", "lyrics", "[Verse]\nno: yes # all of it\n"),
+        ("caption: 夜のドライブ", "caption", "夜のドライブ"),
+        ("render: {anything: [at, {all: 1}]}", "caption", None),
+    ],
+)
+def test_the_key_decides_what_a_scalar_means(write, line: str, key: str, meant: object) -> None:
+    assert getattr(spec.load(write(line)), key) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("bpm: 120.5", "song.yaml:1: bpm: '120.5' is not a whole number from 30 to 300"),
+        ("# a song\n\nbpm: 20", "song.yaml:3: bpm: 20 is not a whole number"),
+        ("lyrics: [Verse]", "song.yaml:1: lyrics: a list is not text; put it in quotes"),
+        ("key: A #m", "in quotes if there is a space before `#`"),
+        ("bpm: 90\nbpm: 91", "song.yaml:2: bpm: is here again, after line 1"),
+        ("bmp: 90", "song.yaml:1: bmp: is not a key of a song spec; did you mean 'bpm'?"),
+        ("prompt: x", "song.yaml:1: prompt: is not a key of a song spec; did you mean 'caption'?"),
+        ("caption: {a: b}", "song.yaml:1: caption: is a map, not a plain value"),
+        ("codes: [1, [2]]", "song.yaml:1: codes: is a list of more than plain values"),
+        ("caption: !!python/name:os.system x", "caption: is of the type 'python/name:os.system', not a plain value"),
+        ("caption: !mine x", "not a plain value"),
+        ("<<: {bpm: 90}", "song.yaml:1: <<: is not a key of a song spec"),
+        ("[a]: b", "song.yaml:1: […]: is not a key of a song spec"),
+        ("mode: genrate", "song.yaml:1: mode: 'genrate' is not one of generate; did you mean 'generate'?"),
+        ("caption: warm: soft", "song.yaml:1: mapping values are not allowed"),
+        ("caption: a\n  - b\n bpm: 3", "song.yaml:"),
+        ("a: b\n---\nc: d", "song.yaml:2: but found another document"),
+        ("", "song.yaml: is not a song spec"),
+        ("- a\n- b", "song.yaml: is not a song spec"),
+        ("just words", "song.yaml: is not a song spec"),
+        (b"caption: \xff", "song.yaml: is not UTF-8 text (byte 9)"),
+        ("caption: \x07", "song.yaml: "),
+        ("lyrics_file: no.txt", "no.txt cannot be read: no such file or directory"),
+        ("lyrics: la\nlyrics_file: words.txt", "song.yaml:2: lyrics_file: excludes lyrics (song.yaml:1: lyrics)"),
+        ("lyrics: la\ninstrumental: true", "instrumental and lyrics exclude each other"),
+    ],
+)
+def test_refusals_name_file_and_line(write, monkeypatch, tmp_path: Path, text: str, sentence: str) -> None:
+    write(text)
+    monkeypatch.chdir(tmp_path)
+    message = refusal(Path("song.yaml"))
+    assert sentence in message
+
+
+def test_a_missing_spec_is_a_usage_error(tmp_path: Path) -> None:
+    assert "nowhere.yaml: cannot be read: no such file" in refusal(tmp_path / "nowhere.yaml")
+
+
+def test_all_problems_of_spec_and_flags_come_together(write) -> None:
+    path = write("bpm: 20\nbmp: 1\nkey: H minor\nkey: A minor\n")
+    lines = refusal(path, language="klingon", steps="0").splitlines()
+    assert len(lines) == 6
+    for part in ("song.yaml:1: bpm", "song.yaml:2: bmp", "song.yaml:4: key: is here", "song.yaml:3: key: 'H minor'"):
+        assert any(part in line for line in lines)
+    assert any(line.startswith("--language: 'klingon'") for line in lines)
+    assert any(line.startswith("--steps: 0 is") for line in lines)
+
+
+def test_flags_override_the_spec(write) -> None:
+    path = write("caption: a\nbpm: 20\nkey: A minor")
+    merged = spec.resolve(spec.read(path), spec.from_flags({"bpm": "90", "key": None}))
+    assert merged == Request(caption="a", bpm=90, key="A minor")
+
+
+def test_a_flag_about_singing_sets_the_others_aside(write) -> None:
+    sung, bare = write("lyrics: la", "a.yaml"), write("instrumental: true", "b.yaml")
+    assert spec.resolve(spec.read(sung), spec.from_flags({"instrumental": True})) == Request(instrumental=True)
+    assert spec.resolve(spec.read(bare), spec.from_flags({"lyrics": "la"})) == Request(lyrics="la")
+
+
+def test_another_format_sets_the_bit_depth_of_the_spec_aside(write) -> None:
+    path = write("format: flac\nbit_depth: 16")
+    assert spec.resolve(spec.read(path), spec.from_flags({"format": "mp3"})) == Request(format="mp3")
+    assert spec.resolve(spec.read(path), spec.from_flags({"format": "flac"})).bit_depth == "16"
+    assert spec.resolve(spec.read(write("bit_depth: 16")), spec.from_flags({"format": "wav"})).bit_depth == "16"
+
+
+def test_paths_are_relative_to_the_spec(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "words").mkdir()
+    write("[Verse]\nla\n", "words/la.txt")
+    path = write("lyrics_file: words/la.txt\nmodel: ./mine")
+    monkeypatch.chdir("/")
+    loaded = spec.load(path)
+    assert loaded.lyrics == "[Verse]\nla\n"
+    assert loaded.model == str(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "words")
+    assert spec.resolve(spec.from_flags({"lyrics_file": "la.txt"})).lyrics == "[Verse]\nla\n"
+
+
+@pytest.mark.parametrize("flags", [{"lyrics_file": "-"}, {"lyrics": "-"}])
+def test_a_dash_reads_lyrics_from_stdin(monkeypatch, flags: dict[str, str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("[Verse]\nla\n"))
+    assert spec.resolve(spec.from_flags(flags)).lyrics == "[Verse]\nla\n"
+
+
+def test_an_empty_lyrics_file_is_refused(write) -> None:
+    write(" \n", "la.txt")
+    assert "la.txt is empty" in refusal(write("lyrics_file: la.txt"))
+
+
+FULL = Request(
+    caption="warm, no: yes # really", lyrics="[Verse]\n  la\n\n[Chorus]\n# na\n", language="no", bpm=90, key="F# minor",
+    time_signature="6/8", duration=90.5, codes=tuple(range(450)), model="turbo", solver="heun",
+    timesteps=(1.0, 0.5, 1e-4), cfg_interval=(0.1, 0.9), seed=123, takes=1, title="0123", format="flac",
+    bit_depth="24", loudness="peak:-1", mode="generate",
+)  # fmt: skip
+
+
+def test_what_is_dumped_loads_as_itself(write) -> None:
+    text = spec.dump(FULL, {"timings": {"decode": 1.25}, "versions": {"torch": "2.13.0"}, "seconds": 90.48})
+    assert spec.load(write(text)) == FULL
+    assert yaml.safe_load(text)["render"] == {
+        "timings": {"decode": 1.25},
+        "versions": {"torch": "2.13.0"},
+        "seconds": 90.48,
+    }
+
+
+def test_any_yaml_reader_sees_the_same_texts(write) -> None:
+    plain = yaml.safe_load(spec.dump(FULL))
+    for name in ("caption", "lyrics", "language", "key", "time_signature", "title"):
+        assert plain[name] == getattr(FULL, name)
+
+
+def test_lyrics_are_dumped_as_lines() -> None:
+    assert "lyrics: |\n  [Verse]\n  la\n" in spec.dump(Request(lyrics="[Verse]\nla\n"))
+
+
+def test_any_text_survives_a_round_trip(write) -> None:
+    dice = random.Random(0)
+    alphabet = " \t\n\r:#-[]{}'\"|>&*!%@`\\,?~=aé夜🎵\u2028\x85\ufeff0.1eyn"
+    for _ in range(400):
+        text = "".join(dice.choices(alphabet, k=dice.randint(1, 30)))
+        if text.strip():
+            assert spec.load(write(spec.dump(Request(lyrics=text)))).lyrics == text
+
+
+def test_aliases_do_not_multiply(write) -> None:
+    """The billion-laughs document is refused without being unfolded."""
+    rows = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    assert "a59: is not a key" in refusal(write("\n".join(rows)))
+    assert "is a list of more than plain values" in refusal(write("codes: [&a [1], *a]"))
+
+
+def test_every_key_of_a_request_is_a_key_of_a_spec() -> None:
+    assert set(Request.model_fields) | {"lyrics_file"} == set(spec.KEYS)
+    assert set(spec.OTHER_NAMES.values()) <= set(spec.KEYS)
+    assert not set(spec.OTHER_NAMES) & set(spec.KEYS)
