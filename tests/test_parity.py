@@ -162,7 +162,7 @@ def test_quantizer_reaches_every_level(oracle: tiny.Oracle, model: AceStep) -> N
 def vae(two_b: tiny.Oracle) -> OobleckVAE:
     vae = OobleckVAE(VAEConfig.from_dict(tiny.VAE)).eval()
     published = load_file(two_b.root / "vae" / "diffusion_pytorch_model.safetensors")
-    vae.load_state_dict(fold_weight_norm(published), strict=True)
+    vae.load_state_dict(dict(fold_weight_norm(published)), strict=True)
     return vae
 
 

@@ -100,7 +100,7 @@ def test_folding_gives_the_weight_that_the_norm_would_compute(
     normed(oracle["conv"])
     for seed, parameter in enumerate(oracle.parameters()):
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(seed))
-    folded.load_state_dict(fold_weight_norm(dict(oracle.state_dict())))
+    folded.load_state_dict(dict(fold_weight_norm(oracle.state_dict())))
     x = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(9))
     torch.testing.assert_close(folded["conv"](x), oracle["conv"](x))
 
@@ -109,7 +109,7 @@ def test_folding_keeps_the_dtype_and_leaves_the_rest_alone() -> None:
     gain, direction, bias = torch.randn(4, 1, 1).bfloat16(), torch.randn(4, 3, 7).bfloat16(), torch.randn(4)
     stray = torch.randn(4, 1, 1)
     tensors = {"a.weight_g": gain, "a.weight_v": direction, "a.bias": bias, "b.weight_g": stray}
-    folded = fold_weight_norm(tensors)
+    folded = dict(fold_weight_norm(tensors))
     assert set(folded) == {"a.weight", "a.bias", "b.weight_g"}  # a gain alone stays, for strict loading to name
     assert folded["a.weight"].dtype == torch.bfloat16
     assert folded["a.bias"] is bias

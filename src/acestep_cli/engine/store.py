@@ -120,18 +120,20 @@ class Store:
         if folded:
             on_disk = {name: on_disk[source] for name, (source, _) in folded_names(on_disk).items()}
         self._check(module, on_disk, folder)
-        wanted = set(module.state_dict())
         for number, file in enumerate(files):
             self.report("load", number, len(files))
-            with safe_open(file, framework="pt") as shard:
-                tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - not a dict
-            if folded:
-                tensors = fold_weight_norm(tensors)
-            kept = {name: tensor for name, tensor in tensors.items() if name in wanted}
-            del tensors
-            assign(module, kept, self.device, self.dtype)
+            self._pour(file, module, folded)
         self.report("load", len(files), len(files))
         return module.to(self.device).eval()  # what is left to move are buffers that no file holds
+
+    def _pour(self, file: Path, module: nn.Module, folded: bool) -> None:
+        """Assign the weights of one shard; once this returns, only weights kept as they were map its pages."""
+        known = set(module.state_dict())
+        with safe_open(file, framework="pt") as shard:
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - not a dict
+        for name, tensor in fold_weight_norm(tensors) if folded else tensors.items():
+            if name in known:
+                assign(module, name, tensor.to(self.device, self.dtype))
 
     def _check(self, module: nn.Module, on_disk: Mapping[str, tuple[int, ...]], folder: Path) -> None:
         """Compare names and shapes; unknown extra tensors are worth one warning, anything else an error."""
@@ -158,13 +160,10 @@ def counted(names: list[str]) -> str:
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown})"
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
-    """Replace weights of `module` by `tensors`, converting one at a time."""
-    for name, tensor in tensors.items():
-        owner_name, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(owner_name)
-        converted = tensor.to(device=device, dtype=dtype) if tensor.is_floating_point() else tensor.to(device)
-        owner._parameters[leaf] = nn.Parameter(converted, requires_grad=False)
+def assign(module: nn.Module, name: str, weight: Tensor) -> None:
+    """Make `weight` the parameter `name` of `module`, which need not have had memory before."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(weight, requires_grad=False))
 
 
 def silence(file: Path, channels: int) -> Tensor:

@@ -9,7 +9,7 @@ Shapes: B batch, A audio channels, N samples, C latent channels, T latent frames
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -217,18 +217,16 @@ def folded_names(names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
     return sources
 
 
-def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Replace each weight-norm pair g, v by the plain weight g * v / ‖v‖.
+def fold_weight_norm(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of each weight, with weight-norm pairs g, v made the plain weight g * v / ‖v‖.
 
     Reads both spellings: `weight_g`/`weight_v` and `parametrizations.weight.original0/1`. The norm
-    runs over all but the first dimension, in float32.
+    runs over all but the first dimension, in float32. One at a time, so that memory never holds two copies.
     """
-    folded = {}
     for name, (direction, gain) in folded_names(tensors).items():
         weight = tensors[direction]
         if gain is not None:
             wide = weight.float()
             norm = wide.flatten(1).norm(dim=1).view(-1, *[1] * (wide.dim() - 1))
             weight = (tensors[gain].float() * wide / norm).to(weight.dtype)
-        folded[name] = weight
-    return folded
+        yield name, weight
