@@ -45,9 +45,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The devices of this machine, the preferred one first."""
+    """The devices of this machine, the preferred one first, and what the installed torch was built for."""
 
     devices: tuple[Device, ...]
+    torch_backend: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Plan(BaseModel):
 
 def detect() -> Hardware:
     """Look at this machine."""
-    return Hardware((*cuda_devices(), *mps_devices(), cpu_device()))
+    return Hardware((*cuda_devices(), *mps_devices(), cpu_device()), torch_backend())
 
 
 def cpu_device() -> Device:
@@ -161,7 +162,7 @@ def plan(hardware: Hardware, request: Request, asked: Asked) -> Plan:
         matches = [d for d in hardware.devices if asked.device in (d.name, d.name.split(":")[0])]
         if not matches:
             here = ", ".join(d.name for d in hardware.devices)
-            why = "" if torch_backend() else " (the installed torch is a CPU build)"
+            why = "" if hardware.torch_backend else " (the installed torch is a CPU build)"
             raise UsageError(
                 f"--device {asked.device}: this machine has no such device; it has {here}{why}.",
                 f"Leave --device out, or use --device {hardware.devices[0].name}.",
