@@ -1,0 +1,85 @@
+"""A stand-in for the pipeline that plays at once, so that the command line is tested without waiting for weights.
+
+Words of the caption tell it how to misbehave. `python tests/band.py generate …` is `acestep generate …` with it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from acestep_cli import modes
+from acestep_cli.audio import Audio
+
+RATE = 48_000
+
+
+@dataclass(frozen=True)
+class Take:
+    number: int
+    audio: Audio
+    request: modes.Completed
+    timings: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+def rest() -> None:
+    """A minute in short sleeps: a signal that comes just before a sleep waits for its end."""
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+class Pipeline:
+    def __init__(self, checkpoint: Any, plan: Any) -> None:
+        print("a library says hello")
+        os.write(1, b"from C as well\n")
+
+    def run(self, request: modes.Completed, report: Any) -> Iterator[Take]:
+        caption = request.caption or ""
+        if "breaks" in caption:
+            raise RuntimeError("a string broke")
+        for stage in ("load", "text"):
+            self._play(stage, caption, report)
+        for number in range(1, request.takes + 1):
+            for stage in ("diffuse", "decode"):
+                self._play(stage, caption, report)
+            take = modes.take(request, number)
+            samples = self._tone(take.seed, request.duration)
+            if "silent" in caption and (number == 2 or "all" in caption):
+                samples *= 0
+            warnings = ("The lyrics were cut.",) if "long" in caption else ()
+            yield Take(number, Audio(samples, RATE), take, {"diffuse": 0.125}, warnings)
+        if "stops" in caption:
+            rest()
+
+    def _play(self, stage: str, caption: str, report: Any) -> None:
+        for step in range(5):
+            report(stage, step, 4)
+            if f"slow {stage}" in caption:
+                rest()
+
+    def _tone(self, seed: int, seconds: float) -> Any:
+        t = np.arange(int(seconds * RATE)) / RATE
+        wave = np.sin(2 * np.pi * (200 + seed % 400) * t)
+        return np.stack([wave, wave]).astype(np.float32)
+
+
+def module() -> ModuleType:
+    """What stands in for `acestep_cli.pipeline`."""
+    stand_in = ModuleType("acestep_cli.pipeline")
+    stand_in.Pipeline = Pipeline  # type: ignore[attr-defined]
+    return stand_in
+
+
+if __name__ == "__main__":
+    from acestep_cli.cli import main
+
+    sys.modules["acestep_cli.pipeline"] = module()
+    main()

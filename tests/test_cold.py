@@ -1,0 +1,108 @@
+"""The house rules: imports go one way, and nothing cold waits for torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+import acestep_cli
+
+SOURCE = Path(acestep_cli.__file__).parent
+#: Each room may import those after it.
+ROOMS = [
+    {"__main__"},
+    {"cli"},
+    {"pipeline"},
+    {"engine"},
+    {"spec"},
+    {"modes"},
+    {"hardware"},
+    {"request"},
+    {"audio", "solvers", "checkpoints"},
+    {"disk"},
+    {"errors"},
+    {"__init__"},
+]
+RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms that a file imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "acestep_cli":
+            found |= {name.name if name.name in RANK else "__init__" for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("acestep_cli."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add("relative")  # there are none: every import is spelt out
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("acestep_cli.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    here = room(path)
+    assert here in RANK, f"say in test_cold.py where the room {here} stands"
+    for there in imported_rooms(path) - {here}:
+        assert RANK[there] > RANK[here], f"{here} imports {there}"
+
+
+LOADED_AFTER = """
+import sys
+from acestep_cli.cli import main
+try:
+    main()
+finally:
+    print("loaded:", *(name for name in WATCHED if name in sys.modules), file=sys.stderr)
+"""
+HOT = ("torch", "transformers", "diffusers", "peft")
+
+
+def loaded(*arguments: str, watched: tuple[str, ...] = HOT) -> tuple[int, list[str]]:
+    """The exit code of `acestep …`, and which of the watched modules it had imported by its end."""
+    program = f"WATCHED = {watched!r}\n{LOADED_AFTER}"
+    run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    return run.returncode, run.stderr.splitlines()[-1].split()[1:]
+
+
+def test_help_and_version_load_next_to_nothing() -> None:
+    for words in (["--help"], ["--version"]):
+        assert loaded(*words, watched=(*HOT, "numpy", "soundfile", "yaml", "pydantic", "acestep_cli.request")) == (
+            0,
+            [],
+        )
+
+
+def test_a_command_s_help_loads_no_torch() -> None:
+    assert loaded("generate", "--help", watched=(*HOT, "numpy", "soundfile")) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--bpm", "20"], 2),
+        (["nowhere.yaml"], 2),
+        ([], 2),
+        (["--guidance", "7"], 2),
+        (["--device", "tpu"], 2),
+        (["-d", "4"], 2),
+        (["-c", "x", "-m", "sft"], 3),
+        (["-c", "x", "-o", "no/x.wav"], 9),
+    ],
+    ids=str,
+)
+def test_refusals_load_no_torch(two_b: tiny.Oracle, arguments: list[str], code: int) -> None:
+    caption = ["-c", "x"] if arguments else []
+    flags = ["--models-dir", str(two_b.root), "-m", "turbo", *caption, *arguments]
+    assert loaded("generate", *flags) == (code, [])
