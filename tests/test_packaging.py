@@ -1,0 +1,84 @@
+"""The wheel: built, installed in a clean environment, and played from there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import soundfile
+import tiny
+
+import acestep_cli
+from acestep_cli import __version__
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    [path] = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `acestep` of a new environment that holds the wheel; what it depends on is seen, not installed again."""
+    folder = tmp_path_factory.mktemp("clean")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    scheme = {"base": str(folder), "platbase": str(folder)}
+    packages = Path(sysconfig.get_path("purelib", "venv", scheme))
+    # The folder joins the path; its own .pth files, the editable checkout's among them, are not read.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    binaries = Path(sysconfig.get_path("scripts", "venv", scheme))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", folder, "install", "--quiet", "--no-deps", "--no-index", wheel],
+        check=True,
+    )
+    return binaries / "acestep"
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    source = Path(acestep_cli.__file__).parent
+    files = {path.relative_to(source.parent).as_posix() for path in source.rglob("*") if path.is_file()}
+    wanted = {name for name in files if "__pycache__" not in name}
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    info = f"acestep_cli-{__version__}.dist-info/"
+    assert {name for name in packed if not name.startswith(info)} == wanted
+    assert f"{info}licenses/LICENSE" in packed
+
+
+def test_the_wheel_plays(installed: Path, two_b: tiny.Oracle, tmp_path: Path) -> None:
+    def acestep(*words: str | Path) -> str:
+        run = subprocess.run(
+            [installed, *words],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    where = subprocess.run(
+        [installed.with_name("python"), "-c", "import acestep_cli; print(acestep_cli.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(where.stdout).is_relative_to(installed.parent.parent)
+    assert acestep("--version") == f"acestep {__version__}\n"
+    flags = ("-d", "10", "--steps", "1", "--dtype", "float32", "--models-dir", two_b.root, "-m", "turbo")
+    assert acestep("generate", "-c", "warm", *flags, "-o", "a.flac") == "a.flac\n"
+    assert soundfile.info(tmp_path / "a.flac").duration > 9.9

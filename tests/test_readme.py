@@ -1,0 +1,75 @@
+"""The README: its commands run, its spec loads, its tables and its tree are true."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from acestep_cli import checkpoints, errors, spec
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.startswith("acestep ")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the lines are written for sh")
+def test_every_command_runs(two_b: tiny.Oracle, tmp_path: Path) -> None:
+    """With the stand-in of band.py for a pipeline, and tiny checkpoints where the real ones would lie."""
+    assert len(COMMANDS) > 4
+    (tmp_path / "songs").symlink_to(ROOT / "songs")
+    (tmp_path / "ace").mkdir()
+    (tmp_path / "ace" / "checkpoints").symlink_to(two_b.root)
+    (tmp_path / "words.txt").write_text("[Verse]\nla\n")
+    script = ["set -eu", f"acestep() {{ '{sys.executable}' '{ROOT}/tests/band.py' \"$@\"; }}", *COMMANDS]
+    run = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "ACESTEP_MODELS_DIR": str(two_b.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert all((tmp_path / path).is_file() for path in run.stdout.splitlines())
+    assert len(run.stdout.splitlines()) >= len(COMMANDS)
+
+
+def test_the_spec_loads(tmp_path: Path) -> None:
+    [text] = [text for kind, text in BLOCKS if kind == "yaml"]
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    assert spec.load(tmp_path / "a.yaml").language == "en"
+
+
+def test_every_song_loads_and_opens_with_the_command_that_plays_it() -> None:
+    songs = sorted((ROOT / "songs").glob("*.yaml"))
+    assert songs
+    for song in songs:
+        assert spec.load(song).model is None  # so that it plays on any machine
+        assert song.read_text(encoding="utf-8").startswith(f"# acestep generate songs/{song.name} ")
+
+
+def test_the_exit_codes_are_those_of_the_program() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} - {0}
+    assert listed <= {kind.exit_code for kind in (errors.AceStepError, *errors.AceStepError.__subclasses__())}
+
+
+def test_the_models_are_those_of_the_table() -> None:
+    [table] = re.findall(r"^\| `--model` .*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"`([\w-]+)`", table.replace("`--model`", "").replace("`--guidance`", "")) == list(
+        checkpoints.CHECKPOINTS
+    )
+
+
+def test_the_tree_is_that_of_the_sources() -> None:
+    [tree] = [text for _, text in BLOCKS if text.startswith("src/acestep_cli/\n")]
+    named = set(re.findall(r"^  (\S+)", tree, re.MULTILINE))
+    there = {path.name + "/" * path.is_dir() for path in (ROOT / "src" / "acestep_cli").iterdir()}
+    assert named == there - {"__init__.py", "__main__.py", "__pycache__/"}
+    assert all((ROOT / name).is_dir() for name in re.findall(r"^(\w\S+)/ ", tree, re.MULTILINE))
