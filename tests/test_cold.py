@@ -23,6 +23,7 @@ ROOMS = [
     {"modes"},
     {"hardware"},
     {"request"},
+    {"kinds"},
     {"audio", "solvers", "checkpoints"},
     {"disk"},
     {"errors"},

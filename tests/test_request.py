@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from acestep_cli import request as song
-from acestep_cli.request import KEYS, LANGUAGES, Request
+from acestep_cli.kinds import LANGUAGES
+from acestep_cli.request import KEYS, Request
 
 
 def refusal(**values: object) -> str:
@@ -81,6 +82,7 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("duration", "9h", "'9h' is not a length such as 90, 90s or 1:30"),
         ("duration", "1:75", "'1:75' is not a length"),
         ("duration", "1:5", "'1:5' is not a length"),
+        ("duration", "1:300", "'1:300' is not a length"),
         ("duration", 601, "'601' is not between 3 and 600 seconds"),
         ("duration", "2.9", "'2.9' is not between 3 and 600 seconds"),
         ("duration", "nan", "'nan' is not a length"),

@@ -9,8 +9,9 @@ file and line or its flag.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,14 @@ from pydantic import ValidationError
 
 from acestep_cli import request as song
 from acestep_cli.errors import UsageError
+from acestep_cli.kinds import Text, is_folder_name, quoted, suggestion
 from acestep_cli.modes import MODES
-from acestep_cli.request import Key, Request, Text, is_folder_name, quoted, suggestion
+from acestep_cli.request import Key, Request
 
 LYRICS_FILE = Key(Text("FILE"), "Text file with the lyrics; - reads them from stdin.", song.SONG)
 
 #: Every key a spec may have: those of `Request`, and those that are answered before there is one.
-KEYS: Mapping[str, Key] = {
-    name: key
-    for name, own in song.KEYS.items()
-    for name, key in [(name, own), *([("lyrics_file", LYRICS_FILE)] if name == "lyrics" else [])]
-}
+KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE}
 
 #: What a sidecar records of its render; set aside when it is read as a spec.
 RENDER = "render"
@@ -64,8 +62,9 @@ STDIN = "-"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: YAML 1.1 readers take these for line ends, unless they are escaped.
 STRANGE_BREAKS = "\r\x85\u2028\u2029\ufeff"
+#: A sidecar needs a few levels; the parser's time grows with the square of them.
+DEEPEST = 50
 NULLS = ("", "~", "null", "Null", "NULL")
-PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "seq"))
 
 
 @dataclass(frozen=True)
@@ -100,64 +99,83 @@ def from_flags(values: Mapping[str, Any]) -> Layer:
 
 def read(path: Path) -> Layer:
     """The layer of the spec at `path`. A file that is no spec is a layer with a problem."""
-    folder = path.parent
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        node = yaml.compose(text, Loader=LOADER)
-    except OSError as error:
-        return Layer(folder, problems=(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}",))
-    except UnicodeDecodeError as error:
-        return Layer(folder, problems=(f"{path}: is not UTF-8 text (byte {error.start})",))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        advice = "text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`"
-        return Layer(folder, problems=(f"{path}{line}: {error.problem} ({advice})",))
-    except yaml.YAMLError as error:
-        return Layer(folder, problems=(f"{path}: {' '.join(str(error).split())}",))
-    if not isinstance(node, yaml.MappingNode):
-        return Layer(folder, problems=(f"{path}: is not a song spec: it has no `key: value` lines",))
     values: dict[str, Value] = {}
     lines: dict[str, int] = {}
     problems = []
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "[…]"
-        where = f"{path}:{line}: {name}"
-        if name in lines:
-            problems.append(f"{where}: is here again, after line {lines[name]}")
-            continue
-        lines[name] = line
-        if name == RENDER:
-            continue
-        if name not in KEYS:
-            near = f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
-            problems.append(f"{where}: is not a key of a song spec{near}")
-            continue
-        try:
-            raw = plain(value_node)
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
-            continue
-        if raw is not None:
-            values[name] = Value(raw, where)
-    return Layer(folder, values, tuple(problems))
+    try:
+        for line, name, node in entries(path.read_text(encoding="utf-8-sig")):
+            where = f"{path}:{line}: {name}"
+            if name in lines:
+                problems.append(f"{where}: is here again, after line {lines[name]}")
+            elif name not in KEYS and name != RENDER:
+                near = f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
+                problems.append(f"{where}: is not a key of a song spec{near}")
+            elif name != RENDER:
+                try:
+                    values[name] = Value(plain(node), where)
+                except ValueError as error:
+                    problems.append(f"{where}: {error}")
+            lines.setdefault(name, line)
+    except OSError as error:
+        problems.append(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}")
+    except UnicodeDecodeError as error:
+        problems.append(f"{path}: is not UTF-8 text (byte {error.start})")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line_at = f":{mark.line + 1}" if mark else ""
+        advice = "text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`"
+        problems.append(f"{path}{line_at}: {error.problem} ({advice})")
+    except yaml.YAMLError as error:
+        problems.append(f"{path}: {' '.join(str(error).split())}")
+    given = {name: value for name, value in values.items() if value.raw is not None}
+    return Layer(path.parent, given, tuple(problems))
 
 
-def plain(node: yaml.Node) -> str | list[str] | None:
-    """The text of a scalar as written, a list of such texts, or None for a null."""
-    if node.tag not in PLAIN_TAGS:
-        kind = "a map" if isinstance(node, yaml.MappingNode) else f"of the type {node.tag.removeprefix('tag:yaml.org,2002:')!r}"
-        raise ValueError(f"is {kind}, not a plain value")
-    if isinstance(node, yaml.SequenceNode):
-        items = [plain(item) for item in node.value if isinstance(item, yaml.ScalarNode)]
-        if len(items) != len(node.value) or None in items:
-            raise ValueError("is a list of more than plain values")
-        return items  # type: ignore[return-value]
-    assert isinstance(node, yaml.ScalarNode)
-    text: str = node.value
-    is_plain = node.style in (None, "")  # the two loaders differ
-    return None if is_plain and text in NULLS else text
+def entries(text: str) -> Iterator[tuple[int, str, list[Any]]]:
+    """Line, key and value of each entry of the one map in `text`; a value is the events that spell it.
+
+    Events come one after another, so that no document, however nested, can exhaust the stack.
+    """
+    events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
+    *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
+    if not isinstance(first, yaml.MappingStartEvent):
+        raise yaml.YAMLError("is not a song spec: it has no `key: value` lines")
+    while not isinstance(event := next(events), yaml.MappingEndEvent):
+        key = node_of(event, events)
+        value = node_of(next(events), events)
+        yield event.start_mark.line + 1, key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]", value
+    next(events)  # the end of the document
+    if not isinstance(event := next(events), yaml.StreamEndEvent):
+        raise yaml.MarkedYAMLError(problem="a second document begins", problem_mark=event.start_mark)
+
+
+def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
+    """All events of the node that `first` begins, taken from `events`."""
+    node = [first]
+    depth = int(isinstance(first, yaml.CollectionStartEvent))
+    while depth:
+        node.append(event := next(events))
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem="too many levels of nesting", problem_mark=event.start_mark)
+    return node
+
+
+def plain(node: list[Any]) -> str | list[str] | None:
+    """The text of a scalar as written, a list of such texts, or None for a null. `ValueError` for all else."""
+    if isinstance(node[0], yaml.SequenceStartEvent):
+        texts = [scalar(event) for event in node[1:-1]]
+        if None in texts:
+            raise ValueError("has an item without a value")
+        return texts  # type: ignore[return-value]
+    return scalar(node[0])
+
+
+def scalar(event: Any) -> str | None:
+    if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
+        raise ValueError("is neither text, a number nor a list of them")
+    is_null = event.implicit[0] and event.value in NULLS
+    return None if is_null else event.value
 
 
 def resolve(*layers: Layer) -> Request:
@@ -211,7 +229,10 @@ def anchored(name: str, raw: Any, folder: Path) -> Any:
     if not isinstance(raw, str):
         return raw
     is_path = raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
-    return str((folder / Path(raw).expanduser()).absolute()) if is_path else raw
+    if not is_path:
+        return raw
+    path = Path(raw)
+    return str(Path.home().joinpath(*path.parts[1:]) if path.parts[0] == "~" else (folder / path).absolute())
 
 
 def lyrics_of(file: str) -> str:

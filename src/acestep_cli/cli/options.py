@@ -13,7 +13,8 @@ import typer
 from acestep_cli import hardware, spec
 from acestep_cli import request as song
 from acestep_cli.cli import failures
-from acestep_cli.request import Key, Switch
+from acestep_cli.kinds import Switch
+from acestep_cli.request import Key
 
 MACHINE = "Machine"
 

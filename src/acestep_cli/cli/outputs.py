@@ -9,7 +9,8 @@ from pathlib import Path
 
 from acestep_cli import audio, disk
 from acestep_cli.errors import OutputError, UsageError
-from acestep_cli.request import Request, quoted
+from acestep_cli.kinds import quoted
+from acestep_cli.request import Request
 
 SLUG_LENGTH = 48
 
@@ -32,7 +33,7 @@ def destination(output: str | None) -> Destination:
     """Read `--output`: FILE with the suffix of a format, or FOLDER/."""
     if output is None:
         return Destination(Path(), numbered=True)
-    path = Path(output).expanduser()
+    path = Path(output)
     if output.endswith(("/", "\\")):
         return Destination(path, made=True)
     if path.is_dir():

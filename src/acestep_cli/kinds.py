@@ -1,0 +1,316 @@
+"""Kinds of values: how each is read, and how its range is written.
+
+A kind reads text, as flags and YAML scalars give it, and finished Python values alike, and returns one canonical
+form. What it cannot read it refuses with a sentence; it never clamps.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from acestep_cli import audio, checkpoints
+
+LANGUAGES: Mapping[str, str] = {
+    "ar": "Arabic", "az": "Azerbaijani", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
+    "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "fa": "Persian",
+    "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "ht": "Haitian Creole",
+    "hu": "Hungarian", "id": "Indonesian", "is": "Icelandic", "it": "Italian", "ja": "Japanese", "ko": "Korean",
+    "la": "Latin", "lt": "Lithuanian", "ms": "Malay", "ne": "Nepali", "nl": "Dutch", "no": "Norwegian",
+    "pa": "Punjabi", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sa": "Sanskrit",
+    "sk": "Slovak", "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu",
+    "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese",
+    "yue": "Cantonese", "zh": "Chinese", "unknown": "unknown",
+}  # fmt: skip
+
+LONGEST_SECONDS = 600
+MOST_CODES = 5 * LONGEST_SECONDS
+TIME_SIGNATURES = ("2/4", "3/4", "4/4", "6/8")
+
+
+def quoted(value: object) -> str:
+    """`value` for a message: on one line, at most 40 characters."""
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 40 else text[:39] + "…")
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where a known word is near, else nothing."""
+    near = difflib.get_close_matches(word.casefold(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def is_folder_name(model: str) -> bool:
+    """Whether `model` names a folder on disk rather than a checkpoint of the table."""
+    return model.startswith(("~", ".")) or "/" in model or "\\" in model
+
+
+class Kind(ABC):
+    @property
+    @abstractmethod
+    def metavar(self) -> str:
+        """The range, as `--help` writes it."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What completion offers."""
+        return ()
+
+    @abstractmethod
+    def read(self, value: Any) -> Any:
+        """The value in its canonical form. `ValueError`, with a sentence, if it is not of this kind."""
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    metavar: str = "TEXT"
+
+    def read(self, value: Any) -> str:
+        if isinstance(value, list | tuple):
+            raise ValueError("a list is not text; put it in quotes, or after `|` on lines of its own")
+        if not isinstance(value, str):
+            raise ValueError(f"{quoted(value)} is not text")
+        if not value.strip():
+            raise ValueError("is empty; leave the key out instead")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # how Python carries bytes it cannot decode
+            raise ValueError(f"{quoted(value)} is not UTF-8 text")
+        return value
+
+
+class Switch(Kind):
+    metavar = "true|false"
+    words = ("true", "false")
+
+    def read(self, value: Any) -> bool:
+        meaning = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        answer = meaning.get(str(value).casefold())
+        if answer is None:
+            raise ValueError(f"{quoted(value)} is neither true nor false")
+        return answer
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int | None = None
+
+    @property
+    def metavar(self) -> str:
+        return f"{self.low}-{self.high}" if self.high is not None else f"{self.low}-"
+
+    @property
+    def range(self) -> str:
+        return f"from {self.low} to {self.high}" if self.high is not None else f"of at least {self.low}"
+
+    def read(self, value: Any) -> int:
+        text = str(value).strip()
+        # Ten digits hold every bound here; int() of a million digits would take its time.
+        if isinstance(value, bool) or not re.fullmatch(r"[+-]?0*\d{1,10}", text):
+            raise ValueError(f"{quoted(value)} is not a whole number {self.range}")
+        number = int(text)
+        if number < self.low or (self.high is not None and number > self.high):
+            raise ValueError(f"{number} is not a whole number {self.range}")
+        return number
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A number from `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+    @property
+    def metavar(self) -> str:
+        return f"{self.low:g}-{self.high:g}"
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text)
+        number = float(text) if plain and not isinstance(value, bool) else None
+        if number is None or not self.low <= number <= self.high:
+            raise ValueError(f"{quoted(value)} is not a number from {self.low:g} to {self.high:g}")
+        return number
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    names: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.names
+
+    @property
+    def metavar(self) -> str:
+        return "|".join(self.names)
+
+    def read(self, value: Any) -> str:
+        word = str(value).strip().casefold()
+        if word not in self.names:
+            near = suggestion(word, self.names)
+            raise ValueError(f"{quoted(value)} is not one of {', '.join(self.names)}{near}")
+        return word
+
+
+class Language(Kind):
+    metavar = "CODE|NAME"
+    words = tuple(LANGUAGES)
+
+    def read(self, value: Any) -> str:
+        word = str(value).strip().casefold()
+        codes = {name.casefold(): code for code, name in LANGUAGES.items()}
+        code = word if word in LANGUAGES else codes.get(word)
+        if code is None:
+            near = suggestion(word, [*LANGUAGES, *codes])
+            raise ValueError(
+                f"{quoted(value)} is not a language code such as en, ja or no, nor an English name of one{near}"
+            )
+        return code
+
+
+class MusicalKey(Kind):
+    """`A minor`, `F# major`; `Am`, `Bb maj` and the signs ♯ ♭ are read as meant."""
+
+    metavar = '"A minor"'
+
+    def read(self, value: Any) -> str:
+        text = str(value).strip().replace("♯", "#").replace("♭", "b")
+        found = re.fullmatch(r"([A-Ga-g])([#b]?)(?:(m)|\s*(minor|min|major|maj))", text, re.IGNORECASE)
+        if not found or found[3] == "M":
+            # YAML takes ` #` for a comment, so `key: A #m` arrives here as `A`.
+            bare = re.fullmatch(r"[A-Ga-g][#b]?", text)
+            more = " and `major` or `minor`, in quotes if there is a space before `#`" if bare else ""
+            raise ValueError(f"{quoted(value)} is not a key such as A minor or F# major: a note A to G, # or b{more}")
+        mode = "minor" if found[3] or found[4].casefold().startswith("min") else "major"
+        return f"{found[1].upper()}{found[2].casefold()} {mode}"
+
+
+class TimeSignature(Kind):
+    metavar = "|".join(TIME_SIGNATURES)
+    words = TIME_SIGNATURES
+
+    def read(self, value: Any) -> str:
+        text = str(value).replace(" ", "")
+        for signature in TIME_SIGNATURES:
+            if text in (signature, signature.partition("/")[0]):
+                return signature
+        raise ValueError(f"{quoted(value)} is not one of {', '.join(TIME_SIGNATURES)}")
+
+
+@dataclass(frozen=True)
+class Duration(Kind):
+    """Seconds, from `90`, `90s` or `1:30`."""
+
+    low: float
+    high: float
+    metavar = "90|90s|1:30"
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*s?|(\d{1,3}):([0-5]\d(?:\.\d+)?)", text)
+        if not found or isinstance(value, bool):
+            raise ValueError(f"{quoted(value)} is not a length such as 90, 90s or 1:30")
+        seconds = float(found[1]) if found[1] else 60 * int(found[2]) + float(found[3])
+        if not self.low <= seconds <= self.high:
+            raise ValueError(f"{quoted(value)} is not between {self.low:g} and {self.high:g} seconds")
+        return seconds
+
+
+class Codes(Kind):
+    """Audio codes, from numbers or the published `<|audio_code_N|>` string."""
+
+    metavar = "N,N,…"
+
+    def read(self, value: Any) -> tuple[int, ...]:
+        if isinstance(value, str) and "<|" in value:
+            if re.sub(r"<\|audio_code_\d+\|>|\s", "", value):
+                raise ValueError(f"{quoted(value)} holds more than <|audio_code_N|> marks")
+            items: Iterable[Any] = re.findall(r"\d+", value)
+        else:
+            items = items_of(value)
+        codes = tuple(Whole(0).read(item) for item in items)
+        if len(codes) > MOST_CODES:
+            raise ValueError(f"are {len(codes)}; a song of 600 s, the longest there is, takes {MOST_CODES}")
+        return codes
+
+
+class Timesteps(Kind):
+    """A noise schedule: from 1 (noise) falling towards 0 (music)."""
+
+    metavar = "1,0.9,…"
+
+    def read(self, value: Any) -> tuple[float, ...]:
+        times = tuple(Number(0, 1).read(item) for item in items_of(value))
+        for earlier, later in pairwise(times):
+            if later >= earlier:
+                raise ValueError(
+                    f"rises from {earlier:g} to {later:g}; timesteps fall from 1 (noise) towards 0 (music)"
+                )
+        if times[0] == 0:
+            raise ValueError("leaves no step to take; timesteps fall from 1 (noise) towards 0 (music)")
+        return times
+
+
+class Interval(Kind):
+    """The part of the schedule, as two noise levels, in which guidance acts."""
+
+    metavar = "0.1,0.9"
+
+    def read(self, value: Any) -> tuple[float, float]:
+        bounds = [Number(0, 1).read(item) for item in items_of(value)]
+        if len(bounds) != 2 or bounds[0] > bounds[1]:
+            raise ValueError(f"{quoted(value)} is not two numbers, low then high, such as 0.1,0.9")
+        return bounds[0], bounds[1]
+
+
+class Model(Kind):
+    metavar = "NAME|FOLDER"
+    words = checkpoints.MODEL_CHOICES
+
+    def read(self, value: Any) -> str:
+        name = Text().read(value)
+        if not is_folder_name(name) and name not in self.words:
+            near = suggestion(name, self.words)
+            raise ValueError(
+                f"{quoted(value)} is not one of {', '.join(self.words)}, nor a folder (one is written with a /){near}"
+            )
+        return name
+
+
+class Loudness(Kind):
+    metavar = "none|peak:-1"
+    words = ("none", "peak:-1")
+
+    def read(self, value: Any) -> str:
+        text = str(value).strip().casefold()
+        audio.peak_target(text)
+        return text
+
+
+class Bitrate(Kind):
+    metavar = f"{audio.BITRATES[0]}k…{audio.BITRATES[-1]}k"
+    words = tuple(f"{rate}k" for rate in audio.BITRATES)
+
+    def read(self, value: Any) -> int:
+        text = str(value).strip().casefold().removesuffix("k")
+        if text not in {str(rate) for rate in audio.BITRATES}:
+            raise ValueError(f"{quoted(value)} is not one of {', '.join(self.words)}")
+        return int(text)
+
+
+def items_of(value: Any) -> list[Any]:
+    """The items of a list, or of text with commas between them. At least one."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        items = [items]
+    if not items:
+        raise ValueError("is an empty list; leave the key out instead")
+    return list(items)
