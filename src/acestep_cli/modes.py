@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.errors import UsageError
+from acestep_cli.kinds import CODES_PER_SECOND
 from acestep_cli.request import Request
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 FILL_MASK = "Fill the audio semantic mask based on the given conditions:"
 FOLLOW_CODES = "Generate audio semantic tokens based on the given conditions:"
 
-CODES_PER_SECOND = 5
 SEEDS = 2**32
 DEFAULT_SECONDS = 60.0
 DEFAULT_LOUDNESS = "peak:-1"
