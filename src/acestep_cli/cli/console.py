@@ -58,6 +58,7 @@ class Console:
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self._bars: Progress | None = None
+        self._warned: set[str] = set()
 
     def say(self, line: str) -> None:
         if self.quiet:
@@ -66,6 +67,12 @@ class Console:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Say a warning, once however often it comes: each take brings those of its whole run."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.say(f"Warning: {text}")
 
     @contextmanager
     def progress(self) -> Iterator[Report]:

@@ -78,8 +78,8 @@ def generate(
 
         def keep(take: Take, path: Path) -> None:
             for warning in take.warnings:
-                terminal.say(f"Warning: {warning}")
-            peak = audio.write(path, take.audio, encoding, take.request.loudness or "none", take.request.title)
+                terminal.warn(warning)
+            peak = audio.write(path, take.audio, encoding, take.request.loudness, take.request.title)
             if not no_sidecar:
                 disk.write_text(outputs.sidecar(path), sidecar.text(take, checkpoint, plan, peak))
             terminal.say(f"{path.name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
