@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from acestep_cli import request as song
 from acestep_cli.errors import UsageError
-from acestep_cli.kinds import Text, is_folder_name, quoted, suggestion
+from acestep_cli.kinds import Choice, Text, is_folder_name, suggestion
 from acestep_cli.modes import MODES
 from acestep_cli.request import Key, Request
 
@@ -199,10 +199,12 @@ def resolve(*layers: Layer) -> Request:
                 values["lyrics"] = Value(lyrics_of(LYRICS_FILE.kind.read(file.raw)), file.where)
             except ValueError as error:
                 problems.append(f"{file.where}: {error}")
-    if "mode" in values and values["mode"].raw not in MODES:
+    if "mode" in values:
         mode = values.pop("mode")
-        near = suggestion(str(mode.raw), MODES)
-        problems.append(f"{mode.where}: {quoted(mode.raw)} is not one of {', '.join(MODES)}{near}")
+        try:
+            values["mode"] = Value(Choice(tuple(MODES)).read(mode.raw), mode.where)
+        except ValueError as error:
+            problems.append(f"{mode.where}: {error}")
     try:
         request = Request(**{name: value.raw for name, value in values.items()})
     except ValidationError as error:
