@@ -6,6 +6,8 @@ once per song, outside the timed call, while diffusers' transformer projects the
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from diffusers import AceStepTransformer1DModel
 from published import FRAMES_PER_SECOND, TWO_B, diffusers_name, fill
@@ -82,6 +84,7 @@ def main() -> None:
         what = "whole model" if layers == TWO_B["num_hidden_layers"] else "two layers, one sliding, one full"
         times = [f"{seconds * arguments.scale:g} s", f"{ours:.2f} s", f"{theirs:.2f} s", f"{theirs / ours:.2f} x"]
         table.append([what, *times, f"at least {aim} x", f"{difference:.1e}"])
+        print(*table[-1], sep=" | ", file=sys.stderr)  # the whole table takes minutes
     notes = NOTES.format(rounds=arguments.rounds, condition=CONDITION_TOKENS)
     partial = arguments.case is not None or arguments.scale != 1
     publish(__file__, "One step of the 2B diffusion transformer", table, notes, arguments.dry or partial)
