@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,10 +149,53 @@ def test_paths_are_relative_to_the_spec(write, tmp_path: Path, monkeypatch) -> N
     assert spec.resolve(spec.from_flags({"lyrics_file": "la.txt"})).lyrics == "[Verse]\nla\n"
 
 
+def test_the_current_folder_is_a_model_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    for written, meant in (
+        (".", tmp_path),
+        ("./", tmp_path),
+        ("~", tmp_path / "home"),
+        ("~/x", tmp_path / "home" / "x"),
+    ):
+        assert spec.resolve(spec.from_flags({"model": written})).model == str(meant)
+
+
+def test_an_empty_path_is_refused(write) -> None:
+    assert "song.yaml:1: lyrics_file: is empty" in refusal(write("lyrics_file: ''"))
+    assert "--lyrics-file: is empty" in refusal(write("caption: a"), lyrics_file="")
+    assert "--model: is empty" in refusal(write("caption: a"), model="")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
+def test_a_folder_whose_name_is_no_text_may_hold_the_lyrics(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "la.txt").write_text("la\n")
+    monkeypatch.chdir(folder)
+    assert spec.resolve(spec.from_flags({"lyrics_file": "la.txt"})).lyrics == "la\n"
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """What is piped into the program, whose locale is not that of the lyrics."""
+
+    def stdin(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="latin-1"))
+
+    return stdin
+
+
 @pytest.mark.parametrize("flags", [{"lyrics_file": "-"}, {"lyrics": "-"}])
-def test_a_dash_reads_lyrics_from_stdin(monkeypatch, flags: dict[str, str]) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("[Verse]\nla\n"))
-    assert spec.resolve(spec.from_flags(flags)).lyrics == "[Verse]\nla\n"
+def test_a_dash_reads_lyrics_from_stdin(stdin, flags: dict[str, str]) -> None:
+    stdin("\ufeff[Verse]\r\nlà\n".encode())
+    assert spec.resolve(spec.from_flags(flags)).lyrics == "[Verse]\nlà\n"
+
+
+def test_lyrics_from_stdin_are_utf_8(write, stdin) -> None:
+    stdin(b"l\xe0")
+    assert "--lyrics-file: - is not UTF-8 text (byte 1)" in refusal(write("caption: a"), lyrics="-")
 
 
 def test_an_empty_lyrics_file_is_refused(write) -> None:

@@ -72,15 +72,19 @@ class Text(Kind):
     metavar: str = "TEXT"
 
     def read(self, value: Any) -> str:
-        if isinstance(value, list | tuple):
-            raise ValueError("a list is not text; put it in quotes, or after `|` on lines of its own")
-        if not isinstance(value, str):
-            raise ValueError(f"{quoted(value)} is not text")
-        if not value.strip():
-            raise ValueError("is empty; leave the key out instead")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):  # how Python carries bytes it cannot decode
+        text = written(value)
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python carries bytes it cannot decode
             raise ValueError(f"{quoted(value)} is not UTF-8 text")
-        return value
+        return text
+
+
+class File(Kind):
+    """The path of a file. A folder on its way may have a name that is no UTF-8 text: it is opened, not written."""
+
+    metavar = "FILE"
+
+    def read(self, value: Any) -> str:
+        return written(value)
 
 
 class Switch(Kind):
@@ -305,6 +309,17 @@ class Bitrate(Kind):
         if text not in {str(rate) for rate in audio.BITRATES}:
             raise ValueError(f"{quoted(value)} is not one of {', '.join(self.words)}")
         return int(text)
+
+
+def written(value: Any) -> str:
+    """`value`, which has to be text with something in it."""
+    if isinstance(value, list | tuple):
+        raise ValueError("a list is not text; put it in quotes, or after `|` on lines of its own")
+    if not isinstance(value, str):
+        raise ValueError(f"{quoted(value)} is not text")
+    if not value.strip():
+        raise ValueError("is empty; leave the key out instead")
+    return value
 
 
 def items_of(value: Any) -> list[Any]:

@@ -20,11 +20,11 @@ from pydantic import ValidationError
 
 from acestep_cli import request as song
 from acestep_cli.errors import UsageError
-from acestep_cli.kinds import Choice, Text, is_folder_name, suggestion
+from acestep_cli.kinds import Choice, File, is_folder_name, suggestion
 from acestep_cli.modes import MODES
 from acestep_cli.request import Key, Request
 
-LYRICS_FILE = Key(Text("FILE"), "Text file with the lyrics; - reads them from stdin.", song.SONG)
+LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
 
 #: Every key a spec may have: those of `Request`, and those that are answered before there is one.
 KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE}
@@ -228,18 +228,21 @@ def load(path: Path) -> Request:
 
 def anchored(name: str, raw: Any, folder: Path) -> Any:
     """`raw`, or where it is a relative path, that path from `folder`."""
-    if not isinstance(raw, str):
+    if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
     is_path = raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
     if not is_path:
         return raw
-    path = Path(raw)
-    return str(Path.home().joinpath(*path.parts[1:]) if path.parts[0] == "~" else (folder / path).absolute())
+    path = Path(raw)  # "." has no parts
+    return str(Path.home().joinpath(*path.parts[1:]) if path.parts[:1] == ("~",) else (folder / path).absolute())
 
 
 def lyrics_of(file: str) -> str:
     try:
-        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8-sig")
+        if file == STDIN:  # whose text layer follows the locale, not the spec
+            text = sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
+        else:
+            text = Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
