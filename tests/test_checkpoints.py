@@ -12,10 +12,12 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from acestep_cli import checkpoints, hardware
 from acestep_cli.engine import store
 from acestep_cli.engine.store import Store
+from acestep_cli.engine.text import TextEncoder
 from acestep_cli.errors import CheckpointError
 
 DIT = "acestep-v15-turbo"
@@ -202,7 +204,15 @@ def test_a_tokenizer_that_does_not_close_its_prompts(models: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"hidden_act": "gelu"}, "only silu"), ({"hidden_size": None}, "lacks hidden_size")],
+    [
+        ({"hidden_act": "gelu"}, "hidden_act: Input should be 'silu'"),
+        ({"hidden_size": None}, "hidden_size: Field required"),
+        ({"head_dim": "wide"}, "head_dim: .*integer"),
+        ({"sliding_window": 0}, "sliding_window: .*greater than 0"),
+        ({"layer_types": ["full_attention"]}, "names 1 of 4 layers"),
+        ({"fsq_input_levels": [8, 1]}, "fsq_input_levels: 1: .*greater than"),
+        ({"in_channels": 7}, "three times"),
+    ],
 )
 def test_configs_this_engine_cannot_run(models: Path, change: dict, sentence: str) -> None:
     (models / DIT / "config.json").write_text(json.dumps({**tiny.TWO_B, **change}))
@@ -210,9 +220,112 @@ def test_configs_this_engine_cannot_run(models: Path, change: dict, sentence: st
         load(models)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"downsampling_ratios": [2, 4]}, "different lengths"),
+        ({"downsampling_ratios": [2, 4, 4, 5, 12]}, "odd downsampling ratio"),
+        ({"decoder_channels": "128k"}, "decoder_channels: .*integer"),
+        ({"sampling_rate": None}, "sampling_rate: .*integer"),
+    ],
+)
+def test_autoencoder_configs_that_cannot_be(models: Path, change: dict, sentence: str) -> None:
+    (models / "vae/config.json").write_text(json.dumps({**tiny.VAE, **change}))
+    with pytest.raises(CheckpointError, match=sentence):
+        load(models)
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("vae/config.json", "decoder_input_channels"), ("Qwen3-Embedding-0.6B/config.json", "hidden_size")],
+)
+def test_folders_of_different_models_are_told_apart(models: Path, file: str, key: str) -> None:
+    content = json.loads((models / file).read_text())
+    (models / file).write_text(json.dumps({**content, key: 7}))
+    message = refusal(models).message
+    assert "does not belong to" in message
+    assert f"its {key} is 7" in message
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[]", '{"a": 1}', '{"a": {"shape": [1]}}', '{"a": {"shape": [1], "data_offsets": [0]}}',
+     '{"a": {"shape": "x", "data_offsets": [0, 4]}}'],
+)  # fmt: skip
+def test_odd_headers(models: Path, header: str) -> None:
+    (models / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(4))
+    assert "broken safetensors header" in refusal(models).message
+
+
+@pytest.mark.parametrize("shards", [None, [], {}, {"a": 1}, "x"])
+def test_an_index_without_shards(models: Path, shards: object) -> None:
+    (models / DIT / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert "names no shards" in refusal(models).message
+
+
+@pytest.mark.parametrize("content", ["", "<html></html>", "{}"])
+def test_a_broken_tokenizer(models: Path, content: str) -> None:
+    (models / "Qwen3-Embedding-0.6B/tokenizer.json").write_text(content)
+    with pytest.raises(CheckpointError, match="is not a tokenizer"):
+        load(models)
+
+
+def test_limits_within_a_tokenizer_file_are_not_obeyed(models: Path) -> None:
+    folder = models / "Qwen3-Embedding-0.6B"
+    plain = TextEncoder(folder).tokenizer
+    limited = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    limited.enable_truncation(4)
+    limited.enable_padding(length=64)
+    limited.save(str(folder / "tokenizer.json"))
+    text = "a prompt of more than four tokens"
+    assert TextEncoder(folder).tokenizer.encode(text).ids == plain.encode(text).ids
+
+
+def test_an_odd_text_config(models: Path) -> None:
+    file = models / "Qwen3-Embedding-0.6B/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_attention_heads": "two"}))
+    with pytest.raises(CheckpointError, match="does not describe a Qwen3 model"):
+        load(models)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>"])
+def test_a_silence_that_is_no_tensor(models: Path, content: bytes) -> None:
+    file = models / DIT / "silence_latent.pt"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="was not run") as caught:
+        store.silence(file, tiny.LATENT_CHANNELS)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_an_unreadable_file_is_named(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, reading = models / WEIGHTS, Path.open
+
+    def refuse(self: Path, *args: object) -> object:
+        if self == file:
+            raise PermissionError(13, "Permission denied")
+        return reading(self, *args)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert f"{file} cannot be read: permission denied" in refusal(models).message
+
+
+def test_weight_norm_is_folded_in_float32_whatever_is_on_disk(models: Path) -> None:
+    file = models / "vae/diffusion_pytorch_model.safetensors"
+    rounded = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
+    save_file(rounded, file)
+    found = checkpoints.locate("turbo", models)
+    plan = hardware.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
+    with Store(found, plan, lambda stage, done, total: None).vae() as vae:
+        weight = vae.decoder.conv1.weight
+    gain, direction = (rounded[f"decoder.conv1.weight_{part}"].float() for part in "gv")
+    torch.testing.assert_close(weight.data, gain * direction / direction.norm(dim=(1, 2), keepdim=True))
+
+
 def test_the_hash_follows_the_weights(models: Path) -> None:
     before = checkpoints.locate("turbo", models).weights_hash()
     assert before == checkpoints.locate("turbo", models).weights_hash()
     tensors = load_file(models / WEIGHTS)
     save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, models / WEIGHTS)
-    assert before != checkpoints.locate("turbo", models).weights_hash()
+    after = checkpoints.locate("turbo", models).weights_hash()
+    torch.save(torch.zeros(1, tiny.LATENT_CHANNELS, 400), models / DIT / "silence_latent.pt")
+    assert len({before, after, checkpoints.locate("turbo", models).weights_hash()}) == 3

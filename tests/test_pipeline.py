@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from acestep_cli.engine import codec, denoise, text
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.store import Store
 from acestep_cli.engine.vae import OobleckVAE, VAEConfig, decoder_reach
+from acestep_cli.errors import MemoryLimitError
 from acestep_cli.hardware import Plan
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.request import Request
@@ -177,24 +179,48 @@ def test_guidance_methods_differ(base: tiny.Oracle, method: str) -> None:
 def test_components_leave_memory_when_they_are_done(two_b: tiny.Oracle) -> None:
     found = checkpoints.locate("turbo", two_b.root)
     seen: dict[str, set[frozenset[str]]] = {}
-    stores: list[Store] = []
-    original = Store.__init__
+    made: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+    fill = Store._filled
 
-    def watch(self: Store, *args: Any) -> None:
-        original(self, *args)
-        stores.append(self)
+    def watch(self: Store, module: torch.nn.Module, *args: Any, **options: Any) -> torch.nn.Module:
+        made.add(module)
+        return fill(self, module, *args, **options)
 
     def report(stage: str, done: int, total: int) -> None:
-        seen.setdefault(stage, set()).add(stores[0].residents)
+        seen.setdefault(stage, set()).add(frozenset(type(module).__name__ for module in made))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "__init__", watch)
+        patch.setattr(Store, "_filled", watch)
         request = modes.complete(Request(caption="x", duration=10, takes=2), found)
         list(Pipeline(found, FLOAT32).run(request, report))
-    assert seen["text"] == {frozenset({"text"})}
-    assert seen["diffuse"] == {frozenset({"dit"})}
-    assert seen["decode"] == {frozenset({"dit", "vae"})}
-    assert not stores[0].residents
+    assert seen["text"] == {frozenset({"Qwen3Model"})}
+    assert seen["diffuse"] == {frozenset({"AceStep"})}
+    assert seen["decode"] == {frozenset({"AceStep", "OobleckVAE"})}
+    assert not made
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),
+     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")],
+)  # fmt: skip
+def test_running_out_of_memory_is_said(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(denoise, "denoise", fail)
+    with pytest.raises(MemoryLimitError, match="ran out of memory on cpu over 10 s") as caught:
+        render(two_b)
+    assert caught.value.exit_code == 4
+
+
+def test_other_failures_keep_their_names(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(denoise, "denoise", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        render(two_b)
 
 
 def test_bfloat16_stays_close_to_float32(two_b: tiny.Oracle) -> None:

@@ -105,13 +105,13 @@ def test_folding_gives_the_weight_that_the_norm_would_compute(
     torch.testing.assert_close(folded["conv"](x), oracle["conv"](x))
 
 
-def test_folding_keeps_the_dtype_and_leaves_the_rest_alone() -> None:
+def test_folding_is_float32_and_leaves_the_rest_alone() -> None:
     gain, direction, bias = torch.randn(4, 1, 1).bfloat16(), torch.randn(4, 3, 7).bfloat16(), torch.randn(4)
     stray = torch.randn(4, 1, 1)
     tensors = {"a.weight_g": gain, "a.weight_v": direction, "a.bias": bias, "b.weight_g": stray}
     folded = dict(fold_weight_norm(tensors))
     assert set(folded) == {"a.weight", "a.bias", "b.weight_g"}  # a gain alone stays, for strict loading to name
-    assert folded["a.weight"].dtype == torch.bfloat16
+    assert folded["a.weight"].dtype == torch.float32
     assert folded["a.bias"] is bias
     norms = folded["a.weight"].float().flatten(1).norm(dim=1)
     torch.testing.assert_close(norms, gain.float().flatten().abs(), rtol=1e-2, atol=0)

@@ -113,14 +113,16 @@ class Checkpoint:
         return count
 
     def weights_hash(self) -> str:
-        """A fingerprint of all weights and configs: headers, sizes and evenly spaced blocks of each file.
+        """A fingerprint of all that shapes the samples: small files whole, of weights evenly spaced blocks.
 
         Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
         so blocks across the file tell two checkpoints apart.
         """
         digest = hashlib.sha256()
         for part in (self.dit, self.vae, self.text):
-            digest.update((part / "config.json").read_bytes())
+            for name in ("config.json", "silence_latent.pt", "tokenizer.json"):
+                if (part / name).is_file():
+                    digest.update((part / name).read_bytes())
             for file in weight_files(part):
                 size = file.stat().st_size
                 digest.update(f"{file.name}:{size}".encode())
@@ -211,9 +213,18 @@ def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoin
     for file in (dit / "silence_latent.pt", checkpoint.text / "tokenizer.json"):
         require(file)
     for part in (dit, checkpoint.vae, checkpoint.text):
-        read_json(part / "config.json")
         for file in weight_files(part):
             read_header(file)
+    for key, beside, other_key in (
+        ("audio_acoustic_hidden_dim", checkpoint.vae, "decoder_input_channels"),
+        ("text_hidden_dim", checkpoint.text, "hidden_size"),
+    ):
+        ours, theirs = checkpoint.config.get(key), read_json(beside / "config.json").get(other_key)
+        if ours != theirs:
+            raise CheckpointError(
+                f"{beside} does not belong to {dit}: its {other_key} is {theirs}, and {key} there is {ours}.",
+                "Put folders that were published together side by side.",
+            )
     return checkpoint
 
 
@@ -225,12 +236,19 @@ def require(file: Path) -> None:
         )
 
 
+def unreadable(file: Path, error: OSError) -> CheckpointError:
+    """Why a file that is there cannot be read, as the system put it."""
+    return CheckpointError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}.", "Mend its permissions.")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint; `CheckpointError` when it is missing or something else."""
     require(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except ValueError as error:  # not UTF-8, or not JSON
         raise CheckpointError(
             f"{file} is not JSON ({error}); a failed download often leaves a web page in its place.",
             "Download that file again.",
@@ -245,12 +263,13 @@ def weight_files(folder: Path) -> list[Path]:
     for stem in ("model", "diffusion_pytorch_model"):
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
-            names = sorted(set(read_json(index).get("weight_map", {}).values()))
-            if not names:
+            shards = read_json(index).get("weight_map")
+            names = set(shards.values()) if isinstance(shards, dict) else set()
+            if not names or not all(isinstance(name, str) for name in names):
                 raise CheckpointError(f"{index} names no shards.", "Download that folder again.")
-            for name in names:
+            for name in sorted(names):
                 require(folder / name)
-            return [folder / name for name in names]
+            return [folder / name for name in sorted(names)]
         if (folder / f"{stem}.safetensors").is_file():
             return [folder / f"{stem}.safetensors"]
     raise CheckpointError(
@@ -258,28 +277,31 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def read_header(file: Path) -> dict[str, Any]:
-    """The tensor table of a safetensors file, its length checked against the file's.
+def read_header(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file, its length checked against the header's.
 
     Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if length == 0 or 8 + length > size:
-            kind = "a web page" if start.lstrip()[:1] == b"<" else "cut short or something else"
-            raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
-        text = stream.read(length)
     try:
-        header = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if length == 0 or 8 + length > size:
+                kind = "a web page" if start.lstrip()[:1] == b"<" else "cut short or something else"
+                raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
+            text = stream.read(length)
+    except OSError as error:
+        raise unreadable(file, error) from error
+    try:
+        entries = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
     if size != 8 + length + end:
         raise CheckpointError(
             f"{file} is cut short: its header promises {8 + length + end:,} bytes, the file has {size:,}.",
             "Finish or repeat the download.",
         )
-    return tensors
+    return shapes

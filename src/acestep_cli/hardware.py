@@ -19,12 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from acestep_cli.errors import UsageError
 from acestep_cli.request import Request
 
-DType = Literal["bfloat16", "float16", "float32"]
+DType = Literal["bfloat16", "float32"]
+# float16 is not among them: it overflows in the lyric encoder (dit.md 7.2) and waits for its float32 islands.
 DTYPES: dict[str, DType] = {
     "bf16": "bfloat16",
     "bfloat16": "bfloat16",
-    "fp16": "float16",
-    "float16": "float16",
     "fp32": "float32",
     "float32": "float32",
 }
@@ -135,10 +134,9 @@ def cuda_devices() -> tuple[Device, ...]:
             capability.append(value.value)
         version = ".".join(map(str, capability))
         if tuple(capability) >= CUDA_BF16_CAPABILITY:
-            dtypes: tuple[DType, ...] = ("bfloat16", "float16", "float32")
+            dtypes: tuple[DType, ...] = ("bfloat16", "float32")
             reason = f"compute capability {version} has bfloat16"
         else:
-            # float16 overflows in the lyric encoder (dit.md 7.2) and waits for its float32 islands.
             dtypes, reason = ("float32",), f"compute capability {version} has no bfloat16"
         found.append(Device(f"cuda:{index}", title.value.decode(), memory.value / 2**30, dtypes, reason))
     return tuple(sorted(found, key=lambda device: -device.memory_gb))
@@ -173,7 +171,9 @@ def plan(hardware: Hardware, request: Request, asked: Asked) -> Plan:
     else:
         named = DTYPES.get(asked.dtype)
         if named is None:
-            raise UsageError(f"--dtype {asked.dtype}: not a dtype.", f"Choose one of {', '.join(DTYPES)}.")
+            raise UsageError(
+                f"--dtype {asked.dtype}: is not one of {', '.join(DTYPES)}; float16 overflows in the lyric encoder."
+            )
         if named not in device.dtypes:
             raise UsageError(
                 f"--dtype {asked.dtype}: {device.name} cannot use it here ({device.dtype_reason}).",

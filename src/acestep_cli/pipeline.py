@@ -18,6 +18,7 @@ from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.engine.vae import VAEConfig
+from acestep_cli.errors import MemoryLimitError
 from acestep_cli.hardware import Plan
 from acestep_cli.modes import Completed
 
@@ -29,7 +30,7 @@ class Take:
     """One finished take.
 
     `audio` is as decoded, before any loudness is set. `request` is complete: it alone makes the take again.
-    `timings` are seconds by stage; text and load are of the whole run.
+    `timings` are seconds by stage, loading included; the stages that all takes share are on the first one's.
     """
 
     number: int
@@ -47,7 +48,7 @@ class Pipeline:
         self.checkpoint = checkpoint
         self.plan = plan
         self.config = DiTConfig.from_dict(checkpoint.config, str(checkpoint.dit / "config.json"))
-        self.vae_config = VAEConfig.from_dict(checkpoint.vae_config)
+        self.vae_config = VAEConfig.from_dict(checkpoint.vae_config, str(checkpoint.vae / "config.json"))
         self.silence = store.silence(checkpoint.dit / "silence_latent.pt", self.config.latent_channels)
 
     @torch.inference_mode()
@@ -56,8 +57,19 @@ class Pipeline:
 
         Takes never share a forward pass: a matrix product may round differently at another batch size, and
         take k of a run is promised to equal take k alone. What they share is the condition.
-        Raises `CheckpointError` for weights that do not fit their config.
+        Raises `CheckpointError` for weights that do not fit their config, `MemoryLimitError` when memory runs out.
         """
+        try:
+            yield from self._takes(request, report)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryLimitError(
+                f"{self.checkpoint.name} ran out of memory on {self.plan.device} over {request.duration:g} s of music.",
+                "Ask for a shorter song, or a smaller model.",
+            ) from error
+
+    def _takes(self, request: Completed, report: Report) -> Iterator[Take]:
         weights = Store(self.checkpoint, self.plan, report)
         clock, warnings = Clock(), weights.warnings
 
@@ -68,13 +80,8 @@ class Pipeline:
         prepared = modes.MODES[request.mode].prepare(request)
 
         # 2. Words to numbers; the text encoder leaves memory here.
-        with clock("text"), weights.text() as encoder:
-            report("text", 0, 1)
-            metas = text.metas(request.bpm, request.time_signature, request.key, request.duration)
-            prompt = text.text_prompt(prepared.instruction, request.caption or "", metas)
-            text_states = encoder.states(prompt, warnings.append)
-            lyric_states = encoder.embeddings(text.lyric_prompt(request.lyrics, request.language), warnings.append)
-            report("text", 1, 1)
+        with clock("text"):
+            text_states, lyric_states = read_words(weights, request, prepared.instruction)
 
         with weights.dit() as model:
             # 3. What the diffusion listens to and starts from, once for all takes.
@@ -103,10 +110,9 @@ class Pipeline:
                         progress=part(report, "diffuse", number, request.takes),
                     )
                 # 5. Latents to waveform.
-                with clock("decode"), weights.vae() as vae:
-                    waveform = codec.decode(
-                        vae, latents[0], self.plan.tile_frames, part(report, "decode", number, request.takes)
-                    )
+                with clock("decode"):
+                    progress = part(report, "decode", number, request.takes)
+                    waveform = decode(weights, latents[0], self.plan.tile_frames, progress)
                 yield Take(
                     number,
                     Audio(waveform[:, :samples].numpy(), rate),
@@ -145,6 +151,33 @@ class Sources:
         return torch.cat((latents, self.pipeline._silence(rest, self.weights)), dim=1) if rest else latents
 
 
+# Borrowing happens in functions of their own: a name bound in the generator would keep a component alive, whatever
+# the store thinks.
+
+
+def read_words(weights: Store, request: Completed, instruction: str) -> tuple[Tensor, Tensor]:
+    """States of the text prompt [1, Lt, width] and embeddings of the lyric prompt [1, Ll, width]."""
+    with weights.text() as encoder:
+        weights.report("text", 0, 1)
+        metas = text.metas(request.bpm, request.time_signature, request.key, request.duration)
+        prompt = text.text_prompt(instruction, request.caption or "", metas)
+        states = encoder.states(prompt, weights.warnings.append)
+        lyrics = encoder.embeddings(text.lyric_prompt(request.lyrics, request.language), weights.warnings.append)
+        weights.report("text", 1, 1)
+        return states, lyrics
+
+
+def decode(weights: Store, latents: Tensor, tile_frames: int, progress: codec.Progress) -> Tensor:
+    """Latents [T, C] -> waveform [A, T * hop], float32 on the CPU."""
+    with weights.vae() as vae:
+        return codec.decode(vae, latents, tile_frames, progress)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch's allocator for the CPU says so in a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 class Clock:
     """Seconds spent in each stage since the last lap."""
 
@@ -172,6 +205,6 @@ def schedule_of(request: Completed) -> tuple[float, ...]:
     return solvers.schedule(request.steps, request.shift)
 
 
-def part(report: Report, stage: str, number: int, takes: int) -> denoise.Progress:
+def part(report: Report, stage: str, number: int, takes: int) -> codec.Progress:
     """Progress of one take as its part of the stage over all takes."""
     return lambda done, total: report(stage, (number - 1) * total + done, takes * total)

@@ -133,10 +133,11 @@ def apg() -> Guide:
             difference = difference + running.pop() * APG_MOMENTUM
         running.append(difference)
         difference = difference * (APG_NORM_LIMIT / difference.norm(dim=1, keepdim=True)).clamp(max=1)
-        wide, direction = difference.double(), cond.double()
+        exact = "cpu" if cond.device.type == "mps" else cond.device  # Apple's GPU has no float64
+        wide, direction = difference.to(exact).double(), cond.to(exact).double()
         direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12)
         orthogonal = wide - (wide * direction).sum(dim=1, keepdim=True) * direction
-        return cond + orthogonal.to(cond.dtype) * (scale - 1)
+        return cond + orthogonal.to(cond) * (scale - 1)
 
     return guide
 

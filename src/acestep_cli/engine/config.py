@@ -1,16 +1,24 @@
-"""Sizes of a diffusion checkpoint, read from its `config.json`; nothing else in the engine knows a number.
+"""Sizes of a checkpoint's networks, read and checked; nothing else in the engine knows a number.
 
 Keys and defaults: `dit.md` 1.2 of the specification.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from acestep_cli.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+LayerType = Literal["sliding_attention", "full_attention"]
 
 
 class AttentionSize(NamedTuple):
@@ -28,65 +36,62 @@ class AttentionSize(NamedTuple):
 class DiTConfig:
     """`config.json` of a DiT folder under its published keys; encoder sizes default to the decoder's."""
 
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    layer_types: tuple[str, ...]
-    in_channels: int
-    audio_acoustic_hidden_dim: int
-    text_hidden_dim: int
-    timbre_hidden_dim: int
-    fsq_dim: int
-    fsq_input_levels: tuple[int, ...]
-    num_lyric_encoder_hidden_layers: int
-    num_timbre_encoder_hidden_layers: int
-    num_attention_pooler_hidden_layers: int
-    encoder_hidden_size: int
-    encoder_intermediate_size: int
-    encoder_num_attention_heads: int
-    encoder_num_key_value_heads: int
-    pool_window_size: int = 5
-    patch_size: int = 2
-    timbre_fix_frame: int = 750
-    sliding_window: int = 128
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+    head_dim: PositiveInt
+    layer_types: tuple[LayerType, ...]
+    in_channels: PositiveInt
+    audio_acoustic_hidden_dim: PositiveInt
+    text_hidden_dim: PositiveInt
+    timbre_hidden_dim: PositiveInt
+    fsq_dim: PositiveInt
+    fsq_input_levels: tuple[Annotated[int, Field(ge=2)], ...]
+    num_lyric_encoder_hidden_layers: PositiveInt
+    num_timbre_encoder_hidden_layers: PositiveInt
+    num_attention_pooler_hidden_layers: PositiveInt
+    encoder_hidden_size: PositiveInt
+    encoder_intermediate_size: PositiveInt
+    encoder_num_attention_heads: PositiveInt
+    encoder_num_key_value_heads: PositiveInt
+    pool_window_size: PositiveInt = 5
+    patch_size: PositiveInt = 2
+    timbre_fix_frame: PositiveInt = 750
+    sliding_window: PositiveInt = 128
     use_sliding_window: bool = True
-    rope_theta: float = 1e6
-    rms_norm_eps: float = 1e-6
+    rope_theta: PositiveFloat = 1e6
+    rms_norm_eps: PositiveFloat = 1e-6
     attention_bias: bool = False
+    hidden_act: Literal["silu"] = "silu"
+    fsq_input_num_quantizers: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> DiTConfig:
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"layer_types names {len(self.layer_types)} of {self.num_hidden_layers} layers")
+        if self.in_channels != 3 * self.audio_acoustic_hidden_dim:
+            raise ValueError("in_channels is not three times audio_acoustic_hidden_dim: source, mask and noise")
+        return self
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> DiTConfig:
-        """Read the published keys.
+        """Read the published keys; keys this engine has no use for are passed over.
 
-        Raises `CheckpointError` for a missing key and for the variants no published checkpoint has and
-        this engine does not run (an activation other than SiLU, a residual quantizer of several stages).
+        Raises `CheckpointError` for keys that are missing, are no sizes, or ask for a variant that no published
+        checkpoint has and this engine does not run.
         """
-        found = dict(values)
+        found = {key: value for key, value in values.items() if value is not None}
         for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
-            if found.get(f"encoder_{key}") is None and key in found:
-                found[f"encoder_{key}"] = found[key]
-        if "rope_theta" not in found:  # newer writers nest it
-            found["rope_theta"] = (found.get("rope_parameters") or {}).get("rope_theta", cls.rope_theta)
-        if found.get("layer_types") is None and "num_hidden_layers" in found:
-            found["layer_types"] = [layer_type(i) for i in range(found["num_hidden_layers"])]
-        names = [f.name for f in fields(cls)]
-        required = [f.name for f in fields(cls) if f.name not in cls.__dict__]
-        if missing := [name for name in required if found.get(name) is None]:
-            raise CheckpointError(
-                f"{where} lacks {', '.join(missing)}, so it does not describe an ACE-Step 1.5 transformer."
-            )
-        if found.get("hidden_act", "silu") != "silu" or found.get("fsq_input_num_quantizers", 1) != 1:
-            raise CheckpointError(
-                f"{where} asks for hidden_act={found.get('hidden_act')!r} and "
-                f"fsq_input_num_quantizers={found.get('fsq_input_num_quantizers')!r}; only silu and 1 are known."
-            )
-        kept: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k in names if (v := found.get(k)) is not None
-        }
-        return cls(**kept)
+            if key in found:
+                found.setdefault(f"encoder_{key}", found[key])
+        rope = found.get("rope_parameters")  # where newer writers put it
+        if isinstance(rope, Mapping) and "rope_theta" in rope:
+            found.setdefault("rope_theta", rope["rope_theta"])
+        if isinstance(layers := found.get("num_hidden_layers"), int):
+            found.setdefault("layer_types", [layer_type(i) for i in range(layers)])
+        return checked(cls, found, where)
 
     @property
     def is_xl(self) -> bool:
@@ -96,11 +101,6 @@ class DiTConfig:
     @property
     def latent_channels(self) -> int:
         return self.audio_acoustic_hidden_dim
-
-    @property
-    def code_count(self) -> int:
-        """How many audio codes the quantizer's levels make."""
-        return math.prod(self.fsq_input_levels)
 
     @property
     def decoder_attention(self) -> AttentionSize:
@@ -124,6 +124,19 @@ class DiTConfig:
         return self.use_sliding_window and layer_type(layer) == "sliding_attention"
 
 
-def layer_type(layer: int) -> str:
+def layer_type(layer: int) -> LayerType:
     """The published alternation: even layers slide, odd ones see everything."""
     return "sliding_attention" if layer % 2 == 0 else "full_attention"
+
+
+def checked(kind: type[C], values: Mapping[str, Any], where: str) -> C:
+    """`values` as a config of `kind`; `CheckpointError` names every key that does not fit."""
+    names = {field.name for field in fields(kind)}
+    try:
+        return kind(**{key: value for key, value in values.items() if key in names})
+    except ValidationError as error:
+        problems = [": ".join([*map(str, found["loc"]), found["msg"]]) for found in error.errors()]
+        raise CheckpointError(
+            f"{where} does not describe a model this engine can run. {'; '.join(problems)}.",
+            "Download that folder again, or choose another checkpoint.",
+        ) from error

@@ -7,18 +7,16 @@ takes the weights' dtype.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from acestep_cli.engine.codec import Progress
 from acestep_cli.engine.dit import DiT, Memory
 from acestep_cli.solvers import GUIDANCE_METHODS, SOLVERS
-
-Progress = Callable[[int, int], None]
-"""(done, total) steps."""
 
 
 @dataclass(frozen=True)

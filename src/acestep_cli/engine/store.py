@@ -48,6 +48,9 @@ class Store:
         self.warnings: list[str] = []
         self.device = torch.device(plan.device)
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
+        if self.device.type == "cuda":  # the same seed is to give the same samples
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.allow_tf32 = False
         self._residents: dict[str, nn.Module] = {}
         self._borrowers: Counter[str] = Counter()
         self._makers: dict[str, Callable[[], nn.Module]] = {
@@ -101,7 +104,7 @@ class Store:
         return self._filled(model, self.checkpoint.dit)
 
     def _make_vae(self) -> OobleckVAE:
-        config = VAEConfig.from_dict(self.checkpoint.vae_config)
+        config = VAEConfig.from_dict(self.checkpoint.vae_config, str(self.checkpoint.vae / "config.json"))
         with torch.device("meta"):
             vae = OobleckVAE(config)
         return self._filled(vae, self.checkpoint.vae, folded=True)
@@ -116,7 +119,7 @@ class Store:
         files = checkpoints.weight_files(folder)
         on_disk: dict[str, tuple[int, ...]] = {}
         for file in files:
-            on_disk |= {name: tuple(entry["shape"]) for name, entry in checkpoints.read_header(file).items()}
+            on_disk |= checkpoints.read_header(file)
         if folded:
             on_disk = {name: on_disk[source] for name, (source, _) in folded_names(on_disk).items()}
         self._check(module, on_disk, folder)
@@ -151,7 +154,9 @@ class Store:
                 "Config and weights are of different models; download that folder again.",
             )
         if extra := [name for name in on_disk if name not in wanted]:
-            self.warnings.append(f"{folder} holds tensors this engine does not know and ignores: {counted(extra)}.")
+            warning = f"{folder} holds tensors this engine does not know and ignores: {counted(extra)}."
+            if warning not in self.warnings:  # a component is read again for each take
+                self.warnings.append(warning)
 
 
 def counted(names: list[str]) -> str:
@@ -173,9 +178,9 @@ def silence(file: Path, channels: int) -> Tensor:
     """
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the file makes it
+    except Exception as error:  # the unpickler raises whatever the file makes it, with advice not to be followed
         raise CheckpointError(
-            f"{file} is not a plain tensor file and was not run: {str(error).splitlines()[0]}",
+            f"{file} is not a plain tensor file ({type(error).__name__}), and was not run.",
             "Download that file again, from a source you trust.",
         ) from error
     if not isinstance(stored, Tensor) or stored.dim() != 3 or stored.shape[0] != 1 or stored.shape[1] != channels:

@@ -5,16 +5,17 @@ Exact strings, limits and masks: `dit.md` 3 of the specification.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
+from acestep_cli import checkpoints
 from acestep_cli.errors import CheckpointError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -47,9 +48,18 @@ class TextEncoder(nn.Module):
     """The checkpoint's tokenizer and its Qwen3 model."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `CheckpointError` when the tokenizer does not close its prompts as the model was taught."""
+        """Raises `CheckpointError` for files that are no tokenizer or no Qwen3 config, and when the tokenizer does
+        not close its prompts as the model was taught.
+        """
         super().__init__()
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(
+                f"{folder / 'tokenizer.json'} is not a tokenizer ({error}).", "Download that file again."
+            ) from error
+        self.tokenizer.no_truncation()  # a file may carry limits of its own
+        self.tokenizer.no_padding()
         end = self.tokenizer.token_to_id(END_OF_TEXT)
         if end is None or self.tokenizer.encode("x").ids[-1] != end:
             raise CheckpointError(
@@ -57,9 +67,14 @@ class TextEncoder(nn.Module):
                 "and nothing else would tell.",
                 "Download that folder again.",
             )
-        config = Qwen3Config(**json.loads((folder / "config.json").read_text()))
-        with torch.device("meta"):  # the weights come from the store
-            self.model = Qwen3Model(config)
+        try:
+            config = Qwen3Config(**checkpoints.read_json(folder / "config.json"))
+            with torch.device("meta"):  # the weights come from the store
+                self.model = Qwen3Model(config)
+        except (StrictDataclassError, ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder / 'config.json'} does not describe a Qwen3 model ({error}).", "Download that folder again."
+            ) from error
         self.model.rotary_emb = Qwen3RotaryEmbedding(config)  # its frequencies are no weights: computed, not stored
 
     @property

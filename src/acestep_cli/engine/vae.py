@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt, model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+
+from acestep_cli.engine.config import checked
 
 RESIDUAL_DILATIONS = (1, 3, 9)
 RESIDUAL_KERNEL = 7
@@ -26,19 +29,26 @@ RESIDUAL_KERNEL = 7
 class VAEConfig:
     """The checkpoint's `vae/config.json`, less what does not shape the network."""
 
-    encoder_hidden_size: int = 128
-    downsampling_ratios: tuple[int, ...] = (2, 4, 4, 6, 10)
-    channel_multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
-    decoder_channels: int = 128
-    decoder_input_channels: int = 64
-    audio_channels: int = 2
-    sampling_rate: int = 48_000
+    encoder_hidden_size: PositiveInt = 128
+    downsampling_ratios: tuple[PositiveInt, ...] = (2, 4, 4, 6, 10)
+    channel_multiples: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
+    decoder_channels: PositiveInt = 128
+    decoder_input_channels: PositiveInt = 64
+    audio_channels: PositiveInt = 2
+    sampling_rate: PositiveInt = 48_000
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> VAEConfig:
+        if len(self.downsampling_ratios) != len(self.channel_multiples):
+            raise ValueError("downsampling_ratios and channel_multiples are of different lengths")
+        if any(ratio % 2 for ratio in self.downsampling_ratios):
+            raise ValueError("an odd downsampling ratio loses a sample at each end, and tiles would not join")
+        return self
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VAEConfig:
-        found = [(f.name, values[f.name]) for f in fields(cls) if f.name in values]
-        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found}
-        return cls(**known)
+    def from_dict(cls, values: Mapping[str, Any], where: str = "vae/config.json") -> VAEConfig:
+        """Read the published keys; `CheckpointError` names those that do not fit."""
+        return checked(cls, values, where)
 
     @property
     def hop(self) -> int:
@@ -221,12 +231,13 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tenso
     """Name and tensor of each weight, with weight-norm pairs g, v made the plain weight g * v / ‖v‖.
 
     Reads both spellings: `weight_g`/`weight_v` and `parametrizations.weight.original0/1`. The norm
-    runs over all but the first dimension, in float32. One at a time, so that memory never holds two copies.
+    runs over all but the first dimension, and the result stays float32: rounded to the dtype on disk again, it
+    would be off by 2e-3. One at a time, so that memory never holds two copies.
     """
     for name, (direction, gain) in folded_names(tensors).items():
         weight = tensors[direction]
         if gain is not None:
             wide = weight.float()
             norm = wide.flatten(1).norm(dim=1).view(-1, *[1] * (wide.dim() - 1))
-            weight = (tensors[gain].float() * wide / norm).to(weight.dtype)
+            weight = tensors[gain].float() * wide / norm
         yield name, weight
