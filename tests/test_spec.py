@@ -137,6 +137,52 @@ def test_another_format_sets_the_bit_depth_of_the_spec_aside(write) -> None:
     assert spec.resolve(spec.read(write("bit_depth: 16")), spec.from_flags({"format": "wav"})).bit_depth == "16"
 
 
+TURBO_TAKE = "model: turbo\nsteps: 8\nshift: 3\nguidance: 1\ncodes: [1]\nrender: {}"
+BASE_TAKE = "model: base\nsteps: 50\nshift: 1\nguidance: 7\nguidance_method: adg\ncfg_interval: [0, 1]\nrender: {}"
+TIMED_TAKE = "model: turbo\ntimesteps: [1, 0.5]\nguidance: 1\nrender: {}"
+
+
+@pytest.mark.parametrize(
+    ("below", "flags", "meant"),
+    [
+        (BASE_TAKE, {"guidance": "1"}, {"model": "base", "steps": 50, "shift": 1, "guidance": 1}),
+        (
+            BASE_TAKE,
+            {"guidance": "5"},
+            {"model": "base", "steps": 50, "shift": 1, "guidance": 5, "guidance_method": "adg", "cfg_interval": (0, 1)},
+        ),
+        (BASE_TAKE, {"model": "turbo"}, {"model": "turbo"}),
+        (BASE_TAKE, {"model": "./turbo", "steps": "4"}, {"model": str(Path("turbo").absolute()), "steps": 4}),
+        (TURBO_TAKE, {"model": "base"}, {"model": "base", "codes": [1]}),
+        (TURBO_TAKE, {"model": "turbo"}, {"model": "turbo", "steps": 8, "shift": 3, "guidance": 1, "codes": [1]}),
+        (TURBO_TAKE, {"timesteps": "1,0.5"}, {"model": "turbo", "timesteps": [1, 0.5], "guidance": 1, "codes": [1]}),
+        (TIMED_TAKE, {"steps": "4"}, {"model": "turbo", "steps": 4, "guidance": 1}),
+        (TIMED_TAKE, {"shift": "2"}, {"model": "turbo", "shift": 2, "guidance": 1}),
+        (TIMED_TAKE, {"model": "base"}, {"model": "base"}),
+        ("model: turbo\nsteps: 12", {"model": "base"}, {"model": "base", "steps": 12}),
+        ("steps: 12", {"model": "base"}, {"model": "base", "steps": 12}),
+    ],
+)
+def test_flags_override_what_a_take_records(write, below: str, flags: dict[str, str], meant: dict) -> None:
+    assert spec.resolve(spec.read(write(below)), spec.from_flags(flags)) == Request(**meant)
+
+
+def test_guidance_that_cannot_be_read_is_refused_over_a_take(write) -> None:
+    assert refusal(write(BASE_TAKE), guidance="much").startswith("--guidance: 'much' is not a number")
+
+
+def test_what_the_checkpoint_refuses_is_named_with_its_place(write) -> None:
+    layers = spec.read(write("caption: a\nguidance: 7\n")), spec.from_flags({"steps": "50"})
+    with pytest.raises(UsageError) as caught, spec.placed(*layers):
+        raise UsageError("guidance: no.\nsteps: no.\ncaption: no: really.\nOther: words.", "Do this.")
+    guidance, *others = caught.value.message.splitlines()
+    assert guidance.endswith("song.yaml:2: guidance: no.")
+    assert others[0] == "--steps: no."
+    assert others[1].endswith("song.yaml:1: caption: no: really.")
+    assert others[2] == "Other: words."
+    assert caught.value.hint == "Do this."
+
+
 def test_paths_are_relative_to_the_spec(write, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "words").mkdir()
     write("[Verse]\nla\n", "words/la.txt")
@@ -195,7 +241,7 @@ def test_a_dash_reads_lyrics_from_stdin(stdin, flags: dict[str, str]) -> None:
 
 def test_lyrics_from_stdin_are_utf_8(write, stdin) -> None:
     stdin(b"l\xe0")
-    assert "--lyrics-file: - is not UTF-8 text (byte 1)" in refusal(write("caption: a"), lyrics="-")
+    assert "--lyrics: - is not UTF-8 text (byte 1)" in refusal(write("caption: a"), lyrics="-")
 
 
 def test_an_empty_lyrics_file_is_refused(write) -> None:

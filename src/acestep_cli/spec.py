@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,10 +33,13 @@ KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE}
 #: What a sidecar records of its render; set aside when it is read as a spec.
 RENDER = "render"
 
-#: One answer to one question: a flag among these sets those of the spec aside.
+# What a flag may set aside in the spec below it, without naming it; `set_aside` says when.
 SINGING = ("lyrics", "lyrics_file", "instrumental")
-#: These belong to the format beside them: another format from a flag sets them aside.
 ENCODING = ("bit_depth", "bitrate")
+SCHEDULE = ("steps", "shift")
+GUIDING = ("guidance_method", "cfg_interval")
+#: What suits one checkpoint and not another.
+SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING)
 
 #: What other programs call our keys.
 OTHER_NAMES = {
@@ -83,6 +87,8 @@ class Layer:
     folder: Path
     values: Mapping[str, Value] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    #: Whether a render wrote it, so that much of it was nobody's wish.
+    is_sidecar: bool = False
 
 
 def flag(name: str) -> str:
@@ -128,7 +134,7 @@ def read(path: Path) -> Layer:
     except yaml.YAMLError as error:
         problems.append(f"{path}: {' '.join(str(error).split())}")
     given = {name: value for name, value in values.items() if value.raw is not None}
-    return Layer(path.parent, given, tuple(problems))
+    return Layer(path.parent, given, tuple(problems), is_sidecar=RENDER in lines)
 
 
 def entries(text: str) -> Iterator[tuple[int, str, list[Any]]]:
@@ -185,11 +191,14 @@ def resolve(*layers: Layer) -> Request:
     """
     problems = [problem for layer in layers for problem in layer.problems]
     values: dict[str, Value] = {}
+    is_sidecar = False
     for layer in layers:
-        values = {name: value for name, value in values.items() if name not in set_aside(values, layer.values)}
-        values |= {
+        upper = {
             name: Value(anchored(name, value.raw, layer.folder), value.where) for name, value in layer.values.items()
         }
+        meaningless = set_aside(values, upper, is_sidecar=is_sidecar)
+        values = {name: value for name, value in values.items() if name not in meaningless} | upper
+        is_sidecar |= layer.is_sidecar
     if "lyrics_file" in values:
         file = values.pop("lyrics_file")
         if "lyrics" in values:
@@ -214,11 +223,25 @@ def resolve(*layers: Layer) -> Request:
     return request
 
 
-def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value]) -> tuple[str, ...]:
+def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_sidecar: bool) -> set[str]:
     """The keys of the lower layer that the upper one makes meaningless without naming them."""
-    singing = SINGING if any(name in upper for name in SINGING) else ()
-    reformatted = "format" in lower and "format" in upper and lower["format"].raw != upper["format"].raw
-    return (*singing, *(ENCODING if reformatted else ()))
+    others = {name for name in upper if name not in lower or lower[name].raw != upper[name].raw}
+    rules = (
+        (any(name in upper for name in SINGING), SINGING),  # one answer to one question
+        ("format" in lower and "format" in others, ENCODING),
+        ("timesteps" in upper, SCHEDULE),
+        (any(name in upper for name in SCHEDULE), ("timesteps",)),
+        ("guidance" in upper and is_off(upper["guidance"].raw), GUIDING),
+        (is_sidecar and "model" in others, SUITED),  # in a spec written by hand they were meant
+    )
+    return {name for applies, names in rules if applies for name in names}
+
+
+def is_off(guidance: Any) -> bool:
+    try:
+        return bool(KEYS["guidance"].kind.read(guidance) <= 1)
+    except ValueError:
+        return False  # and refused in its turn
 
 
 def load(path: Path) -> Request:
@@ -250,6 +273,18 @@ def lyrics_of(file: str) -> str:
     if not text.strip():
         raise ValueError(f"{file} is empty")
     return text
+
+
+@contextmanager
+def placed(*layers: Layer) -> Iterator[None]:
+    """Problems found later, when the request meets a checkpoint, get the place of the key they begin with."""
+    where = {name: value.where for layer in layers for name, value in layer.values.items()}
+    try:
+        yield
+    except UsageError as error:
+        lines = [line.partition(": ") for line in error.message.splitlines()]
+        placed = [f"{where.get(key, key)}{colon}{rest}" for key, colon, rest in lines]
+        raise UsageError("\n".join(placed), error.hint) from error
 
 
 def sentence(detail: Mapping[str, Any], values: Mapping[str, Value]) -> str:

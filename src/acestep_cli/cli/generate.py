@@ -51,14 +51,16 @@ def generate(
             raise UsageError(f"--format {song['format']} contradicts --output {output}; leave one of them out.")
         song["format"] = place.format
 
-    request = spec.resolve(*([spec.read(spec_file)] if spec_file else []), spec.from_flags(song))
+    layers = [*([spec.read(spec_file)] if spec_file else []), spec.from_flags(song)]
+    request = spec.resolve(*layers)
     if request.mode not in (None, "generate"):
         raise UsageError(f"{spec_file} is a spec of the mode {request.mode}.", f"acestep {request.mode} {spec_file}")
     encoding = audio.encoding(request.format or audio.DEFAULT_FORMAT, request.bit_depth, request.bitrate)
     request = request.model_copy(update=dataclasses.asdict(encoding))
     asked_model = request.model or "auto"
     checkpoint = checkpoints.locate(asked_model, models_dir)
-    request = modes.complete(request, checkpoint)
+    with spec.placed(*layers):
+        request = modes.complete(request, checkpoint)
     plan = hardware.plan(hardware.detect(), request, hardware.Asked(device, dtype))
     outputs.prepare(place.folder, made=place.made)
     paths = outputs.paths(place, request, spec_file, encoding.format)
