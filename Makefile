@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11 or newer, git and make; all else lands in .venv here.
 # A Linux machine without an NVIDIA GPU saves gigabytes with the CPU build of torch:
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   make demo TORCH_INDEX=<address of PyTorch's CPU wheels, which pytorch.org lists>
 
 PYTHON ?= python3
 VENV := .venv
