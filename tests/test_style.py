@@ -1,0 +1,42 @@
+"""The house style: what ruff and mypy hold, and that what is imported is declared."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROVIDED_BY = {"yaml": "PyYAML"}
+
+
+@pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy"])
+def test_the_linters_are_content(check: str) -> None:
+    run = subprocess.run([sys.executable, "-m", *check.split()], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_what_is_imported_is_declared() -> None:
+    """What comes with another package today may not tomorrow."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    imported = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"acestep_cli", "_typeshed"}  # the latter is for mypy alone
+    assert {PROVIDED_BY.get(name, name) for name in foreign} == declared
+
+
+def test_no_registry_is_named() -> None:
+    """Where packages come from is for the machine that installs them to say."""
+    for name in ("README.md", "Makefile", "pyproject.toml", "constraints.txt"):
+        assert not re.search(r"download\.pytorch|pypi\.org|/simple", (ROOT / name).read_text(encoding="utf-8"))
