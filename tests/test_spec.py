@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
+from typer.testing import CliRunner
 
 from acestep_cli import spec
+from acestep_cli.cli import app
 from acestep_cli.errors import UsageError
 from acestep_cli.request import Request
 
@@ -181,6 +184,13 @@ def test_what_the_checkpoint_refuses_is_named_with_its_place(write) -> None:
     assert others[1].endswith("song.yaml:1: caption: no: really.")
     assert others[2] == "Other: words."
     assert caught.value.hint == "Do this."
+
+
+def test_the_command_names_the_place_of_what_the_checkpoint_refuses(write, two_b: tiny.Oracle) -> None:
+    words = [str(write("guidance: 7")), "--models-dir", str(two_b.root), "-m", "turbo", "--lyrics", "-"]
+    result = CliRunner().invoke(app, ["generate", *words], input="là")
+    assert result.exit_code == 2
+    assert "song.yaml:1: guidance: 7 cannot be applied" in result.stderr
 
 
 def test_paths_are_relative_to_the_spec(write, tmp_path: Path, monkeypatch) -> None:
