@@ -90,7 +90,7 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("language", "Germn", "did you mean 'german'?"),
         ("seed", -1, "-1 is not a whole number from 0 to 4294967295"),
         ("seed", 2**32, "4294967296 is not a whole number from 0 to 4294967295"),
-        ("takes", 0, "0 is not a whole number of at least 1"),
+        ("takes", 0, "0 is not a whole number from 1 to 9999"),
         ("steps", 0, "0 is not a whole number from 1 to 200"),
         ("guidance", "inf", "'inf' is not a number from 1 to 30"),
         ("guidance", "40%", "'40%' is not a number from 1 to 30"),

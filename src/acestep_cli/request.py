@@ -142,7 +142,7 @@ class Request(BaseModel):
     ] = None
     takes: Annotated[
         int | None,
-        Key(Whole(1), "How many takes, each with the next seed.", SOUND, short="-n"),
+        Key(Whole(1, 9999), "How many takes, each with the next seed.", SOUND, short="-n"),
     ] = None
     title: Annotated[
         str | None,
