@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +20,7 @@ import soundfile
 
 from acestep_cli import audio, disk
 from acestep_cli.audio import Audio
-from acestep_cli.errors import CheckError, OutputError, UsageError
+from acestep_cli.errors import CheckError, ExistsError, OutputError, UsageError
 
 RATE = 48_000
 ENCODINGS = [audio.encoding(name, depth) for name, row in audio.FORMATS.items() for depth in (row.bit_depths or [None])]
@@ -29,10 +35,16 @@ def tone(seconds: float = 2.5, peak: float = 0.5) -> Audio:
     return Audio((peak * both / np.abs(both).max()).astype(np.float32), RATE)
 
 
+def write(path: Path, sound: Audio, encoding: audio.Encoding, *settings: Any, **more: Any) -> float:
+    """As the program writes: whole or not at all."""
+    with disk.whole(path, replace=True) as [part]:
+        return audio.write(part, sound, encoding, *settings, **more)
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 def test_a_file_holds_what_was_written(tmp_path: Path, encoding: audio.Encoding) -> None:
     sound, path = tone(), tmp_path / f"a.{encoding.format}"
-    audio.write(path, sound, encoding, title="Nächte Ω")
+    write(path, sound, encoding, title="Nächte Ω")
     with soundfile.SoundFile(path) as file:
         assert (file.samplerate, file.channels, file.frames) == (RATE, 2, sound.samples.shape[1])
         assert file.title == "Nächte Ω"
@@ -54,7 +66,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     def written() -> list[bytes]:
         paths = [tmp_path / f"{number}.{encoding.format}" for number, encoding in enumerate(ENCODINGS)]
         for path, encoding in zip(paths, ENCODINGS, strict=True):
-            audio.write(path, sound, encoding, title="A")
+            write(path, sound, encoding, title="A")
         return [path.read_bytes() for path in paths]
 
     first = written()
@@ -65,7 +77,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bitrate", audio.BITRATES)
 def test_a_bitrate_is_honoured(tmp_path: Path, bitrate: int) -> None:
     path = tmp_path / "a.mp3"
-    audio.write(path, tone(10), audio.encoding("mp3", bitrate=bitrate))
+    write(path, tone(10), audio.encoding("mp3", bitrate=bitrate))
     assert path.stat().st_size * 8 / 10 / 1000 == pytest.approx(bitrate, rel=0.02)
 
 
@@ -79,7 +91,7 @@ def test_the_peak_is_set_and_never_clips(
     tmp_path: Path, loudness: str, peak: float, expected: float, depth: str
 ) -> None:
     sound, path = tone(1, peak), tmp_path / "a.wav"
-    assert audio.write(path, sound, audio.encoding("wav", depth), loudness) == pytest.approx(peak)
+    assert write(path, sound, audio.encoding("wav", depth), loudness) == pytest.approx(peak)
     samples = soundfile.read(path, dtype="float32")[0].T
     assert np.abs(samples).max() == pytest.approx(expected, abs=1e-4)
     assert np.corrcoef(samples.ravel(), sound.samples.ravel())[0, 1] > 0.9999  # scaled, not wrapped or cut
@@ -98,7 +110,7 @@ def test_the_peak_is_set_and_never_clips(
 def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: str) -> None:
     sound = Audio(spoil(tone().samples).astype(np.float32), RATE)
     with pytest.raises(CheckError, match=sentence) as caught:
-        audio.write(tmp_path / "a.wav", sound, audio.encoding("wav"))
+        write(tmp_path / "a.wav", sound, audio.encoding("wav"))
     assert caught.value.exit_code == 6
     assert not list(tmp_path.iterdir())
 
@@ -124,7 +136,7 @@ def test_encodings_are_completed() -> None:
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no/a\.wav cannot be written: no such file or directory") as caught:
-        audio.write(tmp_path / "no" / "a.wav", tone(), audio.encoding("wav"))
+        write(tmp_path / "no" / "a.wav", tone(), audio.encoding("wav"))
     assert caught.value.exit_code == 9
 
 
@@ -132,12 +144,12 @@ WRITE_UNDER_A_LIMIT = """
     import resource, sys
     from pathlib import Path
     sys.path.insert(0, "tests")
-    from test_audio import audio, tone
+    from test_audio import audio, tone, write
     from acestep_cli.errors import OutputError
     path, encoding, limit = Path(sys.argv[1]), audio.encoding(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        audio.write(path, tone(), encoding)
+        write(path, tone(), encoding)
     except OutputError as error:
         print(error.message)
         sys.exit(error.exit_code)
@@ -150,7 +162,7 @@ WRITE_UNDER_A_LIMIT = """
 def test_a_full_disk_leaves_no_file(tmp_path: Path, format: str, short_by: int) -> None:
     """libsndfile reports nothing when the last bytes do not fit: it writes them while closing."""
     path = tmp_path / f"a.{format}"
-    audio.write(path, tone(), audio.encoding(format))
+    write(path, tone(), audio.encoding(format))
     limit = path.stat().st_size - short_by
     path.unlink()
     run = subprocess.run(
@@ -176,7 +188,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch)
 
     monkeypatch.setattr(audio, "blocks", blocks_until_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        audio.write(path, tone(), audio.encoding("flac"))
+        write(path, tone(), audio.encoding("flac"))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
 
 
@@ -188,17 +200,120 @@ def test_ctrl_c_inside_the_encoder_is_not_lost(tmp_path: Path, monkeypatch) -> N
 
     monkeypatch.setattr(audio, "memoryview", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        audio.write(tmp_path / "a.wav", tone(), audio.encoding("wav"))
+        write(tmp_path / "a.wav", tone(), audio.encoding("wav"))
     assert not list(tmp_path.iterdir())
 
 
-def test_text_appears_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    disk.write_text(path, "é\n")
-    assert path.read_bytes() == "é\n".encode()
-    with pytest.raises(OutputError):
-        disk.write_text(tmp_path / "no" / "a.yaml", "")
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends a process there")
+@pytest.mark.parametrize("callback", ["write", "seek", "tell"])
+@pytest.mark.parametrize("closing", [False, True], ids=["encoding", "closing"])
+@pytest.mark.parametrize("format", list(audio.FORMATS))
+def test_a_signal_inside_the_encoder_is_not_lost(
+    tmp_path: Path, monkeypatch, format: str, closing: bool, callback: str
+) -> None:
+    """libsndfile calls back into Python, where what a signal handler raises would vanish."""
+    sent: list[str] = []
+    close = soundfile.SoundFile.close
+
+    def interrupting(sink: audio._Sink, *arguments: Any) -> Any:
+        if not sent and not closing:
+            sent.append(callback)
+            os.kill(os.getpid(), signal.SIGINT)
+        return getattr(io.FileIO, callback)(sink, *arguments)
+
+    def interrupting_close(file: soundfile.SoundFile) -> None:
+        nonlocal closing
+        closing = False
+        close(file)
+
+    monkeypatch.setattr(audio._Sink, callback, interrupting)
+    monkeypatch.setattr(soundfile.SoundFile, "close", interrupting_close)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        write(tmp_path / f"a.{format}", tone(), audio.encoding(format))
+    except KeyboardInterrupt:
+        assert sent
+    else:
+        assert not sent  # no format uses all callbacks at all times
+    assert sent or callback != "write"
+    assert bool(list(tmp_path.iterdir())) == (not sent)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize("format", ["wav", "ogg"])
+def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, format: str) -> None:
+    encoding = audio.encoding(format, "32f" if format == "wav" else None)
+    settle = audio.FORMATS[format].settle
+    assert settle is not None
+
+    def failing_settle(sink: audio._Sink) -> None:
+        def full(*_: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(audio, "memoryview", full, raising=False)
+        settle(sink)
+
+    monkeypatch.setitem(audio.FORMATS, format, replace(audio.FORMATS[format], settle=failing_settle))
+    with pytest.raises(OutputError, match="no space left"):
+        write(tmp_path / f"a.{format}", tone(), encoding)
+    assert not list(tmp_path.iterdir())
+
+
+# Files that appear whole or not at all
+
+
+def pair(folder: Path, **settings: bool) -> None:
+    with disk.whole(folder / "a", folder / "a.yaml", **settings) as parts:
+        for part, text in zip(parts, ("new", "new yaml"), strict=True):
+            part.write_text(text)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in folder.iterdir()}
+
+
+@pytest.fixture(params=["links", "no links"])
+def with_and_without_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", no_link)
+
+
+@pytest.mark.usefixtures("with_and_without_links")
+def test_files_appear_together(tmp_path: Path) -> None:
+    pair(tmp_path)
+    assert contents(tmp_path) == {"a": "new", "a.yaml": "new yaml"}
+
+
+@pytest.mark.usefixtures("with_and_without_links")
+@pytest.mark.parametrize("name", ["a", "a.yaml"])
+def test_a_file_that_is_there_is_replaced_on_demand_only(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("old")
+    with pytest.raises(ExistsError, match=f"{name} exists already") as caught:
+        pair(tmp_path)
+    assert caught.value.exit_code == 9
+    assert contents(tmp_path) == {name: "old"}
+    pair(tmp_path, replace=True)
+    assert contents(tmp_path) == {"a": "new", "a.yaml": "new yaml"}
+
+
+def test_of_two_files_none_appears_when_one_cannot(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="a cannot be written"):
+        pair(tmp_path, replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(OutputError, match="no such file or directory"):
+        pair(tmp_path / "no")
+
+
+def test_a_broken_link_is_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("nowhere")
+    assert disk.exists(tmp_path / "a")
+    assert not disk.exists(tmp_path / "b")
+    with pytest.raises(OutputError, match="name too long"):
+        disk.exists(tmp_path / ("x" * 300))
 
 
 def test_ogg_pages_carry_valid_checksums() -> None:

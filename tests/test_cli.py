@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,30 +137,16 @@ def test_a_warning_is_told_once(acestep: Run) -> None:
     assert acestep("-n", "2", caption="a long song").stderr.count("Warning: The lyrics were cut.") == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
-@pytest.mark.parametrize("colour", [True, False])
-def test_a_terminal_shows_bars_with_the_time_left(two_b: tiny.Oracle, colour: bool) -> None:
+def on_a_terminal(models: Path, *arguments: str, stdout: int | None = None, **environment: str) -> tuple[bytes, str]:
+    """What `acestep generate …` prints to `stdout`, and what to the terminal that is its stderr; unless told both."""
     import pty
 
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"} | ({} if colour else {"NO_COLOR": "1"})
     process = subprocess.Popen(
-        [
-            sys.executable,
-            TESTS / "band.py",
-            "generate",
-            "-c",
-            "a",
-            "-d",
-            "10",
-            "--models-dir",
-            two_b.root,
-            "-m",
-            "turbo",
-        ],
-        stdout=subprocess.PIPE,
+        [sys.executable, TESTS / "band.py", "generate", "-d", "10", "--models-dir", models, "-m", "turbo", *arguments],
+        stdout=theirs if stdout is None else stdout,
         stderr=theirs,
-        env=environment,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **environment},
     )
     os.close(theirs)
     shown = b""
@@ -171,13 +159,70 @@ def test_a_terminal_shows_bars_with_the_time_left(two_b: tiny.Oracle, colour: bo
             break
         shown += chunk
     os.close(ours)
-    stdout, _ = process.communicate()
-    assert stdout == b"a-1.flac\n"
-    text = shown.decode()
+    printed, _ = process.communicate()
+    return printed, shown.decode()
+
+
+def screen(shown: str) -> list[str]:
+    """The lines a terminal shows in the end, as far as Rich's bars need: they go up and erase lines."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[\??[\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", shown):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\r":
+            column = 0
+        elif part.endswith("A") and part[0] == "\x1b":
+            row = max(0, row - int(part[2:-1] or 1))
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part[0] != "\x1b":
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
+    return lines
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_terminal_shows_bars_with_the_time_left(two_b: tiny.Oracle, colour: bool) -> None:
+    no_colour = {} if colour else {"NO_COLOR": "1"}
+    printed, text = on_a_terminal(two_b.root, "-c", "a", stdout=subprocess.PIPE, **no_colour)
+    assert printed == b"a-1.flac\n"
     assert "Making music" in text
     assert "4/4" in text
     assert "0:00:0" in text
     assert ("\x1b[3" in text or "\x1b[38" in text) == colour
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
+def test_bars_do_not_wipe_the_paths_off_the_terminal(two_b: tiny.Oracle) -> None:
+    _, shown = on_a_terminal(two_b.root, "-c", "a", "-n", "3", "-o", "a:smile:.wav")
+    lines = [line.rstrip() for line in screen(shown)]
+    assert [line for line in lines if line.endswith(".wav")] == [f"a:smile:-{n}.wav" for n in (1, 2, 3)], shown
+    assert sum("Making music" in line for line in lines) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")
+@pytest.mark.parametrize("reader", ["has read enough", "is not there", "is a full disk"])
+def test_a_stdout_that_takes_no_paths_stops_no_take(two_b: tiny.Oracle, reader: str) -> None:
+    command = [sys.executable, TESTS / "band.py", "generate", "-c", "a", "-d", "10", "-n", "2", "-o", "a.wav",
+               "--models-dir", two_b.root, "-m", "turbo"]  # fmt: skip
+    ours, theirs = os.pipe()
+    os.close(ours)
+    stdout = os.open("/dev/full", os.O_WRONLY) if reader == "is a full disk" else theirs
+    run = subprocess.run(
+        command,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=(lambda: os.close(1)) if reader == "is not there" else None,
+    )
+    assert run.returncode == 0, run.stderr
+    assert names() == [f"a-{n}.wav{end}" for n in (1, 2) for end in ("", ".yaml")]
+    assert "Exception" not in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stderr.count("Warning: stdout cannot be written: no space left") == (reader == "is a full disk")
 
 
 # What it writes
@@ -282,6 +327,7 @@ def test_flags_override_a_spec_and_output_decides_the_format(acestep: Run) -> No
         (["-o", "x.xyz"], 2, "'x.xyz' does not end in the suffix of a format"),
         (["-o", "x"], 2, "a / to name a folder"),
         (["-o", "x.mp3", "--format", "flac"], 2, "--format flac contradicts --output x.mp3"),
+        (["-n", "9999999999"], 2, "--takes: 9999999999 is not a whole number from 1 to 9999"),
         (["-o", "x.mp3", "--bit-depth", "16"], 2, "bit_depth: mp3 cannot have 16"),
         (["--bit-depth", "32f"], 2, "bit_depth: flac cannot have 32f; wav can"),
         (["--bitrate", "128k"], 2, "bitrate: flac cannot have 128k; mp3 can"),
@@ -297,6 +343,10 @@ def test_flags_override_a_spec_and_output_decides_the_format(acestep: Run) -> No
         (["-o", "/proc/x.wav"], 9, "/proc cannot be written"),
         (["-o", "file.txt/x.wav"], 9, "The folder file.txt does not exist"),
         (["-o", "file.txt/"], 9, "file.txt cannot be written: file exists"),
+        (["-o", "x" * 300 + ".wav"], 9, "x.wav cannot be written: file name too long. Choose a shorter name"),
+        (["-o", "x" * 300 + "/"], 9, "x cannot be written: file name too long"),
+        (["-o", "x" * 248 + ".wav"], 9, "x.wav.yaml cannot be written: file name too long"),
+        (["x" * 248 + ".yaml"], 9, "x-1.flac.yaml cannot be written: file name too long"),
         (["-o", "there.wav"], 9, "there.wav exists already"),
         (["-o", "there.wav", "--no-sidecar"], 9, "there.wav exists already"),
         (["-o", "beside.wav"], 9, "beside.wav.yaml exists already"),
@@ -306,6 +356,7 @@ def test_flags_override_a_spec_and_output_decides_the_format(acestep: Run) -> No
 def test_refusals(acestep: Run, here: Path, arguments: list[str], code: int, sentence: str) -> None:
     for name in ("file.txt", "there.wav", "beside.wav.yaml"):
         (here / name).touch()
+    (here / ("x" * 248 + ".yaml")).write_text("bpm: 90")
     (here / "folder" / "a-song.flac").mkdir(parents=True)
     before = names()
     result = acestep(*arguments)
@@ -338,6 +389,39 @@ def test_unknown_flags_and_commands_name_the_nearest() -> None:
         assert near in result.stderr
 
 
+def test_a_format_is_the_same_in_any_case(acestep: Run) -> None:
+    assert acestep("--format", "FLAC", "-o", "a.flac").exit_code == 0
+
+
+def test_a_file_that_appears_during_the_render_is_kept(acestep: Run) -> None:
+    result = acestep("-n", "2", "-o", "a.wav", caption="a song overtaken")
+    assert result.exit_code == 7
+    assert "a-2.wav exists already." in result.stderr
+    assert Path("a-2.wav").read_text() == "theirs"
+    assert "a-2.wav.yaml" not in names()
+    assert not list(Path().glob(".*"))
+    assert acestep("-n", "2", "-o", "a.wav", "--force", caption="a song overtaken").exit_code == 0
+    assert soundfile.info("a-2.wav").frames == 10 * band.RATE
+
+
+def test_a_number_that_another_run_took_is_passed_over(acestep: Run) -> None:
+    result = acestep(caption="a song overtaken")
+    assert (result.exit_code, result.stdout) == (0, "a-song-overtaken-2.flac\n")
+    assert Path("a-song-overtaken-1.flac").read_text() == "theirs"
+    assert {"a-song-overtaken-2.flac", "a-song-overtaken-2.flac.yaml"} <= set(names())
+
+
+def test_a_take_and_its_sidecar_appear_together(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("acestep_cli.cli.sidecar.text", full)
+    result = acestep("-o", "a.wav")
+    assert result.exit_code == 9
+    assert "a.wav cannot be written: no space left on device." in result.stderr
+    assert names() == []
+
+
 def test_force_replaces(acestep: Run) -> None:
     Path("a.wav").touch()
     assert acestep("-o", "a.wav", "--force").exit_code == 0
@@ -354,6 +438,12 @@ def test_one_silent_take_does_not_stop_the_others(acestep: Run) -> None:
     assert "2 of 3 takes are written" in result.stderr
     assert "a-2.wav: The rendered audio is silent" in result.stderr
     assert names() == ["a-1.wav", "a-1.wav.yaml", "a-3.wav", "a-3.wav.yaml"]
+
+
+def test_what_outgrows_memory_ends_the_run_and_keeps_the_takes_before(acestep: Run) -> None:
+    result = acestep("-n", "3", "-o", "a.wav", "--no-sidecar", caption="too big")
+    assert "a-2.wav: It does not fit." in result.stderr
+    assert (result.exit_code, names()) == (7, ["a-1.wav"])
 
 
 def test_takes_that_all_fail_give_their_own_code(acestep: Run) -> None:
@@ -383,7 +473,14 @@ def started(models: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         "-m",
         "turbo",
     ]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What is started in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         try:
             yield process
         finally:
@@ -402,7 +499,7 @@ def test_a_signal_ends_any_stage_without_a_file(two_b: tiny.Oracle, stage: str, 
         while shown not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (code, "")
     assert stderr.strip() in ("Interrupted.", "Terminated.")
     assert names() == []
@@ -414,7 +511,7 @@ def test_finished_takes_stay_when_interrupted(two_b: tiny.Oracle) -> None:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["a-1.flac\n", "a-2.flac\n"]
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == 130
     assert names() == ["a-1.flac", "a-1.flac.yaml", "a-2.flac", "a-2.flac.yaml"]
     assert spec.load(Path("a-2.flac.yaml")).caption == "stops"

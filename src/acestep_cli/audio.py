@@ -168,7 +168,7 @@ class _Sink(io.FileIO):
     """The file libsndfile writes to, which remembers why a write failed.
 
     libsndfile would report a full disk as "System error", and while closing not at all. What is raised inside
-    its callbacks cannot pass through it either, Ctrl-C included: it is kept here and raised afterwards.
+    its callbacks cannot pass through it either: it is kept here and raised afterwards.
     """
 
     failure: BaseException | None = None
@@ -185,10 +185,10 @@ class _Sink(io.FileIO):
 
 
 def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", title: str | None = None) -> float:
-    """Write `audio` to `path`, whole or not at all, and return the peak it had before `loudness` was applied.
+    """Write `audio` to the new file `path`, and return the peak it had before `loudness` was applied.
 
     A peak over full scale is divided down, whatever the loudness. Audio that is silent or not finite is a
-    `CheckError`, a file that cannot be written an `OutputError`; neither leaves a file.
+    `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
     """
     import soundfile
 
@@ -200,26 +200,31 @@ def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", 
     if encoding.bitrate is not None:
         # libsndfile's scale for constant MP3: 0 is 320 kbit/s, 1 is 32.
         settings = {"compression_level": (320 - encoding.bitrate) / 288, "bitrate_mode": "CONSTANT"}
-    with disk.whole(path) as part, _Sink(part, "x+") as sink:
+    with _Sink(path, "x+") as sink:
         try:
-            with soundfile.SoundFile(
-                sink,
-                "w",
-                samplerate=audio.sample_rate,
-                channels=audio.samples.shape[0],
-                format=row.container,
-                subtype=row.bit_depths[encoding.bit_depth] if encoding.bit_depth else row.subtype,
-                **settings,
-            ) as file:
+            # Signals wait, because Python would run their handlers inside libsndfile's callbacks.
+            with (
+                disk.signals_held() as deliver_signals,
+                soundfile.SoundFile(
+                    sink,
+                    "w",
+                    samplerate=audio.sample_rate,
+                    channels=audio.samples.shape[0],
+                    format=row.container,
+                    subtype=row.bit_depths[encoding.bit_depth] if encoding.bit_depth else row.subtype,
+                    **settings,
+                ) as file,
+            ):
                 if title is not None:
                     file.title = title
                 for block in blocks(audio):
                     file.write((block * gain).T)
+                    deliver_signals()
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
-                raise OutputError(f"{path} cannot be written: the {encoding.format} encoder failed: {error}") from error
+                raise OutputError(f"The {encoding.format} encoder failed: {error}") from error
+        if row.settle and sink.failure is None:
+            row.settle(sink)
         if sink.failure is not None:
             raise sink.failure
-        if row.settle:
-            row.settle(sink)
     return highest

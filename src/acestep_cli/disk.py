@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from acestep_cli.errors import OutputError
+from acestep_cli.errors import ExistsError, OutputError
 
 HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk with --output.",
     errno.EACCES: "Choose a folder you may write to with --output.",
     errno.EPERM: "Choose a folder you may write to with --output.",
     errno.EROFS: "Choose a folder you may write to with --output.",
+    errno.ENAMETOOLONG: "Choose a shorter name with --output.",
 }
 
 
@@ -24,23 +28,97 @@ def refusal(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} cannot be written: {reason}.", HINTS.get(error.errno or 0))
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which becomes `path` when the body is done.
-
-    If the body fails in any way, Ctrl-C included, nothing is left. An `OSError` becomes an `OutputError`.
-    """
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
+def exists(path: Path) -> bool:
+    """Whether `path` is taken, if only by a broken link. `OutputError` for a name that no file can have."""
     try:
-        yield part
-        part.replace(path)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise refusal(path, error) from error
+    return True
+
+
+@contextmanager
+def signals_held() -> Iterator[Callable[[], None]]:
+    """Only note Ctrl-C and SIGTERM during the body; they act when it calls what is yielded, else after it.
+
+    For work that what a signal handler raises would leave half done, or that would swallow it.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()  # signals are its affair alone
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if in_main_thread and callable(handler := signal.getsignal(number))
+    }
+    held: list[int] = []
+
+    def deliver() -> None:
+        while held:
+            number = signal.Signals(held.pop(0))
+            handlers[number](number, None)
+
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, _frame: held.append(number))
+        yield deliver
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        deliver()
+
+
+@contextmanager
+def whole(path: Path, *beside: Path, replace: bool = False) -> Iterator[list[Path]]:
+    """Yield a temporary path for `path` and for each file `beside` it; when the body is done, all of them appear.
+
+    If anything fails, Ctrl-C included, none does and nothing is left. An `OSError` becomes an `OutputError`; a file
+    that is there already an `ExistsError`, unless `replace`.
+    """
+    parts = {file: path.with_name(f".{uuid.uuid4().hex}.part") for file in (path, *beside)}
+    try:
+        yield list(parts.values())
+        with signals_held():
+            _publish(parts, replace)
     except OSError as error:
         raise refusal(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _publish(parts: dict[Path, Path], replace: bool) -> None:
+    """Give each part its name, the first of them last: where it is seen, so are those beside it."""
+    there: list[Path] = []
+    try:
+        for path, part in reversed(parts.items()):
+            try:
+                part.replace(path) if replace else _rename_to_new(part, path)
+            except FileExistsError as error:
+                raise ExistsError(path) from error
+            except OSError as error:
+                raise refusal(path, error) from error
+            there.append(path)
+    except OutputError:
+        for path in there:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _rename_to_new(part: Path, path: Path) -> None:
+    """Rename, with `FileExistsError` where Unix would silently replace."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without links, such as a memory stick
+        if exists(path):
+            raise FileExistsError from None
+        part.rename(path)
+    else:
+        part.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with plain newlines on every system."""
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -6,6 +6,8 @@ code belongs to the class, so `cli` needs one handler and no table of its own.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class AceStepError(Exception):
     """A failure with a sentence for the user.
@@ -73,3 +75,12 @@ class OutputError(AceStepError):
     """An output cannot be written: exists, no space, no permission, no encoder."""
 
     exit_code = 9
+
+
+class ExistsError(OutputError):
+    """An output has the name of a file that is there already; `more` files are in the same case."""
+
+    def __init__(self, path: Path, more: int = 0) -> None:
+        others = f" (and {more} more)" if more else ""
+        hint = None if path.is_dir() else "--force replaces it; another --output keeps it."
+        super().__init__(f"{path} exists already{others}.", hint)

@@ -23,35 +23,6 @@ STAGES = {
 Report = Callable[[str, int, int], None]
 
 
-@contextmanager
-def results() -> Iterator[Callable[[Path], None]]:
-    """Yield the one way to print a result, and turn whatever else prints to stdout over to stderr.
-
-    Libraries print while they load, some of them from C: so the descriptor itself is turned, not only Python's
-    stream. A stdout without a descriptor, as in tests, is turned in Python alone.
-    """
-    stdout = sys.stdout
-    stdout.flush()
-    try:
-        descriptor = stdout.fileno()
-    except (OSError, ValueError):  # a stream in memory has none
-        with redirect_stdout(sys.stderr):
-            yield lambda path: print(path, file=stdout, flush=True)
-        return
-    kept = os.dup(descriptor)
-    os.dup2(sys.stderr.fileno(), descriptor)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield lambda path: _write_line(kept, path)
-    finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
-
-
-def _write_line(descriptor: int, path: Path) -> None:
-    os.write(descriptor, os.fsencode(path) + os.linesep.encode())
-
-
 class Console:
     """What the user is told while a command runs. `quiet` leaves only errors."""
 
@@ -64,7 +35,7 @@ class Console:
         if self.quiet:
             return
         if self._bars is not None:
-            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.out(line, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
@@ -73,6 +44,46 @@ class Console:
         if text not in self._warned:
             self._warned.add(text)
             self.say(f"Warning: {text}")
+
+    @contextmanager
+    def results(self) -> Iterator[Callable[[Path], None]]:
+        """Yield the one way to print a result, and turn whatever else prints to stdout over to stderr.
+
+        Libraries print while they load, some of them from C: so the descriptor itself is turned, not only Python's
+        stream. A stdout without a descriptor, as in tests, is turned in Python alone.
+        """
+        stdout = sys.stdout
+        if stdout is None:  # closed by whoever started us
+            yield lambda path: None
+            return
+        stdout.flush()
+        try:
+            descriptor = stdout.fileno()
+        except (OSError, ValueError):  # a stream in memory has none
+            with redirect_stdout(sys.stderr):
+                yield lambda path: print(path, file=stdout, flush=True)
+            return
+        kept = os.dup(descriptor)
+        os.dup2(sys.stderr.fileno(), descriptor)
+        try:
+            with redirect_stdout(sys.stderr):
+                yield lambda path: self._result(kept, path)
+        finally:
+            os.dup2(kept, descriptor)
+            os.close(kept)
+
+    def _result(self, stdout: int, path: Path) -> None:
+        """Print a path. The file is there already, so what goes wrong here is no reason to stop."""
+        if self._bars is not None and os.isatty(stdout) and os.path.samestat(os.fstat(stdout), os.fstat(2)):
+            # One screen shows both: the bars must know of the line, or they wipe it with their next picture.
+            self._bars.console.out(path, highlight=False)
+            return
+        try:
+            os.write(stdout, os.fsencode(path) + os.linesep.encode())
+        except BrokenPipeError:  # `| head -1` has read enough
+            pass
+        except OSError as error:
+            self.warn(f"stdout cannot be written: {(error.strerror or str(error)).lower()}.")
 
     @contextmanager
     def progress(self) -> Iterator[Report]:

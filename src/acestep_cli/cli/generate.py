@@ -10,7 +10,7 @@ import typer
 
 from acestep_cli import audio, checkpoints, disk, hardware, modes, spec
 from acestep_cli.cli import console, options, outputs, sidecar
-from acestep_cli.errors import AceStepError, CheckError, SeveralFailedError, UsageError
+from acestep_cli.errors import AceStepError, CheckError, ExistsError, SeveralFailedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,7 +47,7 @@ def generate(
     terminal = console.Console(quiet)
     place = outputs.destination(output)
     if place.format is not None:
-        if song["format"] not in (None, place.format):
+        if song["format"] is not None and song["format"].strip().casefold() != place.format:
             raise UsageError(f"--format {song['format']} contradicts --output {output}; leave one of them out.")
         song["format"] = place.format
 
@@ -66,6 +66,7 @@ def generate(
     paths = outputs.paths(place, request, spec_file, encoding.format)
     sidecars = [] if no_sidecar else [outputs.sidecar(path) for path in paths]
     outputs.refuse_existing([*paths, *sidecars], force=force)
+    weights = checkpoint.weights_hash()
 
     if asked_model == "auto" and checkpoint.name == checkpoints.BUILT_IN:
         terminal.say(
@@ -75,17 +76,29 @@ def generate(
         f"{checkpoint.name} on {plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']})"
     )
 
-    with console.results() as print_path, terminal.progress() as report:
+    with terminal.results() as print_path, terminal.progress() as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         def keep(take: Take, path: Path) -> None:
             for warning in take.warnings:
                 terminal.warn(warning)
-            peak = audio.write(path, take.audio, encoding, take.request.loudness, take.request.title)
-            if not no_sidecar:
-                disk.write_text(outputs.sidecar(path), sidecar.text(take, checkpoint, plan, peak))
+            path = write(take, path)
             terminal.say(f"{path.name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
             print_path(path)
+
+        def write(take: Take, path: Path) -> Path:
+            beside = [] if no_sidecar else [outputs.sidecar(path)]
+            try:
+                with disk.whole(path, *beside, replace=force and not place.numbered) as parts:
+                    peak = audio.write(parts[0], take.audio, encoding, take.request.loudness, take.request.title)
+                    for part in parts[1:]:
+                        disk.write_text(part, sidecar.text(take, checkpoint.name, weights, plan, peak))
+            except ExistsError:
+                if not place.numbered:
+                    raise
+                # Another run took the number meanwhile.
+                return write(take, outputs.next_free(path))
+            return path
 
         keep_each(Pipeline(checkpoint, plan).run(request, report), paths, keep)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acestep_cli import audio, disk
-from acestep_cli.errors import OutputError, UsageError
+from acestep_cli.errors import ExistsError, OutputError, UsageError
 from acestep_cli.kinds import quoted
 from acestep_cli.request import Request
 
@@ -36,7 +36,7 @@ def destination(output: str | None) -> Destination:
     path = Path(output)
     if output.endswith(("/", "\\")):
         return Destination(path, made=True)
-    if path.is_dir():
+    if disk.exists(path) and path.is_dir():
         return Destination(path)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in audio.FORMATS:
@@ -78,6 +78,12 @@ def highest_number(folder: Path, stem: str) -> int:
     return max((int(match[1]) for match in found if match), default=0)
 
 
+def next_free(path: Path) -> Path:
+    """The numbered `path` with the next number that no file in its folder has."""
+    stem = path.stem.rpartition("-")[0]
+    return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem)}{path.suffix}")
+
+
 def prepare(folder: Path, made: bool) -> None:
     """Make sure that `folder` can be written to; `made` creates it. `OutputError` if not."""
     try:
@@ -94,9 +100,7 @@ def prepare(folder: Path, made: bool) -> None:
 
 
 def refuse_existing(paths: list[Path], *, force: bool) -> None:
-    """`OutputError` where a file of that name exists, unless `force`; where a folder has the name, in any case."""
-    taken = [path for path in paths if path.is_dir() or (path.exists() and not force)]
+    """`ExistsError` where a file of that name exists, unless `force`; where a folder has the name, in any case."""
+    taken = [path for path in paths if disk.exists(path) and not (force and not path.is_dir())]
     if taken:
-        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        hint = None if taken[0].is_dir() else "--force replaces it; another --output keeps it."
-        raise OutputError(f"{taken[0]} exists already{more}.", hint)
+        raise ExistsError(taken[0], more=len(taken) - 1)

@@ -8,7 +8,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from acestep_cli import __version__, spec
-from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.hardware import Plan
 
 if TYPE_CHECKING:
@@ -17,16 +16,17 @@ if TYPE_CHECKING:
 LIBRARIES = ("numpy", "soundfile", "torch", "transformers")
 
 
-def text(take: Take, checkpoint: Checkpoint, plan: Plan, peak: float) -> str:
+def text(take: Take, checkpoint: str, weights: str, plan: Plan, peak: float) -> str:
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
-    `peak` is that of the samples as decoded. There is no date in it: the same render differs in timings alone.
+    `checkpoint` is a name and `weights` their hash; `peak` is that of the samples as decoded. There is no date in it:
+    the same render differs in timings alone.
     """
     return spec.dump(
         take.request,
         {
             "acestep": __version__,
-            "checkpoint": {"name": checkpoint.name, "weights": checkpoint.weights_hash()},
+            "checkpoint": {"name": checkpoint, "weights": weights},
             "device": plan.device,
             "dtype": plan.dtype,
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
