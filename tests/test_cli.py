@@ -334,7 +334,7 @@ def test_flags_override_a_spec_and_output_decides_the_format(acestep: Run) -> No
         (["--instrumental", "--lyrics", "la"], 2, "instrumental and lyrics exclude each other"),
         (["--lyrics-file", "no.txt"], 2, "no.txt cannot be read"),
         (["--timesteps", "0.5,0.9"], 2, "--timesteps: rises from 0.5 to 0.9"),
-        (["--dtype", "int4"], 2, "--dtype int4: not a dtype"),
+        (["--dtype", "int4"], 2, "--dtype int4: is not one of bf16"),
         (["--device", "tpu"], 2, "--device tpu: this machine has no such device"),
         (["-m", "base"], 3, "The checkpoint base is not installed"),
         (["-m", "./nowhere"], 3, "nowhere is neither a checkpoint's name nor a folder"),
