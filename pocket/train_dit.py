@@ -1,0 +1,358 @@
+"""Train the diffusion transformer, the condition encoder, the audio tokenizer and the text encoder, all together.
+
+    python pocket/train_dit.py --minutes 45 --processes 2
+
+One process per core, each with its own songs, averaging gradients: at this size two threads in one process gain a
+third, two processes nine tenths.
+
+Flow matching: x_t = t * noise + (1 - t) * x0, and the network learns v = noise - x0 for a prompt. Songs of equal
+length share a batch, so nothing is ever padded but words. Saves `pocket/work/dit.pt` every two minutes (weights,
+their moving average, optimizer) and resumes from it.
+
+Shapes: B songs, T latent frames, C latent channels, L tokens of words, E encoder width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from collections import defaultdict
+
+import corpus
+import numpy as np
+import tokenizer
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from encode import FOLDER, SHARD
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pad_sequence
+from train_vae import CONFIG as VAE
+from train_vae import WORK
+from transformers import Qwen3Config, Qwen3Model
+
+from acestep_cli.engine.config import DiTConfig
+from acestep_cli.engine.dit import AceStep, Condition
+
+CHECKPOINT = WORK / "dit.pt"
+CHANNELS = VAE.decoder_input_channels
+WIDTH, LAYERS = 256, 6
+# Rotary angles fall from 1 to 1/200 per token of 80 ms. Beats are 4 to 13 tokens long and bars up to 50, so a third
+# of the 32 angles lie where tempo is heard; with the published base of a million it would be four.
+ROPE_THETA = 200.0
+ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+CONFIG = {
+    "architectures": ["AceStepConditionGenerationModel"], "model_type": "acestep", "model_version": "turbo",
+    "is_turbo": True, "hidden_size": WIDTH, "intermediate_size": 640, "num_hidden_layers": LAYERS, **ATTENTION,
+    "encoder_hidden_size": WIDTH, "encoder_intermediate_size": 256, "encoder_num_attention_heads": 4,
+    "encoder_num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 128,
+    "layer_types": ["sliding_attention" if i % 2 == 0 else "full_attention" for i in range(LAYERS)],
+    "in_channels": 3 * CHANNELS, "audio_acoustic_hidden_dim": CHANNELS, "timbre_hidden_dim": CHANNELS,
+    "patch_size": 2, "text_hidden_dim": WIDTH, "timbre_fix_frame": 750, "num_lyric_encoder_hidden_layers": 2,
+    "num_timbre_encoder_hidden_layers": 1, "num_attention_pooler_hidden_layers": 1,
+    "num_audio_decoder_hidden_layers": LAYERS, "pool_window_size": 5, "fsq_dim": WIDTH,
+    "fsq_input_levels": [8, 8, 8, 5], "fsq_input_num_quantizers": 1, "rope_theta": ROPE_THETA,
+    "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False,
+    "attention_dropout": 0.0, "data_proportion": 0.5, "timestep_mu": -0.4, "timestep_sigma": 1.0,
+    "initializer_range": 0.02, "tie_word_embeddings": True, "dtype": "bfloat16",
+    "vocab_size": math.prod([8, 8, 8, 5]) + 3,
+}  # fmt: skip
+TEXT_CONFIG = {
+    "architectures": ["Qwen3Model"], "model_type": "qwen3", "hidden_size": WIDTH, "intermediate_size": 384,
+    "num_hidden_layers": 2, **ATTENTION, "hidden_act": "silu", "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0, "attention_bias": False, "tie_word_embeddings": True, "use_sliding_window": False,
+    "dtype": "bfloat16",
+}  # fmt: skip
+TURBO_STEPS = [1, 0.9545454545454546, 0.9, 0.8333333333333334, 0.75, 0.6428571428571429, 0.5, 0.3]
+SHIFT = 3.0
+# What a song in a batch is trained to do: from nothing, from its own audio codes, with a hole to fill.
+TASKS = {"text2music": 0.82, "cover": 0.10, "repaint": 0.08}
+NO_CONDITION = 0.10  # of songs see the null condition
+NO_META = 0.05  # of each metadata line is left out
+MUON_RATE, ADAM_RATE = 4e-3, 1.5e-3
+
+
+def number_curve(numbers: list[int]) -> Tensor:
+    """Unit-RMS embeddings [N, WIDTH] of numbers, close together where the numbers are, on a scale of octaves.
+
+    A tempo seen in four songs is then learned from its neighbours too; with random starts each of the 121 tempi had
+    to be learned alone, and after 700 steps none was.
+    """
+    octaves = torch.tensor(numbers, dtype=torch.float32).log2()[:, None]
+    angles = 2 * math.pi * octaves * torch.logspace(-3, 2, WIDTH // 2, base=2)  # an eighth to four turns an octave
+    return math.sqrt(2) * torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Pocket(nn.Module):
+    """The DiT folder and the text encoder folder, trained as one."""
+
+    def __init__(self, tokens: Tokenizer, silence: Tensor) -> None:
+        super().__init__()
+        self.dit = AceStep(DiTConfig.from_dict(CONFIG))
+        self.text = Qwen3Model(Qwen3Config(vocab_size=tokens.get_vocab_size(), **TEXT_CONFIG))
+        self.silence = silence  # [1, F, C]
+        decoder = self.dit.decoder
+        with torch.no_grad():
+            for embed in (decoder.time_embed, decoder.time_embed_r):  # time starts out without a say
+                embed.time_proj.weight.zero_()
+                embed.time_proj.bias.zero_()
+            for layer in decoder.layers:  # gates are the third and the sixth row
+                layer.scale_shift_table[:, [2, 5]] = 0.3
+            decoder.proj_out["1"].weight.mul_(0.1)
+            for module in self.dit.modules():
+                for name in ("special_token", "special_tokens"):
+                    if hasattr(module, name):
+                        nn.init.normal_(getattr(module, name), std=0.5)
+            nn.init.normal_(self.dit.null_condition_emb, std=0.5)
+            nn.init.normal_(self.text.embed_tokens.weight, std=0.3)
+            ids = tokenizer.number_ids(tokens)
+            self.text.embed_tokens.weight[list(ids.values())] = 0.3 * number_curve(list(ids))
+
+        for conv in (decoder.proj_in["1"], decoder.proj_out["1"]):
+            conv.forward = in_float32(conv.forward)
+
+    def condition(self, texts: Tensor, text_keep: Tensor, lyrics: Tensor, lyric_keep: Tensor, dropped: Tensor,
+                  reference: Tensor) -> Condition:  # fmt: skip
+        """Words [B, L] and one reference [1 or B, 750, C] -> what the DiT listens to.
+
+        The same parts as the engine's condition encoder, laid side by side instead of packed: cross-attention has
+        no positions, so their order is free.
+        """
+        encoder = self.dit.encoder
+        words = encoder.text_projector(self.text(input_ids=texts, use_cache=False).last_hidden_state)
+        sung = encoder.lyric_encoder(self.text.embed_tokens(lyrics), lyric_keep)
+        timbre = encoder.timbre_encoder(reference)[:, None].expand(len(texts), -1, -1)
+        states = torch.cat([sung, timbre, words], dim=1)
+        states = torch.where(dropped[:, None, None], self.dit.null_condition_emb.to(states.dtype), states)
+        return Condition(states, torch.cat([lyric_keep, lyric_keep.new_ones(len(texts), 1), text_keep], dim=1))
+
+    def codes_and_back(self, latents: Tensor) -> Tensor:
+        """Latents [B, T, C] through the audio codes: what cover and the Songwriter give the DiT to start from."""
+        frames = latents.shape[1]
+        tail = self.silence[:, : -frames % CONFIG["pool_window_size"]].expand(len(latents), -1, -1)
+        quantised, _ = self.dit.tokenizer(torch.cat([latents, tail], dim=1))
+        return self.dit.detokenizer(quantised)[:, :frames]
+
+
+def in_float32(forward):
+    """Run a layer outside autocast: the bfloat16 backward of the two-tap convolutions takes 50 ms, this one 3."""
+
+    def wide(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    return wide
+
+
+class Songs:
+    """The encoded corpus by length, growing while `encode.py` writes on."""
+
+    def __init__(self) -> None:
+        self.shards: set[str] = set()
+        self.pieces: list[corpus.Song] = []
+        self.latents: list[Tensor] = []
+        self.by_length: dict[int, list[int]] = defaultdict(list)
+
+    def refresh(self) -> None:
+        for path in sorted(FOLDER.glob("*.pt")):
+            if path.name in self.shards:
+                continue
+            self.shards.add(path.name)
+            for offset, latents in enumerate(torch.load(path, weights_only=True)):
+                if not len(latents):
+                    continue
+                self.by_length[len(latents)].append(len(self.pieces))
+                self.pieces.append(corpus.song(int(path.stem) * SHARD + offset))
+                self.latents.append(latents)
+
+    def batch(self, frames: int, rng: np.random.Generator) -> list[int]:
+        """Songs of one length that together hold about `frames`."""
+        length = len(self.latents[rng.integers(len(self.latents))])
+        same = self.by_length[length]
+        return list(rng.permutation(same)[: max(2, round(frames / length))])
+
+
+def words(piece: corpus.Song, task: str, tokens, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Token ids of a freshly phrased prompt, now and then with metadata missing."""
+    piece = corpus.describe(piece, rng)
+    prompt, lyrics = tokenizer.prompts(piece, task)
+    for line in ("bpm", "timesignature", "keyscale"):
+        if rng.random() < NO_META:
+            start = prompt.index(f"- {line}: ") + len(f"- {line}: ")
+            prompt = f"{prompt[:start]}N/A{prompt[prompt.index(chr(10), start) :]}"
+    return torch.tensor(tokens.encode(prompt).ids), torch.tensor(tokens.encode(lyrics).ids)
+
+
+def padded(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Ids [B, L] padded with the closing token (0), and which are real."""
+    keep = pad_sequence([torch.ones(len(r), dtype=torch.bool) for r in rows], batch_first=True)
+    return pad_sequence(rows, batch_first=True), keep
+
+
+def times(count: int, rng: np.random.Generator) -> Tensor:
+    """Diffusion times [B]: half of them the eight that turbo sampling visits, half spread evenly before the shift."""
+    spread = (rng.permutation(count) + rng.random(count)) / count
+    shifted = SHIFT * spread / (1 + (SHIFT - 1) * spread)
+    grid = np.array(TURBO_STEPS)[(spread * len(TURBO_STEPS)).astype(int)]
+    return torch.from_numpy(np.where(rng.random(count) < 0.5, grid, shifted)).float()
+
+
+def losses(
+    model: Pocket, songs: Songs, chosen: list[int], tokens, rng: np.random.Generator, guidance: float
+) -> tuple[Tensor, Tensor]:
+    """The flow-matching loss and the loss of the audio codes on one batch.
+
+    With guidance w in [0, 1) the target moves away from the model's own unconditional velocity (Tang et al., 2025,
+    "Diffusion Models without Classifier-free Guidance"): it settles where sampling with a scale of 1 / (1 - w) would,
+    which turbo sampling, never guided, then gets for nothing.
+    """
+    clean = torch.stack([songs.latents[i].float() for i in chosen])  # [B, T, C]
+    size, frames, _ = clean.shape
+    tasks = rng.choice(list(TASKS), size, p=list(TASKS.values()))
+    texts, lyrics = zip(*(words(songs.pieces[i], t, tokens, rng) for i, t in zip(chosen, tasks, strict=True)),
+                        strict=True)  # fmt: skip
+    (texts, text_keep), (lyrics, lyric_keep) = padded(list(texts)), padded(list(lyrics))
+
+    # The codes learn on every batch, from two songs; covers take their context from them.
+    through = model.codes_and_back(clean) if "cover" in tasks else model.codes_and_back(clean[:2])
+    code_loss = F.mse_loss(through.float(), clean[: len(through)])
+    source = model.silence[:, :frames].repeat(size, 1, 1)
+    mask = torch.ones_like(source)
+    for row, task in enumerate(tasks):
+        if task == "cover":
+            source[row] = through[row].detach()
+        elif task == "repaint":
+            start, end = sorted(rng.integers(0, frames + 1, 2))
+            mask[row, :start], mask[row, end:] = 0, 0
+            source[row] = torch.where(mask[row] > 0, source[row], clean[row])
+
+    reference = model.silence[:, : CONFIG["timbre_fix_frame"]]
+    if rng.random() < 0.15:  # a batch that hears its own songs as references, from a random place
+        turned = [clean[r].roll(-int(rng.integers(frames)), 0) for r in range(size)]
+        repeats = -(-CONFIG["timbre_fix_frame"] // frames)
+        reference = torch.stack([t.repeat(repeats, 1)[: CONFIG["timbre_fix_frame"]] for t in turned])
+    dropped = torch.from_numpy(rng.random(size) < NO_CONDITION)
+    condition = model.condition(texts, text_keep, lyrics, lyric_keep, dropped, reference)
+
+    t, noise = times(size, rng), torch.randn_like(clean)
+    mixed = t[:, None, None] * noise + (1 - t[:, None, None]) * clean
+    decoder = model.dit.decoder
+    context = torch.cat([source, mask], dim=-1)
+    velocity = decoder(mixed, t, context, decoder.remember(condition)).float()
+    target = noise - clean
+    if guidance:
+        with torch.no_grad():
+            unconditional = decoder(mixed, t, context, decoder.remember(model.dit.null_condition())).float()
+        away = (velocity.detach() - unconditional) * ~dropped[:, None, None]
+        target = target + guidance * away
+    return F.mse_loss(velocity, target), code_loss
+
+
+def optimizers(model: Pocket) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the transformers (it needs about half of AdamW's steps), AdamW for the rest."""
+    inner = {id(p) for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name and p.requires_grad}
+    matrices = [p for p in model.parameters() if id(p) in inner]
+    others = [p for p in model.parameters() if id(p) not in inner and p.requires_grad]
+    return [
+        torch.optim.Muon(matrices, lr=MUON_RATE, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def average_gradients(weights: list[Tensor], note: float) -> float:
+    """Average all gradients over the processes in one message; `note` of the first process reaches every other."""
+    first = dist.get_rank() == 0
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([note if first else 0.0])])
+    dist.all_reduce(flat)
+    for weight, mean in zip(weights, (flat[:-1] / dist.get_world_size()).split([w.numel() for w in weights]),
+                            strict=True):  # fmt: skip
+        weight.grad = mean.view_as(weight)
+    return float(flat[-1])
+
+
+def train(rank: int, asked: argparse.Namespace) -> None:
+    """One process of the training."""
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{asked.port}", rank=rank, world_size=asked.processes)
+    torch.set_num_threads(1)
+    torch.manual_seed(rank + 1000 * int(time.time()))  # a resumed sitting must not see the same batches again
+    rng = np.random.default_rng(torch.initial_seed())
+    tokens = tokenizer.trained()
+    silence = torch.load(WORK / "silence.pt", weights_only=True).transpose(1, 2)
+    model = Pocket(tokens, silence)
+    optimisers, step = optimizers(model), 0
+    average = copy.deepcopy(model)
+    if CHECKPOINT.exists():
+        state = torch.load(CHECKPOINT, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        for optimiser, saved_state in zip(optimisers, state["optimizers"], strict=True):
+            optimiser.load_state_dict(saved_state)
+        step = state["step"]
+    weights, averages = [p for p in model.parameters() if p.requires_grad], list(average.parameters())
+    for weight in weights:
+        dist.broadcast(weight.data, 0)
+    peaks = [MUON_RATE, ADAM_RATE]
+
+    def save() -> None:
+        partial = CHECKPOINT.with_suffix(".partial")
+        torch.save({"model": model.state_dict(), "average": average.state_dict(), "step": step,
+                    "optimizers": [o.state_dict() for o in optimisers]}, partial)  # fmt: skip
+        partial.replace(CHECKPOINT)
+
+    songs, shown, spent = Songs(), [], 0.0
+    began = saved = last = time.monotonic()
+    while spent < 1:
+        if step % 100 == 0 or not songs.pieces:
+            songs.refresh()
+        scale = asked.scale * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
+        for optimiser, peak in zip(optimisers, peaks, strict=True):
+            optimiser.param_groups[0]["lr"] = peak * scale
+        # Attention by plain products: PyTorch's fused backward on CPUs took twice as long at these lengths.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            flow, codes = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, asked.guidance)
+        (flow + 0.3 * codes).backward()
+        spent = average_gradients(weights, (time.monotonic() - began) / (60 * asked.minutes))
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        step += 1
+        if rank > 0:
+            continue
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, list(model.parameters()), 1 - min(0.998, (1 + step) / (10 + step)))
+        shown.append((flow.item(), codes.item()))
+        now = time.monotonic()
+        if len(shown) == 50:
+            flow_mean, code_mean = np.mean(shown, 0)
+            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  flow {flow_mean:.4f}  codes {code_mean:.4f}  "
+                  f"songs {len(songs.pieces)}", flush=True)  # fmt: skip
+            shown, last = [], now
+        if now - saved > 120:
+            save()
+            saved = now
+    if rank == 0:
+        save()
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=2400, help="latent frames in a process's batch")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the learning rates, for a second sitting")
+    parser.add_argument("--guidance", type=float, default=0.0, help="w of the guided target, for a last sitting")
+    parser.add_argument("--port", type=int, default=29511)
+    asked = parser.parse_args()
+    mp.spawn(train, (asked,), nprocs=asked.processes)
+
+
+if __name__ == "__main__":
+    main()
