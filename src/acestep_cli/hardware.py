@@ -180,10 +180,6 @@ def plan(hardware: Hardware, request: Request, asked: Asked) -> Plan:
                 f"It has {', '.join(device.dtypes)}; leave --dtype out for {device.dtypes[0]}.",
             )
         dtype, reasons["dtype"] = named, "asked for"
-    tile_frames = 256 if device.name.startswith("cuda") else 64
-    reasons["tile_frames"] = (
-        "small tiles keep a decode within the processor's caches"
-        if tile_frames == 64
-        else ("a few tiles keep the card busy in little memory")
-    )
+    tile_frames = 256 if device.name.startswith("cuda") else 128
+    reasons["tile_frames"] = "smaller tiles decode their margins more often than memory is worth"
     return Plan(device=device.name, dtype=dtype, tile_frames=tile_frames, reasons=reasons)
