@@ -70,7 +70,8 @@ def generate(
 
     if asked_model == "auto" and checkpoint.name == checkpoints.BUILT_IN:
         terminal.say(
-            "No ACE-Step checkpoint is installed, so the built-in sketch model plays. See README.md, The real models."
+            f"None of {', '.join(checkpoints.AUTO_ORDER)} is installed, so the built-in sketch model plays. "
+            "See README.md, The real models."
         )
     terminal.say(
         f"{checkpoint.name} on {plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']})"
