@@ -36,6 +36,7 @@ from train_vae import CONFIG as VAE
 from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
+from acestep_cli import solvers
 from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import AceStep, Condition
 
@@ -68,8 +69,8 @@ TEXT_CONFIG = {
     "rope_theta": 10_000.0, "attention_bias": False, "tie_word_embeddings": True, "use_sliding_window": False,
     "dtype": "bfloat16",
 }  # fmt: skip
-TURBO_STEPS = [1, 0.9545454545454546, 0.9, 0.8333333333333334, 0.75, 0.6428571428571429, 0.5, 0.3]
 SHIFT = 3.0
+TURBO_STEPS = solvers.schedule(8, SHIFT)[:-1]
 # What a song in a batch is trained to do: from nothing, from its own audio codes, with a hole to fill.
 TASKS = {"text2music": 0.82, "cover": 0.10, "repaint": 0.08}
 NO_CONDITION = 0.10  # of songs see the null condition
@@ -240,7 +241,7 @@ def losses(
     condition = model.condition(texts, text_keep, lyrics, lyric_keep, dropped, reference)
 
     t, noise = times(size, rng), torch.randn_like(clean)
-    mixed = t[:, None, None] * noise + (1 - t[:, None, None]) * clean
+    mixed = solvers.noised(clean, noise, t)
     decoder = model.dit.decoder
     context = torch.cat([source, mask], dim=-1)
     velocity = decoder(mixed, t, context, decoder.remember(condition)).float()

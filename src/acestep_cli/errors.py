@@ -47,12 +47,6 @@ class MemoryLimitError(AceStepError):
     exit_code = 4
 
 
-class SourceAudioError(AceStepError):
-    """Source, reference or data-set audio is unreadable or unsuitable."""
-
-    exit_code = 5
-
-
 class CheckError(AceStepError):
     """Rendered audio failed its checks: not finite, or silent."""
 
@@ -63,12 +57,6 @@ class SeveralFailedError(AceStepError):
     """Some of several items failed; the others are done."""
 
     exit_code = 7
-
-
-class NetworkError(AceStepError):
-    """A download failed."""
-
-    exit_code = 8
 
 
 class OutputError(AceStepError):

@@ -86,7 +86,7 @@ class Pipeline:
         with weights.dit() as model:
             # 3. What the diffusion listens to and starts from, once for all takes.
             with clock("condition"):
-                timbre = self._silence(self.config.timbre_fix_frame, weights)
+                timbre = self.silent(self.config.timbre_fix_frame, weights)
                 condition = model.encoder(text_states, lyric_states, timbre)
                 memory = model.decoder.remember(condition)
                 guided = self._guided(request, model)
@@ -121,7 +121,7 @@ class Pipeline:
                     tuple(warnings),
                 )
 
-    def _silence(self, frames: int, weights: Store) -> Tensor:
+    def silent(self, frames: int, weights: Store) -> Tensor:
         """Silence [1, frames, C] on the plan's device in its dtype."""
         return codec.silence_of_length(self.silence, frames).to(weights.device, weights.dtype)
 
@@ -143,12 +143,12 @@ class Sources:
     frames: int
 
     def silence(self) -> Tensor:
-        return self.pipeline._silence(self.frames, self.weights)
+        return self.pipeline.silent(self.frames, self.weights)
 
     def follow(self, codes: tuple[int, ...]) -> Tensor:
         latents = self.model.latents_from_codes(torch.tensor([codes], device=self.weights.device))[:, : self.frames]
         rest = self.frames - latents.shape[1]
-        return torch.cat((latents, self.pipeline._silence(rest, self.weights)), dim=1) if rest else latents
+        return torch.cat((latents, self.pipeline.silent(rest, self.weights)), dim=1) if rest else latents
 
 
 # Borrowing happens in functions of their own: a name bound in the generator would keep a component alive, whatever
