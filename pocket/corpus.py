@@ -8,6 +8,7 @@ or shaped noise made here.
 What a listener (and a model) can rely on:
 
 * beat one is at t = 0, the tempo is constant, the chord changes at each bar line with its root in the bass;
+* it is played at the nearest of sixteen tempi (`CYCLES`), at most 4.3 % from the one the prompt asks for;
 * every note starts on the 40 ms grid of the latent frames, so the same note always has the same latents. This is what
   lets a small model learn in minutes: with free onsets each note came in endless phases, and after half an hour of
   training neither tempo nor key followed the prompt. The price is a timing error of up to 20 ms, heard as a loose beat;
@@ -32,6 +33,9 @@ FRAME = 1920  # samples in a latent frame; onsets are rounded to it
 TARGET_RMS = 10 ** (-14 / 20)  # of a whole song
 RELEASE = 0.03  # seconds over which a note that is cut short fades
 HELD_OUT = 1_000_000  # seeds from here on are never trained on
+# Latent frames in a cycle: a bar of three or four beats, or two bars of 6/8. The clock in the silence latent has a
+# hand for each (`encode.clock`), so that a model can know where every beat of a song lies.
+CYCLES = (97, 90, 84, 78, 72, 67, 62, 58, 54, 50, 46, 43, 40, 37, 34, 32)
 
 NOTE_NAMES = {0: ["C"], 1: ["C#", "Db"], 2: ["D"], 3: ["D#", "Eb"], 4: ["E"], 5: ["F"], 6: ["F#", "Gb"], 7: ["G"],
               8: ["G#", "Ab"], 9: ["A"], 10: ["A#", "Bb"], 11: ["B"]}  # fmt: skip
@@ -197,7 +201,14 @@ class Song:
 
     @property
     def beat(self) -> float:
-        return 60 / self.bpm
+        return beat(self.bpm, self.beats)
+
+
+def beat(bpm: int, beats: int) -> float:
+    """Seconds between pulses as played, for a tempo as asked and the pulses of a bar."""
+    pulses = 3 if beats == 3 else 4  # of a cycle
+    asked = pulses * 60 / bpm * SAMPLE_RATE / FRAME
+    return min(CYCLES, key=lambda cycle: abs(np.log(cycle / asked))) * FRAME / SAMPLE_RATE / pulses
 
 
 def _divide(bars: int, form: list[str]) -> list[tuple[str, int]]:
@@ -227,11 +238,12 @@ def song(seed: int) -> Song:
     low, high = style.tempo if rng.random() < 0.5 else (60, 180)
     bpm = int(rng.integers(low, high + 1))
     meter = "4" if rng.random() < 0.8 else pick(style.meters)
+    bpm = min(bpm, 140) if meter == "3" else bpm  # a bar of 3/4 at 140 is the shortest cycle
     tonic, mode = int(rng.integers(12)), pick(["major", "minor"])
     # Three in four are short: what the model learns about tempo and key, it learns per song, not per second.
     duration = int(rng.integers(8, 17)) if rng.random() < 0.75 else int(rng.integers(16, 49))
     beats = 2 if meter == "6" else int(meter)
-    bars = max(1, int(duration / (beats * 60 / bpm)))
+    bars = max(1, int(duration / (beats * beat(bpm, beats))))
 
     bass, chords, lead = style.bass[0], style.chords[0], style.leads[0]
     language, kind = "unknown", rng.random()

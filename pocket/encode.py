@@ -10,6 +10,7 @@ while it runs.
 from __future__ import annotations
 
 import argparse
+import math
 
 import corpus
 import torch
@@ -21,6 +22,7 @@ from acestep_cli.engine.vae import OobleckVAE
 SHARD = 50
 TILE_FRAMES = 48  # with its reach on both sides a tile stays in a 32 MB cache
 SILENCE_SECONDS = 600  # as long as the longest song, so that it is never repeated
+CLOCK = 0.25  # amplitude; music has a standard deviation of 1.35, and silence with the clock decodes at -45 dBFS
 FOLDER = WORK / "latents"
 
 
@@ -30,16 +32,29 @@ def trained_vae() -> OobleckVAE:
     return vae
 
 
-def silence(vae: OobleckVAE) -> torch.Tensor:
-    """The latents of silence [1, C, F]: the encoder's edge at the first frames, its steady state from there on.
+def clock(frames: int) -> torch.Tensor:
+    """A hand for each cycle of the corpus [C, F]: its cosines in even frames, its sines in odd ones.
 
-    The edge is worth keeping. The DiT has no absolute positions, and these frames are how it can tell where a song
-    begins; hence all 600 s are stored (0.96 MB), because a shorter tensor would be tiled and begin again.
+    Two frames are one token of the DiT, so each token reads the whole time of day. A hand turns once in a cycle and,
+    on top of that, four times: what beats need is then there to be read, not to be computed from the bar.
+    """
+    token = torch.arange(frames) // 2 * 2
+    angles = 2 * math.pi * token / torch.tensor(corpus.CYCLES)[:, None]
+    even = torch.arange(frames) % 2 == 0
+    return torch.where(even, angles.cos() + (4 * angles).cos(), angles.sin() + (4 * angles).sin())
+
+
+def silence(vae: OobleckVAE) -> torch.Tensor:
+    """The latents of silence [1, C, F]: the encoder's edge at the first frames, its steady state, and a faint clock.
+
+    The DiT has no absolute positions: many wide layers of attention can count from the start of a song, six narrow
+    ones do not get past the second beat. The silence it is given instead of a source is where the published layout
+    has room to tell it the time. All 600 s are stored, because a shorter tensor would be tiled and begin again.
     """
     with torch.inference_mode():
         short = vae.encode(torch.zeros(1, 2, 100 * CONFIG.hop))
     steady = short[:, :, 50:51].expand(-1, -1, SILENCE_SECONDS * 25 - 50)
-    return torch.cat([short[:, :, :50], steady], dim=2)
+    return torch.cat([short[:, :, :50], steady], dim=2) + CLOCK * clock(SILENCE_SECONDS * 25)
 
 
 def main() -> None:

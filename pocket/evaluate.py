@@ -105,7 +105,7 @@ def judge(number: int, weights: Path | None, save: Path | None) -> dict[str, Hea
         time_signature=song.time_signature, duration=song.duration, seed=number,
     )  # fmt: skip
     plan = hardware.plan(hardware.detect(), request, hardware.Asked())
-    [take] = Pipeline(checkpoint, plan).run(modes.complete(request, checkpoint), lambda *_: None)
+    [take] = Pipeline(checkpoint, plan).run([modes.complete(request, checkpoint)], lambda *_: None)
     truth = corpus.render(song)
     store = Store(checkpoint, plan, lambda *_: None)
     with torch.inference_mode(), store.vae() as vae:

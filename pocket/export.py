@@ -83,7 +83,7 @@ def main() -> None:
     torch.save(silence, home / "acestep-v15-pocket/silence_latent.pt")
 
     tokens = tokenizer.trained()
-    end = tokens.token_to_id(tokenizer.text.END_OF_TEXT)
+    end = tokens.token_to_id(tokenizer.prompts.END_OF_TEXT)
     config = {**train_dit.TEXT_CONFIG, "vocab_size": tokens.get_vocab_size(), "eos_token_id": end, "pad_token_id": end}
     write(home / "Qwen3-Embedding-pocket", config, parts["text"])
     tokenizer.save(tokens, home / "Qwen3-Embedding-pocket")

@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from acestep_cli.engine import text
+from acestep_cli import prompts
 
 VOCABULARY = 2304
 SONGS = 3000
@@ -26,10 +26,12 @@ INSTRUCTIONS = {
 }
 
 
-def prompts(piece: corpus.Song, task: str) -> tuple[str, str]:
+def prompts_of(piece: corpus.Song, task: str) -> tuple[str, str]:
     """The text prompt and the lyric prompt of a song."""
-    metas = text.metas(piece.bpm, piece.time_signature, piece.key, piece.duration)
-    return text.text_prompt(INSTRUCTIONS[task], piece.caption, metas), text.lyric_prompt(piece.lyrics, piece.language)
+    metas = prompts.metas(piece.bpm, piece.time_signature, piece.key, piece.duration)
+    return prompts.text_prompt(INSTRUCTIONS[task], piece.caption, metas), prompts.lyric_prompt(
+        piece.lyrics, piece.language
+    )
 
 
 def train() -> Tokenizer:
@@ -38,7 +40,7 @@ def train() -> Tokenizer:
 
     def texts():
         for seed in range(SONGS):
-            yield from prompts(corpus.describe(corpus.song(seed), rng), "text2music")
+            yield from prompts_of(corpus.describe(corpus.song(seed), rng), "text2music")
         for _ in range(60):  # often enough that every number is merged before rare words are
             yield "".join(f" {n}" for n in range(1, LARGEST_NUMBER + 1))
             yield from INSTRUCTIONS.values()
@@ -53,13 +55,13 @@ def train() -> Tokenizer:
     tokenizer.train_from_iterator(
         texts(),
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, special_tokens=[text.END_OF_TEXT],
+            vocab_size=VOCABULARY, special_tokens=[prompts.END_OF_TEXT],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
         ),
     )  # fmt: skip
-    end = tokenizer.token_to_id(text.END_OF_TEXT)
+    end = tokenizer.token_to_id(prompts.END_OF_TEXT)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {text.END_OF_TEXT}", special_tokens=[(text.END_OF_TEXT, end)]
+        single=f"$A {prompts.END_OF_TEXT}", special_tokens=[(prompts.END_OF_TEXT, end)]
     )
     return tokenizer
 
@@ -80,5 +82,5 @@ def number_ids(tokenizer: Tokenizer) -> dict[int, int]:
 def save(tokenizer: Tokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and what `AutoTokenizer` wants beside it."""
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=text.END_OF_TEXT, pad_token=text.END_OF_TEXT
+        tokenizer_object=tokenizer, eos_token=prompts.END_OF_TEXT, pad_token=prompts.END_OF_TEXT
     ).save_pretrained(folder)

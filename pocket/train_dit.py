@@ -105,6 +105,7 @@ class Pocket(nn.Module):
             for layer in decoder.layers:  # gates are the third and the sixth row
                 layer.scale_shift_table[:, [2, 5]] = 0.3
             decoder.proj_out["1"].weight.mul_(0.1)
+            nn.init.normal_(decoder.proj_in["1"].weight[:, :CHANNELS], std=0.5)  # the source: its clock is faint
             for module in self.dit.modules():
                 for name in ("special_token", "special_tokens"):
                     if hasattr(module, name):
@@ -181,7 +182,7 @@ class Songs:
 def words(piece: corpus.Song, task: str, tokens, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Token ids of a freshly phrased prompt, now and then with metadata missing."""
     piece = corpus.describe(piece, rng)
-    prompt, lyrics = tokenizer.prompts(piece, task)
+    prompt, lyrics = tokenizer.prompts_of(piece, task)
     for line in ("bpm", "timesignature", "keyscale"):
         if rng.random() < NO_META:
             start = prompt.index(f"- {line}: ") + len(f"- {line}: ")

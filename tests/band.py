@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -45,13 +45,19 @@ class Pipeline:
         with contextlib.suppress(OSError):  # as C does, where stdout is closed
             os.write(1, b"from C as well\n")
 
-    def run(self, request: modes.Completed, report: Any) -> Iterator[Take]:
+    def run(self, requests: Sequence[modes.Completed], report: Any) -> Iterator[Take]:
+        for request in requests:
+            yield from self.play(request, report)
+
+    def play(self, request: modes.Completed, report: Any) -> Iterator[Take]:
         caption = request.caption or ""
         if "breaks" in caption:
             raise RuntimeError("a string broke")
         for stage in ("load", "text"):
             self._play(stage, caption, report)
         for number in range(1, request.takes + 1):
+            if "stops" in caption and number == 3:
+                rest()
             if "too big" in caption and number == 2:
                 raise MemoryLimitError("It does not fit.")
             if "overtaken" in caption:  # by another run, which writes the file that this one is about to
@@ -64,8 +70,6 @@ class Pipeline:
                 samples *= 0
             warnings = ("The lyrics were cut.",) if "long" in caption else ()
             yield Take(number, Audio(samples, RATE), take, {"diffuse": 0.125}, warnings)
-        if "stops" in caption:
-            rest()
 
     def _play(self, stage: str, caption: str, report: Any) -> None:
         for step in range(5):

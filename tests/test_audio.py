@@ -37,7 +37,7 @@ def tone(seconds: float = 2.5, peak: float = 0.5) -> Audio:
 
 def write(path: Path, sound: Audio, encoding: audio.Encoding, *settings: Any, **more: Any) -> float:
     """As the program writes: whole or not at all."""
-    with disk.whole(path, replace=True) as [part]:
+    with disk.whole(path, replace=[path]) as [part]:
         return audio.write(part, sound, encoding, *settings, **more)
 
 
@@ -262,8 +262,9 @@ def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, fo
 # Files that appear whole or not at all
 
 
-def pair(folder: Path, **settings: bool) -> None:
-    with disk.whole(folder / "a", folder / "a.yaml", **settings) as parts:
+def pair(folder: Path, replace: bool = False) -> None:
+    names = [folder / "a", folder / "a.yaml"]
+    with disk.whole(*names, replace=names if replace else ()) as parts:
         for part, text in zip(parts, ("new", "new yaml"), strict=True):
             part.write_text(text)
 

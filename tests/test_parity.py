@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen3Model
 
-from acestep_cli import modes, solvers
+from acestep_cli import modes, prompts, solvers
 from acestep_cli.engine import text
 from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.denoise import Guided, denoise
@@ -276,8 +276,8 @@ def test_prompts(two_b: tiny.Oracle) -> None:
     listened = sample(two_b, NOISE, num_inference_steps=1).listened
     encoder = text.TextEncoder(two_b.root / "Qwen3-Embedding-0.6B")
     encoder.model.load_state_dict(load_file(two_b.root / "Qwen3-Embedding-0.6B" / "model.safetensors"), assign=True)
-    metas = text.metas(PROMPT["bpm"], PROMPT["timesignature"], PROMPT["keyscale"], PROMPT["audio_duration"])
-    states = encoder.states(text.text_prompt(modes.FILL_MASK, PROMPT["prompt"], metas), pytest.fail)
-    lyrics = encoder.embeddings(text.lyric_prompt(PROMPT["lyrics"], PROMPT["vocal_language"]), pytest.fail)
+    metas = prompts.metas(PROMPT["bpm"], PROMPT["timesignature"], PROMPT["keyscale"], PROMPT["audio_duration"])
+    states = encoder.states(prompts.text_prompt(modes.FILL_MASK, PROMPT["prompt"], metas), pytest.fail)
+    lyrics = encoder.embeddings(prompts.lyric_prompt(PROMPT["lyrics"], PROMPT["vocal_language"]), pytest.fail)
     assert relative(states, listened["text_hidden_states"]) < TOLERANCE
     assert relative(lyrics, listened["lyric_hidden_states"]) < TOLERANCE

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from acestep_cli import checkpoints, modes, solvers
+from acestep_cli import checkpoints, modes, prompts, solvers
 from acestep_cli.engine import codec, denoise, text
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.store import Store
@@ -32,7 +32,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 def render(oracle: tiny.Oracle, model: str = "turbo", plan: Plan = FLOAT32, **asked: Any) -> list[Take]:
     found = checkpoints.locate(model, oracle.root)
     request = modes.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
-    return list(Pipeline(found, plan).run(request, quiet))
+    return list(Pipeline(found, plan).run([request], quiet))
 
 
 def samples(*args: Any, **asked: Any) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_a_short_song_is_rendered_longer_and_cut(two_b: tiny.Oracle, monkeypatch
     drawn = []
     starting_noise = denoise.starting_noise
     monkeypatch.setattr(denoise, "starting_noise", lambda *args: drawn.append(args) or starting_noise(*args))
-    (take,) = Pipeline(found, FLOAT32).run(request, quiet)
+    (take,) = Pipeline(found, FLOAT32).run([request], quiet)
     assert take.audio.samples.shape == (2, 144_000)
     assert drawn == [(7, 128, tiny.LATENT_CHANNELS)]
 
@@ -95,14 +95,14 @@ def test_caption_lyrics_and_metadata_reach_the_song(two_b: tiny.Oracle) -> None:
 
 
 def test_the_prompt_is_the_published_one() -> None:
-    metas = text.metas(84, "6/8", "A minor", 30.9)
-    assert text.text_prompt("Do it:", "lo-fi", metas) == (
+    metas = prompts.metas(84, "6/8", "A minor", 30.9)
+    assert prompts.text_prompt("Do it:", "lo-fi", metas) == (
         "# Instruction\nDo it:\n\n# Caption\nlo-fi\n\n# Metas\n- bpm: 84\n- timesignature: 6\n"
         "- keyscale: A minor\n- duration: 30 seconds\n<|endoftext|>\n"
     )
-    assert "- bpm: N/A\n- timesignature: N/A\n- keyscale: N/A\n" in text.metas(None, None, None, 60)
-    assert text.lyric_prompt(None, None) == "# Languages\nunknown\n\n# Lyric\n[Instrumental]<|endoftext|>"
-    assert text.lyric_prompt("[Verse]\nhi", "en") == "# Languages\nen\n\n# Lyric\n[Verse]\nhi<|endoftext|>"
+    assert "- bpm: N/A\n- timesignature: N/A\n- keyscale: N/A\n" in prompts.metas(None, None, None, 60)
+    assert prompts.lyric_prompt(None, None) == "# Languages\nunknown\n\n# Lyric\n[Instrumental]<|endoftext|>"
+    assert prompts.lyric_prompt("[Verse]\nhi", "en") == "# Languages\nen\n\n# Lyric\n[Verse]\nhi<|endoftext|>"
 
 
 def test_what_is_cut_off_is_said(two_b: tiny.Oracle) -> None:
@@ -192,7 +192,7 @@ def test_components_leave_memory_when_they_are_done(two_b: tiny.Oracle) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "_filled", watch)
         request = modes.complete(Request(caption="x", duration=10, takes=2), found)
-        list(Pipeline(found, FLOAT32).run(request, report))
+        list(Pipeline(found, FLOAT32).run([request], report))
     assert seen["text"] == {frozenset({"Qwen3Model"})}
     assert seen["diffuse"] == {frozenset({"AceStep"})}
     assert seen["decode"] == {frozenset({"AceStep", "OobleckVAE"})}
@@ -231,7 +231,7 @@ def test_bfloat16_stays_close_to_float32(two_b: tiny.Oracle) -> None:
 
 def test_closing_early_releases_everything(two_b: tiny.Oracle) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    run = Pipeline(found, FLOAT32).run(modes.complete(Request(caption="x", takes=3, duration=10), found), quiet)
+    run = Pipeline(found, FLOAT32).run([modes.complete(Request(caption="x", takes=3, duration=10), found)], quiet)
     assert next(run).number == 1
     run.close()
     with pytest.raises(StopIteration):

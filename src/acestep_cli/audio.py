@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import disk
-from acestep_cli.errors import CheckError, OutputError, UsageError
+from acestep_cli.errors import CheckError, EncoderError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,7 +222,7 @@ def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", 
                     deliver_signals()
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
-                raise OutputError(f"The {encoding.format} encoder failed: {error}") from error
+                raise EncoderError(f"The {encoding.format} encoder failed: {error}") from error
         if row.settle and sink.failure is None:
             row.settle(sink)
         if sink.failure is not None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,11 +69,11 @@ def signals_held() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def whole(path: Path, *beside: Path, replace: bool = False) -> Iterator[list[Path]]:
+def whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator[list[Path]]:
     """Yield a temporary path for `path` and for each file `beside` it; when the body is done, all of them appear.
 
     If anything fails, Ctrl-C included, none does and nothing is left. An `OSError` becomes an `OutputError`; a file
-    that is there already an `ExistsError`, unless `replace`.
+    that is there already an `ExistsError`, unless it is among those to `replace`.
     """
     parts = {file: path.with_name(f".{uuid.uuid4().hex}.part") for file in (path, *beside)}
     try:
@@ -87,13 +87,13 @@ def whole(path: Path, *beside: Path, replace: bool = False) -> Iterator[list[Pat
             part.unlink(missing_ok=True)
 
 
-def _publish(parts: dict[Path, Path], replace: bool) -> None:
+def _publish(parts: dict[Path, Path], replace: Collection[Path]) -> None:
     """Give each part its name, the first of them last: where it is seen, so are those beside it."""
     there: list[Path] = []
     try:
         for path, part in reversed(parts.items()):
             try:
-                part.replace(path) if replace else _rename_to_new(part, path)
+                part.replace(path) if path in replace else _rename_to_new(part, path)
             except FileExistsError as error:
                 raise ExistsError(path) from error
             except OSError as error:

@@ -6,6 +6,7 @@ code belongs to the class, so `cli` needs one handler and no table of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -19,6 +20,8 @@ class AceStepError(Exception):
     """
 
     exit_code = 1
+    #: What `--json` calls it.
+    name = "unexpected"
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -33,42 +36,66 @@ class UsageError(AceStepError):
     """Flags or a song spec ask for something that cannot be."""
 
     exit_code = 2
+    name = "usage"
 
 
 class CheckpointError(AceStepError):
     """A checkpoint or adapter is missing, incomplete or of the wrong kind."""
 
     exit_code = 3
+    name = "checkpoint"
 
 
 class MemoryLimitError(AceStepError):
     """The request does not fit in memory, after every fall-back."""
 
     exit_code = 4
+    name = "memory"
 
 
 class CheckError(AceStepError):
     """Rendered audio failed its checks: not finite, or silent."""
 
     exit_code = 6
+    name = "check"
 
 
 class SeveralFailedError(AceStepError):
     """Some of several items failed; the others are done."""
 
     exit_code = 7
+    name = "several"
 
 
 class OutputError(AceStepError):
     """An output cannot be written: exists, no space, no permission, no encoder."""
 
     exit_code = 9
+    name = "output"
+
+
+class EncoderError(OutputError):
+    """An encoder failed on audio that is whole."""
 
 
 class ExistsError(OutputError):
     """An output has the name of a file that is there already; `more` files are in the same case."""
 
-    def __init__(self, path: Path, more: int = 0) -> None:
+    def __init__(self, path: Path, more: int = 0, why: str = "") -> None:
         others = f" (and {more} more)" if more else ""
+        self.path, self.why = path, why
         hint = None if path.is_dir() else "--force replaces it; another --output keeps it."
-        super().__init__(f"{path} exists already{others}.", hint)
+        super().__init__(f"{path} exists already{others}{why}.", hint)
+
+
+def together(errors: Sequence[AceStepError]) -> AceStepError:
+    """One error for several, none of which kept anything from being done: with the exit code of them all if they
+    have one in common, else that of a usage error if there is one, else that of the first.
+    """
+    first = next((error for error in errors if isinstance(error, UsageError)), errors[0])
+    if len(errors) == 1:
+        return first
+    said = list(dict.fromkeys(str(error) for error in errors))
+    whole = AceStepError("\n".join(said))
+    whole.exit_code, whole.name = first.exit_code, first.name
+    return whole

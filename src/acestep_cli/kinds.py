@@ -34,10 +34,10 @@ MOST_CODES = CODES_PER_SECOND * LONGEST_SECONDS
 TIME_SIGNATURES = ("2/4", "3/4", "4/4", "6/8")
 
 
-def quoted(value: object) -> str:
-    """`value` for a message: on one line, at most 40 characters."""
+def quoted(value: object, limit: int = 40) -> str:
+    """`value` for a message: on one line, at most `limit` characters."""
     text = " ".join(str(value).split())
-    return repr(text if len(text) <= 40 else text[:39] + "…")
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -62,6 +62,15 @@ class Kind(ABC):
         """What completion offers."""
         return ()
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """Values as a spec writes them."""
+        return self.words[:3]
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """What JSON Schema (draft 7) can say of the values a spec may have."""
+
     @abstractmethod
     def read(self, value: Any) -> Any:
         """The value in its canonical form. `ValueError`, with a sentence, if it is not of this kind."""
@@ -70,6 +79,9 @@ class Kind(ABC):
 @dataclass(frozen=True)
 class Text(Kind):
     metavar: str = "TEXT"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": ["string", "number"], "pattern": r"\S"}
 
     def read(self, value: Any) -> str:
         text = written(value)
@@ -83,6 +95,13 @@ class File(Kind):
 
     metavar = "FILE"
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("words.txt",)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1}
+
     def read(self, value: Any) -> str:
         return written(value)
 
@@ -90,6 +109,13 @@ class File(Kind):
 class Switch(Kind):
     metavar = "true|false"
     words = ("true", "false")
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (True,)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [True, False, "yes", "no", "on", "off"]}
 
     def read(self, value: Any) -> bool:
         meaning = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -114,6 +140,14 @@ class Whole(Kind):
     def range(self) -> str:
         return f"from {self.low} to {self.high}" if self.high is not None else f"of at least {self.low}"
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (self.low,)
+
+    def schema(self) -> dict[str, Any]:
+        top = {} if self.high is None else {"maximum": self.high}
+        return {"type": "integer", "minimum": self.low, **top}
+
     def read(self, value: Any) -> int:
         text = str(value).strip()
         # Ten digits hold every bound here; int() of a million digits would take its time.
@@ -136,6 +170,13 @@ class Number(Kind):
     def metavar(self) -> str:
         return f"{self.low:g}-{self.high:g}"
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (self.low,)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
     def read(self, value: Any) -> float:
         text = str(value).strip()
         plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text)
@@ -157,6 +198,9 @@ class Choice(Kind):
     def metavar(self) -> str:
         return "|".join(self.names)
 
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*self.names, *(int(name) for name in self.names if name.isdigit())]}
+
     def read(self, value: Any) -> str:
         word = str(value).strip().casefold()
         if word not in self.names:
@@ -168,6 +212,9 @@ class Choice(Kind):
 class Language(Kind):
     metavar = "CODE|NAME"
     words = tuple(LANGUAGES)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES)]}
 
     def read(self, value: Any) -> str:
         word = str(value).strip().casefold()
@@ -186,6 +233,13 @@ class MusicalKey(Kind):
 
     metavar = '"A minor"'
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("A minor", "F# major", "Bb minor")
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^\s*[A-Ga-g][#b♯♭]?\s*(m|minor|min|major|maj|Minor|Major)\s*$"}
+
     def read(self, value: Any) -> str:
         text = str(value).strip().replace("♯", "#").replace("♭", "b")
         found = re.fullmatch(r"([A-Ga-g])([#b]?)(?:(m)|\s*(minor|min|major|maj))", text, re.IGNORECASE)
@@ -201,6 +255,9 @@ class MusicalKey(Kind):
 class TimeSignature(Kind):
     metavar = "|".join(TIME_SIGNATURES)
     words = TIME_SIGNATURES
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*TIME_SIGNATURES, *(int(name[0]) for name in TIME_SIGNATURES)]}
 
     def read(self, value: Any) -> str:
         text = str(value).replace(" ", "")
@@ -218,6 +275,14 @@ class Duration(Kind):
     high: float
     metavar = "90|90s|1:30"
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (90, "90s", "1:30")
+
+    def schema(self) -> dict[str, Any]:
+        seconds = {"type": "number", "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [seconds, {"type": "string", "pattern": r"^\s*(\d+(\.\d+)?\s*s?|\d+:[0-5]\d(\.\d+)?)\s*$"}]}
+
     def read(self, value: Any) -> float:
         text = str(value).strip()
         found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*s?|(\d{1,3}):([0-5]\d(?:\.\d+)?)", text)
@@ -233,6 +298,14 @@ class Codes(Kind):
     """Audio codes, from numbers or the published `<|audio_code_N|>` string."""
 
     metavar = "N,N,…"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([1, 2, 3],)
+
+    def schema(self) -> dict[str, Any]:
+        codes = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": MOST_CODES}
+        return {"anyOf": [codes, {"type": "string"}, {"type": "integer", "minimum": 0}]}
 
     def read(self, value: Any) -> tuple[int, ...]:
         if isinstance(value, str) and "<|" in value:
@@ -252,6 +325,14 @@ class Timesteps(Kind):
 
     metavar = "1,0.9,…"
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([1, 0.8, 0.5],)
+
+    def schema(self) -> dict[str, Any]:
+        level = {"type": "number", "minimum": 0, "maximum": 1}
+        return {"anyOf": [{"type": "array", "items": level, "minItems": 1}, {"type": "string"}, level]}
+
     def read(self, value: Any) -> tuple[float, ...]:
         times = tuple(Number(0, 1).read(item) for item in items_of(value))
         for earlier, later in pairwise(times):
@@ -269,6 +350,14 @@ class Interval(Kind):
 
     metavar = "0.1,0.9"
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([0.1, 0.9],)
+
+    def schema(self) -> dict[str, Any]:
+        level = {"type": "number", "minimum": 0, "maximum": 1}
+        return {"anyOf": [{"type": "array", "items": level, "minItems": 2, "maxItems": 2}, {"type": "string"}]}
+
     def read(self, value: Any) -> tuple[float, float]:
         bounds = [Number(0, 1).read(item) for item in items_of(value)]
         if len(bounds) != 2 or bounds[0] > bounds[1]:
@@ -279,6 +368,9 @@ class Interval(Kind):
 class Model(Kind):
     metavar = "NAME|FOLDER"
     words = checkpoints.MODEL_CHOICES
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": r"[/\\]|^[.~]"}]}
 
     def read(self, value: Any) -> str:
         name = Text().read(value)
@@ -294,6 +386,9 @@ class Loudness(Kind):
     metavar = "none|peak:-1"
     words = ("none", "peak:-1")
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^\s*(none|(peak|lufs):-?\d+(\.\d+)?)\s*$"}
+
     def read(self, value: Any) -> str:
         text = str(value).strip().casefold()
         audio.peak_target(text)
@@ -303,6 +398,9 @@ class Loudness(Kind):
 class Bitrate(Kind):
     metavar = f"{audio.BITRATES[0]}k…{audio.BITRATES[-1]}k"
     words = tuple(f"{rate}k" for rate in audio.BITRATES)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*self.words, *audio.BITRATES]}
 
     def read(self, value: Any) -> int:
         text = str(value).strip().casefold().removesuffix("k")

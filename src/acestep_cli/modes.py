@@ -6,15 +6,18 @@ live here and nowhere else. Source: `dit.md` 3 and 4.5 of the specification.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from acestep_cli.checkpoints import Checkpoint
+from acestep_cli import audio
+from acestep_cli.checkpoints import Checkpoint, Row
 from acestep_cli.errors import UsageError
 from acestep_cli.kinds import CODES_PER_SECOND
-from acestep_cli.request import Request
+from acestep_cli.request import KEYS, Request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +28,8 @@ FOLLOW_CODES = "Generate audio semantic tokens based on the given conditions:"
 SEEDS = 2**32
 DEFAULT_SECONDS = 60.0
 DEFAULT_LOUDNESS = "peak:-1"
+#: The origin of what no checkpoint, machine or user decides.
+DEFAULT = "default"
 
 # The length of a song nobody gave a length: a sung line fills two bars, a section without lines four, and
 # four more bars go to its beginning and end. At 100 bpm, two verses and two choruses of four lines make 1:26.
@@ -66,6 +71,8 @@ class Mode:
 
     summary: str
     prepare: Callable[[Request], Prepared]
+    #: Command lines for its `--help`.
+    examples: tuple[str, ...] = ()
 
 
 def generate(request: Request) -> Prepared:
@@ -77,7 +84,16 @@ def generate(request: Request) -> Prepared:
 
 
 MODES: dict[str, Mode] = {
-    "generate": Mode("Make a song from a caption and lyrics.", generate),
+    "generate": Mode(
+        "Make a song from a caption and lyrics.",
+        generate,
+        (
+            "acestep generate songs/night-drive.yaml -o night-drive.flac",
+            'acestep generate -c "warm lo-fi hip hop, rhodes" --instrumental --bpm 84 -d 30 -n 4 -o takes/',
+            "acestep generate songs/*.yaml -o out/ --format mp3 --json",
+            "cat song.yaml | acestep generate - -o - > song.wav",
+        ),
+    ),
 }
 
 
@@ -92,55 +108,95 @@ class Completed(Request):
     seed: int
     takes: int
     loudness: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A completed request, and what decided each value that was left open."""
+
+    request: Completed
+    origins: Mapping[str, str]
 
 
 def complete(request: Request, checkpoint: Checkpoint) -> Completed:
-    """Decide everything that was left open, exactly once: the result is what a sidecar records.
+    """Decide everything that was left open, exactly once: the result is what a sidecar records."""
+    return decide(request, checkpoint).request
+
+
+def decide(request: Request, checkpoint: Checkpoint) -> Decided:
+    """`complete`, with the origin of each value it decided.
 
     Raises `UsageError` with all the contradictions between the request and the checkpoint at once.
     """
-    row = checkpoint.row
-    if problems := list(_contradictions(request, checkpoint)):
+    row, name = checkpoint.row, checkpoint.name
+    if problems := contradictions(request, name, row, checkpoint.code_count):
         raise UsageError("\n".join(problems))
-    guidance = request.guidance if request.guidance is not None else row.guidance
-    seconds = _duration(request)
-    if seconds < row.shortest_seconds:
-        raise UsageError(
-            f"duration: {seconds:g} s is too short for {checkpoint.name}, which makes at least "
-            f"{row.shortest_seconds:g} s.",
-            f"Ask for -d {row.shortest_seconds:g} or more.",
-        )
-    found: dict[str, Any] = {
-        "mode": request.mode or "generate",
-        "model": request.model if request.model not in (None, "auto") else checkpoint.name,
-        "duration": seconds,
-        "solver": request.solver or "euler",
-        "guidance": guidance,
-        "seed": request.seed if request.seed is not None else secrets.randbelow(SEEDS),
-        "takes": request.takes or 1,
-        "loudness": request.loudness or DEFAULT_LOUDNESS,
-    }
+    asked = request.model_dump()
+    found: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+
+    def settle(key: str, value: Any, origin: str) -> None:
+        """`value` for `key`, unless it was asked for."""
+        if asked[key] is None and value is not None:
+            found[key], origins[key] = value, origin
+
+    def settled(key: str) -> Any:
+        return found.get(key, asked[key])
+
+    settle("mode", "generate", DEFAULT)
+    if request.model in (None, "auto"):
+        found["model"], origins["model"] = name, "the first of those installed"
+    settle("duration", *_duration(request))
+    settle("solver", "euler", DEFAULT)
+    settle("guidance", row.guidance, f"checkpoint {name}")
+    settle("seed", secrets.randbelow(SEEDS), "drawn")
+    settle("takes", 1, DEFAULT)
+    settle("loudness", DEFAULT_LOUDNESS, DEFAULT)
     if request.timesteps is None:
-        found["steps"] = request.steps or row.steps
-        found["shift"] = request.shift if request.shift is not None else row.shift
-    if guidance > 1:
-        found["guidance_method"] = request.guidance_method or "apg"
-        found["cfg_interval"] = request.cfg_interval or (0.0, 1.0)
+        settle("steps", row.steps, f"checkpoint {name}")
+        settle("shift", row.shift, f"checkpoint {name}")
+    if settled("guidance") > 1:
+        settle("guidance_method", "apg", DEFAULT)
+        settle("cfg_interval", (0.0, 1.0), DEFAULT)
     if not request.instrumental and request.lyrics is not None:
-        found["language"] = request.language or "unknown"
-    return Completed(**{**request.model_dump(), **found})
+        settle("language", "unknown", DEFAULT)
+    settle("format", audio.DEFAULT_FORMAT, DEFAULT)
+    encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate)
+    settle("bit_depth", encoding.bit_depth, DEFAULT)
+    settle("bitrate", encoding.bitrate, DEFAULT)
+    return Decided(Completed(**{**asked, **found}), origins)
 
 
 def take(request: Completed, number: int) -> Completed:
     """Take `number`, counted from 1, of a completed request, as a request of its own."""
-    return request.model_copy(update={"seed": (request.seed + number - 1) % SEEDS, "takes": 1})
+    return takes(request, number, 1)
 
 
-def _contradictions(request: Request, checkpoint: Checkpoint) -> list[str]:
-    row, name = checkpoint.row, checkpoint.name
+def takes(request: Completed, first: int, count: int) -> Completed:
+    """Takes `first` and on of a completed request, as a request of their own."""
+    return request.model_copy(update={"seed": (request.seed + first - 1) % SEEDS, "takes": count})
+
+
+def recipe(request: Completed, weights: str) -> str:
+    """A fingerprint of what shapes the samples and their encoding, but for the seed; `weights` is a hash of theirs.
+
+    Two takes with one recipe and one seed are the same audio.
+    """
+    shaping = {name for name, key in KEYS.items() if key.shapes}
+    content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def contradictions(request: Request, name: str, row: Row, code_count: int | None) -> list[str]:
+    """What cannot be, about the request alone or with the checkpoint `name`; each begins with its key."""
     found = []
     if request.caption is None and request.lyrics is None and request.codes is None:
         found.append("caption: there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).")
+    try:
+        audio.encoding(request.format or audio.DEFAULT_FORMAT, request.bit_depth, request.bitrate)
+    except UsageError as error:
+        found.append(error.message)
     if row.turbo:
         why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
         if request.guidance is not None and request.guidance > 1:
@@ -157,19 +213,22 @@ def _contradictions(request: Request, checkpoint: Checkpoint) -> list[str]:
     if steps is not None and steps > row.most_steps:
         found.append(f"steps: {name} takes at most {row.most_steps} steps, not {steps}.")
     if request.codes is not None:
-        found += _code_problems(request, checkpoint)
+        found += _code_problems(request, name, code_count)
+    if seconds(request) < row.shortest_seconds:
+        found.append(
+            f"duration: {seconds(request):g} s is too short for {name}, which makes at least {row.shortest_seconds:g} s; "
+            f"ask for {row.shortest_seconds:g} or more."
+        )
     return found
 
 
-def _code_problems(request: Request, checkpoint: Checkpoint) -> list[str]:
+def _code_problems(request: Request, name: str, code_count: int | None) -> list[str]:
     codes = request.codes or ()
     found = []
     highest = max(codes, default=0)
-    if checkpoint.code_count is not None and highest >= checkpoint.code_count:
+    if code_count is not None and highest >= code_count:
         place = codes.index(highest) + 1
-        found.append(
-            f"codes: code {place} is {highest}, but {checkpoint.name} knows codes 0 to {checkpoint.code_count - 1}."
-        )
+        found.append(f"codes: code {place} is {highest}, but {name} knows codes 0 to {code_count - 1}.")
     if request.duration is not None and len(codes) != (wanted := int(CODES_PER_SECOND * request.duration)):
         found.append(
             f"codes: {len(codes)} codes are {len(codes) / CODES_PER_SECOND:g} s, but duration asks for "
@@ -178,23 +237,39 @@ def _code_problems(request: Request, checkpoint: Checkpoint) -> list[str]:
     return found
 
 
-def _duration(request: Request) -> float:
+def seconds(request: Request) -> float:
+    """How long the song is or will be."""
+    return _duration(request)[0]
+
+
+def _duration(request: Request) -> tuple[float, str]:
+    """The length of the song, and what decided it."""
     if request.duration is not None:
-        return request.duration
+        return request.duration, "asked for"
     if request.codes is not None:
-        return len(request.codes) / CODES_PER_SECOND
-    return estimated_duration(request)
+        return len(request.codes) / CODES_PER_SECOND, "the codes"
+    if not is_sung(request.lyrics):
+        return DEFAULT_SECONDS, DEFAULT
+    return estimated_duration(request), "estimated from the lyrics"
+
+
+def is_sung(lyrics: str | None) -> bool:
+    """Whether there is a line that is no section tag."""
+    return any(line.strip() and not is_tag(line) for line in (lyrics or "").splitlines())
+
+
+def is_tag(line: str) -> bool:
+    return line.strip().startswith("[") and line.strip().endswith("]")
 
 
 def estimated_duration(request: Request) -> float:
     """Seconds that the lyrics take to sing at the request's tempo; 60 where nothing is sung."""
-    lines = [line.strip() for line in (request.lyrics or "").splitlines() if line.strip()]
-    is_tag = [line.startswith("[") and line.endswith("]") for line in lines]
-    if all(is_tag):
+    if not is_sung(request.lyrics):
         return DEFAULT_SECONDS
-    bare = sum(tag and following for tag, following in zip(is_tag, [*is_tag[1:], True], strict=True))
-    bars = is_tag.count(False) * BARS_PER_LINE + bare * BARS_PER_BARE_SECTION + BARS_AROUND
+    tags = [is_tag(line) for line in (request.lyrics or "").splitlines() if line.strip()]
+    bare = sum(tag and following for tag, following in zip(tags, [*tags[1:], True], strict=True))
+    bars = tags.count(False) * BARS_PER_LINE + bare * BARS_PER_BARE_SECTION + BARS_AROUND
     beats = int((request.time_signature or "4/4").split("/")[0])
-    seconds = bars * beats * 60 / (request.bpm or ESTIMATE_BPM)
+    estimate = bars * beats * 60 / (request.bpm or ESTIMATE_BPM)
     low, high = ESTIMATE_RANGE
-    return float(round(min(max(seconds, low), high)))
+    return float(round(min(max(estimate, low), high)))

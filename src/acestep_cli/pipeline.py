@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from acestep_cli import modes, solvers
+from acestep_cli import modes, prompts, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.engine import codec, denoise, store, text
+from acestep_cli.engine import codec, denoise, store
 from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.store import Report, Store
@@ -52,74 +53,76 @@ class Pipeline:
         self.silence = store.silence(checkpoint.dit / "silence_latent.pt", self.config.latent_channels)
 
     @torch.inference_mode()
-    def run(self, request: Completed, report: Report) -> Iterator[Take]:
-        """Make the takes of a completed request, one after another, each as soon as it is decoded.
+    def run(self, requests: Sequence[Completed], report: Report) -> Generator[Take]:
+        """Make the takes of completed requests, one after another, each as soon as it is decoded.
 
-        Takes never share a forward pass: a matrix product may round differently at another batch size, and
-        take k of a run is promised to equal take k alone. What they share is the condition.
+        The text encoder is loaded once for all requests, and so is the diffusion transformer. Takes never share a
+        forward pass: a matrix product may round differently at another batch size, and take k of a run is promised
+        to equal take k alone. What the takes of one song share is the condition.
         Raises `CheckpointError` for weights that do not fit their config, `MemoryLimitError` when memory runs out.
         """
         try:
-            yield from self._takes(request, report)
+            yield from self._takes(requests, report)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            longest = max(request.duration for request in requests)
             raise MemoryLimitError(
-                f"{self.checkpoint.name} ran out of memory on {self.plan.device} over {request.duration:g} s of music.",
+                f"{self.checkpoint.name} ran out of memory on {self.plan.device} over {longest:g} s of music.",
                 "Ask for a shorter song, or a smaller model.",
             ) from error
 
-    def _takes(self, request: Completed, report: Report) -> Iterator[Take]:
+    def _takes(self, requests: Sequence[Completed], report: Report) -> Iterator[Take]:
         weights = Store(self.checkpoint, self.plan, report)
-        clock, warnings = Clock(), weights.warnings
+        clock = Clock()
+        songs = [Song(request, modes.MODES[request.mode].prepare(request)) for request in requests]
+        steps = Share(report, "diffuse", [song.steps for song in songs for _ in song.takes])
+        seconds = Share(report, "decode", [math.ceil(take.duration) for song in songs for take in song.takes])
 
-        # 1. How long: whole latent frames, and never fewer than the model was trained on.
-        rate, hop = self.vae_config.sampling_rate, self.vae_config.hop
-        frames = max(solvers.duration_frames(request.duration, rate, hop), SHORTEST_FRAMES)
-        samples = min(int(request.duration * rate), frames * hop)
-        prepared = modes.MODES[request.mode].prepare(request)
-
-        # 2. Words to numbers; the text encoder leaves memory here.
+        # 1. Words to numbers; the text encoder leaves memory here.
         with clock("text"):
-            text_states, lyric_states = read_words(weights, request, prepared.instruction)
+            read_words(weights, songs)
 
         with weights.dit() as model:
-            # 3. What the diffusion listens to and starts from, once for all takes.
-            with clock("condition"):
-                timbre = self.silent(self.config.timbre_fix_frame, weights)
-                condition = model.encoder(text_states, lyric_states, timbre)
-                memory = model.decoder.remember(condition)
-                guided = self._guided(request, model)
-                source = prepared.source(Sources(self, weights, model, frames))
-                context = torch.cat((source, torch.full_like(source, prepared.mask)), dim=-1)
-                schedule = schedule_of(request)
+            for song in songs:
+                # 2. How long: whole latent frames, and never fewer than the model was trained on.
+                rate, hop = self.vae_config.sampling_rate, self.vae_config.hop
+                frames = max(solvers.duration_frames(song.request.duration, rate, hop), SHORTEST_FRAMES)
+                samples = min(int(song.request.duration * rate), frames * hop)
 
-            for number in range(1, request.takes + 1):
-                # 4. Noise to latents.
-                take = modes.take(request, number)
-                with clock("diffuse"):
-                    latents = denoise.denoise(
-                        model.decoder,
-                        denoise.starting_noise(take.seed, frames, self.config.latent_channels),
-                        context,
-                        memory,
-                        schedule,
-                        solver=take.solver,
-                        guided=guided,
-                        seed=take.seed,
-                        progress=part(report, "diffuse", number, request.takes),
+                # 3. What the diffusion listens to and starts from, once for all takes of the song.
+                with clock("condition"):
+                    timbre = self.silent(self.config.timbre_fix_frame, weights)
+                    condition = model.encoder(song.text_states, song.lyric_states, timbre)
+                    memory = model.decoder.remember(condition)
+                    guided = self._guided(song.request, model)
+                    source = song.prepared.source(Sources(self, weights, model, frames))
+                    context = torch.cat((source, torch.full_like(source, song.prepared.mask)), dim=-1)
+
+                for number, take in enumerate(song.takes, start=1):
+                    # 4. Noise to latents.
+                    with clock("diffuse"):
+                        latents = denoise.denoise(
+                            model.decoder,
+                            denoise.starting_noise(take.seed, frames, self.config.latent_channels),
+                            context,
+                            memory,
+                            song.schedule,
+                            solver=take.solver,
+                            guided=guided,
+                            seed=take.seed,
+                            progress=steps.next(),
+                        )
+                    # 5. Latents to waveform.
+                    with clock("decode"):
+                        waveform = decode(weights, latents[0], self.plan.tile_frames, seconds.next())
+                    yield Take(
+                        number,
+                        Audio(waveform[:, :samples].numpy(), rate),
+                        take,
+                        clock.lap(),
+                        (*song.warnings, *weights.warnings),
                     )
-                # 5. Latents to waveform.
-                with clock("decode"):
-                    progress = part(report, "decode", number, request.takes)
-                    waveform = decode(weights, latents[0], self.plan.tile_frames, progress)
-                yield Take(
-                    number,
-                    Audio(waveform[:, :samples].numpy(), rate),
-                    take,
-                    clock.lap(),
-                    tuple(warnings),
-                )
 
     def silent(self, frames: int, weights: Store) -> Tensor:
         """Silence [1, frames, C] on the plan's device in its dtype."""
@@ -131,6 +134,35 @@ class Pipeline:
             return None
         unconditional = model.decoder.remember(model.null_condition())
         return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
+
+
+@dataclass
+class Song:
+    """One request on its way through the stages."""
+
+    request: Completed
+    prepared: modes.Prepared
+    warnings: list[str] = field(default_factory=list)
+    #: [1, Lt, width] and [1, Ll, width], once the words are read.
+    text_states: Tensor = field(init=False)
+    lyric_states: Tensor = field(init=False)
+
+    @property
+    def takes(self) -> list[Completed]:
+        return [modes.take(self.request, number) for number in range(1, self.request.takes + 1)]
+
+    @property
+    def schedule(self) -> tuple[float, ...]:
+        """The times of the diffusion, from noise to 0."""
+        if self.request.timesteps is not None:
+            return solvers.explicit_schedule(self.request.timesteps)
+        assert self.request.steps is not None
+        assert self.request.shift is not None
+        return solvers.schedule(self.request.steps, self.request.shift)
+
+    @property
+    def steps(self) -> int:
+        return len(self.schedule) - 1
 
 
 @dataclass(frozen=True)
@@ -155,16 +187,16 @@ class Sources:
 # the store thinks.
 
 
-def read_words(weights: Store, request: Completed, instruction: str) -> tuple[Tensor, Tensor]:
-    """States of the text prompt [1, Lt, width] and embeddings of the lyric prompt [1, Ll, width]."""
+def read_words(weights: Store, songs: Sequence[Song]) -> None:
+    """Give each song the states of its text prompt and the embeddings of its lyric prompt."""
     with weights.text() as encoder:
-        weights.report("text", 0, 1)
-        metas = text.metas(request.bpm, request.time_signature, request.key, request.duration)
-        prompt = text.text_prompt(instruction, request.caption or "", metas)
-        states = encoder.states(prompt, weights.warnings.append)
-        lyrics = encoder.embeddings(text.lyric_prompt(request.lyrics, request.language), weights.warnings.append)
-        weights.report("text", 1, 1)
-        return states, lyrics
+        for number, song in enumerate(songs):
+            weights.report("text", number, len(songs))
+            request, warn = song.request, song.warnings.append
+            prompt, lyrics = prompts.of(request, song.prepared.instruction, request.duration)
+            song.text_states = encoder.states(prompt, warn)
+            song.lyric_states = encoder.embeddings(lyrics, warn)
+        weights.report("text", len(songs), len(songs))
 
 
 def decode(weights: Store, latents: Tensor, tile_frames: int, progress: codec.Progress) -> Tensor:
@@ -196,15 +228,15 @@ class Clock:
         return {stage: round(spent, 3) for stage, spent in seconds.items()}
 
 
-def schedule_of(request: Completed) -> tuple[float, ...]:
-    """The times of a completed request, from noise to 0."""
-    if request.timesteps is not None:
-        return solvers.explicit_schedule(request.timesteps)
-    assert request.steps is not None
-    assert request.shift is not None
-    return solvers.schedule(request.steps, request.shift)
+class Share:
+    """Progress of each take as its share of a stage over all takes, in the stage's own units."""
 
+    def __init__(self, report: Report, stage: str, units: Sequence[int]) -> None:
+        self.report, self.stage, self.units = report, stage, units
+        self.number = 0
 
-def part(report: Report, stage: str, number: int, takes: int) -> codec.Progress:
-    """Progress of one take as its part of the stage over all takes."""
-    return lambda done, total: report(stage, (number - 1) * total + done, takes * total)
+    def next(self) -> codec.Progress:
+        """The progress of the next take."""
+        before, own, total = sum(self.units[: self.number]), self.units[self.number], sum(self.units)
+        self.number += 1
+        return lambda done, of: self.report(self.stage, before + own * done // of, total)

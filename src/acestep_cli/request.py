@@ -44,6 +44,11 @@ class Key:
     short: str | None = None
     #: False for a key that has no flag.
     flag: bool = True
+    #: False for a key that shapes neither the samples nor their encoding: it is no part of a recipe. Nor is the seed,
+    #: which is compared by itself.
+    shapes: bool = True
+    #: Values for the schema, as a spec writes them.
+    examples: tuple[Any, ...] = ()
 
 
 SONG, SOUND, OUTPUT = "Song", "Sound", "Output"
@@ -59,16 +64,25 @@ class Request(BaseModel):
 
     mode: Annotated[
         str | None,
-        Key(Text("MODE"), "What kind of render this is.", SONG, flag=False),
+        Key(Text("MODE"), "What kind of render this is.", SONG, flag=False, examples=("generate",)),
     ] = None
     caption: Annotated[
         str | None,
-        Key(Text(), "What it sounds like: style, instruments, mood, voice.", SONG, short="-c"),
+        Key(
+            Text(),
+            "What it sounds like: style, instruments, mood, voice.",
+            SONG,
+            short="-c",
+            examples=("warm lo-fi hip hop, dusty drums, rhodes",),
+        ),
     ] = None
     lyrics: Annotated[
         str | None,
         Key(
-            Text(), "Words to sing, with [Verse], [Chorus] and such above the sections; - reads them from stdin.", SONG
+            Text(),
+            "Words to sing, with [Verse], [Chorus] and such above the sections; - reads them from stdin.",
+            SONG,
+            examples=("[Verse]\nCity light slides over the glass\n",),
         ),
     ] = None
     instrumental: Annotated[
@@ -106,7 +120,13 @@ class Request(BaseModel):
     ] = None
     model: Annotated[
         str | None,
-        Key(Model(), "Checkpoint by name, or its folder. Unset: the first installed that fits.", SOUND, short="-m"),
+        Key(
+            Model(),
+            "Checkpoint by name, or its folder. Unset: the first installed that fits.",
+            SOUND,
+            short="-m",
+            shapes=False,  # its weights are
+        ),
     ] = None
     steps: Annotated[
         int | None,
@@ -138,15 +158,27 @@ class Request(BaseModel):
     ] = None
     seed: Annotated[
         int | None,
-        Key(Whole(0, 2**32 - 1), "The same seed, request and machine give the same samples. Unset: drawn.", SOUND),
+        Key(
+            Whole(0, 2**32 - 1),
+            "The same seed, request and machine give the same samples. Unset: drawn.",
+            SOUND,
+            shapes=False,
+            examples=(7,),
+        ),
     ] = None
     takes: Annotated[
         int | None,
-        Key(Whole(1, 9999), "How many takes, each with the next seed.", SOUND, short="-n"),
+        Key(Whole(1, 9999), "How many takes, each with the next seed.", SOUND, short="-n", shapes=False, examples=(4,)),
     ] = None
     title: Annotated[
         str | None,
-        Key(Text(), "Title, written into the file; it also names the file.", OUTPUT),
+        Key(
+            Text(),
+            "Title, written into the file; it also names the file.",
+            OUTPUT,
+            shapes=False,
+            examples=("Night Drive",),
+        ),
     ] = None
     format: Annotated[
         str | None,

@@ -1,39 +1,37 @@
-"""Song specs: YAML to `Request` and back.
+"""Song specs: layers of keys, one over another, and the request that comes of them.
 
-The key decides how a value is read, not YAML: every scalar arrives at the key's kind as the text that was
-written, so `language: no` is Norwegian and `time_signature: 6/8` is no date. Values come in layers, a spec and
-the flags over it; they are merged and checked once, so that all problems are reported together, each with its
-file and line or its flag.
+A layer is one file or the flags. Everything in it is text as it was written, until the key it belongs to says what it
+means. Every problem of every layer is found at once, each with its place.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from acestep_cli import document
 from acestep_cli import request as song
 from acestep_cli.errors import UsageError
-from acestep_cli.kinds import Choice, File, is_folder_name, suggestion
-from acestep_cli.modes import MODES
+from acestep_cli.kinds import Choice, File, is_folder_name, quoted, suggestion
+from acestep_cli.modes import MODES, Decided
 from acestep_cli.request import Key, Request
 
 LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
+EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
 
 #: Every key a spec may have: those of `Request`, and those that are answered before there is one.
-KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE}
+KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE, "extends": EXTENDS}
 
 #: What a sidecar records of its render; set aside when it is read as a spec.
 RENDER = "render"
 
-# What a flag may set aside in the spec below it, without naming it; `set_aside` says when.
+# What a layer may set aside in those below it, without naming it; `set_aside` says when.
 SINGING = ("lyrics", "lyrics_file", "instrumental")
 ENCODING = ("bit_depth", "bitrate")
 SCHEDULE = ("steps", "shift")
@@ -63,20 +61,18 @@ OTHER_NAMES = {
 }
 
 STDIN = "-"
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-#: YAML 1.1 readers take these for line ends, unless they are escaped.
-STRANGE_BREAKS = "\r\x85\u2028\u2029\ufeff"
-#: A sidecar needs a few levels; the parser's time grows with the square of them.
-DEEPEST = 50
-NULLS = ("", "~", "null", "Null", "NULL")
+SUFFIXES = (".yaml", ".yml", ".md")
+#: Ten times the longest sidecar; what is longer is no song.
+MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Value:
-    """What was written for a key, and where: `song.yaml:3: bpm` or `--bpm`."""
+    """What was written for a key: in messages its place, `song.yaml:3: bpm` or `--bpm`; for `--explain` its origin."""
 
     raw: Any
     where: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -89,112 +85,138 @@ class Layer:
     problems: tuple[str, ...] = ()
     #: Whether a render wrote it, so that much of it was nobody's wish.
     is_sidecar: bool = False
+    #: The file it was read from.
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request, where each of its values came from, and the files that were read for it."""
+
+    request: Request
+    origins: Mapping[str, str]
+    files: tuple[Path, ...] = ()
 
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def from_flags(values: Mapping[str, Any]) -> Layer:
-    """The layer of the flags given, by key; None is a flag not given."""
-    given = {name: Value(raw, flag(name)) for name, raw in values.items() if raw is not None}
+def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Layer:
+    """The layer of the flags given, by key, and of the `key=value` of each `--set`; None is a flag not given."""
+    given = {name: Value(raw, flag(name), flag(name)) for name, raw in values.items() if raw is not None}
+    problems = []
+    for setting in settings:
+        name, equals, raw = setting.partition("=")
+        name = name.strip().replace("-", "_")
+        where = f"--set {name}"
+        if not equals:
+            problems.append(f"--set {quoted(setting)}: is not key=value")
+        elif name == "extends":
+            problems.append(f"{where}: only a spec can extend another; give both as layers of a file")
+        elif name not in KEYS:
+            problems.append(f"{where}: is not a key of a song spec{near(name)}")
+        elif name in given:
+            problems.append(f"{where}: is given twice, here and by {given[name].where}")
+        else:
+            given[name] = Value(raw.strip(), where, where)
     if "lyrics" in given and given["lyrics"].raw == STDIN:
         given["lyrics_file"] = given.pop("lyrics")
-    return Layer(Path(), given)
+    return Layer(Path(), given, tuple(problems))
 
 
-def read(path: Path) -> Layer:
-    """The layer of the spec at `path`. A file that is no spec is a layer with a problem."""
+def read(path: Path) -> list[Layer]:
+    """The layers of the spec at `path`: the last of what it extends first, and the spec itself last.
+
+    A file that is no spec is a layer with a problem.
+    """
+    layers = [read_one(path)]
+    seen = [path]
+    while extends := layers[0].values.get("extends"):
+        try:
+            base = Path(anchored("extends", EXTENDS.kind.read(extends.raw), layers[0].folder))
+        except ValueError as error:
+            layers.insert(0, Layer(Path(), problems=(f"{extends.where}: {error}",)))
+            break
+        if any(same_file(base, other) for other in seen):
+            ring = " -> ".join(file.name for file in [*seen, base])
+            layers.insert(0, Layer(Path(), problems=(f"{extends.where}: goes round in a circle: {ring}",)))
+            break
+        seen.append(base)
+        layers.insert(0, read_one(base, wanted_by=f"{extends.where}: "))
+    return layers
+
+
+def same_file(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def read_one(path: Path, wanted_by: str = "") -> Layer:
+    """The layer of the one file `path`, or of stdin."""
+    from_stdin = str(path) == STDIN and not wanted_by
+    name = "stdin" if from_stdin else str(path)
+    folder = Path() if from_stdin else path.parent
+    try:
+        text = text_of(STDIN if from_stdin else str(path))
+    except ValueError as error:
+        return Layer(folder, problems=(f"{wanted_by}{name}: {error}",))
+    markdown = document.is_markdown(text) if from_stdin else path.suffix.lower() == ".md"
     values: dict[str, Value] = {}
     lines: dict[str, int] = {}
-    problems = []
+    content = document.read(text, markdown=markdown)
+    problems = [f"{name}{problem}" for problem in content.problems]
+    for entry in content.entries:
+        origin = f"{name}:{entry.line}"
+        where = f"{origin}: {entry.name}"
+        if entry.name in lines:
+            problems.append(f"{where}: is here again, after line {lines[entry.name]}")
+        elif entry.name not in KEYS and entry.name != RENDER:
+            problems.append(f"{where}: is not a key of a song spec{near(entry.name)}")
+        elif entry.name != RENDER:
+            if entry.problem is not None:
+                problems.append(f"{where}: {entry.problem}")
+            elif entry.raw is not None:
+                values[entry.name] = Value(entry.raw, where, origin)
+        lines.setdefault(entry.name, entry.line)
+    return Layer(folder, values, tuple(problems), RENDER in lines, None if from_stdin else path)
+
+
+def near(name: str) -> str:
+    """`; did you mean 'bpm'?` for what is no key."""
+    return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
+
+
+def text_of(file: str) -> str:
+    """The text of a file or of stdin, with plain line ends. `ValueError` with the reason if there is none."""
     try:
-        for line, name, node in entries(path.read_text(encoding="utf-8-sig")):
-            where = f"{path}:{line}: {name}"
-            if name in lines:
-                problems.append(f"{where}: is here again, after line {lines[name]}")
-            elif name not in KEYS and name != RENDER:
-                near = f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
-                problems.append(f"{where}: is not a key of a song spec{near}")
-            elif name != RENDER:
-                try:
-                    values[name] = Value(plain(node), where)
-                except ValueError as error:
-                    problems.append(f"{where}: {error}")
-            lines.setdefault(name, line)
-    except OSError as error:
-        problems.append(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}")
+        if file == STDIN:  # whose text layer follows the locale, not the spec
+            data = sys.stdin.buffer.read(MOST_BYTES + 1) if sys.stdin else b""
+        else:
+            with Path(file).open("rb") as stream:
+                data = stream.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        problems.append(f"{path}: is not UTF-8 text (byte {error.start})")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line_at = f":{mark.line + 1}" if mark else ""
-        advice = "text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`"
-        problems.append(f"{path}{line_at}: {error.problem} ({advice})")
-    except yaml.YAMLError as error:
-        problems.append(f"{path}: {' '.join(str(error).split())}")
-    given = {name: value for name, value in values.items() if value.raw is not None}
-    return Layer(path.parent, given, tuple(problems), is_sidecar=RENDER in lines)
+        raise ValueError(f"is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise ValueError(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def entries(text: str) -> Iterator[tuple[int, str, list[Any]]]:
-    """Line, key and value of each entry of the one map in `text`; a value is the events that spell it.
-
-    Events come one after another, so that no document, however nested, can exhaust the stack.
-    """
-    events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
-    *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
-    if not isinstance(first, yaml.MappingStartEvent):
-        raise yaml.YAMLError("is not a song spec: it has no `key: value` lines")
-    while not isinstance(event := next(events), yaml.MappingEndEvent):
-        key = node_of(event, events)
-        value = node_of(next(events), events)
-        yield event.start_mark.line + 1, key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]", value
-    next(events)  # the end of the document
-    if not isinstance(event := next(events), yaml.StreamEndEvent):
-        raise yaml.MarkedYAMLError(problem="a second document begins", problem_mark=event.start_mark)
-
-
-def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
-    """All events of the node that `first` begins, taken from `events`."""
-    node = [first]
-    depth = int(isinstance(first, yaml.CollectionStartEvent))
-    while depth:
-        node.append(event := next(events))
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise yaml.MarkedYAMLError(problem="too many levels of nesting", problem_mark=event.start_mark)
-    return node
-
-
-def plain(node: list[Any]) -> str | list[str] | None:
-    """The text of a scalar as written, a list of such texts, or None for a null. `ValueError` for all else."""
-    if isinstance(node[0], yaml.SequenceStartEvent):
-        texts = [scalar(event) for event in node[1:-1]]
-        if None in texts:
-            raise ValueError("has an item without a value")
-        return texts  # type: ignore[return-value]
-    return scalar(node[0])
-
-
-def scalar(event: Any) -> str | None:
-    if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
-        raise ValueError("is neither text, a number nor a list of them")
-    is_null = event.implicit[0] and event.value in NULLS
-    return None if is_null else event.value
-
-
-def resolve(*layers: Layer) -> Request:
+def resolve(*layers: Layer) -> Resolved:
     """The request that `layers` ask for, later ones over earlier ones.
 
     `UsageError` names every problem of every layer.
     """
     problems = [problem for layer in layers for problem in layer.problems]
+    files = [layer.file for layer in layers if layer.file is not None]
     values: dict[str, Value] = {}
     is_sidecar = False
     for layer in layers:
         upper = {
-            name: Value(anchored(name, value.raw, layer.folder), value.where) for name, value in layer.values.items()
+            name: Value(anchored(name, value.raw, layer.folder), value.where, value.origin)
+            for name, value in layer.values.items()
+            if name != "extends"
         }
         meaningless = set_aside(values, upper, is_sidecar=is_sidecar)
         values = {name: value for name, value in values.items() if name not in meaningless} | upper
@@ -205,13 +227,15 @@ def resolve(*layers: Layer) -> Request:
             problems.append(f"{file.where}: excludes lyrics ({values['lyrics'].where})")
         else:
             try:
-                values["lyrics"] = Value(lyrics_of(LYRICS_FILE.kind.read(file.raw)), file.where)
+                name = LYRICS_FILE.kind.read(file.raw)
+                values["lyrics"] = Value(lyrics_of(name), file.where, f"{file.origin}, {name}")
+                files.append(Path(name))
             except ValueError as error:
                 problems.append(f"{file.where}: {error}")
     if "mode" in values:
         mode = values.pop("mode")
         try:
-            values["mode"] = Value(Choice(tuple(MODES)).read(mode.raw), mode.where)
+            values["mode"] = Value(Choice(tuple(MODES)).read(mode.raw), mode.where, mode.origin)
         except ValueError as error:
             problems.append(f"{mode.where}: {error}")
     try:
@@ -220,7 +244,7 @@ def resolve(*layers: Layer) -> Request:
         problems += [sentence(detail, values) for detail in error.errors()]
     if problems:
         raise UsageError("\n".join(problems))
-    return request
+    return Resolved(request, {name: value.origin for name, value in values.items()}, tuple(files))
 
 
 def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_sidecar: bool) -> set[str]:
@@ -246,14 +270,14 @@ def is_off(guidance: Any) -> bool:
 
 def load(path: Path) -> Request:
     """The request that the spec at `path` asks for."""
-    return resolve(read(path))
+    return resolve(*read(path)).request
 
 
 def anchored(name: str, raw: Any, folder: Path) -> Any:
     """`raw`, or where it is a relative path, that path from `folder`."""
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
-    is_path = raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
+    is_path = name == "extends" or (raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw))
     if not is_path:
         return raw
     path = Path(raw)  # "." has no parts
@@ -262,14 +286,9 @@ def anchored(name: str, raw: Any, folder: Path) -> Any:
 
 def lyrics_of(file: str) -> str:
     try:
-        if file == STDIN:  # whose text layer follows the locale, not the spec
-            text = sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
-        else:
-            text = Path(file).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text (byte {error.start})") from error
+        text = text_of(file)
+    except ValueError as error:
+        raise ValueError(f"{file} {error}") from error
     if not text.strip():
         raise ValueError(f"{file} is empty")
     return text
@@ -295,32 +314,28 @@ def sentence(detail: Mapping[str, Any], values: Mapping[str, Value]) -> str:
     return f"{values[detail['loc'][0]].where}: {reason}"
 
 
-class _Dumper(yaml.SafeDumper):
-    """Song lines below each other, lists on one line, keys in their own order."""
+@dataclass(frozen=True)
+class Origin:
+    """One effective value, and where it came from: a flag, `song.yaml:3`, the checkpoint, the machine, a default."""
+
+    name: str
+    value: Any
+    origin: str
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = '"' if any(mark in text for mark in STRANGE_BREAKS) else "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-def _items(dumper: yaml.SafeDumper, items: Iterable[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
-
-
-def _number(dumper: yaml.SafeDumper, number: float) -> yaml.Node:
-    return dumper.represent_int(int(number)) if number.is_integer() else dumper.represent_float(number)
-
-
-_Dumper.add_representer(str, _text)
-_Dumper.add_representer(tuple, _items)
-_Dumper.add_representer(list, _items)
-_Dumper.add_representer(float, _number)
+def explain(resolved: Resolved, decided: Decided) -> list[Origin]:
+    """Every effective value of a completed request with its origin, in the order of the keys."""
+    values = decided.request.model_dump(exclude_none=True)
+    return [
+        Origin(name, values[name], resolved.origins.get(name) or decided.origins[name])
+        for name in song.KEYS
+        if name in values
+    ]
 
 
 def dump(request: Request, render: Mapping[str, Any] | None = None) -> str:
     """`request` as a spec that loads as the same request; `render` is recorded in a block of its own."""
-    document: dict[str, Any] = request.model_dump(exclude_none=True)
+    content: dict[str, Any] = request.model_dump(exclude_none=True)
     if render is not None:
-        document[RENDER] = dict(render)
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+        content[RENDER] = dict(render)
+    return document.dump(content)

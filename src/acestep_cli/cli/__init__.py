@@ -11,9 +11,12 @@ from typer.core import TyperCommand, TyperGroup
 from acestep_cli import __version__
 from acestep_cli.cli import failures
 
-#: Each command with its line of help; its module is the file of that name in this folder.
+#: Each command with its line of help. A mode's own comes from its row (`render.command`), any other's from the file
+#: of its name in this folder.
 COMMANDS = {
     "generate": "Make a song from a caption and lyrics.",
+    "render": "Render specs, each by its own mode.",
+    "spec": "Write, check and show song specs, without rendering.",
 }
 
 
@@ -27,12 +30,24 @@ class Root(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
-            command = typer.main.get_command(importlib.import_module(f"{__name__}.{name}").app)
+            command = typer.main.get_command(loaded(name))
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         with failures.as_exit_codes(ctx):
             return super().invoke(ctx)
+
+
+def loaded(name: str) -> typer.Typer:
+    """The command `name`, with all that it imports."""
+    from acestep_cli import modes
+
+    if name in modes.MODES or name == "render":
+        from acestep_cli.cli import render
+
+        return render.command(name if name in modes.MODES else None)
+    app: typer.Typer = importlib.import_module(f"{__name__}.{name}").app
+    return app
 
 
 app = typer.Typer(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -21,15 +25,53 @@ STAGES = {
 }
 
 Report = Callable[[str, int, int], None]
+COPY_BYTES = 1 << 20
+
+
+def same_screen(descriptor: int) -> bool:
+    return os.path.samestat(os.fstat(descriptor), os.fstat(2))
+
+
+@dataclass(frozen=True)
+class Stdout:
+    """The true stdout, while everything else believes that stderr is: a stream of bytes, of text in tests, or None."""
+
+    console: Console
+    stream: Any
+
+    def path(self, path: Path) -> None:
+        self.console.print_path(self.stream, path)
+
+    def file(self, path: Path) -> None:
+        """Send the bytes of a file. `OutputError` where nobody reads them, or not all."""
+        if self.stream is None:
+            raise OutputError("stdout is closed, so the song went nowhere.", "Name a file with --output.")
+        binary = getattr(self.stream, "buffer", self.stream)
+        try:
+            with path.open("rb") as file:
+                while block := file.read(COPY_BYTES):
+                    rest = memoryview(block)
+                    while rest:
+                        rest = rest[binary.write(rest) :]
+            binary.flush()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"stdout cannot be written: {reason}.") from error
 
 
 class Console:
-    """What the user is told while a command runs. `quiet` leaves only errors."""
+    """What the user is told while a command runs. `quiet` leaves only errors, `verbose` says more.
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    `progress` is auto, plain or none. With `paths` false, stdout is kept for something else than paths.
+    """
+
+    def __init__(
+        self, quiet: bool = False, *, verbose: bool = False, progress: str = "auto", paths: bool = True
+    ) -> None:
+        self.quiet, self.verbose = quiet, verbose
+        self._progress, self._paths = progress, paths
         self._bars: Progress | None = None
-        self._warned: set[str] = set()
+        self.warnings: list[str] = []
 
     def say(self, line: str) -> None:
         if self.quiet:
@@ -39,14 +81,19 @@ class Console:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def detail(self, line: str) -> None:
+        """What only `--verbose` asks for."""
+        if self.verbose:
+            self.say(line)
+
     def warn(self, text: str) -> None:
         """Say a warning, once however often it comes: each take brings those of its whole run."""
-        if text not in self._warned:
-            self._warned.add(text)
+        if text not in self.warnings:
+            self.warnings.append(text)
             self.say(f"Warning: {text}")
 
     @contextmanager
-    def results(self) -> Iterator[Callable[[Path], None]]:
+    def results(self) -> Iterator[Stdout]:
         """Yield the one way to print a result, and turn whatever else prints to stdout over to stderr.
 
         Libraries print while they load, some of them from C: so the descriptor itself is turned, not only Python's
@@ -54,32 +101,36 @@ class Console:
         """
         stdout = sys.stdout
         if stdout is None:  # closed by whoever started us
-            yield lambda path: None
+            yield Stdout(self, None)
             return
         stdout.flush()
         try:
             descriptor = stdout.fileno()
         except (OSError, ValueError):  # a stream in memory has none
             with redirect_stdout(sys.stderr):
-                yield lambda path: print(path, file=stdout, flush=True)
+                yield Stdout(self, stdout)
             return
         kept = os.dup(descriptor)
         os.dup2(sys.stderr.fileno(), descriptor)
         try:
-            with redirect_stdout(sys.stderr):
-                yield lambda path: self._result(kept, path)
+            with redirect_stdout(sys.stderr), os.fdopen(os.dup(kept), "wb", buffering=0) as binary:
+                yield Stdout(self, binary)
         finally:
             os.dup2(kept, descriptor)
             os.close(kept)
 
-    def _result(self, stdout: int, path: Path) -> None:
+    def print_path(self, stdout: Any, path: Path) -> None:
         """Print a path. The file is there already, so what goes wrong here is no reason to stop."""
-        if self._bars is not None and os.isatty(stdout) and os.path.samestat(os.fstat(stdout), os.fstat(2)):
-            # One screen shows both: the bars must know of the line, or they wipe it with their next picture.
-            self._bars.console.out(path, highlight=False)
+        if stdout is None or not self._paths:
             return
         try:
-            os.write(stdout, os.fsencode(path) + os.linesep.encode())
+            if self._bars is not None and stdout.isatty() and same_screen(stdout.fileno()):
+                # One screen shows both: the bars must know of the line, or they wipe it with their next picture.
+                self._bars.console.out(path, highlight=False)
+            elif isinstance(stdout, io.TextIOBase):
+                print(path, file=stdout, flush=True)
+            else:
+                stdout.write(os.fsencode(path) + os.linesep.encode())
         except BrokenPipeError:  # `| head -1` has read enough
             pass
         except OSError as error:
@@ -91,9 +142,9 @@ class Console:
 
         A terminal shows a bar with the time left for each stage; elsewhere a stage is a line.
         """
-        if self.quiet:
+        if self.quiet or self._progress == "none":
             yield lambda stage, done, total: None
-        elif not sys.stderr.isatty():
+        elif self._progress == "plain" or not sys.stderr.isatty():
             yield self._line_per_stage()
         else:
             with self._bar_per_stage() as report:

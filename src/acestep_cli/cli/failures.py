@@ -1,7 +1,9 @@
-"""From an exception to a sentence on stderr and an exit code."""
+"""From an exception to a sentence on stderr, an object for `--json`, and an exit code."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -15,11 +17,14 @@ import typer
 from acestep_cli.errors import AceStepError
 
 UNEXPECTED = 1
+USAGE = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
-#: Where a command's `--debug` is remembered, in the context all commands share.
+# Where a command's `--debug` and `--json` and its ledger are remembered, in the context all commands share.
 DEBUG = "acestep.debug"
+JSON = "acestep.json"
+LEDGER = "acestep.ledger"
 
 
 class Terminated(KeyboardInterrupt):
@@ -32,35 +37,67 @@ def _terminate(_signal: int, _frame: Any) -> None:
 
 @contextmanager
 def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
-    """Run the body; end the program with the exit code that its exception stands for."""
+    """Run the body; end the program with the exit code that its exception stands for.
+
+    With `--json` the one object is printed here, whatever happened.
+    """
     ctx.ensure_object(dict)
     in_main_thread = threading.current_thread() is threading.main_thread()  # signals are its affair alone
     replaced = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    wants_json = "--json" in ctx.args  # before the command has read its flags, and for one that cannot be read
     try:
         yield
-    except (typer.Exit, typer.Abort, typer.TyperException):
+    except (typer.Exit, typer.Abort, SystemExit):  # the last is how Rich ends where nobody reads its help
+        raise
+    except typer.TyperException as error:
+        if wants_json:
+            print_object(ctx, {"exit_code": error.exit_code, "name": "usage", "message": error.format_message()})
         raise
     except BaseException as error:
-        code = report(error)
+        found = described(error)
+        print(error if isinstance(error, AceStepError) else found["message"], file=sys.stderr)
         if ctx.obj.get(DEBUG):
             traceback.print_exception(error, file=sys.stderr)
-        raise typer.Exit(code) from error
+        if ctx.obj.get(JSON):
+            print_object(ctx, found)
+        raise typer.Exit(found["exit_code"]) from error
+    else:
+        if ctx.obj.get(JSON) and LEDGER in ctx.obj:
+            print_object(ctx, None)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, replaced)
 
 
-def report(error: BaseException) -> int:
-    """Say on stderr what happened, and return the exit code that goes with it."""
+def described(error: BaseException) -> dict[str, Any]:
+    """What happened, as `--json` says it."""
+    from acestep_cli.cli import results
+
     match error:
         case AceStepError():
-            text, code = str(error), error.exit_code
+            return results.error(error.exit_code, error.name, error.message, error.hint)
         case Terminated():
-            text, code = "Terminated.", TERMINATED
+            return results.error(TERMINATED, "terminated", "Terminated.", None)
         case KeyboardInterrupt():
-            text, code = "Interrupted.", INTERRUPTED
+            return results.error(INTERRUPTED, "interrupted", "Interrupted.", None)
         case _:
-            text = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
-            code = UNEXPECTED
-    print(text, file=sys.stderr)
-    return code
+            said = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
+            return results.error(UNEXPECTED, "unexpected", said, None)
+
+
+def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> None:
+    """Print the object of `--json`. Who stopped reading it wants no more of it."""
+    from acestep_cli.cli import results
+
+    ledger = ctx.obj.get(LEDGER) or results.Ledger()
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    with contextlib.suppress(BrokenPipeError):
+        print(results.text(ledger, error), flush=True)
+        return
+    discard_stdout()
+
+
+def discard_stdout() -> None:
+    """For a stdout that nobody reads any more: Python flushes it once more as it ends; let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

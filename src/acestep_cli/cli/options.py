@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -17,20 +18,142 @@ from acestep_cli.kinds import Switch
 from acestep_cli.request import Key
 
 MACHINE = "Machine"
+PROGRESS = ("auto", "plain", "none")
 
 
-def song_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` a flag for each key of the spec; it receives them, as typed, in the dict `song`."""
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    flags = [_flag(name, key) for name, key in spec.KEYS.items() if key.flag]
+def _remember(key: str) -> Callable[[typer.Context, bool], bool]:
+    """A callback that keeps a switch where the one handler of failures finds it."""
+
+    def remember(ctx: typer.Context, wanted: bool) -> bool:
+        ctx.obj[key] = wanted
+        return wanted
+
+    return remember
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in words:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(words)}.")
+        return value
+
+    return check
+
+
+def switch(*names: str, help: str, panel: str, **rest: Any) -> Any:
+    return typer.Option(*names, metavar="", help=help, rich_help_panel=panel, **rest)
+
+
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--models-dir",
+        envvar="ACESTEP_MODELS_DIR",
+        metavar="FOLDER",
+        help="Folder of checkpoints in the published layout. Unset: the Hugging Face cache.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of a spec; repeatable.", rich_help_panel=song.OUTPUT),
+]
+Json = Annotated[
+    bool,
+    switch(
+        "--json",
+        help="Print one JSON object instead of paths.",
+        panel=song.OUTPUT,
+        callback=_remember(failures.JSON),
+    ),
+]
+Quiet = Annotated[bool, switch("-q", "--quiet", help="Only errors on stderr.", panel=MACHINE)]
+Debug = Annotated[
+    bool, switch("--debug", help="Show the traceback of a failure.", panel=MACHINE, callback=_remember(failures.DEBUG))
+]
+NoInput = Annotated[bool, switch("--no-input", help="Refuse to wait for typing on a terminal.", panel=MACHINE)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a rendering command is asked for besides the song: where to, on what, how loud the terminal is."""
+
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE|FOLDER/|-",
+            help="Where to write; - is stdout. Unset: here, named after the spec, title or caption, with the next "
+            "free number.",
+            rich_help_panel=song.OUTPUT,
+        ),
+    ] = None
+    settings: Settings = None
+    force: Annotated[bool, switch("--force", help="Replace existing files.", panel=song.OUTPUT)] = False
+    no_sidecar: Annotated[
+        bool, switch("--no-sidecar", help="Do not write FILE.yaml, the spec of each take.", panel=song.OUTPUT)
+    ] = False
+    dry_run: Annotated[
+        bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=song.OUTPUT)
+    ] = False
+    explain: Annotated[
+        bool, switch("--explain", help="Say every effective value and where it came from.", panel=song.OUTPUT)
+    ] = False
+    json: Json = False
+    models_dir: ModelsDir = None
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="cpu|cuda|mps", help="Unset: the best there is.", rich_help_panel=MACHINE),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="|".join(short for short, full in hardware.DTYPES.items() if short != full),
+            help="Number format of the weights. Unset: the best the device has.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None
+    progress: Annotated[
+        str,
+        typer.Option(
+            "--progress",
+            metavar="|".join(PROGRESS),
+            help="auto: bars on a terminal, else a line per stage (plain).",
+            rich_help_panel=MACHINE,
+            show_default=False,
+            callback=_one_of(PROGRESS),
+            autocompletion=lambda incomplete: [word for word in PROGRESS if word.startswith(incomplete)],
+        ),
+    ] = "auto"
+    quiet: Quiet = False
+    verbose: Annotated[
+        bool, switch("-v", "--verbose", help="Also say why the machine is used as it is, and timings.", panel=MACHINE)
+    ] = False
+    no_input: NoInput = False
+    debug: Debug = False
+
+
+def render_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` a flag for each key of the spec, received as typed in the dict `song`, and those of `run`."""
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in ("song", "run")]
+    keys = [_flag(name, key) for name, key in spec.KEYS.items() if key.flag]
+    hints = get_type_hints(Run, include_extras=True)
+    others = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(Run)
+    ]
 
     @functools.wraps(command)
     def with_flags(**given: Any) -> None:
-        command(song={flag.name: given.pop(flag.name) for flag in flags}, **given)
+        song_given = {flag.name: given.pop(flag.name) for flag in keys}
+        run = Run(**{flag.name: given.pop(flag.name) for flag in others})
+        command(**given, song=song_given, run=run)
 
-    first = [parameter for parameter in own if parameter.kind is not parameter.KEYWORD_ONLY]
-    last = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "song"]
-    with_flags.__signature__ = inspect.Signature([*first, *flags, *last])  # type: ignore[attr-defined]
+    with_flags.__signature__ = inspect.Signature([*own, *keys, *others])  # type: ignore[attr-defined]
     return with_flags
 
 
@@ -54,65 +177,3 @@ def _flag(name: str, key: Key) -> inspect.Parameter:
         )
         kind = str | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
-
-
-def _remember_debug(ctx: typer.Context, wanted: bool) -> bool:
-    ctx.obj[failures.DEBUG] = wanted
-    return wanted
-
-
-ModelsDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--models-dir",
-        envvar="ACESTEP_MODELS_DIR",
-        metavar="FOLDER",
-        help="Folder of checkpoints in the published layout. Unset: the Hugging Face cache.",
-        rich_help_panel=MACHINE,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option("--device", metavar="cpu|cuda|mps", help="Unset: the best there is.", rich_help_panel=MACHINE),
-]
-DType = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype",
-        metavar="|".join(short for short, full in hardware.DTYPES.items() if short != full),
-        help="Number format of the weights. Unset: the best the device has.",
-        rich_help_panel=MACHINE,
-    ),
-]
-Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", metavar="", help="Only errors on stderr.", rich_help_panel=MACHINE)
-]
-Debug = Annotated[
-    bool,
-    typer.Option(
-        "--debug",
-        metavar="",
-        callback=_remember_debug,
-        help="Show the traceback of a failure.",
-        rich_help_panel=MACHINE,
-    ),
-]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE|FOLDER/",
-        help="Where to write. Unset: here, named after the spec, title or caption, with the next free number.",
-        rich_help_panel=song.OUTPUT,
-    ),
-]
-Force = Annotated[
-    bool, typer.Option("--force", metavar="", help="Replace existing files.", rich_help_panel=song.OUTPUT)
-]
-NoSidecar = Annotated[
-    bool,
-    typer.Option(
-        "--no-sidecar", metavar="", help="Do not write FILE.yaml, the spec of each take.", rich_help_panel=song.OUTPUT
-    ),
-]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from acestep_cli import audio, disk
-from acestep_cli.errors import ExistsError, OutputError, UsageError
+from acestep_cli.errors import OutputError, UsageError
 from acestep_cli.kinds import quoted
 from acestep_cli.request import Request
 
 SLUG_LENGTH = 48
+STDOUT = "-"
 
 
 @dataclass(frozen=True)
 class Destination:
     """What `--output` says: a folder, and for a file its name and format. Without it, the current folder.
 
-    `numbered` asks for the next free number; `made` for the folder to be made.
+    `numbered` asks for the next free number; `made` for the folder to be made; `stdout` for no file at all.
     """
 
     folder: Path
@@ -27,12 +29,15 @@ class Destination:
     format: str | None = None
     numbered: bool = False
     made: bool = False
+    stdout: bool = False
 
 
 def destination(output: str | None) -> Destination:
-    """Read `--output`: FILE with the suffix of a format, or FOLDER/."""
+    """Read `--output`: FILE with the suffix of a format, FOLDER/, or - for stdout."""
     if output is None:
         return Destination(Path(), numbered=True)
+    if output == STDOUT:
+        return Destination(Path(), stdout=True)
     path = Path(output)
     if output.endswith(("/", "\\")):
         return Destination(path, made=True)
@@ -52,13 +57,13 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".yaml")
 
 
-def paths(place: Destination, request: Request, spec_file: Path | None, format: str) -> list[Path]:
-    """A path for each take. Several takes of one name are numbered from 1, or on from the highest there is."""
-    stem = place.stem or name(request, spec_file)
-    takes = request.takes or 1
+def paths(place: Destination, stem: str, takes: int, format: str, taken: Collection[Path] = ()) -> list[Path]:
+    """A path for each take. Several takes of one name are numbered from 1, or on from the highest there is, also
+    among those `taken` by other songs of the run.
+    """
     if takes == 1 and not place.numbered:
         return [place.folder / f"{stem}.{format}"]
-    first = 1 + (highest_number(place.folder, stem) if place.numbered else 0)
+    first = 1 + (highest_number(place.folder, stem, taken) if place.numbered else 0)
     return [place.folder / f"{stem}-{number}.{format}" for number in range(first, first + takes)]
 
 
@@ -71,17 +76,17 @@ def name(request: Request, spec_file: Path | None) -> str:
     return words[:SLUG_LENGTH].strip("-") or "song"
 
 
-def highest_number(folder: Path, stem: str) -> int:
-    """The highest N of the files `stem-N.*` in `folder`; 0 without one."""
+def highest_number(folder: Path, stem: str, taken: Collection[Path] = ()) -> int:
+    """The highest N of the files `stem-N.*` in `folder` and among those `taken`; 0 without one."""
     numbered = re.compile(re.escape(stem) + r"-(\d{1,9})\..+")
-    found = (numbered.fullmatch(file.name) for file in folder.iterdir())
+    found = (numbered.fullmatch(file.name) for file in [*folder.iterdir(), *taken])
     return max((int(match[1]) for match in found if match), default=0)
 
 
-def next_free(path: Path) -> Path:
-    """The numbered `path` with the next number that no file in its folder has."""
+def next_free(path: Path, taken: Collection[Path] = ()) -> Path:
+    """The numbered `path` with the next number that no file in its folder has, nor any of those `taken`."""
     stem = path.stem.rpartition("-")[0]
-    return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem)}{path.suffix}")
+    return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem, taken)}{path.suffix}")
 
 
 def prepare(folder: Path, made: bool) -> None:
@@ -97,10 +102,3 @@ def prepare(folder: Path, made: bool) -> None:
             pass
     except OSError as error:
         raise disk.refusal(folder, error) from error
-
-
-def refuse_existing(paths: list[Path], *, force: bool) -> None:
-    """`ExistsError` where a file of that name exists, unless `force`; where a folder has the name, in any case."""
-    taken = [path for path in paths if disk.exists(path) and not (force and not path.is_dir())]
-    if taken:
-        raise ExistsError(taken[0], more=len(taken) - 1)

@@ -1,6 +1,6 @@
-"""Words to numbers: the prompt strings of the model, and the Qwen3 encoder that reads them.
+"""Words to numbers: the Qwen3 encoder that reads the prompts.
 
-Exact strings, limits and masks: `dit.md` 3 of the specification.
+Limits and masks: `dit.md` 3 of the specification.
 """
 
 from __future__ import annotations
@@ -15,33 +15,9 @@ from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-from acestep_cli import checkpoints
+from acestep_cli import checkpoints, prompts
 from acestep_cli.errors import CheckpointError
-
-END_OF_TEXT = "<|endoftext|>"
-TEXT_TOKENS = 256
-LYRIC_TOKENS = 2048
-NOT_GIVEN = "N/A"
-INSTRUMENTAL = "[Instrumental]"
-
-
-def metas(bpm: int | None, time_signature: str | None, key: str | None, seconds: float) -> str:
-    """The four lines of metadata; `seconds` is the length that will really be rendered."""
-    beats = time_signature.split("/")[0] if time_signature else NOT_GIVEN
-    return (
-        f"- bpm: {bpm or NOT_GIVEN}\n- timesignature: {beats}\n"
-        f"- keyscale: {key or NOT_GIVEN}\n- duration: {int(seconds)} seconds\n"
-    )
-
-
-def text_prompt(instruction: str, caption: str, metas: str) -> str:
-    """What the text encoder reads."""
-    return f"# Instruction\n{instruction}\n\n# Caption\n{caption}\n\n# Metas\n{metas}{END_OF_TEXT}\n"
-
-
-def lyric_prompt(lyrics: str | None, language: str | None) -> str:
-    """What the lyric encoder reads; no lyrics means an instrumental."""
-    return f"# Languages\n{language or 'unknown'}\n\n# Lyric\n{lyrics or INSTRUMENTAL}{END_OF_TEXT}"
+from acestep_cli.prompts import END_OF_TEXT, LYRIC_TOKENS, TEXT_TOKENS
 
 
 class TextEncoder(nn.Module):
@@ -85,8 +61,7 @@ class TextEncoder(nn.Module):
         """Token ids [1, L], at most `limit`, the closing token kept; `warn` hears of what was cut."""
         ids = self.tokenizer.encode(prompt).ids
         if len(ids) > limit:
-            lost = self.tokenizer.decode(ids[limit - 1 : -1])
-            warn(f"The prompt is {len(ids)} tokens long and the model reads {limit}; this was cut off: {shorten(lost)}")
+            warn(prompts.cut_off(self.tokenizer, ids, limit))
             ids = [*ids[: limit - 1], ids[-1]]
         return torch.tensor([ids], device=self.device)
 
@@ -97,9 +72,3 @@ class TextEncoder(nn.Module):
     def embeddings(self, prompt: str, warn: Callable[[str], None]) -> Tensor:
         """Rows of the embedding table [1, L, width] for a lyric prompt; its own encoder gives context."""
         return self.model.embed_tokens(self.tokens(prompt, LYRIC_TOKENS, warn))
-
-
-def shorten(text: str, limit: int = 60) -> str:
-    """One line of at most `limit` characters, quoted."""
-    line = " ".join(text.split())
-    return repr(line if len(line) <= limit else line[: limit - 1] + "…")

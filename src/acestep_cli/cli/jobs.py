@@ -1,0 +1,249 @@
+"""From specs and flags to jobs: every song of a run, with its paths, decided and checked before weights load."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from acestep_cli import checkpoints, disk, hardware, modes, spec
+from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.cli import outputs, sidecar
+from acestep_cli.cli.options import Run
+from acestep_cli.cli.outputs import Destination
+from acestep_cli.cli.results import Output
+from acestep_cli.errors import AceStepError, ExistsError, OutputError, UsageError, together
+from acestep_cli.hardware import Plan
+from acestep_cli.modes import Completed
+
+PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
+
+
+@dataclass
+class Job:
+    """One song of a run: its completed request, and what becomes of each take."""
+
+    spec_file: Path | None
+    resolved: spec.Resolved
+    decided: modes.Decided
+    checkpoint: Checkpoint
+    plan: Plan
+    weights: str
+    place: Destination
+    outputs: list[Output] = field(default_factory=list)
+
+    @property
+    def request(self) -> Completed:
+        return self.decided.request
+
+    def pending(self) -> list[tuple[Completed, list[Output]]]:
+        """The takes to be made, those in a row as one request."""
+        runs: list[list[Output]] = []
+        for output in self.outputs:
+            if output.status != PLANNED:
+                continue
+            if runs and runs[-1][-1].take == output.take - 1:
+                runs[-1].append(output)
+            else:
+                runs.append([output])
+        return [(modes.takes(self.request, run[0].take, len(run)), run) for run in runs]
+
+
+def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> list[Job]:
+    """The jobs of a command, refused together if one of them cannot be.
+
+    `mode` is that of the command; None takes any spec by its own.
+    """
+    place = outputs.destination(run.output)
+    if place.format is not None:
+        if song["format"] is not None and song["format"].strip().casefold() != place.format:
+            raise UsageError(f"--format {song['format']} contradicts --output {run.output}; leave one of them out.")
+        song = {**song, "format": place.format}
+    if place.stdout and song["format"] is None:
+        song = {**song, "format": "wav"}
+    if len(specs) > 1 and place.stem is not None:
+        raise UsageError(
+            f"--output {run.output} is one file, and there are {len(specs)} specs.",
+            f"Name a folder: --output {Path(run.output or '').parent / 'out'}/",
+        )
+    if specs.count(spec.STDIN) > 1 or (spec.STDIN in specs and spec.STDIN in (song["lyrics"], song["lyrics_file"])):
+        raise UsageError("stdin can be read once: for one spec, or for the lyrics.")
+    for twice, times in Counter(specs).items():
+        if times > 1:
+            raise UsageError(f"{twice} is given {times} times; --takes {times} makes {times} takes of it.")
+    flags = spec.from_flags(song, tuple(run.settings or ()))
+    jobs: list[Job] = []
+    errors: list[AceStepError] = []
+    names: list[str | None] = [*specs] or [None]
+    for name in names:
+        try:
+            jobs.append(job(mode, name, flags, place, run))
+        except AceStepError as error:
+            errors.append(error)
+    if errors:
+        raise together(errors)
+    if place.stdout:
+        refuse_stdout(jobs, run)
+        for one in jobs:
+            one.outputs = [output(one, None, 1, run)]
+        return jobs
+    if not run.dry_run:
+        outputs.prepare(place.folder, made=place.made)
+    elif not place.made and not place.folder.is_dir():
+        raise OutputError(f"The folder {place.folder} does not exist.")
+    for one in jobs:
+        taken = {output.path for other in jobs for output in other.outputs if output.path}
+        stem = place.stem or outputs.name(one.request, one.spec_file)
+        paths = outputs.paths(place, stem, one.request.takes, one.request.format, taken)
+        one.outputs = [output(one, path, number, run) for number, path in enumerate(paths, start=1)]
+    refuse_collisions(jobs)
+    if not place.numbered:
+        settle_existing(jobs, force=run.force)
+    refuse_inputs(jobs)
+    return jobs
+
+
+def job(mode: str | None, name: str | None, flags: spec.Layer, place: Destination, run: Run) -> Job:
+    """The job of one spec, or of the flags alone."""
+    layers = [*(spec.read(Path(name)) if name is not None else []), flags]
+    resolved = spec.resolve(*layers)
+    request = resolved.request
+    wanted = request.mode or "generate"
+    if mode is not None and wanted != mode:
+        raise UsageError(
+            f"{name or '--set'}: is a spec of the mode {wanted}, not {mode}.",
+            f"acestep {wanted} {name}" if name else None,
+        )
+    asked_model = request.model or "auto"
+    checkpoint = checkpoints.locate(asked_model, run.models_dir)
+    with spec.placed(*layers):
+        decided = modes.decide(request, checkpoint)
+    machine = hardware.plan(hardware.detect(), decided.request, hardware.Asked(run.device, run.dtype))
+    spec_file = Path(name) if name not in (None, spec.STDIN) else None
+    return Job(spec_file, resolved, decided, checkpoint, machine, checkpoint.weights_hash(), place)
+
+
+def output(job: Job, path: Path | None, number: int, run: Run) -> Output:
+    """The take `number` of a job as it is planned."""
+    take = modes.take(job.request, number)
+    origins = {one.name: one.origin for one in spec.explain(job.resolved, job.decided)} if run.explain else None
+    beside = outputs.sidecar(path) if path is not None and not run.no_sidecar else None
+    return Output(
+        path, beside, take.format, number, take.seed, plain(take), plain(job.plan), origins=origins
+    )  # fmt: skip
+
+
+def plain(model: Any) -> dict[str, Any]:
+    """A pydantic model as JSON carries it."""
+    found: dict[str, Any] = json.loads(model.model_dump_json(exclude_none=True))
+    return found
+
+
+def refuse_stdout(jobs: list[Job], run: Run) -> None:
+    """`--output -` carries one song and nothing else."""
+    import sys
+
+    if len(jobs) > 1 or jobs[0].request.takes > 1:
+        raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
+    if run.json:
+        raise UsageError("--output - and --json both want stdout; name a file for one of them.")
+    if sys.stdout is not None and sys.stdout.isatty() and not run.dry_run:
+        raise UsageError("--output - would write sound to the terminal.", "Redirect it: acestep … -o - > song.wav")
+
+
+def refuse_collisions(jobs: list[Job]) -> None:
+    """`UsageError` where two songs of the run would have one file."""
+    owner: dict[Path, Job] = {}
+    for one in jobs:
+        for path in [file for output in one.outputs for file in (output.path, output.sidecar) if file]:
+            if path in owner:
+                raise UsageError(
+                    f"{owner[path].spec_file} and {one.spec_file} would both write {path}.",
+                    "Rename one of the specs, or render them into two folders.",
+                )
+        owner |= dict.fromkeys([file for output in one.outputs for file in (output.path, output.sidecar) if file], one)
+
+
+def settle_existing(jobs: list[Job], *, force: bool) -> None:
+    """Skip the takes that are there already, by their recipe; `ExistsError` for other files in the way."""
+    in_the_way: list[ExistsError] = []
+    for one in jobs:
+        if not force:
+            keep_seed(one)
+        for output in one.outputs:
+            assert output.path is not None
+            if output.path.is_dir():
+                in_the_way.append(ExistsError(output.path))
+            elif not force and (error := met(one, output)):
+                in_the_way.append(error)
+    if in_the_way:
+        first = in_the_way[0]
+        raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why)
+
+
+def met(job: Job, output: Output) -> ExistsError | None:
+    """What happens to a take whose file may be there: nothing, `skipped`, or the error returned."""
+    assert output.path is not None
+    beside = outputs.sidecar(output.path)
+    there = disk.exists(output.path)
+    record = sidecar.read(beside)
+    if record is not None and is_same(job, output, record):
+        if there:
+            skip(output, record)
+        return None  # a recipe without its audio waits to be rendered again
+    if there:
+        return ExistsError(
+            output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
+        )
+    if output.sidecar is not None and disk.exists(beside):
+        return ExistsError(beside)
+    return None
+
+
+def is_same(job: Job, output: Output, record: sidecar.Record) -> bool:
+    """Whether the take of `record` is the one that `output` would be."""
+    return record.recipe == modes.recipe(job.request, job.weights) and record.seed == output.seed
+
+
+def skip(output: Output, record: sidecar.Record) -> None:
+    """Keep what is there, and say of it what its sidecar says."""
+    output.status = SKIPPED
+    output.seconds, output.sample_rate = record.render.get("seconds"), record.render.get("sample_rate")
+    output.checks, output.timings = record.render.get("checks", {}), record.render.get("timings", {})
+
+
+def keep_seed(job: Job) -> None:
+    """An unset seed is that of the takes which are there already, so that a rerun goes on where they stopped."""
+    if job.decided.origins.get("seed") is None:
+        return
+    recipe = modes.recipe(job.request, job.weights)
+    for output in job.outputs:
+        record = sidecar.read(outputs.sidecar(output.path)) if output.path else None
+        if record is not None and record.recipe == recipe:
+            seed = (record.seed - output.take + 1) % modes.SEEDS
+            origins = {**job.decided.origins, "seed": f"{outputs.sidecar(output.path)}, which is there already"}  # type: ignore[arg-type]
+            job.decided = modes.Decided(job.request.model_copy(update={"seed": seed}), origins)
+            for other in job.outputs:
+                take = modes.take(job.request, other.take)
+                other.seed, other.request = take.seed, plain(take)
+            return
+
+
+def refuse_inputs(jobs: list[Job]) -> None:
+    """`UsageError` where a render would replace a file it was read from."""
+    sources = {file.resolve() for one in jobs for file in one.resolved.files}
+    for one in jobs:
+        for output in one.outputs:
+            for path in (output.path, output.sidecar):
+                if output.status == PLANNED and path is not None and path.resolve() in sources:
+                    raise UsageError(
+                        f"{path} is read by this run, so it cannot be written too.",
+                        "Choose another --output, or --no-sidecar where it is the sidecar.",
+                    )
+
+
+def renumber(output: Output, path: Path) -> Output:
+    """`output` at another path."""
+    return replace(output, path=path, sidecar=outputs.sidecar(path) if output.sidecar else None)

@@ -1,0 +1,310 @@
+"""The rendering commands: one for each mode, and `render` for a spec of any. All of them go down the same road."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from acestep_cli import audio, checkpoints, disk, modes, spec
+from acestep_cli.cli import failures, jobs, options, outputs, sidecar
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
+from acestep_cli.cli.options import Run
+from acestep_cli.cli.results import Ledger, Output
+from acestep_cli.errors import (
+    AceStepError,
+    CheckError,
+    EncoderError,
+    ExistsError,
+    OutputError,
+    SeveralFailedError,
+    UsageError,
+    together,
+)
+from acestep_cli.kinds import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from acestep_cli.pipeline import Take
+
+RENDER = "Render specs, each by its own mode."
+RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/night-drive.flac.yaml --seed 8 -o more/")
+
+
+Specs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SPEC",
+        help="Song specs (.yaml, .md, a sidecar, or - for stdin); flags override their keys.",
+        show_default=False,
+    ),
+]
+
+
+def command(mode: str | None) -> typer.Typer:
+    """The command of `mode`, or `render`, which takes specs of every mode."""
+    app = typer.Typer(add_completion=False)
+    summary, examples = (
+        (RENDER, RENDER_EXAMPLES) if mode is None else (modes.MODES[mode].summary, modes.MODES[mode].examples)
+    )
+
+    @app.command(help="\n\n".join((summary, *examples)))
+    @options.render_flags
+    def render_specs(
+        ctx: typer.Context,
+        specs: Specs = None,
+        *,
+        song: dict[str, Any],
+        run: Run,
+    ) -> None:
+        if mode is None and not specs:
+            raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
+        render(ctx, mode, specs or [], song, run)
+
+    return app
+
+
+def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> None:
+    """Make what the specs and flags ask for."""
+    terminal = Console(
+        run.quiet,
+        verbose=run.verbose,
+        progress=run.progress,
+        paths=not run.json and run.output != outputs.STDOUT,
+    )
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    if run.no_input:
+        refuse_typing(specs, song)
+    planned = jobs.plan(mode, specs, song, run)
+    ledger.outputs = [output for job in planned for output in job.outputs]
+    announce(planned, terminal)
+    if run.explain and not run.json:
+        explain(planned, terminal)
+    with terminal.results() as stdout:
+        if run.dry_run:
+            for output in ledger.outputs:
+                if output.path is not None:
+                    terminal.say(
+                        f"{output.path}: {'is there already' if output.status == SKIPPED else 'would be written'}"
+                    )
+                    stdout.path(output.path)
+            return
+        keep_skipped(ledger.outputs, terminal)
+        try:
+            for alike in by_weights(planned):
+                make(alike, run, terminal, stdout)
+        except BaseException as error:
+            fail([output for output in ledger.outputs if output.status == PLANNED], failures.described(error))
+            raise
+    conclude(ledger.outputs)
+
+
+def by_weights(planned: list[Job]) -> list[list[Job]]:
+    """The jobs that share a checkpoint and a plan, together: their weights are loaded once."""
+    alike: list[list[Job]] = []
+    for job in planned:
+        same = next((jobs for jobs in alike if (jobs[0].checkpoint, jobs[0].plan) == (job.checkpoint, job.plan)), None)
+        if same is None:
+            alike.append([job])
+        else:
+            same.append(job)
+    return alike
+
+
+def refuse_typing(specs: list[str], song: dict[str, Any]) -> None:
+    """`UsageError` where the run would read from a terminal."""
+    reads = spec.STDIN in specs or spec.STDIN in (song["lyrics"], song["lyrics_file"])
+    if reads and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("--no-input: stdin is a terminal, and - would wait for typing.", "Pipe the text in.")
+
+
+def announce(planned: list[Job], terminal: Console) -> None:
+    """Say which checkpoint plays, on what, and why."""
+    for job in planned:
+        asked = job.resolved.request.model or "auto"
+        if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
+            terminal.say(
+                f"None of {', '.join(checkpoints.AUTO_ORDER)} is installed, so the built-in sketch model plays. "
+                "See README.md, The real models."
+            )
+            break
+    for [job, *_] in by_weights(planned):
+        checkpoint, plan = job.checkpoint, job.plan
+        terminal.say(
+            f"{checkpoint.name} on {plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']})"
+        )
+        terminal.detail(f"{checkpoint.name} is {checkpoint.dit}")
+        terminal.detail(f"decoding {plan.tile_frames} frames at a time ({plan.reasons['tile_frames']})")
+
+
+def explain(planned: list[Job], terminal: Console) -> None:
+    """Say every effective value and where it came from, a line each."""
+    for job in planned:
+        if len(planned) > 1:
+            terminal.say(f"{job.spec_file}:")
+        rows = [(one.name, written(one.value), one.origin) for one in spec.explain(job.resolved, job.decided)]
+        rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for name, value, origin in rows:
+            terminal.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+
+
+def written(value: Any) -> str:
+    """A value on one short line."""
+    return quoted(value) if isinstance(value, str) and len(value.split()) > 1 else quoted(value).strip("'\"")
+
+
+def keep_skipped(planned: list[Output], terminal: Console) -> None:
+    """Touch what is there already, so that make is content with it."""
+    for output in planned:
+        if output.status == SKIPPED and output.path is not None:
+            for file in (outputs.sidecar(output.path), output.path):
+                os.utime(file)
+            terminal.say(f"{output.path}: kept, for it has the same recipe")
+
+
+def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> None:
+    """Render jobs of one checkpoint and plan with one load of its weights.
+
+    A take that fails its checks does not stop the others. One that outgrows memory ends its song, and a disk that
+    takes no more ends the run.
+    """
+    waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
+    if not waiting:
+        return
+    with terminal.progress() as report:
+        from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
+
+        pipeline = Pipeline(alike[0].checkpoint, alike[0].plan)
+        while waiting:
+            made = pipeline.run([request for _, request, _ in waiting], report)
+            try:
+                for job, _, takes in waiting:
+                    for output in takes:
+                        keep(next(made), output, job, run, terminal, stdout)
+                return
+            except OutputError as error:
+                rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
+                fail(rest, failures.described(error))
+                return
+            except AceStepError as error:
+                broken = next(job for job, _, takes in waiting if any(o.status == PLANNED for o in takes))
+                fail([o for o in broken.outputs if o.status == PLANNED], failures.described(error))
+                waiting = [entry for entry in waiting if entry[0] is not broken and entry[2][0].status == PLANNED]
+            finally:
+                made.close()
+
+
+def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
+    """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too."""
+    for warning in take.warnings:
+        terminal.warn(warning)
+    output.seconds, output.sample_rate = round(take.audio.seconds, 6), take.audio.sample_rate
+    output.timings = take.timings
+    try:
+        if output.path is None:
+            send(take, output, stdout)
+        else:
+            write(take, output, job, run)
+    except (CheckError, ExistsError, EncoderError) as error:
+        if isinstance(error, EncoderError):
+            keep_master(take, output, error, terminal)
+        if isinstance(error, ExistsError) and overtaken(output, job):
+            terminal.say(f"{output.path}: another run made it meanwhile")
+            return
+        fail([output], failures.described(error))
+        return
+    output.status = WRITTEN
+    name = output.path.name if output.path else "stdout"
+    terminal.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
+    terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
+    if output.path is not None:
+        stdout.path(output.path)
+
+
+def encoding_of(take: Take) -> audio.Encoding:
+    return audio.encoding(take.request.format, take.request.bit_depth, take.request.bitrate)
+
+
+def write(take: Take, output: Output, job: Job, run: Run) -> None:
+    """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
+    assert output.path is not None
+    files = [output.path, *([output.sidecar] if output.sidecar else [])]
+    forced = run.force and not job.place.numbered
+    stale = [] if disk.exists(output.path) else files[1:]  # a sidecar of the same recipe, whose audio is gone
+    try:
+        with disk.whole(*files, replace=files if forced else stale) as parts:
+            peak = audio.write(parts[0], take.audio, encoding_of(take), take.request.loudness, take.request.title)
+            output.checks = sidecar.checks(peak)
+            for part in parts[1:]:
+                disk.write_text(part, sidecar.text(take, job.checkpoint.name, job.weights, job.plan, output.checks))
+    except ExistsError:
+        if not job.place.numbered:
+            raise
+        free = outputs.next_free(output.path, [other.path for other in job.outputs if other.path])
+        output.path, output.sidecar = free, outputs.sidecar(free) if output.sidecar else None
+        write(take, output, job, run)
+
+
+def send(take: Take, output: Output, stdout: Stdout) -> None:
+    """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"take.{take.request.format}"
+        try:
+            peak = audio.write(file, take.audio, encoding_of(take), take.request.loudness, take.request.title)
+        except OSError as error:
+            raise disk.refusal(Path(folder), error) from error
+        output.checks = sidecar.checks(peak)
+        stdout.file(file)
+
+
+def keep_master(take: Take, output: Output, error: EncoderError, terminal: Console) -> None:
+    """What an encoder would not take is kept as a lossless file beside, under the next free number."""
+    if output.path is None or take.request.format == audio.DEFAULT_FORMAT:
+        return
+    master = outputs.next_free(output.path.with_name(f"{output.path.stem}-1.{audio.DEFAULT_FORMAT}"))
+    with disk.whole(master) as [part]:
+        audio.write(part, take.audio, audio.encoding(audio.DEFAULT_FORMAT), take.request.loudness, take.request.title)
+    error.hint = f"The take is kept as {master}."
+    terminal.say(f"{master}: the lossless master of {output.path.name}")
+
+
+def overtaken(output: Output, job: Job) -> bool:
+    """Whether the file that appeared during the render is the same take, made by another run."""
+    assert output.path is not None
+    record = sidecar.read(outputs.sidecar(output.path))
+    if record is None or not jobs.is_same(job, output, record) or not disk.exists(output.path):
+        return False
+    jobs.skip(output, record)
+    return True
+
+
+def fail(failed: Sequence[Output], error: dict[str, Any]) -> None:
+    for output in failed:
+        output.status, output.error = FAILED, error
+
+
+def conclude(made: list[Output]) -> None:
+    """Raise what stands for all failures of the run, if there are any."""
+    failed = [output for output in made if output.error is not None]
+    if not failed:
+        return
+    causes = {output.error["exit_code"] for output in failed if output.error}
+    if len(failed) == len(made) and len(causes) == 1:
+        raise together([as_error(output) for output in failed])
+    report = "\n".join(f"{output.path}: {as_error(output)}" for output in failed)
+    raise SeveralFailedError(f"{len(made) - len(failed)} of {len(made)} takes are there; the others are not.\n{report}")
+
+
+def as_error(output: Output) -> AceStepError:
+    assert output.error is not None
+    error = AceStepError(output.error["message"], output.error.get("hint"))
+    error.exit_code, error.name = output.error["exit_code"], output.error["name"]
+    return error

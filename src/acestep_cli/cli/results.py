@@ -1,0 +1,96 @@
+"""What a run reports with `--json`: one object, whose schema is `schemas/result.schema.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = "acestep/1"
+SEVERAL_FAILED = 7
+
+
+@dataclass
+class Output:
+    """One take, from its plan to its file or its failure. `status`: planned, written, skipped or failed."""
+
+    path: Path | None
+    sidecar: Path | None
+    format: str
+    take: int
+    seed: int
+    request: dict[str, Any]
+    plan: dict[str, Any]
+    status: str = "planned"
+    seconds: float | None = None
+    sample_rate: int | None = None
+    checks: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    origins: dict[str, str] | None = None
+
+    def report(self) -> dict[str, Any]:
+        """The entry of this take in `outputs`."""
+        entry = {
+            "path": str(self.path) if self.path else None,
+            "sidecar": str(self.sidecar) if self.sidecar else None,
+            "format": self.format,
+            "seconds": self.seconds,
+            "sample_rate": self.sample_rate,
+            "seed": self.seed,
+            "take": self.take,
+            "track": None,
+            "kind": "take",
+            "status": self.status,
+            "checks": self.checks,
+            "request": self.request,
+            "plan": self.plan,
+            "timings": self.timings,
+        }
+        if self.origins is not None:
+            entry["origins"] = self.origins
+        if self.error is not None:
+            entry["error"] = self.error
+        return entry
+
+
+@dataclass
+class Ledger:
+    """What a run has come to so far."""
+
+    outputs: list[Output] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def error(exit_code: int, name: str, message: str, hint: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"exit_code": exit_code, "name": name, "message": message}
+    return found if hint is None else {**found, "hint": hint}
+
+
+def text(ledger: Ledger, error: dict[str, Any] | None) -> str:
+    """The object, as one line of JSON."""
+    status = "ok" if error is None else "partial" if error["exit_code"] == SEVERAL_FAILED else "error"
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "status": status,
+        "outputs": [output.report() for output in ledger.outputs],
+        "warnings": ledger.warnings,
+    }
+    if (peak := peak_memory_bytes()) is not None:
+        content["peak_memory_bytes"] = peak
+    if error is not None:
+        content["error"] = error
+    # What JSON cannot carry as text, such as file names that are no UTF-8, it carries escaped.
+    return json.dumps(content, ensure_ascii=True, allow_nan=False)
+
+
+def peak_memory_bytes() -> int | None:
+    """The most main memory this process has used; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

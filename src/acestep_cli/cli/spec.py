@@ -1,0 +1,211 @@
+"""`acestep spec`: specs without rendering them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acestep_cli import checkpoints, document, kinds, lyrics, modes, prompts, schema, songbook, spec
+from acestep_cli.cli import failures, options
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.results import Ledger
+from acestep_cli.errors import AceStepError, CheckpointError, UsageError
+from acestep_cli.request import Request
+from acestep_cli.spec import Resolved
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Write, check and show song specs, without rendering."
+)
+
+Specs = Annotated[
+    list[str], typer.Argument(metavar="SPEC", help="Song specs (.yaml, .md, a sidecar, or - for stdin).")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Warnings are errors too.")]
+Resolve = Annotated[
+    bool, typer.Option("--resolved", help="Also what the checkpoint and the defaults decide, as a render would.")
+]
+WithOrigin = Annotated[bool, typer.Option("--origin", help="Say behind each value where it came from.")]
+Template = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        help="A song that comes with the program, to start from. Without: every key, with what it takes.",
+        autocompletion=lambda incomplete: [name for name in songbook.files() if name.startswith(incomplete)],
+        show_default=False,
+    ),
+]
+
+
+@app.command(
+    help="Print a spec to start from.\n\nacestep spec new > song.yaml\n\nacestep spec new ballad > ballad.yaml"
+)
+def new(name: Template = None) -> None:
+    print_result(blank() if name is None else template(name))
+
+
+def blank() -> str:
+    """A spec with every key, all but the first commented out."""
+    lines = [
+        schema.EDITOR_LINE,
+        f"# (acestep spec schema > {schema.FILE_NAME} puts the schema here: editors then complete and check.)",
+        "# A song for acestep. `acestep spec check` tells what is wrong with it, `acestep generate` plays it.",
+        "",
+    ]
+    for name, key in spec.KEYS.items():
+        example = (key.examples or key.kind.examples or ("…",))[0]
+        entry = document.dump({name: example}).rstrip("\n").splitlines()
+        lines += [
+            f"# {key.help}  [{key.kind.metavar}]",
+            *(entry if name == "caption" else (f"# {line}" for line in entry)),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def template(name: str) -> str:
+    """The text of a bundled song, with the line for editors; what it extends is folded in."""
+    files = songbook.files()
+    if name not in files:
+        raise UsageError(
+            f"There is no song named {name!r}{kinds.suggestion(name, files)}.", f"Songs: {', '.join(files)}."
+        )
+    file = files[name]
+    layers = spec.read(file)
+    if len(layers) > 1:
+        return f"{schema.EDITOR_LINE}\n{spec.dump(spec.resolve(*layers).request)}"
+    text = file.read_text(encoding="utf-8")
+    front, rest = ("---\n", text.removeprefix("---\n")) if file.suffix == ".md" else ("", text)
+    return f"{front}{schema.EDITOR_LINE}\n{rest}"
+
+
+@app.command(
+    name="schema",
+    help="Print the JSON Schema of a spec (draft 7), for editors.\n\nacestep spec schema > song.schema.json",
+)
+def print_schema() -> None:
+    print_result(json.dumps(schema.song_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command(
+    help="Print a spec as it is read: what it extends folded in.\n\n"
+    "acestep spec show song.yaml --resolved --origin\n\nacestep spec show song.md --set bpm=96 > slower.yaml"
+)
+def show(
+    file: Annotated[str, typer.Argument(metavar="SPEC", help="A song spec (.yaml, .md, a sidecar, or - for stdin).")],
+    resolved: Resolve = False,
+    origin: WithOrigin = False,
+    settings: options.Settings = None,
+    models_dir: options.ModelsDir = None,
+) -> None:
+    layers = [*spec.read(Path(file)), spec.from_flags({}, tuple(settings or ()))]
+    found = spec.resolve(*layers)
+    if resolved:
+        with spec.placed(*layers):
+            decided = modes.decide(found.request, checkpoints.locate(found.request.model or "auto", models_dir))
+        values = spec.explain(found, decided)
+    else:
+        content = found.request.model_dump(exclude_none=True)
+        values = [spec.Origin(name, value, found.origins[name]) for name, value in content.items()]
+    print_result("".join(entry(one, origin=origin) for one in values))
+
+
+def entry(one: spec.Origin, *, origin: bool) -> str:
+    """One key as YAML, its origin behind it."""
+    first, newline, rest = document.dump({one.name: one.value}, width=sys.maxsize).partition("\n")
+    return f"{first}{f'  # {one.origin}' if origin else ''}{newline}{rest}"
+
+
+@app.command(
+    help="Check specs: what is wrong, and what might go wrong.\n\n"
+    "acestep spec check songs/*.yaml\n\nacestep spec check song.yaml --strict --json"
+)
+def check(
+    ctx: typer.Context,
+    files: Specs,
+    strict: Strict = False,
+    models_dir: options.ModelsDir = None,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal = Console(quiet)
+    ctx.obj[failures.LEDGER] = Ledger(warnings=terminal.warnings)
+    find = cache(lambda model: located(model, models_dir))
+    problems: list[str] = []
+    for file in files:
+        try:
+            problems_here, warnings = checked(file, find)
+        except AceStepError as error:
+            problems_here, warnings = [str(error)], []
+        problems += problems_here
+        for warning in warnings:
+            terminal.warn(warning)
+    if strict:
+        problems += terminal.warnings
+    if problems:
+        raise UsageError("\n".join(problems))
+    one = len(files) == 1
+    terminal.say(f"{files[0] if one else f'All {len(files)} specs'} can be rendered.")
+
+
+def located(model: str, models_dir: Path | None) -> checkpoints.Checkpoint | CheckpointError:
+    try:
+        return checkpoints.locate(model, models_dir)
+    except CheckpointError as error:
+        return error
+
+
+def checked(file: str, find: Callable[[str], checkpoints.Checkpoint | CheckpointError]) -> tuple[list[str], list[str]]:
+    """Problems and warnings of one spec, each with its place."""
+    layers = spec.read(Path(file))
+    found = spec.resolve(*layers)
+    request = found.request
+    checkpoint = find(request.model or "auto")
+    warnings = []
+    if isinstance(checkpoint, CheckpointError):
+        warnings.append(f"{file}: {checkpoint.message}")
+        row = checkpoints.CHECKPOINTS.get(request.model or "")
+        problems = modes.contradictions(request, request.model or "", row, None) if row else []
+    else:
+        problems = modes.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count)
+    if problems:
+        with spec.placed(*layers):
+            raise UsageError("\n".join(problems))
+    warnings += [placed(file, remark, found) for remark in lyrics.remarks(request, modes.seconds(request))]
+    if not isinstance(checkpoint, CheckpointError):
+        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint)]
+    return [], warnings
+
+
+def placed(file: str, remark: lyrics.Remark, found: Resolved) -> str:
+    """A remark with the line of the file that it is about, where the text stands there as it is."""
+    origin = found.origins.get(remark.key, file)
+    name, _, line = origin.rpartition(":")
+    if remark.line is None or remark.key != "lyrics" or not line.isdigit():
+        return f"{origin}: {remark.key}: {remark.text}"
+    return f"{name}:{int(line) + remark.line}: {remark.key}: {remark.text}"
+
+
+def cuts(request: Request, checkpoint: checkpoints.Checkpoint) -> Iterator[str]:
+    """What the text encoder would not read for its length."""
+    instruction = modes.MODES[request.mode or "generate"].prepare(request).instruction
+    return prompts.cuts(*prompts.of(request, instruction, modes.seconds(request)), checkpoint.text / "tokenizer.json")
+
+
+def print_result(text: str) -> None:
+    """Print a result as UTF-8, whatever the locale is. Who stopped reading wants no more."""
+    sys.stdout.flush()
+    try:
+        if hasattr(sys.stdout, "buffer"):
+            sys.stdout.buffer.write(text.encode())
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        failures.discard_stdout()

@@ -1,0 +1,160 @@
+"""The text of a song spec: YAML, or Markdown with YAML in front, read strictly with the line of every key.
+
+Scalars stay text as they were written; what they mean is decided by the key they belong to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import yaml
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: YAML 1.1 readers take these for line ends, unless they are escaped.
+STRANGE_BREAKS = "\r\x85\u2028\u2029\ufeff"
+#: A sidecar needs a few levels; the parser's time grows with the square of them.
+DEEPEST = 50
+NULLS = ("", "~", "null", "Null", "NULL")
+#: YAML between two lines of dashes, and text after it.
+FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)(.*)\Z", re.MULTILINE | re.DOTALL)
+
+Raw = str | list[str] | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key as it stands in a document. `problem` says why its value could not be read."""
+
+    line: int
+    name: str
+    raw: Raw = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """The entries of a spec in their order; `problems` begin with `:LINE: ` or `: `, for a file name in front."""
+
+    entries: tuple[Entry, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+
+
+def read(text: str, *, markdown: bool) -> Document:
+    """The entries of a YAML map, or of a Markdown song: its front matter, and its body as `lyrics`."""
+    front, body, body_line = split(text) if markdown else (text, "", 0)
+    entries: list[Entry] = []
+    problems: list[str] = []
+    try:
+        if front.strip() or not markdown:
+            entries.extend(yaml_entries(front, 1 if markdown else 0))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1 + int(markdown)}" if mark else ""
+        advice = "text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`"
+        problems.append(f"{line}: {error.problem} ({advice})")
+    except yaml.YAMLError as error:
+        problems.append(f": {' '.join(str(error).split())}")
+    if body.strip():
+        entries.append(Entry(body_line, "lyrics", body.strip("\n") + "\n"))
+    if markdown and not entries and not problems:
+        problems.append(": is not a song: it has neither front matter between --- lines nor lyrics")
+    return Document(tuple(entries), tuple(problems))
+
+
+def is_markdown(text: str) -> bool:
+    """Whether `text` has a body after its front matter, which YAML has not."""
+    found = FRONT_MATTER.match(text)
+    return bool(found and found[2].strip())
+
+
+def split(text: str) -> tuple[str, str, int]:
+    """Front matter, body, and the line the body's first words stand in."""
+    found = FRONT_MATTER.match(text)
+    front, body = (found[1], found[2]) if found else ("", text)
+    before = text[: len(text) - len(body)].count("\n")
+    blank = len(body) - len(body.lstrip("\n"))
+    return front, body, before + blank + 1
+
+
+def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
+    """Each entry of the one map in `text`.
+
+    Events come one after another, so that no document, however nested, can exhaust the stack.
+    """
+    events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
+    *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
+    if not isinstance(first, yaml.MappingStartEvent):
+        raise yaml.YAMLError("is not a song spec: it has no `key: value` lines")
+    while not isinstance(event := next(events), yaml.MappingEndEvent):
+        key = node_of(event, events)
+        value = node_of(next(events), events)
+        line = event.start_mark.line + 1 + lines_before
+        name = key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]"
+        try:
+            yield Entry(line, name, plain(value))
+        except ValueError as error:
+            yield Entry(line, name, problem=str(error))
+    next(events)  # the end of the document
+    if not isinstance(event := next(events), yaml.StreamEndEvent):
+        raise yaml.MarkedYAMLError(problem="a second document begins", problem_mark=event.start_mark)
+
+
+def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
+    """All events of the node that `first` begins, taken from `events`."""
+    node = [first]
+    depth = int(isinstance(first, yaml.CollectionStartEvent))
+    while depth:
+        node.append(event := next(events))
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem="too many levels of nesting", problem_mark=event.start_mark)
+    return node
+
+
+def plain(node: list[Any]) -> Raw:
+    """The text of a scalar as written, a list of such texts, or None for a null. `ValueError` for all else."""
+    if isinstance(node[0], yaml.SequenceStartEvent):
+        texts = [scalar(event) for event in node[1:-1]]
+        if None in texts:
+            raise ValueError("has an item without a value")
+        return texts  # type: ignore[return-value]
+    return scalar(node[0])
+
+
+def scalar(event: Any) -> str | None:
+    if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
+        raise ValueError("is neither text, a number nor a list of them")
+    is_null = event.implicit[0] and event.value in NULLS
+    return None if is_null else event.value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Song lines below each other, lists on one line, keys in their own order."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = '"' if any(mark in text for mark in STRANGE_BREAKS) else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _items(dumper: yaml.SafeDumper, items: Iterable[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+def _number(dumper: yaml.SafeDumper, number: float) -> yaml.Node:
+    return dumper.represent_int(int(number)) if number.is_integer() else dumper.represent_float(number)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(tuple, _items)
+_Dumper.add_representer(list, _items)
+_Dumper.add_representer(float, _number)
+
+
+def dump(content: Mapping[str, Any], width: int = 100) -> str:
+    """`content` as YAML that reads back as itself."""
+    return yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)

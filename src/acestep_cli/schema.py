@@ -1,0 +1,36 @@
+"""The JSON Schema of a song spec, draft 7, as editors read it for YAML: from the keys, their kinds and their help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from acestep_cli import modes, spec
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+FILE_NAME = "song.schema.json"
+#: The comment by which an editor finds the schema of a YAML file.
+EDITOR_LINE = f"# yaml-language-server: $schema={FILE_NAME}"
+
+
+def song_schema() -> dict[str, Any]:
+    """The schema. What it accepts a spec may say; the program refuses a little more, such as two keys at odds."""
+    properties = {name: describe(name) for name in spec.KEYS}
+    properties["mode"]["enum"] = list(modes.MODES)
+    properties[spec.RENDER] = {"type": "object", "description": "What a render recorded; set aside when read."}
+    return {
+        "$schema": DRAFT,
+        "title": "A song for acestep",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "not": {"required": ["lyrics", "lyrics_file"]},
+    }
+
+
+def describe(name: str) -> dict[str, Any]:
+    """The schema of one key."""
+    key = spec.KEYS[name]
+    found = {"description": key.help, **key.kind.schema()}
+    if examples := key.examples or key.kind.examples:
+        found["examples"] = list(examples)
+    return found
