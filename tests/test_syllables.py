@@ -73,3 +73,11 @@ def test_lines(language: str, lines: dict[str, int]) -> None:
 )
 def test_scripts_that_hide_vowels_are_estimated(language: str, line: str, number: int) -> None:
     assert syllables.count(line, language) == pytest.approx(number, rel=0.2)
+
+
+def test_a_dictionary_is_read_where_it_may_matter() -> None:
+    syllables.hyphenation.cache_clear()
+    assert syllables.count("a lion in the violet hour", "en", bound=20) == 7
+    assert syllables.hyphenation.cache_info().currsize == 0
+    assert syllables.count("a lion in the violet hour", "en", bound=8) == 9
+    assert syllables.hyphenation.cache_info().currsize == 1

@@ -109,8 +109,14 @@ class Song:
         return given if given not in (None, "unknown") else told_by_script(self) or "en"
 
     @cached_property
+    def most_syllables(self) -> float:
+        """How many can be sung in the time."""
+        fastest = FASTEST_RAPPED if self.is_rapped else FASTEST_SUNG
+        return self.paced(fastest) * self.singing_seconds
+
+    @cached_property
     def sung_syllables(self) -> int:
-        return sum(syllables.count(line.words, self.language) for line in self.sung)
+        return syllables.count("\n".join(line.words for line in self.sung), self.language, bound=self.most_syllables)
 
     @property
     def unit(self) -> str:
@@ -131,6 +137,10 @@ class Song:
                   if line.section in PLAYED and not line.words and (after is None or after.tags)]  # fmt: skip
         beats = int((self.request.time_signature or "4/4").split("/")[0])
         return (2 + 2 * len(played)) * beats * 60 / (self.request.bpm or USUAL_BPM)
+
+    @property
+    def singing_seconds(self) -> float:
+        return self.seconds - min(self.played_seconds, self.seconds * MOST_PLAYED)
 
 
 # Words against time
@@ -155,12 +165,10 @@ LONGEST_SUNG, LONGEST_RAPPED = 20, 32
 
 
 def hurried(song: Song) -> Iterator[Remark]:
-    room = song.seconds - min(song.played_seconds, song.seconds * MOST_PLAYED)
-    rate = song.sung_syllables / room
-    ease = song.paced(EASY_RAPPED if song.is_rapped else EASY_SUNG)
-    fastest = song.paced(FASTEST_RAPPED if song.is_rapped else FASTEST_SUNG)
-    if rate <= fastest:
+    if song.sung_syllables <= song.most_syllables:
         return
+    rate, fastest = (number / song.singing_seconds for number in (song.sung_syllables, song.most_syllables))
+    ease = song.paced(EASY_RAPPED if song.is_rapped else EASY_SUNG)
     suits = 5 * math.ceil((song.sung_syllables / ease + song.played_seconds) / 5)
     advice = f"write duration: {suits // 60}:{suits % 60:02}, or fewer lines"
     if suits > LONGEST_SECONDS:
@@ -186,7 +194,7 @@ def sparse(song: Song) -> Iterator[Remark]:
 
 def long_lines(song: Song) -> Iterator[Remark]:
     most = round(song.paced(LONGEST_RAPPED if song.is_rapped else LONGEST_SUNG))
-    counted = [(line, syllables.count(echoless(line.words), song.language)) for line in song.sung]
+    counted = [(line, syllables.count(echoless(line.words), song.language, bound=most)) for line in song.sung]
     long = [(line, number) for line, number in counted if number > most]
     if long:
         yield at_first(
