@@ -159,11 +159,11 @@ def in_alphabet(word: str, pattern: str) -> int:
 
 
 def in_abugida(word: str, language: str | None) -> int:
+    """`is_bare` while the last letter is a consonant that no mark has given a vowel or taken it from."""
     found, is_bare = 0, False
     for sign in word:
         if unicodedata.category(sign) == "Lo":
-            found, is_bare = found + 1, "VOWEL" not in unicodedata.name(sign)
-            is_bare = is_bare and not re.search(r"LETTER (?:[AEIOU]|AA|II|UU|AI|AU|EE|OO)$", unicodedata.name(sign))
+            found, is_bare = found + 1, not re.search(r" LETTER [AEIOU]{1,2}$", unicodedata.name(sign))
         elif unicodedata.combining(sign) == VIRAMA:
             found, is_bare = found - 1, False
         elif "NUKTA" not in unicodedata.name(sign):
