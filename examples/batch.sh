@@ -91,7 +91,7 @@ for output in report.get("outputs", []):
 # The verdict: what each code asks of you.
 
 case $code in
-0) echo "batch.sh: all ${#specs[@]} songs are in $out" >&2 ;;
+0) echo "batch.sh: ${#specs[@]} songs, no failures" >&2 ;;
 2) echo "batch.sh: nothing was rendered; mend what is named above and run this again" >&2 ;;
 7) echo "batch.sh: some songs failed; mend them and run this again, the others will be skipped" >&2 ;;
 9) echo "batch.sh: what lies in $out is in the way; move it, or add --force to replace it" >&2 ;;
