@@ -35,7 +35,7 @@ def tone(seconds: float = 2.5, peak: float = 0.5) -> Audio:
     return Audio((peak * both / np.abs(both).max()).astype(np.float32), RATE)
 
 
-def write(path: Path, sound: Audio, encoding: audio.Encoding, *settings: Any, **more: Any) -> float:
+def write(path: Path, sound: Audio, encoding: audio.Encoding, *settings: Any, **more: Any) -> audio.Level:
     """As the program writes: whole or not at all."""
     with disk.whole(path, replace=[path]) as [part]:
         return audio.write(part, sound, encoding, *settings, **more)
@@ -91,7 +91,7 @@ def test_the_peak_is_set_and_never_clips(
     tmp_path: Path, loudness: str, peak: float, expected: float, depth: str
 ) -> None:
     sound, path = tone(1, peak), tmp_path / "a.wav"
-    assert write(path, sound, audio.encoding("wav", depth), loudness) == pytest.approx(peak)
+    assert write(path, sound, audio.encoding("wav", depth), loudness).peak == pytest.approx(peak)
     samples = soundfile.read(path, dtype="float32")[0].T
     assert np.abs(samples).max() == pytest.approx(expected, abs=1e-4)
     assert np.corrcoef(samples.ravel(), sound.samples.ravel())[0, 1] > 0.9999  # scaled, not wrapped or cut

@@ -113,8 +113,8 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("format", "flc", "did you mean 'flac'?"),
         ("bit_depth", "12", "'12' is not one of 16, 24, 32f"),
         ("bitrate", "100k", "'100k' is not one of 64k, 96k"),
-        ("loudness", "peak:3", "'peak:3' is neither none nor peak:DB"),
-        ("loudness", "peak:nan", "'peak:nan' is neither none nor peak:DB"),
+        ("loudness", "peak:3", "'peak:3' is neither none, nor peak:DB"),
+        ("loudness", "peak:nan", "'peak:nan' is neither none, nor peak:DB"),
         ("instrumental", "maybe", "'maybe' is neither true nor false"),
     ],
 )

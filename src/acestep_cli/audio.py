@@ -131,18 +131,83 @@ def encoding(format: str, bit_depth: str | None = None, bitrate: int | None = No
     )
 
 
-def peak_target(loudness: str) -> float | None:
-    """The peak that `none` or `peak:DB` asks for, in samples; None leaves the level. `ValueError` for other text."""
-    if loudness == "none":
-        return None
-    kind, _, level = loudness.partition(":")
+@dataclass(frozen=True)
+class Loudness:
+    """What level is asked for: `kind` is none, peak (dBFS) or lufs (LUFS, integrated)."""
+
+    kind: str
+    decibels: float = 0.0
+
+
+#: The range of levels of each kind, in decibels.
+LEVELS = {"peak": (-60.0, 0.0), "lufs": (-60.0, -5.0)}
+TRUE_PEAK_LIMIT = 10 ** (-1 / 20)  # what EBU R 128 and the streaming services allow
+OVERSAMPLING = 4  # ITU-R BS.1770-4, annex 2
+
+
+def loudness(text: str) -> Loudness:
+    """Read `none`, `peak:DB` or `lufs:LUFS`. `ValueError` for other text."""
+    if text == "none":
+        return Loudness("none")
+    kind, _, level = text.partition(":")
     try:
         decibels = float(level)
     except ValueError:
         decibels = math.nan
-    if kind != "peak" or not -60 <= decibels <= 0:
-        raise ValueError(f"{loudness!r} is neither none nor peak:DB, such as peak:-1, from -60 to 0 dBFS")
-    return float(10 ** (decibels / 20))
+    low, high = LEVELS.get(kind, (0.0, -1.0))
+    if not low <= decibels <= high:
+        raise ValueError(
+            f"{text[:40]!r} is neither none, nor peak:DB, such as peak:-1, from -60 to 0 dBFS, nor lufs:LUFS, such as "
+            "lufs:-14, from -60 to -5"
+        )
+    return Loudness(kind, decibels)
+
+
+@dataclass(frozen=True)
+class Level:
+    """What was measured on samples before their level was set, and the factor that sets it.
+
+    `lufs` is measured where it is asked for; `reached` is then the loudness that `gain` gives, which true peaks may
+    keep under what was asked.
+    """
+
+    peak: float
+    gain: float
+    lufs: float | None = None
+    reached: float | None = None
+
+
+def level(audio: Audio, asked: str) -> Level:
+    """How to bring `audio` to the loudness asked for; peaks never go over full scale.
+
+    `CheckError` if it is silent or not finite. Integrated loudness as in ITU-R BS.1770-4, by pyloudnorm.
+    """
+    highest = peak(audio)
+    wanted = loudness(asked)
+    if wanted.kind == "none":
+        return Level(highest, min(1.0, 1 / highest))
+    if wanted.kind == "peak":
+        return Level(highest, float(10 ** (wanted.decibels / 20)) / highest)
+    import pyloudnorm
+
+    measured = float(pyloudnorm.Meter(audio.sample_rate).integrated_loudness(audio.samples.T))
+    if not math.isfinite(measured):  # everything is under its gate of -70 LUFS
+        raise CheckError("The rendered audio is too quiet to measure its loudness, so no file was written.")
+    gain = min(10 ** ((wanted.decibels - measured) / 20), TRUE_PEAK_LIMIT / true_peak(audio))
+    return Level(highest, gain, measured, measured + 20 * math.log10(gain))
+
+
+def true_peak(audio: Audio) -> float:
+    """The highest absolute value between the samples too, from fourfold oversampling in blocks that overlap."""
+    import numpy as np
+    from scipy.signal import resample_poly
+
+    rate, margin = audio.sample_rate, 64
+    return max(
+        float(np.abs(resample_poly(audio.samples[:, max(0, start - margin) : start + rate + margin], OVERSAMPLING, 1,
+                                   axis=1)).max())
+        for start in range(0, audio.samples.shape[1], rate)
+    )  # fmt: skip
 
 
 def peak(audio: Audio) -> float:
@@ -184,17 +249,15 @@ class _Sink(io.FileIO):
         return len(data)
 
 
-def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", title: str | None = None) -> float:
-    """Write `audio` to the new file `path`, and return the peak it had before `loudness` was applied.
+def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", title: str | None = None) -> Level:
+    """Write `audio` to the new file `path` at the loudness asked for, and return how its level was set.
 
     A peak over full scale is divided down, whatever the loudness. Audio that is silent or not finite is a
     `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
     """
     import soundfile
 
-    highest = peak(audio)
-    target = peak_target(loudness)
-    gain = min(1.0, 1 / highest) if target is None else target / highest
+    set_to = level(audio, loudness)
     row = FORMATS[encoding.format]
     settings: dict[str, Any] = {}
     if encoding.bitrate is not None:
@@ -218,7 +281,7 @@ def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", 
                 if title is not None:
                     file.title = title
                 for block in blocks(audio):
-                    file.write((block * gain).T)
+                    file.write((block * set_to.gain).T)
                     deliver_signals()
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
@@ -227,4 +290,4 @@ def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", 
             row.settle(sink)
         if sink.failure is not None:
             raise sink.failure
-    return highest
+    return set_to

@@ -190,6 +190,10 @@ def _folder_of(folder: str, repo: str | None, models_dir: Path | None) -> Path |
         return models_dir / folder if (models_dir / folder).is_dir() else None
     if repo is None:
         return None
+    from huggingface_hub import constants
+
+    if not (Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}").is_dir():
+        return None  # what reads the cache imports a web client, for a sixth of a second
     from huggingface_hub import try_to_load_from_cache
 
     inside = f"{folder}/" if repo == MAIN_REPO else ""

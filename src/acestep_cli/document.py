@@ -27,12 +27,16 @@ Raw = str | list[str] | None
 
 @dataclass(frozen=True)
 class Entry:
-    """One key as it stands in a document. `problem` says why its value could not be read."""
+    """One key as it stands in a document. `problem` says why its value could not be read.
+
+    `text_line` is the line in which the value's own first line stands, where its lines are those of the document.
+    """
 
     line: int
     name: str
     raw: Raw = None
     problem: str | None = None
+    text_line: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def read(text: str, *, markdown: bool) -> Document:
     except yaml.YAMLError as error:
         problems.append(f": {' '.join(str(error).split())}")
     if body.strip():
-        entries.append(Entry(body_line, "lyrics", body.strip("\n") + "\n"))
+        entries.append(Entry(body_line, "lyrics", body.strip("\n") + "\n", text_line=body_line))
     if markdown and not entries and not problems:
         problems.append(": is not a song: it has neither front matter between --- lines nor lyrics")
     return Document(tuple(entries), tuple(problems))
@@ -95,7 +99,8 @@ def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
         line = event.start_mark.line + 1 + lines_before
         name = key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]"
         try:
-            yield Entry(line, name, plain(value))
+            is_block = isinstance(value[0], yaml.ScalarEvent) and value[0].style == "|"
+            yield Entry(line, name, plain(value), text_line=line + 1 if is_block else None)
         except ValueError as error:
             yield Entry(line, name, problem=str(error))
     next(events)  # the end of the document

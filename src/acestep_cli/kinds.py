@@ -31,7 +31,9 @@ LANGUAGES: Mapping[str, str] = {
 LONGEST_SECONDS = 600
 CODES_PER_SECOND = 5
 MOST_CODES = CODES_PER_SECOND * LONGEST_SECONDS
-TIME_SIGNATURES = ("2/4", "3/4", "4/4", "6/8")
+#: Pulses in a bar of each time signature; bpm counts them. 6/8 is counted in two, as it is conducted.
+PULSES: Mapping[str, int] = {"2/4": 2, "3/4": 3, "4/4": 4, "6/8": 2}
+TIME_SIGNATURES = tuple(PULSES)
 
 
 def quoted(value: object, limit: int = 40) -> str:
@@ -383,15 +385,15 @@ class Model(Kind):
 
 
 class Loudness(Kind):
-    metavar = "none|peak:-1"
-    words = ("none", "peak:-1")
+    metavar = "none|peak:-1|lufs:-14"
+    words = ("none", "peak:-1", "lufs:-14")
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": r"^\s*(none|(peak|lufs):-?\d+(\.\d+)?)\s*$"}
 
     def read(self, value: Any) -> str:
         text = str(value).strip().casefold()
-        audio.peak_target(text)
+        audio.loudness(text)
         return text
 
 

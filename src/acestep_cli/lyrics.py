@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from itertools import zip_longest
 
 from acestep_cli import syllables
-from acestep_cli.kinds import LANGUAGES, LONGEST_SECONDS, TIME_SIGNATURES, quoted
+from acestep_cli.kinds import LANGUAGES, LONGEST_SECONDS, PULSES, TIME_SIGNATURES, quoted
 from acestep_cli.request import KEYS, Request
 
 
@@ -135,8 +135,8 @@ class Song:
         """Two bars to begin and end with, and two for each section that only plays."""
         played = [line for line, after in zip_longest(self.lines, self.lines[1:])
                   if line.section in PLAYED and not line.words and (after is None or after.tags)]  # fmt: skip
-        beats = int((self.request.time_signature or "4/4").split("/")[0])
-        return (2 + 2 * len(played)) * beats * 60 / (self.request.bpm or USUAL_BPM)
+        pulses = PULSES[self.request.time_signature or "4/4"]
+        return (2 + 2 * len(played)) * pulses * 60 / (self.request.bpm or USUAL_BPM)
 
     @property
     def singing_seconds(self) -> float:

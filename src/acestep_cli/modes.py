@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from acestep_cli import audio
 from acestep_cli.checkpoints import Checkpoint, Row
 from acestep_cli.errors import UsageError
-from acestep_cli.kinds import CODES_PER_SECOND
+from acestep_cli.kinds import CODES_PER_SECOND, PULSES
 from acestep_cli.request import KEYS, Request
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
 
     settle("mode", "generate", DEFAULT)
     if request.model in (None, "auto"):
-        found["model"], origins["model"] = name, "the first of those installed"
+        found["model"], origins["model"] = name, "auto: the first of those installed"
     settle("duration", *_duration(request))
     settle("solver", "euler", DEFAULT)
     settle("guidance", row.guidance, f"checkpoint {name}")
@@ -215,9 +215,10 @@ def contradictions(request: Request, name: str, row: Row, code_count: int | None
     if request.codes is not None:
         found += _code_problems(request, name, code_count)
     if seconds(request) < row.shortest_seconds:
+        least = f"{row.shortest_seconds:g}"
         found.append(
-            f"duration: {seconds(request):g} s is too short for {name}, which makes at least {row.shortest_seconds:g} s; "
-            f"ask for {row.shortest_seconds:g} or more."
+            f"duration: {seconds(request):g} s is too short for {name}, which makes at least {least} s; "
+            f"ask for {least} or more."
         )
     return found
 
@@ -269,7 +270,6 @@ def estimated_duration(request: Request) -> float:
     tags = [is_tag(line) for line in (request.lyrics or "").splitlines() if line.strip()]
     bare = sum(tag and following for tag, following in zip(tags, [*tags[1:], True], strict=True))
     bars = tags.count(False) * BARS_PER_LINE + bare * BARS_PER_BARE_SECTION + BARS_AROUND
-    beats = int((request.time_signature or "4/4").split("/")[0])
-    estimate = bars * beats * 60 / (request.bpm or ESTIMATE_BPM)
+    estimate = bars * PULSES[request.time_signature or "4/4"] * 60 / (request.bpm or ESTIMATE_BPM)
     low, high = ESTIMATE_RANGE
     return float(round(min(max(estimate, low), high)))

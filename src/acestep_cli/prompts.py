@@ -6,6 +6,7 @@ Exact strings and limits: `dit.md` 3 of the specification.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,10 +61,16 @@ def cuts(text: str, lyrics: str, tokenizer_file: Path) -> Iterator[str]:
     for prompt, limit in ((text, TEXT_TOKENS), (lyrics, LYRIC_TOKENS)):
         if len(prompt.encode(errors="replace")) <= limit:  # no token is shorter than a byte
             continue
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        tokenizer.no_truncation()
+        tokenizer = tokenizer_of(tokenizer_file)
         ids = tokenizer.encode(prompt).ids
         if len(ids) > limit:
             yield cut_off(tokenizer, ids, limit)
+
+
+@cache
+def tokenizer_of(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    return tokenizer

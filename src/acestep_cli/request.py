@@ -87,15 +87,15 @@ class Request(BaseModel):
     ] = None
     instrumental: Annotated[
         bool | None,
-        Key(Switch(), "No singing.", SONG),
+        Key(Switch(), "No singing.", SONG, examples=(True,)),
     ] = None
     language: Annotated[
         str | None,
-        Key(Language(), "Language of the lyrics: its code or English name.", SONG),
+        Key(Language(), "Language of the lyrics: its code or English name.", SONG, examples=("en",)),
     ] = None
     bpm: Annotated[
         int | None,
-        Key(Whole(30, 300), "Tempo in beats per minute.", SONG),
+        Key(Whole(30, 300), "Tempo in beats per minute.", SONG, examples=(96,)),
     ] = None
     key: Annotated[
         str | None,
@@ -103,7 +103,7 @@ class Request(BaseModel):
     ] = None
     time_signature: Annotated[
         str | None,
-        Key(TimeSignature(), "Time signature; 2, 3, 4 and 6 do as well.", SONG),
+        Key(TimeSignature(), "Time signature; 2, 3, 4 and 6 do as well.", SONG, examples=("4/4",)),
     ] = None
     duration: Annotated[
         float | None,
@@ -112,6 +112,7 @@ class Request(BaseModel):
             "Length, 3 to 600 seconds. Unset: estimated from the lyrics, else 60 s.",
             SONG,
             short="-d",
+            examples=("1:30", 90, "90s"),
         ),
     ] = None
     codes: Annotated[
@@ -130,11 +131,16 @@ class Request(BaseModel):
     ] = None
     steps: Annotated[
         int | None,
-        Key(Whole(1, 200), "Diffusion steps. Unset: the checkpoint's own number.", SOUND),
+        Key(Whole(1, 200), "Diffusion steps. Unset: the checkpoint's own number.", SOUND, examples=(8,)),
     ] = None
     guidance: Annotated[
         float | None,
-        Key(Number(1, 30), "How strongly the caption and lyrics pull; 1 is off. base and sft models only.", SOUND),
+        Key(
+            Number(1, 30),
+            "How strongly the caption and lyrics pull; 1 is off. base and sft models only.",
+            SOUND,
+            examples=(7,),
+        ),
     ] = None
     guidance_method: Annotated[
         str | None,
@@ -142,7 +148,12 @@ class Request(BaseModel):
     ] = None
     shift: Annotated[
         float | None,
-        Key(Number(0.1, 10), "Above 1: more of the steps go to the song's outline, fewer to detail.", SOUND),
+        Key(
+            Number(0.1, 10),
+            "Above 1: more of the steps go to the song's outline, fewer to detail.",
+            SOUND,
+            examples=(3,),
+        ),
     ] = None
     solver: Annotated[
         str | None,
@@ -187,16 +198,24 @@ class Request(BaseModel):
     bit_depth: Annotated[
         str | None,
         Key(
-            Choice(audio.BIT_DEPTHS), "Bits per sample of wav and flac, 24 unless set; 32f (float) is for wav.", OUTPUT
+            Choice(audio.BIT_DEPTHS),
+            "Bits per sample of wav and flac, 24 unless set; 32f (float) is for wav.",
+            OUTPUT,
+            examples=("24",),
         ),
     ] = None
     bitrate: Annotated[
         int | None,
-        Key(Bitrate(), "Constant bitrate of mp3, 192k unless set.", OUTPUT),
+        Key(Bitrate(), "Constant bitrate of mp3, 192k unless set.", OUTPUT, examples=("192k",)),
     ] = None
     loudness: Annotated[
         str | None,
-        Key(Loudness(), "none, or peak:-1 to bring the highest peak to -1 dBFS (what happens unless set).", OUTPUT),
+        Key(
+            Loudness(),
+            "Highest peak in dBFS (peak:-1 unless set) or integrated loudness in LUFS, true peaks under -1 dB.",
+            OUTPUT,
+            examples=("peak:-1", "lufs:-14"),
+        ),
     ] = None
 
     @field_validator("*", mode="before")

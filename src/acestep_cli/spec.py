@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,15 @@ MOST_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Value:
-    """What was written for a key: in messages its place, `song.yaml:3: bpm` or `--bpm`; for `--explain` its origin."""
+    """What was written for a key: in messages its place, `song.yaml:3: bpm` or `--bpm`; for `--explain` its origin.
+
+    `lines` is where the lines of a text stand: `song.yaml` and the number of the first.
+    """
 
     raw: Any
     where: str
     origin: str
+    lines: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A request, where each of its values came from, and the files that were read for it."""
+    """A request, where each of its values came from, and the files that were read for it.
+
+    `lines` says where the lines of a text stand: its file and the number of the first.
+    """
 
     request: Request
     origins: Mapping[str, str]
     files: tuple[Path, ...] = ()
+    lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def flag(name: str) -> str:
@@ -134,7 +142,7 @@ def read(path: Path) -> list[Layer]:
     seen = [path]
     while extends := layers[0].values.get("extends"):
         try:
-            base = Path(anchored("extends", EXTENDS.kind.read(extends.raw), layers[0].folder))
+            base = layers[0].folder / Path(EXTENDS.kind.read(extends.raw)).expanduser()
         except ValueError as error:
             layers.insert(0, Layer(Path(), problems=(f"{extends.where}: {error}",)))
             break
@@ -176,7 +184,8 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
             if entry.problem is not None:
                 problems.append(f"{where}: {entry.problem}")
             elif entry.raw is not None:
-                values[entry.name] = Value(entry.raw, where, origin)
+                lines_at = (name, entry.text_line) if entry.text_line is not None else None
+                values[entry.name] = Value(entry.raw, where, origin, lines_at)
         lines.setdefault(entry.name, entry.line)
     return Layer(folder, values, tuple(problems), RENDER in lines, None if from_stdin else path)
 
@@ -214,7 +223,7 @@ def resolve(*layers: Layer) -> Resolved:
     is_sidecar = False
     for layer in layers:
         upper = {
-            name: Value(anchored(name, value.raw, layer.folder), value.where, value.origin)
+            name: replace(value, raw=anchored(name, value.raw, layer.folder))
             for name, value in layer.values.items()
             if name != "extends"
         }
@@ -228,7 +237,7 @@ def resolve(*layers: Layer) -> Resolved:
         else:
             try:
                 name = LYRICS_FILE.kind.read(file.raw)
-                values["lyrics"] = Value(lyrics_of(name), file.where, f"{file.origin}, {name}")
+                values["lyrics"] = Value(lyrics_of(name), file.where, f"{file.origin}, {name}", (name, 1))
                 files.append(Path(name))
             except ValueError as error:
                 problems.append(f"{file.where}: {error}")
@@ -244,7 +253,9 @@ def resolve(*layers: Layer) -> Resolved:
         problems += [sentence(detail, values) for detail in error.errors()]
     if problems:
         raise UsageError("\n".join(problems))
-    return Resolved(request, {name: value.origin for name, value in values.items()}, tuple(files))
+    origins = {name: value.origin for name, value in values.items()}
+    lines = {name: value.lines for name, value in values.items() if value.lines is not None}
+    return Resolved(request, origins, tuple(files), lines)
 
 
 def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_sidecar: bool) -> set[str]:

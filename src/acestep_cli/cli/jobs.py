@@ -192,7 +192,9 @@ def met(job: Job, output: Output) -> ExistsError | None:
     if record is not None and is_same(job, output, record):
         if there:
             skip(output, record)
-        return None  # a recipe without its audio waits to be rendered again
+        else:  # a recipe without its audio waits to be rendered again
+            output.stale_ns = beside.stat().st_mtime_ns
+        return None
     if there:
         return ExistsError(
             output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     from acestep_cli.pipeline import Take
 
+#: Decibels by which the loudness may miss what was asked before it is worth a word.
+LOUDNESS_TOLERANCE = 0.2
 RENDER = "Render specs, each by its own mode."
 RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/night-drive.flac.yaml --seed 8 -o more/")
 
@@ -158,6 +162,8 @@ def explain(planned: list[Job], terminal: Console) -> None:
 
 def written(value: Any) -> str:
     """A value on one short line."""
+    if isinstance(value, float):
+        return f"{value:g}"
     return quoted(value) if isinstance(value, str) and len(value.split()) > 1 else quoted(value).strip("'\"")
 
 
@@ -222,6 +228,9 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
         fail([output], failures.described(error))
         return
     output.status = WRITTEN
+    asked, reached = audio.loudness(take.request.loudness), output.checks.get("lufs_written")
+    if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
+        terminal.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
     name = output.path.name if output.path else "stdout"
     terminal.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
     terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
@@ -238,13 +247,13 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
     assert output.path is not None
     files = [output.path, *([output.sidecar] if output.sidecar else [])]
     forced = run.force and not job.place.numbered
-    stale = [] if disk.exists(output.path) else files[1:]  # a sidecar of the same recipe, whose audio is gone
     try:
-        with disk.whole(*files, replace=files if forced else stale) as parts:
-            peak = audio.write(parts[0], take.audio, encoding_of(take), take.request.loudness, take.request.title)
-            output.checks = sidecar.checks(peak)
+        with disk.whole(*files, replace=files if forced else ()) as parts:
+            level = audio.write(parts[0], take.audio, encoding_of(take), take.request.loudness, take.request.title)
+            output.checks = sidecar.checks(level)
             for part in parts[1:]:
                 disk.write_text(part, sidecar.text(take, job.checkpoint.name, job.weights, job.plan, output.checks))
+            make_room(output)
     except ExistsError:
         if not job.place.numbered:
             raise
@@ -253,15 +262,24 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
         write(take, output, job, run)
 
 
+def make_room(output: Output) -> None:
+    """Remove the sidecar that was there without its audio, unless another run has written one since."""
+    if output.sidecar is None or output.stale_ns is None:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        if output.sidecar.stat().st_mtime_ns == output.stale_ns:
+            output.sidecar.unlink()
+
+
 def send(take: Take, output: Output, stdout: Stdout) -> None:
     """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
-            peak = audio.write(file, take.audio, encoding_of(take), take.request.loudness, take.request.title)
+            level = audio.write(file, take.audio, encoding_of(take), take.request.loudness, take.request.title)
         except OSError as error:
             raise disk.refusal(Path(folder), error) from error
-        output.checks = sidecar.checks(peak)
+        output.checks = sidecar.checks(level)
         stdout.file(file)
 
 
@@ -277,13 +295,20 @@ def keep_master(take: Take, output: Output, error: EncoderError, terminal: Conso
 
 
 def overtaken(output: Output, job: Job) -> bool:
-    """Whether the file that appeared during the render is the same take, made by another run."""
+    """Whether the file that appeared during the render is the same take, made by another run.
+
+    A sidecar appears a moment before its audio, which is waited for.
+    """
     assert output.path is not None
     record = sidecar.read(outputs.sidecar(output.path))
-    if record is None or not jobs.is_same(job, output, record) or not disk.exists(output.path):
+    if record is None or not jobs.is_same(job, output, record):
         return False
-    jobs.skip(output, record)
-    return True
+    for _ in range(20):
+        if disk.exists(output.path):
+            jobs.skip(output, record)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def fail(failed: Sequence[Output], error: dict[str, Any]) -> None:

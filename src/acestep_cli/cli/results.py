@@ -30,6 +30,8 @@ class Output:
     timings: dict[str, float] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     origins: dict[str, str] | None = None
+    #: The time of a sidecar that is there without its audio, and makes room for the new one.
+    stale_ns: int | None = None
 
     def report(self) -> dict[str, Any]:
         """The entry of this take in `outputs`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from acestep_cli import __version__, document, modes, spec
+from acestep_cli import __version__, audio, document, modes, spec
 from acestep_cli.hardware import Plan
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[s
     )
 
 
-def checks(peak: float) -> dict[str, Any]:
-    """What was measured on the samples as decoded."""
-    return {"peak_dbfs": round(20 * math.log10(peak), 2)}
+def checks(level: audio.Level) -> dict[str, float]:
+    """What was measured on the samples as decoded, and the loudness they were brought to, if one was asked for."""
+    found = {"peak_dbfs": 20 * math.log10(level.peak), "lufs": level.lufs, "lufs_written": level.reached}
+    return {name: round(value, 2) for name, value in found.items() if value is not None}
 
 
 def read(path: Path) -> Record | None:

@@ -23,9 +23,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write, check and show song specs, without rendering."
 )
 
-Specs = Annotated[
-    list[str], typer.Argument(metavar="SPEC", help="Song specs (.yaml, .md, a sidecar, or - for stdin).")
-]
+Specs = Annotated[list[str], typer.Argument(metavar="SPEC", help="Song specs (.yaml, .md, a sidecar, or - for stdin).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Warnings are errors too.")]
 Resolve = Annotated[
     bool, typer.Option("--resolved", help="Also what the checkpoint and the defaults decide, as a render would.")
@@ -72,14 +70,13 @@ def template(name: str) -> str:
     """The text of a bundled song, with the line for editors; what it extends is folded in."""
     files = songbook.files()
     if name not in files:
-        raise UsageError(
-            f"There is no song named {name!r}{kinds.suggestion(name, files)}.", f"Songs: {', '.join(files)}."
-        )
+        near = kinds.suggestion(name, files) or "."
+        raise UsageError(f"There is no song named {name!r}{near}", f"Songs: {', '.join(files)}.")
     file = files[name]
     layers = spec.read(file)
     if len(layers) > 1:
         return f"{schema.EDITOR_LINE}\n{spec.dump(spec.resolve(*layers).request)}"
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8").replace(f"songs/{file.name}", file.name, 1)  # it will lie elsewhere
     front, rest = ("---\n", text.removeprefix("---\n")) if file.suffix == ".md" else ("", text)
     return f"{front}{schema.EDITOR_LINE}\n{rest}"
 
@@ -185,11 +182,11 @@ def checked(file: str, find: Callable[[str], checkpoints.Checkpoint | Checkpoint
 
 def placed(file: str, remark: lyrics.Remark, found: Resolved) -> str:
     """A remark with the line of the file that it is about, where the text stands there as it is."""
-    origin = found.origins.get(remark.key, file)
-    name, _, line = origin.rpartition(":")
-    if remark.line is None or remark.key != "lyrics" or not line.isdigit():
-        return f"{origin}: {remark.key}: {remark.text}"
-    return f"{name}:{int(line) + remark.line}: {remark.key}: {remark.text}"
+    place = found.origins.get(remark.key, file)
+    if remark.line is not None and remark.key in found.lines:
+        name, first = found.lines[remark.key]
+        place = f"{name}:{first + remark.line - 1}"
+    return f"{place}: {remark.key}: {remark.text}"
 
 
 def cuts(request: Request, checkpoint: checkpoints.Checkpoint) -> Iterator[str]:

@@ -1,0 +1,548 @@
+"""What scripts rely on: several specs, skipping by recipe, stdout, `--json`, `--dry-run`, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import band
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from typer.testing import CliRunner, Result
+
+from acestep_cli import audio, modes, spec
+from acestep_cli.cli import app, results
+from acestep_cli.errors import EncoderError
+
+TESTS = Path(__file__).parent
+RESULT_SCHEMA = json.loads((TESTS.parent / "schemas" / "result.schema.json").read_text())
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> Path:
+    """Each test starts in an empty folder, with a tiny turbo checkpoint as the only one installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    return tmp_path
+
+
+@pytest.fixture
+def acestep(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`acestep …` in this process, with the band for a pipeline."""
+    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", band.module())
+
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing the pipeline fails, so what is refused was refused before that."""
+    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", None)
+
+
+def song(name: str, **keys: Any) -> Path:
+    """A spec of ten seconds."""
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{key}: {value}\n" for key, value in {"caption": "a", "duration": 10, **keys}.items()))
+    return path
+
+
+def names() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def said(result: Result) -> dict[str, Any]:
+    """The one object on stdout, which keeps to its schema."""
+    [line] = result.stdout.splitlines()
+    content: dict[str, Any] = json.loads(line)
+    jsonschema.validate(content, RESULT_SCHEMA)
+    return content
+
+
+def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """The program with the band, in a process of its own."""
+    command = [sys.executable, TESTS / "band.py", *arguments]
+    return subprocess.run(command, **{"capture_output": True, "check": False, **options})
+
+
+# Several specs
+
+
+def test_several_specs_are_rendered_into_a_folder_by_one_pipeline(
+    acestep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song("a.yaml")
+    song("b.yml", takes=2)
+    Path("c.md").write_text("---\ncaption: c\nduration: 10\n---\n[Verse]\nla\n")
+    opened = []
+    init = band.Pipeline.__init__
+    monkeypatch.setattr(band.Pipeline, "__init__", lambda self, *args: opened.append(1) or init(self, *args))
+    result = acestep("generate", "a.yaml", "b.yml", "c.md", "-o", "out/", "--format", "mp3")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [str(Path("out", f"{name}.mp3")) for name in ("a", "b-1", "b-2", "c")]
+    assert opened == [1]
+    assert spec.load(Path("out/c.mp3.yaml")).lyrics == "[Verse]\nla\n"
+
+
+def test_a_spec_comes_from_stdin_and_a_song_goes_to_stdout() -> None:
+    run = program("generate", "-", "-o", "-", input=b"caption: a\nduration: 10\nseed: 7\n")
+    assert run.returncode == 0, run.stderr
+    samples, rate = soundfile.read(io.BytesIO(run.stdout))
+    assert (samples.shape, rate) == ((480_000, 2), 48_000)
+    assert b"a library says hello" in run.stderr
+    assert names() == []
+    flac = program("generate", "-", "-o", "-", "--format", "flac", input=b"caption: a\nduration: 10\nseed: 7\n")
+    assert flac.stdout[:4] == b"fLaC"
+
+
+def test_markdown_comes_from_stdin_too(acestep: Run) -> None:
+    text = "---\ncaption: a\nduration: 10\n---\n\n[Verse]\nla\n"
+    assert acestep("generate", "-", "-o", "a.wav", stdin=text).exit_code == 0
+    assert spec.load(Path("a.wav.yaml")).lyrics == "[Verse]\nla\n"
+
+
+def test_a_song_for_a_reader_who_left_is_an_error_and_no_traceback() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    run = program(
+        "generate", "-c", "a", "-d", "10", "-o", "-", capture_output=False, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    assert run.returncode == 9
+    assert b"stdout cannot be written: broken pipe." in run.stderr
+    assert b"Traceback" not in run.stderr
+
+
+def test_render_takes_specs_of_any_mode_and_needs_one(acestep: Run) -> None:
+    song("a.yaml", mode="generate")
+    song("b.yaml")
+    assert acestep("render", "a.yaml", "b.yaml", "-o", "out/").exit_code == 0
+    result = acestep("render")
+    assert result.exit_code == 2
+    assert "There is no spec to render." in result.stderr
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second mode, that is nothing but a row."""
+    row = modes.Mode("Make it again.", modes.generate, ("acestep echo song.yaml",))
+    monkeypatch.setitem(modes.MODES, "echo", row)
+    monkeypatch.setattr("acestep_cli.cli.COMMANDS", {**__import__("acestep_cli.cli").cli.COMMANDS, "echo": row.summary})
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_spec_of_another_mode_is_refused_by_name(acestep: Run) -> None:
+    song("a.yaml", mode="echo")
+    result = acestep("generate", "a.yaml")
+    assert result.exit_code == 2
+    assert "a.yaml: is a spec of the mode echo, not generate." in result.stderr
+    assert "acestep echo a.yaml" in result.stderr
+    assert acestep("render", "a.yaml", "-o", "out/").exit_code == 0
+
+
+def test_takes_of_songs_in_the_current_folder_never_collide(acestep: Run) -> None:
+    song("x/a.yaml")
+    song("y/a.yaml", takes=2)
+    assert acestep("generate", "x/a.yaml", "y/a.yaml", "--no-sidecar").stdout.split() == [
+        f"a-{n}.flac" for n in (1, 2, 3)
+    ]
+    assert acestep("generate", "x/a.yaml", "--no-sidecar").stdout.split() == ["a-4.flac"]
+
+
+# What is there already
+
+
+def test_a_rerun_skips_what_has_the_same_recipe_and_touches_it(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-o", "out/")
+    before = {name: Path(name).read_bytes() for name in ("out/a.flac", "out/a.flac.yaml")}
+    for name in before:
+        os.utime(name, (1, 1))
+    result = acestep("generate", "a.yaml", "-o", "out/")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "kept, for it has the same recipe" in result.stderr
+    assert {name: Path(name).read_bytes() for name in before} == before
+    assert all(Path(name).stat().st_mtime > 1 for name in before)
+
+
+@pytest.mark.usefixtures("no_pipeline")
+def test_a_rerun_loads_nothing(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    song("a.yaml")
+    program("generate", "a.yaml", "-o", "out/")
+    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", None)
+    result = acestep("generate", "a.yaml", "-o", "out/", "--json")
+    [entry] = said(result)["outputs"]
+    assert entry["status"] == "skipped"
+    assert entry["seconds"] == 10
+    assert entry["seed"] == spec.load(Path("out/a.flac.yaml")).seed
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("title: T", True),
+        ("takes: 1", True),
+        ("seed: 7", True),
+        ("seed: 8", False),
+        ("bpm: 90", False),
+        ("loudness: none", False),
+        ("bit_depth: 16", False),
+        ("steps: 4", False),
+    ],
+)
+def test_a_recipe_is_what_shapes_the_file(acestep: Run, change: str, same: bool) -> None:
+    song("a.yaml", seed=7)
+    assert acestep("generate", "a.yaml", "-o", "a.flac").exit_code == 0
+    key, _, value = change.partition(": ")
+    result = acestep("generate", "a.yaml", "-o", "a.flac", "--set", f"{key}={value}")
+    assert result.exit_code == (0 if same else 9), result.stderr
+    if not same:
+        assert "a.flac exists already with another recipe." in result.stderr
+        assert "--force replaces it" in result.stderr
+
+
+def test_other_weights_are_another_recipe(acestep: Run) -> None:
+    song("a.yaml", seed=7)
+    acestep("generate", "a.yaml", "-o", "a.flac")
+    assert acestep("generate", "a.yaml", "-o", "a.flac", "-m", "pocket").exit_code == 9
+
+
+def test_an_unset_seed_is_no_part_of_the_recipe_and_force_draws_a_new_one(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-o", "a.flac")
+    first = spec.load(Path("a.flac.yaml")).seed
+    assert acestep("generate", "a.yaml", "-o", "a.flac").stdout == ""
+    assert acestep("generate", "a.yaml", "-o", "a.flac", "--force").stdout == "a.flac\n"
+    assert spec.load(Path("a.flac.yaml")).seed != first
+
+
+def test_missing_takes_are_made_with_the_seeds_that_follow_on(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-n", "4", "-o", "a.wav")
+    seeds = [spec.load(Path(f"a-{n}.wav.yaml")).seed for n in range(1, 5)]
+    before = Path("a-3.wav").read_bytes()
+    for name in ("a-1.wav", "a-1.wav.yaml", "a-3.wav"):  # of the third, its recipe stays
+        Path(name).unlink()
+    result = acestep("generate", "a.yaml", "-n", "4", "-o", "a.wav")
+    assert (result.exit_code, result.stdout) == (0, "a-1.wav\na-3.wav\n"), result.stderr
+    assert [spec.load(Path(f"a-{n}.wav.yaml")).seed for n in range(1, 5)] == seeds
+    assert Path("a-3.wav").read_bytes() == before
+
+
+def test_a_file_without_a_record_is_never_taken_for_the_same(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-o", "a.flac", "--no-sidecar")
+    broken = b"bpm: 90", b"render: {recipe: x}", b"render: [1]", b"{", b"\xff", b"render: {recipe: x, seed: a}"
+    for content in (None, *broken):
+        if content is not None:
+            Path("a.flac.yaml").write_bytes(content)
+        result = acestep("generate", "a.yaml", "-o", "a.flac")
+        assert result.exit_code == 9
+        assert "no sidecar says how it was made" in result.stderr
+
+
+def test_two_runs_for_one_file_end_with_one_and_both_are_content(here: Path) -> None:
+    """The one that comes second finds the same recipe, or is refused where it has another."""
+    song("a.yaml", seed=7)
+    runs: list[subprocess.CompletedProcess[Any]] = []
+    threads = [
+        threading.Thread(target=lambda: runs.append(program("generate", "a.yaml", "-o", "a.flac"))) for _ in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
+    assert sorted(run.stdout for run in runs) == [b"", b"a.flac\n"]
+    assert names() == ["a.flac", "a.flac.yaml", "a.yaml"]
+    seeds = [program("generate", "a.yaml", "-o", "b.flac", "--seed", seed).returncode for seed in ("1", "2")]
+    assert seeds == [0, 9]
+
+
+def test_a_take_overtaken_by_the_same_one_is_content(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    song("a.yaml", seed=7)
+    play = band.Pipeline.play
+
+    def overtaken(self: Any, request: Any, report: Any) -> Any:
+        program("generate", "a.yaml", "-o", "a.flac")
+        yield from play(self, request, report)
+
+    monkeypatch.setattr(band.Pipeline, "play", overtaken)
+    result = acestep("generate", "a.yaml", "-o", "a.flac", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert said(result)["outputs"][0]["status"] == "skipped"
+
+
+# What is refused, before the pipeline is imported
+
+
+@pytest.mark.usefixtures("no_pipeline")
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["a.yaml", "b.yaml", "-o", "x.flac"], 2, "--output x.flac is one file, and there are 2 specs."),
+        (["a.yaml", "a.yaml", "-o", "out/"], 2, "a.yaml is given 2 times; --takes 2 makes 2 takes of it."),
+        (["a.yaml", "a.md", "-o", "out/"], 2, f"a.yaml and a.md would both write {Path('out/a.flac')}."),
+        (["two.yaml", "two-1.yaml", "-o", "out/"], 2, "two.yaml and two-1.yaml would both write"),
+        (["-", "-", "-o", "out/"], 2, "stdin can be read once"),
+        (["-", "--lyrics", "-"], 2, "stdin can be read once"),
+        (["a.yaml", "b.yaml", "-o", "-"], 2, "--output - carries one take"),
+        (["two.yaml", "-o", "-"], 2, "--output - carries one take"),
+        (["a.yaml", "-o", "-", "--json"], 2, "--output - and --json both want stdout"),
+        (["a.yaml", "--set", "bpm"], 2, "--set 'bpm': is not key=value"),
+        (["a.yaml", "--set", "bmp=90"], 2, "--set bmp: is not a key of a song spec; did you mean 'bpm'?"),
+        (["a.yaml", "--set", "bpm=20"], 2, "--set bpm: 20 is not a whole number from 30 to 300"),
+        (["a.yaml", "--set", "bpm=90", "--bpm", "91"], 2, "--set bpm: is given twice, here and by --bpm"),
+        (["a.yaml", "--set", "bpm=90", "--set", "bpm=91"], 2, "--set bpm: is given twice, here and by --set bpm"),
+        (["a.yaml", "--set", "extends=b.yaml"], 2, "--set extends: only a spec can extend another"),
+        (["a.yaml", "--progress", "loud"], 2, "'loud' is not one of auto, plain, none."),
+        (["round.yaml"], 2, "round.yaml -> back.yaml -> round.yaml"),
+        (["self.yaml"], 2, "self.yaml:1: extends: goes round in a circle"),
+        (["far.yaml"], 2, "far.yaml:1: extends: "),
+        (["bare.md"], 2, "bare.md: is not a song: it has neither front matter"),
+        (["twice.md"], 2, "twice.md:6: lyrics: is here again, after line 2"),
+        (["bad.md"], 2, "bad.md:3: mapping values are not allowed"),
+        (["long.yaml"], 2, "long.yaml: is longer than 1,000,000 bytes, which no song is"),
+        (["a.yaml", "--lyrics-file", "long.yaml"], 2, "long.yaml is longer than 1,000,000 bytes"),
+        (["loud.yaml"], 2, "loud.yaml:3: loudness: 'lufs:3' is neither none"),
+        (["a.yaml", "b.yaml", "bad.yaml", "worse.yaml", "-o", "out/"], 2, "bad.yaml:3: bpm: 20"),
+        (["a.yaml", "--dry-run", "-o", "no/x.wav"], 9, "The folder no does not exist."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_refusals(acestep: Run, arguments: list[str], code: int, sentence: str) -> None:
+    song("a.yaml")
+    song("b.yaml")
+    song("two.yaml", takes=2)
+    song("two-1.yaml")
+    song("bad.yaml", bpm=20)
+    song("worse.yaml", key="H minor")
+    song("loud.yaml", loudness="lufs:3")
+    Path("round.yaml").write_text("extends: back.yaml\n")
+    Path("back.yaml").write_text("extends: ./round.yaml\n")
+    Path("self.yaml").write_text("extends: self.yaml\n")
+    Path("far.yaml").write_text("extends: no/where.yaml\n")
+    Path("a.md").write_text("---\ncaption: a\nduration: 10\n---\nla\n")
+    Path("bare.md").write_text("\n")
+    Path("twice.md").write_text("---\nlyrics: la\n---\n\n\n[Verse]\nla\n")
+    Path("bad.md").write_text("---\ncaption: a\nkey: A: minor\n---\nla\n")
+    Path("long.yaml").write_text("lyrics: |\n" + "  la la la\n" * 1_000_000)
+    before = names()
+    result = acestep("generate", *arguments, stdin="caption: a\nduration: 10\n")
+    assert result.exit_code == code, result.stderr
+    assert sentence in " ".join(result.stderr.split())
+    assert result.stdout == "" or said(result)["error"]["exit_code"] == code
+    assert "Traceback" not in result.stderr
+    assert names() == before
+    if "worse.yaml" in arguments:
+        assert "worse.yaml:3: key: 'H minor' is not a key" in result.stderr
+
+
+@pytest.mark.usefixtures("no_pipeline")
+def test_a_render_never_replaces_what_it_reads(acestep: Run) -> None:
+    program("generate", "-c", "a", "-d", "10", "-o", "a.flac")
+    before = Path("a.flac.yaml").read_bytes()
+    result = acestep("generate", "a.flac.yaml", "--bpm", "90", "-o", "a.flac", "--force")
+    assert result.exit_code == 2
+    assert "a.flac.yaml is read by this run, so it cannot be written too." in result.stderr
+    assert Path("a.flac.yaml").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_pipeline")
+def test_the_lyrics_of_a_sidecar_s_name_are_safe_too(acestep: Run) -> None:
+    Path("a.flac.yaml").write_text("la\n")
+    result = acestep("generate", "-c", "a", "-d", "10", "--lyrics-file", "a.flac.yaml", "-o", "a.flac", "--force")
+    assert result.exit_code == 2
+    assert "is read by this run" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-c", "a", "-o", "-"], "--output - would write sound to the terminal."),
+        (["-", "--no-input"], "--no-input: stdin is a terminal, and - would wait for typing."),
+        (["-c", "a", "--lyrics", "-", "--no-input"], "--no-input: stdin is a terminal"),
+    ],
+)
+def test_what_a_terminal_is_not_for(arguments: list[str], sentence: str) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    run = program("generate", *arguments, capture_output=False, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    os.close(ours)
+    assert run.returncode == 2
+    assert sentence in run.stderr.decode()
+
+
+# What it says
+
+
+def test_json_says_it_all_in_one_object(acestep: Run) -> None:
+    song("a.yaml", seed=7)
+    result = acestep("generate", "a.yaml", "-n", "2", "-o", "out/", "--json", "-q")
+    content = said(result)
+    assert (content["schema"], content["status"], content["warnings"]) == (results.SCHEMA, "ok", [])
+    assert content["peak_memory_bytes"] > 10_000_000
+    assert [entry["path"] for entry in content["outputs"]] == [str(Path("out", f"a-{n}.flac")) for n in (1, 2)]
+    first = content["outputs"][0]
+    assert first["sidecar"] == first["path"] + ".yaml"
+    assert (first["status"], first["kind"], first["seconds"], first["sample_rate"]) == ("written", "take", 10, 48_000)
+    assert first["request"]["seed"] == first["seed"] == 7
+    assert first["plan"]["device"] == "cpu"
+    assert first["timings"] == {"diffuse": 0.125}
+    assert first["checks"] == {"peak_dbfs": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "status", "name"),
+    [
+        (["-c", "all silent", "-d", "10"], 6, "error", "check"),
+        (["-c", "silent", "-d", "10", "-n", "3"], 7, "partial", "several"),
+        (["-c", "too big", "-d", "10", "-n", "3"], 7, "partial", "several"),
+        (["-c", "breaks", "-d", "10"], 1, "error", "unexpected"),
+        (["--bpm", "20"], 2, "error", "usage"),
+        (["--bpmm", "20"], 2, "error", "usage"),
+        (["-c", "a", "-m", "base"], 3, "error", "checkpoint"),
+        (["-c", "a", "-o", "no/a.wav"], 9, "error", "output"),
+    ],
+)
+def test_json_says_failures_too(acestep: Run, arguments: list[str], code: int, status: str, name: str) -> None:
+    result = acestep("generate", *arguments, "--json")
+    content = said(result)
+    assert result.exit_code == content["error"]["exit_code"] == code
+    assert (content["status"], content["error"]["name"]) == (status, name)
+    assert content["error"]["message"].splitlines()[0] in " ".join(result.stderr.split()).replace("│ ", "") or code == 2
+    if code == 7:
+        failed = [entry for entry in content["outputs"] if entry["status"] == "failed"]
+        assert all(entry["error"]["message"] for entry in failed)
+        assert 0 < len(failed) < 3
+
+
+def test_one_song_that_does_not_fit_leaves_the_others(acestep: Run) -> None:
+    song("a.yaml")
+    song("b.yaml", caption="too big", takes=3)
+    song("c.yaml")
+    result = acestep("generate", "a.yaml", "b.yaml", "c.yaml", "-o", "out/", "--no-sidecar")
+    assert result.exit_code == 7
+    assert names()[3:] == [str(Path("out", f"{name}.flac")) for name in ("a", "b-1", "c")]
+    assert "3 of 5 takes are there" in result.stderr
+
+
+def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    song("a.yaml")
+    song("b.yaml")
+    written = []
+
+    def full(*arguments: Any) -> Any:
+        written.append(arguments)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audio, "write", full)
+    result = acestep("generate", "a.yaml", "b.yaml", "-o", "out/", "--json")
+    assert result.exit_code == 9
+    assert [entry["status"] for entry in said(result)["outputs"]] == ["failed", "failed"]
+    assert len(written) == 1
+
+
+def test_a_failed_encoder_keeps_the_lossless_master(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = audio.write
+
+    def mp3_fails(path: Path, sound: audio.Audio, encoding: audio.Encoding, *rest: Any) -> Any:
+        if encoding.format == "mp3":
+            raise EncoderError("The mp3 encoder failed: no idea.")
+        return write(path, sound, encoding, *rest)
+
+    monkeypatch.setattr(audio, "write", mp3_fails)
+    result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.mp3")
+    assert result.exit_code == 9
+    assert "The take is kept as a-1.flac." in result.stderr
+    assert names() == ["a-1.flac"]
+    assert soundfile.info("a-1.flac").frames == 480_000
+
+
+@pytest.mark.usefixtures("no_pipeline")
+def test_a_dry_run_says_what_would_be_and_makes_nothing(acestep: Run) -> None:
+    song("a.yaml", takes=2)
+    result = acestep("generate", "a.yaml", "-o", "out/", "--dry-run", "--explain", "--bpm", "90", "--set", "key=Am")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.split() == [str(Path("out", f"a-{n}.flac")) for n in (1, 2)]
+    lines = {line.split()[0]: line.split() for line in result.stderr.splitlines() if line.strip()}
+    assert lines["bpm"] == ["bpm", "90", "--bpm"]
+    assert lines["key"][-2:] == ["--set", "key"]
+    assert lines["caption"] == ["caption", "a", "a.yaml:1"]
+    assert lines["steps"] == ["steps", "8", "checkpoint", "turbo"]
+    assert lines["loudness"] == ["loudness", "peak:-1", "default"]
+    assert lines["seed"][-1] == "drawn"
+    assert lines["dtype"][2].startswith("machine")
+    assert not Path("out").exists()
+    content = said(acestep("generate", "a.yaml", "-o", "out/", "--dry-run", "--explain", "--json"))
+    assert [entry["status"] for entry in content["outputs"]] == ["planned", "planned"]
+    assert content["outputs"][0]["origins"]["takes"] == "a.yaml:3"
+
+
+def test_a_dry_run_says_what_would_be_skipped(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-o", "a.flac")
+    os.utime("a.flac", (1, 1))
+    result = acestep("generate", "a.yaml", "-o", "a.flac", "--dry-run")
+    assert "a.flac: is there already" in result.stderr
+    assert Path("a.flac").stat().st_mtime == 1
+
+
+def test_progress_may_be_none_and_verbose_says_more(acestep: Run) -> None:
+    plain = acestep("generate", "-c", "a", "-d", "10", "--progress", "none", "-v")
+    assert "Making music" not in plain.stderr
+    assert "diffuse 0.12 s" in plain.stderr or "diffuse 0.13 s" in plain.stderr
+    assert "frames at a time" in plain.stderr
+
+
+def test_a_reader_of_json_who_left_is_no_traceback() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    run = program(
+        "generate", "-c", "a", "-d", "10", "--json", capture_output=False, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    assert run.returncode == 0
+    assert b"Traceback" not in run.stderr
+    assert b"Exception" not in run.stderr
+
+
+def test_loudness_is_what_was_asked_and_true_peaks_stay_under_minus_one(acestep: Run) -> None:
+    import pyloudnorm
+
+    result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav", "--set", "loudness=lufs:-20", "--json")
+    [entry] = said(result)["outputs"]
+    assert entry["checks"]["lufs_written"] == pytest.approx(-20, abs=0.01)
+    samples, rate = soundfile.read("a.wav")
+    assert pyloudnorm.Meter(rate).integrated_loudness(samples) == pytest.approx(-20, abs=0.05)
+    loud = acestep("generate", "-c", "a", "-d", "10", "-o", "b.wav", "--loudness", "lufs:-5", "--force")
+    assert (
+        "would push peaks over -1 dB; the loudness is" not in loud.stderr
+        or np.abs(soundfile.read("b.wav")[0]).max() < 0.9
+    )
+
+
+def test_true_peaks_lie_between_samples() -> None:
+    """A sine at a quarter of the rate, sampled 45 degrees off its crests, is 3 dB higher than its samples."""
+    wave = np.sin(np.pi / 2 * np.arange(48_000) + np.pi / 4).astype(np.float32)
+    sound = audio.Audio(np.stack([wave, wave]), 48_000)
+    assert np.abs(wave).max() == pytest.approx(np.sqrt(0.5))
+    assert audio.true_peak(sound) == pytest.approx(1.0, abs=0.03)
