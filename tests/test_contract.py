@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -546,3 +547,89 @@ def test_true_peaks_lie_between_samples() -> None:
     sound = audio.Audio(np.stack([wave, wave]), 48_000)
     assert np.abs(wave).max() == pytest.approx(np.sqrt(0.5))
     assert audio.true_peak(sound) == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_descriptors_are_no_reason_to_fail(closed: int) -> None:
+    """A file that were opened under the number of stdout would get what libraries print."""
+    options: dict[str, Any] = {"capture_output": False, "preexec_fn": lambda: os.close(closed)}
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if number != closed:
+            options[name] = subprocess.PIPE if number else subprocess.DEVNULL
+    run = program("generate", "-c", "a", "-d", "10", "--seed", "7", "-o", f"{closed}.wav", **options)
+    assert run.returncode == 0, run.stderr
+    program("generate", "-c", "a", "-d", "10", "--seed", "7", "-o", "open.wav")
+    assert Path(f"{closed}.wav").read_bytes() == Path("open.wav").read_bytes()
+    if closed == 1:
+        run = program("generate", "-c", "a", "-d", "10", "-o", "-", **options)
+        assert run.returncode == 9
+        assert b"stdout is closed" in run.stderr
+        assert program("spec", "new", **options).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize(("number", "code", "name"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_json_says_what_a_signal_left(number: int, code: int, name: str) -> None:
+    command = [
+        sys.executable,
+        TESTS / "band.py",
+        "generate",
+        "-c",
+        "stops",
+        "-d",
+        "10",
+        "-n",
+        "3",
+        "-o",
+        "out/",
+        "--json",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as run:  # fmt: skip
+        assert run.stderr is not None
+        while "stops-2.flac: " not in run.stderr.readline():
+            assert run.poll() is None
+        run.send_signal(number)
+        stdout, _ = run.communicate(timeout=300)
+    content = json.loads(stdout)
+    jsonschema.validate(content, RESULT_SCHEMA)
+    assert (run.returncode, content["error"]["name"]) == (code, name)
+    assert [entry["status"] for entry in content["outputs"]] == ["written", "written", "failed"]
+
+
+@pytest.mark.usefixtures("no_pipeline")
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("time_signature: 5", "a.yaml:3: time_signature: '5' is not one of 2/4, 3/4, 4/4, 6/8"),
+        ("seed: -1", "a.yaml:3: seed: -1 is not a whole number from 0 to 4294967295"),
+        ("seed: 4294967296", "a.yaml:3: seed: 4294967296 is not a whole number"),
+        ("takes: 0", "a.yaml:3: takes: 0 is not a whole number from 1"),
+        ("language: klingon", "a.yaml:3: language: 'klingon' is not a language code"),
+        ("key: H minor", "a.yaml:3: key: 'H minor' is not a key such as A minor"),
+        ("lyrics: [Verse]", "a.yaml:3: lyrics: a list is not text; put it in quotes"),
+        ("lyrics: la\ninstrumental: yes", "instrumental and lyrics exclude each other"),
+        ("bpm: 120.5", "a.yaml:3: bpm: '120.5' is not a whole number"),
+        ("bpm: 90\nbpm: 91", "a.yaml:4: bpm: is here again, after line 3"),
+        ("tempo: 90", "a.yaml:3: tempo: is not a key of a song spec; did you mean 'bpm'?"),
+    ],
+)
+def test_what_a_spec_may_not_say(acestep: Run, line: str, sentence: str) -> None:
+    Path("a.yaml").write_text(f"caption: a\nmodel: turbo\n{line}\n")
+    result = acestep("generate", "a.yaml", "-d", "10")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in " ".join(result.stderr.split())
+    for length in ("9h", "601", "2"):
+        assert "--duration: " in acestep("generate", "-c", "a", "-d", length).stderr
+
+
+def test_each_command_s_help_has_examples_and_the_panels_of_a_musician(acestep: Run) -> None:
+    for name, mode in modes.MODES.items():
+        text = " ".join(acestep(name, "--help").stdout.split())
+        for example in mode.examples:
+            assert " ".join(example.split()) in text.replace("│ ", "")
+        for panel in ("Song", "Sound", "Output", "Machine"):
+            assert f"─ {panel} ─" in text
+    for words in (["render"], ["spec", "check"], ["spec", "show"], ["spec", "new"], ["spec", "schema"]):
+        assert f"acestep {' '.join(words)} " in acestep(*words, "--help").stdout.split("─ ")[0].split("Usage")[1][20:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,14 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import tiny
 
-from acestep_cli import checkpoints, errors, spec
+from acestep_cli import audio, checkpoints, errors, songbook, spec
+from acestep_cli.cli import failures
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.startswith("acestep ")]
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if "acestep " in line]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the lines are written for sh")
@@ -37,8 +40,13 @@ def test_every_command_runs(two_b: tiny.Oracle, tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert all((tmp_path / path).is_file() for path in run.stdout.splitlines())
-    assert len(run.stdout.splitlines()) >= len(COMMANDS)
+    paths = [line for line in run.stdout.splitlines() if line.rpartition(".")[2] in audio.FORMATS]
+    assert len(paths) >= len(songbook.files()) + 8
+    assert [path for path in paths if not (tmp_path / path).is_file()] == ["ballad.mp3"]  # of the dry run
+    for made in ("song.yaml", "ballad.yaml"):
+        assert spec.load(tmp_path / made).caption
+    assert json.loads((tmp_path / "song.schema.json").read_text())
+    assert soundfile.info(tmp_path / "ballad.wav").frames == 10 * 48_000
 
 
 def test_the_spec_loads(tmp_path: Path) -> None:
@@ -48,16 +56,29 @@ def test_the_spec_loads(tmp_path: Path) -> None:
 
 
 def test_every_song_loads_and_opens_with_the_command_that_plays_it() -> None:
-    songs = sorted((ROOT / "songs").glob("*.yaml"))
-    assert songs
+    songs = songbook.files().values()
+    assert len(songs) >= 10
     for song in songs:
         assert spec.load(song).model is None  # so that it plays on any machine
-        assert song.read_text(encoding="utf-8").startswith(f"# acestep generate songs/{song.name} ")
+        first = song.read_text(encoding="utf-8").removeprefix("---\n").splitlines()[0]
+        assert first == f"# acestep generate songs/{song.name} -o {song.stem}.flac"
+
+
+def test_the_tables_are_the_program_s() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    import readme
+
+    assert set(re.findall(r"^<!-- table: (\w+) -->$", README, re.MULTILINE)) == set(readme.TABLES)
+    assert readme.rewritten(README) == README, "python tools/readme.py"
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} - {0}
-    assert listed <= {kind.exit_code for kind in (errors.AceStepError, *errors.AceStepError.__subclasses__())}
+    kinds = [errors.AceStepError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {kind.exit_code for kind in kinds} | {0, failures.INTERRUPTED, failures.TERMINATED} == set(
+        failures.EXIT_CODES
+    )
 
 
 def test_the_models_are_those_of_the_table() -> None:

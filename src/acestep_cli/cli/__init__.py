@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -78,4 +81,19 @@ def root(
 
 
 def main() -> None:
+    occupy_closed_descriptors()
     app(prog_name="acestep")
+
+
+def occupy_closed_descriptors() -> None:
+    """Point standard descriptors that whoever started us has closed to nowhere.
+
+    Else the next file to be opened would get the number, and what libraries print would be written into a song.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest free number: this one
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs

@@ -44,8 +44,6 @@ class Stdout:
 
     def file(self, path: Path) -> None:
         """Send the bytes of a file. `OutputError` where nobody reads them, or not all."""
-        if self.stream is None:
-            raise OutputError("stdout is closed, so the song went nowhere.", "Name a file with --output.")
         binary = getattr(self.stream, "buffer", self.stream)
         try:
             with path.open("rb") as file:

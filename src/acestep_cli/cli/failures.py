@@ -17,9 +17,22 @@ import typer
 from acestep_cli.errors import AceStepError
 
 UNEXPECTED = 1
-USAGE = 2
 INTERRUPTED = 130
 TERMINATED = 143
+
+#: What a script may make of the way a command ended.
+EXIT_CODES = {
+    0: "all asked for exists and passed its checks",
+    UNEXPECTED: "something unexpected failed; `--debug` shows where",
+    2: "a flag or a spec asks for what cannot be",
+    3: "the checkpoint is missing, incomplete or of the wrong kind",
+    4: "it does not fit in memory",
+    6: "the rendered audio failed its checks: silent, or not finite",
+    7: "some of several takes failed; the rest are done. Where all failed for one cause: the code of that cause",
+    9: "an output cannot be written: it exists with another recipe, no space, no permission, a failing encoder",
+    INTERRUPTED: "interrupted (Ctrl-C); finished takes are kept",
+    TERMINATED: "terminated; finished takes are kept",
+}
 
 # Where a command's `--debug` and `--json` and its ledger are remembered, in the context all commands share.
 DEBUG = "acestep.debug"

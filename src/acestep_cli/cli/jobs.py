@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,13 +144,13 @@ def plain(model: Any) -> dict[str, Any]:
 
 def refuse_stdout(jobs: list[Job], run: Run) -> None:
     """`--output -` carries one song and nothing else."""
-    import sys
-
     if len(jobs) > 1 or jobs[0].request.takes > 1:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
     if run.json:
         raise UsageError("--output - and --json both want stdout; name a file for one of them.")
-    if sys.stdout is not None and sys.stdout.isatty() and not run.dry_run:
+    if sys.stdout is None:
+        raise OutputError("--output -: stdout is closed.", "Name a file with --output.")
+    if sys.stdout.isatty() and not run.dry_run:
         raise UsageError("--output - would write sound to the terminal.", "Redirect it: acestep … -o - > song.wav")
 
 

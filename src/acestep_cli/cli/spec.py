@@ -24,11 +24,12 @@ app = typer.Typer(
 )
 
 Specs = Annotated[list[str], typer.Argument(metavar="SPEC", help="Song specs (.yaml, .md, a sidecar, or - for stdin).")]
-Strict = Annotated[bool, typer.Option("--strict", help="Warnings are errors too.")]
+Strict = Annotated[bool, typer.Option("--strict", metavar="", help="Warnings are errors too.")]
 Resolve = Annotated[
-    bool, typer.Option("--resolved", help="Also what the checkpoint and the defaults decide, as a render would.")
+    bool,
+    typer.Option("--resolved", metavar="", help="Also what the checkpoint and the defaults decide, as a render would."),
 ]
-WithOrigin = Annotated[bool, typer.Option("--origin", help="Say behind each value where it came from.")]
+WithOrigin = Annotated[bool, typer.Option("--origin", metavar="", help="Say behind each value where it came from.")]
 Template = Annotated[
     str | None,
     typer.Argument(
@@ -79,43 +80,6 @@ def template(name: str) -> str:
     text = file.read_text(encoding="utf-8").replace(f"songs/{file.name}", file.name, 1)  # it will lie elsewhere
     front, rest = ("---\n", text.removeprefix("---\n")) if file.suffix == ".md" else ("", text)
     return f"{front}{schema.EDITOR_LINE}\n{rest}"
-
-
-@app.command(
-    name="schema",
-    help="Print the JSON Schema of a spec (draft 7), for editors.\n\nacestep spec schema > song.schema.json",
-)
-def print_schema() -> None:
-    print_result(json.dumps(schema.song_schema(), indent=2, ensure_ascii=False) + "\n")
-
-
-@app.command(
-    help="Print a spec as it is read: what it extends folded in.\n\n"
-    "acestep spec show song.yaml --resolved --origin\n\nacestep spec show song.md --set bpm=96 > slower.yaml"
-)
-def show(
-    file: Annotated[str, typer.Argument(metavar="SPEC", help="A song spec (.yaml, .md, a sidecar, or - for stdin).")],
-    resolved: Resolve = False,
-    origin: WithOrigin = False,
-    settings: options.Settings = None,
-    models_dir: options.ModelsDir = None,
-) -> None:
-    layers = [*spec.read(Path(file)), spec.from_flags({}, tuple(settings or ()))]
-    found = spec.resolve(*layers)
-    if resolved:
-        with spec.placed(*layers):
-            decided = modes.decide(found.request, checkpoints.locate(found.request.model or "auto", models_dir))
-        values = spec.explain(found, decided)
-    else:
-        content = found.request.model_dump(exclude_none=True)
-        values = [spec.Origin(name, value, found.origins[name]) for name, value in content.items()]
-    print_result("".join(entry(one, origin=origin) for one in values))
-
-
-def entry(one: spec.Origin, *, origin: bool) -> str:
-    """One key as YAML, its origin behind it."""
-    first, newline, rest = document.dump({one.name: one.value}, width=sys.maxsize).partition("\n")
-    return f"{first}{f'  # {one.origin}' if origin else ''}{newline}{rest}"
 
 
 @app.command(
@@ -195,8 +159,47 @@ def cuts(request: Request, checkpoint: checkpoints.Checkpoint) -> Iterator[str]:
     return prompts.cuts(*prompts.of(request, instruction, modes.seconds(request)), checkpoint.text / "tokenizer.json")
 
 
+@app.command(
+    help="Print a spec as it is read: what it extends folded in.\n\n"
+    "acestep spec show song.yaml --resolved --origin\n\nacestep spec show song.md --set bpm=96 > slower.yaml"
+)
+def show(
+    file: Annotated[str, typer.Argument(metavar="SPEC", help="A song spec (.yaml, .md, a sidecar, or - for stdin).")],
+    resolved: Resolve = False,
+    origin: WithOrigin = False,
+    settings: options.Settings = None,
+    models_dir: options.ModelsDir = None,
+) -> None:
+    layers = [*spec.read(Path(file)), spec.from_flags({}, tuple(settings or ()))]
+    found = spec.resolve(*layers)
+    if resolved:
+        with spec.placed(*layers):
+            decided = modes.decide(found.request, checkpoints.locate(found.request.model or "auto", models_dir))
+        values = spec.explain(found, decided)
+    else:
+        content = found.request.model_dump(exclude_none=True)
+        values = [spec.Origin(name, value, found.origins[name]) for name, value in content.items()]
+    print_result("".join(entry(one, origin=origin) for one in values))
+
+
+def entry(one: spec.Origin, *, origin: bool) -> str:
+    """One key as YAML, its origin behind it."""
+    first, newline, rest = document.dump({one.name: one.value}, width=sys.maxsize).partition("\n")
+    return f"{first}{f'  # {one.origin}' if origin else ''}{newline}{rest}"
+
+
+@app.command(
+    name="schema",
+    help="Print the JSON Schema of a spec (draft 7), for editors.\n\nacestep spec schema > song.schema.json",
+)
+def print_schema() -> None:
+    print_result(json.dumps(schema.song_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
 def print_result(text: str) -> None:
     """Print a result as UTF-8, whatever the locale is. Who stopped reading wants no more."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
     sys.stdout.flush()
     try:
         if hasattr(sys.stdout, "buffer"):

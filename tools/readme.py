@@ -1,0 +1,66 @@
+"""The tables of the README that the program itself decides.
+
+    python tools/readme.py
+
+Rewrites README.md between its `<!-- table: NAME -->` and `<!-- end -->` lines; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from acestep_cli import audio, spec
+from acestep_cli.cli import COMMANDS, failures
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCK = re.compile(r"(?<=^<!-- table: )(\w+)( -->\n).*?(?=^<!-- end -->)", re.MULTILINE | re.DOTALL)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("| --- ", "|---").replace("|--- |", "|---|")
+
+
+def commands() -> str:
+    return table(("command", "does"), [(f"`acestep {name}`", line) for name, line in COMMANDS.items()])
+
+
+def keys() -> str:
+    def flags(name: str) -> str:
+        key = spec.KEYS[name]
+        if not key.flag:
+            return "–" if name in ("extends", "mode") else f"`--set {name}=…`"
+        return f"`{f'{key.short}/' if key.short else ''}{spec.flag(name)}`"
+
+    rows = []
+    for name, key in spec.KEYS.items():
+        metavar = key.kind.metavar.replace("|", " \\| ")
+        rows.append((f"`{name}`", flags(name), metavar, key.help.replace("|", "\\|")))
+    return table(("key", "flag", "takes", ""), rows)
+
+
+def formats() -> str:
+    def settings(row: audio.Format) -> str:
+        if row.bit_depths:
+            return f"`bit_depth` {', '.join(row.bit_depths)}"
+        return f"`bitrate` {', '.join(f'{rate}k' for rate in row.bitrates)}" if row.bitrates else ""
+
+    return table(("format", "settings"), [(f"`{name}`", settings(row)) for name, row in audio.FORMATS.items()])
+
+
+def codes() -> str:
+    return table(("exit code", "meaning"), [(str(code), meaning) for code, meaning in failures.EXIT_CODES.items()])
+
+
+TABLES: dict[str, Callable[[], str]] = {"commands": commands, "keys": keys, "formats": formats, "codes": codes}
+
+
+def rewritten(text: str) -> str:
+    """The README with its tables as the program has them."""
+    return BLOCK.sub(lambda found: f"{found[1]}{found[2]}\n{TABLES[found[1]]()}\n", text)
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")
