@@ -51,6 +51,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     source = Path(acestep_cli.__file__).parent
     files = {path.relative_to(source.parent).as_posix() for path in source.rglob("*") if path.is_file()}
     wanted = {name for name in files if "__pycache__" not in name}
+    wanted |= {f"acestep_cli/songs/{file.name}" for file in (ROOT / "songs").iterdir()}
     packed = set(zipfile.ZipFile(wheel).namelist())
     info = f"acestep_cli-{__version__}.dist-info/"
     assert {name for name in packed if not name.startswith(info)} == wanted
@@ -74,3 +75,6 @@ def test_the_wheel_plays(installed: Path, tmp_path: Path) -> None:
     assert stdout == "a.flac\n"
     assert "the built-in sketch model plays" in stderr
     assert soundfile.info(tmp_path / "a.flac").duration == pytest.approx(5, abs=0.04)
+    template, _ = run(installed, "spec", "new", "ballad")
+    (tmp_path / "ballad.yaml").write_text(template, encoding="utf-8")
+    assert "can be rendered" in run(installed, "spec", "check", "ballad.yaml", "--strict")[1]
