@@ -1,0 +1,84 @@
+"""`acestep examples`: the songs that come with the program, to read, to search and to start from."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import kinds, songbook, spec
+from acestep_cli.cli.spec import print_result
+from acestep_cli.errors import UsageError
+from acestep_cli.request import Request
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Read and search the songs that come with the program."
+)
+
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print them as JSON, with everything they say.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A song, as `acestep examples list` names it.",
+        autocompletion=lambda incomplete: [name for name in songbook.files() if name.startswith(incomplete)],
+    ),
+]
+Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all stand somewhere in the song.")]
+
+
+@app.command(name="list", help="List the songs: name, language, tempo, caption.\n\nacestep examples list")
+def list_songs(as_json: Json = False) -> None:
+    print_result(listing({name: spec.load(file) for name, file in songbook.files().items()}, as_json))
+
+
+@app.command(help="Print a song as it is written.\n\nacestep examples show night-drive > mine.yaml")
+def show(name: Name) -> None:
+    files = songbook.files()
+    if name not in files:
+        near = kinds.suggestion(name, files) or "."
+        raise UsageError(f"There is no song named {name!r}{near}", f"Songs: {', '.join(files)}.")
+    print_result(files[name].read_text(encoding="utf-8"))
+
+
+@app.command(help='Find songs by words in their caption, lyrics or title.\n\nacestep examples search waltz "F# minor"')
+def search(words: Words, as_json: Json = False) -> None:
+    found = {name: song for name, file in songbook.files().items() if has(file, song := spec.load(file), words)}
+    if not found:
+        raise UsageError(f"No song has {' and '.join(map(repr, words))} in it.", "acestep examples list")
+    print_result(listing(found, as_json))
+
+
+def has(file: Path, song: Request, words: list[str]) -> bool:
+    """Whether all words stand in the song, what it extends included; case and accents do not matter."""
+    text = folded(file.read_text(encoding="utf-8") + spec.dump(song) + kinds.LANGUAGES[song.language or "unknown"])
+    return all(folded(word) in text for word in words)
+
+
+def folded(text: str) -> str:
+    """`text` in lower case without accents."""
+    apart = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(sign for sign in apart if not unicodedata.combining(sign))
+
+
+def listing(songs: dict[str, Request], as_json: bool) -> str:
+    """One song a line, or a JSON list."""
+    if as_json:
+        content = [{"name": name, **about(song)} for name, song in songs.items()]
+        return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    rows = [(name, language(song), f"{song.bpm or '–'} bpm", kinds.quoted(song.caption or "", 60)[1:-1])
+            for name, song in songs.items()]  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "".join("  ".join([*map(str.ljust, row, widths), row[3]]) + "\n" for row in rows)
+
+
+def language(song: Request) -> str:
+    return "instrumental" if song.instrumental else kinds.LANGUAGES[song.language or "unknown"]
+
+
+def about(song: Request) -> dict[str, Any]:
+    found: dict[str, Any] = song.model_dump(exclude_none=True)
+    return found
