@@ -633,3 +633,31 @@ def test_each_command_s_help_has_examples_and_the_panels_of_a_musician(acestep: 
             assert f"─ {panel} ─" in text
     for words in (["render"], ["spec", "check"], ["spec", "show"], ["spec", "new"], ["spec", "schema"]):
         assert f"acestep {' '.join(words)} " in acestep(*words, "--help").stdout.split("─ ")[0].split("Usage")[1][20:]
+
+
+def test_a_refused_run_leaves_no_folder_behind(acestep: Run) -> None:
+    song("a.yaml")
+    song("a.yml")
+    assert acestep("generate", "a.yaml", "a.yml", "-o", "new/").exit_code == 2
+    assert not Path("new").exists()
+
+
+def test_takes_of_different_runs_with_an_unset_seed_are_kept(acestep: Run) -> None:
+    """`--force` that was interrupted after the first take leaves takes of two draws."""
+    song("a.yaml", takes=2)
+    acestep("generate", "a.yaml", "-o", "a.wav")
+    acestep("generate", "a.yaml", "-o", "b.wav")
+    for end in ("", ".yaml"):
+        Path(f"b-1.wav{end}").replace(f"a-1.wav{end}")
+    seeds = [spec.load(Path(f"a-{n}.wav.yaml")).seed for n in (1, 2)]
+    content = said(acestep("generate", "a.yaml", "-o", "a.wav", "--json"))
+    assert [(entry["status"], entry["seed"]) for entry in content["outputs"]] == [("skipped", seed) for seed in seeds]
+
+
+def test_songs_that_all_fail_are_named(acestep: Run) -> None:
+    song("a.yaml", caption="all silent")
+    song("b.yaml", caption="all silent")
+    result = acestep("generate", "a.yaml", "b.yaml", "-o", "out/")
+    assert result.exit_code == 6
+    for name in ("a", "b"):
+        assert f"{Path('out', name)}.flac: The rendered audio is silent" in result.stderr

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,11 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     jobs: list[Job] = []
     errors: list[AceStepError] = []
     names: list[str | None] = [*specs] or [None]
+    machine = hardware.detect()
+    find = cache(lambda model: found(model, run.models_dir))
     for name in names:
         try:
-            jobs.append(job(mode, name, flags, place, run))
+            jobs.append(job(mode, name, flags, place, run, machine, find))
         except AceStepError as error:
             errors.append(error)
     if errors:
@@ -90,10 +94,6 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
         for one in jobs:
             one.outputs = [output(one, None, 1, run)]
         return jobs
-    if not run.dry_run:
-        outputs.prepare(place.folder, made=place.made)
-    elif not place.made and not place.folder.is_dir():
-        raise OutputError(f"The folder {place.folder} does not exist.")
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
         stem = place.stem or outputs.name(one.request, one.spec_file)
@@ -103,10 +103,28 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     if not place.numbered:
         settle_existing(jobs, force=run.force)
     refuse_inputs(jobs)
+    if not run.dry_run:
+        outputs.prepare(place.folder, made=place.made)
+    elif not place.made and not place.folder.is_dir():
+        raise OutputError(f"The folder {place.folder} does not exist.")
     return jobs
 
 
-def job(mode: str | None, name: str | None, flags: spec.Layer, place: Destination, run: Run) -> Job:
+def found(model: str, models_dir: Path | None) -> tuple[Checkpoint, str]:
+    """A checkpoint and the hash of its weights."""
+    checkpoint = checkpoints.locate(model, models_dir)
+    return checkpoint, checkpoint.weights_hash()
+
+
+def job(
+    mode: str | None,
+    name: str | None,
+    flags: spec.Layer,
+    place: Destination,
+    run: Run,
+    machine: hardware.Hardware,
+    find: Callable[[str], tuple[Checkpoint, str]],
+) -> Job:
     """The job of one spec, or of the flags alone."""
     layers = [*(spec.read(Path(name)) if name is not None else []), flags]
     resolved = spec.resolve(*layers)
@@ -117,13 +135,12 @@ def job(mode: str | None, name: str | None, flags: spec.Layer, place: Destinatio
             f"{name or '--set'}: is a spec of the mode {wanted}, not {mode}.",
             f"acestep {wanted} {name}" if name else None,
         )
-    asked_model = request.model or "auto"
-    checkpoint = checkpoints.locate(asked_model, run.models_dir)
+    checkpoint, weights = find(request.model or "auto")
     with spec.placed(*layers):
         decided = modes.decide(request, checkpoint)
-    machine = hardware.plan(hardware.detect(), decided.request, hardware.Asked(run.device, run.dtype))
+    planned = hardware.plan(machine, decided.request, hardware.Asked(run.device, run.dtype))
     spec_file = Path(name) if name not in (None, spec.STDIN) else None
-    return Job(spec_file, resolved, decided, checkpoint, machine, checkpoint.weights_hash(), place)
+    return Job(spec_file, resolved, decided, checkpoint, planned, weights, place)
 
 
 def output(job: Job, path: Path | None, number: int, run: Run) -> Output:
@@ -161,7 +178,7 @@ def refuse_collisions(jobs: list[Job]) -> None:
         for path in [file for output in one.outputs for file in (output.path, output.sidecar) if file]:
             if path in owner:
                 raise UsageError(
-                    f"{owner[path].spec_file} and {one.spec_file} would both write {path}.",
+                    f"{owner[path].spec_file or 'stdin'} and {one.spec_file or 'stdin'} would both write {path}.",
                     "Rename one of the specs, or render them into two folders.",
                 )
         owner |= dict.fromkeys([file for output in one.outputs for file in (output.path, output.sidecar) if file], one)
@@ -175,7 +192,7 @@ def settle_existing(jobs: list[Job], *, force: bool) -> None:
             keep_seed(one)
         for output in one.outputs:
             assert output.path is not None
-            if output.path.is_dir():
+            if disk.exists(output.path) and output.path.is_dir():
                 in_the_way.append(ExistsError(output.path))
             elif not force and (error := met(one, output)):
                 in_the_way.append(error)
@@ -206,20 +223,22 @@ def met(job: Job, output: Output) -> ExistsError | None:
 
 
 def is_same(job: Job, output: Output, record: sidecar.Record) -> bool:
-    """Whether the take of `record` is the one that `output` would be."""
-    return record.recipe == modes.recipe(job.request, job.weights) and record.seed == output.seed
+    """Whether the take of `record` is the one that `output` would be: of any seed, where none was asked for."""
+    any_seed = "seed" not in job.resolved.origins
+    return record.recipe == modes.recipe(job.request, job.weights) and (any_seed or record.seed == output.seed)
 
 
 def skip(output: Output, record: sidecar.Record) -> None:
     """Keep what is there, and say of it what its sidecar says."""
-    output.status = SKIPPED
+    output.status, output.seed = SKIPPED, record.seed
+    output.request["seed"] = record.seed
     output.seconds, output.sample_rate = record.render.get("seconds"), record.render.get("sample_rate")
     output.checks, output.timings = record.render.get("checks", {}), record.render.get("timings", {})
 
 
 def keep_seed(job: Job) -> None:
     """An unset seed is that of the takes which are there already, so that a rerun goes on where they stopped."""
-    if job.decided.origins.get("seed") is None:
+    if "seed" in job.resolved.origins:
         return
     recipe = modes.recipe(job.request, job.weights)
     for output in job.outputs:
@@ -245,8 +264,3 @@ def refuse_inputs(jobs: list[Job]) -> None:
                         f"{path} is read by this run, so it cannot be written too.",
                         "Choose another --output, or --no-sidecar where it is the sidecar.",
                     )
-
-
-def renumber(output: Output, path: Path) -> Output:
-    """`output` at another path."""
-    return replace(output, path=path, sidecar=outputs.sidecar(path) if output.sidecar else None)

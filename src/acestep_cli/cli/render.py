@@ -26,7 +26,6 @@ from acestep_cli.errors import (
     OutputError,
     SeveralFailedError,
     UsageError,
-    together,
 )
 from acestep_cli.kinds import quoted
 
@@ -321,11 +320,18 @@ def conclude(made: list[Output]) -> None:
     failed = [output for output in made if output.error is not None]
     if not failed:
         return
-    causes = {output.error["exit_code"] for output in failed if output.error}
-    if len(failed) == len(made) and len(causes) == 1:
-        raise together([as_error(output) for output in failed])
+    if len(made) == 1:
+        raise as_error(failed[0])
+    codes = {output.error["exit_code"] for output in failed if output.error}
     report = "\n".join(f"{output.path}: {as_error(output)}" for output in failed)
-    raise SeveralFailedError(f"{len(made) - len(failed)} of {len(made)} takes are there; the others are not.\n{report}")
+    error: AceStepError
+    if len(failed) == len(made) and len(codes) == 1:
+        error = AceStepError(f"None of {len(made)} takes could be made.\n{report}")
+        error.exit_code, error.name = as_error(failed[0]).exit_code, as_error(failed[0]).name
+    else:
+        done = len(made) - len(failed)
+        error = SeveralFailedError(f"{done} of {len(made)} takes are there; the others are not.\n{report}")
+    raise error
 
 
 def as_error(output: Output) -> AceStepError:
