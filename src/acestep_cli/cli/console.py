@@ -24,6 +24,9 @@ STAGES = {
     "decode": "Decoding sound",
 }
 
+#: What a stage counts in a second.
+RATES = {"diffuse": "steps/s", "decode": "s/s"}
+
 Report = Callable[[str, int, int], None]
 COPY_BYTES = 1 << 20
 
@@ -166,15 +169,26 @@ class Console:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            ProgressColumn,
+            Task,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            """How many steps, or seconds of sound, a second brings."""
+
+            def render(self, task: Task) -> Text:
+                speed, unit = task.finished_speed or task.speed, RATES.get(task.fields["stage"])
+                return Text(f"{speed:.1f} {unit}" if speed and unit else "")
 
         bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Terminal(stderr=True),
@@ -183,7 +197,7 @@ class Console:
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(STAGES.get(stage, stage), total=total)
+                tasks[stage] = bars.add_task(STAGES.get(stage, stage), total=total, stage=stage)
             bars.update(tasks[stage], completed=done, total=total)
 
         self._bars = bars

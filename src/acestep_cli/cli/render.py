@@ -106,6 +106,8 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
         except BaseException as error:
             fail([output for output in ledger.outputs if output.status == PLANNED], failures.described(error))
             raise
+    if len(ledger.outputs) > 1:
+        summarise(ledger.outputs, terminal)
     conclude(ledger.outputs)
 
 
@@ -332,6 +334,19 @@ def conclude(made: list[Output]) -> None:
         done = len(made) - len(failed)
         error = SeveralFailedError(f"{done} of {len(made)} takes are there; the others are not.\n{report}")
     raise error
+
+
+def summarise(made: list[Output], terminal: Console) -> None:
+    """Say what became of each take, a line each: its status, seed, length, peak as decoded, and file."""
+    rows = [("", "seed", "seconds", "peak dBFS", "file")]
+    for output in made:
+        seconds = "" if output.seconds is None else f"{output.seconds:.2f}"
+        peak = "" if "peak_dbfs" not in output.checks else f"{output.checks['peak_dbfs']:.1f}"
+        rows.append((output.status, str(output.seed), seconds, peak, str(output.path)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for status, *numbers, file in rows:
+        aligned = "  ".join(number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))
+        terminal.say(f"{status.ljust(widths[0])}  {aligned}  {file}")
 
 
 def as_error(output: Output) -> AceStepError:
