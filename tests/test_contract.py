@@ -661,3 +661,17 @@ def test_songs_that_all_fail_are_named(acestep: Run) -> None:
     assert result.exit_code == 6
     for name in ("a", "b"):
         assert f"{Path('out', name)}.flac: The rendered audio is silent" in result.stderr
+
+
+def test_a_batch_ends_with_a_line_for_each_take(acestep: Run) -> None:
+    song("a.yaml", seed=7)
+    song("b.yaml", caption="all silent", seed=8)
+    acestep("generate", "a.yaml", "-o", "out/")
+    song("c.yaml", seed=9)
+    lines = acestep("generate", "a.yaml", "b.yaml", "c.yaml", "-o", "out/").stderr.splitlines()
+    table = [line.split() for line in lines if line.startswith(("skipped", "failed", "written"))]
+    assert table == [
+        ["skipped", "7", "10.00", "0.0", str(Path("out/a.flac"))],
+        ["failed", "8", "10.00", str(Path("out/b.flac"))],
+        ["written", "9", "10.00", "0.0", str(Path("out/c.flac"))],
+    ]
