@@ -28,7 +28,7 @@ ROOMS = [
     {"request"},
     {"kinds"},
     {"audio", "solvers", "checkpoints", "document", "syllables"},
-    {"disk"},
+    {"disk", "tags"},
     {"errors"},
     {"__init__"},
 ]

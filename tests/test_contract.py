@@ -197,6 +197,10 @@ def test_a_rerun_loads_nothing(acestep: Run, monkeypatch: pytest.MonkeyPatch) ->
     ("change", "same"),
     [
         ("title: T", True),
+        ("artist: A", True),
+        ("year: 2026", True),
+        ("fade_out: 2", False),
+        ("sample_rate: 44100", False),
         ("takes: 1", True),
         ("seed: 7", True),
         ("seed: 8", False),
@@ -465,15 +469,15 @@ def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch)
 def test_a_failed_encoder_keeps_the_lossless_master(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write = audio.write
 
-    def mp3_fails(path: Path, sound: audio.Audio, encoding: audio.Encoding, *rest: Any) -> Any:
-        if encoding.format == "mp3":
+    def mp3_fails(path: Path, sound: audio.Audio, finish: audio.Finish) -> Any:
+        if finish.encoding.format == "mp3":
             raise EncoderError("The mp3 encoder failed: no idea.")
-        return write(path, sound, encoding, *rest)
+        return write(path, sound, finish)
 
     monkeypatch.setattr(audio, "write", mp3_fails)
     result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.mp3")
     assert result.exit_code == 9
-    assert "The take is kept as a-1.flac." in result.stderr
+    assert "The take is kept as a-1.flac. To convert it: ffmpeg -i a-1.flac a.mp3" in result.stderr
     assert names() == ["a-1.flac"]
     assert soundfile.info("a-1.flac").frames == 480_000
 

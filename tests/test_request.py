@@ -61,6 +61,13 @@ def refusal(**values: object) -> str:
         ("loudness", "Peak:-3", "peak:-3"),
         ("loudness", "none", "none"),
         ("title", "0123", "0123"),
+        ("title", " Night Drive\n", "Night Drive"),
+        ("comment", "one\ntwo\n", "one\ntwo"),
+        ("track_number", "07", 7),
+        ("year", "2026", 2026),
+        ("sample_rate", "44100", 44_100),
+        ("fade_in", 0, 0.0),
+        ("fade_out", "0:04", 4.0),
     ],
 )
 def test_values_are_read_as_a_musician_means_them(key: str, written: object, meant: object) -> None:
@@ -116,6 +123,18 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("loudness", "peak:3", "'peak:3' is neither none, nor peak:DB"),
         ("loudness", "peak:nan", "'peak:nan' is neither none, nor peak:DB"),
         ("instrumental", "maybe", "'maybe' is neither true nor false"),
+        ("title", "a\nb", "'a b' holds a line break or another control character"),
+        ("artist", "a\0b", "holds a line break or another control character"),
+        ("comment", "a\0b", "holds a control character"),
+        ("album", "x" * 2_000_000, "has 2,000,000 characters; the tags of a file take 500"),
+        ("comment", "x" * 5001, "has 5,001 characters; the tags of a file take 5,000"),
+        ("genre", " ", "is empty; leave the key out instead"),
+        ("track_number", "3/12", "'3/12' is not a whole number from 1 to 999"),
+        ("year", "26", "26 is not a whole number from 1000 to 9999"),
+        ("cover", "\udcff.jpg", "is not UTF-8 text"),
+        ("sample_rate", "44.1k", "'44.1k' is not one of 44100, 48000, 96000 (Hz)"),
+        ("fade_in", "-1", "'-1' is not a length"),
+        ("fade_out", "1:01", "'1:01' is not between 0 and 60 seconds"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(key: str, written: object, sentence: str) -> None:
@@ -148,6 +167,8 @@ def test_canonical_values_read_as_themselves() -> None:
         codes="<|audio_code_7|>", model="turbo", steps=8, guidance="7.5", guidance_method="apg", shift=3,
         solver="euler", timesteps="1,0.5", cfg_interval="0,1", seed=0, takes=2, title="t", format="mp3",
         bit_depth="16", bitrate="192k", loudness="peak:-1", mode="generate", instrumental="false",
+        artist="a", album="b", track_number="3", year="2026", genre="g", comment="c\nd", cover="/c.jpg",
+        sample_rate="44100", fade_in="2s", fade_out="0:04",
     )  # fmt: skip
     assert all(value is not None for _, value in full)
     assert Request(**full.model_dump()) == full
@@ -157,7 +178,7 @@ def test_every_key_has_help_and_a_range_to_show() -> None:
     for name, key in KEYS.items():
         assert key.help.endswith("."), name
         assert key.kind.metavar, name
-        assert key.panel in (song.SONG, song.SOUND, song.OUTPUT)
+        assert key.panel in (song.SONG, song.SOUND, song.TAGS, song.OUTPUT)
 
 
 def test_there_are_51_languages_with_distinct_names() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonschema
+import pictures
 import pytest
 import tiny
 import yaml
@@ -72,6 +73,7 @@ def test_what_a_blank_spec_shows_for_a_key_may_be_uncommented(name: str) -> None
     lines = [line.removeprefix("# ") for line in block.splitlines()[1:]]
     write("words.txt", "la\n")
     write("other.yaml", "bpm: 90\n")
+    Path("cover.jpg").write_bytes(pictures.png())
     content = "\n".join(lines).replace("extends: words.txt", "extends: other.yaml")
     found = spec.load(Path(write("b.yaml", content)))
     assert name in ("lyrics_file", "extends") or getattr(found, name) is not None
@@ -146,6 +148,9 @@ def test_songs_keep_to_the_schema(name: str) -> None:
         ("bit_depth: 24", True), ("bit_depth: 12", False), ("model: turbo", True), ("model: ./mine", True),
         ("model: trubo", False), ("mode: generate", True), ("mode: cove", False), ("instrumental: true", True),
         ("instrumental: 3", False), ("guidance: 7.5", True), ("guidance: 0", False), ("render: {a: 1}", True),
+        ("artist: The Tide Tables", True), (f"artist: {'x' * 501}", False), ("track_number: 0", False),
+        ("year: 2026", True), ("year: 26", False), ("sample_rate: 44100", True), ("sample_rate: 22050", False),
+        ("fade_in: 2s", True), ("fade_out: 61", False),
     ],
 )  # fmt: skip
 def test_the_schema_and_the_program_agree(line: str, fits: bool) -> None:

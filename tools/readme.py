@@ -42,12 +42,14 @@ def keys() -> str:
 
 
 def formats() -> str:
-    def settings(row: audio.Format) -> str:
-        if row.bit_depths:
-            return f"`bit_depth` {', '.join(row.bit_depths)}"
-        return f"`bitrate` {', '.join(f'{rate}k' for rate in row.bitrates)}" if row.bitrates else ""
+    def row(name: str, row: audio.Format) -> tuple[str, ...]:
+        settings = f"`bit_depth` {', '.join(row.bit_depths)}" if row.bit_depths else ""
+        if row.bitrates:
+            settings = f"`bitrate` {', '.join(f'{rate}k' for rate in row.bitrates)}"
+        return f"`{name}`", settings, ", ".join(map(str, row.sample_rates)), row.program or ""
 
-    return table(("format", "settings"), [(f"`{name}`", settings(row)) for name, row in audio.FORMATS.items()])
+    head = ("format", "settings", "`sample_rate`", "needs")
+    return table(head, [row(*entry) for entry in audio.FORMATS.items()])
 
 
 def codes() -> str:

@@ -1,14 +1,18 @@
 """Audio, and writing it to a file by its suffix.
 
-libsndfile encodes. Two of its containers carry the clock or a dice roll of the moment; both are
-taken out again, because the same render must give the same file.
+libsndfile encodes all formats but one, which ffmpeg does. Two containers of libsndfile carry the clock or a dice roll
+of the moment; both are taken out again, because the same render must give the same file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import shutil
 import struct
+import subprocess
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import disk
-from acestep_cli.errors import CheckError, EncoderError, UsageError
+from acestep_cli import tags as labels
+from acestep_cli.errors import CheckError, EncoderError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +32,8 @@ BITRATES = (64, 96, 128, 160, 192, 224, 256, 320)
 DEFAULT_BIT_DEPTH = "24"
 DEFAULT_BITRATE = 192
 DEFAULT_FORMAT = "flac"
+SAMPLE_RATES = (44_100, 48_000, 96_000)
+FFMPEG = "ffmpeg"
 
 #: Below this peak (-120 dBFS) there is nothing to hear.
 SILENCE = 1e-6
@@ -85,7 +92,7 @@ def erase_serial(file: io.FileIO) -> None:
 
 @dataclass(frozen=True)
 class Format:
-    """How libsndfile is asked for the format of one suffix."""
+    """How the encoder is asked for the format of one suffix."""
 
     container: str
     #: For formats that have no bit depth.
@@ -93,6 +100,9 @@ class Format:
     #: libsndfile's subtype for each bit depth.
     bit_depths: Mapping[str, str] = field(default_factory=dict)
     bitrates: tuple[int, ...] = ()
+    sample_rates: tuple[int, ...] = SAMPLE_RATES
+    #: The program that encodes it, where libsndfile does not.
+    program: str | None = None
     #: Takes out what differs from one writing to the next.
     settle: Callable[[io.FileIO], None] | None = None
 
@@ -100,22 +110,26 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "wav": Format("WAV", bit_depths={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}, settle=erase_clock),
     "flac": Format("FLAC", bit_depths={"16": "PCM_16", "24": "PCM_24"}),
-    "mp3": Format("MP3", "MPEG_LAYER_III", bitrates=BITRATES),
+    "mp3": Format("MP3", "MPEG_LAYER_III", bitrates=BITRATES, sample_rates=(44_100, 48_000)),
     "ogg": Format("OGG", "VORBIS", settle=erase_serial),
-    "opus": Format("OGG", "OPUS", settle=erase_serial),
+    "opus": Format("OGG", "OPUS", sample_rates=(48_000,), settle=erase_serial),
+    "m4a": Format("ipod", "aac", bitrates=BITRATES, program=FFMPEG),
 }
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """A format with its settings, complete. `bitrate` in kbit/s."""
+    """A format with its settings, complete. `bitrate` in kbit/s; without a `sample_rate` it is that of the samples."""
 
     format: str
     bit_depth: str | None
     bitrate: int | None
+    sample_rate: int | None = None
 
 
-def encoding(format: str, bit_depth: str | None = None, bitrate: int | None = None) -> Encoding:
+def encoding(
+    format: str, bit_depth: str | None = None, bitrate: int | None = None, sample_rate: int | None = None
+) -> Encoding:
     """The encoding asked for, defaults filled in. `UsageError` where format and settings contradict."""
     row = FORMATS[format]
     if bit_depth is not None and bit_depth not in row.bit_depths:
@@ -124,11 +138,25 @@ def encoding(format: str, bit_depth: str | None = None, bitrate: int | None = No
     if bitrate is not None and bitrate not in row.bitrates:
         able = " and ".join(name for name, other in FORMATS.items() if bitrate in other.bitrates)
         raise UsageError(f"bitrate: {format} cannot have {bitrate}k; {able} can.")
+    if sample_rate is not None and sample_rate not in row.sample_rates:
+        able = " and ".join(name for name, other in FORMATS.items() if sample_rate in other.sample_rates)
+        raise UsageError(f"sample_rate: {format} cannot have {sample_rate} Hz; {able} can.")
     return Encoding(
         format,
         bit_depth or (DEFAULT_BIT_DEPTH if row.bit_depths else None),
         bitrate or (DEFAULT_BITRATE if row.bitrates else None),
+        sample_rate,
     )
+
+
+def require(format: str) -> None:
+    """`OutputError` where the program that encodes `format` is not installed."""
+    program = FORMATS[format].program
+    if program is not None and shutil.which(program) is None:
+        raise OutputError(
+            f"{program} is missing: it encodes {format}, and is no part of acestep.",
+            f"Install it, or choose another format: --format {DEFAULT_FORMAT} needs none.",
+        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +189,59 @@ def loudness(text: str) -> Loudness:
             "lufs:-14, from -60 to -5"
         )
     return Loudness(kind, decibels)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How samples become a file: what is done to them, how they are encoded, and what is written beside them.
+
+    In this order: they are resampled, faded over `fade_in` and `fade_out` seconds, and then measured and brought to
+    the loudness asked for, so that it is the loudness of the file.
+    """
+
+    encoding: Encoding
+    loudness: str = "none"
+    fade_in: float = 0.0
+    fade_out: float = 0.0
+    tags: labels.Tags | None = None
+
+
+def resampled(audio: Audio, rate: int) -> Audio:
+    """`audio` at another sample rate, as long to a sample: by soxr, which streams through a second at a time."""
+    if rate == audio.sample_rate:
+        return audio
+    import numpy as np
+    import soxr
+
+    channels, frames = audio.samples.shape
+    made = np.zeros((channels, round(frames * rate / audio.sample_rate)), np.float32)
+    stream = soxr.ResampleStream(audio.sample_rate, rate, channels, dtype="float32", quality="VHQ")
+    place = 0
+    for block in [*blocks(audio), np.zeros((channels, 0), np.float32)]:
+        # The empty block at the end asks for what the filter still holds.
+        new = stream.resample_chunk(np.ascontiguousarray(block.T), last=not block.size).T[:, : made.shape[1] - place]
+        made[:, place : place + new.shape[1]] = new
+        place += new.shape[1]
+    return Audio(made, rate)
+
+
+def faded(audio: Audio, fade_in: float, fade_out: float) -> Audio:
+    """`audio` with its beginning and its end faded, over so many seconds.
+
+    Quarter sines: the power follows a raised cosine, which has a corner at neither end. The audio passed in stays as
+    it is.
+    """
+    if not fade_in and not fade_out:
+        return audio
+    import numpy as np
+
+    samples = audio.samples.copy()
+    for seconds, ordered in ((fade_in, samples), (fade_out, samples[:, ::-1])):
+        length = round(seconds * audio.sample_rate)
+        for start in range(0, min(length, samples.shape[1]), audio.sample_rate):
+            part = ordered[:, start : min(start + audio.sample_rate, length)]
+            part *= np.sin(np.pi / 2 * np.arange(start, start + part.shape[1]) / length).astype(np.float32)
+    return Audio(samples, audio.sample_rate)
 
 
 @dataclass(frozen=True)
@@ -249,15 +330,26 @@ class _Sink(io.FileIO):
         return len(data)
 
 
-def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", title: str | None = None) -> Level:
-    """Write `audio` to the new file `path` at the loudness asked for, and return how its level was set.
+def write(path: Path, audio: Audio, finish: Finish) -> Level:
+    """Write `audio` to the new file `path`, finished as asked, and return how its level was set.
 
     A peak over full scale is divided down, whatever the loudness. Audio that is silent or not finite is a
     `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
     """
+    encoding = finish.encoding
+    audio = resampled(audio, encoding.sample_rate or audio.sample_rate)
+    audio = faded(audio, finish.fade_in, finish.fade_out)
+    set_to = level(audio, finish.loudness)
+    encode = encode_by_libsndfile if FORMATS[encoding.format].program is None else encode_by_program
+    encode(path, audio, encoding, set_to.gain)
+    if finish.tags is not None:
+        labels.write(path, encoding.format, finish.tags)
+    return set_to
+
+
+def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, gain: float) -> None:
     import soundfile
 
-    set_to = level(audio, loudness)
     row = FORMATS[encoding.format]
     settings: dict[str, Any] = {}
     if encoding.bitrate is not None:
@@ -278,10 +370,8 @@ def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", 
                     **settings,
                 ) as file,
             ):
-                if title is not None:
-                    file.title = title
                 for block in blocks(audio):
-                    file.write((block * set_to.gain).T)
+                    file.write((block * gain).T)
                     deliver_signals()
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
@@ -290,4 +380,49 @@ def write(path: Path, audio: Audio, encoding: Encoding, loudness: str = "none", 
             row.settle(sink)
         if sink.failure is not None:
             raise sink.failure
-    return set_to
+
+
+def encode_by_program(path: Path, audio: Audio, encoding: Encoding, gain: float) -> None:
+    """Encode by ffmpeg, which reads the samples from its stdin; `EncoderError` where it does not come to its end.
+
+    It is called directly rather than through pydub: that would hold the whole song twice more, as integers, and write
+    it to a temporary WAV first.
+    """
+    row = FORMATS[encoding.format]
+    command = [
+        *(str(row.program), "-v", "error", "-nostdin", "-y"),
+        *("-f", "f32le", "-ar", str(audio.sample_rate), "-ac", str(audio.samples.shape[0]), "-i", "pipe:0"),
+        *("-map_metadata", "-1", "-c:a", str(row.subtype), "-b:a", f"{encoding.bitrate}k"),
+        *("-fflags", "+bitexact", "-flags:a", "+bitexact"),  # no clock, no version
+        *("-movflags", "+faststart", "-f", row.container, f"file:{path}"),
+    ]
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+        except OSError as error:
+            raise EncoderError(f"{row.program} cannot be started: {(error.strerror or str(error)).lower()}.") from error
+        with process:
+            took_all = _pour(audio, gain, process)
+        said.seek(0)
+        lines = said.read().decode(errors="replace").split("\n")
+    if process.returncode or not took_all or not path.is_file():
+        reason = next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it gave no reason")
+        raise EncoderError(f"The {encoding.format} encoder, {row.program}, failed ({process.returncode}): {reason}")
+
+
+def _pour(audio: Audio, gain: float, process: subprocess.Popen[bytes]) -> bool:
+    """Feed the samples to the program, interleaved; False if it stopped reading. It ends if anything else happens."""
+    assert process.stdin is not None
+    try:
+        for block in blocks(audio):
+            process.stdin.write((block * gain).T.astype("<f4").tobytes())
+        process.stdin.close()
+    except OSError:  # a broken pipe
+        return False
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # which would hide what came before
+            process.stdin.close()
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,26 @@ class Text(Kind):
         return text
 
 
+@dataclass(frozen=True)
+class Tag(Text):
+    """Text as the tags of a file hold it: of a length that players show, and on one line unless `lines`."""
+
+    most: int = 500
+    lines: bool = False
+
+    def schema(self) -> dict[str, Any]:
+        return {**super().schema(), "maxLength": self.most}
+
+    def read(self, value: Any) -> str:
+        text = super().read(value).strip()
+        if len(text) > self.most:
+            raise ValueError(f"has {len(text):,} characters; the tags of a file take {self.most:,}")
+        if any(unicodedata.category(letter) == "Cc" and not (self.lines and letter in "\n\t") for letter in text):
+            held = "a control character" if self.lines else "a line break or another control character"
+            raise ValueError(f"{quoted(value)} holds {held}")
+        return text
+
+
 class File(Kind):
     """The path of a file. A folder on its way may have a name that is no UTF-8 text: it is opened, not written."""
 
@@ -106,6 +127,19 @@ class File(Kind):
 
     def read(self, value: Any) -> str:
         return written(value)
+
+
+class Picture(File):
+    """The path of a picture. It is written into sidecars, so it has to be text."""
+
+    metavar = "JPG|PNG"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("cover.jpg",)
+
+    def read(self, value: Any) -> str:
+        return Text().read(value)
 
 
 class Switch(Kind):
@@ -275,7 +309,7 @@ class Duration(Kind):
 
     low: float
     high: float
-    metavar = "90|90s|1:30"
+    metavar: str = "90|90s|1:30"
 
     @property
     def examples(self) -> tuple[Any, ...]:
@@ -408,6 +442,24 @@ class Bitrate(Kind):
         text = str(value).strip().casefold().removesuffix("k")
         if text not in {str(rate) for rate in audio.BITRATES}:
             raise ValueError(f"{quoted(value)} is not one of {', '.join(self.words)}")
+        return int(text)
+
+
+class SampleRate(Kind):
+    metavar = "|".join(map(str, audio.SAMPLE_RATES))
+    words = tuple(map(str, audio.SAMPLE_RATES))
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return audio.SAMPLE_RATES
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(audio.SAMPLE_RATES)}
+
+    def read(self, value: Any) -> int:
+        text = str(value).strip()
+        if text not in self.words:
+            raise ValueError(f"{quoted(value)} is not one of {', '.join(self.words)} (Hz)")
         return int(text)
 
 

@@ -162,7 +162,7 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
     if not request.instrumental and request.lyrics is not None:
         settle("language", "unknown", DEFAULT)
     settle("format", audio.DEFAULT_FORMAT, DEFAULT)
-    encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate)
+    encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
     settle("bit_depth", encoding.bit_depth, DEFAULT)
     settle("bitrate", encoding.bitrate, DEFAULT)
     return Decided(Completed(**{**asked, **found}), origins)
@@ -194,9 +194,14 @@ def contradictions(request: Request, name: str, row: Row, code_count: int | None
     if request.caption is None and request.lyrics is None and request.codes is None:
         found.append("caption: there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).")
     try:
-        audio.encoding(request.format or audio.DEFAULT_FORMAT, request.bit_depth, request.bitrate)
+        format = request.format or audio.DEFAULT_FORMAT
+        audio.encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
     except UsageError as error:
         found.append(error.message)
+    fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
+    if sum(length for _, length in fades) > seconds(request):
+        lengths = " and ".join(f"{length:g} s" for _, length in fades)
+        found.append(f"{fades[-1][0]}: {lengths} of fading are longer than the song, {seconds(request):g} s.")
     if row.turbo:
         why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
         if request.guidance is not None and request.guidance > 1:

@@ -26,7 +26,10 @@ from acestep_cli.kinds import (
     Model,
     MusicalKey,
     Number,
+    Picture,
+    SampleRate,
     Switch,
+    Tag,
     Text,
     TimeSignature,
     Timesteps,
@@ -51,7 +54,8 @@ class Key:
     examples: tuple[Any, ...] = ()
 
 
-SONG, SOUND, OUTPUT = "Song", "Sound", "Output"
+SONG, SOUND, OUTPUT, TAGS = "Song", "Sound", "Output", "Tags"
+LONGEST_FADE = 60
 
 
 class Request(BaseModel):
@@ -184,12 +188,46 @@ class Request(BaseModel):
     title: Annotated[
         str | None,
         Key(
-            Text(),
+            Tag(),
             "Title, written into the file; it also names the file.",
-            OUTPUT,
+            TAGS,
             shapes=False,
             examples=("Night Drive",),
         ),
+    ] = None
+    artist: Annotated[
+        str | None,
+        Key(Tag(), "Artist, written into the file.", TAGS, shapes=False, examples=("The Tide Tables",)),
+    ] = None
+    album: Annotated[
+        str | None,
+        Key(Tag(), "Album, written into the file.", TAGS, shapes=False, examples=("Low Water",)),
+    ] = None
+    track_number: Annotated[
+        int | None,
+        Key(Whole(1, 999), "Place on the album, written into the file.", TAGS, shapes=False),
+    ] = None
+    year: Annotated[
+        int | None,
+        Key(Whole(1000, 9999), "Year of release, written into the file.", TAGS, shapes=False, examples=(2026,)),
+    ] = None
+    genre: Annotated[
+        str | None,
+        Key(Tag(), "Genre, written into the file.", TAGS, shapes=False, examples=("Synthwave",)),
+    ] = None
+    comment: Annotated[
+        str | None,
+        Key(
+            Tag(most=5000, lines=True),
+            "Comment, written into the file.",
+            TAGS,
+            shapes=False,
+            examples=("Demo, not for release",),
+        ),
+    ] = None
+    cover: Annotated[
+        str | None,
+        Key(Picture(), "Picture for the file, up to 10 MB.", TAGS, shapes=False),
     ] = None
     format: Annotated[
         str | None,
@@ -206,7 +244,29 @@ class Request(BaseModel):
     ] = None
     bitrate: Annotated[
         int | None,
-        Key(Bitrate(), "Constant bitrate of mp3, 192k unless set.", OUTPUT, examples=("192k",)),
+        Key(Bitrate(), "Bitrate of mp3 (constant) and m4a, 192k unless set.", OUTPUT, examples=("192k",)),
+    ] = None
+    sample_rate: Annotated[
+        int | None,
+        Key(SampleRate(), "Samples per second of the file. Unset: as rendered, 48000.", OUTPUT),
+    ] = None
+    fade_in: Annotated[
+        float | None,
+        Key(
+            Duration(0, LONGEST_FADE, "2|2s|0:02"),
+            "Fade in from silence, 0 to 60 seconds; the loudness is that of the faded song.",
+            OUTPUT,
+            examples=(2, "2s"),
+        ),
+    ] = None
+    fade_out: Annotated[
+        float | None,
+        Key(
+            Duration(0, LONGEST_FADE, "4|4s|0:04"),
+            "Fade out to silence, 0 to 60 seconds.",
+            OUTPUT,
+            examples=(4, "4s"),
+        ),
     ] = None
     loudness: Annotated[
         str | None,

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from acestep_cli import document
+from acestep_cli import document, tags
 from acestep_cli import request as song
 from acestep_cli.errors import UsageError
 from acestep_cli.kinds import Choice, File, is_folder_name, quoted, suggestion
@@ -104,6 +104,8 @@ class Resolved:
     origins: Mapping[str, str]
     files: tuple[Path, ...] = ()
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    #: What `cover` names: read once, so that no take is made for a picture that is gone by then.
+    cover: tags.Picture | None = None
 
 
 def flag(name: str) -> str:
@@ -241,6 +243,15 @@ def resolve(*layers: Layer) -> Resolved:
                 files.append(Path(name))
             except ValueError as error:
                 problems.append(f"{file.where}: {error}")
+    picture = None
+    if "cover" in values:
+        try:
+            cover = Path(KEYS["cover"].kind.read(values["cover"].raw))
+            picture = tags.picture(cover)
+            files.append(cover)
+        except ValueError as error:
+            problems.append(f"{values['cover'].where}: {error}")
+            del values["cover"]
     if "mode" in values:
         mode = values.pop("mode")
         try:
@@ -255,7 +266,7 @@ def resolve(*layers: Layer) -> Resolved:
         raise UsageError("\n".join(problems))
     origins = {name: value.origin for name, value in values.items()}
     lines = {name: value.lines for name, value in values.items() if value.lines is not None}
-    return Resolved(request, origins, tuple(files), lines)
+    return Resolved(request, origins, tuple(files), lines, picture)
 
 
 def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_sidecar: bool) -> set[str]:
@@ -288,7 +299,9 @@ def anchored(name: str, raw: Any, folder: Path) -> Any:
     """`raw`, or where it is a relative path, that path from `folder`."""
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
-    is_path = name == "extends" or (raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw))
+    is_path = name in ("extends", "cover") or (
+        raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
+    )
     if not is_path:
         return raw
     path = Path(raw)  # "." has no parts

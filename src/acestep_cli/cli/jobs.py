@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import checkpoints, disk, hardware, modes, spec
+from acestep_cli import audio, checkpoints, disk, hardware, modes, spec
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.cli import outputs, sidecar
 from acestep_cli.cli.options import Run
@@ -93,6 +93,7 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
         refuse_stdout(jobs, run)
         for one in jobs:
             one.outputs = [output(one, None, 1, run)]
+        require_encoders(jobs)
         return jobs
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
@@ -103,6 +104,7 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     if not place.numbered:
         settle_existing(jobs, force=run.force)
     refuse_inputs(jobs)
+    require_encoders(jobs)
     if not run.dry_run:
         outputs.prepare(place.folder, made=place.made)
     elif not place.made and not place.folder.is_dir():
@@ -264,3 +266,10 @@ def refuse_inputs(jobs: list[Job]) -> None:
                         f"{path} is read by this run, so it cannot be written too.",
                         "Choose another --output, or --no-sidecar where it is the sidecar.",
                     )
+
+
+def require_encoders(jobs: list[Job]) -> None:
+    """`OutputError` where a take is to be made for which there is no encoder."""
+    for one in jobs:
+        if any(output.status == PLANNED for output in one.outputs):
+            audio.require(one.request.format)

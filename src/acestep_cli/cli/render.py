@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acestep_cli import audio, checkpoints, disk, modes, spec
+from acestep_cli import audio, checkpoints, disk, modes, spec, tags
 from acestep_cli.cli import failures, jobs, options, outputs, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
@@ -213,16 +215,16 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
     """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too."""
     for warning in take.warnings:
         terminal.warn(warning)
-    output.seconds, output.sample_rate = round(take.audio.seconds, 6), take.audio.sample_rate
-    output.timings = take.timings
+    output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
+    output.sample_rate = take.request.sample_rate or take.audio.sample_rate
     try:
         if output.path is None:
-            send(take, output, stdout)
+            send(take, output, job, stdout)
         else:
             write(take, output, job, run)
     except (CheckError, ExistsError, EncoderError) as error:
         if isinstance(error, EncoderError):
-            keep_master(take, output, error, terminal)
+            keep_master(take, output, job, error, terminal)
         if isinstance(error, ExistsError) and overtaken(output, job):
             terminal.say(f"{output.path}: another run made it meanwhile")
             return
@@ -239,8 +241,20 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
         stdout.path(output.path)
 
 
-def encoding_of(take: Take) -> audio.Encoding:
-    return audio.encoding(take.request.format, take.request.bit_depth, take.request.bitrate)
+def finish(take: Take, job: Job) -> audio.Finish:
+    """What the request says of the file, beside what it says of the song."""
+    request = take.request
+    return audio.Finish(
+        audio.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
+        request.loudness,
+        request.fade_in or 0.0,
+        request.fade_out or 0.0,
+        tags.Tags(
+            **request.model_dump(include=set(tags.KEYS)),
+            recipe=modes.recipe(request, job.weights),
+            cover=job.resolved.cover,
+        ),
+    )
 
 
 def write(take: Take, output: Output, job: Job, run: Run) -> None:
@@ -250,7 +264,7 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
     forced = run.force and not job.place.numbered
     try:
         with disk.whole(*files, replace=files if forced else ()) as parts:
-            level = audio.write(parts[0], take.audio, encoding_of(take), take.request.loudness, take.request.title)
+            level = audio.write(parts[0], take.audio, finish(take, job))
             output.checks = sidecar.checks(level)
             for part in parts[1:]:
                 disk.write_text(part, sidecar.text(take, job.checkpoint.name, job.weights, job.plan, output.checks))
@@ -272,26 +286,28 @@ def make_room(output: Output) -> None:
             output.sidecar.unlink()
 
 
-def send(take: Take, output: Output, stdout: Stdout) -> None:
+def send(take: Take, output: Output, job: Job, stdout: Stdout) -> None:
     """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
-            level = audio.write(file, take.audio, encoding_of(take), take.request.loudness, take.request.title)
+            level = audio.write(file, take.audio, finish(take, job))
         except OSError as error:
             raise disk.refusal(Path(folder), error) from error
         output.checks = sidecar.checks(level)
         stdout.file(file)
 
 
-def keep_master(take: Take, output: Output, error: EncoderError, terminal: Console) -> None:
+def keep_master(take: Take, output: Output, job: Job, error: EncoderError, terminal: Console) -> None:
     """What an encoder would not take is kept as a lossless file beside, under the next free number."""
     if output.path is None or take.request.format == audio.DEFAULT_FORMAT:
         return
     master = outputs.next_free(output.path.with_name(f"{output.path.stem}-1.{audio.DEFAULT_FORMAT}"))
+    lossless = audio.encoding(audio.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
     with disk.whole(master) as [part]:
-        audio.write(part, take.audio, audio.encoding(audio.DEFAULT_FORMAT), take.request.loudness, take.request.title)
-    error.hint = f"The take is kept as {master}."
+        audio.write(part, take.audio, replace(finish(take, job), encoding=lossless))
+    convert = shlex.join([audio.FFMPEG, "-i", str(master), str(output.path)])
+    error.hint = f"The take is kept as {master}. To convert it: {convert}"
     terminal.say(f"{master}: the lossless master of {output.path.name}")
 
 

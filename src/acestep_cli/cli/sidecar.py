@@ -17,7 +17,7 @@ from acestep_cli.hardware import Plan
 if TYPE_CHECKING:
     from acestep_cli.pipeline import Take
 
-LIBRARIES = ("numpy", "soundfile", "torch", "transformers")
+LIBRARIES = ("mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[s
             "dtype": plan.dtype,
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
             "seconds": round(take.audio.seconds, 6),
-            "sample_rate": take.audio.sample_rate,
+            "sample_rate": take.request.sample_rate or take.audio.sample_rate,
             "checks": measured,
             "timings": take.timings,
             "warnings": list(take.warnings),
@@ -55,7 +55,7 @@ def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[s
 
 
 def checks(level: audio.Level) -> dict[str, float]:
-    """What was measured on the samples as decoded, and the loudness they were brought to, if one was asked for."""
+    """What was measured before the level was set, and the loudness it was brought to, if one was asked for."""
     found = {"peak_dbfs": 20 * math.log10(level.peak), "lufs": level.lufs, "lufs_written": level.reached}
     return {name: round(value, 2) for name, value in found.items() if value is not None}
 

@@ -1,0 +1,71 @@
+"""A stand-in for ffmpeg: it takes the program's arguments, and writes the samples as they come into an MP4.
+
+The words in FAKE_FFMPEG tell it how to misbehave; its arguments go to the file that FAKE_FFMPEG_LOG names. No AAC is
+made: the container is true enough for tags, and its sound is float PCM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import struct
+import sys
+import time
+from pathlib import Path
+
+
+def install(folder: Path) -> None:
+    """Put it into `folder` as `ffmpeg`, for PATH."""
+    program = folder / "ffmpeg"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def atom(name: bytes, *parts: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(b"".join(parts)), name) + b"".join(parts)
+
+
+def mp4(rate: int, samples: bytes) -> bytes:
+    """One track of sound, its index in front, as `+faststart` writes it."""
+    first = atom(b"ftyp", b"M4A ", bytes(4), b"M4A mp42isom")
+
+    def index(place: int) -> bytes:
+        media_header = atom(b"mdhd", bytes(12), struct.pack(">IIHH", rate, len(samples) // 8, 0, 0))
+        handler = atom(b"hdlr", bytes(8), b"soun", bytes(13))
+        places = atom(b"stco", bytes(4), struct.pack(">II", 1, place))
+        media = atom(b"mdia", media_header, handler, atom(b"minf", atom(b"stbl", places)))
+        return atom(b"moov", atom(b"mvhd", bytes(100)), atom(b"trak", media))
+
+    place = len(first) + len(index(0)) + 8
+    return first + index(place) + atom(b"mdat", samples)
+
+
+def samples_of(file: bytes) -> bytes:
+    """The sound, from where the index says it is to the end."""
+    at = file.index(b"stco") + 12
+    return file[struct.unpack_from(">I", file, at)[0] :]
+
+
+def main() -> None:
+    words, arguments = os.environ.get("FAKE_FFMPEG", ""), sys.argv[1:]
+    if log := os.environ.get("FAKE_FFMPEG_LOG"):
+        Path(log).write_text("\n".join(arguments))
+    if "too old" in words:
+        sys.exit("ffmpeg version 0.1\nUnknown encoder 'aac'\n")
+    if "dies" in words:
+        sys.stdin.buffer.read(1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+    samples = sys.stdin.buffer.read()
+    if "hangs" in words:
+        time.sleep(60)
+    if "full" in words:
+        sys.exit("av_interleaved_write_frame(): No space left on device\n" * 10_000)
+    if "nothing" not in words:
+        rate = int(arguments[arguments.index("-ar") + 1])
+        made = b"nonsense" if "nonsense" in words else mp4(rate, samples)
+        Path(arguments[-1].removeprefix("file:")).write_bytes(made)
+
+
+if __name__ == "__main__":
+    main()
