@@ -27,6 +27,8 @@ ROOMS = [
     {"lyrics"},
     {"request"},
     {"kinds"},
+    {"hub"},
+    {"shelf"},
     {"audio", "solvers", "checkpoints", "document", "syllables"},
     {"disk", "tags"},
     {"errors"},

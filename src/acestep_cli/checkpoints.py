@@ -21,6 +21,25 @@ PUBLISHED_TASKS = ("generate", "cover", "repaint")
 BASE_TASKS = (*PUBLISHED_TASKS, "lego", "extract", "complete")
 FINGERPRINT_BLOCKS = 256
 FINGERPRINT_BLOCK_BYTES = 4096
+#: A pull writes `refs/acestep/FOLDER` into the cache when the folder is whole: it names the commit to use.
+OWN_REF = "acestep/"
+#: What a pull takes of a published folder, and never its `*.py`.
+FETCHED = ("*.json", "*.safetensors", "silence_latent.pt", "merges.txt", "chat_template.jinja")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A published folder, which is fetched and checked as one; `needs` are its files besides the weights."""
+
+    folder: str
+    repo: str
+    needs: tuple[str, ...]
+    size_gb: float
+
+    @property
+    def inside(self) -> str:
+        """Where it lies in its repository: the main one holds several, any other is one."""
+        return f"{self.folder}/" if self.repo == MAIN_REPO else ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,16 @@ CHECKPOINTS: dict[str, Row] = {
         shortest_seconds=3.0,
         size_gb=0.03,
     ),
+}
+VAE = Part("vae", MAIN_REPO, ("config.json",), 0.34)
+TEXT = Part("Qwen3-Embedding-0.6B", MAIN_REPO, ("config.json", "tokenizer.json"), 1.2)
+SONGWRITERS: dict[str, Part] = {
+    name: Part(f"acestep-5Hz-lm-{name}", repo, ("config.json", "tokenizer.json"), size_gb)
+    for name, repo, size_gb in (
+        ("0.6B", "ACE-Step/acestep-5Hz-lm-0.6B", 1.3),
+        ("1.7B", MAIN_REPO, 3.7),
+        ("4B", "ACE-Step/acestep-5Hz-lm-4B", 8.4),
+    )
 }
 AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
 BUILT_IN = "pocket"
@@ -133,6 +162,29 @@ class Checkpoint:
         return digest.hexdigest()[:16]
 
 
+def parts(name: str) -> tuple[Part, ...]:
+    """The published folders of a checkpoint, its own first, or the one of a Songwriter; none of the built-in model."""
+    if name in SONGWRITERS:
+        return (SONGWRITERS[name],)
+    row = CHECKPOINTS[name]
+    if row.repo is None:
+        return ()
+    return Part(row.folder, row.repo, ("config.json", "silence_latent.pt"), row.size_gb), VAE, TEXT
+
+
+def part_folder(part: Part, models_dir: Path | None) -> Path | None:
+    """Where a part lies; None where it does not."""
+    return _folder_of(part.folder, part.repo, models_dir)
+
+
+def check_part(part: Part, folder: Path) -> None:
+    """Raise `CheckpointError` unless all files of a part are in `folder` and, as far as headers tell, uncut."""
+    for name in part.needs:
+        require(folder / name)
+    for file in weight_files(folder):
+        read_header(file)
+
+
 def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
     """Find a checkpoint by name or folder.
 
@@ -161,7 +213,8 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
         raise CheckpointError(
             f"The checkpoint {model} is not installed: {where} has no {row.folder}/ (about {row.size_gb:g} GB, "
             f"published as {row.repo}).",
-            "Point --models-dir at the folder that holds it, or sketch the song with --model pocket.",
+            f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it; "
+            "--model pocket sketches the song.",
         )
     return _whole(model, row, dit, models_dir)
 
@@ -190,15 +243,23 @@ def _folder_of(folder: str, repo: str | None, models_dir: Path | None) -> Path |
         return models_dir / folder if (models_dir / folder).is_dir() else None
     if repo is None:
         return None
+    storage = cache_folder(repo)
+    for ref in (OWN_REF + folder, "main"):
+        try:
+            commit = (storage / "refs" / ref).read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        found = storage / "snapshots" / commit / (folder if repo == MAIN_REPO else "")
+        if (found / "config.json").is_file():
+            return found
+    return None
+
+
+def cache_folder(repo: str) -> Path:
+    """Where the Hugging Face cache keeps a repository. The constants alone import no web client."""
     from huggingface_hub import constants
 
-    if not (Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}").is_dir():
-        return None  # what reads the cache imports a web client, for a sixth of a second
-    from huggingface_hub import try_to_load_from_cache
-
-    inside = f"{folder}/" if repo == MAIN_REPO else ""
-    found = try_to_load_from_cache(repo, f"{inside}config.json")
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
 def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
@@ -210,7 +271,8 @@ def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoin
             where = models_dir if models_dir else "the Hugging Face cache"
             raise CheckpointError(
                 f"The {what} of {name} is missing: {where} has no {folder}/.",
-                f"It comes with the main download {MAIN_REPO}; put {folder}/ beside {row.folder}/.",
+                f"`acestep models pull {name if name in CHECKPOINTS else 'turbo'}` fetches it; or put {folder}/ of "
+                f"{MAIN_REPO} beside {row.folder}/.",
             )
         parts[what] = found
     checkpoint = Checkpoint(name, row, dit, parts["VAE"], parts["text encoder"])

@@ -67,6 +67,13 @@ class SeveralFailedError(AceStepError):
     name = "several"
 
 
+class NetworkError(AceStepError):
+    """The hub cannot be reached, or does not give what was asked for."""
+
+    exit_code = 8
+    name = "network"
+
+
 class OutputError(AceStepError):
     """An output cannot be written: exists, no space, no permission, no encoder."""
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "generate": "Make a song from a caption and lyrics.",
     "render": "Render specs, each by its own mode.",
     "spec": "Write, check and show song specs, without rendering.",
+    "models": "Fetch checkpoints, and see which are there.",
     "examples": "Read and search the songs that come with the program.",
 }
 

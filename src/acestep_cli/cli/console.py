@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.errors import OutputError
+from acestep_cli.shelf import in_words as amount
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -42,7 +43,7 @@ class Stdout:
     console: Console
     stream: Any
 
-    def path(self, path: Path) -> None:
+    def path(self, path: Path | str) -> None:
         self.console.print_path(self.stream, path)
 
     def file(self, path: Path) -> None:
@@ -120,7 +121,7 @@ class Console:
             os.dup2(kept, descriptor)
             os.close(kept)
 
-    def print_path(self, stdout: Any, path: Path) -> None:
+    def print_path(self, stdout: Any, path: Path | str) -> None:
         """Print a path. The file is there already, so what goes wrong here is no reason to stop."""
         if stdout is None or not self._paths:
             return
@@ -199,6 +200,70 @@ class Console:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(STAGES.get(stage, stage), total=total, stage=stage)
             bars.update(tasks[stage], completed=done, total=total)
+
+        self._bars = bars
+        try:
+            with bars:
+                yield report
+        finally:
+            self._bars = None
+
+    @contextmanager
+    def transfers(self, total: int) -> Iterator[Report]:
+        """Yield what takes reports of bytes: file, bytes done, bytes of it in all; `total` is of all files.
+
+        A terminal shows a bar for all and one for the file; elsewhere each tenth of the whole is a line.
+        """
+        if self.quiet or self._progress == "none" or not total:
+            yield lambda file, done, size: None
+        elif self._progress == "plain" or not sys.stderr.isatty():
+            yield self._line_per_tenth(total)
+        else:
+            with self._bars_of_bytes(total) as report:
+                yield report
+
+    def _line_per_tenth(self, total: int) -> Report:
+        files: dict[str, int] = {}
+        told = 0
+
+        def report(file: str, done: int, size: int) -> None:
+            nonlocal told
+            before, files[file] = files.get(file, 0), done
+            percent = 100 * sum(files.values()) // total
+            if percent // 10 > told or (done == size and before < size):
+                told = percent // 10
+                of = amount(size) if done == size else f"{amount(done)} of {amount(size)}"
+                self.say(f"{percent} % of {amount(total)}: {file}, {of}")
+
+        return report
+
+    @contextmanager
+    def _bars_of_bytes(self, total: int) -> Iterator[Report]:
+        from rich.console import Console as Terminal
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+        from rich.table import Column
+
+        name = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        kinds = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn)
+        figures = [kind(table_column=Column(no_wrap=True, justify="right")) for kind in kinds]
+        columns = (TextColumn("{task.description}", table_column=name), BarColumn(bar_width=14), *figures)
+        bars = Progress(*columns, console=Terminal(stderr=True), expand=True)
+        whole, current = bars.add_task("All", total=total), bars.add_task("", total=None)
+        files: dict[str, int] = {}
+
+        def report(file: str, done: int, size: int) -> None:
+            if file not in files:
+                bars.reset(current, total=size, completed=done, description=file)  # what was there is no speed
+            files[file] = done
+            bars.update(current, completed=done)
+            bars.update(whole, completed=sum(files.values()))
 
         self._bars = bars
         try:

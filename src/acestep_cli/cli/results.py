@@ -64,6 +64,8 @@ class Ledger:
 
     outputs: list[Output] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: What commands that make no audio report besides.
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 def error(exit_code: int, name: str, message: str, hint: str | None) -> dict[str, Any]:
@@ -79,6 +81,7 @@ def text(ledger: Ledger, error: dict[str, Any] | None) -> str:
         "status": status,
         "outputs": [output.report() for output in ledger.outputs],
         "warnings": ledger.warnings,
+        **ledger.more,
     }
     if (peak := peak_memory_bytes()) is not None:
         content["peak_memory_bytes"] = peak

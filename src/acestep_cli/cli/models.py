@@ -1,0 +1,216 @@
+"""`acestep models`: fetch checkpoints and Songwriters, see which are there, verify them, clear what is left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acestep_cli import checkpoints, kinds, shelf
+from acestep_cli.cli import failures, options
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.results import Ledger
+from acestep_cli.errors import CheckpointError, OutputError, UsageError
+from acestep_cli.shelf import State
+
+NAMES = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fetch checkpoints, and see which are there.")
+
+
+def _starting(incomplete: str) -> list[str]:
+    return [name for name in NAMES if name.startswith(incomplete)]
+
+
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME", help=f"{', '.join(NAMES[:2])} … {NAMES[-1]}; `acestep models list`.", autocompletion=_starting
+    ),
+]
+PullNames = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", help="As `acestep models list`.", autocompletion=_starting)
+]
+SongwriterNames = Annotated[
+    list[str] | None,
+    typer.Option("--songwriter", metavar="|".join(checkpoints.SONGWRITERS), help="A Songwriter as well; repeatable."),
+]
+Revision = Annotated[
+    str | None, typer.Option("--revision", metavar="COMMIT|TAG", help="Pin this state. Unset: the newest.")
+]
+Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is listed.")]
+
+
+def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console, Ledger]:
+    terminal = Console(quiet, paths=not wants_json)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    return terminal, ledger
+
+
+def known(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
+    """The names, each once. `UsageError` for one that is none."""
+    for name in names:
+        if name not in among:
+            raise UsageError(
+                f"There is no model named {name!r}{kinds.suggestion(name, among) or '.'}", f"Names: {', '.join(among)}."
+            )
+    return list(dict.fromkeys(names))
+
+
+@app.command(
+    help="Fetch models from the Hugging Face hub into its cache or --models-dir, verified; a cut download goes on "
+    "where it stopped.\n\nacestep models pull turbo\n\nacestep models pull base --songwriter 1.7B"
+)
+def pull(
+    ctx: typer.Context,
+    names: PullNames = None,
+    songwriter: SongwriterNames = None,
+    revision: Revision = None,
+    models_dir: options.ModelsDir = None,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    wanted = [*known(names or []), *known(songwriter or [], tuple(checkpoints.SONGWRITERS))]
+    wanted = list(dict.fromkeys(wanted))
+    if not wanted:
+        raise UsageError("There is no model to pull.", f"acestep models pull turbo; names: {', '.join(NAMES)}.")
+    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.parts(name)))
+    with terminal.results() as stdout:
+        if checkpoints.BUILT_IN in wanted:
+            terminal.say(f"{checkpoints.BUILT_IN} comes with the program.")
+        from acestep_cli import hub
+
+        pulled = hub.pull(parts, shelf.of(models_dir), revision, terminal) if parts else []
+        for one in pulled:
+            what = f"{shelf.in_words(one.fetched)} fetched" if one.fetched else "there already"
+            terminal.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
+        states = [shelf.state(name, models_dir) for name in wanted]
+        ledger.more["models"] = [state.report() for state in states]
+        for state in states:
+            if state.problem is not None:
+                raise state.problem
+        for folder in dict.fromkeys([*(one.folder for one in pulled), *(state.folder for state in states)]):
+            stdout.path(folder or "")
+
+
+@app.command(
+    name="list",
+    help="List every model: installed, partial (a pull was cut) or absent; its size and where it is.\n\n"
+    "acestep models list --json",
+)
+def list_models(
+    ctx: typer.Context,
+    models_dir: options.ModelsDir = None,
+    json_wanted: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
+    if models_dir is not None and not models_dir.is_dir():
+        terminal.warn(f"The models folder {models_dir} does not exist.")
+    states = [shelf.state(name, models_dir) for name in NAMES]
+    ledger.more["models"] = [state.report() for state in states]
+    width = max(map(len, NAMES))
+    with terminal.results() as stdout:
+        for state in states:
+            stdout.path(f"{state.name:<{width}}  {state.status:<9}  {size(state):>10}  {where(state)}".rstrip())
+
+
+def size(state: State) -> str:
+    if state.status == "absent":
+        return f"~{checkpoints.parts(state.name)[0].size_gb:g} GB"
+    return shelf.in_words(state.size)
+
+
+def where(state: State) -> str:
+    if state.status == "partial" and state.problem is not None:
+        return f"{state.folder} ({state.problem.message})"
+    return str(state.folder or "")
+
+
+@app.command(help="Print the folder of a model: the DiT's of a checkpoint.\n\nacestep models path turbo")
+def path(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `acestep models list`.", autocompletion=_starting)],
+    models_dir: options.ModelsDir = None,
+    json_wanted: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
+    [name] = known([name])
+    folder = shelf.find(name, models_dir)
+    ledger.more["models"] = [shelf.state(name, models_dir).report()]
+    with terminal.results() as stdout:
+        stdout.path(folder)
+
+
+@app.command(
+    help="Read all files of models again and compare them with what was published.\n\nacestep models verify turbo"
+)
+def verify(
+    ctx: typer.Context,
+    names: Names,
+    models_dir: options.ModelsDir = None,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    wanted = known(names)
+    folders = {name: shelf.find(name, models_dir) for name in wanted}
+    ledger.more["models"] = [shelf.state(name, models_dir).report() for name in wanted]
+    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.parts(name)))
+    there = {part: checkpoints.part_folder(part, models_dir) for part in parts}
+    locks = {folder: shelf.expected(part, folder) for part, folder in there.items() if folder is not None}
+    with terminal.results() as stdout:
+        with terminal.transfers(sum(file.size for lock in locks.values() for file in lock.files)) as report:
+            wrong = [line for folder, lock in locks.items() for line in shelf.differing(lock, folder, report)]
+        if wrong:
+            raise CheckpointError("\n".join(wrong), f"`acestep models pull {' '.join(wanted)}` fetches them again.")
+        count = sum(len(lock.files) for lock in locks.values())
+        terminal.say(f"{count} files are as they were published." if count else "It comes with the program.")
+        for folder in folders.values():
+            stdout.path(folder)
+
+
+@app.command(
+    help="List what no model uses: old commits in the cache, remains of cut downloads, files set aside. Deletes them "
+    "with --yes.\n\nacestep models prune\n\nacestep models prune --yes"
+)
+def prune(
+    ctx: typer.Context,
+    yes: Yes = False,
+    models_dir: options.ModelsDir = None,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    store = shelf.of(models_dir)
+    found = sizes(store)
+    try:
+        if yes and found:
+            with shelf.alone(shelf.all_parts(), store, terminal.say):
+                found = sizes(store)
+                store.clear()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"{error.filename or store.root} cannot be deleted: {reason}.") from error
+    ledger.more["leftovers"] = [{"path": str(path), "bytes": size, "deleted": yes} for path, size in found.items()]
+    with terminal.results() as stdout:
+        for path in found:
+            stdout.path(path)
+    total = shelf.in_words(sum(found.values()))
+    if not found:
+        terminal.say("Nothing is left over.")
+    elif yes:
+        terminal.say(f"{total} deleted.")
+    else:
+        terminal.say(f"{total} could be freed. Nothing was deleted; `acestep models prune --yes` does.")
+
+
+def sizes(store: shelf.Shelf) -> dict[Path, int]:
+    return {path: shelf.bytes_of(path) for path in store.leftovers()}

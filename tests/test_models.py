@@ -1,0 +1,586 @@
+"""`acestep models`, against a small hub of our own; no network, no torch, files of a few kilobytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hub_server import Hub, blob_id, sha256
+from huggingface_hub import constants
+from typer.testing import CliRunner, Result
+
+from acestep_cli import checkpoints, shelf
+from acestep_cli.cli import app
+from acestep_cli.errors import CheckpointError
+
+ROOT = Path(__file__).parent.parent
+TURBO = "acestep-v15-turbo"
+WEIGHTS = f"{TURBO}/model.safetensors"
+FETCHED = {
+    f"{TURBO}/config.json", f"{TURBO}/silence_latent.pt", WEIGHTS, "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors", "Qwen3-Embedding-0.6B/config.json",
+    "Qwen3-Embedding-0.6B/tokenizer.json", "Qwen3-Embedding-0.6B/merges.txt", "Qwen3-Embedding-0.6B/model.safetensors",
+}  # fmt: skip
+BLOCK = 1000
+#: `acestep` with the blocks of a download made as small as these files; `{}` may change more.
+PROGRAM = f"""
+from huggingface_hub import constants
+constants.DOWNLOAD_CHUNK_SIZE = {BLOCK}
+from acestep_cli.cli import main
+main()
+"""
+Run = Callable[..., Result]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def weights(seed: int, count: int = 2000) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    return struct.pack("<Q", len(header)) + header + struct.pack("<f", seed) * count
+
+
+def dit(folder: str, seed: int) -> dict[str, bytes]:
+    files = {"config.json": b"{}", "silence_latent.pt": b"silence", "model.safetensors": weights(seed)}
+    code = {"modeling_acestep.py": b"raise SystemExit", "configuration.py": b""}
+    return {f"{folder}{name}": content for name, content in {**files, **code}.items()}
+
+
+def main_repo(seed: int = 1) -> dict[str, bytes]:
+    return {
+        "README.md": b"hello",
+        "config.json": b"{}",
+        **dit(f"{TURBO}/", seed),
+        "vae/config.json": b'{"v": 1}',
+        "vae/diffusion_pytorch_model.safetensors": weights(2, 100),
+        "Qwen3-Embedding-0.6B/config.json": b'{"a": 1}',
+        "Qwen3-Embedding-0.6B/tokenizer.json": b'{"t": 1}',
+        "Qwen3-Embedding-0.6B/merges.txt": b"a b",
+        "Qwen3-Embedding-0.6B/model.safetensors": weights(3, 300),
+        "acestep-5Hz-lm-1.7B/config.json": b'{"b": 1}',
+        "acestep-5Hz-lm-1.7B/tokenizer.json": b'{"c": 1}',
+        "acestep-5Hz-lm-1.7B/model.safetensors": weights(4, 300),
+    }
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The hub that this process and its children see, and an empty cache."""
+    there = Hub()
+    server = there.start()
+    there.publish(checkpoints.MAIN_REPO, main_repo())
+    there.publish("ACE-Step/acestep-v15-base", dit("", 5))
+    home = tmp_path / "hf"
+    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "ACESTEP_MODELS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HF_HOME": str(home), "HF_ENDPOINT": there.url, "NO_PROXY": "*", "no_proxy": "*"}.items():
+        monkeypatch.setenv(name, value)
+    # What the library has read from the environment when this process imported it.
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+    monkeypatch.setattr(constants, "ENDPOINT", there.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", there.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", BLOCK)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library rests before it tries again
+    monkeypatch.chdir(tmp_path)
+    yield there
+    there.go_on.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def models() -> Run:
+    return lambda *words: CliRunner().invoke(app, ["models", *words], catch_exceptions=False)
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(run: Result, code: int, *said: str) -> None:
+    assert run.exit_code == code, run.stderr
+    assert "Traceback" not in run.stderr
+    for words in said:
+        assert words in run.stderr
+
+
+@pytest.fixture
+def in_a_process() -> Iterator[Start]:
+    """`acestep models …` in a process of its own, which is ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, program: str = PROGRAM) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, "models", *words]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+# Pulling
+
+
+def test_a_pull_into_a_models_folder(hub: Hub, models: Run) -> None:
+    run = models("pull", "turbo", "--models-dir", "m")
+    assert run.exit_code == 0, run.stderr
+    folders = [f"m/{TURBO}", "m/vae", "m/Qwen3-Embedding-0.6B"]
+    assert run.stdout.splitlines() == folders
+    assert files_in(Path("m")) == {*FETCHED, *(f"{f[2:]}/{shelf.LOCK}" for f in folders), ".acestep/pull.lock"}
+    assert checkpoints.locate("turbo", Path("m")).dit == Path("m") / TURBO
+    assert "100 %" in run.stderr
+
+
+def test_a_lock_file_says_what_a_folder_is(hub: Hub, models: Run) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    content = json.loads(Path("m", TURBO, shelf.LOCK).read_text())
+    files, published = content.pop("files"), main_repo()
+    commit = hub.refs[checkpoints.MAIN_REPO]["main"]
+    assert content == {
+        "schema": shelf.LOCK_SCHEMA, "repo": checkpoints.MAIN_REPO, "revision": "main", "commit": commit
+    }  # fmt: skip
+    assert files["model.safetensors"] == {"size": len(published[WEIGHTS]), "sha256": sha256(published[WEIGHTS])}
+    assert files["config.json"] == {"size": 2, "blob_id": blob_id(b"{}")}
+
+
+def test_a_pull_into_the_cache(hub: Hub, models: Run) -> None:
+    run = models("pull", "turbo")
+    assert run.exit_code == 0, run.stderr
+    found = checkpoints.locate("turbo")
+    assert str(found.dit) == run.stdout.splitlines()[0]
+    commit = hub.refs[checkpoints.MAIN_REPO]["main"]
+    snapshot = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "snapshots" / commit
+    assert found.dit == snapshot / TURBO
+    assert {name for name in files_in(snapshot) if not name.endswith(shelf.LOCK)} == FETCHED
+    if os.name != "nt":
+        assert (found.dit / "model.safetensors").readlink().name == sha256(main_repo()[WEIGHTS])
+    assert not (snapshot.parent.parent / "refs" / "main").exists()  # that is other tools' to say
+
+
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_second_pull_fetches_nothing_and_writes_nothing(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
+    first = models("pull", "turbo", *where)
+    before = {path: path.lstat().st_mtime_ns for path in Path().rglob("*")}
+    hub.asked.clear()
+    second = models("pull", "turbo", *where)
+    assert second.stdout == first.stdout
+    assert "there already" in second.stderr
+    assert [one.path.partition("?")[0] for one in hub.asked] == [f"/api/models/{checkpoints.MAIN_REPO}"]
+    assert before == {path: path.lstat().st_mtime_ns for path in Path().rglob("*")}
+
+
+def test_what_is_shared_is_fetched_once(hub: Hub, models: Run) -> None:
+    run = models("pull", "turbo", "base", "--songwriter", "1.7B", "--models-dir", "m")
+    assert run.stdout.splitlines() == [
+        f"m/{TURBO}", "m/vae", "m/Qwen3-Embedding-0.6B", "m/acestep-v15-base", "m/acestep-5Hz-lm-1.7B"
+    ]  # fmt: skip
+    paths = [one.path for one in hub.sends()]
+    assert len(paths) == len(set(paths)) == len(FETCHED) + 3 + 3
+    assert checkpoints.locate("base", Path("m")).name == "base"
+    assert models("path", "1.7B", "--models-dir", "m").stdout == "m/acestep-5Hz-lm-1.7B\n"
+
+
+def test_json_is_one_object(hub: Hub, models: Run) -> None:
+    run = models("pull", "turbo", "--json")
+    content = json.loads(run.stdout)
+    jsonschema.validate(content, json.loads((ROOT / "schemas" / "result.schema.json").read_text()))
+    [model] = content["models"]
+    assert model["status"] == "installed"
+    assert model["commit"] == hub.refs[checkpoints.MAIN_REPO]["main"]
+
+
+def test_a_token_goes_to_the_hub_and_no_further(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.token = "hf_secret"
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert models("pull", "turbo").exit_code == 0
+    assert {one.token for one in hub.asked if "/content/" in one.path} == {None}
+    assert {one.token for one in hub.asked if "/content/" not in one.path} == {"hf_secret"}
+
+
+def test_the_built_in_model_needs_no_pull(hub: Hub, models: Run) -> None:
+    run = models("pull", "pocket")
+    assert run.stdout.strip() == str(checkpoints.locate("pocket").dit)
+    assert not hub.asked
+
+
+def test_a_revision_pins(hub: Hub, models: Run) -> None:
+    old = hub.refs[checkpoints.MAIN_REPO]["main"]
+    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    assert models("pull", "turbo", "--revision", old).exit_code == 0
+    assert checkpoints.locate("turbo").dit.parent.name == old
+    assert (checkpoints.locate("turbo").dit / "model.safetensors").read_bytes() == main_repo()[WEIGHTS]
+
+
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_new_state_on_the_hub_is_fetched_and_the_old_one_kept(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
+    models("pull", "turbo", *where)
+    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    hub.asked.clear()
+    run = models("pull", "turbo", *where)
+    assert [one.path.partition("/resolve/")[2].partition("/")[2] for one in hub.sends()] == [WEIGHTS]
+    new = Path(run.stdout.splitlines()[0])
+    assert (new / "model.safetensors").read_bytes() == main_repo(seed=9)[WEIGHTS]
+    assert models("verify", "turbo", *where).exit_code == 0
+    kept = {sha256(path.read_bytes()) for path in Path().rglob("*") if path.is_file()}
+    assert sha256(main_repo()[WEIGHTS]) in kept
+
+
+def test_what_another_tool_has_put_there_is_taken_over_if_it_is_the_same(hub: Hub, models: Run) -> None:
+    for name in FETCHED:
+        Path("m", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("m", name).write_bytes(main_repo()[name])
+    Path("m", TURBO, "config.json").write_bytes(b"[]")
+    run = models("pull", "turbo", "--models-dir", "m")
+    assert run.exit_code == 0, run.stderr
+    assert [one.path.rpartition("/")[2] for one in hub.sends()] == ["config.json"]
+    assert Path("m", TURBO, "config.json").read_bytes() == b"{}"
+    assert Path("m", TURBO, "config.json.aside").read_bytes() == b"[]"
+
+
+def test_a_cache_that_another_tool_has_filled(hub: Hub, models: Run) -> None:
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(checkpoints.MAIN_REPO)
+    assert checkpoints.locate("turbo").name == "turbo"
+    assert models("verify", "turbo").exit_code == 0  # there, names are hashes
+    hub.asked.clear()
+    assert models("pull", "turbo").exit_code == 0
+    assert not hub.sends()
+
+
+# What goes wrong on the way
+
+
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_broken_connection_is_taken_up_where_it_broke(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
+    hub.cuts[WEIGHTS] = [2500, 3500]
+    run = models("pull", "turbo", *where)
+    assert run.exit_code == 0, run.stderr
+    assert [one.range for one in hub.sends() if WEIGHTS in one.path] == [None, "bytes=2000-", "bytes=5000-"]
+    assert "The connection broke" in run.stderr
+    assert models("verify", "turbo", *where).exit_code == 0
+
+
+def test_a_server_that_knows_no_ranges(hub: Hub, models: Run) -> None:
+    hub.cuts[WEIGHTS], hub.ignore_ranges = [2500], True
+    assert models("pull", "turbo").exit_code == 0
+    assert models("verify", "turbo").exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as Unix has them")
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_killed_pull_is_taken_up_by_the_next(
+    hub: Hub, models: Run, where: tuple[str, ...], in_a_process: Start
+) -> None:
+    hub.hangs[WEIGHTS] = 4200
+    first = in_a_process("pull", "turbo", *where)
+    assert hub.hanging.wait(30)
+    assert first.stderr is not None
+    assert any(line.startswith("40 %") for line in first.stderr)  # of all: four of its blocks have come
+    first.send_signal(signal.SIGINT)
+    assert first.communicate(timeout=30)[1].splitlines()[-1] == "Interrupted."
+    assert first.returncode == 130
+    folder = Path("m") if where else None
+    with pytest.raises(CheckpointError):
+        checkpoints.locate("turbo", folder)
+    listed = json.loads(models("list", "--json", *where).stdout)["models"][0]
+    assert (listed["name"], listed["status"]) == ("turbo", "partial")
+    hub.asked.clear()
+    second = models("pull", "turbo", *where)
+    assert second.exit_code == 0, second.stderr
+    [resumed] = [one.range for one in hub.sends() if WEIGHTS in one.path]
+    assert resumed in ("bytes=3000-", "bytes=4000-")  # a block is told of before it is written
+    assert models("verify", "turbo", *where).exit_code == 0
+
+
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_two_pulls_at_a_time(hub: Hub, models: Run, where: tuple[str, ...], in_a_process: Start) -> None:
+    hub.hangs[WEIGHTS] = 4200
+    first = in_a_process("pull", "turbo", *where)
+    assert hub.hanging.wait(30)
+    second = in_a_process("pull", "turbo", "--songwriter", "1.7B", *where)
+    assert second.stderr is not None
+    assert "Another pull is at work" in second.stderr.readline()
+    hub.go_on.set()
+    for pull in (first, second):
+        said = pull.communicate(timeout=60)[1]
+        assert pull.returncode == 0, said
+    paths = [one.path for one in hub.sends() if one.range is None]
+    assert len(paths) == len(set(paths)) == len(FETCHED) + 3
+    assert models("verify", "turbo", "1.7B", *where).exit_code == 0
+
+
+def test_wrong_content_is_fetched_again(hub: Hub, models: Run) -> None:
+    hub.wrong[WEIGHTS] = [weights(666)]
+    assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
+    assert models("verify", "turbo", "--models-dir", "m").exit_code == 0
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, f"{TURBO}/config.json"])
+def test_wrong_content_twice_is_refused(hub: Hub, models: Run, name: str) -> None:
+    hub.wrong[name] = [b"?" * len(main_repo()[name])] * 2
+    run = models("pull", "turbo", "--models-dir", "m")
+    refused(run, 3, name, "the hash differs")
+    assert run.stdout == ""
+    assert not Path("m", name).exists()
+    assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
+
+
+def test_content_of_another_length(hub: Hub, models: Run) -> None:
+    hub.wrong[WEIGHTS] = [b"<html>sign in</html>"]
+    refused(models("pull", "turbo"), 8, "broke off", "goes on from where")
+    assert models("pull", "turbo").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "codes", "said"),
+    [
+        ("/api/", [401], "HF_TOKEN"),
+        ("/api/", [403], "HF_TOKEN"),
+        ("/api/", [404], "HF_ENDPOINT"),
+        ("/api/", [429], "Wait for 1 seconds"),
+        ("/api/", [503], "failed"),
+        ("/resolve/", [404], "HF_ENDPOINT"),
+        ("/content/", [403], "HF_TOKEN"),
+        ("/resolve/", [429] * 9, "too many requests"),
+    ],
+)
+def test_what_the_hub_refuses(hub: Hub, models: Run, part: str, codes: list[int], said: str) -> None:
+    hub.refusals[part] = codes
+    run = models("pull", "turbo", "--json")
+    refused(run, 8, hub.url, said)
+    content = json.loads(run.stdout)
+    jsonschema.validate(content, json.loads((ROOT / "schemas" / "result.schema.json").read_text()))
+    assert content["error"]["name"] == "network"
+
+
+def test_a_pause_that_the_hub_asks_for_is_kept_and_told(hub: Hub, models: Run) -> None:
+    hub.refusals["/content/"] = [429, 429]
+    run = models("pull", "turbo")
+    assert run.exit_code == 0
+    assert "wants a pause" in run.stderr
+
+
+def test_a_wrong_token_repository_and_revision(hub: Hub, models: Run) -> None:
+    refused(models("pull", "turbo", "--revision", "v9"), 8, "no such revision", "--revision")
+    refused(models("pull", "sft"), 8, "ACE-Step/acestep-v15-sft")
+    hub.token = "hf_secret"
+    refused(models("pull", "turbo"), 8, "refuses access to ACE-Step/Ace-Step1.5", "HF_TOKEN")
+
+
+def test_a_page_to_sign_in_where_the_hub_should_be(hub: Hub, models: Run) -> None:
+    hub.page = "<html>Welcome to the hotel</html>"
+    refused(models("pull", "turbo"), 8, "does not answer as a hub does")
+
+
+def test_a_state_that_lacks_what_a_model_needs(hub: Hub, models: Run) -> None:
+    hub.publish(checkpoints.MAIN_REPO, {**main_repo(), f"{TURBO}/silence_latent.pt": b""}, "v1")
+    del hub.repos[checkpoints.MAIN_REPO][hub.refs[checkpoints.MAIN_REPO]["v1"]][f"{TURBO}/silence_latent.pt"]
+    refused(models("pull", "turbo", "--revision", "v1"), 3, f"{TURBO}/silence_latent.pt")
+
+
+def test_nobody_at_home(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    refused(models("pull", "turbo", "--models-dir", "n"), 8, "http://127.0.0.1:9 cannot be reached")
+    kept = models("pull", "turbo", "--models-dir", "m")  # what is whole by its lock file is as good as asked for
+    assert kept.exit_code == 0
+    assert "stays as it is" in kept.stderr
+
+
+def test_the_environment_is_obeyed(hub: Hub, monkeypatch: pytest.MonkeyPatch, in_a_process: Start) -> None:
+    """Read by the library itself, so in a process of its own: where to ask, where to keep, whether to ask at all."""
+    pulled = in_a_process("pull", "turbo", "--quiet")
+    out, said = pulled.communicate(timeout=60)
+    assert (pulled.returncode, said) == (0, "")
+    assert Path(out.splitlines()[0]).is_relative_to(Path(os.environ["HF_HOME"]) / "hub")
+    asked = len(hub.asked)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = in_a_process("pull", "base")
+    assert "HF_HUB_OFFLINE is set" in offline.communicate(timeout=60)[1]
+    assert (offline.returncode, len(hub.asked)) == (8, asked)
+
+
+def test_a_proxy_is_left_to_the_library(hub: Hub, monkeypatch: pytest.MonkeyPatch, in_a_process: Start) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    pull = in_a_process("pull", "turbo")
+    assert "cannot be reached" in pull.communicate(timeout=60)[1]
+    assert (pull.returncode, hub.asked) == (8, [])
+
+
+# The disk
+
+
+def test_a_full_disk_is_seen_before_the_first_byte(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "free_bytes", lambda folder: 5_000)
+    refused(models("pull", "turbo"), 9, "9.86 kB are still", "5 kB free", "--models-dir")
+    assert not hub.sends()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits as Unix has them")
+def test_a_disk_that_fills_on_the_way(hub: Hub, models: Run, in_a_process: Start) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))"
+    pull = in_a_process("pull", "turbo", "--models-dir", "m", program=limit + PROGRAM)
+    out, said = pull.communicate(timeout=60)
+    assert (pull.returncode, out) == (9, "")
+    assert "too large" in said
+    hub.asked.clear()
+    assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
+    assert [one.range for one in hub.sends() if WEIGHTS in one.path] == ["bytes=6000-"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions as Unix has them")
+def test_a_folder_that_cannot_be_written(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    refused(models("pull", "turbo", "--models-dir", "file/m"), 9, "cannot be written")
+
+    def refuse(self: Path, *args: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # whoever runs the tests may be allowed everything
+    refused(models("pull", "turbo"), 9, "permission denied", "HF_HOME")
+
+
+# What is there
+
+
+def test_list_before_and_after(hub: Hub, models: Run) -> None:
+    before = models("list").stdout.splitlines()
+    assert [line.split()[:2] for line in before][:2] == [["turbo", "absent"], ["turbo-shift1", "absent"]]
+    assert len(before) == len(checkpoints.CHECKPOINTS) + len(checkpoints.SONGWRITERS)
+    models("pull", "turbo")
+    run = models("list", "--json")
+    content = json.loads(run.stdout)
+    jsonschema.validate(content, json.loads((ROOT / "schemas" / "result.schema.json").read_text()))
+    found = {model["name"]: model["status"] for model in content["models"]}
+    assert {name for name, status in found.items() if status == "installed"} == {"turbo", "pocket"}
+    assert str(checkpoints.locate("turbo").dit) in models("list").stdout
+
+
+def test_a_partial_folder_is_never_taken_for_whole(hub: Hub, models: Run) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    for name in sorted(FETCHED - {"Qwen3-Embedding-0.6B/merges.txt"}):
+        kept = Path("m", name).read_bytes()
+        Path("m", name).unlink()
+        with pytest.raises(CheckpointError):
+            checkpoints.locate("turbo", Path("m"))
+        assert models("path", "turbo", "--models-dir", "m").exit_code == 3
+        listed = models("list", "--models-dir", "m").stdout.splitlines()[0]
+        assert listed.split()[1] == "partial"
+        Path("m", name).write_bytes(kept)
+    checkpoints.locate("turbo", Path("m"))
+
+
+def test_a_folder_whose_pull_was_cut_is_mended_by_the_next(hub: Hub, models: Run) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    Path("m", WEIGHTS).write_bytes(main_repo()[WEIGHTS][:100])
+    assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
+    assert models("verify", "turbo", "--models-dir", "m").exit_code == 0
+
+
+def test_a_missing_checkpoint_names_the_pull(hub: Hub) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.locate("turbo")
+    assert "`acestep models pull turbo`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_verify_names_what_differs(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
+    models("pull", "turbo", *where)
+    dit = Path(models("path", "turbo", *where).stdout.strip())
+    run = models("verify", "turbo", *where)
+    assert (run.exit_code, run.stdout.strip()) == (0, str(dit))
+    content = bytearray((dit / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (dit / "model.safetensors").write_bytes(content)
+    refused(models("verify", "turbo", *where), 3, str(dit / "model.safetensors"), "acestep models pull turbo")
+    (dit / shelf.LOCK).unlink()  # so that it is read again
+    assert models("pull", "turbo", *where).exit_code == 0
+    assert models("verify", "turbo", *where).exit_code == 0
+
+
+def test_verify_without_a_lock_file(hub: Hub, models: Run) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    Path("m", "vae", shelf.LOCK).unlink()
+    refused(models("verify", "turbo", "--models-dir", "m"), 3, "m/vae", "acestep models pull")
+    Path("m", "vae", shelf.LOCK).write_text("{}")
+    refused(models("verify", "turbo", "--models-dir", "m"), 3, "not a lock file")
+    assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
+    assert models("verify", "turbo", "--models-dir", "m").exit_code == 0
+
+
+def test_prune_of_the_cache(hub: Hub, models: Run) -> None:
+    assert "Nothing is left over" in models("prune").stderr
+    models("pull", "turbo")
+    assert models("prune").stdout == ""
+    old = checkpoints.locate("turbo").dit.parent
+    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    models("pull", "turbo")
+    blobs = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "blobs"
+    (blobs / f"{'0' * 64}.12345678.incomplete").write_bytes(b"half")
+    shown = models("prune")
+    expected = {str(old), str(blobs / f"{'0' * 64}.12345678.incomplete"), str(blobs / sha256(main_repo()[WEIGHTS]))}
+    assert set(shown.stdout.splitlines()) == expected
+    assert "Nothing was deleted" in shown.stderr
+    assert all(os.path.lexists(path) for path in expected)
+    run = models("prune", "--yes", "--json")
+    assert {entry["path"] for entry in json.loads(run.stdout)["leftovers"]} == expected
+    assert not any(os.path.lexists(path) for path in expected)
+    assert models("verify", "turbo").exit_code == 0
+    assert models("prune").stdout == ""
+
+
+def test_prune_of_a_models_folder(hub: Hub, models: Run) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    models("pull", "turbo", "--models-dir", "m")
+    Path("m", ".acestep", f"x{shelf.UNFINISHED}").touch()
+    Path("m", "mine.txt").touch()
+    expected = [f"m/.acestep/x{shelf.UNFINISHED}", f"m/{WEIGHTS}.aside"]
+    assert models("prune", "--models-dir", "m").stdout.splitlines() == expected
+    assert models("prune", "--models-dir", "m", "--yes").stdout.splitlines() == expected
+    assert Path("m", "mine.txt").exists()
+    assert models("prune", "--models-dir", "m").stdout == ""
+    assert models("verify", "turbo", "--models-dir", "m").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [("pull", "turob"), ("path", "trubo"), ("verify", "turboo"), ("pull",)])
+def test_names_that_are_none(hub: Hub, models: Run, words: tuple[str, ...]) -> None:
+    run = models(*words)
+    refused(run, 2, "did you mean 'turbo'?" if len(words) > 1 else "no model to pull")
+    assert not hub.asked
+
+
+def test_no_models_folder(models: Run, tmp_path: Path) -> None:
+    folder = str(tmp_path / "nowhere")
+    assert "does not exist" in models("list", "--models-dir", folder).stderr
+    refused(models("path", "turbo", "--models-dir", folder), 3, "does not exist")
+
+
+@pytest.mark.parametrize("words", [("list",), ("path", "pocket")])
+def test_looking_needs_neither_torch_nor_the_web_client(
+    hub: Hub, models: Run, words: tuple[str, ...], in_a_process: Start
+) -> None:
+    models("pull", "turbo")
+    program = PROGRAM.replace("main()", "").partition("constants.DOWN")[0] + (
+        "import sys\nfrom acestep_cli.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print([name for name in ('torch', 'transformers', 'httpx', 'httpx2', 'requests') if name in sys.modules],"
+        " file=sys.stderr)\n"
+    )
+    looking = in_a_process(*words, program=program)
+    assert looking.communicate(timeout=30)[1].splitlines()[-1] == "[]"
