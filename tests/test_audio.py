@@ -9,18 +9,21 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ffmpeg
+import mutagen
 import numpy as np
 import pytest
 import soundfile
 
 from acestep_cli import audio, disk
 from acestep_cli.audio import Audio
-from acestep_cli.errors import CheckError, ExistsError, OutputError, UsageError
+from acestep_cli.errors import CheckError, EncoderError, ExistsError, OutputError, UsageError
 from acestep_cli.tags import Tags
 
 RATE = 48_000
@@ -124,8 +127,8 @@ def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: s
         (("flac", "32f"), "bit_depth: flac cannot have 32f; wav can"),
         (("mp3", "16"), "bit_depth: mp3 cannot have 16; wav and flac can"),
         (("wav", None, 192), "bitrate: wav cannot have 192k; mp3 and m4a can"),
-        (("opus", None, None, 44_100), "sample_rate: opus cannot have 44100 Hz; wav and flac and mp3 and ogg and m4a"),
-        (("mp3", None, None, 96_000), "sample_rate: mp3 cannot have 96000 Hz; wav and flac and ogg and m4a can"),
+        (("opus", None, None, 44_100), "sample_rate: opus cannot have 44100 Hz; wav, flac, mp3, ogg and m4a can"),
+        (("mp3", None, None, 96_000), "sample_rate: mp3 cannot have 96000 Hz; wav, flac, ogg and m4a can"),
     ],
 )
 def test_contradicting_encodings_are_refused(settings, sentence: str) -> None:
@@ -262,6 +265,173 @@ def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, fo
     with pytest.raises(OutputError, match="no space left"):
         write(tmp_path / f"a.{format}", tone(), encoding)
     assert not list(tmp_path.iterdir())
+
+
+# Resampling and fading
+
+
+def sine(rate: int, seconds: float = 3.3, hertz: float = 1000) -> Audio:
+    wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
+    return Audio(np.stack([wave, -wave]).astype(np.float32), rate)
+
+
+@pytest.mark.parametrize("rate", [44_100, 96_000])
+def test_a_resampled_tone_is_the_tone_without_clicks(rate: int) -> None:
+    """Blocks of a second must leave no trace at their edges, and nothing may come late."""
+    made = audio.resampled(sine(RATE), rate)
+    assert (made.sample_rate, made.samples.shape) == (rate, (2, int(3.3 * rate)))
+    edge = rate // 20
+    assert np.abs(made.samples - sine(rate).samples)[:, edge:-edge].max() < 1e-5
+
+
+@pytest.mark.parametrize("frames", [1, 7, 47_999, 48_000, 48_001])
+def test_a_resampled_sound_is_as_long_to_a_sample(frames: int) -> None:
+    sound = Audio(np.ones((2, frames), np.float32), RATE)
+    assert audio.resampled(sound, 44_100).samples.shape == (2, round(frames * 44_100 / RATE))
+    assert audio.resampled(sound, RATE) is sound
+
+
+def test_what_the_new_rate_cannot_hold_is_filtered_out() -> None:
+    assert np.abs(audio.resampled(sine(96_000, hertz=30_000), 44_100).samples)[:, 4410:-4410].max() < 1e-5
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_file_has_the_rate_asked_for(tmp_path: Path, format: str) -> None:
+    for rate in audio.FORMATS[format].sample_rates:
+        path = tmp_path / f"a.{format}"
+        write(path, tone(), audio.encoding(format, sample_rate=rate), tags=TITLED)
+        found = soundfile.info(path)
+        assert (found.samplerate, found.frames) == (rate, 2.5 * rate)
+
+
+def test_fades_are_quarter_sines_at_the_ends_alone() -> None:
+    sound = Audio(np.ones((2, 4 * RATE), np.float32), RATE)
+    made = audio.faded(sound, 1.5, 0.5).samples
+    rise, fall = np.arange(int(1.5 * RATE)) / (1.5 * RATE), np.arange(RATE // 2) / (RATE // 2)
+    assert made[0, : len(rise)] == pytest.approx(np.sin(np.pi / 2 * rise), abs=1e-6)
+    assert made[1, -len(fall) :] == pytest.approx(np.sin(np.pi / 2 * fall)[::-1], abs=1e-6)
+    assert (made[:, len(rise) : -len(fall)] == 1).all()
+    assert (made[:, [0, -1]] == 0).all()
+    assert (sound.samples == 1).all()
+    assert audio.faded(sound, 0, 0) is sound
+
+
+def test_fades_may_meet_and_a_sound_may_end_sooner() -> None:
+    sound = Audio(np.ones((2, RATE), np.float32), RATE)
+    assert audio.faded(sound, 0.5, 0.5).samples.max() <= 1
+    assert audio.faded(sound, 2, 2).samples.shape == (2, RATE)
+
+
+def test_the_level_is_that_of_the_faded_sound(tmp_path: Path) -> None:
+    """The loudest moment lies in the fade, so that what is left of it is less."""
+    samples = tone(4, 0.25).samples
+    samples[:, -100:] *= 4
+    levels = [
+        write(tmp_path / "a.wav", Audio(samples, RATE), audio.encoding("wav", "32f"), loudness, fade_out=1.0)
+        for loudness in ("peak:-1", "lufs:-20")
+    ]
+    assert levels[0].peak == pytest.approx(0.25, abs=0.01)
+    import pyloudnorm
+
+    written, rate = soundfile.read(tmp_path / "a.wav")
+    assert pyloudnorm.Meter(rate).integrated_loudness(written) == pytest.approx(-20, abs=0.02)
+
+
+# The format that another program encodes
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a stand-in for ffmpeg, which is the first on PATH; what it was asked is in `asked` there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    ffmpeg.install(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_FFMPEG_LOG", str(folder / "asked"))
+    return folder
+
+
+UNIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script")
+
+
+@UNIX_ONLY
+def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmpeg: Path) -> None:
+    sound, path = tone(2.2, 0.5), tmp_path / "a b: 100%d.m4a"
+    encoding = audio.encoding("m4a", bitrate=256, sample_rate=44_100)
+    assert encoding == audio.Encoding("m4a", None, 256, 44_100)
+    write(path, sound, encoding, "peak:0", fade_in=1.0, tags=TITLED)
+    asked = (fake_ffmpeg / "asked").read_text()
+    for words in ("-f f32le -ar 44100 -ac 2 -i pipe:0", "-c:a aac -b:a 256k", "+bitexact", "-f ipod"):
+        assert words in asked.replace("\n", " ")
+    heard = np.frombuffer(ffmpeg.samples_of(path.read_bytes()), np.float32).reshape(-1, 2).T
+    expected = audio.faded(audio.resampled(sound, 44_100), 1.0, 0.0).samples
+    assert heard == pytest.approx(expected / np.abs(expected).max(), abs=1e-6)
+    assert mutagen.File(path).tags["\xa9nam"] == ["Nächte Ω"]
+    first = path.read_bytes()
+    write(path, sound, encoding, "peak:0", fade_in=1.0, tags=TITLED)
+    assert path.read_bytes() == first
+
+
+@UNIX_ONLY
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("too old", r"The m4a encoder, ffmpeg, failed \(1\): Unknown encoder 'aac'$"),
+        ("dies", r"The m4a encoder, ffmpeg, failed \(-9\): it gave no reason$"),
+        ("full", r"failed \(1\): av_interleaved_write_frame\(\): No space left on device$"),
+        ("nothing", r"failed \(0\): it gave no reason$"),
+        ("nonsense", r"The tags of the m4a file could not be written: "),
+    ],
+)
+@pytest.mark.usefixtures("fake_ffmpeg")
+def test_a_failing_ffmpeg_leaves_no_file(tmp_path: Path, monkeypatch, words: str, sentence: str) -> None:
+    monkeypatch.setenv("FAKE_FFMPEG", words)
+    with pytest.raises(EncoderError, match=sentence) as caught:
+        write(tmp_path / "a.m4a", tone(20), audio.encoding("m4a"), tags=TITLED)
+    assert caught.value.exit_code == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+@UNIX_ONLY
+def test_an_ffmpeg_that_does_not_start_is_told(tmp_path: Path, fake_ffmpeg: Path) -> None:
+    (fake_ffmpeg / "ffmpeg").write_text("#!/no/such/interpreter\n")
+    with pytest.raises(EncoderError, match="ffmpeg cannot be started: no such file or directory"):
+        write(tmp_path / "a.m4a", tone(), audio.encoding("m4a"))
+
+
+@UNIX_ONLY
+@pytest.mark.parametrize("hanging", [False, True], ids=["while it reads", "while it works"])
+@pytest.mark.usefixtures("fake_ffmpeg")
+def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
+    if hanging:
+        monkeypatch.setenv("FAKE_FFMPEG", "hangs")
+        threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        blocks = audio.blocks
+
+        def blocks_until_interrupted(sound: Audio):
+            yield next(blocks(sound))
+            if sys._getframe(1).f_code.co_name == "_pour":
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(audio, "blocks", blocks_until_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.m4a", tone(), audio.encoding("m4a"))
+    assert started[0].poll() is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+def test_a_missing_ffmpeg_is_told_before(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(OutputError, match=r"ffmpeg is missing: it encodes m4a") as caught:
+        audio.require("m4a")
+    assert caught.value.exit_code == 9
+    assert "--format flac needs none" in str(caught.value)
+    for format in FORMATS:
+        audio.require(format)
 
 
 # Files that appear whole or not at all

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from acestep_cli import disk
 from acestep_cli import tags as labels
@@ -133,13 +133,13 @@ def encoding(
     """The encoding asked for, defaults filled in. `UsageError` where format and settings contradict."""
     row = FORMATS[format]
     if bit_depth is not None and bit_depth not in row.bit_depths:
-        able = " and ".join(name for name, other in FORMATS.items() if bit_depth in other.bit_depths)
+        able = _able(lambda other: bit_depth in other.bit_depths)
         raise UsageError(f"bit_depth: {format} cannot have {bit_depth}; {able} can.")
     if bitrate is not None and bitrate not in row.bitrates:
-        able = " and ".join(name for name, other in FORMATS.items() if bitrate in other.bitrates)
+        able = _able(lambda other: bitrate in other.bitrates)
         raise UsageError(f"bitrate: {format} cannot have {bitrate}k; {able} can.")
     if sample_rate is not None and sample_rate not in row.sample_rates:
-        able = " and ".join(name for name, other in FORMATS.items() if sample_rate in other.sample_rates)
+        able = _able(lambda other: sample_rate in other.sample_rates)
         raise UsageError(f"sample_rate: {format} cannot have {sample_rate} Hz; {able} can.")
     return Encoding(
         format,
@@ -147,6 +147,12 @@ def encoding(
         bitrate or (DEFAULT_BITRATE if row.bitrates else None),
         sample_rate,
     )
+
+
+def _able(able: Callable[[Format], bool]) -> str:
+    """The formats that are able to: `wav, flac and ogg`."""
+    *others, last = (name for name, row in FORMATS.items() if able(row))
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def require(format: str) -> None:
@@ -401,8 +407,14 @@ def encode_by_program(path: Path, audio: Audio, encoding: Encoding, gain: float)
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
         except OSError as error:
             raise EncoderError(f"{row.program} cannot be started: {(error.strerror or str(error)).lower()}.") from error
-        with process:
-            took_all = _pour(audio, gain, process)
+        assert process.stdin is not None
+        try:
+            took_all = _pour(audio, gain, process.stdin)
+            process.wait()
+        except BaseException:  # Ctrl-C: it must not go on writing
+            process.kill()
+            process.wait()
+            raise
         said.seek(0)
         lines = said.read().decode(errors="replace").split("\n")
     if process.returncode or not took_all or not path.is_file():
@@ -410,19 +422,15 @@ def encode_by_program(path: Path, audio: Audio, encoding: Encoding, gain: float)
         raise EncoderError(f"The {encoding.format} encoder, {row.program}, failed ({process.returncode}): {reason}")
 
 
-def _pour(audio: Audio, gain: float, process: subprocess.Popen[bytes]) -> bool:
-    """Feed the samples to the program, interleaved; False if it stopped reading. It ends if anything else happens."""
-    assert process.stdin is not None
+def _pour(audio: Audio, gain: float, sink: IO[bytes]) -> bool:
+    """Give the samples to a program, interleaved; False if it stops reading before their end."""
     try:
         for block in blocks(audio):
-            process.stdin.write((block * gain).T.astype("<f4").tobytes())
-        process.stdin.close()
+            sink.write((block * gain).T.astype("<f4").tobytes())
+        sink.close()
     except OSError:  # a broken pipe
         return False
-    except BaseException:
-        process.kill()
-        raise
     finally:
         with contextlib.suppress(OSError):  # which would hide what came before
-            process.stdin.close()
+            sink.close()
     return True

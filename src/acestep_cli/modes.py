@@ -193,15 +193,7 @@ def contradictions(request: Request, name: str, row: Row, code_count: int | None
     found = []
     if request.caption is None and request.lyrics is None and request.codes is None:
         found.append("caption: there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).")
-    try:
-        format = request.format or audio.DEFAULT_FORMAT
-        audio.encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
-    except UsageError as error:
-        found.append(error.message)
-    fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
-    if sum(length for _, length in fades) > seconds(request):
-        lengths = " and ".join(f"{length:g} s" for _, length in fades)
-        found.append(f"{fades[-1][0]}: {lengths} of fading are longer than the song, {seconds(request):g} s.")
+    found += _finish_problems(request)
     if row.turbo:
         why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
         if request.guidance is not None and request.guidance > 1:
@@ -225,6 +217,21 @@ def contradictions(request: Request, name: str, row: Row, code_count: int | None
             f"duration: {seconds(request):g} s is too short for {name}, which makes at least {least} s; "
             f"ask for {least} or more."
         )
+    return found
+
+
+def _finish_problems(request: Request) -> list[str]:
+    """What cannot be done to the samples on their way into a file."""
+    found = []
+    try:
+        format = request.format or audio.DEFAULT_FORMAT
+        audio.encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
+    except UsageError as error:
+        found.append(error.message)
+    fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
+    if sum(length for _, length in fades) > seconds(request):
+        lengths = " and ".join(f"{length:g} s" for _, length in fades)
+        found.append(f"{fades[-1][0]}: {lengths} of fading are longer than the song, {seconds(request):g} s.")
     return found
 
 

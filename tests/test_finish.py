@@ -1,0 +1,254 @@
+"""From keys and flags to the finished file: tags, covers, fades, sample rates, and the format that needs ffmpeg."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import band
+import ffmpeg
+import mutagen
+import numpy as np
+import pictures
+import pytest
+import soundfile
+import tiny
+import yaml
+from typer.testing import CliRunner, Result
+
+from acestep_cli import spec
+from acestep_cli.cli import app
+
+Run = Callable[..., Result]
+SONG = ("generate", "-c", "a", "-d", "10", "--seed", "7")
+UNIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for ffmpeg is a script")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> Path:
+    """Each test starts in an empty folder, with a tiny turbo checkpoint as the only one installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    return tmp_path
+
+
+@pytest.fixture
+def acestep(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`acestep …` in this process, with the band for a pipeline."""
+    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", band.module())
+    return lambda *arguments: CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`acestep …` where the pipeline cannot be imported: what is refused was refused before that."""
+    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", None)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("bin")
+    ffmpeg.install(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture
+def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+
+def flat(result: Result) -> str:
+    return " ".join(result.stderr.split())
+
+
+# Tags and covers
+
+
+def test_what_the_song_says_of_itself_is_in_the_file(acestep: Run) -> None:
+    Path("art.png").write_bytes(pictures.png())
+    tags = ["--title", "Ebb", "--artist", "The Tide Tables", "--album", "Low Water", "--track-number", "3", "--year",
+            "2026", "--genre", "Folk", "--comment", "demo", "--cover", "art.png"]  # fmt: skip
+    song = ["--bpm", "90", "--key", "Am", "--lyrics", "[Verse]\nla", "--language", "Norwegian"]
+    result = acestep(*SONG, *tags, *song, "-o", "a.flac")
+    assert result.exit_code == 0, result.stderr
+    file = mutagen.File("a.flac")
+    recipe = yaml.safe_load(Path("a.flac.yaml").read_text())["render"]["recipe"]
+    assert dict(file.tags) == {
+        "title": ["Ebb"], "artist": ["The Tide Tables"], "album": ["Low Water"], "tracknumber": ["3"],
+        "date": ["2026"], "genre": ["Folk"], "comment": ["demo"], "bpm": ["90"], "initialkey": ["Am"],
+        "lyrics": ["[Verse]\nla"], "language": ["nor"], "ai_generated": ["true"], "acestep_recipe": [recipe],
+    }  # fmt: skip
+    assert file.pictures[0].data == pictures.png()
+    again = acestep("render", "a.flac.yaml", "-o", "b.flac")
+    assert again.exit_code == 0, again.stderr
+    assert Path("b.flac").read_bytes() == Path("a.flac").read_bytes()
+
+
+def test_a_bare_song_is_marked_as_made_by_a_machine(acestep: Run) -> None:
+    acestep(*SONG, "-o", "a.mp3", "--no-sidecar")
+    assert mutagen.File("a.mp3").tags["TXXX:AI_GENERATED"].text == ["true"]
+
+
+def test_tags_are_no_part_of_the_recipe(acestep: Run) -> None:
+    acestep(*SONG, "-o", "a.ogg")
+    before = Path("a.ogg").read_bytes()
+    result = acestep(*SONG, "-o", "a.ogg", "--artist", "The Tide Tables")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert Path("a.ogg").read_bytes() == before
+
+
+def test_a_cover_is_found_from_the_folder_of_the_spec(acestep: Run) -> None:
+    Path("album/art").mkdir(parents=True)
+    Path("album/art/front.jpg").write_bytes(pictures.jpeg())
+    Path("album/song.yaml").write_text("caption: a\nduration: 10\ncover: art/front.jpg\n")
+    result = acestep("generate", "album/song.yaml", "-o", "a.flac")
+    assert result.exit_code == 0, result.stderr
+    assert mutagen.File("a.flac").pictures[0].mime == "image/jpeg"
+    assert spec.load(Path("a.flac.yaml")).cover == str(Path("album/art/front.jpg").absolute())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot be read: no such file or directory"),
+        (b"GIF89a", "is neither a JPEG nor a PNG picture"),
+        (pictures.png()[:30], "is a picture that is cut off or damaged"),
+        (pictures.png() + bytes(10_000_000), "is larger than 10 MB; a smaller picture will do"),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else str(value),
+)
+def test_a_cover_that_is_none_is_refused_with_its_place(refusing: Run, content: bytes | None, sentence: str) -> None:
+    if content is not None:
+        Path("front.jpg").write_bytes(content)
+    Path("song.yaml").write_text("caption: a\nduration: 10\nbpm: 20\ncover: front.jpg\n")
+    for command in (("generate", "song.yaml"), ("spec", "check", "song.yaml")):
+        result = refusing(*command)
+        assert result.exit_code == 2
+        assert "song.yaml:3: bpm: 20 is not" in flat(result)  # all problems at once
+        assert f"song.yaml:4: cover: {Path('front.jpg').absolute()} {sentence}" in flat(result)
+    result = refusing(*SONG, "--cover", "front.jpg")
+    assert (result.exit_code, sentence in flat(result)) == (2, True)
+    assert "--cover: " in result.stderr
+
+
+def test_a_cover_that_goes_during_the_render_is_still_there(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("art.png").write_bytes(pictures.png())
+    init = band.Pipeline.__init__
+    monkeypatch.setattr(band.Pipeline, "__init__", lambda *args: Path("art.png").unlink() or init(*args))
+    assert acestep(*SONG, "--cover", "art.png", "-o", "a.flac").exit_code == 0
+    assert mutagen.File("a.flac").pictures
+
+
+# Fades and sample rates
+
+
+def test_fades_and_the_rate_shape_the_file(acestep: Run) -> None:
+    result = acestep(*SONG, "--fade-in", "2s", "--fade-out", "0:03", "--sample-rate", "44100", "-o", "a.wav", "--json")
+    assert result.exit_code == 0, result.stderr
+    samples, rate = soundfile.read("a.wav")
+    assert (rate, len(samples)) == (44_100, 441_000)
+    loudest = [np.abs(samples[int(at * rate) :][: rate // 10]).max() for at in (0, 1, 5, 8.5, 9.9)]
+    assert loudest == pytest.approx([0.07, 0.67, 0.891, 0.63, 0.047], abs=0.05)
+    [entry] = json.loads(result.stdout)["outputs"]
+    assert (entry["sample_rate"], entry["seconds"]) == (44_100, 10)
+    assert yaml.safe_load(Path("a.wav.yaml").read_text())["render"]["sample_rate"] == 44_100
+    loaded = spec.load(Path("a.wav.yaml"))
+    assert (loaded.fade_in, loaded.fade_out, loaded.sample_rate) == (2, 3, 44_100)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (
+            "fade_in: 6\nfade_out: 5",
+            "song.yaml:4: fade_out: 6 s and 5 s of fading are longer than the song, 10 s.",
+        ),
+        ("fade_in: 11", "song.yaml:3: fade_in: 11 s of fading are longer than the song, 10 s."),
+        (
+            "sample_rate: 44100\nformat: opus",
+            "song.yaml:3: sample_rate: opus cannot have 44100 Hz; wav, flac, mp3, ogg and m4a can.",
+        ),
+        ("fade_out: 1:01", "song.yaml:3: fade_out: '1:01' is not between 0 and 60 seconds"),
+        ("year: 1:30", "song.yaml:3: year: '1:30' is not a whole number from 1000 to 9999"),
+        ("title: |\n  a\n  b", "song.yaml:3: title: 'a b' holds a line break or another control character"),
+        (f"comment: {'x' * 500_000}", "song.yaml:3: comment: has 500,000 characters; the tags of a file take 5,000"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_what_cannot_be_is_refused_with_its_place(refusing: Run, keys: str, sentence: str) -> None:
+    Path("song.yaml").write_text(f"caption: a\nduration: 10\n{keys}\n")
+    for command in (("generate", "song.yaml"), ("spec", "check", "song.yaml")):
+        result = refusing(*command)
+        assert (result.exit_code, sentence in flat(result)) == (2, True), result.stderr
+
+
+def test_fades_as_long_as_the_song_may_be(acestep: Run) -> None:
+    assert acestep(*SONG, "--fade-in", "5", "--fade-out", "5", "-o", "a.flac").exit_code == 0
+
+
+# M4A
+
+
+@UNIX_ONLY
+@pytest.mark.usefixtures("fake_ffmpeg")
+def test_ffmpeg_makes_an_m4a(acestep: Run) -> None:
+    result = acestep(*SONG, "-o", "a.m4a", "--title", "Ebb", "--bitrate", "256k", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["outputs"][0]["format"] == "m4a"
+    assert mutagen.File("a.m4a").tags["\xa9nam"] == ["Ebb"]
+    assert spec.load(Path("a.m4a.yaml")).bitrate == 256
+    heard = np.frombuffer(ffmpeg.samples_of(Path("a.m4a").read_bytes()), np.float32)
+    assert np.abs(heard).max() == pytest.approx(0.891, abs=1e-3)
+    assert sorted(path.name for path in Path().iterdir()) == ["a.m4a", "a.m4a.yaml"]
+
+
+@UNIX_ONLY
+@pytest.mark.usefixtures("fake_ffmpeg")
+def test_an_m4a_goes_to_stdout_too() -> None:
+    command = [sys.executable, Path(__file__).parent / "band.py", *SONG, "-o", "-", "--format", "m4a"]
+    run = subprocess.run(command, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert mutagen.File(io.BytesIO(run.stdout)).tags["----:com.apple.iTunes:AI_GENERATED"] == [b"true"]
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+@pytest.mark.parametrize("flags", [["-o", "a.m4a"], ["--format", "m4a"], ["-o", "a.m4a", "--dry-run"]], ids=" ".join)
+def test_a_missing_ffmpeg_is_told_before_anything_is_made(refusing: Run, flags: list[str]) -> None:
+    result = refusing(*SONG, *flags)
+    assert result.exit_code == 9
+    assert "ffmpeg is missing: it encodes m4a" in flat(result)
+    assert "--format flac needs none" in flat(result)
+    assert not list(Path().iterdir())
+
+
+@UNIX_ONLY
+def test_what_is_there_already_needs_no_ffmpeg(acestep: Run, monkeypatch, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("fake_ffmpeg")
+    assert acestep(*SONG, "-o", "a.m4a").exit_code == 0
+    monkeypatch.setenv("PATH", "")
+    result = acestep(*SONG, "-o", "a.m4a")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+@UNIX_ONLY
+@pytest.mark.usefixtures("fake_ffmpeg")
+@pytest.mark.parametrize("words", ["too old", "dies"])
+def test_a_failing_ffmpeg_keeps_the_finished_master(acestep: Run, monkeypatch, words: str) -> None:
+    monkeypatch.setenv("FAKE_FFMPEG", words)
+    finish: list[Any] = ["--fade-out", "4", "--sample-rate", "44100", "--artist", "The Tide Tables"]
+    result = acestep(*SONG, *finish, "-o", "a.m4a")
+    assert result.exit_code == 9
+    assert "The m4a encoder, ffmpeg, failed" in flat(result)
+    assert "The take is kept as a-1.flac. To convert it: ffmpeg -i a-1.flac a.m4a" in flat(result)
+    assert [path.name for path in Path().iterdir()] == ["a-1.flac"]
+    samples, rate = soundfile.read("a-1.flac")
+    assert rate == 44_100
+    assert np.abs(samples[-rate // 100 :]).max() < 0.01
+    assert mutagen.File("a-1.flac")["artist"] == ["The Tide Tables"]
