@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hub_server
 import jsonschema
 import pytest
 from hub_server import Hub, blob_id, sha256
@@ -261,6 +262,20 @@ def test_a_cache_that_another_tool_has_filled(hub: Hub, models: Run) -> None:
     assert not hub.sends()
 
 
+def test_a_cache_on_a_disk_without_links(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+    assert models("pull", "turbo").exit_code == 0
+    dit = checkpoints.locate("turbo").dit
+    assert not (dit / "model.safetensors").is_symlink()
+    large = [path for path in Path().rglob("*") if path.is_file() and path.stat().st_size > 5000]
+    assert [path.name for path in large] == ["model.safetensors"]  # once
+    hub.asked.clear()
+    assert models("pull", "turbo").exit_code == 0
+    assert not hub.sends()
+    assert models("verify", "turbo").exit_code == 0
+    assert models("prune").stdout == ""
+
+
 # What goes wrong on the way
 
 
@@ -272,6 +287,13 @@ def test_a_broken_connection_is_taken_up_where_it_broke(hub: Hub, models: Run, w
     assert [one.range for one in hub.sends() if WEIGHTS in one.path] == [None, "bytes=2000-", "bytes=5000-"]
     assert "The connection broke" in run.stderr
     assert models("verify", "turbo", *where).exit_code == 0
+
+
+def test_a_connection_that_hangs(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1.0)
+    hub.hangs[WEIGHTS] = 4200
+    assert models("pull", "turbo").exit_code == 0
+    assert [one.range for one in hub.sends() if WEIGHTS in one.path] == [None, "bytes=4000-"]
 
 
 def test_a_server_that_knows_no_ranges(hub: Hub, models: Run) -> None:
@@ -351,7 +373,7 @@ def test_content_of_another_length(hub: Hub, models: Run) -> None:
         ("/api/", [401], "HF_TOKEN"),
         ("/api/", [403], "HF_TOKEN"),
         ("/api/", [404], "HF_ENDPOINT"),
-        ("/api/", [429], "Wait for 1 seconds"),
+        ("/api/", [429], "Wait 1 s"),
         ("/api/", [503], "failed"),
         ("/resolve/", [404], "HF_ENDPOINT"),
         ("/content/", [403], "HF_TOKEN"),
@@ -384,6 +406,14 @@ def test_a_wrong_token_repository_and_revision(hub: Hub, models: Run) -> None:
 def test_a_page_to_sign_in_where_the_hub_should_be(hub: Hub, models: Run) -> None:
     hub.page = "<html>Welcome to the hotel</html>"
     refused(models("pull", "turbo"), 8, "does not answer as a hub does")
+
+
+@pytest.mark.parametrize("hash", ["../../../outside", None])
+def test_hashes_that_are_none(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch, hash: str | None) -> None:
+    monkeypatch.setattr(hub_server, "sha256", lambda content: hash)
+    monkeypatch.setattr(hub_server, "blob_id", lambda content: hash)
+    refused(models("pull", "turbo"), 8, "does not answer as a hub does")
+    assert not Path("hf").exists()
 
 
 def test_a_state_that_lacks_what_a_model_needs(hub: Hub, models: Run) -> None:
@@ -533,6 +563,8 @@ def test_prune_of_the_cache(hub: Hub, models: Run) -> None:
     models("pull", "turbo")
     blobs = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "blobs"
     (blobs / f"{'0' * 64}.12345678.incomplete").write_bytes(b"half")
+    os.utime(blobs / f"{'0' * 64}.12345678.incomplete", (0, 0))
+    (blobs / f"{'1' * 64}.12345678.incomplete").write_bytes(b"another tool is at it")
     shown = models("prune")
     expected = {str(old), str(blobs / f"{'0' * 64}.12345678.incomplete"), str(blobs / sha256(main_repo()[WEIGHTS]))}
     assert set(shown.stdout.splitlines()) == expected

@@ -8,6 +8,7 @@ an unfinished file is kept here and `http_get` told to go on behind it.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 LIBRARY: dict[str, Any] = {"library_name": "acestep-cli", "library_version": __version__}
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 GO_ON = "The same command goes on from where this one stopped."
 
 
@@ -93,11 +95,19 @@ def _published(parts: Sequence[Part], revision: str | None) -> list[Published]:
                     part.repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
                 )
             except (KeyError, TypeError, ValueError) as error:
-                raise NetworkError(
-                    f"{constants.ENDPOINT} does not answer as a hub does ({error}).",
-                    "Is that the right HF_ENDPOINT? Some networks answer everything with a page to sign in.",
-                ) from error
+                raise _no_hub(str(error)) from error
+            if not HASH.fullmatch(repos[part.repo].sha or ""):
+                raise _no_hub(f"no commit of {part.repo} is named")
     return [Published(part, _lock(part, repos[part.repo], revision or "main")) for part in parts]
+
+
+def _no_hub(why: str) -> NetworkError:
+    from huggingface_hub import constants
+
+    return NetworkError(
+        f"{constants.ENDPOINT} does not answer as a hub does: {why}.",
+        "Is that the right HF_ENDPOINT? Some networks answer everything with a page to sign in.",
+    )
 
 
 def _lock(part: Part, info: Any, revision: str) -> Lock:
@@ -108,7 +118,10 @@ def _lock(part: Part, info: Any, revision: str) -> Lock:
         inside = sibling.rfilename.startswith(part.inside) and "/" not in name
         if inside and any(fnmatch(name, pattern) for pattern in checkpoints.FETCHED):
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
-            files.append(File(name, sibling.size, sha256, None if sha256 else sibling.blob_id))
+            file = File(name, sibling.size, sha256, None if sha256 else sibling.blob_id)
+            if not isinstance(file.size, int) or not HASH.fullmatch(file.hash):  # they become names of files
+                raise _no_hub(f"size or hash of {sibling.rfilename} is missing")
+            files.append(file)
     names = {file.name for file in files}
     lacking = [name for name in part.needs if name not in names]
     if lacking or not any(name.endswith(".safetensors") for name in names):
@@ -332,12 +345,12 @@ def _refused(error: HfHubHTTPError) -> NetworkError:
             )
         case 404:
             return NetworkError(
-                f"{what} has no {response.url.path.lstrip('/')}.",
-                "Is that the right HF_ENDPOINT? `acestep models list` names the models, --revision another state.",
+                f"{what} has no {response.request.url.path.lstrip('/').removeprefix('api/models/')}.",
+                "Is that the right HF_ENDPOINT, and the right --revision? Models that are not public need a token.",
             )
         case 429:
             after = response.headers.get("retry-after")
-            pause = f"for {after} seconds" if after else "for some minutes"
+            pause = f"{after} s" if after else "some minutes"
             return NetworkError(f"{what} has had too many requests.", f"Wait {pause}; a token in HF_TOKEN helps.")
         case _:
             return NetworkError(f"{what} failed: {response.reason_phrase or 'no reason given'}.", f"Wait. {GO_ON}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,6 +33,8 @@ WORKSHOP = ".acestep"
 UNFINISHED = ".acestep.incomplete"
 ASIDE = ".aside"
 HASH_BYTES = 1 << 20
+#: Another tool's unfinished download is left alone until it has not grown for so long.
+GROWING_SECONDS = 3600
 
 Report = Callable[[str, int, int], None]
 
@@ -169,7 +173,8 @@ class ModelsFolder:
 
     def leftovers(self) -> list[Path]:
         """Unfinished downloads, and what was set aside."""
-        aside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{ASIDE}*"))
+        beside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{ASIDE}*"))
+        aside = (path for path in beside if re.search(rf"{re.escape(ASIDE)}(-\d+)?$", path.name))
         return sorted([*(self.root / WORKSHOP).glob(f"*{UNFINISHED}"), *aside])
 
     def clear(self) -> None:
@@ -202,15 +207,20 @@ class Cache:
     def place(self, part: Part, commit: str, file: File, content: Path) -> None:
         """Give verified content its hash for a name and let the library link it into the folder of its commit."""
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.file_download import are_symlinks_supported
 
         blob = checkpoints.cache_folder(part.repo) / "blobs" / file.hash
+        link = self.folder(part, commit) / file.name
+        if os.path.lexists(link) and not (link.exists() and link.samefile(content)):
+            set_aside(link)
+        if not are_symlinks_supported(self.root):  # the library would copy, and so keep everything twice
+            link.parent.mkdir(parents=True, exist_ok=True)
+            content.rename(link)
+            return
         if content != blob:
             if os.path.lexists(blob):
                 set_aside(blob)
             content.rename(blob)
-        link = self.folder(part, commit) / file.name
-        if os.path.lexists(link) and not (link.exists() and link.samefile(blob)):
-            set_aside(link)
         made = Path(hf_hub_download(part.repo, f"{part.inside}{file.name}", revision=commit))
         if made.resolve() != blob.resolve() and not file.matches(made):
             set_aside(made)
@@ -264,10 +274,15 @@ class Cache:
         loose = []
         for repo in {part.repo for part in all_parts()}:
             storage = checkpoints.cache_folder(repo)
-            links = (path for path in storage.glob("snapshots/**/*") if path.is_symlink())
-            linked = {Path(os.path.normpath(path.parent / path.readlink())) for path in links}
-            loose += [path for path in storage.glob("blobs/*") if path not in linked]
+            linked = {path.readlink().name for path in storage.glob("snapshots/**/*") if path.is_symlink()}
+            loose += [path for path in storage.glob("blobs/*") if path.name not in linked and not _is_growing(path)]
         return sorted(loose)
+
+
+def _is_growing(path: Path) -> bool:
+    """Whether another tool may be downloading into `path`. Pulls of this program are kept out by their guard."""
+    foreign = path.name.endswith(".incomplete") and not path.name.endswith(UNFINISHED)
+    return foreign and time.time() - path.lstat().st_mtime < GROWING_SECONDS
 
 
 Shelf = ModelsFolder | Cache
