@@ -91,7 +91,7 @@ def test_help_and_version_load_next_to_nothing() -> None:
 
 
 def test_a_command_s_help_loads_no_torch() -> None:
-    assert loaded("generate", "--help", watched=(*HOT, "numpy", "soundfile")) == (0, [])
+    assert loaded("generate", "--help", watched=(*HOT, "mutagen", "numpy", "soundfile")) == (0, [])
 
 
 @pytest.mark.parametrize(
