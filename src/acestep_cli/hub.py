@@ -57,25 +57,28 @@ class Pulled:
     fetched: int
 
 
-def pull(parts: Sequence[Part], store: Shelf, revision: str | None, teller: Teller) -> list[Pulled]:
+def pull(
+    parts: Sequence[Part], store: Shelf, revision: str | None, teller: Teller, *, again: bool = False
+) -> list[Pulled]:
     """Bring parts onto a shelf, verified, each with its lock file.
 
-    What is whole already is not fetched again. Raises `NetworkError`, `CheckpointError` for content that is not what
-    the hub names, and `OutputError` where it cannot be written, or would not fit.
+    What is whole already is not fetched again; nor read again, unless `again` asks for it. Raises `NetworkError`,
+    `CheckpointError` for content that is not what the hub names, and `OutputError` where it cannot be written, or
+    would not fit.
     """
     with _translated(store.root), _retries_told(teller):
         try:
             with _translated(store.root):
                 wanted = _published(parts, revision)
         except NetworkError as error:
-            if revision is None and (kept := _installed(parts, store)):
+            if revision is None and not again and (kept := _installed(parts, store)):
                 teller.say(f"{error.message} What is installed stays as it is.")
                 return kept
             raise
         fetched: dict[Part, int] = {}
-        if not all(_is_settled(one, store) and not _missing(one, store) for one in wanted):
+        if again or not all(_is_settled(one, store) and not _missing(one, store, teller) for one in wanted):
             with shelf.alone(parts, store, teller.say):
-                missing = {one.part: _missing(one, store) for one in wanted}
+                missing = {one.part: _missing(one, store, teller, again=again) for one in wanted}
                 _require_room(missing, store)
                 fetched = _bring(wanted, missing, store, teller)
     return [
@@ -146,22 +149,26 @@ def _installed(parts: Sequence[Part], store: Shelf) -> list[Pulled]:
     return kept
 
 
-def _missing(one: Published, store: Shelf) -> list[File]:
-    """The files that are not there, or are not what the hub names. What a lock file vouches for is not read again."""
+def _missing(one: Published, store: Shelf, teller: Teller, *, again: bool = False) -> list[File]:
+    """The files that are not there, or are not what the hub names.
+
+    What a lock file vouches for is not read, unless `again` asks for it.
+    """
     folder = store.folder(one.part, one.lock.commit)
     try:
-        known = shelf.read_lock(folder)
+        known = None if again else shelf.read_lock(folder)
     except CheckpointError:
         known = None
     vouched = {file.name: file.hash for file in known.files} if known else {}
-
-    def is_there(file: File) -> bool:
-        path = folder / file.name
-        if not path.is_file() or path.stat().st_size != file.size:
-            return False
-        return vouched.get(file.name) == file.hash or file.matches(path)
-
-    return [file for file in one.lock.files if not is_there(file)]
+    there = [
+        file for file in one.lock.files if (path := folder / file.name).is_file() and path.stat().st_size == file.size
+    ]
+    unread = [file for file in there if vouched.get(file.name) != file.hash]
+    if unread:
+        size = shelf.in_words(sum(file.size for file in unread))
+        teller.say(f"{one.part.folder}: comparing {size} that are there with what the hub names")
+    wrong = [file for file in unread if not file.matches(folder / file.name)]
+    return [file for file in one.lock.files if file not in there or file in wrong]
 
 
 def _is_settled(one: Published, store: Shelf) -> bool:

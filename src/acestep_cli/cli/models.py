@@ -39,6 +39,9 @@ SongwriterNames = Annotated[
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="COMMIT|TAG", help="Pin this state. Unset: the newest.")
 ]
+Force = Annotated[
+    bool, typer.Option("--force", metavar="", help="Read what is there again, and replace what is not as published.")
+]
 Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is listed.")]
 
 
@@ -68,6 +71,7 @@ def pull(
     names: PullNames = None,
     songwriter: SongwriterNames = None,
     revision: Revision = None,
+    force: Force = False,
     models_dir: options.ModelsDir = None,
     json_wanted: options.Json = False,
     quiet: options.Quiet = False,
@@ -84,7 +88,7 @@ def pull(
             terminal.say(f"{checkpoints.BUILT_IN} comes with the program.")
         from acestep_cli import hub
 
-        pulled = hub.pull(parts, shelf.of(models_dir), revision, terminal) if parts else []
+        pulled = hub.pull(parts, shelf.of(models_dir), revision, terminal, again=force) if parts else []
         for one in pulled:
             what = f"{shelf.in_words(one.fetched)} fetched" if one.fetched else "there already"
             terminal.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
@@ -169,7 +173,9 @@ def verify(
         with terminal.transfers(sum(file.size for lock in locks.values() for file in lock.files)) as report:
             wrong = [line for folder, lock in locks.items() for line in shelf.differing(lock, folder, report)]
         if wrong:
-            raise CheckpointError("\n".join(wrong), f"`acestep models pull {' '.join(wanted)}` fetches them again.")
+            raise CheckpointError(
+                "\n".join(wrong), f"`acestep models pull {' '.join(wanted)} --force` fetches them again."
+            )
         count = sum(len(lock.files) for lock in locks.values())
         terminal.say(f"{count} files are as they were published." if count else "It comes with the program.")
         for folder in folders.values():
