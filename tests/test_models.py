@@ -541,6 +541,8 @@ def test_verify_names_what_differs(hub: Hub, models: Run, where: tuple[str, ...]
     refused(models("verify", "turbo", *where), 3, str(dit / "model.safetensors"), "acestep models pull turbo")
     assert models("pull", "turbo", "--force", *where).exit_code == 0
     assert models("verify", "turbo", *where).exit_code == 0
+    [aside] = models("prune", *where).stdout.splitlines()
+    assert Path(aside).read_bytes() == content
 
 
 def test_verify_without_a_lock_file(hub: Hub, models: Run) -> None:

@@ -211,7 +211,9 @@ class Cache:
 
         blob = checkpoints.cache_folder(part.repo) / "blobs" / file.hash
         link = self.folder(part, commit) / file.name
-        if os.path.lexists(link) and not (link.exists() and link.samefile(content)):
+        if link.is_symlink():
+            link.unlink()  # the library makes it anew
+        elif link.exists():
             set_aside(link)
         if not are_symlinks_supported(self.root):  # the library would copy, and so keep everything twice
             link.parent.mkdir(parents=True, exist_ok=True)
