@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -370,6 +371,24 @@ def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmp
     first = path.read_bytes()
     write(path, sound, encoding, "peak:0", fade_in=1.0, tags=TITLED)
     assert path.read_bytes() == first
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+@pytest.mark.parametrize("rate", audio.FORMATS["m4a"].sample_rates)
+def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None:
+    sound, path = tone(), tmp_path / "a b: 100%d.m4a"
+    write(path, sound, audio.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    first = path.read_bytes()
+    write(path, sound, audio.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    assert path.read_bytes() == first
+    found = mutagen.File(path)
+    assert (found.info.codec, found.info.sample_rate, found.tags["\xa9nam"]) == ("mp4a.40.2", rate, ["Nächte Ω"])
+    decode = ["ffmpeg", "-v", "error", "-i", f"file:{path}", "-f", "f32le", "pipe:1"]
+    played = np.frombuffer(subprocess.run(decode, capture_output=True, check=True).stdout, np.float32).reshape(-1, 2).T
+    expected = audio.resampled(sound, rate).samples
+    assert abs(played.shape[1] - expected.shape[1]) <= 1024  # a frame: old versions do not cut the last one
+    both = [one[:, : min(played.shape[1], expected.shape[1])].ravel() for one in (played, expected)]
+    assert np.corrcoef(both)[0, 1] > 0.99
 
 
 @UNIX_ONLY
