@@ -192,7 +192,7 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
     `auto` takes the first installed of `AUTO_ORDER`, else the built-in one. Raises `CheckpointError` when
     it is not installed, or a file of it is missing, cut short or something else than it should be.
     """
-    if models_dir is not None and not models_dir.is_dir():
+    if models_dir is not None and not is_folder(models_dir):
         raise CheckpointError(
             f"The models folder {models_dir} does not exist.",
             "Name the folder that holds acestep-v15-turbo/, vae/ and Qwen3-Embedding-0.6B/ with --models-dir.",
@@ -219,9 +219,17 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
     return _whole(model, row, dit, models_dir)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
     """A DiT folder of the user's own; its VAE and text encoder lie beside it or in `models_dir`."""
-    if not dit.is_dir():
+    if not is_folder(dit):
         raise CheckpointError(
             f"{dit} is neither a checkpoint's name nor a folder.",
             f"Names: {', '.join(MODEL_CHOICES)}; a folder holds config.json and model.safetensors.",
@@ -298,7 +306,8 @@ def require(file: Path) -> None:
     """Raise `CheckpointError` unless `file` exists."""
     if not file.is_file():
         raise CheckpointError(
-            f"{file} is missing, so the checkpoint is incomplete.", "Download that folder again, or copy the file."
+            f"{file} is missing, so the checkpoint is incomplete.",
+            "`acestep models pull` fetches what is missing of a published one; or copy the file.",
         )
 
 
@@ -339,7 +348,8 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / f"{stem}.safetensors").is_file():
             return [folder / f"{stem}.safetensors"]
     raise CheckpointError(
-        f"{folder} holds no model.safetensors, so the checkpoint is incomplete.", "Download that folder again."
+        f"{folder} holds no model.safetensors, so the checkpoint is incomplete.",
+        "`acestep models pull` fetches what is missing of a published one.",
     )
 
 
