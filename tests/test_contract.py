@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -381,8 +382,10 @@ def test_the_lyrics_of_a_sidecar_s_name_are_safe_too(acestep: Run) -> None:
     ("arguments", "sentence"),
     [
         (["-c", "a", "-o", "-"], "--output - would write sound to the terminal."),
-        (["-", "--no-input"], "--no-input: stdin is a terminal, and - would wait for typing."),
-        (["-c", "a", "--lyrics", "-", "--no-input"], "--no-input: stdin is a terminal"),
+        (["-", "--no-input"], "stdin: stdin is a terminal, and --no-input refuses to wait for typing"),
+        (["--set", "lyrics=-", "--no-input"], "stdin is a terminal, and --no-input refuses"),
+        (["/dev/stdin", "--no-input"], "/dev/stdin: is a terminal, and --no-input refuses"),
+        (["-c", "a", "--lyrics", "-", "--no-input"], "--lyrics: - stdin is a terminal, and --no-input refuses"),
     ],
 )
 def test_what_a_terminal_is_not_for(arguments: list[str], sentence: str) -> None:
@@ -538,11 +541,20 @@ def test_loudness_is_what_was_asked_and_true_peaks_stay_under_minus_one(acestep:
     assert entry["checks"]["lufs_written"] == pytest.approx(-20, abs=0.01)
     samples, rate = soundfile.read("a.wav")
     assert pyloudnorm.Meter(rate).integrated_loudness(samples) == pytest.approx(-20, abs=0.05)
-    loud = acestep("generate", "-c", "a", "-d", "10", "-o", "b.wav", "--loudness", "lufs:-5", "--force")
-    assert (
-        "would push peaks over -1 dB; the loudness is" not in loud.stderr
-        or np.abs(soundfile.read("b.wav")[0]).max() < 0.9
-    )
+
+
+def test_peaks_keep_the_loudness_under_what_was_asked(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def clicks(self: Any, seed: int, seconds: float) -> Any:
+        quiet = 0.001 * np.random.default_rng(0).standard_normal((2, int(seconds * band.RATE)))
+        quiet[:, ::9600] = 0.9
+        return quiet.astype(np.float32)
+
+    monkeypatch.setattr(band.Pipeline, "_tone", clicks)
+    result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav", "--loudness", "lufs:-10")
+    assert result.exit_code == 0
+    assert "lufs:-10 would push peaks over -1 dB; the loudness is" in result.stderr
+    samples, rate = soundfile.read("a.wav", dtype="float32")
+    assert audio.true_peak(audio.Audio(samples.T, rate)) == pytest.approx(10 ** (-1 / 20), abs=0.01)
 
 
 def test_true_peaks_lie_between_samples() -> None:
@@ -613,7 +625,7 @@ def test_json_says_what_a_signal_left(number: int, code: int, name: str) -> None
         ("language: klingon", "a.yaml:3: language: 'klingon' is not a language code"),
         ("key: H minor", "a.yaml:3: key: 'H minor' is not a key such as A minor"),
         ("lyrics: [Verse]", "a.yaml:3: lyrics: a list is not text; put it in quotes"),
-        ("lyrics: la\ninstrumental: yes", "instrumental and lyrics exclude each other"),
+        ("lyrics: la\ninstrumental: yes", "a.yaml:4: instrumental: excludes lyrics (a.yaml:3: lyrics)"),
         ("bpm: 120.5", "a.yaml:3: bpm: '120.5' is not a whole number"),
         ("bpm: 90\nbpm: 91", "a.yaml:4: bpm: is here again, after line 3"),
         ("tempo: 90", "a.yaml:3: tempo: is not a key of a song spec; did you mean 'bpm'?"),
@@ -679,3 +691,190 @@ def test_a_batch_ends_with_a_line_for_each_take(acestep: Run) -> None:
         ["failed", "8", "10.00", str(Path("out/b.flac"))],
         ["written", "9", "10.00", "0.0", str(Path("out/c.flac"))],
     ]
+
+
+# What a review found
+
+
+def test_forcing_without_a_sidecar_leaves_none_that_lies(acestep: Run) -> None:
+    song("a.yaml", seed=7)
+    acestep("generate", "a.yaml", "-o", "a.flac")
+    acestep("generate", "a.yaml", "-o", "a.flac", "--bpm", "99", "--seed", "8", "--no-sidecar", "--force")
+    assert names() == ["a.flac", "a.yaml"]
+    assert acestep("generate", "a.yaml", "-o", "a.flac").exit_code == 9
+
+
+def test_a_take_rolled_again_stays_in_its_batch(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-n", "3", "-o", "a.wav")
+    acestep("generate", "a.yaml", "-o", "a-2.wav", "--force")
+    result = acestep("generate", "a.yaml", "-n", "3", "-o", "a.wav")
+    assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+
+
+def test_instrumental_false_sets_no_lyrics_aside(acestep: Run) -> None:
+    song("a.yaml", lyrics="la")
+    song("b.yaml", extends="a.yaml", instrumental="false")
+    acestep("generate", "a.yaml", "--set", "instrumental=false", "-o", "a.wav")
+    acestep("generate", "b.yaml", "-o", "b.wav")
+    assert spec.load(Path("a.wav.yaml")).lyrics == spec.load(Path("b.wav.yaml")).lyrics == "la"
+
+
+def test_a_key_is_unset_by_null(acestep: Run) -> None:
+    song("a.yaml", seed=7, bpm=90)
+    song("b.yaml", extends="a.yaml", bpm="null")
+    content = said(acestep("generate", "b.yaml", "--set", "seed=null", "-o", "b.wav", "--json", "--explain"))
+    assert "bpm" not in content["outputs"][0]["request"]
+    assert content["outputs"][0]["origins"]["seed"] == "drawn"
+
+
+def test_what_the_output_decides_says_so(acestep: Run) -> None:
+    song("a.yaml", format="mp3", bitrate="128k")
+    content = said(acestep("generate", "a.yaml", "-o", "x.ogg", "--json", "--explain"))
+    assert content["outputs"][0]["origins"]["format"] == "--output"
+    assert acestep("generate", "a.yaml", "-o", "y.flac", "--set", "format=flac").exit_code == 0
+    assert acestep("generate", "a.yaml", "-o", "z.flac", "--set", "format=ogg").exit_code == 2
+    same = said(acestep("generate", "a.yaml", "--format", "MP3", "--json", "--dry-run"))
+    assert same["outputs"][0]["request"]["bitrate"] == 128
+
+
+def test_a_suffix_is_kept_as_it_is_typed(acestep: Run) -> None:
+    assert acestep("generate", "-c", "a", "-d", "10", "-o", "x.FLAC").stdout == "x.FLAC\n"
+    assert Path("x.FLAC.yaml").is_file()
+
+
+@pytest.mark.usefixtures("no_pipeline")
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["-c", "a", "-o", ""], 2, "--output: is empty."),
+        ([""], 2, "The name of a spec is empty."),
+        (["a.yaml", "./a.yaml", "-o", "out/"], 2, "a.yaml is given 2 times"),
+        (["bare.yaml", "a.yaml", "-o", "out/"], 2, "bare.yaml: caption: there is nothing to make music from"),
+        (["nowhere.yaml", "a.yaml", "-o", "out/"], 3, "nowhere.yaml: The checkpoint base is not installed"),
+        (
+            ["a.yaml", "clash.yaml", "-o", "out/"],
+            2,
+            "clash.yaml:1: instrumental: excludes lyrics (clash.yaml:2: lyrics)",
+        ),
+        (["clash.yaml"], 2, "clash.yaml:3: seed: -1 is not a whole number"),
+        (["folded.yaml"], 2, "folded.yaml:2: lyrics: YAML makes one line of these; write `lyrics: |`"),
+        (["plain.yaml"], 2, "plain.yaml:1: lyrics: YAML makes one line of these"),
+        (["open.md"], 2, "open.md: has no line of --- that closes its front matter"),
+        (["nul.yaml"], 2, "nul.yaml:1: extends: holds the character NUL"),
+        (["home.yaml"], 2, "home.yaml:1: extends: "),
+        (["loop.yaml"], 2, "loop.yaml: cannot be read: too many levels of symbolic links"),
+        (["-", "--set", "lyrics_file=-"], 2, "--set lyrics_file: - stdin can be read once"),
+        (["a.yaml", "-m", "./" + "x" * 5000], 3, "is neither a checkpoint's name nor a folder"),
+        (["a.yaml", "--dry-run", "-o", "a.yaml/"], 9, "a.yaml cannot be written: not a directory"),
+        (["deep-0.yaml"], 2, "is the end of a chain of more than 20 specs"),
+        (["a.yaml", "--set", "timesteps=[1, 0.5, 2]"], 2, "--set timesteps: '2' is not a number from 0 to 1"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_more_refusals(acestep: Run, arguments: list[str], code: int, sentence: str) -> None:
+    song("a.yaml")
+    Path("bare.yaml").write_text("bpm: 90\n")
+    song("nowhere.yaml", model="base")
+    Path("clash.yaml").write_text("instrumental: yes\nlyrics: la\nseed: -1\n")
+    Path("folded.yaml").write_text("caption: a\nlyrics: >\n  [Verse]\n  la\n")
+    Path("plain.yaml").write_text("lyrics: [Verse\n  la]\n".replace("[", "").replace("]", ""))
+    Path("open.md").write_text("\n---\ncaption: a\n\n[Verse]\nla\n")
+    Path("nul.yaml").write_text('extends: "a\\0b"\n')
+    Path("home.yaml").write_text("extends: ~nosuchuser/b.yaml\n")
+    Path("loop.yaml").symlink_to("loop.yaml")
+    for number in range(30):
+        Path(f"deep-{number}.yaml").write_text(f"extends: deep-{number + 1}.yaml\n")
+    result = acestep("generate", *arguments, stdin="caption: a\nduration: 10\n")
+    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
+    assert sentence.casefold() in " ".join(result.stderr.split()).casefold()
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unexpected_failure_ends_its_own_song_alone(acestep: Run) -> None:
+    song("a.yaml", seed=1)
+    song("b.yaml", caption="breaks")
+    song("c.yaml", seed=2)
+    result = acestep("generate", "a.yaml", "b.yaml", "c.yaml", "-o", "out/", "--no-sidecar")
+    assert result.exit_code == 7
+    assert result.stdout.split() == [str(Path("out", f"{name}.flac")) for name in "ac"]
+    assert "Something unexpected failed: RuntimeError: a string broke" in result.stderr
+
+
+def test_a_take_whose_audio_is_gone_is_made_again_from_its_own_sidecar(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-o", "a.wav")
+    before = Path("a.wav").read_bytes()
+    Path("a.wav").unlink()
+    result = acestep("generate", "a.wav.yaml", "-o", "a.wav")
+    assert result.exit_code == 0, result.stderr
+    assert Path("a.wav").read_bytes() == before
+
+
+def test_an_emptied_file_is_not_taken_for_the_song(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-o", "a.wav")
+    Path("a.wav").write_bytes(b"")
+    result = acestep("generate", "a.yaml", "-o", "a.wav")
+    assert result.exit_code == 9
+    assert "a.wav exists already and is not the file that its sidecar describes." in result.stderr
+
+
+def test_equal_sound_has_an_equal_recipe(acestep: Run) -> None:
+    song("a.yaml", seed=7)
+    acestep("generate", "a.yaml", "-o", "a.wav")
+    for change in ("loudness=peak:-1.0", "instrumental=true"):
+        assert acestep("generate", "a.yaml", "-o", "a.wav", "--set", change).exit_code == 0
+
+
+def test_a_sidecar_of_other_weights_is_played_with_a_warning(acestep: Run) -> None:
+    song("a.yaml", seed=7)
+    acestep("generate", "a.yaml", "-o", "a.wav")
+    text = Path("a.wav.yaml").read_text()
+    Path("b.yaml").write_text(re.sub(r"weights: \w+", "weights: 0123456789abcdef", text))
+    result = acestep("generate", "b.yaml", "-o", "b.wav")
+    assert result.exit_code == 0
+    assert "Warning: b.yaml: was rendered with other weights of turbo" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk of Linux")
+def test_json_for_a_full_disk_is_a_sentence() -> None:
+    for arguments in (
+        ["generate", "-c", "a", "-d", "10", "-o", "a.wav", "--json"],
+        ["spec", "check", "no.yaml", "--json"],
+    ):
+        with Path("/dev/full").open("w") as full:
+            run = program(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        assert b"stdout cannot be written: no space left on device." in run.stderr
+        assert b"Traceback" not in run.stderr
+        assert run.returncode in (9, 2)
+
+
+def test_a_sidecar_with_odd_values_is_no_record(acestep: Run) -> None:
+    song("a.yaml")
+    acestep("generate", "a.yaml", "-o", "a.wav")
+    text = Path("a.wav.yaml").read_text()
+    for pattern, value in ((r"  seconds: .*", "  seconds: .nan"), (r"  checks:\n.*", "  checks: 2024-01-01")):
+        Path("a.wav.yaml").write_text(re.sub(pattern, value, text))
+        content = said(acestep("generate", "a.yaml", "-o", "a.wav", "--json"))
+        assert content["error"]["exit_code"] == 9
+
+
+def test_front_matter_may_stand_alone_and_end_with_dots(acestep: Run) -> None:
+    for text in ("---\ncaption: a\nduration: 10\n---\n", "\n---\ncaption: a\nduration: 10\n...\nla\n"):
+        Path("a.markdown").write_text(text)
+        assert acestep("generate", "a.markdown", "--dry-run").exit_code == 0
+        assert acestep("generate", "-", "--dry-run", stdin=text).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "near"),
+    [("--tempo", "--bpm"), ("--prompt", "--caption"), ("--codes", "--set codes=…"), ("--bmp", "--bpm"),
+     ("--guidance-scale", "--guidance"), ("--forse", "--force")],
+)  # fmt: skip
+def test_an_unknown_flag_names_what_may_be_meant(acestep: Run, flag: str, near: str) -> None:
+    result = acestep("generate", flag, "x", "--json")
+    assert result.exit_code == 2
+    message = said(result)["error"]["message"]
+    assert near in message
+    assert "--help" not in message

@@ -94,10 +94,10 @@ def test_the_key_decides_what_a_scalar_means(write, line: str, key: str, meant: 
         ("- a\n- b", "song.yaml: is not a song spec"),
         ("just words", "song.yaml: is not a song spec"),
         (b"caption: \xff", "song.yaml: is not UTF-8 text (byte 9)"),
-        ("caption: \x07", "song.yaml: "),
+        ("caption: \x07", "song.yaml:1: holds a character that is no text"),
         ("lyrics_file: no.txt", "no.txt cannot be read: no such file or directory"),
         ("lyrics: la\nlyrics_file: words.txt", "song.yaml:2: lyrics_file: excludes lyrics (song.yaml:1: lyrics)"),
-        ("lyrics: la\ninstrumental: true", "instrumental and lyrics exclude each other"),
+        ("lyrics: la\ninstrumental: true", "song.yaml:2: instrumental: excludes lyrics (song.yaml:1: lyrics)"),
     ],
 )
 def test_refusals_name_file_and_line(write, monkeypatch, tmp_path: Path, text: str, sentence: str) -> None:
@@ -184,7 +184,7 @@ def test_what_the_checkpoint_refuses_is_named_with_its_place(write) -> None:
     assert guidance.endswith("song.yaml:2: guidance: no.")
     assert others[0] == "--steps: no."
     assert others[1].endswith("song.yaml:1: caption: no: really.")
-    assert others[2] == "Other: words."
+    assert others[2].endswith("song.yaml: Other: words.")
     assert caught.value.hint == "Do this."
 
 

@@ -6,6 +6,7 @@ Scalars stay text as they were written; what they mean is decided by the key the
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,8 +20,13 @@ STRANGE_BREAKS = "\r\x85\u2028\u2029\ufeff"
 #: A sidecar needs a few levels; the parser's time grows with the square of them.
 DEEPEST = 50
 NULLS = ("", "~", "null", "Null", "NULL")
-#: YAML between two lines of dashes, and text after it.
-FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)(.*)\Z", re.MULTILINE | re.DOTALL)
+#: YAML between two lines of dashes, blank lines before it, and text after it.
+FRONT_MATTER = re.compile(
+    r"\A(?:[ \t]*\n)*---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)(.*)\Z", re.MULTILINE | re.DOTALL
+)
+OPENING = re.compile(r"\s*^---[ \t]*$", re.MULTILINE)
+
+LIST_WIDTH = 100
 
 Raw = str | list[str] | None
 
@@ -30,6 +36,7 @@ class Entry:
     """One key as it stands in a document. `problem` says why its value could not be read.
 
     `text_line` is the line in which the value's own first line stands, where its lines are those of the document.
+    `is_folded` says that the document has the value in lines, which YAML makes one of.
     """
 
     line: int
@@ -37,6 +44,7 @@ class Entry:
     raw: Raw = None
     problem: str | None = None
     text_line: int | None = None
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,21 @@ class Document:
 
 def read(text: str, *, markdown: bool) -> Document:
     """The entries of a YAML map, or of a Markdown song: its front matter, and its body as `lyrics`."""
-    front, body, body_line = split(text) if markdown else (text, "", 0)
+    front, body, front_line, body_line = split(text) if markdown else (text, "", 1, 0)
+    if markdown and not front and OPENING.match(body):
+        return Document(problems=(": has no line of --- that closes its front matter",))
     entries: list[Entry] = []
     problems: list[str] = []
     try:
         if front.strip() or not markdown:
-            entries.extend(yaml_entries(front, 1 if markdown else 0))
+            entries.extend(yaml_entries(front, front_line - 1))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1 + int(markdown)}" if mark else ""
-        advice = "text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`"
-        problems.append(f"{line}: {error.problem} ({advice})")
+        line = f":{mark.line + front_line}" if mark else ""
+        problems.append(f"{line}: {error.problem}{advice(str(error.problem))}")
+    except yaml.reader.ReaderError as error:
+        line = f":{front.count(chr(10), 0, error.position) + front_line}"
+        problems.append(f"{line}: holds a character that is no text: {error.reason}")
     except yaml.YAMLError as error:
         problems.append(f": {' '.join(str(error).split())}")
     if body.strip():
@@ -69,19 +81,29 @@ def read(text: str, *, markdown: bool) -> Document:
     return Document(tuple(entries), tuple(problems))
 
 
+def advice(problem: str) -> str:
+    """What most often mends a problem of the parser's."""
+    if "'\\t'" in problem:
+        return " (indent with spaces, not tabs)"
+    slips = "mapping values", "expected ':'", "<block end>", "expected the node", "alias", "anchor"
+    if any(slip in problem for slip in slips):
+        return " (text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`)"
+    return ""
+
+
 def is_markdown(text: str) -> bool:
-    """Whether `text` has a body after its front matter, which YAML has not."""
-    found = FRONT_MATTER.match(text)
-    return bool(found and found[2].strip())
+    """Whether `text` has front matter, which YAML has not."""
+    return FRONT_MATTER.match(text) is not None
 
 
-def split(text: str) -> tuple[str, str, int]:
-    """Front matter, body, and the line the body's first words stand in."""
+def split(text: str) -> tuple[str, str, int, int]:
+    """Front matter and body, and the lines that the first of each stands in."""
     found = FRONT_MATTER.match(text)
     front, body = (found[1], found[2]) if found else ("", text)
+    front_line = text.count("\n", 0, found.start(1)) + 1 if found else 1
     before = text[: len(text) - len(body)].count("\n")
     blank = len(body) - len(body.lstrip("\n"))
-    return front, body, before + blank + 1
+    return front, body, front_line, before + blank + 1
 
 
 def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
@@ -99,8 +121,12 @@ def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
         line = event.start_mark.line + 1 + lines_before
         name = key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]"
         try:
-            is_block = isinstance(value[0], yaml.ScalarEvent) and value[0].style == "|"
-            yield Entry(line, name, plain(value), text_line=line + 1 if is_block else None)
+            style = value[0].style if isinstance(value[0], yaml.ScalarEvent) else None
+            is_folded = style in (None, "", "'", ">") and value[0].end_mark.line > value[0].start_mark.line + (
+                style == ">"
+            )
+            text_line = line + 1 if style == "|" else None
+            yield Entry(line, name, plain(value), text_line=text_line, is_folded=is_folded)
         except ValueError as error:
             yield Entry(line, name, problem=str(error))
     next(events)  # the end of the document
@@ -160,6 +186,15 @@ _Dumper.add_representer(list, _items)
 _Dumper.add_representer(float, _number)
 
 
-def dump(content: Mapping[str, Any], width: int = 100) -> str:
-    """`content` as YAML that reads back as itself."""
-    return yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
+def dump(content: Mapping[str, Any]) -> str:
+    """`content` as YAML that reads back as itself. Lists are wrapped, texts never: folded lines would be no lyrics."""
+    return "".join(
+        yaml.dump(
+            {name: value},
+            Dumper=_Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            width=LIST_WIDTH if isinstance(value, list | tuple) else sys.maxsize,
+        )
+        for name, value in content.items()
+    )

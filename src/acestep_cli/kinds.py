@@ -126,7 +126,10 @@ class File(Kind):
         return {"type": "string", "minLength": 1}
 
     def read(self, value: Any) -> str:
-        return written(value)
+        name = written(value)
+        if "\0" in name:
+            raise ValueError("holds the character NUL, which no file name can")
+        return name
 
 
 class Picture(File):
@@ -274,7 +277,7 @@ class MusicalKey(Kind):
         return ("A minor", "F# major", "Bb minor")
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^\s*[A-Ga-g][#b♯♭]?\s*(m|minor|min|major|maj|Minor|Major)\s*$"}
+        return {"type": "string", "pattern": r"^\s*[A-Ga-g][#b♯♭]?(?:m|\s*(?:[Mm]inor|min|[Mm]ajor|maj))\s*$"}
 
     def read(self, value: Any) -> str:
         text = str(value).strip().replace("♯", "#").replace("♭", "b")
@@ -423,12 +426,12 @@ class Loudness(Kind):
     words = ("none", "peak:-1", "lufs:-14")
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^\s*(none|(peak|lufs):-?\d+(\.\d+)?)\s*$"}
+        return {"type": "string", "pattern": r"^\s*(none|peak:(-\d+(\.\d+)?|0)|lufs:-\d+(\.\d+)?)\s*$"}
 
     def read(self, value: Any) -> str:
         text = str(value).strip().casefold()
-        audio.loudness(text)
-        return text
+        loudness = audio.loudness(text)
+        return loudness.kind if loudness.kind == "none" else f"{loudness.kind}:{loudness.decibels:g}"
 
 
 class Bitrate(Kind):
@@ -476,7 +479,10 @@ def written(value: Any) -> str:
 
 def items_of(value: Any) -> list[Any]:
     """The items of a list, or of text with commas between them. At least one."""
-    items = value.split(",") if isinstance(value, str) else value
+    if isinstance(value, str):
+        inner = value.strip()
+        value = (inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner).split(",")
+    items = value
     if not isinstance(items, list | tuple):
         items = [items]
     if not items:

@@ -68,7 +68,7 @@ class Request(BaseModel):
 
     mode: Annotated[
         str | None,
-        Key(Text("MODE"), "What kind of render this is.", SONG, flag=False, examples=("generate",)),
+        Key(Text("generate"), "What kind of render this is.", SONG, flag=False, examples=("generate",)),
     ] = None
     caption: Annotated[
         str | None,
@@ -84,14 +84,14 @@ class Request(BaseModel):
         str | None,
         Key(
             Text(),
-            "Words to sing, with [Verse], [Chorus] and such above the sections; - reads them from stdin.",
+            "Words to sing, with [Verse], [Chorus] and such above the sections.",
             SONG,
             examples=("[Verse]\nCity light slides over the glass\n",),
         ),
     ] = None
     instrumental: Annotated[
         bool | None,
-        Key(Switch(), "No singing.", SONG, examples=(True,)),
+        Key(Switch(), "No singing.", SONG, shapes=False, examples=(True,)),  # the model reads lyrics, or none
     ] = None
     language: Annotated[
         str | None,
@@ -127,7 +127,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Model(),
-            "Checkpoint by name, or its folder. Unset: the first installed that fits.",
+            "Checkpoint by name, or its folder. Unset: the first installed, else pocket.",
             SOUND,
             short="-m",
             shapes=False,  # its weights are
@@ -189,7 +189,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Tag(),
-            "Title, written into the file; it also names the file.",
+            "Title, written into the file; without a spec it also names the file.",
             TAGS,
             shapes=False,
             examples=("Night Drive",),

@@ -6,9 +6,11 @@ means. Every problem of every layer is found at once, each with its place.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,9 @@ OTHER_NAMES = {
 }
 
 STDIN = "-"
-SUFFIXES = (".yaml", ".yml", ".md")
+MARKDOWN = (".md", ".markdown")
+#: More than this many specs that extend each other are a mistake.
+DEEPEST = 20
 #: Ten times the longest sidecar; what is longer is no song.
 MOST_BYTES = 1_000_000
 
@@ -129,10 +133,15 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
         elif name in given:
             problems.append(f"{where}: is given twice, here and by {given[name].where}")
         else:
-            given[name] = Value(raw.strip(), where, where)
+            given[name] = Value(None if raw.strip() in document.NULLS[1:] else raw.strip(), where, where)
     if "lyrics" in given and given["lyrics"].raw == STDIN:
         given["lyrics_file"] = given.pop("lyrics")
     return Layer(Path(), given, tuple(problems))
+
+
+def implied(name: str, raw: str, by: str) -> Layer:
+    """The layer of one key that another flag decides."""
+    return Layer(Path(), {name: Value(raw, by, by)})
 
 
 def read(path: Path) -> list[Layer]:
@@ -142,15 +151,16 @@ def read(path: Path) -> list[Layer]:
     """
     layers = [read_one(path)]
     seen = [path]
-    while extends := layers[0].values.get("extends"):
+    while (extends := layers[0].values.get("extends")) and extends.raw is not None:
         try:
-            base = layers[0].folder / Path(EXTENDS.kind.read(extends.raw)).expanduser()
+            base = layers[0].folder / at_home(EXTENDS.kind.read(extends.raw))
+            if any(same_file(base, other) for other in seen):
+                ring = " -> ".join(file.name for file in [*seen, base])
+                raise ValueError(f"goes round in a circle: {ring}")
+            if len(seen) > DEEPEST:
+                raise ValueError(f"is the end of a chain of more than {DEEPEST} specs")
         except ValueError as error:
             layers.insert(0, Layer(Path(), problems=(f"{extends.where}: {error}",)))
-            break
-        if any(same_file(base, other) for other in seen):
-            ring = " -> ".join(file.name for file in [*seen, base])
-            layers.insert(0, Layer(Path(), problems=(f"{extends.where}: goes round in a circle: {ring}",)))
             break
         seen.append(base)
         layers.insert(0, read_one(base, wanted_by=f"{extends.where}: "))
@@ -158,7 +168,7 @@ def read(path: Path) -> list[Layer]:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def read_one(path: Path, wanted_by: str = "") -> Layer:
@@ -170,7 +180,7 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
         text = text_of(STDIN if from_stdin else str(path))
     except ValueError as error:
         return Layer(folder, problems=(f"{wanted_by}{name}: {error}",))
-    markdown = document.is_markdown(text) if from_stdin else path.suffix.lower() == ".md"
+    markdown = document.is_markdown(text) if from_stdin else path.suffix.lower() in MARKDOWN
     values: dict[str, Value] = {}
     lines: dict[str, int] = {}
     content = document.read(text, markdown=markdown)
@@ -185,7 +195,9 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
         elif entry.name != RENDER:
             if entry.problem is not None:
                 problems.append(f"{where}: {entry.problem}")
-            elif entry.raw is not None:
+            elif entry.name == "lyrics" and entry.is_folded:
+                problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
+            else:
                 lines_at = (name, entry.text_line) if entry.text_line is not None else None
                 values[entry.name] = Value(entry.raw, where, origin, lines_at)
         lines.setdefault(entry.name, entry.line)
@@ -197,13 +209,48 @@ def near(name: str) -> str:
     return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
 
 
+@dataclass
+class Stdin:
+    """Who has read stdin, which can be read once, and whether it may be a terminal where somebody types."""
+
+    typing: bool = True
+    is_read: bool = False
+
+    def read(self, limit: int) -> bytes:
+        """Up to `limit` bytes. `ValueError` if it was read before, or waits for typing that is not wanted."""
+        if self.is_read:
+            raise ValueError("stdin can be read once: for one spec, or for the lyrics")
+        if sys.stdin is None:
+            raise ValueError("stdin is closed")
+        if not self.typing and sys.stdin.isatty():
+            raise ValueError("stdin is a terminal, and --no-input refuses to wait for typing; pipe the text in")
+        self.is_read = True
+        return sys.stdin.buffer.read(limit)
+
+
+_stdin: ContextVar[Stdin] = ContextVar("stdin")
+
+
+@contextmanager
+def reading_stdin(*, typing: bool) -> Iterator[None]:
+    """One run of the program, in which stdin is read once at most."""
+    token = _stdin.set(Stdin(typing))
+    try:
+        yield
+    finally:
+        _stdin.reset(token)
+
+
 def text_of(file: str) -> str:
     """The text of a file or of stdin, with plain line ends. `ValueError` with the reason if there is none."""
+    stdin = _stdin.get(Stdin())
     try:
         if file == STDIN:  # whose text layer follows the locale, not the spec
-            data = sys.stdin.buffer.read(MOST_BYTES + 1) if sys.stdin else b""
+            data = stdin.read(MOST_BYTES + 1)
         else:
             with Path(file).open("rb") as stream:
+                if not stdin.typing and stream.isatty():
+                    raise ValueError("is a terminal, and --no-input refuses to wait for typing")
                 data = stream.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
@@ -232,6 +279,7 @@ def resolve(*layers: Layer) -> Resolved:
         meaningless = set_aside(values, upper, is_sidecar=is_sidecar)
         values = {name: value for name, value in values.items() if name not in meaningless} | upper
         is_sidecar |= layer.is_sidecar
+    values = {name: value for name, value in values.items() if value.raw is not None}  # null unsets
     if "lyrics_file" in values:
         file = values.pop("lyrics_file")
         if "lyrics" in values:
@@ -258,6 +306,9 @@ def resolve(*layers: Layer) -> Resolved:
             values["mode"] = Value(Choice(tuple(MODES)).read(mode.raw), mode.where, mode.origin)
         except ValueError as error:
             problems.append(f"{mode.where}: {error}")
+    if "lyrics" in values and "instrumental" in values and is_on(values["instrumental"].raw):
+        lyrics = values.pop("lyrics")
+        problems.append(f"{values['instrumental'].where}: excludes lyrics ({lyrics.where})")
     try:
         request = Request(**{name: value.raw for name, value in values.items()})
     except ValidationError as error:
@@ -271,16 +322,33 @@ def resolve(*layers: Layer) -> Resolved:
 
 def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_sidecar: bool) -> set[str]:
     """The keys of the lower layer that the upper one makes meaningless without naming them."""
-    others = {name for name in upper if name not in lower or lower[name].raw != upper[name].raw}
+    others = {name for name in upper if name not in lower or meant(name, lower) != meant(name, upper)}
+    sings = [name for name in SINGING if name in upper and upper[name].raw is not None]
+    answers = any(name != "instrumental" or is_on(upper[name].raw) for name in sings)
     rules = (
-        (any(name in upper for name in SINGING), SINGING),  # one answer to one question
+        (answers, SINGING),  # one answer to one question
         ("format" in lower and "format" in others, ENCODING),
-        ("timesteps" in upper, SCHEDULE),
-        (any(name in upper for name in SCHEDULE), ("timesteps",)),
+        ("timesteps" in upper and upper["timesteps"].raw is not None, SCHEDULE),
+        (any(name in upper and upper[name].raw is not None for name in SCHEDULE), ("timesteps",)),
         ("guidance" in upper and is_off(upper["guidance"].raw), GUIDING),
         (is_sidecar and "model" in others, SUITED),  # in a spec written by hand they were meant
     )
     return {name for applies, names in rules if applies for name in names}
+
+
+def meant(name: str, values: Mapping[str, Value]) -> Any:
+    """The value of a key as its kind reads it; as it is written where the kind refuses it."""
+    try:
+        return KEYS[name].kind.read(values[name].raw)
+    except ValueError:
+        return values[name].raw
+
+
+def is_on(instrumental: Any) -> bool:
+    try:
+        return bool(KEYS["instrumental"].kind.read(instrumental))
+    except ValueError:
+        return False  # and refused in its turn
 
 
 def is_off(guidance: Any) -> bool:
@@ -299,13 +367,14 @@ def anchored(name: str, raw: Any, folder: Path) -> Any:
     """`raw`, or where it is a relative path, that path from `folder`."""
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
-    is_path = name in ("extends", "cover") or (
-        raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
-    )
-    if not is_path:
-        return raw
-    path = Path(raw)  # "." has no parts
-    return str(Path.home().joinpath(*path.parts[1:]) if path.parts[:1] == ("~",) else (folder / path).absolute())
+    is_path = name == "cover" or (raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw))
+    return str((folder / at_home(raw)).absolute()) if is_path else raw
+
+
+def at_home(file: str) -> Path:
+    """The path, which `~/` begins at the user's home."""
+    path = Path(file)  # "." has no parts
+    return Path.home().joinpath(*path.parts[1:]) if path.parts[:1] == ("~",) else path
 
 
 def lyrics_of(file: str) -> str:
@@ -320,13 +389,16 @@ def lyrics_of(file: str) -> str:
 
 @contextmanager
 def placed(*layers: Layer) -> Iterator[None]:
-    """Problems found later, when the request meets a checkpoint, get the place of the key they begin with."""
+    """Problems found later, when the request meets a checkpoint, get the place of the key they begin with, or else
+    the name of the spec.
+    """
     where = {name: value.where for layer in layers for name, value in layer.values.items()}
+    file = next((f"{layer.file}: " for layer in reversed(layers) if layer.file is not None), "")
     try:
         yield
     except UsageError as error:
         lines = [line.partition(": ") for line in error.message.splitlines()]
-        placed = [f"{where.get(key, key)}{colon}{rest}" for key, colon, rest in lines]
+        placed = [f"{where.get(key, f'{file}{key}')}{colon}{rest}" for key, colon, rest in lines]
         raise UsageError("\n".join(placed), error.hint) from error
 
 

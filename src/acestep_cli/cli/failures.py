@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ import typer
 from acestep_cli.errors import AceStepError
 
 UNEXPECTED = 1
+UNWRITABLE = 9
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -30,7 +30,7 @@ EXIT_CODES = {
     6: "the rendered audio failed its checks: silent, or not finite",
     7: "some of several takes failed; the rest are done. Where all failed for one cause: the code of that cause",
     8: "the network or the hub failed; what was fetched is kept, and the same command goes on from there",
-    9: "an output cannot be written: it exists with another recipe, no space, no permission, a failing encoder",
+    UNWRITABLE: "an output cannot be written: it exists with another recipe, no space, no permission, no encoder",
     INTERRUPTED: "interrupted (Ctrl-C); finished takes are kept",
     TERMINATED: "terminated; finished takes are kept",
 }
@@ -64,6 +64,7 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
     except (typer.Exit, typer.Abort, SystemExit):  # the last is how Rich ends where nobody reads its help
         raise
     except typer.TyperException as error:
+        suggest(error)
         if wants_json:
             print_object(ctx, {"exit_code": error.exit_code, "name": "usage", "message": error.format_message()})
         raise
@@ -72,15 +73,33 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         print(error if isinstance(error, AceStepError) else found["message"], file=sys.stderr)
         if ctx.obj.get(DEBUG):
             traceback.print_exception(error, file=sys.stderr)
-        if ctx.obj.get(JSON):
+        if ctx.obj.get(JSON) or wants_json:
             print_object(ctx, found)
         raise typer.Exit(found["exit_code"]) from error
     else:
-        if ctx.obj.get(JSON) and LEDGER in ctx.obj:
-            print_object(ctx, None)
+        if ctx.obj.get(JSON) and LEDGER in ctx.obj and not print_object(ctx, None):
+            raise typer.Exit(UNWRITABLE)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, replaced)
+
+
+def suggest(error: Any) -> None:
+    """Let the message about an unknown flag name what a musician may have meant by it, or nothing."""
+    unknown = getattr(error, "option_name", None)
+    if not isinstance(unknown, str) or not unknown.startswith("--"):
+        return
+    from acestep_cli import kinds, spec
+
+    name = unknown.removeprefix("--").replace("-", "_")
+    meant = spec.OTHER_NAMES.get(name, name)
+    if meant in spec.KEYS and not spec.KEYS[meant].flag:
+        error.possibilities = [f"--set {meant}=…"] if meant != "extends" else []
+    elif meant in spec.KEYS:
+        error.possibilities = [spec.flag(meant)]
+    else:
+        known = {spec.flag(key) for key in spec.KEYS} | set(error.possibilities or ())
+        error.possibilities = [flag for flag in known if kinds.suggestion(unknown, [flag])][:3]
 
 
 def described(error: BaseException) -> dict[str, Any]:
@@ -99,17 +118,26 @@ def described(error: BaseException) -> dict[str, Any]:
             return results.error(UNEXPECTED, "unexpected", said, None)
 
 
-def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> None:
-    """Print the object of `--json`. Who stopped reading it wants no more of it."""
+def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
+    """Print the object of `--json`; False where stdout did not take it, which is said on stderr.
+
+    Who stopped reading wants no more.
+    """
     from acestep_cli.cli import results
 
     ledger = ctx.obj.get(LEDGER) or results.Ledger()
     if sys.stdout is None:  # closed by whoever started us
-        return
-    with contextlib.suppress(BrokenPipeError):
+        return True
+    try:
         print(results.text(ledger, error), flush=True)
-        return
+        return True
+    except BrokenPipeError:
+        is_read = True
+    except OSError as problem:
+        is_read = False
+        print(f"stdout cannot be written: {(problem.strerror or str(problem)).lower()}.", file=sys.stderr)
     discard_stdout()
+    return is_read
 
 
 def discard_stdout() -> None:

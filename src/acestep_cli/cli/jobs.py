@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -36,6 +37,12 @@ class Job:
     weights: str
     place: Destination
     outputs: list[Output] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What messages call its spec."""
+        return str(self.spec_file or "stdin")
 
     @property
     def request(self) -> Completed:
@@ -60,23 +67,19 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     `mode` is that of the command; None takes any spec by its own.
     """
     place = outputs.destination(run.output)
-    if place.format is not None:
-        if song["format"] is not None and song["format"].strip().casefold() != place.format:
-            raise UsageError(f"--format {song['format']} contradicts --output {run.output}; leave one of them out.")
-        song = {**song, "format": place.format}
-    if place.stdout and song["format"] is None:
-        song = {**song, "format": "wav"}
     if len(specs) > 1 and place.stem is not None:
         raise UsageError(
             f"--output {run.output} is one file, and there are {len(specs)} specs.",
             f"Name a folder: --output {Path(run.output or '').parent / 'out'}/",
         )
-    if specs.count(spec.STDIN) > 1 or (spec.STDIN in specs and spec.STDIN in (song["lyrics"], song["lyrics_file"])):
-        raise UsageError("stdin can be read once: for one spec, or for the lyrics.")
-    for twice, times in Counter(specs).items():
+    if "" in specs:
+        raise UsageError("The name of a spec is empty.")
+    for twice, times in Counter(os.path.realpath(name) for name in specs if name != spec.STDIN).items():
         if times > 1:
-            raise UsageError(f"{twice} is given {times} times; --takes {times} makes {times} takes of it.")
+            first = next(name for name in specs if os.path.realpath(name) == twice)
+            raise UsageError(f"{first} is given {times} times; --takes {times} makes {times} takes of it.")
     flags = spec.from_flags(song, tuple(run.settings or ()))
+    by_output = implied_format(place, flags, run)
     jobs: list[Job] = []
     errors: list[AceStepError] = []
     names: list[str | None] = [*specs] or [None]
@@ -84,9 +87,9 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     find = cache(lambda model: found(model, run.models_dir))
     for name in names:
         try:
-            jobs.append(job(mode, name, flags, place, run, machine, find))
+            jobs.append(job(mode, name, [*by_output, flags], place, run, machine, find))
         except AceStepError as error:
-            errors.append(error)
+            errors.append(named(error, name) if len(names) > 1 else error)
     if errors:
         raise together(errors)
     if place.stdout:
@@ -105,11 +108,28 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
         settle_existing(jobs, force=run.force)
     refuse_inputs(jobs)
     require_encoders(jobs)
-    if not run.dry_run:
-        outputs.prepare(place.folder, made=place.made)
-    elif not place.made and not place.folder.is_dir():
-        raise OutputError(f"The folder {place.folder} does not exist.")
+    if any(output.status == PLANNED for one in jobs for output in one.outputs):
+        outputs.prepare(place.folder, made=place.made, dry_run=run.dry_run)
     return jobs
+
+
+def implied_format(place: Destination, flags: spec.Layer, run: Run) -> list[spec.Layer]:
+    """The format that `--output` decides, as a layer between the specs and the flags."""
+    format = "wav" if place.stdout else place.format
+    if format is None:
+        return []
+    asked = flags.values.get("format")
+    if asked is not None and not place.stdout and str(asked.raw).strip().casefold() != format:
+        raise UsageError(f"{asked.where} {asked.raw} contradicts --output {run.output}; leave one of them out.")
+    return [spec.implied("format", format, "--output")]
+
+
+def named(error: AceStepError, name: str | None) -> AceStepError:
+    """`error` with the name of the spec in each sentence that has none."""
+    shown = "stdin" if name == spec.STDIN else name or ""
+    lines = [line if shown in line else f"{shown}: {line}" for line in error.message.splitlines()]
+    error.message = "\n".join(lines)
+    return error
 
 
 def found(model: str, models_dir: Path | None) -> tuple[Checkpoint, str]:
@@ -121,14 +141,14 @@ def found(model: str, models_dir: Path | None) -> tuple[Checkpoint, str]:
 def job(
     mode: str | None,
     name: str | None,
-    flags: spec.Layer,
+    flags: list[spec.Layer],
     place: Destination,
     run: Run,
     machine: hardware.Hardware,
     find: Callable[[str], tuple[Checkpoint, str]],
 ) -> Job:
     """The job of one spec, or of the flags alone."""
-    layers = [*(spec.read(Path(name)) if name is not None else []), flags]
+    layers = [*(spec.read(Path(name)) if name is not None else []), *flags]
     resolved = spec.resolve(*layers)
     request = resolved.request
     wanted = request.mode or "generate"
@@ -142,7 +162,13 @@ def job(
         decided = modes.decide(request, checkpoint)
     planned = hardware.plan(machine, decided.request, hardware.Asked(run.device, run.dtype))
     spec_file = Path(name) if name not in (None, spec.STDIN) else None
-    return Job(spec_file, resolved, decided, checkpoint, planned, weights, place)
+    made = Job(spec_file, resolved, decided, checkpoint, planned, weights, place)
+    record = sidecar.read(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
+    if record is not None and record.checkpoint.name == checkpoint.name and record.checkpoint.weights != weights:
+        made.warnings.append(
+            f"{name}: was rendered with other weights of {checkpoint.name} than are installed; it will sound different."
+        )
+    return made
 
 
 def output(job: Job, path: Path | None, number: int, run: Run) -> Output:
@@ -180,7 +206,7 @@ def refuse_collisions(jobs: list[Job]) -> None:
         for path in [file for output in one.outputs for file in (output.path, output.sidecar) if file]:
             if path in owner:
                 raise UsageError(
-                    f"{owner[path].spec_file or 'stdin'} and {one.spec_file or 'stdin'} would both write {path}.",
+                    f"{owner[path].name} and {one.name} would both write {path}.",
                     "Rename one of the specs, or render them into two folders.",
                 )
         owner |= dict.fromkeys([file for output in one.outputs for file in (output.path, output.sidecar) if file], one)
@@ -194,8 +220,11 @@ def settle_existing(jobs: list[Job], *, force: bool) -> None:
             keep_seed(one)
         for output in one.outputs:
             assert output.path is not None
-            if disk.exists(output.path) and output.path.is_dir():
-                in_the_way.append(ExistsError(output.path))
+            folder = next(
+                (file for file in (output.path, output.sidecar) if file and disk.exists(file) and file.is_dir()), None
+            )
+            if folder:
+                in_the_way.append(ExistsError(folder))
             elif not force and (error := met(one, output)):
                 in_the_way.append(error)
     if in_the_way:
@@ -210,6 +239,8 @@ def met(job: Job, output: Output) -> ExistsError | None:
     there = disk.exists(output.path)
     record = sidecar.read(beside)
     if record is not None and is_same(job, output, record):
+        if there and record.bytes not in (None, output.path.stat().st_size):
+            return ExistsError(output.path, why=" and is not the file that its sidecar describes")
         if there:
             skip(output, record)
         else:  # a recipe without its audio waits to be rendered again
@@ -234,8 +265,8 @@ def skip(output: Output, record: sidecar.Record) -> None:
     """Keep what is there, and say of it what its sidecar says."""
     output.status, output.seed = SKIPPED, record.seed
     output.request["seed"] = record.seed
-    output.seconds, output.sample_rate = record.render.get("seconds"), record.render.get("sample_rate")
-    output.checks, output.timings = record.render.get("checks", {}), record.render.get("timings", {})
+    output.seconds, output.sample_rate = record.seconds, record.sample_rate
+    output.checks, output.timings = record.checks, record.timings
 
 
 def keep_seed(job: Job) -> None:
@@ -256,16 +287,15 @@ def keep_seed(job: Job) -> None:
 
 
 def refuse_inputs(jobs: list[Job]) -> None:
-    """`UsageError` where a render would replace a file it was read from."""
-    sources = {file.resolve() for one in jobs for file in one.resolved.files}
-    for one in jobs:
-        for output in one.outputs:
-            for path in (output.path, output.sidecar):
-                if output.status == PLANNED and path is not None and path.resolve() in sources:
-                    raise UsageError(
-                        f"{path} is read by this run, so it cannot be written too.",
-                        "Choose another --output, or --no-sidecar where it is the sidecar.",
-                    )
+    """`UsageError` where a render would replace a file it was read from: unless it writes the same recipe again."""
+    sources = {os.path.realpath(file) for one in jobs for file in one.resolved.files}
+    for output in [output for one in jobs for output in one.outputs if output.status == PLANNED]:
+        for path in (output.path, None if output.stale_ns is not None else output.sidecar):
+            if path is not None and os.path.realpath(path) in sources:
+                raise UsageError(
+                    f"{path} is read by this run, so it cannot be written too.",
+                    "Choose another --output, or --no-sidecar where it is the sidecar.",
+                )
 
 
 def require_encoders(jobs: list[Job]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import tempfile
 from collections.abc import Collection
@@ -19,13 +21,15 @@ STDOUT = "-"
 
 @dataclass(frozen=True)
 class Destination:
-    """What `--output` says: a folder, and for a file its name and format. Without it, the current folder.
+    """What `--output` says: a folder, and for a file its name, its suffix as typed and the format that means. Without
+    it, the current folder.
 
     `numbered` asks for the next free number; `made` for the folder to be made; `stdout` for no file at all.
     """
 
     folder: Path
     stem: str | None = None
+    suffix: str | None = None
     format: str | None = None
     numbered: bool = False
     made: bool = False
@@ -38,6 +42,8 @@ def destination(output: str | None) -> Destination:
         return Destination(Path(), numbered=True)
     if output == STDOUT:
         return Destination(Path(), stdout=True)
+    if not output.strip():
+        raise UsageError("--output: is empty.", "Leave it out to write into the current folder.")
     path = Path(output)
     if output.endswith(("/", "\\")):
         return Destination(path, made=True)
@@ -49,7 +55,7 @@ def destination(output: str | None) -> Destination:
             f"--output: {quoted(output)} does not end in the suffix of a format ({', '.join(audio.FORMATS)}).",
             "Add one, or a / to name a folder.",
         )
-    return Destination(path.parent, path.stem, suffix)
+    return Destination(path.parent, path.stem, path.suffix.removeprefix("."), suffix)
 
 
 def sidecar(path: Path) -> Path:
@@ -61,10 +67,11 @@ def paths(place: Destination, stem: str, takes: int, format: str, taken: Collect
     """A path for each take. Several takes of one name are numbered from 1, or on from the highest there is, also
     among those `taken` by other songs of the run.
     """
+    suffix = place.suffix or format
     if takes == 1 and not place.numbered:
-        return [place.folder / f"{stem}.{format}"]
+        return [place.folder / f"{stem}.{suffix}"]
     first = 1 + (highest_number(place.folder, stem, taken) if place.numbered else 0)
-    return [place.folder / f"{stem}-{number}.{format}" for number in range(first, first + takes)]
+    return [place.folder / f"{stem}-{number}.{suffix}" for number in range(first, first + takes)]
 
 
 def name(request: Request, spec_file: Path | None) -> str:
@@ -78,7 +85,7 @@ def name(request: Request, spec_file: Path | None) -> str:
 
 def highest_number(folder: Path, stem: str, taken: Collection[Path] = ()) -> int:
     """The highest N of the files `stem-N.*` in `folder` and among those `taken`; 0 without one."""
-    numbered = re.compile(re.escape(stem) + r"-(\d{1,9})\..+")
+    numbered = re.compile(re.escape(stem) + r"-(\d{1,18})\..+")
     found = (numbered.fullmatch(file.name) for file in [*folder.iterdir(), *taken])
     return max((int(match[1]) for match in found if match), default=0)
 
@@ -89,15 +96,21 @@ def next_free(path: Path, taken: Collection[Path] = ()) -> Path:
     return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem, taken)}{path.suffix}")
 
 
-def prepare(folder: Path, made: bool) -> None:
-    """Make sure that `folder` can be written to; `made` creates it. `OutputError` if not."""
+def prepare(folder: Path, made: bool, *, dry_run: bool = False) -> None:
+    """Make sure that `folder` can be written to; `made` creates it. `OutputError` if not. A dry run only looks."""
     try:
-        if made:
-            folder.mkdir(parents=True, exist_ok=True)
-        elif not folder.is_dir():
+        if not made and not folder.is_dir():
             raise OutputError(
                 f"The folder {folder} does not exist.", f"Make it first, or let --output {folder}/ make it."
             )
+        if dry_run:
+            there = next(path for path in (folder, *folder.absolute().parents) if disk.exists(path))
+            if not there.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

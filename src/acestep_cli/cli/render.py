@@ -8,13 +8,14 @@ import shlex
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acestep_cli import audio, checkpoints, disk, modes, spec, tags
+from acestep_cli import audio, checkpoints, disk, document, modes, spec, tags
 from acestep_cli.cli import failures, jobs, options, outputs, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
@@ -85,9 +86,8 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
     )
     ledger = Ledger(warnings=terminal.warnings)
     ctx.obj[failures.LEDGER] = ledger
-    if run.no_input:
-        refuse_typing(specs, song)
-    planned = jobs.plan(mode, specs, song, run)
+    with spec.reading_stdin(typing=not run.no_input):
+        planned = jobs.plan(mode, specs, song, run)
     ledger.outputs = [output for job in planned for output in job.outputs]
     announce(planned, terminal)
     if run.explain and not run.json:
@@ -96,15 +96,16 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
         if run.dry_run:
             for output in ledger.outputs:
                 if output.path is not None:
-                    terminal.say(
-                        f"{output.path}: {'is there already' if output.status == SKIPPED else 'would be written'}"
-                    )
-                    stdout.path(output.path)
+                    is_there = output.status == SKIPPED
+                    terminal.say(f"{output.path}: {'is there already' if is_there else 'would be written'}")
+                    if not is_there:
+                        stdout.path(output.path)
             return
         keep_skipped(ledger.outputs, terminal)
         try:
             for alike in by_weights(planned):
-                make(alike, run, terminal, stdout)
+                if not make(alike, run, terminal, stdout):
+                    break
         except BaseException as error:
             fail([output for output in ledger.outputs if output.status == PLANNED], failures.described(error))
             raise
@@ -125,15 +126,10 @@ def by_weights(planned: list[Job]) -> list[list[Job]]:
     return alike
 
 
-def refuse_typing(specs: list[str], song: dict[str, Any]) -> None:
-    """`UsageError` where the run would read from a terminal."""
-    reads = spec.STDIN in specs or spec.STDIN in (song["lyrics"], song["lyrics_file"])
-    if reads and sys.stdin is not None and sys.stdin.isatty():
-        raise UsageError("--no-input: stdin is a terminal, and - would wait for typing.", "Pipe the text in.")
-
-
 def announce(planned: list[Job], terminal: Console) -> None:
     """Say which checkpoint plays, on what, and why."""
+    for warning in [warning for job in planned for warning in job.warnings]:
+        terminal.warn(warning)
     for job in planned:
         asked = job.resolved.request.model or "auto"
         if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
@@ -155,39 +151,41 @@ def explain(planned: list[Job], terminal: Console) -> None:
     """Say every effective value and where it came from, a line each."""
     for job in planned:
         if len(planned) > 1:
-            terminal.say(f"{job.spec_file}:")
-        rows = [(one.name, written(one.value), one.origin) for one in spec.explain(job.resolved, job.decided)]
+            terminal.say(f"{job.name}:")
+        rows = [(one.name, written(one.name, one.value), one.origin) for one in spec.explain(job.resolved, job.decided)]
         rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for name, value, origin in rows:
             terminal.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
 
 
-def written(value: Any) -> str:
-    """A value on one short line."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return quoted(value) if isinstance(value, str) and len(value.split()) > 1 else quoted(value).strip("'\"")
+def written(name: str, value: Any) -> str:
+    """A value on one short line, as a spec has it."""
+    text = value if isinstance(value, str) else document.dump({name: value}).partition(": ")[2]
+    return quoted(text)[1:-1]
 
 
 def keep_skipped(planned: list[Output], terminal: Console) -> None:
     """Touch what is there already, so that make is content with it."""
     for output in planned:
         if output.status == SKIPPED and output.path is not None:
-            for file in (outputs.sidecar(output.path), output.path):
-                os.utime(file)
+            try:
+                for file in (outputs.sidecar(output.path), output.path):
+                    os.utime(file)
+            except OSError as error:
+                terminal.warn(f"{file} cannot be touched: {(error.strerror or str(error)).lower()}.")
             terminal.say(f"{output.path}: kept, for it has the same recipe")
 
 
-def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> None:
-    """Render jobs of one checkpoint and plan with one load of its weights.
+def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
+    """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end.
 
-    A take that fails its checks does not stop the others. One that outgrows memory ends its song, and a disk that
-    takes no more ends the run.
+    A take that fails its checks does not stop the others. Any other failure ends its song, and a disk that takes no
+    more ends the run.
     """
     waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
     if not waiting:
-        return
+        return True
     with terminal.progress() as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
@@ -198,17 +196,23 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> None:
                 for job, _, takes in waiting:
                     for output in takes:
                         keep(next(made), output, job, run, terminal, stdout)
-                return
+                return True
             except OutputError as error:
                 rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
                 fail(rest, failures.described(error))
-                return
-            except AceStepError as error:
+                return False
+            except Exception as error:
+                if not isinstance(error, AceStepError):
+                    if len(waiting) == 1:
+                        raise
+                    if run.debug:
+                        traceback.print_exception(error, file=sys.stderr)
                 broken = next(job for job, _, takes in waiting if any(o.status == PLANNED for o in takes))
                 fail([o for o in broken.outputs if o.status == PLANNED], failures.described(error))
                 waiting = [entry for entry in waiting if entry[0] is not broken and entry[2][0].status == PLANNED]
             finally:
                 made.close()
+    return True
 
 
 def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
@@ -266,9 +270,11 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
         with disk.whole(*files, replace=files if forced else ()) as parts:
             level = audio.write(parts[0], take.audio, finish(take, job))
             output.checks = sidecar.checks(level)
+            size = parts[0].stat().st_size
             for part in parts[1:]:
-                disk.write_text(part, sidecar.text(take, job.checkpoint.name, job.weights, job.plan, output.checks))
-            make_room(output)
+                text = sidecar.text(take, job.checkpoint.name, job.weights, job.plan, output.checks, size)
+                disk.write_text(part, text)
+            make_room(output, forced=forced)
     except ExistsError:
         if not job.place.numbered:
             raise
@@ -277,13 +283,20 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
         write(take, output, job, run)
 
 
-def make_room(output: Output) -> None:
-    """Remove the sidecar that was there without its audio, unless another run has written one since."""
-    if output.sidecar is None or output.stale_ns is None:
-        return
-    with contextlib.suppress(FileNotFoundError):
-        if output.sidecar.stat().st_mtime_ns == output.stale_ns:
-            output.sidecar.unlink()
+def make_room(output: Output, *, forced: bool) -> None:
+    """Remove a sidecar that would lie about the new audio, or whose audio is gone.
+
+    One that another run has written since the plan was made stays.
+    """
+    assert output.path is not None
+    if output.sidecar is None:
+        beside = outputs.sidecar(output.path)
+        if forced and sidecar.read(beside) is not None:
+            beside.unlink()
+    elif output.stale_ns is not None:
+        with contextlib.suppress(FileNotFoundError):
+            if output.sidecar.stat().st_mtime_ns == output.stale_ns:
+                output.sidecar.unlink()
 
 
 def send(take: Take, output: Output, job: Job, stdout: Stdout) -> None:
@@ -357,7 +370,7 @@ def summarise(made: list[Output], terminal: Console) -> None:
     rows = [("", "seed", "seconds", "peak dBFS", "file")]
     for output in made:
         seconds = "" if output.seconds is None else f"{output.seconds:.2f}"
-        peak = "" if "peak_dbfs" not in output.checks else f"{output.checks['peak_dbfs']:.1f}"
+        peak = "" if "peak_dbfs" not in output.checks else f"{output.checks['peak_dbfs'] + 0:.1f}"
         rows.append((output.status, str(output.seed), seconds, peak, str(output.path)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for status, *numbers, file in rows:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import platform
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from acestep_cli import __version__, audio, document, modes, spec
 from acestep_cli.hardware import Plan
@@ -20,20 +20,34 @@ if TYPE_CHECKING:
 LIBRARIES = ("mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
 
 
-@dataclass(frozen=True)
-class Record:
+class Weights(BaseModel):
+    """The checkpoint of a render: its name, and the hash of its weights."""
+
+    name: str
+    weights: str
+
+
+class Record(BaseModel):
     """What a sidecar says of its take. Whoever edits it changes a spec, not what was rendered."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     recipe: str
     seed: int
-    render: dict[str, Any]
+    seconds: float
+    sample_rate: int
+    checks: dict[str, float]
+    timings: dict[str, float]
+    checkpoint: Weights
+    #: Of the audio file. Absent before it was recorded.
+    bytes: int | None = None
 
 
-def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[str, Any]) -> str:
+def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[str, Any], size: int) -> str:
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
-    `checkpoint` is a name and `weights` their hash; `measured` are the checks. There is no date in it: the same
-    render differs in timings alone.
+    `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file. There is
+    no date in it: the same render differs in timings alone.
     """
     return spec.dump(
         take.request,
@@ -47,6 +61,7 @@ def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[s
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
             "seconds": round(take.audio.seconds, 6),
             "sample_rate": take.request.sample_rate or take.audio.sample_rate,
+            "bytes": size,
             "checks": measured,
             "timings": take.timings,
             "warnings": list(take.warnings),
@@ -57,17 +72,15 @@ def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[s
 def checks(level: audio.Level) -> dict[str, float]:
     """What was measured before the level was set, and the loudness it was brought to, if one was asked for."""
     found = {"peak_dbfs": 20 * math.log10(level.peak), "lufs": level.lufs, "lufs_written": level.reached}
-    return {name: round(value, 2) for name, value in found.items() if value is not None}
+    return {name: round(value, 2) + 0.0 for name, value in found.items() if value is not None}  # + 0.0: never -0.0
 
 
 def read(path: Path) -> Record | None:
-    """The record in the sidecar `path`; None where there is none, or none that this program wrote."""
+    """The record in the sidecar `path`; None where there is none, or none as this program writes it."""
     try:
         if path.stat().st_size > spec.MOST_BYTES:
             return None
         content = yaml.load(path.read_bytes(), Loader=document.LOADER)
-        render = content[spec.RENDER]
-        recipe, seed = render["recipe"], render["seed"]
+        return Record.model_validate(content[spec.RENDER])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
         return None
-    return Record(recipe, seed, render) if isinstance(recipe, str) and isinstance(seed, int) else None

@@ -101,18 +101,15 @@ def check(
     problems: list[str] = []
     for file in files:
         try:
-            problems_here, warnings = checked(file, find)
+            for warning in checked(file, find):
+                terminal.warn(warning)
         except AceStepError as error:
-            problems_here, warnings = [str(error)], []
-        problems += problems_here
-        for warning in warnings:
-            terminal.warn(warning)
+            problems.append(str(error))
     if strict:
         problems += terminal.warnings
     if problems:
         raise UsageError("\n".join(problems))
-    one = len(files) == 1
-    terminal.say(f"{files[0] if one else f'All {len(files)} specs'} can be rendered.")
+    terminal.say(f"No errors in {files[0] if len(files) == 1 else f'{len(files)} specs'}.")
 
 
 def located(model: str, models_dir: Path | None) -> checkpoints.Checkpoint | CheckpointError:
@@ -122,8 +119,8 @@ def located(model: str, models_dir: Path | None) -> checkpoints.Checkpoint | Che
         return error
 
 
-def checked(file: str, find: Callable[[str], checkpoints.Checkpoint | CheckpointError]) -> tuple[list[str], list[str]]:
-    """Problems and warnings of one spec, each with its place."""
+def checked(file: str, find: Callable[[str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
+    """Warnings about one spec, each with its place. `UsageError` with all its problems."""
     layers = spec.read(Path(file))
     found = spec.resolve(*layers)
     request = found.request
@@ -141,7 +138,7 @@ def checked(file: str, find: Callable[[str], checkpoints.Checkpoint | Checkpoint
     warnings += [placed(file, remark, found) for remark in lyrics.remarks(request, modes.seconds(request))]
     if not isinstance(checkpoint, CheckpointError):
         warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint)]
-    return [], warnings
+    return warnings
 
 
 def placed(file: str, remark: lyrics.Remark, found: Resolved) -> str:
@@ -169,6 +166,7 @@ def show(
     origin: WithOrigin = False,
     settings: options.Settings = None,
     models_dir: options.ModelsDir = None,
+    debug: options.Debug = False,
 ) -> None:
     layers = [*spec.read(Path(file)), spec.from_flags({}, tuple(settings or ()))]
     found = spec.resolve(*layers)
@@ -184,7 +182,7 @@ def show(
 
 def entry(one: spec.Origin, *, origin: bool) -> str:
     """One key as YAML, its origin behind it."""
-    first, newline, rest = document.dump({one.name: one.value}, width=sys.maxsize).partition("\n")
+    first, newline, rest = document.dump({one.name: one.value}).partition("\n")
     return f"{first}{f'  # {one.origin}' if origin else ''}{newline}{rest}"
 
 
@@ -203,7 +201,7 @@ def print_result(text: str) -> None:
     sys.stdout.flush()
     try:
         if hasattr(sys.stdout, "buffer"):
-            sys.stdout.buffer.write(text.encode())
+            sys.stdout.buffer.write(text.encode(errors="surrogateescape"))  # file names may be no UTF-8
         else:
             sys.stdout.write(text)
         sys.stdout.flush()
