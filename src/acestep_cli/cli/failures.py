@@ -30,7 +30,7 @@ EXIT_CODES = {
     6: "the rendered audio failed its checks: silent, or not finite",
     7: "some of several takes failed; the rest are done. Where all failed for one cause: the code of that cause",
     8: "the network or the hub failed; what was fetched is kept, and the same command goes on from there",
-    UNWRITABLE: "an output cannot be written: it exists with another recipe, no space, no permission, no encoder",
+    UNWRITABLE: "an output cannot be written: another recipe is there, no space, no permission, no working encoder",
     INTERRUPTED: "interrupted (Ctrl-C); finished takes are kept",
     TERMINATED: "terminated; finished takes are kept",
 }

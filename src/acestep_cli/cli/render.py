@@ -134,8 +134,8 @@ def announce(planned: list[Job], terminal: Console) -> None:
         asked = job.resolved.request.model or "auto"
         if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
             terminal.say(
-                f"None of {', '.join(checkpoints.AUTO_ORDER)} is installed, so the built-in sketch model plays. "
-                "See README.md, The real models."
+                f"None of {', '.join(checkpoints.AUTO_ORDER)} is installed, so the built-in sketch model plays; "
+                f"acestep models pull {checkpoints.AUTO_ORDER[0]} fetches a real one."
             )
             break
     for [job, *_] in by_weights(planned):
