@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
@@ -89,7 +90,7 @@ def suggest(error: Any) -> None:
     unknown = getattr(error, "option_name", None)
     if not isinstance(unknown, str) or not unknown.startswith("--"):
         return
-    from acestep_cli import kinds, spec
+    from acestep_cli import spec
 
     name = unknown.removeprefix("--").replace("-", "_")
     meant = spec.OTHER_NAMES.get(name, name)
@@ -98,8 +99,8 @@ def suggest(error: Any) -> None:
     elif meant in spec.KEYS:
         error.possibilities = [spec.flag(meant)]
     else:
-        known = {spec.flag(key) for key in spec.KEYS} | set(error.possibilities or ())
-        error.possibilities = [flag for flag in known if kinds.suggestion(unknown, [flag])][:3]
+        known = sorted({spec.flag(key) for key in spec.KEYS if spec.KEYS[key].flag} | set(error.possibilities or ()))
+        error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
 
 
 def described(error: BaseException) -> dict[str, Any]:
