@@ -1,0 +1,71 @@
+"""How much of a song the DiT knows before it hears anything: what it explains of the latents from pure noise.
+
+    python pocket/foresight.py --count 24
+
+One step from t = 1 gives the mean of what may come for a prompt. Its error against the true song, second by second,
+says how far into a song the prompt is still obeyed; songs were never trained on. Zero is knowing nothing but silence.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import corpus
+import encode
+import numpy as np
+import tokenizer
+import torch
+import train_dit
+from train_vae import WORK
+
+from acestep_cli.engine import codec
+
+SECONDS = (1, 2, 4, 8, 12, 16, 24, 32)
+RATE = 25
+
+
+def explained(model: train_dit.Pocket, song: corpus.Song, latents: torch.Tensor, tokens) -> np.ndarray:
+    """Squared error and squared size of one song [T, C], in each second [2, T // 25]."""
+    rng = np.random.default_rng(song.seed)
+    texts, lyrics = train_dit.words(song, "text2music", tokens, rng)
+    keep = [torch.ones(1, len(ids), dtype=torch.bool) for ids in (texts, lyrics)]
+    reference = model.silence[:, : train_dit.CONFIG["timbre_fix_frame"]]
+    condition = model.condition(
+        texts[None], keep[0], lyrics[None], keep[1], torch.zeros(1, dtype=torch.bool), reference
+    )
+    clean = latents[None]
+    context = torch.cat([model.silence[:, : clean.shape[1]], torch.ones_like(clean)], dim=-1)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(song.seed))
+    decoder = model.dit.decoder
+    guess = noise - decoder(noise, torch.ones(1), context, decoder.remember(condition))
+    whole = clean.shape[1] // RATE * RATE
+    pairs = ((clean - guess) ** 2, clean**2)
+    return np.stack([p[0, :whole].reshape(-1, RATE * clean.shape[2]).sum(1).numpy() for p in pairs])
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=24)
+    count = parser.parse_args().count
+    tokens = tokenizer.trained()
+    model = train_dit.Pocket(tokens, torch.load(WORK / "silence.pt", weights_only=True).transpose(1, 2)).eval()
+    state = torch.load(train_dit.CHECKPOINT, weights_only=True)
+    model.load_state_dict(state["average"])
+    vae = encode.trained_vae()
+    sums = np.zeros((2, 48))
+    for number in range(count):
+        song = corpus.song(corpus.HELD_OUT + 1000 + number)
+        audio = torch.from_numpy(corpus.render(song))
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = codec.encode(vae, audio, encode.TILE_FRAMES, lambda *_: None).float()
+        error = explained(model, song, latents, tokens)
+        sums[:, : error.shape[1]] += error
+    print(f"step {state['step']}, {count} songs")
+    print("| second | " + " | ".join(str(second) for second in SECONDS) + " |")
+    print("|---|" + "---|" * len(SECONDS))
+    print("| explained | " + " | ".join(f"{1 - sums[0, s - 1] / sums[1, s - 1]:.0%}" for s in SECONDS) + " |")
+
+
+if __name__ == "__main__":
+    main()
