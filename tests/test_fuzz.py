@@ -104,7 +104,8 @@ def test_a_command_line_ends_with_a_documented_code(
         patch.chdir(folder)
         patch.setenv("ACESTEP_MODELS_DIR", models)
         patch.setitem(sys.modules, "acestep_cli.pipeline", band.module())
-        arguments = [*command.split(), *(word for group in words for word in group)]
+        # No system passes NUL in an argument.
+        arguments = [*command.split(), *(word.replace("\0", "") for group in words for word in group)]
         result = CliRunner().invoke(app, arguments, input=stdin.encode(errors="surrogatepass"), catch_exceptions=False)
     assert result.exit_code in DOCUMENTED - {1}, (arguments, result.stderr)
     assert "Traceback" not in result.stderr

@@ -188,6 +188,8 @@ _Dumper.add_representer(float, _number)
 
 def dump(content: Mapping[str, Any]) -> str:
     """`content` as YAML that reads back as itself. Lists are wrapped, texts never: folded lines would be no lyrics."""
+    if not content:
+        return "{}\n"
     return "".join(
         yaml.dump(
             {name: value},
