@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from acestep_cli.errors import UsageError
+from acestep_cli.kinds import suggestion
+
 #: In an installed package they lie beside this file, in a checkout at its root.
 FOLDERS = (Path(__file__).parent / "songs", Path(__file__).parent.parent.parent / "songs")
 SUFFIXES = (".yaml", ".md")
@@ -13,3 +16,12 @@ def files() -> dict[str, Path]:
     """The specs by name."""
     folder = next(folder for folder in FOLDERS if folder.is_dir())
     return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES}
+
+
+def find(name: str) -> Path:
+    """The song of that name. `UsageError`, with the names there are, if there is none."""
+    songs = files()
+    if name not in songs:
+        near = suggestion(name, songs) or "."
+        raise UsageError(f"There is no song named {name!r}{near}", f"Songs: {', '.join(songs)}.")
+    return songs[name]

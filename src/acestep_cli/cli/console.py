@@ -201,10 +201,16 @@ class Console:
                 tasks[stage] = bars.add_task(STAGES.get(stage, stage), total=total, stage=stage)
             bars.update(tasks[stage], completed=done, total=total)
 
+        with self._shown(bars):
+            yield report
+
+    @contextmanager
+    def _shown(self, bars: Progress) -> Iterator[None]:
+        """Show bars; what is said meanwhile goes above them."""
         self._bars = bars
         try:
             with bars:
-                yield report
+                yield
         finally:
             self._bars = None
 
@@ -265,9 +271,5 @@ class Console:
             bars.update(current, completed=done)
             bars.update(whole, completed=sum(files.values()))
 
-        self._bars = bars
-        try:
-            with bars:
-                yield report
-        finally:
-            self._bars = None
+        with self._shown(bars):
+            yield report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,11 +37,7 @@ def list_songs(as_json: Json = False) -> None:
 
 @app.command(help="Print a song as it is written.\n\nacestep examples show night-drive > mine.yaml")
 def show(name: Name) -> None:
-    files = songbook.files()
-    if name not in files:
-        near = kinds.suggestion(name, files) or "."
-        raise UsageError(f"There is no song named {name!r}{near}", f"Songs: {', '.join(files)}.")
-    print_result(files[name].read_text(encoding="utf-8"))
+    print_result(songbook.find(name).read_text(encoding="utf-8"))
 
 
 @app.command(help='Find songs by words in their caption, lyrics or title.\n\nacestep examples search waltz "F# minor"')
@@ -67,7 +63,7 @@ def folded(text: str) -> str:
 def listing(songs: dict[str, Request], as_json: bool) -> str:
     """One song a line, or a JSON list."""
     if as_json:
-        content = [{"name": name, **about(song)} for name, song in songs.items()]
+        content = [{"name": name, **song.model_dump(exclude_none=True)} for name, song in songs.items()]
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     rows = [(name, language(song), f"{song.bpm or '–'} bpm", kinds.quoted(song.caption or "", 60)[1:-1])
             for name, song in songs.items()]  # fmt: skip
@@ -77,8 +73,3 @@ def listing(songs: dict[str, Request], as_json: bool) -> str:
 
 def language(song: Request) -> str:
     return "instrumental" if song.instrumental else kinds.LANGUAGES[song.language or "unknown"]
-
-
-def about(song: Request) -> dict[str, Any]:
-    found: dict[str, Any] = song.model_dump(exclude_none=True)
-    return found

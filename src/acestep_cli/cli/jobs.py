@@ -127,7 +127,7 @@ def implied_format(place: Destination, flags: spec.Layer, run: Run) -> list[spec
 def named(error: AceStepError, name: str | None) -> AceStepError:
     """`error` with the name of the spec in each sentence that has none."""
     shown = "stdin" if name == spec.STDIN else name or ""
-    lines = [line if shown in line else f"{shown}: {line}" for line in error.message.splitlines()]
+    lines = [line if f"{shown}:" in line else f"{shown}: {line}" for line in error.message.splitlines()]
     error.message = "\n".join(lines)
     return error
 
@@ -176,9 +176,7 @@ def output(job: Job, path: Path | None, number: int, run: Run) -> Output:
     take = modes.take(job.request, number)
     origins = {one.name: one.origin for one in spec.explain(job.resolved, job.decided)} if run.explain else None
     beside = outputs.sidecar(path) if path is not None and not run.no_sidecar else None
-    return Output(
-        path, beside, take.format, number, take.seed, plain(take), plain(job.plan), origins=origins
-    )  # fmt: skip
+    return Output(path, beside, take.format, number, take.seed, plain(take), plain(job.plan), origins=origins)
 
 
 def plain(model: Any) -> dict[str, Any]:
@@ -203,13 +201,14 @@ def refuse_collisions(jobs: list[Job]) -> None:
     """`UsageError` where two songs of the run would have one file."""
     owner: dict[Path, Job] = {}
     for one in jobs:
-        for path in [file for output in one.outputs for file in (output.path, output.sidecar) if file]:
+        files = [file for output in one.outputs for file in output.files]
+        for path in files:
             if path in owner:
                 raise UsageError(
                     f"{owner[path].name} and {one.name} would both write {path}.",
                     "Rename one of the specs, or render them into two folders.",
                 )
-        owner |= dict.fromkeys([file for output in one.outputs for file in (output.path, output.sidecar) if file], one)
+        owner |= dict.fromkeys(files, one)
 
 
 def settle_existing(jobs: list[Job], *, force: bool) -> None:
@@ -220,9 +219,7 @@ def settle_existing(jobs: list[Job], *, force: bool) -> None:
             keep_seed(one)
         for output in one.outputs:
             assert output.path is not None
-            folder = next(
-                (file for file in (output.path, output.sidecar) if file and disk.exists(file) and file.is_dir()), None
-            )
+            folder = next((file for file in output.files if disk.exists(file) and file.is_dir()), None)
             if folder:
                 in_the_way.append(ExistsError(folder))
             elif not force and (error := met(one, output)):
@@ -275,10 +272,12 @@ def keep_seed(job: Job) -> None:
         return
     recipe = modes.recipe(job.request, job.weights)
     for output in job.outputs:
-        record = sidecar.read(outputs.sidecar(output.path)) if output.path else None
+        assert output.path is not None
+        beside = outputs.sidecar(output.path)
+        record = sidecar.read(beside)
         if record is not None and record.recipe == recipe:
             seed = (record.seed - output.take + 1) % modes.SEEDS
-            origins = {**job.decided.origins, "seed": f"{outputs.sidecar(output.path)}, which is there already"}  # type: ignore[arg-type]
+            origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
             job.decided = modes.Decided(job.request.model_copy(update={"seed": seed}), origins)
             for other in job.outputs:
                 take = modes.take(job.request, other.take)

@@ -264,7 +264,7 @@ def finish(take: Take, job: Job) -> audio.Finish:
 def write(take: Take, output: Output, job: Job, run: Run) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
-    files = [output.path, *([output.sidecar] if output.sidecar else [])]
+    files = output.files
     forced = run.force and not job.place.numbered
     try:
         with disk.whole(*files, replace=files if forced else ()) as parts:

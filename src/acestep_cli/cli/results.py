@@ -33,6 +33,11 @@ class Output:
     #: The time of a sidecar that is there without its audio, and makes room for the new one.
     stale_ns: int | None = None
 
+    @property
+    def files(self) -> list[Path]:
+        """What this take is to be written into: the audio, and its sidecar."""
+        return [file for file in (self.path, self.sidecar) if file is not None]
+
     def report(self) -> dict[str, Any]:
         """The entry of this take in `outputs`."""
         entry = {

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli import checkpoints, document, kinds, lyrics, modes, prompts, schema, songbook, spec
+from acestep_cli import checkpoints, document, lyrics, modes, prompts, schema, songbook, spec
 from acestep_cli.cli import failures, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger
@@ -69,11 +69,7 @@ def blank() -> str:
 
 def template(name: str) -> str:
     """The text of a bundled song, with the line for editors; what it extends is folded in."""
-    files = songbook.files()
-    if name not in files:
-        near = kinds.suggestion(name, files) or "."
-        raise UsageError(f"There is no song named {name!r}{near}", f"Songs: {', '.join(files)}.")
-    file = files[name]
+    file = songbook.find(name)
     layers = spec.read(file)
     if len(layers) > 1:
         return f"{schema.EDITOR_LINE}\n{spec.dump(spec.resolve(*layers).request)}"
