@@ -14,8 +14,8 @@ from published import FRAMES_PER_SECOND, TWO_B, diffusers_name, fill
 from side_by_side import medians, parser, publish
 from torch import Tensor
 
-from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import Condition, DiT
+from acestep_cli.sizes import DiTConfig
 
 CONDITION_TOKENS = 300
 CASES = (  # layers, seconds of music, the speed-up we aim for

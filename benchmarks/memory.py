@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from side_by_side import parser, publish
 
 from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint
-from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import AceStep, Condition, DiT
 from acestep_cli.engine.store import Store
 from acestep_cli.hardware import Plan
+from acestep_cli.sizes import DiTConfig
 
 CONDITION_TOKENS = 300
 STEP_LAYERS = 2  # one sliding, one full: all later layers reuse their memory

@@ -19,9 +19,10 @@ from side_by_side import medians, parser, publish
 from torch import Tensor
 
 from acestep_cli.engine import codec
-from acestep_cli.engine.vae import OobleckVAE, VAEConfig
+from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.hardware import Asked, Hardware, cpu_device, plan
 from acestep_cli.request import Request
+from acestep_cli.sizes import VAEConfig
 
 TIME_AIM, MEMORY_AIM = "at least 1.15 x", "at most 0.1"
 NOTES = """\

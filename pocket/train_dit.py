@@ -37,8 +37,8 @@ from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
 from acestep_cli import solvers
-from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import AceStep, Condition
+from acestep_cli.sizes import DiTConfig
 
 CHECKPOINT = WORK / "dit.pt"
 CHANNELS = VAE.decoder_input_channels

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from acestep_cli.engine.vae import OobleckVAE, VAEConfig
+from acestep_cli.engine.vae import OobleckVAE
+from acestep_cli.sizes import VAEConfig
 
 WORK = Path(__file__).parent / "work"
 CHECKPOINT = WORK / "vae.pt"

@@ -29,7 +29,7 @@ ROOMS = [
     {"kinds"},
     {"hub"},
     {"shelf"},
-    {"audio", "solvers", "checkpoints", "document", "syllables"},
+    {"audio", "solvers", "checkpoints", "document", "syllables", "sizes"},
     {"disk", "tags"},
     {"errors"},
     {"__init__"},

@@ -22,10 +22,10 @@ from transformers import AutoTokenizer, Qwen3Model
 
 from acestep_cli import modes, prompts, solvers
 from acestep_cli.engine import text
-from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.denoise import Guided, denoise
 from acestep_cli.engine.dit import AceStep, Condition
-from acestep_cli.engine.vae import OobleckVAE, VAEConfig, fold_weight_norm
+from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm
+from acestep_cli.sizes import DiTConfig, VAEConfig
 
 TOLERANCE = 1e-5
 

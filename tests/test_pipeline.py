@@ -16,11 +16,12 @@ from acestep_cli import checkpoints, modes, prompts, solvers
 from acestep_cli.engine import codec, denoise, text
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.store import Store
-from acestep_cli.engine.vae import OobleckVAE, VAEConfig, decoder_reach
+from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.hardware import Plan
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.request import Request
+from acestep_cli.sizes import VAEConfig, decoder_reach
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 

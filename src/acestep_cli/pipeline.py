@@ -15,13 +15,12 @@ from acestep_cli import modes, prompts, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.engine import codec, denoise, store
-from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.store import Report, Store
-from acestep_cli.engine.vae import VAEConfig
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.hardware import Plan
 from acestep_cli.modes import Completed
+from acestep_cli.sizes import DiTConfig, VAEConfig
 
 SHORTEST_FRAMES = 128  # the model was never shown less than about five seconds
 

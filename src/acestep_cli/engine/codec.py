@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from acestep_cli.engine.vae import OobleckVAE, decoder_reach, encoder_reach
+from acestep_cli.engine.vae import OobleckVAE
+from acestep_cli.sizes import decoder_reach, encoder_reach
 
 Progress = Callable[[int, int], None]
 """(done, total)."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, bias_from, rotary
-from acestep_cli.engine.config import DiTConfig
+from acestep_cli.sizes import DiTConfig
 
 TIME_FREQUENCIES = 256
 TIME_MAX_PERIOD = 10_000

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from acestep_cli import checkpoints
 from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.engine.config import DiTConfig
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.text import TextEncoder
-from acestep_cli.engine.vae import OobleckVAE, VAEConfig, fold_weight_norm, folded_names
+from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
 from acestep_cli.errors import CheckpointError
 from acestep_cli.hardware import Plan
+from acestep_cli.sizes import DiTConfig, VAEConfig
 
 M = TypeVar("M", bound=nn.Module)
 Report = Callable[[str, int, int], None]

@@ -11,54 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from acestep_cli.engine.config import checked
-
-RESIDUAL_DILATIONS = (1, 3, 9)
-RESIDUAL_KERNEL = 7
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """The checkpoint's `vae/config.json`, less what does not shape the network."""
-
-    encoder_hidden_size: PositiveInt = 128
-    downsampling_ratios: tuple[PositiveInt, ...] = (2, 4, 4, 6, 10)
-    channel_multiples: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
-    decoder_channels: PositiveInt = 128
-    decoder_input_channels: PositiveInt = 64
-    audio_channels: PositiveInt = 2
-    sampling_rate: PositiveInt = 48_000
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> VAEConfig:
-        if len(self.downsampling_ratios) != len(self.channel_multiples):
-            raise ValueError("downsampling_ratios and channel_multiples are of different lengths")
-        if any(ratio % 2 for ratio in self.downsampling_ratios):
-            raise ValueError("an odd downsampling ratio loses a sample at each end, and tiles would not join")
-        return self
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "vae/config.json") -> VAEConfig:
-        """Read the published keys; `CheckpointError` names those that do not fit."""
-        return checked(cls, values, where)
-
-    @property
-    def hop(self) -> int:
-        """Samples per latent frame."""
-        return math.prod(self.downsampling_ratios)
-
-    @property
-    def stage_widths(self) -> tuple[int, ...]:
-        """Width multipliers at each resolution, waveform side first."""
-        return (1, *self.channel_multiples)
+from acestep_cli.sizes import RESIDUAL_DILATIONS, RESIDUAL_KERNEL, VAEConfig
 
 
 class Snake(nn.Module):
@@ -185,26 +143,6 @@ class OobleckVAE(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, T] -> waveform [B, A, T * hop], float32."""
         return self.decoder(latents)
-
-
-def encoder_reach(config: VAEConfig) -> int:
-    """Latent frames on either side that one latent of the encoder depends on, rounded up."""
-    reach, step = 3.0, 1  # in samples: the first convolution looks 3 samples either way
-    for stride in config.downsampling_ratios:
-        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
-        reach += (1.5 * stride) * step
-        step *= stride
-    return math.ceil((reach + step) / step)
-
-
-def decoder_reach(config: VAEConfig) -> int:
-    """Latent frames on either side that one sample of the decoder depends on, rounded up."""
-    reach, step = 3.0, 1  # backwards from the last convolution
-    for stride in config.downsampling_ratios:
-        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
-        step *= stride
-        reach += step
-    return math.ceil((reach + 3 * step) / step)
 
 
 WEIGHT_NORM_PAIRS = (

@@ -5,6 +5,7 @@ Keys and defaults: `dit.md` 1.2 of the specification.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
@@ -16,6 +17,9 @@ from acestep_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+RESIDUAL_DILATIONS = (1, 3, 9)
+RESIDUAL_KERNEL = 7
 
 C = TypeVar("C", bound="DataclassInstance")
 LayerType = Literal["sliding_attention", "full_attention"]
@@ -124,6 +128,42 @@ class DiTConfig:
         return self.use_sliding_window and layer_type(layer) == "sliding_attention"
 
 
+@dataclass(frozen=True)
+class VAEConfig:
+    """The checkpoint's `vae/config.json`, less what does not shape the network."""
+
+    encoder_hidden_size: PositiveInt = 128
+    downsampling_ratios: tuple[PositiveInt, ...] = (2, 4, 4, 6, 10)
+    channel_multiples: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
+    decoder_channels: PositiveInt = 128
+    decoder_input_channels: PositiveInt = 64
+    audio_channels: PositiveInt = 2
+    sampling_rate: PositiveInt = 48_000
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> VAEConfig:
+        if len(self.downsampling_ratios) != len(self.channel_multiples):
+            raise ValueError("downsampling_ratios and channel_multiples are of different lengths")
+        if any(ratio % 2 for ratio in self.downsampling_ratios):
+            raise ValueError("an odd downsampling ratio loses a sample at each end, and tiles would not join")
+        return self
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "vae/config.json") -> VAEConfig:
+        """Read the published keys; `CheckpointError` names those that do not fit."""
+        return checked(cls, values, where)
+
+    @property
+    def hop(self) -> int:
+        """Samples per latent frame."""
+        return math.prod(self.downsampling_ratios)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Width multipliers at each resolution, waveform side first."""
+        return (1, *self.channel_multiples)
+
+
 def layer_type(layer: int) -> LayerType:
     """The published alternation: even layers slide, odd ones see everything."""
     return "sliding_attention" if layer % 2 == 0 else "full_attention"
@@ -140,3 +180,23 @@ def checked(kind: type[C], values: Mapping[str, Any], where: str) -> C:
             f"{where} does not describe a model this engine can run. {'; '.join(problems)}.",
             "Download that folder again, or choose another checkpoint.",
         ) from error
+
+
+def encoder_reach(config: VAEConfig) -> int:
+    """Latent frames on either side that one latent of the encoder depends on, rounded up."""
+    reach, step = 3.0, 1  # in samples: the first convolution looks 3 samples either way
+    for stride in config.downsampling_ratios:
+        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
+        reach += (1.5 * stride) * step
+        step *= stride
+    return math.ceil((reach + step) / step)
+
+
+def decoder_reach(config: VAEConfig) -> int:
+    """Latent frames on either side that one sample of the decoder depends on, rounded up."""
+    reach, step = 3.0, 1  # backwards from the last convolution
+    for stride in config.downsampling_ratios:
+        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
+        step *= stride
+        reach += step
+    return math.ceil((reach + 3 * step) / step)
