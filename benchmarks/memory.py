@@ -22,7 +22,7 @@ from side_by_side import parser, publish
 from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint
 from acestep_cli.engine.dit import AceStep, Condition, DiT
 from acestep_cli.engine.store import Store
-from acestep_cli.hardware import Plan
+from acestep_cli.planning import Plan
 from acestep_cli.sizes import DiTConfig
 
 CONDITION_TOKENS = 300

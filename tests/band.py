@@ -29,6 +29,7 @@ class Take:
     number: int
     audio: Audio
     request: modes.Completed
+    plan: Any
     timings: dict[str, float]
     warnings: tuple[str, ...]
 
@@ -41,11 +42,12 @@ def rest() -> None:
 
 class Pipeline:
     def __init__(self, checkpoint: Any, plan: Any) -> None:
+        self.plan = plan
         print("a library says hello")
         with contextlib.suppress(OSError):  # as C does, where stdout is closed
             os.write(1, b"from C as well\n")
 
-    def run(self, requests: Sequence[modes.Completed], report: Any) -> Iterator[Take]:
+    def run(self, requests: Sequence[modes.Completed], report: Any, say: Any) -> Iterator[Take]:
         for request in requests:
             yield from self.play(request, report)
 
@@ -69,7 +71,7 @@ class Pipeline:
             if "silent" in caption and (number == 2 or "all" in caption):
                 samples *= 0
             warnings = ("The lyrics were cut.",) if "long" in caption else ()
-            yield Take(number, Audio(samples, RATE), take, {"diffuse": 0.125}, warnings)
+            yield Take(number, Audio(samples, RATE), take, self.plan, {"diffuse": 0.125}, warnings)
 
     def _play(self, stage: str, caption: str, report: Any) -> None:
         for step in range(5):

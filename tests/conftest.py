@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 import tiny
 import torch
+
+# What renders teach goes into a book of the tests' own, never into the user's.
+STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
+os.environ["XDG_STATE_HOME"] = STATE.name
 
 
 @pytest.fixture(scope="session", autouse=True)

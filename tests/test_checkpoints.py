@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from acestep_cli import checkpoints, hardware
+from acestep_cli import checkpoints, planning
 from acestep_cli.engine import store
 from acestep_cli.engine.store import Store
 from acestep_cli.engine.text import TextEncoder
@@ -40,10 +40,11 @@ def refusal(models: Path, model: str = "turbo") -> CheckpointError:
 
 def load(models: Path, model: str = "turbo") -> Store:
     found = checkpoints.locate(model, models)
-    plan = hardware.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
+    plan = planning.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
     weights = Store(found, plan, lambda stage, done, total: None)
     with weights.dit(), weights.vae(), weights.text():
         assert weights.residents == {"dit", "vae", "text"}
+    weights.close()
     assert not weights.residents
     return weights
 
@@ -314,7 +315,7 @@ def test_weight_norm_is_folded_in_float32_whatever_is_on_disk(models: Path) -> N
     rounded = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
     save_file(rounded, file)
     found = checkpoints.locate("turbo", models)
-    plan = hardware.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
+    plan = planning.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
     with Store(found, plan, lambda stage, done, total: None).vae() as vae:
         weight = vae.decoder.conv1.weight
     gain, direction = (rounded[f"decoder.conv1.weight_{part}"].float() for part in "gv")

@@ -18,8 +18,8 @@ from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.store import Store
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.errors import MemoryLimitError
-from acestep_cli.hardware import Plan
 from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.planning import Plan
 from acestep_cli.request import Request
 from acestep_cli.sizes import VAEConfig, decoder_reach
 
@@ -177,7 +177,8 @@ def test_guidance_methods_differ(base: tiny.Oracle, method: str) -> None:
     assert not np.allclose(guided, samples(base, "base", steps=3, guidance=1))
 
 
-def test_components_leave_memory_when_they_are_done(two_b: tiny.Oracle) -> None:
+@pytest.mark.parametrize("one_network", [False, True])
+def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
     found = checkpoints.locate("turbo", two_b.root)
     seen: dict[str, set[frozenset[str]]] = {}
     made: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
@@ -193,10 +194,12 @@ def test_components_leave_memory_when_they_are_done(two_b: tiny.Oracle) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "_filled", watch)
         request = modes.complete(Request(caption="x", duration=10, takes=2), found)
-        list(Pipeline(found, FLOAT32).run([request], report))
-    assert seen["text"] == {frozenset({"Qwen3Model"})}
-    assert seen["diffuse"] == {frozenset({"AceStep"})}
-    assert seen["decode"] == {frozenset({"AceStep", "OobleckVAE"})}
+        plan = FLOAT32.model_copy(update={"one_network": one_network})
+        list(Pipeline(found, plan).run([request], report))
+    text, dit, vae = frozenset({"Qwen3Model"}), frozenset({"AceStep"}), frozenset({"OobleckVAE"})
+    assert seen["text"] == {text}
+    assert seen["diffuse"] == ({dit} if one_network else {dit, dit | vae})
+    assert seen["decode"] == ({vae} if one_network else {dit | vae})
     assert not made
 
 

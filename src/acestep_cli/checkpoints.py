@@ -16,6 +16,7 @@ from typing import Any
 
 from acestep_cli.errors import CheckpointError
 
+PREFIX = "acestep-v15-"
 MAIN_REPO = "ACE-Step/Ace-Step1.5"
 PUBLISHED_TASKS = ("generate", "cover", "repaint")
 BASE_TASKS = (*PUBLISHED_TASKS, "lego", "extract", "complete")
@@ -57,6 +58,10 @@ class Row:
     size_gb: float = 4.8
 
     @property
+    def is_xl(self) -> bool:
+        return self.folder.startswith(f"{PREFIX}xl-")
+
+    @property
     def steps(self) -> int:
         return 8 if self.turbo else 50
 
@@ -72,7 +77,7 @@ class Row:
 
 
 def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> Row:
-    folder = f"acestep-v15-{name}"
+    folder = PREFIX + name
     return Row(folder, rest.pop("repo", f"ACE-Step/{folder}"), turbo, shift, **rest)
 
 
@@ -198,10 +203,7 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
             "Name the folder that holds acestep-v15-turbo/, vae/ and Qwen3-Embedding-0.6B/ with --models-dir.",
         )
     if model == "auto":
-        for name in AUTO_ORDER:
-            if _folder_of(CHECKPOINTS[name].folder, CHECKPOINTS[name].repo, models_dir) is not None:
-                return locate(name, models_dir)
-        return locate(BUILT_IN)
+        return locate(installed(models_dir)[0], models_dir)
     if model == BUILT_IN:
         return _whole(BUILT_IN, CHECKPOINTS[BUILT_IN], BUILT_IN_ROOT / CHECKPOINTS[BUILT_IN].folder, BUILT_IN_ROOT)
     row = CHECKPOINTS.get(model)
@@ -217,6 +219,12 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
             "--model pocket sketches the song.",
         )
     return _whole(model, row, dit, models_dir)
+
+
+def installed(models_dir: Path | None) -> tuple[str, ...]:
+    """What `auto` may take, in its order: those of `AUTO_ORDER` that are here, else the built-in one."""
+    rows = ((name, CHECKPOINTS[name]) for name in AUTO_ORDER)
+    return tuple(name for name, row in rows if _folder_of(row.folder, row.repo, models_dir)) or (BUILT_IN,)
 
 
 def is_folder(path: Path) -> bool:

@@ -1,6 +1,7 @@
-"""What this machine can do, and what it will do for one request, with the reason for each choice.
+"""What this machine has: its devices, with their memory and number formats, best first.
 
-Nothing here imports torch: `--device cuda` on a machine without one is refused at once.
+Nothing here imports torch: `--device cuda` on a machine without one is refused at once. Cards are counted through
+the libraries of their drivers, or what the system says of them.
 """
 
 from __future__ import annotations
@@ -10,36 +11,47 @@ import importlib.util
 import os
 import platform
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from acestep_cli.errors import UsageError
-from acestep_cli.request import Request
-
-DType = Literal["bfloat16", "float32"]
-# float16 is not among them: it overflows in the lyric encoder (dit.md 7.2) and waits for its float32 islands.
+DType = Literal["bfloat16", "float16", "float32"]
+Backend = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
 DTYPES: dict[str, DType] = {
     "bf16": "bfloat16",
     "bfloat16": "bfloat16",
+    "fp16": "float16",
+    "float16": "float16",
     "fp32": "float32",
     "float32": "float32",
 }
+BYTES: dict[DType, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # x86, x86, Arm
 CUDA_BF16_CAPABILITY = (8, 0)
+#: AMD's matrix units know bfloat16 from these architectures on: CDNA 2 (gfx90a), RDNA 3 (gfx11).
+ROCM_BF16 = re.compile(r"gfx(90a|94\d|95\d|1[12]\d\d)")
+#: A Mac lends its GPU about two thirds of the memory that both share.
+MPS_SHARE = 2 / 3
+GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Device:
-    """One device: `name` as torch spells it, its dtypes, best first, and why that one is best."""
+    """One device: `name` as torch spells it, its memory, its dtypes, best first, and why that one is best.
+
+    `free_bytes` is what nobody else uses now.
+    """
 
     name: str
+    backend: Backend
     title: str
-    memory_gb: float
+    total_bytes: int
+    free_bytes: int
     dtypes: tuple[DType, ...]
     dtype_reason: str
+    #: Compute capability or architecture, where there is such a thing.
+    capability: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,73 +59,101 @@ class Hardware:
     """The devices of this machine, the preferred one first, and what the installed torch was built for."""
 
     devices: tuple[Device, ...]
-    torch_backend: str | None = None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the user asked of the machine; `None` leaves the choice to the plan."""
-
-    device: str | None = None
-    dtype: str | None = None
-
-
-class Plan(BaseModel):
-    """What this machine will do for one request, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: str
-    dtype: DType
-    tile_frames: int
-    reasons: dict[str, str]
+    torch_backend: Backend | None = None
 
 
 def detect() -> Hardware:
-    """Look at this machine."""
-    return Hardware((*cuda_devices(), *mps_devices(), cpu_device()), torch_backend())
+    """Look at this machine. Of several cards, the one with most free memory comes first."""
+    backend = torch_backend()
+    look = {"cuda": cuda_devices, "rocm": rocm_devices, "xpu": xpu_devices}.get(backend or "")
+    cards = sorted(look() if look else (), key=lambda card: -card.free_bytes)
+    return Hardware((*cards, *mps_devices(), cpu_device()), backend)
+
+
+def torch_backend() -> Backend | None:
+    """What the installed torch was built for, read from its version file without importing it; None for processors."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    built_for = dict(re.findall(r"^(cuda|hip|xpu)\b[^=]*=\s*['\"](.+)['\"]", text, re.MULTILINE))
+    return "rocm" if "hip" in built_for else "cuda" if "cuda" in built_for else "xpu" if "xpu" in built_for else None
+
+
+def memory() -> tuple[int, int]:
+    """Main memory in all, and what of it is free; a container's limit counts."""
+    import psutil
+
+    state = psutil.virtual_memory()
+    total, free = int(state.total), int(state.available)
+    for limit, used in _container_limits():
+        total, free = min(total, limit), min(free, max(limit - used, 0))
+    return total, free
+
+
+def _container_limits(root: Path = Path("/sys/fs/cgroup")) -> Iterator[tuple[int, int]]:
+    """Limit and use of memory by the control group of this process, version 2 or 1. File pages that the system may
+    drop are no use.
+    """
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most = (root / limit).read_text(encoding="utf-8").strip()
+            now = int((root / used).read_text(encoding="utf-8"))
+            counted = (root / used).with_name("memory.stat").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            continue
+        droppable = re.search(rf"^{cache} (\d+)$", counted, re.MULTILINE)
+        if most.isdigit():
+            yield int(most), now - (int(droppable[1]) if droppable else 0)
 
 
 def cpu_device() -> Device:
     """The processor, and whether it multiplies bfloat16 in hardware."""
     flag = next((f for f in BF16_CPU_FLAGS if f in cpu_flags()), None)
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
-    if flag:
-        return Device("cpu", cpu_title(), memory_gb, ("bfloat16", "float32"), f"the processor has {flag}")
-    reason = "the processor has no bfloat16 arithmetic"
-    return Device("cpu", cpu_title(), memory_gb, ("float32",), reason)
+    dtypes: tuple[DType, ...] = ("bfloat16", "float32") if flag else ("float32",)
+    reason = f"the processor has {flag}" if flag else "the processor has no bfloat16 arithmetic"
+    return Device("cpu", "cpu", cpu_title(), *memory(), dtypes, reason)
 
 
 def cpu_flags() -> frozenset[str]:
     """Instruction sets as Linux lists them; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", info.read_text(), re.MULTILINE)
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _cpu_info(), re.MULTILINE)
     return frozenset(found[1].split()) if found else frozenset()
 
 
 def cpu_title() -> str:
-    return platform.processor() or platform.machine()
+    named = re.search(r"^model name\s*:\s*(.*)$", _cpu_info(), re.MULTILINE)
+    return (named[1].strip() if named else "") or platform.processor() or platform.machine()
 
 
-def torch_backend() -> str | None:
-    """`cuda`, `rocm` or None, read from the installed torch's version file without importing it."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return None
-    text = (Path(spec.origin).parent / "version.py").read_text()
-    built_for = dict(re.findall(r"^(cuda|hip)\b[^=]*=\s*['\"](.+)['\"]", text, re.MULTILINE))
-    return "rocm" if "hip" in built_for else "cuda" if "cuda" in built_for else None
+def _cpu_info() -> str:
+    info = Path("/proc/cpuinfo")
+    return info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def mps_devices() -> tuple[Device, ...]:
+    """The GPU of an Apple-silicon Mac."""
+    if platform.system() != "Darwin" or platform.machine() != "arm64":
+        return ()
+    total, free = memory()
+    usable = int(total * MPS_SHARE)
+    reason = "float32 is what ACE-Step is known to run in there"
+    return (Device("mps", "mps", "Apple GPU", usable, min(usable, free), ("float32",), reason),)
 
 
 def cuda_devices() -> tuple[Device, ...]:
-    """NVIDIA cards that the driver reports and the installed torch can use, most memory first.
+    """NVIDIA cards that the driver reports and the installed torch can use.
 
-    Source: CUDA driver API (cuDeviceGetCount, cuDeviceGetAttribute 75 and 76, cuDeviceTotalMem).
+    Source: CUDA driver API (cuDeviceGetCount, cuDeviceGetAttribute 75 and 76, cuDeviceTotalMem, cuDeviceGetUuid).
     """
-    if torch_backend() != "cuda":
-        return ()
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
@@ -123,63 +163,160 @@ def cuda_devices() -> tuple[Device, ...]:
         return ()
     found = []
     for index in range(count.value):
-        handle, memory, title = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+        handle, total, title = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+        uuid = (ctypes.c_ubyte * 16)()
         driver.cuDeviceGet(ctypes.byref(handle), index)
-        driver.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(total), handle)
         driver.cuDeviceGetName(title, len(title), handle)
+        driver.cuDeviceGetUuid(ctypes.byref(uuid), handle)
         capability = []
         for attribute in (75, 76):  # compute capability, major and minor
             value = ctypes.c_int()
             driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
             capability.append(value.value)
-        version = ".".join(map(str, capability))
-        if tuple(capability) >= CUDA_BF16_CAPABILITY:
-            dtypes: tuple[DType, ...] = ("bfloat16", "float32")
-            reason = f"compute capability {version} has bfloat16"
-        else:
-            dtypes, reason = ("float32",), f"compute capability {version} has no bfloat16"
-        found.append(Device(f"cuda:{index}", title.value.decode(), memory.value / 2**30, dtypes, reason))
-    return tuple(sorted(found, key=lambda device: -device.memory_gb))
+        free = nvml_free_bytes(bytes(uuid))
+        found.append(cuda_device(index, title.value.decode(), capability, total.value, free))
+    return tuple(found)
 
 
-def mps_devices() -> tuple[Device, ...]:
-    """The GPU of an Apple-silicon Mac."""
-    if platform.system() != "Darwin" or platform.machine() != "arm64":
+def cuda_device(index: int, title: str, capability: Sequence[int], total: int, free: int | None) -> Device:
+    """A card and what its compute capability means; where nothing tells what is free, it is taken to be all."""
+    version = ".".join(map(str, capability))
+    if tuple(capability) >= CUDA_BF16_CAPABILITY:
+        dtypes: tuple[DType, ...] = ("bfloat16", "float16", "float32")
+        reason = f"compute capability {version} has bfloat16"
+    else:
+        dtypes = ("float16", "float32")
+        reason = f"compute capability {version} has no bfloat16; what overflows float16 runs in float32"
+    free = total if free is None else min(free, total)
+    return Device(f"cuda:{index}", "cuda", title, total, free, dtypes, reason, version)
+
+
+def nvml_free_bytes(uuid: bytes) -> int | None:
+    """Free memory of a card, without opening a context on it, which itself would take half a gigabyte.
+
+    Source: NVML API (nvmlDeviceGetHandleByUUID, nvmlDeviceGetMemoryInfo).
+    """
+    try:
+        library = ctypes.CDLL("nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1")
+    except OSError:
+        return None
+    if library.nvmlInit_v2() != 0:
+        return None
+    groups = (uuid[0:4], uuid[4:6], uuid[6:8], uuid[8:10], uuid[10:16])
+    name = "-".join(group.hex() for group in groups).encode()
+    try:
+        for kind in (b"GPU-", b"MIG-"):
+            handle, figures = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
+            if library.nvmlDeviceGetHandleByUUID(kind + name, ctypes.byref(handle)) != 0:
+                continue
+            if library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(figures)) == 0:
+                return figures[1]
+        return None
+    finally:
+        library.nvmlShutdown()
+
+
+def rocm_devices(root: Path = Path("/sys/class")) -> tuple[Device, ...]:
+    """AMD cards as Linux lists them, in the order in which ROCm counts them.
+
+    Source: the kernel's amdkfd topology (simd_count, gfx_target_version, drm_render_minor) and amdgpu's
+    mem_info_vram_total and mem_info_vram_used.
+    """
+    nodes = sorted((root / "kfd/kfd/topology/nodes").glob("*"), key=lambda node: int(node.name))
+    cards: list[tuple[str, str, int, int]] = []
+    for node in nodes:
+        try:
+            facts = dict(line.split() for line in (node / "properties").read_text(encoding="utf-8").splitlines())
+            if int(facts["simd_count"]) == 0:  # a processor
+                continue
+            card = root / f"drm/renderD{facts['drm_render_minor']}/device"
+            total = int((card / "mem_info_vram_total").read_text(encoding="utf-8"))
+            used = int((card / "mem_info_vram_used").read_text(encoding="utf-8"))
+        except (OSError, KeyError, ValueError):
+            continue
+        version = int(facts.get("gfx_target_version", 0))
+        architecture = f"gfx{version // 10_000}{version // 100 % 100:x}{version % 100:x}"
+        named = card / "product_name"
+        title = named.read_text(encoding="utf-8").strip() if named.is_file() else f"AMD {architecture}"
+        cards.append((title, architecture, total, total - used))
+    shown = re.findall(r"\d+", os.environ.get("HIP_VISIBLE_DEVICES", os.environ.get("ROCR_VISIBLE_DEVICES", "")))
+    chosen = [cards[int(place)] for place in shown if int(place) < len(cards)] if shown else cards
+    return tuple(rocm_device(index, *card) for index, card in enumerate(chosen))
+
+
+def rocm_device(index: int, title: str, architecture: str, total: int, free: int) -> Device:
+    """A card and what its architecture means. torch calls it `cuda` too."""
+    if ROCM_BF16.fullmatch(architecture):
+        dtypes: tuple[DType, ...] = ("bfloat16", "float32")
+        reason = f"{architecture} has bfloat16"
+    else:
+        dtypes, reason = ("float32",), f"{architecture} has no bfloat16 arithmetic"
+    return Device(f"cuda:{index}", "rocm", title, total, free, dtypes, reason, architecture)
+
+
+class _XpuProperties(ctypes.Structure):
+    """ze_device_properties_t of the Level Zero API."""
+
+    _fields_ = (
+        ("stype", ctypes.c_int),
+        ("next", ctypes.c_void_p),
+        ("type", ctypes.c_int),
+        *((f"number_{place}", ctypes.c_uint32) for place in range(5)),
+        ("largest_allocation", ctypes.c_uint64),
+        *((f"count_{place}", ctypes.c_uint32) for place in range(7)),
+        ("timer", ctypes.c_uint64),
+        ("timestamp_bits", ctypes.c_uint32 * 2),
+        ("uuid", ctypes.c_ubyte * 16),
+        ("name", ctypes.c_char * 256),
+    )
+
+
+class _XpuMemory(ctypes.Structure):
+    """ze_device_memory_properties_t of the Level Zero API."""
+
+    _fields_ = (
+        ("stype", ctypes.c_int),
+        ("next", ctypes.c_void_p),
+        *((f"number_{place}", ctypes.c_uint32) for place in range(3)),
+        ("total", ctypes.c_uint64),
+        ("name", ctypes.c_char * 256),
+    )
+
+
+def xpu_devices() -> tuple[Device, ...]:
+    """Intel cards that Level Zero reports. It does not say what is free of their memory, so that is taken to be all.
+
+    Source: oneAPI Level Zero (zeInit, zeDriverGet, zeDeviceGet, zeDeviceGetProperties, zeDeviceGetMemoryProperties).
+    """
+    try:
+        loader: Any = ctypes.CDLL("ze_loader.dll" if os.name == "nt" else "libze_loader.so.1")
+    except OSError:
         return ()
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (Device("mps", "Apple GPU", memory_gb, ("float32",), "float32 is what ACE-Step is known to run in there"),)
+    if loader.zeInit(1) != 0:  # 1: graphics cards alone
+        return ()
+    found: list[Device] = []
+    for driver in _handles(loader.zeDriverGet):
+        for handle in _handles(loader.zeDeviceGet, driver):
+            properties, count = _XpuProperties(stype=3), ctypes.c_uint32(8)
+            memories = (_XpuMemory * count.value)(*(_XpuMemory(stype=7) for _ in range(count.value)))
+            if loader.zeDeviceGetProperties(handle, ctypes.byref(properties)) != 0 or properties.type != 1:
+                continue
+            if loader.zeDeviceGetMemoryProperties(handle, ctypes.byref(count), memories) != 0:
+                continue
+            total = sum(memory.total for memory in memories[: count.value])
+            title = properties.name.decode(errors="replace")
+            reason = "Intel's cards have bfloat16"
+            found.append(Device(f"xpu:{len(found)}", "xpu", title, total, total, ("bfloat16", "float32"), reason))
+    return tuple(found)
 
 
-def plan(hardware: Hardware, request: Request, asked: Asked) -> Plan:
-    """Decide device and dtype; pure. `UsageError` when what was asked for is not there."""
-    reasons = {}
-    if asked.device is None:
-        device = hardware.devices[0]
-        reasons["device"] = "the first of " + ", ".join(d.name for d in hardware.devices) + f" ({device.title})"
-    else:
-        matches = [d for d in hardware.devices if asked.device in (d.name, d.name.split(":")[0])]
-        if not matches:
-            here = ", ".join(d.name for d in hardware.devices)
-            why = "" if hardware.torch_backend else " (the installed torch is a CPU build)"
-            raise UsageError(
-                f"--device {asked.device}: this machine has no such device; it has {here}{why}.",
-                f"Leave --device out, or use --device {hardware.devices[0].name}.",
-            )
-        device, reasons["device"] = matches[0], "asked for"
-    if asked.dtype is None:
-        dtype, reasons["dtype"] = device.dtypes[0], device.dtype_reason
-    else:
-        named = DTYPES.get(asked.dtype)
-        if named is None:
-            raise UsageError(
-                f"--dtype {asked.dtype}: is not one of {', '.join(DTYPES)}; float16 overflows in the lyric encoder."
-            )
-        if named not in device.dtypes:
-            raise UsageError(
-                f"--dtype {asked.dtype}: {device.name} cannot use it here ({device.dtype_reason}).",
-                f"It has {', '.join(device.dtypes)}; leave --dtype out for {device.dtypes[0]}.",
-            )
-        dtype, reasons["dtype"] = named, "asked for"
-    tile_frames = 256 if device.name.startswith("cuda") else 128
-    reasons["tile_frames"] = "smaller tiles decode their margins more often than memory is worth"
-    return Plan(device=device.name, dtype=dtype, tile_frames=tile_frames, reasons=reasons)
+def _handles(ask: Any, *owner: ctypes.c_void_p) -> list[ctypes.c_void_p]:
+    """What a Level Zero call lists: it is asked how many there are, then for them."""
+    count = ctypes.c_uint32()
+    if ask(*owner, ctypes.byref(count), None) != 0:
+        return []
+    handles = (ctypes.c_void_p * count.value)()
+    if ask(*owner, ctypes.byref(count), handles) != 0:
+        return []
+    return [ctypes.c_void_p(handle) for handle in handles]

@@ -146,7 +146,7 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
 
     settle("mode", "generate", DEFAULT)
     if request.model in (None, "auto"):
-        found["model"], origins["model"] = name, "auto: the first of those installed"
+        found["model"], origins["model"] = name, "auto: the first installed that fits"
     settle("duration", *_duration(request))
     settle("solver", "euler", DEFAULT)
     settle("guidance", row.guidance, f"checkpoint {name}")

@@ -4,38 +4,40 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from acestep_cli import modes, prompts, solvers
+from acestep_cli import memory, modes, planning, prompts, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.engine import codec, denoise, store
-from acestep_cli.engine.dit import AceStep
+from acestep_cli.engine.dit import AceStep, Memory
 from acestep_cli.engine.store import Report, Store
-from acestep_cli.errors import MemoryLimitError
-from acestep_cli.hardware import Plan
 from acestep_cli.modes import Completed
-from acestep_cli.sizes import DiTConfig, VAEConfig
+from acestep_cli.planning import Plan
 
-SHORTEST_FRAMES = 128  # the model was never shown less than about five seconds
+R = TypeVar("R")
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Take:
     """One finished take.
 
-    `audio` is as decoded, before any loudness is set. `request` is complete: it alone makes the take again.
-    `timings` are seconds by stage, loading included; the stages that all takes share are on the first one's.
+    `audio` is as decoded, before any loudness is set. `request` is complete: it alone makes the take again. `plan`
+    is how the machine made it. `timings` are seconds by stage; those that all takes share, and what was spent on
+    loading, are on the first one's.
     """
 
     number: int
     audio: Audio
     request: Completed
+    plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
 
@@ -47,92 +49,59 @@ class Pipeline:
         """Reads the configs and the silence; weights come when a stage borrows them."""
         self.checkpoint = checkpoint
         self.plan = plan
-        self.config = DiTConfig.from_dict(checkpoint.config, str(checkpoint.dit / "config.json"))
-        self.vae_config = VAEConfig.from_dict(checkpoint.vae_config, str(checkpoint.vae / "config.json"))
-        self.silence = store.silence(checkpoint.dit / "silence_latent.pt", self.config.latent_channels)
+        self.sizes = memory.Sizes.of(checkpoint)
+        self.silence = store.silence(checkpoint.dit / "silence_latent.pt", self.sizes.dit.latent_channels)
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Completed], report: Report) -> Generator[Take]:
+    def run(self, requests: Sequence[Completed], report: Report, say: Say = lambda sentence: None) -> Generator[Take]:
         """Make the takes of completed requests, one after another, each as soon as it is decoded.
 
         The text encoder is loaded once for all requests, and so is the diffusion transformer. Takes never share a
         forward pass: a matrix product may round differently at another batch size, and take k of a run is promised
         to equal take k alone. What the takes of one song share is the condition.
-        Raises `CheckpointError` for weights that do not fit their config, `MemoryLimitError` when memory runs out.
-        """
-        try:
-            yield from self._takes(requests, report)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            longest = max(request.duration for request in requests)
-            raise MemoryLimitError(
-                f"{self.checkpoint.name} ran out of memory on {self.plan.device} over {longest:g} s of music.",
-                "Ask for a shorter song, or a smaller model.",
-            ) from error
 
-    def _takes(self, requests: Sequence[Completed], report: Report) -> Iterator[Take]:
-        weights = Store(self.checkpoint, self.plan, report)
-        clock = Clock()
+        Where memory runs out, `say` hears which rung of the ladder is taken, and the stage is done again. Raises
+        `CheckpointError` for weights that do not fit their config, `MemoryLimitError` at the foot of the ladder.
+        """
+        with closing(Store(self.checkpoint, self.plan, report)) as weights:
+            yield from self._takes(requests, weights, report, say)
+
+    def _takes(self, requests: Sequence[Completed], weights: Store, report: Report, say: Say) -> Iterator[Take]:
+        within_memory = Descent(weights, self.sizes, say)
+        clock = Clock(weights)
+        vae = self.sizes.vae
         songs = [Song(request, modes.MODES[request.mode].prepare(request)) for request in requests]
         steps = Share(report, "diffuse", [song.steps for song in songs for _ in song.takes])
         seconds = Share(report, "decode", [math.ceil(take.duration) for song in songs for take in song.takes])
 
-        # 1. Words to numbers; the text encoder leaves memory here.
+        # 1. Words to numbers.
         with clock("text"):
-            read_words(weights, songs)
+            within_memory("text", requests[0], read_words, weights, songs)
 
-        with weights.dit() as model:
-            for song in songs:
-                # 2. How long: whole latent frames, and never fewer than the model was trained on.
-                rate, hop = self.vae_config.sampling_rate, self.vae_config.hop
-                frames = max(solvers.duration_frames(song.request.duration, rate, hop), SHORTEST_FRAMES)
-                samples = min(int(song.request.duration * rate), frames * hop)
+        for song in songs:
+            # 2. How long: whole latent frames, and never fewer than the model was trained on.
+            frames = vae.latent_frames(song.request.duration)
+            samples = min(int(song.request.duration * vae.sampling_rate), frames * vae.hop)
 
-                # 3. What the diffusion listens to and starts from, once for all takes of the song.
-                with clock("condition"):
-                    timbre = self.silent(self.config.timbre_fix_frame, weights)
-                    condition = model.encoder(song.text_states, song.lyric_states, timbre)
-                    memory = model.decoder.remember(condition)
-                    guided = self._guided(song.request, model)
-                    source = song.prepared.source(Sources(self, weights, model, frames))
-                    context = torch.cat((source, torch.full_like(source, song.prepared.mask)), dim=-1)
+            # 3. What the diffusion listens to and starts from, once for all takes of the song.
+            with clock("condition"):
+                heard = within_memory("condition", song.request, listen, weights, song, self.silence, frames)
 
-                for number, take in enumerate(song.takes, start=1):
-                    # 4. Noise to latents.
-                    with clock("diffuse"):
-                        latents = denoise.denoise(
-                            model.decoder,
-                            denoise.starting_noise(take.seed, frames, self.config.latent_channels),
-                            context,
-                            memory,
-                            song.schedule,
-                            solver=take.solver,
-                            guided=guided,
-                            seed=take.seed,
-                            progress=steps.next(),
-                        )
-                    # 5. Latents to waveform.
-                    with clock("decode"):
-                        waveform = decode(weights, latents[0], self.plan.tile_frames, seconds.next())
-                    yield Take(
-                        number,
-                        Audio(waveform[:, :samples].numpy(), rate),
-                        take,
-                        clock.lap(),
-                        (*song.warnings, *weights.warnings),
-                    )
-
-    def silent(self, frames: int, weights: Store) -> Tensor:
-        """Silence [1, frames, C] on the plan's device in its dtype."""
-        return codec.silence_of_length(self.silence, frames).to(weights.device, weights.dtype)
-
-    def _guided(self, request: Completed, model: AceStep) -> denoise.Guided | None:
-        """How the velocity is guided; None where guidance is off."""
-        if request.guidance_method is None or request.cfg_interval is None:
-            return None
-        unconditional = model.decoder.remember(model.null_condition())
-        return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
+            for number, take in enumerate(song.takes, start=1):
+                # 4. Noise to latents.
+                with clock("diffuse"):
+                    latents = within_memory("diffuse", take, diffuse, weights, song, heard, take, steps.next())
+                # 5. Latents to waveform.
+                with clock("decode"):
+                    waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
+                yield Take(
+                    number,
+                    Audio(waveform[:, :samples].numpy(), vae.sampling_rate),
+                    take,
+                    weights.plan,
+                    clock.lap(),
+                    (*song.warnings, *weights.warnings),
+                )
 
 
 @dataclass
@@ -164,22 +133,34 @@ class Song:
         return len(self.schedule) - 1
 
 
+class Heard(NamedTuple):
+    """What the diffusion of a song listens to and starts from."""
+
+    memory: Memory
+    guided: denoise.Guided | None
+    context: Tensor  # [1, T, in_channels - C]
+
+
 @dataclass(frozen=True)
 class Sources:
     """What a mode draws its source latents from; see `modes.Studio`."""
 
-    pipeline: Pipeline
-    weights: Store
     model: AceStep
+    weights: Store
+    recorded: Tensor  # the silence latent of the checkpoint, [1, F, C]
     frames: int
 
     def silence(self) -> Tensor:
-        return self.pipeline.silent(self.frames, self.weights)
+        return self.silent(self.frames)
+
+    def silent(self, frames: int) -> Tensor:
+        """Silence [1, frames, C] on the plan's device in its dtype."""
+        return codec.silence_of_length(self.recorded, frames).to(self.weights.device, self.weights.dtype)
 
     def follow(self, codes: tuple[int, ...]) -> Tensor:
         latents = self.model.latents_from_codes(torch.tensor([codes], device=self.weights.device))[:, : self.frames]
         rest = self.frames - latents.shape[1]
-        return torch.cat((latents, self.pipeline.silent(rest, self.weights)), dim=1) if rest else latents
+        return torch.cat((latents, self.silent(rest)), dim=1) if rest else latents
 
 
 # Borrowing happens in functions of their own: a name bound in the generator would keep a component alive, whatever
@@ -198,28 +179,93 @@ def read_words(weights: Store, songs: Sequence[Song]) -> None:
         weights.report("text", len(songs), len(songs))
 
 
-def decode(weights: Store, latents: Tensor, tile_frames: int, progress: codec.Progress) -> Tensor:
+def listen(weights: Store, song: Song, silence: Tensor, frames: int) -> Heard:
+    """Encode the condition of a song, and make the latents that its mode starts from."""
+    with weights.dit() as model:
+        sources = Sources(model, weights, silence, frames)
+        timbre = sources.silent(model.config.timbre_fix_frame)
+        memory = model.decoder.remember(model.encoder(song.text_states, song.lyric_states, timbre))
+        source = song.prepared.source(sources)
+        context = torch.cat((source, torch.full_like(source, song.prepared.mask)), dim=-1)
+        return Heard(memory, guidance(song.request, model), context)
+
+
+def guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
+    """How the velocity is guided; None where guidance is off."""
+    if request.guidance_method is None or request.cfg_interval is None:
+        return None
+    unconditional = model.decoder.remember(model.null_condition())
+    return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
+
+
+def diffuse(weights: Store, song: Song, heard: Heard, take: Completed, progress: codec.Progress) -> Tensor:
+    """From the noise of a take to its latents [T, C]."""
+    with weights.dit() as model:
+        channels = model.config.latent_channels
+        return denoise.denoise(
+            model.decoder,
+            denoise.starting_noise(take.seed, heard.context.shape[1], channels),
+            heard.context,
+            heard.memory,
+            song.schedule,
+            solver=take.solver,
+            guided=heard.guided,
+            seed=take.seed,
+            progress=progress,
+        )[0]
+
+
+def decode(weights: Store, latents: Tensor, progress: codec.Progress) -> Tensor:
     """Latents [T, C] -> waveform [A, T * hop], float32 on the CPU."""
     with weights.vae() as vae:
-        return codec.decode(vae, latents, tile_frames, progress)
+        return codec.decode(vae, latents, weights.plan.tile_frames, progress)
+
+
+@dataclass
+class Descent:
+    """Does a stage again, a rung of the ladder lower, as often as memory runs out in it."""
+
+    weights: Store
+    sizes: memory.Sizes
+    say: Say
+
+    def __call__(self, stage: str, request: Completed, work: Callable[..., R], *arguments: Any) -> R:
+        while True:
+            try:
+                return work(*arguments)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                lower = planning.step_down(self.weights.plan, stage, request, self.sizes)
+                if lower is None:
+                    raise planning.exhausted(self.weights.plan, stage, request) from None
+            # Only out here is the error gone, and with its traceback what the stage held.
+            plan, rung = lower
+            self.weights.rearrange(plan)
+            self.say(f"Memory ran out on {plan.device}; from here on {rung}.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch's allocator for the CPU says so in a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether memory ran out; torch's allocators for processors and Apple's GPUs say so in a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ("DefaultCPUAllocator", "MPS backend out of memory"))
 
 
 class Clock:
-    """Seconds spent in each stage since the last lap."""
+    """Seconds spent in each stage since the last lap; loading is a stage of its own, whichever others it interrupts."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Store) -> None:
+        self.weights = weights
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start, loaded = time.perf_counter(), self.weights.loading_seconds
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        loading = self.weights.loading_seconds - loaded
+        for name, spent in ((stage, time.perf_counter() - start - loading), ("load", loading)):
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     def lap(self) -> dict[str, float]:
         """The seconds so far, rounded to milliseconds; counting starts anew."""

@@ -14,10 +14,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from pydantic.dataclasses import dataclass
 
 from acestep_cli.errors import CheckpointError
+from acestep_cli.solvers import SHORTEST_FRAMES, duration_frames
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+TIME_FREQUENCIES = 256
 RESIDUAL_DILATIONS = (1, 3, 9)
 RESIDUAL_KERNEL = 7
 
@@ -34,6 +36,16 @@ class AttentionSize(NamedTuple):
     head_dim: int
     eps: float
     bias: bool
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights of the four projections."""
+        return 2 * self.width * self.head_dim * (self.heads + self.kv_heads)
+
+    @property
+    def parameters(self) -> int:
+        biases = self.head_dim * (self.heads + 2 * self.kv_heads) + self.width
+        return self.matrix_parameters + 2 * self.head_dim + (biases if self.bias else 0)
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,50 @@ class DiTConfig:
     def _attention(self, width: int, heads: int, kv_heads: int) -> AttentionSize:
         return AttentionSize(width, heads, kv_heads, self.head_dim, self.rms_norm_eps, self.attention_bias)
 
+    @property
+    def block_matrix_parameters(self) -> int:
+        """Weights of the linear layers in one decoder layer: what is kept in int8 where memory is short."""
+        return 2 * self.decoder_attention.matrix_parameters + 3 * self.hidden_size * self.intermediate_size
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of one decoder layer."""
+        small = 2 * (self.decoder_attention.parameters - self.decoder_attention.matrix_parameters)
+        return self.block_matrix_parameters + small + 9 * self.hidden_size
+
+    @property
+    def encoder_block_parameters(self) -> int:
+        """Parameters of one layer of the encoders."""
+        width = self.encoder_hidden_size
+        return self.encoder_attention.parameters + 3 * width * self.encoder_intermediate_size + 2 * width
+
+    @property
+    def encoder_blocks(self) -> int:
+        """Layers of lyric encoder, timbre encoder, audio tokenizer and detokenizer together."""
+        lyric, timbre = self.num_lyric_encoder_hidden_layers, self.num_timbre_encoder_hidden_layers
+        return lyric + timbre + 2 * self.num_attention_pooler_hidden_layers
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of one DiT folder."""
+        blocks = self.num_hidden_layers * self.block_parameters + self.encoder_blocks * self.encoder_block_parameters
+        return blocks + self.parameters_outside_blocks
+
+    @property
+    def parameters_outside_blocks(self) -> int:
+        """Projections, embeddings, norms and tokens: what is no layer of a transformer."""
+        wide, width, channels = self.hidden_size, self.encoder_hidden_size, self.audio_acoustic_hidden_dim
+        time = (TIME_FREQUENCIES + 1) * wide + (wide + 1) * wide + (wide + 1) * 6 * wide
+        patches = self.in_channels * wide * self.patch_size + wide + wide * channels * self.patch_size + channels
+        decoder = patches + 2 * time + (width + 1) * wide + 3 * wide
+        lyrics = (self.text_hidden_dim + 1) * width + width
+        timbre = (self.timbre_hidden_dim + 1) * width + 2 * width
+        digits = len(self.fsq_input_levels)
+        quantizer = (self.fsq_dim + 1) * digits + (digits + 1) * self.fsq_dim
+        tokenizer = (channels + 1) * width + (width + 1) * width + 2 * width + quantizer
+        detokenizer = (self.fsq_dim + 1) * width + (self.pool_window_size + 1) * width + (width + 1) * channels
+        return decoder + self.text_hidden_dim * width + lyrics + timbre + width + tokenizer + detokenizer
+
     def is_banded(self, layer: int) -> bool:
         """Whether layer `layer` of the DiT attends within the band only."""
         return self.use_sliding_window and self.layer_types[layer] == "sliding_attention"
@@ -158,10 +214,60 @@ class VAEConfig:
         """Samples per latent frame."""
         return math.prod(self.downsampling_ratios)
 
+    def latent_frames(self, seconds: float) -> int:
+        """Frames that are rendered for `seconds` of music: whole hops, and never fewer than the model was shown."""
+        return max(duration_frames(seconds, self.sampling_rate, self.hop), SHORTEST_FRAMES)
+
     @property
     def stage_widths(self) -> tuple[int, ...]:
         """Width multipliers at each resolution, waveform side first."""
         return (1, *self.channel_multiples)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of encoder and decoder, weight norm folded."""
+        narrow, wide = (
+            [width * m for m in self.stage_widths] for width in (self.encoder_hidden_size, self.decoder_channels)
+        )
+        audio, latent = self.audio_channels, self.decoder_input_channels
+        encoder = (7 * audio + 1) * narrow[0] + 2 * narrow[-1] + (3 * narrow[-1] + 1) * self.encoder_hidden_size
+        decoder = (7 * latent + 1) * wide[-1] + 2 * wide[0] + 7 * wide[0] * audio
+        for place, stride in enumerate(self.downsampling_ratios):
+            (low, high), (low_d, high_d) = narrow[place : place + 2], wide[place : place + 2]
+            encoder += _residual_parameters(low) + 2 * low + 2 * stride * low * high + high
+            decoder += _residual_parameters(low_d) + 2 * high_d + 2 * stride * high_d * low_d + low_d
+        return encoder + decoder
+
+
+def _residual_parameters(channels: int) -> int:
+    """Parameters of the three residual units of one resolution."""
+    one = 2 * 2 * channels + (RESIDUAL_KERNEL + 1) * channels**2 + 2 * channels
+    return len(RESIDUAL_DILATIONS) * one
+
+
+@dataclass(frozen=True)
+class QwenConfig:
+    """`config.json` of a Qwen3 model, less what does not shape its weights. Input and output embeddings are one."""
+
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+    vocab_size: PositiveInt
+    head_dim: PositiveInt = 128
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> QwenConfig:
+        """Read the published keys; `CheckpointError` names those that do not fit."""
+        return checked(cls, {key: value for key, value in values.items() if value is not None}, where)
+
+    @property
+    def parameters(self) -> int:
+        width, heads = self.hidden_size, self.num_attention_heads
+        attention = AttentionSize(width, heads, self.num_key_value_heads, self.head_dim, 0.0, False)
+        block = attention.parameters + 3 * width * self.intermediate_size + 2 * width
+        return self.vocab_size * width + self.num_hidden_layers * block + width
 
 
 def layer_type(layer: int) -> LayerType:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+SHORTEST_FRAMES = 128  # the model was never shown less than about five seconds
 APG_MOMENTUM = -0.75
 APG_NORM_LIMIT = 2.5
 ADG_MAX_ANGLE = 3.14 / 6
@@ -93,11 +94,13 @@ class Solver:
 
     start: Callable[[Draw], Step]
     summary: str
+    #: Model calls per step.
+    evaluations: int = 1
 
 
 SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler, "first order, one model call per step"),
-    "heun": Solver(heun, "second order, two model calls per step but the last"),
+    "heun": Solver(heun, "second order, two model calls per step but the last", evaluations=2),
     "sde": Solver(sde, "re-noises after each step with seeded noise"),
     "dpm3m": Solver(dpm3m, "third-order multistep, one model call per step"),
 }

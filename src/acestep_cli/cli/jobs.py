@@ -6,21 +6,20 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, checkpoints, disk, hardware, modes, spec
+from acestep_cli import audio, checkpoints, disk, hardware, logbook, memory, modes, planning, spec
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.cli import outputs, sidecar
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
 from acestep_cli.cli.results import Output
-from acestep_cli.errors import AceStepError, ExistsError, OutputError, UsageError, together
-from acestep_cli.hardware import Plan
+from acestep_cli.errors import AceStepError, ExistsError, MemoryLimitError, OutputError, UsageError, together
+from acestep_cli.hardware import Device
 from acestep_cli.modes import Completed
+from acestep_cli.planning import Plan
 
 PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
 
@@ -34,6 +33,7 @@ class Job:
     decided: modes.Decided
     checkpoint: Checkpoint
     plan: Plan
+    device: Device
     weights: str
     place: Destination
     outputs: list[Output] = field(default_factory=list)
@@ -83,11 +83,10 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     jobs: list[Job] = []
     errors: list[AceStepError] = []
     names: list[str | None] = [*specs] or [None]
-    machine = hardware.detect()
-    find = cache(lambda model: found(model, run.models_dir))
+    studio = Studio(run, hardware.detect(), logbook.read())
     for name in names:
         try:
-            jobs.append(job(mode, name, [*by_output, flags], place, run, machine, find))
+            jobs.append(job(mode, name, [*by_output, flags], place, studio))
         except AceStepError as error:
             errors.append(named(error, name) if len(names) > 1 else error)
     if errors:
@@ -132,43 +131,80 @@ def named(error: AceStepError, name: str | None) -> AceStepError:
     return error
 
 
-def found(model: str, models_dir: Path | None) -> tuple[Checkpoint, str]:
-    """A checkpoint and the hash of its weights."""
-    checkpoint = checkpoints.locate(model, models_dir)
-    return checkpoint, checkpoint.weights_hash()
+class Studio:
+    """What the songs of a run are planned with: this machine, its checkpoints, and what it has taught."""
+
+    def __init__(self, run: Run, machine: hardware.Hardware, book: logbook.Book) -> None:
+        self.run, self.machine, self.book = run, machine, book
+        self.found: dict[str, tuple[Checkpoint, str]] = {}
+
+    def checkpoint(self, model: str) -> tuple[Checkpoint, str]:
+        """A checkpoint and the hash of its weights, which is taken once."""
+        if model not in self.found:
+            checkpoint = checkpoints.locate(model, self.run.models_dir)
+            self.found[model] = checkpoint, checkpoint.weights_hash()
+        return self.found[model]
+
+    def plan(self, request: Completed, checkpoint: Checkpoint) -> tuple[Plan, Device]:
+        """How a completed request is rendered, and on what."""
+        asked = planning.Asked(self.run.device, self.run.dtype, self.run.max_vram)
+        made = planning.plan(
+            self.machine,
+            request,
+            asked,
+            memory.Sizes.of(checkpoint),
+            lambda device, dtype: logbook.recall(self.book, device, task(request, checkpoint), dtype, request.duration),
+        )
+        return made, next(device for device in self.machine.devices if device.name == made.device)
 
 
-def job(
-    mode: str | None,
-    name: str | None,
-    flags: list[spec.Layer],
-    place: Destination,
-    run: Run,
-    machine: hardware.Hardware,
-    find: Callable[[str], tuple[Checkpoint, str]],
-) -> Job:
+def task(request: Completed, checkpoint: Checkpoint) -> str:
+    """What the logbook calls renders like this one."""
+    return f"{checkpoint.name} {request.mode}"
+
+
+def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, studio: Studio) -> Job:
     """The job of one spec, or of the flags alone."""
     layers = [*(spec.read(Path(name)) if name is not None else []), *flags]
     resolved = spec.resolve(*layers)
-    request = resolved.request
-    wanted = request.mode or "generate"
+    wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
         raise UsageError(
             f"{name or '--set'}: is a spec of the mode {wanted}, not {mode}.",
             f"acestep {wanted} {name}" if name else None,
         )
-    checkpoint, weights = find(request.model or "auto")
-    with spec.placed(*layers):
-        decided = modes.decide(request, checkpoint)
-    planned = hardware.plan(machine, decided.request, hardware.Asked(run.device, run.dtype))
     spec_file = Path(name) if name not in (None, spec.STDIN) else None
-    made = Job(spec_file, resolved, decided, checkpoint, planned, weights, place)
+    made = fitting(resolved, layers, spec_file, place, studio)
+    checkpoint, weights = made.checkpoint, made.weights
     record = sidecar.read(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
     if record is not None and record.checkpoint.name == checkpoint.name and record.checkpoint.weights != weights:
         made.warnings.append(
             f"{name}: was rendered with other weights of {checkpoint.name} than are installed; it will sound different."
         )
     return made
+
+
+def fitting(
+    resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, studio: Studio
+) -> Job:
+    """The job with the checkpoint that was asked for, or with the first of those installed that fits."""
+    model = resolved.request.model or "auto"
+    names = checkpoints.installed(studio.run.models_dir) if model == "auto" else (model,)
+    warnings: list[str] = []
+    failure: MemoryLimitError | None = None
+    for name in names:
+        checkpoint, weights = studio.checkpoint(name)
+        with spec.placed(*layers):
+            decided = modes.decide(resolved.request, checkpoint)
+        try:
+            planned, device = studio.plan(decided.request, checkpoint)
+        except MemoryLimitError as error:
+            failure = failure or error
+            warnings.append(f"{name} is passed over: {error.message}")
+            continue
+        return Job(spec_file, resolved, decided, checkpoint, planned, device, weights, place, warnings=warnings)
+    assert failure is not None
+    raise failure
 
 
 def output(job: Job, path: Path | None, number: int, run: Run) -> Output:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -38,6 +38,16 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def _bytes(text: str) -> int:
+    """A size such as 8G or 7.5GiB."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r} is no size; 8G and 7.5GiB are.") from error
 
 
 def switch(*names: str, help: str, panel: str, **rest: Any) -> Any:
@@ -104,7 +114,22 @@ class Run:
     models_dir: ModelsDir = None
     device: Annotated[
         str | None,
-        typer.Option("--device", metavar="cpu|cuda|mps", help="Unset: the best there is.", rich_help_panel=MACHINE),
+        typer.Option(
+            "--device",
+            metavar="|".join(get_args(hardware.Backend)),
+            help="Or one card of several: cuda:1. Unset: the best that the song fits into.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None
+    max_vram: Annotated[
+        int | None,
+        typer.Option(
+            "--max-vram",
+            parser=_bytes,
+            metavar="8G",
+            help="Memory of the device to get by with. Unset: what is free.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None
     dtype: Annotated[
         str | None,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acestep_cli import audio, checkpoints, disk, document, modes, spec, tags
-from acestep_cli.cli import failures, jobs, options, outputs, sidecar
+from acestep_cli import audio, checkpoints, disk, document, logbook, memory, modes, planning, spec, tags
+from acestep_cli.cli import failures, forecast, jobs, options, outputs, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
 from acestep_cli.cli.options import Run
@@ -89,7 +89,7 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
     with spec.reading_stdin(typing=not run.no_input):
         planned = jobs.plan(mode, specs, song, run)
     ledger.outputs = [output for job in planned for output in job.outputs]
-    announce(planned, terminal)
+    announce(planned, terminal, dry_run=run.dry_run)
     if run.explain and not run.json:
         explain(planned, terminal)
     with terminal.results() as stdout:
@@ -118,7 +118,7 @@ def by_weights(planned: list[Job]) -> list[list[Job]]:
     """The jobs that share a checkpoint and a plan, together: their weights are loaded once."""
     alike: list[list[Job]] = []
     for job in planned:
-        same = next((jobs for jobs in alike if (jobs[0].checkpoint, jobs[0].plan) == (job.checkpoint, job.plan)), None)
+        same = next((jobs for jobs in alike if shares_weights(jobs[0], job)), None)
         if same is None:
             alike.append([job])
         else:
@@ -126,8 +126,12 @@ def by_weights(planned: list[Job]) -> list[list[Job]]:
     return alike
 
 
-def announce(planned: list[Job], terminal: Console) -> None:
-    """Say which checkpoint plays, on what, and why."""
+def shares_weights(one: Job, other: Job) -> bool:
+    return one.checkpoint == other.checkpoint and one.plan.shares_weights_with(other.plan)
+
+
+def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
+    """Say which checkpoint plays, on what, and why; of a dry run, also what will be in memory when."""
     for warning in [warning for job in planned for warning in job.warnings]:
         terminal.warn(warning)
     for job in planned:
@@ -144,7 +148,9 @@ def announce(planned: list[Job], terminal: Console) -> None:
             f"{checkpoint.name} on {plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']})"
         )
         terminal.detail(f"{checkpoint.name} is {checkpoint.dit}")
-        terminal.detail(f"decoding {plan.tile_frames} frames at a time ({plan.reasons['tile_frames']})")
+        for line in forecast.lines(plan, job.device):
+            say = terminal.say if dry_run else terminal.detail
+            say(line)
 
 
 def explain(planned: list[Job], terminal: Console) -> None:
@@ -191,11 +197,13 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan)
         while waiting:
-            made = pipeline.run([request for _, request, _ in waiting], report)
+            made = pipeline.run([request for _, request, _ in waiting], report, terminal.warn)
             try:
                 for job, _, takes in waiting:
                     for output in takes:
-                        keep(next(made), output, job, run, terminal, stdout)
+                        take = next(made)
+                        keep(take, output, job, run, terminal, stdout)
+                        learn(take, job, terminal)
                 return True
             except OutputError as error:
                 rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
@@ -215,11 +223,31 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
     return True
 
 
+def learn(take: Take, job: Job, terminal: Console) -> None:
+    """Write into the logbook what the next plan for such a song should know."""
+    descended = take.plan.arrangement != job.plan.arrangement
+    speed = planning.measured(take.request, take.plan, memory.Sizes.of(job.checkpoint), take.timings)
+    if speed is None and not descended:
+        return
+    try:
+        logbook.note(
+            job.device,
+            jobs.task(take.request, job.checkpoint),
+            take.plan,
+            descended=take.request.duration if descended else None,
+            speed=speed,
+        )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        terminal.warn(f"{logbook.file()} cannot be written: {reason}; what this render taught is forgotten.")
+
+
 def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
     """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too."""
     for warning in take.warnings:
         terminal.warn(warning)
     output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
+    output.plan = jobs.plain(take.plan)
     output.sample_rate = take.request.sample_rate or take.audio.sample_rate
     try:
         if output.path is None:
@@ -272,7 +300,7 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
             output.checks = sidecar.checks(level)
             size = parts[0].stat().st_size
             for part in parts[1:]:
-                text = sidecar.text(take, job.checkpoint.name, job.weights, job.plan, output.checks, size)
+                text = sidecar.text(take, job.checkpoint.name, job.weights, output.checks, size)
                 disk.write_text(part, text)
             make_room(output, forced=forced)
     except ExistsError:

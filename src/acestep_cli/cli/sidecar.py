@@ -12,7 +12,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from acestep_cli import __version__, audio, document, modes, spec
-from acestep_cli.hardware import Plan
 
 if TYPE_CHECKING:
     from acestep_cli.pipeline import Take
@@ -43,7 +42,7 @@ class Record(BaseModel):
     bytes: int | None = None
 
 
-def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[str, Any], size: int) -> str:
+def text(take: Take, checkpoint: str, weights: str, measured: dict[str, Any], size: int) -> str:
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
     `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file. There is
@@ -56,8 +55,9 @@ def text(take: Take, checkpoint: str, weights: str, plan: Plan, measured: dict[s
             "recipe": modes.recipe(take.request, weights),
             "seed": take.request.seed,
             "checkpoint": {"name": checkpoint, "weights": weights},
-            "device": plan.device,
-            "dtype": plan.dtype,
+            "device": take.plan.device,
+            "dtype": take.plan.dtype,
+            **({"int8": True} if take.plan.int8 else {}),
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
             "seconds": round(take.audio.seconds, 6),
             "sample_rate": take.request.sample_rate or take.audio.sample_rate,

@@ -157,3 +157,8 @@ class MLP(nn.Module):
         if torch.is_grad_enabled():
             return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return self.down_proj(F.silu(self.gate_proj(x), inplace=True).mul_(self.up_proj(x)))
+
+    def widened(self, x: Tensor) -> Tensor:
+        """`forward` with products and sums in float32, for inputs in float16 whose outputs are beyond its range."""
+        inner = F.silu(self.gate_proj(x).float()).mul_(self.up_proj(x))
+        return F.linear(inner, self.down_proj.weight.float())

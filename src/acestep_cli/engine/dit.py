@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, bias_from, rotary
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.sizes import TIME_FREQUENCIES, DiTConfig
 
-TIME_FREQUENCIES = 256
 TIME_MAX_PERIOD = 10_000
 TIME_SCALE = 1000
 
@@ -163,8 +162,19 @@ class EncoderLayer(nn.Module):
         self.mlp = MLP(width, config.encoder_intermediate_size)
 
     def forward(self, x: Tensor, rope: Tensor, band: Tensor | None, bias: Tensor | None) -> Tensor:
-        x = x + self.self_attn.to_self(self.input_layernorm(x), rope, band if self.banded else None, bias)
+        band = band if self.banded else None
+        if self.input_layernorm.weight.dtype is torch.float16:
+            # The last lyric layer adds values near 5e5 to the stream, beyond float16: there it is kept in float32.
+            x = x + self.self_attn.to_self(narrowed(self.input_layernorm, x), rope, band, bias)
+            return x + self.mlp.widened(narrowed(self.post_attention_layernorm, x))
+        x = x + self.self_attn.to_self(self.input_layernorm(x), rope, band, bias)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def narrowed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """`norm` of a float32 stream [B, S, E], computed in float32 and given in the norm's own dtype."""
+    weight = norm.weight
+    return F.rms_norm(x.float(), norm.normalized_shape, weight.float(), norm.eps).to(weight.dtype)
 
 
 class EncoderStack(nn.Module):
@@ -182,9 +192,11 @@ class EncoderStack(nn.Module):
         rope = rotary(x.shape[1], size.head_dim, self.config.rope_theta, x.device, x.dtype)
         band = band_bias(x.shape[1], self.config.sliding_window, size.heads // size.kv_heads, keep, x)
         bias = key_bias(keep, x.dtype)
+        if x.dtype is torch.float16:
+            x = x.float()
         for layer in self.layers:
             x = layer(x, rope, band, bias)
-        return self.norm(x)
+        return narrowed(self.norm, x) if self.norm.weight.dtype is torch.float16 else self.norm(x)
 
 
 class LyricEncoder(EncoderStack):

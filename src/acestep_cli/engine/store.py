@@ -1,11 +1,14 @@
 """Weights in memory: who is resident, for how long, and how they get there.
 
 The doctrine:
-1. A component is resident only while it is borrowed; when its last borrower returns it, it is gone.
+1. A component that is returned stays until another one is borrowed that it may not be resident with: the diffusion
+   transformer and the autoencoder may be where the plan says so, all others never are.
 2. Weights are mapped from their file and assigned to modules that were never initialised. In the dtype on
    disk they stay file pages, which the system may drop; converted ones are copied tensor by tensor, and
    each shard's pages are released before the next shard is opened.
 3. Names and shapes are checked for the whole component before the first weight is read.
+4. How a component is kept (dtype, int8, layer by layer from main memory, on the processor) is the plan's affair,
+   and may change between two loans when memory runs out.
 
 Sources: `dit.md` 1 and 2 of the specification, and the rulings on strict loading.
 """
@@ -13,8 +16,9 @@ Sources: `dit.md` 1 and 2 of the specification, and the rulings on strict loadin
 from __future__ import annotations
 
 import gc
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,16 +30,22 @@ from torch import Tensor, nn
 from acestep_cli import checkpoints
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.engine.dit import AceStep
+from acestep_cli.engine.int8 import Int8Linear, prepare
+from acestep_cli.engine.streaming import stream_layers
 from acestep_cli.engine.text import TextEncoder
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
 from acestep_cli.errors import CheckpointError
-from acestep_cli.hardware import Plan
+from acestep_cli.planning import RUNTIME_BYTES, Plan
 from acestep_cli.sizes import DiTConfig, VAEConfig
 
 M = TypeVar("M", bound=nn.Module)
 Report = Callable[[str, int, int], None]
 """(stage, done, total) of whatever is under way."""
 NAMES_SHOWN = 4
+#: Where most of a DiT folder's weights are.
+INT8_BLOCKS = "decoder.layers"
+#: Components that may be resident side by side.
+FRIENDS = frozenset({"dit", "vae"})
 
 
 class Store:
@@ -46,11 +56,16 @@ class Store:
         self.plan = plan
         self.report = report
         self.warnings: list[str] = []
+        #: Spent on making components resident.
+        self.loading_seconds = 0.0
         self.device = torch.device(plan.device)
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
         if self.device.type == "cuda":  # the same seed is to give the same samples
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.allow_tf32 = False
+            if plan.max_vram is not None:
+                share = (plan.max_vram - RUNTIME_BYTES[plan.backend]) / torch.cuda.mem_get_info(self.device)[1]
+                torch.cuda.set_per_process_memory_fraction(min(share, 1.0), self.device)
         self._residents: dict[str, nn.Module] = {}
         self._borrowers: Counter[str] = Counter()
         self._makers: dict[str, Callable[[], nn.Module]] = {
@@ -85,37 +100,68 @@ class Store:
     @contextmanager
     def _borrow(self, name: str) -> Iterator[Any]:
         if name not in self._residents:
+            self._evict(set(self._residents) - (FRIENDS if name in FRIENDS and not self.plan.one_network else set()))
+            start = time.perf_counter()
             self._residents[name] = self._makers[name]()
+            self.loading_seconds += time.perf_counter() - start
         self._borrowers[name] += 1
         try:
             yield self._residents[name]
         finally:
             self._borrowers[name] -= 1
+
+    def _evict(self, names: Iterable[str]) -> None:
+        """Let components go that nobody has on loan."""
+        for name in names:
             if not self._borrowers[name]:
                 del self._residents[name]
-                gc.collect(0)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+        gc.collect(0)
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
+
+    def close(self) -> None:
+        """Let everything go."""
+        self._evict(list(self._residents))
+
+    def rearrange(self, plan: Plan) -> None:
+        """Go on under another plan for the same device; what is resident is made anew when it is next borrowed."""
+        self.plan = plan
+        self.close()
 
     def _make_dit(self) -> AceStep:
         config = DiTConfig.from_dict(self.checkpoint.config, str(self.checkpoint.dit / "config.json"))
         with torch.device("meta"):
             model = AceStep(config)
-        return self._filled(model, self.checkpoint.dit)
+        if not self.plan.streamed:
+            return self._filled(model, self.checkpoint.dit, self.device, int8=self.plan.int8)
+        model = self._filled(model, self.checkpoint.dit, torch.device("cpu"), int8=self.plan.int8)
+        stream_layers(model, self.device)
+        return model
 
     def _make_vae(self) -> OobleckVAE:
         config = VAEConfig.from_dict(self.checkpoint.vae_config, str(self.checkpoint.vae / "config.json"))
         with torch.device("meta"):
             vae = OobleckVAE(config)
-        return self._filled(vae, self.checkpoint.vae, folded=True)
+        return self._filled(vae, self.checkpoint.vae, self.vae_device, folded=True)
 
     def _make_text(self) -> TextEncoder:
         encoder = TextEncoder(self.checkpoint.text)
-        self._filled(encoder.model, self.checkpoint.text)
+        self._filled(encoder.model, self.checkpoint.text, self.device)
         return encoder.eval()
 
-    def _filled(self, module: M, folder: Path, folded: bool = False) -> M:
-        """Give `module` the weights of `folder`, on the plan's device in the plan's dtype."""
+    @property
+    def vae_device(self) -> torch.device:
+        return torch.device("cpu") if self.plan.vae_on_cpu else self.device
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """A card's dtype need not be one in which the processor computes."""
+        return torch.float32 if self.plan.vae_on_cpu else self.dtype
+
+    def _filled(self, module: M, folder: Path, device: torch.device, *, folded: bool = False, int8: bool = False) -> M:
+        """Give `module` the weights of `folder`, on `device` in the plan's dtype; with `int8`, the matrices of its
+        decoder's layers in eight bits.
+        """
         files = checkpoints.weight_files(folder)
         on_disk: dict[str, tuple[int, ...]] = {}
         for file in files:
@@ -123,20 +169,14 @@ class Store:
         if folded:
             on_disk = {name: on_disk[source] for name, (source, _) in folded_names(on_disk).items()}
         self._check(module, on_disk, folder)
+        if int8:
+            prepare(module.get_submodule(INT8_BLOCKS))
+        dtype = self.vae_dtype if folded else self.dtype
         for number, file in enumerate(files):
             self.report("load", number, len(files))
-            self._pour(file, module, folded)
+            pour(file, module, device, dtype, folded)
         self.report("load", len(files), len(files))
-        return module.to(self.device).eval()  # what is left to move are buffers that no file holds
-
-    def _pour(self, file: Path, module: nn.Module, folded: bool) -> None:
-        """Assign the weights of one shard; once this returns, only weights kept as they were map its pages."""
-        known = set(module.state_dict())
-        with safe_open(file, framework="pt") as shard:
-            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - not a dict
-        for name, tensor in fold_weight_norm(tensors) if folded else tensors.items():
-            if name in known:
-                assign(module, name, tensor.to(self.device, self.dtype))
+        return module.to(device).eval()  # what is left to move are buffers that no file holds
 
     def _check(self, module: nn.Module, on_disk: Mapping[str, tuple[int, ...]], folder: Path) -> None:
         """Compare names and shapes; unknown extra tensors are worth one warning, anything else an error."""
@@ -157,6 +197,21 @@ class Store:
             warning = f"{folder} holds tensors this engine does not know and ignores: {counted(extra)}."
             if warning not in self.warnings:  # a component is read again for each take
                 self.warnings.append(warning)
+
+
+def pour(file: Path, module: nn.Module, device: torch.device, dtype: torch.dtype, folded: bool) -> None:
+    """Assign the weights of one shard; once this returns, only weights kept as they were map its pages."""
+    known = set(module.state_dict())
+    with safe_open(file, framework="pt") as shard:
+        tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - not a dict
+    for name, tensor in fold_weight_norm(tensors) if folded else tensors.items():
+        if name not in known:
+            continue
+        owner = module.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, Int8Linear) and name.endswith(".weight"):
+            owner.fill(tensor, device, dtype)
+        else:
+            assign(module, name, tensor.to(device, dtype))
 
 
 def counted(names: list[str]) -> str:

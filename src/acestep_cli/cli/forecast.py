@@ -1,0 +1,46 @@
+"""A plan in words: what is in memory when, how much that is, how long it will take, and why it is so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from acestep_cli import planning
+from acestep_cli.cli.console import STAGES
+from acestep_cli.hardware import Device
+from acestep_cli.planning import Plan
+from acestep_cli.shelf import in_words
+
+#: What the networks are called here.
+NETWORKS = {
+    "text": "text encoder",
+    "songwriter": "Songwriter",
+    "dit": "diffusion transformer",
+    "vae": "autoencoder",
+}
+#: A note on each setting that is not as fast as it goes.
+SETTINGS = {
+    "one_network": "The diffusion transformer leaves before the autoencoder comes",
+    "int8": "The weights of the diffusion transformer are int8",
+    "streamed": "The layers of the diffusion transformer come from main memory one by one",
+    "vae_on_cpu": "The autoencoder runs on the processor",
+}
+
+
+def lines(plan: Plan, device: Device) -> Iterator[str]:
+    """The plan, a line for each stage and each choice."""
+    runtime = planning.RUNTIME_BYTES[plan.backend]
+    free = in_words((plan.budget_bytes or 0) + runtime)
+    yield f"Memory of {plan.device} ({device.title}): about {in_words(plan.peak_bytes)} of {free} at most."
+    rows = [(STAGES[stage.name], ", ".join(NETWORKS[name] for name in stage.resident) or "no network",
+             in_words(runtime + stage.total)) for stage in plan.stages]  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for stage, networks, size in rows:
+        yield f"  {stage.ljust(widths[0])}  {networks.ljust(widths[1])}  {size.rjust(widths[2])}"
+    yield f"Decoding {plan.tile_frames} frames at a time: {plan.reasons['tile_frames']}."
+    for name, sentence in SETTINGS.items():
+        if getattr(plan, name):
+            yield f"{sentence}: {plan.reasons[name]}."
+    if plan.seconds is None:
+        yield "Time: not known before the first such render on this machine."
+    else:
+        yield f"Time: about {plan.seconds:.3g} s and the loading of weights, by the speed of renders before."
