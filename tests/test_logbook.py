@@ -1,0 +1,56 @@
+"""What renders teach is found again, where it holds, and nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from acestep_cli import logbook, planning
+from acestep_cli.hardware import GIB, Device
+from acestep_cli.planning import Plan, Speed
+
+CARD = Device("cuda:0", "cuda", "a card", 8 * GIB, 6 * GIB, ("bfloat16",), "why")
+LOWER = Plan(device="cuda:0", backend="cuda", dtype="bfloat16", tile_frames=64, one_network=True, int8=True, reasons={})
+TASK = "turbo generate"
+
+
+@pytest.fixture(autouse=True)
+def _own_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def recall(seconds: float = 120, device: Device = CARD, task: str = TASK) -> planning.Experience:
+    return logbook.recall(logbook.read(), device, task, "bfloat16", seconds)
+
+
+def test_a_descent_is_remembered_for_songs_as_long_or_longer() -> None:
+    logbook.note(CARD, TASK, LOWER, descended=120.5, speed=None)
+    assert recall(120).arrangement == recall(600).arrangement == LOWER.arrangement
+    assert recall(119).arrangement is None
+    assert recall(task="sft generate").arrangement is None
+    assert recall(device=replace(CARD, title="another card")).arrangement is None
+
+
+def test_a_descent_counts_only_while_memory_is_as_short() -> None:
+    logbook.note(CARD, TASK, LOWER, descended=120, speed=None)
+    assert recall(device=replace(CARD, free_bytes=5 * GIB)).arrangement is not None
+    assert recall(device=replace(CARD, free_bytes=8 * GIB)).arrangement is None
+
+
+def test_speeds_are_kept_apart_by_how_the_weights_are_kept() -> None:
+    logbook.note(CARD, TASK, LOWER, descended=None, speed=Speed(100, 10))
+    logbook.note(CARD, TASK, LOWER, descended=None, speed=Speed(200, 20))
+    logbook.note(CARD, TASK, LOWER.model_copy(update={"int8": False}), descended=None, speed=Speed(7, 7))
+    assert recall().speeds == {"bfloat16 int8": Speed(150, 15), "bfloat16": Speed(7, 7)}
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"schema": "acestep-logbook/2"}', '{"devices": 5}', "[]"])
+def test_a_book_of_another_kind_is_an_empty_one(content: str) -> None:
+    logbook.file().parent.mkdir(parents=True)
+    logbook.file().write_text(content)
+    assert recall().arrangement is None
+    logbook.note(CARD, TASK, LOWER, descended=10, speed=None)
+    assert recall(10).arrangement == LOWER.arrangement
+    assert list(logbook.file().parent.iterdir()) == [logbook.file()]
