@@ -17,6 +17,7 @@ SOURCE = Path(acestep_cli.__file__).parent
 ROOMS = [
     {"__main__"},
     {"cli"},
+    {"selftest"},
     {"pipeline"},
     {"engine"},
     {"schema", "songbook"},

@@ -79,6 +79,7 @@ class Pipeline:
             within_memory("text", requests[0], read_words, weights, songs)
 
         for song in songs:
+            weights.tidy()
             # 2. How long: whole latent frames, and never fewer than the model was trained on.
             frames = vae.latent_frames(song.request.duration)
             samples = min(int(song.request.duration * vae.sampling_rate), frames * vae.hop)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from acestep_cli import prompts
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import DTYPES, GIB, Backend, Device, DType, Hardware
 from acestep_cli.memory import Arrangement, Model, Sizes, Stage, Work
@@ -364,7 +365,7 @@ def _refusal(device: Device, asked: Asked, request: Request, sizes: Sizes) -> Me
 def _longest_seconds(device: Device, asked: Asked, request: Request, sizes: Sizes) -> int | None:
     """The longest of some round lengths, shorter than asked for, that would fit."""
     cap = min(device.free_bytes, asked.max_vram or device.free_bytes)
-    for seconds in (480, 360, 240, 180, 120, 60, 30, 10):
+    for seconds in ROUND_LENGTHS:
         shorter = request.model_copy(update={"duration": float(seconds)})
         if seconds < (request.duration or 0) and least_bytes(shorter, asked, sizes, device) <= cap:
             return seconds
@@ -385,6 +386,23 @@ def _seconds(request: Request, model: Model, experience: Experience) -> float | 
     assert request.duration is not None
     diffusion = operations(request, model) / speed.operations_per_second
     return round(takes * (diffusion + request.duration / speed.decoded_per_second), 1)
+
+
+#: Lengths that `reach` tries, in seconds.
+ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
+
+
+def reach(machine: Hardware, model: str, sizes: Sizes, asked: Asked) -> tuple[int, Plan] | None:
+    """The longest of some round lengths that this machine renders, lyrics as long as they may be, and how; None where
+    not even the shortest fits.
+    """
+    for seconds in ROUND_LENGTHS:
+        request = Request(model=model, duration=float(seconds), lyrics="la " * prompts.LYRIC_TOKENS)
+        try:
+            return seconds, plan(machine, request, asked, sizes)
+        except MemoryLimitError:
+            continue
+    return None
 
 
 def measured(request: Request, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "render": "Render specs, each by its own mode.",
     "spec": "Write, check and show song specs, without rendering.",
     "models": "Fetch checkpoints, and see which are there.",
+    "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",
     "examples": "Read and search the songs that come with the program.",
 }
 

@@ -1,14 +1,16 @@
-"""A plan in words: what is in memory when, how much that is, how long it will take, and why it is so."""
+"""A plan in words: what is in memory when, how much that is, how long it will take, and why it is so; what fits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from acestep_cli import planning
+from acestep_cli import checkpoints, memory, planning
 from acestep_cli.cli.console import STAGES
-from acestep_cli.hardware import Device
-from acestep_cli.planning import Plan
-from acestep_cli.shelf import in_words
+from acestep_cli.hardware import Device, Hardware
+from acestep_cli.planning import Asked, Plan
+from acestep_cli.shelf import State, in_words
 
 #: What the networks are called here.
 NETWORKS = {
@@ -44,3 +46,33 @@ def lines(plan: Plan, device: Device) -> Iterator[str]:
         yield "Time: not known before the first such render on this machine."
     else:
         yield f"Time: about {plan.seconds:.3g} s and the loading of weights, by the speed of renders before."
+
+
+def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | None) -> dict[str, Any]:
+    """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones."""
+    if state.status == "installed":
+        sizes = memory.Sizes.of(checkpoints.locate(state.name, models_dir))
+    else:
+        sizes = memory.Sizes.published(state.name)
+    reached = planning.reach(machine, state.name, sizes, asked)
+    entry = state.report() | {"longest_seconds": None if reached is None else reached[0]}
+    if reached is None:
+        return entry
+    plan = reached[1]
+    return entry | {
+        "device": plan.device,
+        "peak_bytes": plan.peak_bytes,
+        **{setting: True for setting in SETTINGS if getattr(plan, setting)},
+    }
+
+
+def in_minutes(entry: dict[str, Any]) -> str:
+    """The longest song of what `fitting` found, and how it is made to fit."""
+    if entry["longest_seconds"] is None:
+        return "does not fit"
+    seconds = entry["longest_seconds"]
+    words = {"int8": "int8", "streamed": "layers from main memory", "vae_on_cpu": "autoencoder on the processor"}
+    how = ", ".join(word for setting, word in words.items() if entry.get(setting))
+    return f"up to {seconds // 60}:{seconds % 60:02} with {in_words(entry['peak_bytes'])}" + (
+        f" ({how})" if how else ""
+    )

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli import checkpoints, kinds, shelf
-from acestep_cli.cli import failures, options
+from acestep_cli import checkpoints, hardware, kinds, planning, shelf
+from acestep_cli.cli import failures, forecast, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import CheckpointError, OutputError, UsageError
@@ -103,7 +103,8 @@ def pull(
 
 @app.command(
     name="list",
-    help="List every model: installed, partial (a pull was cut) or absent; its size and where it is.\n\n"
+    help="List every model: installed, partial (a pull was cut) or absent; its size, the longest song that fits into "
+    "the memory free now, and where it is.\n\n"
     "acestep models list --json",
 )
 def list_models(
@@ -116,11 +117,18 @@ def list_models(
     if models_dir is not None and not models_dir.is_dir():
         terminal.warn(f"The models folder {models_dir} does not exist.")
     states = [shelf.state(name, models_dir) for name in NAMES]
-    ledger.more["models"] = [state.report() for state in states]
+    machine, asked = hardware.detect(), planning.Asked()
+    entries = [
+        forecast.fitting(state, machine, asked, models_dir) if state.name in checkpoints.CHECKPOINTS else state.report()
+        for state in states
+    ]
+    ledger.more["models"] = entries
     width = max(map(len, NAMES))
     with terminal.results() as stdout:
-        for state in states:
-            stdout.path(f"{state.name:<{width}}  {state.status:<9}  {size(state):>10}  {where(state)}".rstrip())
+        for state, entry in zip(states, entries, strict=True):
+            fits = forecast.in_minutes(entry) if "longest_seconds" in entry else ""
+            words = f"{state.name:<{width}}  {state.status:<9}  {size(state):>10}  {fits}  {where(state)}"
+            stdout.path(words.rstrip())
 
 
 def size(state: State) -> str:

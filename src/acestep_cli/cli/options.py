@@ -64,6 +64,34 @@ ModelsDir = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="|".join(get_args(hardware.Backend)),
+        help="Or one card of several: cuda:1. Unset: the best that the song fits into.",
+        rich_help_panel=MACHINE,
+    ),
+]
+DTypeName = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="|".join(short for short, full in hardware.DTYPES.items() if short != full),
+        help="Number format of the weights. Unset: the best the device has.",
+        rich_help_panel=MACHINE,
+    ),
+]
+MaxVRAM = Annotated[
+    int | None,
+    typer.Option(
+        "--max-vram",
+        parser=_bytes,
+        metavar="8G",
+        help="Memory of the device to get by with. Unset: what is free.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key of a spec; repeatable.", rich_help_panel=song.OUTPUT),
@@ -112,34 +140,9 @@ class Run:
     ] = False
     json: Json = False
     models_dir: ModelsDir = None
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            metavar="|".join(get_args(hardware.Backend)),
-            help="Or one card of several: cuda:1. Unset: the best that the song fits into.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None
-    max_vram: Annotated[
-        int | None,
-        typer.Option(
-            "--max-vram",
-            parser=_bytes,
-            metavar="8G",
-            help="Memory of the device to get by with. Unset: what is free.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            metavar="|".join(short for short, full in hardware.DTYPES.items() if short != full),
-            help="Number format of the weights. Unset: the best the device has.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None
+    device: DeviceName = None
+    dtype: DTypeName = None
+    max_vram: MaxVRAM = None
     progress: Annotated[
         str,
         typer.Option(

@@ -15,7 +15,9 @@ Sources: `dit.md` 1 and 2 of the specification, and the rulings on strict loadin
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +44,7 @@ M = TypeVar("M", bound=nn.Module)
 Report = Callable[[str, int, int], None]
 """(stage, done, total) of whatever is under way."""
 NAMES_SHOWN = 4
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 #: Where most of a DiT folder's weights are.
 INT8_BLOCKS = "decoder.layers"
 #: Components that may be resident side by side.
@@ -118,6 +121,12 @@ class Store:
         gc.collect(0)
         if self.device.type != "cpu":
             torch.accelerator.empty_cache()
+
+    def tidy(self) -> None:
+        """Give memory that nothing uses back to the system; glibc's heap would keep what a song leaves."""
+        gc.collect(0)
+        if (trim := getattr(LIBC, "malloc_trim", None)) is not None:  # not in every C library
+            trim(0)
 
     def close(self) -> None:
         """Let everything go."""

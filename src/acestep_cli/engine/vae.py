@@ -177,5 +177,6 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tenso
         if gain is not None:
             wide = weight.float()
             norm = wide.flatten(1).norm(dim=1).view(-1, *[1] * (wide.dim() - 1))
+            norm = norm.clamp_min(torch.finfo(torch.float32).tiny)  # a row that was never trained is 0, not 0 / 0
             weight = tensors[gain].float() * wide / norm
         yield name, weight

@@ -1,0 +1,212 @@
+"""`acestep doctor`: what this machine is, what it will do with which checkpoint, and a first proof of real weights."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import __version__, audio, checkpoints, hardware, logbook, memory, planning, shelf
+from acestep_cli.cli import failures, forecast, options
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.results import Ledger
+from acestep_cli.errors import UsageError
+from acestep_cli.hardware import Device, Hardware
+from acestep_cli.request import Request
+from acestep_cli.shelf import in_words
+
+app = typer.Typer(add_completion=False)
+
+#: The smallest thing to ask for: where even this does not fit, nothing does.
+EMPTY = Request(model=checkpoints.BUILT_IN, duration=3)
+
+
+def _names(incomplete: str) -> list[str]:
+    return [name for name in checkpoints.CHECKPOINTS if name.startswith(incomplete)]
+
+
+SelfTest = Annotated[
+    str | None,
+    typer.Option(
+        "--selftest",
+        metavar="MODEL",
+        help="Load every weight of a checkpoint, count and check them, and render ten seconds of a known seed.",
+        autocompletion=_names,
+    ),
+]
+
+
+@app.command(
+    help="Say what this machine has, which device and number format renders use and why, and what fits.\n\n"
+    "acestep doctor --json\n\nacestep doctor --selftest turbo"
+)
+def doctor(
+    ctx: typer.Context,
+    selftest: SelfTest = None,
+    models_dir: options.ModelsDir = None,
+    device: options.DeviceName = None,
+    dtype: options.DTypeName = None,
+    max_vram: options.MaxVRAM = None,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal = Console(quiet, paths=not json_wanted)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    machine, asked = hardware.detect(), planning.Asked(device, dtype, max_vram)
+    with terminal.results() as stdout:
+        if selftest is not None:
+            prove(selftest, machine, asked, models_dir, ledger, terminal, stdout)
+            return
+        found = examined(machine, asked, models_dir)
+        ledger.more["doctor"] = found
+        for line in lines(found):
+            stdout.path(line)
+
+
+def examined(machine: Hardware, asked: planning.Asked, models_dir: Path | None) -> dict[str, Any]:
+    """All there is to say, as `--json` carries it."""
+    chosen = planning.plan(machine, EMPTY, asked, memory.Sizes.of(checkpoints.locate(checkpoints.BUILT_IN)))
+    device = next(one for one in machine.devices if one.name == chosen.device)
+    return {
+        "acestep": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "torch": {"version": version_of("torch"), "built_for": machine.torch_backend or "processors"},
+        "devices": [described(one) for one in machine.devices],
+        "chosen": {
+            "device": chosen.device,
+            "dtype": chosen.dtype,
+            "reasons": {name: chosen.reasons[name] for name in ("device", "dtype")},
+        },
+        "tier": promised(device),
+        "ladder": [rung.sentence for rung in planning.LADDER],
+        "checkpoints": [
+            forecast.fitting(shelf.state(name, models_dir), machine, asked, models_dir)
+            for name in checkpoints.CHECKPOINTS
+        ],
+        "songwriters": [shelf.state(name, models_dir).report() for name in checkpoints.SONGWRITERS],
+        "encoders": encoders(),
+        "models": str(shelf.of(models_dir).root),
+        "logbook": str(logbook.file()),
+    }
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def described(device: Device) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "backend": device.backend,
+        "title": device.title,
+        "total_bytes": device.total_bytes,
+        "free_bytes": device.free_bytes,
+        "capability": device.capability,
+        "dtypes": list(device.dtypes),
+        "dtype_reason": device.dtype_reason,
+    }
+
+
+def promised(device: Device) -> dict[str, Any] | None:
+    """What the guide promises for a card; nothing for a processor, whose limits are those of main memory."""
+    tier = planning.tier(device) if device.backend != "cpu" else None
+    if tier is None:
+        return None
+    return {"memory_gb": tier.memory_gb, "minutes": tier.minutes, "takes": tier.takes, "songwriter": tier.songwriter}
+
+
+def encoders() -> dict[str, str | None]:
+    """What writes each format: a library, a program with its version, or nothing that is here."""
+    import soundfile
+
+    library = f"libsndfile {soundfile.__libsndfile_version__}"
+    return {
+        name: library if format.program is None else program_version(format.program)
+        for name, format in audio.FORMATS.items()
+    }
+
+
+def program_version(program: str) -> str | None:
+    """The first line of what a program says of itself."""
+    found = shutil.which(program)
+    if found is None:
+        return None
+    try:
+        said = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{program}, which does not answer ({type(error).__name__})"
+    return " ".join(said.split()[:3]) or program
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """What `examined` found, for people."""
+    torch = found["torch"]
+    said = [
+        f"acestep {found['acestep']}, Python {found['python']}, {found['system']}",
+        f"torch {torch['version']}, built for {torch['built_for']}",
+        "",
+        "Devices",
+    ]
+    for one in found["devices"]:
+        free = f"{in_words(one['free_bytes'])} of {in_words(one['total_bytes'])} free"
+        said.append(f"  {one['name']}: {one['title']}, {free}; {', '.join(one['dtypes'])} ({one['dtype_reason']})")
+    chosen = found["chosen"]
+    reasons = chosen["reasons"]
+    said.append(f"  Renders use {chosen['device']} ({reasons['device']}) in {chosen['dtype']} ({reasons['dtype']}).")
+    if (tier := found["tier"]) is not None:
+        takes = f"{tier['takes']} take{'s' * (tier['takes'] > 1)}"
+        helper = f"the {tier['songwriter']} Songwriter" if tier["songwriter"] else "no Songwriter"
+        said.append(f"  Cards from {tier['memory_gb']} GB on: at least {tier['minutes']} minutes, {takes}, {helper}.")
+    said += ["", "Checkpoints, and what fits here"]
+    width = max(len(one["name"]) for one in found["checkpoints"])
+    said += [
+        f"  {one['name']:<{width}}  {one['status']:<9}  {forecast.in_minutes(one)}" for one in found["checkpoints"]
+    ]
+    helpers = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
+    said += [f"  Songwriters: {', '.join(helpers)}", "", "Where memory is short, in this order"]
+    said += [f"  {number}. {sentence}" for number, sentence in enumerate(found["ladder"], start=1)]
+    said += ["", "Encoders"]
+    by_encoder: dict[str, list[str]] = {}
+    for format, encoder in found["encoders"].items():
+        by_encoder.setdefault(encoder or "missing, install ffmpeg", []).append(format)
+    said += [f"  {' '.join(formats)}: {encoder}" for encoder, formats in by_encoder.items()]
+    return [*said, "", f"Models: {found['models']}", f"What renders taught: {found['logbook']}"]
+
+
+def prove(
+    name: str,
+    machine: Hardware,
+    asked: planning.Asked,
+    models_dir: Path | None,
+    ledger: Ledger,
+    terminal: Console,
+    stdout: Stdout,
+) -> None:
+    """Run the checks of a checkpoint, a line for each; the first problem is raised."""
+    if name == "auto":
+        raise UsageError("--selftest auto: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
+    checkpoint = checkpoints.locate(name, models_dir)
+    sizes = memory.Sizes.of(checkpoint)
+    plan = planning.plan(machine, Request(model=checkpoint.name, duration=10), asked, sizes)
+    terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
+    done: list[dict[str, Any]] = []
+    ledger.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}
+    with terminal.progress() as report:
+        from acestep_cli import selftest  # loads torch
+
+        for check in selftest.checks(checkpoint, plan, report):
+            done.append({"name": check.name, "finding": check.finding, "ok": check.problem is None})
+            stdout.path(f"{'ok' if check.problem is None else 'FAILED'}  {check.name}: {check.finding}")
+            if check.problem is not None:
+                raise check.problem
