@@ -18,9 +18,12 @@ from published import FRAMES_PER_SECOND, VAE, fill
 from side_by_side import medians, parser, publish
 from torch import Tensor
 
+from acestep_cli import planning
 from acestep_cli.engine import codec
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.hardware import Asked, Hardware, cpu_device, plan
+from acestep_cli.hardware import Hardware, cpu_device
+from acestep_cli.memory import Sizes
+from acestep_cli.planning import Asked
 from acestep_cli.request import Request
 from acestep_cli.sizes import VAEConfig
 
@@ -59,7 +62,8 @@ def build_theirs(ours: OobleckVAE) -> AutoencoderOobleck:
 
 def tile_frames() -> int:
     """What the program itself would choose on this processor."""
-    return plan(Hardware((cpu_device(),)), Request(), Asked()).tile_frames
+    song = Request(model="turbo", duration=20.0)
+    return planning.plan(Hardware((cpu_device(),)), song, Asked(), Sizes.published("turbo")).tile_frames
 
 
 def our_tiled(vae: OobleckVAE, latents: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 import torch
 
-from acestep_cli import checkpoints, hardware, modes
+from acestep_cli import checkpoints, hardware, memory, modes, planning
 from acestep_cli.engine.store import Store
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.request import Request
@@ -104,8 +104,9 @@ def judge(number: int, weights: Path | None, save: Path | None) -> dict[str, Hea
         caption=song.caption, lyrics=song.lyrics, language=song.language, bpm=song.bpm, key=song.key,
         time_signature=song.time_signature, duration=song.duration, seed=number,
     )  # fmt: skip
-    plan = hardware.plan(hardware.detect(), request, hardware.Asked())
-    [take] = Pipeline(checkpoint, plan).run([modes.complete(request, checkpoint)], lambda *_: None)
+    completed = modes.complete(request, checkpoint)
+    plan = planning.plan(hardware.detect(), completed, planning.Asked(), memory.Sizes.of(checkpoint))
+    [take] = Pipeline(checkpoint, plan).run([completed], lambda *_: None)
     truth = corpus.render(song)
     store = Store(checkpoint, plan, lambda *_: None)
     with torch.inference_mode(), store.vae() as vae:

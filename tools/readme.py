@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from acestep_cli import audio, spec
+from acestep_cli import audio, planning, spec
 from acestep_cli.cli import COMMANDS, failures
 
 README = Path(__file__).parent.parent / "README.md"
@@ -56,7 +56,25 @@ def codes() -> str:
     return table(("exit code", "meaning"), [(str(code), meaning) for code, meaning in failures.EXIT_CODES.items()])
 
 
-TABLES: dict[str, Callable[[], str]] = {"commands": commands, "keys": keys, "formats": formats, "codes": codes}
+def ladder() -> str:
+    return "".join(f"{number}. {rung.sentence}\n" for number, rung in enumerate(planning.LADDER, start=1))
+
+
+def tiers() -> str:
+    head = ("card", "longest song", "takes", "Songwriter")
+    rows = [(f"{tier.memory_gb} GB", f"{tier.minutes} min", str(tier.takes), tier.songwriter or "none")
+            for tier in planning.TIERS]  # fmt: skip
+    return table(head, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "keys": keys,
+    "formats": formats,
+    "codes": codes,
+    "ladder": ladder,
+    "tiers": tiers,
+}
 
 
 def rewritten(text: str) -> str:
