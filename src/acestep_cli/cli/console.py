@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 #: What a stage is called while it runs.
 STAGES = {
     "load": "Loading weights",
-    "write": "Writing the song",
     "text": "Reading the text",
-    "condition": "Encoding the words",
     "diffuse": "Making music",
     "decode": "Decoding sound",
-    "finish": "Finishing the file",
 }
 
 #: What a stage counts in a second.

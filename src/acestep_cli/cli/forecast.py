@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli import checkpoints, memory, planning
-from acestep_cli.cli.console import STAGES
 from acestep_cli.hardware import Device, Hardware
 from acestep_cli.planning import Asked, Plan
 from acestep_cli.shelf import State, in_words
@@ -33,7 +32,7 @@ def lines(plan: Plan, device: Device) -> Iterator[str]:
     runtime = planning.RUNTIME_BYTES[plan.backend]
     free = in_words((plan.budget_bytes or 0) + runtime)
     yield f"Memory of {plan.device} ({device.title}): about {in_words(plan.peak_bytes)} of {free} at most."
-    rows = [(STAGES[stage.name], ", ".join(NETWORKS[name] for name in stage.resident) or "no network",
+    rows = [(stage.name, ", ".join(NETWORKS[name] for name in stage.resident) or "no network",
              in_words(runtime + stage.total)) for stage in plan.stages]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for stage, networks, size in rows:
