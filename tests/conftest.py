@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 
@@ -11,6 +12,7 @@ import torch
 
 # What renders teach goes into a book of the tests' own, never into the user's.
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
+atexit.register(STATE.cleanup)
 os.environ["XDG_STATE_HOME"] = STATE.name
 
 

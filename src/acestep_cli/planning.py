@@ -18,6 +18,7 @@ from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import DTYPES, GIB, Backend, Device, DType, Hardware
 from acestep_cli.memory import Arrangement, Model, Sizes, Stage, Work
 from acestep_cli.request import Request
+from acestep_cli.shelf import in_words
 from acestep_cli.solvers import SOLVERS
 
 #: Memory that a device's own runtime takes before the first weight: libraries, kernels, workspaces.
@@ -316,7 +317,7 @@ def _fitted(device: Device, dtype: DType, request: Request, asked: Asked, sizes:
             raise _refusal(device, asked, request, sizes)
         model = Model(sizes, work, found[0])
     remembered = _changes(top, arrangement, "memory ran out before without")
-    fitting = _changes(arrangement, model.arrangement, f"{_gb(budget)} are free for it, too little without")
+    fitting = _changes(arrangement, model.arrangement, f"{in_words(budget)} are free for it, too little without")
     settings = {name: value for name, value in vars(model.arrangement).items() if name != "on_cpu"}
     return Plan(
         device=device.name,
