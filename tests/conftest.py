@@ -5,10 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from hub_server import BLOCK, Hub, dit, main_repo
+from huggingface_hub import constants
+
+from acestep_cli import checkpoints
 
 # What renders teach goes into a book of the tests' own, never into the user's.
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
@@ -38,3 +44,32 @@ def xl(tmp_path_factory: pytest.TempPathFactory) -> tiny.Oracle:
 def base(tmp_path_factory: pytest.TempPathFactory) -> tiny.Oracle:
     """The same of the 2B shape, guided rather than distilled."""
     return tiny.build(tmp_path_factory.mktemp("base") / "models", tiny.BASE, name="acestep-v15-base")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The hub that this process and its children see, and an empty cache."""
+    there = Hub()
+    server = there.start()
+    there.publish(checkpoints.MAIN_REPO, main_repo())
+    there.publish("ACE-Step/acestep-v15-base", dit("", 5))
+    home = tmp_path / "hf"
+    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "ACESTEP_MODELS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HF_HOME": str(home), "HF_ENDPOINT": there.url, "NO_PROXY": "*", "no_proxy": "*"}.items():
+        monkeypatch.setenv(name, value)
+    # What the library has read from the environment when this process imported it.
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+    monkeypatch.setattr(constants, "ENDPOINT", there.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", there.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", BLOCK)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library rests before it tries again
+    monkeypatch.chdir(tmp_path)
+    yield there
+    there.go_on.set()
+    server.shutdown()
+    server.server_close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -16,6 +17,42 @@ from typing import Any
 from urllib.parse import unquote
 
 LARGE = (".safetensors", ".pt")
+TURBO = "acestep-v15-turbo"
+WEIGHTS = f"{TURBO}/model.safetensors"
+FETCHED = {
+    f"{TURBO}/config.json", f"{TURBO}/silence_latent.pt", WEIGHTS, "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors", "Qwen3-Embedding-0.6B/config.json",
+    "Qwen3-Embedding-0.6B/tokenizer.json", "Qwen3-Embedding-0.6B/merges.txt", "Qwen3-Embedding-0.6B/model.safetensors",
+}  # fmt: skip
+BLOCK = 1000
+
+
+def weights(seed: int, count: int = 2000) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    return struct.pack("<Q", len(header)) + header + struct.pack("<f", seed) * count
+
+
+def dit(folder: str, seed: int) -> dict[str, bytes]:
+    files = {"config.json": b"{}", "silence_latent.pt": b"silence", "model.safetensors": weights(seed)}
+    code = {"modeling_acestep.py": b"raise SystemExit", "configuration.py": b""}
+    return {f"{folder}{name}": content for name, content in {**files, **code}.items()}
+
+
+def main_repo(seed: int = 1) -> dict[str, bytes]:
+    return {
+        "README.md": b"hello",
+        "config.json": b"{}",
+        **dit(f"{TURBO}/", seed),
+        "vae/config.json": b'{"v": 1}',
+        "vae/diffusion_pytorch_model.safetensors": weights(2, 100),
+        "Qwen3-Embedding-0.6B/config.json": b'{"a": 1}',
+        "Qwen3-Embedding-0.6B/tokenizer.json": b'{"t": 1}',
+        "Qwen3-Embedding-0.6B/merges.txt": b"a b",
+        "Qwen3-Embedding-0.6B/model.safetensors": weights(3, 300),
+        "acestep-5Hz-lm-1.7B/config.json": b'{"b": 1}',
+        "acestep-5Hz-lm-1.7B/tokenizer.json": b'{"c": 1}',
+        "acestep-5Hz-lm-1.7B/model.safetensors": weights(4, 300),
+    }
 
 
 def sha256(content: bytes) -> str:

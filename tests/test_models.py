@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import hub_server
 import jsonschema
 import pytest
-from hub_server import Hub, blob_id, sha256
+from hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
@@ -23,14 +22,6 @@ from acestep_cli.cli import app
 from acestep_cli.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent
-TURBO = "acestep-v15-turbo"
-WEIGHTS = f"{TURBO}/model.safetensors"
-FETCHED = {
-    f"{TURBO}/config.json", f"{TURBO}/silence_latent.pt", WEIGHTS, "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors", "Qwen3-Embedding-0.6B/config.json",
-    "Qwen3-Embedding-0.6B/tokenizer.json", "Qwen3-Embedding-0.6B/merges.txt", "Qwen3-Embedding-0.6B/model.safetensors",
-}  # fmt: skip
-BLOCK = 1000
 #: `acestep` with the blocks of a download made as small as these files; `{}` may change more.
 PROGRAM = f"""
 from huggingface_hub import constants
@@ -40,63 +31,6 @@ main()
 """
 Run = Callable[..., Result]
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-def weights(seed: int, count: int = 2000) -> bytes:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
-    return struct.pack("<Q", len(header)) + header + struct.pack("<f", seed) * count
-
-
-def dit(folder: str, seed: int) -> dict[str, bytes]:
-    files = {"config.json": b"{}", "silence_latent.pt": b"silence", "model.safetensors": weights(seed)}
-    code = {"modeling_acestep.py": b"raise SystemExit", "configuration.py": b""}
-    return {f"{folder}{name}": content for name, content in {**files, **code}.items()}
-
-
-def main_repo(seed: int = 1) -> dict[str, bytes]:
-    return {
-        "README.md": b"hello",
-        "config.json": b"{}",
-        **dit(f"{TURBO}/", seed),
-        "vae/config.json": b'{"v": 1}',
-        "vae/diffusion_pytorch_model.safetensors": weights(2, 100),
-        "Qwen3-Embedding-0.6B/config.json": b'{"a": 1}',
-        "Qwen3-Embedding-0.6B/tokenizer.json": b'{"t": 1}',
-        "Qwen3-Embedding-0.6B/merges.txt": b"a b",
-        "Qwen3-Embedding-0.6B/model.safetensors": weights(3, 300),
-        "acestep-5Hz-lm-1.7B/config.json": b'{"b": 1}',
-        "acestep-5Hz-lm-1.7B/tokenizer.json": b'{"c": 1}',
-        "acestep-5Hz-lm-1.7B/model.safetensors": weights(4, 300),
-    }
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The hub that this process and its children see, and an empty cache."""
-    there = Hub()
-    server = there.start()
-    there.publish(checkpoints.MAIN_REPO, main_repo())
-    there.publish("ACE-Step/acestep-v15-base", dit("", 5))
-    home = tmp_path / "hf"
-    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "ACESTEP_MODELS_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"HF_HOME": str(home), "HF_ENDPOINT": there.url, "NO_PROXY": "*", "no_proxy": "*"}.items():
-        monkeypatch.setenv(name, value)
-    # What the library has read from the environment when this process imported it.
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
-    monkeypatch.setattr(constants, "ENDPOINT", there.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", there.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", BLOCK)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library rests before it tries again
-    monkeypatch.chdir(tmp_path)
-    yield there
-    there.go_on.set()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

@@ -167,6 +167,21 @@ class Checkpoint:
         return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Unpulled(Checkpoint):
+    """A checkpoint of the table of which `lacking` has yet to be pulled. Its folders are where they will lie."""
+
+    lacking: tuple[Part, ...] = ()
+
+    @cached_property
+    def code_count(self) -> int | None:
+        return None
+
+    def weights_hash(self) -> str:
+        """Nothing: only the weights themselves tell."""
+        return ""
+
+
 def parts(name: str) -> tuple[Part, ...]:
     """The published folders of a checkpoint, its own first, or the one of a Songwriter; none of the built-in model."""
     if name in SONGWRITERS:
@@ -225,6 +240,31 @@ def installed(models_dir: Path | None) -> tuple[str, ...]:
     """What `auto` may take, in its order: those of `AUTO_ORDER` that are here, else the built-in one."""
     rows = ((name, CHECKPOINTS[name]) for name in AUTO_ORDER)
     return tuple(name for name, row in rows if _folder_of(row.folder, row.repo, models_dir)) or (BUILT_IN,)
+
+
+def foresee(name: str, models_dir: Path | None = None) -> Checkpoint:
+    """As `locate`, but a checkpoint of the table that is not whole here comes as `Unpulled`."""
+    try:
+        return locate(name, models_dir)
+    except CheckpointError:
+        wanted = parts(name) if name in CHECKPOINTS else ()
+        lacking = tuple(part for part in wanted if not _is_whole(part, models_dir))
+        if not lacking:
+            raise
+        dit, vae, text = (
+            cache_folder(part.repo) / part.inside if models_dir is None else models_dir / part.folder for part in wanted
+        )
+        return Unpulled(name, CHECKPOINTS[name], dit, vae, text, lacking)
+
+
+def _is_whole(part: Part, models_dir: Path | None) -> bool:
+    folder = part_folder(part, models_dir)
+    try:
+        if folder is not None:
+            check_part(part, folder)
+    except CheckpointError:
+        return False
+    return folder is not None
 
 
 def is_folder(path: Path) -> bool:

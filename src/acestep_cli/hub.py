@@ -86,6 +86,18 @@ def pull(
     ]
 
 
+def require_online() -> None:
+    """`NetworkError` where the environment forbids to ask the hub."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise _offline()
+
+
+def _offline() -> NetworkError:
+    return NetworkError("HF_HUB_OFFLINE is set, so the hub is not asked.", "Unset it to pull.")
+
+
 def _published(parts: Sequence[Part], revision: str | None) -> list[Published]:
     """Ask the hub, once for each repository, which commit `revision` is and what files it has."""
     from huggingface_hub import HfApi, constants
@@ -312,7 +324,7 @@ def _translated(place: Path) -> Iterator[None]:
     except AceStepError:
         raise
     except errors.OfflineModeIsEnabled as error:
-        raise NetworkError("HF_HUB_OFFLINE is set, so the hub is not asked.", "Unset it to pull.") from error
+        raise _offline() from error
     except errors.HfHubHTTPError as error:
         raise _refused(error) from error
     except web_error as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from acestep_cli import checkpoints, hardware, kinds, prompts
-from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.checkpoints import Checkpoint, Unpulled
 from acestep_cli.hardware import DType
 from acestep_cli.sizes import DiTConfig, QwenConfig, VAEConfig, decoder_reach
 
@@ -90,7 +90,9 @@ class Sizes:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Sizes:
-        """Those of an installed checkpoint. `CheckpointError` for configs that describe no such network."""
+        """Those of a checkpoint. `CheckpointError` for configs that describe no such network."""
+        if isinstance(checkpoint, Unpulled):
+            return cls.published(checkpoint.name)
         text = checkpoint.text / "config.json"
         return cls(
             DiTConfig.from_dict(checkpoint.config, str(checkpoint.dit / "config.json")),

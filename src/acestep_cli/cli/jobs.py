@@ -6,12 +6,12 @@ import json
 import os
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from acestep_cli import audio, checkpoints, disk, hardware, logbook, memory, modes, planning, spec
-from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.checkpoints import Checkpoint, Part, Unpulled
 from acestep_cli.cli import outputs, sidecar
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
@@ -29,6 +29,7 @@ class Job:
     """One song of a run: its completed request, and what becomes of each take."""
 
     spec_file: Path | None
+    layers: list[spec.Layer]
     resolved: spec.Resolved
     decided: modes.Decided
     checkpoint: Checkpoint
@@ -47,6 +48,15 @@ class Job:
     @property
     def request(self) -> Completed:
         return self.decided.request
+
+    def is_recipe_of(self, record: sidecar.Record) -> bool:
+        """Whether `record` is of this job's recipe."""
+        return record.recipe == modes.recipe(self.request, self.weights_beside(record))
+
+    def weights_beside(self, record: sidecar.Record) -> str:
+        """The weights to compare with those of `record`: its own, where a pull has yet to bring those of the job."""
+        awaited = isinstance(self.checkpoint, Unpulled) and record.checkpoint.name == self.checkpoint.name
+        return record.checkpoint.weights if awaited else self.weights
 
     def pending(self) -> list[tuple[Completed, list[Output]]]:
         """The takes to be made, those in a row as one request."""
@@ -91,6 +101,29 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
             errors.append(named(error, name) if len(names) > 1 else error)
     if errors:
         raise together(errors)
+    return settled(jobs, place, run)
+
+
+def lacking(jobs: list[Job]) -> dict[str, tuple[Part, ...]]:
+    """By checkpoint, what has yet to be pulled for the takes that are to be made."""
+    return {
+        one.checkpoint.name: one.checkpoint.lacking
+        for one in jobs
+        if isinstance(one.checkpoint, Unpulled) and one.pending()
+    }
+
+
+def renewed(jobs: list[Job], run: Run) -> list[Job]:
+    """The jobs after a pull: those with takes to be made are decided again, as some things only the weights tell."""
+    studio = Studio(replace(run, pull=False), hardware.detect(), logbook.read())
+    again = [
+        decided(one.spec_file, one.layers, one.resolved, one.place, studio) if one.pending() else one for one in jobs
+    ]
+    return settled(again, jobs[0].place, run)
+
+
+def settled(jobs: list[Job], place: Destination, run: Run) -> list[Job]:
+    """The jobs with the files of each take, or what is in the way of one."""
     if place.stdout:
         refuse_stdout(jobs, run)
         for one in jobs:
@@ -141,9 +174,16 @@ class Studio:
     def checkpoint(self, model: str) -> tuple[Checkpoint, str]:
         """A checkpoint and the hash of its weights, which is taken once."""
         if model not in self.found:
-            checkpoint = checkpoints.locate(model, self.run.models_dir)
+            checkpoint = (checkpoints.foresee if self.run.pull else checkpoints.locate)(model, self.run.models_dir)
             self.found[model] = checkpoint, checkpoint.weights_hash()
         return self.found[model]
+
+    def candidates(self, model: str) -> tuple[str, ...]:
+        """The checkpoints that `model` may stand for; with none installed, the one that is worth pulling first."""
+        if model != "auto":
+            return (model,)
+        here = checkpoints.installed(self.run.models_dir)
+        return checkpoints.AUTO_ORDER[:1] if self.run.pull and here == (checkpoints.BUILT_IN,) else here
 
     def plan(self, request: Completed, checkpoint: Checkpoint) -> tuple[Plan, Device]:
         """How a completed request is rendered, and on what."""
@@ -174,12 +214,21 @@ def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Dest
             f"acestep {wanted} {name}" if name else None,
         )
     spec_file = Path(name) if name not in (None, spec.STDIN) else None
+    return decided(spec_file, layers, resolved, place, studio)
+
+
+def decided(
+    spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, studio: Studio
+) -> Job:
+    """A job, with all that the checkpoint and the machine decide."""
     made = fitting(resolved, layers, spec_file, place, studio)
-    checkpoint, weights = made.checkpoint, made.weights
+    checkpoint = made.checkpoint
     record = sidecar.read(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
-    if record is not None and record.checkpoint.name == checkpoint.name and record.checkpoint.weights != weights:
+    same_name = record is not None and record.checkpoint.name == checkpoint.name
+    if record is not None and same_name and record.checkpoint.weights != made.weights_beside(record):
         made.warnings.append(
-            f"{name}: was rendered with other weights of {checkpoint.name} than are installed; it will sound different."
+            f"{spec_file}: was rendered with other weights of {checkpoint.name} than are installed; it will sound "
+            "different."
         )
     return made
 
@@ -189,20 +238,20 @@ def fitting(
 ) -> Job:
     """The job with the checkpoint that was asked for, or with the first of those installed that fits."""
     model = resolved.request.model or "auto"
-    names = checkpoints.installed(studio.run.models_dir) if model == "auto" else (model,)
+    names = studio.candidates(model)
     warnings: list[str] = []
     failure: MemoryLimitError | None = None
     for name in names:
         checkpoint, weights = studio.checkpoint(name)
         with spec.placed(*layers):
-            decided = modes.decide(resolved.request, checkpoint)
+            choices = modes.decide(resolved.request, checkpoint)
         try:
-            planned, device = studio.plan(decided.request, checkpoint)
+            planned, device = studio.plan(choices.request, checkpoint)
         except MemoryLimitError as error:
             failure = failure or error
             warnings.append(f"{name} is passed over: {error.message}")
             continue
-        return Job(spec_file, resolved, decided, checkpoint, planned, device, weights, place, warnings=warnings)
+        return Job(spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, warnings=warnings)
     assert failure is not None
     raise failure
 
@@ -291,7 +340,7 @@ def met(job: Job, output: Output) -> ExistsError | None:
 def is_same(job: Job, output: Output, record: sidecar.Record) -> bool:
     """Whether the take of `record` is the one that `output` would be: of any seed, where none was asked for."""
     any_seed = "seed" not in job.resolved.origins
-    return record.recipe == modes.recipe(job.request, job.weights) and (any_seed or record.seed == output.seed)
+    return job.is_recipe_of(record) and (any_seed or record.seed == output.seed)
 
 
 def skip(output: Output, record: sidecar.Record) -> None:
@@ -306,12 +355,11 @@ def keep_seed(job: Job) -> None:
     """An unset seed is that of the takes which are there already, so that a rerun goes on where they stopped."""
     if "seed" in job.resolved.origins:
         return
-    recipe = modes.recipe(job.request, job.weights)
     for output in job.outputs:
         assert output.path is not None
         beside = outputs.sidecar(output.path)
         record = sidecar.read(beside)
-        if record is not None and record.recipe == recipe:
+        if record is not None and job.is_recipe_of(record):
             seed = (record.seed - output.take + 1) % modes.SEEDS
             origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
             job.decided = modes.Decided(job.request.model_copy(update={"seed": seed}), origins)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from acestep_cli import checkpoints, hardware, kinds, planning, shelf
-from acestep_cli.cli import failures, forecast, options
+from acestep_cli.cli import delivery, failures, forecast, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import CheckpointError, OutputError, UsageError
@@ -86,12 +86,7 @@ def pull(
     with terminal.results() as stdout:
         if checkpoints.BUILT_IN in wanted:
             terminal.say(f"{checkpoints.BUILT_IN} comes with the program.")
-        from acestep_cli import hub
-
-        pulled = hub.pull(parts, shelf.of(models_dir), revision, terminal, again=force) if parts else []
-        for one in pulled:
-            what = f"{shelf.in_words(one.fetched)} fetched" if one.fetched else "there already"
-            terminal.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
+        pulled = delivery.pull(parts, models_dir, terminal, revision, again=force) if parts else []
         states = [shelf.state(name, models_dir) for name in wanted]
         ledger.more["models"] = [state.report() for state in states]
         for state in states:

@@ -140,6 +140,10 @@ class Run:
     ] = False
     json: Json = False
     models_dir: ModelsDir = None
+    pull: Annotated[
+        bool,
+        switch("--pull", help="Fetch what is missing of the checkpoint first, as acestep models pull.", panel=MACHINE),
+    ] = False
     device: DeviceName = None
     dtype: DTypeName = None
     max_vram: MaxVRAM = None

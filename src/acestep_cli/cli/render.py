@@ -10,13 +10,14 @@ import tempfile
 import time
 import traceback
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acestep_cli import audio, checkpoints, disk, document, logbook, memory, modes, planning, spec, tags
-from acestep_cli.cli import failures, forecast, jobs, options, outputs, sidecar
+from acestep_cli import audio, checkpoints, disk, document, logbook, memory, modes, planning, shelf, spec, tags
+from acestep_cli.cli import delivery, failures, forecast, jobs, options, outputs, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
 from acestep_cli.cli.options import Run
@@ -33,8 +34,9 @@ from acestep_cli.errors import (
 from acestep_cli.kinds import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from acestep_cli.checkpoints import Part
     from acestep_cli.pipeline import Take
 
 #: Decibels by which the loudness may miss what was asked before it is worth a word.
@@ -88,6 +90,9 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
     ctx.obj[failures.LEDGER] = ledger
     with spec.reading_stdin(typing=not run.no_input):
         planned = jobs.plan(mode, specs, song, run)
+    if lacking := jobs.lacking(planned):
+        planned = fetched(planned, lacking, run, terminal)
+        ledger.more["models"] = [shelf.state(name, run.models_dir).report() for name in lacking]
     ledger.outputs = [output for job in planned for output in job.outputs]
     announce(planned, terminal, dry_run=run.dry_run)
     if run.explain and not run.json:
@@ -112,6 +117,16 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
     if len(ledger.outputs) > 1:
         summarise(ledger.outputs, terminal)
     conclude(ledger.outputs)
+
+
+def fetched(planned: list[Job], lacking: Mapping[str, Sequence[Part]], run: Run, terminal: Console) -> list[Job]:
+    """The jobs once what they lack is here. A dry run only says what that is."""
+    delivery.announce(lacking, terminal, dry_run=run.dry_run)
+    if run.dry_run:
+        return planned
+    with terminal.results():
+        delivery.pull(list(dict.fromkeys(chain(*lacking.values()))), run.models_dir, terminal)
+    return jobs.renewed(planned, run)
 
 
 def by_weights(planned: list[Job]) -> list[list[Job]]:
