@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 import tiny
 import torch
-from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen3Model
 
 from acestep_cli import modes, prompts, solvers
 from acestep_cli.engine import text
@@ -200,19 +198,7 @@ PROMPT = {
 
 def sample(oracle: tiny.Oracle, noise: Tensor, **options: Any) -> Sampled:
     """Diffusers' pipeline from text to latents: its prompts, its schedule, its guidance, its loop."""
-    folder = oracle.root / "Qwen3-Embedding-0.6B"
-    oracle.encoder.silence_latent = oracle.silence.transpose(1, 2)
-    pipeline = AceStepPipeline(
-        vae=oracle.vae,
-        text_encoder=Qwen3Model.from_pretrained(folder).eval(),
-        tokenizer=AutoTokenizer.from_pretrained(folder),
-        transformer=oracle.decoder,
-        condition_encoder=oracle.encoder,
-        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
-        audio_tokenizer=oracle.tokenizer,
-        audio_token_detokenizer=oracle.detokenizer,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = tiny.pipeline(oracle)
     listened: list[dict[str, Tensor]] = []
     calls: list[dict[str, Tensor]] = []
 

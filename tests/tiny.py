@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AceStepTransformer1DModel, AutoencoderOobleck
+from diffusers import AceStepPipeline, AceStepTransformer1DModel, AutoencoderOobleck, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ace_step import AceStepAudioTokenDetokenizer, AceStepAudioTokenizer, AceStepConditionEncoder
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 LATENT_CHANNELS = 8
 END_OF_TEXT = "<|endoftext|>"
@@ -240,3 +240,21 @@ def build(root: Path, config: dict[str, Any] = TWO_B, name: str = "acestep-v15-t
     vae = build_vae(root / "vae")
     build_text_encoder(root / "Qwen3-Embedding-0.6B")
     return Oracle(root=root, config=config, vae=vae, **parts)
+
+
+def pipeline(oracle: Oracle) -> AceStepPipeline:
+    """diffusers' pipeline of the whole checkpoint."""
+    text = oracle.root / "Qwen3-Embedding-0.6B"
+    oracle.encoder.silence_latent = oracle.silence.mT.contiguous()
+    made = AceStepPipeline(
+        vae=oracle.vae,
+        text_encoder=Qwen3Model.from_pretrained(text).eval(),
+        tokenizer=AutoTokenizer.from_pretrained(text),
+        transformer=oracle.decoder,
+        condition_encoder=oracle.encoder,
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+        audio_tokenizer=oracle.tokenizer,
+        audio_token_detokenizer=oracle.detokenizer,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made

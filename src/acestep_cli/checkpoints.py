@@ -1,13 +1,14 @@
 """Which checkpoints exist, where they lie, and whether their files are whole.
 
-Names, folders and sizes: `dit.md` 1 of the specification. Everything here reads headers only and imports
-no torch; the weights themselves are `engine.store`'s affair.
+Names, folders and sizes: `dit.md` 1 of the specification; diffusers' layout: its 1.1 and 2. Everything here reads
+headers only and imports no torch; the weights themselves are `engine.store`'s affair.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,16 +17,47 @@ from typing import Any
 
 from acestep_cli.errors import CheckpointError
 
+PUBLISHER = "ACE-Step"
 PREFIX = "acestep-v15-"
-MAIN_REPO = "ACE-Step/Ace-Step1.5"
+MAIN_REPO = f"{PUBLISHER}/Ace-Step1.5"
 PUBLISHED_TASKS = ("generate", "cover", "repaint")
 BASE_TASKS = (*PUBLISHED_TASKS, "lego", "extract", "complete")
+WEIGHTS_SUFFIX = ".safetensors"
 FINGERPRINT_BLOCKS = 256
 FINGERPRINT_BLOCK_BYTES = 4096
 #: A pull writes `refs/acestep/FOLDER` into the cache when the folder is whole: it names the commit to use.
 OWN_REF = "acestep/"
 #: What a pull takes of a published folder, and never its `*.py`.
 FETCHED = ("*.json", "*.safetensors", "silence_latent.pt", "merges.txt", "chat_template.jinja")
+
+#: In diffusers' layout this lies where a published folder has its config, and names the class of the whole.
+PIPELINE_INDEX = "model_index.json"
+PIPELINE_CLASS = "AceStepPipeline"
+#: A repository or folder in diffusers' layout has the published name with this behind it.
+DIFFUSERS_SUFFIX = "-diffusers"
+#: Where diffusers keeps the parts of the DiT: the class in each folder, and how its published names begin.
+DIFFUSERS_DIT = {
+    "transformer": ("AceStepTransformer1DModel", "decoder."),
+    "condition_encoder": ("AceStepConditionEncoder", "encoder."),
+    "audio_tokenizer": ("AceStepAudioTokenizer", "tokenizer."),
+    "audio_token_detokenizer": ("AceStepAudioTokenDetokenizer", "detokenizer."),
+}
+DIFFUSERS_VAE = {"vae": ("AutoencoderOobleck", "")}
+#: diffusers' words within the names of tensors, and the published ones.
+DIFFUSERS_WORDS = {
+    "to_q": "q_proj",
+    "to_k": "k_proj",
+    "to_v": "v_proj",
+    "to_out.0": "o_proj",
+    "norm_q": "q_norm",
+    "norm_k": "k_norm",
+    "proj_in_conv": "proj_in.1",
+    "proj_out_conv": "proj_out.1",
+}
+#: Tensors of diffusers' condition encoder that are published outside of all its parts; the second one as a file.
+UNCONDITIONAL, SILENCE = "null_condition_emb", "silence_latent"
+#: Keys that each of diffusers' parts has for itself, and a published config twice: for the decoder and the encoders.
+TWO_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 
 
 @dataclass(frozen=True)
@@ -78,7 +110,7 @@ class Row:
 
 def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> Row:
     folder = PREFIX + name
-    return Row(folder, rest.pop("repo", f"ACE-Step/{folder}"), turbo, shift, **rest)
+    return Row(folder, rest.pop("repo", f"{PUBLISHER}/{folder}"), turbo, shift, **rest)
 
 
 CHECKPOINTS: dict[str, Row] = {
@@ -118,6 +150,25 @@ MODEL_CHOICES = ("auto", *CHECKPOINTS)
 
 
 @dataclass(frozen=True)
+class Shard:
+    """A file of weights. With a `prefix` its tensors have diffusers' names, and their published ones begin with it."""
+
+    file: Path
+    prefix: str | None = None
+
+    def published(self, name: str) -> str:
+        """The published name of the tensor that is called `name` in the file."""
+        if self.prefix is None or name in (UNCONDITIONAL, SILENCE):
+            return name
+        words = "|".join(map(re.escape, DIFFUSERS_WORDS))
+        return self.prefix + re.sub(rf"(?<![^.])({words})(?=\.)", lambda found: DIFFUSERS_WORDS[found[1]], name)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight by its published name. `CheckpointError` as `read_header`."""
+        return {self.published(name): shape for name, shape in read_header(self.file).items() if name != SILENCE}
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint found on this machine, its files checked as far as headers tell."""
 
@@ -127,9 +178,34 @@ class Checkpoint:
     vae: Path
     text: Path
 
+    @property
+    def config_file(self) -> Path:
+        return self.dit / "config.json"
+
+    @property
+    def silence_file(self) -> Path:
+        """What holds the silence latent: a pickled tensor [1, C, frames], or in diffusers' layout a shard."""
+        return self.dit / "silence_latent.pt"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.text / "tokenizer.json"
+
+    @property
+    def dit_shards(self) -> list[Shard]:
+        return shards(self.dit)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that shapes the samples. `CheckpointError` where an index of shards names nothing."""
+        small = {self.dit: [self.config_file, self.silence_file], self.vae: [self.vae / "config.json"],
+                 self.text: [self.text / "config.json", self.tokenizer]}  # fmt: skip
+        return [file for folder, needed in small.items() for file in (*needed, *weight_files(folder))]
+
     @cached_property
     def config(self) -> dict[str, Any]:
-        return read_json(self.dit / "config.json")
+        """The sizes of the DiT under their published keys."""
+        return read_json(self.config_file)
 
     @cached_property
     def vae_config(self) -> dict[str, Any]:
@@ -153,18 +229,61 @@ class Checkpoint:
         so blocks across the file tell two checkpoints apart.
         """
         digest = hashlib.sha256()
-        for part in (self.dit, self.vae, self.text):
-            for name in ("config.json", "silence_latent.pt", "tokenizer.json"):
-                if (part / name).is_file():
-                    digest.update((part / name).read_bytes())
-            for file in weight_files(part):
-                size = file.stat().st_size
-                digest.update(f"{file.name}:{size}".encode())
-                with file.open("rb") as stream:
-                    for block in range(FINGERPRINT_BLOCKS):
-                        stream.seek(size * block // FINGERPRINT_BLOCKS)
-                        digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
+        for file in self.files:
+            if file.suffix != WEIGHTS_SUFFIX:
+                digest.update(file.read_bytes())
+                continue
+            size = file.stat().st_size
+            digest.update(f"{file.name}:{size}".encode())
+            with file.open("rb") as stream:
+                for block in range(FINGERPRINT_BLOCKS):
+                    stream.seek(size * block // FINGERPRINT_BLOCKS)
+                    digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class DiffusersCheckpoint(Checkpoint):
+    """A checkpoint in diffusers' layout: the same tensors under other names. `dit` is the folder of the pipeline."""
+
+    @property
+    def config_file(self) -> Path:
+        return self.dit / "transformer" / "config.json"
+
+    @property
+    def silence_file(self) -> Path:
+        folder = self.dit / "condition_encoder"
+        found = next((file for file in weight_files(folder) if SILENCE in read_header(file)), None)
+        if found is None:
+            raise CheckpointError(
+                f"{folder} lacks the tensor {SILENCE}, so the checkpoint is incomplete.", "Download that folder again."
+            )
+        return found
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.dit / "tokenizer" / "tokenizer.json"
+
+    @property
+    def dit_shards(self) -> list[Shard]:
+        return [shard for folder, (_, prefix) in DIFFUSERS_DIT.items() for shard in shards(self.dit / folder, prefix)]
+
+    @property
+    def files(self) -> list[Path]:
+        folders = [*(self.dit / name for name in DIFFUSERS_DIT), self.vae, self.text]
+        return [
+            *(file for folder in folders for file in (folder / "config.json", *weight_files(folder))),
+            self.tokenizer,
+        ]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        decoder, encoder, tokenizer = (
+            read_json(self.dit / folder / "config.json")
+            for folder in ("transformer", "condition_encoder", "audio_tokenizer")
+        )
+        encoder_sizes = {f"encoder_{key}": encoder.get(key) for key in TWO_SIZES}
+        return {**tokenizer, **encoder, **decoder, **encoder_sizes}
 
 
 @dataclass(frozen=True)
@@ -224,7 +343,7 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
     row = CHECKPOINTS.get(model)
     if row is None:
         return _from_folder(Path(model), models_dir)
-    dit = _folder_of(row.folder, row.repo, models_dir)
+    dit = dit_folder(model, models_dir)
     if dit is None:
         where = f"the models folder {models_dir}" if models_dir else "the Hugging Face cache"
         raise CheckpointError(
@@ -238,8 +357,7 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
 
 def installed(models_dir: Path | None) -> tuple[str, ...]:
     """What `auto` may take, in its order: those of `AUTO_ORDER` that are here, else the built-in one."""
-    rows = ((name, CHECKPOINTS[name]) for name in AUTO_ORDER)
-    return tuple(name for name, row in rows if _folder_of(row.folder, row.repo, models_dir)) or (BUILT_IN,)
+    return tuple(name for name in AUTO_ORDER if dit_folder(name, models_dir)) or (BUILT_IN,)
 
 
 def foresee(name: str, models_dir: Path | None = None) -> Checkpoint:
@@ -255,6 +373,15 @@ def foresee(name: str, models_dir: Path | None = None) -> Checkpoint:
             cache_folder(part.repo) / part.inside if models_dir is None else models_dir / part.folder for part in wanted
         )
         return Unpulled(name, CHECKPOINTS[name], dit, vae, text, lacking)
+
+
+def dit_folder(name: str, models_dir: Path | None) -> Path | None:
+    """Where a checkpoint of the table lies, in the published layout or in diffusers'; None where it does not."""
+    row = CHECKPOINTS[name]
+    theirs = f"{row.folder}{DIFFUSERS_SUFFIX}"
+    return _folder_of(row.folder, row.repo, models_dir) or _folder_of(
+        theirs, f"{PUBLISHER}/{theirs}", models_dir, PIPELINE_INDEX
+    )
 
 
 def _is_whole(part: Part, models_dir: Path | None) -> bool:
@@ -280,12 +407,15 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
     if not is_folder(dit):
         raise CheckpointError(
             f"{dit} is neither a checkpoint's name nor a folder.",
-            f"Names: {', '.join(MODEL_CHOICES)}; a folder holds config.json and model.safetensors.",
+            f"Names: {', '.join(MODEL_CHOICES)}; a folder holds config.json and model.safetensors, or diffusers' "
+            f"{PIPELINE_INDEX}.",
         )
     for name, row in CHECKPOINTS.items():
-        if row.folder == dit.name:
+        if dit.name.removesuffix(DIFFUSERS_SUFFIX) == row.folder:
             return _whole(name, row, dit, models_dir or dit.parent)
-    config = read_json(dit / "config.json")
+    if is_diffusers(dit):
+        _require_class(dit / PIPELINE_INDEX, PIPELINE_CLASS)
+    config = read_json((dit / "transformer" if is_diffusers(dit) else dit) / "config.json")
     version = str(config.get("model_version", ""))
     turbo = bool(config.get("is_turbo")) or "turbo" in version or "turbo" in dit.name
     tasks = BASE_TASKS if version == "base" else PUBLISHED_TASKS
@@ -293,8 +423,8 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
     return _whole(dit.name, row, dit, models_dir or dit.parent)
 
 
-def _folder_of(folder: str, repo: str | None, models_dir: Path | None) -> Path | None:
-    """Where a component lies: in the models folder, else in the Hugging Face cache."""
+def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: str = "config.json") -> Path | None:
+    """Where a component lies: in the models folder, else in the Hugging Face cache, where `marker` is in it."""
     if models_dir is not None:
         return models_dir / folder if (models_dir / folder).is_dir() else None
     if repo is None:
@@ -306,7 +436,7 @@ def _folder_of(folder: str, repo: str | None, models_dir: Path | None) -> Path |
         except OSError:
             continue
         found = storage / "snapshots" / commit / (folder if repo == MAIN_REPO else "")
-        if (found / "config.json").is_file():
+        if (found / marker).is_file():
             return found
     return None
 
@@ -318,25 +448,17 @@ def cache_folder(repo: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
+def is_diffusers(dit: Path) -> bool:
+    """Whether a folder is in diffusers' layout rather than the published one."""
+    return (dit / PIPELINE_INDEX).is_file() and not (dit / "config.json").is_file()
+
+
 def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
-    """Put the three folders together and check that each file is there and uncut."""
-    parts = {}
-    for what, folder in (("VAE", row.vae_folder), ("text encoder", row.text_folder)):
-        found = _folder_of(folder, MAIN_REPO, models_dir)
-        if found is None:
-            where = models_dir if models_dir else "the Hugging Face cache"
-            raise CheckpointError(
-                f"The {what} of {name} is missing: {where} has no {folder}/.",
-                f"`acestep models pull {name if name in CHECKPOINTS else 'turbo'}` fetches it; or put {folder}/ of "
-                f"{MAIN_REPO} beside {row.folder}/.",
-            )
-        parts[what] = found
-    checkpoint = Checkpoint(name, row, dit, parts["VAE"], parts["text encoder"])
-    for file in (dit / "silence_latent.pt", checkpoint.text / "tokenizer.json"):
-        require(file)
-    for part in (dit, checkpoint.vae, checkpoint.text):
-        for file in weight_files(part):
-            read_header(file)
+    """Put the folders together and check that each file is there and uncut."""
+    checkpoint = _pipeline(name, row, dit) if is_diffusers(dit) else _side_by_side(name, row, dit, models_dir)
+    for file in checkpoint.files:
+        read_header(file) if file.suffix == WEIGHTS_SUFFIX else require(file)
+    require(checkpoint.silence_file)
     for key, beside, other_key in (
         ("audio_acoustic_hidden_dim", checkpoint.vae, "decoder_input_channels"),
         ("text_hidden_dim", checkpoint.text, "hidden_size"),
@@ -348,6 +470,40 @@ def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoin
                 "Put folders that were published together side by side.",
             )
     return checkpoint
+
+
+def _side_by_side(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
+    """The published layout: the VAE and the text encoder lie beside the DiT, or in the cache as it does."""
+    parts = {}
+    for what, folder in (("VAE", row.vae_folder), ("text encoder", row.text_folder)):
+        found = _folder_of(folder, MAIN_REPO, models_dir)
+        if found is None:
+            where = models_dir if models_dir else "the Hugging Face cache"
+            raise CheckpointError(
+                f"The {what} of {name} is missing: {where} has no {folder}/.",
+                f"`acestep models pull {name if name in CHECKPOINTS else 'turbo'}` fetches it; or put {folder}/ of "
+                f"{MAIN_REPO} beside {row.folder}/.",
+            )
+        parts[what] = found
+    return Checkpoint(name, row, dit, parts["VAE"], parts["text encoder"])
+
+
+def _pipeline(name: str, row: Row, root: Path) -> Checkpoint:
+    """diffusers' layout: everything lies in one folder, each part under the name of its role."""
+    _require_class(root / PIPELINE_INDEX, PIPELINE_CLASS)
+    for folder, (kind, _) in (DIFFUSERS_DIT | DIFFUSERS_VAE).items():
+        _require_class(root / folder / "config.json", kind)
+    return DiffusersCheckpoint(name, row, root, root / "vae", root / "text_encoder")
+
+
+def _require_class(file: Path, kind: str) -> None:
+    """`CheckpointError` unless the JSON `file` says that diffusers' class `kind` reads its folder."""
+    found = read_json(file).get("_class_name")
+    if found != kind:
+        raise CheckpointError(
+            f"{file} describes a folder of {found or 'no class'}, and this program reads {kind} there.",
+            "Name the folder of an ACE-Step 1.5 checkpoint.",
+        )
 
 
 def require(file: Path) -> None:
@@ -396,9 +552,14 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / f"{stem}.safetensors").is_file():
             return [folder / f"{stem}.safetensors"]
     raise CheckpointError(
-        f"{folder} holds no model.safetensors, so the checkpoint is incomplete.",
+        f"{folder} holds no model.safetensors or diffusion_pytorch_model.safetensors, so the checkpoint is incomplete.",
         "`acestep models pull` fetches what is missing of a published one.",
     )
+
+
+def shards(folder: Path, prefix: str | None = None) -> list[Shard]:
+    """The files of weights of a component, as the engine reads them."""
+    return [Shard(file, prefix) for file in weight_files(folder)]
 
 
 def read_header(file: Path) -> dict[str, tuple[int, ...]]:

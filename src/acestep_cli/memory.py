@@ -95,7 +95,7 @@ class Sizes:
             return cls.published(checkpoint.name)
         text = checkpoint.text / "config.json"
         return cls(
-            DiTConfig.from_dict(checkpoint.config, str(checkpoint.dit / "config.json")),
+            DiTConfig.from_dict(checkpoint.config, str(checkpoint.config_file)),
             VAEConfig.from_dict(checkpoint.vae_config, str(checkpoint.vae / "config.json")),
             QwenConfig.from_dict(checkpoints.read_json(text), str(text)),
         )

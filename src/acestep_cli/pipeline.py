@@ -50,7 +50,7 @@ class Pipeline:
         self.checkpoint = checkpoint
         self.plan = plan
         self.sizes = memory.Sizes.of(checkpoint)
-        self.silence = store.silence(checkpoint.dit / "silence_latent.pt", self.sizes.dit.latent_channels)
+        self.silence = store.silence(checkpoint.silence_file, self.sizes.dit.latent_channels)
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Completed], report: Report, say: Say = lambda sentence: None) -> Generator[Take]:

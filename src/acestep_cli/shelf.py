@@ -330,6 +330,8 @@ def state(name: str, models_dir: Path | None) -> State:
         return State(name, "installed", folder, size_of(folder), read_lock(folder))
     except CheckpointError as error:
         trace = of(models_dir).trace(checkpoints.parts(name)[0])
+        if trace is None and name in checkpoints.CHECKPOINTS:
+            trace = checkpoints.dit_folder(name, models_dir)
         status, size = ("absent", 0) if trace is None else ("partial", size_of(trace))
         return State(name, status, trace, size, problem=error)
 
@@ -350,8 +352,9 @@ def find(name: str, models_dir: Path | None) -> Path:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the files in a folder, not of folders within."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    """Bytes of the files in a folder; of folders within only in diffusers' layout, where they belong to it."""
+    files = folder.rglob("*") if checkpoints.is_diffusers(folder) else folder.iterdir()
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def expected(part: Part, folder: Path) -> Lock:

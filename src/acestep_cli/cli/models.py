@@ -168,6 +168,12 @@ def verify(
     terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
     wanted = known(names)
     folders = {name: shelf.find(name, models_dir) for name in wanted}
+    for name, folder in folders.items():
+        if checkpoints.is_diffusers(folder):
+            raise CheckpointError(
+                f"{folder} is in diffusers' layout, and nothing here tells what its files should be.",
+                f"`acestep models pull {name}` fetches the published layout, which can be verified.",
+            )
     ledger.more["models"] = [shelf.state(name, models_dir).report() for name in wanted]
     parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.parts(name)))
     there = {part: checkpoints.part_folder(part, models_dir) for part in parts}

@@ -149,7 +149,7 @@ def placed(file: str, remark: lyrics.Remark, found: Resolved) -> str:
 def cuts(request: Request, checkpoint: checkpoints.Checkpoint) -> Iterator[str]:
     """What the text encoder would not read for its length."""
     instruction = modes.MODES[request.mode or "generate"].prepare(request).instruction
-    return prompts.cuts(*prompts.of(request, instruction, modes.seconds(request)), checkpoint.text / "tokenizer.json")
+    return prompts.cuts(*prompts.of(request, instruction, modes.seconds(request)), checkpoint.tokenizer)
 
 
 @app.command(

@@ -20,7 +20,7 @@ import gc
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from acestep_cli import checkpoints
-from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.checkpoints import Checkpoint, Shard
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.int8 import Int8Linear, prepare
 from acestep_cli.engine.streaming import stream_layers
@@ -138,12 +138,16 @@ class Store:
         self.close()
 
     def _make_dit(self) -> AceStep:
-        config = DiTConfig.from_dict(self.checkpoint.config, str(self.checkpoint.dit / "config.json"))
+        config = DiTConfig.from_dict(self.checkpoint.config, str(self.checkpoint.config_file))
         with torch.device("meta"):
             model = AceStep(config)
         if not self.plan.streamed:
-            return self._filled(model, self.checkpoint.dit, self.device, int8=self.plan.int8)
-        model = self._filled(model, self.checkpoint.dit, torch.device("cpu"), int8=self.plan.int8)
+            return self._filled(
+                model, self.checkpoint.dit, self.checkpoint.dit_shards, self.device, int8=self.plan.int8
+            )
+        model = self._filled(
+            model, self.checkpoint.dit, self.checkpoint.dit_shards, torch.device("cpu"), int8=self.plan.int8
+        )
         stream_layers(model, self.device)
         return model
 
@@ -151,11 +155,13 @@ class Store:
         config = VAEConfig.from_dict(self.checkpoint.vae_config, str(self.checkpoint.vae / "config.json"))
         with torch.device("meta"):
             vae = OobleckVAE(config)
-        return self._filled(vae, self.checkpoint.vae, self.vae_device, folded=True)
+        folder = self.checkpoint.vae
+        return self._filled(vae, folder, checkpoints.shards(folder), self.vae_device, folded=True)
 
     def _make_text(self) -> TextEncoder:
-        encoder = TextEncoder(self.checkpoint.text)
-        self._filled(encoder.model, self.checkpoint.text, self.device)
+        folder = self.checkpoint.text
+        encoder = TextEncoder(folder, self.checkpoint.tokenizer)
+        self._filled(encoder.model, folder, checkpoints.shards(folder), self.device)
         return encoder.eval()
 
     @property
@@ -167,24 +173,32 @@ class Store:
         """A card's dtype need not be one in which the processor computes."""
         return torch.float32 if self.plan.vae_on_cpu else self.dtype
 
-    def _filled(self, module: M, folder: Path, device: torch.device, *, folded: bool = False, int8: bool = False) -> M:
+    def _filled(
+        self,
+        module: M,
+        folder: Path,
+        shards: Sequence[Shard],
+        device: torch.device,
+        *,
+        folded: bool = False,
+        int8: bool = False,
+    ) -> M:
         """Give `module` the weights of `folder`, on `device` in the plan's dtype; with `int8`, the matrices of its
         decoder's layers in eight bits.
         """
-        files = checkpoints.weight_files(folder)
         on_disk: dict[str, tuple[int, ...]] = {}
-        for file in files:
-            on_disk |= checkpoints.read_header(file)
+        for shard in shards:
+            on_disk |= shard.shapes()
         if folded:
             on_disk = {name: on_disk[source] for name, (source, _) in folded_names(on_disk).items()}
         self._check(module, on_disk, folder)
         if int8:
             prepare(module.get_submodule(INT8_BLOCKS))
         dtype = self.vae_dtype if folded else self.dtype
-        for number, file in enumerate(files):
-            self.report("load", number, len(files))
-            pour(file, module, device, dtype, folded)
-        self.report("load", len(files), len(files))
+        for number, shard in enumerate(shards):
+            self.report("load", number, len(shards))
+            pour(shard, module, device, dtype, folded)
+        self.report("load", len(shards), len(shards))
         return module.to(device).eval()  # what is left to move are buffers that no file holds
 
     def _check(self, module: nn.Module, on_disk: Mapping[str, tuple[int, ...]], folder: Path) -> None:
@@ -208,11 +222,12 @@ class Store:
                 self.warnings.append(warning)
 
 
-def pour(file: Path, module: nn.Module, device: torch.device, dtype: torch.dtype, folded: bool) -> None:
+def pour(shard: Shard, module: nn.Module, device: torch.device, dtype: torch.dtype, folded: bool) -> None:
     """Assign the weights of one shard; once this returns, only weights kept as they were map its pages."""
     known = set(module.state_dict())
-    with safe_open(file, framework="pt") as shard:
-        tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - not a dict
+    with safe_open(shard.file, framework="pt") as opened:
+        names = opened.keys()
+        tensors = {shard.published(name): opened.get_tensor(name) for name in names}
     for name, tensor in fold_weight_norm(tensors) if folded else tensors.items():
         if name not in known:
             continue
@@ -236,10 +251,13 @@ def assign(module: nn.Module, name: str, weight: Tensor) -> None:
 
 
 def silence(file: Path, channels: int) -> Tensor:
-    """The silence latent [1, frames, C] of a DiT folder, float32.
+    """The silence latent [1, frames, C] of a checkpoint's `silence_file`, float32.
 
-    Read with `weights_only`: a pickle that carries code is refused, never run.
+    A pickle is read with `weights_only`: one that carries code is refused, never run.
     """
+    if file.suffix == checkpoints.WEIGHTS_SUFFIX:
+        with safe_open(file, framework="pt") as shard:
+            return _silent(shard.get_tensor(checkpoints.SILENCE).mT, file, channels)
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the file makes it, with advice not to be followed
@@ -247,6 +265,11 @@ def silence(file: Path, channels: int) -> Tensor:
             f"{file} is not a plain tensor file ({type(error).__name__}), and was not run.",
             "Download that file again, from a source you trust.",
         ) from error
+    return _silent(stored, file, channels)
+
+
+def _silent(stored: Any, file: Path, channels: int) -> Tensor:
+    """What `file` holds as silence [1, C, frames], turned and float32. `CheckpointError` for anything else."""
     if not isinstance(stored, Tensor) or stored.dim() != 3 or stored.shape[0] != 1 or stored.shape[1] != channels:
         found = list(stored.shape) if isinstance(stored, Tensor) else type(stored).__name__
         raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames], not {found}.")

@@ -23,24 +23,25 @@ from acestep_cli.prompts import END_OF_TEXT, LYRIC_TOKENS, TEXT_TOKENS
 class TextEncoder(nn.Module):
     """The checkpoint's tokenizer and its Qwen3 model."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises `CheckpointError` for files that are no tokenizer or no Qwen3 config, and when the tokenizer does
-        not close its prompts as the model was taught.
+    def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
+        """Without a `tokenizer` it is the one in `folder`.
+
+        Raises `CheckpointError` for files that are no tokenizer or no Qwen3 config, and when the tokenizer does not
+        close its prompts as the model was taught.
         """
         super().__init__()
+        tokenizer = tokenizer or folder / "tokenizer.json"
         try:
-            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self.tokenizer = Tokenizer.from_file(str(tokenizer))
         except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(
-                f"{folder / 'tokenizer.json'} is not a tokenizer ({error}).", "Download that file again."
-            ) from error
+            raise CheckpointError(f"{tokenizer} is not a tokenizer ({error}).", "Download that file again.") from error
         self.tokenizer.no_truncation()  # a file may carry limits of its own
         self.tokenizer.no_padding()
         end = self.tokenizer.token_to_id(END_OF_TEXT)
         if end is None or self.tokenizer.encode("x").ids[-1] != end:
             raise CheckpointError(
-                f"{folder / 'tokenizer.json'} does not end a prompt with {END_OF_TEXT}; songs would sound wrong "
-                "and nothing else would tell.",
+                f"{tokenizer} does not end a prompt with {END_OF_TEXT}; songs would sound wrong and nothing else "
+                "would tell.",
                 "Download that folder again.",
             )
         try:
