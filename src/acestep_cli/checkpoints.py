@@ -6,7 +6,6 @@ headers only and imports no torch; the weights themselves are `engine.store`'s a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import struct
@@ -228,6 +227,8 @@ class Checkpoint:
         Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
         so blocks across the file tell two checkpoints apart.
         """
+        import hashlib
+
         digest = hashlib.sha256()
         for file in self.files:
             if file.suffix != WEIGHTS_SUFFIX:

@@ -250,7 +250,7 @@ class Choice(Kind):
 
 class Language(Kind):
     metavar = "CODE|NAME"
-    words = tuple(LANGUAGES)
+    words = (*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES and " " not in name))
 
     def schema(self) -> dict[str, Any]:
         return {"enum": [*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES)]}
@@ -271,6 +271,8 @@ class MusicalKey(Kind):
     """`A minor`, `F# major`; `Am`, `Bb maj` and the signs ♯ ♭ are read as meant."""
 
     metavar = '"A minor"'
+    #: Without the blank, which a shell would want quoted.
+    words = tuple(f"{note}{sign}{mode}" for note in "ABCDEFG" for sign in ("", "#", "b") for mode in ("minor", "major"))
 
     @property
     def examples(self) -> tuple[Any, ...]:

@@ -6,9 +6,7 @@ live here and nowhere else. Source: `dit.md` 3 and 4.5 of the specification.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -129,6 +127,8 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
 
     Raises `UsageError` with all the contradictions between the request and the checkpoint at once.
     """
+    import secrets
+
     row, name = checkpoint.row, checkpoint.name
     if problems := contradictions(request, name, row, checkpoint.code_count):
         raise UsageError("\n".join(problems))
@@ -183,6 +183,8 @@ def recipe(request: Completed, weights: str) -> str:
 
     Two takes with one recipe and one seed are the same audio.
     """
+    import hashlib
+
     shaping = {name for name, key in KEYS.items() if key.shapes}
     content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

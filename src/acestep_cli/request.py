@@ -64,7 +64,7 @@ class Request(BaseModel):
     Paths, the terminal and the machine are not in it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     mode: Annotated[
         str | None,

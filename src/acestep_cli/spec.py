@@ -2,6 +2,8 @@
 
 A layer is one file or the flags. Everything in it is text as it was written, until the key it belongs to says what it
 means. Every problem of every layer is found at once, each with its place.
+
+The YAML library loads with the first text that is read or written: completion asks for the keys alone.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from acestep_cli import document, tags
 from acestep_cli import request as song
+from acestep_cli import tags
 from acestep_cli.errors import UsageError
 from acestep_cli.kinds import Choice, File, is_folder_name, quoted, suggestion
 from acestep_cli.modes import MODES, Decided
@@ -118,6 +120,8 @@ def flag(name: str) -> str:
 
 def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Layer:
     """The layer of the flags given, by key, and of the `key=value` of each `--set`; None is a flag not given."""
+    from acestep_cli import document
+
     given = {name: Value(raw, flag(name), flag(name)) for name, raw in values.items() if raw is not None}
     problems = []
     for setting in settings:
@@ -173,6 +177,8 @@ def same_file(one: Path, other: Path) -> bool:
 
 def read_one(path: Path, wanted_by: str = "") -> Layer:
     """The layer of the one file `path`, or of stdin."""
+    from acestep_cli import document
+
     from_stdin = str(path) == STDIN and not wanted_by
     name = "stdin" if from_stdin else str(path)
     folder = Path() if from_stdin else path.parent
@@ -431,6 +437,8 @@ def explain(resolved: Resolved, decided: Decided) -> list[Origin]:
 
 def dump(request: Request, render: Mapping[str, Any] | None = None) -> str:
     """`request` as a spec that loads as the same request; `render` is recorded in a block of its own."""
+    from acestep_cli import document
+
     content: dict[str, Any] = request.model_dump(exclude_none=True)
     if render is not None:
         content[RENDER] = dict(render)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from acestep_cli import __version__
+from acestep_cli import COMPLETING, __version__
 from acestep_cli.cli import failures
 
-#: Each command with its line of help. A mode's own comes from its row (`render.command`), any other's from the file
+#: Each command with its line of help. A mode's own comes from its row (`commands.command`), any other's from the file
 #: of its name in this folder.
 COMMANDS = {
     "generate": "Make a song from a caption and lyrics.",
@@ -33,6 +35,10 @@ class Root(TyperGroup):
         super().__init__(**attributes)
         self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
 
+    def main(self, *arguments: Any, **more: Any) -> Any:
+        with values_unread() if os.environ.get(COMPLETING) else nullcontext():
+            return super().main(*arguments, **more)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
@@ -44,16 +50,31 @@ class Root(TyperGroup):
             return super().invoke(ctx)
 
 
+@contextmanager
+def values_unread() -> Iterator[None]:
+    """Take the values of flags as they were typed.
+
+    Completion asks whether a flag was given and not for what, and Typer builds a validator for each flag whose value
+    it reads: that took longer than all the rest.
+    """
+    kinds: tuple[Any, ...] = (TyperArgument, TyperOption)
+    for kind in kinds:
+        kind.process_value = lambda _param, _ctx, value: value
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            del kind.process_value
+
+
 def loaded(name: str) -> typer.Typer:
     """The command `name`, with all that it imports."""
-    from acestep_cli import modes
+    if name != "render" and importlib.util.find_spec(f"{__name__}.{name}"):
+        app: typer.Typer = importlib.import_module(f"{__name__}.{name}").app
+        return app
+    from acestep_cli.cli import commands
 
-    if name in modes.MODES or name == "render":
-        from acestep_cli.cli import render
-
-        return render.command(name if name in modes.MODES else None)
-    app: typer.Typer = importlib.import_module(f"{__name__}.{name}").app
-    return app
+    return commands.command(None if name == "render" else name)
 
 
 app = typer.Typer(

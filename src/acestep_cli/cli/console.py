@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from acestep_cli.cli import failures
 from acestep_cli.errors import OutputError
 from acestep_cli.shelf import in_words as amount
 
@@ -59,6 +60,21 @@ class Stdout:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise OutputError(f"stdout cannot be written: {reason}.") from error
+
+
+def print_result(text: str) -> None:
+    """Print a result as UTF-8, whatever the locale is. Who stopped reading wants no more."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    sys.stdout.flush()
+    try:
+        if hasattr(sys.stdout, "buffer"):
+            sys.stdout.buffer.write(text.encode(errors="surrogateescape"))  # file names may be no UTF-8
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        failures.discard_stdout()
 
 
 class Console:

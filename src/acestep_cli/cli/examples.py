@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import unicodedata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import kinds, songbook, spec
-from acestep_cli.cli.spec import print_result
+from acestep_cli import kinds, songbook
+from acestep_cli.cli import options
+from acestep_cli.cli.console import print_result
 from acestep_cli.errors import UsageError
-from acestep_cli.request import Request
+
+if TYPE_CHECKING:
+    from acestep_cli.request import Request
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Read and search the songs that come with the program."
@@ -24,7 +27,7 @@ Name = Annotated[
     typer.Argument(
         metavar="NAME",
         help="A song, as `acestep examples list` names it.",
-        autocompletion=lambda incomplete: [name for name in songbook.files() if name.startswith(incomplete)],
+        autocompletion=options.offering_songs,
     ),
 ]
 Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all stand somewhere in the song.")]
@@ -32,6 +35,8 @@ Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all
 
 @app.command(name="list", help="List the songs: name, language, tempo, caption.\n\nacestep examples list")
 def list_songs(as_json: Json = False) -> None:
+    from acestep_cli import spec
+
     print_result(listing({name: spec.load(file) for name, file in songbook.files().items()}, as_json))
 
 
@@ -42,6 +47,8 @@ def show(name: Name) -> None:
 
 @app.command(help='Find songs by words in their caption, lyrics or title.\n\nacestep examples search waltz "F# minor"')
 def search(words: Words, as_json: Json = False) -> None:
+    from acestep_cli import spec
+
     found = {name: song for name, file in songbook.files().items() if has(file, song := spec.load(file), words)}
     if not found:
         raise UsageError(f"No song has {' and '.join(map(repr, words))} in it.", "acestep examples list")
@@ -50,6 +57,8 @@ def search(words: Words, as_json: Json = False) -> None:
 
 def has(file: Path, song: Request, words: list[str]) -> bool:
     """Whether all words stand in the song, what it extends included; case and accents do not matter."""
+    from acestep_cli import spec
+
     text = folded(file.read_text(encoding="utf-8") + spec.dump(song) + kinds.LANGUAGES[song.language or "unknown"])
     return all(folded(word) in text for word in words)
 

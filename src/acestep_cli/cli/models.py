@@ -7,34 +7,38 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli import checkpoints, hardware, kinds, planning, shelf
-from acestep_cli.cli import delivery, failures, forecast, options
+from acestep_cli import checkpoints, kinds, shelf
+from acestep_cli.cli import delivery, failures, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import CheckpointError, OutputError, UsageError
 from acestep_cli.shelf import State
 
 NAMES = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
+_name = options.offering(NAMES)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fetch checkpoints, and see which are there.")
-
-
-def _starting(incomplete: str) -> list[str]:
-    return [name for name in NAMES if name.startswith(incomplete)]
 
 
 Names = Annotated[
     list[str],
     typer.Argument(
-        metavar="NAME", help=f"{', '.join(NAMES[:2])} … {NAMES[-1]}; `acestep models list`.", autocompletion=_starting
+        metavar="NAME",
+        help=f"{', '.join(NAMES[:2])} … {NAMES[-1]}; `acestep models list`.",
+        autocompletion=_name,
     ),
 ]
 PullNames = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="As `acestep models list`.", autocompletion=_starting)
+    list[str] | None, typer.Argument(metavar="NAME", help="As `acestep models list`.", autocompletion=_name)
 ]
 SongwriterNames = Annotated[
     list[str] | None,
-    typer.Option("--songwriter", metavar="|".join(checkpoints.SONGWRITERS), help="A Songwriter as well; repeatable."),
+    typer.Option(
+        "--songwriter",
+        metavar="|".join(checkpoints.SONGWRITERS),
+        help="A Songwriter as well; repeatable.",
+        autocompletion=options.offering(checkpoints.SONGWRITERS),
+    ),
 ]
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="COMMIT|TAG", help="Pin this state. Unset: the newest.")
@@ -108,6 +112,9 @@ def list_models(
     json_wanted: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
+    from acestep_cli import hardware, planning
+    from acestep_cli.cli import forecast
+
     terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
     if models_dir is not None and not models_dir.is_dir():
         terminal.warn(f"The models folder {models_dir} does not exist.")
@@ -141,7 +148,7 @@ def where(state: State) -> str:
 @app.command(help="Print the folder of a model: the DiT's of a checkpoint.\n\nacestep models path turbo")
 def path(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `acestep models list`.", autocompletion=_starting)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `acestep models list`.", autocompletion=_name)],
     models_dir: options.ModelsDir = None,
     json_wanted: options.Json = False,
     debug: options.Debug = False,

@@ -1,23 +1,28 @@
-"""Flags that commands share. Those of the song derive from the keys of the spec."""
+"""Flags that commands share. Those of the song derive from the keys of the spec, which load with them."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from acestep_cli import hardware, spec
-from acestep_cli import request as song
 from acestep_cli.cli import failures
-from acestep_cli.kinds import Switch
-from acestep_cli.request import Key
 
+if TYPE_CHECKING:
+    from acestep_cli.request import Key
+
+# These three repeat what `request` and `hardware` say, for which a TAB should not wait; a test compares them.
+OUTPUT = "Output"
+DTYPES = ("bf16", "fp16", "fp32")
+DEVICES = ("cuda", "rocm", "xpu", "mps", "cpu")
 MACHINE = "Machine"
+SPEC_SUFFIXES = (".yaml", ".yml", ".md", ".markdown")
 PROGRESS = ("auto", "plain", "none")
 
 
@@ -50,6 +55,38 @@ def _bytes(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is no size; 8G and 7.5GiB are.") from error
 
 
+def offering(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """What completes a word to one of `words`."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def offering_songs(incomplete: str) -> list[str]:
+    """The bundled songs whose names begin so."""
+    from acestep_cli import songbook
+
+    return offering(songbook.files())(incomplete)
+
+
+def offering_specs(incomplete: str) -> list[str]:
+    """The specs that begin so; none where a folder does too, for the shell itself goes down into folders."""
+    folder, beginning = os.path.split(incomplete)
+    try:
+        there = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    meant = [entry for entry in there if entry.name.startswith(beginning) and not entry.name.startswith(".")]
+    if any(entry.is_dir() for entry in meant):
+        return []
+    return [os.path.join(folder, entry.name) for entry in meant if entry.name.endswith(SPEC_SUFFIXES)]  # noqa: PTH118
+
+
+def _setting(incomplete: str) -> list[str]:
+    """The keys that begin so, each ready for its value."""
+    from acestep_cli import spec
+
+    return [f"{name}=" for name in spec.KEYS if name.startswith(incomplete)]
+
+
 def switch(*names: str, help: str, panel: str, **rest: Any) -> Any:
     return typer.Option(*names, metavar="", help=help, rich_help_panel=panel, **rest)
 
@@ -68,18 +105,20 @@ DeviceName = Annotated[
     str | None,
     typer.Option(
         "--device",
-        metavar="|".join(get_args(hardware.Backend)),
+        metavar="|".join(DEVICES),
         help="Or one card of several: cuda:1. Unset: the best that the song fits into.",
         rich_help_panel=MACHINE,
+        autocompletion=offering(DEVICES),
     ),
 ]
 DTypeName = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        metavar="|".join(short for short, full in hardware.DTYPES.items() if short != full),
+        metavar="|".join(DTYPES),
         help="Number format of the weights. Unset: the best the device has.",
         rich_help_panel=MACHINE,
+        autocompletion=offering(DTYPES),
     ),
 ]
 MaxVRAM = Annotated[
@@ -94,14 +133,20 @@ MaxVRAM = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of a spec; repeatable.", rich_help_panel=song.OUTPUT),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of a spec; repeatable.",
+        rich_help_panel=OUTPUT,
+        autocompletion=_setting,
+    ),
 ]
 Json = Annotated[
     bool,
     switch(
         "--json",
         help="Print one JSON object instead of paths.",
-        panel=song.OUTPUT,
+        panel=OUTPUT,
         callback=_remember(failures.JSON),
     ),
 ]
@@ -124,19 +169,19 @@ class Run:
             metavar="FILE|FOLDER/|-",
             help="Where to write; - is stdout. Unset: here, named after the spec, title or caption, with the next "
             "free number.",
-            rich_help_panel=song.OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = None
     settings: Settings = None
-    force: Annotated[bool, switch("--force", help="Replace existing files.", panel=song.OUTPUT)] = False
+    force: Annotated[bool, switch("--force", help="Replace existing files.", panel=OUTPUT)] = False
     no_sidecar: Annotated[
-        bool, switch("--no-sidecar", help="Do not write FILE.yaml, the spec of each take.", panel=song.OUTPUT)
+        bool, switch("--no-sidecar", help="Do not write FILE.yaml, the spec of each take.", panel=OUTPUT)
     ] = False
     dry_run: Annotated[
-        bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=song.OUTPUT)
+        bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)
     ] = False
     explain: Annotated[
-        bool, switch("--explain", help="Say every effective value and where it came from.", panel=song.OUTPUT)
+        bool, switch("--explain", help="Say every effective value and where it came from.", panel=OUTPUT)
     ] = False
     json: Json = False
     models_dir: ModelsDir = None
@@ -156,7 +201,7 @@ class Run:
             rich_help_panel=MACHINE,
             show_default=False,
             callback=_one_of(PROGRESS),
-            autocompletion=lambda incomplete: [word for word in PROGRESS if word.startswith(incomplete)],
+            autocompletion=offering(PROGRESS),
         ),
     ] = "auto"
     quiet: Quiet = False
@@ -169,6 +214,8 @@ class Run:
 
 def render_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` a flag for each key of the spec, received as typed in the dict `song`, and those of `run`."""
+    from acestep_cli import spec
+
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in ("song", "run")]
     keys = [_flag(name, key) for name, key in spec.KEYS.items() if key.flag]
     hints = get_type_hints(Run, include_extras=True)
@@ -190,6 +237,9 @@ def render_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _flag(name: str, key: Key) -> inspect.Parameter:
+    from acestep_cli import spec
+    from acestep_cli.kinds import Switch
+
     names = [spec.flag(name)] if key.short is None else [key.short, spec.flag(name)]
     # Square brackets are Rich's markup, and section tags are written with them.
     help_text = key.help.replace("[", r"\[")
@@ -203,9 +253,7 @@ def _flag(name: str, key: Key) -> inspect.Parameter:
             help=help_text,
             rich_help_panel=key.panel,
             metavar=key.kind.metavar,
-            autocompletion=(lambda incomplete: [word for word in words if word.startswith(incomplete)])
-            if words
-            else None,
+            autocompletion=offering(words) if words else None,
         )
         kind = str | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])

@@ -1,4 +1,4 @@
-"""The rendering commands: one for each mode, and `render` for a spec of any. All of them go down the same road."""
+"""What every rendering command does: from specs and flags to files, whatever the mode."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import traceback
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from acestep_cli import audio, checkpoints, disk, document, logbook, memory, modes, planning, shelf, spec, tags
-from acestep_cli.cli import delivery, failures, forecast, jobs, options, outputs, sidecar
+from acestep_cli.cli import delivery, failures, forecast, jobs, outputs, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
 from acestep_cli.cli.options import Run
@@ -29,7 +29,6 @@ from acestep_cli.errors import (
     ExistsError,
     OutputError,
     SeveralFailedError,
-    UsageError,
 )
 from acestep_cli.kinds import quoted
 
@@ -41,41 +40,6 @@ if TYPE_CHECKING:
 
 #: Decibels by which the loudness may miss what was asked before it is worth a word.
 LOUDNESS_TOLERANCE = 0.2
-RENDER = "Render specs, each by its own mode."
-RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/night-drive.flac.yaml --seed 8 -o more/")
-
-
-Specs = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="SPEC",
-        help="Song specs (.yaml, .md, a sidecar, or - for stdin); flags override their keys.",
-        show_default=False,
-    ),
-]
-
-
-def command(mode: str | None) -> typer.Typer:
-    """The command of `mode`, or `render`, which takes specs of every mode."""
-    app = typer.Typer(add_completion=False)
-    summary, examples = (
-        (RENDER, RENDER_EXAMPLES) if mode is None else (modes.MODES[mode].summary, modes.MODES[mode].examples)
-    )
-
-    @app.command(help="\n\n".join((summary, *examples)))
-    @options.render_flags
-    def render_specs(
-        ctx: typer.Context,
-        specs: Specs = None,
-        *,
-        song: dict[str, Any],
-        run: Run,
-    ) -> None:
-        if mode is None and not specs:
-            raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
-        render(ctx, mode, specs or [], song, run)
-
-    return app
 
 
 def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> None:

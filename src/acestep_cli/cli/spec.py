@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import checkpoints, document, lyrics, modes, prompts, schema, songbook, spec
+from acestep_cli import checkpoints, document, modes, prompts, schema, songbook, spec
 from acestep_cli.cli import failures, options
-from acestep_cli.cli.console import Console
+from acestep_cli.cli.console import Console, print_result
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import AceStepError, CheckpointError, UsageError
 from acestep_cli.request import Request
 from acestep_cli.spec import Resolved
 
+if TYPE_CHECKING:
+    from acestep_cli import lyrics
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write, check and show song specs, without rendering."
 )
 
-Specs = Annotated[list[str], typer.Argument(metavar="SPEC", help="Song specs (.yaml, .md, a sidecar, or - for stdin).")]
+Specs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SPEC",
+        help="Song specs (.yaml, .md, a sidecar, or - for stdin).",
+        autocompletion=options.offering_specs,
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", metavar="", help="Warnings are errors too.")]
 Resolve = Annotated[
     bool,
@@ -35,7 +44,7 @@ Template = Annotated[
     typer.Argument(
         metavar="[NAME]",
         help="A song that comes with the program, to start from. Without: every key, with what it takes.",
-        autocompletion=lambda incomplete: [name for name in songbook.files() if name.startswith(incomplete)],
+        autocompletion=options.offering_songs,
         show_default=False,
     ),
 ]
@@ -117,6 +126,8 @@ def located(model: str, models_dir: Path | None) -> checkpoints.Checkpoint | Che
 
 def checked(file: str, find: Callable[[str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
     """Warnings about one spec, each with its place. `UsageError` with all its problems."""
+    from acestep_cli import lyrics  # long tables, which no TAB should wait for
+
     layers = spec.read(Path(file))
     found = spec.resolve(*layers)
     request = found.request
@@ -157,7 +168,14 @@ def cuts(request: Request, checkpoint: checkpoints.Checkpoint) -> Iterator[str]:
     "acestep spec show song.yaml --resolved --origin\n\nacestep spec show song.md --set bpm=96 > slower.yaml"
 )
 def show(
-    file: Annotated[str, typer.Argument(metavar="SPEC", help="A song spec (.yaml, .md, a sidecar, or - for stdin).")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC",
+            help="A song spec (.yaml, .md, a sidecar, or - for stdin).",
+            autocompletion=options.offering_specs,
+        ),
+    ],
     resolved: Resolve = False,
     origin: WithOrigin = False,
     settings: options.Settings = None,
@@ -188,18 +206,3 @@ def entry(one: spec.Origin, *, origin: bool) -> str:
 )
 def print_schema() -> None:
     print_result(json.dumps(schema.song_schema(), indent=2, ensure_ascii=False) + "\n")
-
-
-def print_result(text: str) -> None:
-    """Print a result as UTF-8, whatever the locale is. Who stopped reading wants no more."""
-    if sys.stdout is None:  # closed by whoever started us
-        return
-    sys.stdout.flush()
-    try:
-        if hasattr(sys.stdout, "buffer"):
-            sys.stdout.buffer.write(text.encode(errors="surrogateescape"))  # file names may be no UTF-8
-        else:
-            sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        failures.discard_stdout()
