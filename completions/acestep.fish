@@ -1,0 +1,1 @@
+complete --command acestep --no-files --arguments "(env _ACESTEP_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) acestep)" --condition "env _ACESTEP_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) acestep"
