@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -360,6 +361,35 @@ def test_refusals(acestep: Run, arguments: list[str], code: int, sentence: str) 
 
 
 @pytest.mark.usefixtures("no_pipeline")
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (["-c", "a", "-o", "what?.wav"], "what?.wav"),
+        (["what?.yaml"], "what?-1.flac"),
+        (["a.yaml", "what?.yaml", "-o", "out/"], "out/what?.flac"),
+    ],
+)
+def test_signs_that_a_disk_refuses_are_found_before_the_render(
+    acestep: Run, monkeypatch: pytest.MonkeyPatch, no_pipeline: None, words: list[str], file: str
+) -> None:
+    """As a memory stick does: it looks for any name, and makes a file of few."""
+    touch = Path.touch
+
+    def refuse(self: Path, *more: Any, **named: Any) -> None:
+        if "?" in self.name:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(self))
+        touch(self, *more, **named)
+
+    song("what?.yaml")
+    song("a.yaml")
+    monkeypatch.setattr(Path, "touch", refuse)
+    result = acestep("generate", "-d", "10", *words)
+    assert result.exit_code == 9
+    assert f"{file} cannot be written: invalid argument." in " ".join(result.stderr.split())
+    assert "choose a plainer one with --output" in result.stderr
+    assert names() == ["a.yaml", "what?.yaml"]
+
+
 def test_a_render_never_replaces_what_it_reads(acestep: Run) -> None:
     program("generate", "-c", "a", "-d", "10", "-o", "a.flac")
     before = Path("a.flac.yaml").read_bytes()

@@ -19,6 +19,8 @@ HINTS = {
     errno.EPERM: "Choose a folder you may write to with --output.",
     errno.EROFS: "Choose a folder you may write to with --output.",
     errno.ENAMETOOLONG: "Choose a shorter name with --output.",
+    errno.EINVAL: "This disk refuses signs in that name; choose a plainer one with --output.",
+    errno.EILSEQ: "This disk refuses signs in that name; choose a plainer one with --output.",
 }
 
 

@@ -140,8 +140,9 @@ def settled(jobs: list[Job], place: Destination, run: Run) -> list[Job]:
         settle_existing(jobs, force=run.force)
     refuse_inputs(jobs)
     require_encoders(jobs)
-    if any(output.status == PLANNED for one in jobs for output in one.outputs):
-        outputs.prepare(place.folder, made=place.made, dry_run=run.dry_run)
+    planned = [output.path for one in jobs for output in one.outputs if output.status == PLANNED and output.path]
+    if planned:
+        outputs.prepare(place.folder, place.made, {path.name for path in planned}, dry_run=run.dry_run)
     return jobs
 
 

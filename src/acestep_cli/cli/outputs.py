@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-import tempfile
-from collections.abc import Collection
+import uuid
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from acestep_cli.kinds import quoted
 from acestep_cli.request import Request
 
 SLUG_LENGTH = 48
+#: That many of four bytes each leave a name short enough for every disk.
+MOST_SIGNS = 40
 STDOUT = "-"
 
 
@@ -96,8 +98,11 @@ def next_free(path: Path, taken: Collection[Path] = ()) -> Path:
     return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem, taken)}{path.suffix}")
 
 
-def prepare(folder: Path, made: bool, *, dry_run: bool = False) -> None:
-    """Make sure that `folder` can be written to; `made` creates it. `OutputError` if not. A dry run only looks."""
+def prepare(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: bool = False) -> None:
+    """Make sure that `folder` can be written to, and takes the signs in `names`; `made` creates it.
+
+    `OutputError` if not. A dry run only looks.
+    """
     try:
         if not made and not folder.is_dir():
             raise OutputError(
@@ -111,7 +116,18 @@ def prepare(folder: Path, made: bool, *, dry_run: bool = False) -> None:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        _try(folder, "")
     except OSError as error:
         raise disk.refusal(folder, error) from error
+    for name in names:
+        try:
+            _try(folder, re.sub(r"[\w. -]", "", name, flags=re.ASCII)[:MOST_SIGNS])
+        except OSError as error:
+            raise disk.refusal(folder / name, error) from error
+
+
+def _try(folder: Path, signs: str) -> None:
+    """Make a hidden file with `signs` in its name, and remove it: some disks tell only then what they refuse."""
+    file = folder / f".{uuid.uuid4().hex}{signs}.part"
+    file.touch(exist_ok=False)
+    file.unlink()
