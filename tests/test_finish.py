@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,45 @@ def test_what_cannot_be_is_refused_with_its_place(refusing: Run, keys: str, sent
 
 def test_fades_as_long_as_the_song_may_be(acestep: Run) -> None:
     assert acestep(*SONG, "--fade-in", "5", "--fade-out", "5", "-o", "a.flac").exit_code == 0
+
+
+HUGE = 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["huge"], "huge: is longer than 1,000,000 bytes, which no song is"),
+        (["--lyrics-file", "huge"], "huge is longer than 1,000,000 bytes"),
+        (["--cover", "huge"], "huge is larger than 10 MB; a smaller picture will do"),
+        (["song.yaml"], "cover: "),
+        (["--comment", "la" * 5000], "--comment: has 10,000 characters; the tags of a file take 5,000"),
+        (["--set", f"title={'la' * 5000}"], "has 10,000 characters; the tags of a file take 500"),
+    ],
+    ids=["spec", "lyrics", "cover", "cover of a spec", "comment", "title"],
+)
+def test_two_gigabytes_of_tags_are_refused_without_reading_them(
+    refusing: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
+) -> None:
+    with Path("huge").open("wb") as file:
+        file.truncate(HUGE)  # a hole, which takes no room
+    Path("song.yaml").write_text("caption: a\nduration: 10\ncover: huge\n")
+    tracemalloc.start()
+    result = refusing(*SONG, *words)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.exit_code == 2
+    assert sentence in flat(result)
+    assert most < 50_000_000
+
+
+def test_a_record_of_two_gigabytes_is_none(acestep: Run) -> None:
+    Path("a.flac").write_bytes(b"theirs")
+    with Path("a.flac.yaml").open("wb") as file:
+        file.truncate(HUGE)
+    result = acestep(*SONG, "-o", "a.flac")
+    assert result.exit_code == 9
+    assert "a.flac exists already, and no sidecar says how it was made" in flat(result)
 
 
 # M4A

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -279,6 +280,25 @@ def test_two_pulls_at_a_time(hub: Hub, models: Run, where: tuple[str, ...], in_a
     assert models("verify", "turbo", "1.7B", *where).exit_code == 0
 
 
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_file_that_changed_while_it_came(
+    hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch, where: tuple[str, ...]
+) -> None:
+    """Half of the old file is no beginning of the new one."""
+    hub.cuts[WEIGHTS] = [2500, *[0] * 9]
+    refused(models("pull", "turbo", *where), 8, "goes on from where")
+    del hub.cuts[WEIGHTS]
+    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    hub.asked.clear()
+    run = models("pull", "turbo", *where)
+    assert run.exit_code == 0, run.stderr
+    assert [one.range for one in hub.sends() if WEIGHTS in one.path] == [None]
+    assert Path(run.stdout.splitlines()[0], "model.safetensors").read_bytes() == main_repo(seed=9)[WEIGHTS]
+    assert models("verify", "turbo", *where).exit_code == 0
+    [left] = [path for path in models("prune", *where).stdout.splitlines() if path.endswith(shelf.UNFINISHED)]
+    assert Path(left).stat().st_size < len(main_repo()[WEIGHTS])
+
+
 def test_wrong_content_is_fetched_again(hub: Hub, models: Run) -> None:
     hub.wrong[WEIGHTS] = [weights(666)]
     assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
@@ -330,11 +350,16 @@ def test_a_pause_that_the_hub_asks_for_is_kept_and_told(hub: Hub, models: Run) -
     assert "wants a pause" in run.stderr
 
 
-def test_a_wrong_token_repository_and_revision(hub: Hub, models: Run) -> None:
+def test_a_wrong_token_repository_and_revision(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(models("pull", "turbo", "--revision", "v9"), 8, "no such revision", "--revision")
     refused(models("pull", "sft"), 8, "ACE-Step/acestep-v15-sft")
     hub.token = "hf_secret"
     refused(models("pull", "turbo"), 8, "refuses access to ACE-Step/Ace-Step1.5", "HF_TOKEN")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    run = models("pull", "turbo")
+    refused(run, 8, "refuses access to ACE-Step/Ace-Step1.5", "Is the token right?")
+    assert {one.token for one in hub.asked} >= {"hf_wrong"}
+    assert "hf_wrong" not in run.stderr
 
 
 def test_a_page_to_sign_in_where_the_hub_should_be(hub: Hub, models: Run) -> None:
@@ -408,6 +433,54 @@ def test_a_disk_that_fills_on_the_way(hub: Hub, models: Run, in_a_process: Start
     assert [one.range for one in hub.sends() if WEIGHTS in one.path] == ["bytes=6000-"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_disk_that_is_full_by_then(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
+    """Others write to it too: what fitted before the first byte no longer does."""
+    store = shelf.of(Path("m") if where else None)
+    unfinished = store.unfinished(checkpoints.VAE, _published(f"{checkpoints.VAE.folder}/config.json"))
+    unfinished.parent.mkdir(parents=True)
+    unfinished.symlink_to("/dev/full")
+    run = models("pull", "turbo", *where)
+    refused(run, 9, "cannot be written: no space left on device", "What was fetched is kept")
+    assert run.stdout == ""
+    unfinished.unlink()
+    assert models("pull", "turbo", *where).exit_code == 0
+    assert models("verify", "turbo", *where).exit_code == 0
+
+
+def _published(name: str) -> shelf.File:
+    """A small file of the main repository as the hub describes it."""
+    content = main_repo()[name]
+    return shelf.File(name.rpartition("/")[2], len(content), None, blob_id(content))
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_cache_that_may_only_be_read(
+    hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch, where: tuple[str, ...], error: int
+) -> None:
+    """What is whole in it is used, and what is missing cannot be put there."""
+    models("pull", "turbo", *where)
+
+    def refuse(self: Path, mode: str = "r", *more: object, **named: object) -> object:
+        if set(mode) & set("wax+"):
+            raise OSError(error, os.strerror(error), str(self))
+        return opened(self, mode, *more, **named)
+
+    def refuse_folder(self: Path, *more: object, **named: object) -> None:
+        if not self.is_dir():
+            raise OSError(error, os.strerror(error), str(self))
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", refuse)  # whoever runs the tests may be allowed everything
+    monkeypatch.setattr(Path, "mkdir", refuse_folder)
+    for words in (("pull", "turbo"), ("list",), ("verify", "turbo"), ("path", "turbo")):
+        assert models(*words, *where).exit_code == 0
+    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    refused(models("pull", "turbo", *where), 9, os.strerror(error).lower(), "HF_HOME")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="permissions as Unix has them")
 def test_a_folder_that_cannot_be_written(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").touch()
@@ -418,6 +491,16 @@ def test_a_folder_that_cannot_be_written(hub: Hub, models: Run, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "mkdir", refuse)  # whoever runs the tests may be allowed everything
     refused(models("pull", "turbo"), 9, "permission denied", "HF_HOME")
+
+
+def test_a_name_that_no_folder_can_have(hub: Hub, models: Run) -> None:
+    folder = "m" * 300
+    refused(models("pull", "turbo", "--models-dir", folder), 9, "cannot be written: file name too long")
+    assert not hub.sends()
+    assert "does not exist" in models("list", "--models-dir", folder).stderr
+    assert models("prune", "--models-dir", folder).exit_code == 0
+    for words in (("path", "turbo"), ("verify", "turbo")):
+        refused(models(*words, "--models-dir", folder), 3, "does not exist")
 
 
 # What is there

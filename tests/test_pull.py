@@ -167,6 +167,7 @@ def test_offline_is_obeyed(acestep: Run, hub: Hub, monkeypatch: pytest.MonkeyPat
         (["--max-vram", "100M", "-d", "600"], 4, "--max-vram"),
         (["-o", "no/a.wav"], 9, "The folder no does not exist"),
         (["-o", "there.wav"], 9, "exists already"),
+        (["-o", "x" * 300 + ".wav"], 9, "file name too long"),
         (["missing.yaml"], 2, "missing.yaml"),
         (["--cover", "there.wav"], 2, "cover"),
     ],

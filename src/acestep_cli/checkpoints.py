@@ -427,7 +427,7 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
 def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: str = "config.json") -> Path | None:
     """Where a component lies: in the models folder, else in the Hugging Face cache, where `marker` is in it."""
     if models_dir is not None:
-        return models_dir / folder if (models_dir / folder).is_dir() else None
+        return models_dir / folder if is_folder(models_dir / folder) else None
     if repo is None:
         return None
     storage = cache_folder(repo)

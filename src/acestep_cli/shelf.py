@@ -169,10 +169,12 @@ class ModelsFolder:
     def trace(self, part: Part) -> Path | None:
         """A folder in which a pull has begun; None where there is nothing of it."""
         folder = self.root / part.folder
-        return folder if folder.is_dir() else None
+        return folder if checkpoints.is_folder(folder) else None
 
     def leftovers(self) -> list[Path]:
         """Unfinished downloads, and what was set aside."""
+        if not checkpoints.is_folder(self.root):
+            return []
         beside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{ASIDE}*"))
         aside = (path for path in beside if re.search(rf"{re.escape(ASIDE)}(-\d+)?$", path.name))
         return sorted([*(self.root / WORKSHOP).glob(f"*{UNFINISHED}"), *aside])

@@ -116,7 +116,7 @@ def list_models(
     from acestep_cli.cli import forecast
 
     terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
-    if models_dir is not None and not models_dir.is_dir():
+    if models_dir is not None and not checkpoints.is_folder(models_dir):
         terminal.warn(f"The models folder {models_dir} does not exist.")
     states = [shelf.state(name, models_dir) for name in NAMES]
     machine, asked = hardware.detect(), planning.Asked()
