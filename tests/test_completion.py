@@ -60,6 +60,7 @@ def test_flags() -> None:
         ("acestep generate -m xl", ("xl-turbo", "xl-sft", "xl-base")),
         ("acestep models pull turbo-", ("turbo-shift1", "turbo-shift3", "turbo-continuous")),
         ("acestep models verify s", ("sft",)),
+        ("acestep doctor --selftest b", ("base",)),
         ("acestep models path ", (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)),
         ("acestep models pull turbo --songwriter ", tuple(checkpoints.SONGWRITERS)),
         ("acestep render --format ", tuple(audio.FORMATS)),

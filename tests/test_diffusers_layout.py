@@ -263,6 +263,13 @@ def test_a_song_is_made_with_it_and_its_recipe_kept(models: Path) -> None:
     assert "m/acestep-v15-sft-diffusers/transformer/config.json is missing" in run.stderr
 
 
+def test_the_doctor_proves_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    run = CliRunner().invoke(app, ["doctor", "--selftest", "sft", "--models-dir", str(models.parent)])
+    assert run.exit_code == 0, run.stderr
+    assert "prompts end with token" in run.stderr + run.stdout
+
+
 def test_the_models_commands_know_it(models: Path) -> None:
     whole = sum(path.stat().st_size for path in models.rglob("*") if path.is_file())
     listed = {model["name"]: model for model in json.loads(acestep("models", "list", "--json").stdout)["models"]}

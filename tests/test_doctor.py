@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from acestep_cli import hardware, selftest
+from acestep_cli import checkpoints, hardware, selftest
 from acestep_cli.cli import app
 from acestep_cli.hardware import GIB, Device, Hardware
 
@@ -143,7 +143,7 @@ def test_silence_that_is_none_is_found(models: Path) -> None:
 
 
 def test_a_published_size_with_another_number_of_tensors(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = selftest.memory.Sizes.of(selftest.checkpoints.locate("turbo", two_b.root)).dit
+    sizes = selftest.memory.Sizes.of(checkpoints.locate("turbo", two_b.root)).dit
     monkeypatch.setattr(selftest.memory, "PUBLISHED_2B", sizes)
     result = run("--selftest", "turbo", "--models-dir", str(two_b.root))
     assert result.exit_code == 3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from acestep_cli import audio, checkpoints, memory, modes
+from acestep_cli import audio, memory, modes
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.engine.text import TextEncoder
@@ -69,7 +69,7 @@ def checks(checkpoint: Checkpoint, plan: Plan, report: Report) -> Iterator[Check
 
 def tensor_count(checkpoint: Checkpoint) -> str:
     """How many tensors the DiT folder has: a published one has a number of them that is known."""
-    count = sum(len(checkpoints.read_header(file)) for file in checkpoints.weight_files(checkpoint.dit))
+    count = sum(len(shard.shapes()) for shard in checkpoint.dit_shards)
     sizes = memory.Sizes.of(checkpoint).dit
     if sizes in (memory.PUBLISHED_2B, memory.PUBLISHED_XL):
         expected = PUBLISHED_TENSORS[sizes.is_xl]
@@ -83,9 +83,11 @@ def tensor_count(checkpoint: Checkpoint) -> str:
 
 def closing_token(checkpoint: Checkpoint) -> str:
     """Which token ends a prompt; `TextEncoder` itself refuses a tokenizer that does not close its prompts."""
-    end = TextEncoder(checkpoint.text).tokenizer.encode("x").ids[-1]
+    end = TextEncoder(checkpoint.text, checkpoint.tokenizer).tokenizer.encode("x").ids[-1]
     if memory.Sizes.of(checkpoint).text == memory.PUBLISHED_TEXT and end != PUBLISHED_END:
-        raise CheckpointError(f"{checkpoint.text} ends prompts with token {end}; the published one is {PUBLISHED_END}.")
+        raise CheckpointError(
+            f"{checkpoint.tokenizer} ends prompts with token {end}; the published one is {PUBLISHED_END}."
+        )
     return f"prompts end with token {end}"
 
 
@@ -93,7 +95,7 @@ def silence(checkpoint: Checkpoint, plan: Plan) -> str:
     """The silence latent, which most of what is not given is filled with."""
     latent = Pipeline(checkpoint, plan).silence
     if not latent.isfinite().all():
-        raise CheckpointError(f"{checkpoint.dit / 'silence_latent.pt'} holds numbers that are not finite.")
+        raise CheckpointError(f"{checkpoint.silence_file} holds numbers that are not finite.")
     return f"{latent.shape[1]} frames of {latent.shape[2]} channels"
 
 

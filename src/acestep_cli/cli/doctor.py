@@ -26,17 +26,13 @@ app = typer.Typer(add_completion=False)
 EMPTY = Request(model=checkpoints.BUILT_IN, duration=3)
 
 
-def _names(incomplete: str) -> list[str]:
-    return [name for name in checkpoints.CHECKPOINTS if name.startswith(incomplete)]
-
-
 SelfTest = Annotated[
     str | None,
     typer.Option(
         "--selftest",
         metavar="MODEL",
         help="Load every weight of a checkpoint, count and check them, and render ten seconds of a known seed.",
-        autocompletion=_names,
+        autocompletion=options.offering(checkpoints.CHECKPOINTS),
     ),
 ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli import checkpoints, memory, planning
+from acestep_cli.errors import CheckpointError
 from acestep_cli.hardware import Device, Hardware
 from acestep_cli.planning import Asked, Plan
 from acestep_cli.shelf import State, in_words
@@ -48,10 +49,12 @@ def lines(plan: Plan, device: Device) -> Iterator[str]:
 
 
 def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | None) -> dict[str, Any]:
-    """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones."""
-    if state.status == "installed":
+    """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones where there is
+    no config that tells.
+    """
+    try:
         sizes = memory.Sizes.of(checkpoints.locate(state.name, models_dir))
-    else:
+    except CheckpointError:
         sizes = memory.Sizes.published(state.name)
     reached = planning.reach(machine, state.name, sizes, asked)
     entry = state.report() | {"longest_seconds": None if reached is None else reached[0]}
