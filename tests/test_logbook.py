@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
+from typer.testing import CliRunner
 
 from acestep_cli import logbook, planning
+from acestep_cli.cli import app
 from acestep_cli.hardware import GIB, Device
 from acestep_cli.planning import Plan, Speed
 
@@ -54,3 +58,28 @@ def test_a_book_of_another_kind_is_an_empty_one(content: str) -> None:
     logbook.note(CARD, TASK, LOWER, descended=10, speed=None)
     assert recall(10).arrangement == LOWER.arrangement
     assert list(logbook.file().parent.iterdir()) == [logbook.file()]
+
+
+def test_a_render_teaches_the_next_plan(two_b: tiny.Oracle, tmp_path: Path) -> None:
+    song = ["generate", "-c", "x", "-d", "10", "--models-dir", str(two_b.root), "-m", "turbo", "-o"]
+
+    def seconds() -> float | None:
+        told = CliRunner().invoke(app, [*song, str(tmp_path / "b.wav"), "--dry-run", "--json"])
+        return json.loads(told.stdout)["outputs"][0]["plan"].get("seconds")
+
+    assert seconds() is None
+    made = CliRunner().invoke(app, [*song, str(tmp_path / "a.wav"), "-q"])
+    assert made.exit_code == 0, made.stderr
+    assert seconds() > 0
+    [task] = logbook.read().devices.popitem()[1]
+    assert task.startswith("turbo generate ")
+
+
+def test_a_book_in_the_way_is_a_warning(two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").write_text("a file, where a folder should be")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    out = str(tmp_path / "a.wav")
+    song = ["generate", "-c", "x", "-d", "10", "--models-dir", str(two_b.root), "-m", "turbo", "-o", out]
+    made = CliRunner().invoke(app, song)
+    assert made.exit_code == 0, made.stderr
+    assert "what this render taught is forgotten" in made.stderr

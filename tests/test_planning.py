@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
+from typer.testing import CliRunner
 
 from acestep_cli import hardware, memory, modes, planning
+from acestep_cli.cli import app
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import GIB, Device, Hardware
 from acestep_cli.memory import Arrangement, Sizes
@@ -219,3 +225,24 @@ def test_speed_is_what_the_stages_took() -> None:
     assert twice is not None
     assert twice.operations_per_second == pytest.approx(2 * speed.operations_per_second)
     assert planning.measured(request, made, sizes, {"diffuse": 4.0}) is None
+
+
+def test_auto_passes_over_what_does_not_fit(
+    tmp_path: Path, two_b: tiny.Oracle, base: tiny.Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of those installed that fits: here `turbo` claims the sizes of the published one."""
+    models = Path(shutil.copytree(two_b.root, tmp_path / "models"))
+    shutil.copytree(base.root / "acestep-v15-base", models / "acestep-v15-base")
+    of = Sizes.of
+    huge = Sizes.published("turbo")
+    monkeypatch.setattr(Sizes, "of", lambda found: huge if found.name == "turbo" else of(found))
+    monkeypatch.setattr(hardware, "detect", lambda: Hardware((replace(CPU, free_bytes=2 * GIB),)))
+    arguments = ["generate", "-c", "x", "-d", "60", "--models-dir", str(models), "--dry-run", "-o", f"{tmp_path}/"]
+    told = CliRunner().invoke(app, [*arguments, "--json"])
+    assert told.exit_code == 0, told.stderr
+    report = json.loads(told.stdout)
+    assert report["outputs"][0]["request"]["model"] == "base"
+    assert "turbo is passed over: 60 s of turbo do not fit into cpu" in report["warnings"][0]
+    named = CliRunner().invoke(app, [*arguments, "-m", "turbo"])
+    assert named.exit_code == 4
+    assert "--model pocket sketches it" in named.stderr

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,18 @@ def memory() -> tuple[int, int]:
     for limit, used in _container_limits():
         total, free = min(total, limit), min(free, max(limit - used, 0))
     return total, free
+
+
+def used_bytes(backend: Backend) -> int:
+    """Memory that this process holds: of the card, where torch has come to use one, else main memory."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and backend in ("cuda", "rocm"):
+        return int(torch.cuda.memory_reserved())
+    if torch is not None and backend == "xpu":
+        return int(torch.xpu.memory_reserved())
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def _container_limits(root: Path = Path("/sys/fs/cgroup")) -> Iterator[tuple[int, int]]:

@@ -155,8 +155,8 @@ class Console:
             self.warn(f"stdout cannot be written: {(error.strerror or str(error)).lower()}.")
 
     @contextmanager
-    def progress(self) -> Iterator[Report]:
-        """Yield what takes reports of progress: stage, steps done, steps in all.
+    def progress(self, memory: Callable[[], int]) -> Iterator[Report]:
+        """Yield what takes reports of progress: stage, steps done, steps in all. `memory` tells the bytes in use.
 
         A terminal shows a bar with the time left for each stage; elsewhere a stage is a line.
         """
@@ -165,7 +165,7 @@ class Console:
         elif self._progress == "plain" or not sys.stderr.isatty():
             yield self._line_per_stage()
         else:
-            with self._bar_per_stage() as report:
+            with self._bar_per_stage(memory) as report:
                 yield report
 
     def _line_per_stage(self) -> Report:
@@ -180,7 +180,7 @@ class Console:
         return report
 
     @contextmanager
-    def _bar_per_stage(self) -> Iterator[Report]:
+    def _bar_per_stage(self, memory: Callable[[], int]) -> Iterator[Report]:
         from rich.console import Console as Terminal
         from rich.progress import (
             BarColumn,
@@ -192,6 +192,7 @@ class Console:
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.table import Column
         from rich.text import Text
 
         class Rate(ProgressColumn):
@@ -201,14 +202,25 @@ class Console:
                 speed, unit = task.finished_speed or task.speed, RATES.get(task.fields["stage"])
                 return Text(f"{speed:.1f} {unit}" if speed and unit else "")
 
+        class Memory(ProgressColumn):
+            """What is in use while a stage runs."""
+
+            max_refresh = 0.5  # seconds
+
+            def render(self, task: Task) -> Text:
+                return Text("" if task.finished else amount(memory()))
+
+        figure = Column(no_wrap=True, justify="right")
         bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Rate(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(table_column=figure),
+            Rate(table_column=figure),
+            Memory(table_column=figure),
+            TimeElapsedColumn(table_column=figure),
+            TimeRemainingColumn(table_column=figure),
             console=Terminal(stderr=True),
+            expand=True,
         )
         tasks: dict[str, TaskID] = {}
 

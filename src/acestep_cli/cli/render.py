@@ -10,13 +10,27 @@ import tempfile
 import time
 import traceback
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from acestep_cli import audio, checkpoints, disk, document, logbook, memory, modes, planning, shelf, spec, tags
+from acestep_cli import (
+    audio,
+    checkpoints,
+    disk,
+    document,
+    hardware,
+    logbook,
+    memory,
+    modes,
+    planning,
+    shelf,
+    spec,
+    tags,
+)
 from acestep_cli.cli import delivery, failures, forecast, jobs, outputs, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
@@ -171,7 +185,7 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
     waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
     if not waiting:
         return True
-    with terminal.progress() as report:
+    with terminal.progress(partial(hardware.used_bytes, alike[0].plan.backend)) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan)
