@@ -1,4 +1,5 @@
-"""A stand-in for ffmpeg: it takes the program's arguments, and writes the samples as they come into an MP4.
+"""A stand-in for ffmpeg: it takes the program's arguments, writes the samples as they come into an MP4, and reads them
+out of one again.
 
 The words in FAKE_FFMPEG tell it how to misbehave; its arguments go to the file that FAKE_FFMPEG_LOG names. No AAC is
 made: the container is true enough for tags, and its sound is float PCM.
@@ -47,12 +48,26 @@ def samples_of(file: bytes) -> bytes:
     return file[struct.unpack_from(">I", file, at)[0] :]
 
 
+def decode(file: Path, words: str) -> None:
+    content = file.read_bytes()
+    if b"stco" not in content:
+        sys.exit(f"{file}: Invalid data found when processing input")
+    samples = samples_of(content)
+    sys.stdout.buffer.write(samples * 1000 if "endless" in words else samples)
+    sys.stdout.buffer.flush()
+    if "hangs" in words:
+        time.sleep(60)
+
+
 def main() -> None:
     words, arguments = os.environ.get("FAKE_FFMPEG", ""), sys.argv[1:]
     if log := os.environ.get("FAKE_FFMPEG_LOG"):
         Path(log).write_text("\n".join(arguments))
     if "too old" in words:
         sys.exit("ffmpeg version 0.1\nUnknown encoder 'aac'\n")
+    if arguments[-1] == "pipe:1":
+        decode(Path(arguments[arguments.index("-i") + 1].removeprefix("file:")), words)
+        return
     if "dies" in words:
         sys.stdin.buffer.read(1000)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,27 +1,30 @@
-"""Audio, and writing it to a file by its suffix.
+"""Audio, writing it to a file by its suffix, and reading it from any.
 
-libsndfile encodes all formats but one, which ffmpeg does. Two containers of libsndfile carry the clock or a dice roll
-of the moment; both are taken out again, because the same render must give the same file.
+libsndfile encodes all formats but one, which ffmpeg does; what libsndfile cannot read, ffmpeg does too, if it is there.
+Two containers of libsndfile carry the clock or a dice roll of the moment; both are taken out again, because the same
+render must give the same file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
+import shlex
 import shutil
 import struct
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from acestep_cli import disk
 from acestep_cli import tags as labels
-from acestep_cli.errors import CheckError, EncoderError, OutputError, UsageError
+from acestep_cli.errors import CheckError, EncoderError, OutputError, SourceError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +40,15 @@ FFMPEG = "ffmpeg"
 
 #: Below this peak (-120 dBFS) there is nothing to hear.
 SILENCE = 1e-6
+
+#: At which rate everything is read.
+READ_RATE = 48_000
+#: Of what is to be worked on or listened to, in seconds.
+SHORTEST_READ, LONGEST_READ = 1.0, 600.0
+#: What libsndfile says of a length that it does not know.
+UNKNOWN_FRAMES = 2**63 - 1
+#: How much less than its header promises a file may hold: encoders count the samples they pad with, or do not.
+MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02
 
 
 @dataclass(frozen=True)
@@ -213,21 +225,37 @@ class Finish:
 
 
 def resampled(audio: Audio, rate: int) -> Audio:
-    """`audio` at another sample rate, as long to a sample: by soxr, which streams through a second at a time."""
+    """`audio` at another sample rate, as long to a sample."""
     if rate == audio.sample_rate:
         return audio
+    samples = audio.samples.shape[1]
+    return joined(at_rate(blocks(audio), audio.sample_rate, rate), round(samples * rate / audio.sample_rate), rate)
+
+
+def at_rate(blocks: Iterable[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
+    """Stereo blocks [2, n] at another sample rate: by soxr, which streams through them."""
+    if rate == wanted:
+        yield from blocks
+        return
     import numpy as np
     import soxr
 
-    channels, frames = audio.samples.shape
-    made = np.zeros((channels, round(frames * rate / audio.sample_rate)), np.float32)
-    stream = soxr.ResampleStream(audio.sample_rate, rate, channels, dtype="float32", quality="VHQ")
+    stream = soxr.ResampleStream(rate, wanted, 2, dtype="float32", quality="VHQ")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block.T)).T
+    yield stream.resample_chunk(np.zeros((0, 2), np.float32), last=True).T  # what the filter still holds
+
+
+def joined(blocks: Iterable[NDArray[np.float32]], samples: int, rate: int) -> Audio:
+    """Blocks in a row, cut or filled with silence to `samples`."""
+    import numpy as np
+
+    made = np.zeros((2, samples), np.float32)
     place = 0
-    for block in [*blocks(audio), np.zeros((channels, 0), np.float32)]:
-        # The empty block at the end asks for what the filter still holds.
-        new = stream.resample_chunk(np.ascontiguousarray(block.T), last=not block.size).T[:, : made.shape[1] - place]
-        made[:, place : place + new.shape[1]] = new
-        place += new.shape[1]
+    for block in blocks:
+        kept = block[:, : samples - place]
+        made[:, place : place + kept.shape[1]] = kept
+        place += kept.shape[1]
     return Audio(made, rate)
 
 
@@ -416,10 +444,15 @@ def encode_by_program(path: Path, audio: Audio, encoding: Encoding, gain: float)
             process.wait()
             raise
         said.seek(0)
-        lines = said.read().decode(errors="replace").split("\n")
+        reason = last_line(said.read())
     if process.returncode or not took_all or not path.is_file():
-        reason = next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it gave no reason")
         raise EncoderError(f"The {encoding.format} encoder, {row.program}, failed ({process.returncode}): {reason}")
+
+
+def last_line(said: bytes) -> str:
+    """What a program said last, which is why it failed."""
+    lines = [line.strip() for line in said.decode(errors="replace").split("\n")]
+    return next((line[:300] for line in reversed(lines) if line), "it gave no reason")
 
 
 def _pour(audio: Audio, gain: float, sink: IO[bytes]) -> bool:
@@ -434,3 +467,189 @@ def _pour(audio: Audio, gain: float, sink: IO[bytes]) -> bool:
         with contextlib.suppress(OSError):  # which would hide what came before
             sink.close()
     return True
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An audio file that was read to its end and found sound: its length in samples at `READ_RATE`, and a fingerprint
+    of its bytes.
+    """
+
+    path: Path
+    samples: int
+    fingerprint: str
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / READ_RATE
+
+
+def survey(path: Path, longest: float = LONGEST_READ) -> Recording:
+    """Read the file `path` to its end. `SourceError` with the reason where it cannot be worked on."""
+    decoding = Decoding(path, longest)
+    for _ in decoding:
+        pass
+    try:
+        with path.open("rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return Recording(path, decoding.samples, fingerprint)
+
+
+def read(path: Path, longest: float = LONGEST_READ) -> Audio:
+    """The audio file `path` as stereo at 48 kHz: mono is doubled, other rates are resampled, overs are clipped.
+
+    Raises `SourceError`, with the reason, for what `survey` would refuse.
+    """
+    import numpy as np
+
+    decoding = Decoding(path, longest)
+    blocks = list(at_rate(decoding, decoding.rate, READ_RATE))
+    audio = joined(blocks, decoding.samples, READ_RATE)
+    np.clip(audio.samples, -1, 1, out=audio.samples)  # as a file of whole numbers would have it
+    return audio
+
+
+class Decoding:
+    """The samples of a file as stereo blocks [2, n] of a second, at its own `rate`; counted while they pass.
+
+    Raises `SourceError`: on opening for what is no audio, too short or too long by its header, or has more than two
+    channels; at the end for what is silent, cut short, or holds samples that are not finite.
+    """
+
+    def __init__(self, path: Path, longest: float) -> None:
+        self.path, self.longest = path, longest
+        self.frames, self.peak = 0, 0.0
+        try:
+            if path.is_dir():
+                raise SourceError(f"{path} is a folder, not an audio file.")
+            with path.open("rb") as file:
+                if not file.read(1):
+                    raise SourceError(f"{path} is empty.")
+        except OSError as error:
+            raise unreadable(path, error) from error
+        opened = decoded_by_libsndfile(path) or decoded_by_program(path)
+        self.rate, self._promised, self._blocks = opened
+        if self._promised is not None:
+            self._measure(self._promised)
+
+    @property
+    def samples(self) -> int:
+        """At `READ_RATE`, so far."""
+        return round(self.frames * READ_RATE / self.rate)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        import numpy as np
+
+        with contextlib.closing(self._blocks):
+            for block in self._blocks:
+                self.frames += block.shape[1]
+                self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
+                if not np.isfinite(block).all():
+                    second = self.frames // self.rate
+                    raise SourceError(f"{self.path} holds samples that are not finite numbers, near second {second}.")
+                self._measure(self.frames, so_far=True)
+                yield block
+        promised = self._promised or 0
+        missing = (promised - self.frames) / self.rate
+        if missing > max(MISSING_SECONDS, MISSING_SHARE * promised / self.rate):
+            raise SourceError(
+                f"{self.path} is cut short: its header promises {promised / self.rate:.1f} s, and "
+                f"{self.frames / self.rate:.1f} s can be read.",
+                f"Fetch it again; or keep what is there: ffmpeg -i {shlex.quote(str(self.path))} whole.flac",
+            )
+        self._measure(self.frames)
+        if self.peak < SILENCE:
+            raise SourceError(f"{self.path} is silent.")
+
+    def _measure(self, frames: int, *, so_far: bool = False) -> None:
+        seconds = frames / self.rate
+        if seconds > self.longest:
+            most = f"{self.longest / 60:g} minutes"
+            length = f"is longer than {most}" if so_far else f"is {clock(seconds)} long, and {most} are the most"
+            cut = f"ffmpeg -i {shlex.quote(str(self.path))} -t {self.longest:g} shorter.flac"
+            raise SourceError(f"{self.path} {length}.", f"Cut it: {cut}")
+        if seconds < SHORTEST_READ and not so_far:
+            raise SourceError(f"{self.path} is {seconds:.2f} s long, and at least {SHORTEST_READ:g} s are needed.")
+
+
+Decoded = tuple[int, int | None, "Generator[NDArray[np.float32]]"]
+"""The rate of a file, its length in samples where its header tells, and its samples as stereo blocks."""
+
+
+def decoded_by_libsndfile(path: Path) -> Decoded | None:
+    """None for a file that libsndfile does not know. `SourceError` for more than two channels."""
+    import soundfile
+
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError:
+        return None
+    if file.channels > 2:
+        channels = file.channels
+        file.close()
+        raise SourceError(
+            f"{path} has {channels} channels; how they become two is yours to say.",
+            f"Mix them: ffmpeg -i {shlex.quote(str(path))} -ac 2 stereo.flac",
+        )
+
+    def blocks() -> Generator[NDArray[np.float32]]:
+        with file:
+            try:
+                # Its own blocks() gives old samples again where a file ends early.
+                while len(block := file.read(file.samplerate, dtype="float32", always_2d=True)):
+                    yield block.T.repeat(2 // block.shape[1], axis=0)
+            except soundfile.LibsndfileError as error:
+                raise SourceError(f"{path} is broken: {error.error_string.rstrip('.').lower()}.") from error
+
+    known = 0 < file.frames < UNKNOWN_FRAMES
+    return file.samplerate, file.frames if known else None, blocks()
+
+
+def decoded_by_program(path: Path) -> Decoded:
+    """By ffmpeg, which writes the samples of the first sound in a file to its stdout. `SourceError` where there is
+    none, or no ffmpeg.
+    """
+    if shutil.which(FFMPEG) is None:
+        raise SourceError(
+            f"{path} is not audio that can be read here.",
+            f"Give it as wav, flac, mp3, ogg or opus; with {FFMPEG} installed, m4a, videos and more are read too.",
+        )
+
+    def blocks() -> Generator[NDArray[np.float32]]:
+        import numpy as np
+
+        command = [
+            *(FFMPEG, "-v", "error", "-nostdin", "-i", f"file:{path}", "-map", "0:a:0", "-vn"),
+            *("-f", "f32le", "-ar", str(READ_RATE), "-ac", "2", "pipe:1"),
+        ]
+        with tempfile.TemporaryFile() as said:
+            try:
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+            except OSError as error:
+                raise SourceError(f"{FFMPEG} cannot be started: {(error.strerror or str(error)).lower()}.") from error
+            assert process.stdout is not None
+            try:
+                while data := process.stdout.read(8 * READ_RATE):
+                    yield np.frombuffer(data[: len(data) // 8 * 8], "<f4").reshape(-1, 2).T.astype(np.float32)
+                process.wait()
+            finally:  # whoever listens may have heard enough
+                process.kill()
+                process.wait()
+                process.stdout.close()
+            if process.returncode:
+                said.seek(0)
+                raise SourceError(f"{path} is not audio that can be read: {last_line(said.read())}")
+
+    return READ_RATE, None, blocks()
+
+
+def unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.")
+
+
+def clock(seconds: float) -> str:
+    """`1:05`, or `2:00:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -53,8 +53,15 @@ class MemoryLimitError(AceStepError):
     name = "memory"
 
 
+class SourceError(AceStepError):
+    """Audio that was given to work from cannot be read, or does not suit."""
+
+    exit_code = 5
+    name = "source"
+
+
 class CheckError(AceStepError):
-    """Rendered audio failed its checks: not finite, or silent."""
+    """Rendered audio failed its checks: not finite, silent, or unchanged by a repaint."""
 
     exit_code = 6
     name = "check"
