@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,11 @@ class Take:
     plan: Any
     timings: dict[str, float]
     warnings: tuple[str, ...]
+    kind: str = "take"
+    track: str | None = None
+    checks: dict[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 def rest() -> None:
@@ -66,12 +71,18 @@ class Pipeline:
                 Path("a-song-overtaken-1.flac" if number == 1 else "a-2.wav").write_text("theirs")
             for stage in ("diffuse", "decode"):
                 self._play(stage, caption, report)
-            take = modes.take(request, number)
-            samples = self._tone(take.seed, request.duration)
-            if "silent" in caption and (number == 2 or "all" in caption):
-                samples *= 0
-            warnings = ("The lyrics were cut.",) if "long" in caption else ()
-            yield Take(number, Audio(samples, RATE), take, self.plan, {"diffuse": 0.125}, warnings)
+            for piece in modes.pieces(request):
+                take = modes.take(piece.request, number)
+                samples = self._tone(take.seed, request.duration)
+                if "silent" in caption and (number == 2 or "all" in caption):
+                    samples *= 0
+                warnings = ("The lyrics were cut.",) if "long" in caption else ()
+                problem = "The repaint changed nothing." if "unchanged" in caption else None
+                checks, remarks = ({"seam_1_db": -40.0}, ("it fits",)) if request.source else ({}, ())
+                yield Take(
+                    *(number, Audio(samples, RATE), take, self.plan, {"diffuse": 0.125}, warnings),
+                    *(piece.kind, piece.track, checks, remarks, problem),
+                )
 
     def _play(self, stage: str, caption: str, report: Any) -> None:
         for step in range(5):

@@ -76,9 +76,12 @@ def test_help_names_every_command_with_the_line_of_its_mode() -> None:
 
 
 def test_every_key_has_its_flag_in_the_help() -> None:
-    text = CliRunner().invoke(app, ["generate", "--help"]).stdout
-    for name, key in KEYS.items():
-        assert (f" {spec.flag(name)} " in text) == key.flag
+    for mode in modes.MODES:
+        text = CliRunner().invoke(app, [mode, "--help"]).stdout
+        for name, key in KEYS.items():
+            assert (f" {spec.flag(name)} " in text) == (key.flag and name not in modes.foreign(mode)), (mode, name)
+    text = CliRunner().invoke(app, ["render", "--help"]).stdout
+    assert all(f" {spec.flag(name)} " in text for name, key in KEYS.items() if key.flag)
     assert "[Verse]" in text
     assert " --lyrics-file " in text
 

@@ -28,6 +28,7 @@ ROOMS = [
     {"memory"},
     {"prompts"},
     {"lyrics"},
+    {"regions"},
     {"request"},
     {"kinds"},
     {"hub"},

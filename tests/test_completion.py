@@ -85,7 +85,7 @@ def test_what_is_offered_is_taken() -> None:
         for word in key.kind.words:
             key.kind.read(word)
             if key.flag and not isinstance(key.kind, kinds.Switch):  # whose words a flag does without
-                assert word in tab(f"acestep generate {spec.flag(name)} {word[0]}")
+                assert word in tab(f"acestep render {spec.flag(name)} {word[0]}")
 
 
 def test_every_key_has_words_that_need_no_quotes() -> None:

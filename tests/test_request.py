@@ -90,8 +90,8 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("duration", "1:75", "'1:75' is not a length"),
         ("duration", "1:5", "'1:5' is not a length"),
         ("duration", "1:300", "'1:300' is not a length"),
-        ("duration", 601, "'601' is not between 3 and 600 seconds"),
-        ("duration", "2.9", "'2.9' is not between 3 and 600 seconds"),
+        ("duration", 601, "'601' is not between 1 and 600 seconds"),
+        ("duration", "0.9", "'0.9' is not between 1 and 600 seconds"),
         ("duration", "nan", "'nan' is not a length"),
         ("language", "klingon", "'klingon' is not a language code such as en"),
         ("language", "Germn", "did you mean 'german'?"),
@@ -135,6 +135,21 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("sample_rate", "44.1k", "'44.1k' is not one of 44100, 48000, 96000 (Hz)"),
         ("fade_in", "-1", "'-1' is not a length"),
         ("fade_out", "1:01", "'1:01' is not between 0 and 60 seconds"),
+        ("strength", "140%", "'140%' is not from 0% to 100%"),
+        ("strength", 1.4, "'1.4' is not a number from 0 to 1"),
+        ("noise_strength", "half", "'half' is not a number from 0 to 1"),
+        ("start", "-601", "'-601' is not between -600 and 600 seconds"),
+        ("start", "soon", "'soon' is not a length such as 90, 90s or 1:30"),
+        ("end", -1, "'-1' is not between 0 and 600 seconds"),
+        ("repaint_mode", "agressive", "did you mean 'aggressive'?"),
+        ("track", "banjo", "'banjo' is not one of woodwinds, brass"),
+        ("track", "vocal", "did you mean 'vocals'?"),
+        ("track", ["bass", "bass"], "'bass' is given twice"),
+        ("track", "all, bass", "'all' is not one of woodwinds"),
+        ("reference", ["a.wav", "a.wav"], "'a.wav' is given twice"),
+        ("reference", [], "is an empty list"),
+        ("source", 3, "'3' is not text"),
+        ("source", "\udcff.wav", "is not UTF-8 text"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(key: str, written: object, sentence: str) -> None:
@@ -168,7 +183,9 @@ def test_canonical_values_read_as_themselves() -> None:
         solver="euler", timesteps="1,0.5", cfg_interval="0,1", seed=0, takes=2, title="t", format="mp3",
         bit_depth="16", bitrate="192k", loudness="peak:-1", mode="generate", instrumental="false",
         artist="a", album="b", track_number="3", year="2026", genre="g", comment="c\nd", cover="/c.jpg",
-        sample_rate="44100", fade_in="2s", fade_out="0:04",
+        sample_rate="44100", fade_in="2s", fade_out="0:04", reference="/r.wav", source="/s.wav", strength="40%",
+        noise_strength=0, close="yes", start="-0:08", end="1:30", repaint_mode="Balanced", repaint_strength="50%",
+        track="all", mix="true",
     )  # fmt: skip
     assert all(value is not None for _, value in full)
     assert Request(**full.model_dump()) == full
@@ -178,7 +195,7 @@ def test_every_key_has_help_and_a_range_to_show() -> None:
     for name, key in KEYS.items():
         assert key.help.endswith("."), name
         assert key.kind.metavar, name
-        assert key.panel in (song.SONG, song.SOUND, song.TAGS, song.OUTPUT)
+        assert key.panel in (song.SONG, song.SOURCE, song.SOUND, song.TAGS, song.OUTPUT)
 
 
 def test_there_are_51_languages_with_distinct_names() -> None:

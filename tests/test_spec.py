@@ -85,7 +85,11 @@ def test_the_key_decides_what_a_scalar_means(write, line: str, key: str, meant: 
         ("caption: *here", "caption: is neither text"),
         ("<<: {bpm: 90}", "song.yaml:1: <<: is not a key of a song spec"),
         ("[a]: b", "song.yaml:1: […]: is not a key of a song spec"),
-        ("mode: genrate", "song.yaml:1: mode: 'genrate' is not one of generate; did you mean 'generate'?"),
+        (
+            "mode: genrate",
+            "song.yaml:1: mode: 'genrate' is not one of generate, cover, repaint, lego, extract, complete; did you "
+            "mean 'generate'?",
+        ),
         ("mode: [generate]", "song.yaml:1: mode: \"['generate']\" is not one of generate"),
         ("caption: warm: soft", "song.yaml:1: mapping values are not allowed"),
         ("caption: a\n  - b\n bpm: 3", "song.yaml:"),

@@ -116,7 +116,7 @@ def test_the_committed_schema_is_the_program_s() -> None:
 
 def test_the_schema_is_draft_7_and_says_something_of_every_key() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
-    assert set(SCHEMA["properties"]) == {*spec.KEYS, spec.RENDER}
+    assert set(SCHEMA["properties"]) == {*spec.KEYS, *spec.SYNONYMS, spec.RENDER}
     for name in spec.KEYS:
         entry = SCHEMA["properties"][name]
         assert entry["description"] == spec.KEYS[name].help

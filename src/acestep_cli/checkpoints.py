@@ -143,6 +143,8 @@ SONGWRITERS: dict[str, Part] = {
     )
 }
 AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
+#: For what the base models alone were trained for.
+AUTO_ORDER_BASE = ("base", "xl-base")
 BUILT_IN = "pocket"
 BUILT_IN_ROOT = Path(__file__).parent / "pocket"
 MODEL_CHOICES = ("auto", *CHECKPOINTS)
@@ -325,12 +327,18 @@ def check_part(part: Part, folder: Path) -> None:
         read_header(file)
 
 
-def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
+def auto_order(task: str) -> tuple[str, ...]:
+    """The checkpoints that `auto` looks for, in this order, for a task of their rows."""
+    return AUTO_ORDER if task in CHECKPOINTS[AUTO_ORDER[0]].tasks else AUTO_ORDER_BASE
+
+
+def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
     """Find a checkpoint by name or folder.
 
     `models_dir` is a folder in the published layout; without one the Hugging Face cache is looked through.
-    `auto` takes the first installed of `AUTO_ORDER`, else the built-in one. Raises `CheckpointError` when
-    it is not installed, or a file of it is missing, cut short or something else than it should be.
+    `auto` takes the first installed of `auto_order(task)`, else the built-in one if it can do the task. Raises
+    `CheckpointError` when it is not installed, or a file of it is missing, cut short or something else than it
+    should be.
     """
     if models_dir is not None and not is_folder(models_dir):
         raise CheckpointError(
@@ -338,7 +346,7 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
             "Name the folder that holds acestep-v15-turbo/, vae/ and Qwen3-Embedding-0.6B/ with --models-dir.",
         )
     if model == "auto":
-        return locate(installed(models_dir)[0], models_dir)
+        return locate(installed(models_dir, task)[0], models_dir)
     if model == BUILT_IN:
         return _whole(BUILT_IN, CHECKPOINTS[BUILT_IN], BUILT_IN_ROOT / CHECKPOINTS[BUILT_IN].folder, BUILT_IN_ROOT)
     row = CHECKPOINTS.get(model)
@@ -347,24 +355,34 @@ def locate(model: str = "auto", models_dir: Path | None = None) -> Checkpoint:
     dit = dit_folder(model, models_dir)
     if dit is None:
         where = f"the models folder {models_dir}" if models_dir else "the Hugging Face cache"
+        sketch = "; --model pocket sketches the song" if task in CHECKPOINTS[BUILT_IN].tasks else ""
         raise CheckpointError(
             f"The checkpoint {model} is not installed: {where} has no {row.folder}/ (about {row.size_gb:g} GB, "
             f"published as {row.repo}).",
-            f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it; "
-            "--model pocket sketches the song.",
+            f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it{sketch}.",
         )
     return _whole(model, row, dit, models_dir)
 
 
-def installed(models_dir: Path | None) -> tuple[str, ...]:
-    """What `auto` may take, in its order: those of `AUTO_ORDER` that are here, else the built-in one."""
-    return tuple(name for name in AUTO_ORDER if dit_folder(name, models_dir)) or (BUILT_IN,)
+def installed(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> tuple[str, ...]:
+    """What `auto` may take, in its order: those of `auto_order(task)` that are here, else the built-in one.
+
+    `CheckpointError` where none is here, and the built-in one cannot do the task.
+    """
+    order = auto_order(task)
+    found = tuple(name for name in order if dit_folder(name, models_dir))
+    if found or task in CHECKPOINTS[BUILT_IN].tasks:
+        return found or (BUILT_IN,)
+    raise CheckpointError(
+        f"To {task} takes {' or '.join(order)}, and neither is installed.",
+        f"`acestep models pull {order[0]}` fetches one; --models-dir names another folder that holds it.",
+    )
 
 
-def foresee(name: str, models_dir: Path | None = None) -> Checkpoint:
+def foresee(name: str, models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
     """As `locate`, but a checkpoint of the table that is not whole here comes as `Unpulled`."""
     try:
-        return locate(name, models_dir)
+        return locate(name, models_dir, task)
     except CheckpointError:
         wanted = parts(name) if name in CHECKPOINTS else ()
         lacking = tuple(part for part in wanted if not _is_whole(part, models_dir))

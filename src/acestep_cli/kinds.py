@@ -7,6 +7,7 @@ form. What it cannot read it refuses with a sentence; it never clamps.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -28,6 +29,15 @@ LANGUAGES: Mapping[str, str] = {
     "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese",
     "yue": "Cantonese", "zh": "Chinese", "unknown": "unknown",
 }  # fmt: skip
+
+#: The tracks that the model knows, by the names it was taught.
+TRACKS = (
+    *("woodwinds", "brass", "fx", "synth", "strings", "percussion"),
+    *("keyboard", "guitar", "bass", "drums", "backing_vocals", "vocals"),
+)
+EVERY_TRACK = "all"
+#: How a repaint holds on to what is around its region: all the way, not at all, or for what its strength leaves.
+REPAINT_MODES: Mapping[str, float | None] = {"conservative": 1.0, "balanced": None, "aggressive": 0.0}
 
 LONGEST_SECONDS = 600
 CODES_PER_SECOND = 5
@@ -55,6 +65,11 @@ def is_folder_name(model: str) -> bool:
 
 
 class Kind(ABC):
+    #: Whether its flag may be given several times, for a list of values.
+    several = False
+    #: Whether a relative path in a spec is meant from the folder of the spec.
+    is_path = False
+
     @property
     @abstractmethod
     def metavar(self) -> str:
@@ -136,6 +151,7 @@ class Picture(File):
     """The path of a picture. It is written into sidecars, so it has to be text."""
 
     metavar = "JPG|PNG"
+    is_path = True
 
     @property
     def examples(self) -> tuple[Any, ...]:
@@ -143,6 +159,69 @@ class Picture(File):
 
     def read(self, value: Any) -> str:
         return Text().read(value)
+
+
+class Sound(File):
+    """The path of an audio file. It is written into sidecars, so it has to be text."""
+
+    metavar = "AUDIO"
+    is_path = True
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("take.flac",)
+
+    def read(self, value: Any) -> str:
+        return Text().read(super().read(value))
+
+
+class Sounds(Kind):
+    """The paths of one or several audio files."""
+
+    metavar = "AUDIO"
+    several = True
+    is_path = True
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("jazz.mp3", ["jazz.mp3", "swing.wav"])
+
+    def schema(self) -> dict[str, Any]:
+        one = Sound().schema()
+        return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        files = tuple(Sound().read(item) for item in items_of([value] if isinstance(value, str) else value))
+        refuse_twice(files)
+        return files
+
+
+class Tracks(Kind):
+    """Names of tracks; `all` is every one."""
+
+    metavar = "TRACK"
+    several = True
+    words = (*TRACKS, EVERY_TRACK)
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("bass", ["vocals", "drums"], EVERY_TRACK)
+
+    def schema(self) -> dict[str, Any]:
+        some = {"type": "array", "items": {"enum": list(TRACKS)}, "minItems": 1, "uniqueItems": True}
+        return {"anyOf": [{"enum": list(self.words)}, some, {"type": "string"}]}
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        items = [name for item in items_of(value) for name in str(item).split(",")]
+        names = [name.strip().casefold().replace(" ", "_").replace("-", "_") for name in items]
+        if names == [EVERY_TRACK]:
+            return TRACKS
+        for name in names:
+            if name not in TRACKS:
+                near = suggestion(name, TRACKS)
+                raise ValueError(f"{quoted(name)} is not one of {', '.join(TRACKS)}{near}")
+        refuse_twice(names)
+        return tuple(names)
 
 
 class Switch(Kind):
@@ -223,6 +302,31 @@ class Number(Kind):
         if number is None or not self.low <= number <= self.high:
             raise ValueError(f"{quoted(value)} is not a number from {self.low:g} to {self.high:g}")
         return number
+
+
+class Share(Number):
+    """A part of a whole, from 0 to 1; `40%` is 0.4."""
+
+    metavar = "0-1|40%"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (0.4, "40%")
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [super().schema(), {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"}]}
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        if not text.endswith("%"):
+            return super().read(value)
+        try:
+            return Number(0, 100).read(text[:-1].strip()) / 100
+        except ValueError as error:
+            raise ValueError(f"{quoted(value)} is not from 0% to 100%") from error
 
 
 @dataclass(frozen=True)
@@ -330,6 +434,29 @@ class Duration(Kind):
         if not found or isinstance(value, bool):
             raise ValueError(f"{quoted(value)} is not a length such as 90, 90s or 1:30")
         seconds = float(found[1]) if found[1] else 60 * int(found[2]) + float(found[3])
+        if not self.low <= seconds <= self.high:
+            raise ValueError(f"{quoted(value)} is not between {self.low:g} and {self.high:g} seconds")
+        return seconds
+
+
+@dataclass(frozen=True)
+class Time(Duration):
+    """A point on the clock of a recording, in seconds; one before its beginning is negative."""
+
+    metavar: str = "SECONDS|1:30"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (10, "1:30")
+
+    def schema(self) -> dict[str, Any]:
+        seconds = {"type": "number", "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [seconds, {"type": "string", "pattern": r"^\s*-?(\d+(\.\d+)?\s*s?|\d+:[0-5]\d(\.\d+)?)\s*$"}]}
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        size = Duration(0, math.inf).read(value if isinstance(value, bool) else text.removeprefix("-"))
+        seconds = -size if text.startswith("-") else size
         if not self.low <= seconds <= self.high:
             raise ValueError(f"{quoted(value)} is not between {self.low:g} and {self.high:g} seconds")
         return seconds
@@ -477,6 +604,14 @@ def written(value: Any) -> str:
     if not value.strip():
         raise ValueError("is empty; leave the key out instead")
     return value
+
+
+def refuse_twice(items: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item in seen:
+            raise ValueError(f"{quoted(item)} is given twice")
+        seen.add(item)
 
 
 def items_of(value: Any) -> list[Any]:

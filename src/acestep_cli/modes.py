@@ -1,7 +1,7 @@
 """What the program can make: a row per mode, and the rules that complete a request for it.
 
-A mode states only its differences: which source latents, which mask, which instruction. Instruction sentences
-live here and nowhere else. Source: `dit.md` 3 and 4.5 of the specification.
+A mode states only its differences: which source latents, which region, which instruction, which splice. Instruction
+sentences live here and nowhere else. Source: `dit.md` 3, 4.5 and 5.4 to 5.6 of the specification, and the rulings.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from acestep_cli import audio
-from acestep_cli.checkpoints import Checkpoint, Row
-from acestep_cli.errors import UsageError
-from acestep_cli.kinds import CODES_PER_SECOND, PULSES
+from acestep_cli import audio, regions
+from acestep_cli.audio import Recording
+from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint, Row
+from acestep_cli.errors import CheckpointError, SourceError, UsageError
+from acestep_cli.kinds import CODES_PER_SECOND, PULSES, REPAINT_MODES, TRACKS
+from acestep_cli.regions import Regions
 from acestep_cli.request import KEYS, Request
 
 if TYPE_CHECKING:
@@ -22,10 +25,15 @@ if TYPE_CHECKING:
 
 FILL_MASK = "Fill the audio semantic mask based on the given conditions:"
 FOLLOW_CODES = "Generate audio semantic tokens based on the given conditions:"
+REPAINT = "Repaint the mask area based on the given conditions:"
+LEGO = "Generate the {} track based on the audio context:"
+EXTRACT = "Extract the {} track from the audio:"
+COMPLETE = "Complete the input track{}:"
 
 SEEDS = 2**32
 DEFAULT_SECONDS = 60.0
 DEFAULT_LOUDNESS = "peak:-1"
+DEFAULT_REPAINT_STRENGTH = 0.5
 #: The origin of what no checkpoint, machine or user decides.
 DEFAULT = "default"
 
@@ -36,6 +44,12 @@ BARS_PER_BARE_SECTION = 4
 BARS_AROUND = 4
 ESTIMATE_BPM = 100
 ESTIMATE_RANGE = (30.0, 300.0)
+
+#: The latent and the audible crossfade around what is repainted while all is held on to, in seconds.
+LONGEST_BLEND, LONGEST_FADE = 1.0, 0.05
+#: The crossfade of a new track at the ends of its region, in seconds.
+STEM_FADE = 0.01
+LONGEST_REFERENCE = 3600.0
 
 
 class Studio(Protocol):
@@ -49,28 +63,81 @@ class Studio(Protocol):
         """Latents that audio codes stand for, with silence after their end."""
         ...
 
+    def original(self) -> Tensor:
+        """The source."""
+        ...
+
+    def coded(self) -> Tensor:
+        """The source by way of audio codes, which keep its outline and not its detail."""
+        ...
+
+    def erased(self) -> Tensor:
+        """The source with silence in the regions."""
+        ...
+
+
+@dataclass(frozen=True)
+class Splice:
+    """What becomes of the song outside of its regions.
+
+    `onto` lies there in the end: the source or silence. For the first `held` of the steps the latents there are those
+    of the source; in the end the latents are blended over `blend` seconds around each region, and the sound over
+    `fade`.
+    """
+
+    onto: str
+    held: float = 0.0
+    blend: float = 0.0
+    fade: float = 0.0
+
 
 @dataclass(frozen=True)
 class Prepared:
     """What one mode gives the diffusion.
 
-    `source` makes the source latents [1, T, C] when the networks for it are in memory; before that, the
-    instruction alone is read. `mask` is 1 where everything is to be made.
+    `source` makes the source latents [1, T, C] when the networks for it are in memory; before that, the instruction
+    alone is read. `regions` are what is to be made of a source of so many seconds: everything, where it is None.
+    After `then[0]` of the steps the diffusion goes over to `then[1]`. It starts from noise, or from as much of the
+    source as `kept` says.
     """
 
     instruction: str
     source: Callable[[Studio], Tensor]
-    mask: float = 1.0
+    regions: Callable[[float], Regions] | None = None
+    splice: Splice | None = None
+    then: tuple[float, Prepared] | None = None
+    kept: float = 0.0
+
+
+def no_defaults(_request: Request) -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One row: what it is for, and how it prepares."""
+    """One row: what it is for, how it prepares, and what it takes."""
 
     summary: str
     prepare: Callable[[Request], Prepared]
     #: Command lines for its `--help`.
     examples: tuple[str, ...] = ()
+    #: The keys it takes, of those that not every mode does.
+    keys: tuple[str, ...] = ("duration", "codes")
+    #: What has to be given, by its names in `NEEDS`.
+    needs: tuple[str, ...] = ("caption",)
+    #: What it decides where nothing was asked.
+    defaults: Callable[[Request], Mapping[str, Any]] = no_defaults
+    #: The mode that a checkpoint must have been trained for, as its row says it.
+    task: str = "generate"
+    most_tracks: int = 0
+    #: `take`, or `stem`: each track is rendered by itself.
+    makes: str = "take"
+    #: What is written beside its stems: a kind of `BESIDE`, or nothing.
+    beside: Callable[[Request], str | None] = lambda _request: None
+
+    @property
+    def has_source(self) -> bool:
+        return "source" in self.keys
 
 
 def generate(request: Request) -> Prepared:
@@ -81,6 +148,76 @@ def generate(request: Request) -> Prepared:
     return Prepared(FOLLOW_CODES, lambda studio: studio.follow(codes))
 
 
+def cover(request: Request) -> Prepared:
+    """The source's outline in another style: after `strength` of the steps, it is text to music."""
+    strength = 1.0 if request.strength is None else request.strength
+    plain = Prepared(FILL_MASK, lambda studio: studio.silence())
+    return Prepared(
+        FOLLOW_CODES,
+        lambda studio: studio.original() if request.close else studio.coded(),
+        then=(strength, plain) if strength < 1 else None,
+        kept=request.noise_strength or 0.0,
+    )
+
+
+def repaint(request: Request) -> Prepared:
+    """A part of the source anew, or more at its ends; the rest is the source, sample for sample."""
+    held = REPAINT_MODES[request.repaint_mode or "balanced"]
+    if held is None:
+        strength = request.repaint_strength
+        held = 1 - (DEFAULT_REPAINT_STRENGTH if strength is None else strength)
+    return Prepared(
+        REPAINT,
+        lambda studio: studio.erased(),
+        regions=lambda seconds: regions.repainted(request, seconds),
+        splice=Splice("source", held, held * LONGEST_BLEND, held * LONGEST_FADE),
+    )
+
+
+def lego(request: Request) -> Prepared:
+    """One new track that fits the source, throughout or in a region; outside of it the track is silent."""
+    part = request.start is not None or request.end is not None
+    return Prepared(
+        LEGO.format(upper(request)),
+        lambda studio: studio.original(),
+        regions=(lambda seconds: regions.whole(request, seconds)) if part else None,
+        splice=Splice("silence", fade=STEM_FADE) if part else None,
+    )
+
+
+def extract(request: Request) -> Prepared:
+    """One track of the source by itself."""
+    return Prepared(EXTRACT.format(upper(request)), lambda studio: studio.original())
+
+
+def complete_tracks(request: Request) -> Prepared:
+    """The source with further tracks."""
+    tracks = f" with {upper(request)}" if request.track else ""
+    return Prepared(COMPLETE.format(tracks), lambda studio: studio.original())
+
+
+def upper(request: Request) -> str:
+    """The tracks as the instructions name them: `VOCALS | BACKING_VOCALS`."""
+    return " | ".join(request.track or ()).upper()
+
+
+#: What a mode may need: the keys of which one has to be given, and what is said where none is.
+NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "caption": (
+        ("caption", "lyrics", "codes"),
+        "there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).",
+    ),
+    "source": (("source",), "there is no recording to work on; name one: acestep {mode} SOURCE."),
+    "start": (
+        ("start", "end"),
+        "neither start nor end says what is to be made anew; --start 0 --end 10 takes the first ten seconds.",
+    ),
+    "track": (("track",), f"no track is named; there are {', '.join(TRACKS)}, and all of them."),
+}
+
+#: What is written beside stems, and how: the source, and so many times the stems.
+BESIDE: Mapping[str, int] = {"mix": 1, "residual": -1}
+
 MODES: dict[str, Mode] = {
     "generate": Mode(
         "Make a song from a caption and lyrics.",
@@ -90,9 +227,102 @@ MODES: dict[str, Mode] = {
             'acestep generate -c "warm lo-fi hip hop, rhodes" --instrumental --bpm 84 -d 30 -n 4 -o takes/',
             "acestep generate songs/*.yaml -o out/ --format mp3 --json",
             "cat song.yaml | acestep generate - -o - > song.wav",
+            "acestep generate song.yaml --reference jazz.mp3",
         ),
     ),
+    "cover": Mode(
+        "Play a recording again in another style.",
+        cover,
+        (
+            'acestep cover country.mp3 -c "heavy metal, distorted guitars, screaming vocals" --strength 40% -o metal/',
+            'acestep cover demo.wav -c "polished indie rock" --close',
+        ),
+        keys=("source", "strength", "noise_strength", "close"),
+        needs=("source", "caption"),
+        defaults=lambda _request: {"strength": 1.0},
+        task="cover",
+    ),
+    "repaint": Mode(
+        "Make a part of a recording anew, or extend it.",
+        repaint,
+        (
+            'acestep repaint take.flac --start 0 --end 10 -c "dramatic orchestral build-up" -o fixed.flac',
+            'acestep repaint take.flac --start -8 --end 0 -c "slow piano intro"',
+        ),
+        keys=("source", "start", "end", "repaint_mode", "repaint_strength"),
+        needs=("source", "start", "caption"),
+        defaults=lambda request: {
+            "repaint_mode": "balanced",
+            "repaint_strength": DEFAULT_REPAINT_STRENGTH if request.repaint_mode in (None, "balanced") else None,
+            "loudness": "none",
+        },
+        task="repaint",
+    ),
+    "lego": Mode(
+        "Add one track to a recording, as a stem.",
+        lego,
+        ('acestep lego drums.wav --track bass -c "round fingered bass" --mix',),
+        keys=("source", "track", "start", "end", "mix"),
+        needs=("source", "track"),
+        defaults=lambda _request: {"loudness": "none"},
+        task="lego",
+        most_tracks=1,
+        makes="stem",
+        beside=lambda request: "mix" if request.mix else None,
+    ),
+    "extract": Mode(
+        "Take tracks out of a recording, and what is left.",
+        extract,
+        (
+            "acestep extract song.flac --track vocals --track drums -o stems/",
+            "acestep extract song.flac --all -o stems/",
+        ),
+        keys=("source", "track"),
+        needs=("source", "track"),
+        defaults=lambda _request: {"loudness": "none"},
+        task="extract",
+        most_tracks=len(TRACKS),
+        makes="stem",
+        beside=lambda _request: "residual",
+    ),
+    "complete": Mode(
+        "Accompany a recording with the tracks it lacks.",
+        complete_tracks,
+        ("acestep complete vocals.wav --track drums --track bass --track guitar",),
+        keys=("source", "track"),
+        needs=("source",),
+        task="complete",
+        most_tracks=len(TRACKS),
+    ),
 }
+
+
+def mode_of(request: Request) -> Mode:
+    return MODES[request.mode or "generate"]
+
+
+def foreign(mode: str) -> frozenset[str]:
+    """The keys that other modes take and this one does not."""
+    return frozenset(key for other in MODES.values() for key in other.keys) - set(MODES[mode].keys)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file of a take: its kind (take, stem, mix, residual), its track, and the request that makes it."""
+
+    kind: str
+    track: str | None
+    request: Completed
+
+
+def pieces(request: Completed) -> list[Piece]:
+    """The files of one take of `request`: a stem for each track, and what is written beside them."""
+    mode = mode_of(request)
+    if mode.makes == "take":
+        return [Piece("take", None, request)]
+    stems = [Piece("stem", track, request.model_copy(update={"track": (track,)})) for track in request.track or ()]
+    beside = mode.beside(request)
+    return [*stems, Piece(beside, None, request)] if beside else stems
 
 
 class Completed(Request):
@@ -111,10 +341,11 @@ class Completed(Request):
 
 @dataclass(frozen=True)
 class Decided:
-    """A completed request, and what decided each value that was left open."""
+    """A completed request, what decided each value that was left open, and the recordings that it names."""
 
     request: Completed
     origins: Mapping[str, str]
+    heard: Mapping[str, Recording]
 
 
 def complete(request: Request, checkpoint: Checkpoint) -> Completed:
@@ -125,12 +356,15 @@ def complete(request: Request, checkpoint: Checkpoint) -> Completed:
 def decide(request: Request, checkpoint: Checkpoint) -> Decided:
     """`complete`, with the origin of each value it decided.
 
-    Raises `UsageError` with all the contradictions between the request and the checkpoint at once.
+    Raises `SourceError` for a recording that cannot be worked on, `CheckpointError` for a checkpoint that was not
+    trained for the mode, and `UsageError` with all the contradictions between request, recordings and checkpoint.
     """
     import secrets
 
     row, name = checkpoint.row, checkpoint.name
-    if problems := contradictions(request, name, row, checkpoint.code_count):
+    require_task(request, name, row)
+    heard = survey(request)
+    if problems := contradictions(request, name, row, checkpoint.code_count, heard):
         raise UsageError("\n".join(problems))
     asked = request.model_dump()
     found: dict[str, Any] = {}
@@ -147,12 +381,15 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
     settle("mode", "generate", DEFAULT)
     if request.model in (None, "auto"):
         found["model"], origins["model"] = name, "auto: the first installed that fits"
-    settle("duration", *_duration(request))
+    settle("duration", *length(request, heard))
+    for key, value in mode_of(request).defaults(request).items():
+        settle(key, value, f"mode {request.mode}")
     settle("solver", "euler", DEFAULT)
     settle("guidance", row.guidance, f"checkpoint {name}")
     settle("seed", secrets.randbelow(SEEDS), "drawn")
     settle("takes", 1, DEFAULT)
-    settle("loudness", DEFAULT_LOUDNESS, DEFAULT)
+    if settled("loudness") is None:
+        settle("loudness", DEFAULT_LOUDNESS, DEFAULT)
     if request.timesteps is None:
         settle("steps", row.steps, f"checkpoint {name}")
         settle("shift", row.shift, f"checkpoint {name}")
@@ -165,7 +402,36 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
     encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
     settle("bit_depth", encoding.bit_depth, DEFAULT)
     settle("bitrate", encoding.bitrate, DEFAULT)
-    return Decided(Completed(**{**asked, **found}), origins)
+    return Decided(Completed(**{**asked, **found}), origins, heard)
+
+
+def require_task(request: Request, name: str, row: Row) -> None:
+    """Raise `CheckpointError` where the checkpoint `name` was not trained for the mode of the request."""
+    task = mode_of(request).task
+    if task not in row.tasks:
+        able = [other for other, one in CHECKPOINTS.items() if task in one.tasks]
+        raise CheckpointError(
+            f"{name} was not trained to {task}; {' and '.join(able)} were.",
+            f"`acestep models pull {able[0]}` fetches one of them; then --model {able[0]}.",
+        )
+
+
+def survey(request: Request) -> dict[str, Recording]:
+    """The recordings that a request names, by their paths. `SourceError`, beginning with the key, for one that does not
+    suit.
+    """
+    sources = () if request.source is None else (request.source,)
+    heard = {}
+    for key, files, longest in (
+        ("source", sources, audio.LONGEST_READ),
+        ("reference", request.reference or (), LONGEST_REFERENCE),
+    ):
+        for file in files:
+            try:
+                heard[file] = audio.survey(Path(file), longest)
+            except SourceError as error:
+                raise SourceError(f"{key}: {error.message}", error.hint) from error
+    return heard
 
 
 def take(request: Completed, number: int) -> Completed:
@@ -178,24 +444,33 @@ def takes(request: Completed, first: int, count: int) -> Completed:
     return request.model_copy(update={"seed": (request.seed + first - 1) % SEEDS, "takes": count})
 
 
-def recipe(request: Completed, weights: str) -> str:
+def recipe(request: Completed, weights: str, heard: Mapping[str, Recording]) -> str:
     """A fingerprint of what shapes the samples and their encoding, but for the seed; `weights` is a hash of theirs.
 
-    Two takes with one recipe and one seed are the same audio.
+    Two takes with one recipe and one seed are the same audio. Recordings are in it by what they hold.
     """
     import hashlib
 
     shaping = {name for name, key in KEYS.items() if key.shapes}
     content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
+    if (source := heard.get(request.source or "")) is not None:
+        content["source"] = source.fingerprint
+    if request.reference is not None:
+        content["reference"] = [heard[file].fingerprint for file in request.reference]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def contradictions(request: Request, name: str, row: Row, code_count: int | None) -> list[str]:
-    """What cannot be, about the request alone or with the checkpoint `name`; each begins with its key."""
-    found = []
-    if request.caption is None and request.lyrics is None and request.codes is None:
-        found.append("caption: there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).")
-    found += _finish_problems(request)
+def contradictions(
+    request: Request, name: str, row: Row, code_count: int | None, heard: Mapping[str, Recording] | None = None
+) -> list[str]:
+    """What cannot be, about the request alone, with its recordings, or with the checkpoint `name`; each begins with
+    its key.
+    """
+    found = _mode_problems(request)
+    if heard and (source := heard.get(request.source or "")) is not None:
+        found += regions.problems(request, source.seconds)
+    whole = seconds(request, heard)
+    found += _finish_problems(request, whole)
     if row.turbo:
         why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
         if request.guidance is not None and request.guidance > 1:
@@ -213,17 +488,39 @@ def contradictions(request: Request, name: str, row: Row, code_count: int | None
         found.append(f"steps: {name} takes at most {row.most_steps} steps, not {steps}.")
     if request.codes is not None:
         found += _code_problems(request, name, code_count)
-    if seconds(request) < row.shortest_seconds:
+    if whole < row.shortest_seconds and not mode_of(request).has_source:
         least = f"{row.shortest_seconds:g}"
         found.append(
-            f"duration: {seconds(request):g} s is too short for {name}, which makes at least {least} s; "
-            f"ask for {least} or more."
+            f"duration: {whole:g} s is too short for {name}, which makes at least {least} s; ask for {least} or more."
         )
     return found
 
 
-def _finish_problems(request: Request) -> list[str]:
-    """What cannot be done to the samples on their way into a file."""
+def _mode_problems(request: Request) -> list[str]:
+    """What the mode of a request does not take, or lacks."""
+    name, mode = request.mode or "generate", mode_of(request)
+    found = []
+    for key in sorted(foreign(name), key=list(KEYS).index):
+        if getattr(request, key) is None or (key == "duration" and mode.has_source):  # compared with the source's
+            continue
+        able = [other for other, row in MODES.items() if key in row.keys]
+        found.append(f"{key}: has no meaning for {name}; it is for {', '.join(able)}.")
+    for need in mode.needs:
+        keys, sentence = NEEDS[need]
+        if all(getattr(request, key) is None for key in keys):
+            found.append(f"{need}: {sentence.format(mode=name)}")
+    if request.track and 0 < mode.most_tracks < len(request.track):
+        most = "one track" if mode.most_tracks == 1 else f"{mode.most_tracks} tracks"
+        found.append(f"track: {name} makes {most} at a time, not {len(request.track)}.")
+    if request.repaint_strength is not None and REPAINT_MODES[request.repaint_mode or "balanced"] is not None:
+        found.append(f"repaint_strength: has nothing to decide where repaint_mode is {request.repaint_mode}.")
+    if request.source is not None and request.source in (request.reference or ()):
+        found.append("reference: is the source too, whose sound is heard anyway; leave it out.")
+    return found
+
+
+def _finish_problems(request: Request, whole: float) -> list[str]:
+    """What cannot be done to the samples of so many seconds on their way into a file."""
     found = []
     try:
         format = request.format or audio.DEFAULT_FORMAT
@@ -231,9 +528,9 @@ def _finish_problems(request: Request) -> list[str]:
     except UsageError as error:
         found.append(error.message)
     fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
-    if sum(length for _, length in fades) > seconds(request):
+    if sum(length for _, length in fades) > whole:
         lengths = " and ".join(f"{length:g} s" for _, length in fades)
-        found.append(f"{fades[-1][0]}: {lengths} of fading are longer than the song, {seconds(request):g} s.")
+        found.append(f"{fades[-1][0]}: {lengths} of fading are longer than the song, {whole:g} s.")
     return found
 
 
@@ -252,13 +549,15 @@ def _code_problems(request: Request, name: str, code_count: int | None) -> list[
     return found
 
 
-def seconds(request: Request) -> float:
+def seconds(request: Request, heard: Mapping[str, Recording] | None = None) -> float:
     """How long the song is or will be."""
-    return _duration(request)[0]
+    return length(request, heard or {})[0]
 
 
-def _duration(request: Request) -> tuple[float, str]:
+def length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str]:
     """The length of the song, and what decided it."""
+    if (source := heard.get(request.source or "")) is not None:
+        return regions.extended(request, source.seconds), "the source"
     if request.duration is not None:
         return request.duration, "asked for"
     if request.codes is not None:

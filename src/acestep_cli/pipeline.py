@@ -15,10 +15,11 @@ from torch import Tensor
 from acestep_cli import memory, modes, planning, prompts, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.engine import codec, denoise, store
+from acestep_cli.engine import codec, denoise, source, store
 from acestep_cli.engine.dit import AceStep, Memory
+from acestep_cli.engine.source import Canvas
 from acestep_cli.engine.store import Report, Store
-from acestep_cli.modes import Completed
+from acestep_cli.modes import Completed, Piece, Prepared
 from acestep_cli.planning import Plan
 
 R = TypeVar("R")
@@ -27,11 +28,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Take:
-    """One finished take.
+    """One file of a finished take: the song, or a stem of its `track`, or what is written beside stems.
 
     `audio` is as decoded, before any loudness is set. `request` is complete: it alone makes the take again. `plan`
     is how the machine made it. `timings` are seconds by stage; those that all takes share, and what was spent on
-    loading, are on the first one's.
+    loading, are on the first one's. `checks` were measured, `remarks` say what they mean, and with a `problem` it is
+    not fit to be kept.
     """
 
     number: int
@@ -40,6 +42,11 @@ class Take:
     plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
+    kind: str = "take"
+    track: str | None = None
+    checks: dict[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 class Pipeline:
@@ -58,7 +65,8 @@ class Pipeline:
 
         The text encoder is loaded once for all requests, and so is the diffusion transformer. Takes never share a
         forward pass: a matrix product may round differently at another batch size, and take k of a run is promised
-        to equal take k alone. What the takes of one song share is the condition.
+        to equal take k alone. What the takes of one song share is their source, and the condition if they take after
+        no reference.
 
         Where memory runs out, `say` hears which rung of the ladder is taken, and the stage is done again. Raises
         `CheckpointError` for weights that do not fit their config, `MemoryLimitError` at the foot of the ladder.
@@ -69,126 +77,210 @@ class Pipeline:
     def _takes(self, requests: Sequence[Completed], weights: Store, report: Report, say: Say) -> Iterator[Take]:
         within_memory = Descent(weights, self.sizes, say)
         clock = Clock(weights)
-        vae = self.sizes.vae
-        songs = [Song(request, modes.MODES[request.mode].prepare(request)) for request in requests]
-        steps = Share(report, "diffuse", [song.steps for song in songs for _ in song.takes])
-        seconds = Share(report, "decode", [math.ceil(take.duration) for song in songs for take in song.takes])
+        songs = [Song.of(request) for request in requests]
+        parts = [part for song in songs for part in song.parts]
+        steps = Share(report, "diffuse", [part.steps for part in parts for _ in part.takes])
+        seconds = Share(report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes])
 
         # 1. Words to numbers.
         with clock("text"):
-            within_memory("text", requests[0], read_words, weights, songs)
+            within_memory("text", requests[0], read_words, weights, parts)
 
         for song in songs:
             weights.tidy()
-            # 2. How long: whole latent frames, and never fewer than the model was trained on.
-            frames = vae.latent_frames(song.request.duration)
-            samples = min(int(song.request.duration * vae.sampling_rate), frames * vae.hop)
+            # 2. How long: as its source, or whole latent frames. And what lies there already.
+            with clock("listen"):
+                canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)
+                references = [source.recording(file, canvas.rate) for file in song.request.reference or ()]
+                original = within_memory("listen", song.request, hear, weights, canvas.sounds)
 
-            # 3. What the diffusion listens to and starts from, once for all takes of the song.
-            with clock("condition"):
-                heard = within_memory("condition", song.request, listen, weights, song, self.silence, frames)
+            for part in song.parts:
+                # 3. What the diffusion starts from, once for all takes.
+                with clock("condition"):
+                    ground = within_memory(
+                        "condition", song.request, lay, weights, part, canvas, original, self.silence
+                    )
 
-            for number, take in enumerate(song.takes, start=1):
-                # 4. Noise to latents.
-                with clock("diffuse"):
-                    latents = within_memory("diffuse", take, diffuse, weights, song, heard, take, steps.next())
-                # 5. Latents to waveform.
-                with clock("decode"):
-                    waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
-                yield Take(
-                    number,
-                    Audio(waveform[:, :samples].numpy(), vae.sampling_rate),
-                    take,
-                    weights.plan,
-                    clock.lap(),
-                    (*song.warnings, *weights.warnings),
-                )
+                for number, take in enumerate(part.takes, start=1):
+                    # 4. What it listens to: words and timbre. Each take hears windows of its own in the references.
+                    if number == 1 or references:
+                        with clock("listen"):
+                            windows = source.windows(references, self.sizes, take.seed)
+                            timbre = within_memory("listen", take, hear, weights, windows)
+                        with clock("condition"):
+                            heard = within_memory("condition", take, listen, weights, part, timbre, self.silence)
+                    # 5. Noise to latents.
+                    with clock("diffuse"):
+                        latents = within_memory(
+                            "diffuse", take, diffuse, weights, part, ground, heard, take, steps.next()
+                        )
+                    # 6. Latents to waveform, and that to where it belongs.
+                    with clock("decode"):
+                        waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
+                        waveform = source.spliced(canvas, waveform[:, : canvas.samples], part.prepared.splice)
+                    warnings = (*part.warnings, *weights.warnings)
+                    made = Made(number, canvas, waveform, weights.plan, clock.lap(), warnings)
+                    yield from song.finished(part, made)
 
 
 @dataclass
-class Song:
-    """One request on its way through the stages."""
+class Scene:
+    """What one mode prepared, and the words to it."""
 
-    request: Completed
-    prepared: modes.Prepared
-    warnings: list[str] = field(default_factory=list)
+    prepared: Prepared
     #: [1, Lt, width] and [1, Ll, width], once the words are read.
     text_states: Tensor = field(init=False)
     lyric_states: Tensor = field(init=False)
 
+
+@dataclass
+class Part:
+    """What of a song is rendered at once, on its way through the stages: all of it, or one stem.
+
+    The diffusion goes from the first scene to the last.
+    """
+
+    piece: Piece
+    scenes: list[Scene]
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, piece: Piece) -> Part:
+        prepared = modes.mode_of(piece.request).prepare(piece.request)
+        return cls(piece, [Scene(prepared), *([Scene(prepared.then[1])] if prepared.then else [])])
+
+    @property
+    def prepared(self) -> Prepared:
+        return self.scenes[0].prepared
+
     @property
     def takes(self) -> list[Completed]:
-        return [modes.take(self.request, number) for number in range(1, self.request.takes + 1)]
+        request = self.piece.request
+        return [modes.take(request, number) for number in range(1, request.takes + 1)]
 
     @property
     def schedule(self) -> tuple[float, ...]:
-        """The times of the diffusion, from noise to 0."""
-        if self.request.timesteps is not None:
-            return solvers.explicit_schedule(self.request.timesteps)
-        assert self.request.steps is not None
-        assert self.request.shift is not None
-        return solvers.schedule(self.request.steps, self.request.shift)
+        """The times of the diffusion, from noise, or from what is kept of the source, to 0."""
+        request, kept = self.piece.request, self.prepared.kept
+        if request.timesteps is not None:
+            times = solvers.explicit_schedule(request.timesteps)
+        else:
+            assert request.steps is not None
+            assert request.shift is not None
+            times = solvers.schedule(request.steps, request.shift)
+        return solvers.shortened(times, kept) if kept else times
 
     @property
     def steps(self) -> int:
         return len(self.schedule) - 1
 
 
-class Heard(NamedTuple):
-    """What the diffusion of a song listens to and starts from."""
+class Made(NamedTuple):
+    """One take of a part, as it leaves the stages."""
 
-    memory: Memory
+    number: int
+    canvas: Canvas
+    waveform: Tensor  # [A, N]
+    plan: Plan
+    timings: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class Song:
+    """One request, and the parts in which it is rendered."""
+
+    request: Completed
+    parts: list[Part]
+    #: What is written beside its stems, if anything.
+    beside: Piece | None
+    #: The sum of the stems of each take.
+    sums: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request: Completed) -> Song:
+        pieces = modes.pieces(request)
+        beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
+        return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside)
+
+    def finished(self, part: Part, made: Made) -> Iterator[Take]:
+        """The take of `part`, and after the last of its stems what is written beside them."""
+        review = source.review(made.canvas, made.waveform, part.prepared.splice)
+        yield packed(part.piece, made, review)
+        if self.beside is None:
+            return
+        before = self.sums.pop(made.number, torch.zeros(1))
+        self.sums[made.number] = before + made.waveform
+        if part is self.parts[-1]:
+            whole, review = source.beside(made.canvas, self.sums.pop(made.number), self.beside.kind)
+            yield packed(self.beside, made._replace(waveform=whole, timings={}), review)
+
+
+def packed(piece: Piece, made: Made, review: source.Review) -> Take:
+    """A piece of a song as a file is written of it."""
+    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), modes.take(piece.request, made.number)
+    return Take(made.number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review)
+
+
+class Ground(NamedTuple):
+    """What the diffusion of a part starts from: a context [1, T, in_channels - C] for each scene, guidance, what it
+    holds on to, and latents to begin with.
+    """
+
+    contexts: list[Tensor]
     guided: denoise.Guided | None
-    context: Tensor  # [1, T, in_channels - C]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What a mode draws its source latents from; see `modes.Studio`."""
-
-    model: AceStep
-    weights: Store
-    recorded: Tensor  # the silence latent of the checkpoint, [1, F, C]
-    frames: int
-
-    def silence(self) -> Tensor:
-        return self.silent(self.frames)
-
-    def silent(self, frames: int) -> Tensor:
-        """Silence [1, frames, C] on the plan's device in its dtype."""
-        return codec.silence_of_length(self.recorded, frames).to(self.weights.device, self.weights.dtype)
-
-    def follow(self, codes: tuple[int, ...]) -> Tensor:
-        latents = self.model.latents_from_codes(torch.tensor([codes], device=self.weights.device))[:, : self.frames]
-        rest = self.frames - latents.shape[1]
-        return torch.cat((latents, self.silent(rest)), dim=1) if rest else latents
+    hold: denoise.Hold | None
+    start: Tensor | None
 
 
 # Borrowing happens in functions of their own: a name bound in the generator would keep a component alive, whatever
 # the store thinks.
 
 
-def read_words(weights: Store, songs: Sequence[Song]) -> None:
-    """Give each song the states of its text prompt and the embeddings of its lyric prompt."""
+def read_words(weights: Store, parts: Sequence[Part]) -> None:
+    """Give each scene the states of its text prompt and the embeddings of its lyric prompt."""
+    scenes = [(part, scene) for part in parts for scene in part.scenes]
     with weights.text() as encoder:
-        for number, song in enumerate(songs):
-            weights.report("text", number, len(songs))
-            request, warn = song.request, song.warnings.append
-            prompt, lyrics = prompts.of(request, song.prepared.instruction, request.duration)
-            song.text_states = encoder.states(prompt, warn)
-            song.lyric_states = encoder.embeddings(lyrics, warn)
-        weights.report("text", len(songs), len(songs))
+        for number, (part, scene) in enumerate(scenes):
+            weights.report("text", number, len(scenes))
+            request, warn = part.piece.request, part.warnings.append
+            prompt, lyrics = prompts.of(request, scene.prepared.instruction, request.duration)
+            scene.text_states = encoder.states(prompt, warn)
+            scene.lyric_states = encoder.embeddings(lyrics, warn)
+        weights.report("text", len(scenes), len(scenes))
 
 
-def listen(weights: Store, song: Song, silence: Tensor, frames: int) -> Heard:
-    """Encode the condition of a song, and make the latents that its mode starts from."""
+def hear(weights: Store, sounds: Sequence[Tensor]) -> Tensor | None:
+    """Waveforms [A, N], all as long, -> latents [R, N // hop, C], float32 on the CPU; None of none."""
+    if not sounds:
+        return None
+    with weights.vae() as vae:
+        tile, report = weights.plan.tile_frames, lambda done, total: weights.report("listen", done, total)
+        return torch.stack([codec.encode(vae, waveform, tile, report) for waveform in sounds])
+
+
+def lay(weights: Store, part: Part, canvas: Canvas, original: Tensor | None, silence: Tensor) -> Ground:
+    """Make what the diffusion of a part starts from; `original` are the latents of what lies on the canvas."""
+    prepared = part.prepared
     with weights.dit() as model:
-        sources = Sources(model, weights, silence, frames)
-        timbre = sources.silent(model.config.timbre_fix_frame)
-        memory = model.decoder.remember(model.encoder(song.text_states, song.lyric_states, timbre))
-        source = song.prepared.source(sources)
-        context = torch.cat((source, torch.full_like(source, song.prepared.mask)), dim=-1)
-        return Heard(memory, guidance(song.request, model), context)
+        sources = source.Sources(canvas, model, silence.to(weights.device, weights.dtype), original)
+        contexts = [source.context(scene.prepared, sources) for scene in part.scenes]
+        hold = source.hold(sources, prepared.splice)
+        start = sources.original() if prepared.kept else None
+        return Ground(contexts, guidance(part.piece.request, model), hold, start)
+
+
+def listen(weights: Store, part: Part, timbre: Tensor | None, silence: Tensor) -> list[Memory]:
+    """Encode the condition of each scene, with the latents of references [R, frames, C], or of silence."""
+    with weights.dit() as model:
+        quiet = codec.silence_of_length(silence, model.config.timbre_fix_frame)
+        voices = (quiet if timbre is None else timbre).to(weights.device, weights.dtype)
+        return [
+            model.decoder.remember(
+                model.encoder(scene.text_states, scene.lyric_states, voices, timbre_owner=[0] * len(voices))
+            )
+            for scene in part.scenes
+        ]
 
 
 def guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
@@ -199,21 +291,27 @@ def guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
     return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
 
 
-def diffuse(weights: Store, song: Song, heard: Heard, take: Completed, progress: codec.Progress) -> Tensor:
+def diffuse(
+    weights: Store, part: Part, ground: Ground, heard: Sequence[Memory], take: Completed, progress: codec.Progress
+) -> Tensor:
     """From the noise of a take to its latents [T, C]."""
+    then = part.prepared.then
     with weights.dit() as model:
-        channels = model.config.latent_channels
-        return denoise.denoise(
+        latents = denoise.denoise(
             model.decoder,
-            denoise.starting_noise(take.seed, heard.context.shape[1], channels),
-            heard.context,
-            heard.memory,
-            song.schedule,
+            denoise.starting_noise(take.seed, ground.contexts[0].shape[1], model.config.latent_channels),
+            ground.contexts[0],
+            heard[0],
+            part.schedule,
             solver=take.solver,
-            guided=heard.guided,
+            guided=ground.guided,
             seed=take.seed,
             progress=progress,
-        )[0]
+            turn=denoise.Turn(then[0], ground.contexts[1], heard[1]) if then else None,
+            hold=ground.hold,
+            start=ground.start,
+        )
+        return source.blended(latents, ground.hold)[0]
 
 
 def decode(weights: Store, latents: Tensor, progress: codec.Progress) -> Tensor:

@@ -104,18 +104,19 @@ def _vae_on_cpu(now: Arrangement, backend: Backend) -> Arrangement | None:
 
 
 WITH_DIT = frozenset({"condition", "diffuse"})
+SOUND = frozenset({"listen", "decode"})
 LADDER = (
     Rung("takes are made one at a time"),
     Rung("the text encoder and the Songwriter leave before the diffusion transformer comes"),
-    Rung("sound is decoded in smaller tiles", frozenset({"decode"}), _smaller_tiles),
+    Rung("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
     Rung(
         "the diffusion transformer leaves before the autoencoder comes",
-        frozenset({"diffuse", "decode", "finish"}),
+        frozenset({"diffuse", *SOUND, "finish"}),
         _one_network,
     ),
     Rung("the diffusion transformer's weights are int8, which changes the sound a little", WITH_DIT, _int8),
     Rung("the diffusion transformer's layers come from main memory one by one, which is slower", WITH_DIT, _streamed),
-    Rung("the autoencoder runs on the processor", frozenset({"decode"}), _vae_on_cpu),
+    Rung("the autoencoder runs on the processor", SOUND, _vae_on_cpu),
 )
 
 

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 
 from acestep_cli import audio, solvers
 from acestep_cli.kinds import (
+    EVERY_TRACK,
     LONGEST_SECONDS,
+    REPAINT_MODES,
     Bitrate,
     Choice,
     Codes,
@@ -28,11 +30,16 @@ from acestep_cli.kinds import (
     Number,
     Picture,
     SampleRate,
+    Share,
+    Sound,
+    Sounds,
     Switch,
     Tag,
     Text,
+    Time,
     TimeSignature,
     Timesteps,
+    Tracks,
     Whole,
 )
 
@@ -52,9 +59,11 @@ class Key:
     shapes: bool = True
     #: Values for the schema, as a spec writes them.
     examples: tuple[Any, ...] = ()
+    #: A switch that stands for a value of its own, and that value.
+    switch: tuple[str, str] | None = None
 
 
-SONG, SOUND, OUTPUT, TAGS = "Song", "Sound", "Output", "Tags"
+SONG, SOURCE, SOUND, OUTPUT, TAGS = "Song", "Source", "Sound", "Output", "Tags"
 LONGEST_FADE = 60
 
 
@@ -68,7 +77,9 @@ class Request(BaseModel):
 
     mode: Annotated[
         str | None,
-        Key(Text("generate"), "What kind of render this is.", SONG, flag=False, examples=("generate",)),
+        Key(
+            Text("MODE"), "What kind of render this is: generate unless set.", SONG, flag=False, examples=("generate",)
+        ),
     ] = None
     caption: Annotated[
         str | None,
@@ -112,7 +123,7 @@ class Request(BaseModel):
     duration: Annotated[
         float | None,
         Key(
-            Duration(3, LONGEST_SECONDS),
+            Duration(1, LONGEST_SECONDS),
             "Length, 3 to 600 seconds. Unset: estimated from the lyrics, else 60 s.",
             SONG,
             short="-d",
@@ -122,6 +133,86 @@ class Request(BaseModel):
     codes: Annotated[
         tuple[int, ...] | None,
         Key(Codes(), "Audio codes to follow, 5 per second.", SONG, flag=False),
+    ] = None
+    reference: Annotated[
+        tuple[str, ...] | None,
+        Key(
+            Sounds(),
+            "A recording whose sound to take after, up to an hour long; repeatable.",
+            SONG,
+            shapes=False,  # what it holds does
+        ),
+    ] = None
+    source: Annotated[
+        str | None,
+        Key(
+            Sound(),
+            "The recording to work on, 1 s to 10 minutes long.",
+            SOURCE,
+            flag=False,
+            shapes=False,  # what it holds does
+        ),
+    ] = None
+    strength: Annotated[
+        float | None,
+        Key(
+            Share(),
+            "For how many of its steps a cover follows the source, all unless set: 30-50% for another genre, 50-70% "
+            "for a moderate change, 70-90% for a subtle one.",
+            SOURCE,
+        ),
+    ] = None
+    noise_strength: Annotated[
+        float | None,
+        Key(Share(), "How much of the source's own sound a cover starts from; 0 unless set.", SOURCE),
+    ] = None
+    close: Annotated[
+        bool | None,
+        Key(Switch(), "Cover the source in all its detail, not by way of audio codes.", SOURCE),
+    ] = None
+    start: Annotated[
+        float | None,
+        Key(
+            Time(-LONGEST_SECONDS, LONGEST_SECONDS),
+            "Where the new part begins; a negative time extends the song to the front.",
+            SOURCE,
+            examples=(10, -8),
+        ),
+    ] = None
+    end: Annotated[
+        float | None,
+        Key(
+            Time(0, LONGEST_SECONDS),
+            "Where it ends; a time past the source extends the song.",
+            SOURCE,
+            examples=(20, "1:30"),
+        ),
+    ] = None
+    repaint_mode: Annotated[
+        str | None,
+        Key(
+            Choice(tuple(REPAINT_MODES)),
+            "How the new part is joined: conservative holds on to what is around it, aggressive cuts hard; balanced "
+            "unless set.",
+            SOURCE,
+        ),
+    ] = None
+    repaint_strength: Annotated[
+        float | None,
+        Key(Share(), "How far balanced goes towards aggressive; 0.5 unless set.", SOURCE),
+    ] = None
+    track: Annotated[
+        tuple[str, ...] | None,
+        Key(
+            Tracks(),
+            "A track to make; repeatable, where several can be. A spec may say tracks, too.",
+            SOURCE,
+            switch=("--all", EVERY_TRACK),
+        ),
+    ] = None
+    mix: Annotated[
+        bool | None,
+        Key(Switch(), "Write source and new track together, too.", SOURCE, shapes=False),  # a file of its own
     ] = None
     model: Annotated[
         str | None,

@@ -16,6 +16,7 @@ def song_schema() -> dict[str, Any]:
     """The schema. What it accepts a spec may say; the program refuses a little more, such as two keys at odds."""
     properties = {name: describe(name) for name in spec.KEYS}
     properties["mode"]["enum"] = list(modes.MODES)
+    properties |= {name: describe(key) for name, key in spec.SYNONYMS.items()}
     properties[spec.RENDER] = {"type": "object", "description": "What a render recorded; set aside when read."}
     return {
         "$schema": DRAFT,
@@ -23,7 +24,7 @@ def song_schema() -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        "not": {"required": ["lyrics", "lyrics_file"]},
+        "not": {"anyOf": [{"required": list(pair)} for pair in (("lyrics", "lyrics_file"), *spec.SYNONYMS.items())]},
     }
 
 

@@ -36,6 +36,13 @@ def explicit_schedule(timesteps: Sequence[float]) -> tuple[float, ...]:
     return (*(t for t in timesteps if t > 0), 0.0)
 
 
+def shortened(schedule: Sequence[float], kept: float) -> tuple[float, ...]:
+    """The end of a schedule, from its time nearest to 1 - `kept`: that much of what is there already stays."""
+    times = schedule[:-1]
+    nearest = min(range(len(times)), key=lambda place: abs(times[place] - (1 - kept)))
+    return tuple(schedule[nearest:])
+
+
 class Velocity(Protocol):
     """The guided model. A corrector's second look at a step must leave guidance momentum alone."""
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from acestep_cli import request as song
 from acestep_cli import tags
-from acestep_cli.errors import UsageError
+from acestep_cli.errors import SourceError, UsageError
 from acestep_cli.kinds import Choice, File, is_folder_name, quoted, suggestion
 from acestep_cli.modes import MODES, Decided
 from acestep_cli.request import Key, Request
@@ -40,8 +40,13 @@ SINGING = ("lyrics", "lyrics_file", "instrumental")
 ENCODING = ("bit_depth", "bitrate")
 SCHEDULE = ("steps", "shift")
 GUIDING = ("guidance_method", "cfg_interval")
+#: What decides the length of a song that has a source.
+EXTENT = ("source", "start", "end")
 #: What suits one checkpoint and not another.
 SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING)
+
+#: Another name of a key, which means the same.
+SYNONYMS = {"tracks": "track"}
 
 #: What other programs call our keys.
 OTHER_NAMES = {
@@ -66,6 +71,7 @@ OTHER_NAMES = {
 
 STDIN = "-"
 MARKDOWN = (".md", ".markdown")
+SUFFIXES = (".yaml", ".yml", *MARKDOWN)
 #: More than this many specs that extend each other are a mistake.
 DEEPEST = 20
 #: Ten times the longest sidecar; what is longer is no song.
@@ -126,7 +132,7 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
     problems = []
     for setting in settings:
         name, equals, raw = setting.partition("=")
-        name = name.strip().replace("-", "_")
+        name = SYNONYMS.get(name := name.strip().replace("-", "_"), name)
         where = f"--set {name}"
         if not equals:
             problems.append(f"--set {quoted(setting)}: is not key=value")
@@ -194,19 +200,20 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
     for entry in content.entries:
         origin = f"{name}:{entry.line}"
         where = f"{origin}: {entry.name}"
-        if entry.name in lines:
-            problems.append(f"{where}: is here again, after line {lines[entry.name]}")
-        elif entry.name not in KEYS and entry.name != RENDER:
-            problems.append(f"{where}: is not a key of a song spec{near(entry.name)}")
-        elif entry.name != RENDER:
+        key = SYNONYMS.get(entry.name, entry.name)
+        if key in lines:
+            problems.append(f"{where}: is here again, after line {lines[key]}")
+        elif key not in KEYS and key != RENDER:
+            problems.append(f"{where}: is not a key of a song spec{near(key)}")
+        elif key != RENDER:
             if entry.problem is not None:
                 problems.append(f"{where}: {entry.problem}")
-            elif entry.name == "lyrics" and entry.is_folded:
+            elif key == "lyrics" and entry.is_folded:
                 problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
             else:
                 lines_at = (name, entry.text_line) if entry.text_line is not None else None
-                values[entry.name] = Value(entry.raw, where, origin, lines_at)
-        lines.setdefault(entry.name, entry.line)
+                values[key] = Value(entry.raw, where, origin, lines_at)
+        lines.setdefault(key, entry.line)
     return Layer(folder, values, tuple(problems), RENDER in lines, None if from_stdin else path)
 
 
@@ -306,6 +313,7 @@ def resolve(*layers: Layer) -> Resolved:
         except ValueError as error:
             problems.append(f"{values['cover'].where}: {error}")
             del values["cover"]
+    files += [Path(file) for name in ("source", "reference") if name in values for file in meant_files(name, values)]
     if "mode" in values:
         mode = values.pop("mode")
         try:
@@ -338,6 +346,7 @@ def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_side
         (any(name in upper and upper[name].raw is not None for name in SCHEDULE), ("timesteps",)),
         ("guidance" in upper and is_off(upper["guidance"].raw), GUIDING),
         (is_sidecar and "model" in others, SUITED),  # in a spec written by hand they were meant
+        (is_sidecar and bool(others.intersection(EXTENT)), ("duration",)),
     )
     return {name for applies, names in rules if applies for name in names}
 
@@ -348,6 +357,15 @@ def meant(name: str, values: Mapping[str, Value]) -> Any:
         return KEYS[name].kind.read(values[name].raw)
     except ValueError:
         return values[name].raw
+
+
+def meant_files(name: str, values: Mapping[str, Value]) -> tuple[str, ...]:
+    """The files of a key that names one or several; none where its kind refuses it."""
+    try:
+        files = KEYS[name].kind.read(values[name].raw)
+    except ValueError:
+        return ()
+    return (files,) if isinstance(files, str) else tuple(files)
 
 
 def is_on(instrumental: Any) -> bool:
@@ -370,10 +388,14 @@ def load(path: Path) -> Request:
 
 
 def anchored(name: str, raw: Any, folder: Path) -> Any:
-    """`raw`, or where it is a relative path, that path from `folder`."""
+    """`raw`, or where it is a relative path, that path from `folder`; so for each of a list."""
+    if isinstance(raw, list | tuple):
+        return [anchored(name, one, folder) for one in raw] if KEYS[name].kind.is_path else raw
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
-    is_path = name == "cover" or (raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw))
+    is_path = KEYS[name].kind.is_path or (
+        raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
+    )
     return str((folder / at_home(raw)).absolute()) if is_path else raw
 
 
@@ -395,17 +417,17 @@ def lyrics_of(file: str) -> str:
 
 @contextmanager
 def placed(*layers: Layer) -> Iterator[None]:
-    """Problems found later, when the request meets a checkpoint, get the place of the key they begin with, or else
-    the name of the spec.
+    """Problems found later, when the request meets recordings and a checkpoint, get the place of the key they begin
+    with, or else the name of the spec.
     """
     where = {name: value.where for layer in layers for name, value in layer.values.items()}
     file = next((f"{layer.file}: " for layer in reversed(layers) if layer.file is not None), "")
     try:
         yield
-    except UsageError as error:
+    except (SourceError, UsageError) as error:
         lines = [line.partition(": ") for line in error.message.splitlines()]
         placed = [f"{where.get(key, f'{file}{key}')}{colon}{rest}" for key, colon, rest in lines]
-        raise UsageError("\n".join(placed), error.hint) from error
+        raise type(error)("\n".join(placed), error.hint) from error
 
 
 def sentence(detail: Mapping[str, Any], values: Mapping[str, Value]) -> str:

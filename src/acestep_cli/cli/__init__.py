@@ -20,6 +20,11 @@ from acestep_cli.cli import failures
 #: of its name in this folder.
 COMMANDS = {
     "generate": "Make a song from a caption and lyrics.",
+    "cover": "Play a recording again in another style.",
+    "repaint": "Make a part of a recording anew, or extend it.",
+    "lego": "Add one track to a recording, as a stem.",
+    "extract": "Take tracks out of a recording, and what is left.",
+    "complete": "Accompany a recording with the tracks it lacks.",
     "render": "Render specs, each by its own mode.",
     "spec": "Write, check and show song specs, without rendering.",
     "models": "Fetch checkpoints, and see which are there.",

@@ -14,13 +14,17 @@ from acestep_cli.errors import UsageError
 RENDER = "Render specs, each by its own mode."
 RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/night-drive.flac.yaml --seed 8 -o more/")
 
+SPECS = "Song specs (.yaml, .md, a sidecar, or - for stdin); flags override their keys."
+
 Specs = Annotated[
     list[str] | None,
+    typer.Argument(metavar="SPEC", help=SPECS, show_default=False, autocompletion=options.offering_specs),
+]
+#: A shell completes any file where it is offered nothing.
+Sources = Annotated[
+    list[str] | None,
     typer.Argument(
-        metavar="SPEC",
-        help="Song specs (.yaml, .md, a sidecar, or - for stdin); flags override their keys.",
-        show_default=False,
-        autocompletion=options.offering_specs,
+        metavar="SOURCE|SPEC", help=f"Recordings to work on, or specs that name one. {SPECS}", show_default=False
     ),
 ]
 
@@ -32,8 +36,6 @@ def command(mode: str | None) -> typer.Typer:
         (RENDER, RENDER_EXAMPLES) if mode is None else (modes.MODES[mode].summary, modes.MODES[mode].examples)
     )
 
-    @app.command(help="\n\n".join((summary, *examples)))
-    @options.render_flags
     def render_specs(
         ctx: typer.Context,
         specs: Specs = None,
@@ -47,4 +49,7 @@ def command(mode: str | None) -> typer.Typer:
             raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
         render.render(ctx, mode, specs or [], song, run)
 
+    if mode is not None and modes.MODES[mode].has_source:
+        render_specs.__annotations__["specs"] = Sources
+    app.command(help="\n\n".join((summary, *examples)))(options.render_flags(render_specs, mode))
     return app

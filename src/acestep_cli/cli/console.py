@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 STAGES = {
     "load": "Loading weights",
     "text": "Reading the text",
+    "listen": "Listening to the recording",
     "diffuse": "Making music",
     "decode": "Decoding sound",
 }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from acestep_cli import audio, checkpoints, disk, hardware, logbook, memory, modes, planning, spec
 from acestep_cli.checkpoints import Checkpoint, Part, Unpulled
-from acestep_cli.cli import outputs, sidecar
+from acestep_cli.cli import outputs, results, sidecar
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
 from acestep_cli.cli.results import Output
@@ -49,9 +49,13 @@ class Job:
     def request(self) -> Completed:
         return self.decided.request
 
-    def is_recipe_of(self, record: sidecar.Record) -> bool:
-        """Whether `record` is of this job's recipe."""
-        return record.recipe == modes.recipe(self.request, self.weights_beside(record))
+    def recipe(self, output: Output, weights: str | None = None) -> str:
+        """The fingerprint of what shapes a file, but for its seed; of the job's weights, or others."""
+        return modes.recipe(output.completed, self.weights if weights is None else weights, self.decided.heard)
+
+    def is_recipe_of(self, output: Output, record: sidecar.Record) -> bool:
+        """Whether `record` is of the recipe of a file."""
+        return record.recipe == self.recipe(output, self.weights_beside(record))
 
     def weights_beside(self, record: sidecar.Record) -> str:
         """The weights to compare with those of `record`: its own, where a pull has yet to bring those of the job."""
@@ -59,16 +63,20 @@ class Job:
         return record.checkpoint.weights if awaited else self.weights
 
     def pending(self) -> list[tuple[Completed, list[Output]]]:
-        """The takes to be made, those in a row as one request."""
+        """The takes to be made with their files, those in a row as one request; a take of several files is one by
+        itself, and made whole, because what is written beside its stems is made of them all.
+        """
         runs: list[list[Output]] = []
-        for output in self.outputs:
-            if output.status != PLANNED:
+        several = len(modes.pieces(self.request)) > 1
+        for _, files in groupby(self.outputs, key=lambda output: output.take):
+            take = list(files)
+            if all(output.status != PLANNED for output in take):
                 continue
-            if runs and runs[-1][-1].take == output.take - 1:
-                runs[-1].append(output)
+            if runs and not several and runs[-1][-1].take == take[0].take - 1:
+                runs[-1] += take
             else:
-                runs.append([output])
-        return [(modes.takes(self.request, run[0].take, len(run)), run) for run in runs]
+                runs.append(take)
+        return [(modes.takes(self.request, run[0].take, 1 if several else len(run)), run) for run in runs]
 
 
 def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> list[Job]:
@@ -127,15 +135,22 @@ def settled(jobs: list[Job], place: Destination, run: Run) -> list[Job]:
     if place.stdout:
         refuse_stdout(jobs, run)
         for one in jobs:
-            one.outputs = [output(one, None, 1, run)]
+            one.outputs = [output(one, None, piece, 1, run) for piece in modes.pieces(one.request)]
         require_encoders(jobs)
         return jobs
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
         stem = place.stem or outputs.name(one.request, one.spec_file)
-        paths = outputs.paths(place, stem, one.request.takes, one.request.format, taken)
-        one.outputs = [output(one, path, number, run) for number, path in enumerate(paths, start=1)]
+        pieces = modes.pieces(one.request)
+        parts = [piece.track or piece.kind if len(pieces) > 1 else "" for piece in pieces]
+        takes = outputs.paths(place, stem, one.request.takes, one.request.format, taken, parts)
+        one.outputs = [
+            output(one, path, piece, number, run)
+            for number, paths in enumerate(takes, start=1)
+            for piece, path in zip(pieces, paths, strict=True)
+        ]
     refuse_collisions(jobs)
+    refuse_recordings(jobs)
     if not place.numbered:
         settle_existing(jobs, force=run.force)
     refuse_inputs(jobs)
@@ -172,19 +187,22 @@ class Studio:
         self.run, self.machine, self.book = run, machine, book
         self.found: dict[str, tuple[Checkpoint, str]] = {}
 
-    def checkpoint(self, model: str) -> tuple[Checkpoint, str]:
+    def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
         """A checkpoint and the hash of its weights, which is taken once."""
         if model not in self.found:
-            checkpoint = (checkpoints.foresee if self.run.pull else checkpoints.locate)(model, self.run.models_dir)
+            find = checkpoints.foresee if self.run.pull else checkpoints.locate
+            checkpoint = find(model, self.run.models_dir, task)
             self.found[model] = checkpoint, checkpoint.weights_hash()
         return self.found[model]
 
-    def candidates(self, model: str) -> tuple[str, ...]:
+    def candidates(self, model: str, task: str) -> tuple[str, ...]:
         """The checkpoints that `model` may stand for; with none installed, the one that is worth pulling first."""
         if model != "auto":
             return (model,)
-        here = checkpoints.installed(self.run.models_dir)
-        return checkpoints.AUTO_ORDER[:1] if self.run.pull and here == (checkpoints.BUILT_IN,) else here
+        order = checkpoints.auto_order(task)
+        if self.run.pull and not any(checkpoints.dit_folder(name, self.run.models_dir) for name in order):
+            return order[:1]
+        return checkpoints.installed(self.run.models_dir, task)
 
     def plan(self, request: Completed, checkpoint: Checkpoint) -> tuple[Plan, Device]:
         """How a completed request is rendered, and on what."""
@@ -205,8 +223,9 @@ def task(request: Completed, checkpoint: Checkpoint) -> str:
 
 
 def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, studio: Studio) -> Job:
-    """The job of one spec, or of the flags alone."""
-    layers = [*(spec.read(Path(name)) if name is not None else []), *flags]
+    """The job of one spec or source, or of the flags alone."""
+    given = is_recording(mode, name)
+    layers = [*by_command(mode), *layers_of(name, given), *flags]
     resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
@@ -214,7 +233,7 @@ def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Dest
             f"{name or '--set'}: is a spec of the mode {wanted}, not {mode}.",
             f"acestep {wanted} {name}" if name else None,
         )
-    spec_file = Path(name) if name not in (None, spec.STDIN) else None
+    spec_file = Path(name) if name not in (None, spec.STDIN) and not given else None
     return decided(spec_file, layers, resolved, place, studio)
 
 
@@ -239,11 +258,12 @@ def fitting(
 ) -> Job:
     """The job with the checkpoint that was asked for, or with the first of those installed that fits."""
     model = resolved.request.model or "auto"
-    names = studio.candidates(model)
+    task = modes.mode_of(resolved.request).task
+    names = studio.candidates(model, task)
     warnings: list[str] = []
     failure: MemoryLimitError | None = None
     for name in names:
-        checkpoint, weights = studio.checkpoint(name)
+        checkpoint, weights = studio.checkpoint(name, task)
         with spec.placed(*layers):
             choices = modes.decide(resolved.request, checkpoint)
         try:
@@ -257,23 +277,47 @@ def fitting(
     raise failure
 
 
-def output(job: Job, path: Path | None, number: int, run: Run) -> Output:
-    """The take `number` of a job as it is planned."""
-    take = modes.take(job.request, number)
+def is_recording(mode: str | None, name: str | None) -> bool:
+    """Whether an argument of the command of `mode` is the source itself, and no spec that names one."""
+    if mode is None or name is None or not modes.MODES[mode].has_source:
+        return False
+    return name != spec.STDIN and Path(name).suffix.lower() not in spec.SUFFIXES
+
+
+def by_command(mode: str | None) -> list[spec.Layer]:
+    """What the command says under all else: its mode."""
+    return [] if mode is None else [spec.implied("mode", mode, f"acestep {mode}")]
+
+
+def layers_of(name: str | None, given: bool) -> list[spec.Layer]:
+    """The layers of an argument: of a spec, of a source that is given, or of none."""
+    if name is None:
+        return []
+    return [spec.implied("source", name, "SOURCE")] if given else spec.read(Path(name))
+
+
+def output(job: Job, path: Path | None, piece: modes.Piece, number: int, run: Run) -> Output:
+    """A file of the take `number` of a job as it is planned."""
+    take = modes.take(piece.request, number)
     origins = {one.name: one.origin for one in spec.explain(job.resolved, job.decided)} if run.explain else None
     beside = outputs.sidecar(path) if path is not None and not run.no_sidecar else None
-    return Output(path, beside, take.format, number, take.seed, plain(take), plain(job.plan), origins=origins)
-
-
-def plain(model: Any) -> dict[str, Any]:
-    """A pydantic model as JSON carries it."""
-    found: dict[str, Any] = json.loads(model.model_dump_json(exclude_none=True))
-    return found
+    return Output(
+        path,
+        beside,
+        take.format,
+        number,
+        take.seed,
+        take,
+        results.plain(job.plan),
+        piece.kind,
+        piece.track if piece.kind == "stem" else None,
+        origins=origins,
+    )
 
 
 def refuse_stdout(jobs: list[Job], run: Run) -> None:
     """`--output -` carries one song and nothing else."""
-    if len(jobs) > 1 or jobs[0].request.takes > 1:
+    if len(jobs) > 1 or jobs[0].request.takes > 1 or len(modes.pieces(jobs[0].request)) > 1:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
     if run.json:
         raise UsageError("--output - and --json both want stdout; name a file for one of them.")
@@ -341,13 +385,13 @@ def met(job: Job, output: Output) -> ExistsError | None:
 def is_same(job: Job, output: Output, record: sidecar.Record) -> bool:
     """Whether the take of `record` is the one that `output` would be: of any seed, where none was asked for."""
     any_seed = "seed" not in job.resolved.origins
-    return job.is_recipe_of(record) and (any_seed or record.seed == output.seed)
+    return job.is_recipe_of(output, record) and (any_seed or record.seed == output.seed)
 
 
 def skip(output: Output, record: sidecar.Record) -> None:
     """Keep what is there, and say of it what its sidecar says."""
     output.status, output.seed = SKIPPED, record.seed
-    output.request["seed"] = record.seed
+    output.completed = output.completed.model_copy(update={"seed": record.seed})
     output.seconds, output.sample_rate = record.seconds, record.sample_rate
     output.checks, output.timings = record.checks, record.timings
 
@@ -360,14 +404,23 @@ def keep_seed(job: Job) -> None:
         assert output.path is not None
         beside = outputs.sidecar(output.path)
         record = sidecar.read(beside)
-        if record is not None and job.is_recipe_of(record):
+        if record is not None and job.is_recipe_of(output, record):
             seed = (record.seed - output.take + 1) % modes.SEEDS
             origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
-            job.decided = modes.Decided(job.request.model_copy(update={"seed": seed}), origins)
+            request = job.request.model_copy(update={"seed": seed})
+            job.decided = replace(job.decided, request=request, origins=origins)
             for other in job.outputs:
-                take = modes.take(job.request, other.take)
-                other.seed, other.request = take.seed, plain(take)
+                other.seed = modes.take(request, other.take).seed
+                other.completed = other.completed.model_copy(update={"seed": other.seed})
             return
+
+
+def refuse_recordings(jobs: list[Job]) -> None:
+    """`UsageError` where a render would write over a recording that it works on, whatever `--force` says."""
+    recordings = {os.path.realpath(recording.path) for one in jobs for recording in one.decided.heard.values()}
+    for path in [file for one in jobs for output in one.outputs for file in output.files]:
+        if os.path.realpath(path) in recordings:
+            raise UsageError(f"{path} is the recording that this run works on; it stays.", "Choose another --output.")
 
 
 def refuse_inputs(jobs: list[Job]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from acestep_cli.cli import failures
+from acestep_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from acestep_cli.request import Key
@@ -23,6 +24,8 @@ DTYPES = ("bf16", "fp16", "fp32")
 DEVICES = ("cuda", "rocm", "xpu", "mps", "cpu")
 MACHINE = "Machine"
 SPEC_SUFFIXES = (".yaml", ".yml", ".md", ".markdown")
+#: Before the name of a key, in the name of the switch that stands for one of its values.
+SWITCH = "switch_"
 PROGRESS = ("auto", "plain", "none")
 
 
@@ -212,12 +215,18 @@ class Run:
     debug: Debug = False
 
 
-def render_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` a flag for each key of the spec, received as typed in the dict `song`, and those of `run`."""
-    from acestep_cli import spec
+def render_flags(command: Callable[..., None], mode: str | None) -> Callable[..., None]:
+    """Give `command` a flag for each key of the spec that `mode` takes, received as typed in the dict `song`, and those
+    of `run`.
+    """
+    from acestep_cli import modes, spec
 
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in ("song", "run")]
-    keys = [_flag(name, key) for name, key in spec.KEYS.items() if key.flag]
+    strange = modes.foreign(mode) if mode is not None else ()
+    taken = {name: key for name, key in spec.KEYS.items() if key.flag and name not in strange}
+    keys = [_flag(name, key) for name, key in taken.items()]
+    switches = {name: key.switch for name, key in taken.items() if key.switch is not None}
+    keys += [_switch(name, flag, taken[name]) for name, (flag, _) in switches.items()]
     hints = get_type_hints(Run, include_extras=True)
     others = [
         inspect.Parameter(
@@ -229,11 +238,28 @@ def render_flags(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_flags(**given: Any) -> None:
         song_given = {flag.name: given.pop(flag.name) for flag in keys}
+        song_given = {name: None if value == [] else value for name, value in song_given.items()}  # not given
+        for name, (flag, meaning) in switches.items():
+            if song_given.pop(SWITCH + name):
+                if song_given[name] is not None:
+                    raise UsageError(f"{flag}: excludes {spec.flag(name)}; leave one of them out.")
+                song_given[name] = meaning
         run = Run(**{flag.name: given.pop(flag.name) for flag in others})
         command(**given, song=song_given, run=run)
 
     with_flags.__signature__ = inspect.Signature([*own, *keys, *others])  # type: ignore[attr-defined]
     return with_flags
+
+
+def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
+    """The switch that stands for one value of a key."""
+    from acestep_cli import spec
+
+    assert key.switch is not None
+    option = switch(flag, help=f"The same as {spec.flag(name)} {key.switch[1]}.", panel=key.panel)
+    return inspect.Parameter(
+        SWITCH + name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
+    )
 
 
 def _flag(name: str, key: Key) -> inspect.Parameter:
@@ -255,5 +281,5 @@ def _flag(name: str, key: Key) -> inspect.Parameter:
             metavar=key.kind.metavar,
             autocompletion=offering(words) if words else None,
         )
-        kind = str | None
+        kind = list[str] | None if key.kind.several else str | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])

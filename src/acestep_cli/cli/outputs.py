@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,24 +65,33 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".yaml")
 
 
-def paths(place: Destination, stem: str, takes: int, format: str, taken: Collection[Path] = ()) -> list[Path]:
-    """A path for each take. Several takes of one name are numbered from 1, or on from the highest there is, also
-    among those `taken` by other songs of the run.
+def paths(
+    place: Destination,
+    stem: str,
+    takes: int,
+    format: str,
+    taken: Collection[Path] = (),
+    parts: Sequence[str] = ("",),
+) -> list[list[Path]]:
+    """For each take the paths of its parts, whose names follow the stem. Several takes of one name are numbered from
+    1, or on from the highest there is, also among those `taken` by other songs of the run.
     """
     suffix = place.suffix or format
+    stems = [f"{stem}-{part}" if part else stem for part in parts]
     if takes == 1 and not place.numbered:
-        return [place.folder / f"{stem}.{suffix}"]
-    first = 1 + (highest_number(place.folder, stem, taken) if place.numbered else 0)
-    return [place.folder / f"{stem}-{number}.{suffix}" for number in range(first, first + takes)]
+        return [[place.folder / f"{one}.{suffix}" for one in stems]]
+    highest = max(highest_number(place.folder, one, taken) for one in stems) if place.numbered else 0
+    numbers = range(highest + 1, highest + 1 + takes)
+    return [[place.folder / f"{one}-{number}.{suffix}" for one in stems] for number in numbers]
 
 
 def name(request: Request, spec_file: Path | None) -> str:
-    """The spec's own name; else the title or caption, in lower case with dashes."""
+    """The spec's own name; else the title or caption, in lower case with dashes; else that of the source."""
     if spec_file is not None:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
         return Path(stem).stem if Path(stem).suffix.removeprefix(".") in audio.FORMATS else stem
     words = "-".join(re.findall(r"\w+", (request.title or request.caption or "").lower()))
-    return words[:SLUG_LENGTH].strip("-") or "song"
+    return words[:SLUG_LENGTH].strip("-") or Path(request.source or "").stem or "song"
 
 
 def highest_number(folder: Path, stem: str, taken: Collection[Path] = ()) -> int:

@@ -31,7 +31,7 @@ from acestep_cli import (
     spec,
     tags,
 )
-from acestep_cli.cli import delivery, failures, forecast, jobs, outputs, sidecar
+from acestep_cli.cli import delivery, failures, forecast, jobs, outputs, results, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
 from acestep_cli.cli.options import Run
@@ -208,9 +208,9 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
                         raise
                     if run.debug:
                         traceback.print_exception(error, file=sys.stderr)
-                broken = next(job for job, _, takes in waiting if any(o.status == PLANNED for o in takes))
+                broken = next(job for job, _, takes in waiting if is_waiting(takes))
                 fail([o for o in broken.outputs if o.status == PLANNED], failures.described(error))
-                waiting = [entry for entry in waiting if entry[0] is not broken and entry[2][0].status == PLANNED]
+                waiting = [entry for entry in waiting if entry[0] is not broken and is_waiting(entry[2])]
             finally:
                 made.close()
     return True
@@ -235,14 +235,26 @@ def learn(take: Take, job: Job, terminal: Console) -> None:
         terminal.warn(f"{logbook.file()} cannot be written: {reason}; what this render taught is forgotten.")
 
 
+def is_waiting(files: Sequence[Output]) -> bool:
+    """Whether any of the files is yet to be made."""
+    return any(output.status == PLANNED for output in files)
+
+
 def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
-    """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too."""
+    """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too.
+
+    A stem that is there already was made for what is written beside it.
+    """
+    if output.status != PLANNED:
+        return
     for warning in take.warnings:
         terminal.warn(warning)
     output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
-    output.plan = jobs.plain(take.plan)
+    output.plan = results.plain(take.plan)
     output.sample_rate = take.request.sample_rate or take.audio.sample_rate
     try:
+        if take.problem is not None:
+            raise CheckError(take.problem)
         if output.path is None:
             send(take, output, job, stdout)
         else:
@@ -261,6 +273,8 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
         terminal.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
     name = output.path.name if output.path else "stdout"
     terminal.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
+    for remark in take.remarks:
+        terminal.say(f"{name}: {remark}")
     terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
     if output.path is not None:
         stdout.path(output.path)
@@ -276,7 +290,7 @@ def finish(take: Take, job: Job) -> audio.Finish:
         request.fade_out or 0.0,
         tags.Tags(
             **request.model_dump(include=set(tags.KEYS)),
-            recipe=modes.recipe(request, job.weights),
+            recipe=modes.recipe(request, job.weights, job.decided.heard),
             cover=job.resolved.cover,
         ),
     )
@@ -290,10 +304,11 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
     try:
         with disk.whole(*files, replace=files if forced else ()) as parts:
             level = audio.write(parts[0], take.audio, finish(take, job))
-            output.checks = sidecar.checks(level)
+            output.checks = {**sidecar.checks(level), **take.checks}
             size = parts[0].stat().st_size
             for part in parts[1:]:
-                text = sidecar.text(take, job.checkpoint.name, job.weights, output.checks, size)
+                recipe = job.recipe(output)
+                text = sidecar.text(take, recipe, job.checkpoint.name, job.weights, output.checks, size)
                 disk.write_text(part, text)
             make_room(output, forced=forced)
     except ExistsError:
@@ -328,7 +343,7 @@ def send(take: Take, output: Output, job: Job, stdout: Stdout) -> None:
             level = audio.write(file, take.audio, finish(take, job))
         except OSError as error:
             raise disk.refusal(Path(folder), error) from error
-        output.checks = sidecar.checks(level)
+        output.checks = {**sidecar.checks(level), **take.checks}
         stdout.file(file)
 
 

@@ -6,7 +6,12 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from acestep_cli.modes import Completed
 
 SCHEMA = "acestep/1"
 SEVERAL_FAILED = 7
@@ -14,15 +19,20 @@ SEVERAL_FAILED = 7
 
 @dataclass
 class Output:
-    """One take, from its plan to its file or its failure. `status`: planned, written, skipped or failed."""
+    """One file of a take, from its plan to the file or its failure. `status`: planned, written, skipped or failed.
+
+    `kind` is take, stem, mix or residual, and a stem has a `track`; `completed` is the request that makes it.
+    """
 
     path: Path | None
     sidecar: Path | None
     format: str
     take: int
     seed: int
-    request: dict[str, Any]
+    completed: Completed
     plan: dict[str, Any]
+    kind: str = "take"
+    track: str | None = None
     status: str = "planned"
     seconds: float | None = None
     sample_rate: int | None = None
@@ -48,11 +58,11 @@ class Output:
             "sample_rate": self.sample_rate,
             "seed": self.seed,
             "take": self.take,
-            "track": None,
-            "kind": "take",
+            "track": self.track,
+            "kind": self.kind,
             "status": self.status,
             "checks": self.checks,
-            "request": self.request,
+            "request": plain(self.completed),
             "plan": self.plan,
             "timings": self.timings,
         }
@@ -61,6 +71,12 @@ class Output:
         if self.error is not None:
             entry["error"] = self.error
         return entry
+
+
+def plain(model: BaseModel) -> dict[str, Any]:
+    """A pydantic model as JSON carries it."""
+    found: dict[str, Any] = json.loads(model.model_dump_json(exclude_none=True))
+    return found
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from acestep_cli import __version__, audio, document, modes, spec
+from acestep_cli import __version__, audio, document, spec
 
 if TYPE_CHECKING:
     from acestep_cli.pipeline import Take
@@ -42,7 +42,7 @@ class Record(BaseModel):
     bytes: int | None = None
 
 
-def text(take: Take, checkpoint: str, weights: str, measured: dict[str, Any], size: int) -> str:
+def text(take: Take, recipe: str, checkpoint: str, weights: str, measured: dict[str, Any], size: int) -> str:
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
     `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file. There is
@@ -52,7 +52,7 @@ def text(take: Take, checkpoint: str, weights: str, measured: dict[str, Any], si
         take.request,
         {
             "acestep": __version__,
-            "recipe": modes.recipe(take.request, weights),
+            "recipe": recipe,
             "seed": take.request.seed,
             "checkpoint": {"name": checkpoint, "weights": weights},
             "device": take.plan.device,

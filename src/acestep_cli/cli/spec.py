@@ -102,7 +102,7 @@ def check(
 ) -> None:
     terminal = Console(quiet)
     ctx.obj[failures.LEDGER] = Ledger(warnings=terminal.warnings)
-    find = cache(lambda model: located(model, models_dir))
+    find = cache(lambda model, task: located(model, models_dir, task))
     problems: list[str] = []
     for file in files:
         try:
@@ -117,34 +117,37 @@ def check(
     terminal.say(f"No errors in {files[0] if len(files) == 1 else f'{len(files)} specs'}.")
 
 
-def located(model: str, models_dir: Path | None) -> checkpoints.Checkpoint | CheckpointError:
+def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Checkpoint | CheckpointError:
     try:
-        return checkpoints.locate(model, models_dir)
+        return checkpoints.locate(model, models_dir, task)
     except CheckpointError as error:
         return error
 
 
-def checked(file: str, find: Callable[[str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
+def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
     """Warnings about one spec, each with its place. `UsageError` with all its problems."""
     from acestep_cli import lyrics  # long tables, which no TAB should wait for
 
     layers = spec.read(Path(file))
     found = spec.resolve(*layers)
     request = found.request
-    checkpoint = find(request.model or "auto")
+    checkpoint = find(request.model or "auto", modes.mode_of(request).task)
+    with spec.placed(*layers):
+        heard = modes.survey(request)
     warnings = []
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")
-        problems = modes.contradictions(request, request.model or "", row, None) if row else []
+        problems = modes.contradictions(request, request.model or "", row, None, heard) if row else []
     else:
-        problems = modes.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count)
+        modes.require_task(request, checkpoint.name, checkpoint.row)
+        problems = modes.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
     if problems:
         with spec.placed(*layers):
             raise UsageError("\n".join(problems))
-    warnings += [placed(file, remark, found) for remark in lyrics.remarks(request, modes.seconds(request))]
+    warnings += [placed(file, remark, found) for remark in lyrics.remarks(request, modes.seconds(request, heard))]
     if not isinstance(checkpoint, CheckpointError):
-        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint)]
+        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, modes.seconds(request, heard))]
     return warnings
 
 
@@ -157,10 +160,10 @@ def placed(file: str, remark: lyrics.Remark, found: Resolved) -> str:
     return f"{place}: {remark.key}: {remark.text}"
 
 
-def cuts(request: Request, checkpoint: checkpoints.Checkpoint) -> Iterator[str]:
+def cuts(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:
     """What the text encoder would not read for its length."""
-    instruction = modes.MODES[request.mode or "generate"].prepare(request).instruction
-    return prompts.cuts(*prompts.of(request, instruction, modes.seconds(request)), checkpoint.tokenizer)
+    instruction = modes.mode_of(request).prepare(request).instruction
+    return prompts.cuts(*prompts.of(request, instruction, seconds), checkpoint.tokenizer)
 
 
 @app.command(
@@ -186,7 +189,8 @@ def show(
     found = spec.resolve(*layers)
     if resolved:
         with spec.placed(*layers):
-            decided = modes.decide(found.request, checkpoints.locate(found.request.model or "auto", models_dir))
+            task = modes.mode_of(found.request).task
+            decided = modes.decide(found.request, checkpoints.locate(found.request.model or "auto", models_dir, task))
         values = spec.explain(found, decided)
     else:
         content = found.request.model_dump(exclude_none=True)

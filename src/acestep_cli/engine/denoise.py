@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from acestep_cli import solvers
 from acestep_cli.engine.codec import Progress
 from acestep_cli.engine.dit import DiT, Memory
 from acestep_cli.solvers import GUIDANCE_METHODS, SOLVERS
@@ -27,6 +28,28 @@ class Guided:
     scale: float
     method: str
     interval: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Another context and condition, which the diffusion goes over to after a share of its steps."""
+
+    share: float
+    context: Tensor
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Clean latents [1, T, C] that are held on to where `inside` [1, T, 1] is 0, for a share of the steps.
+
+    `blend` is how much of each frame is new in the end.
+    """
+
+    share: float
+    clean: Tensor
+    inside: Tensor
+    blend: Tensor
 
 
 def generator(seed: int, stage: str) -> torch.Generator:
@@ -51,10 +74,14 @@ def denoise(
     guided: Guided | None,
     seed: int,
     progress: Progress,
+    turn: Turn | None = None,
+    hold: Hold | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Carry noise [1, T, C] along `schedule` (times falling to 0) to latents [1, T, C], float32.
 
-    `context` [1, T, in_channels - C] holds source latents and mask, `memory` the projected condition.
+    `context` [1, T, in_channels - C] holds source latents and mask, `memory` the projected condition. With `start`,
+    clean latents, it begins at the first time of the schedule on the way from them to the noise.
     """
     device, dtype = context.device, context.dtype
     guide = GUIDANCE_METHODS[guided.method].start() if guided else None
@@ -71,9 +98,15 @@ def denoise(
 
     own = generator(seed, solver)
     step = SOLVERS[solver].start(lambda like: torch.randn(like.shape, generator=own).to(like.device))
-    x, steps = noise.to(device), len(schedule) - 1
+    noise, steps = noise.to(device), len(schedule) - 1
+    x = noise if start is None else solvers.noised(start.to(noise), noise, noise.new_tensor(schedule[:1]))
     progress(0, steps)
-    for done, (t, t_next) in enumerate(pairwise(schedule), start=1):
+    for done, (t, t_next) in enumerate(pairwise(schedule)):
+        if turn is not None and done == int(steps * turn.share):
+            context, memory = turn.context, turn.memory
         x = step(x, t, t_next, velocity)
-        progress(done, steps)
+        if hold is not None and done < round(steps * hold.share):
+            around = solvers.noised(hold.clean.to(x), noise, noise.new_tensor([t_next]))
+            x = torch.where(hold.inside.to(x) > 0, x, around)
+        progress(done + 1, steps)
     return x
