@@ -209,7 +209,8 @@ def sample(oracle: tiny.Oracle, noise: Tensor, **options: Any) -> Sampled:
         oracle.encoder.register_forward_pre_hook(keep(listened), with_kwargs=True),
         oracle.decoder.register_forward_pre_hook(keep(calls), with_kwargs=True),
     ]
-    (latents,) = pipeline(**PROMPT, latents=noise, output_type="latent", return_dict=False, **options)
+    asked = {**PROMPT, **options}
+    (latents,) = pipeline(**asked, latents=noise, output_type="latent", return_dict=False)
     for hook in hooks:
         hook.remove()
     return Sampled(listened[0], calls, latents)
