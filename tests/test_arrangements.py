@@ -14,7 +14,7 @@ import torch
 
 from acestep_cli import checkpoints, modes, planning
 from acestep_cli.engine import denoise, int8, streaming
-from acestep_cli.engine.dit import EncoderLayer, LyricEncoder
+from acestep_cli.engine.dit import Condition, EncoderLayer, LyricEncoder
 from acestep_cli.engine.store import Store
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.pipeline import Pipeline, Take
@@ -83,15 +83,34 @@ def test_an_int8_layer_stays_close(dtype: torch.dtype, bias: bool) -> None:
     assert relative(rounded(x).float().numpy(), linear(x).float().numpy()) < 0.02
 
 
-def test_at_most_two_layers_are_there_at_a_time() -> None:
+def test_no_more_than_two_layers_are_ever_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is not the layers' home: `meta` takes copies of shapes alone."""
     layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(5))
     stream = streaming.LayerStream(layers, torch.device("meta"))
+    places: list[streaming.Place] = []
+    make = streaming.Place.like
+    monkeypatch.setattr(streaming.Place, "like", lambda *args: places.append(make(*args)) or places[-1])
     for turn, layer in enumerate(stream):
         there = [number for number, one in enumerate(layers) if one.weight.device.type == "meta"]
         assert there == [turn]
         assert layer is layers[turn]
+    assert len(places) == 2
     assert all(weight.device.type == "cpu" for weight in layers.parameters())
+
+
+@torch.inference_mode()
+def test_a_streamed_decoder_finds_every_weight_on_its_device(two_b: tiny.Oracle) -> None:
+    """All the decoder does, on `meta`: a weight that stayed at home would meet states that are not there."""
+    store = Store(checkpoints.locate("turbo", two_b.root), FLOAT32, lambda stage, done, total: None)
+    with store.dit() as model:
+        streaming.stream_layers(model, torch.device("meta"))
+        config = model.config
+        heard = Condition(torch.empty(1, 30, config.encoder_hidden_size, device="meta"), None)
+        remembered = model.decoder.remember(heard)
+        x = torch.empty(1, 200, config.latent_channels, device="meta")
+        context = torch.empty(1, 200, 2 * config.latent_channels, device="meta")
+        assert model.decoder(x, torch.empty(1, device="meta"), context, remembered).shape == x.shape
+    store.close()
 
 
 def test_layers_go_home_when_one_of_them_fails() -> None:

@@ -1,9 +1,12 @@
 """What the machine is found to have, from invented systems where this one has no such device."""
 
+# ruff: noqa: N802 - the driver names its functions itself
+
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,10 +79,71 @@ def test_amd_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
     assert architecture in device.dtype_reason
 
 
-def test_hidden_amd_cards_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "1")
-    (device,) = hardware.rocm_devices(amd_system(tmp_path, (110000, 16, 0), (110000, 24, 0)))
-    assert (device.name, device.total_bytes) == ("cuda:0", 24 * GIB)
+@pytest.mark.parametrize(
+    ("runtime", "driver", "sizes"),
+    [("1", None, [24]), ("1,0", None, [24, 16]), ("-1", None, []), ("", None, []), ("0,7,1", None, [16]),
+     ("0", "1", [24]), (None, "1,0", [24, 16]), ("GPU-3f2a", None, [16, 24])],
+)  # fmt: skip
+def test_hidden_amd_cards_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str | None, driver: str | None, sizes: list[int]
+) -> None:
+    for name, value in (("HIP_VISIBLE_DEVICES", runtime), ("ROCR_VISIBLE_DEVICES", driver)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    devices = hardware.rocm_devices(amd_system(tmp_path, (110000, 16, 0), (110000, 24, 0)))
+    assert [device.total_bytes // GIB for device in devices] == sizes
+    assert [device.name for device in devices] == [f"cuda:{number}" for number in range(len(sizes))]
+
+
+class CudaDriver:
+    """The driver of a machine with two cards, of which the second is cut up; and what tells their free memory."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = 2
+        return 0
+
+    def cuDeviceGet(self, handle: Any, index: int) -> int:
+        handle._obj.value = index
+        return 0
+
+    def cuDeviceTotalMem_v2(self, total: Any, handle: Any) -> int:
+        total._obj.value = (24, 8)[handle.value] * GIB
+        return 0
+
+    def cuDeviceGetName(self, title: Any, size: int, handle: Any) -> int:
+        title.value = b"a card"
+        return 0
+
+    def cuDeviceGetUuid_v2(self, uuid: Any, handle: Any) -> int:
+        uuid._obj[:] = [handle.value] * 16
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, handle: Any) -> int:
+        value._obj.value = {75: (8, 7), 76: (9, 5)}[attribute][handle.value]
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, name: bytes, handle: Any) -> int:
+        handle._obj.value = {b"GPU-00000000": 1, b"MIG-01010101": 2}.get(name[:12], 0)
+        return 0 if handle._obj.value else 6
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, figures: Any) -> int:
+        figures._obj[:] = [24 * GIB, (20, 3)[handle.value - 1] * GIB, 0]
+        return 0
+
+
+def test_nvidia_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: CudaDriver())
+    found = hardware.cuda_devices()
+    assert [(one.name, one.title, one.capability) for one in found] == [
+        ("cuda:0", "a card", "8.9"),
+        ("cuda:1", "a card", "7.5"),
+    ]
+    assert [(one.total_bytes // GIB, one.free_bytes // GIB) for one in found] == [(24, 20), (8, 3)]
+    assert found[1].dtypes[0] == "float16"
 
 
 def test_no_amd_driver_is_no_card(tmp_path: Path) -> None:
@@ -114,11 +178,15 @@ def test_a_container_s_limit_counts(tmp_path: Path, limit: str, used: str, cache
     (tmp_path / limit).write_text(f"{4 * GIB}\n")
     (tmp_path / used).write_text(f"{2 * GIB}\n")
     (tmp_path / used).with_name("memory.stat").write_text(f"anon 5\n{cache} {GIB}\n")
-    assert list(hardware._container_limits(tmp_path)) == [(4 * GIB, GIB)]
+    groups = tmp_path / "cgroup"
+    groups.write_text("3:cpu:/elsewhere\n2:memory:/job\n" if "/" in limit else "0::/job\n")
+    assert list(hardware._container_limits(tmp_path, groups)) == [(4 * GIB, GIB)]  # of the group around the job's
 
 
 def test_no_limit_is_none(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5\n")
     (tmp_path / "memory.stat").write_text("anon 5\n")
-    assert list(hardware._container_limits(tmp_path)) == []
+    groups = tmp_path / "cgroup"
+    groups.write_text("0::/\n")
+    assert list(hardware._container_limits(tmp_path, groups)) == []

@@ -50,6 +50,14 @@ def test_speeds_are_kept_apart_by_how_the_weights_are_kept() -> None:
     assert recall().speeds == {"bfloat16 int8": Speed(150, 15), "bfloat16": Speed(7, 7)}
 
 
+def test_a_descent_under_a_cap_counts_under_such_caps_alone() -> None:
+    capped = LOWER.model_copy(update={"max_vram": 4 * GIB})
+    logbook.note(CARD, TASK, capped, descended=120, speed=None)
+    assert recall().arrangement is None
+    under = logbook.recall(logbook.read(), CARD, TASK, "bfloat16", 120, 4 * GIB)
+    assert under.arrangement == LOWER.arrangement
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"schema": "acestep-logbook/2"}', '{"devices": 5}', "[]"])
 def test_a_book_of_another_kind_is_an_empty_one(content: str) -> None:
     logbook.file().parent.mkdir(parents=True)

@@ -206,7 +206,11 @@ def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
 @pytest.mark.parametrize(
     "error",
     [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),
-     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")],
+     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+     RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), RuntimeError("CUDA error: out of memory"),
+     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+     RuntimeError("level_zero backend failed with error: UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"),
+     RuntimeError("unable to mmap 9 bytes from file: Cannot allocate memory (12)")],
 )  # fmt: skip
 def test_running_out_of_memory_is_said(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*args: Any, **options: Any) -> None:

@@ -77,8 +77,8 @@ def test_amd_answers_to_its_own_name() -> None:
         ({"device": "cuda"}, "no such device; it has cpu"),
         ({"device": "cuda:7"}, "no such device; it has cpu"),
         ({"device": "tpu"}, "no such device"),
-        ({"dtype": "bf16"}, "no bfloat16 arithmetic"),
-        ({"dtype": "fp16"}, "cannot use it here"),
+        ({"dtype": "bf16"}, "no device here computes in it: cpu has float32"),
+        ({"dtype": "fp16"}, "no device here computes in it"),
         ({"dtype": "int3"}, "is not one of bf16"),
     ],
 )
@@ -137,11 +137,42 @@ def test_a_roomy_card_is_passed_over_for_none_that_is_full() -> None:
     assert "does not fit into cuda:0" in made.reasons["device"]
 
 
+def test_a_number_format_chooses_among_the_devices() -> None:
+    old = card(16, 0, capability=(7, 5))
+    assert plan(old, card(8, 1), CPU, dtype="bf16").device == "cuda:1"
+    assert plan(card(8, 0), card(8, 1), CPU, dtype="FP32", device="CPU").dtype == "float32"
+    with pytest.raises(MemoryLimitError, match="do not fit into cuda:0"):
+        plan(card(2, 0, free=0.3), CPU, dtype="fp16")
+
+
+def test_what_waits_in_main_memory_has_to_fit_there() -> None:
+    assert plan(card(5), CPU, request=song(300, "xl-turbo")).streamed
+    with pytest.raises(MemoryLimitError, match="would wait in main memory"):
+        plan(card(5), replace(CPU, free_bytes=3 * GIB), request=song(300, "xl-turbo"))
+
+
+def test_a_book_that_leads_nowhere_is_not_followed() -> None:
+    odd = [Arrangement(True, "float32", 1), Arrangement(True, "float32", 128, streamed=True)]
+    machine, sizes = Hardware((CPU,)), Sizes.published("turbo")
+    for arrangement in odd:
+        made = planning.plan(machine, song(), Asked(), sizes, lambda *_, known=arrangement: Experience(known))
+        assert made == planning.plan(machine, song(), Asked(), sizes)
+
+
+def test_tiers_are_for_cards_with_memory_of_their_own() -> None:
+    assert planning.tier(CPU) is None
+    assert planning.tier(Device("mps", "mps", "Apple GPU", 16 * GIB, 16 * GIB, ("float32",), "why")) is None
+    assert planning.tier(hardware.rocm_device(0, "a card", "gfx1032", 8 * GIB, 8 * GIB)) is None
+    assert planning.tier(hardware.rocm_device(0, "a card", "gfx1100", 8 * GIB, 8 * GIB)) == TIERS[2]
+
+
 def test_nothing_free_is_said() -> None:
     with pytest.raises(MemoryLimitError, match=r"0 GB of 8\.6 GB are free") as caught:
         plan(card(8, free=0))
-    assert "--device cpu" in str(caught.value)
+    assert "--device cpu" not in str(caught.value)  # of the plan that tried it
     assert caught.value.exit_code == 4
+    with pytest.raises(MemoryLimitError, match="--device cpu uses main memory"):
+        plan(card(8, free=0), CPU, device="cuda")
 
 
 def test_what_would_fit_is_named() -> None:
@@ -152,7 +183,7 @@ def test_what_would_fit_is_named() -> None:
 
 
 def test_the_least_max_vram_is_named_and_would_do() -> None:
-    with pytest.raises(MemoryLimitError, match=r"--max-vram 0.1 GB.*\n--max-vram [\d.]+G would do") as caught:
+    with pytest.raises(MemoryLimitError, match=r"--max-vram 100 MB.*\n--max-vram [\d.]+G would do") as caught:
         plan(card(12), max_vram=100_000_000)
     least = float(str(caught.value).splitlines()[1].split()[1].removesuffix("G"))
     assert plan(card(12), max_vram=int(least * 1e9)).peak_bytes <= least * 1e9

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import itertools
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 DType = Literal["bfloat16", "float16", "float32"]
 Backend = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
@@ -35,6 +36,9 @@ ROCM_BF16 = re.compile(r"gfx(90a|94\d|95\d|1[12]\d\d)")
 #: A Mac lends its GPU about two thirds of the memory that both share.
 MPS_SHARE = 2 / 3
 GIB = 2**30
+XPU_INTEGRATED = 1
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -92,35 +96,55 @@ def memory() -> tuple[int, int]:
     return total, free
 
 
-def used_bytes(backend: Backend) -> int:
-    """Memory that this process holds: of the card, where torch has come to use one, else main memory."""
+def used_bytes(name: str) -> int:
+    """Memory that this process holds: of the device `name`, once torch has come to use it, else main memory."""
     torch: Any = sys.modules.get("torch")
-    if torch is not None and backend in ("cuda", "rocm"):
-        return int(torch.cuda.memory_reserved())
-    if torch is not None and backend == "xpu":
-        return int(torch.xpu.memory_reserved())
+    kind = name.split(":")[0]
+    if torch is not None and kind in ("cuda", "xpu"):
+        return int(getattr(torch, kind).memory_reserved(name))
+    if torch is not None and kind == "mps":
+        return int(torch.mps.driver_allocated_memory())
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
-def _container_limits(root: Path = Path("/sys/fs/cgroup")) -> Iterator[tuple[int, int]]:
-    """Limit and use of memory by the control group of this process, version 2 or 1. File pages that the system may
-    drop are no use.
+def _container_limits(
+    root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")
+) -> Iterator[tuple[int, int]]:
+    """Limit and use of memory by the control group of this process and those around it, version 2 or 1. File pages
+    that the system may drop are no use.
     """
-    for limit, used, cache in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        try:
-            most = (root / limit).read_text(encoding="utf-8").strip()
-            now = int((root / used).read_text(encoding="utf-8"))
-            counted = (root / used).with_name("memory.stat").read_text(encoding="utf-8")
-        except (OSError, ValueError):
+    try:
+        told = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in told:
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            top, files = root, ("memory.max", "memory.current", "inactive_file")
+        elif controllers == "memory":
+            top = root / "memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
             continue
-        droppable = re.search(rf"^{cache} (\d+)$", counted, re.MULTILINE)
-        if most.isdigit():
-            yield int(most), now - (int(droppable[1]) if droppable else 0)
+        own = top / name.lstrip("/")
+        for group in [own, *own.parents]:
+            if group == top or top in group.parents:
+                yield from _limit(group, *files)
+
+
+def _limit(group: Path, limit: str, used: str, cache: str) -> Iterator[tuple[int, int]]:
+    """Limit and use of memory by one control group; nothing where it has no limit."""
+    try:
+        most = (group / limit).read_text(encoding="utf-8").strip()
+        now = int((group / used).read_text(encoding="utf-8"))
+        counted = (group / "memory.stat").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return
+    droppable = re.search(rf"^{cache} (\d+)$", counted, re.MULTILINE)
+    if most.isdigit():
+        yield int(most), now - (int(droppable[1]) if droppable else 0)
 
 
 def cpu_device() -> Device:
@@ -163,7 +187,7 @@ def mps_devices() -> tuple[Device, ...]:
 
 
 def cuda_devices() -> tuple[Device, ...]:
-    """NVIDIA cards that the driver reports and the installed torch can use.
+    """NVIDIA cards that the driver reports.
 
     Source: CUDA driver API (cuDeviceGetCount, cuDeviceGetAttribute 75 and 76, cuDeviceTotalMem, cuDeviceGetUuid).
     """
@@ -178,10 +202,12 @@ def cuda_devices() -> tuple[Device, ...]:
     for index in range(count.value):
         handle, total, title = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
         uuid = (ctypes.c_ubyte * 16)()
-        driver.cuDeviceGet(ctypes.byref(handle), index)
-        driver.cuDeviceTotalMem_v2(ctypes.byref(total), handle)
+        if driver.cuDeviceGet(ctypes.byref(handle), index) != 0:
+            continue
+        if driver.cuDeviceTotalMem_v2(ctypes.byref(total), handle) != 0:
+            continue
         driver.cuDeviceGetName(title, len(title), handle)
-        driver.cuDeviceGetUuid(ctypes.byref(uuid), handle)
+        driver.cuDeviceGetUuid_v2(ctypes.byref(uuid), handle)  # of a slice of a card, the slice's own
         capability = []
         for attribute in (75, 76):  # compute capability, major and minor
             value = ctypes.c_int()
@@ -219,7 +245,7 @@ def nvml_free_bytes(uuid: bytes) -> int | None:
     groups = (uuid[0:4], uuid[4:6], uuid[6:8], uuid[8:10], uuid[10:16])
     name = "-".join(group.hex() for group in groups).encode()
     try:
-        for kind in (b"GPU-", b"MIG-"):
+        for kind in (b"MIG-", b"GPU-"):  # a slice of a card before the card
             handle, figures = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
             if library.nvmlDeviceGetHandleByUUID(kind + name, ctypes.byref(handle)) != 0:
                 continue
@@ -253,9 +279,20 @@ def rocm_devices(root: Path = Path("/sys/class")) -> tuple[Device, ...]:
         named = card / "product_name"
         title = named.read_text(encoding="utf-8").strip() if named.is_file() else f"AMD {architecture}"
         cards.append((title, architecture, total, total - used))
-    shown = re.findall(r"\d+", os.environ.get("HIP_VISIBLE_DEVICES", os.environ.get("ROCR_VISIBLE_DEVICES", "")))
-    chosen = [cards[int(place)] for place in shown if int(place) < len(cards)] if shown else cards
-    return tuple(rocm_device(index, *card) for index, card in enumerate(chosen))
+    for variable in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):  # the driver's choice, then the runtime's of it
+        cards = visible(cards, os.environ.get(variable))
+    return tuple(rocm_device(index, *card) for index, card in enumerate(cards))
+
+
+def visible(cards: list[C], listed: str | None) -> list[C]:
+    """The cards that a list of numbers leaves, up to the first that is none; all of them where nothing is listed, or
+    where it names cards otherwise than by number.
+    """
+    if listed is None or re.search("[^0-9, -]", listed):
+        return cards
+    places = [int(place) if place.strip().isdigit() else -1 for place in listed.split(",")]
+    good = itertools.takewhile(lambda place: 0 <= place < len(cards), places)
+    return [cards[place] for place in good]
 
 
 def rocm_device(index: int, title: str, architecture: str, total: int, free: int) -> Device:
@@ -275,7 +312,10 @@ class _XpuProperties(ctypes.Structure):
         ("stype", ctypes.c_int),
         ("next", ctypes.c_void_p),
         ("type", ctypes.c_int),
-        *((f"number_{place}", ctypes.c_uint32) for place in range(5)),
+        ("vendor", ctypes.c_uint32),
+        ("device", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        *((f"number_{place}", ctypes.c_uint32) for place in range(2)),
         ("largest_allocation", ctypes.c_uint64),
         *((f"count_{place}", ctypes.c_uint32) for place in range(7)),
         ("timer", ctypes.c_uint64),
@@ -298,7 +338,8 @@ class _XpuMemory(ctypes.Structure):
 
 
 def xpu_devices() -> tuple[Device, ...]:
-    """Intel cards that Level Zero reports. It does not say what is free of their memory, so that is taken to be all.
+    """Intel cards that Level Zero reports, with memory of their own: what shares the processor's is left to it. Nobody
+    is asked what is free of their memory, so that is taken to be all.
 
     Source: oneAPI Level Zero (zeInit, zeDriverGet, zeDeviceGet, zeDeviceGetProperties, zeDeviceGetMemoryProperties).
     """
@@ -314,6 +355,8 @@ def xpu_devices() -> tuple[Device, ...]:
             properties, count = _XpuProperties(stype=3), ctypes.c_uint32(8)
             memories = (_XpuMemory * count.value)(*(_XpuMemory(stype=7) for _ in range(count.value)))
             if loader.zeDeviceGetProperties(handle, ctypes.byref(properties)) != 0 or properties.type != 1:
+                continue
+            if properties.flags & XPU_INTEGRATED:
                 continue
             if loader.zeDeviceGetMemoryProperties(handle, ctypes.byref(count), memories) != 0:
                 continue

@@ -79,15 +79,17 @@ def read() -> Book:
         return Book()
 
 
-def recall(book: Book, device: Device, task: str, dtype: DType, seconds: float) -> Experience:
-    """What is known that bears on `seconds` of music."""
+def recall(
+    book: Book, device: Device, task: str, dtype: DType, seconds: float, max_vram: int | None = None
+) -> Experience:
+    """What is known that bears on `seconds` of music in the memory that is free, or `max_vram` of it."""
     known = book.devices.get(device_key(device), {}).get(task_key(task, dtype))
     if known is None:
         return Experience()
     held = [
         descent
         for length, descent in sorted(known.descents.items())
-        if length <= seconds and device.free_bytes <= MORE_FREE * descent.free_bytes
+        if length <= seconds and at_hand(device, max_vram) <= MORE_FREE * descent.free_bytes
     ]
     settings = held[-1].model_dump(exclude={"free_bytes"}) if held else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
@@ -102,8 +104,8 @@ def note(device: Device, task: str, plan: Plan, *, descended: float | None, spee
     book = read()
     known = book.devices.setdefault(device_key(device), {}).setdefault(task_key(task, plan.dtype), Task())
     if descended is not None:
-        settings = {name: value for name, value in asdict(plan.arrangement).items() if name in Descent.model_fields}
-        known.descents[int(descended)] = Descent(free_bytes=device.free_bytes, **settings)
+        settings = {name: value for name, value in plan.arrangement.settings().items() if name != "dtype"}
+        known.descents[int(descended)] = Descent(free_bytes=at_hand(device, plan.max_vram), **settings)
     if speed is not None:
         before = known.rates.get(plan.arrangement.weights)
         known.rates[plan.arrangement.weights] = Rate(**{
@@ -125,6 +127,11 @@ def write(book: Book) -> None:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def at_hand(device: Device, max_vram: int | None) -> int:
+    """The memory that a render may take."""
+    return device.free_bytes if max_vram is None else min(device.free_bytes, max_vram)
 
 
 def device_key(device: Device) -> str:

@@ -8,8 +8,9 @@ token or sample; `benchmarks/memory_model.py` compares the sums with what render
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from acestep_cli import checkpoints, hardware, kinds, prompts
 from acestep_cli.checkpoints import Checkpoint, Unpulled
@@ -69,6 +70,8 @@ COPIES_IN_DECODER, HELD_BY_HEAP = 9, 3
 #: Copies of the waveform, in float32, while it is levelled, measured and encoded.
 COPIES_IN_FINISH = 5
 FLOAT32 = 4
+#: Page-locked memory comes in powers of two: the matrices of the published sizes take a third more.
+PAGE_LOCKED = 4 / 3
 #: A byte of text is at most one token; of the tokenizers published, most words take one for three or four.
 BYTES_PER_TOKEN = 2
 #: What a prompt says besides the user's words.
@@ -139,6 +142,10 @@ class Arrangement:
     streamed: bool = False
     vae_on_cpu: bool = False
 
+    def settings(self) -> dict[str, Any]:
+        """All but what the device decides."""
+        return {name: value for name, value in vars(self).items() if name != "on_cpu"}
+
     @property
     def weights(self) -> str:
         """How the diffusion transformer's weights are kept, in words."""
@@ -183,6 +190,23 @@ class Model:
         if self.arrangement.on_cpu:
             found.append(Stage("finish", decoding, self.kept_bytes + COPIES_IN_FINISH * self.waveform_bytes))
         return tuple(found)
+
+    @property
+    def host_bytes(self) -> int:
+        """Main memory besides that of a card: what waits there, the autoencoder if it runs there, the waveform."""
+        if self.arrangement.on_cpu:
+            return 0
+        dit, vae = self.sizes.dit, self.sizes.vae
+        found = COPIES_IN_FINISH * self.waveform_bytes
+        if self.arrangement.streamed:
+            layers = dit.num_hidden_layers * self.block_bytes + dit.encoder_blocks * dit.encoder_block_parameters * (
+                self.element
+            )
+            found += int(layers * PAGE_LOCKED)
+        if self.arrangement.vae_on_cpu:
+            alone = Model(self.sizes, self.work, replace(self.arrangement, on_cpu=True, dtype="float32"))
+            found += vae.parameters * FLOAT32 + alone.tile_bytes
+        return found
 
     @property
     def peak(self) -> Stage:

@@ -23,6 +23,14 @@ from acestep_cli.modes import Completed, Piece, Prepared
 from acestep_cli.planning import Plan
 
 R = TypeVar("R")
+#: How drivers and allocators put it that memory has run out.
+OUT_OF_MEMORY = (
+    "defaultcpuallocator",
+    "out of memory",
+    "cannot allocate memory",
+    "alloc_failed",  # cuBLAS, cuDNN
+    "out_of_device_memory",  # Level Zero
+)
 Say = Callable[[str], None]
 
 
@@ -240,6 +248,8 @@ class Ground(NamedTuple):
 def read_words(weights: Store, parts: Sequence[Part]) -> None:
     """Give each scene the states of its text prompt and the embeddings of its lyric prompt."""
     scenes = [(part, scene) for part in parts for scene in part.scenes]
+    for part in parts:
+        part.warnings.clear()  # of a try that ran out of memory
     with weights.text() as encoder:
         for number, (part, scene) in enumerate(scenes):
             weights.report("text", number, len(scenes))
@@ -345,10 +355,10 @@ class Descent:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch's allocators for processors and Apple's GPUs say so in a plain RuntimeError."""
+    """Whether memory ran out; not all that is part of torch says so by the kind of its error."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return any(words in str(error) for words in ("DefaultCPUAllocator", "MPS backend out of memory"))
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 class Clock:
@@ -362,6 +372,7 @@ class Clock:
     def __call__(self, stage: str) -> Iterator[None]:
         start, loaded = time.perf_counter(), self.weights.loading_seconds
         yield
+        self.weights.finish()
         loading = self.weights.loading_seconds - loaded
         for name, spent in ((stage, time.perf_counter() - start - loading), ("load", loading)):
             self.seconds[name] = self.seconds.get(name, 0.0) + spent

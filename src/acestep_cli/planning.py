@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from acestep_cli import prompts
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.hardware import DTYPES, GIB, Backend, Device, DType, Hardware
+from acestep_cli.hardware import BYTES, DTYPES, GIB, Backend, Device, DType, Hardware
 from acestep_cli.memory import Arrangement, Model, Sizes, Stage, Work
 from acestep_cli.request import Request
 from acestep_cli.shelf import in_words
@@ -65,7 +65,11 @@ TIERS = (
 
 
 def tier(device: Device) -> Tier | None:
-    """The highest tier that a card reaches; None for one below the first."""
+    """The highest tier that a card reaches; None for one below the first, for weights of four bytes, and where memory
+    is shared with the processor.
+    """
+    if device.backend not in OWN_MEMORY or BYTES[device.dtypes[0]] > 2:
+        return None
     reached = [one for one in TIERS if device.total_bytes >= one.least_bytes]
     return reached[-1] if reached else None
 
@@ -106,8 +110,8 @@ def _vae_on_cpu(now: Arrangement, backend: Backend) -> Arrangement | None:
 WITH_DIT = frozenset({"condition", "diffuse"})
 SOUND = frozenset({"listen", "decode"})
 LADDER = (
-    Rung("takes are made one at a time"),
-    Rung("the text encoder and the Songwriter leave before the diffusion transformer comes"),
+    Rung("takes are made one at a time, always"),
+    Rung("the text encoder and the Songwriter leave before the diffusion transformer comes, always"),
     Rung("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
     Rung(
         "the diffusion transformer leaves before the autoencoder comes",
@@ -171,7 +175,7 @@ class Plan(BaseModel):
 
     @property
     def arrangement(self) -> Arrangement:
-        names = ("dtype", "tile_frames", "one_network", "int8", "streamed", "vae_on_cpu")
+        names = [field.name for field in fields(Arrangement) if field.name != "on_cpu"]
         return Arrangement(on_cpu=self.backend == "cpu", **{name: getattr(self, name) for name in names})
 
     @computed_field  # type: ignore[prop-decorator]
@@ -198,11 +202,12 @@ def plan(
     is not there, and `MemoryLimitError` when it fits nowhere.
     """
     devices, why = _devices(machine, asked)
+    host = next((device.free_bytes for device in machine.devices if device.backend == "cpu"), None)
     failure: MemoryLimitError | None = None
-    for device in devices:
+    for device in _with_dtype(devices, asked.dtype):
         dtype, dtype_reason = _dtype(device, asked.dtype)
         try:
-            made = _fitted(device, dtype, request, asked, sizes, recall(device, dtype))
+            made = _fitted(device, host, dtype, request, asked, sizes, recall(device, dtype))
         except MemoryLimitError as error:
             failure = failure or error
             why = f"it does not fit into {device.name}"
@@ -219,18 +224,17 @@ def step_down(now: Plan, stage: str, request: Request, sizes: Sizes) -> tuple[Pl
         return None
     lower, rung = found
     work = _work(request, sizes)
-    changed = {name: value for name, value in vars(lower).items() if name != "on_cpu"}
     reasons = now.reasons | _changes(now.arrangement, lower, "memory ran out without")
-    update = {**changed, "stages": Model(sizes, work, lower).stages, "seconds": None, "reasons": reasons}
+    update = {**lower.settings(), "stages": Model(sizes, work, lower).stages, "seconds": None, "reasons": reasons}
     return now.model_copy(update=update), rung.sentence
 
 
 def exhausted(now: Plan, stage: str, request: Request) -> MemoryLimitError:
     """What to say where memory ran out at the foot of the ladder."""
-    elsewhere = "" if now.backend == "cpu" else "--device cpu uses main memory; "
+    elsewhere = "--device cpu uses main memory; " if now.backend in OWN_MEMORY else ""
+    tried = ", after every way to need less" if any(stage in rung.helps for rung in LADDER) else ""
     return MemoryLimitError(
-        f"{request.model} ran out of memory on {now.device} over {request.duration:g} s of music ({stage}), after "
-        "every way to need less.",
+        f"{request.model} ran out of memory on {now.device} over {request.duration:g} s of music ({stage}){tried}.",
         f"{elsewhere}--duration asks for a shorter song, --model for a smaller one.",
     )
 
@@ -249,7 +253,7 @@ def _devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
         return machine.devices, f"the first of {others}" if len(machine.devices) > 1 else "the only device here"
     wanted = asked.device.lower()
     kinds = {device.backend for device in machine.devices}
-    named = [d for d in machine.devices if wanted == d.name or (wanted in (d.backend, d.name.split(":")[0]))]
+    named = [device for device in machine.devices if wanted in _names(device)]
     if named:
         return named[:1], "asked for"
     here = ", ".join(device.name for device in machine.devices)
@@ -266,18 +270,31 @@ def _devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
     )
 
 
-def _dtype(device: Device, asked: str | None) -> tuple[DType, str]:
+def _names(device: Device) -> tuple[str, ...]:
+    """What a device answers to: torch calls AMD's cards `cuda` too."""
+    kind, _, number = device.name.partition(":")
+    return (device.name, kind, device.backend, f"{device.backend}:{number}")
+
+
+def _with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
+    """The devices that have the number format asked for. `UsageError` where none has."""
     if asked is None:
-        return device.dtypes[0], device.dtype_reason
-    named = DTYPES.get(asked)
+        return list(devices)
+    named = DTYPES.get(asked.lower())
     if named is None:
         raise UsageError(f"--dtype {asked}: is not one of {', '.join(DTYPES)}.")
-    if named not in device.dtypes:
+    able = [device for device in devices if named in device.dtypes]
+    if not able:
+        have = "; ".join(f"{device.name} has {', '.join(device.dtypes)}" for device in devices)
         raise UsageError(
-            f"--dtype {asked}: {device.name} cannot use it here ({device.dtype_reason}).",
-            f"It has {', '.join(device.dtypes)}; leave --dtype out for {device.dtypes[0]}.",
+            f"--dtype {asked}: no device here computes in it: {have}.",
+            f"Leave --dtype out for {devices[0].dtypes[0]} ({devices[0].dtype_reason}).",
         )
-    return named, "asked for"
+    return able
+
+
+def _dtype(device: Device, asked: str | None) -> tuple[DType, str]:
+    return (device.dtypes[0], device.dtype_reason) if asked is None else (DTYPES[asked.lower()], "asked for")
 
 
 def _work(request: Request, sizes: Sizes) -> Work:
@@ -297,6 +314,15 @@ def _lowest(arrangement: Arrangement, backend: Backend) -> Arrangement:
     return arrangement
 
 
+def _is_below(top: Arrangement, other: Arrangement, backend: Backend) -> bool:
+    """Whether the ladder leads from `top` to `other`: a book that says otherwise was not written here."""
+    tiles = [top.tile_frames]
+    while tiles[-1] // 2 >= SMALLEST_TILE_FRAMES:
+        tiles.append(tiles[-1] // 2)
+    elsewhere = other.streamed or other.vae_on_cpu
+    return other.tile_frames in tiles and (backend in OWN_MEMORY or not elsewhere)
+
+
 def _next_rung(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangement, Rung] | None:
     for rung in LADDER:
         if rung.take is not None and stage in rung.helps and (lower := rung.take(now, backend)) is not None:
@@ -304,11 +330,16 @@ def _next_rung(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangem
     return None
 
 
-def _fitted(device: Device, dtype: DType, request: Request, asked: Asked, sizes: Sizes, experience: Experience) -> Plan:
-    """The highest arrangement that fits into the memory of `device`; `MemoryLimitError` if none does."""
+def _fitted(
+    device: Device, host: int | None, dtype: DType, request: Request, asked: Asked, sizes: Sizes, experience: Experience
+) -> Plan:
+    """The highest arrangement that fits into the memory of `device`, and what waits beside it into the `host` bytes of
+    main memory; `MemoryLimitError` if none does.
+    """
     work = _work(request, sizes)
     top = _highest(device, dtype)
-    arrangement = experience.arrangement or top
+    remembers = experience.arrangement is not None and _is_below(top, experience.arrangement, device.backend)
+    arrangement = experience.arrangement if remembers and experience.arrangement else top
     cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
     budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
     model = Model(sizes, work, arrangement)
@@ -317,9 +348,14 @@ def _fitted(device: Device, dtype: DType, request: Request, asked: Asked, sizes:
         if found is None:
             raise _refusal(device, asked, request, sizes)
         model = Model(sizes, work, found[0])
+    if host is not None and model.host_bytes > host * (1 - MARGIN):
+        raise MemoryLimitError(
+            f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
+            f"would wait in main memory takes {_gb(model.host_bytes, up=True)} of {_gb(host)} free.",
+            "Close other programs, or ask for a shorter song or a smaller model.",
+        )
     remembered = _changes(top, arrangement, "memory ran out before without")
     fitting = _changes(arrangement, model.arrangement, f"{in_words(budget)} are free for it, too little without")
-    settings = {name: value for name, value in vars(model.arrangement).items() if name != "on_cpu"}
     return Plan(
         device=device.name,
         backend=device.backend,
@@ -328,7 +364,7 @@ def _fitted(device: Device, dtype: DType, request: Request, asked: Asked, sizes:
         stages=model.stages,
         seconds=_seconds(request, model, experience),
         reasons={**_standing_reasons(device), **remembered, **fitting},
-        **settings,
+        **model.arrangement.settings(),
     )
 
 
@@ -348,15 +384,16 @@ def _refusal(device: Device, asked: Asked, request: Request, sizes: Sizes) -> Me
     capped = asked.max_vram is not None and asked.max_vram <= device.free_bytes
     if capped and least <= device.free_bytes:
         return MemoryLimitError(
-            f"--max-vram {_gb(asked.max_vram or 0)}: {request.duration:g} s of {request.model} take "
+            f"--max-vram {in_words(asked.max_vram or 0)}: {request.duration:g} s of {request.model} take "
             f"{_gb(least, up=True)} on {device.name} at the least.",
             f"--max-vram {math.ceil(least / 1e8) / 10:g}G would do.",
         )
     other = "--model pocket sketches it" if request.model != "pocket" else "a machine with more memory does it"
     shorter = _longest_seconds(device, asked, request, sizes)
     hint = f"--duration {shorter} would fit; {other}." if shorter else f"{other[0].upper()}{other[1:]}."
-    if device.backend != "cpu":
-        hint = f"Close what else uses the card; --device cpu uses main memory; {hint[0].lower()}{hint[1:]}"
+    if device.backend in OWN_MEMORY:
+        elsewhere = "--device cpu uses main memory; " if asked.device is not None else ""  # else it has been tried
+        hint = f"Close what else uses the card; {elsewhere}{hint[0].lower()}{hint[1:]}"
     return MemoryLimitError(
         f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}): they take "
         f"{_gb(least, up=True)} at the least, and {_gb(device.free_bytes)} of {_gb(device.total_bytes)} are free.",

@@ -199,7 +199,7 @@ def prove(
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []
     ledger.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}
-    with terminal.progress(partial(hardware.used_bytes, plan.backend)) as report:
+    with terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
         from acestep_cli import selftest  # loads torch
 
         for check in selftest.checks(checkpoint, plan, report):

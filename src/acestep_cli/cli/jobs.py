@@ -212,7 +212,9 @@ class Studio:
             request,
             asked,
             memory.Sizes.of(checkpoint),
-            lambda device, dtype: logbook.recall(self.book, device, task(request, checkpoint), dtype, request.duration),
+            lambda device, dtype: logbook.recall(
+                self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
+            ),
         )
         return made, next(device for device in self.machine.devices if device.name == made.device)
 

@@ -185,7 +185,7 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
     waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
     if not waiting:
         return True
-    with terminal.progress(partial(hardware.used_bytes, alike[0].plan.backend)) as report:
+    with terminal.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan)

@@ -116,8 +116,9 @@ class DiT(nn.Module):
     def remember(self, condition: Condition) -> Memory:
         """Project a condition to every layer's cross-attention keys and values."""
         states = self.condition_embedder(condition.states)
-        attentions = [cast(DecoderLayer, layer).cross_attn for layer in self.layers]
-        return Memory([a.remember(states) for a in attentions], key_bias(condition.keep, states.dtype))
+        # Layer by layer: one that is streamed is on the device only for its turn.
+        layers = [cast(DecoderLayer, layer).cross_attn.remember(states) for layer in self.layers]
+        return Memory(layers, key_bias(condition.keep, states.dtype))
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, memory: Memory, keep: Tensor | None = None) -> Tensor:
         """Velocity [B, T, C] of noisy latents x [B, T, C] at times t [B].

@@ -1,5 +1,7 @@
 """Linear layers with eight-bit weights, for memory's sake: half of what bfloat16 takes.
 
+torchao has the same weights, but where it is installed transformers imports it: more than a second at every start.
+
 Each row of the matrix is scaled to fit -127 … 127 and rounded (symmetric, per output channel). Products are made in
 the dtype of the input, which holds these integers exactly.
 """
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HIGHEST = 127
-#: Inputs are divided by this power of two, exactly, so that sums of large integers stay within float16.
+#: Inputs are divided by this power of two, so that sums of large integers stay within float16.
 GUARD = 128
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 import time
 from collections import Counter
@@ -36,7 +37,7 @@ from acestep_cli.engine.int8 import Int8Linear, prepare
 from acestep_cli.engine.streaming import stream_layers
 from acestep_cli.engine.text import TextEncoder
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
-from acestep_cli.errors import CheckpointError
+from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.planning import RUNTIME_BYTES, Plan
 from acestep_cli.sizes import DiTConfig, VAEConfig
 
@@ -63,12 +64,7 @@ class Store:
         self.loading_seconds = 0.0
         self.device = torch.device(plan.device)
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
-        if self.device.type == "cuda":  # the same seed is to give the same samples
-            torch.backends.cudnn.deterministic = True
-            torch.backends.cudnn.allow_tf32 = False
-            if plan.max_vram is not None:
-                share = (plan.max_vram - RUNTIME_BYTES[plan.backend]) / torch.cuda.mem_get_info(self.device)[1]
-                torch.cuda.set_per_process_memory_fraction(min(share, 1.0), self.device)
+        self._is_open = False
         self._residents: dict[str, nn.Module] = {}
         self._borrowers: Counter[str] = Counter()
         self._makers: dict[str, Callable[[], nn.Module]] = {
@@ -102,6 +98,7 @@ class Store:
 
     @contextmanager
     def _borrow(self, name: str) -> Iterator[Any]:
+        self._open()
         if name not in self._residents:
             self._evict(set(self._residents) - (FRIENDS if name in FRIENDS and not self.plan.one_network else set()))
             start = time.perf_counter()
@@ -113,14 +110,34 @@ class Store:
         finally:
             self._borrowers[name] -= 1
 
+    def _open(self) -> None:
+        """Take the device into use, once; with the first loan, since that too may run out of memory."""
+        if self._is_open:
+            return
+        if self.device.type == "cuda":
+            require_kernels(self.device)
+            torch.cuda.set_device(self.device)
+            torch.backends.cudnn.deterministic = True  # the same seed is to give the same samples
+            torch.backends.cudnn.allow_tf32 = False
+        if self.plan.max_vram is not None and self.device.type in ("cuda", "xpu"):
+            card = torch.get_device_module(self.device)
+            share = (self.plan.max_vram - RUNTIME_BYTES[self.plan.backend]) / card.mem_get_info(self.device)[1]
+            card.set_per_process_memory_fraction(min(share, 1.0), self.device)
+        self._is_open = True
+
+    def finish(self) -> None:
+        """Wait until the device has done what it was told, so that a clock may be read."""
+        if self._is_open and self.device.type != "cpu":
+            torch.get_device_module(self.device).synchronize()
+
     def _evict(self, names: Iterable[str]) -> None:
         """Let components go that nobody has on loan."""
         for name in names:
             if not self._borrowers[name]:
                 del self._residents[name]
         gc.collect(0)
-        if self.device.type != "cpu":
-            torch.accelerator.empty_cache()
+        if self._is_open and self.device.type != "cpu":
+            torch.get_device_module(self.device).empty_cache()
 
     def tidy(self) -> None:
         """Give memory that nothing uses back to the system; glibc's heap would keep what a song leaves."""
@@ -236,6 +253,25 @@ def pour(shard: Shard, module: nn.Module, device: torch.device, dtype: torch.dty
             owner.fill(tensor, device, dtype)
         else:
             assign(module, name, tensor.to(device, dtype))
+
+
+def require_kernels(device: torch.device) -> None:
+    """Raise `UsageError` where the installed torch was built for other cards than this one."""
+    built = torch.cuda.get_arch_list()
+    if torch.version.hip or not built:
+        return
+    major, minor = torch.cuda.get_device_capability(device)
+    versions = [
+        (kind, int(number[:-1]), int(number[-1])) for kind, number in re.findall(r"(sm|compute)_(\d+)", " ".join(built))
+    ]
+    same = any(kind == "sm" and one == major and other <= minor for kind, one, other in versions)
+    later = any(kind == "compute" and (one, other) <= (major, minor) for kind, one, other in versions)
+    if not (same or later):
+        raise UsageError(
+            f"The installed torch was built for {', '.join(built)}, and {torch.cuda.get_device_name(device)} has compute "
+            f"capability {major}.{minor}.",
+            "Install a torch built for it, or use --device cpu.",
+        )
 
 
 def counted(names: list[str]) -> str:

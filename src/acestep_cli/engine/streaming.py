@@ -1,75 +1,82 @@
 """Layers whose weights stay in main memory: each comes to the device for its turn, while the one before it works.
 
-On a card the copies run beside the arithmetic, from page-locked memory, on a stream of their own; at most two layers
-are there at a time.
+On NVIDIA's and AMD's cards the copies run beside the arithmetic, from page-locked memory, on a stream of their own. No
+more than two layers are ever there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-class Guest(NamedTuple):
-    """A layer's weights on the device; `arrived` is recorded behind their copies, where these run on their own."""
-
-    weights: dict[str, Tensor]
-    arrived: Any
+PLACES = 2
 
 
 class LayerStream(nn.Module):
-    """A list of layers, to be iterated over; each is on the device until the next one is asked for."""
+    """A list of layers of one shape, to be iterated over; each is on the device until the next one is asked for."""
 
     def __init__(self, layers: nn.ModuleList, device: torch.device) -> None:
         super().__init__()
         self.layers = layers
         self.device = device
         self.copies: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.home = [
-            {
-                name: weight.data.pin_memory() if self.copies else weight.data
-                for name, weight in layer.named_parameters()
-            }
-            for layer in layers
-        ]
-        for layer, weights in zip(layers, self.home, strict=True):
+        self.home: list[dict[str, Tensor]] = []
+        for layer in layers:  # one by one: the copy that is not page-locked goes before the next is made
+            weights = {name: weight.data for name, weight in layer.named_parameters()}
+            if self.copies:
+                weights = {name: weight.pin_memory() for name, weight in weights.items()}
             settle(layer, weights)
-
-    def _at_home(self, layer: nn.Module) -> dict[str, Tensor]:
-        """The weights of a layer in main memory, page-locked where a card will copy them."""
-        weights = {name: weight.data for name, weight in layer.named_parameters()}
-        return {name: weight.pin_memory() for name, weight in weights.items()} if self.copies else weights
+            self.home.append(weights)
 
     def __len__(self) -> int:
         return len(self.layers)
 
     def __iter__(self) -> Iterator[nn.Module]:
-        coming = self._invite(0)
+        """Two places on the device take turns: a layer is copied into the one that the layer before last has left."""
+        places = [Place.like(self.home[0], self.device) for _ in self.layers[:PLACES]]
+        if self.copies:
+            self.copies.wait_stream(torch.cuda.current_stream(self.device))
+        self._fetch(0, places[0])
         for number, layer in enumerate(self.layers):
-            weights, arrived = coming
-            if arrived is not None:
-                torch.cuda.current_stream(self.device).wait_event(arrived)
-            settle(layer, weights)
+            place = places[number % len(places)]
             if number + 1 < len(self.layers):
-                coming = self._invite(number + 1)
+                self._fetch(number + 1, places[(number + 1) % len(places)])
+            if self.copies:
+                torch.cuda.current_stream(self.device).wait_event(place.arrived)
+            settle(layer, place.weights)
             try:
                 yield layer
             finally:
-                if arrived is not None:  # their memory is not to be given away before the layer is done with it
-                    for weight in weights.values():
-                        weight.record_stream(torch.cuda.current_stream(self.device))
                 settle(layer, self.home[number])
-                del weights
+                if self.copies:
+                    place.left = torch.cuda.current_stream(self.device).record_event()
 
-    def _invite(self, number: int) -> Guest:
-        """Start copying a layer's weights to the device."""
+    def _fetch(self, number: int, place: Place) -> None:
+        """Start copying the weights of a layer into `place`, once the layer there is done with it."""
         with torch.cuda.stream(self.copies) if self.copies else nullcontext():
-            weights = {name: weight.to(self.device, non_blocking=True) for name, weight in self.home[number].items()}
-            return Guest(weights, self.copies.record_event() if self.copies else None)
+            if place.left is not None:
+                self.copies.wait_event(place.left)
+            for name, weight in self.home[number].items():
+                place.weights[name].copy_(weight, non_blocking=True)
+            place.arrived = self.copies.record_event() if self.copies else None
+
+
+@dataclass
+class Place:
+    """Memory on the device for one layer; events behind the copies into it, and behind the last use of it."""
+
+    weights: dict[str, Tensor]
+    arrived: Any = None
+    left: Any = None
+
+    @classmethod
+    def like(cls, weights: dict[str, Tensor], device: torch.device) -> Place:
+        return cls({name: torch.empty_like(weight, device=device) for name, weight in weights.items()})
 
 
 def settle(layer: nn.Module, weights: dict[str, Tensor]) -> None:
