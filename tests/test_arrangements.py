@@ -247,6 +247,15 @@ def test_what_failed_is_gone_before_the_next_try(two_b: tiny.Oracle, monkeypatch
     assert alive == [0, 0, 0]
 
 
+def test_a_take_is_the_same_whether_it_began_in_int8_or_came_to_it(two_b: tiny.Oracle) -> None:
+    [begun] = render(two_b, AS_ON_A_CARD.model_copy(update={"int8": True, "one_network": True}))
+    before = next(number for number, rung in enumerate(rungs_for("diffuse")) if "int8" in rung)
+    with failing("diffuse", before + 1):
+        [came] = render(two_b, AS_ON_A_CARD)
+    assert came.plan.int8
+    assert np.array_equal(begun.audio.samples, came.audio.samples)
+
+
 def test_the_first_song_s_descent_holds_for_the_next(two_b: tiny.Oracle) -> None:
     found = checkpoints.locate("turbo", two_b.root)
     songs = [modes.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]

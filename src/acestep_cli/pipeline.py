@@ -16,7 +16,7 @@ from acestep_cli import memory, modes, planning, prompts, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.engine import codec, denoise, source, store
-from acestep_cli.engine.dit import AceStep, Memory
+from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.source import Canvas
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.modes import Completed, Piece, Prepared
@@ -231,12 +231,11 @@ def packed(piece: Piece, made: Made, review: source.Review) -> Take:
 
 
 class Ground(NamedTuple):
-    """What the diffusion of a part starts from: a context [1, T, in_channels - C] for each scene, guidance, what it
-    holds on to, and latents to begin with.
+    """What the diffusion of a part starts from: a context [1, T, in_channels - C] for each scene, what it holds on to,
+    and latents to begin with.
     """
 
     contexts: list[Tensor]
-    guided: denoise.Guided | None
     hold: denoise.Hold | None
     start: Tensor | None
 
@@ -277,18 +276,16 @@ def lay(weights: Store, part: Part, canvas: Canvas, original: Tensor | None, sil
         contexts = [source.context(scene.prepared, sources) for scene in part.scenes]
         hold = source.hold(sources, prepared.splice)
         start = sources.original() if prepared.kept else None
-        return Ground(contexts, guidance(part.piece.request, model), hold, start)
+        return Ground(contexts, hold, start)
 
 
-def listen(weights: Store, part: Part, timbre: Tensor | None, silence: Tensor) -> list[Memory]:
+def listen(weights: Store, part: Part, timbre: Tensor | None, silence: Tensor) -> list[Condition]:
     """Encode the condition of each scene, with the latents of references [R, frames, C], or of silence."""
     with weights.dit() as model:
         quiet = codec.silence_of_length(silence, model.config.timbre_fix_frame)
         voices = (quiet if timbre is None else timbre).to(weights.device, weights.dtype)
         return [
-            model.decoder.remember(
-                model.encoder(scene.text_states, scene.lyric_states, voices, timbre_owner=[0] * len(voices))
-            )
+            model.encoder(scene.text_states, scene.lyric_states, voices, timbre_owner=[0] * len(voices))
             for scene in part.scenes
         ]
 
@@ -302,22 +299,26 @@ def guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
 
 
 def diffuse(
-    weights: Store, part: Part, ground: Ground, heard: Sequence[Memory], take: Completed, progress: codec.Progress
+    weights: Store, part: Part, ground: Ground, heard: Sequence[Condition], take: Completed, progress: codec.Progress
 ) -> Tensor:
-    """From the noise of a take to its latents [T, C]."""
+    """From the noise of a take to its latents [T, C].
+
+    The condition is projected here, each time: the projections are the decoder's, and may have become int8 meanwhile.
+    """
     then = part.prepared.then
     with weights.dit() as model:
+        memories = [model.decoder.remember(condition) for condition in heard]
         latents = denoise.denoise(
             model.decoder,
             denoise.starting_noise(take.seed, ground.contexts[0].shape[1], model.config.latent_channels),
             ground.contexts[0],
-            heard[0],
+            memories[0],
             part.schedule,
             solver=take.solver,
-            guided=ground.guided,
+            guided=guidance(take, model),
             seed=take.seed,
             progress=progress,
-            turn=denoise.Turn(then[0], ground.contexts[1], heard[1]) if then else None,
+            turn=denoise.Turn(then[0], ground.contexts[1], memories[1]) if then else None,
             hold=ground.hold,
             start=ground.start,
         )

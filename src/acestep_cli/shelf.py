@@ -340,6 +340,8 @@ def state(name: str, models_dir: Path | None) -> State:
 
 def find(name: str, models_dir: Path | None) -> Path:
     """The folder of a checkpoint or Songwriter that is whole, as far as headers tell; else `CheckpointError`."""
+    if name == checkpoints.BUILT_IN:  # wherever others are looked for
+        return checkpoints.locate(name).dit
     if name not in checkpoints.SONGWRITERS:
         return checkpoints.locate(name, models_dir).dit
     part = checkpoints.SONGWRITERS[name]

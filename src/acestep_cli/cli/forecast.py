@@ -33,7 +33,7 @@ def lines(plan: Plan, device: Device) -> Iterator[str]:
     runtime = planning.RUNTIME_BYTES[plan.backend]
     free = in_words((plan.budget_bytes or 0) + runtime)
     yield f"Memory of {plan.device} ({device.title}): about {in_words(plan.peak_bytes)} of {free} at most."
-    rows = [(stage.name, ", ".join(NETWORKS[name] for name in stage.resident) or "no network",
+    rows = [(stage.name, ", ".join(NETWORKS[name] for name in stage.resident) or "none: it runs on the processor",
              in_words(runtime + stage.total)) for stage in plan.stages]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for stage, networks, size in rows:
@@ -45,7 +45,7 @@ def lines(plan: Plan, device: Device) -> Iterator[str]:
     if plan.seconds is None:
         yield "Time: not known before the first such render on this machine."
     else:
-        yield f"Time: about {plan.seconds:.3g} s and the loading of weights, by the speed of renders before."
+        yield f"Time: about {clock(plan.seconds)} and the loading of weights, by the speed of renders before."
 
 
 def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | None) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | No
     no config that tells.
     """
     try:
-        sizes = memory.Sizes.of(checkpoints.locate(state.name, models_dir))
+        built_in = state.name == checkpoints.BUILT_IN
+        sizes = memory.Sizes.of(checkpoints.locate(state.name, None if built_in else models_dir))
     except CheckpointError:
         sizes = memory.Sizes.published(state.name)
     reached = planning.reach(machine, state.name, sizes, asked)
@@ -68,13 +69,19 @@ def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | No
     }
 
 
+def clock(seconds: float) -> str:
+    """A time as people read it."""
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02} min"
+
+
 def in_minutes(entry: dict[str, Any]) -> str:
     """The longest song of what `fitting` found, and how it is made to fit."""
     if entry["longest_seconds"] is None:
         return "does not fit"
-    seconds = entry["longest_seconds"]
+    seconds, device = entry["longest_seconds"], entry["device"]
     words = {"int8": "int8", "streamed": "layers from main memory", "vae_on_cpu": "autoencoder on the processor"}
     how = ", ".join(word for setting, word in words.items() if entry.get(setting))
-    return f"up to {seconds // 60}:{seconds % 60:02} with {in_words(entry['peak_bytes'])}" + (
+    return f"up to {seconds // 60}:{seconds % 60:02} on {device} with {in_words(entry['peak_bytes'])}" + (
         f" ({how})" if how else ""
     )

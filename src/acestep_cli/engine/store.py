@@ -261,15 +261,14 @@ def require_kernels(device: torch.device) -> None:
     if torch.version.hip or not built:
         return
     major, minor = torch.cuda.get_device_capability(device)
-    versions = [
-        (kind, int(number[:-1]), int(number[-1])) for kind, number in re.findall(r"(sm|compute)_(\d+)", " ".join(built))
-    ]
+    found = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(built))
+    versions = [(kind, int(one), int(other)) for kind, one, other in found]
     same = any(kind == "sm" and one == major and other <= minor for kind, one, other in versions)
     later = any(kind == "compute" and (one, other) <= (major, minor) for kind, one, other in versions)
     if not (same or later):
         raise UsageError(
-            f"The installed torch was built for {', '.join(built)}, and {torch.cuda.get_device_name(device)} has compute "
-            f"capability {major}.{minor}.",
+            f"The installed torch was built for {', '.join(built)}, and {torch.cuda.get_device_name(device)} has "
+            f"compute capability {major}.{minor}.",
             "Install a torch built for it, or use --device cpu.",
         )
 
