@@ -321,3 +321,44 @@ def test_every_key_of_a_request_is_a_key_of_a_spec() -> None:
     assert set(Request.model_fields) | {"lyrics_file", "extends"} == set(spec.KEYS)
     assert set(spec.OTHER_NAMES.values()) <= set(spec.KEYS)
     assert not set(spec.OTHER_NAMES) & set(spec.KEYS)
+
+
+# maps
+
+
+def test_the_keys_of_a_map_are_layered_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "caption: x\nsongwriter_options:\n  temperature: 0.5\n  top_k: 40\n  negative_prompt: noise\n"
+    )
+    (tmp_path / "a.yaml").write_text(
+        "extends: base.yaml\nsongwriter_options: {temperature: 0.7, negative_prompt: null}\n"
+    )
+    layers = [*spec.read(tmp_path / "a.yaml"), spec.from_flags({"cfg_scale": "3"})]
+    request = spec.resolve(*layers).request
+    assert (request.temperature, request.top_k, request.cfg_scale, request.negative_prompt) == (0.7, 40, 3, None)
+    assert spec.dump(request) == "caption: x\nsongwriter_options:\n  temperature: 0.7\n  top_k: 40\n  cfg_scale: 3\n"
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nsongwriter_options: null\n")
+    assert spec.load(tmp_path / "b.yaml").top_k is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("songwriter_options: {temperature: -1}", "a.yaml:1: temperature: '-1' is not a number from 0 to 2"),
+        ("songwriter_options:\n  top_q: 1", "a.yaml:2: top_q: is not a key of a song spec; did you mean 'top_p'?"),
+        ("songwriter_options:\n  bpm: 90", "a.yaml:2: bpm: is no part of songwriter_options"),
+        ("songwriter_options: 3", "a.yaml:1: songwriter_options: is a map, with temperature, top_p"),
+        ("songwriter_options: [a]", "a.yaml:1: songwriter_options: is a map"),
+        ("temperature: 0.5", "a.yaml:1: temperature: belongs under songwriter_options"),
+        ("songwriter_options: {top_k: 1}\nsongwriter_options: {top_p: 1}", "a.yaml:2: songwriter_options: is here"),
+        ("songwriter_options:\n  top_k: 1\n  top_k: 2", "a.yaml:3: top_k: is here again, after line 2"),
+        ("songwriter_options: {top_k: {a: 1}}", "a.yaml:1: top_k: is neither text, a number nor a list"),
+        ("bpm: {a: 1}", "a.yaml:1: bpm: is neither text, a number nor a list"),
+    ],
+)
+def test_maps_are_read_as_strictly(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"{text}\n")
+    with pytest.raises(UsageError) as caught:
+        spec.load(file)
+    assert sentence in str(caught.value)

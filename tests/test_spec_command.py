@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from acestep_cli import document, schema, songbook, spec
 from acestep_cli.cli import app
 from acestep_cli.errors import UsageError
-from acestep_cli.request import KEYS, Request
+from acestep_cli.request import GROUPS, KEYS, Request
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = schema.song_schema()
@@ -61,7 +61,7 @@ def test_a_blank_spec_names_every_key_and_loads() -> None:
     text = acestep("new").stdout
     assert text.startswith(schema.EDITOR_LINE)
     for name, key in spec.KEYS.items():
-        assert re.search(rf"^(# )?{name}: ", text, re.MULTILINE)
+        assert re.search(rf"^(# )?(  )?{name}: ", text, re.MULTILINE)
         assert key.help in text
     assert spec.load(Path(write("a.yaml", text))).caption
 
@@ -69,7 +69,7 @@ def test_a_blank_spec_names_every_key_and_loads() -> None:
 @pytest.mark.parametrize("name", spec.KEYS)
 def test_what_a_blank_spec_shows_for_a_key_may_be_uncommented(name: str) -> None:
     text = acestep("new").stdout
-    [block] = [part for part in text.split("\n\n") if re.search(rf"^(# )?{name}: ", part, re.MULTILINE)]
+    [block] = [part for part in text.split("\n\n") if re.search(rf"^(# )?(  )?{name}: ", part, re.MULTILINE)]
     lines = [line.removeprefix("# ") for line in block.splitlines()[1:]]
     write("words.txt", "la\n")
     write("other.yaml", "bpm: 90\n")
@@ -114,17 +114,25 @@ def test_the_committed_schema_is_the_program_s() -> None:
     assert committed == acestep("schema").stdout, "acestep spec schema > schemas/song.schema.json"
 
 
+def described() -> dict[str, Any]:
+    """What the schema says of each key, of those in maps as well."""
+    found = dict(SCHEMA["properties"])
+    for group in GROUPS:
+        found |= found.pop(group)["properties"]
+    return found
+
+
 def test_the_schema_is_draft_7_and_says_something_of_every_key() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
-    assert set(SCHEMA["properties"]) == {*spec.KEYS, *spec.SYNONYMS, spec.RENDER}
+    assert set(described()) == {*spec.KEYS, *spec.SYNONYMS, spec.RENDER}
     for name in spec.KEYS:
-        entry = SCHEMA["properties"][name]
+        entry = described()[name]
         assert entry["description"] == spec.KEYS[name].help
         assert entry["examples"]
     for name, key in KEYS.items():
-        for example in SCHEMA["properties"][name]["examples"]:
+        for example in described()[name]["examples"]:
             assert key.kind.read(example) is not None
-            jsonschema.validate(example, SCHEMA["properties"][name])
+            jsonschema.validate(example, described()[name])
 
 
 @pytest.mark.parametrize("name", songbook.files())
@@ -150,7 +158,9 @@ def test_songs_keep_to_the_schema(name: str) -> None:
         ("instrumental: 3", False), ("guidance: 7.5", True), ("guidance: 0", False), ("render: {a: 1}", True),
         ("artist: The Tide Tables", True), (f"artist: {'x' * 501}", False), ("track_number: 0", False),
         ("year: 2026", True), ("year: 26", False), ("sample_rate: 44100", True), ("sample_rate: 22050", False),
-        ("fade_in: 2s", True), ("fade_out: 61", False),
+        ("fade_in: 2s", True), ("fade_out: 61", False), ("songwriter: 1.7B", True), ("songwriter: 3B", False),
+        ("songwriter_options: {top_k: 5}", True), ("songwriter_options: {top_q: 5}", False),
+        ("songwriter_options: {temperature: -1}", False), ("songwriter_options: 5", False), ("top_k: 5", False),
     ],
 )  # fmt: skip
 def test_the_schema_and_the_program_agree(line: str, fits: bool) -> None:
@@ -293,7 +303,5 @@ def test_no_torch_is_loaded(two_b: tiny.Oracle) -> None:
 
 
 def test_a_request_of_the_schema_s_examples_can_be_made() -> None:
-    examples = {
-        name: SCHEMA["properties"][name]["examples"][0] for name in KEYS if name not in ("codes", "instrumental")
-    }
+    examples = {name: described()[name]["examples"][0] for name in KEYS if name not in ("codes", "instrumental")}
     assert Request(**examples).bpm == 96

@@ -37,7 +37,8 @@ def keys() -> str:
     rows = []
     for name, key in spec.KEYS.items():
         metavar = key.kind.metavar.replace("|", " \\| ")
-        rows.append((f"`{name}`", flags(name), metavar, key.help.replace("|", "\\|")))
+        place = f"`{key.group}:` `{name}`" if key.group else f"`{name}`"
+        rows.append((place, flags(name), metavar, key.help.replace("|", "\\|")))
     return table(("key", "flag", "takes", ""), rows)
 
 

@@ -7,8 +7,10 @@ headers only and imports no torch; the weights themselves are `engine.store`'s a
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +144,10 @@ SONGWRITERS: dict[str, Part] = {
         ("4B", "ACE-Step/acestep-5Hz-lm-4B", 8.4),
     )
 }
+#: The codebook that the published Songwriters speak. Their tokenizers have more marks than it has codes, so they do not
+#: tell; a Songwriter made for another says so in its config, as `fsq_input_levels`.
+PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
+SONGWRITER_CHOICES = ("auto", "none", *SONGWRITERS)
 AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
 #: For what the base models alone were trained for.
 AUTO_ORDER_BASE = ("base", "xl-base")
@@ -213,36 +219,22 @@ class Checkpoint:
         return read_json(self.vae / "config.json")
 
     @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """Those of the quantizer, which are the codebook it speaks; empty where the config does not say."""
+        return tuple(map(int, self.config.get("fsq_input_levels") or ()))
+
+    @property
     def code_count(self) -> int | None:
         """How many audio codes the quantizer knows; None where the config does not say."""
-        levels = self.config.get("fsq_input_levels")
-        if not levels:
-            return None
-        count = 1
-        for level in levels:
-            count *= int(level)
-        return count
+        return math.prod(self.levels) if self.levels else None
 
     def weights_hash(self) -> str:
-        """A fingerprint of all that shapes the samples: small files whole, of weights evenly spaced blocks.
+        """A fingerprint of all that shapes the samples.
 
         Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
         so blocks across the file tell two checkpoints apart.
         """
-        import hashlib
-
-        digest = hashlib.sha256()
-        for file in self.files:
-            if file.suffix != WEIGHTS_SUFFIX:
-                digest.update(file.read_bytes())
-                continue
-            size = file.stat().st_size
-            digest.update(f"{file.name}:{size}".encode())
-            with file.open("rb") as stream:
-                for block in range(FINGERPRINT_BLOCKS):
-                    stream.seek(size * block // FINGERPRINT_BLOCKS)
-                    digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
-        return digest.hexdigest()[:16]
+        return fingerprint(self.files)
 
 
 @dataclass(frozen=True)
@@ -296,12 +288,53 @@ class Unpulled(Checkpoint):
     lacking: tuple[Part, ...] = ()
 
     @cached_property
-    def code_count(self) -> int | None:
-        return None
+    def levels(self) -> tuple[int, ...]:
+        return PUBLISHED_LEVELS
 
     def weights_hash(self) -> str:
         """Nothing: only the weights themselves tell."""
         return ""
+
+
+@dataclass(frozen=True)
+class Songwriter:
+    """A Songwriter found on this machine, its files checked as far as headers tell."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """The codebook it speaks, as levels of the quantizer."""
+        return tuple(read_json(self.folder / "config.json").get("fsq_input_levels", PUBLISHED_LEVELS))
+
+    @cached_property
+    def weights(self) -> str:
+        """A fingerprint of all that shapes what it writes."""
+        small = [self.folder / name for name in ("config.json", "tokenizer.json")]
+        return fingerprint([*small, *weight_files(self.folder)])
+
+    def fits(self, checkpoint: Checkpoint) -> bool:
+        """Whether its codes mean to `checkpoint` what it means by them."""
+        return self.levels == checkpoint.levels
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A hash over the files of a model: small ones whole, of weights evenly spaced blocks."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for file in files:
+        if file.suffix != WEIGHTS_SUFFIX:
+            digest.update(file.read_bytes())
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            for block in range(FINGERPRINT_BLOCKS):
+                stream.seek(size * block // FINGERPRINT_BLOCKS)
+                digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
+    return digest.hexdigest()[:16]
 
 
 def parts(name: str) -> tuple[Part, ...]:

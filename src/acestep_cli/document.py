@@ -45,6 +45,8 @@ class Entry:
     problem: str | None = None
     text_line: int | None = None
     is_folded: bool = False
+    #: The entries of a map; None where the value is none.
+    entries: tuple[Entry, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,14 @@ def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
     *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
     if not isinstance(first, yaml.MappingStartEvent):
         raise yaml.YAMLError("is not a song spec: it has no `key: value` lines")
+    yield from map_entries(events, lines_before)
+    next(events)  # the end of the document
+    if not isinstance(event := next(events), yaml.StreamEndEvent):
+        raise yaml.MarkedYAMLError(problem="a second document begins", problem_mark=event.start_mark)
+
+
+def map_entries(events: Iterator[Any], lines_before: int) -> Iterator[Entry]:
+    """Each entry of the map that `events` go on in, up to its end."""
     while not isinstance(event := next(events), yaml.MappingEndEvent):
         key = node_of(event, events)
         value = node_of(next(events), events)
@@ -128,10 +138,9 @@ def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
             text_line = line + 1 if style == "|" else None
             yield Entry(line, name, plain(value), text_line=text_line, is_folded=is_folded)
         except ValueError as error:
-            yield Entry(line, name, problem=str(error))
-    next(events)  # the end of the document
-    if not isinstance(event := next(events), yaml.StreamEndEvent):
-        raise yaml.MarkedYAMLError(problem="a second document begins", problem_mark=event.start_mark)
+            is_map = isinstance(value[0], yaml.MappingStartEvent)
+            entries = tuple(map_entries(iter(value[1:]), lines_before)) if is_map else None
+            yield Entry(line, name, problem=str(error), entries=entries)
 
 
 def node_of(first: Any, events: Iterator[Any]) -> list[Any]:

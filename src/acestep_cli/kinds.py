@@ -533,21 +533,38 @@ class Interval(Kind):
         return bounds[0], bounds[1]
 
 
-class Model(Kind):
+@dataclass(frozen=True)
+class Named(Kind):
+    """A name out of a table, or a folder of the user's own."""
+
+    names: tuple[str, ...]
     metavar = "NAME|FOLDER"
-    words = checkpoints.MODEL_CHOICES
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.names
 
     def schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": r"[/\\]|^[.~]"}]}
+        return {"anyOf": [{"enum": list(self.names)}, {"type": "string", "pattern": r"[/\\]|^[.~]"}]}
 
     def read(self, value: Any) -> str:
         name = Text().read(value)
-        if not is_folder_name(name) and name not in self.words:
-            near = suggestion(name, self.words)
+        if not is_folder_name(name) and name not in self.names:
+            near = suggestion(name, self.names)
             raise ValueError(
-                f"{quoted(value)} is not one of {', '.join(self.words)}, nor a folder (one is written with a /){near}"
+                f"{quoted(value)} is not one of {', '.join(self.names)}, nor a folder (one is written with a /){near}"
             )
         return name
+
+
+class Model(Named):
+    def __init__(self) -> None:
+        super().__init__(checkpoints.MODEL_CHOICES)
+
+
+class Songwriter(Named):
+    def __init__(self) -> None:
+        super().__init__(checkpoints.SONGWRITER_CHOICES)
 
 
 class Loudness(Kind):

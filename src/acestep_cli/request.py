@@ -31,6 +31,7 @@ from acestep_cli.kinds import (
     Picture,
     SampleRate,
     Share,
+    Songwriter,
     Sound,
     Sounds,
     Switch,
@@ -61,9 +62,12 @@ class Key:
     examples: tuple[Any, ...] = ()
     #: A switch that stands for a value of its own, and that value.
     switch: tuple[str, str] | None = None
+    #: The key of a spec under which it stands, in a map; its flag has its own name.
+    group: str | None = None
 
 
-SONG, SOURCE, SOUND, OUTPUT, TAGS = "Song", "Source", "Sound", "Output", "Tags"
+SONG, SONGWRITER, SOURCE, SOUND, OUTPUT, TAGS = "Song", "Songwriter", "Source", "Sound", "Output", "Tags"
+SONGWRITER_OPTIONS = "songwriter_options"
 LONGEST_FADE = 60
 
 
@@ -104,6 +108,15 @@ class Request(BaseModel):
         bool | None,
         Key(Switch(), "No singing.", SONG, shapes=False, examples=(True,)),  # the model reads lyrics, or none
     ] = None
+    idea: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "What the song is about: the Songwriter writes caption, lyrics and metadata.",
+            SONG,
+            examples=("rainy-day bossa nova about a lost umbrella",),
+        ),
+    ] = None
     language: Annotated[
         str | None,
         Key(Language(), "Language of the lyrics: its code or English name.", SONG, examples=("en",)),
@@ -124,7 +137,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Duration(1, LONGEST_SECONDS),
-            "Length, 3 to 600 seconds. Unset: estimated from the lyrics, else 60 s.",
+            "Length, 3 to 600 seconds. Unset: the Songwriter's, else estimated from the lyrics, else 60 s.",
             SONG,
             short="-d",
             examples=("1:30", 90, "90s"),
@@ -213,6 +226,80 @@ class Request(BaseModel):
     mix: Annotated[
         bool | None,
         Key(Switch(), "Write source and new track together, too.", SOURCE, shapes=False),  # a file of its own
+    ] = None
+    songwriter: Annotated[
+        str | None,
+        Key(
+            Songwriter(),
+            "Who decides what the song leaves open, and its codes. Unset: the largest installed, else none.",
+            SONGWRITER,
+            shapes=False,  # its weights do
+            examples=("1.7B", "none"),
+        ),
+    ] = None
+    songwriter_seed: Annotated[
+        int | None,
+        Key(Whole(0, 2**32 - 1), "Seed of what the Songwriter writes. Unset: --seed.", SONGWRITER, examples=(7,)),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        Key(
+            Number(0, 2),
+            "How freely the Songwriter chooses, 0.85 unless set; 0 takes the likeliest.",
+            SONGWRITER,
+            examples=(0.85,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        Key(
+            Number(0.01, 1),
+            "It chooses among the likeliest that make up this much, 0.9 unless set.",
+            SONGWRITER,
+            examples=(0.9,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        Key(
+            Whole(0, 100_000),
+            "It chooses among so many at most; 0, unless set, is no limit.",
+            SONGWRITER,
+            examples=(50,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        Key(
+            Number(0.5, 2),
+            "Above 1 it repeats itself less.",
+            SONGWRITER,
+            examples=(1.1,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    cfg_scale: Annotated[
+        float | None,
+        Key(
+            Number(1, 20),
+            "How strongly caption and lyrics pull at the codes, 2 unless set; 1 is off.",
+            SONGWRITER,
+            examples=(2,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    negative_prompt: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "What the codes are pulled away from.",
+            SONGWRITER,
+            examples=("harsh noise",),
+            group=SONGWRITER_OPTIONS,
+        ),
     ] = None
     model: Annotated[
         str | None,
@@ -373,7 +460,9 @@ class Request(BaseModel):
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
-        return None if value is None else KEYS[info.field_name].kind.read(value)
+        if value is None or info.field_name not in KEYS:  # a completed request has more to it than keys
+            return value
+        return KEYS[info.field_name].kind.read(value)
 
     @model_validator(mode="after")
     def _agree(self) -> Request:
@@ -384,4 +473,8 @@ class Request(BaseModel):
 
 KEYS: Mapping[str, Key] = {
     name: next(part for part in field.metadata if isinstance(part, Key)) for name, field in Request.model_fields.items()
+}
+#: The keys that stand in a map of a spec, by the name of the map.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    SONGWRITER_OPTIONS: tuple(name for name, key in KEYS.items() if key.group == SONGWRITER_OPTIONS)
 }

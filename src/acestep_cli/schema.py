@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from acestep_cli import modes, spec
+from acestep_cli import modes, request, spec
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 FILE_NAME = "song.schema.json"
@@ -14,7 +14,10 @@ EDITOR_LINE = f"# yaml-language-server: $schema={FILE_NAME}"
 
 def song_schema() -> dict[str, Any]:
     """The schema. What it accepts a spec may say; the program refuses a little more, such as two keys at odds."""
-    properties = {name: describe(name) for name in spec.KEYS}
+    properties = {name: describe(name) for name, key in spec.KEYS.items() if key.group is None}
+    for group, names in request.GROUPS.items():
+        inside = {name: describe(name) for name in names}
+        properties[group] = {"type": "object", "additionalProperties": False, "properties": inside}
     properties["mode"]["enum"] = list(modes.MODES)
     properties |= {name: describe(key) for name, key in spec.SYNONYMS.items()}
     properties[spec.RENDER] = {"type": "object", "description": "What a render recorded; set aside when read."}

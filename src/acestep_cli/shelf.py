@@ -6,6 +6,7 @@ Nothing here asks the network; `hub` does.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import checkpoints
-from acestep_cli.checkpoints import Part
+from acestep_cli.checkpoints import Checkpoint, Part, Songwriter
 from acestep_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -353,6 +354,62 @@ def find(name: str, models_dir: Path | None) -> Path:
         )
     checkpoints.check_part(part, folder)
     return folder
+
+
+def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
+    """The Songwriters to go with a checkpoint, the best first, and last None for nobody: the one of a name or folder
+    alone, for `auto` all whole ones that speak its codebook, the largest first.
+
+    Raises `CheckpointError` for one named that is not there, broken, or of another codebook.
+    """
+    if asked == "none":
+        return [None]
+    if asked in (None, "auto"):
+        found: list[Songwriter | None] = []
+        for name in reversed(checkpoints.SONGWRITERS):
+            with contextlib.suppress(CheckpointError):
+                if (one := Songwriter(name, find(name, models_dir))).fits(checkpoint):
+                    found.append(one)
+        return [*found, None]
+    assert asked is not None
+    if asked in checkpoints.SONGWRITERS:
+        named = Songwriter(asked, find(asked, models_dir))
+    else:
+        folder = Path(asked)
+        if not checkpoints.is_folder(folder):
+            raise CheckpointError(
+                f"{asked} is neither a Songwriter's name nor a folder.",
+                f"Names: {', '.join(checkpoints.SONGWRITER_CHOICES)}; a folder holds config.json, tokenizer.json and "
+                "model.safetensors.",
+            )
+        checkpoints.check_part(next(iter(checkpoints.SONGWRITERS.values())), folder)
+        named = Songwriter(asked, folder)
+    if not named.fits(checkpoint):
+        raise CheckpointError(
+            f"The Songwriter {asked} and the checkpoint {checkpoint.name} do not speak the same codes: their levels "
+            f"are {in_row(named.levels)} and {in_row(checkpoint.levels)}.",
+            "Leave --songwriter out, or choose a --model it was trained with.",
+        )
+    return [named]
+
+
+def in_row(levels: Sequence[int]) -> str:
+    return "x".join(map(str, levels)) or "none"
+
+
+def needed_songwriters(
+    asked: str | None, checkpoint: Checkpoint, models_dir: Path | None, need: str
+) -> list[Songwriter]:
+    """`songwriters`, where nobody will not do: `need` says what cannot be done without."""
+    found = [one for one in songwriters(asked, checkpoint, models_dir) if one is not None]
+    if not found:
+        where = models_dir or "the Hugging Face cache"
+        raise CheckpointError(
+            f"{need} needs a Songwriter, and {where} has none that goes with {checkpoint.name}.",
+            f"`acestep models pull {next(iter(checkpoints.SONGWRITERS))}` fetches the smallest, for the published "
+            "checkpoints.",
+        )
+    return found
 
 
 def size_of(folder: Path) -> int:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -25,6 +25,9 @@ from acestep_cli.errors import SourceError, UsageError
 from acestep_cli.kinds import Choice, File, is_folder_name, quoted, suggestion
 from acestep_cli.modes import MODES, Decided
 from acestep_cli.request import Key, Request
+
+if TYPE_CHECKING:
+    from acestep_cli.document import Entry
 
 LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
 EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
@@ -44,6 +47,9 @@ GUIDING = ("guidance_method", "cfg_interval")
 EXTENT = ("source", "start", "end")
 #: What suits one checkpoint and not another.
 SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING)
+#: What codes are composed from, and what is composed anew where that changes.
+COMPOSED_FROM = ("idea", "caption", "lyrics", "language", "bpm", "key", "time_signature", "duration")
+COMPOSED = ("codes", "songwriter")
 
 #: Another name of a key, which means the same.
 SYNONYMS = {"tracks": "track"}
@@ -197,13 +203,13 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
     lines: dict[str, int] = {}
     content = document.read(text, markdown=markdown)
     problems = [f"{name}{problem}" for problem in content.problems]
-    for entry in content.entries:
+    for entry in flattened(content.entries):
         origin = f"{name}:{entry.line}"
         where = f"{origin}: {entry.name}"
         key = SYNONYMS.get(entry.name, entry.name)
         if key in lines:
             problems.append(f"{where}: is here again, after line {lines[key]}")
-        elif key not in KEYS and key != RENDER:
+        elif key not in (*KEYS, *song.GROUPS, RENDER):
             problems.append(f"{where}: is not a key of a song spec{near(key)}")
         elif key != RENDER:
             if entry.problem is not None:
@@ -215,6 +221,30 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
                 values[key] = Value(entry.raw, where, origin, lines_at)
         lines.setdefault(key, entry.line)
     return Layer(folder, values, tuple(problems), RENDER in lines, None if from_stdin else path)
+
+
+def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries, and in the place of a map of keys those in it. What stands in the wrong place gets a problem."""
+    seen: set[str] = set()
+    for entry in entries:
+        keys = song.GROUPS.get(entry.name)
+        group = KEYS[entry.name].group if entry.name in KEYS else None
+        if group is not None:
+            yield replace(entry, problem=f"belongs under {group}")
+        elif keys is None:
+            yield entry
+        elif entry.name in seen:
+            yield replace(entry, problem="is here again")
+        elif entry.entries is not None:
+            yield from (
+                one if one.name in keys or one.name not in KEYS else replace(one, problem=f"is no part of {entry.name}")
+                for one in entry.entries
+            )
+        elif entry.problem is None and entry.raw is None:  # null unsets them all
+            yield from (replace(entry, name=name) for name in keys)
+        else:
+            yield replace(entry, problem=f"is a map, with {', '.join(keys)} below it")
+        seen.add(entry.name)
 
 
 def near(name: str) -> str:
@@ -347,6 +377,7 @@ def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_side
         ("guidance" in upper and is_off(upper["guidance"].raw), GUIDING),
         (is_sidecar and "model" in others, SUITED),  # in a spec written by hand they were meant
         (is_sidecar and bool(others.intersection(EXTENT)), ("duration",)),
+        (is_sidecar and "codes" in lower and not others.isdisjoint(COMPOSED_FROM), COMPOSED),
     )
     return {name for applies, names in rules if applies for name in names}
 
@@ -394,7 +425,7 @@ def anchored(name: str, raw: Any, folder: Path) -> Any:
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
     is_path = KEYS[name].kind.is_path or (
-        raw != STDIN if name == "lyrics_file" else name == "model" and is_folder_name(raw)
+        raw != STDIN if name == "lyrics_file" else name in ("model", "songwriter") and is_folder_name(raw)
     )
     return str((folder / at_home(raw)).absolute()) if is_path else raw
 
@@ -461,7 +492,19 @@ def dump(request: Request, render: Mapping[str, Any] | None = None) -> str:
     """`request` as a spec that loads as the same request; `render` is recorded in a block of its own."""
     from acestep_cli import document
 
-    content: dict[str, Any] = request.model_dump(exclude_none=True)
+    content = grouped(request.model_dump(include=set(song.KEYS), exclude_none=True))
     if render is not None:
         content[RENDER] = dict(render)
     return document.dump(content)
+
+
+def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by key as a spec has them: those of a group in a map."""
+    content: dict[str, Any] = {}
+    for name, value in values.items():
+        group = song.KEYS[name].group if name in song.KEYS else None
+        if group is None:
+            content[name] = value
+        else:
+            content.setdefault(group, {})[name] = value
+    return content

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import groupby
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import checkpoints, document, modes, prompts, schema, songbook, spec
+from acestep_cli import checkpoints, document, modes, prompts, schema, shelf, songbook, spec
 from acestep_cli.cli import failures, options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.cli.results import Ledger
@@ -65,15 +67,25 @@ def blank() -> str:
         "# A song for acestep. `acestep spec check` tells what is wrong with it, `acestep generate` plays it.",
         "",
     ]
-    for name, key in spec.KEYS.items():
-        example = (key.examples or key.kind.examples or ("…",))[0]
-        entry = document.dump({name: example}).rstrip("\n").splitlines()
-        lines += [
-            f"# {key.help}  [{key.kind.metavar}]",
-            *(entry if name == "caption" else (f"# {line}" for line in entry)),
-            "",
-        ]
+    for group, names in groupby(spec.KEYS, key=lambda name: spec.KEYS[name].group):
+        if group is None:
+            for name in names:
+                entry = example(name)
+                about = f"# {spec.KEYS[name].help}  [{spec.KEYS[name].kind.metavar}]"
+                lines += [about, *(entry if name == "caption" else [f"# {line}" for line in entry]), ""]
+        else:
+            lines += [f"# Below {group}:", f"# {group}:"]
+            for name in names:
+                about = f"#   # {spec.KEYS[name].help}  [{spec.KEYS[name].kind.metavar}]"
+                lines += [about, *(f"#   {line}" for line in example(name))]
+            lines.append("")
     return "\n".join(lines)
+
+
+def example(name: str) -> list[str]:
+    """The lines of an entry as a spec may have it."""
+    key = spec.KEYS[name]
+    return document.dump({name: (key.examples or key.kind.examples or ("…",))[0]}).splitlines()
 
 
 def template(name: str) -> str:
@@ -188,14 +200,25 @@ def show(
     layers = [*spec.read(Path(file)), spec.from_flags({}, tuple(settings or ()))]
     found = spec.resolve(*layers)
     if resolved:
+        task = modes.mode_of(found.request).task
+        checkpoint = checkpoints.locate(found.request.model or "auto", models_dir, task)
+        songwriter = shelf.songwriters(found.request.songwriter, checkpoint, models_dir)[0]
         with spec.placed(*layers):
-            task = modes.mode_of(found.request).task
-            decided = modes.decide(found.request, checkpoints.locate(found.request.model or "auto", models_dir, task))
+            decided = modes.decide(found.request, checkpoint, songwriter)
         values = spec.explain(found, decided)
     else:
         content = found.request.model_dump(exclude_none=True)
         values = [spec.Origin(name, value, found.origins[name]) for name, value in content.items()]
-    print_result("".join(entry(one, origin=origin) for one in values))
+    print_result(listing(values, origin=origin))
+
+
+def listing(values: Sequence[spec.Origin], *, origin: bool) -> str:
+    """Values as the YAML of a spec, those of a group under its name."""
+    text = ""
+    for group, members in groupby(values, key=lambda one: spec.KEYS[one.name].group):
+        lines = "".join(entry(one, origin=origin) for one in members)
+        text += lines if group is None else f"{group}:\n{indent(lines, '  ')}"
+    return text
 
 
 def entry(one: spec.Origin, *, origin: bool) -> str:
