@@ -21,7 +21,7 @@ ROOMS = [
     {"pipeline"},
     {"engine"},
     {"schema", "songbook"},
-    {"spec"},
+    {"spec", "writing"},
     {"modes"},
     {"logbook"},
     {"planning"},

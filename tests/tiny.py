@@ -18,7 +18,7 @@ from diffusers.pipelines.ace_step import AceStepAudioTokenDetokenizer, AceStepAu
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 LATENT_CHANNELS = 8
 END_OF_TEXT = "<|endoftext|>"
@@ -258,3 +258,54 @@ def pipeline(oracle: Oracle) -> AceStepPipeline:
     )
     made.set_progress_bar_config(disable=True)
     return made
+
+
+#: Levels of the tiny checkpoints, so that a tiny Songwriter goes with them.
+SONGWRITER_CODES = 64_000
+
+
+def build_songwriter(folder: Path, seed: int = 0, codes: int = SONGWRITER_CODES, **config: Any) -> Qwen3ForCausalLM:
+    """A byte-level tokenizer with the marks of thoughts and of audio codes, and a random Qwen3 of two layers.
+
+    The weights are written as they are published: without transformers' `model.` and without the head, which is the
+    embedding table.
+    """
+    folder.mkdir(parents=True)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=[END_OF_TEXT, "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    bpe.train_from_iterator(["# Instruction\n# Caption\n# Lyric\nbpm: 120\nkeyscale: G major\nlanguage: en\n"], trainer)
+    bpe.add_tokens(["<think>", "</think>"])
+    content = json.loads(bpe.to_str())
+    first = bpe.get_vocab_size()
+    mark = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    content["added_tokens"] += [
+        {"id": first + code, "content": f"<|audio_code_{code}|>", **mark} for code in range(codes + 5)
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    torch.manual_seed(seed)
+    made = Qwen3Config(
+        **{
+            "vocab_size": first + codes + 5,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "tie_word_embeddings": True,
+            **config,
+        }
+    )
+    model = Qwen3ForCausalLM(made).eval()
+    with torch.no_grad():
+        model.model.embed_tokens.weight.normal_(std=0.1)  # so that some tokens are likelier than others
+    made.save_pretrained(folder)
+    tensors = {name.removeprefix("model."): weight.contiguous() for name, weight in model.model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    return model

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from acestep_cli import checkpoints, hardware, kinds, prompts
-from acestep_cli.checkpoints import Checkpoint, Unpulled
+from acestep_cli.checkpoints import Checkpoint, Songwriter, Unpulled
 from acestep_cli.hardware import DType
 from acestep_cli.sizes import DiTConfig, QwenConfig, VAEConfig, decoder_reach
 
@@ -92,15 +93,16 @@ class Sizes:
     songwriter: QwenConfig | None = None
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Sizes:
-        """Those of a checkpoint. `CheckpointError` for configs that describe no such network."""
+    def of(cls, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Sizes:
+        """Those of a checkpoint, and of a Songwriter. `CheckpointError` for configs that describe no such network."""
+        helper = None if songwriter is None else qwen_of(songwriter.folder)
         if isinstance(checkpoint, Unpulled):
-            return cls.published(checkpoint.name)
-        text = checkpoint.text / "config.json"
+            return replace(cls.published(checkpoint.name), songwriter=helper)
         return cls(
             DiTConfig.from_dict(checkpoint.config, str(checkpoint.config_file)),
             VAEConfig.from_dict(checkpoint.vae_config, str(checkpoint.vae / "config.json")),
-            QwenConfig.from_dict(checkpoints.read_json(text), str(text)),
+            qwen_of(checkpoint.text),
+            helper,
         )
 
     @classmethod
@@ -109,6 +111,12 @@ class Sizes:
         dit = PUBLISHED_XL if checkpoints.CHECKPOINTS[name].is_xl else PUBLISHED_2B
         helper = PUBLISHED_SONGWRITERS[songwriter] if songwriter else None
         return cls(dit, VAEConfig(), PUBLISHED_TEXT, helper)
+
+
+def qwen_of(folder: Path) -> QwenConfig:
+    """The sizes of an installed language model."""
+    file = folder / "config.json"
+    return QwenConfig.from_dict(checkpoints.read_json(file), str(file))
 
 
 @dataclass(frozen=True)

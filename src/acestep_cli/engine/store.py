@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import re
 import sys
 import time
@@ -34,6 +35,7 @@ from acestep_cli import checkpoints
 from acestep_cli.checkpoints import Checkpoint, Shard
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.int8 import Int8Linear, prepare
+from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.engine.streaming import stream_layers
 from acestep_cli.engine.text import TextEncoder
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
@@ -55,8 +57,11 @@ FRIENDS = frozenset({"dit", "vae"})
 class Store:
     """Lends the components of one checkpoint to a pipeline."""
 
-    def __init__(self, checkpoint: Checkpoint, plan: Plan, report: Report) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, plan: Plan, report: Report, songwriter: checkpoints.Songwriter | None = None
+    ) -> None:
         self.checkpoint = checkpoint
+        self._songwriter = songwriter
         self.plan = plan
         self.report = report
         self.warnings: list[str] = []
@@ -71,6 +76,7 @@ class Store:
             "dit": self._make_dit,
             "vae": self._make_vae,
             "text": self._make_text,
+            "songwriter": self._make_songwriter,
         }
 
     @property
@@ -94,6 +100,12 @@ class Store:
     def text(self) -> Iterator[TextEncoder]:
         """Borrow the text encoder."""
         with self._borrow("text") as module:
+            yield module
+
+    @contextmanager
+    def songwriter(self) -> Iterator[Songwriter]:
+        """Borrow the Songwriter, where there is one."""
+        with self._borrow("songwriter") as module:
             yield module
 
     @contextmanager
@@ -180,6 +192,13 @@ class Store:
         encoder = TextEncoder(folder, self.checkpoint.tokenizer)
         self._filled(encoder.model, folder, checkpoints.shards(folder), self.device)
         return encoder.eval()
+
+    def _make_songwriter(self) -> Songwriter:
+        assert self._songwriter is not None
+        folder = self._songwriter.folder
+        songwriter = Songwriter(folder, math.prod(self._songwriter.levels))
+        self._filled(songwriter.model, folder, checkpoints.shards(folder), self.device)
+        return songwriter.eval()
 
     @property
     def vae_device(self) -> torch.device:

@@ -1,0 +1,299 @@
+"""The Songwriter: the 5 Hz language model that thinks a song out, writes lyrics, and emits its audio codes.
+
+Text is sampled under a grammar over the text vocabulary alone, so that it always reads as a song. Codes are sampled
+with guidance, from the rows of the codes alone: exactly five a second, so the end needs no logit. The two prompts of
+guidance are one batch of two. Takes of one song share the reading of its prompt and are sampled one after another,
+so that each is what it would be alone.
+
+Sources: `songwriter-and-lora.md` 1 to 3 and 9 of the specification, and the rulings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llguidance
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
+
+from acestep_cli import checkpoints, modes, prompts, writing
+from acestep_cli.engine import sampling
+from acestep_cli.engine.codec import Progress
+from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.tape import ATTENTION, Tape
+from acestep_cli.errors import CheckpointError, UsageError
+from acestep_cli.kinds import CODES_PER_SECOND, LONGEST_SECONDS
+from acestep_cli.modes import Completed
+from acestep_cli.writing import CODE, Sampling, Task
+
+#: Tokens of a prompt and its answer together.
+CONTEXT = 8192
+#: Tokens of an answer besides caption and lyrics, were it spelt letter by letter.
+METADATA_TOKENS = 512
+
+
+Report = Callable[[str, int, int], None]
+
+
+class Vocabulary(NamedTuple):
+    """The text part of a tokenizer, the number of the first audio code, and how many there are.
+
+    The codes are a range of ids: reading and writing them is arithmetic, and no library need know of 64,000 marks.
+    """
+
+    json: str
+    first_code: int
+    codes: int
+
+
+class Songwriter(nn.Module):
+    """A Songwriter's tokenizer and its Qwen3 model, whose head is its embedding table."""
+
+    def __init__(self, folder: Path, codes: int) -> None:
+        """`codes` is how many there are to choose from: what the diffusion model's quantizer knows.
+
+        Raises `CheckpointError` for files that are no tokenizer with audio codes or no Qwen3 config.
+        """
+        super().__init__()
+        self.vocabulary = vocabulary(folder / "tokenizer.json")
+        self.codes = codes
+        try:
+            self.tokenizer = Tokenizer.from_str(self.vocabulary.json)
+        except Exception as error:  # the library raises nothing narrower
+            raise not_a_tokenizer(folder / "tokenizer.json", str(error)) from error
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        marks = [self.tokenizer.token_to_id(mark) for mark in (writing.TURN_END, writing.THOUGHT_END)]
+        if None in marks or self.vocabulary.codes < codes:
+            lack = "the marks of a thought" if None in marks else f"{codes} audio codes; it has {self.vocabulary.codes}"
+            raise not_a_tokenizer(folder / "tokenizer.json", f"it lacks {lack}")
+        self.turn_end = marks[0]
+        self.model = qwen3(folder / "config.json", self.vocabulary.first_code + self.vocabulary.codes)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, which may have `<|audio_code_N|>` in it."""
+        pieces = CODE.split(text)
+        ids: list[int] = []
+        for words, code in zip(pieces[::2], [*pieces[1::2], None], strict=True):
+            ids += self.tokenizer.encode(words, add_special_tokens=False).ids
+            if code is not None:
+                ids.append(self.vocabulary.first_code + int(code))
+        return ids
+
+    def write(self, task: Task, how: Sampling, draws: torch.Generator, progress: Progress) -> dict[str, Any]:
+        """Answer a task; keys of a request with their values, lyrics included, None for an instrumental.
+
+        Raises `UsageError` where the prompt leaves no room to answer.
+        """
+        prompt = self.encode(task.prompt + writing.THOUGHT_BEGIN + "\n")
+        decided = len(self.encode(writing.dump(task.decided)))
+        most = METADATA_TOKENS + decided + writing.CAPTION_TOKENS + (writing.LYRIC_TOKENS if task.lyrics else 0)
+        tape, states = self._begin([prompt], most, "answer")
+        pen = Pen(self, tape, how, draws, lambda done: progress(min(done, most), most))
+        thought = pen.write(states, task.thought_grammar(), writing.CAPTION_TOKENS, writing.AFTER_CAPTION)
+        found = writing.read(thought)
+        if task.lyrics:
+            states = tape.read([self.encode("\n" + writing.THOUGHT_END)])
+            words = writing.lyrics(pen.write(states, task.lyric_grammar(), writing.LYRIC_TOKENS))
+            found["lyrics"] = None if words == prompts.INSTRUMENTAL else words
+        progress(most, most)
+        return found
+
+    def compose(
+        self,
+        prompt: str,
+        thought: str,
+        count: int,
+        how: Sampling,
+        draws: Sequence[torch.Generator],
+        progress: Progress,
+    ) -> Iterator[tuple[int, ...]]:
+        """`count` audio codes from each generator of `draws`, sampled after the same prompt and thought.
+
+        Raises `UsageError` where prompt and codes are more than the model holds.
+        """
+        read = [self.encode(prompt + writing.thought(thought))]
+        if how.cfg_scale > 1:
+            read.append(self.encode(writing.unguided_prompt(how.negative_prompt)))
+        tape, first = self._begin(read, count, f"{count} codes")
+        begun = tape.length
+        rows = slice(self.vocabulary.first_code, self.vocabulary.first_code + self.codes)
+        for take, own in enumerate(draws):
+            tape.rewind(begun)
+            states, codes = first, list[int]()
+            while True:
+                progress(take * count + len(codes), count * len(draws))
+                logits = sampling.guided(self._logits(states, rows), how.cfg_scale)
+                codes.append(sampling.draw(logits, codes, how, own))
+                if len(codes) == count:
+                    break
+                states = tape.read([[rows.start + codes[-1]]] * len(read))
+            yield tuple(codes)
+        progress(count * len(draws), count * len(draws))
+
+    def takes(
+        self, request: Completed, shortest: float, report: Report, tell: Callable[[str], None]
+    ) -> Iterator[Completed]:
+        """Each take of `request` as a request of its own in which nothing is open, codes included.
+
+        The text is written once, from `songwriter_seed`; `tell` hears of it. The codes are of each take's seed.
+        Songs are at least `shortest` seconds long.
+        """
+        how = Sampling.of(request)
+        seconds = (math.ceil(shortest), LONGEST_SECONDS)
+        seed = request.seed if request.songwriter_seed is None else request.songwriter_seed
+        expands = request.idea is not None
+        task = (writing.expanding if expands else writing.thinking)(request, request.open, seconds)
+        written: dict[str, Any] = {}
+        if set(request.open) - {"codes"}:
+            written = self.write(task, how, generator(seed, "text"), lambda done, of: report("write", done, of))
+        whole = modes.filled(request, written)
+        tell(writing.summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
+        prompt = writing.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt
+        fields = (*writing.METADATA, "caption") if "caption" in written and not expands else writing.METADATA
+        thought = {"language": "unknown", **writing.metadata(whole)}
+        songs = [modes.take(whole, number) for number in range(1, whole.takes + 1)]
+        codes = self.compose(
+            prompt,
+            writing.dump({name: thought[name] for name in fields}),
+            int(CODES_PER_SECOND * whole.duration),
+            how,
+            [generator(song.seed, "codes") for song in songs],
+            lambda done, of: report("codes", done, of),
+        )
+        for song, own in zip(songs, codes, strict=True):
+            yield song.model_copy(update={"codes": own})
+
+    def _begin(self, prompts: Sequence[Sequence[int]], most: int, what: str) -> tuple[Tape, Tensor]:
+        """A tape with room for `most` more tokens, and the states after the prompts."""
+        longest = max(map(len, prompts))
+        if longest + most > CONTEXT:
+            raise UsageError(
+                f"The Songwriter's prompt is {longest:,} tokens long; with its {what} that is more than the "
+                f"{CONTEXT:,} it holds.",
+                "Shorten the caption or the lyrics, or ask for a shorter song.",
+            )
+        tape = Tape.blank(self.model, len(prompts), longest + most)
+        return tape, tape.begin(prompts)
+
+    def _logits(self, states: Tensor, rows: slice) -> Tensor:
+        """Logits [R, V] of a range of tokens, float32 on the CPU."""
+        return F.linear(states, self.model.embed_tokens.weight[rows]).float().cpu()
+
+    @cached_property
+    def _alphabet(self) -> llguidance.LLTokenizer:
+        """The text vocabulary as the grammar's library wants it."""
+        return llguidance.LLTokenizer(self.vocabulary.json, n_vocab=self.vocabulary.first_code, eos_token=self.turn_end)
+
+
+class Pen:
+    """Writes text on a tape under one grammar after another."""
+
+    def __init__(
+        self, songwriter: Songwriter, tape: Tape, how: Sampling, draws: torch.Generator, progress: Callable[[int], None]
+    ) -> None:
+        self.songwriter, self.tape, self.how, self.draws = songwriter, tape, how, draws
+        self.progress = progress
+        self.written = 0
+
+    def write(self, states: Tensor, grammar: str, most: int, closing: str = "") -> str:
+        """Sample text under `grammar`, going on from `states`; the tape has read it then.
+
+        What is still open after `most` sampled tokens is taken back to the last place where it may end, or where
+        `closing` may follow. What the grammar leaves no choice about is not sampled.
+        """
+        alphabet = self.songwriter._alphabet
+        matcher = llguidance.LLMatcher(alphabet, grammar, log_level=0)
+        text = slice(0, self.songwriter.vocabulary.first_code)
+        tokens: list[int] = []
+        sampled = 0
+        while not matcher.is_stopped():
+            if forced := matcher.compute_ff_tokens():
+                tokens += self._take(matcher, forced)
+                states = self.tape.read([forced])
+                continue
+            if sampled >= most and not (closing and closing in alphabet.decode_str(tokens)):
+                back, follow = self._cut(matcher, alphabet.tokenize_str(closing))
+                del tokens[len(tokens) - back :]
+                self.tape.rewind(self.tape.length - back)
+                if not follow:
+                    break
+                tokens += self._take(matcher, follow)
+                states = self.tape.read([follow])
+                continue
+            allowed = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+            logits = self.songwriter._logits(states, text)[0]
+            logits[torch.from_numpy(allowed[: len(logits)]) == 0] = -torch.inf
+            token = sampling.draw(logits, tokens, self.how, self.draws)
+            self._take(matcher, [token])
+            sampled += 1
+            self.written += 1
+            self.progress(self.written)
+            if token == self.songwriter.turn_end:
+                break
+            tokens.append(token)
+            states = self.tape.read([[token]])
+        if matcher.is_error():
+            raise RuntimeError(matcher.get_error())
+        return alphabet.decode_str(tokens)
+
+    def _take(self, matcher: llguidance.LLMatcher, tokens: list[int]) -> list[int]:
+        if not matcher.consume_tokens(tokens):
+            raise RuntimeError(matcher.get_error())
+        return tokens
+
+    def _cut(self, matcher: llguidance.LLMatcher, closing: list[int]) -> tuple[int, list[int]]:
+        """How many tokens are taken back, and the `closing` that follows then."""
+        back = 0
+        while not (matcher.validate_tokens(closing) == len(closing) if closing else matcher.is_accepting()):
+            if not matcher.rollback(1):
+                raise RuntimeError(matcher.get_error())
+            back += 1
+        return back, closing
+
+
+def vocabulary(file: Path) -> Vocabulary:
+    """Take a tokenizer file apart into text and codes. `CheckpointError` where it has none, or not in a row."""
+    content = checkpoints.read_json(file)
+    try:
+        marks = {int(found[1]): int(token["id"]) for token in content["added_tokens"]
+                 if (found := CODE.fullmatch(token["content"]))}  # fmt: skip
+        words = [token for token in content["added_tokens"] if not CODE.fullmatch(token["content"])]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise not_a_tokenizer(file, f"{type(error).__name__}: {error}") from error
+    first = marks.get(0, 0)
+    if not marks or marks != {code: first + code for code in range(len(marks))}:
+        raise not_a_tokenizer(file, "its audio codes are not there, or not in a row")
+    content["added_tokens"] = words
+    return Vocabulary(json.dumps(content, ensure_ascii=False), first, len(marks))
+
+
+def not_a_tokenizer(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{file} is not the tokenizer of a Songwriter ({why}).", "Download that folder again.")
+
+
+def qwen3(file: Path, tokens: int) -> Qwen3Model:
+    """The model that a config describes, without weights. `CheckpointError` for any that this engine does not run."""
+    try:
+        config = Qwen3Config(**checkpoints.read_json(file), attn_implementation=ATTENTION)
+        if config.vocab_size < tokens or "sliding_attention" in config.layer_types:
+            raise ValueError(f"it has {config.vocab_size:,} tokens of {tokens:,}, layers {set(config.layer_types)}")
+        with torch.device("meta"):  # the weights come from the store
+            model = Qwen3Model(config)
+    except (StrictDataclassError, ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file} does not describe a Songwriter ({error}).", "Download that folder again."
+        ) from error
+    model.rotary_emb = Qwen3RotaryEmbedding(config)  # its frequencies are no weights: computed, not stored
+    return model

@@ -1,0 +1,106 @@
+"""A language model reading on: a prompt is taken in once, and each token after it costs one pass over the weights.
+
+The layers are transformers'. The keys and values they make are kept here, in memory taken once for the whole task;
+each pass sees the part written so far and nothing is copied, neither to grow nor for the heads that share a key.
+
+Shapes: R rows, S tokens, H query heads, K key/value heads, D head size, L tokens on the tape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
+
+from acestep_cli.engine.attention import KeysValues, attend, bias_from
+
+ATTENTION = "acestep"
+#: Tokens of a prompt taken in at a time: the mask of a pass is this many rows.
+PASS_TOKENS = 512
+
+
+def attention(
+    module: nn.Module, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    """`attention.attend` as transformers calls an attention; the scale is that of the head size, as in Qwen3."""
+    return attend(queries, KeysValues(keys, values), mask), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention)
+
+
+class Tape:
+    """Rows of tokens that end together, as a model has read them: shorter prompts begin later.
+
+    `rewind` forgets what came after a place: takes of one prompt read it once.
+    """
+
+    def __init__(self, model: Qwen3Model, memory: Tensor) -> None:
+        """`memory` is [2, layers, R, K, capacity, D], zeros: what is masked is still multiplied, by 0."""
+        self.model = model
+        self.length = 0
+        self.starts = [0] * memory.shape[2]
+        self._memory = memory
+
+    @classmethod
+    def blank(cls, model: Qwen3Model, rows: int, capacity: int) -> Tape:
+        """A tape that can take `capacity` tokens."""
+        config, weight = model.config, model.embed_tokens.weight
+        shape = (2, config.num_hidden_layers, rows, config.num_key_value_heads, capacity, config.head_dim)
+        return cls(model, torch.zeros(shape, dtype=weight.dtype, device=weight.device))
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Read a prompt into each row; the states [R, width] of their last tokens."""
+        longest = max(map(len, prompts))
+        self.starts = [longest - len(prompt) for prompt in prompts]
+        states = []
+        for row, prompt in enumerate(prompts):
+            alone = Tape(self.model, self._memory[:, :, row : row + 1, :, self.starts[row] :])
+            for first in range(0, len(prompt), PASS_TOKENS):
+                state = alone.read([prompt[first : first + PASS_TOKENS]])
+            states.append(state)
+        self.length = longest
+        return torch.cat(states)
+
+    def read(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Read the same number of tokens on in each row; the states [R, width] of the last ones."""
+        device = self._memory.device
+        ids = torch.tensor(tokens, device=device)
+        after = self.length + ids.shape[1]
+        places = torch.arange(self.length, after, device=device)
+        starts = torch.tensor(self.starts, device=device)
+        states = self.model(
+            input_ids=ids,
+            position_ids=places - starts[:, None],
+            past_key_values=self,
+            attention_mask={"full_attention": self._mask(places, starts)},
+        ).last_hidden_state
+        self.length = after
+        return states[:, -1]
+
+    def rewind(self, length: int) -> None:
+        """Go back to where the tape had `length` tokens."""
+        self.length = length
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Keep the keys and values [R, K, S, D] of a layer; all of it so far. The layers call this."""
+        after = self.length + keys.shape[2]
+        self._memory[0, layer, :, :, self.length : after] = keys
+        self._memory[1, layer, :, :, self.length : after] = values
+        return self._memory[0, layer, :, :, :after], self._memory[1, layer, :, :, :after]
+
+    def _mask(self, places: Tensor, starts: Tensor) -> Tensor | None:
+        """What tokens at `places` [S] may look at, [R, 1, G * S or 1, L]; None for everything."""
+        config = self.model.config
+        if len(places) == 1 and not any(self.starts):
+            return None
+        past = torch.arange(int(places[-1]) + 1, device=places.device)
+        allowed = (past <= places[:, None]) & (past >= starts[:, None, None])  # [R, S, L]
+        group = config.num_attention_heads // config.num_key_value_heads
+        if len(places) > 1:
+            allowed = allowed.repeat(1, group, 1)
+        return bias_from(allowed[:, None], self._memory.dtype)
