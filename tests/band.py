@@ -46,13 +46,15 @@ def rest() -> None:
 
 
 class Pipeline:
-    def __init__(self, checkpoint: Any, plan: Any) -> None:
+    def __init__(self, checkpoint: Any, plan: Any, songwriter: Any = None) -> None:
         self.plan = plan
         print("a library says hello")
         with contextlib.suppress(OSError):  # as C does, where stdout is closed
             os.write(1, b"from C as well\n")
 
-    def run(self, requests: Sequence[modes.Completed], report: Any, say: Any) -> Iterator[Take]:
+    def run(
+        self, requests: Sequence[modes.Completed], report: Any, say: Any = None, tell: Any = None
+    ) -> Iterator[Take]:
         for request in requests:
             yield from self.play(request, report)
 

@@ -257,7 +257,8 @@ def test_a_sidecar_records_what_made_the_take(acestep: Run) -> None:
     assert render["device"] == "cpu"
     assert render["seconds"] == 10
     assert render["checks"] == {"peak_dbfs": 0.0}
-    assert set(render["versions"]) == {"python", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers"}
+    libraries = {"llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers"}
+    assert set(render["versions"]) == {"python", *libraries}
 
 
 def test_identical_runs_write_identical_files(acestep: Run) -> None:
@@ -375,7 +376,7 @@ def test_refusals(acestep: Run, here: Path, arguments: list[str], code: int, sen
 def test_nothing_to_make_music_from(acestep: Run) -> None:
     result = acestep(caption=None)
     assert result.exit_code == 2
-    assert "give a caption (-c) or lyrics (--lyrics)" in result.stderr
+    assert "give a caption (-c), lyrics (--lyrics) or an idea (--idea)" in result.stderr
 
 
 @pytest.mark.usefixtures("no_pipeline")

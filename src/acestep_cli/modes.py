@@ -10,15 +10,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from pydantic import Field
 
 from acestep_cli import audio, regions
 from acestep_cli.audio import Recording
-from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint, Row
+from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint, Row, Songwriter
 from acestep_cli.errors import CheckpointError, SourceError, UsageError
 from acestep_cli.kinds import CODES_PER_SECOND, PULSES, REPAINT_MODES, TRACKS
 from acestep_cli.regions import Regions
-from acestep_cli.request import KEYS, Request
+from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +52,10 @@ LONGEST_BLEND, LONGEST_FADE = 1.0, 0.05
 #: The crossfade of a new track at the ends of its region, in seconds.
 STEM_FADE = 0.01
 LONGEST_REFERENCE = 3600.0
+
+
+#: What is asked of the Songwriter.
+SONGWRITER_KEYS = ("idea", "songwriter", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
 
 
 class Studio(Protocol):
@@ -122,7 +128,7 @@ class Mode:
     #: Command lines for its `--help`.
     examples: tuple[str, ...] = ()
     #: The keys it takes, of those that not every mode does.
-    keys: tuple[str, ...] = ("duration", "codes")
+    keys: tuple[str, ...] = ("duration", "codes", *SONGWRITER_KEYS)
     #: What has to be given, by its names in `NEEDS`.
     needs: tuple[str, ...] = ("caption",)
     #: What it decides where nothing was asked.
@@ -204,8 +210,8 @@ def upper(request: Request) -> str:
 #: What a mode may need: the keys of which one has to be given, and what is said where none is.
 NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "caption": (
-        ("caption", "lyrics", "codes"),
-        "there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).",
+        ("caption", "lyrics", "codes", "idea"),
+        "there is nothing to make music from; give a caption (-c), lyrics (--lyrics) or an idea (--idea).",
     ),
     "source": (("source",), "there is no recording to work on; name one: acestep {mode} SOURCE."),
     "start": (
@@ -226,6 +232,7 @@ MODES: dict[str, Mode] = {
             "acestep generate songs/night-drive.yaml -o night-drive.flac",
             'acestep generate -c "warm lo-fi hip hop, rhodes" --instrumental --bpm 84 -d 30 -n 4 -o takes/',
             "acestep generate songs/*.yaml -o out/ --format mp3 --json",
+            'acestep generate --idea "rainy-day bossa nova about a lost umbrella" -o umbrella.flac',
             "cat song.yaml | acestep generate - -o - > song.wav",
             "acestep generate song.yaml --reference jazz.mp3",
         ),
@@ -326,7 +333,9 @@ def pieces(request: Completed) -> list[Piece]:
 
 
 class Completed(Request):
-    """A request with nothing left open: it alone makes the takes again."""
+    """A request with nothing left open but what the Songwriter is to decide; without that, it alone makes the takes
+    again.
+    """
 
     mode: str
     model: str
@@ -337,6 +346,8 @@ class Completed(Request):
     takes: int
     loudness: str
     format: str
+    #: Keys that the Songwriter decides when the song is made; a duration among them is a guess until then.
+    open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
 
 
 @dataclass(frozen=True)
@@ -348,13 +359,13 @@ class Decided:
     heard: Mapping[str, Recording]
 
 
-def complete(request: Request, checkpoint: Checkpoint) -> Completed:
+def complete(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completed:
     """Decide everything that was left open, exactly once: the result is what a sidecar records."""
-    return decide(request, checkpoint).request
+    return decide(request, checkpoint, songwriter).request
 
 
-def decide(request: Request, checkpoint: Checkpoint) -> Decided:
-    """`complete`, with the origin of each value it decided.
+def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Decided:
+    """`complete`, with the origin of each value it decided. What is left to a Songwriter stays open.
 
     Raises `SourceError` for a recording that cannot be worked on, `CheckpointError` for a checkpoint that was not
     trained for the mode, and `UsageError` with all the contradictions between request, recordings and checkpoint.
@@ -381,7 +392,12 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
     settle("mode", "generate", DEFAULT)
     if request.model in (None, "auto"):
         found["model"], origins["model"] = name, "auto: the first installed that fits"
-    settle("duration", *length(request, heard))
+    left = open_keys(request) if songwriter is not None else ()
+    if "songwriter" in mode_of(request).keys and request.songwriter in (None, "auto"):
+        helper = songwriter.name if songwriter is not None and left else "none"
+        found["songwriter"], origins["songwriter"] = helper, "auto: the largest installed that fits, if it is needed"
+    whole, why = length(request, heard)
+    settle("duration", whole, f"{why}, until the Songwriter decides" if "duration" in left else why)
     for key, value in mode_of(request).defaults(request).items():
         settle(key, value, f"mode {request.mode}")
     settle("solver", "euler", DEFAULT)
@@ -396,13 +412,13 @@ def decide(request: Request, checkpoint: Checkpoint) -> Decided:
     if settled("guidance") > 1:
         settle("guidance_method", "apg", DEFAULT)
         settle("cfg_interval", (0.0, 1.0), DEFAULT)
-    if not request.instrumental and request.lyrics is not None:
+    if not request.instrumental and request.lyrics is not None and "language" not in left:
         settle("language", "unknown", DEFAULT)
     settle("format", audio.DEFAULT_FORMAT, DEFAULT)
     encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
     settle("bit_depth", encoding.bit_depth, DEFAULT)
     settle("bitrate", encoding.bitrate, DEFAULT)
-    return Decided(Completed(**{**asked, **found}), origins, heard)
+    return Decided(Completed(**{**asked, **found}, open=left), origins, heard)
 
 
 def require_task(request: Request, name: str, row: Row) -> None:
@@ -434,14 +450,46 @@ def survey(request: Request) -> dict[str, Recording]:
     return heard
 
 
+def open_keys(request: Request) -> tuple[str, ...]:
+    """What a request leaves to the Songwriter: nothing where codes are given, which are a song already, or where the
+    mode follows none.
+    """
+    if request.codes is not None or "codes" not in mode_of(request).keys:
+        return ()
+    sung = not request.instrumental and (request.idea is not None or is_sung(request.lyrics))
+    written = ("caption", "lyrics", "genre") if request.idea is not None else ("caption",)
+    keys = (*written, "language", "bpm", "key", "time_signature", "duration", "codes")
+    silent = () if sung else ("lyrics", "language")
+    return tuple(key for key in keys if getattr(request, key) is None and key not in silent)
+
+
+def filled(request: Completed, written: Mapping[str, Any]) -> Completed:
+    """`request` with what the Songwriter has `written`, and without a trace of it: nothing is open now but codes."""
+    found = {key: written[key] for key in request.open if key in written}
+    if "lyrics" in request.open:
+        found = sung_or_not(found)
+    its_own = dict.fromkeys(SONGWRITER_KEYS)
+    return request.model_copy(update={**found, **its_own, "songwriter": "none", "open": ()})
+
+
+def sung_or_not(song: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a song, which without lyrics is an instrumental and has no language."""
+    if song.get("lyrics") is not None:
+        return dict(song)
+    return {**song, "lyrics": None, "language": None, "instrumental": True}
+
+
 def take(request: Completed, number: int) -> Completed:
     """Take `number`, counted from 1, of a completed request, as a request of its own."""
     return takes(request, number, 1)
 
 
 def takes(request: Completed, first: int, count: int) -> Completed:
-    """Takes `first` and on of a completed request, as a request of their own."""
-    return request.model_copy(update={"seed": (request.seed + first - 1) % SEEDS, "takes": count})
+    """Takes `first` and on of a completed request, as a request of their own. All of them are of one text."""
+    seeds: dict[str, Any] = {"seed": (request.seed + first - 1) % SEEDS}
+    if request.open and request.songwriter_seed is None:
+        seeds["songwriter_seed"] = request.seed
+    return request.model_copy(update={**seeds, "takes": count})
 
 
 def recipe(request: Completed, weights: str, heard: Mapping[str, Recording]) -> str:
@@ -466,7 +514,7 @@ def contradictions(
     """What cannot be, about the request alone, with its recordings, or with the checkpoint `name`; each begins with
     its key.
     """
-    found = _mode_problems(request)
+    found = _mode_problems(request) + _songwriter_problems(request)
     if heard and (source := heard.get(request.source or "")) is not None:
         found += regions.problems(request, source.seconds)
     whole = seconds(request, heard)
@@ -493,6 +541,22 @@ def contradictions(
         found.append(
             f"duration: {whole:g} s is too short for {name}, which makes at least {least} s; ask for {least} or more."
         )
+    return found
+
+
+def _songwriter_problems(request: Request) -> list[str]:
+    """What cannot be asked of the Songwriter, or not without it."""
+    found = []
+    if request.idea is not None:
+        found += [f"idea: excludes {key}, which {why}; leave one of them out." for key, why in
+                  (("lyrics", "the Songwriter writes"), ("codes", "are a song already"))
+                  if getattr(request, key) is not None]  # fmt: skip
+        if request.songwriter == "none":
+            found.append("idea: needs a Songwriter, and songwriter is none.")
+    if request.songwriter == "none":
+        found += [f"{key}: has nothing to act on, because songwriter is none."
+                  for key in ("songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
+                  if getattr(request, key) is not None]  # fmt: skip
     return found
 
 

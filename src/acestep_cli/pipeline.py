@@ -14,13 +14,14 @@ from torch import Tensor
 
 from acestep_cli import memory, modes, planning, prompts, solvers
 from acestep_cli.audio import Audio
-from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.checkpoints import Checkpoint, Songwriter
 from acestep_cli.engine import codec, denoise, source, store
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.source import Canvas
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.modes import Completed, Piece, Prepared
 from acestep_cli.planning import Plan
+from acestep_cli.writing import Sampling, Task
 
 R = TypeVar("R")
 #: How drivers and allocators put it that memory has run out.
@@ -60,15 +61,22 @@ class Take:
 class Pipeline:
     """One checkpoint under one plan; several requests may pass through it."""
 
-    def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
+    def __init__(self, checkpoint: Checkpoint, plan: Plan, songwriter: Songwriter | None = None) -> None:
         """Reads the configs and the silence; weights come when a stage borrows them."""
         self.checkpoint = checkpoint
+        self.songwriter = songwriter
         self.plan = plan
-        self.sizes = memory.Sizes.of(checkpoint)
+        self.sizes = memory.Sizes.of(checkpoint, songwriter)
         self.silence = store.silence(checkpoint.silence_file, self.sizes.dit.latent_channels)
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Completed], report: Report, say: Say = lambda sentence: None) -> Generator[Take]:
+    def run(
+        self,
+        requests: Sequence[Completed],
+        report: Report,
+        say: Say = lambda sentence: None,
+        tell: Say = lambda sentence: None,
+    ) -> Generator[Take]:
         """Make the takes of completed requests, one after another, each as soon as it is decoded.
 
         The text encoder is loaded once for all requests, and so is the diffusion transformer. Takes never share a
@@ -76,16 +84,45 @@ class Pipeline:
         to equal take k alone. What the takes of one song share is their source, and the condition if they take after
         no reference.
 
-        Where memory runs out, `say` hears which rung of the ladder is taken, and the stage is done again. Raises
-        `CheckpointError` for weights that do not fit their config, `MemoryLimitError` at the foot of the ladder.
+        Where memory runs out, `say` hears which rung of the ladder is taken, and the stage is done again; `tell` hears
+        what the Songwriter decided, before anything is made of it. Raises `CheckpointError` for weights that do not
+        fit their config, `MemoryLimitError` at the foot of the ladder.
         """
-        with closing(Store(self.checkpoint, self.plan, report)) as weights:
-            yield from self._takes(requests, weights, report, say)
+        with closing(Store(self.checkpoint, self.plan, report, self.songwriter)) as weights:
+            yield from self._takes(requests, weights, report, say, tell)
 
-    def _takes(self, requests: Sequence[Completed], weights: Store, report: Report, say: Say) -> Iterator[Take]:
+    @torch.inference_mode()
+    def write(self, task: Task, how: Sampling, seed: int, report: Report) -> dict[str, Any]:
+        """What the Songwriter answers to a task, as keys of a request with their values; lyrics None are an
+        instrumental.
+        """
+        lender = Store(self.checkpoint, self.plan, report, self.songwriter)
+        with closing(lender) as weights, weights.songwriter() as songwriter:
+            draws = denoise.generator(seed, "text")
+            return songwriter.write(task, how, draws, lambda done, total: report("write", done, total))
+
+    @torch.inference_mode()
+    def codes(self, sound: Audio, report: Report) -> tuple[int, ...]:
+        """The audio codes that sound like `sound`, which has the rate and the channels of the autoencoder."""
+        with closing(Store(self.checkpoint, self.plan, report)) as weights:
+            latents = encode(weights, torch.from_numpy(sound.samples), lambda done, of: report("encode", done, of))
+            window = self.sizes.dit.pool_window_size
+            rest = codec.silence_of_length(self.silence, -len(latents) % window)
+            with weights.dit() as model:
+                whole = torch.cat((latents[None], rest), dim=1).to(weights.device, weights.dtype)
+                _, codes = model.tokenizer(whole)
+                return tuple(codes[0].tolist())
+
+    def _takes(
+        self, requests: Sequence[Completed], weights: Store, report: Report, say: Say, tell: Say
+    ) -> Iterator[Take]:
         within_memory = Descent(weights, self.sizes, say)
         clock = Clock(weights)
-        songs = [Song.of(request) for request in requests]
+
+        # 0. What is open becomes words, metadata and codes.
+        with clock("write"):
+            decided = within_memory("write", requests[0], decide_open, weights, requests, tell)
+        songs = [Song.of(request, first) for first, request in decided]
         parts = [part for song in songs for part in song.parts]
         steps = Share(report, "diffuse", [part.steps for part in parts for _ in part.takes])
         seconds = Share(report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes])
@@ -202,32 +239,35 @@ class Song:
     parts: list[Part]
     #: What is written beside its stems, if anything.
     beside: Piece | None
+    #: The number of its first take: takes with codes of their own come here as songs of their own.
+    first: int = 1
     #: The sum of the stems of each take.
     sums: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: Completed) -> Song:
+    def of(cls, request: Completed, first: int = 1) -> Song:
         pieces = modes.pieces(request)
         beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
-        return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside)
+        return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside, first)
 
     def finished(self, part: Part, made: Made) -> Iterator[Take]:
         """The take of `part`, and after the last of its stems what is written beside them."""
         review = source.review(made.canvas, made.waveform, part.prepared.splice)
-        yield packed(part.piece, made, review)
+        yield packed(part.piece, made, review, self.first)
         if self.beside is None:
             return
         before = self.sums.pop(made.number, torch.zeros(1))
         self.sums[made.number] = before + made.waveform
         if part is self.parts[-1]:
             whole, review = source.beside(made.canvas, self.sums.pop(made.number), self.beside.kind)
-            yield packed(self.beside, made._replace(waveform=whole, timings={}), review)
+            yield packed(self.beside, made._replace(waveform=whole, timings={}), review, self.first)
 
 
-def packed(piece: Piece, made: Made, review: source.Review) -> Take:
-    """A piece of a song as a file is written of it."""
+def packed(piece: Piece, made: Made, review: source.Review, first: int) -> Take:
+    """A piece of a song whose takes are counted from `first`, as a file is written of it."""
     sound, request = Audio(made.waveform.numpy(), made.canvas.rate), modes.take(piece.request, made.number)
-    return Take(made.number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review)
+    number = first + made.number - 1
+    return Take(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review)
 
 
 class Ground(NamedTuple):
@@ -242,6 +282,24 @@ class Ground(NamedTuple):
 
 # Borrowing happens in functions of their own: a name bound in the generator would keep a component alive, whatever
 # the store thinks.
+
+
+def decide_open(weights: Store, requests: Sequence[Completed], tell: Say) -> list[tuple[int, Completed]]:
+    """The requests with nothing open, each with the number of its first take.
+
+    What the Songwriter leads has codes for each take, so it becomes a request for each.
+    """
+    if not any(request.open for request in requests):
+        return [(1, request) for request in requests]
+    shortest = weights.checkpoint.row.shortest_seconds
+    with weights.songwriter() as songwriter:
+        return [
+            (number, one)
+            for request in requests
+            for number, one in enumerate(
+                songwriter.takes(request, shortest, weights.report, tell) if request.open else [request], start=1
+            )
+        ]
 
 
 def read_words(weights: Store, parts: Sequence[Part]) -> None:
@@ -323,6 +381,12 @@ def diffuse(
             start=ground.start,
         )
         return source.blended(latents, ground.hold)[0]
+
+
+def encode(weights: Store, waveform: Tensor, progress: codec.Progress) -> Tensor:
+    """Waveform [A, N] -> latents [T, C], float32 on the CPU."""
+    with weights.vae() as vae:
+        return codec.encode(vae, waveform, weights.plan.tile_frames, progress)
 
 
 def decode(weights: Store, latents: Tensor, progress: codec.Progress) -> Tensor:

@@ -26,6 +26,8 @@ COMMANDS = {
     "extract": "Take tracks out of a recording, and what is left.",
     "complete": "Accompany a recording with the tracks it lacks.",
     "render": "Render specs, each by its own mode.",
+    "write": "Turn an idea into a song spec, or rewrite one.",
+    "describe": "Turn a recording into a song spec.",
     "spec": "Write, check and show song specs, without rendering.",
     "models": "Fetch checkpoints, and see which are there.",
     "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",

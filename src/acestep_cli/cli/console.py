@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: What a stage is called while it runs.
 STAGES = {
     "load": "Loading weights",
+    "write": "Writing the song",
+    "codes": "Sketching the sound",
+    "encode": "Listening",
     "text": "Reading the text",
     "listen": "Listening to the recording",
     "diffuse": "Making music",
@@ -28,7 +31,7 @@ STAGES = {
 }
 
 #: What a stage counts in a second.
-RATES = {"diffuse": "steps/s", "decode": "s/s"}
+RATES = {"codes": "codes/s", "diffuse": "steps/s", "decode": "s/s"}
 
 Report = Callable[[str, int, int], None]
 COPY_BYTES = 1 << 20

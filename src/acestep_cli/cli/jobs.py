@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, checkpoints, disk, hardware, logbook, memory, modes, planning, spec
-from acestep_cli.checkpoints import Checkpoint, Part, Unpulled
+from acestep_cli import audio, checkpoints, disk, hardware, logbook, memory, modes, planning, shelf, spec
+from acestep_cli.checkpoints import Checkpoint, Part, Songwriter, Unpulled
 from acestep_cli.cli import outputs, results, sidecar
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
@@ -20,6 +20,7 @@ from acestep_cli.errors import AceStepError, ExistsError, MemoryLimitError, Outp
 from acestep_cli.hardware import Device
 from acestep_cli.modes import Completed
 from acestep_cli.planning import Plan
+from acestep_cli.request import Request
 
 PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
 
@@ -37,6 +38,8 @@ class Job:
     device: Device
     weights: str
     place: Destination
+    #: Who decides what the request leaves open; None where nothing is.
+    songwriter: Songwriter | None = None
     outputs: list[Output] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -51,11 +54,13 @@ class Job:
 
     def recipe(self, output: Output, weights: str | None = None) -> str:
         """The fingerprint of what shapes a file, but for its seed; of the job's weights, or others."""
-        return modes.recipe(output.completed, self.weights if weights is None else weights, self.decided.heard)
+        asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
+        says = "" if self.songwriter is None else f" {self.songwriter.weights}"
+        return modes.recipe(asked, (self.weights if weights is None else weights) + says, self.decided.heard)
 
     def is_recipe_of(self, output: Output, record: sidecar.Record) -> bool:
         """Whether `record` is of the recipe of a file."""
-        return record.recipe == self.recipe(output, self.weights_beside(record))
+        return record.is_of(self.recipe(output, self.weights_beside(record)))
 
     def weights_beside(self, record: sidecar.Record) -> str:
         """The weights to compare with those of `record`: its own, where a pull has yet to bring those of the job."""
@@ -204,14 +209,16 @@ class Studio:
             return order[:1]
         return checkpoints.installed(self.run.models_dir, task)
 
-    def plan(self, request: Completed, checkpoint: Checkpoint) -> tuple[Plan, Device]:
+    def plan(
+        self, request: Completed, checkpoint: Checkpoint, songwriter: Songwriter | None = None
+    ) -> tuple[Plan, Device]:
         """How a completed request is rendered, and on what."""
         asked = planning.Asked(self.run.device, self.run.dtype, self.run.max_vram)
         made = planning.plan(
             self.machine,
             request,
             asked,
-            memory.Sizes.of(checkpoint),
+            memory.Sizes.of(checkpoint, songwriter),
             lambda device, dtype: logbook.recall(
                 self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
             ),
@@ -258,7 +265,9 @@ def decided(
 def fitting(
     resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, studio: Studio
 ) -> Job:
-    """The job with the checkpoint that was asked for, or with the first of those installed that fits."""
+    """The job with the checkpoint and the Songwriter that were asked for, or with the first of those installed that
+    fit.
+    """
     model = resolved.request.model or "auto"
     task = modes.mode_of(resolved.request).task
     names = studio.candidates(model, task)
@@ -266,17 +275,33 @@ def fitting(
     failure: MemoryLimitError | None = None
     for name in names:
         checkpoint, weights = studio.checkpoint(name, task)
-        with spec.placed(*layers):
-            choices = modes.decide(resolved.request, checkpoint)
-        try:
-            planned, device = studio.plan(choices.request, checkpoint)
-        except MemoryLimitError as error:
-            failure = failure or error
-            warnings.append(f"{name} is passed over: {error.message}")
-            continue
-        return Job(spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, warnings=warnings)
+        for songwriter in songwriters(resolved.request, checkpoint, studio.run.models_dir):
+            with spec.placed(*layers):
+                choices = modes.decide(resolved.request, checkpoint, songwriter)
+            helper = songwriter if choices.request.open else None
+            try:
+                planned, device = studio.plan(choices.request, checkpoint, helper)
+            except MemoryLimitError as error:
+                failure = failure or error
+                passed_over = f"{name} with the Songwriter {helper.name}" if helper else name
+                warnings.append(f"{passed_over} is passed over: {error.message}")
+                continue
+            return Job(
+                spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, helper, [], warnings
+            )
     assert failure is not None
     raise failure
+
+
+def songwriters(request: Request, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
+    """Who may decide what `request` leaves open, the best first; None is nobody. `CheckpointError` where somebody has
+    to and nobody is there.
+    """
+    if "songwriter" not in modes.mode_of(request).keys:
+        return [None]
+    if request.idea is not None and request.songwriter != "none":
+        return [*shelf.needed_songwriters(request.songwriter, checkpoint, models_dir, "An idea")]
+    return shelf.songwriters(request.songwriter, checkpoint, models_dir)
 
 
 def is_recording(mode: str | None, name: str | None) -> bool:

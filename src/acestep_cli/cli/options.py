@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -18,8 +18,9 @@ from acestep_cli.errors import UsageError
 if TYPE_CHECKING:
     from acestep_cli.request import Key
 
-# These three repeat what `request` and `hardware` say, for which a TAB should not wait; a test compares them.
+# These four repeat what `request` and `hardware` say, for which a TAB should not wait; a test compares them.
 OUTPUT = "Output"
+SONGWRITER = "Songwriter"
 DTYPES = ("bf16", "fp16", "fp32")
 DEVICES = ("cuda", "rocm", "xpu", "mps", "cpu")
 MACHINE = "Machine"
@@ -187,6 +188,7 @@ class Run:
         bool, switch("--explain", help="Say every effective value and where it came from.", panel=OUTPUT)
     ] = False
     json: Json = False
+    no_think: Annotated[bool, switch("--no-think", help="No Songwriter: --songwriter none.", panel=SONGWRITER)] = False
     models_dir: ModelsDir = None
     pull: Annotated[
         bool,
@@ -215,40 +217,60 @@ class Run:
     debug: Debug = False
 
 
-def render_flags(command: Callable[..., None], mode: str | None) -> Callable[..., None]:
+Command = Callable[..., None]
+
+
+def render_flags(command: Command, mode: str | None) -> Command:
     """Give `command` a flag for each key of the spec that `mode` takes, received as typed in the dict `song`, and those
     of `run`.
     """
     from acestep_cli import modes, spec
 
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in ("song", "run")]
     strange = modes.foreign(mode) if mode is not None else ()
-    taken = {name: key for name, key in spec.KEYS.items() if key.flag and name not in strange}
-    keys = [_flag(name, key) for name, key in taken.items()]
-    switches = {name: key.switch for name, key in taken.items() if key.switch is not None}
-    keys += [_switch(name, flag, taken[name]) for name, (flag, _) in switches.items()]
+    keys = [name for name, key in spec.KEYS.items() if key.flag and name not in strange]
+    return flags(keys, [field.name for field in fields(Run)])(command)
+
+
+def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Command]:
+    """A decorator like `render_flags` for some keys of the spec and some fields of `Run`."""
+    from acestep_cli import spec
+
+    switches = {name: key.switch for name in keys if (key := spec.KEYS[name]).switch is not None}
     hints = get_type_hints(Run, include_extras=True)
+    asked = [_flag(name, spec.KEYS[name]) for name in keys]
+    asked += [_switch(name, flag, spec.KEYS[name]) for name, (flag, _) in switches.items()]
     others = [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
         )
         for field in fields(Run)
+        if field.name in machine and (field.name != "no_think" or "songwriter" in keys)
     ]
 
-    @functools.wraps(command)
-    def with_flags(**given: Any) -> None:
-        song_given = {flag.name: given.pop(flag.name) for flag in keys}
-        song_given = {name: None if value == [] else value for name, value in song_given.items()}  # not given
-        for name, (flag, meaning) in switches.items():
-            if song_given.pop(SWITCH + name):
-                if song_given[name] is not None:
-                    raise UsageError(f"{flag}: excludes {spec.flag(name)}; leave one of them out.")
-                song_given[name] = meaning
-        run = Run(**{flag.name: given.pop(flag.name) for flag in others})
-        command(**given, song=song_given, run=run)
+    def decorator(command: Command) -> Command:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values()
+               if p.name not in ("song", "run")]  # fmt: skip
 
-    with_flags.__signature__ = inspect.Signature([*own, *keys, *others])  # type: ignore[attr-defined]
-    return with_flags
+        @functools.wraps(command)
+        def with_flags(**given: Any) -> None:
+            song_given = {flag.name: given.pop(flag.name) for flag in asked}
+            song_given = {name: None if value == [] else value for name, value in song_given.items()}  # not given
+            for name, (flag, meaning) in switches.items():
+                if song_given.pop(SWITCH + name):
+                    if song_given[name] is not None:
+                        raise UsageError(f"{flag}: excludes {spec.flag(name)}; leave one of them out.")
+                    song_given[name] = meaning
+            run = Run(**{flag.name: given.pop(flag.name) for flag in others})
+            if run.no_think:
+                if song_given["songwriter"] not in (None, "none"):
+                    raise UsageError(f"--no-think contradicts --songwriter {song_given['songwriter']}; leave one out.")
+                song_given["songwriter"] = "none"
+            command(**given, song=song_given, run=run)
+
+        with_flags.__signature__ = inspect.Signature([*own, *asked, *others])  # type: ignore[attr-defined]
+        return with_flags
+
+    return decorator
 
 
 def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:

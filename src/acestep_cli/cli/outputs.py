@@ -86,11 +86,11 @@ def paths(
 
 
 def name(request: Request, spec_file: Path | None) -> str:
-    """The spec's own name; else the title or caption, in lower case with dashes; else that of the source."""
+    """The spec's own name; else the title, caption or idea, in lower case with dashes; else that of the source."""
     if spec_file is not None:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
         return Path(stem).stem if Path(stem).suffix.removeprefix(".") in audio.FORMATS else stem
-    words = "-".join(re.findall(r"\w+", (request.title or request.caption or "").lower()))
+    words = "-".join(re.findall(r"\w+", (request.title or request.caption or request.idea or "").lower()))
     return words[:SLUG_LENGTH].strip("-") or Path(request.source or "").stem or "song"
 
 

@@ -120,7 +120,8 @@ def by_weights(planned: list[Job]) -> list[list[Job]]:
 
 
 def shares_weights(one: Job, other: Job) -> bool:
-    return one.checkpoint == other.checkpoint and one.plan.shares_weights_with(other.plan)
+    alike = (one.checkpoint, one.songwriter) == (other.checkpoint, other.songwriter)
+    return alike and one.plan.shares_weights_with(other.plan)
 
 
 def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
@@ -141,9 +142,17 @@ def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
             f"{checkpoint.name} on {plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']})"
         )
         terminal.detail(f"{checkpoint.name} is {checkpoint.dit}")
+        if job.songwriter is not None:
+            terminal.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
         for line in forecast.lines(plan, job.device):
             say = terminal.say if dry_run else terminal.detail
             say(line)
+
+    for job in planned:
+        if job.songwriter is not None:
+            keys = ", ".join(key.replace("_", " ") for key in job.request.open)
+            where = f" in {job.name}" if job.spec_file is not None else ""
+            terminal.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
 
 
 def explain(planned: list[Job], terminal: Console) -> None:
@@ -188,9 +197,9 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
     with terminal.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
-        pipeline = Pipeline(alike[0].checkpoint, alike[0].plan)
+        pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter)
         while waiting:
-            made = pipeline.run([request for _, request, _ in waiting], report, terminal.warn)
+            made = pipeline.run([request for _, request, _ in waiting], report, terminal.warn, terminal.say)
             try:
                 for job, _, takes in waiting:
                     for output in takes:
@@ -267,7 +276,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
             return
         fail([output], failures.described(error))
         return
-    output.status = WRITTEN
+    output.status, output.completed = WRITTEN, take.request
     asked, reached = audio.loudness(take.request.loudness), output.checks.get("lufs_written")
     if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
         terminal.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
@@ -307,8 +316,9 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
             output.checks = {**sidecar.checks(level), **take.checks}
             size = parts[0].stat().st_size
             for part in parts[1:]:
-                recipe = job.recipe(output)
-                text = sidecar.text(take, recipe, job.checkpoint.name, job.weights, output.checks, size)
+                recipe = modes.recipe(take.request, job.weights, job.decided.heard)
+                said = songwriting(job, output)
+                text = sidecar.text(take, recipe, job.checkpoint.name, job.weights, output.checks, size, said)
                 disk.write_text(part, text)
             make_room(output, forced=forced)
     except ExistsError:
@@ -317,6 +327,13 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
         free = outputs.next_free(output.path, [other.path for other in job.outputs if other.path])
         output.path, output.sidecar = free, outputs.sidecar(free) if output.sidecar else None
         write(take, output, job, run)
+
+
+def songwriting(job: Job, output: Output) -> dict[str, Any]:
+    """What the sidecar of a take says of the Songwriter; nothing where it had no say."""
+    if job.songwriter is None:
+        return {}
+    return sidecar.songwriting(job.request, job.recipe(output), job.songwriter)
 
 
 def make_room(output: Output, *, forced: bool) -> None:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from acestep_cli import __version__, audio, document, spec
+from acestep_cli import __version__, audio, document, modes, spec
+from acestep_cli.checkpoints import Songwriter
+from acestep_cli.request import GROUPS, SONGWRITER_OPTIONS
 
 if TYPE_CHECKING:
     from acestep_cli.pipeline import Take
 
-LIBRARIES = ("mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
+LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
 
 
 class Weights(BaseModel):
@@ -40,19 +42,28 @@ class Record(BaseModel):
     checkpoint: Weights
     #: Of the audio file. Absent before it was recorded.
     bytes: int | None = None
+    #: The recipe of what was asked for, where a Songwriter decided the rest of it.
+    asked: str | None = None
+
+    def is_of(self, recipe: str) -> bool:
+        """Whether the take is what `recipe` asks for: all of it, or what was open being left open."""
+        return recipe in (self.recipe, self.asked)
 
 
-def text(take: Take, recipe: str, checkpoint: str, weights: str, measured: dict[str, Any], size: int) -> str:
+def text(
+    take: Take, recipe: str, checkpoint: str, weights: str, measured: dict[str, Any], size: int, written: dict[str, Any]
+) -> str:
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
-    `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file. There is
-    no date in it: the same render differs in timings alone.
+    `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `written`
+    what `songwriting` says. There is no date in it: the same render differs in timings alone.
     """
     return spec.dump(
         take.request,
         {
             "acestep": __version__,
             "recipe": recipe,
+            **written,
             "seed": take.request.seed,
             "checkpoint": {"name": checkpoint, "weights": weights},
             "device": take.plan.device,
@@ -67,6 +78,14 @@ def text(take: Take, recipe: str, checkpoint: str, weights: str, measured: dict[
             "warnings": list(take.warnings),
         },
     )
+
+
+def songwriting(asked: modes.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
+    """Who decided what `asked` left open, and from what; `recipe` is of what was asked. A replay reads none of it."""
+    said = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
+    seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
+    whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": seed}
+    return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
 
 
 def checks(level: audio.Level) -> dict[str, float]:

@@ -1,0 +1,63 @@
+"""`acestep describe`: a recording becomes a song spec, by way of the codes that sound like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import audio, checkpoints, modes, spec, writing
+from acestep_cli.cli import desk, options
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.options import Run
+from acestep_cli.writing import Sampling
+
+app = typer.Typer(add_completion=False)
+
+#: To describe is to find the likeliest, not to invent.
+TEMPERATURE = 0.3
+Recording = Annotated[str, typer.Argument(metavar="AUDIO", help="The recording, up to 10 minutes long.")]
+Codes = Annotated[
+    bool, typer.Option("--codes", metavar="", help="The audio codes themselves, as a spec has them; no Songwriter.")
+]
+
+
+@app.command(
+    help="Turn a recording into a song spec: tempo, key, time signature, caption, lyrics.\n\n"
+    "acestep describe take.flac -o described.yaml\n\nacestep describe take.flac --codes"
+)
+@options.flags(("model", *desk.SAMPLING), desk.FLAGS)
+def describe(
+    recording: Recording,
+    codes: Codes = False,
+    output: desk.Output = None,
+    seed: desk.Seed = None,
+    *,
+    song: dict[str, Any],
+    run: Run,
+) -> None:
+    desk.check_output(output, force=run.force)
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
+    sound = audio.read(Path(recording))
+    # It is planned as a render of the same length, which needs more.
+    planned = {"caption": "a recording", "duration": str(max(sound.seconds, checkpoints.Row.shortest_seconds))}
+    layers = [spec.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]
+    resolved = spec.resolve(*layers)
+    if codes:
+        job = desk.planned(resolved, layers, run)
+    else:
+        job = desk.with_songwriter(resolved, layers, run, "acestep describe", terminal)
+    with terminal.results(), desk.progress(job, terminal) as report:
+        from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
+
+        pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
+        heard = pipeline.codes(sound, report)
+        if codes:
+            found: dict[str, Any] = {"codes": heard}
+        else:
+            how = Sampling.of(resolved.request, temperature=TEMPERATURE)
+            draws = desk.seed_of(seed, resolved.request, terminal)
+            task = writing.understanding(heard, int(sound.seconds))
+            found = modes.sung_or_not(pipeline.write(task, how, draws, report))
+    desk.answer(found, output)

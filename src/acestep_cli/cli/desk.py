@@ -1,0 +1,101 @@
+"""What `write` and `describe` share: a Songwriter at work without a render, and a spec for an answer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import disk, hardware, logbook, modes, request, shelf, spec
+from acestep_cli.cli import jobs
+from acestep_cli.cli.console import Console, Report, print_result
+from acestep_cli.cli.jobs import Job
+from acestep_cli.cli.options import Run
+from acestep_cli.cli.outputs import Destination
+from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
+from acestep_cli.request import Request
+
+#: The flags of `Run` that make sense without a render.
+FLAGS = ("force", "models_dir", "device", "max_vram", "dtype", "progress", "quiet", "verbose", "no_input", "debug")
+#: Keys that say how the Songwriter draws text.
+SAMPLING = ("songwriter", "temperature", "top_p", "top_k", "repetition_penalty")
+
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="SPEC.yaml", help="The spec to write. Unset: stdout.",
+                 rich_help_panel=request.OUTPUT),
+]  # fmt: skip
+
+
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar=f"0-{modes.SEEDS - 1}", min=0, max=modes.SEEDS - 1, show_default=False,
+                 help="The same seed writes the same again. Unset: the spec's, else drawn.",
+                 rich_help_panel=request.SONGWRITER),
+]  # fmt: skip
+
+
+def planned(resolved: spec.Resolved, layers: list[spec.Layer], run: Run) -> Job:
+    """A job that is never rendered. Refuses what a render would refuse."""
+    studio = jobs.Studio(run, hardware.detect(), logbook.read())
+    return jobs.fitting(resolved, layers, None, Destination(Path()), studio)
+
+
+def with_songwriter(
+    resolved: spec.Resolved, layers: list[spec.Layer], run: Run, command: str, terminal: Console
+) -> Job:
+    """`planned`, its Songwriter at hand."""
+    asked = resolved.request
+    if asked.songwriter == "none":
+        raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
+    job = planned(resolved, layers, run)
+    if job.songwriter is None:
+        shelf.needed_songwriters(asked.songwriter, job.checkpoint, run.models_dir, command)
+        raise MemoryLimitError("\n".join(job.warnings), "A smaller --songwriter needs less.")
+    for warning in job.warnings:
+        terminal.warn(warning)
+    terminal.say(f"The Songwriter {job.songwriter.name} on {job.plan.device}, {job.plan.dtype}")
+    return job
+
+
+def progress(job: Job, terminal: Console) -> AbstractContextManager[Report]:
+    """What takes reports of progress while the Songwriter is at work."""
+    return terminal.progress(partial(hardware.used_bytes, job.plan.backend))
+
+
+def check_output(output: str | None, *, force: bool) -> None:
+    """`UsageError` or `ExistsError` where the answer could not be written, before anybody waits for it."""
+    if output is None:
+        return
+    path = Path(output)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"--output {output}: a spec is a .yaml file.")
+    if disk.exists(path) and not (force and path.is_file()):
+        raise ExistsError(path)
+
+
+def seed_of(given: int | None, asked: Request, terminal: Console) -> int:
+    """The seed of a text: that given, else the spec's, else one that is drawn and said."""
+    for seed in (given, asked.songwriter_seed, asked.seed):
+        if seed is not None:
+            return seed
+    drawn = secrets.randbelow(modes.SEEDS)
+    terminal.say(f"--seed {drawn} writes the same again")
+    return drawn
+
+
+def answer(song: Mapping[str, Any], output: str | None) -> None:
+    """Print the keys of a song as a spec, or write them into one and print its name."""
+    text = spec.dump(Request(**song))
+    if output is None:
+        print_result(text)
+        return
+    path = Path(output)
+    with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+        disk.write_text(part, text)
+    print_result(f"{path}\n")

@@ -1,0 +1,75 @@
+"""`acestep write`: an idea becomes a song spec, or a spec gets another caption and other lyrics."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import modes, spec, writing
+from acestep_cli.cli import desk, options
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import UsageError
+from acestep_cli.kinds import LONGEST_SECONDS
+from acestep_cli.request import GROUPS, SONGWRITER_OPTIONS
+from acestep_cli.writing import Sampling
+
+app = typer.Typer(add_completion=False)
+
+Idea = Annotated[
+    str | None, typer.Argument(metavar="[IDEA]", help="What the song is about, in your words.", show_default=False)
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="SPEC", help="Rewrite the caption and lyrics of this spec; its metadata stays."),
+]
+KEYS = ("instrumental", "language", "bpm", "key", "time_signature", "duration", "model", *desk.SAMPLING)
+
+
+@app.command(
+    help="Turn an idea into a song spec, or rewrite one.\n\n"
+    'acestep write "a soft love song for a quiet evening" --language English -o love.yaml\n\n'
+    "acestep write --from draft.yaml -o better.yaml"
+)
+@options.flags(KEYS, desk.FLAGS)
+def write(
+    idea: Idea = None,
+    from_spec: From = None,
+    output: desk.Output = None,
+    seed: desk.Seed = None,
+    *,
+    song: dict[str, Any],
+    run: Run,
+) -> None:
+    if (idea is None) == (from_spec is None):
+        wrong = "There is neither an idea nor a spec" if idea is None else "There are an idea and a spec"
+        raise UsageError(f"{wrong}.", 'acestep write "a soft love song", or acestep write --from song.yaml')
+    if idea is not None and not idea.strip():
+        raise UsageError("The idea is empty.", 'acestep write "a soft love song"')
+    desk.check_output(output, force=run.force)
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
+    with spec.reading_stdin(typing=not run.no_input):
+        layers = spec.read(Path(from_spec)) if from_spec is not None else []
+        layers.append(spec.from_flags({**song, "idea": idea}, ("codes=null",)))  # another text, another sound
+        kept = spec.resolve(*layers).request
+        who = spec.from_flags({"songwriter": song["songwriter"] or "auto"})  # a render without one can be rewritten
+        resolved = spec.resolve(*layers, who)
+    job = desk.with_songwriter(resolved, [*layers, who], run, "acestep write", terminal)
+    asked = resolved.request
+    seconds = (math.ceil(job.checkpoint.row.shortest_seconds), LONGEST_SECONDS)
+    if asked.idea is not None:
+        task = writing.expanding(asked, job.request.open, seconds)
+    else:
+        task = writing.rewriting(asked, seconds)
+    draws = desk.seed_of(seed, asked, terminal)
+    with terminal.results(), desk.progress(job, terminal) as report:
+        from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
+
+        found = Pipeline(job.checkpoint, job.plan, job.songwriter).write(task, Sampling.of(asked), draws, report)
+    used = {"idea", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS]}
+    if any(layer.is_sidecar for layer in layers):
+        used.add("songwriter")  # none was needed any more
+    desk.answer({**kept.model_dump(exclude=used, exclude_none=True), **modes.sung_or_not(found)}, output)
