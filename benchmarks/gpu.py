@@ -42,9 +42,9 @@ CONDITION_TOKENS = 300
 SCHEDULE = solvers.schedule(8, 3.0)
 NOTES = """\
 Random bfloat16 weights of the published 2B sizes, 8 steps. A tier's card is invented to report half a gigabyte less
-than its name, and the allocator of the process is capped to that; `peak` is what the allocator reserved. Songs are
-medians of {rounds} runs by turns in one process, weights already loaded, from noise to a file; diffusers decodes in one
-piece. {tiny}
+than its name, and the allocator of the process is capped to that less the runtime's share; `peak` is that share and
+what the allocator reserved. Songs are medians of {rounds} runs by turns in one process, weights already loaded, from
+noise to a file; diffusers decodes in one piece. {tiny}
 """
 TINY = {
     "dit": TWO_B | {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -58,7 +58,8 @@ FULL: dict[str, Any] = {"dit": TWO_B, "vae": VAE, "text": TEXT}
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The card that plans prefer too: a second one is hidden from the program with CUDA_VISIBLE_DEVICES."""
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -89,14 +90,17 @@ def tier(root: Path, memory_gb: float, seconds: float) -> dict[str, Any]:
     try:
         plan = planning.plan(invented(total), request, planning.Asked(), memory.Sizes.of(checkpoint))
         if device().type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(min(total / torch.cuda.mem_get_info()[1], 1.0))
+            allowed = total - planning.RUNTIME_BYTES["cuda"]  # a real card holds the runtime too
+            torch.cuda.set_per_process_memory_fraction(min(allowed / torch.cuda.mem_get_info()[1], 1.0))
         start = time.perf_counter()
         [take] = Pipeline(checkpoint, plan).run([request], quiet)
     except AceStepError as error:
         return {"failed": str(error)}
     spent = time.perf_counter() - start
-    peak = torch.cuda.max_memory_reserved() if device().type == "cuda" else 0
-    return {"peak": peak, "seconds": spent, "how": take.plan.arrangement.weights, "predicted": take.plan.peak_bytes}
+    peak = torch.cuda.max_memory_reserved() + planning.RUNTIME_BYTES["cuda"] if device().type == "cuda" else 0
+    steps = [name for name in ("one_network", "vae_on_cpu") if getattr(take.plan, name)]
+    how = ", ".join([take.plan.arrangement.weights, f"tiles of {take.plan.tile_frames}", *steps])
+    return {"peak": peak, "seconds": spent, "how": how, "predicted": plan.peak_bytes}
 
 
 def tiers(root: Path, shorten: float) -> list[list[str]]:

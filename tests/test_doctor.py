@@ -44,6 +44,19 @@ def test_a_card_is_chosen_with_reasons_and_its_tier_named(monkeypatch: pytest.Mo
     assert found["tier"] == {"memory_gb": 8, "minutes": 10, "takes": 4, "songwriter": "0.6B"}
 
 
+def test_a_machine_with_nothing_free_is_described_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examined(monkeypatch, replace(CPU, free_bytes=GIB // 4))
+    assert found["chosen"]["device"] is None
+    assert "do not fit into cpu" in found["chosen"]["problem"]
+    assert "Nothing can be rendered" in run().stdout
+
+
+def test_a_models_folder_that_is_none_is_no_reason_to_fail(tmp_path: Path) -> None:
+    result = run("--models-dir", str(tmp_path / "nowhere"))
+    assert result.exit_code == 0, result.stderr
+    assert "pocket            installed" in result.stdout
+
+
 def test_what_fits_depends_on_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (
         {entry["name"]: entry for entry in examined(monkeypatch, replace(CPU, free_bytes=size * GIB))["checkpoints"]}
@@ -98,7 +111,8 @@ def test_selftest_of_the_built_in_checkpoint() -> None:
     result = run("--selftest", "pocket", "--json")
     assert result.exit_code == 0, result.stderr
     checks = json.loads(result.stdout)["selftest"]["checks"]
-    assert [check["name"] for check in checks] == ["names", "tokens", "silence", "weights", "render"]
+    names = ["names", "tokens", "silence", "weights", "networks", "render"]
+    assert [check["name"] for check in checks] == names
     assert all(check["ok"] for check in checks)
 
 
@@ -125,7 +139,7 @@ def test_a_number_that_is_none_is_found(models: Path, file: str) -> None:
 
     result = broken(models, spoil, file)
     assert result.exit_code == 3
-    assert f"{names[0]} in {models / Path(file).parent} holds numbers that are not finite" in result.stderr
+    assert f"{names[0]} in {models / file} holds numbers that are not finite" in result.stderr
     assert "FAILED  weights" in result.stdout
 
 
@@ -159,4 +173,5 @@ def test_a_render_that_is_no_music_is_code_6(models: Path) -> None:
 
 def test_selftest_wants_one_name() -> None:
     assert run("--selftest", "auto").exit_code == 2
+    assert run("--selftest", "").exit_code == 2
     assert run("--selftest", "nosuch").exit_code == 3

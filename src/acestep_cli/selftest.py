@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
+from safetensors import safe_open
 
-from acestep_cli import audio, memory, modes
+from acestep_cli import audio, checkpoints, memory
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.engine.text import TextEncoder
@@ -17,23 +16,12 @@ from acestep_cli.errors import AceStepError, CheckError, CheckpointError
 from acestep_cli.modes import Completed
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.planning import Plan
-from acestep_cli.request import Request
 
 #: Source: `dit.md` 1.2 and 2 of the specification.
 PUBLISHED_TENSORS = {False: 677, True: 829}
 PUBLISHED_END = 151_643
 #: A render quieter than this is no music, whatever it is.
 QUIETEST_DBFS = -50.0
-SONG = Request(
-    caption="acoustic folk song with fingerpicked guitar, warm female voice",
-    lyrics="[Verse]\nMorning comes over the hill\nAnd the river is still",
-    language="en",
-    bpm=100,
-    key="C major",
-    time_signature="4/4",
-    duration=10,
-    seed=7,
-)
 
 
 @dataclass(frozen=True)
@@ -45,19 +33,20 @@ class Check:
     problem: AceStepError | None = None
 
 
-def song(checkpoint: Checkpoint) -> Completed:
-    """What is rendered: the same for everybody."""
-    return modes.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
+def checks(
+    checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Callable[[str], None]
+) -> Iterator[Check]:
+    """Look at a checkpoint that was found and planned for, the cheapest first; the first problem ends it.
 
-
-def checks(checkpoint: Checkpoint, plan: Plan, report: Report) -> Iterator[Check]:
-    """Look at a checkpoint that was found and planned for, the cheapest first; the first problem ends it."""
+    `song` is what is rendered in the end, and `say` hears where its plan is left.
+    """
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
         ("names", lambda: tensor_count(checkpoint)),
         ("tokens", lambda: closing_token(checkpoint)),
         ("silence", lambda: silence(checkpoint, plan)),
-        ("weights", lambda: finite_weights(checkpoint, plan, report)),
-        ("render", lambda: level_of_render(checkpoint, plan, report)),
+        ("weights", lambda: finite_weights(checkpoint)),
+        ("networks", lambda: fitting_networks(checkpoint, plan, report)),
+        ("render", lambda: level_of_render(checkpoint, song, plan, report, say)),
     )
     for name, look in steps:
         try:
@@ -99,37 +88,41 @@ def silence(checkpoint: Checkpoint, plan: Plan) -> str:
     return f"{latent.shape[1]} frames of {latent.shape[2]} channels"
 
 
-def finite_weights(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
-    """Every tensor of every network, by its name and shape as it is loaded, then by its numbers."""
-    weights = Store(checkpoint, plan, report)
+def finite_weights(checkpoint: Checkpoint) -> str:
+    """Every number of every tensor, as it lies in the files."""
     count = 0
+    for file in checkpoint.files:
+        if file.suffix != checkpoints.WEIGHTS_SUFFIX:
+            continue
+        with safe_open(file, framework="pt") as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a dict
+                count += 1
+                weight = shard.get_tensor(name)
+                if weight.is_floating_point() and not weight.isfinite().all():
+                    raise CheckpointError(
+                        f"{name} in {file} holds numbers that are not finite.",
+                        "Download that file again; `acestep models verify` says whether it is the published one.",
+                    )
+    return f"{count} tensors, all of them finite"
+
+
+def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
+    """Every network made and filled: the store refuses names and shapes that do not fit."""
+    weights = Store(checkpoint, plan, report)
     try:
-        for lend, folder in (
-            (weights.text, checkpoint.text),
-            (weights.dit, checkpoint.dit),
-            (weights.vae, checkpoint.vae),
-        ):
-            with lend() as network:
-                for name, weight in network.named_parameters():
-                    count += 1
-                    require_finite(name, weight, folder)
+        for lend in (weights.text, weights.dit, weights.vae):
+            with lend():
+                pass
     finally:
         weights.close()
-    unknown = f"; {' '.join(weights.warnings)}" if weights.warnings else ""
-    return f"{count} tensors, all of them finite{unknown}"
+    return " ".join(weights.warnings) or "every tensor has its place"
 
 
-def require_finite(name: str, weight: torch.Tensor, folder: Path) -> None:
-    if weight.is_floating_point() and not weight.isfinite().all():
-        raise CheckpointError(
-            f"{name} in {folder} holds numbers that are not finite.",
-            "Download that folder again; `acestep models verify` says which file is not the published one.",
-        )
-
-
-def level_of_render(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
-    """Ten seconds from a fixed seed: finite, not silent, and as loud as music."""
-    [take] = Pipeline(checkpoint, plan).run([song(checkpoint)], report)
+def level_of_render(
+    checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Callable[[str], None]
+) -> str:
+    """A song of a fixed seed: finite, not silent, and as loud as music."""
+    [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = audio.peak(take.audio)
     rms = math.sqrt(float((take.audio.samples.astype("float64") ** 2).mean()))
     decibels = 20 * math.log10(rms) if rms else -math.inf

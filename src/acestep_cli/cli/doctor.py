@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import __version__, audio, checkpoints, hardware, logbook, memory, planning, shelf
+from acestep_cli import __version__, audio, checkpoints, hardware, logbook, memory, modes, planning, shelf
 from acestep_cli.cli import failures, forecast, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.results import Ledger
-from acestep_cli.errors import UsageError
+from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import Device, Hardware
 from acestep_cli.request import Request
 from acestep_cli.shelf import in_words
@@ -25,6 +25,17 @@ app = typer.Typer(add_completion=False)
 
 #: The smallest thing to ask for: where even this does not fit, nothing does.
 EMPTY = Request(model=checkpoints.BUILT_IN, duration=3)
+#: What a selftest renders, the same for everybody.
+SONG = Request(
+    caption="acoustic folk song with fingerpicked guitar, warm female voice",
+    lyrics="[Verse]\nMorning comes over the hill\nAnd the river is still",
+    language="en",
+    bpm=100,
+    key="C major",
+    time_signature="4/4",
+    duration=10,
+    seed=7,
+)
 
 
 SelfTest = Annotated[
@@ -69,20 +80,15 @@ def doctor(
 
 def examined(machine: Hardware, asked: planning.Asked, models_dir: Path | None) -> dict[str, Any]:
     """All there is to say, as `--json` carries it."""
-    chosen = planning.plan(machine, EMPTY, asked, memory.Sizes.of(checkpoints.locate(checkpoints.BUILT_IN)))
-    device = next(one for one in machine.devices if one.name == chosen.device)
+    chosen, tier = choice(machine, asked)
     return {
         "acestep": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch": {"version": version_of("torch"), "built_for": machine.torch_backend or "processors"},
         "devices": [described(one) for one in machine.devices],
-        "chosen": {
-            "device": chosen.device,
-            "dtype": chosen.dtype,
-            "reasons": {name: chosen.reasons[name] for name in ("device", "dtype")},
-        },
-        "tier": promised(device),
+        "chosen": chosen,
+        "tier": tier,
         "ladder": [rung.sentence for rung in planning.LADDER],
         "checkpoints": [
             forecast.fitting(shelf.state(name, models_dir), machine, asked, models_dir)
@@ -93,6 +99,17 @@ def examined(machine: Hardware, asked: planning.Asked, models_dir: Path | None) 
         "models": str(shelf.of(models_dir).root),
         "logbook": str(logbook.file()),
     }
+
+
+def choice(machine: Hardware, asked: planning.Asked) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What a small render would use and why, or why there is none; and what the guide promises for that device."""
+    try:
+        plan = planning.plan(machine, EMPTY, asked, memory.Sizes.of(checkpoints.locate(checkpoints.BUILT_IN)))
+    except MemoryLimitError as error:
+        return {"device": None, "problem": error.message}, None
+    reasons = {name: plan.reasons[name] for name in ("device", "dtype")}
+    device = next(one for one in machine.devices if one.name == plan.device)
+    return {"device": plan.device, "dtype": plan.dtype, "reasons": reasons}, promised(device)
 
 
 def version_of(package: str) -> str | None:
@@ -117,7 +134,7 @@ def described(device: Device) -> dict[str, Any]:
 
 def promised(device: Device) -> dict[str, Any] | None:
     """What the guide promises for a card; nothing for a processor, whose limits are those of main memory."""
-    tier = planning.tier(device) if device.backend != "cpu" else None
+    tier = planning.tier(device)
     if tier is None:
         return None
     return {"memory_gb": tier.memory_gb, "minutes": tier.minutes, "takes": tier.takes, "songwriter": tier.songwriter}
@@ -159,8 +176,11 @@ def lines(found: dict[str, Any]) -> list[str]:
         free = f"{in_words(one['free_bytes'])} of {in_words(one['total_bytes'])} free"
         said.append(f"  {one['name']}: {one['title']}, {free}; {', '.join(one['dtypes'])} ({one['dtype_reason']})")
     chosen = found["chosen"]
-    reasons = chosen["reasons"]
-    said.append(f"  Renders use {chosen['device']} ({reasons['device']}) in {chosen['dtype']} ({reasons['dtype']}).")
+    if chosen["device"] is None:
+        said.append(f"  Nothing can be rendered: {chosen['problem']}")
+    else:
+        why = chosen["reasons"]
+        said.append(f"  Renders use {chosen['device']} ({why['device']}) in {chosen['dtype']} ({why['dtype']}).")
     if (tier := found["tier"]) is not None:
         takes = f"{tier['takes']} take{'s' * (tier['takes'] > 1)}"
         helper = f"the {tier['songwriter']} Songwriter" if tier["songwriter"] else "no Songwriter"
@@ -191,18 +211,18 @@ def prove(
     stdout: Stdout,
 ) -> None:
     """Run the checks of a checkpoint, a line for each; the first problem is raised."""
-    if name == "auto":
-        raise UsageError("--selftest auto: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
+    if name in ("", "auto"):
+        raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
     checkpoint = checkpoints.locate(name, models_dir)
-    sizes = memory.Sizes.of(checkpoint)
-    plan = planning.plan(machine, Request(model=checkpoint.name, duration=10), asked, sizes)
+    song = modes.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
+    plan = planning.plan(machine, song, asked, memory.Sizes.of(checkpoint))
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []
     ledger.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}
     with terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
         from acestep_cli import selftest  # loads torch
 
-        for check in selftest.checks(checkpoint, plan, report):
+        for check in selftest.checks(checkpoint, song, plan, report, terminal.warn):
             done.append({"name": check.name, "finding": check.finding, "ok": check.problem is None})
             stdout.path(f"{'ok' if check.problem is None else 'FAILED'}  {check.name}: {check.finding}")
             if check.problem is not None:

@@ -228,7 +228,8 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
 def learn(take: Take, job: Job, terminal: Console) -> None:
     """Write into the logbook what the next plan for such a song should know."""
     descended = take.plan.arrangement != job.plan.arrangement
-    speed = planning.measured(take.request, take.plan, memory.Sizes.of(job.checkpoint), take.timings)
+    clean = not descended and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
+    speed = planning.measured(take.request, take.plan, memory.Sizes.of(job.checkpoint), take.timings) if clean else None
     if speed is None and not descended:
         return
     try:
