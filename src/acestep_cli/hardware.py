@@ -171,11 +171,6 @@ def _cpu_info() -> str:
     return info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
 
 
-def cpu_count() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def mps_devices() -> tuple[Device, ...]:
     """The GPU of an Apple-silicon Mac."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":
