@@ -223,6 +223,9 @@ class Studio:
                 self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
             ),
         )
+        renders = sum(piece.kind not in modes.BESIDE for piece in modes.pieces(request))  # each stem is one
+        if made.seconds is not None:
+            made = made.model_copy(update={"seconds": made.seconds * renders})
         return made, next(device for device in self.machine.devices if device.name == made.device)
 
 
