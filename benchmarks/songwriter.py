@@ -21,6 +21,7 @@ import psutil
 import torch
 from llguidance import LLMatcher
 from published import fill
+from random_checkpoint import TEXT
 from side_by_side import medians, parser, publish
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -33,17 +34,8 @@ from acestep_cli.engine.store import assign
 from acestep_cli.request import Request
 from acestep_cli.writing import Sampling
 
-SIZES = {
-    "vocab_size": 217_204,
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "tie_word_embeddings": True,
-}
-TEXT_TOKENS, CODE_MARKS, CODES = 151_669, 65_535, 64_000
+SIZES = TEXT | {"vocab_size": 217_204, "tie_word_embeddings": True}
+TEXT_TOKENS, CODE_MARKS, CODES = TEXT["vocab_size"], 65_535, 64_000
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 SONG = writing.song_prompt("warm lo-fi hip hop, dusty drums, rhodes", "[Verse]\n" + "la la la la la\n" * 20)
 THOUGHT = "bpm: 84\nduration: 60\nkeyscale: A minor\nlanguage: en\ntimesignature: 4\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -91,3 +92,30 @@ def test_a_book_in_the_way_is_a_warning(two_b: tiny.Oracle, tmp_path: Path, monk
     made = CliRunner().invoke(app, song)
     assert made.exit_code == 0, made.stderr
     assert "what this render taught is forgotten" in made.stderr
+
+
+def test_only_the_song_that_ran_out_of_memory_is_remembered(
+    two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is rendered as low as the first had to go, which says nothing of its own length."""
+    from acestep_cli import pipeline
+
+    decode, tries = pipeline.decode, iter(range(9))
+
+    def fail(*arguments: Any) -> Any:
+        if next(tries) == 0:
+            raise MemoryError
+        return decode(*arguments)
+
+    monkeypatch.setattr(pipeline, "decode", fail)
+    specs = []
+    for name, seconds in (("a", 12), ("b", 10)):
+        specs.append(str(tmp_path / f"{name}.yaml"))
+        Path(specs[-1]).write_text(f"caption: x\nduration: {seconds}\n")
+    place = ["--models-dir", str(two_b.root), "-m", "turbo", "-o", f"{tmp_path / 'out'}/", "--json"]
+    made = CliRunner().invoke(app, ["render", *specs, *place])
+    assert made.exit_code == 0, made.stderr
+    report = json.loads(made.stdout)
+    assert [output["plan"]["tile_frames"] for output in report["outputs"]] == [64, 64]
+    [task] = logbook.read().devices.popitem()[1].values()
+    assert list(task.descents) == [12]

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from acestep_cli.checkpoints import Part
     from acestep_cli.pipeline import Take
+    from acestep_cli.planning import Plan
 
 #: Decibels by which the loudness may miss what was asked before it is worth a word.
 LOUDNESS_TOLERANCE = 0.2
@@ -200,12 +201,14 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter)
         while waiting:
             made = pipeline.run([request for _, request, _ in waiting], report, terminal.warn, terminal.say)
+            before = pipeline.plan
             try:
                 for job, _, takes in waiting:
                     for output in takes:
                         take = next(made)
                         keep(take, output, job, run, terminal, stdout)
-                        learn(take, job, terminal)
+                        learn(take, job, before, terminal)
+                        before = take.plan
                 return True
             except OutputError as error:
                 rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
@@ -225,9 +228,11 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
     return True
 
 
-def learn(take: Take, job: Job, terminal: Console) -> None:
-    """Write into the logbook what the next plan for such a song should know."""
-    descended = take.plan.arrangement != job.plan.arrangement
+def learn(take: Take, job: Job, before: Plan, terminal: Console) -> None:
+    """Write into the logbook what the next plan for such a song should know; `before` is the plan when the take began:
+    what an earlier song had to leave says nothing of this one.
+    """
+    descended = take.plan.arrangement != before.arrangement
     clean = not descended and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
     speed = planning.measured(take.request, take.plan, memory.Sizes.of(job.checkpoint), take.timings) if clean else None
     if speed is None and not descended:
