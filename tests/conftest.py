@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import band
 import pytest
 import tiny
 import torch
 from hub_server import BLOCK, Hub, dit, main_repo
 from huggingface_hub import constants
+from typer.testing import CliRunner, Result
 
 from acestep_cli import checkpoints
+from acestep_cli.cli import app
 
 # What renders teach goes into a book of the tests' own, never into the user's.
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
@@ -44,6 +48,17 @@ def xl(tmp_path_factory: pytest.TempPathFactory) -> tiny.Oracle:
 def base(tmp_path_factory: pytest.TempPathFactory) -> tiny.Oracle:
     """The same of the 2B shape, guided rather than distilled."""
     return tiny.build(tmp_path_factory.mktemp("base") / "models", tiny.BASE, name="acestep-v15-base")
+
+
+@pytest.fixture
+def acestep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`acestep …` in this process, with the band for a pipeline."""
+    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", band.module())
+
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
+
+    return run
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from acestep_cli import audio, modes, spec
-from acestep_cli.cli import app, results
+from acestep_cli.cli import results
 from acestep_cli.errors import EncoderError
 
 TESTS = Path(__file__).parent
@@ -38,17 +38,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) ->
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
     return tmp_path
-
-
-@pytest.fixture
-def acestep(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`acestep …` in this process, with the band for a pipeline."""
-    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", band.module())
-
-    def run(*arguments: str, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
-
-    return run
 
 
 @pytest.fixture

@@ -40,13 +40,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) ->
 
 
 @pytest.fixture
-def acestep(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`acestep …` in this process, with the band for a pipeline."""
-    monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", band.module())
-    return lambda *arguments: CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-
-
-@pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> Run:
     """`acestep …` where the pipeline cannot be imported: what is refused was refused before that."""
     monkeypatch.setitem(sys.modules, "acestep_cli.pipeline", None)
