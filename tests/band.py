@@ -20,8 +20,9 @@ import numpy as np
 from acestep_cli import modes
 from acestep_cli.audio import Audio
 from acestep_cli.errors import MemoryLimitError
+from acestep_cli.latents import Latents
 
-RATE = 48_000
+RATE, HOP = 48_000, 1920
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Take:
     checks: dict[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     problem: str | None = None
+    latents: Latents | None = None
 
 
 def rest() -> None:
@@ -81,9 +83,11 @@ class Pipeline:
                 warnings = ("The lyrics were cut.",) if "long" in caption else ()
                 problem = "The repaint changed nothing." if "unchanged" in caption else None
                 checks, remarks = ({"seam_1_db": -40.0}, ("it fits",)) if request.source else ({}, ())
+                frames = np.ones((samples.shape[1] // HOP + 1, 4), np.float32)
                 yield Take(
                     *(number, Audio(samples, RATE), take, self.plan, {"diffuse": 0.125}, warnings),
                     *(piece.kind, piece.track, checks, remarks, problem),
+                    None if piece.kind in modes.BESIDE else Latents(frames, HOP),
                 )
 
     def _play(self, stage: str, caption: str, report: Any) -> None:

@@ -33,7 +33,7 @@ ROOMS = [
     {"kinds"},
     {"hub"},
     {"shelf"},
-    {"sizes"},
+    {"sizes", "latents"},
     {"audio", "solvers", "checkpoints", "document", "syllables", "hardware"},
     {"disk", "tags"},
     {"errors"},

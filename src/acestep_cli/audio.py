@@ -489,12 +489,16 @@ def survey(path: Path, longest: float = LONGEST_READ) -> Recording:
     decoding = Decoding(path, longest)
     for _ in decoding:
         pass
+    return Recording(path, decoding.samples, fingerprint(path))
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of the bytes of a file. `SourceError` where it cannot be read."""
     try:
         with path.open("rb") as file:
-            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise unreadable(path, error) from error
-    return Recording(path, decoding.samples, fingerprint)
 
 
 def read(path: Path, longest: float = LONGEST_READ) -> Audio:

@@ -236,6 +236,10 @@ class Checkpoint:
         """
         return fingerprint(self.files)
 
+    def vae_hash(self) -> str:
+        """A fingerprint of the autoencoder's weights: latents mean nothing to another one."""
+        return fingerprint(weight_files(self.vae))
+
 
 @dataclass(frozen=True)
 class DiffusersCheckpoint(Checkpoint):
@@ -293,6 +297,10 @@ class Unpulled(Checkpoint):
 
     def weights_hash(self) -> str:
         """Nothing: only the weights themselves tell."""
+        return ""
+
+    def vae_hash(self) -> str:
+        """Nothing, likewise."""
         return ""
 
 

@@ -95,11 +95,11 @@ class EncoderError(OutputError):
 class ExistsError(OutputError):
     """An output has the name of a file that is there already; `more` files are in the same case."""
 
-    def __init__(self, path: Path, more: int = 0, why: str = "") -> None:
+    def __init__(self, path: Path, more: int = 0, why: str = "", hint: str | None = None) -> None:
         others = f" (and {more} more)" if more else ""
         self.path, self.why = path, why
-        hint = None if path.is_dir() else "--force replaces it; another --output keeps it."
-        super().__init__(f"{path} exists already{others}{why}.", hint)
+        usual = None if path.is_dir() else "--force replaces it; another --output keeps it."
+        super().__init__(f"{path} exists already{others}{why}.", hint or usual)
 
 
 def together(errors: Sequence[AceStepError]) -> AceStepError:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import Field
 
-from acestep_cli import audio, regions
+from acestep_cli import audio, latents, regions
 from acestep_cli.audio import Recording
 from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint, Row, Songwriter
 from acestep_cli.errors import CheckpointError, SourceError, UsageError
 from acestep_cli.kinds import CODES_PER_SECOND, PULSES, REPAINT_MODES, TRACKS
+from acestep_cli.latents import Kept
 from acestep_cli.regions import Regions
 from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
@@ -136,6 +137,8 @@ class Mode:
     #: The mode that a checkpoint must have been trained for, as its row says it.
     task: str = "generate"
     most_tracks: int = 0
+    #: What it makes lies beside the source or in it: as loud as that, and no level is set unless asked for.
+    keeps_level: bool = False
     #: `take`, or `stem`: each track is rendered by itself.
     makes: str = "take"
     #: What is written beside its stems: a kind of `BESIDE`, or nothing.
@@ -261,9 +264,9 @@ MODES: dict[str, Mode] = {
         defaults=lambda request: {
             "repaint_mode": "balanced",
             "repaint_strength": DEFAULT_REPAINT_STRENGTH if request.repaint_mode in (None, "balanced") else None,
-            "loudness": "none",
         },
         task="repaint",
+        keeps_level=True,
     ),
     "lego": Mode(
         "Add one track to a recording, as a stem.",
@@ -271,9 +274,9 @@ MODES: dict[str, Mode] = {
         ('acestep lego drums.wav --track bass -c "round fingered bass" --mix',),
         keys=("source", "track", "start", "end", "mix"),
         needs=("source", "track"),
-        defaults=lambda _request: {"loudness": "none"},
         task="lego",
         most_tracks=1,
+        keeps_level=True,
         makes="stem",
         beside=lambda request: "mix" if request.mix else None,
     ),
@@ -286,9 +289,9 @@ MODES: dict[str, Mode] = {
         ),
         keys=("source", "track"),
         needs=("source", "track"),
-        defaults=lambda _request: {"loudness": "none"},
         task="extract",
         most_tracks=len(TRACKS),
+        keeps_level=True,
         makes="stem",
         beside=lambda _request: "residual",
     ),
@@ -348,15 +351,20 @@ class Completed(Request):
     format: str
     #: Keys that the Songwriter decides when the song is made; a duration among them is a guess until then.
     open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    #: The latents beside the source, where they belong to it: it is not encoded then.
+    kept: Annotated[Kept | None, Field(exclude=True)] = None
 
 
 @dataclass(frozen=True)
 class Decided:
-    """A completed request, what decided each value that was left open, and the recordings that it names."""
+    """A completed request, what decided each value that was left open, the recordings that it names, and what to warn
+    of.
+    """
 
     request: Completed
     origins: Mapping[str, str]
     heard: Mapping[str, Recording]
+    warnings: tuple[str, ...] = ()
 
 
 def complete(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completed:
@@ -398,8 +406,11 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
         found["songwriter"], origins["songwriter"] = helper, "auto: the largest installed that fits, if it is needed"
     whole, why = length(request, heard)
     settle("duration", whole, f"{why}, until the Songwriter decides" if "duration" in left else why)
-    for key, value in mode_of(request).defaults(request).items():
+    mode = mode_of(request)
+    for key, value in mode.defaults(request).items():
         settle(key, value, f"mode {request.mode}")
+    if mode.keeps_level:
+        settle("loudness", "none", f"mode {request.mode}")
     settle("solver", "euler", DEFAULT)
     settle("guidance", row.guidance, f"checkpoint {name}")
     settle("seed", secrets.randbelow(SEEDS), "drawn")
@@ -418,7 +429,8 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
     settle("bit_depth", encoding.bit_depth, DEFAULT)
     settle("bitrate", encoding.bitrate, DEFAULT)
-    return Decided(Completed(**{**asked, **found}, open=left), origins, heard)
+    kept, warnings = keepsake(request, checkpoint, heard)
+    return Decided(Completed(**{**asked, **found}, open=left, kept=kept), origins, heard, warnings)
 
 
 def require_task(request: Request, name: str, row: Row) -> None:
@@ -448,6 +460,17 @@ def survey(request: Request) -> dict[str, Recording]:
             except SourceError as error:
                 raise SourceError(f"{key}: {error.message}", error.hint) from error
     return heard
+
+
+def keepsake(
+    request: Request, checkpoint: Checkpoint, heard: Mapping[str, Recording]
+) -> tuple[Kept | None, tuple[str, ...]]:
+    """The latents beside the source, and a warning where there are some that are of no use."""
+    source = heard.get(request.source or "")
+    if source is None or not (path := latents.beside(source.path)).exists():
+        return None, ()
+    found = latents.of(source, checkpoint.vae_hash(), regions.before(request, source.seconds))
+    return (None, (f"{path}: {found}; the source is encoded anew.",)) if isinstance(found, str) else (found, ())
 
 
 def open_keys(request: Request) -> tuple[str, ...]:
@@ -503,6 +526,8 @@ def recipe(request: Completed, weights: str, heard: Mapping[str, Recording]) -> 
     content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
     if (source := heard.get(request.source or "")) is not None:
         content["source"] = source.fingerprint
+    if request.kept is not None:
+        content["latents"] = request.kept.fingerprint
     if request.reference is not None:
         content["reference"] = [heard[file].fingerprint for file in request.reference]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -19,6 +19,7 @@ from acestep_cli.engine import codec, denoise, source, store
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.source import Canvas
 from acestep_cli.engine.store import Report, Store
+from acestep_cli.latents import Latents
 from acestep_cli.modes import Completed, Piece, Prepared
 from acestep_cli.planning import Plan
 from acestep_cli.writing import Sampling, Task
@@ -42,7 +43,7 @@ class Take:
     `audio` is as decoded, before any loudness is set. `request` is complete: it alone makes the take again. `plan`
     is how the machine made it. `timings` are seconds by stage; those that all takes share, and what was spent on
     loading, are on the first one's. `checks` were measured, `remarks` say what they mean, and with a `problem` it is
-    not fit to be kept.
+    not fit to be kept. What is written beside stems was decoded from no `latents`.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Take:
     checks: dict[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     problem: str | None = None
+    latents: Latents | None = None
 
 
 class Pipeline:
@@ -137,7 +139,7 @@ class Pipeline:
             with clock("listen"):
                 canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)
                 references = [source.recording(file, canvas.rate) for file in song.request.reference or ()]
-                original = within_memory("listen", song.request, hear, weights, canvas.sounds)
+                original = within_memory("listen", song.request, recall, weights, song.request, canvas, self.silence)
 
             for part in song.parts:
                 # 3. What the diffusion starts from, once for all takes.
@@ -162,9 +164,11 @@ class Pipeline:
                     # 6. Latents to waveform, and that to where it belongs.
                     with clock("decode"):
                         waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
-                        waveform = source.spliced(canvas, waveform[:, : canvas.samples], part.prepared.splice)
+                        splice = part.prepared.splice
+                        waveform = source.spliced(canvas, waveform[:, : canvas.samples], splice)
+                        settled = source.settled(canvas, latents.float().cpu(), splice, self.silence)
                     warnings = (*part.warnings, *weights.warnings)
-                    made = Made(number, canvas, waveform, weights.plan, clock.lap(), warnings)
+                    made = Made(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings)
                     yield from song.finished(part, made)
 
 
@@ -226,6 +230,7 @@ class Made(NamedTuple):
     number: int
     canvas: Canvas
     waveform: Tensor  # [A, N]
+    latents: Latents | None
     plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
@@ -260,14 +265,16 @@ class Song:
         self.sums[made.number] = before + made.waveform
         if part is self.parts[-1]:
             whole, review = source.beside(made.canvas, self.sums.pop(made.number), self.beside.kind)
-            yield packed(self.beside, made._replace(waveform=whole, timings={}), review, self.first)
+            yield packed(self.beside, made._replace(waveform=whole, latents=None, timings={}), review, self.first)
 
 
 def packed(piece: Piece, made: Made, review: source.Review, first: int) -> Take:
     """A piece of a song whose takes are counted from `first`, as a file is written of it."""
     sound, request = Audio(made.waveform.numpy(), made.canvas.rate), modes.take(piece.request, made.number)
     number = first + made.number - 1
-    return Take(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review)
+    return Take(
+        number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review, made.latents
+    )
 
 
 class Ground(NamedTuple):
@@ -324,6 +331,15 @@ def hear(weights: Store, sounds: Sequence[Tensor]) -> Tensor | None:
     with weights.vae() as vae:
         tile, report = weights.plan.tile_frames, lambda done, total: weights.report("listen", done, total)
         return torch.stack([codec.encode(vae, waveform, tile, report) for waveform in sounds])
+
+
+def recall(weights: Store, request: Completed, canvas: Canvas, silence: Tensor) -> Tensor | None:
+    """The latents [1, T, C] of what lies on the canvas, float32 on the CPU: as they were kept, or else as the
+    autoencoder hears it; None of nothing.
+    """
+    if request.kept is not None:
+        return source.remembered(request.kept, canvas, silence)
+    return hear(weights, canvas.sounds)
 
 
 def lay(weights: Store, part: Part, canvas: Canvas, original: Tensor | None, silence: Tensor) -> Ground:

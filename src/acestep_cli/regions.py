@@ -31,16 +31,20 @@ def extent(request: Request, source: float) -> tuple[float, float]:
     return start, end
 
 
+def before(request: Request, source: float) -> float:
+    """How far a song is extended to the front of its source."""
+    return max(0.0, -extent(request, source)[0])
+
+
 def extended(request: Request, source: float) -> float:
     """How long a song becomes whose source has so many seconds."""
-    start, end = extent(request, source)
-    return max(0.0, -start) + source + max(0.0, end - source)
+    return before(request, source) + source + max(0.0, extent(request, source)[1] - source)
 
 
 def placed(request: Request, source: float, *parts: tuple[float, float]) -> Regions:
     """Parts on the clock of the source, on that of the song."""
-    before = max(0.0, -extent(request, source)[0])
-    return tuple((start + before, end + before) for start, end in parts)
+    shift = before(request, source)
+    return tuple((start + shift, end + shift) for start, end in parts)
 
 
 def whole(request: Request, source: float) -> Regions:

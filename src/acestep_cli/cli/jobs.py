@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, checkpoints, disk, hardware, logbook, memory, modes, planning, shelf, spec
+from acestep_cli import audio, checkpoints, disk, hardware, latents, logbook, memory, modes, planning, shelf, spec
 from acestep_cli.checkpoints import Checkpoint, Part, Songwriter, Unpulled
 from acestep_cli.cli import outputs, results, sidecar
 from acestep_cli.cli.options import Run
@@ -137,6 +137,8 @@ def renewed(jobs: list[Job], run: Run) -> list[Job]:
 
 def settled(jobs: list[Job], place: Destination, run: Run) -> list[Job]:
     """The jobs with the files of each take, or what is in the way of one."""
+    if run.keep_latents:
+        refuse_faded(jobs)
     if place.stdout:
         refuse_stdout(jobs, run)
         for one in jobs:
@@ -289,6 +291,7 @@ def fitting(
                 passed_over = f"{name} with the Songwriter {helper.name}" if helper else name
                 warnings.append(f"{passed_over} is passed over: {error.message}")
                 continue
+            warnings += choices.warnings
             return Job(
                 spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, helper, [], warnings
             )
@@ -331,6 +334,7 @@ def output(job: Job, path: Path | None, piece: modes.Piece, number: int, run: Ru
     take = modes.take(piece.request, number)
     origins = {one.name: one.origin for one in spec.explain(job.resolved, job.decided)} if run.explain else None
     beside = outputs.sidecar(path) if path is not None and not run.no_sidecar else None
+    keeps = path is not None and run.keep_latents and piece.kind not in modes.BESIDE
     return Output(
         path,
         beside,
@@ -342,13 +346,27 @@ def output(job: Job, path: Path | None, piece: modes.Piece, number: int, run: Ru
         piece.kind,
         piece.track if piece.kind == "stem" else None,
         origins=origins,
+        latents=latents.beside(path) if path is not None and keeps else None,
     )
+
+
+def refuse_faded(jobs: list[Job]) -> None:
+    """`UsageError` where latents are to be kept of a song that is another after its fades."""
+    for one in jobs:
+        if one.request.fade_in or one.request.fade_out:
+            where = f"{one.spec_file}: " if one.spec_file else ""
+            raise UsageError(
+                f"{where}--keep-latents: a song that is faded is no longer what its latents are.",
+                "Leave the fades out here; what is made of the file later may have them.",
+            )
 
 
 def refuse_stdout(jobs: list[Job], run: Run) -> None:
     """`--output -` carries one song and nothing else."""
     if len(jobs) > 1 or jobs[0].request.takes > 1 or len(modes.pieces(jobs[0].request)) > 1:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
+    if run.keep_latents:
+        raise UsageError("--output - leaves no file beside which --keep-latents could keep them.", "Name a file.")
     if run.json:
         raise UsageError("--output - and --json both want stdout; name a file for one of them.")
     if sys.stdout is None:
@@ -386,7 +404,7 @@ def settle_existing(jobs: list[Job], *, force: bool) -> None:
                 in_the_way.append(error)
     if in_the_way:
         first = in_the_way[0]
-        raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why)
+        raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why, hint=first.hint)
 
 
 def met(job: Job, output: Output) -> ExistsError | None:
@@ -398,17 +416,22 @@ def met(job: Job, output: Output) -> ExistsError | None:
     if record is not None and is_same(job, output, record):
         if there and record.bytes not in (None, output.path.stat().st_size):
             return ExistsError(output.path, why=" and is not the file that its sidecar describes")
+        if there and output.latents is not None and not latents.belong(output.latents, output.path):
+            again = f"--seed {job.request.seed} --force makes both again."
+            return ExistsError(output.path, why=" without its latents", hint=again)
         if there:
             skip(output, record)
-        else:  # a recipe without its audio waits to be rendered again
-            output.stale_ns = beside.stat().st_mtime_ns
-        return None
+            return None
+        output.stale[beside] = beside.stat().st_mtime_ns  # a recipe without its audio waits to be rendered again
     if there:
         return ExistsError(
             output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
         )
-    if output.sidecar is not None and disk.exists(beside):
-        return ExistsError(beside)
+    if output.latents is not None and latents.read_header(output.latents) is not None:
+        output.stale[output.latents] = output.latents.stat().st_mtime_ns
+    for file in (output.sidecar, output.latents):
+        if file is not None and file not in output.stale and disk.exists(file):
+            return ExistsError(file)
     return None
 
 
@@ -457,8 +480,8 @@ def refuse_inputs(jobs: list[Job]) -> None:
     """`UsageError` where a render would replace a file it was read from: unless it writes the same recipe again."""
     sources = {os.path.realpath(file) for one in jobs for file in one.resolved.files}
     for output in [output for one in jobs for output in one.outputs if output.status == PLANNED]:
-        for path in (output.path, None if output.stale_ns is not None else output.sidecar):
-            if path is not None and os.path.realpath(path) in sources:
+        for path in output.files:
+            if path not in output.stale and os.path.realpath(path) in sources:
                 raise UsageError(
                     f"{path} is read by this run, so it cannot be written too.",
                     "Choose another --output, or --no-sidecar where it is the sidecar.",

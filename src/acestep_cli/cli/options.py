@@ -181,6 +181,14 @@ class Run:
     no_sidecar: Annotated[
         bool, switch("--no-sidecar", help="Do not write FILE.yaml, the spec of each take.", panel=OUTPUT)
     ] = False
+    keep_latents: Annotated[
+        bool,
+        switch(
+            "--keep-latents",
+            help="Keep FILE.latents.safetensors: who works on FILE later need not encode it.",
+            panel=OUTPUT,
+        ),
+    ] = False
     dry_run: Annotated[
         bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)
     ] = False

@@ -23,6 +23,7 @@ from acestep_cli import (
     disk,
     document,
     hardware,
+    latents,
     logbook,
     memory,
     modes,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from acestep_cli.checkpoints import Part
+    from acestep_cli.latents import Latents
     from acestep_cli.pipeline import Take
     from acestep_cli.planning import Plan
 
@@ -150,6 +152,8 @@ def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
             say(line)
 
     for job in planned:
+        if job.request.kept is not None:
+            terminal.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
         if job.songwriter is not None:
             keys = ", ".join(key.replace("_", " ") for key in job.request.open)
             where = f" in {job.name}" if job.spec_file is not None else ""
@@ -179,7 +183,7 @@ def keep_skipped(planned: list[Output], terminal: Console) -> None:
     for output in planned:
         if output.status == SKIPPED and output.path is not None:
             try:
-                for file in (outputs.sidecar(output.path), output.path):
+                for file in (outputs.sidecar(output.path), *filter(None, (output.latents,)), output.path):
                     os.utime(file)
             except OSError as error:
                 terminal.warn(f"{file} cannot be touched: {(error.strerror or str(error)).lower()}.")
@@ -317,22 +321,39 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
     files = output.files
     forced = run.force and not job.place.numbered
     try:
-        with disk.whole(*files, replace=files if forced else ()) as parts:
-            level = audio.write(parts[0], take.audio, finish(take, job))
+        with disk.whole(*files, replace=files if forced else ()) as temporary:
+            parts = dict(zip(files, temporary, strict=True))
+            sound = parts[output.path]
+            level = audio.write(sound, take.audio, finish(take, job))
             output.checks = {**sidecar.checks(level), **take.checks}
-            size = parts[0].stat().st_size
-            for part in parts[1:]:
+            if output.sidecar is not None:
                 recipe = modes.recipe(take.request, job.weights, job.decided.heard)
-                said = songwriting(job, output)
+                size, said = sound.stat().st_size, songwriting(job, output)
                 text = sidecar.text(take, recipe, job.checkpoint.name, job.weights, output.checks, size, said)
-                disk.write_text(part, text)
+                disk.write_text(parts[output.sidecar], text)
+            if output.latents is not None and take.latents is not None:
+                header = keepsake(take.audio, take.latents, level, sound, job)
+                latents.write(parts[output.latents], take.latents, header)
             make_room(output, forced=forced)
     except ExistsError:
         if not job.place.numbered:
             raise
         free = outputs.next_free(output.path, [other.path for other in job.outputs if other.path])
         output.path, output.sidecar = free, outputs.sidecar(free) if output.sidecar else None
+        output.latents = latents.beside(free) if output.latents else None
         write(take, output, job, run)
+
+
+def keepsake(made: audio.Audio, kept: Latents, level: audio.Level, file: Path, job: Job) -> latents.Header:
+    """What is written with the latents of a take whose audio is in `file`."""
+    return latents.Header(
+        audio=audio.fingerprint(file),
+        vae=job.checkpoint.vae_hash(),
+        gain=kept.gain * level.gain,
+        samples=made.samples.shape[1],
+        sample_rate=made.sample_rate,
+        hop=kept.hop,
+    )
 
 
 def songwriting(job: Job, output: Output) -> dict[str, Any]:
@@ -343,19 +364,21 @@ def songwriting(job: Job, output: Output) -> dict[str, Any]:
 
 
 def make_room(output: Output, *, forced: bool) -> None:
-    """Remove a sidecar that would lie about the new audio, or whose audio is gone.
+    """Remove a sidecar or latents that would lie about the new audio, or whose audio is gone.
 
-    One that another run has written since the plan was made stays.
+    What another run has written since the plan was made stays.
     """
     assert output.path is not None
-    if output.sidecar is None:
-        beside = outputs.sidecar(output.path)
-        if forced and sidecar.read(beside) is not None:
-            beside.unlink()
-    elif output.stale_ns is not None:
+    for file, is_ours in (
+        (outputs.sidecar(output.path), sidecar.read),
+        (latents.beside(output.path), latents.read_header),
+    ):
+        if forced and file not in output.files and is_ours(file) is not None:
+            file.unlink()
+    for file, time_ns in output.stale.items():
         with contextlib.suppress(FileNotFoundError):
-            if output.sidecar.stat().st_mtime_ns == output.stale_ns:
-                output.sidecar.unlink()
+            if file.stat().st_mtime_ns == time_ns:
+                file.unlink()
 
 
 def send(take: Take, output: Output, job: Job, stdout: Stdout) -> None:

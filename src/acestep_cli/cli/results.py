@@ -40,19 +40,21 @@ class Output:
     timings: dict[str, float] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     origins: dict[str, str] | None = None
-    #: The time of a sidecar that is there without its audio, and makes room for the new one.
-    stale_ns: int | None = None
+    latents: Path | None = None
+    #: What is there without its audio and makes room for the new: sidecar or latents, with their times.
+    stale: dict[Path, int] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
-        """What this take is to be written into: the audio, and its sidecar."""
-        return [file for file in (self.path, self.sidecar) if file is not None]
+        """What this take is to be written into: the audio, its sidecar and its latents."""
+        return [file for file in (self.path, self.sidecar, self.latents) if file is not None]
 
     def report(self) -> dict[str, Any]:
         """The entry of this take in `outputs`."""
         entry = {
             "path": str(self.path) if self.path else None,
             "sidecar": str(self.sidecar) if self.sidecar else None,
+            "latents": str(self.latents) if self.latents else None,
             "format": self.format,
             "seconds": self.seconds,
             "sample_rate": self.sample_rate,

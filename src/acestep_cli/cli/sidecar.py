@@ -69,6 +69,7 @@ def text(
             "device": take.plan.device,
             "dtype": take.plan.dtype,
             **({"int8": True} if take.plan.int8 else {}),
+            **({"source_latents": take.request.kept.fingerprint} if take.request.kept else {}),
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
             "seconds": round(take.audio.seconds, 6),
             "sample_rate": take.request.sample_rate or take.audio.sample_rate,

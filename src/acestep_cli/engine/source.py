@@ -17,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from acestep_cli import audio, modes, regions, solvers
+from acestep_cli import audio, latents, modes, regions, solvers
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
+from acestep_cli.latents import Kept, Latents
 from acestep_cli.memory import Sizes
 from acestep_cli.modes import Completed, Prepared, Splice
 from acestep_cli.sizes import VAEConfig
@@ -36,8 +37,8 @@ FLOOR = -200.0
 class Canvas:
     """How long a song is, what lies on it already, and which parts of it are to be made.
 
-    `waveform` [A, N] is the source, with silence where the song goes on beyond it, filled up to whole frames;
-    `regions` are in samples.
+    `waveform` [A, N] is the source, with silence where the song goes on beyond it, filled up to whole frames; it begins
+    `before` samples after the song. `regions` are in samples. What is decoded is as loud as the source times `gain`.
     """
 
     frames: int
@@ -46,6 +47,8 @@ class Canvas:
     rate: int
     regions: tuple[tuple[int, int], ...]
     waveform: Tensor | None = None
+    before: int = 0
+    gain: float = 1.0
 
     @classmethod
     def of(cls, request: Completed, prepared: Prepared, vae: VAEConfig) -> Canvas:
@@ -56,18 +59,19 @@ class Canvas:
             return cls(frames, min(int(request.duration * rate), frames * hop), hop, rate, ((0, frames * hop),))
         source = recording(request.source, rate)
         seconds = source.shape[1] / rate
-        before = round(max(0.0, -regions.extent(request, seconds)[0]) * rate)
+        before = round(regions.before(request, seconds) * rate)
         samples = round(regions.extended(request, seconds) * rate)
         # The last frame is filled up with silence: a song is as long as its source, to the sample.
         whole = math.ceil(samples / hop)
         waveform = torch.zeros(source.shape[0], whole * hop)
         waveform[:, before : before + source.shape[1]] = source
         frames = max(whole, solvers.SHORTEST_FRAMES)
+        gain = request.kept.header.gain if request.kept and modes.mode_of(request).keeps_level else 1.0
         if prepared.regions is None:
-            return cls(frames, samples, hop, rate, ((0, frames * hop),), waveform)
+            return cls(frames, samples, hop, rate, ((0, frames * hop),), waveform, before, gain)
         parts = prepared.regions(seconds)
         spans = tuple((round(start * rate), min(round(end * rate), samples)) for start, end in parts)
-        return cls(frames, samples, hop, rate, spans, waveform)
+        return cls(frames, samples, hop, rate, spans, waveform, before, gain)
 
     @property
     def sounds(self) -> tuple[Tensor, ...]:
@@ -102,6 +106,15 @@ def recording(file: str, rate: int) -> Tensor:
     """An audio file as [A, N] at `rate`."""
     read = audio.read(Path(file), modes.LONGEST_REFERENCE)
     return torch.from_numpy(audio.resampled(read, rate).samples)
+
+
+def remembered(kept: Kept, canvas: Canvas, silence: Tensor) -> Tensor:
+    """The latents that were kept of the source, where it lies on the canvas, with silence [1, F, C] before: [1, T, C].
+
+    Nothing follows them: `Sources` fills up what is short.
+    """
+    front = codec.silence_of_length(silence, canvas.before // canvas.hop)
+    return torch.cat((front, torch.from_numpy(latents.read(kept))[None]), dim=1)
 
 
 @dataclass(frozen=True)
@@ -195,11 +208,22 @@ def blended(latents: Tensor, hold: denoise.Hold | None) -> Tensor:
     return hold.clean.to(latents) * (1 - weight) + latents * weight
 
 
+def settled(canvas: Canvas, made: Tensor, splice: Splice | None, silence: Tensor) -> Latents:
+    """The latents of a finished song: what was made [T, C], which `blended` has joined to a source already, or with
+    `silence` [1, F, C] around, where the splice puts that.
+    """
+    if splice is not None and splice.onto == "silence":
+        made = torch.where(canvas.inside()[0] > 0, made, codec.silence_of_length(silence, canvas.frames)[0])
+    return Latents(made.numpy(), canvas.hop, canvas.gain)
+
+
 def spliced(canvas: Canvas, made: Tensor, splice: Splice | None) -> Tensor:
-    """What was made [A, N] in its regions, and what the splice puts around them.
+    """What was made [A, N], at the level of the source, in its regions, and what the splice puts around them.
 
     Peaks over full scale are brought down in the regions alone.
     """
+    if canvas.gain != 1:
+        made = made * canvas.gain
     if splice is None:
         return made
     around = canvas.source if splice.onto == "source" else torch.zeros_like(made)

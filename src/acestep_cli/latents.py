@@ -1,0 +1,134 @@
+"""Latents kept beside an audio file, so that whoever works on the file need not encode it again.
+
+They are what the file was decoded from, and not what an encoder would make of it. The level of the file was set after
+decoding, and a gain in sound is none in latents: so the gain is kept with them, and what is made along them is brought
+to the level of the file by it.
+
+Shapes: T latent frames, C latent channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+
+from acestep_cli import audio
+from acestep_cli.audio import Recording
+from acestep_cli.errors import SourceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SUFFIX = ".latents.safetensors"
+TENSOR = "latents"
+#: The one key of the metadata: several would be written in any order, and the same take must give the same file.
+METADATA = "acestep"
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What sound was decoded from: `frames` [T, C], float32, of `hop` samples each. The sound is `gain` times what they
+    decode to, but for peaks over full scale that a splice brought down.
+    """
+
+    frames: NDArray[np.float32]
+    hop: int
+    gain: float = 1.0
+
+
+class Header(BaseModel):
+    """What a file of latents says of itself: the fingerprint of the audio file and of the autoencoder that they belong
+    to, the gain from what they decode to to the samples of that file, how many samples those were, and the hop.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    format: Literal["acestep-latents/1"] = "acestep-latents/1"
+    audio: str
+    vae: str
+    gain: PositiveFloat
+    samples: PositiveInt
+    sample_rate: PositiveInt
+    hop: PositiveInt
+
+    @property
+    def frames(self) -> int:
+        return math.ceil(self.samples / self.hop)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Latents that lie beside a source and belong to it. `fingerprint` is of their bytes."""
+
+    path: Path
+    header: Header
+    fingerprint: str
+
+
+def beside(file: Path) -> Path:
+    """Where the latents of an audio file lie."""
+    return file.with_name(file.name + SUFFIX)
+
+
+def write(path: Path, latents: Latents, header: Header) -> None:
+    """Write the frames of what `header` tells of to the new file `path`."""
+    from safetensors.numpy import save
+
+    # Its own way to write a file keeps it from everybody else on this machine.
+    path.write_bytes(save({TENSOR: latents.frames[: header.frames]}, {METADATA: header.model_dump_json()}))
+
+
+def read_header(path: Path) -> Header | None:
+    """What the file `path` says of itself; None for a file that was not written here, or no whole one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            header = Header.model_validate_json((file.metadata() or {}).get(METADATA, ""))
+            shape = file.get_slice(TENSOR).get_shape()
+    except (OSError, SafetensorError, ValidationError):
+        return None
+    return header if len(shape) == 2 and shape[0] == header.frames else None
+
+
+def belong(path: Path, file: Path) -> bool:
+    """Whether there are latents at `path` that belong to the audio `file` as it is now."""
+    header = read_header(path) if path.is_file() else None
+    return header is not None and header.audio == audio.fingerprint(file)
+
+
+def of(recording: Recording, vae: str, before: float) -> Kept | str:
+    """The latents beside a recording that is extended by `before` seconds to the front, or why they are of no use.
+
+    `vae` is the fingerprint of the autoencoder, or empty where that is not known yet.
+    """
+    path = beside(recording.path)
+    header = read_header(path)
+    if header is None:
+        return "this is not what --keep-latents writes"
+    if header.audio != recording.fingerprint:
+        return f"these are of another {recording.path.name} than is there now"
+    if vae and header.vae != vae:
+        return "these are of another autoencoder"
+    if round(recording.seconds * header.sample_rate) != header.samples:
+        return f"these are of {header.samples / header.sample_rate:g} s, and {recording.seconds:g} s can be read"
+    if round(before * header.sample_rate) % header.hop:
+        return f"they cannot be moved by {before:g} s, which are no multiple of {header.hop / header.sample_rate:g} s"
+    return Kept(path, header, audio.fingerprint(path))
+
+
+def read(kept: Kept) -> NDArray[np.float32]:
+    """The frames [T, C]. `SourceError` where they are gone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(kept.path, framework="np") as file:
+            frames: NDArray[np.float32] = file.get_tensor(TENSOR)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(f"{kept.path} cannot be read any more: {error}.", "Run the command again.") from error
+    return frames
