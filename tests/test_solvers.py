@@ -158,6 +158,8 @@ def test_noising_is_the_path_the_solvers_walk() -> None:
     torch.testing.assert_close(noised[2], noise[2])
 
 
-@pytest.mark.parametrize(("seconds", "frames"), [(60, 1500), (0.04, 1), (0.0399, 0), (10.05, 251), (600, 15000)])
+@pytest.mark.parametrize(
+    ("seconds", "frames"), [(60, 1500), (0.04, 1), (0.0399, 0), (10.05, 251), (10.28, 257), (600, 15000)]
+)
 def test_length_counts_whole_hops(seconds: float, frames: int) -> None:
     assert solvers.duration_frames(seconds, 48_000, 1920) == frames

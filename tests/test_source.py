@@ -185,12 +185,22 @@ def test_a_short_source_is_filled_up_with_silence_and_comes_out_as_long_as_it_wa
 # Cover
 
 
-def test_a_cover_at_strength_0_is_text_to_music(two_b: tiny.Oracle, take: Callable[..., str]) -> None:
-    plain, cover = (
-        render(two_b, "turbo", caption="a", takes=2, **asked)
-        for asked in ({"duration": 10}, {"mode": "cover", "source": take(10), "strength": 0})
-    )
-    for one, other in zip(plain, cover, strict=True):
+@pytest.mark.parametrize(
+    ("seconds", "samples"),
+    [(10, 10 * RATE), (10.0213, 10 * RATE), (10.0399, 10 * RATE), (10.28, 257 * HOP), (1.0137, round(1.0137 * RATE))],
+)
+def test_a_cover_at_strength_0_is_text_to_music(
+    two_b: tiny.Oracle, take: Callable[..., str], seconds: float, samples: int
+) -> None:
+    """Whatever the length of the source, also where the model would make no song as short."""
+    found = checkpoints.locate("turbo", two_b.root)
+    asked = {"caption": "a", "takes": 2, "seed": 7, "steps": 4}
+    cover = modes.complete(Request(mode="cover", source=take(seconds), strength=0, **asked), found)
+    plain = modes.complete(Request(**asked), found).model_copy(update={"duration": cover.duration})
+    made = list(Pipeline(found, FLOAT32).run([plain, cover], lambda stage, done, total: None))
+    assert len(made) == 4
+    for one, other in zip(made[:2], made[2:], strict=True):
+        assert other.audio.samples.shape == (2, samples)
         assert np.array_equal(one.audio.samples, other.audio.samples)
 
 

@@ -105,7 +105,8 @@ class Prepared:
     `source` makes the source latents [1, T, C] when the networks for it are in memory; before that, the instruction
     alone is read. `regions` are what is to be made of a source of so many seconds: everything, where it is None.
     After `then[0]` of the steps the diffusion goes over to `then[1]`. It starts from noise, or from as much of the
-    source as `kept` says.
+    source as `kept` says. What comes out is as long as the source to the sample, or with `whole_frames` as long as
+    what is made of nothing: without the last part of a latent frame.
     """
 
     instruction: str
@@ -114,6 +115,7 @@ class Prepared:
     splice: Splice | None = None
     then: tuple[float, Prepared] | None = None
     kept: float = 0.0
+    whole_frames: bool = False
 
 
 def no_defaults(_request: Request) -> Mapping[str, Any]:
@@ -166,6 +168,7 @@ def cover(request: Request) -> Prepared:
         lambda studio: studio.original() if request.close else studio.coded(),
         then=(strength, plain) if strength < 1 else None,
         kept=request.noise_strength or 0.0,
+        whole_frames=True,  # so that at 0 it is text to music, sample for sample
     )
 
 

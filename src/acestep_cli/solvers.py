@@ -9,7 +9,6 @@ Shapes: x and v are [B, T, C]; everything here runs in float32, whatever the wei
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -194,6 +193,11 @@ def noised(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return noise * times + clean * (1 - times)
 
 
+def duration_samples(seconds: float, sample_rate: int) -> int:
+    """Whole samples in so many seconds. The product may fall short by its last bit: 10.28 s are 493,440 at 48 kHz."""
+    return int(round(seconds * sample_rate, 3))
+
+
 def duration_frames(seconds: float, sample_rate: int, hop: int) -> int:
     """Latent frames of a song: whole hops only, as the published model counts them."""
-    return math.floor(int(seconds * sample_rate) / hop)
+    return duration_samples(seconds, sample_rate) // hop

@@ -54,18 +54,20 @@ class Canvas:
     def of(cls, request: Completed, prepared: Prepared, vae: VAEConfig) -> Canvas:
         """Raises `SourceError` where the source is not what it was when the request was completed."""
         rate, hop = vae.sampling_rate, vae.hop
+        frames = vae.latent_frames(request.duration)
+        samples = min(solvers.duration_samples(request.duration, rate), frames * hop)
         if request.source is None:
-            frames = vae.latent_frames(request.duration)
-            return cls(frames, min(int(request.duration * rate), frames * hop), hop, rate, ((0, frames * hop),))
+            return cls(frames, samples, hop, rate, ((0, frames * hop),))
         source = recording(request.source, rate)
         seconds = source.shape[1] / rate
         before = round(regions.before(request, seconds) * rate)
-        samples = round(regions.extended(request, seconds) * rate)
+        extended = round(regions.extended(request, seconds) * rate)
         # The last frame is filled up with silence: a song is as long as its source, to the sample.
-        whole = math.ceil(samples / hop)
+        whole = math.ceil(extended / hop)
         waveform = torch.zeros(source.shape[0], whole * hop)
         waveform[:, before : before + source.shape[1]] = source
-        frames = max(whole, solvers.SHORTEST_FRAMES)
+        if not prepared.whole_frames:
+            frames, samples = max(whole, solvers.SHORTEST_FRAMES), extended
         gain = request.kept.header.gain if request.kept and modes.mode_of(request).keeps_level else 1.0
         if prepared.regions is None:
             return cls(frames, samples, hop, rate, ((0, frames * hop),), waveform, before, gain)
