@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import tiny
 
-from acestep_cli import audio, checkpoints, errors, songbook, spec
+from acestep_cli import album, audio, checkpoints, errors, songbook, spec
 from acestep_cli.cli import failures
 
 ROOT = Path(__file__).parent.parent
@@ -51,9 +51,14 @@ def test_every_command_runs(two_b: tiny.Oracle, tmp_path: Path) -> None:
 
 
 def test_the_spec_loads(tmp_path: Path) -> None:
-    [text] = [text for kind, text in BLOCKS if kind == "yaml"]
+    text, whole = [text for kind, text in BLOCKS if kind == "yaml"]
     (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     assert spec.load(tmp_path / "a.yaml").language == "en"
+    (tmp_path / "harbour.yaml").write_text(whole, encoding="utf-8")
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "low-water.md").write_text("[Verse]\nla\n", encoding="utf-8")
+    ids = [track.id for track in album.read(tmp_path / "harbour.yaml").tracks]
+    assert ids == ["low-water", "slack-water", "undertow", "sweep-8-1", "sweep-8-2", "sweep-16-1"]
 
 
 def test_every_song_loads_and_opens_with_the_command_that_plays_it() -> None:

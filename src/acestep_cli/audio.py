@@ -471,13 +471,14 @@ def _pour(audio: Audio, gain: float, sink: IO[bytes]) -> bool:
 
 @dataclass(frozen=True)
 class Recording:
-    """An audio file that was read to its end and found sound: its length in samples at `READ_RATE`, and a fingerprint
-    of its bytes.
+    """An audio file that was read to its end and found sound: its length in samples at `READ_RATE`, a fingerprint of
+    its bytes, and one of what is heard, which other tags do not change.
     """
 
     path: Path
     samples: int
     fingerprint: str
+    sound: str
 
     @property
     def seconds(self) -> float:
@@ -487,9 +488,10 @@ class Recording:
 def survey(path: Path, longest: float = LONGEST_READ) -> Recording:
     """Read the file `path` to its end. `SourceError` with the reason where it cannot be worked on."""
     decoding = Decoding(path, longest)
-    for _ in decoding:
-        pass
-    return Recording(path, decoding.samples, fingerprint(path))
+    digest = hashlib.sha256(str(decoding.rate).encode())
+    for block in decoding:
+        digest.update(block.tobytes())
+    return Recording(path, decoding.samples, fingerprint(path), digest.hexdigest()[:16])
 
 
 def fingerprint(path: Path) -> str:

@@ -47,6 +47,8 @@ class Entry:
     is_folded: bool = False
     #: The entries of a map; None where the value is none.
     entries: tuple[Entry, ...] | None = None
+    #: The items of a list in which not all is text; None where the value is none. An item has the name of its list.
+    items: tuple[Entry, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,17 +132,27 @@ def map_entries(events: Iterator[Any], lines_before: int) -> Iterator[Entry]:
         value = node_of(next(events), events)
         line = event.start_mark.line + 1 + lines_before
         name = key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]"
-        try:
-            style = value[0].style if isinstance(value[0], yaml.ScalarEvent) else None
-            is_folded = style in (None, "", "'", ">") and value[0].end_mark.line > value[0].start_mark.line + (
-                style == ">"
-            )
-            text_line = line + 1 if style == "|" else None
-            yield Entry(line, name, plain(value), text_line=text_line, is_folded=is_folded)
-        except ValueError as error:
-            is_map = isinstance(value[0], yaml.MappingStartEvent)
-            entries = tuple(map_entries(iter(value[1:]), lines_before)) if is_map else None
-            yield Entry(line, name, problem=str(error), entries=entries)
+        yield entry(line, name, value, lines_before)
+
+
+def entry(line: int, name: str, value: list[Any], lines_before: int) -> Entry:
+    """The entry of a key, or an item of a list, with the events of its value."""
+    try:
+        style = value[0].style if isinstance(value[0], yaml.ScalarEvent) else None
+        is_folded = style in (None, "", "'", ">") and value[0].end_mark.line > value[0].start_mark.line + (style == ">")
+        text_line = line + 1 if style == "|" else None
+        return Entry(line, name, plain(value), text_line=text_line, is_folded=is_folded)
+    except ValueError as error:
+        is_map, is_list = (isinstance(value[0], kind) for kind in (yaml.MappingStartEvent, yaml.SequenceStartEvent))
+        entries = tuple(map_entries(iter(value[1:]), lines_before)) if is_map else None
+        items = tuple(list_items(iter(value[1:]), name, lines_before)) if is_list else None
+        return Entry(line, name, problem=str(error), entries=entries, items=items)
+
+
+def list_items(events: Iterator[Any], name: str, lines_before: int) -> Iterator[Entry]:
+    """Each item of the list that `events` go on in, up to its end."""
+    while not isinstance(event := next(events), yaml.SequenceEndEvent):
+        yield entry(event.start_mark.line + 1 + lines_before, name, node_of(event, events), lines_before)
 
 
 def node_of(first: Any, events: Iterator[Any]) -> list[Any]:

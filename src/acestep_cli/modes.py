@@ -328,14 +328,21 @@ class Piece:
     request: Completed
 
 
-def pieces(request: Completed) -> list[Piece]:
-    """The files of one take of `request`: a stem for each track, and what is written beside them."""
+def parts(request: Request) -> list[tuple[str, str | None]]:
+    """Kind and track of each file of one take: a stem for each track, and what is written beside them."""
     mode = mode_of(request)
     if mode.makes == "take":
-        return [Piece("take", None, request)]
-    stems = [Piece("stem", track, request.model_copy(update={"track": (track,)})) for track in request.track or ()]
+        return [("take", None)]
     beside = mode.beside(request)
-    return [*stems, Piece(beside, None, request)] if beside else stems
+    return [*(("stem", track) for track in request.track or ()), *([(beside, None)] if beside else [])]
+
+
+def pieces(request: Completed) -> list[Piece]:
+    """The files of one take of `request`, each with the request that makes it."""
+    return [
+        Piece(kind, track, request if track is None else request.model_copy(update={"track": (track,)}))
+        for kind, track in parts(request)
+    ]
 
 
 class Completed(Request):
@@ -528,11 +535,11 @@ def recipe(request: Completed, weights: str, heard: Mapping[str, Recording]) -> 
     shaping = {name for name, key in KEYS.items() if key.shapes}
     content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
     if (source := heard.get(request.source or "")) is not None:
-        content["source"] = source.fingerprint
+        content["source"] = source.sound
     if request.kept is not None:
         content["latents"] = request.kept.fingerprint
     if request.reference is not None:
-        content["reference"] = [heard[file].fingerprint for file in request.reference]
+        content["reference"] = [heard[file].sound for file in request.reference]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -597,10 +604,7 @@ def _mode_problems(request: Request) -> list[str]:
             continue
         able = [other for other, row in MODES.items() if key in row.keys]
         found.append(f"{key}: has no meaning for {name}; it is for {', '.join(able)}.")
-    for need in mode.needs:
-        keys, sentence = NEEDS[need]
-        if all(getattr(request, key) is None for key in keys):
-            found.append(f"{need}: {sentence.format(mode=name)}")
+    found += lacking(request)
     if request.track and 0 < mode.most_tracks < len(request.track):
         most = "one track" if mode.most_tracks == 1 else f"{mode.most_tracks} tracks"
         found.append(f"track: {name} makes {most} at a time, not {len(request.track)}.")
@@ -609,6 +613,16 @@ def _mode_problems(request: Request) -> list[str]:
     if request.source is not None and request.source in (request.reference or ()):
         found.append("reference: is the source too, whose sound is heard anyway; leave it out.")
     return found
+
+
+def lacking(request: Request) -> list[str]:
+    """What the mode of a request needs and it has not, each beginning with its key."""
+    needed = [(need, *NEEDS[need]) for need in mode_of(request).needs]
+    return [
+        f"{need}: {sentence.format(mode=request.mode or 'generate')}"
+        for need, keys, sentence in needed
+        if all(getattr(request, key) is None for key in keys)
+    ]
 
 
 def _finish_problems(request: Request, whole: float) -> list[str]:

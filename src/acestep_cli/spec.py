@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -160,27 +160,33 @@ def implied(name: str, raw: str, by: str) -> Layer:
     return Layer(Path(), {name: Value(raw, by, by)})
 
 
-def read(path: Path) -> list[Layer]:
+def read(path: Path, wanted_by: str = "") -> list[Layer]:
     """The layers of the spec at `path`: the last of what it extends first, and the spec itself last.
 
-    A file that is no spec is a layer with a problem.
+    A file that is no spec is a layer with a problem, which begins with what wanted it.
     """
-    layers = [read_one(path)]
+    layers = [read_one(path, wanted_by)]
     seen = [path]
     while (extends := layers[0].values.get("extends")) and extends.raw is not None:
         try:
-            base = layers[0].folder / at_home(EXTENDS.kind.read(extends.raw))
-            if any(same_file(base, other) for other in seen):
-                ring = " -> ".join(file.name for file in [*seen, base])
-                raise ValueError(f"goes round in a circle: {ring}")
-            if len(seen) > DEEPEST:
-                raise ValueError(f"is the end of a chain of more than {DEEPEST} specs")
+            base = extended(extends.raw, layers[0].folder, seen)
         except ValueError as error:
             layers.insert(0, Layer(Path(), problems=(f"{extends.where}: {error}",)))
             break
         seen.append(base)
         layers.insert(0, read_one(base, wanted_by=f"{extends.where}: "))
     return layers
+
+
+def extended(raw: Any, folder: Path, seen: Sequence[Path]) -> Path:
+    """The file that an `extends` in `folder` names; `seen` are those that led to it. `ValueError` for a circle."""
+    base = folder / at_home(EXTENDS.kind.read(raw))
+    if any(same_file(base, other) for other in seen):
+        ring = " -> ".join(file.name for file in [*seen, base])
+        raise ValueError(f"goes round in a circle: {ring}")
+    if len(seen) > DEEPEST:
+        raise ValueError(f"is the end of a chain of more than {DEEPEST} specs")
+    return base
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -199,11 +205,17 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
     except ValueError as error:
         return Layer(folder, problems=(f"{wanted_by}{name}: {error}",))
     markdown = document.is_markdown(text) if from_stdin else path.suffix.lower() in MARKDOWN
-    values: dict[str, Value] = {}
-    lines: dict[str, int] = {}
     content = document.read(text, markdown=markdown)
     problems = [f"{name}{problem}" for problem in content.problems]
-    for entry in flattened(content.entries):
+    return layer(content.entries, name, folder, None if from_stdin else path, problems)
+
+
+def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, before: Iterable[str] = ()) -> Layer:
+    """The layer of the entries of a document that messages call `name`; `before` are problems found already."""
+    problems = [*before]
+    values: dict[str, Value] = {}
+    lines: dict[str, int] = {}
+    for entry in flattened(entries):
         origin = f"{name}:{entry.line}"
         where = f"{origin}: {entry.name}"
         key = SYNONYMS.get(entry.name, entry.name)
@@ -220,7 +232,7 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
                 lines_at = (name, entry.text_line) if entry.text_line is not None else None
                 values[key] = Value(entry.raw, where, origin, lines_at)
         lines.setdefault(key, entry.line)
-    return Layer(folder, values, tuple(problems), RENDER in lines, None if from_stdin else path)
+    return Layer(folder, values, tuple(problems), RENDER in lines, file)
 
 
 def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -496,6 +508,14 @@ def dump(request: Request, render: Mapping[str, Any] | None = None) -> str:
     if render is not None:
         content[RENDER] = dict(render)
     return document.dump(content)
+
+
+def in_line(value: Any) -> str:
+    """A value on one short line, as a spec has it."""
+    from acestep_cli import document
+
+    text = value if isinstance(value, str) else document.dump({"value": value}).partition(": ")[2]
+    return quoted(text)[1:-1]
 
 
 def grouped(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def texts(tags: Tags) -> dict[str, str]:
 
 
 def write(path: Path, format: str, tags: Tags) -> None:
-    """Write `tags` into the audio file `path`; `EncoderError` if it is none of its format."""
+    """Write `tags` into the audio file `path`, for those it has; `EncoderError` if it is none of its format."""
     from mutagen import MutagenError
 
     try:
@@ -134,6 +134,7 @@ def _id3(path: Path, tags: Tags) -> None:
 def _wav(path: Path, tags: Tags) -> None:
     from mutagen.wave import WAVE
 
+    _drop_after_data(path)
     _append_info(path, tags)
     file = WAVE(path)
     file.add_tags()
@@ -166,6 +167,16 @@ def _fill_id3(made: Any, tags: Tags) -> None:
         )
 
 
+def _drop_after_data(path: Path) -> None:
+    """Cut a WAV off behind its samples: what follows are older tags."""
+    with path.open("r+b") as file:
+        file.seek(12)  # past RIFF, its size and WAVE
+        while (head := file.read(8)) and head[:4] != b"data":
+            file.seek(int.from_bytes(head[4:], "little") + 1 & ~1, os.SEEK_CUR)
+        if head:
+            file.truncate(file.tell() + int.from_bytes(head[4:], "little"))
+
+
 def _append_info(path: Path, tags: Tags) -> None:
     """Append an INFO list to a WAV: text that ends in a zero byte, each padded to an even length."""
     content = b"INFO"
@@ -186,6 +197,7 @@ def _flac(path: Path, tags: Tags) -> None:
 
     file = FLAC(path)
     _fill_comments(file, tags)
+    file.clear_pictures()
     if tags.cover is not None:
         file.add_picture(_flac_picture(tags.cover))
     file.save(padding=_no_padding)

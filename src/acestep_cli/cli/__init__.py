@@ -28,6 +28,7 @@ COMMANDS = {
     "render": "Render specs, each by its own mode.",
     "write": "Turn an idea into a song spec, or rewrite one.",
     "describe": "Turn a recording into a song spec.",
+    "album": "Render albums: what is stale, and nothing else.",
     "spec": "Write, check and show song specs, without rendering.",
     "models": "Fetch checkpoints, and see which are there.",
     "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",

@@ -42,11 +42,13 @@ class Job:
     songwriter: Songwriter | None = None
     outputs: list[Output] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: The id of the track of an album that it makes.
+    track: str | None = None
 
     @property
     def name(self) -> str:
         """What messages call its spec."""
-        return str(self.spec_file or "stdin")
+        return self.track or str(self.spec_file or "stdin")
 
     @property
     def request(self) -> Completed:
@@ -61,6 +63,10 @@ class Job:
     def is_recipe_of(self, output: Output, record: sidecar.Record) -> bool:
         """Whether `record` is of the recipe of a file."""
         return record.is_of(self.recipe(output, self.weights_beside(record)))
+
+    def labels(self, output: Output) -> str:
+        """The fingerprint of what a file says of itself that shapes no sample."""
+        return sidecar.labels(output.completed, self.resolved.cover)
 
     def weights_beside(self, record: sidecar.Record) -> str:
         """The weights to compare with those of `record`: its own, where a pull has yet to bring those of the job."""
@@ -114,7 +120,7 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
             errors.append(named(error, name) if len(names) > 1 else error)
     if errors:
         raise together(errors)
-    return settled(jobs, place, run)
+    return settled(jobs, run)
 
 
 def lacking(jobs: list[Job]) -> dict[str, tuple[Part, ...]]:
@@ -130,16 +136,19 @@ def renewed(jobs: list[Job], run: Run) -> list[Job]:
     """The jobs after a pull: those with takes to be made are decided again, as some things only the weights tell."""
     studio = Studio(replace(run, pull=False), hardware.detect(), logbook.read())
     again = [
-        decided(one.spec_file, one.layers, one.resolved, one.place, studio) if one.pending() else one for one in jobs
+        replace(decided(one.spec_file, one.layers, one.resolved, one.place, studio), track=one.track)
+        if one.pending()
+        else one
+        for one in jobs
     ]
-    return settled(again, jobs[0].place, run)
+    return settled(again, run)
 
 
-def settled(jobs: list[Job], place: Destination, run: Run) -> list[Job]:
+def settled(jobs: list[Job], run: Run) -> list[Job]:
     """The jobs with the files of each take, or what is in the way of one."""
     if run.keep_latents:
         refuse_faded(jobs)
-    if place.stdout:
+    if jobs[0].place.stdout:
         refuse_stdout(jobs, run)
         for one in jobs:
             one.outputs = [output(one, None, piece, 1, run) for piece in modes.pieces(one.request)]
@@ -147,10 +156,10 @@ def settled(jobs: list[Job], place: Destination, run: Run) -> list[Job]:
         return jobs
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
-        stem = place.stem or outputs.name(one.request, one.spec_file)
+        stem = one.place.stem or outputs.name(one.request, one.spec_file)
         pieces = modes.pieces(one.request)
-        parts = [piece.track or piece.kind if len(pieces) > 1 else "" for piece in pieces]
-        takes = outputs.paths(place, stem, one.request.takes, one.request.format, taken, parts)
+        parts = outputs.parts(one.place, one.request)
+        takes = outputs.paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
         one.outputs = [
             output(one, path, piece, number, run)
             for number, paths in enumerate(takes, start=1)
@@ -158,13 +167,16 @@ def settled(jobs: list[Job], place: Destination, run: Run) -> list[Job]:
         ]
     refuse_collisions(jobs)
     refuse_recordings(jobs)
-    if not place.numbered:
-        settle_existing(jobs, force=run.force)
+    settle_existing([one for one in jobs if not one.place.numbered], force=run.force)
     refuse_inputs(jobs)
     require_encoders(jobs)
-    planned = [output.path for one in jobs for output in one.outputs if output.status == PLANNED and output.path]
-    if planned:
-        outputs.prepare(place.folder, place.made, {path.name for path in planned}, dry_run=run.dry_run)
+    names: dict[tuple[Path, bool], set[str]] = {}
+    for one in jobs:
+        planned = {output.path.name for output in one.outputs if output.status == PLANNED and output.path}
+        if planned:
+            names.setdefault((one.place.folder, one.place.made), set()).update(planned)
+    for (folder, made), planned in names.items():
+        outputs.prepare(folder, made, planned, dry_run=run.dry_run)
     return jobs
 
 
@@ -414,15 +426,19 @@ def met(job: Job, output: Output) -> ExistsError | None:
     there = disk.exists(output.path)
     record = sidecar.read(beside)
     if record is not None and is_same(job, output, record):
-        if there and record.bytes not in (None, output.path.stat().st_size):
+        if there and is_another(output, record):
             return ExistsError(output.path, why=" and is not the file that its sidecar describes")
         if there and output.latents is not None and not latents.belong(output.latents, output.path):
             again = f"--seed {job.request.seed} --force makes both again."
             return ExistsError(output.path, why=" without its latents", hint=again)
         if there:
             skip(output, record)
+            output.retagged = job.place.built and record.tags != job.labels(output)
             return None
         output.stale[beside] = beside.stat().st_mtime_ns  # a recipe without its audio waits to be rendered again
+    elif job.place.built and record is not None and not (there and is_another(output, record)):
+        output.outdated = True
+        return None
     if there:
         return ExistsError(
             output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
@@ -433,6 +449,12 @@ def met(job: Job, output: Output) -> ExistsError | None:
         if file is not None and file not in output.stale and disk.exists(file):
             return ExistsError(file)
     return None
+
+
+def is_another(output: Output, record: sidecar.Record) -> bool:
+    """Whether the file that is there is not the one that `record` was written for."""
+    assert output.path is not None
+    return record.bytes not in (None, output.path.stat().st_size)
 
 
 def is_same(job: Job, output: Output, record: sidecar.Record) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acestep_cli import audio, disk
+from acestep_cli import audio, disk, modes
 from acestep_cli.errors import OutputError, UsageError
 from acestep_cli.kinds import quoted
 from acestep_cli.request import Request
@@ -26,7 +26,8 @@ class Destination:
     """What `--output` says: a folder, and for a file its name, its suffix as typed and the format that means. Without
     it, the current folder.
 
-    `numbered` asks for the next free number; `made` for the folder to be made; `stdout` for no file at all.
+    `numbered` asks for the next free number; `made` for the folder to be made; `stdout` for no file at all. `built`
+    means that what was rendered there before is kept up to date.
     """
 
     folder: Path
@@ -36,6 +37,11 @@ class Destination:
     numbered: bool = False
     made: bool = False
     stdout: bool = False
+    built: bool = False
+    #: The kind of piece that has the name to itself, where there are several.
+    main: str | None = None
+    #: A step on the way to another file, of which nobody asked to hear.
+    on_the_way: bool = False
 
 
 def destination(output: str | None) -> Destination:
@@ -83,6 +89,12 @@ def paths(
     highest = max(highest_number(place.folder, one, taken) for one in stems) if place.numbered else 0
     numbers = range(highest + 1, highest + 1 + takes)
     return [[place.folder / f"{one}-{number}.{suffix}" for one in stems] for number in numbers]
+
+
+def parts(place: Destination, request: Request) -> list[str]:
+    """What follows the stem in the name of each file of a take: nothing after the only one, or the main one."""
+    kinds = modes.parts(request)
+    return ["" if len(kinds) == 1 or kind == place.main else track or kind for kind, track in kinds]
 
 
 def name(request: Request, spec_file: Path | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -21,7 +22,6 @@ from acestep_cli import (
     audio,
     checkpoints,
     disk,
-    document,
     hardware,
     latents,
     logbook,
@@ -45,7 +45,6 @@ from acestep_cli.errors import (
     OutputError,
     SeveralFailedError,
 )
-from acestep_cli.kinds import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,24 +79,41 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
         explain(planned, terminal)
     with terminal.results() as stdout:
         if run.dry_run:
-            for output in ledger.outputs:
-                if output.path is not None:
-                    is_there = output.status == SKIPPED
-                    terminal.say(f"{output.path}: {'is there already' if is_there else 'would be written'}")
-                    if not is_there:
-                        stdout.path(output.path)
+            foretell(ledger.outputs, terminal, stdout)
             return
-        keep_skipped(ledger.outputs, terminal)
-        try:
-            for alike in by_weights(planned):
-                if not make(alike, run, terminal, stdout):
-                    break
-        except BaseException as error:
-            fail([output for output in ledger.outputs if output.status == PLANNED], failures.described(error))
-            raise
-    if len(ledger.outputs) > 1:
-        summarise(ledger.outputs, terminal)
-    conclude(ledger.outputs)
+        perform(planned, run, terminal, stdout)
+    finish_report(ledger.outputs, terminal)
+
+
+def foretell(planned: list[Output], terminal: Console, stdout: Stdout) -> None:
+    """Say of each file what a render would do."""
+    for output in planned:
+        if output.path is not None:
+            is_there = output.status == SKIPPED and not output.retagged
+            what = "is there already" if is_there else "would get other tags" if output.retagged else "would be written"
+            terminal.say(f"{output.path}: {what}")
+            if not is_there:
+                stdout.path(output.path)
+
+
+def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout) -> None:
+    """Make what is planned. What fails is noted in its output."""
+    made = [output for job in planned for output in job.outputs]
+    keep_skipped(planned, terminal, stdout)
+    try:
+        for alike in by_weights(planned):
+            if not make(alike, run, terminal, stdout):
+                break
+    except BaseException as error:
+        fail([output for output in made if output.status == PLANNED], failures.described(error))
+        raise
+
+
+def finish_report(made: list[Output], terminal: Console, unbegun: Sequence[AceStepError] = ()) -> None:
+    """Say what came of several takes, and raise what stands for their failures and for what could not be begun."""
+    if len(made) > 1:
+        summarise(made, terminal)
+    conclude(made, unbegun)
 
 
 def fetched(planned: list[Job], lacking: Mapping[str, Sequence[Part]], run: Run, terminal: Console) -> list[Job]:
@@ -165,29 +181,47 @@ def explain(planned: list[Job], terminal: Console) -> None:
     for job in planned:
         if len(planned) > 1:
             terminal.say(f"{job.name}:")
-        rows = [(one.name, written(one.name, one.value), one.origin) for one in spec.explain(job.resolved, job.decided)]
+        rows = [(one.name, spec.in_line(one.value), one.origin) for one in spec.explain(job.resolved, job.decided)]
         rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for name, value, origin in rows:
             terminal.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
 
 
-def written(name: str, value: Any) -> str:
-    """A value on one short line, as a spec has it."""
-    text = value if isinstance(value, str) else document.dump({name: value}).partition(": ")[2]
-    return quoted(text)[1:-1]
-
-
-def keep_skipped(planned: list[Output], terminal: Console) -> None:
-    """Touch what is there already, so that make is content with it."""
-    for output in planned:
-        if output.status == SKIPPED and output.path is not None:
+def keep_skipped(planned: list[Job], terminal: Console, stdout: Stdout) -> None:
+    """Touch what is there already, so that make is content with it; write tags anew where those alone have changed."""
+    for job, output in [(one, output) for one in planned for output in one.outputs]:
+        if output.retagged:
+            try:
+                retag(output, job)
+            except OutputError as error:
+                fail([output], failures.described(error))
+                continue
+            terminal.say(f"{output.path}: has new tags")
+            stdout.path(output.path or "")
+        elif output.status == SKIPPED and output.path is not None:
             try:
                 for file in (outputs.sidecar(output.path), *filter(None, (output.latents,)), output.path):
                     os.utime(file)
             except OSError as error:
                 terminal.warn(f"{file} cannot be touched: {(error.strerror or str(error)).lower()}.")
-            terminal.say(f"{output.path}: kept, for it has the same recipe")
+            say = terminal.detail if job.place.on_the_way else terminal.say
+            say(f"{output.path}: kept, for it has the same recipe")
+
+
+def retag(output: Output, job: Job) -> None:
+    """Replace the tags of a file, and what its sidecar says of them; no sample changes."""
+    assert output.path is not None
+    beside, cover = outputs.sidecar(output.path), job.resolved.cover
+    record = sidecar.read(beside)
+    assert record is not None
+    with disk.whole(output.path, beside, replace=(output.path, beside)) as [part, beside_part]:
+        shutil.copyfile(output.path, part)
+        request = sidecar.relabelled(beside, output.completed)
+        said = request.model_dump(include=set(tags.KEYS))
+        tags.write(part, output.format, tags.Tags(**said, recipe=record.recipe, cover=cover))
+        disk.write_text(beside_part, sidecar.rewritten(beside, request, part.stat().st_size, job.labels(output)))
+    output.status = WRITTEN
 
 
 def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
@@ -295,7 +329,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
     for remark in take.remarks:
         terminal.say(f"{name}: {remark}")
     terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
-    if output.path is not None:
+    if output.path is not None and not job.place.on_the_way:
         stdout.path(output.path)
 
 
@@ -319,7 +353,7 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
     files = output.files
-    forced = run.force and not job.place.numbered
+    forced = (run.force and not job.place.numbered) or output.outdated
     try:
         with disk.whole(*files, replace=files if forced else ()) as temporary:
             parts = dict(zip(files, temporary, strict=True))
@@ -329,7 +363,8 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
             if output.sidecar is not None:
                 recipe = modes.recipe(take.request, job.weights, job.decided.heard)
                 size, said = sound.stat().st_size, songwriting(job, output)
-                text = sidecar.text(take, recipe, job.checkpoint.name, job.weights, output.checks, size, said)
+                model, labels = job.checkpoint.name, job.labels(output)
+                text = sidecar.text(take, recipe, model, job.weights, output.checks, size, labels, said)
                 disk.write_text(parts[output.sidecar], text)
             if output.latents is not None and take.latents is not None:
                 header = keepsake(take.audio, take.latents, level, sound, job)
@@ -428,22 +463,22 @@ def fail(failed: Sequence[Output], error: dict[str, Any]) -> None:
         output.status, output.error = FAILED, error
 
 
-def conclude(made: list[Output]) -> None:
+def conclude(made: list[Output], unbegun: Sequence[AceStepError] = ()) -> None:
     """Raise what stands for all failures of the run, if there are any."""
-    failed = [output for output in made if output.error is not None]
-    if not failed:
+    failed = {str(output.path): as_error(output) for output in made if output.error is not None}
+    errors = [*failed.values(), *unbegun]
+    if not errors:
         return
-    if len(made) == 1:
-        raise as_error(failed[0])
-    codes = {output.error["exit_code"] for output in failed if output.error}
-    report = "\n".join(f"{output.path}: {as_error(output)}" for output in failed)
+    asked = len(made) + len(unbegun)
+    if asked == 1:
+        raise errors[0]
+    report = "\n".join([*(f"{path}: {error}" for path, error in failed.items()), *map(str, unbegun)])
     error: AceStepError
-    if len(failed) == len(made) and len(codes) == 1:
-        error = AceStepError(f"None of {len(made)} takes could be made.\n{report}")
-        error.exit_code, error.name = as_error(failed[0]).exit_code, as_error(failed[0]).name
+    if len(errors) == asked and len({one.exit_code for one in errors}) == 1:
+        error = AceStepError(f"None of {asked} takes could be made.\n{report}")
+        error.exit_code, error.name = errors[0].exit_code, errors[0].name
     else:
-        done = len(made) - len(failed)
-        error = SeveralFailedError(f"{done} of {len(made)} takes are there; the others are not.\n{report}")
+        error = SeveralFailedError(f"{asked - len(errors)} of {asked} takes are there; the others are not.\n{report}")
     raise error
 
 

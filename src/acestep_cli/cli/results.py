@@ -43,6 +43,10 @@ class Output:
     latents: Path | None = None
     #: What is there without its audio and makes room for the new: sidecar or latents, with their times.
     stale: dict[Path, int] = field(default_factory=dict)
+    #: Whether another recipe is there, which was rendered before and makes room.
+    outdated: bool = False
+    #: Whether it is there with other tags.
+    retagged: bool = False
 
     @property
     def files(self) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import platform
 from importlib import metadata
@@ -11,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from acestep_cli import __version__, audio, document, modes, spec
+from acestep_cli import __version__, audio, document, modes, spec, tags
 from acestep_cli.checkpoints import Songwriter
-from acestep_cli.request import GROUPS, SONGWRITER_OPTIONS
+from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
 if TYPE_CHECKING:
     from acestep_cli.pipeline import Take
 
+#: The keys that a file repeats and that shape no sample.
+LABELS = tuple(name for name in (*tags.KEYS, "cover") if not KEYS[name].shapes)
 LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
 
 
@@ -42,6 +46,8 @@ class Record(BaseModel):
     checkpoint: Weights
     #: Of the audio file. Absent before it was recorded.
     bytes: int | None = None
+    #: Of the tags that were asked for. Absent before that was recorded.
+    tags: str | None = None
     #: The recipe of what was asked for, where a Songwriter decided the rest of it.
     asked: str | None = None
 
@@ -51,12 +57,20 @@ class Record(BaseModel):
 
 
 def text(
-    take: Take, recipe: str, checkpoint: str, weights: str, measured: dict[str, Any], size: int, written: dict[str, Any]
+    take: Take,
+    recipe: str,
+    checkpoint: str,
+    weights: str,
+    measured: dict[str, Any],
+    size: int,
+    asked: str,
+    written: dict[str, Any],
 ) -> str:
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
-    `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `written`
-    what `songwriting` says. There is no date in it: the same render differs in timings alone.
+    `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `asked` is
+    what `labels` says, `written` what `songwriting` says. There is no date in it: the same render differs in timings
+    alone.
     """
     return spec.dump(
         take.request,
@@ -74,6 +88,7 @@ def text(
             "seconds": round(take.audio.seconds, 6),
             "sample_rate": take.request.sample_rate or take.audio.sample_rate,
             "bytes": size,
+            "tags": asked,
             "checks": measured,
             "timings": take.timings,
             "warnings": list(take.warnings),
@@ -87,6 +102,31 @@ def songwriting(asked: modes.Completed, recipe: str, songwriter: Songwriter) -> 
     seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
     whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": seed}
     return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
+
+
+def labels(asked: modes.Completed, cover: tags.Picture | None) -> str:
+    """A fingerprint of the tags that were asked for, but for those that shape the song: they are in its recipe."""
+    said: dict[str, Any] = asked.model_dump(include=set(LABELS) - {"cover"}, exclude_none=True)
+    if cover is not None:
+        said["cover"] = hashlib.sha256(cover.data).hexdigest()
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def relabelled(file: Path, asked: modes.Completed) -> Request:
+    """The request of the sidecar `file` with the tags that were `asked` for; one that the Songwriter was free to write
+    stays.
+    """
+    kept = {name: getattr(asked, name) for name in LABELS if name not in asked.open}
+    over = spec.Layer(Path(), {name: spec.Value(raw, str(file), str(file)) for name, raw in kept.items()})
+    return spec.resolve(*spec.read(file), over).request
+
+
+def rewritten(file: Path, request: Request, size: int, asked: str) -> str:
+    """The text of the sidecar `file` for a `request` with other tags, whose audio has so many bytes; `asked` is what
+    `labels` says.
+    """
+    content = yaml.load(file.read_bytes(), Loader=document.LOADER)
+    return spec.dump(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
 
 
 def checks(level: audio.Level) -> dict[str, float]:

@@ -1,0 +1,189 @@
+"""`acestep album`: albums as builds, in which only what has changed is made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import album as albums
+from acestep_cli import audio, request, spec
+from acestep_cli.album import Album
+from acestep_cli.cli import building, failures, makefiles, options, render
+from acestep_cli.cli.building import CURRENT, Build
+from acestep_cli.cli.console import Console, Stdout, print_result
+from acestep_cli.cli.options import Run
+from acestep_cli.cli.results import Ledger
+from acestep_cli.errors import UsageError
+from acestep_cli.tracks import Track
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
+FORMATS = ("paths", "make", "json")
+#: What of a rendering command is otherwise here: every file of an album is compared by its sidecar, and gets other tags
+#: without a render, after which it would no longer be what latents were kept of.
+OTHERWISE = ("output", "explain", "no_sidecar", "keep_latents", "dry_run")
+
+AlbumFile = Annotated[
+    Path, typer.Argument(metavar="ALBUM", help="An album spec (.yaml).", autocompletion=options.offering_specs)
+]
+Folder = Annotated[
+    Path,
+    typer.Option("-o", "--output", metavar="FOLDER", help="Where the album goes. Unset: here.",
+                 rich_help_panel=request.OUTPUT, show_default=False),
+]  # fmt: skip
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="ID", help="This track, with those it begins from; repeatable.",
+                 rich_help_panel=request.OUTPUT),
+]  # fmt: skip
+Explain = Annotated[bool, options.switch("--explain", help="Say why each track is stale.", panel=request.OUTPUT)]
+DryRun = Annotated[bool, options.switch("--dry-run", help="As album plan does: write nothing.", panel=request.OUTPUT)]
+Depfile = Annotated[
+    Path | None,
+    typer.Option("--depfile", metavar="FILE", help="Write for make what the tracks are made from.",
+                 rich_help_panel=request.OUTPUT),
+]  # fmt: skip
+Stamp = Annotated[
+    Path | None,
+    typer.Option("--stamp", metavar="FILE", help="Touch this when all is there; --depfile is about it.",
+                 rich_help_panel=request.OUTPUT),
+]  # fmt: skip
+OutputFormat = Annotated[
+    str,
+    typer.Option("--format", metavar="|".join(FORMATS), help="make: variables TRACKS and OUTPUTS.",
+                 autocompletion=options.offering(FORMATS), show_default=False),
+]  # fmt: skip
+
+flags = options.flags(
+    [name for name, key in spec.KEYS.items() if key.flag],
+    [field.name for field in fields(Run) if field.name not in OTHERWISE],
+)
+
+
+@app.command(
+    help="Say which tracks are stale and why, what rendering them takes, and where they go; touches nothing.\n\n"
+    "acestep album plan harbour.yaml -o out"
+)
+@flags
+def plan(
+    ctx: typer.Context,
+    file: AlbumFile,
+    output: Folder = Path(),
+    only: Only = None,
+    *,
+    song: dict[str, Any],
+    run: Run,
+) -> None:
+    build(ctx, file, output, only, song, replace(run, dry_run=True, explain=True))
+
+
+@app.command(
+    name="render",
+    help="Render the tracks that are stale, keep the others; what fails does not stop the rest.\n\n"
+    "acestep album render harbour.yaml -o out\n\nacestep album render harbour.yaml -o out --only slack-water --explain",
+)
+@flags
+def render_album(
+    ctx: typer.Context,
+    file: AlbumFile,
+    output: Folder = Path(),
+    only: Only = None,
+    explain: Explain = False,
+    dry_run: DryRun = False,
+    depfile: Depfile = None,
+    stamp: Stamp = None,
+    *,
+    song: dict[str, Any],
+    run: Run,
+) -> None:
+    made = build(ctx, file, output, only, song, replace(run, dry_run=dry_run, explain=explain), (depfile, stamp))
+    if dry_run:
+        return
+    if depfile is not None:
+        targets = [stamp] if stamp is not None else [path for one in made.outputs() if (path := one.path)]
+        text = makefiles.depfile([str(target) for target in targets], [str(file) for file in made.files()])
+        makefiles.write(depfile, text)
+    if stamp is not None:
+        makefiles.touch(stamp)
+
+
+@app.command(
+    name="outputs",
+    help="Print the files of an album, made or not, for other programs.\n\n"
+    "acestep album outputs harbour.yaml -o out --format make > album.mk",
+)
+def list_outputs(
+    ctx: typer.Context,
+    file: AlbumFile,
+    output: Folder = Path(),
+    only: Only = None,
+    format: OutputFormat = FORMATS[0],
+    debug: options.Debug = False,
+) -> None:
+    if format not in FORMATS:
+        raise UsageError(f"--format: {format!r} is not one of {', '.join(FORMATS)}.")
+    album = albums.read(file)
+    there = [(track, building.paths(album, track, output)) for track in album.chosen(only or [])]
+    files = [str(path) for _, paths in there for path in paths]
+    if format == "make":
+        print_result(makefiles.variables({"TRACKS": [track.id for track, _ in there], "OUTPUTS": files}))
+    elif format == "json":
+        entries = [
+            {"id": track.id, "outputs": [str(path) for path in paths], "inputs": inputs(album, track)}
+            for track, paths in there
+        ]
+        print_result(json.dumps({"tracks": entries}) + "\n")
+    else:
+        print_result("".join(f"{file}\n" for file in files))
+
+
+def inputs(album: Album, track: Track) -> list[str]:
+    """The files that a track is made from, but for other tracks."""
+    assert track.resolved is not None
+    return [str(file) for file in dict.fromkeys([*album.files, *track.resolved.files])]
+
+
+def build(
+    ctx: typer.Context,
+    file: Path,
+    output: Path,
+    only: list[str] | None,
+    song: dict[str, Any],
+    run: Run,
+    for_make: tuple[Path | None, ...] = (),
+) -> Build:
+    """Plan an album and, unless it is a dry run, make it. Raises what stands for all failures."""
+    if output.suffix.removeprefix(".").lower() in audio.FORMATS:
+        raise UsageError(f"--output {output}: an album goes into a folder.")
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    makefiles.check(*for_make)
+    with spec.reading_stdin(typing=not run.no_input):
+        album = albums.read(file, spec.from_flags(song, tuple(run.settings or ())))
+    made = Build(album, album.chosen(only or []), output, run)
+    with terminal.results() as stdout:
+        if run.dry_run:
+            made.run_steps(terminal, stdout)
+            foretell(made, ledger, terminal, stdout)
+            return made
+        with made.alone(terminal):
+            try:
+                made.run_steps(terminal, stdout)
+            finally:
+                ledger.outputs = made.outputs()
+    render.finish_report(ledger.outputs, terminal, made.problems())
+    return made
+
+
+def foretell(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) -> None:
+    """Say of each track what a render would do, and how long they take together."""
+    ledger.outputs, ledger.more["tracks"] = made.outputs(), made.report()
+    for state in ledger.more["tracks"]:
+        reasons = f": {'; '.join(state['why'])}" if state["why"] else ""
+        terminal.say(f"{state['id']}: {state['status']}{reasons}")
+        if state["status"] != CURRENT:
+            stdout.path(state["path"])

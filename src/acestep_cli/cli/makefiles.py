@@ -1,0 +1,54 @@
+"""What make reads of a build: paths as it wants them, depfiles and stamps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from acestep_cli import disk
+from acestep_cli.errors import OutputError, UsageError
+
+
+def escaped(path: str) -> str:
+    """A path as a target or prerequisite in Make syntax.
+
+    Backslashes count only before a space, a # or another sign with a meaning; `$` is doubled. Raises `UsageError` for a
+    line break, which make has no way to write.
+    """
+    if "\n" in path or "\r" in path:
+        raise UsageError(f"{path!r} holds a line break, which no makefile can name.")
+    return re.sub(r"(\\*)([ \t#:])", lambda found: found[1] * 2 + "\\" + found[2], path).replace("$", "$$")
+
+
+def depfile(targets: Sequence[str], files: Iterable[str]) -> str:
+    """A rule by which `targets` depend on `files`, and an empty one for each: where one is gone, make goes on."""
+    needed = [escaped(file) for file in files]  # what has a % in its name would be a pattern as a target
+    rule = " \\\n  ".join([f"{' '.join(map(escaped, targets))}:", *needed])
+    return f"{rule}\n" + "".join(f"\n{file}:\n" for file in needed if "%" not in file)
+
+
+def variables(values: Mapping[str, Iterable[str]]) -> str:
+    """Variables that hold paths."""
+    return "".join(f"{name} := {' '.join(map(escaped, paths))}\n" for name, paths in values.items())
+
+
+def write(path: Path, text: str) -> None:
+    """Put `text` into a file that appears whole. `OutputError` where it cannot be."""
+    with disk.whole(path, replace=[path]) as [part]:
+        disk.write_text(part, text)
+
+
+def touch(path: Path) -> None:
+    """Say that all is done: make compares the time of the stamp. `OutputError` where it cannot be."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise disk.refusal(path, error) from error
+
+
+def check(*paths: Path | None) -> None:
+    """`OutputError` where a folder is missing that a file is to be written into, before anybody waits for it."""
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise OutputError(f"The folder {path.parent} does not exist.", f"Make it first: mkdir -p {path.parent}")

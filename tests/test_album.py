@@ -1,0 +1,648 @@
+"""Albums: how they are read, what is stale and why, and what comes of rendering them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import band
+import filelock
+import mutagen
+import pictures
+import pytest
+import soundfile
+import tiny
+import yaml
+from test_cold import loaded
+from test_contract import said
+from typer.testing import Result
+
+from acestep_cli import album, spec, template
+from acestep_cli.cli import makefiles
+from acestep_cli.errors import UsageError
+
+ROOT = Path(__file__).parent.parent
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> Path:
+    """Each test starts in an empty folder, with a tiny turbo checkpoint as the only one installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    return tmp_path
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The captions that the band has played, in their order."""
+    played: list[str] = []
+    play = band.Pipeline.play
+
+    def noted(self: Any, request: Any, report: Any) -> Any:
+        played.append(request.caption)
+        yield from play(self, request, report)
+
+    monkeypatch.setattr(band.Pipeline, "play", noted)
+    return played
+
+
+def write(text: str, name: str = "a.yaml") -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+HARBOUR = """\
+album: {title: Harbour, artist: The Tide Tables, year: 2026}
+seed: 7
+defaults: {duration: 10, genre: Folk}
+tracks:
+  - songs/*.md
+  - {id: low-water, title: Low Water, caption: low}
+"""
+
+
+def harbour(text: str = HARBOUR) -> Path:
+    for name in ("slack-water", "spring-tide"):
+        write(f"---\ncaption: {name}\n---\n\n[Verse]\nla\n", f"songs/{name}.md")
+    return write(text, "harbour.yaml")
+
+
+def refusal(text: str) -> list[str]:
+    with pytest.raises(UsageError) as caught:
+        album.read(harbour(text))
+    return caught.value.message.splitlines()
+
+
+def flat(result: Result) -> str:
+    return " ".join(result.stderr.split())
+
+
+# Reading
+
+
+def test_an_album_is_songs_with_something_in_common() -> None:
+    read = album.read(harbour())
+    assert [track.id for track in read.tracks] == ["slack-water", "spring-tide", "low-water"]
+    request = read.tracks[0].request
+    assert (request.album, request.artist, request.year, request.genre) == ("Harbour", "The Tide Tables", 2026, "Folk")
+    assert (request.track_number, request.lyrics, request.duration) == (1, "[Verse]\nla\n", 10)
+    assert [str(read.path(track)) for track in read.tracks] == [
+        str(Path("Harbour", name)) for name in ("01 slack-water.flac", "02 spring-tide.flac", "03 Low Water.flac")
+    ]
+
+
+def test_a_seed_is_that_of_the_id_and_of_nothing_else() -> None:
+    seeds = {track.id: track.request.seed for track in album.read(harbour()).tracks}
+    assert len(set(seeds.values())) == 3
+    turned = HARBOUR.replace("  - songs/*.md\n", "") + "  - songs/spring-tide.md\n"
+    assert {track.id: track.request.seed for track in album.read(harbour(turned)).tracks} == {
+        "low-water": seeds["low-water"],
+        "spring-tide": seeds["spring-tide"],
+    }
+    other = album.read(harbour(HARBOUR.replace("seed: 7", "seed: 8"))).tracks[0]
+    assert other.request.seed != seeds["slack-water"]
+    own = album.read(harbour(HARBOUR.replace("caption: low", "caption: low, seed: 3"))).tracks[2]
+    assert own.request.seed == 3
+
+
+def test_flags_hold_over_tracks_and_tracks_over_defaults() -> None:
+    text = HARBOUR.replace("caption: low", "caption: low, genre: Dub, bpm: 90")
+    read = album.read(harbour(text), spec.from_flags({"bpm": "100"}))
+    assert [(track.request.genre, track.request.bpm) for track in read.tracks[1:]] == [("Folk", 100), ("Dub", 100)]
+
+
+def test_an_album_extends_another_whose_lists_it_replaces() -> None:
+    harbour()
+    write("extends: harbour.yaml\nalbum: {title: Live}\ntracks:\n  - {id: one, caption: x}\n", "live.yaml")
+    [track] = album.read(Path("live.yaml")).tracks
+    assert (track.request.album, track.request.artist, track.request.genre) == ("Live", "The Tide Tables", "Folk")
+
+
+def test_a_matrix_is_a_track_for_each_combination() -> None:
+    matrix = """\
+tracks:
+  - id: sweep
+    caption: x
+    matrix:
+      steps: [4, 8]
+      seed: [1, 2]
+      exclude:
+        - {steps: 8, seed: 2}
+      include:
+        - {steps: 16, bpm: 90}
+output: "{id}.{ext}"
+"""
+    read = album.read(harbour(matrix))
+    assert [track.id for track in read.tracks] == ["sweep-4-1", "sweep-4-2", "sweep-8-1", "sweep-16-90"]
+    assert [track.request.steps for track in read.tracks] == [4, 4, 8, 16]
+    assert read.tracks[3].request.bpm == 90
+
+
+def test_a_matrix_of_the_album_is_for_every_track() -> None:
+    text = 'matrix: {bpm: [80, 90]}\noutput: "{id}.{ext}"\ntracks: [songs/slack-water.md, songs/spring-tide.md]\n'
+    ids = [track.id for track in album.read(harbour(text)).tracks]
+    assert ids == ["slack-water-80", "slack-water-90", "spring-tide-80", "spring-tide-90"]
+
+
+TRACKS = "tracks:\n  - {id: a, caption: x}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("tracks:\n  - {id: a, caption: x}\n  - {id: A, caption: y}\n", "harbour.yaml:3: tracks: the id A is that of"),
+        ("output: '{title}.{ext}'\ntracks:\n  - {id: a, title: T, caption: x}\n  - {id: b, title: t, caption: x}\n",
+         "b and a would both be"),
+        ("output: ../{id}.{ext}\n" + TRACKS, "harbour.yaml:1: output: '../{id}.{ext}' climbs out"),
+        ("output: /tmp/{id}.{ext}\n" + TRACKS, "climbs out"),
+        ("output: 'C:{id}.{ext}'\n" + TRACKS, "climbs out"),
+        ("output: '{titel}.{ext}'\n" + TRACKS, "names {titel}; did you mean 'title'?"),
+        ("output: '{title.__class__}.{ext}'\n" + TRACKS, "names {title.__class__}"),
+        ("output: '{title!r}.{ext}'\n" + TRACKS, "only a width"),
+        ("output: '{title:>99}.{ext}'\n" + TRACKS, "only a width"),
+        ("output: '{title.{ext}'\n" + TRACKS, "is no template"),
+        ("output: '{title}.flac'\n" + TRACKS, "does not end in .{ext}"),
+        ("tracks:\n  - songs/nowhere.md\n", "harbour.yaml:1: tracks: songs/nowhere.md: cannot be read"),
+        ("tracks:\n  - id: a\n    spec: songs/nowhere.md\n", "harbour.yaml:3: spec: songs/nowhere.md: cannot be read"),
+        ("tracks:\n  - songs/*.txt\n", "no song fits 'songs/*.txt'"),
+        ("tracks: []\n", "is a list of songs"),
+        ("seed: 7\n", "has no tracks"),
+        ("albums: {}\n" + TRACKS, "is no part of an album; did you mean 'album'?"),
+        ("album: {titel: x}\n" + TRACKS, "has no 'titel'; did you mean 'title'?"),
+        ("album: Harbour\n" + TRACKS, "is a map, with keys below it"),
+        ("seed: seven\n" + TRACKS, "harbour.yaml:1: seed:"),
+        ("seed: 1\nseed: 2\n" + TRACKS, "harbour.yaml:2: seed: is here again, after line 1"),
+        ("tracks:\n  - {id: a, captoin: x}\n", "captoin: is not a key of a song spec; did you mean 'caption'?"),
+        ("tracks:\n  - {id: a b, caption: x}\n", "'a b' is no id"),
+        ("tracks:\n  - {caption: x}\n", "has no id"),
+        ("tracks:\n  - {id: a, caption: x, bpm: 3}\n", "harbour.yaml:2: bpm:"),
+        ("defaults: {bpm: 3}\ntracks:\n  - {id: a, caption: x}\n  - {id: b, caption: x}\n", "harbour.yaml:1: bpm:"),
+        ("defaults: {extends: b.yaml}\n" + TRACKS, "extends: stands in a song"),
+        ("extends: harbour.yaml\n" + TRACKS, "goes round in a circle: harbour.yaml -> harbour.yaml"),
+        ("tracks:\n  - {id: a, from: b, edits: [{cover: {caption: x}}]}\n"
+         "  - {id: b, from: a, edits: [{cover: {caption: x}}]}\n", "goes round in a circle: a -> b -> a"),
+        ("tracks:\n  - {id: a, from: b, edits: [{cover: {caption: x}}]}\n", "begins from 'b', which is no track"),
+        ("tracks:\n  - {id: b, caption: x}\n  - {id: a, from: b}\n", "begins from b and does nothing to it"),
+        ("tracks:\n  - {id: a, caption: x, edits: [{blur: {}}]}\n", "each item is one of repaint, extend"),
+        ("tracks:\n  - {id: a, caption: x, edits: [{repaint: {source: b.wav, start: 1}}]}\n",
+         "source: has no meaning for an edit by repaint"),
+        ("tracks:\n  - {id: a, caption: x, edits: [{repaint: {bpm: 90}}]}\n", "neither start nor end says"),
+        ("tracks:\n  - {id: a, caption: x, edits: [{extend: {}}]}\n", "neither how many seconds before nor after"),
+        ("tracks:\n  - {id: a, caption: x, edits: [{lego: {caption: y}}]}\n", "no track is named"),
+        ("tracks:\n  - {id: a, caption: x, takes: 2, edits: [{extend: {after: 5}}]}\n", "makes several sounds"),
+        ("tracks:\n  - {id: a, caption: x, matrix: {stepz: [1]}}\n", "stepz: is not a key of a song spec"),
+        ("tracks:\n  - {id: a, caption: x, matrix: {steps: [1], exclude: [{bpm: 90}]}}\n", "excludes by bpm"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_its_place(acestep: Run, text: str, problem: str) -> None:
+    assert any(problem in line for line in refusal(text)), refusal(text)
+    result = acestep("album", "render", "harbour.yaml")
+    assert result.exit_code == 2
+    assert problem in result.stderr
+
+
+def test_all_problems_are_named_at_once_and_each_once() -> None:
+    lines = refusal("defaults: {bpm: 3}\noutput: x\ntracks:\n  - {id: a, caption: x}\n  - {id: b, key: Z}\n")
+    assert [line.split(": ")[0] for line in lines] == ["harbour.yaml:2", "harbour.yaml:1", "harbour.yaml:5"]
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("AC/DC: live?", "AC-DC- live-.flac"),
+        ("..", "...flac"),
+        ("con", "_con.flac"),
+        ("Café", "Café.flac"),
+        ("x" * 300, f"{'x' * 195}.flac"),
+        ("é" * 300, f"{'é' * 97}.flac"),
+        ("tab\there", "tab-here.flac"),
+    ],
+)
+def test_names_of_files_suit_every_disk(title: str, name: str) -> None:
+    assert str(template.path("{title}.{ext}", {"title": title, "ext": "flac"})) == name
+
+
+def test_what_is_in_a_title_makes_no_folder() -> None:
+    assert template.path("{title}/{n:02}.{ext}", {"title": "../..", "n": 3, "ext": "mp3"}) == Path("..-", "03.mp3")
+
+
+# Rendering
+
+
+def test_a_second_render_makes_nothing_and_touches_all(acestep: Run, rendered: list[str]) -> None:
+    harbour()
+    first = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert first.exit_code == 0, first.stderr
+    assert rendered == ["slack-water", "spring-tide", "low"]
+    paths = [Path(line) for line in first.stdout.splitlines()]
+    assert paths[0] == Path("out/Harbour/01 slack-water.flac")
+    assert dict(mutagen.File(paths[2]).tags)["title"] == ["Low Water"]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        os.utime(path, (1, 1))
+    second = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert (second.exit_code, second.stdout, len(rendered)) == (0, "", 3)
+    assert [path.read_bytes() for path in paths] == before
+    assert all(path.stat().st_mtime > 1e9 for path in paths)
+
+
+def test_only_what_changed_is_rendered_and_said_why(acestep: Run, rendered: list[str]) -> None:
+    harbour()
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    song = Path("songs/slack-water.md")
+    song.write_text(song.read_text().replace("la\n", "la la\n"))
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out")
+    assert "slack-water: stale: lyrics: line 2: la -> la la\n" in plan.stderr
+    assert "spring-tide: current\n" in plan.stderr
+    assert plan.stdout.splitlines() == [str(Path("out/Harbour/01 slack-water.flac"))]
+    del rendered[:]
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--explain")
+    assert result.exit_code == 0, result.stderr
+    assert rendered == ["slack-water"]
+    assert "slack-water: lyrics: line 2: la -> la la\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("caption: low", "caption: low, bpm: 90", "bpm: nothing -> 90"),
+        ("seed: 7", "seed: 8", "seed: "),
+        ("duration: 10", "duration: 11", "duration: 10 -> 11"),
+        ("genre: Folk", "steps: 5", "steps: 8 -> 5"),
+        ("genre: Folk", "loudness: lufs:-14", "loudness: peak:-1 -> lufs:-14"),
+    ],
+)
+def test_differences_are_said_in_words(acestep: Run, old: str, new: str, why: str) -> None:
+    harbour()
+    acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "low-water")
+    harbour(HARBOUR.replace(old, new))
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out", "--only", "low-water")
+    assert f"low-water: stale: {why}" in plan.stderr
+
+
+def test_other_weights_are_a_difference(acestep: Run, monkeypatch: pytest.MonkeyPatch, xl: tiny.Oracle) -> None:
+    harbour()
+    acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "low-water")
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(xl.root))
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out", "--only", "low-water")
+    assert "low-water: stale: the weights of turbo are others" in plan.stderr
+
+
+def test_a_plan_touches_nothing_and_reports_itself(acestep: Run) -> None:
+    harbour()
+    result = acestep("album", "plan", "harbour.yaml", "-o", "out", "--json")
+    assert not Path("out").exists()
+    report = said(result)
+    assert [(one["id"], one["status"]) for one in report["tracks"]] == [
+        ("slack-water", "stale"), ("spring-tide", "stale"), ("low-water", "stale"),
+    ]  # fmt: skip
+    assert report["tracks"][2]["why"] == ["it is not there yet"]
+    assert report["tracks"][2]["path"] == str(Path("out/Harbour/03 Low Water.flac"))
+    assert [output["status"] for output in report["outputs"]] == ["planned"] * 3
+
+
+def test_a_plan_tells_memory_and_time(acestep: Run) -> None:
+    harbour()
+    plan = acestep("album", "plan", "harbour.yaml")
+    assert "Memory of " in plan.stderr
+    assert "Time: " in plan.stderr
+
+
+@pytest.mark.parametrize("format", ["flac", "wav", "mp3", "ogg", "opus"])
+def test_other_tags_are_written_without_a_render_as_a_render_would(
+    acestep: Run, rendered: list[str], format: str
+) -> None:
+    Path("art.png").write_bytes(pictures.png())
+    sung = HARBOUR.replace("duration: 10", f"duration: 10, format: {format}")
+    harbour(sung)
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    del rendered[:]
+    changed = sung.replace("year: 2026", "year: 2027, cover: art.png").replace("Folk", "Shanty, comment: demo")
+    harbour(changed)
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out", "--only", "low-water")
+    reasons = plan.stderr.partition("low-water: tags: ")[2].partition("\n")[0].split("; ")
+    assert {"year: 2026 -> 2027", "genre: Folk -> Shanty", "comment: nothing -> demo"} < set(reasons)
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert rendered == []
+    assert len(result.stdout.splitlines()) == 3
+    shutil.move("out", "before")
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    name = Path("Harbour", f"03 Low Water.{format}")
+    assert ("before" / name).read_bytes() == ("out" / name).read_bytes()
+    records = [yaml.safe_load(Path(folder, f"{name}.yaml").read_text()) for folder in ("before", "out")]
+    assert records[0] == records[1]
+    assert acestep("album", "render", "harbour.yaml", "-o", "out").stdout == ""
+
+
+def test_what_somebody_else_made_is_not_replaced(acestep: Run) -> None:
+    harbour()
+    write("mine", "out/Harbour/03 Low Water.flac")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 9
+    assert "no sidecar says how it was made" in flat(result)
+    assert Path("out/Harbour/03 Low Water.flac").read_text() == "mine"
+    assert acestep("album", "render", "harbour.yaml", "-o", "out", "--force").exit_code == 0
+
+
+def test_audio_that_changed_since_its_sidecar_is_not_replaced(acestep: Run) -> None:
+    harbour()
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    with Path("out/Harbour/03 Low Water.flac").open("ab") as file:
+        file.write(b"mine")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 9
+    assert "is not the file that its sidecar describes" in flat(result)
+
+
+def test_a_sidecar_edited_by_hand_changes_no_recipe(acestep: Run, rendered: list[str]) -> None:
+    harbour()
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    beside = Path("out/Harbour/03 Low Water.flac.yaml")
+    beside.write_text(beside.read_text().replace("caption: low", "caption: high"))
+    assert acestep("album", "render", "harbour.yaml", "-o", "out").exit_code == 0
+    assert len(rendered) == 3
+    beside.write_text(beside.read_text().replace("recipe:", "recipe: x"))
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out")
+    assert "low-water: stale: caption: high -> low" in plan.stderr
+
+
+def test_failures_do_not_stop_the_rest_and_are_named(acestep: Run) -> None:
+    harbour(HARBOUR.replace("caption: low", "caption: breaks") + "  - {id: last, caption: last}\n")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--json")
+    assert result.exit_code == 7
+    report = said(result)
+    assert [output["status"] for output in report["outputs"]] == ["written", "written", "failed", "written"]
+    assert "03 Low Water.flac" in report["error"]["message"]
+
+
+def test_one_track_is_rendered_with_those_it_begins_from(acestep: Run, rendered: list[str]) -> None:
+    text = HARBOUR + "  - {id: again, from: low-water, edits: [{cover: {caption: metal}}]}\n"
+    harbour(text)
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "again")
+    assert result.exit_code == 0, result.stderr
+    assert rendered == ["low", "metal"]
+    unknown = acestep("album", "render", "harbour.yaml", "--only", "agin")
+    assert unknown.exit_code == 2
+    assert "has no track 'agin'; did you mean 'again'?" in unknown.stderr
+
+
+# Edits
+
+
+CHAIN = """\
+seed: 7
+defaults: {duration: 10}
+tracks:
+  - id: low-water
+    caption: low
+    genre: Folk
+    edits:
+      - repaint: {start: 4, end: 6, caption: bridge}
+      - extend: {before: 2, after: 5, caption: ends}
+  - id: again
+    from: low-water
+    edits:
+      - cover: {caption: metal, strength: 40%}
+"""
+
+
+def test_a_chain_of_edits_is_made_step_by_step(acestep: Run, rendered: list[str]) -> None:
+    harbour(CHAIN)
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        str(Path("out/harbour", name)) for name in ("01 low-water.flac", "02 again.flac")
+    ]
+    assert rendered == ["low", "bridge", "ends", "metal"]
+    steps = sorted(path.name for path in Path("out/.acestep").glob("*.wav"))
+    assert steps == ["harbour.low-water.1.wav", "harbour.low-water.2.wav"]
+    assert soundfile.info("out/.acestep/harbour.low-water.1.wav").subtype == "FLOAT"
+    last = spec.load(Path("out/harbour/01 low-water.flac.yaml"))
+    assert (last.mode, last.start, last.end, last.loudness, last.genre) == ("repaint", -2, 15, "peak:-1", "Folk")
+    assert spec.load(Path("out/harbour/02 again.flac.yaml")).strength == 0.4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "made"),
+    [
+        ("strength: 40%", "strength: 50%", ["metal"]),
+        ("caption: bridge", "caption: bridges", ["bridges"]),
+        ("genre: Folk", "genre: Dub", []),
+        ("after: 5", "after: 4", ["ends", "metal"]),
+    ],
+)
+def test_a_step_is_made_again_where_it_or_what_it_works_on_changed(
+    acestep: Run, rendered: list[str], old: str, new: str, made: list[str]
+) -> None:
+    """The band plays every caption alike: what is made of the same sound again need not be."""
+    harbour(CHAIN)
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert acestep("album", "render", "harbour.yaml", "-o", "out").exit_code == 0
+    assert len(rendered) == 4
+    del rendered[:]
+    harbour(CHAIN.replace(old, new))
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert rendered == made
+
+
+def test_a_step_that_fails_ends_its_track_and_what_begins_from_it(acestep: Run) -> None:
+    harbour(CHAIN.replace("caption: bridge", "caption: unchanged") + "  - {id: last, caption: last}\n")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--json")
+    assert result.exit_code == 7
+    report = said(result)
+    assert [Path(one["path"]).name for one in report["outputs"]] == ["03 last.flac", "harbour.low-water.2.wav"]
+    assert "again: begins from low-water, which could not be made." in report["error"]["message"]
+
+
+def test_an_edit_that_does_not_suit_its_source_fails_alone(acestep: Run) -> None:
+    harbour(CHAIN.replace("start: 4, end: 6", "start: 40, end: 60"))
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 7
+    assert "start: 40 s lies past the end" in flat(result)
+
+
+def test_a_stem_goes_into_the_mix_and_lies_beside_it(
+    acestep: Run, base: tiny.Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(base.root))
+    harbour(CHAIN.replace("      - repaint: {start: 4, end: 6, caption: bridge}\n", "").replace(
+        "extend: {before: 2, after: 5, caption: ends}", "lego: {track: bass}"))  # fmt: skip
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    names = sorted(path.name for path in Path("out/harbour").glob("*.flac"))
+    assert names == ["01 low-water-bass.flac", "01 low-water.flac", "02 again.flac"]
+    assert spec.load(Path("out/harbour/02 again.flac.yaml")).source == str(
+        Path("out/harbour/01 low-water.flac").absolute()
+    )
+    listed = acestep("album", "outputs", "harbour.yaml", "-o", "out").stdout.splitlines()
+    assert sorted(Path(line).name for line in listed) == names
+
+
+def test_a_plan_says_what_waits_for_what(acestep: Run) -> None:
+    harbour(CHAIN)
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    harbour(CHAIN.replace("caption: bridge", "caption: bridges"))
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out")
+    assert "low-water: stale: step 2: caption: bridge -> bridges\n" in plan.stderr
+    assert "again: stale: low-water, which it begins from, is stale\n" in plan.stderr
+
+
+# Two at once
+
+
+def test_a_second_render_waits_for_the_first(acestep: Run, rendered: list[str]) -> None:
+    harbour()
+    Path("out/.acestep").mkdir(parents=True)
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with filelock.FileLock("out/.acestep/harbour.low-water.lock"):
+            is_held.set()
+            may_go.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    is_held.wait()
+    threading.Timer(1, may_go.set).start()
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    other.join()
+    assert result.exit_code == 0, result.stderr
+    assert "Another render of harbour.yaml is at work on low-water; waiting for it." in result.stderr
+    assert len(rendered) == 3
+
+
+def test_two_renders_at_once_make_each_track_once() -> None:
+    harbour()
+    command = [sys.executable, ROOT / "tests" / "band.py", "album", "render", "harbour.yaml", "-o", "out"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert sorted(len(stdout.splitlines()) for stdout, _ in said) == [0, 3]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(acestep: Run) -> None:
+    harbour()
+    write("", "out")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.exit_code == 9
+    assert "cannot be written" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "sentence"),
+    [
+        (["-o", "a.flac"], 2, "an album goes into a folder"),
+        (["--depfile", "no/a.d"], 9, "The folder no does not exist."),
+        (["--bpm", "3"], 2, "--bpm"),
+    ],
+)
+def test_flags_are_refused(acestep: Run, flags: list[str], code: int, sentence: str) -> None:
+    harbour()
+    result = acestep("album", "render", "harbour.yaml", *flags)
+    assert result.exit_code == code
+    assert sentence in flat(result)
+
+
+# make
+
+
+def test_a_depfile_names_all_that_a_track_is_made_from(acestep: Run) -> None:
+    write("la\n", "my words.txt")
+    Path("art.png").write_bytes(pictures.png())
+    write("caption: base\n", "base.yaml")
+    write("extends: ../base.yaml\nlyrics_file: ../my words.txt\ncover: ../art.png\n", "songs/x.yaml")
+    write("tracks:\n  - songs/x.yaml\n", "harbour.yaml")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--stamp", "s", "--depfile", "d")
+    assert result.exit_code == 0, result.stderr
+    text = Path("d").read_text()
+    assert text.startswith("s: \\\n  harbour.yaml \\\n")
+    named = {line.removesuffix(":") for line in text.splitlines() if line.endswith(":") and line}
+    assert {Path(name.replace("\\ ", " ")).name for name in named} == {
+        "harbour.yaml", "base.yaml", "x.yaml", "my words.txt", "art.png",
+    }  # fmt: skip
+    assert Path("s").exists()
+
+
+def test_there_is_no_stamp_where_a_track_failed(acestep: Run) -> None:
+    harbour(HARBOUR.replace("caption: low", "caption: breaks"))
+    assert acestep("album", "render", "harbour.yaml", "--stamp", "s", "--depfile", "d").exit_code == 7
+    assert not Path("s").exists()
+    assert not Path("d").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize("name", ["a b", "a#b", "a$b", "a\\ b", "a%b", "a\\b", "ü", "a'b", "a[b]"])
+def test_paths_are_escaped_as_make_reads_them(name: str) -> None:
+    Path(name).write_text("x")
+    Path("makefile").write_text("all: t\n\ninclude d\nt:\n\t@touch t; echo made\n")
+    Path("d").write_text(makefiles.depfile(["t"], [name]))
+    runs = [subprocess.run(["make", "-s"], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert runs == ["made\n", ""]
+    os.utime(name, (2e9, 2e9))
+    assert subprocess.run(["make", "-s"], capture_output=True, text=True, check=True).stdout == "made\n"
+    Path(name).unlink()
+    assert subprocess.run(["make", "-s"], capture_output=True, check=False).returncode == 2 * ("%" in name)
+
+
+def test_a_path_that_make_cannot_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="line break"):
+        makefiles.escaped("a\nb")
+
+
+def test_outputs_are_printed_for_other_programs(acestep: Run) -> None:
+    harbour(HARBOUR.replace("caption: low", "caption: low, takes: 2"))
+    lines = acestep("album", "outputs", "harbour.yaml", "-o", "out").stdout.splitlines()
+    assert lines[2:] == [str(Path("out/Harbour", f"03 Low Water-{take}.flac")) for take in (1, 2)]
+    made = acestep("album", "outputs", "harbour.yaml", "-o", "out", "--format", "make").stdout
+    assert made.startswith("TRACKS := slack-water spring-tide low-water\nOUTPUTS := out/Harbour/01\\ slack-water.flac ")
+    content = json.loads(acestep("album", "outputs", "harbour.yaml", "--format", "json").stdout)
+    assert content["tracks"][0]["id"] == "slack-water"
+    assert [Path(file).name for file in content["tracks"][0]["inputs"]] == ["harbour.yaml", "slack-water.md"]
+    result = acestep("album", "outputs", "harbour.yaml", "--format", "xml")
+    assert result.exit_code == 2
+    assert "'xml' is not one of paths, make, json" in result.stderr
+
+
+def test_a_current_album_and_every_refusal_load_no_torch(acestep: Run) -> None:
+    harbour(CHAIN)
+    assert acestep("album", "render", "harbour.yaml", "-o", "out").exit_code == 0
+    assert loaded("album", "render", "harbour.yaml", "-o", "out") == (0, [])
+    assert loaded("album", "plan", "harbour.yaml", "-o", "elsewhere") == (0, [])
+    assert loaded("album", "render", "nowhere.yaml") == (2, [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_the_example_is_built_by_make_with_the_built_in_model(here: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "album", "album", ignore=shutil.ignore_patterns("out"))
+    command = ["make", "-C", "album", f"ACESTEP={sys.executable} -m acestep_cli"]
+
+    def build(*flags: str) -> str:
+        run = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return run.stderr
+
+    assert build().count("of audio, seed") == 5  # four tracks, one of which is made in two steps
+    assert "Nothing to be done" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    song = Path("album/songs/low-water.md")
+    song.write_text(song.read_text().replace("boats", "ships"))
+    assert build().count("of audio, seed") == 1
+    text = Path("album/harbour.yaml")
+    text.write_text(text.read_text().replace("genre: Folk", "genre: Shanty"))
+    again = build()
+    assert "of audio, seed" not in again
+    assert again.count("has new tags") == 4
+    assert dict(mutagen.File(Path("album/out/Harbour/01 Low Water.flac")).tags)["genre"] == ["Shanty"]
