@@ -584,6 +584,13 @@ def test_true_peaks_lie_between_samples() -> None:
     assert audio.true_peak(sound) == pytest.approx(1.0, abs=0.03)
 
 
+def test_true_peaks_are_those_of_the_sound_and_not_of_where_it_is_cut_to_measure() -> None:
+    """It is measured second by second, with 64 samples around each: they begin on a crest here."""
+    wave = 0.5 * np.cos(2 * np.pi * 50 * (np.arange(3 * 48_000) + 64) / 48_000).astype(np.float32)
+    wave *= np.minimum(1, 4 * np.sin(np.pi * np.linspace(0, 1, len(wave), dtype=np.float32)))  # no step at either end
+    assert audio.true_peak(audio.Audio(np.stack([wave, wave]), 48_000)) == pytest.approx(0.5, abs=0.002)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_closed_descriptors_are_no_reason_to_fail(closed: int) -> None:

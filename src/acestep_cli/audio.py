@@ -295,7 +295,7 @@ class Level:
 def level(audio: Audio, asked: str) -> Level:
     """How to bring `audio` to the loudness asked for; peaks never go over full scale.
 
-    `CheckError` if it is silent or not finite. Integrated loudness as in ITU-R BS.1770-4, by pyloudnorm.
+    `CheckError` if it is silent or not finite. Loudness as in ITU-R BS.1770-4.
     """
     highest = peak(audio)
     wanted = loudness(asked)
@@ -303,26 +303,36 @@ def level(audio: Audio, asked: str) -> Level:
         return Level(highest, min(1.0, 1 / highest))
     if wanted.kind == "peak":
         return Level(highest, float(10 ** (wanted.decibels / 20)) / highest)
-    import pyloudnorm
-
-    measured = float(pyloudnorm.Meter(audio.sample_rate).integrated_loudness(audio.samples.T))
+    measured = integrated(audio)
     if not math.isfinite(measured):  # everything is under its gate of -70 LUFS
         raise CheckError("The rendered audio is too quiet to measure its loudness, so no file was written.")
     gain = min(10 ** ((wanted.decibels - measured) / 20), TRUE_PEAK_LIMIT / true_peak(audio))
     return Level(highest, gain, measured, measured + 20 * math.log10(gain))
 
 
+def integrated(audio: Audio) -> float:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4, by pyloudnorm); minus infinity for what lies under its gate."""
+    import pyloudnorm
+
+    return float(pyloudnorm.Meter(audio.sample_rate).integrated_loudness(audio.samples.T))
+
+
 def true_peak(audio: Audio) -> float:
-    """The highest absolute value between the samples too, from fourfold oversampling in blocks that overlap."""
+    """The highest absolute value between the samples too, from fourfold oversampling in blocks that overlap.
+
+    Where a block is cut the filter rings, higher than the sound: what is looked at lies a margin away from there.
+    """
     import numpy as np
     from scipy.signal import resample_poly
 
     rate, margin = audio.sample_rate, 64
-    return max(
-        float(np.abs(resample_poly(audio.samples[:, max(0, start - margin) : start + rate + margin], OVERSAMPLING, 1,
-                                   axis=1)).max())
-        for start in range(0, audio.samples.shape[1], rate)
-    )  # fmt: skip
+    highest = 0.0
+    for start in range(0, audio.samples.shape[1], rate):
+        before = min(start, margin)
+        block = resample_poly(audio.samples[:, start - before : start + rate + margin], OVERSAMPLING, 1, axis=1)
+        inside = block[:, OVERSAMPLING * before : OVERSAMPLING * (before + rate)]
+        highest = max(highest, float(np.abs(inside).max()))
+    return highest
 
 
 def peak(audio: Audio) -> float:
@@ -521,11 +531,13 @@ class Decoding:
     """The samples of a file as stereo blocks [2, n] of a second, at its own `rate`; counted while they pass.
 
     Raises `SourceError`: on opening for what is no audio, too short or too long by its header, or has more than two
-    channels; at the end for what is silent, cut short, or holds samples that are not finite.
+    channels; at the end for what is not above `quietest`, cut short, or holds samples that are not finite.
     """
 
-    def __init__(self, path: Path, longest: float) -> None:
-        self.path, self.longest = path, longest
+    def __init__(
+        self, path: Path, longest: float, *, shortest: float = SHORTEST_READ, quietest: float = SILENCE
+    ) -> None:
+        self.path, self.longest, self.shortest, self.quietest = path, longest, shortest, quietest
         self.frames, self.peak = 0, 0.0
         try:
             if path.is_dir():
@@ -566,7 +578,7 @@ class Decoding:
                 f"Fetch it again; or keep what is there: ffmpeg -i {shlex.quote(str(self.path))} whole.flac",
             )
         self._measure(self.frames)
-        if self.peak < SILENCE:
+        if self.peak < self.quietest:
             raise SourceError(f"{self.path} is silent.")
 
     def _measure(self, frames: int, *, so_far: bool = False) -> None:
@@ -576,8 +588,8 @@ class Decoding:
             length = f"is longer than {most}" if so_far else f"is {clock(seconds)} long, and {most} are the most"
             cut = f"ffmpeg -i {shlex.quote(str(self.path))} -t {self.longest:g} shorter.flac"
             raise SourceError(f"{self.path} {length}.", f"Cut it: {cut}")
-        if seconds < SHORTEST_READ and not so_far:
-            raise SourceError(f"{self.path} is {seconds:.2f} s long, and at least {SHORTEST_READ:g} s are needed.")
+        if seconds < self.shortest and not so_far:
+            raise SourceError(f"{self.path} is {seconds:.2f} s long, and at least {self.shortest:g} s are needed.")
 
 
 Decoded = tuple[int, int | None, "Generator[NDArray[np.float32]]"]
