@@ -35,6 +35,7 @@ ROOMS = [
     {"hub"},
     {"shelf"},
     {"sizes", "latents"},
+    {"meters"},
     {"audio", "solvers", "checkpoints", "document", "syllables", "hardware"},
     {"disk", "tags"},
     {"errors"},

@@ -1,0 +1,344 @@
+"""`acestep check`: properties of audio files, asserted."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from acestep_cli import disk, meters
+from acestep_cli.cli import failures, options
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.results import Ledger, error
+from acestep_cli.errors import AceStepError, CheckError, OutputError, SourceError, UsageError, together
+from acestep_cli.kinds import quoted
+
+if TYPE_CHECKING:
+    from acestep_cli.audio import Audio
+    from acestep_cli.meters import Measures
+
+app = typer.Typer(add_completion=False)
+
+LEVELS, CONTENT, REPORT = "Level", "Content", "Report"
+#: A mean further from zero than this (-40 dBFS) is a fault and not the music.
+MOST_DC = 0.01
+#: What is looked for unless it is skipped.
+FAULTS = ("silent", "dead-channel", "clipped", "dc")
+#: Tempi that are one and the same to an analyser.
+OCTAVES = (1.0, 2.0, 0.5)
+#: What XML 1.0 cannot hold.
+UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        if math.isinf(self.low):
+            return f"at most {self.high:g}"
+        return f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def _range(text: str) -> Range:
+    """`-18..-9`; either end may be left out."""
+    low, dots, high = text.partition("..")
+    try:
+        found = Range(float(low or -math.inf), float(high or math.inf))
+    except ValueError:
+        found = Range(math.nan)
+    if not dots or not (low or high) or not found.low <= found.high:
+        raise typer.BadParameter(f"{text!r} is no range; 118..122, ..-9 and 30.. are.")
+    return found
+
+
+def _key(text: str) -> str:
+    from acestep_cli.kinds import MusicalKey
+
+    try:
+        return str(MusicalKey().read(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
+
+
+def _ranged(flag: str, metavar: str, help: str, panel: str) -> Any:
+    return typer.Option(flag, parser=_range, metavar=metavar, help=help, rich_help_panel=panel)
+
+
+Files = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files, up to an hour long each.")]
+MinDuration = Annotated[
+    float | None, typer.Option("--min-duration", metavar="SECONDS", help="At least so long.", rich_help_panel=CONTENT)
+]
+MaxDuration = Annotated[
+    float | None, typer.Option("--max-duration", metavar="SECONDS", help="At most so long.", rich_help_panel=CONTENT)
+]
+MaxSilence = Annotated[
+    float | None,
+    typer.Option(
+        "--max-silence", metavar="SECONDS", help="No longer silence, under -60 dBFS, anywhere.", rich_help_panel=CONTENT
+    ),
+]
+BPM = Annotated[
+    Range | None, _ranged("--bpm", "118..122", "Tempo as librosa hears it; half and double count as the same.", CONTENT)
+]
+MusicalKey = Annotated[
+    str | None,
+    typer.Option("--key", parser=_key, metavar='"A minor"', help="Key as librosa hears it.", rich_help_panel=CONTENT),
+]
+SameAs = Annotated[
+    Path | None,
+    typer.Option(
+        "--same-as", metavar="AUDIO", help="The same samples as this file, or nearly: --within.",
+        rich_help_panel=CONTENT,
+    ),
+]  # fmt: skip
+Within = Annotated[
+    float | None,
+    typer.Option(
+        "--within", metavar="-60", help="The most that --same-as may differ anywhere, in dBFS. Unset: not at all.",
+        rich_help_panel=CONTENT,
+    ),
+]  # fmt: skip
+TruePeak = Annotated[
+    float | None,
+    typer.Option("--true-peak", metavar="-1", help="True peaks at most so high, in dB.", rich_help_panel=LEVELS),
+]
+Lufs = Annotated[Range | None, _ranged("--lufs", "-18..-9", "Integrated loudness in LUFS.", LEVELS)]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--skip",
+        metavar="|".join(FAULTS),
+        help="A fault not to look for; repeatable.",
+        autocompletion=options.offering(FAULTS),
+        rich_help_panel=LEVELS,
+    ),
+]
+JUnit = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE.xml", help="Also write a JUnit report, as CI reads it.",
+                 rich_help_panel=REPORT),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One assertion about one file: what was asked, what was found, and whether that is well."""
+
+    name: str
+    asked: str
+    found: str
+    passed: bool
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.name} is {self.found}, not {self.asked}"
+
+
+Heard = tuple["Audio", "Measures"]
+Check = Callable[[Heard], Finding]
+
+
+@dataclass
+class Checked:
+    """What became of one file: its findings, or why it could not be read."""
+
+    path: Path
+    measures: Measures | None = None
+    findings: Sequence[Finding] = ()
+    problem: SourceError | None = None
+
+    @property
+    def failed(self) -> list[Finding]:
+        return [finding for finding in self.findings if not finding.passed]
+
+    def report(self) -> dict[str, Any]:
+        """The entry of `checked` in the object of `--json`."""
+        entry: dict[str, Any] = {
+            "path": str(self.path),
+            "status": "error" if self.problem else "failed" if self.failed else "passed",
+            "measures": self.measures.report() if self.measures else None,
+            "checks": [vars(finding) for finding in self.findings],
+        }
+        if self.problem is not None:
+            broken = self.problem
+            entry["error"] = error(broken.exit_code, broken.name, broken.message, broken.hint)
+        return entry
+
+
+@app.command(
+    help="Assert properties of audio files: never silent, clipped, off centre or dead on one side, and what flags ask."
+    "\n\nacestep check out/*.flac --min-duration 30 --max-silence 2 --true-peak -1 --lufs -18..-9"
+    "\n\nacestep check take.flac --bpm 118..122 --key 'A minor' --junit report.xml"
+)
+def check(
+    ctx: typer.Context,
+    files: Files,
+    min_duration: MinDuration = None,
+    max_duration: MaxDuration = None,
+    max_silence: MaxSilence = None,
+    true_peak: TruePeak = None,
+    lufs: Lufs = None,
+    bpm: BPM = None,
+    key: MusicalKey = None,
+    same_as: SameAs = None,
+    within: Within = None,
+    skip: Skip = None,
+    junit: JUnit = None,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal = Console(quiet, paths=not json_wanted)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    for name in skip or ():
+        if name not in FAULTS:
+            raise UsageError(f"--skip: {quoted(name)} is not one of {', '.join(FAULTS)}.")
+    if within is not None and same_as is None:
+        raise UsageError("--within says how far from --same-as, which is not given.", "Add --same-as FILE.")
+    if bpm is not None or key is not None:
+        meters.require_analyser()
+    if junit is not None and not junit.absolute().parent.is_dir():
+        raise OutputError(f"The folder {junit.parent} does not exist.", "Make it first.")
+    checks: list[Check] = [fault for name, fault in faults().items() if name not in (skip or ())]
+    if min_duration is not None or max_duration is not None:
+        lengths = Range(
+            -math.inf if min_duration is None else min_duration, math.inf if max_duration is None else max_duration
+        )
+        checks.append(lambda heard: within_range("duration", heard[1].seconds, lengths, "s"))
+    if max_silence is not None:
+        checks.append(lambda heard: within_range("silence", heard[1].silence, Range(high=max_silence), "s"))
+    if true_peak is not None:
+        checks.append(lambda heard: within_range("true peak", heard[1].true_peak_db, Range(high=true_peak), "dB"))
+    if lufs is not None:
+        checks.append(lambda heard: within_range("loudness", heard[1].lufs, lufs, "LUFS"))
+    if bpm is not None:
+        checks.append(lambda heard: tempo(heard, bpm))
+    if key is not None:
+        checks.append(lambda heard: in_key(heard, key))
+    if same_as is not None:
+        checks.append(partial(sameness, reference=meters.read(same_as), name=same_as, within=within))
+    with terminal.results() as stdout:
+        done = [examined(file, checks) for file in files]
+        ledger.more["checked"] = [one.report() for one in done]
+        for one in done:
+            stdout.path(line(one))
+        if junit is not None:
+            with disk.whole(junit, replace=[junit]) as [part]:
+                part.write_bytes(xml(done))
+    conclude(done)
+
+
+def faults() -> dict[str, Check]:
+    """What no file should have, by the names that `--skip` takes."""
+    return {
+        "silent": lambda heard: Finding("level", "sound", *(("silence", False) if heard[1].is_silent
+                                                            else (f"{heard[1].peak_dbfs:g} dBFS", True))),
+        "dead-channel": lambda heard: Finding("dead channel", "none", " and ".join(heard[1].dead_channels) or "none",
+                                              not heard[1].dead_channels),
+        "clipped": lambda heard: replace(within_range("clipping", heard[1].clipped, Range(high=0), "clipped crests"),
+                                         asked="none"),
+        "dc": lambda heard: within_range("DC offset", heard[1].dc, Range(high=MOST_DC), "of full scale"),
+    }  # fmt: skip
+
+
+def within_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:
+    """Whether what was measured lies where it should; what is silent has no level."""
+    if value is None:
+        return Finding(name, f"{wanted} {unit}", "nothing that could be measured", False)
+    return Finding(name, f"{wanted} {unit}", f"{value:g} {unit}", value in wanted)
+
+
+def tempo(heard: Heard, wanted: Range) -> Finding:
+    measured = meters.tempo(heard[0])
+    passed = any(measured * octave in wanted for octave in OCTAVES)
+    return Finding("tempo", f"{wanted} bpm", f"{measured:g} bpm", passed)
+
+
+def in_key(heard: Heard, wanted: str) -> Finding:
+    from acestep_cli import lyrics
+
+    measured = meters.key(heard[0])
+    return Finding("key", wanted, measured, lyrics.pitch(measured) == lyrics.pitch(wanted))
+
+
+def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -> Finding:
+    """Whether a file holds the samples of another."""
+    asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
+    apart = meters.difference(heard[0], reference)
+    if apart is None:
+        found = f"{heard[0].seconds:g} s at {heard[0].sample_rate} Hz"
+        other = f"{reference.seconds:g} s at {reference.sample_rate} Hz"
+        return Finding("sound", asked, f"{found}, where the other has {other}", False)
+    if apart == -math.inf:
+        return Finding("sound", asked, "identical", True)
+    return Finding("sound", asked, f"up to {apart:g} dBFS apart", within is not None and apart <= within)
+
+
+def examined(path: Path, checks: Iterable[Check]) -> Checked:
+    try:
+        sound = meters.read(path)
+    except SourceError as problem:
+        return Checked(path, problem=problem)
+    measures = meters.measure(sound)
+    return Checked(path, measures, [look((sound, measures)) for look in checks])
+
+
+def line(one: Checked) -> str:
+    """A file in a line."""
+    if one.measures is None:
+        return f"{one.path}: cannot be read"
+    found = one.measures
+    said = [f"{found.seconds:.2f} s", "silent" if found.is_silent else f"{found.true_peak_db:.1f} dBTP"]
+    if found.lufs is not None:
+        said.append(f"{found.lufs:.1f} LUFS")
+    return f"{one.path}: {'failed' if one.failed else 'passed'} ({', '.join(said)})"
+
+
+def xml(done: Sequence[Checked]) -> bytes:
+    """A JUnit report: a case for each check of each file."""
+    from xml.etree import ElementTree as Tree
+
+    def plain(text: object) -> str:
+        return UNPRINTABLE.sub("?", str(text))
+
+    failed = sum(len(one.failed) for one in done)
+    broken = sum(one.problem is not None for one in done)
+    cases = sum(len(one.findings) for one in done) + broken
+    counts = {"tests": str(cases), "failures": str(failed), "errors": str(broken)}
+    root = Tree.Element("testsuites", counts)
+    suite = Tree.SubElement(root, "testsuite", {"name": "acestep check", **counts})
+    for one in done:
+        for finding in one.findings:
+            case = Tree.SubElement(suite, "testcase", {"classname": plain(one.path), "name": finding.name})
+            if not finding.passed:
+                Tree.SubElement(case, "failure", {"message": plain(finding.sentence)})
+        if one.problem is not None:
+            case = Tree.SubElement(suite, "testcase", {"classname": plain(one.path), "name": "readable"})
+            Tree.SubElement(case, "error", {"message": plain(one.problem.message)})
+    Tree.indent(root)
+    made: bytes = Tree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return made + b"\n"
+
+
+def conclude(done: Sequence[Checked]) -> None:
+    """`CheckError` with all that failed, whatever could not be read besides; else the errors of reading."""
+    failed = [f"{one.path}: {finding.sentence}." for one in done for finding in one.failed]
+    broken = [one.problem for one in done if one.problem is not None]
+    if failed:
+        raise CheckError("\n".join([*failed, *map(str, broken)]))
+    if broken:
+        raise together(list[AceStepError](broken))
