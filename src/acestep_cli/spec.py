@@ -205,9 +205,15 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
     except ValueError as error:
         return Layer(folder, problems=(f"{wanted_by}{name}: {error}",))
     markdown = document.is_markdown(text) if from_stdin else path.suffix.lower() in MARKDOWN
+    return parsed(text, name, folder, None if from_stdin else path, markdown=markdown)
+
+
+def parsed(text: str, name: str, folder: Path, file: Path | None = None, *, markdown: bool = False) -> Layer:
+    """The layer of a spec's text, which messages call `name` and whose paths are relative to `folder`."""
+    from acestep_cli import document
+
     content = document.read(text, markdown=markdown)
-    problems = [f"{name}{problem}" for problem in content.problems]
-    return layer(content.entries, name, folder, None if from_stdin else path, problems)
+    return layer(content.entries, name, folder, file, [f"{name}{problem}" for problem in content.problems])
 
 
 def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, before: Iterable[str] = ()) -> Layer:

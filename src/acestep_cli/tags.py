@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import struct
 from collections.abc import Callable, Mapping
@@ -47,11 +48,13 @@ class Tags:
     lyrics: str | None = None
     language: str | None = None
     recipe: str | None = None
+    #: The completed spec, which makes the song again.
+    spec: str | None = None
     cover: Picture | None = None
 
 
 #: The keys of a song that its tags repeat.
-KEYS = frozenset(field.name for field in fields(Tags)) - {"recipe", "cover"}
+KEYS = frozenset(field.name for field in fields(Tags)) - {"recipe", "spec", "cover"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ NAMES: Mapping[str, Names] = {
     "language": Names("TLAN", "LANGUAGE", "LANGUAGE"),
     "ai_generated": Names("TXXX", "AI_GENERATED", "AI_GENERATED"),
     "recipe": Names("TXXX", "ACESTEP_RECIPE", "ACESTEP_RECIPE"),
+    "spec": Names("TXXX", "ACESTEP_SPEC", "ACESTEP_SPEC"),
 }
 
 #: ISO 639-2, in which tags name languages, for the codes of a spec; Cantonese has its own in ISO 639-3 only.
@@ -91,6 +95,8 @@ ISO_639_2: Mapping[str, str] = {
     "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl", "tr": "tur", "uk": "ukr", "ur": "urd", "vi": "vie",
     "yue": "yue", "zh": "zho",
 }  # fmt: skip
+#: Before the name of a free tag of MP4.
+FREE = "----:com.apple.iTunes:"
 UNKNOWN_LANGUAGE = "XXX"  # as ID3 says it
 
 
@@ -117,6 +123,22 @@ def write(path: Path, format: str, tags: Tags) -> None:
         if isinstance(cause, OSError):  # such as a full disk
             raise cause from error
         raise EncoderError(f"The tags of the {format} file could not be written: {error}") from error
+
+
+def spec_in(path: Path) -> str | None:
+    """The spec in the tags of the audio file `path`; None where there is none, or no tags that can be read."""
+    import mutagen
+
+    names = NAMES["spec"]
+    try:
+        found: Any = getattr(mutagen.File(path), "tags", None)
+    except (mutagen.MutagenError, OSError):
+        return None
+    for place in (names.vorbis, f"{names.id3}:{names.vorbis}", f"{FREE}{names.mp4}"):
+        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):  # each container has its own keys
+            value = found[place][0]
+            return value.decode() if isinstance(value, bytes) else str(value)
+    return None
 
 
 def _no_padding(_info: Any) -> int:
@@ -256,7 +278,7 @@ def _m4a(path: Path, tags: Tags) -> None:
         elif len(atom) == 4:
             file[atom] = [value]
         else:
-            file[f"----:com.apple.iTunes:{atom}"] = [mp4.MP4FreeForm(value.encode(), mp4.AtomDataType.UTF8)]
+            file[f"{FREE}{atom}"] = [mp4.MP4FreeForm(value.encode(), mp4.AtomDataType.UTF8)]
     if tags.cover is not None:
         kind = mp4.AtomDataType.PNG if tags.cover.mime == "image/png" else mp4.AtomDataType.JPEG
         file["covr"] = [mp4.MP4Cover(tags.cover.data, kind)]

@@ -31,6 +31,7 @@ COMMANDS = {
     "album": "Render albums: what is stale, and nothing else.",
     "spec": "Write, check and show song specs, without rendering.",
     "models": "Fetch checkpoints, and see which are there.",
+    "replay": "Make a take again by its own recipe, and compare.",
     "check": "Assert properties of audio files: levels, faults, tempo, key.",
     "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",
     "examples": "Read and search the songs that come with the program.",

@@ -219,7 +219,8 @@ def retag(output: Output, job: Job) -> None:
         shutil.copyfile(output.path, part)
         request = sidecar.relabelled(beside, output.completed)
         said = request.model_dump(include=set(tags.KEYS))
-        tags.write(part, output.format, tags.Tags(**said, recipe=record.recipe, cover=cover))
+        text = sidecar.for_tags(request, record)
+        tags.write(part, output.format, tags.Tags(**said, recipe=record.recipe, spec=text, cover=cover))
         disk.write_text(beside_part, sidecar.rewritten(beside, request, part.stat().st_size, job.labels(output)))
     output.status = WRITTEN
 
@@ -336,6 +337,8 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
 def finish(take: Take, job: Job) -> audio.Finish:
     """What the request says of the file, beside what it says of the song."""
     request = take.request
+    recipe = modes.recipe(request, job.weights, job.decided.heard)
+    origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, {}))
     return audio.Finish(
         audio.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
         request.loudness,
@@ -343,7 +346,8 @@ def finish(take: Take, job: Job) -> audio.Finish:
         request.fade_out or 0.0,
         tags.Tags(
             **request.model_dump(include=set(tags.KEYS)),
-            recipe=modes.recipe(request, job.weights, job.decided.heard),
+            recipe=recipe,
+            spec=sidecar.for_tags(request, origin),
             cover=job.resolved.cover,
         ),
     )

@@ -8,13 +8,14 @@ import math
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from acestep_cli import __version__, audio, document, modes, spec, tags
 from acestep_cli.checkpoints import Songwriter
+from acestep_cli.kinds import is_folder_name
 from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ LABELS = tuple(name for name in (*tags.KEYS, "cover") if not KEYS[name].shapes)
 LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
 
 
+R = TypeVar("R", bound="Origin")
+
+
 class Weights(BaseModel):
     """The checkpoint of a render: its name, and the hash of its weights."""
 
@@ -32,28 +36,39 @@ class Weights(BaseModel):
     weights: str
 
 
-class Record(BaseModel):
-    """What a sidecar says of its take. Whoever edits it changes a spec, not what was rendered."""
+class Origin(BaseModel):
+    """What a sidecar, or the tags of a file, say of how it was made. Whoever edits them changes a spec, not that."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     recipe: str
     seed: int
-    seconds: float
-    sample_rate: int
-    checks: dict[str, float]
-    timings: dict[str, float]
     checkpoint: Weights
-    #: Of the audio file. Absent before it was recorded.
-    bytes: int | None = None
-    #: Of the tags that were asked for. Absent before that was recorded.
-    tags: str | None = None
+    acestep: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    int8: bool = False
+    source_latents: str | None = None
+    versions: dict[str, str] = {}
     #: The recipe of what was asked for, where a Songwriter decided the rest of it.
     asked: str | None = None
 
     def is_of(self, recipe: str) -> bool:
         """Whether the take is what `recipe` asks for: all of it, or what was open being left open."""
         return recipe in (self.recipe, self.asked)
+
+
+class Record(Origin):
+    """What a sidecar says besides of the file that it lies beside."""
+
+    seconds: float
+    sample_rate: int
+    checks: dict[str, float]
+    timings: dict[str, float]
+    #: Of the audio file. Absent before it was recorded.
+    bytes: int | None = None
+    #: Of the tags that were asked for. Absent before that was recorded.
+    tags: str | None = None
 
 
 def text(
@@ -75,16 +90,7 @@ def text(
     return spec.dump(
         take.request,
         {
-            "acestep": __version__,
-            "recipe": recipe,
-            **written,
-            "seed": take.request.seed,
-            "checkpoint": {"name": checkpoint, "weights": weights},
-            "device": take.plan.device,
-            "dtype": take.plan.dtype,
-            **({"int8": True} if take.plan.int8 else {}),
-            **({"source_latents": take.request.kept.fingerprint} if take.request.kept else {}),
-            "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
+            **made_with(take, recipe, checkpoint, weights, written),
             "seconds": round(take.audio.seconds, 6),
             "sample_rate": take.request.sample_rate or take.audio.sample_rate,
             "bytes": size,
@@ -94,6 +100,44 @@ def text(
             "warnings": list(take.warnings),
         },
     )
+
+
+def for_tags(request: Request, origin: Origin) -> str:
+    """A completed request and how it was rendered: what every file carries, even where its sidecar is lost. It goes
+    wherever the file goes, so paths are names in it, as if all lay beside.
+    """
+    named = {key: bare(value) for key in KEYS if KEYS[key].kind.is_path
+             if (value := getattr(request, key)) is not None}  # fmt: skip
+    named |= {key: bare(value) for key in ("model", "songwriter")
+              if (value := getattr(request, key)) is not None and is_folder_name(value)}  # fmt: skip
+    said = origin.model_dump(include=set(Origin.model_fields) - {"asked"}, exclude_defaults=True)
+    return spec.dump(request.model_copy(update=named), said)
+
+
+def bare(path: Any) -> Any:
+    """A path, or each of several, without its folder."""
+    return f"./{Path(path).name}" if isinstance(path, str) else tuple(bare(one) for one in path)
+
+
+def made_with(take: Take, recipe: str, checkpoint: str, weights: str, written: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the samples besides the request; what an `Origin` reads."""
+    return {
+        "acestep": __version__,
+        "recipe": recipe,
+        **written,
+        "seed": take.request.seed,
+        "checkpoint": {"name": checkpoint, "weights": weights},
+        "device": take.plan.device,
+        "dtype": take.plan.dtype,
+        **({"int8": True} if take.plan.int8 else {}),
+        **({"source_latents": take.request.kept.fingerprint} if take.request.kept else {}),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that have a say in the samples."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
 def songwriting(asked: modes.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
@@ -140,7 +184,14 @@ def read(path: Path) -> Record | None:
     try:
         if path.stat().st_size > spec.MOST_BYTES:
             return None
-        content = yaml.load(path.read_bytes(), Loader=document.LOADER)
-        return Record.model_validate(content[spec.RENDER])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
+        return recorded(path.read_bytes(), Record)
+    except OSError:
+        return None
+
+
+def recorded(text: str | bytes, kind: type[R]) -> R | None:
+    """What a spec records of its render; None where that is nothing, or not what this program writes."""
+    try:
+        return kind.model_validate(yaml.load(text, Loader=document.LOADER)[spec.RENDER])
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
         return None

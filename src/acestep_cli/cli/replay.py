@@ -1,0 +1,171 @@
+"""`acestep replay`: a take made again by its own recipe, and compared with what is there."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import __version__, hardware, logbook, meters, spec, tags
+from acestep_cli.audio import Audio
+from acestep_cli.cli import failures, jobs, options, outputs, render, sidecar
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.jobs import Job
+from acestep_cli.cli.options import Run
+from acestep_cli.cli.results import Ledger
+from acestep_cli.cli.sidecar import Origin, Record
+from acestep_cli.errors import CheckError, SourceError, UsageError
+from acestep_cli.request import KEYS
+
+app = typer.Typer(add_completion=False)
+
+#: What nobody hears, in dBFS: a replay that is nearer than this has not drifted.
+NEAR = -60.0
+IDENTICAL, CLOSE, DRIFTED = "identical", "close", "drifted"
+SIDECAR = ".yaml"
+MACHINE = ("json", "models_dir", "device", "dtype", "max_vram", "progress", "quiet", "verbose", "debug")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="An audio file that this program wrote, or its sidecar.")]
+FromTags = Annotated[bool, typer.Option("--tags", metavar="", help="Go by the tags, whatever a sidecar says.")]
+Within = Annotated[
+    float,
+    typer.Option("--within", metavar="-60", max=0.0, show_default=False,
+                 help="The most that any sample may differ, in dBFS, before it has drifted. Unset: -60."),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a file was made: the spec of it, what was recorded beside that, and where both stand."""
+
+    where: str
+    layers: list[spec.Layer]
+    origin: Origin
+
+
+@app.command(
+    help="Make a take again by its own recipe, from its sidecar or its tags, and compare: identical, within so many "
+    "dB, or drifted, with what is different now.\n\nacestep replay out/night-drive.flac\n\n"
+    "acestep replay night-drive.mp3 --tags --json"
+)
+@options.flags((), MACHINE)
+def replay(
+    ctx: typer.Context,
+    file: File,
+    from_tags: FromTags = False,
+    within: Within = NEAR,
+    *,
+    song: dict[str, Any],
+    run: Run,
+) -> None:
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    if file.suffix == SIDECAR:
+        file = file.with_suffix("")
+    there = meters.read(file)
+    recipe = recipe_of(file, from_tags=from_tags)
+    because: list[str] = []
+    if isinstance(recipe.origin, Record) and recipe.origin.bytes not in (None, size := file.stat().st_size):
+        because.append("the file has changed since its sidecar was written")
+        terminal.warn(f"{file} has {size:,} bytes; its sidecar was written for {recipe.origin.bytes:,}.")
+    with tempfile.TemporaryDirectory() as folder, terminal.results() as stdout:
+        job = planned(recipe, f"{folder}/", run)
+        refuse_edited(job, recipe, file)
+        render.announce([job], terminal, dry_run=False)
+        render.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
+        render.conclude(job.outputs)
+        apart = nearest(there, (meters.read(output.path) for output in job.outputs if output.path))
+        because += changes(recipe.origin, job)
+        verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED
+        ledger.more["replay"] = {
+            "path": str(file),
+            "recipe": recipe.where,
+            "verdict": verdict,
+            "difference_db": None if apart in (None, -math.inf) else apart,
+            "because": because,
+        }
+        if verdict == DRIFTED:
+            how = "it has another length now" if apart is None else f"by up to {apart:g} dBFS"
+            why = ", and ".join(because) or "nothing that its recipe records; another processor or driver may"
+            raise CheckError(f"{file}: drifted, {how}, because {why}.")
+        stdout.path(f"{file}: {'identical' if verdict == IDENTICAL else f'within {apart:g} dBFS'}")
+
+
+def recipe_of(file: Path, *, from_tags: bool) -> Recipe:
+    """How `file` was made, by its sidecar, or where there is none, or `from_tags`, by its tags. `SourceError` where
+    neither says it.
+    """
+    beside = outputs.sidecar(file)
+    record = None if from_tags else sidecar.read(beside)
+    if record is not None:
+        return Recipe(str(beside), spec.read(beside), record)
+    found = in_tags(file)
+    if found is None:
+        missing = f"nor is there a sidecar {beside}" if not from_tags else "which only this program writes"
+        raise SourceError(f"{file}: its tags do not say how it was made, {missing}.")
+    return found
+
+
+def in_tags(file: Path) -> Recipe | None:
+    """What the tags of `file` say; paths in them are of files beside it."""
+    text = tags.spec_in(file)
+    origin = None if text is None else sidecar.recorded(text, Origin)
+    if text is None or origin is None:
+        return None
+    where = f"the tags of {file}"
+    return Recipe(where, [spec.parsed(text, where, file.parent)], origin)
+
+
+def planned(recipe: Recipe, folder: str, run: Run) -> Job:
+    """The job that makes a take again, as like as this machine can."""
+    origin, machine = recipe.origin, hardware.detect()
+    device = next((one for one in machine.devices if one.name == origin.device), None)
+    if device is not None:
+        same = (name for name, dtype in hardware.DTYPES.items() if dtype == origin.dtype and dtype in device.dtypes)
+        run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
+    studio = jobs.Studio(run, machine, logbook.read())
+    place = outputs.destination(folder)
+    job = jobs.decided(None, recipe.layers, spec.resolve(*recipe.layers), place, studio)
+    return jobs.settled([job], place, run)[0]
+
+
+def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
+    """`UsageError` where the spec is not the one of the recipe beside it, and the weights are."""
+    origin = recipe.origin
+    if job.weights != origin.checkpoint.weights or any(origin.is_of(job.recipe(output)) for output in job.outputs):
+        return
+    untouched = in_tags(file)
+    edited: list[str] = []
+    if untouched is not None:
+        one, other = job.resolved.request, spec.resolve(*untouched.layers).request
+        edited = [key for key in KEYS if KEYS[key].shapes and not KEYS[key].kind.is_path
+                  and getattr(one, key) != getattr(other, key)]  # fmt: skip
+    what = f"{' and '.join(edited)} in it" if edited else "it, or a recording that it names"
+    hints = [f"acestep render {shlex.quote(recipe.where)} makes what it says now."]
+    if untouched is not None:
+        hints.append(f"acestep replay {shlex.quote(str(file))} --tags goes by the tags.")
+    raise UsageError(f"{recipe.where} is not how {file} was made: somebody changed {what}.", " ".join(hints))
+
+
+def nearest(there: Audio, made: Iterable[Audio]) -> float | None:
+    """How far, in dBFS, `there` is from the one of the sounds made that is like it: a take may be several files."""
+    found = [apart for sound in made if (apart := meters.difference(there, sound)) is not None]
+    return min(found, default=None)
+
+
+def changes(origin: Origin, job: Job) -> list[str]:
+    """What is different from when a take was made, as `torch 2.13.0 -> 2.14.0`."""
+    plan, weights = job.plan, job.checkpoint.name
+    then = {"acestep": origin.acestep, **origin.versions, "device": origin.device, "dtype": origin.dtype,
+            "int8": str(origin.int8), f"weights of {weights}": origin.checkpoint.weights}  # fmt: skip
+    now = {"acestep": __version__, **sidecar.versions(), "device": plan.device, "dtype": plan.dtype,
+           "int8": str(plan.int8), f"weights of {weights}": job.weights}  # fmt: skip
+    return [f"{name} {before} -> {now[name]}" for name, before in then.items()
+            if before is not None and before != now.get(name, before)]  # fmt: skip

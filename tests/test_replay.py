@@ -1,0 +1,192 @@
+"""`acestep replay`: the same take again, and what is said where it is another."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import band
+import ffmpeg
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from typer.testing import Result
+
+from acestep_cli import audio, spec, tags
+
+SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
+LIBRARIES_FORMATS = [name for name, row in audio.FORMATS.items() if row.program is None]
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+
+
+def made(acestep: Run, name: str, *words: str) -> Path:
+    result = acestep("generate", "-c", "a", "-d", "10", "--seed", "7", "-o", name, *words)
+    assert result.exit_code == 0, result.stderr
+    return Path(name)
+
+
+def edit(path: Path, pattern: str, by: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.search(pattern, text)
+    path.write_text(re.sub(pattern, by, text, count=1), encoding="utf-8")
+
+
+def plays_differently(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> None:
+    tone = band.Pipeline._tone
+    monkeypatch.setattr(band.Pipeline, "_tone", lambda self, *song: change(tone(self, *song)))
+
+
+def verdict(result: Result) -> dict[str, Any]:
+    content = json.loads(result.stdout)
+    jsonschema.validate(content, SCHEMA)
+    found: dict[str, Any] = content["replay"]
+    return found
+
+
+@pytest.mark.parametrize("format", LIBRARIES_FORMATS)
+@pytest.mark.parametrize("by", ["sidecar", "tags", "tags alone"])
+def test_a_take_is_identical_by_its_sidecar_and_by_its_tags(acestep: Run, format: str, by: str) -> None:
+    take = made(acestep, f"a.{format}", *(["--no-sidecar"] if by == "tags alone" else []))
+    before = sorted(Path().iterdir())
+    result = acestep("replay", str(take), *(["--tags"] if by == "tags" else []))
+    assert (result.exit_code, result.stdout) == (0, f"a.{format}: identical\n"), result.stderr
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_sidecar_stands_for_its_file(acestep: Run) -> None:
+    made(acestep, "a.flac")
+    found = verdict(acestep("replay", "a.flac.yaml", "--json"))
+    assert found == {"path": "a.flac", "recipe": "a.flac.yaml", "verdict": "identical", "difference_db": None,
+                     "because": []}  # fmt: skip
+
+
+def test_mp4_has_the_spec_in_its_tags_too(tmp_path: Path) -> None:
+    file = tmp_path / "a.m4a"
+    file.write_bytes(ffmpeg.mp4(48_000, bytes(80_000)))
+    tags.write(file, "m4a", tags.Tags(spec="caption: Ω\n"))
+    assert tags.spec_in(file) == "caption: Ω\n"
+
+
+def test_what_nobody_hears_is_close(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(acestep, "a.wav", "--loudness", "none", "--bit-depth", "32f")
+    plays_differently(monkeypatch, lambda samples: samples * (1 - 1e-4))
+    result = acestep("replay", "a.wav")
+    assert (result.exit_code, result.stdout) == (0, "a.wav: within -80 dBFS\n")
+    assert acestep("replay", "a.wav", "--within", "-90").exit_code == 6
+    assert verdict(acestep("replay", "a.wav", "--json"))["verdict"] == "close"
+
+
+def test_what_drifted_says_by_how_much_and_what_is_different(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(acestep, "a.wav", "--loudness", "none")
+    edit(Path("a.wav.yaml"), r"torch: .*", "torch: 2.1.0")
+    plays_differently(monkeypatch, lambda samples: samples * 0.9)
+    result = acestep("replay", "a.wav")
+    assert result.exit_code == 6
+    assert re.search(r"a.wav: drifted, by up to -20 dBFS, because torch 2\.1\.0 -> \d.*\.", result.stderr)
+    plays_differently(monkeypatch, lambda samples: samples[:, :-1])
+    found = verdict(acestep("replay", "a.wav", "--json"))
+    assert (found["verdict"], found["difference_db"]) == ("drifted", None)
+    assert [why.split()[0] for why in found["because"]] == ["torch"]
+
+
+def test_what_drifted_for_no_reason_that_is_recorded_says_so(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(acestep, "a.wav")
+    plays_differently(monkeypatch, lambda samples: np.roll(samples, 9, axis=1))
+    assert "because nothing that its recipe records" in acestep("replay", "a.wav").stderr
+
+
+def test_other_weights_are_a_reason(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(acestep, "a.wav", "--loudness", "none")
+    edit(Path("a.wav.yaml"), r"weights: \w+", "weights: 0123456789abcdef")
+    plays_differently(monkeypatch, lambda samples: samples * 0.5)
+    assert "because weights of turbo 0123456789abcdef -> " in acestep("replay", "a.wav").stderr
+
+
+def test_a_sidecar_edited_by_hand_is_no_recipe_and_the_tags_still_are(
+    acestep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(acestep, "a.flac", "--bpm", "90", "--steps", "8")
+    edit(Path("a.flac.yaml"), "bpm: 90", "bpm: 91")
+    edit(Path("a.flac.yaml"), "steps: 8", "steps: 4")
+    with monkeypatch.context() as cold:
+        cold.setitem(sys.modules, "acestep_cli.pipeline", None)
+        result = acestep("replay", "a.flac")
+    assert result.exit_code == 2
+    assert "a.flac.yaml is not how a.flac was made: somebody changed bpm and steps in it." in result.stderr
+    assert "acestep replay a.flac --tags goes by the tags." in result.stderr
+    assert acestep("replay", "a.flac", "--tags").stdout == "a.flac: identical\n"
+    edit(Path("a.flac.yaml"), "bpm: 91", "title: T\nbpm: 90")  # a title shapes nothing
+    edit(Path("a.flac.yaml"), "steps: 4", "steps: 8")
+    assert acestep("replay", "a.flac").exit_code == 0
+
+
+def test_audio_changed_since_its_sidecar_is_said(acestep: Run) -> None:
+    take = made(acestep, "a.wav")
+    samples, rate = soundfile.read(take)
+    soundfile.write(take, samples[: 5 * rate], rate)
+    result = acestep("replay", "a.wav")
+    assert result.exit_code == 6
+    assert re.search(r"Warning: a.wav has [\d,]+ bytes; its sidecar was written for [\d,]+\.", result.stderr)
+    assert "it has another length now, because the file has changed since its sidecar was written." in result.stderr
+
+
+def test_one_stem_is_made_again_among_its_sisters(acestep: Run, base: tiny.Oracle, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(base.root))
+    made_of = np.random.default_rng(0).uniform(-0.5, 0.5, (48_000 * 3, 2))
+    soundfile.write("song.wav", made_of, 48_000)
+    result = acestep("extract", "song.wav", "--track", "vocals", "--track", "drums", "-o", "x.wav", "--seed", "3")
+    assert result.exit_code == 0, result.stderr
+    for name in ("x-vocals.wav", "x-drums.wav", "x-residual.wav"):
+        assert acestep("replay", name).stdout == f"{name}: identical\n"
+        assert acestep("replay", name, "--tags").stdout == f"{name}: identical\n"
+
+
+def test_tags_name_no_folder_of_whoever_made_the_song(acestep: Run) -> None:
+    soundfile.write("mine.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (48_000 * 3, 2)), 48_000)
+    result = acestep("cover", "mine.wav", "-c", "a", "-o", "b.flac", "--seed", "3", "--reference", "mine.wav")
+    assert result.exit_code == 2  # the source is heard anyway
+    assert acestep("cover", "mine.wav", "-c", "a", "-o", "b.flac", "--seed", "3").exit_code == 0
+    text = tags.spec_in(Path("b.flac"))
+    assert text is not None
+    assert "source: ./mine.wav\n" in text
+    assert str(Path.cwd()) not in text
+    assert spec.resolve(spec.parsed(text, "tags", Path.cwd())).request.source == str(Path("mine.wav").absolute())
+    assert acestep("replay", "b.flac", "--tags").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["no.wav"], 5, "no.wav cannot be read: no such file or directory."),
+        (["plain.wav"], 5, "plain.wav: its tags do not say how it was made, nor is there a sidecar plain.wav.yaml."),
+        (["plain.wav", "--tags"], 5, "plain.wav: its tags do not say how it was made, which only this program writes."),
+        (["a.wav", "--within", "3"], 2, "Input should be less than or equal to 0"),
+        (["a.wav", "-m", "pocket"], 2, "No such option"),
+    ],
+)
+def test_refusals(acestep: Run, words: list[str], code: int, sentence: str) -> None:
+    made(acestep, "a.wav")
+    soundfile.write("plain.wav", np.full((48_000, 2), 0.5), 48_000)
+    result = acestep("replay", *words)
+    assert result.exit_code == code
+    assert sentence in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_checkpoint_that_is_gone_is_named(acestep: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made(acestep, "a.wav")
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(tmp_path))
+    result = acestep("replay", "a.wav")
+    assert result.exit_code == 3
+    assert "turbo" in result.stderr
