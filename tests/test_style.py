@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PROVIDED_BY = {"yaml": "PyYAML"}
+PROVIDED_BY = {"yaml": "PyYAML", "PIL": "pillow"}
 
 
 @pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy"])

@@ -32,6 +32,8 @@ COMMANDS = {
     "spec": "Write, check and show song specs, without rendering.",
     "models": "Fetch checkpoints, and see which are there.",
     "replay": "Make a take again by its own recipe, and compare.",
+    "show": "Show a take in the terminal: waveform, sections, recipe.",
+    "listen": "Make a page to audition takes: compare, pick, go on.",
     "check": "Assert properties of audio files: levels, faults, tempo, key.",
     "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",
     "examples": "Read and search the songs that come with the program.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,35 @@ def print_result(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         failures.discard_stdout()
+
+
+def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str]], text: str | None) -> None:
+    """Print a picture made of signs, with what is to say below it: names with their values, and a text."""
+    from rich.console import Console as Terminal
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in rows:
+        facts.add_row(Text(name), Text(value))
+    parts: list[Any] = [Text("\n".join(picture), style="cyan", no_wrap=True, overflow="crop"), Text(), facts]
+    if text:
+        parts += [Text(), Text(text)]
+    terminal = Terminal(file=sys.stdout)
+    with terminal.capture() as captured:
+        terminal.print(Panel(Group(*parts), title=Text(title), title_align="left"))
+    print_result(captured.get())
+
+
+def card_width() -> int:
+    """How many signs of a picture go into a line of `print_card`."""
+    from rich.console import Console as Terminal
+
+    return max(Terminal(file=sys.stdout).width - len("│  │"), 8)
 
 
 class Console:

@@ -6,18 +6,20 @@ import math
 import shlex
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import __version__, hardware, logbook, meters, spec, tags
+from acestep_cli import __version__, hardware, logbook, meters, spec
 from acestep_cli.audio import Audio
 from acestep_cli.cli import failures, jobs, options, outputs, render, sidecar
+from acestep_cli.cli import recipe as recipes
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
+from acestep_cli.cli.recipe import Recipe
 from acestep_cli.cli.results import Ledger
 from acestep_cli.cli.sidecar import Origin, Record
 from acestep_cli.errors import CheckError, SourceError, UsageError
@@ -38,15 +40,6 @@ Within = Annotated[
     typer.Option("--within", metavar="-60", max=0.0, show_default=False,
                  help="The most that any sample may differ, in dBFS, before it has drifted. Unset: -60."),
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a file was made: the spec of it, what was recorded beside that, and where both stand."""
-
-    where: str
-    layers: list[spec.Layer]
-    origin: Origin
 
 
 @app.command(
@@ -99,28 +92,12 @@ def replay(
 
 
 def recipe_of(file: Path, *, from_tags: bool) -> Recipe:
-    """How `file` was made, by its sidecar, or where there is none, or `from_tags`, by its tags. `SourceError` where
-    neither says it.
-    """
-    beside = outputs.sidecar(file)
-    record = None if from_tags else sidecar.read(beside)
-    if record is not None:
-        return Recipe(str(beside), spec.read(beside), record)
-    found = in_tags(file)
+    """How `file` was made. `SourceError` where nothing says it."""
+    found = recipes.in_tags(file) if from_tags else recipes.of(file)
     if found is None:
-        missing = f"nor is there a sidecar {beside}" if not from_tags else "which only this program writes"
+        missing = "which only this program writes" if from_tags else f"nor is there a sidecar {outputs.sidecar(file)}"
         raise SourceError(f"{file}: its tags do not say how it was made, {missing}.")
     return found
-
-
-def in_tags(file: Path) -> Recipe | None:
-    """What the tags of `file` say; paths in them are of files beside it."""
-    text = tags.spec_in(file)
-    origin = None if text is None else sidecar.recorded(text, Origin)
-    if text is None or origin is None:
-        return None
-    where = f"the tags of {file}"
-    return Recipe(where, [spec.parsed(text, where, file.parent)], origin)
 
 
 def planned(recipe: Recipe, folder: str, run: Run) -> Job:
@@ -141,7 +118,7 @@ def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
     origin = recipe.origin
     if job.weights != origin.checkpoint.weights or any(origin.is_of(job.recipe(output)) for output in job.outputs):
         return
-    untouched = in_tags(file)
+    untouched = recipes.in_tags(file)
     edited: list[str] = []
     if untouched is not None:
         one, other = job.resolved.request, spec.resolve(*untouched.layers).request

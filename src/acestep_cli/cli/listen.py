@@ -1,0 +1,221 @@
+"""`acestep listen`: one HTML file to audition the takes in a folder, with no server and no network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import tempfile
+import webbrowser
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from acestep_cli import __version__, audio, checkpoints, disk, pictures, spec
+from acestep_cli.audio import Audio
+from acestep_cli.cli import failures, options, outputs
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.finished import Finished
+from acestep_cli.cli.results import Ledger
+from acestep_cli.errors import ExistsError, OutputError, SourceError, UsageError
+
+app = typer.Typer(add_completion=False)
+
+PAGE = "listen.html"
+#: What tells a page of ours from any other file.
+OURS = b'<meta name="generator" content="acestep listen">'
+DATA = re.compile(rb'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
+#: Columns of the outline, and the size of the spectrogram in pixels.
+COLUMNS = 700
+WIDTH, HEIGHT = 900, 96
+#: The keys of an entry that the program alone reads.
+STAMP = "stamp"
+EMBEDDED = "opus"
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with takes, or with any audio files.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE.html", help=f"The page to write. Unset: FOLDER/{PAGE}."),
+]
+Embed = Annotated[
+    bool, typer.Option("--embed", metavar="", help="Put the sound into the page, as Opus: one file to send to anybody.")
+]
+Open = Annotated[bool, typer.Option("--open", metavar="", help="Open the page in the browser.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a file that is no such page.")]
+
+
+@app.command(
+    help="Make a page to audition takes: switch between them at the same second, at the same loudness; pick, and take "
+    "the commands to go on with.\n\nacestep listen takes/\n\nacestep listen takes/ --embed -o for-the-band.html"
+)
+def listen(
+    ctx: typer.Context,
+    folder: Folder,
+    output: Output = None,
+    embed: Embed = False,
+    open_page: Open = False,
+    force: Force = False,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal = Console(quiet, paths=not json_wanted)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    page = output or folder / PAGE
+    refuse_other(page, force=force)
+    with terminal.results() as stdout:
+        takes = make(folder, page, terminal, embed=embed)
+        ledger.more["listen"] = {"path": str(page), "takes": [take["file"] for take in takes]}
+        terminal.say(f"{len(takes)} {'take' if len(takes) == 1 else 'takes'} to listen to")
+        stdout.path(page)
+    if open_page:
+        webbrowser.open(page.absolute().as_uri())
+
+
+def refuse_other(page: Path, *, force: bool) -> None:
+    """Refuse a page that cannot be written, before anything is listened to: one of ours is always made anew."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--output {page}: a page is an .html file.")
+    if not page.absolute().parent.is_dir():
+        raise OutputError(f"The folder {page.parent} does not exist.", "Make it first.")
+    if disk.exists(page) and not (page.is_file() and (force or OURS in page.read_bytes())):
+        raise ExistsError(page, why=" and is no page of takes")
+
+
+def make(folder: Path, page: Path, terminal: Console, *, embed: bool = False) -> list[dict[str, Any]]:
+    """Write the page of the takes in `folder`, and return what it says of each. What an earlier page says of files that
+    have not changed is taken over. `SourceError` where there is nothing to listen to.
+    """
+    files = playable(folder)
+    if not files:
+        raise SourceError(f"{folder} holds no audio files ({', '.join(audio.FORMATS)}).")
+    known = earlier(page)
+    takes = []
+    for file in files:
+        stamp = stamp_of(file, page, embed=embed)
+        try:
+            takes.append(known.get(stamp) or {STAMP: stamp, **entry(Finished.at(file), page, embed=embed)})
+        except SourceError as error:
+            terminal.warn(f"{error.message} It is left out.")
+    if not takes:
+        raise SourceError(f"Nothing in {folder} can be read.")
+    with disk.whole(page, replace=[page]) as [part]:
+        disk.write_text(part, written(folder, takes))
+    return takes
+
+
+def playable(folder: Path) -> list[Path]:
+    """The audio files in a folder, 2 before 10."""
+    try:
+        there = [file for file in folder.iterdir() if file.suffix[1:].lower() in audio.FORMATS]
+    except OSError as error:
+        raise audio.unreadable(folder, error) from error
+    return sorted((file for file in there if not file.name.startswith(".")), key=by_number)
+
+
+def by_number(file: Path) -> list[tuple[bool, int, str]]:
+    """A name as text and numbers in turn."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", file.name)]
+
+
+def stamp_of(file: Path, page: Path, *, embed: bool) -> str:
+    """What changes when anything that is said of a file may change."""
+    beside = (file, outputs.sidecar(file), file.with_suffix(".lrc"))
+    states = [f"{state.st_mtime_ns}:{state.st_size}" if (state := stat(one)) else "" for one in beside]
+    return " ".join([__version__, address(file, page), *states, EMBEDDED * embed])
+
+
+def stat(file: Path) -> Any:
+    try:
+        return file.stat()
+    except OSError:
+        return None
+
+
+def earlier(page: Path) -> Mapping[str, dict[str, Any]]:
+    """What the page that is there says of each take, by its stamp."""
+    try:
+        found = DATA.search(page.read_bytes())
+        return {take[STAMP]: take for take in json.loads(found[1])["takes"]} if found else {}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def address(file: Path, page: Path) -> str:
+    """The file as the page names it, relative where that can be said."""
+    folder = page.absolute().parent
+    where = file.absolute()
+    return where.relative_to(folder).as_posix() if where.is_relative_to(folder) else str(where)
+
+
+def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
+    """What the page shows of a take."""
+    request, name = take.request, address(take.path, page)
+    low, high = (100 * pictures.outline(take.sound, COLUMNS)).round().astype(int).tolist()
+    beside = outputs.sidecar(take.path)
+    figures = take.facts()
+    asked = dict(figures)
+    facts = [
+        f"{label}{asked[key]}" for key, label in (("seed", "seed "), ("model", ""), ("length", "")) if key in asked
+    ]
+    lufs = take.measures.lufs
+    return {
+        "file": name,
+        "src": opus(take.sound)
+        if embed and not take.measures.is_silent
+        else quote(name.encode(errors="surrogateescape")),
+        "stem": str(Path(name).with_suffix("")),
+        "format": take.path.suffix[1:].lower(),
+        "title": take.path.name,
+        "facts": facts if lufs is None else [*facts, f"{lufs:.1f} LUFS"],
+        "figures": [figure for figure in figures if figure[0] != "caption"],
+        "seconds": take.sound.seconds,
+        "lufs": lufs,
+        "outline": [low, high],
+        "spectrogram": as_address("image/png", pictures.spectrogram(take.sound, WIDTH, HEIGHT)),
+        "sections": [vars(section) for section in take.sections],
+        "lyrics": request.lyrics,
+        "spec": spec.dump(request) if take.recipe else None,
+        "caption": request.caption,
+        "again": address(beside, page) if take.recipe and beside.is_file() else None,
+        "steps": more_steps(take),
+    }
+
+
+def more_steps(take: Finished) -> int | None:
+    """Twice the steps, or the most that its checkpoint takes; None where there are no more."""
+    row, steps = checkpoints.CHECKPOINTS.get(take.request.model or ""), take.request.steps
+    if row is None or steps is None or steps >= row.most_steps:
+        return None
+    return min(2 * steps, row.most_steps)
+
+
+def opus(sound: Audio) -> str:
+    """The sound itself, in an address."""
+    encoding = audio.encoding(EMBEDDED, sample_rate=audio.READ_RATE)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"take.{EMBEDDED}"
+        audio.write(file, sound, audio.Finish(encoding))
+        return as_address("audio/ogg", file.read_bytes())
+
+
+def as_address(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def written(folder: Path, takes: Iterable[dict[str, Any]]) -> str:
+    """The page. Whatever it says comes as JSON and is set as text, so that no name or lyric can be markup."""
+    data = json.dumps({"folder": folder.absolute().name, "takes": list(takes)}).replace("<", "\\u003c")
+    page = (
+        template("page.html").replace("/*{style}*/", template("page.css")).replace("/*{script}*/", template("page.js"))
+    )
+    return page.replace("{data}", data)
+
+
+def template(name: str) -> str:
+    return (resources.files("acestep_cli") / "page" / name).read_text(encoding="utf-8")

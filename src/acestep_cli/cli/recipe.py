@@ -1,0 +1,36 @@
+"""How an audio file was made: by its sidecar, or where that is gone by its tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from acestep_cli import spec, tags
+from acestep_cli.cli import outputs, sidecar
+from acestep_cli.cli.sidecar import Origin
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The spec of a file, what was recorded beside that, and where both stand."""
+
+    where: str
+    layers: list[spec.Layer]
+    origin: Origin
+
+
+def of(file: Path) -> Recipe | None:
+    """How `file` was made; None where neither a sidecar nor tags say it."""
+    beside = outputs.sidecar(file)
+    record = sidecar.read(beside)
+    return in_tags(file) if record is None else Recipe(str(beside), spec.read(beside), record)
+
+
+def in_tags(file: Path) -> Recipe | None:
+    """What the tags of `file` say; paths in them are of files beside it."""
+    text = tags.spec_in(file)
+    origin = None if text is None else sidecar.recorded(text, Origin)
+    if text is None or origin is None:
+        return None
+    where = f"the tags of {file}"
+    return Recipe(where, [spec.parsed(text, where, file.parent)], origin)
