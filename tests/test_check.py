@@ -171,7 +171,7 @@ def test_what_holds_is_said_with_code_0() -> None:
     [
         ("silent", "x.wav: level is silence, not sound."),
         ("dead-channel", "x.wav: dead channel is left, not none."),
-        ("clipped", "x.wav: clipping is 3988 clipped crests, not none."),
+        ("clipped", "x.wav: clipping is 3988 crests, not none."),
         ("dc", "x.wav: DC offset is 0.2 of full scale, not at most 0.01 of full scale."),
     ],
 )

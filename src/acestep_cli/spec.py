@@ -155,7 +155,7 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
     return Layer(Path(), given, tuple(problems))
 
 
-def implied(name: str, raw: str, by: str) -> Layer:
+def implied(name: str, raw: str | None, by: str) -> Layer:
     """The layer of one key that another flag decides."""
     return Layer(Path(), {name: Value(raw, by, by)})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -249,10 +249,13 @@ def faults() -> dict[str, Check]:
                                                             else (f"{heard[1].peak_dbfs:g} dBFS", True))),
         "dead-channel": lambda heard: Finding("dead channel", "none", " and ".join(heard[1].dead_channels) or "none",
                                               not heard[1].dead_channels),
-        "clipped": lambda heard: replace(within_range("clipping", heard[1].clipped, Range(high=0), "clipped crests"),
-                                         asked="none"),
+        "clipped": lambda heard: Finding("clipping", "none", crests(heard[1].clipped), not heard[1].clipped),
         "dc": lambda heard: within_range("DC offset", heard[1].dc, Range(high=MOST_DC), "of full scale"),
     }  # fmt: skip
+
+
+def crests(count: int) -> str:
+    return "none" if not count else "1 crest" if count == 1 else f"{count} crests"
 
 
 def within_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:

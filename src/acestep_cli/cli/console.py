@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cli import failures
+from acestep_cli.cli.events import Events
 from acestep_cli.errors import OutputError
 from acestep_cli.shelf import in_words as amount
 
@@ -123,6 +124,7 @@ class Console:
         self._progress, self._paths = progress, paths
         self._bars: Progress | None = None
         self.warnings: list[str] = []
+        self.events = Events()
 
     def say(self, line: str) -> None:
         if self.quiet:
@@ -141,6 +143,7 @@ class Console:
         """Say a warning, once however often it comes: each take brings those of its whole run."""
         if text not in self.warnings:
             self.warnings.append(text)
+            self.events.emit("warning", message=text)
             self.say(f"Warning: {text}")
 
     @contextmanager
@@ -194,12 +197,12 @@ class Console:
         A terminal shows a bar with the time left for each stage; elsewhere a stage is a line.
         """
         if self.quiet or self._progress == "none":
-            yield lambda stage, done, total: None
+            yield self.events.following(lambda stage, done, total: None)
         elif self._progress == "plain" or not sys.stderr.isatty():
-            yield self._line_per_stage()
+            yield self.events.following(self._line_per_stage())
         else:
             with self._bar_per_stage(memory) as report:
-                yield report
+                yield self.events.following(report)
 
     def _line_per_stage(self) -> Report:
         current = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from acestep_cli import audio, checkpoints, disk, hardware, latents, logbook, memory, modes, planning, shelf, spec
 from acestep_cli.checkpoints import Checkpoint, Part, Songwriter, Unpulled
-from acestep_cli.cli import outputs, results, sidecar
+from acestep_cli.cli import outputs, results, sidecar, smoke
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
 from acestep_cli.cli.results import Output
@@ -251,7 +251,8 @@ def task(request: Completed, checkpoint: Checkpoint) -> str:
 def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, studio: Studio) -> Job:
     """The job of one spec or source, or of the flags alone."""
     given = is_recording(mode, name)
-    layers = [*by_command(mode), *layers_of(name, given), *flags]
+    below = [*by_command(mode), *layers_of(name, given)]
+    layers = [*below, *(smoke.layer([*below, *flags]) if studio.run.smoke else ()), *flags]
     resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:

@@ -192,10 +192,23 @@ class Run:
     dry_run: Annotated[
         bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)
     ] = False
+    smoke: Annotated[
+        bool,
+        switch("--smoke", help="One take, as short and quick as it gets, looked at for faults; for CI.", panel=OUTPUT),
+    ] = False
     explain: Annotated[
         bool, switch("--explain", help="Say every effective value and where it came from.", panel=OUTPUT)
     ] = False
     json: Json = False
+    events: Annotated[
+        str | None,
+        typer.Option(
+            "--events",
+            metavar="FILE|fd:N",
+            help="Also write what happens, as it happens: a JSON object a line, with heartbeats.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
     no_think: Annotated[bool, switch("--no-think", help="No Songwriter: --songwriter none.", panel=SONGWRITER)] = False
     models_dir: ModelsDir = None
     pull: Annotated[

@@ -32,7 +32,7 @@ from acestep_cli import (
     spec,
     tags,
 )
-from acestep_cli.cli import delivery, failures, forecast, jobs, outputs, results, sidecar
+from acestep_cli.cli import delivery, events, failures, forecast, jobs, outputs, results, sidecar, smoke
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
 from acestep_cli.cli.options import Run
@@ -66,6 +66,14 @@ def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[st
         progress=run.progress,
         paths=not run.json and run.output != outputs.STDOUT,
     )
+    with events.to(run.events) as terminal.events:
+        plan_and_make(ctx, mode, specs, song, run, terminal)
+
+
+def plan_and_make(
+    ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run, terminal: Console
+) -> None:
+    """Plan, announce and make."""
     ledger = Ledger(warnings=terminal.warnings)
     ctx.obj[failures.LEDGER] = ledger
     with spec.reading_stdin(typing=not run.no_input):
@@ -107,6 +115,8 @@ def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout) -> 
     except BaseException as error:
         fail([output for output in made if output.status == PLANNED], failures.described(error))
         raise
+    finally:
+        terminal.events.takes(made)
 
 
 def finish_report(made: list[Output], terminal: Console, unbegun: Sequence[AceStepError] = ()) -> None:
@@ -246,6 +256,7 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
                     for output in takes:
                         take = next(made)
                         keep(take, output, job, run, terminal, stdout)
+                        terminal.events.takes([output])
                         learn(take, job, before, terminal)
                         before = take.plan
                 return True
@@ -310,7 +321,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
         if take.problem is not None:
             raise CheckError(take.problem)
         if output.path is None:
-            send(take, output, job, stdout)
+            send(take, output, job, run, stdout)
         else:
             write(take, output, job, run)
     except (CheckError, ExistsError, EncoderError) as error:
@@ -353,6 +364,15 @@ def finish(take: Take, job: Job) -> audio.Finish:
     )
 
 
+def encode(file: Path, take: Take, output: Output, job: Job, run: Run) -> audio.Level:
+    """Make the file of a take, and note what was measured on the way."""
+    level = audio.write(file, take.audio, finish(take, job))
+    output.checks = {**sidecar.checks(level), **take.checks}
+    if run.smoke:
+        smoke.inspect(file)
+    return level
+
+
 def write(take: Take, output: Output, job: Job, run: Run) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
@@ -362,8 +382,7 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
         with disk.whole(*files, replace=files if forced else ()) as temporary:
             parts = dict(zip(files, temporary, strict=True))
             sound = parts[output.path]
-            level = audio.write(sound, take.audio, finish(take, job))
-            output.checks = {**sidecar.checks(level), **take.checks}
+            level = encode(sound, take, output, job, run)
             if output.sidecar is not None:
                 recipe = modes.recipe(take.request, job.weights, job.decided.heard)
                 size, said = sound.stat().st_size, songwriting(job, output)
@@ -420,15 +439,14 @@ def make_room(output: Output, *, forced: bool) -> None:
                 file.unlink()
 
 
-def send(take: Take, output: Output, job: Job, stdout: Stdout) -> None:
+def send(take: Take, output: Output, job: Job, run: Run, stdout: Stdout) -> None:
     """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
-            level = audio.write(file, take.audio, finish(take, job))
+            encode(file, take, output, job, run)
         except OSError as error:
             raise disk.refusal(Path(folder), error) from error
-        output.checks = {**sidecar.checks(level), **take.checks}
         stdout.file(file)
 
 

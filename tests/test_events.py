@@ -1,0 +1,197 @@
+"""`--events` and `--smoke`: what machines read of a render, and what CI asks of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from typer.testing import CliRunner, Result
+
+from acestep_cli import spec
+from acestep_cli.cli import app, events
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = json.loads((ROOT / "schemas" / "event.schema.json").read_text())
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+
+
+def said(text: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        jsonschema.validate(line, SCHEMA)
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    return lines
+
+
+def kinds(lines: list[dict[str, Any]]) -> list[str]:
+    return [line["event"] for line in lines]
+
+
+# Events
+
+
+def test_events_tell_what_is_done_and_what_came_of_it(acestep: Run) -> None:
+    Path("e.ndjson").write_text("of an earlier run\n")
+    words = ["-c", "long", "-d", "10", "-n", "2", "--seed", "7", "-o", "out/", "-q", "--events", "e.ndjson"]
+    assert acestep("generate", *words).exit_code == 0
+    lines = said(Path("e.ndjson").read_text())
+    assert (kinds(lines)[0], kinds(lines)[-1]) == ("start", "end")
+    assert lines[-1]["exit_code"] == 0
+    made = [line for line in lines if line["event"] == "take"]
+    assert [(line["path"], line["seed"], line["status"]) for line in made] == [
+        (str(Path("out", f"long-{n}.flac")), 6 + n, "written") for n in (1, 2)
+    ]
+    stages = list(dict.fromkeys(line["stage"] for line in lines if line["event"] == "progress"))
+    assert stages == ["load", "text", "diffuse", "decode"]
+    assert kinds(lines).count("warning") == 1
+    first = next(number for number, line in enumerate(lines) if line["event"] == "take")
+    assert "progress" in kinds(lines[first:])  # a take is told of when it is there, not at the end
+    acestep("generate", *words)
+    assert [line.get("status") for line in said(Path("e.ndjson").read_text()) if line["event"] == "take"] == [
+        "skipped"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "statuses"),
+    [
+        (["-c", "silent", "-d", "10", "-n", "3"], 7, ["written", "failed", "written"]),
+        (["-c", "too big", "-d", "10", "-n", "3"], 7, ["written", "failed", "failed"]),
+        (["--bpm", "90"], 2, []),
+    ],
+)
+def test_events_tell_of_failures(acestep: Run, words: list[str], code: int, statuses: list[str]) -> None:
+    result = acestep("generate", *words, "-o", "out/", "--events", "e.ndjson")
+    assert result.exit_code == code
+    lines = said(Path("e.ndjson").read_text())
+    assert [line["status"] for line in lines if line["event"] == "take"] == statuses
+    assert lines[-1]["exit_code"] == lines[-1]["error"]["exit_code"] == code
+
+
+def test_heartbeats_come_while_nothing_else_does(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT", 0.2)
+    monkeypatch.setattr("band.rest", lambda: time.sleep(0.5))
+    assert acestep("generate", "-c", "slow decode", "-d", "10", "--events", "e.ndjson").exit_code == 0
+    beats = [line for line in said(Path("e.ndjson").read_text()) if line["event"] == "heartbeat"]
+    assert len(beats) >= 5
+    assert {line["stage"] for line in beats} <= {"decode", "diffuse"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")
+def test_events_go_to_a_descriptor_while_stdout_carries_paths() -> None:
+    ours, theirs = os.pipe()
+    words = ["generate", "-c", "a", "-d", "10", "-o", "a.wav", "--events", f"fd:{theirs}"]
+    run = subprocess.run(
+        [sys.executable, ROOT / "tests" / "band.py", *words], pass_fds=[theirs], capture_output=True, check=True
+    )
+    os.close(theirs)
+    with os.fdopen(ours) as pipe:
+        assert kinds(said(pipe.read()))[-2:] == ["take", "end"]
+    assert run.stdout == b"a.wav\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")
+def test_a_reader_of_events_who_left_is_no_reason_to_stop() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    words = ["generate", "-c", "a", "-d", "10", "-o", "a.wav", "--events", f"fd:{theirs}"]
+    run = subprocess.run(
+        [sys.executable, ROOT / "tests" / "band.py", *words], pass_fds=[theirs], capture_output=True, check=False
+    )
+    os.close(theirs)
+    assert (run.returncode, run.stdout) == (0, b"a.wav\n"), run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_the_last_event_tells_of_the_signal_that_ended_it() -> None:
+    words = ["generate", "-c", "slow diffuse", "-d", "10", "-o", "a.wav", "--events", "e.ndjson"]
+    with subprocess.Popen([sys.executable, ROOT / "tests" / "band.py", *words], stderr=subprocess.PIPE) as run:
+        assert run.stderr is not None
+        while b"Making music" not in run.stderr.readline():
+            assert run.poll() is None
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=60)
+    lines = said(Path("e.ndjson").read_text())
+    assert (lines[-1]["event"], lines[-1]["exit_code"], lines[-2]["status"]) == ("end", 143, "failed")
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "sentence"),
+    [
+        ("no/e.ndjson", 9, "no/e.ndjson cannot be written: no such file or directory."),
+        ("fd:1", 2, "--events fd:1: stdout carries results alone."),
+        ("fd:x", 2, "--events fd:x: is no descriptor; fd:3 is."),
+        ("fd:99", 2, "--events fd:99: is not open."),
+        ("fd:-1", 2, "--events fd:-1: is not open."),
+        ("fd:99999999999999999999", 2, "--events fd:99999999999999999999: is no descriptor"),
+    ],
+)
+def test_events_that_go_nowhere_are_refused(acestep: Run, place: str, code: int, sentence: str) -> None:
+    result = acestep("generate", "-c", "a", "-d", "10", "--events", place)
+    assert result.exit_code == code
+    assert sentence in result.stderr
+    assert list(Path().iterdir()) == []
+
+
+# Smoke
+
+
+def test_smoke_is_one_short_take_of_few_steps_and_flags_win(acestep: Run) -> None:
+    Path("a.yaml").write_text("caption: a\nduration: 3:00\nsteps: 8\ntakes: 4\nfade_in: 20\nbpm: 90\n")
+    assert acestep("generate", "a.yaml", "--smoke", "-o", "a.wav").exit_code == 0
+    made = spec.load(Path("a.wav.yaml"))
+    assert (made.duration, made.steps, made.takes, made.fade_in, made.bpm) == (10, 2, 1, None, 90)
+    assert acestep("generate", "a.yaml", "--smoke", "-o", "b.wav", "-d", "12", "--steps", "3").exit_code == 0
+    assert (spec.load(Path("b.wav.yaml")).duration, spec.load(Path("b.wav.yaml")).steps) == (12, 3)
+    result = acestep("generate", "a.yaml", "--smoke", "--dry-run", "--explain", "-o", "c.wav")
+    assert "--smoke" in next(line for line in result.stderr.splitlines() if line.startswith("duration"))
+
+
+def test_smoke_of_codes_timesteps_and_recordings(acestep: Run) -> None:
+    codes = ", ".join(["3"] * 150)
+    Path("a.yaml").write_text(f"caption: a\ncodes: [{codes}]\ntimesteps: [1, 0.5]\n")
+    assert acestep("generate", "a.yaml", "--smoke", "-o", "a.wav").exit_code == 0
+    assert spec.load(Path("a.wav.yaml")).codes is None
+    soundfile.write("s.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (3 * 48_000, 2)), 48_000)
+    assert acestep("repaint", "s.wav", "--start", "1", "--end", "2", "-c", "a", "--smoke", "-o", "r.wav").exit_code == 0
+    made = spec.load(Path("r.wav.yaml"))
+    assert (made.duration, made.steps) == (3, 2)
+
+
+@pytest.mark.parametrize("to", ["a.wav", "-"])
+def test_smoke_refuses_what_has_a_fault(acestep: Run, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    monkeypatch.setattr("band.Pipeline._tone", lambda self, seed, seconds: np.stack(
+        [np.ones(int(48_000 * seconds), np.float32), np.zeros(int(48_000 * seconds), np.float32)]
+    ))  # fmt: skip
+    words = ["generate", "-c", "a", "-d", "10", "-o", to, "--loudness", "none"]
+    result = acestep(*words, "--smoke")
+    assert result.exit_code == 6
+    assert (
+        "--smoke: dead channel is right, not none; clipping is 1 clipped crests, not none; DC offset" in result.stderr
+    )
+    assert not list(Path().iterdir())
+    assert acestep(*words).exit_code == 0
+
+
+def test_a_smoke_render_of_the_built_in_model_passes() -> None:
+    result = CliRunner().invoke(app, ["generate", "-c", "techno", "--smoke", "-m", "pocket", "-o", "a.mp3"])
+    assert result.exit_code == 0, result.stderr
+    assert soundfile.info("a.mp3").frames >= 10 * 48_000
