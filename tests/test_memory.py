@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import tiny
 import torch
 from transformers import Qwen3Config, Qwen3Model
 
-from acestep_cli import checkpoints, memory
+from acestep_cli import checkpoints, hardware, memory, modes, planning
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.memory import Arrangement, Model, Sizes, Work
+from acestep_cli.request import Request
 from acestep_cli.sizes import DiTConfig, QwenConfig, VAEConfig
 
 FULL = Arrangement(on_cpu=False, dtype="bfloat16", tile_frames=256)
@@ -92,3 +97,62 @@ def test_words_are_counted_up_to_the_limits_of_the_prompts() -> None:
     short, long = (Work.of(60, words, words, VAEConfig()) for words in ("la", "la" * 5000))
     assert (long.text_tokens, long.lyric_tokens) == (256, 2048)
     assert short.lyric_tokens < long.lyric_tokens
+
+
+def stages(**heard: Any) -> dict[str, memory.Stage]:
+    """The stages of a song on a processor for which something is heard."""
+    on_cpu = replace(FULL, on_cpu=True)
+    return {stage.name: stage for stage in Model(TURBO, replace(SONG, **heard), on_cpu).stages}
+
+
+def test_listening_is_a_stage_where_something_is_encoded() -> None:
+    assert "listen" not in stages()
+    assert "listen" not in stages(source=True)  # whose latents were kept
+    for heard in ({"source": True, "encodes_source": True}, {"references": 2, "seconds_heard": 400.0}):
+        found = stages(**heard)
+        assert list(found)[:3] == ["text", "listen", "condition"]
+        assert found["listen"].resident["vae"] == found["decode"].resident["vae"]
+
+
+def test_listening_takes_as_much_for_a_longer_source_and_less_with_smaller_tiles() -> None:
+    heard = replace(SONG, source=True, encodes_source=True)
+    whole, longer = Model(TURBO, heard, FULL), Model(TURBO, replace(heard, frames=15_000), FULL)
+    assert whole.encoding_bytes == longer.encoding_bytes
+    assert Model(TURBO, heard, replace(FULL, tile_frames=32)).encoding_bytes < whole.encoding_bytes / 4
+    away = Model(TURBO, heard, replace(FULL, vae_on_cpu=True))
+    [listening] = [stage for stage in away.stages if stage.name == "listen"]
+    assert "vae" not in listening.resident
+    assert listening.working == 0
+    assert away.host_bytes >= whole.host_bytes + TURBO.vae.parameters * memory.FLOAT32 + whole.encoding_bytes
+
+
+def test_recordings_stay_in_main_memory() -> None:
+    minute = 60 * 48_000 * 2 * memory.FLOAT32
+    one, other = (stages(references=1, seconds_heard=seconds) for seconds in (60.0, 120.0))
+    assert {name: other[name].total - one[name].total for name in one} == {
+        name: 0 if name == "text" else minute for name in one
+    }
+    card = [
+        Model(TURBO, replace(SONG, references=1, seconds_heard=seconds), FULL).host_bytes for seconds in (60.0, 120.0)
+    ]
+    assert card[1] - card[0] == minute
+
+
+def test_each_reference_is_a_voice() -> None:
+    one, many = (Model(TURBO, replace(SONG, references=count), FULL) for count in (1, 8))
+    assert many.condition_tokens == one.condition_tokens + 7
+    assert many.condition_bytes > 2 * one.condition_bytes
+
+
+def test_a_completed_request_is_planned_with_what_it_hears(tmp_path: Path, two_b: tiny.Oracle) -> None:
+    for name, seconds in (("s", 12), ("r", 30)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full((seconds * 48_000, 2), 0.1), 48_000)
+    found = checkpoints.locate("turbo", two_b.root)
+    source, reference = str(tmp_path / "s.wav"), str(tmp_path / "r.wav")
+    request = modes.complete(Request(mode="cover", caption="a", source=source, reference=reference), found)
+    made = planning.plan(hardware.detect(), request, planning.Asked(device="cpu"), Sizes.of(found))
+    assert "listen" in [stage.name for stage in made.stages]
+    assert request.seconds_heard == 30
+    without = request.model_copy(update={"reference": None, "reference_seconds": 0.0})
+    less = planning.plan(hardware.detect(), without, planning.Asked(device="cpu"), Sizes.of(found))
+    assert less.stages[-1].total < made.stages[-1].total

@@ -145,6 +145,19 @@ def test_tokenizer_codes_and_detokenizer(oracle: tiny.Oracle, model: AceStep) ->
     assert relative(model.latents_from_codes(codes), expected) < TOLERANCE
 
 
+@torch.inference_mode()
+def test_windows_of_codes_see_nothing_of_each_other(model: AceStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it does not matter how many go through the networks at once."""
+    latents = torch.randn(1, 8 * model.config.pool_window_size, model.config.latent_channels)
+    quantised, codes = model.tokenizer(latents)
+    sound = model.detokenizer(quantised)
+    monkeypatch.setattr("acestep_cli.engine.dit.WINDOWS_AT_ONCE", 3)
+    again, same_codes = model.tokenizer(latents)
+    assert torch.equal(codes, same_codes)
+    torch.testing.assert_close(again, quantised)
+    torch.testing.assert_close(model.detokenizer(quantised), sound)
+
+
 def test_quantizer_reaches_every_level(oracle: tiny.Oracle, model: AceStep) -> None:
     """Codes equal over the whole range, the soft-clamped ends included."""
     vectors = 40 * randn(4, 1, 4000, model.config.fsq_dim)

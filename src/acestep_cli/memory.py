@@ -16,7 +16,7 @@ from typing import Any
 from acestep_cli import checkpoints, hardware, kinds, prompts
 from acestep_cli.checkpoints import Checkpoint, Songwriter, Unpulled
 from acestep_cli.hardware import DType
-from acestep_cli.sizes import DiTConfig, QwenConfig, VAEConfig, decoder_reach
+from acestep_cli.sizes import WINDOWS_AT_ONCE, DiTConfig, QwenConfig, VAEConfig, decoder_reach, encoder_reach
 
 #: Source: `dit.md` 1.2 of the specification.
 PUBLISHED_2B = DiTConfig(
@@ -68,8 +68,12 @@ STREAMS_IN_MLP, INNER_IN_MLP = 6, 2
 #: Copies of the widest activation that the last stage of the autoencoder's decoder holds; a processor's heap gives
 #: some of what it held back late.
 COPIES_IN_DECODER, HELD_BY_HEAP = 9, 3
+#: The same of the first stage of its encoder.
+COPIES_IN_ENCODER = 10
 #: Copies of the waveform, in float32, while it is levelled, measured and encoded.
 COPIES_IN_FINISH = 5
+#: And while it is spliced into a source and compared with that.
+COPIES_IN_SPLICE = 2
 FLOAT32 = 4
 #: Page-locked memory comes in powers of two: the matrices of the published sizes take a third more.
 PAGE_LOCKED = 4 / 3
@@ -121,11 +125,17 @@ def qwen_of(folder: Path) -> QwenConfig:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be made: latent frames, tokens of caption and lyrics."""
+    """What is to be made: latent frames, tokens of caption and lyrics. And what is heard for it: whether there is a
+    source, and whether it is encoded; how many references, and their seconds together.
+    """
 
     frames: int
     text_tokens: int
     lyric_tokens: int
+    source: bool = False
+    encodes_source: bool = False
+    references: int = 0
+    seconds_heard: float = 0.0
 
     @classmethod
     def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Work:
@@ -187,17 +197,29 @@ class Model:
         dit, vae = {"dit": self.dit_bytes}, {} if self.arrangement.vae_on_cpu else {"vae": self.vae_bytes}
         crowd = dit | vae
         diffusing, decoding = (dit, vae) if self.arrangement.one_network else (crowd, crowd)
-        found = [
-            Stage("text", {"text": self.text_bytes}, self.work.text_tokens * self._qwen_token(self.sizes.text)),
-            Stage("condition", dit, self.condition_bytes),
-            Stage("diffuse", diffusing, self.memory_bytes + self.step_bytes),
-            Stage("decode", decoding, self.kept_bytes + (0 if self.arrangement.vae_on_cpu else self.tile_bytes)),
+        heard = self.heard_bytes if self.arrangement.on_cpu else 0
+        encoding, tile = self.encoding_bytes, self.tile_bytes
+        if self.arrangement.vae_on_cpu:
+            encoding, tile = 0, 0
+        found = [Stage("text", {"text": self.text_bytes}, self.work.text_tokens * self._qwen_token(self.sizes.text))]
+        if self.listens:
+            found.append(Stage("listen", decoding, heard + encoding))
+        found += [
+            Stage("condition", dit, heard + self.condition_bytes),
+            Stage("diffuse", diffusing, heard + self.memory_bytes + self.step_bytes),
+            Stage("decode", decoding, heard + self.kept_bytes + tile),
         ]
         if self.sizes.songwriter is not None:
             found.insert(0, Stage("write", {"songwriter": self.songwriter_bytes}, self.writing_bytes))
         if self.arrangement.on_cpu:
-            found.append(Stage("finish", decoding, self.kept_bytes + COPIES_IN_FINISH * self.waveform_bytes))
+            copies = COPIES_IN_FINISH + COPIES_IN_SPLICE * self.work.source
+            found.append(Stage("finish", decoding, heard + self.kept_bytes + copies * self.waveform_bytes))
         return tuple(found)
+
+    @property
+    def listens(self) -> bool:
+        """Whether recordings are encoded."""
+        return self.work.encodes_source or self.work.references > 0
 
     @property
     def host_bytes(self) -> int:
@@ -205,7 +227,7 @@ class Model:
         if self.arrangement.on_cpu:
             return 0
         dit, vae = self.sizes.dit, self.sizes.vae
-        found = COPIES_IN_FINISH * self.waveform_bytes
+        found = COPIES_IN_FINISH * self.waveform_bytes + self.heard_bytes
         if self.arrangement.streamed:
             layers = dit.num_hidden_layers * self.block_bytes + dit.encoder_blocks * dit.encoder_block_parameters * (
                 self.element
@@ -213,7 +235,7 @@ class Model:
             found += int(layers * PAGE_LOCKED)
         if self.arrangement.vae_on_cpu:
             alone = Model(self.sizes, self.work, replace(self.arrangement, on_cpu=True, dtype="float32"))
-            found += vae.parameters * FLOAT32 + alone.tile_bytes
+            found += vae.parameters * FLOAT32 + max(alone.tile_bytes, alone.encoding_bytes if self.listens else 0)
         return found
 
     @property
@@ -261,7 +283,7 @@ class Model:
 
     @property
     def condition_tokens(self) -> int:
-        return self.work.text_tokens + self.work.lyric_tokens + 1
+        return self.work.text_tokens + self.work.lyric_tokens + max(self.work.references, 1)
 
     @property
     def memory_bytes(self) -> int:
@@ -272,9 +294,11 @@ class Model:
 
     @property
     def condition_bytes(self) -> int:
-        """Encoding lyrics and timbre, and what is kept of them."""
+        """Encoding lyrics, timbre and audio codes, and what is kept of them."""
         dit = self.sizes.dit
-        tokens = max(self.condition_tokens, dit.timbre_fix_frame)
+        voices = max(self.work.references, 1)
+        windows = WINDOWS_AT_ONCE * (dit.pool_window_size + 1) * self.work.source
+        tokens = max(self.condition_tokens, voices * dit.timbre_fix_frame, windows)
         numbers = self._layer_numbers(
             dit.encoder_hidden_size,
             dit.encoder_intermediate_size,
@@ -332,6 +356,24 @@ class Model:
         frames = min(tile + neighbours * decoder_reach(vae), self.work.frames)
         copies = COPIES_IN_DECODER + (HELD_BY_HEAP if self.arrangement.on_cpu else 0)
         return copies * vae.decoder_channels * frames * vae.hop * self.element
+
+    @property
+    def encoding_bytes(self) -> int:
+        """Encoding the widest tile of what is heard: of the source, or of the windows of a reference."""
+        vae, tile = self.sizes.vae, self.arrangement.tile_frames
+        window = self.sizes.dit.timbre_fix_frame if self.work.references else 0
+        heard = max(self.work.frames if self.work.encodes_source else 0, window)
+        neighbours = min(-(-heard // tile) - 1, 2)
+        frames = min(tile + neighbours * encoder_reach(vae), heard)
+        copies = COPIES_IN_ENCODER + (HELD_BY_HEAP if self.arrangement.on_cpu else 0)
+        return copies * vae.encoder_hidden_size * frames * vae.hop * self.element
+
+    @property
+    def heard_bytes(self) -> int:
+        """The recordings, which are there until the last take."""
+        vae = self.sizes.vae
+        references = vae.audio_channels * math.ceil(self.work.seconds_heard * vae.sampling_rate) * FLOAT32
+        return references + self.work.source * self.waveform_bytes
 
     @property
     def waveform_bytes(self) -> int:

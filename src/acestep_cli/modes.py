@@ -363,6 +363,16 @@ class Completed(Request):
     open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     #: The latents beside the source, where they belong to it: it is not encoded then.
     kept: Annotated[Kept | None, Field(exclude=True)] = None
+    #: How long its references are together, in seconds.
+    reference_seconds: Annotated[float, Field(exclude=True)] = 0.0
+
+    @property
+    def encodes_source(self) -> bool:
+        return super().encodes_source and self.kept is None
+
+    @property
+    def seconds_heard(self) -> float:
+        return self.reference_seconds
 
 
 @dataclass(frozen=True)
@@ -440,7 +450,9 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     settle("bit_depth", encoding.bit_depth, DEFAULT)
     settle("bitrate", encoding.bitrate, DEFAULT)
     kept, warnings = keepsake(request, checkpoint, heard)
-    return Decided(Completed(**{**asked, **found}, open=left, kept=kept), origins, heard, warnings)
+    listening = sum(heard[file].seconds for file in request.reference or ())
+    done = Completed(**{**asked, **found}, open=left, kept=kept, reference_seconds=listening)
+    return Decided(done, origins, heard, warnings)
 
 
 def require_task(request: Request, name: str, row: Row) -> None:

@@ -299,7 +299,14 @@ def _dtype(device: Device, asked: str | None) -> tuple[DType, str]:
 
 def _work(request: Request, sizes: Sizes) -> Work:
     assert request.duration is not None, "only a completed request is planned"
-    return Work.of(request.duration, request.caption, request.lyrics, sizes.vae)
+    work = Work.of(request.duration, request.caption, request.lyrics, sizes.vae)
+    return replace(
+        work,
+        source=request.source is not None,
+        encodes_source=request.encodes_source,
+        references=len(request.reference or ()),
+        seconds_heard=request.seconds_heard,
+    )
 
 
 def _highest(device: Device, dtype: DType) -> Arrangement:

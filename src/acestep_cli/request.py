@@ -456,6 +456,16 @@ class Request(BaseModel):
         ),
     ] = None
 
+    @property
+    def encodes_source(self) -> bool:
+        """Whether the autoencoder is to hear the source."""
+        return self.source is not None
+
+    @property
+    def seconds_heard(self) -> float:
+        """Of references, which lie in memory while the song is made; a request that is not completed knows of none."""
+        return 0.0
+
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 TIME_FREQUENCIES = 256
+#: Of those that an audio code each stands for: about as many tokens as a condition has.
+WINDOWS_AT_ONCE = 256
 RESIDUAL_DILATIONS = (1, 3, 9)
 RESIDUAL_KERNEL = 7
 

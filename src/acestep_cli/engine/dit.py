@@ -10,7 +10,7 @@ E encoder width, L tokens of the packed condition, N audio codes (one per `pool_
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, bias_from, rotary
-from acestep_cli.sizes import TIME_FREQUENCIES, DiTConfig
+from acestep_cli.sizes import TIME_FREQUENCIES, WINDOWS_AT_ONCE, DiTConfig
 
 TIME_MAX_PERIOD = 10_000
 TIME_SCALE = 1000
@@ -318,6 +318,13 @@ class AttentionPooler(EncoderStack):
         return self.contextualise(torch.cat((self.special_token.expand(x.shape[0], -1, -1), x), dim=1))[:, 0]
 
 
+def by_windows(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
+    """What a network makes of windows [N, frames, width] that see nothing of each other: a few of them at once, so that
+    memory does not grow with the song.
+    """
+    return torch.cat([network(some) for some in torch.split(windows, WINDOWS_AT_ONCE)])
+
+
 class AudioTokenizer(nn.Module):
     """Latents [B, T, C], T a multiple of the pooling window -> codes [B, N] at five per second."""
 
@@ -331,7 +338,7 @@ class AudioTokenizer(nn.Module):
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised vectors [B, N, fsq_dim], differentiable, and codes [B, N]."""
         groups = self.audio_acoustic_proj(latents).unflatten(1, (-1, self.window))
-        pooled = self.attention_pooler(groups.flatten(0, 1)).unflatten(0, groups.shape[:2])
+        pooled = by_windows(self.attention_pooler, groups.flatten(0, 1)).view(*groups.shape[:2], -1)
         values, codes = self.quantizer.quantize(pooled)
         return self.quantizer.expand(values), codes
 
@@ -349,7 +356,7 @@ class AudioDetokenizer(EncoderStack):
     def forward(self, quantised: Tensor) -> Tensor:
         batch, codes = quantised.shape[:2]
         groups = self.embed_tokens(quantised).flatten(0, 1)[:, None] + self.special_tokens
-        return self.proj_out(self.contextualise(groups)).view(batch, codes * groups.shape[1], -1)
+        return self.proj_out(by_windows(self.contextualise, groups)).view(batch, codes * groups.shape[1], -1)
 
 
 class AceStep(nn.Module):
