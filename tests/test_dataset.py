@@ -1,0 +1,270 @@
+"""Songs to learn from: found, described, looked through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import Result
+
+from acestep_cli import audio, companions, dataset, modes, prompts
+from acestep_cli.errors import SourceError, UsageError
+from acestep_cli.request import Request
+
+RATE = 16_000
+
+
+def song(path: Path, pitch: float = 220, seconds: float = 7, rate: int = RATE, level: float = 0.4) -> Path:
+    """A recording of one tone."""
+    t = np.arange(int(seconds * rate)) / rate
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = level * np.sin(2 * np.pi * pitch * t) * (1 + np.sin(2 * np.pi * t)) / 2
+    opus = {"format": "OGG", "subtype": "OPUS"} if path.suffix == ".opus" else {}
+    soundfile.write(path, wave, rate, **opus)
+    return path
+
+
+def told(folder: Path, name: str = "a.wav") -> dict[str, object]:
+    """What the scan finds out about the one recording in a folder, besides the sound."""
+    song(folder / name)
+    found = dataset.scan(folder)
+    assert not found.problems, found.problems
+    return dataset.described(found.songs[0].request)
+
+
+def looked(found: dataset.Dataset, shortest: float = 5, longest: float = 240) -> dataset.Inspection:
+    return dataset.inspect(found, shortest, longest, lambda done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"a.lyrics.txt": "[Verse]\nla\n"}, {"lyrics": "[Verse]\nla\n"}),
+        ({"a.txt": "[Verse]\nla\n"}, {"lyrics": "[Verse]\nla\n"}),
+        ({"a.txt": "no", "a.lyrics.txt": "yes"}, {"lyrics": "yes\n"}),
+        ({"a.caption.txt": "slow\nfolk"}, {"caption": "slow folk", "instrumental": True}),
+        (
+            {"a.txt": "Caption: slow: folk\nbpm: 97.6\nkey: 8A\nsignature: 3\nlyrics: [Verse]\nla\nli"},
+            {"caption": "slow: folk", "bpm": 98, "key": "A minor", "time_signature": "3/4",
+             "lyrics": "[Verse]\nla\nli\n"},
+        ),
+        ({"a.txt": "genre: folk\nlyrics: [Instrumental]"}, {"caption": "folk", "instrumental": True}),
+        (
+            {"a.json": {"caption": "jazz", "keyscale": "C#m", "timesignature": "4", "language": "en", "bpm": 90}},
+            {"caption": "jazz", "key": "C# minor", "time_signature": "4/4", "language": "en", "bpm": 90,
+             "instrumental": True},
+        ),
+        ({"t.csv": "File,BPM,Key,Caption\na.wav,128,Am,house\n"},
+         {"bpm": 128, "key": "A minor", "caption": "house", "instrumental": True}),
+        ({"t.csv": "File;Artist;Title;BPM;Key;Camelot\nx/a.wav;me;it;128;;5B\n"},
+         {"bpm": 128, "key": "Eb major", "instrumental": True}),
+        ({"t.csv": "File\tBPM\na.wav\t128\n", "a.json": {"bpm": 90}}, {"bpm": 128, "instrumental": True}),
+        ({"a.lrc": "[ar: me]\n[00:01.20]hello <00:02.00>there\n[01:02]again\n"}, {"lyrics": "hello there\nagain\n"}),
+        ({"all.json": [{"filename": "a.wav", "caption": "rock", "raw_lyrics": "hey"}]},
+         {"caption": "rock", "lyrics": "hey\n"}),
+        ({"all.json": {"samples": [{"audio_path": "/x/a.wav", "caption": "rock"}]}},
+         {"caption": "rock", "instrumental": True}),
+        ({"a.wav.yaml": "caption: ours\nbpm: 84\n", "a.caption.txt": "theirs"},
+         {"caption": "ours", "bpm": 84, "instrumental": True}),
+        ({"a.md": "---\ncaption: ours\n---\n[Verse]\nla\n", "a.txt": "no"},
+         {"caption": "ours", "lyrics": "[Verse]\nla\n"}),
+        ({"a.yaml": "instrumental: true\n", "a.txt": "words"}, {"instrumental": True}),
+        ({}, {"instrumental": True}),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_every_convention_is_read(tmp_path: Path, files: dict[str, object], expected: dict[str, object]) -> None:
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert told(tmp_path) == expected
+
+
+def test_the_wheel_of_camelot_is_that_of_fifths() -> None:
+    for number in range(1, 12):
+        for letter, mode in (("A", "minor"), ("B", "major")):
+            here, there = (companions.respelt(f"{n}{letter}") for n in (number, number + 1))
+            assert here.endswith(mode)
+            notes = [("C Db D Eb E F F# G Ab A Bb B".split()).index(key.split()[0]) for key in (here, there)]  # noqa: SIM905
+            assert (notes[1] - notes[0]) % 12 == 7
+    assert companions.respelt("8A") == "A minor"
+
+
+def test_a_list_says_the_trigger_word(tmp_path: Path) -> None:
+    song(tmp_path / "a.wav")
+    content = {"metadata": {"custom_tag": "harbour", "tag_position": "append"}, "samples": []}
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    found = dataset.scan(tmp_path)
+    assert (found.trigger, found.trigger_position) == ("harbour", "append")
+
+
+@pytest.mark.parametrize(
+    ("position", "caption", "expected"),
+    [
+        ("prepend", "folk", "harbour, folk"),
+        ("append", "folk", "folk, harbour"),
+        ("replace", "folk", "harbour"),
+        ("prepend", None, "harbour"),
+    ],
+)
+def test_prompts_are_those_of_a_render(position: str, caption: str | None, expected: str) -> None:
+    request = Request(caption=caption, lyrics="[Verse]\nla\n", language="en", bpm=90, key="A minor")
+    one = dataset.Song("a.wav", Path("a.wav"), request)
+    found = dataset.Dataset(Path(), (one,), "harbour", position)
+    rendered = request.model_copy(update={"caption": expected})
+    assert found.prompts(one, 61.5) == prompts.of(rendered, modes.FILL_MASK, 61.5)
+
+
+def test_what_is_written_reads_back_as_itself(tmp_path: Path) -> None:
+    for name in ("a.wav", "sub/b: odd #1.wav"):
+        song(tmp_path / name)
+    (tmp_path / "a.txt").write_text("caption: no\nlyrics: [Verse]\n  la: la # x\n\nli\n")
+    found = dataset.scan(tmp_path)
+    assert [one.name for one in found.songs] == ["a.wav", "sub/b: odd #1.wav"]
+    again = dataset.parse(found.dump(), tmp_path)
+    assert again.dump() == found.dump()
+    assert [again.prompts(one, 7) for one in again.songs] == [found.prompts(one, 7) for one in found.songs]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("songs:\n  a.wav:\n    bpm: 20\n", "dataset.yaml:3: bpm: 20 is not a whole number from 30 to 300"),
+        ("songs:\n  a.wav:\n    tempo: 90\n", "dataset.yaml:3: tempo: is not a key of a song to learn from"),
+        ("songs:\n  a.wav:\n    bpm: 90\n    bpm: 91\n", "dataset.yaml:4: bpm: is here again"),
+        ("songs:\n  a.wav: {bpm: 90}\n  a.wav: {bpm: 90}\n", "dataset.yaml:3: a.wav: is here again"),
+        ("trigger_position: before\nsongs:\n  a.wav: {}\n", "dataset.yaml:1: trigger_position: 'before' is not one of"),
+        ("trigers: x\nsongs:\n  a.wav: {}\n", "did you mean 'trigger'?"),
+        ("songs: 3\n", "dataset.yaml:1: songs: is a map, with the names of recordings below it"),
+        ("songs:\n  a.wav: loud\n", "dataset.yaml:2: a.wav: is a map, with caption"),
+        ("songs:\n  a.wav: {instrumental: true, lyrics: la}\n", "excludes lyrics"),
+    ],
+)
+def test_a_slip_in_a_data_set_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    song(tmp_path / "a.wav")
+    (tmp_path / dataset.FILE).write_text(text)
+    with pytest.raises(UsageError) as error:
+        dataset.read(tmp_path)
+    assert said in str(error.value)
+
+
+def test_the_file_is_obeyed(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        song(tmp_path / name)
+    (tmp_path / dataset.FILE).write_text("songs:\n  a.wav: {caption: x}\n  gone.wav: {}\n")
+    found = looked(dataset.read(tmp_path))
+    assert [one.song.name for one in found.lessons] == ["a.wav"]
+    assert any("b.wav is in" in remark and "left out" in remark for remark in found.remarks)
+    assert [type(problem) for problem in found.problems] == [SourceError]
+    assert "gone.wav is not there" in str(found.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: song(folder / "b.wav", seconds=2), "is 2.0 s long, and at least 5 s are needed."),
+        (lambda folder: song(folder / "b.wav", level=0), "b.wav is silent."),
+        (lambda folder: (folder / "b.wav").write_text("no"), "b.wav is not audio that can be read"),
+        (lambda folder: song(folder / "b.flac", 330), "b.flac is the same recording as"),
+        (lambda folder: song(folder / "c.wav") and (folder / "c.caption.txt").unlink(missing_ok=True), "no caption"),
+    ],
+    ids=["short", "silent", "broken", "twice", "nothing said"],
+)
+def test_what_cannot_be_trained_on_is_named(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+    song(tmp_path / "a.flac", 330)
+    make(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.caption.txt").write_text(f"song {name}")
+    found = looked(dataset.scan(tmp_path))
+    assert [one.song.name for one in found.lessons] == ["a.flac"]
+    with pytest.raises((SourceError, UsageError)) as error:
+        dataset.refuse(found, tmp_path, skip=False, warn=print)
+    assert said in str(error.value)
+    assert "--skip-bad" in str(error.value)
+    warned: list[str] = []
+    assert dataset.refuse(found, tmp_path, skip=True, warn=warned.append) == found.lessons
+    assert any(said in line and line.endswith("It is left out.") for line in warned)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text", "said"),
+    [
+        ("b.wav", {"rate": 22_050}, "caption: x", "several sample rates (1 at 16000 Hz, 1 at 22050 Hz)"),
+        ("b.wav", {"level": 1.0}, "caption: x", None),
+        ("b.wav", {"level": 2.0}, "caption: x", "b.wav is clipped in"),
+        ("b.wav", {"seconds": 12}, "caption: x", "b.wav is 0:12 long, and is trained in parts of 0:10."),
+        ("b.wav", {}, "caption: x\nlyrics: " + "many hurried words in a line\n" * 20, "longer than can be sung"),
+    ],
+    ids=["rates", "full scale", "clipped", "long", "wordy"],
+)
+def test_what_is_worth_a_word_is_said(
+    tmp_path: Path, name: str, options: dict[str, float], text: str, said: str | None
+) -> None:
+    song(tmp_path / "a.wav")
+    song(tmp_path / name, 330, **options)  # type: ignore[arg-type]
+    for stem in ("a", "b"):
+        (tmp_path / f"{stem}.txt").write_text(text)
+    remarks = looked(dataset.scan(tmp_path), longest=10).remarks
+    assert any("From 8 songs on" in remark for remark in remarks)
+    if said is None:
+        assert len(remarks) == 1
+    else:
+        assert any(said in remark for remark in remarks), remarks
+
+
+def test_the_same_sound_under_other_tags_is_the_same(tmp_path: Path) -> None:
+    one, other = song(tmp_path / "a.wav"), tmp_path / "b.flac"
+    samples, rate = soundfile.read(one, dtype="int16")
+    soundfile.write(other, samples, rate)
+    assert dataset.listen(one).fingerprint == dataset.listen(other).fingerprint
+    assert dataset.listen(one).fingerprint != dataset.listen(song(tmp_path / "c.wav", 221)).fingerprint
+
+
+def test_what_changed_in_a_data_set_is_said() -> None:
+    assert dataset.changed({"a": "1"}, {"a": "1"}) is None
+    assert dataset.changed({"a": "2", "c": "3"}, {"a": "1", "b": "4"}) == "'b' left out; 'c' added; 'a' changed"
+
+
+def test_a_scan_writes_what_a_person_edits(tmp_path: Path, acestep: Callable[..., Result]) -> None:
+    song(tmp_path / "a.wav")
+    (tmp_path / "a.caption.txt").write_text("slow folk")
+    run = acestep("train-lora", str(tmp_path), "--scan-only", "--name", "harbour")
+    assert run.exit_code == 0, run.output
+    assert run.stdout == f"{tmp_path / dataset.FILE}\n"
+    assert "From 8 songs on" in run.stderr
+    text = (tmp_path / dataset.FILE).read_text()
+    assert "trigger: harbour\ntrigger_position: prepend\nsongs:\n  a.wav:\n    caption: slow folk\n" in text
+    again = acestep("train-lora", str(tmp_path), "--scan-only")
+    assert again.exit_code == 9
+    assert "exists already" in again.stderr
+    assert acestep("train-lora", str(tmp_path), "--scan-only", "--force").exit_code == 0
+    assert "trigger: harbour" in (tmp_path / dataset.FILE).read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("empty", "holds no audio"), ("gone", "is not there"), ("file", "is not a folder")],
+)
+def test_a_folder_without_songs_is_refused(
+    tmp_path: Path, acestep: Callable[..., Result], folder: str, said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    run = acestep("train-lora", str(tmp_path / folder), "-o", str(tmp_path / "out"), "-m", "pocket")
+    assert run.exit_code == 5
+    assert said in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_formats_than_wav_are_found(tmp_path: Path) -> None:
+    for suffix in ("flac", "mp3", "ogg", "opus"):
+        song(tmp_path / f"a.{suffix}", rate=48_000)
+    (tmp_path / ".hidden").mkdir()
+    song(tmp_path / ".hidden" / "no.wav")
+    (tmp_path / "b.M4A").write_bytes(b"")
+    assert set(dataset.recordings(tmp_path)) == {"a.flac", "a.mp3", "a.ogg", "a.opus", "b.M4A"}
+    assert set(audio.FORMATS) == {suffix.removeprefix(".") for suffix in dataset.SUFFIXES}
