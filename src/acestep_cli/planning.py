@@ -201,10 +201,10 @@ def plan(
     Without a device asked for, it is the first that the render fits into. Raises `UsageError` when what was asked for
     is not there, and `MemoryLimitError` when it fits nowhere.
     """
-    devices, why = _devices(machine, asked)
+    found, why = devices(machine, asked)
     host = next((device.free_bytes for device in machine.devices if device.backend == "cpu"), None)
     failure: MemoryLimitError | None = None
-    for device in _with_dtype(devices, asked.dtype):
+    for device in with_dtype(found, asked.dtype):
         dtype, dtype_reason = _dtype(device, asked.dtype)
         try:
             made = _fitted(device, host, dtype, request, asked, sizes, recall(device, dtype))
@@ -242,11 +242,11 @@ def exhausted(now: Plan, stage: str, request: Request) -> MemoryLimitError:
 def least_bytes(request: Request, asked: Asked, sizes: Sizes, device: Device) -> int:
     """The least `--max-vram` with which the request could be planned on `device`."""
     dtype, _ = _dtype(device, asked.dtype)
-    lowest = _lowest(_highest(device, dtype), device.backend)
+    lowest = _lowest(highest(device, dtype), device.backend)
     return _demand(Model(sizes, _work(request, sizes), lowest).peak.total, device)
 
 
-def _devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
+def devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
     """The devices that may be taken, the preferred one first, and why that one is."""
     if asked.device is None:
         others = ", ".join(device.name for device in machine.devices)
@@ -276,7 +276,7 @@ def _names(device: Device) -> tuple[str, ...]:
     return (device.name, kind, device.backend, f"{device.backend}:{number}")
 
 
-def _with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
+def with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
     """The devices that have the number format asked for. `UsageError` where none has."""
     if asked is None:
         return list(devices)
@@ -309,7 +309,7 @@ def _work(request: Request, sizes: Sizes) -> Work:
     )
 
 
-def _highest(device: Device, dtype: DType) -> Arrangement:
+def highest(device: Device, dtype: DType) -> Arrangement:
     """Everything as fast as it goes."""
     return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES.get(device.backend, TILE_FRAMES_ON_CARDS))
 
@@ -344,7 +344,7 @@ def _fitted(
     main memory; `MemoryLimitError` if none does.
     """
     work = _work(request, sizes)
-    top = _highest(device, dtype)
+    top = highest(device, dtype)
     remembers = experience.arrangement is not None and _is_below(top, experience.arrangement, device.backend)
     arrangement = experience.arrangement if remembers and experience.arrangement else top
     cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
@@ -370,12 +370,12 @@ def _fitted(
         budget_bytes=budget,
         stages=model.stages,
         seconds=_seconds(request, model, experience),
-        reasons={**_standing_reasons(device), **remembered, **fitting},
+        reasons={**standing_reasons(device), **remembered, **fitting},
         **model.arrangement.settings(),
     )
 
 
-def _standing_reasons(device: Device) -> dict[str, str]:
+def standing_reasons(device: Device) -> dict[str, str]:
     tiles = "larger tiles are no faster on a processor" if device.backend == "cpu" else "a card is busy with that much"
     return {"tile_frames": tiles}
 
