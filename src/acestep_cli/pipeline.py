@@ -63,9 +63,12 @@ class Take:
 class Pipeline:
     """One checkpoint under one plan; several requests may pass through it."""
 
-    def __init__(self, checkpoint: Checkpoint, plan: Plan, songwriter: Songwriter | None = None) -> None:
-        """Reads the configs and the silence; weights come when a stage borrows them."""
+    def __init__(
+        self, checkpoint: Checkpoint, plan: Plan, songwriter: Songwriter | None = None, dit: AceStep | None = None
+    ) -> None:
+        """Reads the configs and the silence; weights come when a stage borrows them, but for a `dit` that is there."""
         self.checkpoint = checkpoint
+        self.dit = dit
         self.songwriter = songwriter
         self.plan = plan
         self.sizes = memory.Sizes.of(checkpoint, songwriter)
@@ -90,7 +93,7 @@ class Pipeline:
         what the Songwriter decided, before anything is made of it. Raises `CheckpointError` for weights that do not
         fit their config, `MemoryLimitError` at the foot of the ladder.
         """
-        with closing(Store(self.checkpoint, self.plan, report, self.songwriter)) as weights:
+        with closing(Store(self.checkpoint, self.plan, report, self.songwriter, self.dit)) as weights:
             yield from self._takes(requests, weights, report, say, tell)
 
     @torch.inference_mode()

@@ -22,6 +22,8 @@ APG_NORM_LIMIT = 2.5
 ADG_MAX_ANGLE = 3.14 / 6
 ADG_EXTRA_WEIGHT = 1e-3
 ADG_SMALL_SINE = 1e-3
+#: Of the logit of a time, in training. Source: `songwriter-and-lora.md` 5.5 of the specification.
+TRAINING_MEAN, TRAINING_SPREAD = -0.4, 1.0
 
 
 def schedule(steps: int, shift: float) -> tuple[float, ...]:
@@ -191,6 +193,16 @@ def noised(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """x_t for clean latents [B, T, C] at times t [B]: the one definition that training shares."""
     times = t.view(-1, 1, 1)
     return noise * times + clean * (1 - times)
+
+
+def velocity(clean: Tensor, noise: Tensor) -> Tensor:
+    """What the model is to predict anywhere on the way from noise to clean latents."""
+    return noise - clean
+
+
+def training_times(normals: Tensor) -> Tensor:
+    """The times [B] of a training pass from standard normal draws [B, 2]: of two logit-normal times the later one."""
+    return (normals * TRAINING_SPREAD + TRAINING_MEAN).sigmoid().amax(dim=1)
 
 
 def duration_samples(seconds: float, sample_rate: int) -> int:

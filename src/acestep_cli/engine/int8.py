@@ -23,6 +23,7 @@ class Int8Linear(nn.Module):
     def __init__(self, like: nn.Linear) -> None:
         super().__init__()
         shape = like.weight.shape
+        self.out_features, self.in_features = shape
         self.weight = nn.Parameter(torch.empty(shape, dtype=torch.int8, device="meta"), requires_grad=False)
         self.scale = nn.Parameter(torch.empty(shape[0], device="meta"), requires_grad=False)
         self.bias = like.bias

@@ -58,8 +58,14 @@ class Store:
     """Lends the components of one checkpoint to a pipeline."""
 
     def __init__(
-        self, checkpoint: Checkpoint, plan: Plan, report: Report, songwriter: checkpoints.Songwriter | None = None
+        self,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        report: Report,
+        songwriter: checkpoints.Songwriter | None = None,
+        dit: AceStep | None = None,
     ) -> None:
+        """A `dit` that somebody has in memory already is lent on, and stays."""
         self.checkpoint = checkpoint
         self._songwriter = songwriter
         self.plan = plan
@@ -72,6 +78,8 @@ class Store:
         self._is_open = False
         self._residents: dict[str, nn.Module] = {}
         self._borrowers: Counter[str] = Counter()
+        if dit is not None:
+            self._residents["dit"], self._borrowers["dit"] = dit, 1
         self._makers: dict[str, Callable[[], nn.Module]] = {
             "dit": self._make_dit,
             "vae": self._make_vae,

@@ -1,0 +1,270 @@
+"""From a data set and a recipe to an adapter: the one loop, what it saves, and how it stops and goes on.
+
+Everything random in step n follows from the seed and n. So what a save holds is the adapter, the optimiser's state and
+the number of steps; the learning rate, the order of the songs and every draw are what they would have been.
+
+Loss and times: `songwriter-and-lora.md` 5.5, 8.1 and 9 of the specification, and the rulings.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from acestep_cli import curve, disk, memory
+from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.dataset import Dataset, Lesson
+from acestep_cli.engine import graft, lessons, store, tensorfile
+from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.dit import AceStep, DiT
+from acestep_cli.engine.graft import Graft
+from acestep_cli.engine.lessons import Batch, Book
+from acestep_cli.engine.store import Report, Store
+from acestep_cli.errors import CheckError, MemoryLimitError
+from acestep_cli.pipeline import is_out_of_memory
+from acestep_cli.recipe import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, Recipe
+from acestep_cli.workbench import ADAPTER, CONFIG, CURVE, LOSSES, STATE, Record
+from acestep_cli.workload import Workload
+
+Say = Callable[[str], None]
+#: How many times a run says how it goes.
+WORDS_IN_ALL = 20
+#: Names in a save: the adapter's weights, the optimiser's state of each of them, the loss of each step.
+WEIGHTS, OPTIMISER, HISTORY = "adapter:", "optimiser:", "losses"
+#: What is let go once the songs are ready, of a model that renders nothing meanwhile.
+ENCODERS = ("encoder", "tokenizer", "detokenizer")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: what on, how, and where to."""
+
+    dataset: Dataset
+    lessons: tuple[Lesson, ...]
+    record: Record
+    checkpoint: Checkpoint
+    plan: Workload
+    folder: Path
+    #: Formats besides peft's, each with its file.
+    exports: tuple[tuple[str, Path], ...] = ()
+    #: Seconds between saves.
+    save_every: float = 600.0
+    #: Called after every so many steps with the model as it is and their number.
+    preview: Callable[[AceStep, int], None] | None = None
+    preview_every: int = 500
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.record.recipe
+
+
+@dataclass
+class Progress:
+    """Where a run is: steps done, the loss of each, how many came to no number."""
+
+    step: int = 0
+    broken: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def train(job: Job, report: Report, say: Say, warn: Say) -> Path:
+    """Train, or go on, until all steps are done; the folder of the adapter.
+
+    On Ctrl-C or SIGTERM the step at hand is finished and everything saved before they act. Raises `CheckError` after
+    three steps in a row that came to no number, `OutputError` where a save cannot be written (the one before stays),
+    `MemoryLimitError` where memory ran out.
+    """
+    with closing(Store(job.checkpoint, job.plan, report)) as weights:
+        try:
+            book = prepared(job, weights, warn)
+            with weights.dit() as model:
+                Run(job, book, model, weights, say).go()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryLimitError(
+                f"Training ran out of memory on {job.plan.device}; what was saved is there.",
+                "--crop 60 and --batch 1 need less; so does --max-vram with less than is free.",
+            ) from None
+        for warning in weights.warnings:
+            warn(warning)
+    return job.folder
+
+
+def prepared(job: Job, weights: Store, warn: Say) -> Book:
+    """The songs, as latents and conditions."""
+    sizes = memory.Sizes.of(job.checkpoint)
+    silence = store.silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
+    return lessons.prepare(weights, sizes, silence, job.dataset, job.lessons, job.recipe, warn)
+
+
+class Run:
+    """The loop over steps."""
+
+    def __init__(self, job: Job, book: Book, model: AceStep, weights: Store, say: Say) -> None:
+        self.job, self.book, self.model, self.weights, self.say = job, book, model, weights, say
+        if job.preview is None:
+            for name in ENCODERS:
+                delattr(model, name)
+            weights.tidy()
+        self.graft = Graft(model.decoder, job.recipe, job.checkpoint.name)
+        if job.plan.checkpointed:
+            graft.recompute(model.decoder)
+        self.optimiser = optimiser(self.graft.parameters, job.recipe)
+        self.progress = Progress()
+        if job.record.step:
+            self._restore()
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.job.recipe
+
+    def go(self) -> None:
+        """Take every step that is left, saving on the way and at the end."""
+        steps, progress = self.recipe.steps, self.progress
+        saved, in_a_row = time.monotonic(), 0
+        self.model.decoder.train()
+        with disk.signals_held() as deliver_signals:
+            while progress.step < steps:
+                loss = self._step(progress.step)
+                in_a_row = 0 if math.isfinite(loss) else in_a_row + 1
+                if in_a_row == MOST_BROKEN_STEPS:
+                    raise self._broken()
+                progress.losses.append(loss)
+                progress.step += 1
+                progress.broken += not math.isfinite(loss)
+                self._tell()
+                if progress.step < steps and time.monotonic() - saved >= self.job.save_every:
+                    self.save()
+                    saved = time.monotonic()
+                self._preview()
+                try:
+                    deliver_signals()
+                except BaseException:
+                    self.save()
+                    self.say(f"Stopped after step {progress.step} of {steps}; all is saved, and --resume goes on.")
+                    raise
+            self.save()
+
+    def _step(self, number: int) -> float:
+        """One step of the optimiser; its loss, or what is no number where it was skipped."""
+        recipe, device = self.recipe, self.weights.device
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate(number)
+        total = 0.0
+        for part in range(recipe.accumulation):
+            place = number * recipe.accumulation + part
+            batch = self.book.batch(place, device, self.weights.dtype)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):  # what the adapter leaves out
+                torch.manual_seed(generator(recipe.seed, f"dropout {place}").initial_seed())
+                loss = loss_of(self.model.decoder, batch) / recipe.accumulation
+                torch.autograd.backward(loss)
+            total += loss.item()
+        size = nn.utils.clip_grad_norm_(self.graft.parameters, LARGEST_GRADIENT)
+        if math.isfinite(total) and bool(torch.isfinite(size)):
+            self.optimiser.step()
+        else:
+            total = math.nan
+        self.optimiser.zero_grad(set_to_none=True)
+        return total
+
+    def _tell(self) -> None:
+        """Report the step, and now and then say how it goes."""
+        progress, steps = self.progress, self.recipe.steps
+        mean = curve.smoothed(progress.losses[-200:])[-1]
+        self.weights.report("train", progress.step, steps)
+        every = max(steps // WORDS_IN_ALL, 1)
+        if progress.step % every == 0 or progress.step == steps:
+            broken = f", {progress.broken} steps skipped" if progress.broken else ""
+            self.say(f"Step {progress.step} of {steps}: loss {mean:.4f}{broken}")
+
+    def _preview(self) -> None:
+        job, step = self.job, self.progress.step
+        if job.preview is not None and step % job.preview_every == 0:
+            self.model.decoder.eval()
+            job.preview(self.model, step)
+            self.model.decoder.train()
+
+    def _broken(self) -> CheckError:
+        """Three steps in a row came to nothing: what is saved is as it was before them."""
+        progress, told = self.progress, MOST_BROKEN_STEPS - 1
+        self.progress = Progress(progress.step - told, progress.broken - told, progress.losses[:-told])
+        self.save()
+        return CheckError(
+            f"{MOST_BROKEN_STEPS} steps in a row came to no number, the last of them step {progress.step + 1}, so "
+            f"training stopped; the adapter in {self.job.folder} is as it was before them.",
+            "Train again into another --output with a lower --learning-rate.",
+        )
+
+    def save(self) -> None:
+        """Write the adapter and all that going on needs: whole, or what was there stays."""
+        folder, progress = self.job.folder, self.progress
+        record = self.job.record.model_copy(update={"step": progress.step, "broken": progress.broken})
+        header, tensors = record.header(), self.graft.tensors()
+        state = {WEIGHTS + name: weight for name, weight in tensors.items()}
+        state[HISTORY] = torch.tensor(progress.losses, dtype=torch.float64)
+        for number, parameter in enumerate(self.graft.parameters):
+            for name, value in self.optimiser.state[parameter].items():
+                state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
+        last = [folder / name for name in (STATE, ADAPTER, CONFIG, CURVE, LOSSES)]
+        exports = self.job.exports if record.is_finished else ()
+        files = [*last, *(path for _, path in exports)]
+        with disk.whole(*files, replace=last) as [state_part, adapter, config, picture, table, *others]:
+            tensorfile.write(adapter, tensors, header)
+            disk.write_text(config, self.graft.json())
+            curve.draw(progress.losses, picture)
+            disk.write_text(table, table_of(progress.losses, self.recipe))
+            for (name, _), part in zip(exports, others, strict=True):
+                tensorfile.write(part, graft.EXPORTS[name](tensors, self.recipe), header)
+            tensorfile.write(state_part, state, header)
+
+    def _restore(self) -> None:
+        """Go on where the save in the folder is."""
+        state = load_file(self.job.folder / STATE)
+        self.graft.load({name.removeprefix(WEIGHTS): weight for name, weight in state.items()
+                         if name.startswith(WEIGHTS)})  # fmt: skip
+        moments: dict[int, dict[str, Any]] = {}
+        for name, value in state.items():
+            if name.startswith(OPTIMISER):
+                number, _, what = name.removeprefix(OPTIMISER).partition(":")
+                moments.setdefault(int(number), {})[what] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        record = self.job.record
+        self.progress = Progress(record.step, record.broken, state[HISTORY].tolist())
+
+
+def loss_of(decoder: DiT, batch: Batch) -> Tensor:
+    """The mean squared error of the velocities of a pass, over real frames alone."""
+    listened = decoder.remember(batch.condition)
+    found = decoder(batch.noisy, batch.times, batch.context, listened, batch.keep)
+    squared = (found.float() - batch.velocity).square()
+    if batch.keep is None:
+        return squared.mean()
+    return squared[batch.keep].mean()
+
+
+def optimiser(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, or the one that keeps its state in eight bits."""
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    from bitsandbytes.optim import AdamW8bit  # few have it, and it is large
+
+    found: torch.optim.Optimizer = AdamW8bit(parameters, recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    return found
+
+
+def table_of(losses: Sequence[float], recipe: Recipe) -> str:
+    """The losses as CSV: step, loss, its running mean, learning rate."""
+    rows = zip(losses, curve.smoothed(losses), strict=True)
+    lines = [f"{step + 1},{loss:.6f},{mean:.6f},{recipe.rate(step):.3e}" for step, (loss, mean) in enumerate(rows)]
+    return "\n".join(["step,loss,running_mean,learning_rate", *lines, ""])
