@@ -24,6 +24,7 @@ from acestep_cli.cli import app
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
 atexit.register(STATE.cleanup)
 os.environ["XDG_STATE_HOME"] = STATE.name
+os.environ["XDG_CACHE_HOME"] = STATE.name
 
 
 @pytest.fixture(scope="session", autouse=True)

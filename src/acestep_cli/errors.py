@@ -61,7 +61,7 @@ class SourceError(AceStepError):
 
 
 class CheckError(AceStepError):
-    """Rendered audio failed its checks: not finite, silent, or unchanged by a repaint."""
+    """Rendered audio failed its checks (not finite, silent, unchanged by a repaint), or training came to no number."""
 
     exit_code = 6
     name = "check"

@@ -53,14 +53,8 @@ class Record(BaseModel):
         return self.step >= self.recipe.steps
 
     def header(self) -> dict[str, str]:
-        """Entries of a safetensors header. What tools for other programs look for has an entry of its own."""
-        return {
-            "format": "pt",
-            ENTRY: self.model_dump_json(),
-            "base": self.base,
-            "dataset": self.dataset,
-            **({"trigger": self.trigger} if self.trigger else {}),
-        }
+        """The entry of a safetensors header: one, for several would be written in any order."""
+        return {ENTRY: self.model_dump_json()}
 
 
 def record(folder: Path) -> Record | None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "write": "Turn an idea into a song spec, or rewrite one.",
     "describe": "Turn a recording into a song spec.",
     "album": "Render albums: what is stale, and nothing else.",
+    "train-lora": "Teach a model your own sound, from a folder of songs.",
     "spec": "Write, check and show song specs, without rendering.",
     "models": "Fetch checkpoints, and see which are there.",
     "replay": "Make a take again by its own recipe, and compare.",
@@ -81,8 +82,9 @@ def values_unread() -> Iterator[None]:
 
 def loaded(name: str) -> typer.Typer:
     """The command `name`, with all that it imports."""
-    if name != "render" and importlib.util.find_spec(f"{__name__}.{name}"):
-        app: typer.Typer = importlib.import_module(f"{__name__}.{name}").app
+    module = f"{__name__}.{name.replace('-', '_')}"
+    if name != "render" and importlib.util.find_spec(module):
+        app: typer.Typer = importlib.import_module(module).app
         return app
     from acestep_cli.cli import commands
 

@@ -29,10 +29,13 @@ STAGES = {
     "listen": "Listening to the recording",
     "diffuse": "Making music",
     "decode": "Decoding sound",
+    "scan": "Going through the songs",
+    "condition": "Preparing the songs",
+    "train": "Training",
 }
 
 #: What a stage counts in a second.
-RATES = {"codes": "codes/s", "diffuse": "steps/s", "decode": "s/s"}
+RATES = {"codes": "codes/s", "diffuse": "steps/s", "decode": "s/s", "train": "steps/s"}
 
 Report = Callable[[str, int, int], None]
 COPY_BYTES = 1 << 20

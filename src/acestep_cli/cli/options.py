@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -290,6 +290,23 @@ def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Co
 
         with_flags.__signature__ = inspect.Signature([*own, *asked, *others])  # type: ignore[attr-defined]
         return with_flags
+
+    return decorator
+
+
+def keyed(keys: Mapping[str, Key], name: str) -> Callable[[Command], Command]:
+    """A decorator that gives a command a flag for each of `keys`, received as typed in the dict `name`."""
+    asked = [_flag(key_name, key) for key_name, key in keys.items()]
+
+    def decorator(command: Command) -> Command:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != name]
+
+        @functools.wraps(command)
+        def with_keys(**given: Any) -> None:
+            command(**{name: {flag.name: given.pop(flag.name) for flag in asked}}, **given)
+
+        with_keys.__signature__ = inspect.Signature([*own, *asked])  # type: ignore[attr-defined]
+        return with_keys
 
     return decorator
 

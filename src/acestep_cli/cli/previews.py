@@ -1,0 +1,45 @@
+"""Renders between the steps of a training run: one spec, one seed, the adapter as it is by then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acestep_cli import audio, disk, spec
+from acestep_cli.cli import desk, render
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.jobs import Job
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import AceStepError
+from acestep_cli.workbench import PREVIEWS
+
+if TYPE_CHECKING:
+    from acestep_cli.engine.dit import AceStep
+    from acestep_cli.planning import Plan
+
+
+def decided(file: Path, model: str, seed: int, run: Run) -> Job:
+    """The render of a spec by the checkpoint that is trained; `seed` is that of a spec without one.
+
+    Raises what a render of it would.
+    """
+    default = spec.implied("seed", str(seed), "--seed")
+    flags = spec.from_flags({"model": model, "songwriter": "none", "takes": "1"})
+    layers = [default, *spec.read(file), flags]
+    return desk.planned(spec.resolve(*layers), layers, run)
+
+
+def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, step: int) -> None:
+    """Render the job with `model`, which is in memory, into `folder`. What fails is said, and stops no training."""
+    from acestep_cli.pipeline import Pipeline
+
+    path = folder / PREVIEWS / f"step-{step}.{job.request.format}"
+    pipeline = Pipeline(job.checkpoint, plan, dit=model)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        for take in pipeline.run([job.request], lambda stage, done, total: None, terminal.warn):
+            with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+                audio.write(part, take.audio, render.finish(take, job))
+        terminal.say(f"{path}: as it sounds after step {step}")
+    except (AceStepError, OSError) as error:
+        terminal.warn(f"The preview after step {step} failed: {error}")

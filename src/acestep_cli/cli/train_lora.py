@@ -1,0 +1,302 @@
+"""`acestep train-lora`: a folder of songs becomes an adapter, which gives a model their sound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from acestep_cli import (
+    audio,
+    checkpoints,
+    dataset,
+    disk,
+    hardware,
+    logbook,
+    memory,
+    planning,
+    spec,
+    workbench,
+    workload,
+)
+from acestep_cli import recipe as recipes
+from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.cli import desk, forecast, options, previews
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.options import Run
+from acestep_cli.dataset import Dataset, Inspection
+from acestep_cli.errors import CheckpointError, ExistsError, UsageError
+from acestep_cli.recipe import Recipe
+from acestep_cli.request import OUTPUT
+from acestep_cli.shelf import in_words
+from acestep_cli.solvers import SHORTEST_FRAMES
+from acestep_cli.workbench import Record
+from acestep_cli.workload import Workload
+
+if TYPE_CHECKING:
+    from acestep_cli.training import Job
+
+app = typer.Typer(add_completion=False)
+
+SONGS = "Songs"
+#: Where an adapter is learnt best: the base model, whose style is not set yet.
+BEST_BASE = "base"
+EXPORTS = ("comfyui", "diffusers")
+#: What diffusers reads.
+PLAIN = "lora"
+#: Networks in the words of a forecast that a render does not have.
+NETWORKS = {**forecast.NETWORKS, "adapter": "adapter and optimiser"}
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The songs: 8 to 20 of one style.", show_default=False)]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FOLDER/", help="The adapter, and all that going on needs.",
+                 rich_help_panel=OUTPUT),
+]  # fmt: skip
+Name = Annotated[
+    str | None,
+    typer.Option("--name", metavar="WORD", help="The word that calls up the sound, put before every caption.",
+                 rich_help_panel=SONGS),
+]  # fmt: skip
+ScanOnly = Annotated[
+    bool,
+    options.switch("--scan-only", help=f"Write FOLDER/{dataset.FILE}, to be reviewed and edited, and end.",
+                   panel=SONGS),
+]  # fmt: skip
+SkipBad = Annotated[bool, options.switch("--skip-bad", help="Leave out songs that cannot be trained on.", panel=SONGS)]
+Resume = Annotated[
+    bool, options.switch("--resume", help="Go on exactly where the run in --output stopped.", panel=OUTPUT)
+]
+Export = Annotated[
+    list[str] | None,
+    typer.Option("--export", metavar="|".join(EXPORTS), help="A single file for another program as well; repeatable.",
+                 rich_help_panel=OUTPUT, autocompletion=options.offering(EXPORTS)),
+]  # fmt: skip
+SaveEvery = Annotated[
+    float,
+    typer.Option("--save-every", metavar="MINUTES", min=0.0, help="Save all this often; 10 unless set.",
+                 rich_help_panel=OUTPUT, show_default=False),
+]  # fmt: skip
+Preview = Annotated[
+    Path | None,
+    typer.Option("--preview", metavar="SPEC", help="Render this spec between steps, always with one seed.",
+                 rich_help_panel=OUTPUT, autocompletion=options.offering_specs),
+]  # fmt: skip
+PreviewEvery = Annotated[
+    int,
+    typer.Option("--preview-every", metavar="STEPS", min=1, help="How often; every 500 steps unless set.",
+                 rich_help_panel=OUTPUT, show_default=False),
+]  # fmt: skip
+
+
+@app.command(
+    help="Teach a model your own sound: find songs and what is said of them, prepare them, train an adapter.\n\n"
+    'acestep train-lora my-songs/ -o my-sound/ --name "harbour"\n\n'
+    "acestep train-lora my-songs/ --scan-only\n\n"
+    "acestep train-lora my-songs/ -o my-sound/ --resume"
+)
+@options.flags(("model",), desk.FLAGS)
+@options.keyed(recipes.KEYS, "settings")
+def train_lora(
+    folder: Folder,
+    output: Output = None,
+    name: Name = None,
+    scan_only: ScanOnly = False,
+    skip_bad: SkipBad = False,
+    resume: Resume = False,
+    export: Export = None,
+    save_every: SaveEvery = 10.0,
+    preview: Preview = None,
+    preview_every: PreviewEvery = 500,
+    *,
+    settings: dict[str, Any],
+    song: dict[str, Any],
+    run: Run,
+) -> None:
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
+    if scan_only:
+        songs = described(folder, name, None)
+        write_down(songs, terminal, force=run.force)
+        return
+    if output is None:
+        raise UsageError(
+            "There is no folder to train into.",
+            f"acestep train-lora {folder} -o my-sound/; --scan-only trains nothing.",
+        )
+    before = workbench.going_on(output) if resume else None
+    recipe = recipes.of(settings, None if before is None else before.recipe)
+    recipes.require(recipe)
+    exports = exported(export or [], output, recipe)
+    if before is None:
+        workbench.beginning(output, [path for _, path in exports])
+    checkpoint = base(song["model"], before, run)
+    songs = described(folder, name, output if resume else None)
+    sizes = memory.Sizes.of(checkpoint)
+    shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
+    with terminal.progress(lambda: 0) as report:
+        found = dataset.inspect(songs, shortest, recipe.crop, partial(report, "scan"))
+    for remark in found.remarks:
+        terminal.warn(remark)
+    lessons = dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
+    plan = planned(recipe, songs, replace(found, lessons=lessons), checkpoint, run, previews=preview is not None)
+    record = recorded(before, recipe, songs, found, checkpoint, plan)
+    announce(plan, record, len(lessons), terminal)
+    rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
+    with workbench.alone(output):
+        if before is None:  # another run may have been here meanwhile
+            workbench.beginning(output, [path for _, path in exports])
+            with disk.whole(output / dataset.FILE) as [part]:
+                disk.write_text(part, songs.dump())
+        with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
+            from acestep_cli import training  # loads torch: no refusal above waits for that
+
+            show = None if rendering is None else partial(previews.make, rendering, plan, output, terminal)
+            job: Job = training.Job(
+                songs,
+                lessons,
+                record,
+                checkpoint,
+                plan,
+                output,
+                exports,
+                60 * save_every,
+                show,
+                preview_every,
+            )
+            made = training.train(job, report, terminal.say, terminal.warn)
+            stdout.path(f"{made}/")
+            for _, path in exports:
+                stdout.path(path)
+
+
+def described(folder: Path, name: str | None, output: Path | None) -> Dataset:
+    """The songs of a folder with their labels: those of its `dataset.yaml`, else those that a run which goes on has
+    recorded in `output`, else those found.
+    """
+    kept = output / dataset.FILE if output is not None else None
+    if kept is not None and kept.is_file() and not (folder / dataset.FILE).is_file():
+        found = dataset.parse(spec.text_of(str(kept)), folder)
+    else:
+        found = dataset.read(folder)
+    if name is None:
+        return found
+    try:
+        return replace(found, trigger=dataset.HEAD["trigger"].read(name))
+    except ValueError as error:
+        raise UsageError(f"--name: {error}.") from error
+
+
+def write_down(songs: Dataset, terminal: Console, *, force: bool) -> None:
+    """Write the `dataset.yaml` of a folder, and say what is worth looking at in it."""
+    path = songs.folder / dataset.FILE
+    if disk.exists(path) and not force:
+        raise ExistsError(path)
+    with terminal.progress(lambda: 0) as report:
+        found = dataset.inspect(songs, audio.SHORTEST_READ, audio.LONGEST_READ, partial(report, "scan"))
+    for line in (*found.remarks, *(problem.message for problem in found.problems)):
+        terminal.warn(line)
+    with terminal.results() as stdout, disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+        disk.write_text(part, songs.dump())
+        stdout.path(path)
+
+
+def exported(asked: list[str], output: Path, recipe: Recipe) -> tuple[tuple[str, Path], ...]:
+    """The files of `--export`. `UsageError` for what no other program reads."""
+    for name in asked:
+        if name not in EXPORTS:
+            raise UsageError(f"--export {name}: is not one of {', '.join(EXPORTS)}.")
+        if name == "diffusers" and recipe.type != PLAIN:
+            raise UsageError(f"--export diffusers: diffusers does not read a {recipe.type}.", "--export comfyui does.")
+    return tuple((name, output / f"{output.absolute().name}-{name}.safetensors") for name in dict.fromkeys(asked))
+
+
+def base(model: str | None, before: Record | None, run: Run) -> Checkpoint:
+    """The checkpoint to train on: that asked for, that of the run that goes on, else base where it is installed."""
+    if before is not None and model not in (None, "auto", before.base):
+        raise UsageError(f"--resume: the run was begun on {before.base}, not {model}.", "Leave --model out to go on.")
+    wanted = before.base if before is not None else model or "auto"
+    if wanted == "auto" and checkpoints.dit_folder(BEST_BASE, run.models_dir):
+        wanted = BEST_BASE
+    found = checkpoints.locate(wanted, run.models_dir)
+    if before is not None and found.weights_hash() != before.base_weights:
+        raise CheckpointError(
+            f"The weights of {found.name} are others than those that the run was begun on.",
+            "Train into another --output.",
+        )
+    return found
+
+
+def planned(
+    recipe: Recipe, songs: Dataset, found: Inspection, checkpoint: Checkpoint, run: Run, *, previews: bool
+) -> Workload:
+    """How the songs are trained on here. Raises as `workload.plan`."""
+    longest = min(max(lesson.heard.seconds for lesson in found.lessons), recipe.crop)
+    words = [songs.prompts(lesson.song, longest) for lesson in found.lessons]
+    sizes, book = memory.Sizes.of(checkpoint), logbook.read()
+    asked = planning.Asked(run.device, run.dtype, run.max_vram)
+    return workload.plan(
+        hardware.detect(),
+        recipe,
+        asked,
+        sizes,
+        workload.lesson(sizes, longest, words),
+        lambda device, dtype: logbook.recall(book, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram),
+        previews=previews,
+    )
+
+
+def recorded(
+    before: Record | None, recipe: Recipe, songs: Dataset, found: Inspection, checkpoint: Checkpoint, plan: Workload
+) -> Record:
+    """What the run is, for its saves. `UsageError` where a run that goes on was begun on something else."""
+    prints = dataset.fingerprints(songs, found.lessons)
+    if before is None:
+        return Record(
+            base=checkpoint.name,
+            base_weights=checkpoint.weights_hash(),
+            recipe=recipe,
+            trigger=songs.trigger,
+            trigger_position=songs.trigger_position,
+            dataset=dataset.whole_fingerprint(prints),
+            songs=prints,
+            dtype=plan.arrangement.weights,
+        )
+    if other := dataset.changed(prints, before.songs):
+        raise UsageError(
+            f"--resume: the songs are not those that the run began with: {other}.", "Train into another --output."
+        )
+    if plan.arrangement.weights != before.dtype:
+        raise UsageError(
+            f"--resume: the run began with {before.dtype} weights, and here they would be {plan.arrangement.weights}.",
+            "Go on on the same device, or with its --dtype and --max-vram.",
+        )
+    return before
+
+
+def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> None:
+    """Say what is about to be trained on what, how much memory that takes, and how long it will be."""
+    recipe = record.recipe
+    begun = f", going on after step {record.step}" if record.step else ""
+    terminal.say(
+        f"Training a {recipe.type} of rank {recipe.rank} on {record.base} with {songs} song{'s' * (songs > 1)}: "
+        f"{recipe.steps} steps{begun}"
+    )
+    terminal.say(
+        f"{plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']}); about "
+        f"{in_words(plan.peak_bytes)} of {in_words((plan.budget_bytes or 0) + planning.RUNTIME_BYTES[plan.backend])}"
+    )
+    for stage in plan.stages:
+        resident = ", ".join(f"{NETWORKS[name]} {in_words(size)}" for name, size in stage.resident.items())
+        terminal.detail(f"  {stage.name}: {resident}; work {in_words(stage.working)}")
+    if plan.checkpointed:
+        terminal.say(f"Layers are computed again on the way back: {plan.reasons['checkpointed']}")
+    if plan.int8:
+        terminal.say(f"{forecast.SETTINGS['int8']}: {plan.reasons['int8']}")
+    if plan.seconds is None:
+        terminal.say("Time: the first steps will tell; no render has shown yet how fast this machine is.")
+    else:
+        left = plan.seconds * (1 - record.step / recipe.steps)
+        terminal.say(f"Time: about {forecast.clock(left)}, by the speed of renders on this machine.")
