@@ -28,7 +28,7 @@ ROOMS = [
     {"sections", "spec", "writing"},
     {"modes"},
     {"logbook"},
-    {"workload"},
+    {"analysis", "workload"},
     {"planning", "recipe"},
     {"memory"},
     {"prompts"},

@@ -46,6 +46,9 @@ class Song:
     def labelled(self, found: Mapping[str, Any]) -> Song:
         """With what was found out of what nobody had said."""
         known = self.request.model_dump(exclude_none=True)
+        answer = ("lyrics", "instrumental")  # to one question
+        if any(key in known for key in answer):
+            found = {key: value for key, value in found.items() if key not in answer}
         return replace(self, request=Request(**{**found, **known}))
 
 
@@ -60,6 +63,12 @@ class Dataset:
     problems: tuple[AceStepError, ...] = ()
     #: Recordings in the folder that its `dataset.yaml` does not name.
     strays: tuple[str, ...] = ()
+
+    def labelled(self, other: Dataset) -> Dataset:
+        """With what `other` says of the same songs, and the trigger word, where this says nothing."""
+        told = {song.name: song.request.model_dump(exclude_none=True) for song in other.songs}
+        songs = tuple(song.labelled(told.get(song.name, {})) for song in self.songs)
+        return replace(self, songs=songs, trigger=self.trigger or other.trigger)
 
     def caption(self, song: Song) -> str:
         """What a song is said to be, its trigger word included."""
@@ -249,6 +258,23 @@ class Inspection:
     problems: tuple[AceStepError, ...] = ()
     remarks: tuple[str, ...] = field(default=())
 
+    def labelled(self, dataset: Dataset) -> Inspection:
+        """The same of songs that have their labels by now: without words to learn it by, none can be trained on."""
+        songs = {song.name: song for song in dataset.songs}
+        lessons = [replace(one, song=songs[one.song.name]) for one in self.lessons]
+        nameless = [
+            UsageError(f"{one.song.path} has no caption, and no --name calls it up; there is nothing to learn it by.")
+            for one in lessons
+            if not dataset.caption(one.song)
+        ]
+        bare = [
+            f"{one.song.name} has no caption: the trigger word is all it is learnt by."
+            for one in lessons
+            if one.song.request.caption is None and dataset.trigger is not None
+        ]
+        kept = tuple(one for one in lessons if dataset.caption(one.song))
+        return Inspection(kept, (*self.problems, *nameless), (*self.remarks, *bare))
+
 
 def inspect(dataset: Dataset, shortest: float, longest: float, progress: Callable[[int, int], None]) -> Inspection:
     """Listen to every song. One under `shortest` seconds is none for this checkpoint; of one over `longest`, parts are
@@ -265,10 +291,6 @@ def inspect(dataset: Dataset, shortest: float, longest: float, progress: Callabl
                 raise SourceError(f"{song.path} is {heard.seconds:.1f} s long, and at least {shortest:g} s are needed.")
             if (twin := lessons.get(heard.fingerprint)) is not None:
                 raise SourceError(f"{song.path} is the same recording as {twin.song.path}.")
-            if not dataset.caption(song):
-                raise UsageError(
-                    f"{song.path} has no caption, and no --name calls it up; there is nothing to learn it by."
-                )
         except AceStepError as error:
             problems.append(error)
             continue
@@ -281,8 +303,6 @@ def inspect(dataset: Dataset, shortest: float, longest: float, progress: Callabl
 
 def remarked(song: Song, heard: Heard, longest: float) -> Iterable[str]:
     """What is worth a word about one song."""
-    if song.request.caption is None:
-        yield f"{song.name} has no caption: the trigger word is all it is learnt by."
     if heard.clipped > CLIPPED_SHARE:
         yield f"{song.name} is clipped in {heard.clipped:.2%} of its samples, which is learnt too."
     if heard.seconds > longest:
@@ -306,8 +326,10 @@ def compared(lessons: tuple[Lesson, ...]) -> Iterable[str]:
         yield f"The recordings have several sample rates ({said}); a low one sounds dull, which is learnt too."
 
 
-def refuse(found: Inspection, folder: Path, *, skip: bool, warn: Say) -> tuple[Lesson, ...]:
-    """The songs to train on; with `skip` the others are warned of, else they are an error that names them all."""
+def refuse(found: Inspection, folder: Path, *, skip: bool, warn: Say) -> None:
+    """Raise an error that names all songs that cannot be trained on; with `skip` warn of them instead, while others are
+    left.
+    """
     if found.problems and not skip:
         error = together(list(found.problems))
         error.hint = "--skip-bad trains on the others." if found.lessons else error.hint
@@ -316,7 +338,6 @@ def refuse(found: Inspection, folder: Path, *, skip: bool, warn: Say) -> tuple[L
         warn(f"{problem.message} It is left out.")
     if not found.lessons:
         raise SourceError(f"No song in {folder} can be trained on.")
-    return found.lessons
 
 
 def fingerprints(dataset: Dataset, lessons: Iterable[Lesson]) -> dict[str, str]:

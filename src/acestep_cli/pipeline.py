@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -107,16 +107,17 @@ class Pipeline:
             return songwriter.write(task, how, draws, lambda done, total: report("write", done, total))
 
     @torch.inference_mode()
-    def codes(self, sound: Audio, report: Report) -> tuple[int, ...]:
-        """The audio codes that sound like `sound`, which has the rate and the channels of the autoencoder."""
+    def codes(self, sounds: Iterable[Audio], report: Report) -> Generator[tuple[int, ...]]:
+        """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder."""
         with closing(Store(self.checkpoint, self.plan, report)) as weights:
-            latents = encode(weights, torch.from_numpy(sound.samples), lambda done, of: report("encode", done, of))
-            window = self.sizes.dit.pool_window_size
-            rest = codec.silence_of_length(self.silence, -len(latents) % window)
-            with weights.dit() as model:
-                whole = torch.cat((latents[None], rest), dim=1).to(weights.device, weights.dtype)
-                _, codes = model.tokenizer(whole)
-                return tuple(codes[0].tolist())
+            for sound in sounds:
+                latents = encode(weights, torch.from_numpy(sound.samples), lambda done, of: report("encode", done, of))
+                window = self.sizes.dit.pool_window_size
+                rest = codec.silence_of_length(self.silence, -len(latents) % window)
+                with weights.dit() as model:
+                    whole = torch.cat((latents[None], rest), dim=1).to(weights.device, weights.dtype)
+                    _, codes = model.tokenizer(whole)
+                    yield tuple(codes[0].tolist())
 
     def _takes(
         self, requests: Sequence[Completed], weights: Store, report: Report, say: Say, tell: Say

@@ -34,6 +34,7 @@ EIGHT_BITS = "bitsandbytes"
 
 #: No published checkpoint renders less.
 SHORTEST_CROP = 10
+DEFAULT_SEED = 42
 #: Alpha, where it is not given, is so many times the rank.
 ALPHA_PER_RANK = 2
 #: The rate rises from a tenth over at most so many steps, or a tenth of all; it falls to a hundredth.
@@ -99,7 +100,7 @@ class Recipe(BaseModel):
     ] = "adamw"
     seed: Annotated[
         int, Key(Whole(0, 2**32 - 1), "The same seed trains the same adapter; 42 unless set.", LEARNING, examples=(7,))
-    ] = 42
+    ] = DEFAULT_SEED
 
     @field_validator("*", mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """What training an adapter takes: the memory of each stage, how a machine gets by with less, and how long it will be.
 
 Weights, the adapter and its optimiser are counted exactly, activations by how many numbers the way back needs of each
-token; `benchmarks/train_step.py` compares the sum with what a step really takes.
+token; `benchmarks/train_memory.py` compares the sum with what runs really take.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ STAGES = {
     "diffuse": "Making music",
     "decode": "Decoding sound",
     "scan": "Going through the songs",
+    "analyse": "Estimating tempo and key",
     "condition": "Preparing the songs",
     "train": "Training",
 }

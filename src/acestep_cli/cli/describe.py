@@ -52,7 +52,7 @@ def describe(
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-        heard = pipeline.codes(sound, report)
+        [heard] = pipeline.codes([sound], report)
         if codes:
             found: dict[str, Any] = {"codes": heard}
         else:

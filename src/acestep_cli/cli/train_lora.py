@@ -24,7 +24,7 @@ from acestep_cli import (
 )
 from acestep_cli import recipe as recipes
 from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.cli import desk, forecast, options, previews
+from acestep_cli.cli import desk, forecast, labels, options, previews
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
 from acestep_cli.dataset import Dataset, Inspection
@@ -98,7 +98,7 @@ PreviewEvery = Annotated[
     "acestep train-lora my-songs/ --scan-only\n\n"
     "acestep train-lora my-songs/ -o my-sound/ --resume"
 )
-@options.flags(("model",), desk.FLAGS)
+@options.flags(("model", "songwriter"), desk.FLAGS)
 @options.keyed(recipes.KEYS, "settings")
 def train_lora(
     folder: Folder,
@@ -118,8 +118,7 @@ def train_lora(
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
     if scan_only:
-        songs = described(folder, name, None)
-        write_down(songs, terminal, force=run.force)
+        write_down(described(folder, name, None), song, run, terminal)
         return
     if output is None:
         raise UsageError(
@@ -138,12 +137,17 @@ def train_lora(
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, shortest, recipe.crop, partial(report, "scan"))
+    dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
+    plan = planned(recipe, songs, found, checkpoint, run, previews=preview is not None)
+    if before is None:
+        with terminal.results():
+            songs = labels.completed(songs, found, recipe.seed, song, run, terminal)
+    found = found.labelled(songs)
     for remark in found.remarks:
         terminal.warn(remark)
-    lessons = dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
-    plan = planned(recipe, songs, replace(found, lessons=lessons), checkpoint, run, previews=preview is not None)
+    dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
     record = recorded(before, recipe, songs, found, checkpoint, plan)
-    announce(plan, record, len(lessons), terminal)
+    announce(plan, record, len(found.lessons), terminal)
     rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
     with workbench.alone(output):
         if before is None:  # another run may have been here meanwhile
@@ -156,7 +160,7 @@ def train_lora(
             show = None if rendering is None else partial(previews.make, rendering, plan, output, terminal)
             job: Job = training.Job(
                 songs,
-                lessons,
+                found.lessons,
                 record,
                 checkpoint,
                 plan,
@@ -173,14 +177,11 @@ def train_lora(
 
 
 def described(folder: Path, name: str | None, output: Path | None) -> Dataset:
-    """The songs of a folder with their labels: those of its `dataset.yaml`, else those that a run which goes on has
-    recorded in `output`, else those found.
-    """
+    """The songs of a folder with their labels. Of a run that goes on, `output` has what was found out about them."""
+    found = dataset.read(folder)
     kept = output / dataset.FILE if output is not None else None
-    if kept is not None and kept.is_file() and not (folder / dataset.FILE).is_file():
-        found = dataset.parse(spec.text_of(str(kept)), folder)
-    else:
-        found = dataset.read(folder)
+    if kept is not None and kept.is_file():
+        found = found.labelled(dataset.parse(spec.text_of(str(kept)), folder))
     if name is None:
         return found
     try:
@@ -189,17 +190,20 @@ def described(folder: Path, name: str | None, output: Path | None) -> Dataset:
         raise UsageError(f"--name: {error}.") from error
 
 
-def write_down(songs: Dataset, terminal: Console, *, force: bool) -> None:
+def write_down(songs: Dataset, asked: dict[str, Any], run: Run, terminal: Console) -> None:
     """Write the `dataset.yaml` of a folder, and say what is worth looking at in it."""
     path = songs.folder / dataset.FILE
-    if disk.exists(path) and not force:
+    if disk.exists(path) and not run.force:
         raise ExistsError(path)
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, audio.SHORTEST_READ, audio.LONGEST_READ, partial(report, "scan"))
-    for line in (*found.remarks, *(problem.message for problem in found.problems)):
-        terminal.warn(line)
-    with terminal.results() as stdout, disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
-        disk.write_text(part, songs.dump())
+    with terminal.results() as stdout:
+        songs = labels.completed(songs, found, recipes.DEFAULT_SEED, asked, run, terminal)
+        found = found.labelled(songs)
+        for line in (*found.remarks, *(problem.message for problem in found.problems)):
+            terminal.warn(line)
+        with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+            disk.write_text(part, songs.dump())
         stdout.path(path)
 
 

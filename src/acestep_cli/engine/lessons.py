@@ -182,8 +182,7 @@ def prepare(
 
 def hear(weights: Store, sizes: Sizes, lessons: Sequence[Lesson], *, own_timbre: bool) -> list[Path]:
     """The files of latents [T, C] of each recording; with `own_timbre`, of [frames, C] of it as a reference too."""
-    network = checkpoints.fingerprint(network_files(weights.checkpoint.vae))
-    kind = f"{network} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
+    kind = f"{weights.checkpoint.vae_hash()} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
     files = [cached(f"{one.heard.fingerprint} {kind}") for one in lessons]
     wanted = {"latents", "timbre"} if own_timbre else {"latents"}
     missing = [(one, file) for one, file in zip(lessons, files, strict=True) if not tensorfile.holds(file, wanted)]
@@ -208,7 +207,8 @@ def hear(weights: Store, sizes: Sizes, lessons: Sequence[Lesson], *, own_timbre:
 def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Path]:
     """The files of text states [1, L, width] and lyric embeddings [1, L, width] of each pair of prompts."""
     checkpoint = weights.checkpoint
-    network = checkpoints.fingerprint([*network_files(checkpoint.text), checkpoint.tokenizer])
+    folder = checkpoint.text
+    network = checkpoints.fingerprint([folder / "config.json", *checkpoints.weight_files(folder), checkpoint.tokenizer])
     files = [cached(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
     missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not tensorfile.holds(file, WORDS)]
     for done, ((text, lyrics), file) in enumerate(missing):
@@ -218,11 +218,6 @@ def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Pa
     if missing:
         weights.report("text", len(missing), len(missing))
     return files
-
-
-def network_files(folder: Path) -> list[Path]:
-    """What decides the output of a network: its config and its weights."""
-    return [folder / "config.json", *checkpoints.weight_files(folder)]
 
 
 def cached(what: str) -> Path:

@@ -1,0 +1,86 @@
+"""What nobody has said of songs to learn from, found out: by a Songwriter where one is installed, else by analysis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from acestep_cli import analysis, audio, dataset, modes, spec, writing
+from acestep_cli.checkpoints import Row
+from acestep_cli.cli import desk
+from acestep_cli.cli.console import Console, Report
+from acestep_cli.cli.jobs import Job
+from acestep_cli.cli.options import Run
+from acestep_cli.dataset import Dataset, Inspection, Song
+from acestep_cli.writing import Sampling
+
+#: What a Songwriter may say of a song; words that are sung are never made up.
+HEARD = ("caption", "bpm", "key", "time_signature")
+ANALYSED = ("bpm", "key")
+#: To describe is to find the likeliest.
+TEMPERATURE = 0.3
+
+
+def lacking(song: Song, keys: tuple[str, ...]) -> bool:
+    return any(getattr(song.request, key) is None for key in keys)
+
+
+def completed(
+    songs: Dataset, found: Inspection, seed: int, asked: dict[str, Any], run: Run, terminal: Console
+) -> Dataset:
+    """The data set with tempo, key and, by a Songwriter, caption of the songs that lack them.
+
+    `asked` are the flags for the model and the Songwriter; `none` looks for nothing.
+    """
+    if asked["songwriter"] == "none":
+        return songs
+    able = {lesson.song.name for lesson in found.lessons}
+    wanting = [song for song in songs.songs if song.name in able and lacking(song, ANALYSED)]
+    if not wanting:
+        return songs
+    count = f"{len(wanting)} song{'s' * (len(wanting) > 1)}"
+    longest = max(Row.shortest_seconds, *(lesson.heard.seconds for lesson in found.lessons))
+    # Planned as a render of the same length, which needs more.
+    layers = [spec.from_flags({**asked, "caption": "a recording", "duration": str(longest)})]
+    job = desk.planned(spec.resolve(*layers), layers, run)
+    if job.songwriter is not None:
+        terminal.say(f"The Songwriter {job.songwriter.name} describes what is open of {count}; look it through")
+        with desk.progress(job, terminal) as report:
+            told = described(wanting, job, seed, report)
+    elif analysis.is_installed():
+        terminal.say(f"{analysis.LIBRARY} estimates tempo and key of {count}; look it through")
+        with terminal.progress(lambda: 0) as report:
+            told = analysed(wanting, partial(report, "analyse"))
+    else:
+        terminal.warn(
+            f"Tempo or key of {count} stay open, for nothing here finds them out; `acestep models pull 0.6B` or "
+            f"`{analysis.INSTALL}` would."
+        )
+        return songs
+    return replace(songs, songs=tuple(song.labelled(told.get(song.name, {})) for song in songs.songs))
+
+
+def described(songs: list[Song], job: Job, seed: int, report: Report) -> dict[str, dict[str, Any]]:
+    """What a Songwriter hears in each song, by name."""
+    from acestep_cli.pipeline import Pipeline  # loads torch
+
+    pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
+    codes = list(pipeline.codes((audio.read(song.path) for song in songs), report))
+    how = Sampling(temperature=TEMPERATURE)
+    found = {}
+    for song, heard in zip(songs, codes, strict=True):
+        seconds = int(dataset.listen(song.path).seconds)
+        told = modes.sung_or_not(pipeline.write(writing.understanding(heard, seconds), how, seed, report))
+        found[song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
+    return found
+
+
+def analysed(songs: list[Song], progress: Any) -> dict[str, dict[str, Any]]:
+    """What analysis finds in each song, by name."""
+    found = {}
+    for number, song in enumerate(songs):
+        progress(number, len(songs))
+        found[song.name] = analysis.tempo_and_key(audio.read(song.path))
+    progress(len(songs), len(songs))
+    return found
