@@ -42,7 +42,7 @@ ROOMS = [
     {"meters", "pictures"},
     {"audio", "solvers", "checkpoints", "document", "syllables", "hardware"},
     {"audio", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
-    {"disk", "tags"},
+    {"disk", "tags", "team"},
     {"errors"},
     {"__init__"},
 ]

@@ -751,3 +751,34 @@ def test_ctrl_c_in_a_real_terminal_saves(base: tiny.Oracle, songs: Path, tmp_pat
     record = workbench.record(tmp_path / "out")
     assert record is not None
     assert record.step >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_steps_of_one(base: tiny.Oracle, songs: Path, tmp_path: Path) -> None:
+    """On processors; cards differ in what carries the sums."""
+    flags = ["--models-dir", str(base.root), "--rank", "4", "--crop", "10", "--dtype", "fp32", "--steps", "4"]
+    flags += ["--accumulation", "4", "--device", "cpu"]
+    alone = [sys.executable, "-m", "acestep_cli", "train-lora"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    for name, command in (("one", alone), ("two", [*launch, "-m", "acestep_cli", "train-lora"])):
+        run = subprocess.run(
+            [*command, str(songs), "-o", str(tmp_path / name), *flags],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == f"{tmp_path / name}/\n"  # one of them speaks
+        assert run.stderr.count("Step 4 of 4") == 1
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+
+
+def test_more_processes_than_passes_are_refused(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run = train("--device", "cpu")
+    assert run.exit_code == 2
+    assert "--accumulation 1: 2 processes share the passes of a step, so there are too few." in run.stderr
+    named = train("--device", "cuda:1", "--accumulation", "2")
+    assert named.exit_code == 2
+    assert "--device cuda:1: is one card, and 2 processes train." in named.stderr

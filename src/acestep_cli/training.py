@@ -32,6 +32,7 @@ from acestep_cli.engine.store import Report, Store
 from acestep_cli.errors import CheckError, MemoryLimitError
 from acestep_cli.pipeline import is_out_of_memory
 from acestep_cli.recipe import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, Recipe
+from acestep_cli.team import Team
 from acestep_cli.workbench import ADAPTER, CONFIG, CURVE, LOSSES, STATE, Record
 from acestep_cli.workload import Workload
 
@@ -61,6 +62,7 @@ class Job:
     #: Called after every so many steps with the model as it is and their number.
     preview: Callable[[AceStep, int], None] | None = None
     preview_every: int = 500
+    team: Team = field(default_factory=Team)
 
     @property
     def recipe(self) -> Recipe:
@@ -85,7 +87,11 @@ def train(job: Job, report: Report, say: Say, warn: Say) -> Path:
     """
     with closing(Store(job.checkpoint, job.plan, report)) as weights:
         try:
+            if not job.team.leads:
+                job.team.meet()  # the first of them prepares the songs for all
             book = prepared(job, weights, warn)
+            if job.team.leads:
+                job.team.meet()
             with weights.dit() as model:
                 Run(job, book, model, weights, say).go()
         except (MemoryError, RuntimeError) as error:
@@ -147,13 +153,21 @@ class Run:
                     self.save()
                     saved = time.monotonic()
                 self._preview()
-                try:
-                    deliver_signals()
-                except BaseException:
+                if signal := self._signalled(deliver_signals):
                     self.save()
                     self.say(f"Stopped after step {progress.step} of {steps}; all is saved, and --resume goes on.")
-                    raise
+                    raise signal
             self.save()
+
+    def _signalled(self, deliver_signals: Callable[[], None]) -> BaseException | None:
+        """What a signal raises, which stops every process of the team; None without one."""
+        found: BaseException | None = None
+        try:
+            deliver_signals()
+        except KeyboardInterrupt as signal:
+            found = signal
+        [count] = self.job.team.total(float(found is not None))
+        return found or (KeyboardInterrupt() if count else None)
 
     def _step(self, number: int) -> float:
         """One step of the optimiser; its loss, or what is no number where it was skipped."""
@@ -161,7 +175,7 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.rate(number)
         total = 0.0
-        for part in range(recipe.accumulation):
+        for part in self.job.team.share(recipe.accumulation):
             place = number * recipe.accumulation + part
             batch = self.book.batch(place, device, self.weights.dtype)
             with torch.random.fork_rng([device] if device.type == "cuda" else []):  # what the adapter leaves out
@@ -169,6 +183,8 @@ class Run:
                 loss = loss_of(self.model.decoder, batch) / recipe.accumulation
                 torch.autograd.backward(loss)
             total += loss.item()
+        self.job.team.add_gradients(self.graft.parameters)
+        [total] = self.job.team.total(total)
         size = nn.utils.clip_grad_norm_(self.graft.parameters, LARGEST_GRADIENT)
         if math.isfinite(total) and bool(torch.isfinite(size)):
             self.optimiser.step()
@@ -189,7 +205,7 @@ class Run:
 
     def _preview(self) -> None:
         job, step = self.job, self.progress.step
-        if job.preview is not None and step % job.preview_every == 0:
+        if job.preview is not None and job.team.leads and step % job.preview_every == 0:
             self.model.decoder.eval()
             job.preview(self.model, step)
             self.model.decoder.train()
@@ -207,6 +223,8 @@ class Run:
 
     def save(self) -> None:
         """Write the adapter and all that going on needs: whole, or what was there stays."""
+        if not self.job.team.leads:
+            return
         folder, progress = self.job.folder, self.progress
         record = self.job.record.model_copy(update={"step": progress.step, "broken": progress.broken})
         header, tensors = record.header(), self.graft.tensors()

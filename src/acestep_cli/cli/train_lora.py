@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from acestep_cli.recipe import Recipe
 from acestep_cli.request import OUTPUT
 from acestep_cli.shelf import in_words
 from acestep_cli.solvers import SHORTEST_FRAMES
+from acestep_cli.team import Team
 from acestep_cli.workbench import Record
 from acestep_cli.workload import Workload
 
@@ -116,7 +118,9 @@ def train_lora(
     song: dict[str, Any],
     run: Run,
 ) -> None:
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
+    team = Team.here()
+    run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.leads)
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.leads)
     if scan_only:
         write_down(described(folder, name, None), song, run, terminal)
         return
@@ -128,6 +132,7 @@ def train_lora(
     before = workbench.going_on(output) if resume else None
     recipe = recipes.of(settings, None if before is None else before.recipe)
     recipes.require(recipe)
+    team.share(recipe.accumulation)
     exports = exported(export or [], output, recipe)
     if before is None:
         workbench.beginning(output, [path for _, path in exports])
@@ -149,8 +154,9 @@ def train_lora(
     record = recorded(before, recipe, songs, found, checkpoint, plan)
     announce(plan, record, len(found.lessons), terminal)
     rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
-    with workbench.alone(output):
-        if before is None:  # another run may have been here meanwhile
+    team.meet()  # none looks into the folder any more once the first of them writes there
+    with workbench.alone(output) if team.leads else nullcontext():
+        if before is None and team.leads:  # another run may have been here meanwhile
             workbench.beginning(output, [path for _, path in exports])
             with disk.whole(output / dataset.FILE) as [part]:
                 disk.write_text(part, songs.dump())
@@ -169,6 +175,7 @@ def train_lora(
                 60 * save_every,
                 show,
                 preview_every,
+                team,
             )
             made = training.train(job, report, terminal.say, terminal.warn)
             stdout.path(f"{made}/")

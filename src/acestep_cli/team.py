@@ -1,0 +1,86 @@
+"""The processes that train one adapter together, each on a card of its own, as `accelerate launch` starts them.
+
+The passes of a step are dealt out among them and their gradients added up, so that a step is what one process alone
+would make of it. One of them speaks, saves and has the folder; all stop together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LAUNCH = "accelerate launch --num_processes 2 -m acestep_cli train-lora …"
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among all: its number, its number on its machine, and how many there are."""
+
+    rank: int = 0
+    card: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> Team:
+        """As the launcher says it in the environment; a process nobody launched is alone."""
+        rank, card, size = (int(os.environ.get(name, default))
+                            for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))  # fmt: skip
+        return cls(rank, card, size)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def device(self, asked: str | None) -> str | None:
+        """The device to ask for: a card each, unless one is named. `UsageError` for one card for all."""
+        if self.size == 1 or asked in ("cpu", "mps"):
+            return asked
+        if asked is not None and ":" in asked:
+            raise UsageError(f"--device {asked}: is one card, and {self.size} processes train.", "Leave it out.")
+        return f"{asked or 'cuda'}:{self.card}"
+
+    def share(self, passes: int) -> range:
+        """Which of the passes of a step are its own. `UsageError` where some process would have none."""
+        if passes < self.size:
+            raise UsageError(
+                f"--accumulation {passes}: {self.size} processes share the passes of a step, so there are too few.",
+                f"--accumulation {self.size} gives each of them one.",
+            )
+        return range(self.rank, passes, self.size)
+
+    def meet(self) -> None:
+        """Wait for all others."""
+        if self.size > 1:
+            self._state.wait_for_everyone()
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give every process the sum of all gradients."""
+        if self.size > 1:
+            from accelerate.utils import reduce
+
+            for parameter in parameters:
+                parameter.grad = reduce(parameter.grad, "sum")
+
+    def total(self, *numbers: float) -> list[float]:
+        """The sum of each number over all processes."""
+        if self.size == 1:
+            return list(numbers)
+        import torch
+        from accelerate.utils import reduce
+
+        summed: Tensor = reduce(torch.tensor(numbers, device=self._state.device), "sum")
+        return summed.tolist()
+
+    @property
+    def _state(self) -> Any:
+        """accelerate's own, which joins the others when it is first asked for."""
+        from accelerate import PartialState
+
+        return PartialState()
