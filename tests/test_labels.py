@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
 from test_dataset import song
 from typer.testing import CliRunner, Result
 
-from acestep_cli import analysis, dataset
-from acestep_cli.audio import Audio
+from acestep_cli import dataset, meters
 from acestep_cli.cli import app
+from acestep_cli.cli import labels as labels_of
 
 RATE = 48_000
 
@@ -47,10 +44,9 @@ def test_analysis_fills_what_is_open(
     scan: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[float] = []
-    monkeypatch.setattr(analysis, "is_installed", lambda: True)
-    monkeypatch.setattr(
-        analysis, "tempo_and_key", lambda sound: heard.append(sound.seconds) or {"bpm": 77, "key": "E minor"}
-    )
+    monkeypatch.setattr(meters, "has_analyser", lambda: True)
+    monkeypatch.setattr(meters, "tempo", lambda sound: heard.append(sound.seconds) or 76.9)
+    monkeypatch.setattr(meters, "key", lambda sound: "E minor")
     run = scan()
     assert run.exit_code == 0, run.output
     assert "librosa estimates tempo and key of 1 song; look it through" in run.stderr
@@ -61,7 +57,7 @@ def test_analysis_fills_what_is_open(
 def test_without_analysis_it_is_said_and_stays_open(
     scan: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis, "is_installed", lambda: False)
+    monkeypatch.setattr(meters, "has_analyser", lambda: False)
     run = scan()
     assert run.exit_code == 0, run.output
     assert "Tempo or key of 1 song stay open, for nothing here finds them out" in run.stderr
@@ -90,15 +86,5 @@ def test_a_songwriter_that_is_not_there_is_refused(scan: Callable[..., Result]) 
     assert "4B" in run.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is an extra")
-def test_librosa_hears_beats_and_a_chord() -> None:
-    t = np.arange(RATE * 16) / RATE
-    beats = (t * 2 % 1 < 0.05)[None]  # 120 a minute
-    noise = np.random.default_rng(0).normal(size=t.shape) * beats
-    chord = sum(np.sin(2 * np.pi * pitch * t) for pitch in (220, 261.63, 329.63, 440))
-    wave = (0.2 * noise + 0.05 * chord).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries it brings
-        found = analysis.tempo_and_key(Audio(np.concatenate([wave, wave]), RATE))
-    assert found["key"] == "A minor"
-    assert found["bpm"] in (*range(58, 63), *range(117, 124))
+def test_a_tempo_out_of_range_is_heard_an_octave_off() -> None:
+    assert [labels_of.doubled(tempo) for tempo in (120.4, 17.6, 480, 0)] == [120, 35, 240, None]

@@ -35,6 +35,7 @@ PROFILES = {
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 ANALYSER = "librosa"
+INSTALL = "pip install 'acestep-cli[analysis]'"
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,17 @@ def difference(one: Audio, other: Audio) -> float | None:
     return decibels(highest) if highest else -math.inf
 
 
-def require_analyser() -> None:
-    """`UsageError` where the library that hears tempo and key is not installed."""
+def has_analyser() -> bool:
+    """Whether the library that hears tempo and key is installed."""
     import importlib.util
 
-    if importlib.util.find_spec(ANALYSER) is None:
-        raise UsageError(
-            f"Tempo and key are heard by {ANALYSER}, which is not installed.", "pip install 'acestep-cli[analysis]'"
-        )
+    return importlib.util.find_spec(ANALYSER) is not None
+
+
+def require_analyser() -> None:
+    """`UsageError` where the library that hears tempo and key is not installed."""
+    if not has_analyser():
+        raise UsageError(f"Tempo and key are heard by {ANALYSER}, which is not installed.", INSTALL)
 
 
 def tempo(sound: Audio) -> float:

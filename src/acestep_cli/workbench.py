@@ -112,20 +112,19 @@ def going_on(folder: Path) -> Record:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Make the folder if need be, and have it to oneself for the body. `OutputError` where another run has it."""
-    from huggingface_hub.utils._fixes import WeakFileLock
+    import filelock
 
+    lock = filelock.FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = WeakFileLock(folder / LOCK, timeout=0.1)
-        try:
-            lock.__enter__()
-        except TimeoutError:
-            raise OutputError(
-                f"Another run is training into {folder}.", "Wait for it, or train into another --output."
-            ) from None
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise OutputError(
+            f"Another run is training into {folder}.", "Wait for it, or train into another --output."
+        ) from None
     except OSError as error:
         raise disk.refusal(folder, error) from error
     try:
         yield
     finally:
-        lock.__exit__(None, None, None)
+        lock.release()

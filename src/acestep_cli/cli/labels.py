@@ -6,13 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from acestep_cli import analysis, audio, dataset, modes, spec, writing
+from acestep_cli import audio, dataset, meters, modes, spec, writing
 from acestep_cli.checkpoints import Row
 from acestep_cli.cli import desk
 from acestep_cli.cli.console import Console, Report
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
 from acestep_cli.dataset import Dataset, Inspection, Song
+from acestep_cli.request import KEYS
 from acestep_cli.writing import Sampling
 
 #: What a Songwriter may say of a song; words that are sung are never made up.
@@ -48,14 +49,14 @@ def completed(
         terminal.say(f"The Songwriter {job.songwriter.name} describes what is open of {count}; look it through")
         with desk.progress(job, terminal) as report:
             told = described(wanting, job, seed, report)
-    elif analysis.is_installed():
-        terminal.say(f"{analysis.LIBRARY} estimates tempo and key of {count}; look it through")
+    elif meters.has_analyser():
+        terminal.say(f"{meters.ANALYSER} estimates tempo and key of {count}; look it through")
         with terminal.progress(lambda: 0) as report:
             told = analysed(wanting, partial(report, "analyse"))
     else:
         terminal.warn(
             f"Tempo or key of {count} stay open, for nothing here finds them out; `acestep models pull 0.6B` or "
-            f"`{analysis.INSTALL}` would."
+            f"`{meters.INSTALL}` would."
         )
         return songs
     return replace(songs, songs=tuple(song.labelled(told.get(song.name, {})) for song in songs.songs))
@@ -81,6 +82,16 @@ def analysed(songs: list[Song], progress: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for number, song in enumerate(songs):
         progress(number, len(songs))
-        found[song.name] = analysis.tempo_and_key(audio.read(song.path))
+        sound = audio.read(song.path)
+        found[song.name] = {"bpm": doubled(meters.tempo(sound)), "key": meters.key(sound)}
     progress(len(songs), len(songs))
     return found
+
+
+def doubled(tempo: float) -> int | None:
+    """A tempo as a spec has it: half or double of what is out of its range, where that is in it."""
+    tempo_range = KEYS["bpm"].kind
+    for beats in (round(tempo), round(2 * tempo), round(tempo / 2)):
+        if tempo_range.low <= beats <= tempo_range.high:  # type: ignore[attr-defined]
+            return beats
+    return None
