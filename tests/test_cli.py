@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ import tiny
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import __version__, modes, spec
+from acestep_cli import __version__, cli, modes, spec
 from acestep_cli.cli import COMMANDS, app, outputs
 from acestep_cli.request import KEYS, Request
 
@@ -72,7 +73,15 @@ def test_help_names_every_command_with_the_line_of_its_mode() -> None:
     for name, line in COMMANDS.items():
         assert name in text
         assert line in text
-        assert name not in modes.MODES or modes.MODES[name].summary == line
+
+
+def test_the_lines_of_the_modes_are_those_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "tools")
+    tool = importlib.import_module("commands")
+    text = Path(cli.__file__).read_text(encoding="utf-8")
+    assert tool.rewritten(text) == text, "python tools/commands.py"
+    monkeypatch.setitem(modes.MODES, "reverse", modes.Mode("Play it backwards.", modes.generate))
+    assert '    "reverse": "Play it backwards.",\n    # end\n' in tool.rewritten(text)
 
 
 def test_every_key_has_its_flag_in_the_help() -> None:

@@ -16,15 +16,17 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from acestep_cli import COMPLETING, __version__
 from acestep_cli.cli import failures
 
-#: Each command with its line of help. A mode's own comes from its row (`commands.command`), any other's from the file
-#: of its name in this folder.
+#: Each command with its line of help. A mode's own comes from its row (`commands.command`), and its line is copied from
+#: there by `python tools/commands.py`; any other's comes from the file of its name in this folder.
 COMMANDS = {
+    # modes
     "generate": "Make a song from a caption and lyrics.",
     "cover": "Play a recording again in another style.",
     "repaint": "Make a part of a recording anew, or extend it.",
     "lego": "Add one track to a recording, as a stem.",
     "extract": "Take tracks out of a recording, and what is left.",
     "complete": "Accompany a recording with the tracks it lacks.",
+    # end
     "render": "Render specs, each by its own mode.",
     "write": "Turn an idea into a song spec, or rewrite one.",
     "describe": "Turn a recording into a song spec.",
