@@ -110,7 +110,7 @@ def planned(recipe: Recipe, folder: str, run: Run) -> Job:
     studio = jobs.Studio(run, machine, logbook.read())
     place = outputs.destination(folder)
     job = jobs.decided(None, recipe.layers, spec.resolve(*recipe.layers), place, studio)
-    return jobs.settled([job], place, run)[0]
+    return jobs.settled([job], run)[0]
 
 
 def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
