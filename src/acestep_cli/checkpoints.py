@@ -167,8 +167,7 @@ class Shard:
         """The published name of the tensor that is called `name` in the file."""
         if self.prefix is None or name in (UNCONDITIONAL, SILENCE):
             return name
-        words = "|".join(map(re.escape, DIFFUSERS_WORDS))
-        return self.prefix + re.sub(rf"(?<![^.])({words})(?=\.)", lambda found: DIFFUSERS_WORDS[found[1]], name)
+        return self.prefix + in_published_words(name)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each weight by its published name. `CheckpointError` as `read_header`."""
@@ -325,6 +324,12 @@ class Songwriter:
     def fits(self, checkpoint: Checkpoint) -> bool:
         """Whether its codes mean to `checkpoint` what it means by them."""
         return self.levels == checkpoint.levels
+
+
+def in_published_words(name: str) -> str:
+    """The name of a tensor with the published words in place of diffusers'."""
+    words = "|".join(map(re.escape, DIFFUSERS_WORDS))
+    return re.sub(rf"(?<![^.])({words})(?=\.)", lambda found: DIFFUSERS_WORDS[found[1]], name)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -622,8 +627,25 @@ def shards(folder: Path, prefix: str | None = None) -> list[Shard]:
     return [Shard(file, prefix) for file in weight_files(folder)]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as a safetensors header has it; it lies in the file from byte `start` to before `end`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
 def read_header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a safetensors file, its length checked against the header's.
+    """Names and shapes of the tensors in a safetensors file. `CheckpointError` as `read_contents`."""
+    tensors, _ = read_contents(file)
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """The tensors of a safetensors file by name, and what its writer noted. `CheckpointError` where it is none, or has
+    not the length and the tensors not the sizes that the header says.
 
     Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
     """
@@ -638,15 +660,31 @@ def read_header(file: Path) -> dict[str, tuple[int, ...]]:
             text = stream.read(length)
     except OSError as error:
         raise unreadable(file, error) from error
+    data = 8 + length
     try:
-        entries = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
-        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        entries = json.loads(text)
+        notes = dict(entries.pop("__metadata__", {}))
+        tensors = {name: _stored(entry, data) for name, entry in entries.items()}
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
-    if size != 8 + length + end:
+    end = max((tensor.end for tensor in tensors.values()), default=data)
+    if size != end:
         raise CheckpointError(
-            f"{file} is cut short: its header promises {8 + length + end:,} bytes, the file has {size:,}.",
+            f"{file} is cut short: its header promises {end:,} bytes, the file has {size:,}.",
             "Finish or repeat the download.",
         )
-    return shapes
+    for name, tensor in tensors.items():
+        bits = re.search(r"\d+", tensor.dtype)  # F32, BF16, F8_E4M3
+        if bits and int(bits[0]) * math.prod(tensor.shape) != 8 * (tensor.end - tensor.start):
+            raise CheckpointError(
+                f"{file} has a header that lies: {name} is {list(tensor.shape)} in {tensor.dtype}, in "
+                f"{tensor.end - tensor.start:,} bytes.",
+                "Download it again, from a source you trust.",
+            )
+    return tensors, notes
+
+
+def _stored(entry: dict[str, Any], data: int) -> Stored:
+    """An entry of a header, whose offsets count from byte `data` of the file."""
+    start, end = map(int, entry["data_offsets"])
+    return Stored(str(entry["dtype"]), tuple(map(int, entry["shape"])), data + start, data + end)
