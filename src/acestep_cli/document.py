@@ -194,7 +194,9 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 
 
 def _items(dumper: yaml.SafeDumper, items: Iterable[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+    listed = list(items)
+    maps = any(isinstance(item, Mapping) for item in listed)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", listed, flow_style=not maps)
 
 
 def _number(dumper: yaml.SafeDumper, number: float) -> yaml.Node:

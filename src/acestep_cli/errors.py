@@ -46,6 +46,10 @@ class CheckpointError(AceStepError):
     name = "checkpoint"
 
 
+class AdapterError(CheckpointError):
+    """An adapter is missing or broken, or made for another model."""
+
+
 class MemoryLimitError(AceStepError):
     """The request does not fit in memory, after every fall-back."""
 

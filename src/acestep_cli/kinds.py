@@ -39,6 +39,9 @@ EVERY_TRACK = "all"
 #: How a repaint holds on to what is around its region: all the way, not at all, or for what its strength leaves.
 REPAINT_MODES: Mapping[str, float | None] = {"conservative": 1.0, "balanced": None, "aggressive": 0.0}
 
+#: How the scales of several adapters are meant: each by itself, or as shares of one whole.
+LORA_MODES = ("sum", "blend")
+
 LONGEST_SECONDS = 600
 CODES_PER_SECOND = 5
 MOST_CODES = CODES_PER_SECOND * LONGEST_SECONDS
@@ -67,6 +70,8 @@ def is_folder_name(model: str) -> bool:
 class Kind(ABC):
     #: Whether its flag may be given several times, for a list of values.
     several = False
+    #: Whether an item of its list may be a map of texts.
+    of_maps = False
     #: Whether a relative path in a spec is meant from the folder of the spec.
     is_path = False
 
@@ -194,6 +199,70 @@ class Sounds(Kind):
         files = tuple(Sound().read(item) for item in items_of([value] if isinstance(value, str) else value))
         refuse_twice(files)
         return files
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter by its path, and how strongly it is to act: 1 is as it was trained."""
+
+    path: str
+    scale: float = 1.0
+
+
+class Loras(Kind):
+    """Adapters, each a path with its scale behind the last `@`, or a map of the two."""
+
+    metavar = "PATH[@SCALE]"
+    several = True
+    of_maps = True
+    is_path = True
+    #: What a flag and a spec may write behind the `@`.
+    pattern = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([{"path": "my-sound/", "scale": 0.6}], "my-sound@60%", ["my-sound", "jazz.safetensors@0.4"])
+
+    def schema(self) -> dict[str, Any]:
+        text = {"type": "string", "minLength": 1}
+        scale = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": rf"^\s*{self.pattern}\s*$"}]}
+        both = {"path": text, "scale": scale}
+        one = {"anyOf": [text, {"type": "object", "properties": both, "required": ["path"],
+                                "additionalProperties": False}]}  # fmt: skip
+        return {"anyOf": [text, {"type": "array", "items": one, "minItems": 1}]}
+
+    def read(self, value: Any) -> tuple[Lora, ...]:
+        loras = tuple(self._one(item) for item in items_of([value] if isinstance(value, str) else value))
+        refuse_twice(lora.path for lora in loras)
+        return loras
+
+    def _one(self, value: Any) -> Lora:
+        if isinstance(value, Lora):
+            return value
+        if not isinstance(value, Mapping):
+            path, scale = self.split(Text().read(value))
+            return Lora(File().read(path), self.scale(scale or "1"))
+        if strange := [name for name in value if name not in ("path", "scale")]:
+            raise ValueError(f"{quoted(strange[0])} is no part of an adapter, which has a path and a scale")
+        if value.get("path") is None:
+            raise ValueError("an adapter has a path, and this one has none")
+        scale = value.get("scale")
+        return Lora(Text().read(File().read(value["path"])), self.scale("1" if scale is None else scale))
+
+    @classmethod
+    def split(cls, text: str) -> tuple[str, str | None]:
+        """The path of `PATH@SCALE`, and the scale; None where no number stands behind the last `@`."""
+        path, _, scale = text.rpartition("@")
+        return (path, scale) if re.fullmatch(cls.pattern, scale.strip()) and "@" in text else (text, None)
+
+    @classmethod
+    def scale(cls, value: Any) -> float:
+        """A scale as a number, from `0.6` or `60%`."""
+        text = str(value).strip()
+        number = float(text.rstrip("% ")) if re.fullmatch(cls.pattern, text) else math.nan
+        if not math.isfinite(number) or isinstance(value, bool):
+            raise ValueError(f"{quoted(value)} is not a scale such as 0.6, 60% or -1")
+        return number / 100 if text.endswith("%") else number
 
 
 class Tracks(Kind):

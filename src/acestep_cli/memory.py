@@ -8,13 +8,16 @@ token or sample; `benchmarks/memory_model.py` compares the sums with what render
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from acestep_cli import checkpoints, hardware, kinds, prompts
+from acestep_cli.adapters import Adapter
 from acestep_cli.checkpoints import Checkpoint, Songwriter, Unpulled
+from acestep_cli.errors import CheckpointError
 from acestep_cli.hardware import DType
 from acestep_cli.sizes import WINDOWS_AT_ONCE, DiTConfig, QwenConfig, VAEConfig, decoder_reach, encoder_reach
 
@@ -74,6 +77,8 @@ COPIES_IN_ENCODER = 10
 COPIES_IN_FINISH = 5
 #: And while it is spliced into a source and compared with that.
 COPIES_IN_SPLICE = 2
+#: Copies of a matrix, in float32, while adapters are merged into it and what is lost is measured.
+COPIES_IN_MERGING = 5
 FLOAT32 = 4
 #: Page-locked memory comes in powers of two: the matrices of the published sizes take a third more.
 PAGE_LOCKED = 4 / 3
@@ -89,25 +94,41 @@ LATENT_STATES = 8
 
 @dataclass(frozen=True)
 class Sizes:
-    """The networks of one checkpoint, and of the Songwriter that helps it, if one does."""
+    """The networks of one checkpoint, and of the Songwriter and the adapters that help it, if any do."""
 
     dit: DiTConfig
     vae: VAEConfig
     text: QwenConfig
     songwriter: QwenConfig | None = None
+    #: Weights of all adapters.
+    adapter_parameters: int = 0
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Sizes:
-        """Those of a checkpoint, and of a Songwriter. `CheckpointError` for configs that describe no such network."""
+    def of(
+        cls, checkpoint: Checkpoint, songwriter: Songwriter | None = None, adapters: Iterable[Adapter] = ()
+    ) -> Sizes:
+        """Those of a checkpoint, of a Songwriter and of adapters. `CheckpointError` for configs that describe no such
+        network.
+        """
         helper = None if songwriter is None else qwen_of(songwriter.folder)
+        extra = sum(adapter.parameters for adapter in adapters)
         if isinstance(checkpoint, Unpulled):
-            return replace(cls.published(checkpoint.name), songwriter=helper)
+            return replace(cls.published(checkpoint.name), songwriter=helper, adapter_parameters=extra)
         return cls(
             DiTConfig.from_dict(checkpoint.config, str(checkpoint.config_file)),
             VAEConfig.from_dict(checkpoint.vae_config, str(checkpoint.vae / "config.json")),
             qwen_of(checkpoint.text),
             helper,
+            extra,
         )
+
+    @classmethod
+    def known(cls, name: str, models_dir: Path | None) -> Sizes:
+        """Those of a checkpoint of the table: by its own configs where it is here, else as it is published."""
+        try:
+            return cls.of(checkpoints.locate(name, None if name == checkpoints.BUILT_IN else models_dir))
+        except CheckpointError:
+            return cls.published(name)
 
     @classmethod
     def published(cls, name: str, songwriter: str | None = None) -> Sizes:
@@ -195,6 +216,8 @@ class Model:
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a render, in order."""
         dit, vae = {"dit": self.dit_bytes}, {} if self.arrangement.vae_on_cpu else {"vae": self.vae_bytes}
+        if self.sizes.adapter_parameters:
+            dit["adapters"] = self.adapter_bytes
         crowd = dit | vae
         diffusing, decoding = (dit, vae) if self.arrangement.one_network else (crowd, crowd)
         heard = self.heard_bytes if self.arrangement.on_cpu else 0
@@ -205,7 +228,7 @@ class Model:
         if self.listens:
             found.append(Stage("listen", decoding, heard + encoding))
         found += [
-            Stage("condition", dit, heard + self.condition_bytes),
+            Stage("condition", dit, heard + max(self.condition_bytes, self.merging_bytes)),
             Stage("diffuse", diffusing, heard + self.memory_bytes + self.step_bytes),
             Stage("decode", decoding, heard + self.kept_bytes + tile),
         ]
@@ -276,6 +299,17 @@ class Model:
         if self.arrangement.streamed:  # one layer at work, one on its way
             return outside + 2 * max(self.block_bytes, encoder_block)
         return outside + dit.num_hidden_layers * self.block_bytes + dit.encoder_blocks * encoder_block
+
+    @property
+    def adapter_bytes(self) -> int:
+        """The adapters, as if none of them could be merged."""
+        return self.sizes.adapter_parameters * self.element
+
+    @property
+    def merging_bytes(self) -> int:
+        """Working the adapters into the largest matrix, where there are any."""
+        largest = max(map(math.prod, self.sizes.dit.decoder_matrices.values()))
+        return COPIES_IN_MERGING * largest * FLOAT32 if self.sizes.adapter_parameters else 0
 
     @property
     def tokens(self) -> int:

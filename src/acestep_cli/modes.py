@@ -17,14 +17,16 @@ from pydantic import Field
 from acestep_cli import audio, latents, regions
 from acestep_cli.audio import Recording
 from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint, Row, Songwriter
-from acestep_cli.errors import CheckpointError, SourceError, UsageError
-from acestep_cli.kinds import CODES_PER_SECOND, PULSES, REPAINT_MODES, TRACKS
+from acestep_cli.errors import AdapterError, CheckpointError, SourceError, UsageError
+from acestep_cli.kinds import CODES_PER_SECOND, LORA_MODES, PULSES, REPAINT_MODES, TRACKS
 from acestep_cli.latents import Kept
 from acestep_cli.regions import Regions
 from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from acestep_cli.adapters import Adapter
 
 FILL_MASK = "Fill the audio semantic mask based on the given conditions:"
 FOLLOW_CODES = "Generate audio semantic tokens based on the given conditions:"
@@ -377,14 +379,21 @@ class Completed(Request):
 
 @dataclass(frozen=True)
 class Decided:
-    """A completed request, what decided each value that was left open, the recordings that it names, and what to warn
-    of.
+    """A completed request, what decided each value that was left open, the recordings and adapters that it names, and
+    what to warn of.
     """
 
     request: Completed
     origins: Mapping[str, str]
     heard: Mapping[str, Recording]
+    adapters: Mapping[str, Adapter]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """What each file that the request names holds, as a fingerprint."""
+        sounds = {name: recording.sound for name, recording in self.heard.items()}
+        return {**sounds, **{name: adapter.fingerprint for name, adapter in self.adapters.items()}}
 
 
 def complete(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completed:
@@ -396,13 +405,15 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     """`complete`, with the origin of each value it decided. What is left to a Songwriter stays open.
 
     Raises `SourceError` for a recording that cannot be worked on, `CheckpointError` for a checkpoint that was not
-    trained for the mode, and `UsageError` with all the contradictions between request, recordings and checkpoint.
+    trained for the mode, `AdapterError` for an adapter that does not fit it, and `UsageError` with all the
+    contradictions between request, recordings and checkpoint.
     """
     import secrets
 
     row, name = checkpoint.row, checkpoint.name
     require_task(request, name, row)
     heard = survey(request)
+    adapters, warnings = survey_adapters(request, checkpoint)
     if problems := contradictions(request, name, row, checkpoint.code_count, heard):
         raise UsageError("\n".join(problems))
     asked = request.model_dump()
@@ -440,6 +451,8 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     if request.timesteps is None:
         settle("steps", row.steps, f"checkpoint {name}")
         settle("shift", row.shift, f"checkpoint {name}")
+    if request.loras is not None:
+        settle("lora_mode", LORA_MODES[0], DEFAULT)
     if settled("guidance") > 1:
         settle("guidance_method", "apg", DEFAULT)
         settle("cfg_interval", (0.0, 1.0), DEFAULT)
@@ -449,10 +462,10 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
     settle("bit_depth", encoding.bit_depth, DEFAULT)
     settle("bitrate", encoding.bitrate, DEFAULT)
-    kept, warnings = keepsake(request, checkpoint, heard)
+    kept, more = keepsake(request, checkpoint, heard)
     listening = sum(heard[file].seconds for file in request.reference or ())
     done = Completed(**{**asked, **found}, open=left, kept=kept, reference_seconds=listening)
-    return Decided(done, origins, heard, warnings)
+    return Decided(done, origins, heard, adapters, (*warnings, *more))
 
 
 def require_task(request: Request, name: str, row: Row) -> None:
@@ -493,6 +506,31 @@ def keepsake(
         return None, ()
     found = latents.of(source, checkpoint.vae_hash(), regions.before(request, source.seconds))
     return (None, (f"{path}: {found}; the source is encoded anew.",)) if isinstance(found, str) else (found, ())
+
+
+def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[dict[str, Adapter], list[str]]:
+    """The adapters that a request names, by their paths, and warnings about them. `AdapterError`, beginning with the
+    key, for one that is broken or does not fit the checkpoint, where that is here.
+    """
+    if request.loras is None:
+        return {}, []
+    from acestep_cli import adapters, memory
+
+    found: dict[str, Adapter] = {}
+    warnings: list[str] = []
+    for lora in request.loras:
+        try:
+            adapter = found[lora.path] = adapters.read(Path(lora.path))
+            warnings += adapter.warnings
+            if checkpoint is not None:
+                warnings += adapter.require_fit(memory.Sizes.of(checkpoint).dit, checkpoint.name)
+            adapter.require_finite()
+        except AdapterError as error:
+            raise AdapterError(f"loras: {error.message}", error.hint) from error
+        word = adapter.trigger_word
+        if word is not None and request.caption is not None and word.casefold() not in request.caption.casefold():
+            warnings.append(f"{lora.path} was trained with the trigger word {word!r}, which the caption does not have.")
+    return found, warnings
 
 
 def open_keys(request: Request) -> tuple[str, ...]:
@@ -537,21 +575,24 @@ def takes(request: Completed, first: int, count: int) -> Completed:
     return request.model_copy(update={**seeds, "takes": count})
 
 
-def recipe(request: Completed, weights: str, heard: Mapping[str, Recording]) -> str:
+def recipe(request: Completed, weights: str, contents: Mapping[str, str]) -> str:
     """A fingerprint of what shapes the samples and their encoding, but for the seed; `weights` is a hash of theirs.
 
-    Two takes with one recipe and one seed are the same audio. Recordings are in it by what they hold.
+    Two takes with one recipe and one seed are the same audio. Recordings and adapters are in it by what they hold,
+    which `contents` says of each file.
     """
     import hashlib
 
     shaping = {name for name, key in KEYS.items() if key.shapes}
     content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
-    if (source := heard.get(request.source or "")) is not None:
-        content["source"] = source.sound
+    if (source := contents.get(request.source or "")) is not None:
+        content["source"] = source
     if request.kept is not None:
         content["latents"] = request.kept.fingerprint
     if request.reference is not None:
-        content["reference"] = [heard[file].sound for file in request.reference]
+        content["reference"] = [contents[file] for file in request.reference]
+    if request.loras is not None:
+        content["loras"] = [(contents[lora.path], lora.scale) for lora in request.loras]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -581,6 +622,10 @@ def contradictions(
     steps = request.steps if request.timesteps is None else len([t for t in request.timesteps if t > 0])
     if steps is not None and steps > row.most_steps:
         found.append(f"steps: {name} takes at most {row.most_steps} steps, not {steps}.")
+    if request.lora_mode is not None and request.loras is None:
+        found.append("lora_mode: there are no adapters to put together; --lora names them.")
+    elif request.lora_mode == "blend" and len(request.loras or ()) < 2:
+        found.append("lora_mode: blend makes shares of the scales of several adapters, and there is one.")
     if request.codes is not None:
         found += _code_problems(request, name, code_count)
     if whole < row.shortest_seconds and not mode_of(request).has_source:

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from acestep_cli import memory, modes, planning, prompts, solvers
+from acestep_cli import adapters, memory, modes, planning, prompts, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Checkpoint, Songwriter
 from acestep_cli.engine import codec, denoise, source, store
@@ -139,6 +139,7 @@ class Pipeline:
 
         for song in songs:
             weights.tidy()
+            weights.stack = adapters.stack(song.request.loras or (), song.request.lora_mode)
             # 2. How long: as its source, or whole latent frames. And what lies there already.
             with clock("listen"):
                 canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)
@@ -430,7 +431,9 @@ class Descent:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                lower = planning.step_down(self.weights.plan, stage, request, self.sizes)
+                extra = sum(worn.adapter.parameters for worn in self.weights.stack)
+                sizes = replace(self.sizes, adapter_parameters=extra)
+                lower = planning.step_down(self.weights.plan, stage, request, sizes)
                 if lower is None:
                     raise planning.exhausted(self.weights.plan, stage, request) from None
             # Only out here is the error gone, and with its traceback what the stage held.

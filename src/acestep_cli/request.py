@@ -16,6 +16,7 @@ from acestep_cli import audio, solvers
 from acestep_cli.kinds import (
     EVERY_TRACK,
     LONGEST_SECONDS,
+    LORA_MODES,
     REPAINT_MODES,
     Bitrate,
     Choice,
@@ -24,6 +25,8 @@ from acestep_cli.kinds import (
     Interval,
     Kind,
     Language,
+    Lora,
+    Loras,
     Loudness,
     Model,
     MusicalKey,
@@ -55,6 +58,8 @@ class Key:
     short: str | None = None
     #: False for a key that has no flag.
     flag: bool = True
+    #: The name of its flag, where that is not the key's own: a key of several, whose flag is given for each.
+    singular: str | None = None
     #: False for a key that shapes neither the samples nor their encoding: it is no part of a recipe. Nor is the seed,
     #: which is compared by itself.
     shapes: bool = True
@@ -309,6 +314,26 @@ class Request(BaseModel):
             SOUND,
             short="-m",
             shapes=False,  # its weights are
+        ),
+    ] = None
+    loras: Annotated[
+        tuple[Lora, ...] | None,
+        Key(
+            Loras(),
+            "An adapter (LoRA, DoRA or LoKr; a folder or a .safetensors file), and how strongly it acts, 1 unless set; "
+            "repeatable.",
+            SOUND,
+            singular="lora",
+            shapes=False,  # what it holds does
+        ),
+    ] = None
+    lora_mode: Annotated[
+        str | None,
+        Key(
+            Choice(LORA_MODES),
+            "How several adapters go together: each at its own scale (sum, unless set), or their scales as shares of "
+            "one whole (blend).",
+            SOUND,
         ),
     ] = None
     steps: Annotated[

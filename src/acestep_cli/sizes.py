@@ -139,6 +139,26 @@ class DiTConfig:
         return 2 * self.decoder_attention.matrix_parameters + 3 * self.hidden_size * self.intermediate_size
 
     @property
+    def decoder_matrices(self) -> dict[str, tuple[int, int]]:
+        """The linear layers of the decoder, by their names in it: [out, in]."""
+        width, inner, size = self.hidden_size, self.intermediate_size, self.decoder_attention
+        queries, keys = size.heads * size.head_dim, size.kv_heads * size.head_dim
+        attention = {
+            "q_proj": (queries, width),
+            "k_proj": (keys, width),
+            "v_proj": (keys, width),
+            "o_proj": (width, queries),
+        }
+        mlp = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner)}
+        time = {"linear_1": (width, TIME_FREQUENCIES), "linear_2": (width, width), "time_proj": (6 * width, width)}
+        owners = {"time_embed": time, "time_embed_r": time}
+        for layer in range(self.num_hidden_layers):
+            for name, matrices in (("self_attn", attention), ("cross_attn", attention), ("mlp", mlp)):
+                owners[f"layers.{layer}.{name}"] = matrices
+        found = {f"{owner}.{name}": shape for owner, matrices in owners.items() for name, shape in matrices.items()}
+        return {**found, "condition_embedder": (width, self.encoder_hidden_size)}
+
+    @property
     def block_parameters(self) -> int:
         """Parameters of one decoder layer."""
         small = 2 * (self.decoder_attention.parameters - self.decoder_attention.matrix_parameters)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from acestep_cli import request as song
 from acestep_cli import tags
-from acestep_cli.errors import SourceError, UsageError
+from acestep_cli.errors import AdapterError, SourceError, UsageError
 from acestep_cli.kinds import Choice, File, is_folder_name, quoted, suggestion
 from acestep_cli.modes import MODES, Decided
 from acestep_cli.request import Key, Request
@@ -41,6 +41,7 @@ RENDER = "render"
 # What a layer may set aside in those below it, without naming it; `set_aside` says when.
 SINGING = ("lyrics", "lyrics_file", "instrumental")
 ENCODING = ("bit_depth", "bitrate")
+STACKING = ("lora_mode",)
 SCHEDULE = ("steps", "shift")
 GUIDING = ("guidance_method", "cfg_interval")
 #: What decides the length of a song that has a source.
@@ -127,7 +128,7 @@ class Resolved:
 
 
 def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + (KEYS[name].singular or name).replace("_", "-")
 
 
 def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Layer:
@@ -155,8 +156,8 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
     return Layer(Path(), given, tuple(problems))
 
 
-def implied(name: str, raw: str | None, by: str) -> Layer:
-    """The layer of one key that another flag decides."""
+def implied(name: str, raw: str | list[str] | None, by: str) -> Layer:
+    """The layer of one key that another flag decides; None unsets it."""
     return Layer(Path(), {name: Value(raw, by, by)})
 
 
@@ -230,7 +231,12 @@ def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, 
         elif key not in (*KEYS, *song.GROUPS, RENDER):
             problems.append(f"{where}: is not a key of a song spec{near(key)}")
         elif key != RENDER:
-            if entry.problem is not None:
+            if entry.items is not None and key in KEYS and KEYS[key].kind.of_maps:
+                try:
+                    values[key] = Value(maps_in(entry.items), where, origin)
+                except ValueError as error:
+                    problems.append(f"{where}: {error}")
+            elif entry.problem is not None:
                 problems.append(f"{where}: {entry.problem}")
             elif key == "lyrics" and entry.is_folded:
                 problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
@@ -263,6 +269,23 @@ def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
         else:
             yield replace(entry, problem=f"is a map, with {', '.join(keys)} below it")
         seen.add(entry.name)
+
+
+def maps_in(items: Iterable[Entry]) -> list[Any]:
+    """The items of a list that may be maps, those as dicts of texts. `ValueError` where one is neither."""
+    found: list[Any] = []
+    for item in items:
+        if item.entries is None:
+            if item.problem is not None:
+                raise ValueError(item.problem)
+            found.append(item.raw)
+            continue
+        if wrong := next((part for part in item.entries if part.problem is not None), None):
+            raise ValueError(f"{wrong.name} {wrong.problem}")
+        if len(names := [part.name for part in item.entries]) > len(set(names)):
+            raise ValueError("has an item with a key that is there twice")
+        found.append({part.name: part.raw for part in item.entries})
+    return found
 
 
 def near(name: str) -> str:
@@ -390,6 +413,7 @@ def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_side
     rules = (
         (answers, SINGING),  # one answer to one question
         ("format" in lower and "format" in others, ENCODING),
+        ("loras" in lower and "loras" in others, STACKING),
         ("timesteps" in upper and upper["timesteps"].raw is not None, SCHEDULE),
         (any(name in upper and upper[name].raw is not None for name in SCHEDULE), ("timesteps",)),
         ("guidance" in upper and is_off(upper["guidance"].raw), GUIDING),
@@ -440,6 +464,8 @@ def anchored(name: str, raw: Any, folder: Path) -> Any:
     """`raw`, or where it is a relative path, that path from `folder`; so for each of a list."""
     if isinstance(raw, list | tuple):
         return [anchored(name, one, folder) for one in raw] if KEYS[name].kind.is_path else raw
+    if isinstance(raw, Mapping):  # an adapter
+        return {part: anchored(name, one, folder) if part == "path" else one for part, one in raw.items()}
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
     is_path = KEYS[name].kind.is_path or (
@@ -473,7 +499,7 @@ def placed(*layers: Layer) -> Iterator[None]:
     file = next((f"{layer.file}: " for layer in reversed(layers) if layer.file is not None), "")
     try:
         yield
-    except (SourceError, UsageError) as error:
+    except (AdapterError, SourceError, UsageError) as error:
         lines = [line.partition(": ") for line in error.message.splitlines()]
         placed = [f"{where.get(key, f'{file}{key}')}{colon}{rest}" for key, colon, rest in lines]
         raise type(error)("\n".join(placed), error.hint) from error
@@ -520,7 +546,7 @@ def in_line(value: Any) -> str:
     """A value on one short line, as a spec has it."""
     from acestep_cli import document
 
-    text = value if isinstance(value, str) else document.dump({"value": value}).partition(": ")[2]
+    text = value if isinstance(value, str) else document.dump({"value": value}).removeprefix("value:")
     return quoted(text)[1:-1]
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import checkpoints, memory, planning
-from acestep_cli.errors import CheckpointError
+from acestep_cli import memory, planning
 from acestep_cli.hardware import Device, Hardware
 from acestep_cli.planning import Asked, Plan
 from acestep_cli.shelf import State, in_words
@@ -18,6 +17,7 @@ NETWORKS = {
     "songwriter": "Songwriter",
     "dit": "diffusion transformer",
     "vae": "autoencoder",
+    "adapters": "adapters",
 }
 #: A note on each setting that is not as fast as it goes.
 SETTINGS = {
@@ -52,12 +52,7 @@ def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | No
     """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones where there is
     no config that tells.
     """
-    try:
-        built_in = state.name == checkpoints.BUILT_IN
-        sizes = memory.Sizes.of(checkpoints.locate(state.name, None if built_in else models_dir))
-    except CheckpointError:
-        sizes = memory.Sizes.published(state.name)
-    reached = planning.reach(machine, state.name, sizes, asked)
+    reached = planning.reach(machine, state.name, memory.Sizes.known(state.name, models_dir), asked)
     entry = state.report() | {"longest_seconds": None if reached is None else reached[0]}
     if reached is None:
         return entry

@@ -58,7 +58,7 @@ class Job:
         """The fingerprint of what shapes a file, but for its seed; of the job's weights, or others."""
         asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
         says = "" if self.songwriter is None else f" {self.songwriter.weights}"
-        return modes.recipe(asked, (self.weights if weights is None else weights) + says, self.decided.heard)
+        return modes.recipe(asked, (self.weights if weights is None else weights) + says, self.decided.contents)
 
     def is_recipe_of(self, output: Output, record: sidecar.Record) -> bool:
         """Whether `record` is of the recipe of a file."""
@@ -224,15 +224,16 @@ class Studio:
         return checkpoints.installed(self.run.models_dir, task)
 
     def plan(
-        self, request: Completed, checkpoint: Checkpoint, songwriter: Songwriter | None = None
+        self, decided: modes.Decided, checkpoint: Checkpoint, songwriter: Songwriter | None = None
     ) -> tuple[Plan, Device]:
         """How a completed request is rendered, and on what."""
+        request = decided.request
         asked = planning.Asked(self.run.device, self.run.dtype, self.run.max_vram)
         made = planning.plan(
             self.machine,
             request,
             asked,
-            memory.Sizes.of(checkpoint, songwriter),
+            memory.Sizes.of(checkpoint, songwriter, decided.adapters.values()),
             lambda device, dtype: logbook.recall(
                 self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
             ),
@@ -298,15 +299,15 @@ def fitting(
                 choices = modes.decide(resolved.request, checkpoint, songwriter)
             helper = songwriter if choices.request.open else None
             try:
-                planned, device = studio.plan(choices.request, checkpoint, helper)
+                planned, device = studio.plan(choices, checkpoint, helper)
             except MemoryLimitError as error:
                 failure = failure or error
                 passed_over = f"{name} with the Songwriter {helper.name}" if helper else name
                 warnings.append(f"{passed_over} is passed over: {error.message}")
                 continue
-            warnings += choices.warnings
+            said = [*warnings, *choices.warnings]
             return Job(
-                spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, helper, [], warnings
+                spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, helper, [], said
             )
     assert failure is not None
     raise failure

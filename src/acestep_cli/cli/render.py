@@ -384,9 +384,9 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
             sound = parts[output.path]
             level = encode(sound, take, output, job, run)
             if output.sidecar is not None:
-                recipe = modes.recipe(take.request, job.weights, job.decided.heard)
-                size, said = sound.stat().st_size, songwriting(job, output)
-                model, labels = job.checkpoint.name, job.labels(output)
+                recipe = modes.recipe(take.request, job.weights, job.decided.contents)
+                size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
+                said = {**songwriting(job, output), **sidecar.adapting(job.decided)}
                 text = sidecar.text(take, recipe, model, job.weights, output.checks, size, labels, said)
                 disk.write_text(parts[output.sidecar], text)
             if output.latents is not None and take.latents is not None:

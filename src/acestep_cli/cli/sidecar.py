@@ -84,8 +84,8 @@ def text(
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
     `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `asked` is
-    what `labels` says, `written` what `songwriting` says. There is no date in it: the same render differs in timings
-    alone.
+    what `labels` says, `written` what `songwriting` and `adapting` say. There is no date in it: the same render differs
+    in timings alone.
     """
     return spec.dump(
         take.request,
@@ -146,6 +146,12 @@ def songwriting(asked: modes.Completed, recipe: str, songwriter: Songwriter) -> 
     seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
     whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": seed}
     return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
+
+
+def adapting(decided: modes.Decided) -> dict[str, Any]:
+    """The hash of each adapter of a request; nothing where there is none. A replay reads none of it."""
+    hashes = {path: adapter.fingerprint for path, adapter in decided.adapters.items()}
+    return {"adapters": hashes} if hashes else {}
 
 
 def labels(asked: modes.Completed, cover: tags.Picture | None) -> str:

@@ -146,7 +146,8 @@ def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Check
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
     with spec.placed(*layers):
         heard = modes.survey(request)
-    warnings = []
+        _, said = modes.survey_adapters(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
+    warnings = [f"{file}: {warning}" for warning in said]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")

@@ -36,6 +36,10 @@ class Int8Linear(nn.Module):
         self.weight = nn.Parameter(rounded.to(device), requires_grad=False)
         self.scale = nn.Parameter((scale * GUARD).to(device, dtype), requires_grad=False)
 
+    def wide(self) -> Tensor:
+        """The weights [out, in] that the integers stand for, in float32."""
+        return self.weight.float() * (self.scale.float() / GUARD)[:, None]
+
     def forward(self, x: Tensor) -> Tensor:
         out = F.linear(x / GUARD, self.weight.to(x.dtype)) * self.scale
         return out if self.bias is None else out + self.bias

@@ -7,7 +7,9 @@ The doctrine:
    disk they stay file pages, which the system may drop; converted ones are copied tensor by tensor, and
    each shard's pages are released before the next shard is opened.
 3. Names and shapes are checked for the whole component before the first weight is read.
-4. How a component is kept (dtype, int8, layer by layer from main memory, on the processor) is the plan's affair,
+4. The diffusion transformer wears the adapters of the song at hand. Weights that they were merged into are read again
+   when they are taken off, so the base is back bit for bit; the others stay where they are.
+5. How a component is kept (dtype, int8, layer by layer from main memory, on the processor) is the plan's affair,
    and may change between two loans when memory runs out.
 
 Sources: `dit.md` 1 and 2 of the specification, and the rulings on strict loading.
@@ -22,7 +24,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +34,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from acestep_cli import checkpoints
+from acestep_cli.adapters import Worn
 from acestep_cli.checkpoints import Checkpoint, Shard
+from acestep_cli.engine.adapters import Outfit
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.int8 import Int8Linear, prepare
 from acestep_cli.engine.songwriter import Songwriter
@@ -76,6 +80,9 @@ class Store:
         self.device = torch.device(plan.device)
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
         self._is_open = False
+        #: What the diffusion transformer is to wear from its next loan on.
+        self.stack: tuple[Worn, ...] = ()
+        self._outfit = Outfit()
         self._residents: dict[str, nn.Module] = {}
         self._borrowers: Counter[str] = Counter()
         if dit is not None:
@@ -96,6 +103,8 @@ class Store:
     def dit(self) -> Iterator[AceStep]:
         """Borrow the diffusion transformer with its encoders."""
         with self._borrow("dit") as module:
+            if self._outfit.stack != self.stack:
+                self._dress(module)
             yield module
 
     @contextmanager
@@ -129,6 +138,18 @@ class Store:
             yield self._residents[name]
         finally:
             self._borrowers[name] -= 1
+
+    def _dress(self, model: AceStep) -> None:
+        """Change the adapters that `model` wears to those of `stack`."""
+        start = time.perf_counter()
+        worn, self._outfit = self._outfit, Outfit(self.stack)
+        worn.take_off()
+        if names := {f"decoder.{target}.weight" for target in worn.merged}:
+            for shard in self.checkpoint.dit_shards:
+                pour(shard, model, self.device, self.dtype, names=names)
+        merging = not self.plan.int8 and not self.plan.streamed
+        self._outfit.put_on(model.decoder, self.device, self.dtype, merging=merging)
+        self.loading_seconds += time.perf_counter() - start
 
     def _open(self) -> None:
         """Take the device into use, once; with the first loan, since that too may run out of memory."""
@@ -175,6 +196,7 @@ class Store:
         self.close()
 
     def _make_dit(self) -> AceStep:
+        self._outfit = Outfit()
         config = DiTConfig.from_dict(self.checkpoint.config, str(self.checkpoint.config_file))
         with torch.device("meta"):
             model = AceStep(config)
@@ -241,7 +263,7 @@ class Store:
         dtype = self.vae_dtype if folded else self.dtype
         for number, shard in enumerate(shards):
             self.report("load", number, len(shards))
-            pour(shard, module, device, dtype, folded)
+            pour(shard, module, device, dtype, folded=folded)
         self.report("load", len(shards), len(shards))
         return module.to(device).eval()  # what is left to move are buffers that no file holds
 
@@ -266,12 +288,22 @@ class Store:
                 self.warnings.append(warning)
 
 
-def pour(shard: Shard, module: nn.Module, device: torch.device, dtype: torch.dtype, folded: bool) -> None:
-    """Assign the weights of one shard; once this returns, only weights kept as they were map its pages."""
+def pour(
+    shard: Shard,
+    module: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    folded: bool = False,
+    names: Set[str] | None = None,
+) -> None:
+    """Assign the weights of one shard, all or those of the published `names`; once this returns, only weights kept as
+    they were map its pages.
+    """
     known = set(module.state_dict())
     with safe_open(shard.file, framework="pt") as opened:
-        names = opened.keys()
-        tensors = {shard.published(name): opened.get_tensor(name) for name in names}
+        published = {shard.published(name): name for name in opened.keys()}  # noqa: SIM118 - it is no dict
+        tensors = {name: opened.get_tensor(own) for name, own in published.items() if names is None or name in names}
     for name, tensor in fold_weight_norm(tensors) if folded else tensors.items():
         if name not in known:
             continue

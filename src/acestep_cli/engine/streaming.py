@@ -17,12 +17,11 @@ from torch import Tensor, nn
 PLACES = 2
 
 
-class LayerStream(nn.Module):
+class LayerStream(nn.ModuleList):
     """A list of layers of one shape, to be iterated over; each is on the device until the next one is asked for."""
 
     def __init__(self, layers: nn.ModuleList, device: torch.device) -> None:
-        super().__init__()
-        self.layers = layers
+        super().__init__(layers)
         self.device = device
         self.copies: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.home: list[dict[str, Tensor]] = []
@@ -33,18 +32,15 @@ class LayerStream(nn.Module):
             settle(layer, weights)
             self.home.append(weights)
 
-    def __len__(self) -> int:
-        return len(self.layers)
-
     def __iter__(self) -> Iterator[nn.Module]:
         """Two places on the device take turns: a layer is copied into the one that the layer before last has left."""
-        places = [Place.like(self.home[0], self.device) for _ in self.layers[:PLACES]]
+        places = [Place.like(self.home[0], self.device) for _ in self.home[:PLACES]]
         if self.copies:
             self.copies.wait_stream(torch.cuda.current_stream(self.device))
         self._fetch(0, places[0])
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._modules.values()):
             place = places[number % len(places)]
-            if number + 1 < len(self.layers):
+            if number + 1 < len(self):
                 self._fetch(number + 1, places[(number + 1) % len(places)])
             if self.copies:
                 torch.cuda.current_stream(self.device).wait_event(place.arrived)
