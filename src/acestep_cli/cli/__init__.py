@@ -33,6 +33,7 @@ COMMANDS = {
     "album": "Render albums: what is stale, and nothing else.",
     "train-lora": "Teach a model your own sound, from a folder of songs.",
     "spec": "Write, check and show song specs, without rendering.",
+    "lora": "Say what an adapter is and what it fits; hear what it does.",
     "models": "Fetch checkpoints, and see which are there.",
     "replay": "Make a take again by its own recipe, and compare.",
     "show": "Show a take in the terminal: waveform, sections, recipe.",

@@ -348,7 +348,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
 def finish(take: Take, job: Job) -> audio.Finish:
     """What the request says of the file, beside what it says of the song."""
     request = take.request
-    recipe = modes.recipe(request, job.weights, job.decided.heard)
+    recipe = modes.recipe(request, job.weights, job.decided.contents)
     origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, {}))
     return audio.Finish(
         audio.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),

@@ -1,0 +1,265 @@
+"""`acestep lora`: what an adapter is and what it fits; the same seed with and without it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import adapters, audio, checkpoints, hardware, kinds, logbook, memory, modes, spec, spectra
+from acestep_cli.adapters import Adapter
+from acestep_cli.cli import failures, jobs, options, outputs
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.jobs import Job
+from acestep_cli.cli.options import Run
+from acestep_cli.cli.outputs import Destination
+from acestep_cli.cli.results import Ledger
+from acestep_cli.errors import CheckError, UsageError
+from acestep_cli.shelf import in_words
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does."
+)
+
+#: Of a song, all but what a comparison decides itself.
+SONG_KEYS = tuple(
+    name
+    for name, key in spec.KEYS.items()
+    if key.flag and name not in (*modes.foreign("generate"), "loras", "lora_mode", "takes")
+)
+#: What a render does first, a comparison does without.
+RUN = [field.name for field in fields(Run) if field.name not in ("pull", "explain")]
+SCALES = "0,0.5,1"
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH", help="An adapter: the folder that PEFT wrote, or a .safetensors file."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="NAME|FOLDER",
+        help="Refuse an adapter that does not fit this checkpoint.",
+        autocompletion=options.offering(checkpoints.CHECKPOINTS),
+    ),
+]
+Scales = Annotated[
+    str,
+    typer.Option("--scales", metavar="0,0.5,1", help="How strongly it is to act, once each; without it is always."),
+]
+Spec = Annotated[
+    str | None,
+    typer.Option(
+        "--spec",
+        metavar="SPEC",
+        help="The song to make (.yaml, .md, a sidecar, or - for stdin); flags override its keys.",
+        autocompletion=options.offering_specs,
+    ),
+]
+
+
+@app.command(
+    help="Say of adapters what they hold, and which checkpoints they fit.\n\n"
+    "acestep lora inspect my-sound/\n\nacestep lora inspect jazz.safetensors --model xl-turbo --json"
+)
+def inspect(
+    ctx: typer.Context,
+    paths: Paths,
+    model: Model = None,
+    models_dir: options.ModelsDir = None,
+    json_wanted: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    terminal = Console(quiet, paths=not json_wanted)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    wanted = None if model is None else checkpoints.locate(model, models_dir)
+    entries = ledger.more["adapters"] = []
+    with terminal.results() as stdout:
+        for path in paths:
+            adapter = adapters.read(Path(path))
+            adapter.require_finite()
+            for warning in adapter.warnings:
+                terminal.warn(warning)
+            if wanted is not None:
+                for warning in adapter.require_fit(memory.Sizes.of(wanted).dit, wanted.name):
+                    terminal.warn(warning)
+            fits = fitting(adapter, models_dir)
+            entries.append(report(adapter, fits))
+            for line in lines(adapter, fits):
+                stdout.path(line)
+
+
+def fitting(adapter: Adapter, models_dir: Path | None) -> dict[str, float]:
+    """The share of an adapter's tensors that fits each checkpoint of the table: 0 where one has another size."""
+    found = {}
+    for name in checkpoints.CHECKPOINTS:
+        fit = adapter.fit(memory.Sizes.known(name, models_dir).dit)
+        found[name] = 0.0 if fit.misshapen else round(fit.share, 4)
+    return found
+
+
+def report(adapter: Adapter, fits: dict[str, float]) -> dict[str, Any]:
+    """What `--json` says of an adapter."""
+    return {
+        "path": str(adapter.path),
+        "file": str(adapter.file),
+        "format": adapter.format,
+        "kind": adapter.kind,
+        "ranks": list(adapter.ranks),
+        "alphas": list(adapter.alphas),
+        "factors": list(adapter.factors),
+        "targets": adapter.targets,
+        "matrices": len(adapter.pieces),
+        "parameters": adapter.parameters,
+        "base": adapter.base,
+        "trigger_word": adapter.trigger_word,
+        "strange": list(adapter.strange),
+        "hash": adapter.fingerprint,
+        "fits": fits,
+    }
+
+
+def lines(adapter: Adapter, fits: dict[str, float]) -> Iterator[str]:
+    """The same for people."""
+    size = in_words(adapter.file.stat().st_size)
+    yield f"{adapter.path}: {adapter.kind}, named as by {adapter.format}, {adapter.parameters:,} weights, {size}"
+    factors = listed(adapter.factors)
+    yield f"  rank {listed(adapter.ranks)}, alpha {listed(adapter.alphas)}: its product is multiplied by {factors}"
+    yield f"  adapts {len(adapter.pieces)} matrices: {', '.join(f'{n} {name}' for name, n in adapter.targets.items())}"
+    if adapter.strange:
+        yield f"  holds {len(adapter.strange)} tensors that are no part of it, such as {adapter.strange[0]}"
+    yield f"  made for {adapter.base or 'a model it does not name'}"
+    if adapter.trigger_word is not None:
+        yield f"  trigger word: {adapter.trigger_word}"
+    for share in sorted({share for share in fits.values() if share}, reverse=True):
+        names = ", ".join(name for name, own in fits.items() if own == share)
+        yield f"  fits {names}: {'all' if share == 1 else f'{share:.0%}'} of its tensors"
+    if not any(fits.values()):
+        yield "  fits no checkpoint of the table"
+
+
+def listed(numbers: tuple[float, ...] | list[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers) or "none"
+
+
+@dataclass
+class Variant:
+    """One side of a comparison: an adapter at a scale, or none; and what is made with it."""
+
+    adapter: str | None
+    scale: float
+    job: Job
+
+    @property
+    def file(self) -> Path:
+        path = self.job.outputs[0].path
+        assert path is not None
+        return path
+
+
+@app.command(
+    help="Make a song without an adapter and with it, at each scale, of the same seed, and say how far apart they "
+    f"are: the {spectra.MEASURE}.\n\n"
+    'acestep lora compare my-sound/ -c "dub techno, warm chords" -d 30 --scales 0,0.5,1 --seed 7 -o ab/'
+)
+@options.flags(SONG_KEYS, RUN)
+def compare(
+    ctx: typer.Context,
+    paths: Paths,
+    scales: Scales = SCALES,
+    spec_file: Spec = None,
+    *,
+    song: dict[str, Any],
+    run: Run,
+) -> None:
+    from acestep_cli.cli import render
+
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    with spec.reading_stdin(typing=not run.no_input):
+        [plain, *others] = variants(paths, scales_of(scales), spec_file, song, run)
+    planned = [variant.job for variant in (plain, *others)]
+    ledger.outputs = [output for job in planned for output in job.outputs]
+    render.announce(planned, terminal, dry_run=run.dry_run)
+    with terminal.results() as stdout:
+        if run.dry_run:
+            render.foretell(ledger.outputs, terminal, stdout)
+            return
+        render.perform(planned, run, terminal, stdout)
+    render.finish_report(ledger.outputs, terminal)
+    without = audio.read(plain.file)
+    apart = {id(variant): spectra.distance(without, audio.read(variant.file)) for variant in others}
+    ledger.more["comparison"] = {
+        "measure": spectra.MEASURE,
+        "without": str(plain.file),
+        "with": [
+            {"adapter": one.adapter, "scale": one.scale, "path": str(one.file), "distance_db": round(apart[id(one)], 3)}
+            for one in others
+        ],
+    }
+    for one in others:
+        terminal.say(f"{one.adapter} at {one.scale:g}: {apart[id(one)]:.2f} dB from {plain.file.name}")
+    if others:
+        terminal.say(f"({spectra.MEASURE})")
+    if idle := [one for one in others if apart[id(one)] == 0]:
+        raise CheckError(
+            f"{idle[0].adapter} at {idle[0].scale:g} changes nothing: every sample is as without it.",
+            "It was not trained, or its weights are all zero.",
+        )
+
+
+def scales_of(text: str) -> list[float]:
+    """The scales of `--scales`, each once, without 0: that is always made."""
+    try:
+        found = [kinds.Loras.scale(item) for item in kinds.items_of(text)]
+    except ValueError as error:
+        raise UsageError(f"--scales: {error}.", "--scales 0,0.5,1") from error
+    return [scale for scale in dict.fromkeys(found) if scale]
+
+
+def variants(
+    paths: list[str], scales: list[float], spec_file: str | None, song: dict[str, Any], run: Run
+) -> list[Variant]:
+    """The song without an adapter, and with each at each scale, all of one seed."""
+    place = outputs.destination(run.output)
+    if place.stdout or place.stem is not None:
+        raise UsageError(
+            f"--output {run.output} is one file, and a comparison makes several.", "Name a folder: --output ab/"
+        )
+    if not scales:
+        raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
+    flags = spec.from_flags(song, tuple(run.settings or ()))
+    studio = jobs.Studio(run, hardware.detect(), logbook.read())
+    below = jobs.layers_of(spec_file, given=False)
+    seed = spec.resolve(*below, flags).request.seed
+    seed = secrets.randbelow(modes.SEEDS) if seed is None else seed
+    fixed = [spec.implied("seed", str(seed), "one seed for all"), spec.implied("takes", "1", "one take of each")]
+
+    def variant(adapter: str | None, scale: float, stem: str) -> Variant:
+        worn = None if adapter is None else [f"{adapter}@{scale:g}"]
+        layers = [*below, flags, *fixed, spec.implied("loras", worn, "PATH")]
+        made = jobs.decided(
+            None, layers, spec.resolve(*layers), Destination(place.folder, stem, made=place.made), studio
+        )
+        if len(modes.pieces(made.request)) > 1:
+            raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
+        return Variant(adapter, scale, made)
+
+    named: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        stem = Path(path).resolve().stem
+        named[path] = next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in named.values())
+    found = [variant(None, 0.0, "without")]
+    found += [variant(path, scale, f"{named[path]}@{scale:g}") for path in named for scale in scales]
+    jobs.settled([one.job for one in found], run)
+    return found
