@@ -546,7 +546,9 @@ def in_line(value: Any) -> str:
     """A value on one short line, as a spec has it."""
     from acestep_cli import document
 
-    text = value if isinstance(value, str) else document.dump({"value": value}).removeprefix("value:")
+    if isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):  # adapters
+        value = [f"{Path(one['path']).name}@{one['scale']:g}" for one in value]
+    text = value if isinstance(value, str) else document.dump({"value": value}).partition(": ")[2]
     return quoted(text)[1:-1]
 
 

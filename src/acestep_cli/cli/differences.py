@@ -31,19 +31,22 @@ def of(job: Job, output: Output) -> list[str]:
         found.append(f"model: {record.checkpoint.name} -> {job.checkpoint.name}")
     elif record.checkpoint.weights != job.weights:
         found.append(f"the weights of {job.checkpoint.name} are others")
-    found += of_keys(job, output, beside, [name for name, key in KEYS.items() if key.shapes or name == "seed"])
-    return found or ["a recording it works on, or the Songwriter, is another"]
+    found += of_keys(
+        job, output, beside, [name for name, key in KEYS.items() if key.shapes or name in ("seed", "loras")]
+    )
+    return found or ["a recording or adapter it works with, or the Songwriter, is another"]
 
 
 def of_keys(job: Job, output: Output, beside: Path, names: list[str] | tuple[str, ...]) -> Iterator[str]:
     """The keys that have another value now than in the sidecar `beside`; what the Songwriter decides has none yet."""
     try:
-        before = spec.load(beside)
+        before = spec.load(beside).model_dump()
     except AceStepError as error:  # such as a cover that is gone
         yield f"{beside.name} cannot be compared: {error.message}"
         return
+    now = output.completed.model_dump()
     for name in names:
-        old, new = getattr(before, name), getattr(output.completed, name)
+        old, new = before[name], now[name]
         if old != new and name not in job.request.open:
             yield f"{name}: {change(old, new)}"
 

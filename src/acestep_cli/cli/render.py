@@ -349,7 +349,8 @@ def finish(take: Take, job: Job) -> audio.Finish:
     """What the request says of the file, beside what it says of the song."""
     request = take.request
     recipe = modes.recipe(request, job.weights, job.decided.contents)
-    origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, {}))
+    adapting = sidecar.adapting(job.decided)
+    origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, adapting))
     return audio.Finish(
         audio.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
         request.loudness,

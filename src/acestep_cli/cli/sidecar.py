@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import platform
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from acestep_cli import __version__, audio, document, modes, spec, tags
 from acestep_cli.checkpoints import Songwriter
-from acestep_cli.kinds import is_folder_name
+from acestep_cli.kinds import Lora, is_folder_name
 from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Origin(BaseModel):
     int8: bool = False
     source_latents: str | None = None
     versions: dict[str, str] = {}
+    adapters: list[str] = []
     #: The recipe of what was asked for, where a Songwriter decided the rest of it.
     asked: str | None = None
 
@@ -116,6 +118,8 @@ def for_tags(request: Request, origin: Origin) -> str:
 
 def bare(path: Any) -> Any:
     """A path, or each of several, without its folder."""
+    if isinstance(path, Lora):
+        return replace(path, path=bare(path.path))
     return f"./{Path(path).name}" if isinstance(path, str) else tuple(bare(one) for one in path)
 
 
@@ -149,8 +153,8 @@ def songwriting(asked: modes.Completed, recipe: str, songwriter: Songwriter) -> 
 
 
 def adapting(decided: modes.Decided) -> dict[str, Any]:
-    """The hash of each adapter of a request; nothing where there is none. A replay reads none of it."""
-    hashes = {path: adapter.fingerprint for path, adapter in decided.adapters.items()}
+    """The hash of each adapter of a request, in its order; nothing where there is none."""
+    hashes = [adapter.fingerprint for adapter in decided.adapters.values()]
     return {"adapters": hashes} if hashes else {}
 
 
