@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from test_pipeline import FLOAT32, quiet, samples
 from torch import Tensor, nn
 
-from acestep_cli import adapters, checkpoints, memory, modes
+from acestep_cli import adapters, checkpoints, memory, modes, workbench
 from acestep_cli.adapters import Worn
+from acestep_cli.engine import graft
 from acestep_cli.engine.adapters import Outfit
 from acestep_cli.engine.dit import AceStep, Condition, DiT
 from acestep_cli.engine.int8 import Int8Linear, prepare
@@ -28,6 +29,7 @@ from acestep_cli.engine.streaming import stream_layers
 from acestep_cli.errors import AdapterError
 from acestep_cli.kinds import Lora
 from acestep_cli.pipeline import Pipeline
+from acestep_cli.recipe import Recipe
 from acestep_cli.request import Request
 from acestep_cli.sizes import DiTConfig
 
@@ -174,6 +176,35 @@ def test_peft_agrees(decoder: DiT, tmp_path: Path, kind: str, merging: bool) -> 
     assert adapter.format == "PEFT"
     assert adapter.fit(CONFIG).whole
     assert relative(velocity(dressed(decoder, tmp_path, merging=merging)), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "export"),
+    [("lora", None), ("lora", "comfyui"), ("lora", "diffusers"), ("dora", None), ("dora", "comfyui"), ("lokr", None),
+     ("lokr", "comfyui")],
+)  # fmt: skip
+def test_what_is_trained_here_acts_as_it_was_trained(
+    decoder: DiT, tmp_path: Path, kind: str, export: str | None
+) -> None:
+    recipe = Recipe(type=kind, rank=4, alpha=6, targets="all")
+    trained = copy.deepcopy(decoder)
+    made = graft.Graft(trained, recipe, "turbo")
+    draws = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in made.parameters:
+            weight.add_(torch.randn(weight.shape, generator=draws), alpha=0.1)
+    tensors = made.tensors() if export is None else graft.EXPORTS[export](made.tensors(), recipe)
+    record = workbench.Record(base="turbo", base_weights="0", recipe=recipe, trigger="harbour", dataset="0", songs={},
+                              trigger_position="prepend", dtype="float32")  # fmt: skip
+    path = adapter_files.save(tmp_path / workbench.ADAPTER, tensors, **record.header())
+    if export is None:
+        (tmp_path / workbench.CONFIG).write_text(made.json())
+    adapter = adapters.read(tmp_path if export is None else path)
+    assert (adapter.base, adapter.trigger_word) == ("turbo", "harbour")
+    assert adapter.fit(CONFIG).whole
+    expected = velocity(trained.eval())
+    assert relative(expected, velocity(decoder)) > 1e-2
+    assert relative(velocity(dressed(decoder, path)), expected) < 1e-5
 
 
 def test_a_stack_of_two_is_the_sum_of_both(decoder: DiT, tmp_path: Path, lora: Path) -> None:

@@ -60,7 +60,7 @@ ROLE = re.compile(r"^(.+?)\.(?:" + "|".join(f"(?P<{role}>{end})" for role, end i
 #: Under these notes of a header, or of a JSON within one, writers keep what an adapter was made for.
 BASE_NOTES = ("base", "base_model", "base_model_name_or_path", "ss_base_model_version", "modelspec.architecture")
 TRIGGER_NOTES = ("trigger_word", "trigger", "custom_tag", "modelspec.trigger_phrase")
-SETTINGS_NOTES = ("lora_adapter_metadata", "lokr_config")
+SETTINGS_NOTES = ("acestep", "lora_adapter_metadata", "lokr_config")
 #: The bits of a number's exponent: all set in what is not finite.
 EXPONENTS = {
     "F64": ("<u8", 0x7FF0_0000_0000_0000),

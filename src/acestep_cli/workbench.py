@@ -16,12 +16,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from acestep_cli import disk
+from acestep_cli import adapters, disk
 from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.recipe import Recipe
 
-ADAPTER, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER, CONFIG = adapters.PEFT_WEIGHTS, adapters.PEFT_CONFIG
 STATE, CURVE, LOSSES, PREVIEWS = "training.safetensors", "loss.png", "losses.csv", "previews"
 LOCK = ".training.lock"
 #: The one entry of a header in which a record stands.
