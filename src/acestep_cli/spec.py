@@ -128,7 +128,9 @@ class Resolved:
 
 
 def flag(name: str) -> str:
-    return "--" + (KEYS[name].singular or name).replace("_", "-")
+    """The flag of a key, of a song or of something else that is said in keys."""
+    singular = KEYS[name].singular if name in KEYS else None
+    return "--" + (singular or name).replace("_", "-")
 
 
 def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Layer:
