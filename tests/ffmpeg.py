@@ -1,5 +1,5 @@
 """A stand-in for ffmpeg: it takes the program's arguments, writes the samples as they come into an MP4, and reads them
-out of one again.
+out of one again, into Sun's container.
 
 The words in FAKE_FFMPEG tell it how to misbehave; its arguments go to the file that FAKE_FFMPEG_LOG names. No AAC is
 made: the container is true enough for tags, and its sound is float PCM.
@@ -13,6 +13,7 @@ import stat
 import struct
 import sys
 import time
+from array import array
 from pathlib import Path
 
 
@@ -52,11 +53,19 @@ def decode(file: Path, words: str) -> None:
     content = file.read_bytes()
     if b"stco" not in content:
         sys.exit(f"{file}: Invalid data found when processing input")
-    samples = samples_of(content)
-    sys.stdout.buffer.write(samples * 1000 if "endless" in words else samples)
+    if "no sound" in words:
+        sys.exit("Stream map '0:a:0' matches no streams.\nTo ignore this, add a trailing '?' to the map.")
+    rate = struct.unpack_from(">I", content, content.index(b"mdhd") + 16)[0]
+    channels = 6 if "surround" in words else 2
+    sys.stdout.buffer.write(struct.pack(">4sIIIII8x", b".snd", 32, 2**32 - 1, 6, rate, channels))
+    samples = array("f", samples_of(content))
+    samples.byteswap()
+    sys.stdout.buffer.write(samples.tobytes() * (1000 if "endless" in words else 1))
     sys.stdout.buffer.flush()
     if "hangs" in words:
         time.sleep(60)
+    if "partial" in words:
+        sys.exit(f"{file}: corrupt input packet in stream 0")
 
 
 def main() -> None:

@@ -116,8 +116,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         "none.wav": "cannot be read: no such file",
         ".": "is a folder",
         "empty.wav": "is empty",
-        "words.txt": "is not audio that can be read",
-        "words.mp3": "is not audio that can be read",
+        "words.txt": "is not audio that can be read|holds no sound",  # ffmpeg takes it for a picture
+        "words.mp3": "is not audio that can be read|holds no sound",
     }.items():
         with pytest.raises(SourceError, match=sentence):
             audio.survey(tmp_path / name)
@@ -134,6 +134,20 @@ def test_what_was_cut_short_is_refused(tmp_path: Path, format: str) -> None:
     file.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
     with pytest.raises(SourceError, match=r"is cut short|is broken"):
         audio.survey(file)
+
+
+def test_what_a_library_says_of_a_broken_file_is_not_passed_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    whole = io.BytesIO()
+    soundfile.write(whole, tone(4), RATE, format="mp3")
+    (tmp_path / "cut.mp3").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    (tmp_path / "words.mp3").write_text("la la la\n" * 99)
+    for name in ("cut.mp3", "words.mp3"):
+        with pytest.raises(SourceError):
+            audio.survey(tmp_path / name)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_more_than_the_header_promises_ends_at_the_limit(tmp_path: Path) -> None:
@@ -174,6 +188,28 @@ class TestByProgram:
         video.write_text("a text, not a video")
         with pytest.raises(SourceError, match="Invalid data found when processing input"):
             audio.survey(video)
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            ("surround", "has 6 channels; how they become two is yours to say"),
+            ("partial", "is broken or cut short: .*corrupt input packet"),
+            ("no sound", "a.mp4 holds no sound."),
+        ],
+    )
+    def test_what_does_not_suit_is_refused(
+        self, video: Path, monkeypatch: pytest.MonkeyPatch, words: str, sentence: str
+    ) -> None:
+        monkeypatch.setenv("FAKE_FFMPEG", words)
+        for refuse in (audio.survey, audio.read):
+            with pytest.raises(SourceError, match=sentence):
+                refuse(video)
+
+    def test_another_rate_is_resampled_here(self, video: Path) -> None:
+        video.write_bytes(ffmpeg.mp4(44_100, tone(2, 44_100).tobytes()))
+        found = audio.read(video)
+        assert found.samples.shape == (2, 2 * RATE)
+        assert np.abs(found.samples - tone().T)[:, 12_000:-12_000].max() < 1e-3
 
     def test_it_is_not_listened_to_for_longer_than_the_limit(
         self, video: Path, monkeypatch: pytest.MonkeyPatch

@@ -276,10 +276,14 @@ NEEDED = {
     ("arguments", "code", "sentence"),
     [
         (["cover", "-c", "a"], 2, "source: there is no recording to work on; name one: acestep cover SOURCE."),
-        (["cover", "take.wav"], 2, "caption: there is nothing to make music from"),
+        (["cover", "take.wav"], 2, "make music from; give a caption (-c) or lyrics (--lyrics)."),
         (["cover", "take.wav", "-c", "a", "--strength", "140%"], 2, "--strength: '140%' is not from 0% to 100%"),
         (["cover", "take.wav", "-c", "a", "--set", "duration=10.5"], 2, "is decided by the source, 10 s; leave it out"),
-        (["cover", "take.wav", "-c", "a", "-d", "20"], 2, "No such option: -d"),
+        (["cover", "take.wav", "-c", "a", "-d", "20"], 2, "-d is decided by the source; leave it out."),
+        (["lego", "take.wav", "--duration", "20"], 2, "--duration is decided by the source; leave it out."),
+        (["extract", "take.wav", "--track", "bass", "--mix"], 2, "--mix has no meaning for extract; it is for lego."),
+        (["generate", "-c", "a", "--all"], 2, "--all has no meaning for generate; it is for lego, extract, complete."),
+        (["cover", "take.wav", "-c", "a", "--start", "2"], 2, "--start has no meaning for cover; it is for repaint,"),
         (["cover", "take.wav", "-c", "a", "--set", "codes=1,2"], 2, "codes: has no meaning for cover"),
         (
             ["generate", "-c", "a", "--set", "source=take.wav"],
@@ -403,6 +407,9 @@ def test_what_turbo_was_not_taught_is_refused_with_the_command_that_helps(
     assert named.exit_code == 3
     assert "turbo was not trained to extract; base and xl-base were." in named.stderr
     assert "`acestep models pull base` fetches one of them; then --model base." in named.stderr
+    absent = refused("complete", "take.wav", "-m", "xl-turbo")
+    assert absent.exit_code == 3
+    assert "xl-turbo was not trained to complete; base and xl-base were." in absent.stderr
     auto = refused("complete", "take.wav")
     assert auto.exit_code == 3
     assert "To complete takes base or xl-base, and neither is installed." in auto.stderr

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import math
+import os
 import shlex
 import shutil
 import struct
@@ -601,66 +602,116 @@ def decoded_by_libsndfile(path: Path) -> Decoded | None:
     import soundfile
 
     try:
-        file = soundfile.SoundFile(path)
+        with hushed():
+            file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError:
         return None
     if file.channels > 2:
         channels = file.channels
         file.close()
-        raise SourceError(
-            f"{path} has {channels} channels; how they become two is yours to say.",
-            f"Mix them: ffmpeg -i {shlex.quote(str(path))} -ac 2 stereo.flac",
-        )
+        raise crowded(path, channels)
+
+    def second() -> NDArray[np.float32]:
+        with hushed():
+            samples: NDArray[np.float32] = file.read(file.samplerate, dtype="float32", always_2d=True)
+        return samples
 
     def blocks() -> Generator[NDArray[np.float32]]:
         with file:
             try:
                 # Its own blocks() gives old samples again where a file ends early.
-                while len(block := file.read(file.samplerate, dtype="float32", always_2d=True)):
+                while len(block := second()):
                     yield block.T.repeat(2 // block.shape[1], axis=0)
             except soundfile.LibsndfileError as error:
-                raise SourceError(f"{path} is broken: {error.error_string.rstrip('.').lower()}.") from error
+                reason = error.error_string.removeprefix("Error : ").rstrip(".")
+                raise SourceError(f"{path} is broken: {reason}.") from error
 
     known = 0 < file.frames < UNKNOWN_FRAMES
     return file.samplerate, file.frames if known else None, blocks()
 
 
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Turn what a library in C says on stderr to nowhere: of a broken MP3, several lines before the one that counts."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def crowded(path: Path, channels: int) -> SourceError:
+    return SourceError(
+        f"{path} has {channels} channels; how they become two is yours to say.",
+        f"Mix them: ffmpeg -i {shlex.quote(str(path))} -ac 2 stereo.flac",
+    )
+
+
 def decoded_by_program(path: Path) -> Decoded:
-    """By ffmpeg, which writes the samples of the first sound in a file to its stdout. `SourceError` where there is
-    none, or no ffmpeg.
-    """
+    """By ffmpeg. `SourceError` where there is none, and for a file without sound or with more than two channels."""
     if shutil.which(FFMPEG) is None:
         raise SourceError(
             f"{path} is not audio that can be read here.",
             f"Give it as wav, flac, mp3, ogg or opus; with {FFMPEG} installed, m4a, videos and more are read too.",
         )
+    stream = poured_out(path)
+    rate, channels = struct.unpack(">2I", next(stream))
+    if channels > 2:
+        stream.close()
+        raise crowded(path, channels)
 
     def blocks() -> Generator[NDArray[np.float32]]:
         import numpy as np
 
-        command = [
-            *(FFMPEG, "-v", "error", "-nostdin", "-i", f"file:{path}", "-map", "0:a:0", "-vn"),
-            *("-f", "f32le", "-ar", str(READ_RATE), "-ac", "2", "pipe:1"),
-        ]
-        with tempfile.TemporaryFile() as said:
-            try:
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
-            except OSError as error:
-                raise SourceError(f"{FFMPEG} cannot be started: {(error.strerror or str(error)).lower()}.") from error
-            assert process.stdout is not None
-            try:
-                while data := process.stdout.read(8 * READ_RATE):
-                    yield np.frombuffer(data[: len(data) // 8 * 8], "<f4").reshape(-1, 2).T.astype(np.float32)
-                process.wait()
-            finally:  # whoever listens may have heard enough
-                process.kill()
-                process.wait()
-                process.stdout.close()
-            if process.returncode:
-                said.seek(0)
-                raise SourceError(f"{path} is not audio that can be read: {last_line(said.read())}")
+        with contextlib.closing(stream):
+            for data in stream:
+                samples = np.frombuffer(data, ">f4").reshape(-1, channels)
+                yield samples.T.astype(np.float32).repeat(2 // channels, axis=0)
 
-    return READ_RATE, None, blocks()
+    return rate, None, blocks()
+
+
+def poured_out(path: Path) -> Generator[bytes]:
+    """What ffmpeg makes of the first sound in a file: rate and channels, as two numbers of four bytes, and then the
+    samples, a second at a time. `SourceError` where it does not come to the end of the file.
+
+    It is asked for Sun's container, which tells both at once and no length.
+    """
+    command = [
+        *(FFMPEG, "-v", "error", "-nostdin", "-xerror", "-i", f"file:{path}", "-map", "0:a:0", "-vn"),
+        *("-map_metadata", "-1", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"),
+    ]
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+        except OSError as error:
+            raise SourceError(f"{FFMPEG} cannot be started: {(error.strerror or str(error)).lower()}.") from error
+        assert process.stdout is not None
+        try:
+            header = process.stdout.read(24)
+            begun = len(header) == 24
+            if begun:
+                _, size, _, _, rate, channels = struct.unpack(">6I", header)
+                yield header[16:]
+                process.stdout.read(size - len(header))  # a note
+                frame = 4 * channels
+                while data := process.stdout.read(frame * rate):
+                    yield data[: len(data) // frame * frame]
+            process.wait()
+        finally:  # whoever listens may have heard enough
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        said.seek(0)
+        reason = said.read()
+    if b"matches no streams" in reason:
+        raise SourceError(f"{path} holds no sound.")
+    if process.returncode or not begun:
+        fault = "is broken or cut short" if begun else "is not audio that can be read"
+        raise SourceError(f"{path} {fault}: {last_line(reason)}")
 
 
 def unreadable(path: Path, error: OSError) -> SourceError:

@@ -221,6 +221,10 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("caption", "lyrics", "codes", "idea"),
         "there is nothing to make music from; give a caption (-c), lyrics (--lyrics) or an idea (--idea).",
     ),
+    "words": (
+        ("caption", "lyrics"),
+        "there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).",
+    ),
     "source": (("source",), "there is no recording to work on; name one: acestep {mode} SOURCE."),
     "start": (
         ("start", "end"),
@@ -253,7 +257,7 @@ MODES: dict[str, Mode] = {
             'acestep cover demo.wav -c "polished indie rock" --close',
         ),
         keys=("source", "strength", "noise_strength", "close"),
-        needs=("source", "caption"),
+        needs=("source", "words"),
         defaults=lambda _request: {"strength": 1.0},
         task="cover",
     ),
@@ -265,7 +269,7 @@ MODES: dict[str, Mode] = {
             'acestep repaint take.flac --start -8 --end 0 -c "slow piano intro"',
         ),
         keys=("source", "start", "end", "repaint_mode", "repaint_strength"),
-        needs=("source", "start", "caption"),
+        needs=("source", "start", "words"),
         defaults=lambda request: {
             "repaint_mode": "balanced",
             "repaint_strength": DEFAULT_REPAINT_STRENGTH if request.repaint_mode in (None, "balanced") else None,
@@ -319,6 +323,14 @@ def mode_of(request: Request) -> Mode:
 def foreign(mode: str) -> frozenset[str]:
     """The keys that other modes take and this one does not."""
     return frozenset(key for other in MODES.values() for key in other.keys) - set(MODES[mode].keys)
+
+
+def misplaced(key: str, mode: str) -> str:
+    """What is wrong with a key that `mode` does not take."""
+    if key == "duration" and MODES[mode].has_source:
+        return "is decided by the source; leave it out."
+    able = [other for other, row in MODES.items() if key in row.keys]
+    return f"has no meaning for {mode}; it is for {', '.join(able)}."
 
 
 @dataclass(frozen=True)
@@ -659,8 +671,7 @@ def _mode_problems(request: Request) -> list[str]:
     for key in sorted(foreign(name), key=list(KEYS).index):
         if getattr(request, key) is None or (key == "duration" and mode.has_source):  # compared with the source's
             continue
-        able = [other for other, row in MODES.items() if key in row.keys]
-        found.append(f"{key}: has no meaning for {name}; it is for {', '.join(able)}.")
+        found.append(f"{key}: {misplaced(key, name)}")
     found += lacking(request)
     if request.track and 0 < mode.most_tracks < len(request.track):
         most = "one track" if mode.most_tracks == 1 else f"{mode.most_tracks} tracks"
@@ -674,10 +685,10 @@ def _mode_problems(request: Request) -> list[str]:
 
 def lacking(request: Request) -> list[str]:
     """What the mode of a request needs and it has not, each beginning with its key."""
-    needed = [(need, *NEEDS[need]) for need in mode_of(request).needs]
+    needed = [NEEDS[need] for need in mode_of(request).needs]
     return [
-        f"{need}: {sentence.format(mode=request.mode or 'generate')}"
-        for need, keys, sentence in needed
+        f"{keys[0]}: {sentence.format(mode=request.mode or 'generate')}"
+        for keys, sentence in needed
         if all(getattr(request, key) is None for key in keys)
     ]
 

@@ -89,10 +89,17 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
 def suggest(error: Any) -> None:
     """Let the message about an unknown flag name what a musician may have meant by it, or nothing."""
     unknown = getattr(error, "option_name", None)
-    if not isinstance(unknown, str) or not unknown.startswith("--"):
+    if not isinstance(unknown, str):
         return
-    from acestep_cli import spec
+    from acestep_cli import modes, spec
 
+    mode = (error.ctx.info_name if error.ctx is not None else None) or ""
+    for key in modes.foreign(mode) if mode in modes.MODES else ():
+        if unknown in (spec.flag(key), spec.KEYS[key].short, *(spec.KEYS[key].switch or ())):
+            error.message, error.possibilities = f"{unknown} {modes.misplaced(key, mode)}", None
+            return
+    if not unknown.startswith("--"):
+        return
     name = unknown.removeprefix("--").replace("-", "_")
     meant = spec.OTHER_NAMES.get(name, name)
     if meant in spec.KEYS and not spec.KEYS[meant].flag:

@@ -293,6 +293,8 @@ def fitting(
     warnings: list[str] = []
     failure: MemoryLimitError | None = None
     for name in names:
+        if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
+            modes.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
         checkpoint, weights = studio.checkpoint(name, task)
         for songwriter in songwriters(resolved.request, checkpoint, studio.run.models_dir):
             with spec.placed(*layers):
