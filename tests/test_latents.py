@@ -25,6 +25,7 @@ from acestep_cli.request import Request
 
 __all__ = ["given"]  # a fixture
 RATE, HOP = 48_000, 1920
+FINISH = audio.Finish(audio.encoding("wav"))
 Run = Callable[..., Result]
 
 
@@ -196,6 +197,20 @@ def samples_at(file: str, bit_depth: str) -> np.ndarray:
     return samples(str(other))
 
 
+@pytest.mark.usefixtures("deaf")
+def test_what_an_encoder_adds_at_the_end_is_silence(base: tiny.Oracle, song: str, given: Given) -> None:
+    file = latents.beside(Path(song))
+    header, frames = latents.read_header(file), kept(song)
+    assert header is not None
+    audio.write(Path("x.wav"), audio.Audio(np.pad(samples(song), ((0, 0), (0, 512))), RATE), FINISH)
+    Path("x.wav").replace(song)
+    belonging = header.model_copy(update={"audio": audio.fingerprint(Path(song))})
+    latents.write(file, latents.Latents(frames, HOP), belonging)
+    made("complete", song, "-o", "b.wav")
+    source = given.context[0][0, :, : tiny.LATENT_CHANNELS].numpy()
+    assert np.array_equal(source, np.concatenate((frames, base.silence[0].T.numpy()[:1])))
+
+
 # What belongs to nothing
 
 
@@ -205,7 +220,7 @@ def spoiled(song: str, how: str) -> None:
     assert header is not None
     kept = latents.Latents(load_file(file)[latents.TENSOR], HOP)
     if how == "edited":
-        audio.write(Path("x.wav"), audio.Audio(samples(song) * 0.5, RATE), audio.Finish(audio.encoding("wav")))
+        audio.write(Path("x.wav"), audio.Audio(samples(song) * 0.5, RATE), FINISH)
         Path("x.wav").replace(song)
     elif how == "words":
         file.write_text("la la")
@@ -216,7 +231,7 @@ def spoiled(song: str, how: str) -> None:
     elif how == "autoencoder":
         latents.write(file, kept, header.model_copy(update={"vae": "other"}))
     elif how == "length":
-        latents.write(file, kept, header.model_copy(update={"samples": header.samples - 1}))
+        latents.write(file, kept, header.model_copy(update={"samples": header.samples - HOP}))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +242,7 @@ def spoiled(song: str, how: str) -> None:
         ("other tensors", "this is not what --keep-latents writes"),
         ("cut", "this is not what --keep-latents writes"),
         ("autoencoder", "these are of another autoencoder"),
-        ("length", "these are of 9.99998 s, and 10 s can be read"),
+        ("length", "these are of 9.96 s, and 10 s can be read"),
     ],
 )
 def test_what_does_not_belong_to_the_source_is_told_and_not_used(song: str, how: str, sentence: str) -> None:

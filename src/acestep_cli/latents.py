@@ -115,7 +115,8 @@ def of(recording: Recording, vae: str, before: float) -> Kept | str:
         return f"these are of another {recording.path.name} than is there now"
     if vae and header.vae != vae:
         return "these are of another autoencoder"
-    if round(recording.seconds * header.sample_rate) != header.samples:
+    # An encoder may fill its last block up with silence, as AAC's does.
+    if not 0 <= round(recording.seconds * header.sample_rate) - header.samples < header.hop:
         return f"these are of {header.samples / header.sample_rate:g} s, and {recording.seconds:g} s can be read"
     if round(before * header.sample_rate) % header.hop:
         return f"they cannot be moved by {before:g} s, which are no multiple of {header.hop / header.sample_rate:g} s"
