@@ -78,8 +78,9 @@ class Progress:
     losses: list[float] = field(default_factory=list)
 
 
-def train(job: Job, report: Report, say: Say, warn: Say) -> Path:
-    """Train, or go on, until all steps are done; the folder of the adapter.
+def train(job: Job, report: Report, say: Say, warn: Say, note: Say = lambda loss: None) -> Path:
+    """Train, or go on, until all steps are done; the folder of the adapter. `note` hears the running mean of the loss
+    after each step, `say` now and then.
 
     On Ctrl-C or SIGTERM the step at hand is finished and everything saved before they act. Raises `CheckError` after
     three steps in a row that came to no number, `OutputError` where a save cannot be written (the one before stays),
@@ -93,7 +94,7 @@ def train(job: Job, report: Report, say: Say, warn: Say) -> Path:
             if job.team.leads:
                 job.team.meet()
             with weights.dit() as model:
-                Run(job, book, model, weights, say).go()
+                Run(job, book, model, weights, say, note).go()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -116,8 +117,10 @@ def prepared(job: Job, weights: Store, warn: Say) -> Book:
 class Run:
     """The loop over steps."""
 
-    def __init__(self, job: Job, book: Book, model: AceStep, weights: Store, say: Say) -> None:
-        self.job, self.book, self.model, self.weights, self.say = job, book, model, weights, say
+    def __init__(
+        self, job: Job, book: Book, model: AceStep, weights: Store, say: Say, note: Say = lambda loss: None
+    ) -> None:
+        self.job, self.book, self.model, self.weights, self.say, self.note = job, book, model, weights, say, note
         if job.preview is None:
             for name in ENCODERS:
                 delattr(model, name)
@@ -198,6 +201,7 @@ class Run:
         progress, steps = self.progress, self.recipe.steps
         mean = curve.smoothed(progress.losses[-200:])[-1]
         self.weights.report("train", progress.step, steps)
+        self.note(f"loss {mean:.4f}")
         every = max(steps // WORDS_IN_ALL, 1)
         if progress.step % every == 0 or progress.step == steps:
             broken = f", {progress.broken} steps skipped" if progress.broken else ""

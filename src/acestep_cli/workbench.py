@@ -24,7 +24,7 @@ from acestep_cli.recipe import Recipe
 ADAPTER, CONFIG = adapters.PEFT_WEIGHTS, adapters.PEFT_CONFIG
 STATE, CURVE, LOSSES, PREVIEWS = "training.safetensors", "loss.png", "losses.csv", "previews"
 LOCK = ".training.lock"
-#: The one entry of a header in which a record stands.
+#: The entry of a header in which a record stands.
 ENTRY = "acestep"
 
 
@@ -53,8 +53,9 @@ class Record(BaseModel):
         return self.step >= self.recipe.steps
 
     def header(self) -> dict[str, str]:
-        """The entry of a safetensors header: one, for several would be written in any order."""
-        return {ENTRY: self.model_dump_json()}
+        """The entries of a safetensors header: all in one, and again by itself what other programs look for."""
+        told = {"format": "pt", "base": self.base, "dataset": self.dataset, ENTRY: self.model_dump_json()}
+        return told if self.trigger is None else {**told, "trigger": self.trigger}
 
 
 def record(folder: Path) -> Record | None:

@@ -143,6 +143,12 @@ class Console:
         if self.verbose:
             self.say(line)
 
+    def note(self, text: str) -> None:
+        """Show beside the bar at work how it goes; where there are no bars, nothing."""
+        if self._bars is not None and self._bars.tasks:
+            task = self._bars.tasks[-1]
+            self._bars.update(task.id, description=f"{STAGES[task.fields['stage']]}: {text}")
+
     def warn(self, text: str) -> None:
         """Say a warning, once however often it comes: each take brings those of its whole run."""
         if text not in self.warnings:

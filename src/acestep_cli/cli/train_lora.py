@@ -177,7 +177,7 @@ def train_lora(
                 preview_every,
                 team,
             )
-            made = training.train(job, report, terminal.say, terminal.warn)
+            made = training.train(job, report, terminal.say, terminal.warn, terminal.note)
             stdout.path(f"{made}/")
             for _, path in exports:
                 stdout.path(path)
@@ -310,4 +310,6 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
         terminal.say("Time: the first steps will tell; no render has shown yet how fast this machine is.")
     else:
         left = plan.seconds * (1 - record.step / recipe.steps)
-        terminal.say(f"Time: about {forecast.clock(left)}, by the speed of renders on this machine.")
+        terminal.say(
+            f"Time: {forecast.clock(left)} at the least, by the speed of renders here; the first steps will tell."
+        )

@@ -102,7 +102,7 @@ def comfyui(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
     found = {}
     for name, weight in tensors.items():
         name = f"diffusion_model.decoder.{name.removeprefix(PEFT)}"
-        found[name.replace("lora_magnitude_vector", "dora_scale").removesuffix(".dora_scale.weight")] = weight
+        found[name.replace("lora_magnitude_vector", "dora_scale")] = weight
         if ".lora_A." in name:
             found[name.replace("lora_A.weight", "alpha")] = torch.tensor(recipe.alpha)
     return found
