@@ -623,7 +623,7 @@ def test_a_song_that_changed_is_named(train: Callable[..., Result], songs: Path,
     finally:
         (songs / dataset.FILE).unlink()
     assert run.exit_code == 2
-    assert "--resume: the songs are not those that the run began with: 'one.wav', 'two.wav' changed" in run.stderr
+    assert "--resume: the songs are not those that the run began with: 'one.wav' changed." in run.stderr
 
 
 def test_nothing_to_resume_is_said(train: Callable[..., Result], tmp_path: Path) -> None:
@@ -660,6 +660,26 @@ def test_a_recipe_that_cannot_be_is_refused(train: Callable[..., Result], flags:
     run = train(*flags)
     assert run.exit_code == 2, run.output
     assert said in run.stderr
+
+
+def test_a_run_that_was_stopped_before_its_first_step_begins_anew(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "prepared", interrupted)
+        assert train().exit_code == 130
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [workbench.LOCK]
+    assert train().exit_code == 0
+
+
+def test_a_preview_that_cannot_be_is_refused_at_once(train: Callable[..., Result], tmp_path: Path) -> None:
+    run = train("--preview", str(tmp_path / "gone.yaml"))
+    assert run.exit_code == 2
+    assert "gone.yaml: cannot be read" in run.stderr
+    assert "Going through" not in run.stderr
 
 
 def test_no_output_is_no_training(songs: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from acestep_cli import curve, disk, memory
 from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.dataset import Dataset, Lesson
 from acestep_cli.engine import graft, lessons, store, tensorfile
 from acestep_cli.engine.denoise import generator
@@ -237,12 +238,13 @@ class Run:
         for number, parameter in enumerate(self.graft.parameters):
             for name, value in self.optimiser.state[parameter].items():
                 state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
-        last = [folder / name for name in (STATE, ADAPTER, CONFIG, CURVE, LOSSES)]
+        last = [folder / name for name in (STATE, ADAPTER, CONFIG, SONGS, CURVE, LOSSES)]
         exports = self.job.exports if record.is_finished else ()
         files = [*last, *(path for _, path in exports)]
-        with disk.whole(*files, replace=last) as [state_part, adapter, config, picture, table, *others]:
+        with disk.whole(*files, replace=last) as [state_part, adapter, config, songs, picture, table, *others]:
             tensorfile.write(adapter, tensors, header)
             disk.write_text(config, self.graft.json())
+            disk.write_text(songs, self.job.dataset.dump())
             curve.draw(progress.losses, picture)
             disk.write_text(table, table_of(progress.losses, self.recipe))
             for (name, _), part in zip(exports, others, strict=True):

@@ -137,6 +137,7 @@ def train_lora(
     if before is None:
         workbench.beginning(output, [path for _, path in exports])
     checkpoint = base(song["model"], before, run)
+    rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
     songs = described(folder, name, output if resume else None)
     sizes = memory.Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
@@ -153,13 +154,10 @@ def train_lora(
     dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
     record = recorded(before, recipe, songs, found, checkpoint, plan)
     announce(plan, record, len(found.lessons), terminal)
-    rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
     team.meet()  # none looks into the folder any more once the first of them writes there
     with workbench.alone(output) if team.leads else nullcontext():
         if before is None and team.leads:  # another run may have been here meanwhile
             workbench.beginning(output, [path for _, path in exports])
-            with disk.whole(output / dataset.FILE) as [part]:
-                disk.write_text(part, songs.dump())
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
             from acestep_cli import training  # loads torch: no refusal above waits for that
 
