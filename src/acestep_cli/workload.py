@@ -115,13 +115,19 @@ class Need:
         return kept + self.recipe.batch * (self.render.memory_bytes + self.render.latent_bytes)
 
     @property
+    def encoding_bytes(self) -> int:
+        """Hearing the longest song: its widest tile, and on a processor its sound as it is read and as it is heard."""
+        heard = replace(self.render, work=replace(self.render.work, encodes_source=True))
+        return heard.encoding_bytes + (2 * heard.waveform_bytes if self.arrangement.on_cpu else 0)
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a training run, in order."""
         render = self.render
         dit = {"dit": render.dit_bytes}
         found = [
-            Stage("encode", {"vae": render.vae_bytes}, render.tile_bytes + 2 * render.waveform_bytes),
-            *(replace(stage) for stage in render.stages if stage.name in ("text", "condition")),
+            Stage("encode", {"vae": render.vae_bytes}, self.encoding_bytes),
+            *(stage for stage in render.stages if stage.name in ("text", "condition")),
             Stage("train", {**dit, "adapter": self.adapter_bytes}, self.step_bytes),
         ]
         if self.previews:

@@ -15,8 +15,6 @@ from acestep_cli.writing import Sampling
 
 app = typer.Typer(add_completion=False)
 
-#: To describe is to find the likeliest, not to invent.
-TEMPERATURE = 0.3
 Recording = Annotated[str, typer.Argument(metavar="AUDIO", help="The recording, up to 10 minutes long.")]
 Codes = Annotated[
     bool, typer.Option("--codes", metavar="", help="The audio codes themselves, as a spec has them; no Songwriter.")
@@ -56,7 +54,7 @@ def describe(
         if codes:
             found: dict[str, Any] = {"codes": heard}
         else:
-            how = Sampling.of(resolved.request, temperature=TEMPERATURE)
+            how = Sampling.of(resolved.request, temperature=desk.LISTENING)
             draws = desk.seed_of(seed, resolved.request, terminal)
             task = writing.understanding(heard, int(sound.seconds))
             found = modes.sung_or_not(pipeline.write(task, how, draws, report))

@@ -22,6 +22,8 @@ from acestep_cli.request import Request
 
 #: The flags of `Run` that make sense without a render.
 FLAGS = ("force", "models_dir", "device", "max_vram", "dtype", "progress", "quiet", "verbose", "no_input", "debug")
+#: The temperature of whoever describes a recording: to find the likeliest, not to invent.
+LISTENING = 0.3
 #: Keys that say how the Songwriter draws text.
 SAMPLING = ("songwriter", "temperature", "top_p", "top_k", "repetition_penalty")
 

@@ -19,8 +19,6 @@ from acestep_cli.writing import Sampling
 #: What a Songwriter may say of a song; words that are sung are never made up.
 HEARD = ("caption", "bpm", "key", "time_signature")
 ANALYSED = ("bpm", "key")
-#: To describe is to find the likeliest.
-TEMPERATURE = 0.3
 
 
 def lacking(song: Song, keys: tuple[str, ...]) -> bool:
@@ -68,7 +66,7 @@ def described(songs: list[Song], job: Job, seed: int, report: Report) -> dict[st
 
     pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
     codes = list(pipeline.codes((audio.read(song.path) for song in songs), report))
-    how = Sampling(temperature=TEMPERATURE)
+    how = Sampling(temperature=desk.LISTENING)
     found = {}
     for song, heard in zip(songs, codes, strict=True):
         seconds = int(dataset.listen(song.path).seconds)

@@ -1,0 +1,85 @@
+"""What training takes: counted, and brought down step by step where memory is short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from acestep_cli import memory, recipe, workload
+from acestep_cli.errors import MemoryLimitError, UsageError
+from acestep_cli.hardware import GIB, Device, Hardware
+from acestep_cli.planning import Asked, Experience, Speed
+from acestep_cli.recipe import Recipe
+from acestep_cli.workload import Lesson, Workload
+
+SIZES = memory.Sizes.published("base")
+SONG = Lesson(6000, 256, 800)  # four minutes
+
+
+def card(memory_gb: float, **more: object) -> Hardware:
+    dtypes = more.pop("dtypes", ("bfloat16", "float16", "float32"))
+    device = Device("cuda:0", "cuda", "a card", int(memory_gb * GIB), int(memory_gb * GIB), dtypes, "it has it")  # type: ignore[arg-type]
+    return Hardware((device,), "cuda")
+
+
+def planned(machine: Hardware, settings: Recipe | None = None, **asked: str) -> Workload:
+    return workload.plan(machine, settings or Recipe(), Asked(**asked), SIZES, SONG, lambda *_: Experience())
+
+
+def test_the_adapter_of_the_2b_is_as_large_as_published() -> None:
+    """Source: `songwriter-and-lora.md` 5.6 of the specification: rank times 688,128."""
+    plan = planned(card(80))
+    need = workload.Need(SIZES, Recipe(), SONG, plan.arrangement, checkpointed=False)
+    assert need.adapter_parameters == 64 * 688_128
+    assert need.adapter_bytes == 16 * 64 * 688_128
+    eight = replace(need, recipe=Recipe(optimiser="adamw8bit"))
+    assert eight.adapter_bytes == 10 * 64 * 688_128
+
+
+def test_memory_is_won_by_time_and_then_by_eight_bits() -> None:
+    roomy, mid, small = planned(card(80)), planned(card(16)), planned(card(7))
+    assert (roomy.checkpointed, roomy.int8) == (False, False)
+    assert (mid.checkpointed, mid.int8) == (True, False)
+    assert (small.checkpointed, small.int8) == (True, True)
+    assert roomy.peak_bytes > mid.peak_bytes > small.peak_bytes
+    assert "too little without" in mid.reasons["checkpointed"]
+    assert "int8" not in mid.reasons
+
+
+def test_only_a_lora_learns_beside_eight_bits() -> None:
+    with pytest.raises(MemoryLimitError):
+        planned(card(7), Recipe(type="dora"))
+
+
+def test_a_card_that_is_too_small_is_told_what_would_fit() -> None:
+    with pytest.raises(MemoryLimitError, match=r"^Training takes .* on cuda:0 \(a card\) at the least") as error:
+        planned(card(6), Recipe(batch=8))
+    assert error.value.exit_code == 4
+    assert "--batch 1 would fit" in str(error.value) or "--crop" in str(error.value)
+
+
+def test_float16_loses_gradients() -> None:
+    old = card(40, dtypes=("float16", "float32"))
+    plan = planned(old)
+    assert (plan.dtype, plan.reasons["dtype"]) == ("float32", "gradients are lost in float16")
+    with pytest.raises(UsageError, match="--dtype fp16: gradients are lost in it"):
+        planned(old, dtype="fp16")
+
+
+def test_renders_tell_how_long_it_takes_at_least() -> None:
+    def recall(*_: object) -> Experience:
+        return Experience(speeds={"bfloat16": Speed(1e14, 100.0)})
+
+    one = workload.plan(card(80), Recipe(steps=100), Asked(), SIZES, SONG, recall)
+    other = workload.plan(card(80), Recipe(steps=200), Asked(), SIZES, SONG, recall)
+    assert one.seconds is not None
+    assert other.seconds == pytest.approx(2 * one.seconds)
+    again = workload.plan(card(16), Recipe(steps=100), Asked(), SIZES, SONG, recall)
+    assert again.seconds == pytest.approx(1.5 * one.seconds)
+
+
+def test_alpha_follows_the_rank_unless_it_is_given() -> None:
+    assert recipe.of({"rank": "16", "alpha": None}).alpha == 32
+    assert recipe.of({"rank": "16", "alpha": "16"}).alpha == 16
+    assert (recipe.of({}).rank, recipe.of({}).alpha) == (64, 128)
