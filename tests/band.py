@@ -48,7 +48,7 @@ def rest() -> None:
 
 
 class Pipeline:
-    def __init__(self, checkpoint: Any, plan: Any, songwriter: Any = None) -> None:
+    def __init__(self, checkpoint: Any, plan: Any, songwriter: Any = None, dit: Any = None, cache: Any = None) -> None:
         self.plan = plan
         print("a library says hello")
         with contextlib.suppress(OSError):  # as C does, where stdout is closed
@@ -105,7 +105,7 @@ class Pipeline:
 def module() -> ModuleType:
     """What stands in for `acestep_cli.pipeline`."""
     stand_in = ModuleType("acestep_cli.pipeline")
-    stand_in.Pipeline = Pipeline  # type: ignore[attr-defined]
+    stand_in.Pipeline, stand_in.Take = Pipeline, Take  # type: ignore[attr-defined]
     return stand_in
 
 

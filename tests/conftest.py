@@ -25,6 +25,7 @@ STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
 atexit.register(STATE.cleanup)
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ["XDG_CACHE_HOME"] = STATE.name
+os.environ["ACESTEP_CACHE_DIR"] = f"{STATE.name}/cache"
 
 
 @pytest.fixture(scope="session", autouse=True)

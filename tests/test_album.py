@@ -37,6 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) ->
     """Each test starts in an empty folder, with a tiny turbo checkpoint as the only one installed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    monkeypatch.setenv("ACESTEP_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path
 
 

@@ -41,7 +41,7 @@ ROOMS = [
     {"shelf"},
     {"sizes", "latents"},
     {"meters", "pictures"},
-    {"audio", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
+    {"audio", "cache", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
     {"disk", "tags", "team"},
     {"errors"},
     {"__init__"},

@@ -567,6 +567,19 @@ def filled(request: Completed, written: Mapping[str, Any]) -> Completed:
     return request.model_copy(update={**found, **its_own, "songwriter": "none", "open": ()})
 
 
+def changes(before: Completed, after: Completed) -> dict[str, Any]:
+    """The keys that are others in `after`, as JSON carries them."""
+    names = {name for name in KEYS if getattr(before, name) != getattr(after, name)}
+    found: dict[str, Any] = json.loads(after.model_dump_json(include=names))
+    return found
+
+
+def changed(before: Completed, said: Mapping[str, Any]) -> Completed:
+    """`before` with what `changes` has said of it; nothing is open then."""
+    read = Request(**said)
+    return before.model_copy(update={**{name: getattr(read, name) for name in said}, "open": ()})
+
+
 def sung_or_not(song: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a song, which without lyrics is an instrumental and has no language."""
     if song.get("lyrics") is not None:

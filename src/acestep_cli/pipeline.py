@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from acestep_cli import adapters, memory, modes, planning, prompts, solvers
 from acestep_cli.audio import Audio
+from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Songwriter
 from acestep_cli.engine import codec, denoise, source, store
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.source import Canvas
+from acestep_cli.engine.stages import Stages
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.latents import Latents
 from acestep_cli.modes import Completed, Piece, Prepared
@@ -64,13 +67,21 @@ class Pipeline:
     """One checkpoint under one plan; several requests may pass through it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, plan: Plan, songwriter: Songwriter | None = None, dit: AceStep | None = None
+        self,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        songwriter: Songwriter | None = None,
+        dit: AceStep | None = None,
+        cache: Cache | None = None,
     ) -> None:
-        """Reads the configs and the silence; weights come when a stage borrows them, but for a `dit` that is there."""
+        """Reads the configs and the silence; weights come when a stage borrows them, but for a `dit` that is there. A
+        stage borrows none that finds in `cache` what it would make.
+        """
         self.checkpoint = checkpoint
         self.dit = dit
         self.songwriter = songwriter
         self.plan = plan
+        self.stages = Stages(cache, checkpoint, songwriter)
         self.sizes = memory.Sizes.of(checkpoint, songwriter)
         self.silence = store.silence(checkpoint.silence_file, self.sizes.dit.latent_channels)
 
@@ -127,7 +138,7 @@ class Pipeline:
 
         # 0. What is open becomes words, metadata and codes.
         with clock("write"):
-            decided = within_memory("write", requests[0], decide_open, weights, requests, tell)
+            decided = within_memory("write", requests[0], decide_open, weights, self.stages, requests, tell)
         songs = [Song.of(request, first) for first, request in decided]
         parts = [part for song in songs for part in song.parts]
         steps = Share(report, "diffuse", [part.steps for part in parts for _ in part.takes])
@@ -144,7 +155,9 @@ class Pipeline:
             with clock("listen"):
                 canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)
                 references = [source.recording(file, canvas.rate) for file in song.request.reference or ()]
-                original = within_memory("listen", song.request, recall, weights, song.request, canvas, self.silence)
+                original = within_memory(
+                    "listen", song.request, recall, weights, self.stages, song.request, canvas, self.silence
+                )
 
             for part in song.parts:
                 # 3. What the diffusion starts from, once for all takes.
@@ -158,7 +171,7 @@ class Pipeline:
                     if number == 1 or references:
                         with clock("listen"):
                             windows = source.windows(references, self.sizes, take.seed)
-                            timbre = within_memory("listen", take, hear, weights, windows)
+                            timbre = within_memory("listen", take, hear, weights, self.stages, windows)
                         with clock("condition"):
                             heard = within_memory("condition", take, listen, weights, part, timbre, self.silence)
                     # 5. Noise to latents.
@@ -296,22 +309,25 @@ class Ground(NamedTuple):
 # the store thinks.
 
 
-def decide_open(weights: Store, requests: Sequence[Completed], tell: Say) -> list[tuple[int, Completed]]:
+def decide_open(
+    weights: Store, stages: Stages, requests: Sequence[Completed], tell: Say
+) -> list[tuple[int, Completed]]:
     """The requests with nothing open, each with the number of its first take.
 
     What the Songwriter leads has codes for each take, so it becomes a request for each.
     """
-    if not any(request.open for request in requests):
-        return [(1, request) for request in requests]
-    shortest = weights.checkpoint.row.shortest_seconds
+    found: list[tuple[int, Completed]] = []
+    for request in requests:
+        write = partial(compose, weights, request, tell)
+        songs = stages.songs(request, weights.plan, write) if request.open else [request]
+        found += enumerate(songs, start=1)
+    return found
+
+
+def compose(weights: Store, request: Completed, tell: Say) -> list[Completed]:
+    """The takes of a request as the Songwriter makes them."""
     with weights.songwriter() as songwriter:
-        return [
-            (number, one)
-            for request in requests
-            for number, one in enumerate(
-                songwriter.takes(request, shortest, weights.report, tell) if request.open else [request], start=1
-            )
-        ]
+        return list(songwriter.takes(request, weights.checkpoint.row.shortest_seconds, weights.report, tell))
 
 
 def read_words(weights: Store, parts: Sequence[Part]) -> None:
@@ -329,22 +345,24 @@ def read_words(weights: Store, parts: Sequence[Part]) -> None:
         weights.report("text", len(scenes), len(scenes))
 
 
-def hear(weights: Store, sounds: Sequence[Tensor]) -> Tensor | None:
+def hear(weights: Store, stages: Stages, sounds: Sequence[Tensor]) -> Tensor | None:
     """Waveforms [A, N], all as long, -> latents [R, N // hop, C], float32 on the CPU; None of none."""
-    if not sounds:
-        return None
-    with weights.vae() as vae:
-        tile, report = weights.plan.tile_frames, lambda done, total: weights.report("listen", done, total)
-        return torch.stack([codec.encode(vae, waveform, tile, report) for waveform in sounds])
+
+    def encoded() -> Tensor:
+        with weights.vae() as vae:
+            tile, report = weights.plan.tile_frames, partial(weights.report, "listen")
+            return torch.stack([codec.encode(vae, waveform, tile, report) for waveform in sounds])
+
+    return stages.latents(sounds, weights.plan, encoded) if sounds else None
 
 
-def recall(weights: Store, request: Completed, canvas: Canvas, silence: Tensor) -> Tensor | None:
+def recall(weights: Store, stages: Stages, request: Completed, canvas: Canvas, silence: Tensor) -> Tensor | None:
     """The latents [1, T, C] of what lies on the canvas, float32 on the CPU: as they were kept, or else as the
     autoencoder hears it; None of nothing.
     """
     if request.kept is not None:
         return source.remembered(request.kept, canvas, silence)
-    return hear(weights, canvas.sounds)
+    return hear(weights, stages, canvas.sounds)
 
 
 def lay(weights: Store, part: Part, canvas: Canvas, original: Tensor | None, silence: Tensor) -> Ground:

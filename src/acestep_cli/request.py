@@ -513,3 +513,5 @@ KEYS: Mapping[str, Key] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     SONGWRITER_OPTIONS: tuple(name for name, key in KEYS.items() if key.group == SONGWRITER_OPTIONS)
 }
+#: The keys that say of a file what its song does not: how it is encoded, how loud it is, what its tags are.
+FINISH = frozenset(name for name, key in KEYS.items() if key.panel in (OUTPUT, TAGS))

@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acestep_cli import modes, spec
-from acestep_cli import request as song
 from acestep_cli.errors import UsageError
-from acestep_cli.request import KEYS, Request
+from acestep_cli.request import FINISH, Request
 from acestep_cli.spec import Layer, Resolved, Value
 
 #: What a chain of edits decides by itself.
 SETTLED = ("source", "mode", "mix", "takes")
 #: Keys that one mode or another claims for itself: what they say of a song says nothing of an edit of it.
 CLAIMED = frozenset(key for mode in modes.MODES.values() for key in mode.keys)
-#: What is said of a file: a step on the way has its own.
-FINISH = frozenset(name for name, key in KEYS.items() if key.panel in (song.OUTPUT, song.TAGS))
 #: How a step on the way is kept: as rendered.
 AS_RENDERED = {"format": "wav", "bit_depth": "32f", "loudness": "none"}
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "describe": "Turn a recording into a song spec.",
     "album": "Render albums: what is stale, and nothing else.",
     "train-lora": "Teach a model your own sound, from a folder of songs.",
+    "cache": "See and clear what renders keep for each other.",
     "spec": "Write, check and show song specs, without rendering.",
     "lora": "Say what an adapter is and what it fits; hear what it does.",
     "models": "Fetch checkpoints, and see which are there.",

@@ -12,7 +12,7 @@ import typer
 from acestep_cli import album as albums
 from acestep_cli import audio, request, spec
 from acestep_cli.album import Album
-from acestep_cli.cli import building, failures, makefiles, options, render
+from acestep_cli.cli import building, events, failures, makefiles, options, render
 from acestep_cli.cli.building import CURRENT, Build
 from acestep_cli.cli.console import Console, Stdout, print_result
 from acestep_cli.cli.options import Run
@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render album
 FORMATS = ("paths", "make", "json")
 #: What of a rendering command is otherwise here: every file of an album is compared by its sidecar, and gets other tags
 #: without a render, after which it would no longer be what latents were kept of.
-OTHERWISE = ("output", "explain", "no_sidecar", "keep_latents", "dry_run")
+OTHERWISE = ("output", "explain", "no_sidecar", "keep_latents", "cache", "dry_run", "smoke")
 
 AlbumFile = Annotated[
     Path, typer.Argument(metavar="ALBUM", help="An album spec (.yaml).", autocompletion=options.offering_specs)
@@ -51,6 +51,10 @@ Stamp = Annotated[
     typer.Option("--stamp", metavar="FILE", help="Touch this when all is there; --depfile is about it.",
                  rich_help_panel=request.OUTPUT),
 ]  # fmt: skip
+NoCache = Annotated[
+    bool,
+    options.switch("--no-cache", help="Neither keep what each stage makes nor use it.", panel=options.MACHINE),
+]
 OutputFormat = Annotated[
     str,
     typer.Option("--format", metavar="|".join(FORMATS), help="make: variables TRACKS and OUTPUTS.",
@@ -95,11 +99,13 @@ def render_album(
     dry_run: DryRun = False,
     depfile: Depfile = None,
     stamp: Stamp = None,
+    no_cache: NoCache = False,
     *,
     song: dict[str, Any],
     run: Run,
 ) -> None:
-    made = build(ctx, file, output, only, song, replace(run, dry_run=dry_run, explain=explain), (depfile, stamp))
+    run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
+    made = build(ctx, file, output, only, song, run, (depfile, stamp))
     if dry_run:
         return
     if depfile is not None:
@@ -170,7 +176,7 @@ def build(
             made.run_steps(terminal, stdout)
             foretell(made, ledger, terminal, stdout)
             return made
-        with made.alone(terminal):
+        with events.to(run.events) as terminal.events, made.alone(terminal):
             try:
                 made.run_steps(terminal, stdout)
             finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli import audio, checkpoints, disk, hardware, latents, logbook, memory, modes, planning, shelf, spec
+from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Part, Songwriter, Unpulled
 from acestep_cli.cli import outputs, results, sidecar, smoke
 from acestep_cli.cli.options import Run
@@ -20,7 +21,7 @@ from acestep_cli.errors import AceStepError, ExistsError, MemoryLimitError, Outp
 from acestep_cli.hardware import Device
 from acestep_cli.modes import Completed
 from acestep_cli.planning import Plan
-from acestep_cli.request import Request
+from acestep_cli.request import FINISH, Request
 
 PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
 
@@ -44,6 +45,8 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     #: The id of the track of an album that it makes.
     track: str | None = None
+    #: Where its takes are kept, for whoever wants them finished otherwise.
+    cache: Cache | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +62,12 @@ class Job:
         asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
         says = "" if self.songwriter is None else f" {self.songwriter.weights}"
         return modes.recipe(asked, (self.weights if weights is None else weights) + says, self.decided.contents)
+
+    def sound(self, output: Output) -> str:
+        """The fingerprint of what shapes the samples of a file before they are finished, but for its seed."""
+        bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
+        says = "" if self.songwriter is None else f" {self.songwriter.weights}"
+        return modes.recipe(bare, self.weights + says, self.decided.contents)
 
     def is_recipe_of(self, output: Output, record: sidecar.Record) -> bool:
         """Whether `record` is of the recipe of a file."""

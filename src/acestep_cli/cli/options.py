@@ -16,6 +16,7 @@ from acestep_cli.cli import failures
 from acestep_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from acestep_cli.cache import Cache
     from acestep_cli.request import Key
 
 # These four repeat what `request` and `hardware` say, for which a TAB should not wait; a test compares them.
@@ -49,7 +50,7 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
     return check
 
 
-def _bytes(text: str) -> int:
+def size(text: str) -> int:
     """A size such as 8G or 7.5GiB."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
@@ -57,6 +58,17 @@ def _bytes(text: str) -> int:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise typer.BadParameter(f"{text!r} is no size; 8G and 7.5GiB are.") from error
+
+
+def opened_cache(warn: Callable[[str], None]) -> Cache:
+    """The cache of this user, with the limit that the environment sets. `UsageError` where that is no size."""
+    from acestep_cli import cache
+
+    limit = os.environ.get(cache.LIMIT_VARIABLE)
+    try:
+        return cache.Cache(cache.folder(), size(limit) if limit else cache.DEFAULT_LIMIT, warn)
+    except typer.BadParameter as error:
+        raise UsageError(f"{cache.LIMIT_VARIABLE}: {error.message}") from error
 
 
 def offering(words: Iterable[str]) -> Callable[[str], list[str]]:
@@ -129,7 +141,7 @@ MaxVRAM = Annotated[
     int | None,
     typer.Option(
         "--max-vram",
-        parser=_bytes,
+        parser=size,
         metavar="8G",
         help="Memory of the device to get by with. Unset: what is free.",
         rich_help_panel=MACHINE,
@@ -188,6 +200,10 @@ class Run:
             help="Keep FILE.latents.safetensors: who works on FILE later need not encode it.",
             panel=OUTPUT,
         ),
+    ] = False
+    cache: Annotated[
+        bool,
+        switch("--cache", help="Keep what each stage makes, and take from there what is the same.", panel=MACHINE),
     ] = False
     dry_run: Annotated[
         bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)

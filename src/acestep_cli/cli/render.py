@@ -32,7 +32,19 @@ from acestep_cli import (
     spec,
     tags,
 )
-from acestep_cli.cli import delivery, events, failures, forecast, jobs, outputs, results, sidecar, smoke
+from acestep_cli.cli import (
+    delivery,
+    events,
+    failures,
+    forecast,
+    jobs,
+    options,
+    outputs,
+    recollection,
+    results,
+    sidecar,
+    smoke,
+)
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, SKIPPED, WRITTEN, Job
 from acestep_cli.cli.options import Run
@@ -108,7 +120,13 @@ def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout) -> 
     """Make what is planned. What fails is noted in its output."""
     made = [output for job in planned for output in job.outputs]
     keep_skipped(planned, terminal, stdout)
+    if run.cache:
+        cache = options.opened_cache(terminal.warn)
+        for job in planned:
+            job.cache = cache
     try:
+        for job in planned:
+            recall(job, run, terminal, stdout)
         for alike in by_weights(planned):
             if not make(alike, run, terminal, stdout):
                 break
@@ -117,6 +135,16 @@ def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout) -> 
         raise
     finally:
         terminal.events.takes(made)
+
+
+def recall(job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
+    """Finish the takes of a song that are in its cache."""
+    if job.cache is None:
+        return
+    for output in job.outputs:
+        if output.status == PLANNED and (take := recollection.recall(job.cache, job, output)) is not None:
+            terminal.say(f"{output.path or 'stdout'}: made before, and finished anew")
+            keep(take, output, job, run, terminal, stdout)
 
 
 def finish_report(made: list[Output], terminal: Console, unbegun: Sequence[AceStepError] = ()) -> None:
@@ -247,7 +275,7 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
     with terminal.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
-        pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter)
+        pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
         while waiting:
             made = pipeline.run([request for _, request, _ in waiting], report, terminal.warn, terminal.say)
             before = pipeline.plan
@@ -332,6 +360,8 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
             return
         fail([output], failures.described(error))
         return
+    if job.cache is not None:
+        recollection.remember(job.cache, job, output, take)
     output.status, output.completed = WRITTEN, take.request
     asked, reached = audio.loudness(take.request.loudness), output.checks.get("lufs_written")
     if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:

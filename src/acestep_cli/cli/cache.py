@@ -1,0 +1,63 @@
+"""`acestep cache`: what earlier renders have left to be used again, and how much room it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from acestep_cli import cache as stages
+from acestep_cli.cli import failures, options
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.results import Ledger
+from acestep_cli.errors import OutputError
+from acestep_cli.shelf import in_words
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="See and clear what renders keep for each other.")
+
+Most = Annotated[
+    int,
+    typer.Option("--to", parser=options.size, metavar="2G", help="What may stay: what was last of use. Unset: nothing.",
+                 show_default=False),
+]  # fmt: skip
+
+
+def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, Ledger, stages.Cache]:
+    terminal = Console(paths=not wants_json)
+    ledger = Ledger(warnings=terminal.warnings)
+    ctx.obj[failures.LEDGER] = ledger
+    return terminal, ledger, options.opened_cache(terminal.warn)
+
+
+@app.command(help="Say how much the cache holds of each stage, and where.\n\nacestep cache du")
+def du(ctx: typer.Context, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
+    terminal, ledger, cache = begin(ctx, wants_json=json_wanted)
+    sizes, counts = Counter[str](), Counter[str]()
+    for entry in cache.entries():
+        sizes[entry.stage] += entry.bytes
+        counts[entry.stage] += 1
+    ledger.more["cache"] = {
+        "path": str(cache.folder),
+        "limit": cache.limit,
+        "stages": {stage: {"entries": counts[stage], "bytes": sizes[stage]} for stage in stages.STAGES},
+    }
+    with terminal.results() as stdout:
+        for stage in stages.STAGES:
+            stdout.path(f"{stage:<11}  {counts[stage]:>6}  {in_words(sizes[stage]):>9}")
+        terminal.say(f"{in_words(sizes.total())} of {in_words(cache.limit)} in {cache.folder}")
+
+
+@app.command(help="Delete what was not of use for longest.\n\nacestep cache prune\n\nacestep cache prune --to 2G")
+def prune(ctx: typer.Context, most: Most = 0, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
+    terminal, ledger, cache = begin(ctx, wants_json=json_wanted)
+    try:
+        gone = cache.prune(most)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"{error.filename or cache.folder} cannot be deleted: {reason}.") from error
+    ledger.more["leftovers"] = [{"path": str(one.path), "bytes": one.bytes, "deleted": True} for one in gone]
+    with terminal.results() as stdout:
+        for entry in gone:
+            stdout.path(entry.path)
+    terminal.say(f"{in_words(sum(entry.bytes for entry in gone))} deleted.")

@@ -1,0 +1,62 @@
+"""What earlier runs have left of a stage: the words and codes of a Songwriter, the latents of recordings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from acestep_cli import modes
+from acestep_cli.cache import Cache
+from acestep_cli.checkpoints import Checkpoint, Songwriter
+from acestep_cli.modes import Completed
+from acestep_cli.planning import Plan
+from acestep_cli.request import FINISH, KEYS, SOUND
+
+#: What a Songwriter neither reads nor decides.
+UNREAD = {name for name, key in KEYS.items() if key.panel == SOUND or name in FINISH} - {"seed", "takes", "genre"}
+
+
+class Stages:
+    """Makes what is not in `cache`, and keeps it there; without a cache it makes everything."""
+
+    def __init__(self, cache: Cache | None, checkpoint: Checkpoint, songwriter: Songwriter | None) -> None:
+        self.cache, self.checkpoint, self.songwriter = cache, checkpoint, songwriter
+
+    def latents(self, sounds: Sequence[Tensor], plan: Plan, make: Callable[[], Tensor]) -> Tensor:
+        """The latents of waveforms [A, N]; `make` hears them."""
+        if self.cache is None:
+            return make()
+        heard = [hashlib.sha256(sound.contiguous().numpy().tobytes()).hexdigest() for sound in sounds]
+        key = self._key(plan, "cpu" if plan.vae_on_cpu else plan.device, self.checkpoint.vae_hash(), heard)
+        if (data := self.cache.read("sources", key)) is not None:
+            return load(data)["latents"]
+        made = make()
+        self.cache.write("sources", key, save({"latents": made.contiguous()}))
+        return made
+
+    def songs(self, request: Completed, plan: Plan, make: Callable[[], Sequence[Completed]]) -> Sequence[Completed]:
+        """The takes of a request with nothing open; `make` has the Songwriter write them."""
+        if self.cache is None or self.songwriter is None:
+            return make()
+        read = json.loads(request.model_dump_json(include=set(KEYS) - UNREAD))
+        whose = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
+        key = self._key(plan, plan.device, whose, read, request.open)
+        bases = [modes.take(request, number) for number in range(1, request.takes + 1)]
+        if (data := self.cache.read("songwriting", key)) is not None:
+            return [modes.changed(base, said) for base, said in zip(bases, json.loads(data), strict=True)]
+        made = make()
+        said = [modes.changes(base, song) for base, song in zip(bases, made, strict=True)]
+        self.cache.write("songwriting", key, json.dumps(said).encode())
+        return made
+
+    def _key(self, plan: Plan, device: str, *content: Any) -> str:
+        """The name of what is computed from `content` as this machine does it."""
+        arithmetic = (device, plan.dtype, platform.machine(), torch.__version__)
+        return hashlib.sha256(json.dumps([*arithmetic, *content]).encode()).hexdigest()

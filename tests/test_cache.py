@@ -1,0 +1,254 @@
+"""The cache of stages: what is made once, and what becomes of it when runs are killed, disks fill and bits rot."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import band
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from test_arrangements import FLOAT32
+from test_cold import loaded
+from test_contract import said
+from typer.testing import Result
+
+from acestep_cli import checkpoints, modes
+from acestep_cli.cache import Cache
+from acestep_cli.engine import codec
+from acestep_cli.engine.songwriter import Songwriter
+from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.request import Request
+
+Run = Callable[..., Result]
+SONG = ("generate", "-c", "a", "-d", "10", "--seed", "7", "--cache")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> Path:
+    """Each test starts in an empty folder, with a tiny turbo checkpoint and an empty cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    monkeypatch.setenv("ACESTEP_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The captions that the band has played."""
+    found: list[str] = []
+    play = band.Pipeline.play
+
+    def noted(self: Any, request: Any, report: Any) -> Any:
+        found.append(request.caption)
+        yield from play(self, request, report)
+
+    monkeypatch.setattr(band.Pipeline, "play", noted)
+    return found
+
+
+def flat(result: Result) -> str:
+    return " ".join(result.stderr.split())
+
+
+# Finished takes
+
+
+@pytest.mark.parametrize("flags", [["--genre", "Dub"], ["--loudness", "lufs:-14"], ["--fade-out", "2"]])
+def test_a_file_that_is_finished_otherwise_is_not_rendered_again(
+    acestep: Run, played: list[str], flags: list[str]
+) -> None:
+    assert acestep(*SONG, "-o", "a.flac").exit_code == 0
+    result = acestep(*SONG, *flags, "-o", "b.wav", "--lyrics", "[Verse]\nla")  # another song
+    assert played == ["a", "a"]
+    result = acestep(*SONG, *flags, "-o", "c.wav")
+    assert result.exit_code == 0, result.stderr
+    assert "c.wav: made before, and finished anew" in result.stderr
+    assert len(played) == 2
+    without = [word for word in SONG if word != "--cache"]
+    assert acestep(*without, *flags, "-o", "d.wav").exit_code == 0
+    assert Path("c.wav").read_bytes() == Path("d.wav").read_bytes()
+
+
+@pytest.mark.parametrize("flags", [["--seed", "8"], ["--steps", "4"], ["--bpm", "90"], ["--dtype", "fp32"]])
+def test_another_song_is_rendered(acestep: Run, played: list[str], flags: list[str]) -> None:
+    acestep(*SONG, "-o", "a.flac")
+    acestep(*(word for word in SONG if flags[0] != "--seed" or word not in ("--seed", "7")), *flags, "-o", "b.flac")
+    assert len(played) == 2
+
+
+def test_stems_and_their_mix_come_back_together(
+    acestep: Run, played: list[str], monkeypatch: pytest.MonkeyPatch, base: tiny.Oracle
+) -> None:
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(base.root))
+    soundfile.write("song.wav", 0.1 * np.ones((96_000, 2)), 48_000)
+    words = ("extract", "song.wav", "--track", "bass", "--track", "drums", "--cache")
+    assert acestep(*words, "--seed", "7", "-o", "a/").exit_code == 0
+    result = acestep(*words, "--seed", "7", "-o", "b/", "--format", "wav")
+    assert result.exit_code == 0, result.stderr
+    assert len(played) == 1
+    assert len(list(Path("b").glob("*.wav"))) == 3
+
+
+def test_what_failed_its_checks_is_not_kept(acestep: Run, played: list[str]) -> None:
+    words = ("generate", "-c", "silent all", "-d", "10", "--seed", "7", "--cache")
+    assert acestep(*words, "-o", "a.flac").exit_code == 6
+    assert acestep(*words, "-o", "b.flac").exit_code == 6
+    assert len(played) == 2
+
+
+def test_without_the_flag_nothing_is_kept(acestep: Run) -> None:
+    acestep(*(word for word in SONG if word != "--cache"), "-o", "a.flac")
+    assert not Path("cache").exists()
+
+
+def test_what_is_spoilt_is_made_again_and_said_once(acestep: Run, played: list[str]) -> None:
+    acestep(*SONG, "-o", "a.flac")
+    [entry] = Path("cache/takes").iterdir()
+    entry.write_bytes(entry.read_bytes()[:-1] + b"x")
+    result = acestep(*SONG, "-o", "b.wav")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("is spoilt; it is made again.") == 1
+    assert len(played) == 2
+    assert "spoilt" not in acestep(*SONG, "-o", "c.mp3").stderr
+    assert len(played) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(acestep: Run) -> None:
+    Path("cache").write_text("")
+    result = acestep(*SONG, "-n", "3", "-o", "a/")
+    assert result.exit_code == 0, result.stderr
+    assert flat(result).count("The cache") == 1
+    assert "cannot be written: not a directory; what is made is not kept in it." in flat(result)
+
+
+def test_a_full_disk_stops_nothing(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, to: (full if "cache" in str(to) else rename)(self, to))
+    result = acestep(*SONG, "-o", "a.flac")
+    assert result.exit_code == 0, result.stderr
+    assert "no space left on device; what is made is not kept in it." in flat(result)
+    assert not list(Path("cache/takes").iterdir())
+
+
+# The folder
+
+
+def test_what_was_not_of_use_for_longest_goes_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", 350, pytest.fail)
+    for number, name in enumerate("abc"):
+        cache.write("takes", name, bytes(100 - 32))
+        os.utime(tmp_path / "c" / "takes" / name, (number, number))
+    assert cache.read("takes", "a") is not None  # and so of use just now
+    cache.write("takes", "d", bytes(100 - 32))
+    assert sorted(entry.path.name for entry in cache.entries()) == ["a", "c", "d"]
+    cache.write("takes", "e", bytes(400))
+    assert cache.read("takes", "e") is None
+
+
+def test_what_a_killed_run_has_left_goes_after_an_hour(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", 1000, pytest.fail)
+    cache.write("takes", "a", b"x")
+    for name, age in ((".young.part", 60), (".old.part", 7200)):
+        file = tmp_path / "c" / "takes" / name
+        file.write_bytes(b"half of it")
+        os.utime(file, (time.time() - age,) * 2)
+    assert [entry.path.name for entry in cache.prune(1000)] == [".old.part"]
+    assert sorted(entry.path.name for entry in cache.entries()) == [".young.part", "a"]
+
+
+def test_several_runs_may_write_read_and_prune_at_once(tmp_path: Path) -> None:
+    wrong: list[str] = []
+    data = {f"{number}": bytes([number]) * 5000 for number in range(20)}
+
+    def work() -> None:
+        cache = Cache(tmp_path / "c", 30_000, wrong.append)
+        for _ in range(5):
+            for key, content in data.items():
+                cache.write("takes", key, content)
+                wrong.extend(["other content"] if cache.read("takes", key) not in (content, None) else [])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert sum(entry.bytes for entry in Cache(tmp_path / "c", 0, wrong.append).entries()) <= 40_000
+
+
+def test_du_and_prune(acestep: Run) -> None:
+    acestep(*SONG, "-o", "a.flac")
+    report = said(acestep("cache", "du", "--json"))["cache"]
+    assert report["path"] == str(Path("cache").absolute())
+    assert report["stages"]["takes"]["entries"] == 1
+    assert report["stages"]["takes"]["bytes"] > 480_000 * 2 * 4
+    assert acestep("cache", "du").stdout.splitlines()[2].split()[:2] == ["takes", "1"]
+    assert acestep("cache", "prune", "--to", "1G").stdout == ""
+    pruned = acestep("cache", "prune")
+    assert len(pruned.stdout.splitlines()) == 1
+    assert said(acestep("cache", "du", "--json"))["cache"]["stages"]["takes"]["entries"] == 0
+
+
+def test_a_limit_that_is_no_size_is_refused(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACESTEP_CACHE_LIMIT", "much")
+    result = acestep("cache", "du")
+    assert result.exit_code == 2
+    assert "ACESTEP_CACHE_LIMIT: 'much' is no size; 8G and 7.5GiB are." in flat(result)
+
+
+def test_cache_commands_load_no_torch() -> None:
+    assert loaded("cache", "du") == (0, [])
+    assert loaded("cache", "prune") == (0, [])
+
+
+# Stages of the pipeline
+
+
+def render(shelf: Path, songwriter: checkpoints.Songwriter | None = None, **asked: Any) -> list[Take]:
+    found = checkpoints.locate("turbo", shelf)
+    request = modes.complete(Request(**{"caption": "a song", "seed": 7, **asked}), found, songwriter)
+    cache = Cache(Path("cache").absolute(), 10**9, pytest.fail)
+    return list(Pipeline(found, FLOAT32, songwriter, cache=cache).run([request], lambda *_: None))
+
+
+def test_a_recording_is_encoded_once(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write("a.wav", 0.2 * rng.standard_normal((96_000, 2)).clip(-1, 1), 48_000)
+    calls: list[int] = []
+    encode = codec.encode
+    monkeypatch.setattr(codec, "encode", lambda *given: calls.append(1) or encode(*given))
+    (first,) = render(two_b.root, mode="cover", source=str(Path("a.wav").absolute()), steps=2)
+    (again,) = render(two_b.root, mode="cover", source=str(Path("a.wav").absolute()), steps=2)
+    assert len(calls) == 1
+    assert np.array_equal(first.audio.samples, again.audio.samples)
+    render(two_b.root, mode="cover", source=str(Path("a.wav").absolute()), steps=3)
+    assert len(calls) == 1
+
+
+def test_other_steps_need_no_songwriter(two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.build_songwriter(tmp_path / "acestep-5Hz-lm-0.6B")
+    helper = checkpoints.Songwriter("0.6B", tmp_path / "acestep-5Hz-lm-0.6B")
+    calls: list[int] = []
+    takes = Songwriter.takes
+    monkeypatch.setattr(Songwriter, "takes", lambda *given: calls.append(1) or takes(*given))
+    first = render(two_b.root, helper, steps=2, takes=2, duration=10)
+    again = render(two_b.root, helper, steps=2, takes=2, duration=10)
+    other = render(two_b.root, helper, steps=3, takes=2, duration=10, title="Tide")
+    assert len(calls) == 1
+    for one, two in zip(first, again, strict=True):
+        assert one.request == two.request
+        assert np.array_equal(one.audio.samples, two.audio.samples)
+    assert [take.request.codes for take in other] == [take.request.codes for take in first]
+    assert {(take.request.steps, take.request.title) for take in other} == {(3, "Tide")}
+    render(two_b.root, helper, steps=2, takes=2, duration=10, temperature=0.5)
+    assert len(calls) == 2
