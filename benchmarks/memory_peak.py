@@ -12,9 +12,9 @@ from threading import Event, Thread
 SAMPLE_SECONDS = 0.005
 
 
-def status_mb(field: str) -> float:
-    """A line of `/proc/self/status`: VmRSS, VmHWM (its peak), RssAnon."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+def status_mb(field: str, process: int | str = "self") -> float:
+    """A line of `/proc/PROCESS/status`: VmRSS, VmHWM (its peak), RssAnon."""
+    found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
     if found is None:
         raise SystemExit(f"This kernel does not report {field}; the benchmark needs Linux.")
     return int(found[1]) / 1024

@@ -24,12 +24,15 @@ from test_cold import loaded
 from test_contract import said
 from typer.testing import Result
 
-from acestep_cli import album, spec, template
-from acestep_cli.cli import makefiles
+from acestep_cli import album, hardware, logbook, spec, template
+from acestep_cli.cli import cards, crew, makefiles
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.options import Run
 from acestep_cli.errors import UsageError
+from acestep_cli.tracks import Track
 
 ROOT = Path(__file__).parent.parent
-Run = Callable[..., Result]
+Acestep = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +209,7 @@ TRACKS = "tracks:\n  - {id: a, caption: x}\n"
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else None,
 )  # fmt: skip
-def test_what_cannot_be_is_refused_with_its_place(acestep: Run, text: str, problem: str) -> None:
+def test_what_cannot_be_is_refused_with_its_place(acestep: Acestep, text: str, problem: str) -> None:
     assert any(problem in line for line in refusal(text)), refusal(text)
     result = acestep("album", "render", "harbour.yaml")
     assert result.exit_code == 2
@@ -241,7 +244,7 @@ def test_what_is_in_a_title_makes_no_folder() -> None:
 # Rendering
 
 
-def test_a_second_render_makes_nothing_and_touches_all(acestep: Run, rendered: list[str]) -> None:
+def test_a_second_render_makes_nothing_and_touches_all(acestep: Acestep, rendered: list[str]) -> None:
     harbour()
     first = acestep("album", "render", "harbour.yaml", "-o", "out")
     assert first.exit_code == 0, first.stderr
@@ -258,7 +261,7 @@ def test_a_second_render_makes_nothing_and_touches_all(acestep: Run, rendered: l
     assert all(path.stat().st_mtime > 1e9 for path in paths)
 
 
-def test_only_what_changed_is_rendered_and_said_why(acestep: Run, rendered: list[str]) -> None:
+def test_only_what_changed_is_rendered_and_said_why(acestep: Acestep, rendered: list[str]) -> None:
     harbour()
     acestep("album", "render", "harbour.yaml", "-o", "out")
     song = Path("songs/slack-water.md")
@@ -284,7 +287,7 @@ def test_only_what_changed_is_rendered_and_said_why(acestep: Run, rendered: list
         ("genre: Folk", "loudness: lufs:-14", "loudness: peak:-1 -> lufs:-14"),
     ],
 )
-def test_differences_are_said_in_words(acestep: Run, old: str, new: str, why: str) -> None:
+def test_differences_are_said_in_words(acestep: Acestep, old: str, new: str, why: str) -> None:
     harbour()
     acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "low-water")
     harbour(HARBOUR.replace(old, new))
@@ -292,7 +295,7 @@ def test_differences_are_said_in_words(acestep: Run, old: str, new: str, why: st
     assert f"low-water: stale: {why}" in plan.stderr
 
 
-def test_other_weights_are_a_difference(acestep: Run, monkeypatch: pytest.MonkeyPatch, xl: tiny.Oracle) -> None:
+def test_other_weights_are_a_difference(acestep: Acestep, monkeypatch: pytest.MonkeyPatch, xl: tiny.Oracle) -> None:
     harbour()
     acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "low-water")
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(xl.root))
@@ -300,7 +303,7 @@ def test_other_weights_are_a_difference(acestep: Run, monkeypatch: pytest.Monkey
     assert "low-water: stale: the weights of turbo are others" in plan.stderr
 
 
-def test_a_plan_touches_nothing_and_reports_itself(acestep: Run) -> None:
+def test_a_plan_touches_nothing_and_reports_itself(acestep: Acestep) -> None:
     harbour()
     result = acestep("album", "plan", "harbour.yaml", "-o", "out", "--json")
     assert not Path("out").exists()
@@ -313,7 +316,7 @@ def test_a_plan_touches_nothing_and_reports_itself(acestep: Run) -> None:
     assert [output["status"] for output in report["outputs"]] == ["planned"] * 3
 
 
-def test_a_plan_tells_memory_and_time(acestep: Run) -> None:
+def test_a_plan_tells_memory_and_time(acestep: Acestep) -> None:
     harbour()
     plan = acestep("album", "plan", "harbour.yaml")
     assert "Memory of " in plan.stderr
@@ -322,7 +325,7 @@ def test_a_plan_tells_memory_and_time(acestep: Run) -> None:
 
 @pytest.mark.parametrize("format", ["flac", "wav", "mp3", "ogg", "opus"])
 def test_other_tags_are_written_without_a_render_as_a_render_would(
-    acestep: Run, rendered: list[str], format: str
+    acestep: Acestep, rendered: list[str], format: str
 ) -> None:
     Path("art.png").write_bytes(pictures.png())
     sung = HARBOUR.replace("duration: 10", f"duration: 10, format: {format}")
@@ -339,7 +342,7 @@ def test_other_tags_are_written_without_a_render_as_a_render_would(
     assert rendered == []
     assert len(result.stdout.splitlines()) == 3
     shutil.move("out", "before")
-    acestep("album", "render", "harbour.yaml", "-o", "out")
+    acestep("album", "render", "harbour.yaml", "-o", "out", "--no-cache")
     name = Path("Harbour", f"03 Low Water.{format}")
     assert ("before" / name).read_bytes() == ("out" / name).read_bytes()
     records = [yaml.safe_load(Path(folder, f"{name}.yaml").read_text()) for folder in ("before", "out")]
@@ -347,7 +350,7 @@ def test_other_tags_are_written_without_a_render_as_a_render_would(
     assert acestep("album", "render", "harbour.yaml", "-o", "out").stdout == ""
 
 
-def test_what_somebody_else_made_is_not_replaced(acestep: Run) -> None:
+def test_what_somebody_else_made_is_not_replaced(acestep: Acestep) -> None:
     harbour()
     write("mine", "out/Harbour/03 Low Water.flac")
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
@@ -357,7 +360,7 @@ def test_what_somebody_else_made_is_not_replaced(acestep: Run) -> None:
     assert acestep("album", "render", "harbour.yaml", "-o", "out", "--force").exit_code == 0
 
 
-def test_audio_that_changed_since_its_sidecar_is_not_replaced(acestep: Run) -> None:
+def test_audio_that_changed_since_its_sidecar_is_not_replaced(acestep: Acestep) -> None:
     harbour()
     acestep("album", "render", "harbour.yaml", "-o", "out")
     with Path("out/Harbour/03 Low Water.flac").open("ab") as file:
@@ -367,7 +370,7 @@ def test_audio_that_changed_since_its_sidecar_is_not_replaced(acestep: Run) -> N
     assert "is not the file that its sidecar describes" in flat(result)
 
 
-def test_a_sidecar_edited_by_hand_changes_no_recipe(acestep: Run, rendered: list[str]) -> None:
+def test_a_sidecar_edited_by_hand_changes_no_recipe(acestep: Acestep, rendered: list[str]) -> None:
     harbour()
     acestep("album", "render", "harbour.yaml", "-o", "out")
     beside = Path("out/Harbour/03 Low Water.flac.yaml")
@@ -379,7 +382,7 @@ def test_a_sidecar_edited_by_hand_changes_no_recipe(acestep: Run, rendered: list
     assert "low-water: stale: caption: high -> low" in plan.stderr
 
 
-def test_failures_do_not_stop_the_rest_and_are_named(acestep: Run) -> None:
+def test_failures_do_not_stop_the_rest_and_are_named(acestep: Acestep) -> None:
     harbour(HARBOUR.replace("caption: low", "caption: breaks") + "  - {id: last, caption: last}\n")
     result = acestep("album", "render", "harbour.yaml", "-o", "out", "--json")
     assert result.exit_code == 7
@@ -388,7 +391,7 @@ def test_failures_do_not_stop_the_rest_and_are_named(acestep: Run) -> None:
     assert "03 Low Water.flac" in report["error"]["message"]
 
 
-def test_one_track_is_rendered_with_those_it_begins_from(acestep: Run, rendered: list[str]) -> None:
+def test_one_track_is_rendered_with_those_it_begins_from(acestep: Acestep, rendered: list[str]) -> None:
     text = HARBOUR + "  - {id: again, from: low-water, edits: [{cover: {caption: metal}}]}\n"
     harbour(text)
     result = acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "again")
@@ -419,7 +422,7 @@ tracks:
 """
 
 
-def test_a_chain_of_edits_is_made_step_by_step(acestep: Run, rendered: list[str]) -> None:
+def test_a_chain_of_edits_is_made_step_by_step(acestep: Acestep, rendered: list[str]) -> None:
     harbour(CHAIN)
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
     assert result.exit_code == 0, result.stderr
@@ -445,7 +448,7 @@ def test_a_chain_of_edits_is_made_step_by_step(acestep: Run, rendered: list[str]
     ],
 )
 def test_a_step_is_made_again_where_it_or_what_it_works_on_changed(
-    acestep: Run, rendered: list[str], old: str, new: str, made: list[str]
+    acestep: Acestep, rendered: list[str], old: str, new: str, made: list[str]
 ) -> None:
     """The band plays every caption alike: what is made of the same sound again need not be."""
     harbour(CHAIN)
@@ -459,7 +462,7 @@ def test_a_step_is_made_again_where_it_or_what_it_works_on_changed(
     assert rendered == made
 
 
-def test_a_step_that_fails_ends_its_track_and_what_begins_from_it(acestep: Run) -> None:
+def test_a_step_that_fails_ends_its_track_and_what_begins_from_it(acestep: Acestep) -> None:
     harbour(CHAIN.replace("caption: bridge", "caption: unchanged") + "  - {id: last, caption: last}\n")
     result = acestep("album", "render", "harbour.yaml", "-o", "out", "--json")
     assert result.exit_code == 7
@@ -468,7 +471,7 @@ def test_a_step_that_fails_ends_its_track_and_what_begins_from_it(acestep: Run) 
     assert "again: begins from low-water, which could not be made." in report["error"]["message"]
 
 
-def test_an_edit_that_does_not_suit_its_source_fails_alone(acestep: Run) -> None:
+def test_an_edit_that_does_not_suit_its_source_fails_alone(acestep: Acestep) -> None:
     harbour(CHAIN.replace("start: 4, end: 6", "start: 40, end: 60"))
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
     assert result.exit_code == 7
@@ -476,7 +479,7 @@ def test_an_edit_that_does_not_suit_its_source_fails_alone(acestep: Run) -> None
 
 
 def test_a_stem_goes_into_the_mix_and_lies_beside_it(
-    acestep: Run, base: tiny.Oracle, monkeypatch: pytest.MonkeyPatch
+    acestep: Acestep, base: tiny.Oracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(base.root))
     harbour(CHAIN.replace("      - repaint: {start: 4, end: 6, caption: bridge}\n", "").replace(
@@ -492,7 +495,7 @@ def test_a_stem_goes_into_the_mix_and_lies_beside_it(
     assert sorted(Path(line).name for line in listed) == names
 
 
-def test_a_plan_says_what_waits_for_what(acestep: Run) -> None:
+def test_a_plan_says_what_waits_for_what(acestep: Acestep) -> None:
     harbour(CHAIN)
     acestep("album", "render", "harbour.yaml", "-o", "out")
     harbour(CHAIN.replace("caption: bridge", "caption: bridges"))
@@ -504,7 +507,7 @@ def test_a_plan_says_what_waits_for_what(acestep: Run) -> None:
 # Two at once
 
 
-def test_a_second_render_waits_for_the_first(acestep: Run, rendered: list[str]) -> None:
+def test_a_second_render_waits_for_the_first(acestep: Acestep, rendered: list[str]) -> None:
     harbour()
     Path("out/.acestep").mkdir(parents=True)
     is_held, may_go = threading.Event(), threading.Event()
@@ -534,12 +537,140 @@ def test_two_renders_at_once_make_each_track_once() -> None:
     assert sorted(len(stdout.splitlines()) for stdout, _ in said) == [0, 3]
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused(acestep: Run) -> None:
+def test_a_folder_that_cannot_be_written_to_is_refused(acestep: Acestep) -> None:
     harbour()
     write("", "out")
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
     assert result.exit_code == 9
     assert "cannot be written" in result.stderr
+
+
+# Cards
+
+
+def machine(*names: str) -> hardware.Hardware:
+    """A machine with cards of these names; those called cpu are its processor, again and again."""
+    kinds = {name: "cpu" if name == "cpu" else "cuda" for name in names}
+    return hardware.Hardware(
+        tuple(
+            hardware.Device(name, kinds[name], name, 2**34, 2**34, ("float32",), "a test")  # type: ignore[arg-type]
+            for name in names
+        )
+    )
+
+
+@pytest.fixture
+def two_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the locks of two cards lie."""
+    monkeypatch.setattr(hardware, "detect", lambda: machine("cuda:0", "cuda:1", "cpu"))
+    monkeypatch.setattr(logbook, "file", lambda: tmp_path / "state" / "logbook.json")
+    return tmp_path / "state" / "cards"
+
+
+def test_each_render_has_a_card_to_itself(two_cards: Path) -> None:
+    terminal = Console(quiet=True)
+    with cards.turn(Run(), terminal) as first, cards.turn(Run(), terminal) as second:
+        assert (first.device, second.device) == ("cuda:0", "cuda:1")
+        assert sorted(file.name for file in two_cards.iterdir()) == ["cuda-0.lock", "cuda-1.lock"]
+    with cards.turn(Run(device="cuda:1"), terminal) as asked:
+        assert asked.device == "cuda:1"
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with cards.turn(Run(device="cuda:1"), Console(quiet=True)):
+            is_held.set()
+            may_go.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    is_held.wait()
+    threading.Timer(0.5, may_go.set).start()
+    with cards.turn(Run(device="cuda:1"), Console()):
+        assert may_go.is_set()
+    other.join()
+    assert "Another render is at work on cuda:1; waiting for it." in capsys.readouterr().err
+
+
+def test_a_card_has_one_name_whoever_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = machine("cuda:0").devices[0]
+    assert cards.identity(card) == "cuda-0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert cards.identity(card) == "cuda-3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f/2a")
+    assert cards.identity(card) == "cuda-GPU-8f-2a"
+
+
+def test_the_processor_is_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "detect", lambda: machine("cpu"))
+    with cards.turn(Run(), Console(quiet=True)) as run:
+        assert run.device is None
+
+
+def test_a_state_folder_that_cannot_be_written_stops_nothing(
+    two_cards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_cards.parent.write_text("")
+    with cards.turn(Run(), Console()) as run:
+        assert run == Run()
+    assert "nothing keeps other renders from the same card" in capsys.readouterr().err
+
+
+def test_shares_keep_together_what_begins_from_each_other() -> None:
+    ids = {"a": None, "b": "a", "c": None, "d": "b", "e": None, "f": None}
+    tracks = [Track(id, "", (), base=base) for id, base in ids.items()]
+    assert crew.shares(tracks, 2) == [["a", "b", "d"], ["c", "e", "f"]]
+    assert crew.shares(tracks, 1) == [["a", "b", "d", "c", "e", "f"]]
+    assert crew.shares(tracks[:2], 4) == [["a", "b"]]
+    assert crew.shares(tracks, 0) == []
+
+
+def test_with_one_card_one_process_makes_the_album(acestep: Acestep, rendered: list[str]) -> None:
+    harbour()
+    result = acestep("album", "render", "harbour.yaml", "-j", "4")
+    assert result.exit_code == 0, result.stderr
+    assert "There is no second card or track, so one process makes the album." in result.stderr
+    assert len(rendered) == 3
+
+
+SPLIT = "defaults: {model: pocket, duration: 3}\ntracks:\n  - {id: a, caption: x}\n  - {id: b, caption: y}\n"
+
+
+def test_several_processes_make_what_one_makes(
+    acestep: Acestep, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the processor for both cards, and the built-in model."""
+    monkeypatch.delenv("ACESTEP_MODELS_DIR")
+    harbour(SPLIT)
+    monkeypatch.setattr(cards, "present", lambda run: machine("cpu", "cpu").devices)
+    result = acestep("album", "render", "harbour.yaml", "-o", "two", "-j", "2", "--json", "--depfile", "d")
+    assert result.exit_code == 0, result.stderr
+    assert [output["status"] for output in said(result)["outputs"]] == ["written"] * 2
+    assert capfd.readouterr().out == ""
+    assert "harbour.yaml" in Path("d").read_text()
+    alone = [sys.executable, "-m", "acestep_cli", "album", "render", "harbour.yaml", "-o", "one", "--no-cache"]
+    subprocess.run(alone, check=True, capture_output=True)
+    for name in ("01 a.flac", "02 b.flac"):
+        assert Path("one/harbour", name).read_bytes() == Path("two/harbour", name).read_bytes()
+
+
+def dies() -> crew.Outcome:
+    os._exit(9)
+
+
+def refuses() -> crew.Outcome:
+    raise UsageError("It cannot be.", "Try another.")
+
+
+def test_a_process_that_dies_or_refuses_is_a_problem_of_the_album() -> None:
+    died, refused = crew.run(dies, [()]), crew.run(refuses, [()])
+    assert "ended with code 9; run the command again to go on." in died[0].problems[0]["message"]
+    assert refused[0].problems == [
+        {"exit_code": 2, "name": "usage", "message": "It cannot be.", "hint": "Try another."}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -550,7 +681,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(acestep: Run) -> None:
         (["--bpm", "3"], 2, "--bpm"),
     ],
 )
-def test_flags_are_refused(acestep: Run, flags: list[str], code: int, sentence: str) -> None:
+def test_flags_are_refused(acestep: Acestep, flags: list[str], code: int, sentence: str) -> None:
     harbour()
     result = acestep("album", "render", "harbour.yaml", *flags)
     assert result.exit_code == code
@@ -560,7 +691,7 @@ def test_flags_are_refused(acestep: Run, flags: list[str], code: int, sentence: 
 # make
 
 
-def test_a_depfile_names_all_that_a_track_is_made_from(acestep: Run) -> None:
+def test_a_depfile_names_all_that_a_track_is_made_from(acestep: Acestep) -> None:
     write("la\n", "my words.txt")
     Path("art.png").write_bytes(pictures.png())
     write("caption: base\n", "base.yaml")
@@ -577,7 +708,7 @@ def test_a_depfile_names_all_that_a_track_is_made_from(acestep: Run) -> None:
     assert Path("s").exists()
 
 
-def test_there_is_no_stamp_where_a_track_failed(acestep: Run) -> None:
+def test_there_is_no_stamp_where_a_track_failed(acestep: Acestep) -> None:
     harbour(HARBOUR.replace("caption: low", "caption: breaks"))
     assert acestep("album", "render", "harbour.yaml", "--stamp", "s", "--depfile", "d").exit_code == 7
     assert not Path("s").exists()
@@ -603,7 +734,7 @@ def test_a_path_that_make_cannot_name_is_refused() -> None:
         makefiles.escaped("a\nb")
 
 
-def test_outputs_are_printed_for_other_programs(acestep: Run) -> None:
+def test_outputs_are_printed_for_other_programs(acestep: Acestep) -> None:
     harbour(HARBOUR.replace("caption: low", "caption: low, takes: 2"))
     lines = acestep("album", "outputs", "harbour.yaml", "-o", "out").stdout.splitlines()
     assert lines[2:] == [str(Path("out/Harbour", f"03 Low Water-{take}.flac")) for take in (1, 2)]
@@ -617,7 +748,7 @@ def test_outputs_are_printed_for_other_programs(acestep: Run) -> None:
     assert "'xml' is not one of paths, make, json" in result.stderr
 
 
-def test_a_current_album_and_every_refusal_load_no_torch(acestep: Run) -> None:
+def test_a_current_album_and_every_refusal_load_no_torch(acestep: Acestep) -> None:
     harbour(CHAIN)
     assert acestep("album", "render", "harbour.yaml", "-o", "out").exit_code == 0
     assert loaded("album", "render", "harbour.yaml", "-o", "out") == (0, [])

@@ -114,11 +114,9 @@ def read(file: Path, over: Layer | None = None) -> Album:
     for number, draft in enumerate(drafts, start=1):
         place = tracks.implied({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
-        track = replace(draft, layers=layers, album_seed=seed, over=over)
-        resolved, wrong = track.resolve()
+        track, wrong = replace(draft, layers=layers, album_seed=seed, over=over).checked()
         problems += wrong
-        if resolved is not None:
-            whole.append(replace(track, resolved=resolved))
+        whole.append(track)
     album = Album(file, output, tuple(whole), tuple(page.file for page in pages))
     if not problems:
         problems += twice(album) + circles(album)

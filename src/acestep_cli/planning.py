@@ -253,7 +253,7 @@ def devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
         return machine.devices, f"the first of {others}" if len(machine.devices) > 1 else "the only device here"
     wanted = asked.device.lower()
     kinds = {device.backend for device in machine.devices}
-    named = [device for device in machine.devices if wanted in _names(device)]
+    named = [device for device in machine.devices if wanted in names(device)]
     if named:
         return named[:1], "asked for"
     here = ", ".join(device.name for device in machine.devices)
@@ -270,7 +270,7 @@ def devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
     )
 
 
-def _names(device: Device) -> tuple[str, ...]:
+def names(device: Device) -> tuple[str, ...]:
     """What a device answers to: torch calls AMD's cards `cuda` too."""
     kind, _, number = device.name.partition(":")
     return (device.name, kind, device.backend, f"{device.backend}:{number}")

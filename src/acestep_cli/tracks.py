@@ -67,6 +67,8 @@ class Track:
     #: Flags, which hold for every track.
     over: Layer | None = None
     resolved: Resolved | None = None
+    #: All that was read for it, but for the album.
+    files: tuple[Path, ...] = ()
 
     @property
     def request(self) -> Request:
@@ -101,9 +103,10 @@ class Track:
             layers = [*(without(layer, FINISH) for layer in layers), implied(AS_RENDERED, "a step on the way")]
         return layers
 
-    def resolve(self) -> tuple[Resolved | None, list[str]]:
-        """What the last step of a track asks for, or what is wrong with one of its steps."""
+    def checked(self) -> tuple[Track, list[str]]:
+        """The track with what its last step asks for and all the files that were read, and what is wrong with it."""
         problems: list[str] = []
+        files: list[Path] = []
         resolved = None
         for number in self.steps:
             try:
@@ -111,11 +114,12 @@ class Track:
             except UsageError as error:
                 problems += error.message.splitlines()
                 continue
+            files += resolved.files
             if number > 0:
                 problems += self.edits[number - 1].lacking(resolved.request)
             if number < self.steps[-1] and not one_sound(resolved.request):
                 problems.append(f"{self.where}: {self.id} makes several sounds, and an edit works on one")
-        return None if problems else resolved, problems
+        return replace(self, resolved=resolved, files=tuple(dict.fromkeys(files))), problems
 
 
 def seed_of(album_seed: int, name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +12,12 @@ import typer
 
 from acestep_cli import album as albums
 from acestep_cli import audio, request, spec
-from acestep_cli.album import Album
-from acestep_cli.cli import building, events, failures, makefiles, options, render
+from acestep_cli.cli import building, cards, crew, events, failures, makefiles, options, render
 from acestep_cli.cli.building import CURRENT, Build
 from acestep_cli.cli.console import Console, Stdout, print_result
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.results import Ledger
-from acestep_cli.errors import UsageError
-from acestep_cli.tracks import Track
+from acestep_cli.errors import AceStepError, UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
 FORMATS = ("paths", "make", "json")
@@ -50,6 +49,11 @@ Stamp = Annotated[
     Path | None,
     typer.Option("--stamp", metavar="FILE", help="Touch this when all is there; --depfile is about it.",
                  rich_help_panel=request.OUTPUT),
+]  # fmt: skip
+Jobs = Annotated[
+    int,
+    typer.Option("-j", "--jobs", min=1, metavar="N", help="Up to so many processes, each on a card of its own.",
+                 rich_help_panel=options.MACHINE, show_default=False),
 ]  # fmt: skip
 NoCache = Annotated[
     bool,
@@ -100,12 +104,13 @@ def render_album(
     depfile: Depfile = None,
     stamp: Stamp = None,
     no_cache: NoCache = False,
+    jobs: Jobs = 1,
     *,
     song: dict[str, Any],
     run: Run,
 ) -> None:
     run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
-    made = build(ctx, file, output, only, song, run, (depfile, stamp))
+    made = build(ctx, file, output, only, song, run, jobs, (depfile, stamp))
     if dry_run:
         return
     if depfile is not None:
@@ -138,18 +143,16 @@ def list_outputs(
         print_result(makefiles.variables({"TRACKS": [track.id for track, _ in there], "OUTPUTS": files}))
     elif format == "json":
         entries = [
-            {"id": track.id, "outputs": [str(path) for path in paths], "inputs": inputs(album, track)}
+            {
+                "id": track.id,
+                "outputs": [str(path) for path in paths],
+                "inputs": [str(file) for file in dict.fromkeys((*album.files, *track.files))],
+            }
             for track, paths in there
         ]
         print_result(json.dumps({"tracks": entries}) + "\n")
     else:
         print_result("".join(f"{file}\n" for file in files))
-
-
-def inputs(album: Album, track: Track) -> list[str]:
-    """The files that a track is made from, but for other tracks."""
-    assert track.resolved is not None
-    return [str(file) for file in dict.fromkeys([*album.files, *track.resolved.files])]
 
 
 def build(
@@ -159,30 +162,72 @@ def build(
     only: list[str] | None,
     song: dict[str, Any],
     run: Run,
+    jobs: int = 1,
     for_make: tuple[Path | None, ...] = (),
 ) -> Build:
     """Plan an album and, unless it is a dry run, make it. Raises what stands for all failures."""
     if output.suffix.removeprefix(".").lower() in audio.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
+    terminal = console(run)
     ledger = Ledger(warnings=terminal.warnings)
     ctx.obj[failures.LEDGER] = ledger
     makefiles.check(*for_make)
     with spec.reading_stdin(typing=not run.no_input):
-        album = albums.read(file, spec.from_flags(song, tuple(run.settings or ())))
-    made = Build(album, album.chosen(only or []), output, run)
-    with terminal.results() as stdout:
-        if run.dry_run:
+        made = opened(file, output, only, song, run)
+    if run.dry_run:
+        with terminal.results() as stdout:
             made.run_steps(terminal, stdout)
             foretell(made, ledger, terminal, stdout)
-            return made
-        with events.to(run.events) as terminal.events, made.alone(terminal):
-            try:
-                made.run_steps(terminal, stdout)
-            finally:
-                ledger.outputs = made.outputs()
-    render.finish_report(ledger.outputs, terminal, made.problems())
+        return made
+    with events.to(run.events) as terminal.events:
+        devices = [card.name for card in cards.present(run)] if jobs > 1 else []
+        shares = crew.shares(made.tracks, min(jobs, len(devices)))
+        if len(shares) > 1:
+            problems = by_crew(made, zip(devices, shares, strict=False), (file, output, song), ledger)
+        else:
+            if jobs > 1:
+                terminal.say("There is no second card or track, so one process makes the album.")
+            problems = by_itself(made, ledger, terminal)
+    render.finish_report(ledger.outputs, terminal, problems)
     return made
+
+
+def console(run: Run) -> Console:
+    return Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
+
+
+def opened(file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: Run) -> Build:
+    """The build of those tracks of an album, with the flags over each."""
+    album = albums.read(file, spec.from_flags(song, tuple(run.settings or ())))
+    return Build(album, album.chosen(only or []), output, run)
+
+
+def by_itself(made: Build, ledger: Ledger, terminal: Console) -> list[AceStepError]:
+    """Make an album in this process; what could not be begun."""
+    with terminal.results() as stdout, made.alone(terminal), cards.turn(made.run, terminal) as made.run:
+        try:
+            made.run_steps(terminal, stdout)
+        finally:
+            ledger.outputs = made.outputs()
+    return made.problems()
+
+
+def by_crew(
+    made: Build, shares: Iterable[tuple[str, list[str]]], errand: tuple[Path, Path, dict[str, Any]], ledger: Ledger
+) -> list[AceStepError]:
+    """Make an album in a process for each device and its share of the tracks; what could not be begun."""
+    runs = [(replace(made.run, device=device, progress="none", events=None), ids) for device, ids in shares]
+    found = crew.run(share, [(*errand, *one) for one in runs])
+    ledger.outputs = [output for one in found for output in one.outputs]
+    ledger.warnings += [warning for one in found for warning in one.warnings if warning not in ledger.warnings]
+    return [render.as_error(problem) for one in found for problem in one.problems]
+
+
+def share(file: Path, output: Path, song: dict[str, Any], run: Run, ids: list[str]) -> crew.Outcome:
+    """What one process of several does."""
+    terminal, ledger = console(run), Ledger()
+    problems = by_itself(opened(file, output, ids, song, run), ledger, terminal)
+    return crew.Outcome(ledger.outputs, [failures.described(problem) for problem in problems], terminal.warnings)
 
 
 def foretell(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) -> None:

@@ -114,9 +114,7 @@ class Build:
 
     def files(self) -> list[Path]:
         """All that the tracks are made from, but for what the build itself makes."""
-        read = [file for step in self.steps if step.job is not None for file in step.job.resolved.files]
-        made = {output.path.absolute() for step in self.steps if step.job for output in step.job.outputs if output.path}
-        return [file for file in dict.fromkeys([*self.album.files, *read]) if file.absolute() not in made]
+        return list(dict.fromkeys([*self.album.files, *(file for track in self.tracks for file in track.files)]))
 
     @contextmanager
     def alone(self, terminal: Console) -> Iterator[None]:

@@ -47,7 +47,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which unwinds as Ctrl-C does: temporary files go, finished takes stay."""
 
 
-def _terminate(_signal: int, _frame: Any) -> None:
+def terminate(_signal: int, _frame: Any) -> None:
     raise Terminated
 
 
@@ -59,7 +59,7 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
     """
     ctx.ensure_object(dict)
     in_main_thread = threading.current_thread() is threading.main_thread()  # signals are its affair alone
-    replaced = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    replaced = signal.signal(signal.SIGTERM, terminate) if in_main_thread else None
     wants_json = "--json" in ctx.args  # before the command has read its flags, and for one that cannot be read
     try:
         yield

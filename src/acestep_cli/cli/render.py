@@ -518,7 +518,7 @@ def fail(failed: Sequence[Output], error: dict[str, Any]) -> None:
 
 def conclude(made: list[Output], unbegun: Sequence[AceStepError] = ()) -> None:
     """Raise what stands for all failures of the run, if there are any."""
-    failed = {str(output.path): as_error(output) for output in made if output.error is not None}
+    failed = {str(output.path): as_error(output.error) for output in made if output.error is not None}
     errors = [*failed.values(), *unbegun]
     if not errors:
         return
@@ -548,8 +548,8 @@ def summarise(made: list[Output], terminal: Console) -> None:
         terminal.say(f"{status.ljust(widths[0])}  {aligned}  {file}")
 
 
-def as_error(output: Output) -> AceStepError:
-    assert output.error is not None
-    error = AceStepError(output.error["message"], output.error.get("hint"))
-    error.exit_code, error.name = output.error["exit_code"], output.error["name"]
+def as_error(described: Mapping[str, Any]) -> AceStepError:
+    """The error that `failures.described` said."""
+    error = AceStepError(described["message"], described.get("hint"))
+    error.exit_code, error.name = described["exit_code"], described["name"]
     return error
