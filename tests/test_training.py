@@ -490,6 +490,18 @@ def test_exports_are_as_strong_as_the_adapter(base: tiny.Oracle) -> None:
         base.decoder.unload_lora()
 
 
+def test_the_sizes_of_a_dora_s_rows_are_exported_as_a_column() -> None:
+    """ComfyUI divides them by the norms of the rows, which are one."""
+    recipe = RECIPE.model_copy(update={"type": "dora"})
+    stem = "layers.0.self_attn.q_proj"
+    parts = {"lora_A.weight": (8, 64), "lora_B.weight": (64, 8), "lora_magnitude_vector": (64,)}
+    tensors = {f"{graft.PEFT}{stem}.{part}": torch.ones(shape) for part, shape in parts.items()}
+    found = graft.comfyui(tensors, recipe)
+    name = f"diffusion_model.decoder.{stem}"
+    assert set(found) == {f"{name}.{end}" for end in ("lora_A.weight", "lora_B.weight", "dora_scale", "alpha")}
+    assert found[f"{name}.dora_scale"].shape == (64, 1)
+
+
 def test_lokr_is_exported_at_its_strength() -> None:
     """LyCORIS takes alpha for nothing where both factors are whole, and else for alpha over the inner width."""
     draw = torch.Generator().manual_seed(3)

@@ -28,7 +28,7 @@ FEWEST_SONGS = 8
 #: A sample this high that is as high as the one before it, or beyond full scale, is of a peak that was cut off.
 CLIPPED, CLIPPED_SHARE = 0.999, 1e-4
 NOTE = """\
-# The songs of an adapter. Mend what is wrong, then: acestep train-lora {folder}
+# The songs of an adapter. Mend what is wrong, then: acestep train-lora {folder} -o my-sound/
 # Keys of a song: caption, lyrics, instrumental, language, bpm, key, time_signature; delete a song and it is left out.
 """
 

@@ -101,10 +101,12 @@ def comfyui(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
         return lycoris(tensors, recipe)
     found = {}
     for name, weight in tensors.items():
-        name = f"diffusion_model.decoder.{name.removeprefix(PEFT)}"
-        found[name.replace("lora_magnitude_vector", "dora_scale")] = weight
-        if ".lora_A." in name:
-            found[name.replace("lora_A.weight", "alpha")] = torch.tensor(recipe.alpha)
+        module, leaf = re.split(r"\.(?=lora_)", f"diffusion_model.decoder.{name.removeprefix(PEFT)}")
+        if leaf == "lora_magnitude_vector":
+            found[f"{module}.dora_scale"] = weight[:, None]  # a column, which it divides by the norms of the rows
+        else:
+            found[f"{module}.{leaf}"] = weight
+            found[f"{module}.alpha"] = torch.tensor(recipe.alpha)
     return found
 
 
