@@ -39,6 +39,7 @@ class Take:
     remarks: tuple[str, ...] = ()
     problem: str | None = None
     latents: Latents | None = None
+    lines: tuple[Any, ...] = ()
 
 
 def rest() -> None:

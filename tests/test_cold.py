@@ -43,6 +43,7 @@ ROOMS = [
     {"meters", "pictures"},
     {"audio", "cache", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
     {"disk", "tags", "team"},
+    {"lrc"},
     {"errors"},
     {"__init__"},
 ]

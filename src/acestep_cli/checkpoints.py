@@ -1,7 +1,7 @@
 """Which checkpoints exist, where they lie, and whether their files are whole.
 
-Names, folders and sizes: `dit.md` 1 of the specification; diffusers' layout: its 1.1 and 2. Everything here reads
-headers only and imports no torch; the weights themselves are `engine.store`'s affair.
+Names, folders and sizes: `dit.md` 1 of the specification; diffusers' layout: its 1.1 and 2; heads: its 8.1. Everything
+here reads headers only and imports no torch; the weights themselves are `engine.store`'s affair.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ MAIN_REPO = f"{PUBLISHER}/Ace-Step1.5"
 PUBLISHED_TASKS = ("generate", "cover", "repaint")
 BASE_TASKS = (*PUBLISHED_TASKS, "lego", "extract", "complete")
 WEIGHTS_SUFFIX = ".safetensors"
+#: Heads of the DiT's cross-attention that follow the lyrics, as (layer, head). A config may name others.
+ALIGNMENT_HEADS_2B = ((2, 6), (3, 10), (3, 11), (4, 3), (5, 8), (5, 9), (6, 8))
+ALIGNMENT_HEADS_XL = ((3, 18), (3, 27), (4, 22), (5, 5), (5, 6), (5, 7), (6, 2), (6, 12), (6, 13), (7, 20), (7, 21))
 FINGERPRINT_BLOCKS = 256
 FINGERPRINT_BLOCK_BYTES = 4096
 #: A pull writes `refs/acestep/FOLDER` into the cache when the folder is whole: it names the commit to use.
@@ -89,6 +92,7 @@ class Row:
     text_folder: str = "Qwen3-Embedding-0.6B"
     shortest_seconds: float = 10.0
     size_gb: float = 4.8
+    alignment_heads: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_xl(self) -> bool:
@@ -111,7 +115,9 @@ class Row:
 
 def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> Row:
     folder = PREFIX + name
-    return Row(folder, rest.pop("repo", f"{PUBLISHER}/{folder}"), turbo, shift, **rest)
+    heads = ALIGNMENT_HEADS_XL if name.startswith("xl-") else ALIGNMENT_HEADS_2B
+    repo = rest.pop("repo", f"{PUBLISHER}/{folder}")
+    return Row(folder, repo, turbo, shift, **{"alignment_heads": heads, **rest})
 
 
 CHECKPOINTS: dict[str, Row] = {
@@ -132,6 +138,7 @@ CHECKPOINTS: dict[str, Row] = {
         text_folder="Qwen3-Embedding-pocket",
         shortest_seconds=3.0,
         size_gb=0.03,
+        alignment_heads=(),
     ),
 }
 VAE = Part("vae", MAIN_REPO, ("config.json",), 0.34)
@@ -227,6 +234,32 @@ class Checkpoint:
         """How many audio codes the quantizer knows; None where the config does not say."""
         return math.prod(self.levels) if self.levels else None
 
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """Heads of the DiT's cross-attention that follow the lyrics, as (layer, head): those its config names, else
+        those of its row. `CheckpointError` where the DiT has no such heads.
+        """
+        named = self.config.get("lyric_alignment_layers_config")
+        if named is None:
+            heads = self.row.alignment_heads
+        else:
+            try:
+                heads = tuple((int(layer), int(head)) for layer, own in named.items() for head in own)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{self.config_file} names no heads in lyric_alignment_layers_config ({error}).",
+                    "Download that file again.",
+                ) from error
+        sizes = [self.config.get(key) or 0 for key in ("num_hidden_layers", "num_attention_heads")]
+        for layer, head in heads:
+            if not (0 <= layer < sizes[0] and 0 <= head < sizes[1]):
+                raise CheckpointError(
+                    f"{self.dit} has no alignment head {head} in layer {layer}: it has {sizes[0]} layers of {sizes[1]} "
+                    "heads.",
+                    f"Name those it has in {self.config_file}, as lyric_alignment_layers_config.",
+                )
+        return heads
+
     def weights_hash(self) -> str:
         """A fingerprint of all that shapes the samples.
 
@@ -293,6 +326,10 @@ class Unpulled(Checkpoint):
     @cached_property
     def levels(self) -> tuple[int, ...]:
         return PUBLISHED_LEVELS
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        return self.row.alignment_heads
 
     def weights_hash(self) -> str:
         """Nothing: only the weights themselves tell."""

@@ -59,6 +59,8 @@ LONGEST_REFERENCE = 3600.0
 
 #: What is asked of the Songwriter.
 SONGWRITER_KEYS = ("idea", "songwriter", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
+#: What is asked about the words of a song that is made as a whole.
+WORD_KEYS = ("lrc",)
 
 
 class Studio(Protocol):
@@ -133,7 +135,7 @@ class Mode:
     #: Command lines for its `--help`.
     examples: tuple[str, ...] = ()
     #: The keys it takes, of those that not every mode does.
-    keys: tuple[str, ...] = ("duration", "codes", *SONGWRITER_KEYS)
+    keys: tuple[str, ...] = ("duration", "codes", *SONGWRITER_KEYS, *WORD_KEYS)
     #: What has to be given, by its names in `NEEDS`.
     needs: tuple[str, ...] = ("caption",)
     #: What it decides where nothing was asked.
@@ -256,7 +258,7 @@ MODES: dict[str, Mode] = {
             'acestep cover country.mp3 -c "heavy metal, distorted guitars, screaming vocals" --strength 40% -o metal/',
             'acestep cover demo.wav -c "polished indie rock" --close',
         ),
-        keys=("source", "strength", "noise_strength", "close"),
+        keys=("source", "strength", "noise_strength", "close", *WORD_KEYS),
         needs=("source", "words"),
         defaults=lambda _request: {"strength": 1.0},
         task="cover",
@@ -308,7 +310,7 @@ MODES: dict[str, Mode] = {
         "Accompany a recording with the tracks it lacks.",
         complete_tracks,
         ("acestep complete vocals.wav --track drums --track bass --track guitar",),
-        keys=("source", "track"),
+        keys=("source", "track", *WORD_KEYS),
         needs=("source",),
         task="complete",
         most_tracks=len(TRACKS),
@@ -424,6 +426,7 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
 
     row, name = checkpoint.row, checkpoint.name
     require_task(request, name, row)
+    require_heads(request, checkpoint)
     heard = survey(request)
     adapters, warnings = survey_adapters(request, checkpoint)
     if problems := contradictions(request, name, row, checkpoint.code_count, heard):
@@ -491,6 +494,16 @@ def require_task(request: Request, name: str, row: Row) -> None:
         )
 
 
+def require_heads(request: Request, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` where lyrics are to be timed and no head of the checkpoint is known to follow them."""
+    if request.lrc and not checkpoint.alignment_heads:
+        able = [other for other, one in CHECKPOINTS.items() if one.alignment_heads]
+        raise CheckpointError(
+            f"{checkpoint.name} has no alignment heads, by which lyrics are timed; {', '.join(able)} have.",
+            f"Leave lrc out; or `acestep models pull {able[0]}` fetches one that has, then --model {able[0]}.",
+        )
+
+
 def survey(request: Request) -> dict[str, Recording]:
     """The recordings that a request names, by their paths. `SourceError`, beginning with the key, for one that does not
     suit.
@@ -551,10 +564,9 @@ def open_keys(request: Request) -> tuple[str, ...]:
     """
     if request.codes is not None or "codes" not in mode_of(request).keys:
         return ()
-    sung = not request.instrumental and (request.idea is not None or is_sung(request.lyrics))
     written = ("caption", "lyrics", "genre") if request.idea is not None else ("caption",)
     keys = (*written, "language", "bpm", "key", "time_signature", "duration", "codes")
-    silent = () if sung else ("lyrics", "language")
+    silent = () if may_be_sung(request) else ("lyrics", "language")
     return tuple(key for key in keys if getattr(request, key) is None and key not in silent)
 
 
@@ -563,6 +575,7 @@ def filled(request: Completed, written: Mapping[str, Any]) -> Completed:
     found = {key: written[key] for key in request.open if key in written}
     if "lyrics" in request.open:
         found = sung_or_not(found)
+        found["lrc"] = request.lrc if found["lyrics"] is not None else None
     its_own = dict.fromkeys(SONGWRITER_KEYS)
     return request.model_copy(update={**found, **its_own, "songwriter": "none", "open": ()})
 
@@ -627,7 +640,7 @@ def contradictions(
     """What cannot be, about the request alone, with its recordings, or with the checkpoint `name`; each begins with
     its key.
     """
-    found = _mode_problems(request) + _songwriter_problems(request)
+    found = _mode_problems(request) + _songwriter_problems(request) + _word_problems(request)
     if heard and (source := heard.get(request.source or "")) is not None:
         found += regions.problems(request, source.seconds)
     whole = seconds(request, heard)
@@ -675,6 +688,13 @@ def _songwriter_problems(request: Request) -> list[str]:
                   for key in ("songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
                   if getattr(request, key) is not None]  # fmt: skip
     return found
+
+
+def _word_problems(request: Request) -> list[str]:
+    """What cannot be asked about words that nobody sings."""
+    if not request.lrc or may_be_sung(request):
+        return []
+    return ["lrc: there are no lyrics to time; give some (--lyrics), or leave it out."]
 
 
 def _mode_problems(request: Request) -> list[str]:
@@ -757,6 +777,11 @@ def length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str
 def is_sung(lyrics: str | None) -> bool:
     """Whether there is a line that is no section tag."""
     return any(line.strip() and not is_tag(line) for line in (lyrics or "").splitlines())
+
+
+def may_be_sung(request: Request) -> bool:
+    """Whether there are words to sing, or an idea that may become some."""
+    return not request.instrumental and (request.idea is not None or is_sung(request.lyrics))
 
 
 def is_tag(line: str) -> bool:

@@ -17,12 +17,14 @@ from acestep_cli import adapters, memory, modes, planning, prompts, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Songwriter
-from acestep_cli.engine import codec, denoise, source, store
+from acestep_cli.engine import alignment, codec, denoise, source, store
+from acestep_cli.engine.alignment import Sheet
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.source import Canvas
 from acestep_cli.engine.stages import Stages
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.latents import Latents
+from acestep_cli.lrc import Line
 from acestep_cli.modes import Completed, Piece, Prepared
 from acestep_cli.planning import Plan
 from acestep_cli.writing import Sampling, Task
@@ -61,6 +63,8 @@ class Take:
     remarks: tuple[str, ...] = ()
     problem: str | None = None
     latents: Latents | None = None
+    #: The lyrics in time, where that was asked for.
+    lines: tuple[Line, ...] = ()
 
 
 class Pipeline:
@@ -179,14 +183,22 @@ class Pipeline:
                         latents = within_memory(
                             "diffuse", take, diffuse, weights, part, ground, heard, take, steps.next()
                         )
-                    # 6. Latents to waveform, and that to where it belongs.
+                    # 6. When the words are sung.
+                    lines: tuple[Line, ...] = ()
+                    if (sheet := part.sheet) is not None:
+                        with clock("align"):
+                            attention = within_memory(
+                                "align", take, attend, weights, part, ground, heard, take, latents
+                            )
+                        lines = alignment.lines(sheet, attention, len(latents) * self.sizes.vae.seconds_per_frame)
+                    # 7. Latents to waveform, and that to where it belongs.
                     with clock("decode"):
                         waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
                         splice = part.prepared.splice
                         waveform = source.spliced(canvas, waveform[:, : canvas.samples], splice)
                         settled = source.settled(canvas, latents.float().cpu(), splice, self.silence)
                     warnings = (*part.warnings, *weights.warnings)
-                    made = Made(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings)
+                    made = Made(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, lines)
                     yield from song.finished(part, made)
 
 
@@ -210,6 +222,8 @@ class Part:
     piece: Piece
     scenes: list[Scene]
     warnings: list[str] = field(default_factory=list)
+    #: Its words, once they are read, where they are to be found again in the song.
+    sheet: Sheet | None = None
 
     @classmethod
     def of(cls, piece: Piece) -> Part:
@@ -252,6 +266,7 @@ class Made(NamedTuple):
     plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
+    lines: tuple[Line, ...]
 
 
 @dataclass
@@ -291,7 +306,9 @@ def packed(piece: Piece, made: Made, review: source.Review, first: int) -> Take:
     sound, request = Audio(made.waveform.numpy(), made.canvas.rate), modes.take(piece.request, made.number)
     number = first + made.number - 1
     return Take(
-        number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review, made.latents
+        *(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review),
+        latents=made.latents,
+        lines=made.lines,
     )
 
 
@@ -342,6 +359,8 @@ def read_words(weights: Store, parts: Sequence[Part]) -> None:
             prompt, lyrics = prompts.of(request, scene.prepared.instruction, request.duration)
             scene.text_states = encoder.states(prompt, warn)
             scene.lyric_states = encoder.embeddings(lyrics, warn)
+            if request.lrc and modes.is_sung(request.lyrics):
+                part.sheet = Sheet.of(encoder.tokenizer, encoder.ids(lyrics, prompts.LYRIC_TOKENS), request.language)
         weights.report("text", len(scenes), len(scenes))
 
 
@@ -420,6 +439,27 @@ def diffuse(
             start=ground.start,
         )
         return source.blended(latents, ground.hold)[0]
+
+
+def attend(
+    weights: Store, part: Part, ground: Ground, heard: Sequence[Condition], take: Completed, latents: Tensor
+) -> alignment.Heads:
+    """How the heads that follow the lyrics hear a take, in the last of its scenes: its latents [T, C] with the noise of
+    a last step on them.
+    """
+    assert part.sheet is not None
+    with weights.dit() as model:
+        context, own = ground.contexts[-1], denoise.generator(take.seed, "align")
+        noise = torch.randn(latents[None].shape, generator=own).to(latents)
+        time = context.new_tensor([1 / part.steps], dtype=torch.float32)
+        return model.decoder.attention(
+            solvers.noised(latents[None], noise, time).to(context),
+            time,
+            context,
+            model.decoder.remember(heard[-1]),
+            weights.checkpoint.alignment_heads,
+            part.sheet.tokens,
+        ).numpy()
 
 
 def encode(weights: Store, waveform: Tensor, progress: codec.Progress) -> Tensor:

@@ -107,7 +107,7 @@ def _vae_on_cpu(now: Arrangement, backend: Backend) -> Arrangement | None:
     return None if now.vae_on_cpu or backend not in OWN_MEMORY else replace(now, vae_on_cpu=True)
 
 
-WITH_DIT = frozenset({"condition", "diffuse"})
+WITH_DIT = frozenset({"condition", "diffuse", "align"})
 SOUND = frozenset({"listen", "decode"})
 LADDER = (
     Rung("takes are made one at a time, always"),
@@ -115,7 +115,7 @@ LADDER = (
     Rung("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
     Rung(
         "the diffusion transformer leaves before the autoencoder comes",
-        frozenset({"diffuse", *SOUND, "finish"}),
+        frozenset({"diffuse", "align", *SOUND, "finish"}),
         _one_network,
     ),
     Rung("the diffusion transformer's weights are int8, which changes the sound a little", WITH_DIT, _int8),

@@ -38,9 +38,14 @@ def text_prompt(instruction: str, caption: str, metas: str) -> str:
     return f"# Instruction\n{instruction}\n\n# Caption\n{caption}\n\n# Metas\n{metas}{END_OF_TEXT}\n"
 
 
+def lyric_heading(language: str | None) -> str:
+    """What stands above the lyrics."""
+    return f"# Languages\n{language or 'unknown'}\n\n# Lyric\n"
+
+
 def lyric_prompt(lyrics: str | None, language: str | None) -> str:
     """What the lyric encoder reads; no lyrics means an instrumental."""
-    return f"# Languages\n{language or 'unknown'}\n\n# Lyric\n{lyrics or INSTRUMENTAL}{END_OF_TEXT}"
+    return f"{lyric_heading(language)}{lyrics or INSTRUMENTAL}{END_OF_TEXT}"
 
 
 def of(request: Request, instruction: str, seconds: float) -> tuple[str, str]:

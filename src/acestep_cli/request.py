@@ -471,6 +471,15 @@ class Request(BaseModel):
             examples=(4, "4s"),
         ),
     ] = None
+    lrc: Annotated[
+        bool | None,
+        Key(
+            Switch(),
+            "Time the lyrics by the diffusion's own attention: NAME.lrc beside the take.",
+            OUTPUT,
+            shapes=False,
+        ),
+    ] = None
     loudness: Annotated[
         str | None,
         Key(

@@ -236,6 +236,10 @@ class VAEConfig:
         """Samples per latent frame."""
         return math.prod(self.downsampling_ratios)
 
+    @property
+    def seconds_per_frame(self) -> float:
+        return self.hop / self.sampling_rate
+
     def latent_frames(self, seconds: float) -> int:
         """Frames that are rendered for `seconds` of music: whole hops, and never fewer than the model was shown."""
         return max(duration_frames(seconds, self.sampling_rate, self.hop), SHORTEST_FRAMES)

@@ -15,7 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from acestep_cli import lrc
 from acestep_cli.errors import EncoderError
+from acestep_cli.lrc import Line
 
 #: A block of a FLAC holds 16 MB; no cover that players show comes near.
 MOST_COVER_BYTES = 10_000_000
@@ -51,10 +53,12 @@ class Tags:
     #: The completed spec, which makes the song again.
     spec: str | None = None
     cover: Picture | None = None
+    #: The lyrics in time.
+    lines: tuple[Line, ...] = ()
 
 
 #: The keys of a song that its tags repeat.
-KEYS = frozenset(field.name for field in fields(Tags)) - {"recipe", "spec", "cover"}
+KEYS = frozenset(field.name for field in fields(Tags)) - {"recipe", "spec", "cover", "lines"}
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,17 @@ def _fill_id3(made: Any, tags: Tags) -> None:
             "USLT": {"lang": values.get("language", UNKNOWN_LANGUAGE), "desc": ""},
         }
         made.add(frame(encoding=id3.Encoding.UTF8, text=value, **more.get(names.id3, {})))
+    if tags.lines:
+        made.add(
+            id3.SYLT(
+                encoding=id3.Encoding.UTF8,
+                lang=values.get("language", UNKNOWN_LANGUAGE),
+                format=2,  # milliseconds
+                type=1,  # lyrics
+                desc="",
+                text=[(line.text, round(1000 * line.seconds)) for line in tags.lines],
+            )
+        )
     if tags.cover is not None:
         made.add(
             id3.APIC(
@@ -251,6 +266,8 @@ def _fill_comments(file: Any, tags: Tags) -> None:
     file.tags.clear()
     for name, value in texts(tags).items():
         file[NAMES[name].vorbis] = value
+    if tags.lines:  # there is no field of their own for them, and players look for times in this one
+        file[NAMES["lyrics"].vorbis] = lrc.dump(tags.lines)
 
 
 def _flac_picture(cover: Picture) -> Any:

@@ -370,6 +370,7 @@ def output(job: Job, path: Path | None, piece: modes.Piece, number: int, run: Ru
         results.plain(job.plan),
         piece.kind,
         piece.track if piece.kind == "stem" else None,
+        outputs.lrc(path) if path is not None and take.lrc else None,
         origins=origins,
         latents=latents.beside(path) if path is not None and keeps else None,
     )
@@ -392,6 +393,8 @@ def refuse_stdout(jobs: list[Job], run: Run) -> None:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
     if run.keep_latents:
         raise UsageError("--output - leaves no file beside which --keep-latents could keep them.", "Name a file.")
+    if jobs[0].request.lrc:
+        raise UsageError("--output - carries the song alone, and lrc asks for a file beside it; name a file.")
     if run.json:
         raise UsageError("--output - and --json both want stdout; name a file for one of them.")
     if sys.stdout is None:
@@ -442,13 +445,18 @@ def met(job: Job, output: Output) -> ExistsError | None:
         if there and is_another(output, record):
             return ExistsError(output.path, why=" and is not the file that its sidecar describes")
         if there and output.latents is not None and not latents.belong(output.latents, output.path):
-            again = f"--seed {job.request.seed} --force makes both again."
+            again = f"--seed {record.seed} --force makes both again."
             return ExistsError(output.path, why=" without its latents", hint=again)
+        if there and output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental:
+            again = f"--seed {record.seed} --force makes both again."
+            return ExistsError(output.path, why=" without its lyrics in time", hint=again)
         if there:
             skip(output, record)
             output.retagged = job.place.built and record.tags != job.labels(output)
             return None
-        output.stale[beside] = beside.stat().st_mtime_ns  # a recipe without its audio waits to be rendered again
+        for file in filter(None, (beside, output.lrc)):  # a recipe without its audio waits to be rendered again
+            if disk.exists(file):
+                output.stale[file] = file.stat().st_mtime_ns
     elif job.place.built and record is not None and not (there and is_another(output, record)):
         output.outdated = True
         return None
@@ -458,10 +466,8 @@ def met(job: Job, output: Output) -> ExistsError | None:
         )
     if output.latents is not None and latents.read_header(output.latents) is not None:
         output.stale[output.latents] = output.latents.stat().st_mtime_ns
-    for file in (output.sidecar, output.latents):
-        if file is not None and file not in output.stale and disk.exists(file):
-            return ExistsError(file)
-    return None
+    taken = next((file for file in output.files if file not in output.stale and disk.exists(file)), None)
+    return None if taken is None else ExistsError(taken)
 
 
 def is_another(output: Output, record: sidecar.Record) -> bool:
@@ -481,6 +487,8 @@ def skip(output: Output, record: sidecar.Record) -> None:
     output.status, output.seed = SKIPPED, record.seed
     output.completed = output.completed.model_copy(update={"seed": record.seed})
     output.seconds, output.sample_rate = record.seconds, record.sample_rate
+    if record.instrumental:
+        output.lrc = None
     output.checks, output.timings = record.checks, record.timings
 
 

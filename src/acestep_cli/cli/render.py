@@ -25,6 +25,7 @@ from acestep_cli import (
     hardware,
     latents,
     logbook,
+    lrc,
     memory,
     modes,
     planning,
@@ -239,7 +240,7 @@ def keep_skipped(planned: list[Job], terminal: Console, stdout: Stdout) -> None:
             stdout.path(output.path or "")
         elif output.status == SKIPPED and output.path is not None:
             try:
-                for file in (outputs.sidecar(output.path), *filter(None, (output.latents,)), output.path):
+                for file in filter(None, (outputs.sidecar(output.path), output.lrc, output.latents, output.path)):
                     os.utime(file)
             except OSError as error:
                 terminal.warn(f"{file} cannot be touched: {(error.strerror or str(error)).lower()}.")
@@ -371,6 +372,8 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
     for remark in take.remarks:
         terminal.say(f"{name}: {remark}")
     terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
+    if job.request.lrc and not take.lines:
+        terminal.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
     if output.path is not None and not job.place.on_the_way:
         stdout.path(output.path)
 
@@ -391,6 +394,7 @@ def finish(take: Take, job: Job) -> audio.Finish:
             recipe=recipe,
             spec=sidecar.for_tags(request, origin),
             cover=job.resolved.cover,
+            lines=take.lines,
         ),
     )
 
@@ -407,6 +411,8 @@ def encode(file: Path, take: Take, output: Output, job: Job, run: Run) -> audio.
 def write(take: Take, output: Output, job: Job, run: Run) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
+    if not take.lines:
+        output.lrc = None
     files = output.files
     forced = (run.force and not job.place.numbered) or output.outdated
     try:
@@ -420,6 +426,8 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
                 said = {**songwriting(job, output), **sidecar.adapting(job.decided)}
                 text = sidecar.text(take, recipe, model, job.weights, output.checks, size, labels, said)
                 disk.write_text(parts[output.sidecar], text)
+            if output.lrc is not None:
+                disk.write_text(parts[output.lrc], lrc.dump(take.lines))
             if output.latents is not None and take.latents is not None:
                 header = keepsake(take.audio, take.latents, level, sound, job)
                 latents.write(parts[output.latents], take.latents, header)
@@ -429,6 +437,7 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
             raise
         free = outputs.next_free(output.path, [other.path for other in job.outputs if other.path])
         output.path, output.sidecar = free, outputs.sidecar(free) if output.sidecar else None
+        output.lrc = outputs.lrc(free) if output.lrc else None
         output.latents = latents.beside(free) if output.latents else None
         write(take, output, job, run)
 
@@ -453,11 +462,14 @@ def songwriting(job: Job, output: Output) -> dict[str, Any]:
 
 
 def make_room(output: Output, *, forced: bool) -> None:
-    """Remove a sidecar or latents that would lie about the new audio, or whose audio is gone.
+    """Remove a sidecar or latents that would lie about the new audio, and what lies beside audio that is gone.
 
     What another run has written since the plan was made stays.
     """
     assert output.path is not None
+    if forced and (record := sidecar.read(outputs.sidecar(output.path))) is not None:
+        if record.lrc and output.lrc is None:
+            outputs.lrc(output.path).unlink(missing_ok=True)
     for file, is_ours in (
         (outputs.sidecar(output.path), sidecar.read),
         (latents.beside(output.path), latents.read_header),

@@ -33,6 +33,8 @@ class Output:
     plan: dict[str, Any]
     kind: str = "take"
     track: str | None = None
+    #: The file of its lyrics in time, where that was asked for.
+    lrc: Path | None = None
     status: str = "planned"
     seconds: float | None = None
     sample_rate: int | None = None
@@ -41,7 +43,7 @@ class Output:
     error: dict[str, Any] | None = None
     origins: dict[str, str] | None = None
     latents: Path | None = None
-    #: What is there without its audio and makes room for the new: sidecar or latents, with their times.
+    #: What is there without its audio and makes room for the new: what lies beside it, with their times.
     stale: dict[Path, int] = field(default_factory=dict)
     #: Whether another recipe is there, which was rendered before and makes room.
     outdated: bool = False
@@ -50,14 +52,15 @@ class Output:
 
     @property
     def files(self) -> list[Path]:
-        """What this take is to be written into: the audio, its sidecar and its latents."""
-        return [file for file in (self.path, self.sidecar, self.latents) if file is not None]
+        """What this take is to be written into: the audio, and what lies beside it."""
+        return [file for file in (self.path, self.sidecar, self.lrc, self.latents) if file is not None]
 
     def report(self) -> dict[str, Any]:
         """The entry of this take in `outputs`."""
         entry = {
             "path": str(self.path) if self.path else None,
             "sidecar": str(self.sidecar) if self.sidecar else None,
+            "lrc": str(self.lrc) if self.lrc else None,
             "latents": str(self.latents) if self.latents else None,
             "format": self.format,
             "seconds": self.seconds,

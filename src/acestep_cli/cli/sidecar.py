@@ -71,6 +71,9 @@ class Record(Origin):
     bytes: int | None = None
     #: Of the tags that were asked for. Absent before that was recorded.
     tags: str | None = None
+    #: Of its request: whether nobody sings, and whether the lyrics in time lie beside it.
+    instrumental: bool = False
+    lrc: bool = False
 
 
 def text(
@@ -202,6 +205,8 @@ def read(path: Path) -> Record | None:
 def recorded(text: str | bytes, kind: type[R]) -> R | None:
     """What a spec records of its render; None where that is nothing, or not what this program writes."""
     try:
-        return kind.model_validate(yaml.load(text, Loader=document.LOADER)[spec.RENDER])
+        content = yaml.load(text, Loader=document.LOADER)
+        asked = {key: content[key] for key in ("instrumental", "lrc") if key in content}
+        return kind.model_validate(asked | content[spec.RENDER])
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
         return None

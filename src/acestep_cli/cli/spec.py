@@ -154,6 +154,7 @@ def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Check
         problems = modes.contradictions(request, request.model or "", row, None, heard) if row else []
     else:
         modes.require_task(request, checkpoint.name, checkpoint.row)
+        modes.require_heads(request, checkpoint)
         problems = modes.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
     if problems:
         with spec.placed(*layers):

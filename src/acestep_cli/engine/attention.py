@@ -139,6 +139,12 @@ class Attention(nn.Module):
         out = attend(queries, memory, bias) if band is None else attend_band(queries, memory, band)
         return self.o_proj(out)
 
+    def weights(self, x: Tensor, memory: KeysValues, bias: Tensor | None, head: int) -> Tensor:
+        """How much of its attention each token of x [B, S, width] pays to each of `memory`, in one head: [B, S, L]."""
+        keys = memory.keys[:, head * self.size.kv_heads // self.size.heads].float()
+        scores = self.queries(x)[:, head].float() @ keys.mT * self.size.head_dim**-0.5
+        return (scores if bias is None else scores + bias[:, 0]).softmax(-1)
+
     def to_memory(self, x: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
         """Cross-attention of x [B, S, width] to what `remember` made of the condition; no positions."""
         return self.o_proj(attend(self.queries(x), memory, bias))

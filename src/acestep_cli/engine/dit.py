@@ -39,6 +39,15 @@ class Memory(NamedTuple):
     bias: Tensor | None  # [B, 1, 1, L]
 
 
+class Around(NamedTuple):
+    """What every layer is told besides the tokens."""
+
+    modulation: Tensor  # [B, 6, H]
+    rope: Tensor
+    band: Tensor | None
+    bias: Tensor | None  # [B, 1, 1, S]
+
+
 def key_bias(keep: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """An additive mask [B, 1, 1, L] that hides padding keys."""
     return None if keep is None else bias_from(keep[:, None, None], dtype)
@@ -86,12 +95,17 @@ class DecoderLayer(nn.Module):
         bias: Tensor | None,
         memory: KeysValues,
         memory_bias: Tensor | None,
+        watch: Callable[[Attention, Tensor], None] | None = None,
     ) -> Tensor:
+        """`watch` is given the cross-attention and what it is about to read."""
         table = (self.scale_shift_table + time).unsqueeze(2).unbind(1)  # six of [B, 1, H]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = table
         y = torch.addcmul(shift, self.self_attn_norm(x), 1 + scale)
         x = torch.addcmul(x, self.self_attn.to_self(y, rope, band if self.banded else None, bias), gate)
-        x = x + self.cross_attn.to_memory(self.cross_attn_norm(x), memory, memory_bias)
+        y = self.cross_attn_norm(x)
+        if watch is not None:
+            watch(self.cross_attn, y)
+        x = x + self.cross_attn.to_memory(y, memory, memory_bias)
         y = torch.addcmul(mlp_shift, self.mlp_norm(x), 1 + mlp_scale)
         return torch.addcmul(x, self.mlp(y), mlp_gate)
 
@@ -126,8 +140,42 @@ class DiT(nn.Module):
         `context` [B or 1, T, in_channels - C] holds source latents and mask. `keep` [B, T] is true at real
         frames when songs of several lengths share a batch, as in training.
         """
+        tokens, embedding, around = self._enter(x, t, context, keep)
+        for layer, keys_values in zip(self.layers, memory.layers, strict=True):
+            tokens = layer(tokens, *around, keys_values, memory.bias)
+
+        shift, scale = (self.scale_shift_table + embedding[:, None]).chunk(2, dim=1)
+        tokens = torch.addcmul(shift, self.norm_out(tokens), 1 + scale)
+        return self.proj_out["1"](tokens.transpose(1, 2)).transpose(1, 2)[:, : x.shape[1]]
+
+    def attention(
+        self, x: Tensor, t: Tensor, context: Tensor, memory: Memory, heads: Sequence[tuple[int, int]], words: slice
+    ) -> Tensor:
+        """How much of their attention the tokens of one song, as in `forward`, pay to `words` of the condition:
+        [heads, words, S], float32 on the CPU, for heads (layer, head) in their order.
+
+        Layers above the highest of them are not run.
+        """
+        tokens, _, around = self._enter(x, t, context, None)
+        seen: dict[tuple[int, int], Tensor] = {}
+        for number, (layer, keys_values) in enumerate(zip(self.layers, memory.layers, strict=True)):
+            own = [head for at, head in heads if at == number]
+
+            def watch(attention: Attention, states: Tensor, own: Sequence[int] = own, number: int = number,
+                      keys_values: KeysValues = keys_values) -> None:  # fmt: skip
+                for head in own:
+                    weights = attention.weights(states, keys_values, memory.bias, head)
+                    seen[number, head] = weights[0, :, words].T.cpu()
+
+            tokens = layer(tokens, *around, keys_values, memory.bias, watch)
+            if len(seen) == len(heads):
+                break
+        return torch.stack([seen[head] for head in heads])
+
+    def _enter(self, x: Tensor, t: Tensor, context: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Around]:
+        """The tokens that the first layer reads, the embedding of the time, and what every layer is told."""
         config = self.config
-        frames, padding = x.shape[1], -x.shape[1] % config.patch_size
+        padding = -x.shape[1] % config.patch_size
         stacked = torch.cat((context.expand(x.shape[0], -1, -1), x), dim=-1)
         if keep is not None:  # the last patch of an odd length is filled up with zeros, as it is in a song alone
             stacked = stacked.masked_fill(~keep[..., None], 0)
@@ -141,13 +189,7 @@ class DiT(nn.Module):
         length, size = tokens.shape[1], config.decoder_attention
         rope = rotary(length, size.head_dim, config.rope_theta, tokens.device, tokens.dtype)
         band = band_bias(length, config.sliding_window, size.heads // size.kv_heads, token_keep, tokens)
-        self_bias = key_bias(token_keep, tokens.dtype)
-        for layer, keys_values in zip(self.layers, memory.layers, strict=True):
-            tokens = layer(tokens, modulation, rope, band, self_bias, keys_values, memory.bias)
-
-        shift, scale = (self.scale_shift_table + embedding[:, None]).chunk(2, dim=1)
-        tokens = torch.addcmul(shift, self.norm_out(tokens), 1 + scale)
-        return self.proj_out["1"](tokens.transpose(1, 2)).transpose(1, 2)[:, :frames]
+        return tokens, embedding, Around(modulation, rope, band, key_bias(token_keep, tokens.dtype))
 
 
 class EncoderLayer(nn.Module):

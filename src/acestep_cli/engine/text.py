@@ -58,13 +58,17 @@ class TextEncoder(nn.Module):
     def device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
 
-    def tokens(self, prompt: str, limit: int, warn: Callable[[str], None]) -> Tensor:
-        """Token ids [1, L], at most `limit`, the closing token kept; `warn` hears of what was cut."""
-        ids = self.tokenizer.encode(prompt).ids
+    def ids(self, prompt: str, limit: int, warn: Callable[[str], None] = lambda sentence: None) -> list[int]:
+        """Tokens of a prompt, at most `limit`, the closing one kept; `warn` hears of what was cut."""
+        ids: list[int] = self.tokenizer.encode(prompt).ids
         if len(ids) > limit:
             warn(prompts.cut_off(self.tokenizer, ids, limit))
             ids = [*ids[: limit - 1], ids[-1]]
-        return torch.tensor([ids], device=self.device)
+        return ids
+
+    def tokens(self, prompt: str, limit: int, warn: Callable[[str], None]) -> Tensor:
+        """Those of `ids`, [1, L]."""
+        return torch.tensor([self.ids(prompt, limit, warn)], device=self.device)
 
     def states(self, prompt: str, warn: Callable[[str], None]) -> Tensor:
         """Last hidden states [1, L, width] of a text prompt; causal, so no mask."""

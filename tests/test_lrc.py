@@ -1,0 +1,352 @@
+"""Lyrics in time: the heads that follow them, the way through what they look at, the lines, and where they are kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import mutagen
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+from mutagen.flac import FLAC
+from mutagen.id3 import ID3
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from typer.testing import CliRunner, Result
+
+from acestep_cli import checkpoints, document, lrc, modes, prompts
+from acestep_cli.cli import app
+from acestep_cli.engine import alignment, denoise
+from acestep_cli.engine.alignment import Sheet
+from acestep_cli.engine.attention import attend
+from acestep_cli.engine.dit import AceStep
+from acestep_cli.engine.store import Store
+from acestep_cli.errors import CheckpointError
+from acestep_cli.lrc import Line
+from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.planning import Plan
+from acestep_cli.request import Request
+
+HEADS = {"3": [1], "1": [0, 3]}
+SONG = "[Verse]\nCity light slides\nover the glass\n\n[Chorus]\nWE RIDE ALONE\n"
+SUNG = ["[Verse]", "City light slides", "over the glass", "[Chorus]", "WE RIDE ALONE"]
+FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
+Acestep = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def singer(tmp_path_factory: pytest.TempPathFactory) -> tiny.Oracle:
+    """A tiny checkpoint whose config names heads."""
+    config = {**tiny.TWO_B, "lyric_alignment_layers_config": HEADS}
+    return tiny.build(tmp_path_factory.mktemp("singer"), config)
+
+
+@pytest.fixture
+def acestep(singer: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Acestep:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(singer.root))
+    (tmp_path / "song.yaml").write_text(document.dump({"caption": "x", "lyrics": SONG, "duration": 10, "steps": 2}))
+    return lambda *words: CliRunner().invoke(app, [*words])
+
+
+def take(singer: tiny.Oracle, plan: Plan = FLOAT32, **asked: Any) -> Take:
+    found = checkpoints.locate("turbo", singer.root)
+    keys = {"caption": "a song", "lyrics": SONG, "duration": 10, "steps": 2, "seed": 3, "lrc": True}
+    request = modes.complete(Request(**keys | asked), found)
+    (made,) = Pipeline(found, plan).run([request], lambda *_: None)
+    return made
+
+
+# What the heads look at.
+
+
+def test_attention_is_what_the_layers_attend_with(singer: tiny.Oracle) -> None:
+    store = Store(checkpoints.locate("turbo", singer.root), FLOAT32, lambda *_: None)
+    draws = torch.Generator().manual_seed(0)
+    with torch.inference_mode(), store.dit() as model:
+        assert isinstance(model, AceStep)
+        frames, config = 40, model.config
+        x = torch.randn(1, frames, config.latent_channels, generator=draws)
+        context = torch.randn(1, frames, config.in_channels - config.latent_channels, generator=draws)
+        length = config.head_dim  # so that the identity below has the shape of values
+        heard = torch.randn(1, length, config.encoder_hidden_size, generator=draws)
+        memory = model.decoder.remember(model.null_condition()._replace(states=heard))
+        t = torch.tensor([0.5])
+        heads = ((3, 1), (1, 0), (1, 3))
+        found = model.decoder.attention(x, t, context, memory, heads, slice(4, 12))
+        assert found.shape == (3, 8, frames // 2)
+        states: dict[int, Tensor] = {}
+        for number, layer in enumerate(model.decoder.layers):
+            layer.cross_attn_norm.register_forward_hook(lambda *given, number=number: states.update({number: given[2]}))
+        model.decoder(x, t, context, memory)
+        for weights, (number, head) in zip(found, heads, strict=True):
+            crossing, kept = model.decoder.layers[number].cross_attn, memory.layers[number]
+            # What an attention gives is its values, weighted: of values that are the identity, the weights.
+            identity = torch.eye(length).expand(1, kept.keys.shape[1], -1, -1)
+            attended = attend(crossing.queries(states[number]), kept._replace(values=identity))
+            expected = attended.view(frames // 2, -1, length)[:, head, 4:12].T
+            torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-4)
+    store.close()
+
+
+def test_layers_above_the_heads_are_not_run(singer: tiny.Oracle) -> None:
+    store = Store(checkpoints.locate("turbo", singer.root), FLOAT32, lambda *_: None)
+    run: list[int] = []
+    with torch.inference_mode(), store.dit() as model:
+        for number, layer in enumerate(model.decoder.layers):
+            layer.register_forward_hook(lambda *_, number=number: run.append(number))
+        x, context = torch.zeros(1, 8, 8), torch.zeros(1, 8, 16)
+        memory = model.decoder.remember(model.null_condition())
+        model.decoder.attention(x, torch.ones(1), context, memory, ((1, 0), (0, 2)), slice(0, 1))
+    store.close()
+    assert run == [0, 1]
+
+
+# The way through it.
+
+
+def plain_path(costs: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """Dynamic time warping, a cell at a time: `dit.md` 8.1, 6."""
+    height, width = costs.shape
+    total = np.full((height + 1, width + 1), np.inf, np.float32)
+    total[0, 0] = 0
+    came = np.zeros((height + 1, width + 1), int)
+    for i in range(1, height + 1):
+        for j in range(1, width + 1):
+            diagonal, up, left = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
+            came[i, j] = 0 if diagonal < min(up, left) else 1 if up < min(diagonal, left) else 2
+            total[i, j] = costs[i - 1, j - 1] + (diagonal, up, left)[came[i, j]]
+    i, j, found = height, width, []
+    while i and j:
+        found.append((i - 1, j - 1))
+        i, j = ((i - 1, j - 1), (i - 1, j), (i, j - 1))[came[i, j]]
+    return found[::-1]
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (4, 30), (30, 4), (12, 12)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_path_is_that_of_a_cell_at_a_time(shape: tuple[int, int], ties: bool) -> None:
+    costs = np.random.default_rng(5).normal(size=shape).astype(np.float32)
+    costs = np.round(costs) if ties else costs
+    assert list(zip(*alignment.path(costs), strict=True)) == plain_path(costs)
+
+
+def test_sharpening_is_the_formula() -> None:
+    attention = np.random.default_rng(1).random((3, 6, 11)).astype(np.float32) * 4
+    powers = []
+    for head in attention.astype(float):
+        rows = np.exp(head) / np.exp(head).sum(axis=1, keepdims=True)
+        columns = np.exp(head) / np.exp(head).sum(axis=0, keepdims=True)
+        weights = rows * columns
+        weights = np.maximum(weights - 2 * np.median(weights, axis=1)[:, None], 0)
+        weights = np.maximum(weights - 2 * np.median(weights, axis=0)[None], 0)
+        powers.append(weights**2)
+    stack = np.stack(powers)
+    expected = ((stack - stack.mean()) / (np.sqrt(((stack - stack.mean()) ** 2).mean()) + 1e-9)).mean(axis=0)
+    np.testing.assert_allclose(alignment.sharpened(attention), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_lines_begin_where_their_words_are_heard() -> None:
+    sheet = Sheet(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")))
+    attention = np.zeros((2, 6, 60), np.float32)
+    for token in range(6):
+        attention[:, token, 10 * token : 10 * token + 10] = 1
+    found = alignment.lines(sheet, attention, 30.0)
+    assert [line.text for line in found] == ["one", "two", "three"]
+    assert [line.seconds for line in found] == pytest.approx([0, 10, 25], abs=0.51)
+
+
+# The lines.
+
+
+def test_a_sheet_holds_the_words_and_no_heading(singer: tiny.Oracle) -> None:
+    tokenizer = Tokenizer.from_file(str(singer.root / "Qwen3-Embedding-0.6B" / "tokenizer.json"))
+    ids = tokenizer.encode(prompts.lyric_prompt(SONG, "en")).ids
+    sheet = Sheet.of(tokenizer, ids, "en")
+    assert tokenizer.decode(ids[: sheet.tokens.start]) == "# Languages\nen\n\n# Lyric\n"
+    assert tokenizer.decode(ids[sheet.tokens]) == SONG
+    assert [text for _, text in sheet.lines] == SUNG
+    words = ids[sheet.tokens]
+    assert all(tokenizer.decode(words[first:]).startswith(text) for first, text in sheet.lines)
+
+
+def test_times_are_of_hundredths() -> None:
+    lines = [Line(0, "[Verse]"), Line(59.996, "über"), Line(61.2349, "x"), Line(600, "y")]
+    assert lrc.dump(lines) == "[00:00.00][Verse]\n[01:00.00]über\n[01:01.23]x\n[10:00.00]y\n"
+
+
+def test_lines_are_in_order_and_inside_the_song(singer: tiny.Oracle) -> None:
+    made = take(singer)
+    assert [line.text for line in made.lines] == SUNG
+    seconds = [line.seconds for line in made.lines]
+    assert all(one <= other for one, other in pairwise(seconds))
+    assert seconds[0] >= 0
+    assert seconds[-1] < 10
+    assert take(singer).lines == made.lines
+    assert take(singer, lrc=None).lines == ()
+
+
+def test_lines_take_no_part_in_the_sound(singer: tiny.Oracle) -> None:
+    assert np.array_equal(take(singer).audio.samples, take(singer, lrc=None).audio.samples)
+
+
+@pytest.mark.parametrize("change", [{"int8": True}, {"one_network": True}])
+def test_lines_come_whatever_the_weights_are_kept_as(singer: tiny.Oracle, change: dict[str, Any]) -> None:
+    assert [line.text for line in take(singer, FLOAT32.model_copy(update=change)).lines] == SUNG
+
+
+def test_the_look_is_at_the_latents_with_a_last_trace_of_noise(
+    singer: tiny.Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from acestep_cli.engine.dit import DiT
+
+    seen: list[tuple[Tensor, Tensor]] = []
+    ended: list[Tensor] = []
+    attention, rendered = DiT.attention, denoise.denoise
+
+    def look(self: DiT, x: Tensor, t: Tensor, *rest: Any) -> Tensor:
+        seen.append((x.clone(), t.clone()))
+        return attention(self, x, t, *rest)
+
+    def made(*given: Any, **named: Any) -> Tensor:
+        ended.append(rendered(*given, **named))
+        return ended[-1]
+
+    monkeypatch.setattr(DiT, "attention", look)
+    monkeypatch.setattr(denoise, "denoise", made)
+    take(singer, steps=4)
+    ((x, t),) = seen
+    noise = torch.randn(ended[0].shape, generator=denoise.generator(3, "align"))
+    assert t.tolist() == [0.25]
+    torch.testing.assert_close(x, 0.25 * noise + 0.75 * ended[0])
+
+
+# Where they are kept.
+
+
+def test_the_file_lies_beside_the_take(acestep: Acestep) -> None:
+    result = acestep("generate", "song.yaml", "--seed", "1", "-n", "2", "--lrc", "-o", "out/", "--json")
+    assert result.exit_code == 0, result.stderr
+    outputs = json.loads(result.stdout)["outputs"]
+    assert [output["lrc"] for output in outputs] == ["out/song-1.lrc", "out/song-2.lrc"]
+    text = Path("out/song-1.lrc").read_text(encoding="utf-8")
+    assert [re.sub(r"^\[\d\d:\d\d\.\d\d\]", "", line) for line in text.splitlines()] == SUNG
+    assert FLAC("out/song-1.flac")["lyrics"] == [text]
+    again = acestep("generate", "song.yaml", "--seed", "1", "-n", "2", "--lrc", "-o", "out/", "--json")
+    assert [output["status"] for output in json.loads(again.stdout)["outputs"]] == ["skipped"] * 2
+    plain = acestep("generate", "song.yaml", "--seed", "1", "-o", "b.flac", "--json")
+    assert json.loads(plain.stdout)["outputs"][0]["lrc"] is None
+    assert FLAC("b.flac")["lyrics"] == [SONG]
+    assert not Path("b.lrc").exists()
+
+
+def test_tags_hold_times_where_there_is_a_field_for_them(acestep: Acestep) -> None:
+    result = acestep("generate", "song.yaml", "--lrc", "--language", "German", "-o", "a.mp3")
+    assert result.exit_code == 0, result.stderr
+    (frame,) = ID3("a.mp3").getall("SYLT")
+    assert (frame.lang, frame.format, frame.type) == ("deu", 2, 1)
+    assert [text for text, _ in frame.text] == SUNG
+    stamps = [lrc.stamp(milliseconds / 1000) for _, milliseconds in frame.text]
+    lines = Path("a.lrc").read_text().splitlines()
+    assert stamps == [line[1 : line.index("]")] for line in lines]
+    assert ID3("a.mp3").getall("USLT")[0].text == SONG
+    acestep("generate", "song.yaml", "--lrc", "-o", "b.opus")
+    assert mutagen.File("b.opus")["lyrics"] == [Path("b.lrc").read_text()]
+
+
+def test_a_replay_gives_the_same_times(acestep: Acestep) -> None:
+    acestep("generate", "song.yaml", "--seed", "1", "--lrc", "-o", "a.flac")
+    assert yaml.safe_load(Path("a.flac.yaml").read_text())["lrc"] is True
+    assert acestep("generate", "a.flac.yaml", "-o", "b.flac").exit_code == 0
+    assert Path("a.lrc").read_text() == Path("b.lrc").read_text()
+    assert Path("a.flac").read_bytes() == Path("b.flac").read_bytes()
+
+
+def test_a_take_without_its_file_is_no_such_take(acestep: Acestep) -> None:
+    acestep("generate", "song.yaml", "--seed", "1", "-o", "a.flac")
+    result = acestep("generate", "song.yaml", "--lrc", "-o", "a.flac")
+    assert result.exit_code == 9
+    assert "a.flac exists already without its lyrics in time" in result.stderr
+    assert "--seed 1 --force makes both again" in result.stderr
+    assert acestep("generate", "song.yaml", "--lrc", "--seed", "1", "--force", "-o", "a.flac").exit_code == 0
+    Path("a.flac").unlink()
+    assert acestep("generate", "song.yaml", "--lrc", "-o", "a.flac").exit_code == 0
+    assert acestep("generate", "song.yaml", "--seed", "2", "--force", "-o", "a.flac").exit_code == 0
+    assert not Path("a.lrc").exists()  # it would be of another take
+    Path("b.lrc").write_text("mine")
+    taken = acestep("generate", "song.yaml", "--lrc", "-o", "b.flac")
+    assert taken.exit_code == 9
+    assert "b.lrc exists already" in taken.stderr
+
+
+# What is refused, and that torch need not be there for it.
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["-m", "pocket", "song.yaml"], 3, "pocket has no alignment heads, by which lyrics are timed; turbo, "),
+        (["-m", "pocket", "song.yaml"], 3, "acestep models pull turbo"),
+        (["-c", "x", "-d", "10"], 2, "--lrc: there are no lyrics to time"),
+        (["-c", "x", "-d", "10", "--instrumental"], 2, "--lrc: there are no lyrics to time"),
+        (["-c", "x", "-d", "10", "--lyrics", "[Intro]"], 2, "--lrc: there are no lyrics to time"),
+        (["song.yaml", "-o", "-"], 2, "lrc asks for a file beside it"),
+    ],
+)
+def test_refusals(acestep: Acestep, words: list[str], code: int, sentence: str) -> None:
+    result = acestep("generate", "--lrc", *words)
+    assert result.exit_code == code, result.stderr
+    assert sentence in result.stderr
+    assert list(Path().iterdir()) == [Path("song.yaml")]
+
+
+def test_a_repaint_has_no_times(acestep: Acestep) -> None:
+    result = acestep("render", "song.yaml", "--set", "mode=repaint", "--lrc")
+    assert result.exit_code == 2
+    assert "--lrc: has no meaning for repaint; it is for generate, cover, complete." in result.stderr
+
+
+def test_refusals_are_cold(singer: tiny.Oracle, tmp_path: Path) -> None:
+    code = (
+        "import sys; from acestep_cli.cli import main\n"
+        "sys.argv = ['acestep', 'generate', '-c', 'x', '--lyrics', 'la', '-m', 'pocket', '--lrc']\n"
+        "try: main()\nexcept SystemExit as end: assert end.code == 3, end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"9": [0]}, "has no alignment head 0 in layer 9: it has 4 layers of 4 heads"),
+        ({"1": [7]}, "has no alignment head 7 in layer 1"),
+        ({"one": [0]}, "names no heads in lyric_alignment_layers_config"),
+        ([3], "names no heads in lyric_alignment_layers_config"),
+        (None, "has no alignment head 6 in layer 2|has no alignment head 10 in layer 3"),
+    ],
+)
+def test_heads_that_are_not_there_are_named(tmp_path: Path, named: Any, sentence: str) -> None:
+    config = {**tiny.TWO_B, "lyric_alignment_layers_config": named}
+    tiny.build(tmp_path, config)
+    with pytest.raises(CheckpointError, match=sentence):
+        _ = checkpoints.locate("turbo", tmp_path).alignment_heads
+
+
+def test_published_heads() -> None:
+    """`dit.md` 1.2 and 8.1."""
+    two_b = {2: [6], 3: [10, 11], 4: [3], 5: [8, 9], 6: [8]}
+    xl = {3: [18, 27], 4: [22], 5: [5, 6, 7], 6: [2, 12, 13], 7: [20, 21]}
+    for name, row in checkpoints.CHECKPOINTS.items():
+        expected = {} if name == "pocket" else xl if name.startswith("xl-") else two_b
+        assert row.alignment_heads == tuple((layer, head) for layer, own in expected.items() for head in own)
