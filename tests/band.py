@@ -40,6 +40,7 @@ class Take:
     problem: str | None = None
     latents: Latents | None = None
     lines: tuple[Any, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 def rest() -> None:

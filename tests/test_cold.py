@@ -25,7 +25,7 @@ ROOMS = [
     {"companions"},
     {"album", "schema", "songbook", "spectra"},
     {"tracks"},
-    {"sections", "spec", "writing"},
+    {"scores", "sections", "spec", "writing"},
     {"modes"},
     {"logbook"},
     {"workload"},

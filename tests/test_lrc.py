@@ -157,7 +157,7 @@ def test_sharpening_is_the_formula() -> None:
 
 
 def test_lines_begin_where_their_words_are_heard() -> None:
-    sheet = Sheet(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")))
+    sheet = Sheet(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")), (True,) * 6)
     attention = np.zeros((2, 6, 60), np.float32)
     for token in range(6):
         attention[:, token, 10 * token : 10 * token + 10] = 1
@@ -200,7 +200,7 @@ def test_lines_take_no_part_in_the_sound(singer: tiny.Oracle) -> None:
     assert np.array_equal(take(singer).audio.samples, take(singer, lrc=None).audio.samples)
 
 
-@pytest.mark.parametrize("change", [{"int8": True}, {"one_network": True}])
+@pytest.mark.parametrize("change", [{"int8": True}, {"streamed": True}, {"one_network": True}])
 def test_lines_come_whatever_the_weights_are_kept_as(singer: tiny.Oracle, change: dict[str, Any]) -> None:
     assert [line.text for line in take(singer, FLOAT32.model_copy(update=change)).lines] == SUNG
 

@@ -192,7 +192,7 @@ def test_keys_are_written_in_three_letters() -> None:
 
 def test_every_tag_has_a_name_and_a_key_of_the_song() -> None:
     assert set(KEYS) >= tags.KEYS
-    assert {field.name for field in fields(Tags)} == {*tags.NAMES, "cover"} - {"ai_generated"}
+    assert {field.name for field in fields(Tags)} == {*tags.NAMES, "cover", "lines"} - {"ai_generated"}
     assert set(tags.WRITERS) == set(audio.FORMATS)
     for name in ("title", *{key for key in tags.KEYS if KEYS[key].panel == "Tags"}, "cover"):
         assert not KEYS[name].shapes

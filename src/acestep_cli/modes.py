@@ -379,6 +379,8 @@ class Completed(Request):
     open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     #: The latents beside the source, where they belong to it: it is not encoded then.
     kept: Annotated[Kept | None, Field(exclude=True)] = None
+    #: The scores that its takes are given, as `scores` names them.
+    scored: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     #: How long its references are together, in seconds.
     reference_seconds: Annotated[float, Field(exclude=True)] = 0.0
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from acestep_cli import adapters, memory, modes, planning, prompts, solvers
+from acestep_cli import adapters, memory, modes, planning, prompts, scores, solvers
 from acestep_cli.audio import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Songwriter
-from acestep_cli.engine import alignment, codec, denoise, source, store
-from acestep_cli.engine.alignment import Sheet
+from acestep_cli.engine import alignment, codec, denoise, judgement, source, store
+from acestep_cli.engine.alignment import Aligned, Sheet
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.source import Canvas
 from acestep_cli.engine.stages import Stages
@@ -27,6 +27,7 @@ from acestep_cli.latents import Latents
 from acestep_cli.lrc import Line
 from acestep_cli.modes import Completed, Piece, Prepared
 from acestep_cli.planning import Plan
+from acestep_cli.sizes import VAEConfig
 from acestep_cli.writing import Sampling, Task
 
 R = TypeVar("R")
@@ -39,6 +40,7 @@ OUT_OF_MEMORY = (
     "out_of_device_memory",  # Level Zero
 )
 Say = Callable[[str], None]
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ class Take:
     remarks: tuple[str, ...] = ()
     problem: str | None = None
     latents: Latents | None = None
-    #: The lyrics in time, where that was asked for.
+    #: The lyrics in time, and the scores, where they were asked for.
     lines: tuple[Line, ...] = ()
+    scores: Scores = field(default_factory=dict)
 
 
 class Pipeline:
@@ -143,7 +146,7 @@ class Pipeline:
         # 0. What is open becomes words, metadata and codes.
         with clock("write"):
             decided = within_memory("write", requests[0], decide_open, weights, self.stages, requests, tell)
-        songs = [Song.of(request, first) for first, request in decided]
+        songs = [Song.of(request, first, judged) for first, request, judged in decided]
         parts = [part for song in songs for part in song.parts]
         steps = Share(report, "diffuse", [part.steps for part in parts for _ in part.takes])
         seconds = Share(report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes])
@@ -183,14 +186,13 @@ class Pipeline:
                         latents = within_memory(
                             "diffuse", take, diffuse, weights, part, ground, heard, take, steps.next()
                         )
-                    # 6. When the words are sung.
-                    lines: tuple[Line, ...] = ()
-                    if (sheet := part.sheet) is not None:
+                    # 6. When the words are sung, and how surely.
+                    aligned = Aligned()
+                    if part.sheet is not None:
                         with clock("align"):
-                            attention = within_memory(
-                                "align", take, attend, weights, part, ground, heard, take, latents
+                            aligned = within_memory(
+                                "align", take, align, weights, part, ground, heard, take, latents, self.sizes.vae
                             )
-                        lines = alignment.lines(sheet, attention, len(latents) * self.sizes.vae.seconds_per_frame)
                     # 7. Latents to waveform, and that to where it belongs.
                     with clock("decode"):
                         waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
@@ -198,7 +200,7 @@ class Pipeline:
                         waveform = source.spliced(canvas, waveform[:, : canvas.samples], splice)
                         settled = source.settled(canvas, latents.float().cpu(), splice, self.silence)
                     warnings = (*part.warnings, *weights.warnings)
-                    made = Made(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, lines)
+                    made = Made(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned)
                     yield from song.finished(part, made)
 
 
@@ -266,7 +268,7 @@ class Made(NamedTuple):
     plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
-    lines: tuple[Line, ...]
+    aligned: Aligned
 
 
 @dataclass
@@ -279,36 +281,39 @@ class Song:
     beside: Piece | None
     #: The number of its first take: takes with codes of their own come here as songs of their own.
     first: int = 1
+    #: What the Songwriter thinks of its codes.
+    judged: Scores = field(default_factory=dict)
     #: The sum of the stems of each take.
     sums: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: Completed, first: int = 1) -> Song:
+    def of(cls, request: Completed, first: int, judged: Scores) -> Song:
         pieces = modes.pieces(request)
         beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
-        return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside, first)
+        return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside, first, judged)
 
     def finished(self, part: Part, made: Made) -> Iterator[Take]:
         """The take of `part`, and after the last of its stems what is written beside them."""
         review = source.review(made.canvas, made.waveform, part.prepared.splice)
-        yield packed(part.piece, made, review, self.first)
+        yield packed(part.piece, made, review, self)
         if self.beside is None:
             return
         before = self.sums.pop(made.number, torch.zeros(1))
         self.sums[made.number] = before + made.waveform
         if part is self.parts[-1]:
             whole, review = source.beside(made.canvas, self.sums.pop(made.number), self.beside.kind)
-            yield packed(self.beside, made._replace(waveform=whole, latents=None, timings={}), review, self.first)
+            yield packed(self.beside, made._replace(waveform=whole, latents=None, timings={}), review, self)
 
 
-def packed(piece: Piece, made: Made, review: source.Review, first: int) -> Take:
-    """A piece of a song whose takes are counted from `first`, as a file is written of it."""
+def packed(piece: Piece, made: Made, review: source.Review, song: Song) -> Take:
+    """A piece of a song as a file is written of it."""
     sound, request = Audio(made.waveform.numpy(), made.canvas.rate), modes.take(piece.request, made.number)
-    number = first + made.number - 1
+    number = song.first + made.number - 1
     return Take(
         *(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review),
         latents=made.latents,
-        lines=made.lines,
+        lines=made.aligned.lines,
+        scores={name: round(value, 4) for name, value in {**made.aligned.scores, **song.judged}.items()},
     )
 
 
@@ -328,16 +333,17 @@ class Ground(NamedTuple):
 
 def decide_open(
     weights: Store, stages: Stages, requests: Sequence[Completed], tell: Say
-) -> list[tuple[int, Completed]]:
-    """The requests with nothing open, each with the number of its first take.
+) -> list[tuple[int, Completed, Scores]]:
+    """The requests with nothing open, each with the number of its first take, and what the Songwriter thinks of it.
 
     What the Songwriter leads has codes for each take, so it becomes a request for each.
     """
-    found: list[tuple[int, Completed]] = []
+    found: list[tuple[int, Completed, Scores]] = []
     for request in requests:
         write = partial(compose, weights, request, tell)
         songs = stages.songs(request, weights.plan, write) if request.open else [request]
-        found += enumerate(songs, start=1)
+        judged = judge(weights, songs) if scores.JUDGEMENT in request.scored else [{}] * len(songs)
+        found += zip(range(1, len(songs) + 1), songs, judged, strict=True)
     return found
 
 
@@ -345,6 +351,16 @@ def compose(weights: Store, request: Completed, tell: Say) -> list[Completed]:
     """The takes of a request as the Songwriter makes them."""
     with weights.songwriter() as songwriter:
         return list(songwriter.takes(request, weights.checkpoint.row.shortest_seconds, weights.report, tell))
+
+
+def judge(weights: Store, songs: Sequence[Completed]) -> list[Scores]:
+    """What the Songwriter thinks of songs with codes."""
+    found = []
+    with weights.songwriter() as songwriter:
+        for done, song in enumerate(songs, start=1):
+            found.append(judgement.judge(songwriter, song))
+            weights.report("judge", done, len(songs))
+    return found
 
 
 def read_words(weights: Store, parts: Sequence[Part]) -> None:
@@ -359,7 +375,8 @@ def read_words(weights: Store, parts: Sequence[Part]) -> None:
             prompt, lyrics = prompts.of(request, scene.prepared.instruction, request.duration)
             scene.text_states = encoder.states(prompt, warn)
             scene.lyric_states = encoder.embeddings(lyrics, warn)
-            if request.lrc and modes.is_sung(request.lyrics):
+            wanted = request.lrc or scores.LYRIC_ALIGNMENT in request.scored
+            if wanted and modes.is_sung(request.lyrics):
                 part.sheet = Sheet.of(encoder.tokenizer, encoder.ids(lyrics, prompts.LYRIC_TOKENS), request.language)
         weights.report("text", len(scenes), len(scenes))
 
@@ -441,25 +458,23 @@ def diffuse(
         return source.blended(latents, ground.hold)[0]
 
 
-def attend(
-    weights: Store, part: Part, ground: Ground, heard: Sequence[Condition], take: Completed, latents: Tensor
-) -> alignment.Heads:
-    """How the heads that follow the lyrics hear a take, in the last of its scenes: its latents [T, C] with the noise of
-    a last step on them.
-    """
+def align(
+    weights: Store,
+    part: Part,
+    ground: Ground,
+    heard: Sequence[Condition],
+    take: Completed,
+    latents: Tensor,
+    vae: VAEConfig,
+) -> Aligned:
+    """When the words of a take are sung, and how surely, as the last of its scenes hears its latents [T, C]."""
     assert part.sheet is not None
     with weights.dit() as model:
-        context, own = ground.contexts[-1], denoise.generator(take.seed, "align")
-        noise = torch.randn(latents[None].shape, generator=own).to(latents)
-        time = context.new_tensor([1 / part.steps], dtype=torch.float32)
-        return model.decoder.attention(
-            solvers.noised(latents[None], noise, time).to(context),
-            time,
-            context,
-            model.decoder.remember(heard[-1]),
-            weights.checkpoint.alignment_heads,
-            part.sheet.tokens,
-        ).numpy()
+        memory = model.decoder.remember(heard[-1])
+        look = alignment.Look(
+            model.decoder, weights.checkpoint.alignment_heads, part.sheet, ground.contexts[-1], memory
+        )
+        return alignment.aligned(look, take, latents, part.steps, len(latents) * vae.seconds_per_frame)
 
 
 def encode(weights: Store, waveform: Tensor, progress: codec.Progress) -> Tensor:

@@ -24,6 +24,7 @@ EXPAND = "Expand the user's input into a more detailed and specific musical desc
 FORMAT = "Format the user's input into a more detailed and specific musical description:"
 UNDERSTAND = "Understand the given musical conditions and describe the audio semantics accordingly:"
 NO_INPUT = "NO USER INPUT"
+LYRIC_HEADING = "# Lyric\n"
 TURN_END = "<|im_end|>"
 THOUGHT_BEGIN, THOUGHT_END = "<think>", "</think>"
 CODE = re.compile(r"<\|audio_code_(\d+)\|>")
@@ -83,6 +84,16 @@ def unguided_prompt(negative: str | None) -> str:
 def thought(text: str) -> str:
     """A finished thought as codes follow it."""
     return f"{THOUGHT_BEGIN}\n{text.removesuffix(chr(10))}\n{THOUGHT_END}\n\n"
+
+
+def judged(name: str, value: Any) -> str:
+    """A thought of one field, as a Songwriter that hears a song would have it."""
+    return f"{THOUGHT_BEGIN}\n{dump({name: value})}{THOUGHT_END}\n"
+
+
+def judged_lyrics(lyrics: str) -> str:
+    """Lyrics, as a Songwriter that hears a song would have them."""
+    return f"{THOUGHT_BEGIN}\n{THOUGHT_END}\n{LYRIC_HEADING}{lyrics}\n"
 
 
 def metadata(request: Request) -> dict[str, Any]:
@@ -228,7 +239,7 @@ def understanding(codes: Sequence[int], seconds: int) -> Task:
 
 def lyrics(text: str) -> str:
     """Lyrics without the headings above them."""
-    return text.partition("# Lyric\n")[2].strip()
+    return text.partition(LYRIC_HEADING)[2].strip()
 
 
 def summary(found: Mapping[str, Any]) -> str:

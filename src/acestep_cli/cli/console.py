@@ -24,6 +24,7 @@ STAGES = {
     "load": "Loading weights",
     "write": "Writing the song",
     "codes": "Sketching the sound",
+    "judge": "Judging the takes",
     "encode": "Listening",
     "text": "Reading the text",
     "listen": "Listening to the recording",

@@ -10,7 +10,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, checkpoints, disk, hardware, latents, logbook, memory, modes, planning, shelf, spec
+from acestep_cli import (
+    audio,
+    checkpoints,
+    disk,
+    hardware,
+    latents,
+    logbook,
+    memory,
+    modes,
+    planning,
+    scores,
+    shelf,
+    spec,
+)
 from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Part, Songwriter, Unpulled
 from acestep_cli.cli import outputs, results, sidecar, smoke
@@ -39,7 +52,7 @@ class Job:
     device: Device
     weights: str
     place: Destination
-    #: Who decides what the request leaves open; None where nothing is.
+    #: Who decides what the request leaves open, and judges its takes; None where neither is wanted.
     songwriter: Songwriter | None = None
     outputs: list[Output] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -60,14 +73,17 @@ class Job:
     def recipe(self, output: Output, weights: str | None = None) -> str:
         """The fingerprint of what shapes a file, but for its seed; of the job's weights, or others."""
         asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
-        says = "" if self.songwriter is None else f" {self.songwriter.weights}"
-        return modes.recipe(asked, (self.weights if weights is None else weights) + says, self.decided.contents)
+        return modes.recipe(asked, (self.weights if weights is None else weights) + self._says, self.decided.contents)
 
     def sound(self, output: Output) -> str:
         """The fingerprint of what shapes the samples of a file before they are finished, but for its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
-        says = "" if self.songwriter is None else f" {self.songwriter.weights}"
-        return modes.recipe(bare, self.weights + says, self.decided.contents)
+        return modes.recipe(bare, self.weights + self._says, self.decided.contents)
+
+    @property
+    def _says(self) -> str:
+        """What the Songwriter has to do with the sound: nothing where it judges takes alone."""
+        return f" {self.songwriter.weights}" if self.songwriter is not None and self.request.open else ""
 
     def is_recipe_of(self, output: Output, record: sidecar.Record) -> bool:
         """Whether `record` is of the recipe of a file."""
@@ -308,7 +324,10 @@ def fitting(
         for songwriter in songwriters(resolved.request, checkpoint, studio.run.models_dir):
             with spec.placed(*layers):
                 choices = modes.decide(resolved.request, checkpoint, songwriter)
-            helper = songwriter if choices.request.open else None
+            if studio.run.rank:
+                scored = scores.required(resolved.request, checkpoint, songwriter)
+                choices = replace(choices, request=choices.request.model_copy(update={"scored": scored}))
+            helper = songwriter if choices.request.open or scores.JUDGEMENT in choices.request.scored else None
             try:
                 planned, device = studio.plan(choices, checkpoint, helper)
             except MemoryLimitError as error:
@@ -487,6 +506,7 @@ def skip(output: Output, record: sidecar.Record) -> None:
     output.status, output.seed = SKIPPED, record.seed
     output.completed = output.completed.model_copy(update={"seed": record.seed})
     output.seconds, output.sample_rate = record.seconds, record.sample_rate
+    output.scores = record.scores
     if record.instrumental:
         output.lrc = None
     output.checks, output.timings = record.checks, record.timings

@@ -205,6 +205,9 @@ class Run:
         bool,
         switch("--cache", help="Keep what each stage makes, and take from there what is the same.", panel=MACHINE),
     ] = False
+    rank: Annotated[
+        bool, switch("--rank", help="Score the takes, and report the best first; none is deleted.", panel=OUTPUT)
+    ] = False
     dry_run: Annotated[
         bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)
     ] = False

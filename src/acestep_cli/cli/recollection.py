@@ -13,6 +13,7 @@ from acestep_cli.cache import Cache
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.results import Output
 from acestep_cli.latents import Latents
+from acestep_cli.lrc import Line
 
 if TYPE_CHECKING:
     from acestep_cli.pipeline import Take
@@ -22,10 +23,13 @@ SAMPLES, LATENTS = "samples", "latents"
 
 
 def key(job: Job, output: Output) -> str:
-    """The name of a take: what shapes its samples before they are finished, and what computes them."""
+    """The name of a take: what shapes its samples before they are finished, what is asked of its words, and what computes
+    them.
+    """
     plan = job.plan
     arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, platform.machine(), metadata.version("torch"))
-    content = [job.sound(output), output.seed, output.kind, output.track, *arithmetic]
+    asked = (output.completed.lrc, output.completed.scored)
+    content = [job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -42,6 +46,8 @@ def remember(cache: Cache, job: Job, output: Output, take: Take) -> None:
         "warnings": take.warnings,
         "checks": take.checks,
         "remarks": take.remarks,
+        "lines": take.lines,
+        "scores": take.scores,
     }
     if take.latents is not None:
         tensors[LATENTS] = take.latents.frames
@@ -72,6 +78,8 @@ def recall(cache: Cache, job: Job, output: Output) -> Take | None:
         checks=said["checks"],
         remarks=tuple(said["remarks"]),
         latents=latents,
+        lines=tuple(Line(*line) for line in said["lines"]),
+        scores=said["scores"],
     )
 
 

@@ -29,6 +29,7 @@ from acestep_cli import (
     memory,
     modes,
     planning,
+    scores,
     shelf,
     spec,
     tags,
@@ -103,6 +104,8 @@ def plan_and_make(
             foretell(ledger.outputs, terminal, stdout)
             return
         perform(planned, run, terminal, stdout)
+    if run.rank:
+        ledger.outputs = [output for job in planned for output in ranked(job.outputs)]
     finish_report(ledger.outputs, terminal)
 
 
@@ -209,7 +212,12 @@ def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
     for job in planned:
         if job.request.kept is not None:
             terminal.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
-        if job.songwriter is not None:
+        where = f" in {job.name}" if len(planned) > 1 else ""
+        if job.request.scored:
+            names = " and ".join(name.replace("_", " ") for name in job.request.scored)
+            lacking = scores.inapplicable(job.resolved.request, job.checkpoint, job.songwriter)
+            terminal.say(f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{scores.sentence(lacking)}")
+        if job.songwriter is not None and job.request.open:
             keys = ", ".join(key.replace("_", " ") for key in job.request.open)
             where = f" in {job.name}" if job.spec_file is not None else ""
             terminal.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
@@ -344,7 +352,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
     for warning in take.warnings:
         terminal.warn(warning)
     output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
-    output.plan = results.plain(take.plan)
+    output.plan, output.scores = results.plain(take.plan), take.scores
     output.sample_rate = take.request.sample_rate or take.audio.sample_rate
     try:
         if take.problem is not None:
@@ -456,7 +464,7 @@ def keepsake(made: audio.Audio, kept: Latents, level: audio.Level, file: Path, j
 
 def songwriting(job: Job, output: Output) -> dict[str, Any]:
     """What the sidecar of a take says of the Songwriter; nothing where it had no say."""
-    if job.songwriter is None:
+    if job.songwriter is None or not job.request.open:
         return {}
     return sidecar.songwriting(job.request, job.recipe(output), job.songwriter)
 
@@ -467,9 +475,9 @@ def make_room(output: Output, *, forced: bool) -> None:
     What another run has written since the plan was made stays.
     """
     assert output.path is not None
-    if forced and (record := sidecar.read(outputs.sidecar(output.path))) is not None:
-        if record.lrc and output.lrc is None:
-            outputs.lrc(output.path).unlink(missing_ok=True)
+    record = sidecar.read(outputs.sidecar(output.path)) if forced else None
+    if record is not None and record.lrc and output.lrc is None:
+        outputs.lrc(output.path).unlink(missing_ok=True)
     for file, is_ours in (
         (outputs.sidecar(output.path), sidecar.read),
         (latents.beside(output.path), latents.read_header),
@@ -547,13 +555,25 @@ def conclude(made: list[Output], unbegun: Sequence[AceStepError] = ()) -> None:
     raise error
 
 
+def ranked(takes: Sequence[Output]) -> list[Output]:
+    """The takes of a song, the best first; those without a score, or that failed, come last."""
+    means = scores.overall([output.scores if output.error is None else {} for output in takes])
+    found = [(score, output) for score, output in zip(means, takes, strict=True) if score is not None]
+    best = [output for _, output in sorted(found, key=lambda one: -one[0])]
+    for place, output in enumerate(best, start=1):
+        output.rank = place
+    return best + [output for output in takes if output.rank is None]
+
+
 def summarise(made: list[Output], terminal: Console) -> None:
     """Say what became of each take, a line each: its status, seed, length, peak as decoded, and file."""
-    rows = [("", "seed", "seconds", "peak dBFS", "file")]
+    scored = list(dict.fromkeys(name for output in made for name in scores.ALL if name in output.scores))
+    rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]
     for output in made:
         seconds = "" if output.seconds is None else f"{output.seconds:.2f}"
         peak = "" if "peak_dbfs" not in output.checks else f"{output.checks['peak_dbfs'] + 0:.1f}"
-        rows.append((output.status, str(output.seed), seconds, peak, str(output.path)))
+        own = [f"{output.scores[name]:.4f}" if name in output.scores else "" for name in scored]
+        rows.append((output.status, *own, str(output.seed), seconds, peak, str(output.path)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for status, *numbers, file in rows:
         aligned = "  ".join(number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))

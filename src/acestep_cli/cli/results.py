@@ -39,6 +39,9 @@ class Output:
     seconds: float | None = None
     sample_rate: int | None = None
     checks: dict[str, Any] = field(default_factory=dict)
+    #: Of `--rank`, and the place among the takes of its song that they give, counted from 1.
+    scores: dict[str, float] = field(default_factory=dict)
+    rank: int | None = None
     timings: dict[str, float] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     origins: dict[str, str] | None = None
@@ -71,6 +74,8 @@ class Output:
             "kind": self.kind,
             "status": self.status,
             "checks": self.checks,
+            "scores": self.scores,
+            "rank": self.rank,
             "request": plain(self.completed),
             "plan": self.plan,
             "timings": self.timings,

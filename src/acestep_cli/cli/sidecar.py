@@ -66,6 +66,7 @@ class Record(Origin):
     seconds: float
     sample_rate: int
     checks: dict[str, float]
+    scores: dict[str, float] = {}
     timings: dict[str, float]
     #: Of the audio file. Absent before it was recorded.
     bytes: int | None = None
@@ -101,6 +102,7 @@ def text(
             "bytes": size,
             "tags": asked,
             "checks": measured,
+            **({"scores": take.scores} if take.scores else {}),
             "timings": take.timings,
             "warnings": list(take.warnings),
         },

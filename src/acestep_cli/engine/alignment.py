@@ -1,30 +1,39 @@
 """When the words are sung: the path through the DiT's cross-attention that leads from the first to the last of them.
 
 Some heads of a trained DiT follow the lyrics through the song. Their attention is sharpened, and dynamic time warping
-(Sakoe & Chiba, 1978) finds the way through it. Rules and constants: `dit.md` 8.1 of the specification.
+(Sakoe & Chiba, 1978) finds the way through it. Rules and constants: `dit.md` 8.1 and 8.2 of the specification.
 
 Shapes: H heads, L tokens of the lyrics, S tokens of the song.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from acestep_cli import prompts
+from acestep_cli import prompts, scores, solvers
+from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.dit import DiT, Memory
 from acestep_cli.lrc import Line
+from acestep_cli.modes import Completed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 #: How many times the median of a row, and of a column, is taken from it: what all tokens look at tells nothing.
 MEDIANS = 2.0
+#: Of energy, which is between 0 and 1: what a word that is heard has somewhere, and what counts for where that is.
+HEARD, PRESENT = 0.1, 0.01
+#: Tokens of the song by which a word may come before the one before it.
+BACKWARD = 9
 #: Steps of a path: to the next token and the next time, to the next token, to the next time.
 DIAGONAL, UP, LEFT = 0, 1, 2
 Heads = NDArray[np.float32]  # [H, L, S]
@@ -35,11 +44,13 @@ Matrix = NDArray[np.float32]  # [L, S]
 class Sheet:
     """The words of a song as the lyric encoder gets them: which of its tokens they are, and the lines they make.
 
-    `lines` are the number of the first token of each, counted from the first word, and its text.
+    `lines` are the number of the first token of each, counted from the first word, and its text; `sung` says of each
+    token whether it is outside of square brackets.
     """
 
     tokens: slice
     lines: tuple[tuple[int, str], ...]
+    sung: tuple[bool, ...]
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, ids: Sequence[int], language: str | None) -> Sheet:
@@ -47,10 +58,56 @@ class Sheet:
         first = len(tokenizer.encode(prompts.lyric_heading(language), add_special_tokens=False).ids)
         last = ids.index(tokenizer.token_to_id(prompts.END_OF_TEXT), first)
         words = ids[first:last]
-        breaks = [number + 1 for number, token in enumerate(words) if "\n" in tokenizer.decode([token])]
+        texts = [tokenizer.decode([token]) for token in words]
+        breaks = [number for number, text in enumerate(texts, start=1) if "\n" in text]
         bounds = pairwise(dict.fromkeys([0, *breaks, len(words)]))
         lines = [(start, tokenizer.decode(words[start:end]).strip()) for start, end in bounds]
-        return cls(slice(first, last), tuple((start, text) for start, text in lines if text))
+        return cls(slice(first, last), tuple((start, text) for start, text in lines if text), tuple(_outside(texts)))
+
+
+def _outside(texts: Iterable[str]) -> Iterator[bool]:
+    """Whether each text, one after another, has nothing of a pair of square brackets in it."""
+    inside = False
+    for text in texts:
+        yield not inside and "[" not in text
+        if "[" in text or "]" in text:
+            inside = text.rfind("[") > text.rfind("]")
+
+
+class Aligned(NamedTuple):
+    """The words of a take: its lines in time and its scores, each where that was asked for."""
+
+    lines: tuple[Line, ...] = ()
+    scores: Mapping[str, float] = MappingProxyType({})
+
+
+class Look(NamedTuple):
+    """How the words of a song are looked for: by these heads (layer, head), given what the diffusion was given."""
+
+    dit: DiT
+    heads: Sequence[tuple[int, int]]
+    sheet: Sheet
+    context: Tensor  # [1, T, in_channels - C]
+    memory: Memory
+
+    def at(self, latents: Tensor, noise: Tensor, time: float) -> Heads:
+        """The attention to the words of latents [T, C] on their way from noise at `time`."""
+        t = torch.tensor([time], device=self.context.device)
+        x = solvers.noised(latents[None], noise[None], t).to(self.context)
+        found: Heads = self.dit.attention(x, t, self.context, self.memory, self.heads, self.sheet.tokens).numpy()
+        return found
+
+
+def aligned(look: Look, take: Completed, latents: Tensor, steps: int, seconds: float) -> Aligned:
+    """The words of a take of so many `seconds`, by a look at its latents [T, C] with the noise of the last of its steps
+    on them; for a score also at noise alone, where nothing but the codes tells of the words.
+    """
+    noise = torch.randn(latents.shape, generator=generator(take.seed, "align")).to(latents)
+    ended, name, scored = look.at(latents, noise, 1 / steps), scores.LYRIC_ALIGNMENT, {}
+    if name in take.scored:
+        in_noise = score(look.sheet, look.at(latents, noise, 1.0))
+        scored = {name: score(look.sheet, ended), f"{name}_in_noise": in_noise}
+    return Aligned(lines(look.sheet, ended, seconds) if take.lrc else (), scored)
 
 
 def lines(sheet: Sheet, attention: Heads, seconds: float) -> tuple[Line, ...]:
@@ -58,6 +115,20 @@ def lines(sheet: Sheet, attention: Heads, seconds: float) -> tuple[Line, ...]:
     rows, times = path(-sharpened(attention))
     starts = times[np.searchsorted(rows, np.arange(attention.shape[1]))]
     return tuple(Line(float(starts[first]) * seconds / attention.shape[2], text) for first, text in sheet.lines)
+
+
+def score(sheet: Sheet, attention: Heads) -> float:
+    """How surely the words of a sheet are heard one after another, from 0 to 1, by the attention [H, L, S] to them."""
+    energy = attention.mean(axis=0)
+    energy = (energy - energy.min()) / (np.ptp(energy) or 1)
+    sung = energy[np.array(sheet.sung)]
+    coverage = (sung.max(axis=1) > HEARD).mean()
+    weights = np.where(sung > PRESENT, sung, 0)
+    weights = weights[weights.any(axis=1)]
+    centres = weights @ np.arange(energy.shape[1]) / weights.sum(axis=1)
+    forward = (np.diff(centres) >= -BACKWARD).mean() if len(centres) > 1 else 1.0
+    confidence = energy[path(-(energy**2))].mean()
+    return round(float(np.clip(coverage**2 * forward**2 * confidence, 0, 1)), 4)
 
 
 def sharpened(attention: Heads) -> Matrix:

@@ -99,7 +99,7 @@ class Songwriter(nn.Module):
         prompt = self.encode(task.prompt + writing.THOUGHT_BEGIN + "\n")
         decided = len(self.encode(writing.dump(task.decided)))
         most = METADATA_TOKENS + decided + writing.CAPTION_TOKENS + (writing.LYRIC_TOKENS if task.lyrics else 0)
-        tape, states = self._begin([prompt], most, "answer")
+        tape, states = self.begin([prompt], most, "answer")
         pen = Pen(self, tape, how, draws, lambda done: progress(min(done, most), most))
         thought = pen.write(states, task.thought_grammar(), writing.CAPTION_TOKENS, writing.AFTER_CAPTION)
         found = writing.read(thought)
@@ -126,7 +126,7 @@ class Songwriter(nn.Module):
         read = [self.encode(prompt + writing.thought(thought))]
         if how.cfg_scale > 1:
             read.append(self.encode(writing.unguided_prompt(how.negative_prompt)))
-        tape, first = self._begin(read, count, f"{count} codes")
+        tape, first = self.begin(read, count, f"{count} codes")
         begun = tape.length
         rows = slice(self.vocabulary.first_code, self.vocabulary.first_code + self.codes)
         for take, own in enumerate(draws):
@@ -134,7 +134,7 @@ class Songwriter(nn.Module):
             states, codes = first, list[int]()
             while True:
                 progress(take * count + len(codes), count * len(draws))
-                logits = sampling.guided(self._logits(states, rows), how.cfg_scale)
+                logits = sampling.guided(self.logits(states, rows), how.cfg_scale)
                 codes.append(sampling.draw(logits, codes, how, own))
                 if len(codes) == count:
                     break
@@ -175,7 +175,7 @@ class Songwriter(nn.Module):
         for song, own in zip(songs, codes, strict=True):
             yield song.model_copy(update={"codes": own})
 
-    def _begin(self, prompts: Sequence[Sequence[int]], most: int, what: str) -> tuple[Tape, Tensor]:
+    def begin(self, prompts: Sequence[Sequence[int]], most: int, what: str) -> tuple[Tape, Tensor]:
         """A tape with room for `most` more tokens, and the states after the prompts."""
         longest = max(map(len, prompts))
         if longest + most > CONTEXT:
@@ -187,8 +187,8 @@ class Songwriter(nn.Module):
         tape = Tape.blank(self.model, len(prompts), longest + most)
         return tape, tape.begin(prompts)
 
-    def _logits(self, states: Tensor, rows: slice) -> Tensor:
-        """Logits [R, V] of a range of tokens, float32 on the CPU."""
+    def logits(self, states: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Logits [..., V] of a range of tokens, or of all, for states [..., width]; float32 on the CPU."""
         return F.linear(states, self.model.embed_tokens.weight[rows]).float().cpu()
 
     @cached_property
@@ -233,7 +233,7 @@ class Pen:
                 states = self.tape.read([follow])
                 continue
             allowed = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-            logits = self.songwriter._logits(states, text)[0]
+            logits = self.songwriter.logits(states, text)[0]
             logits[torch.from_numpy(allowed[: len(logits)]) == 0] = -torch.inf
             token = sampling.draw(logits, tokens, self.how, self.draws)
             self._take(matcher, [token])

@@ -19,8 +19,13 @@ from acestep_cli.modes import Completed
 from acestep_cli.planning import Plan
 from acestep_cli.request import FINISH, KEYS, SOUND
 
-#: What a Songwriter neither reads nor decides.
-UNREAD = {name for name, key in KEYS.items() if key.panel == SOUND or name in FINISH} - {"seed", "takes", "genre"}
+#: What a Songwriter neither reads nor decides; an instrumental has no lyrics to time.
+UNREAD = {name for name, key in KEYS.items() if key.panel == SOUND or name in FINISH} - {
+    "seed",
+    "takes",
+    "genre",
+    "lrc",
+}
 
 
 class Stages:

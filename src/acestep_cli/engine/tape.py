@@ -68,19 +68,23 @@ class Tape:
 
     def read(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Read the same number of tokens on in each row; the states [R, width] of the last ones."""
+        return self.states(tokens)[:, -1]
+
+    def states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Read the same number of tokens on in each row; the states [R, S, width] of all of them."""
         device = self._memory.device
         ids = torch.tensor(tokens, device=device)
         after = self.length + ids.shape[1]
         places = torch.arange(self.length, after, device=device)
         starts = torch.tensor(self.starts, device=device)
-        states = self.model(
+        states: Tensor = self.model(
             input_ids=ids,
             position_ids=places - starts[:, None],
             past_key_values=self,
             attention_mask={"full_attention": self._mask(places, starts)},
         ).last_hidden_state
         self.length = after
-        return states[:, -1]
+        return states
 
     def rewind(self, length: int) -> None:
         """Go back to where the tape had `length` tokens."""
