@@ -17,11 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
+import torch
 import yaml
 from typer.testing import CliRunner, Result
 
 from acestep_cli import checkpoints, modes, spec
-from acestep_cli.cli import app
+from acestep_cli.cli import app, desk
+from acestep_cli.cli.options import Run
+from acestep_cli.engine import codec
+from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.engine.store import Store
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.planning import Plan
@@ -312,6 +316,61 @@ def test_the_codes_of_a_recording_are_a_spec(acestep: Acestep, two_b: tiny.Oracl
             two_b.tokenizer.tokenize(latents) if hasattr(two_b.tokenizer, "tokenize") else two_b.tokenizer(latents)
         )
     assert tuple(expected.flatten().tolist()) == codes
+
+
+def test_write_takes_no_checkpoint(acestep: Acestep, shelf: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "acestep-5Hz-lm-0.6B").symlink_to(shelf / "acestep-5Hz-lm-0.6B")
+    for idea in (["a soft love song"], ["--from", "draft.yaml"]):
+        Path("draft.yaml").write_text("caption: x\nlyrics: la la\n")
+        result = acestep("write", *idea, "--models-dir", str(alone), "--seed", "1", "-o", "love.yaml", "--force", "-v")
+        assert result.exit_code == 0, result.stderr
+        assert spec.load(Path("love.yaml")).caption
+        assert "turbo" not in result.stderr
+
+
+def test_write_needs_the_memory_of_the_songwriter_alone(shelf: Path) -> None:
+    helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
+    run = Run(models_dir=shelf, pull=True, max_vram=2 << 30)
+    layers = [spec.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
+    resolved = spec.resolve(*layers)
+    job = desk.planned(resolved, layers, run, frozenset({"songwriter"}))  # base would be 4.8 GB, and is not here
+    assert job.songwriter == helper
+    assert [stage.name for stage in job.plan.stages] == ["write"]
+
+
+def refuse_memory(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_memory_that_runs_out_while_it_writes_is_said(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Songwriter, "write", refuse_memory)
+    result = acestep("write", "x", "-o", "a.yaml")
+    assert result.exit_code == 4, result.stderr
+    assert "ran out of memory on cpu" in result.stderr
+    assert "(write)" in result.stderr
+    assert not Path("a.yaml").exists()
+
+
+def test_what_hears_a_recording_goes_down_the_ladder(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
+    [path] = made(acestep, "-c", "x", "-d", "10", "--seed", "1", "-o", "a.flac", "--no-think")
+    plain = acestep("describe", str(path), "--codes").stdout
+    tiles: list[int] = []
+    encode = codec.encode
+
+    def fail(vae: Any, waveform: Any, tile: int, *rest: Any) -> Any:
+        tiles.append(tile)
+        return refuse_memory() if len(tiles) < 3 else encode(vae, waveform, tile, *rest)
+
+    monkeypatch.setattr(codec, "encode", fail)
+    result = acestep("describe", str(path), "--codes")
+    assert result.exit_code == 0, result.stderr
+    assert "Memory ran out on cpu; from here on sound is decoded in smaller tiles." in result.stderr
+    assert tiles == [tiles[0], tiles[0] // 2, tiles[0] // 4]
+    one, other = (np.array(yaml.safe_load(text)["codes"]) for text in (plain, result.stdout))
+    assert len(one) == len(other)
+    assert (one == other).mean() > 0.9  # a code at the edge of its cell may be another after another rounding
 
 
 # What is refused.

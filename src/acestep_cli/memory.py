@@ -89,12 +89,16 @@ TEMPLATE_TOKENS = 80
 #: Guidance of the Songwriter runs two rows.
 SONGWRITER_ROWS = 2
 SONGWRITER_PROMPT_TOKENS = 1500
+#: Those that take part in a render.
+NETWORKS = frozenset({"text", "songwriter", "dit", "adapters", "vae"})
 LATENT_STATES = 8
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The networks of one checkpoint, and of the Songwriter and the adapters that help it, if any do."""
+    """The networks of one checkpoint, and of the Songwriter and the adapters that help it, if any do; `used` are those
+    that take part.
+    """
 
     dit: DiTConfig
     vae: VAEConfig
@@ -102,6 +106,7 @@ class Sizes:
     songwriter: QwenConfig | None = None
     #: Weights of all adapters.
     adapter_parameters: int = 0
+    used: frozenset[str] = NETWORKS
 
     @classmethod
     def of(
@@ -214,7 +219,7 @@ class Model:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of a render, in order."""
+        """The stages of a render in which networks are used, in order."""
         dit, vae = {"dit": self.dit_bytes}, {} if self.arrangement.vae_on_cpu else {"vae": self.vae_bytes}
         if self.sizes.adapter_parameters:
             dit["adapters"] = self.adapter_bytes
@@ -237,7 +242,7 @@ class Model:
         if self.arrangement.on_cpu:
             copies = COPIES_IN_FINISH + COPIES_IN_SPLICE * self.work.source
             found.append(Stage("finish", decoding, heard + self.kept_bytes + copies * self.waveform_bytes))
-        return tuple(found)
+        return tuple(stage for stage in found if self.sizes.used.issuperset(stage.resident))
 
     @property
     def listens(self) -> bool:

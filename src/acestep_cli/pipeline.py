@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -81,7 +81,7 @@ class Pipeline:
         dit: AceStep | None = None,
         cache: Cache | None = None,
     ) -> None:
-        """Reads the configs and the silence; weights come when a stage borrows them, but for a `dit` that is there. A
+        """Reads the configs; weights come when a stage borrows them, but for a `dit` that is there. A
         stage borrows none that finds in `cache` what it would make.
         """
         self.checkpoint = checkpoint
@@ -90,7 +90,11 @@ class Pipeline:
         self.plan = plan
         self.stages = Stages(cache, checkpoint, songwriter)
         self.sizes = memory.Sizes.of(checkpoint, songwriter)
-        self.silence = store.silence(checkpoint.silence_file, self.sizes.dit.latent_channels)
+
+    @cached_property
+    def silence(self) -> Tensor:
+        """The silence latent of the checkpoint, [1, frames, C]."""
+        return store.silence(self.checkpoint.silence_file, self.sizes.dit.latent_channels)
 
     @torch.inference_mode()
     def run(
@@ -115,33 +119,30 @@ class Pipeline:
             yield from self._takes(requests, weights, report, say, tell)
 
     @torch.inference_mode()
-    def write(self, task: Task, how: Sampling, seed: int, report: Report) -> dict[str, Any]:
-        """What the Songwriter answers to a task, as keys of a request with their values; lyrics None are an
-        instrumental.
+    def write(self, song: Completed, task: Task, how: Sampling, seed: int, report: Report, say: Say) -> dict[str, Any]:
+        """What the Songwriter answers to a task about `song`, as keys of a request with their values; lyrics None are
+        an instrumental. `say` and errors as in `run`.
         """
-        lender = Store(self.checkpoint, self.plan, report, self.songwriter)
-        with closing(lender) as weights, weights.songwriter() as songwriter:
-            draws = denoise.generator(seed, "text")
-            return songwriter.write(task, how, draws, lambda done, total: report("write", done, total))
+        with closing(Store(self.checkpoint, self.plan, report, self.songwriter)) as weights:
+            return Descent(weights, self.sizes, say)("write", song, answer, weights, task, how, seed)
 
     @torch.inference_mode()
-    def codes(self, sounds: Iterable[Audio], report: Report) -> Generator[tuple[int, ...]]:
-        """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder."""
+    def codes(self, song: Completed, sounds: Iterable[Audio], report: Report, say: Say) -> Generator[tuple[int, ...]]:
+        """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder; the
+        longest is as long as `song`. `say` and errors as in `run`.
+        """
         with closing(Store(self.checkpoint, self.plan, report)) as weights:
+            within_memory = Descent(weights, self.sizes, say)
             for sound in sounds:
-                latents = encode(weights, torch.from_numpy(sound.samples), lambda done, of: report("encode", done, of))
-                window = self.sizes.dit.pool_window_size
-                rest = codec.silence_of_length(self.silence, -len(latents) % window)
-                with weights.dit() as model:
-                    whole = torch.cat((latents[None], rest), dim=1).to(weights.device, weights.dtype)
-                    _, codes = model.tokenizer(whole)
-                    yield tuple(codes[0].tolist())
+                latents = within_memory("listen", song, encode, weights, torch.from_numpy(sound.samples))
+                yield within_memory("condition", song, code, weights, latents, self.silence)
 
     def _takes(
         self, requests: Sequence[Completed], weights: Store, report: Report, say: Say, tell: Say
     ) -> Iterator[Take]:
         within_memory = Descent(weights, self.sizes, say)
         clock = Clock(weights)
+        silence = self.silence  # what is wrong with it is better known before anything loads
 
         # 0. What is open becomes words, metadata and codes.
         with clock("write"):
@@ -163,15 +164,13 @@ class Pipeline:
                 canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)
                 references = [source.recording(file, canvas.rate) for file in song.request.reference or ()]
                 original = within_memory(
-                    "listen", song.request, recall, weights, self.stages, song.request, canvas, self.silence
+                    "listen", song.request, recall, weights, self.stages, song.request, canvas, silence
                 )
 
             for part in song.parts:
                 # 3. What the diffusion starts from, once for all takes.
                 with clock("condition"):
-                    ground = within_memory(
-                        "condition", song.request, lay, weights, part, canvas, original, self.silence
-                    )
+                    ground = within_memory("condition", song.request, lay, weights, part, canvas, original, silence)
 
                 for number, take in enumerate(part.takes, start=1):
                     # 4. What it listens to: words and timbre. Each take hears windows of its own in the references.
@@ -180,7 +179,7 @@ class Pipeline:
                             windows = source.windows(references, self.sizes, take.seed)
                             timbre = within_memory("listen", take, hear, weights, self.stages, windows)
                         with clock("condition"):
-                            heard = within_memory("condition", take, listen, weights, part, timbre, self.silence)
+                            heard = within_memory("condition", take, listen, weights, part, timbre, silence)
                     # 5. Noise to latents.
                     with clock("diffuse"):
                         latents = within_memory(
@@ -198,7 +197,7 @@ class Pipeline:
                         waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
                         splice = part.prepared.splice
                         waveform = source.spliced(canvas, waveform[:, : canvas.samples], splice)
-                        settled = source.settled(canvas, latents.float().cpu(), splice, self.silence)
+                        settled = source.settled(canvas, latents.float().cpu(), splice, silence)
                     warnings = (*part.warnings, *weights.warnings)
                     made = Made(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned)
                     yield from song.finished(part, made)
@@ -477,10 +476,25 @@ def align(
         return alignment.aligned(look, take, latents, part.steps, len(latents) * vae.seconds_per_frame)
 
 
-def encode(weights: Store, waveform: Tensor, progress: codec.Progress) -> Tensor:
+def encode(weights: Store, waveform: Tensor) -> Tensor:
     """Waveform [A, N] -> latents [T, C], float32 on the CPU."""
     with weights.vae() as vae:
-        return codec.encode(vae, waveform, weights.plan.tile_frames, progress)
+        report = partial(weights.report, "encode")
+        return codec.encode(vae, waveform, weights.plan.tile_frames, report)
+
+
+def code(weights: Store, latents: Tensor, silence: Tensor) -> tuple[int, ...]:
+    """The audio codes of latents [T, C]; what the last one lacks is silence."""
+    with weights.dit() as model:
+        rest = codec.silence_of_length(silence, -len(latents) % model.config.pool_window_size)
+        _, codes = model.tokenizer(torch.cat((latents[None], rest), dim=1).to(weights.device, weights.dtype))
+        return tuple(codes[0].tolist())
+
+
+def answer(weights: Store, task: Task, how: Sampling, seed: int) -> dict[str, Any]:
+    """What the Songwriter writes."""
+    with weights.songwriter() as songwriter:
+        return songwriter.write(task, how, denoise.generator(seed, "text"), partial(weights.report, "write"))
 
 
 def decode(weights: Store, latents: Tensor, progress: codec.Progress) -> Tensor:

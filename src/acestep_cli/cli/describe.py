@@ -50,12 +50,12 @@ def describe(
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-        [heard] = pipeline.codes([sound], report)
+        [heard] = pipeline.codes(job.request, [sound], report, terminal.warn)
         if codes:
             found: dict[str, Any] = {"codes": heard}
         else:
             how = Sampling.of(resolved.request, temperature=desk.LISTENING)
             draws = desk.seed_of(seed, resolved.request, terminal)
             task = writing.understanding(heard, int(sound.seconds))
-            found = modes.sung_or_not(pipeline.write(task, how, draws, report))
+            found = modes.sung_or_not(pipeline.write(job.request, task, how, draws, report, terminal.warn))
     desk.answer(found, output)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import disk, hardware, logbook, modes, request, shelf, spec
+from acestep_cli import disk, hardware, logbook, memory, modes, request, shelf, spec
 from acestep_cli.cli import jobs
 from acestep_cli.cli.console import Console, Report, print_result
 from acestep_cli.cli.jobs import Job
@@ -42,20 +43,31 @@ Seed = Annotated[
 ]  # fmt: skip
 
 
-def planned(resolved: spec.Resolved, layers: list[spec.Layer], run: Run) -> Job:
-    """A job that is never rendered. Refuses what a render would refuse."""
-    studio = jobs.Studio(run, hardware.detect(), logbook.read())
+def planned(
+    resolved: spec.Resolved, layers: list[spec.Layer], run: Run, networks: frozenset[str] = memory.NETWORKS
+) -> Job:
+    """A job that is never rendered, and uses these networks alone. Refuses what a render would refuse, but for a
+    checkpoint that is not here, where its diffusion transformer is not used.
+    """
+    if "dit" not in networks:
+        run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
+    studio = jobs.Studio(run, hardware.detect(), logbook.read(), networks)
     return jobs.fitting(resolved, layers, None, Destination(Path()), studio)
 
 
 def with_songwriter(
-    resolved: spec.Resolved, layers: list[spec.Layer], run: Run, command: str, terminal: Console
+    resolved: spec.Resolved,
+    layers: list[spec.Layer],
+    run: Run,
+    command: str,
+    terminal: Console,
+    networks: frozenset[str] = memory.NETWORKS,
 ) -> Job:
     """`planned`, its Songwriter at hand."""
     asked = resolved.request
     if asked.songwriter == "none":
         raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
-    job = planned(resolved, layers, run)
+    job = planned(resolved, layers, run, networks)
     if job.songwriter is None:
         shelf.needed_songwriters(asked.songwriter, job.checkpoint, run.models_dir, command)
         raise MemoryLimitError("\n".join(job.warnings), "A smaller --songwriter needs less.")

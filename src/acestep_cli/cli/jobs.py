@@ -225,10 +225,14 @@ def named(error: AceStepError, name: str | None) -> AceStepError:
 
 
 class Studio:
-    """What the songs of a run are planned with: this machine, its checkpoints, and what it has taught."""
+    """What the songs of a run are planned with: this machine, its checkpoints, what it has taught, and the networks
+    that take part.
+    """
 
-    def __init__(self, run: Run, machine: hardware.Hardware, book: logbook.Book) -> None:
-        self.run, self.machine, self.book = run, machine, book
+    def __init__(
+        self, run: Run, machine: hardware.Hardware, book: logbook.Book, networks: frozenset[str] = memory.NETWORKS
+    ) -> None:
+        self.run, self.machine, self.book, self.networks = run, machine, book, networks
         self.found: dict[str, tuple[Checkpoint, str]] = {}
 
     def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
@@ -258,7 +262,7 @@ class Studio:
             self.machine,
             request,
             asked,
-            memory.Sizes.of(checkpoint, songwriter, decided.adapters.values()),
+            replace(memory.Sizes.of(checkpoint, songwriter, decided.adapters.values()), used=self.networks),
             lambda device, dtype: logbook.recall(
                 self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
             ),

@@ -12,7 +12,7 @@ from acestep_cli.cli import desk
 from acestep_cli.cli.console import Console, Report
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.dataset import Dataset, Inspection, Song
+from acestep_cli.dataset import Dataset, Inspection, Say, Song
 from acestep_cli.request import KEYS
 from acestep_cli.writing import Sampling
 
@@ -46,7 +46,7 @@ def completed(
     if job.songwriter is not None:
         terminal.say(f"The Songwriter {job.songwriter.name} describes what is open of {count}; look it through")
         with desk.progress(job, terminal) as report:
-            told = described(wanting, job, seed, report)
+            told = described(wanting, job, seed, report, terminal.warn)
     elif meters.has_analyser():
         terminal.say(f"{meters.ANALYSER} estimates tempo and key of {count}; look it through")
         with terminal.progress(lambda: 0) as report:
@@ -60,17 +60,18 @@ def completed(
     return replace(songs, songs=tuple(song.labelled(told.get(song.name, {})) for song in songs.songs))
 
 
-def described(songs: list[Song], job: Job, seed: int, report: Report) -> dict[str, dict[str, Any]]:
-    """What a Songwriter hears in each song, by name."""
+def described(songs: list[Song], job: Job, seed: int, report: Report, say: Say) -> dict[str, dict[str, Any]]:
+    """What a Songwriter hears in each song, by name; `say` hears of what memory does not allow."""
     from acestep_cli.pipeline import Pipeline  # loads torch
 
     pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-    codes = list(pipeline.codes((audio.read(song.path) for song in songs), report))
+    codes = list(pipeline.codes(job.request, (audio.read(song.path) for song in songs), report, say))
     how = Sampling(temperature=desk.LISTENING)
     found = {}
     for song, heard in zip(songs, codes, strict=True):
         seconds = int(dataset.listen(song.path).seconds)
-        told = modes.sung_or_not(pipeline.write(writing.understanding(heard, seconds), how, seed, report))
+        task = writing.understanding(heard, seconds)
+        told = modes.sung_or_not(pipeline.write(job.request, task, how, seed, report, say))
         found[song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
     return found
 

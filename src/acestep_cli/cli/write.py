@@ -26,6 +26,8 @@ From = Annotated[
     str | None,
     typer.Option("--from", metavar="SPEC", help="Rewrite the caption and lyrics of this spec; its metadata stays."),
 ]
+#: A text takes no checkpoint.
+NETWORKS = frozenset({"songwriter"})
 KEYS = ("instrumental", "language", "bpm", "key", "time_signature", "duration", "model", *desk.SAMPLING)
 
 
@@ -57,7 +59,7 @@ def write(
         kept = spec.resolve(*layers).request
         who = spec.from_flags({"songwriter": song["songwriter"] or "auto"})  # a render without one can be rewritten
         resolved = spec.resolve(*layers, who)
-    job = desk.with_songwriter(resolved, [*layers, who], run, "acestep write", terminal)
+    job = desk.with_songwriter(resolved, [*layers, who], run, "acestep write", terminal, NETWORKS)
     asked = resolved.request
     seconds = (math.ceil(job.checkpoint.row.shortest_seconds), LONGEST_SECONDS)
     if asked.idea is not None:
@@ -68,7 +70,8 @@ def write(
     with terminal.results(), desk.progress(job, terminal) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
-        found = Pipeline(job.checkpoint, job.plan, job.songwriter).write(task, Sampling.of(asked), draws, report)
+        pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
+        found = pipeline.write(job.request, task, Sampling.of(asked), draws, report, terminal.warn)
     used = {"idea", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS]}
     if any(layer.is_sidecar for layer in layers):
         used.add("songwriter")  # none was needed any more
