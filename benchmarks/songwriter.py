@@ -29,6 +29,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from acestep_cli import writing
+from acestep_cli.engine import packed
 from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.engine.store import assign
 from acestep_cli.request import Request
@@ -160,6 +161,9 @@ def main() -> None:
         print("built", file=sys.stderr)  # every stage takes its time
         startup, mask = grammar(ours, arguments.masks)
         theirs = rival(ours)
+        body = sum(weight.numel() for name, weight in ours.model.named_parameters() if "embed" not in name)
+        if packed.is_possible(torch.device("cpu"), torch.bfloat16):  # as the store does
+            packed.pack(ours.model)
         prompt = ours.encode(SONG + writing.thought(THOUGHT))
         unguided = ours.encode(writing.unguided_prompt(None))
 
@@ -189,7 +193,6 @@ def main() -> None:
         all_of_ours, first_of_ours, dynamic, static = medians(arguments.rounds, *runs)
         growth = memory_growth(lambda: our_codes(4))
 
-        body = sum(weight.numel() for name, weight in ours.model.named_parameters() if "embed" not in name)
         config = ours.model.config
         length = 2 * (len(prompt) + arguments.codes // 2)  # of both rows
         keys = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * length

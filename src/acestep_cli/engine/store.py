@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from acestep_cli import checkpoints
 from acestep_cli.adapters import Worn
 from acestep_cli.checkpoints import Checkpoint, Shard
+from acestep_cli.engine import packed
 from acestep_cli.engine.adapters import Outfit
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.int8 import Int8Linear, prepare
@@ -228,6 +229,8 @@ class Store:
         folder = self._songwriter.folder
         songwriter = Songwriter(folder, math.prod(self._songwriter.levels))
         self._filled(songwriter.model, folder, checkpoints.shards(folder), self.device)
+        if packed.is_possible(self.device, self.dtype):
+            packed.pack(songwriter.model)
         return songwriter.eval()
 
     @property
