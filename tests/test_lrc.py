@@ -185,6 +185,12 @@ def test_times_are_of_hundredths() -> None:
     assert lrc.dump(lines) == "[00:00.00][Verse]\n[01:00.00]über\n[01:01.23]x\n[10:00.00]y\n"
 
 
+def test_lines_are_read_as_they_are_written() -> None:
+    lines = (Line(0.0, "[Verse]"), Line(61.25, "über"))
+    assert lrc.read("[ti:Song]\n" + lrc.dump(lines)) == lines
+    assert lrc.beside(Path("a/song.flac")) == Path("a/song.lrc")
+
+
 def test_lines_are_in_order_and_inside_the_song(singer: tiny.Oracle) -> None:
     made = take(singer)
     assert [line.text for line in made.lines] == SUNG

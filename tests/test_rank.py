@@ -21,7 +21,7 @@ from transformers import Qwen3ForCausalLM
 from typer.testing import CliRunner, Result
 
 from acestep_cli import checkpoints, document, modes, prompts, scores, writing
-from acestep_cli.cli import app, outputs, render
+from acestep_cli.cli import app, render
 from acestep_cli.cli.results import Output
 from acestep_cli.engine import alignment, judgement
 from acestep_cli.engine.alignment import Sheet
@@ -300,4 +300,3 @@ def test_a_take_that_failed_comes_last() -> None:
 def test_targets_are_the_published_ones() -> None:
     assert writing.judged("language", "no") == "<think>\nlanguage: 'no'\n</think>\n"
     assert writing.judged_lyrics("la\nla") == "<think>\n</think>\n# Lyric\nla\nla\n"
-    assert outputs.lrc(Path("a/song.flac")) == Path("a/song.lrc")

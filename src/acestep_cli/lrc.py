@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
+
+#: Minutes, seconds, words.
+TIMED = re.compile(r"\[(\d+):(\d+(?:\.\d+)?)\](.*)")
 
 
 class Line(NamedTuple):
@@ -11,6 +16,16 @@ class Line(NamedTuple):
 
     seconds: float
     text: str
+
+
+def beside(file: Path) -> Path:
+    """Where players look for the lyrics of an audio file."""
+    return file.with_suffix(".lrc")
+
+
+def read(text: str) -> tuple[Line, ...]:
+    """The lines of LRC; what has no time is none."""
+    return tuple(Line(60 * int(minutes) + float(rest), words.strip()) for minutes, rest, words in TIMED.findall(text))
 
 
 def dump(lines: Iterable[Line]) -> str:

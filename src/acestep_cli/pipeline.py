@@ -128,8 +128,8 @@ class Pipeline:
 
     @torch.inference_mode()
     def codes(self, song: Completed, sounds: Iterable[Audio], report: Report, say: Say) -> Generator[tuple[int, ...]]:
-        """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder; the
-        longest is as long as `song`. `say` and errors as in `run`.
+        """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder;
+        the longest is as long as `song`. `say` and errors as in `run`.
         """
         with closing(Store(self.checkpoint, self.plan, report)) as weights:
             within_memory = Descent(weights, self.sizes, say)

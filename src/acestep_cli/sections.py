@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from acestep_cli import modes
-
-#: A line of lyrics in time, of the LRC format: minutes, seconds, words.
-TIMED = re.compile(r"\[(\d+):(\d+(?:\.\d+)?)\](.*)")
+from acestep_cli import lrc, modes
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,13 @@ def of(lyrics: str | None, seconds: float, timed: str | None = None) -> list[Sec
 
 def by_lines(found: list[Part], timed: str) -> list[Section] | None:
     """Each section at its first line; those without lines are not heard. None where the two are of other words."""
-    lines = [(60 * int(minutes) + float(rest), words.strip()) for minutes, rest, words in TIMED.findall(timed)]
-    sung = [line for line in lines if line[1] and not modes.is_tag(line[1])]
+    sung = [line for line in lrc.read(timed) if line.text and not modes.is_tag(line.text)]
     if not sung or len(sung) != sum(len(part.lines) for part in found):
         return None
     sections, at = [], 0
     for part in found:
         if part.lines and part.name is not None:
-            sections.append(Section(part.name, sung[at][0], sure=True))
+            sections.append(Section(part.name, sung[at].seconds, sure=True))
         at += len(part.lines)
     return sections
 

@@ -27,6 +27,8 @@ def of(job: Job, output: Output) -> list[str]:
     if not output.outdated:
         return []
     found = []
+    if output.lrc is not None and not output.lrc.is_file() and not record.instrumental:
+        found.append("its lyrics in time are not there")
     if record.checkpoint.name != job.checkpoint.name:
         found.append(f"model: {record.checkpoint.name} -> {job.checkpoint.name}")
     elif record.checkpoint.weights != job.weights:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from acestep_cli import document, meters, sections, spec
+from acestep_cli import document, lrc, meters, sections, spec
 from acestep_cli.audio import Audio
 from acestep_cli.cli import recipe
 from acestep_cli.cli.recipe import Recipe
@@ -49,7 +49,7 @@ class Finished:
 
     @cached_property
     def sections(self) -> list[Section]:
-        beside = self.path.with_suffix(".lrc")
+        beside = lrc.beside(self.path)
         timed = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else None
         return sections.of(self.request.lyrics, self.sound.seconds, timed)
 

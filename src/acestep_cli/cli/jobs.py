@@ -17,6 +17,7 @@ from acestep_cli import (
     hardware,
     latents,
     logbook,
+    lrc,
     memory,
     modes,
     planning,
@@ -393,7 +394,7 @@ def output(job: Job, path: Path | None, piece: modes.Piece, number: int, run: Ru
         results.plain(job.plan),
         piece.kind,
         piece.track if piece.kind == "stem" else None,
-        outputs.lrc(path) if path is not None and take.lrc else None,
+        lrc.beside(path) if path is not None and take.lrc else None,
         origins=origins,
         latents=latents.beside(path) if path is not None and keeps else None,
     )
@@ -470,7 +471,11 @@ def met(job: Job, output: Output) -> ExistsError | None:
         if there and output.latents is not None and not latents.belong(output.latents, output.path):
             again = f"--seed {record.seed} --force makes both again."
             return ExistsError(output.path, why=" without its latents", hint=again)
-        if there and output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental:
+        is_timeless = output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental
+        if there and is_timeless and job.place.built:
+            output.outdated = True
+            return None
+        if there and is_timeless:
             again = f"--seed {record.seed} --force makes both again."
             return ExistsError(output.path, why=" without its lyrics in time", hint=again)
         if there:

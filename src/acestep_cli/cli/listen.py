@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import typer
 
-from acestep_cli import __version__, audio, checkpoints, disk, pictures, spec
+from acestep_cli import __version__, audio, checkpoints, disk, lrc, pictures, spec
 from acestep_cli.audio import Audio
 from acestep_cli.cli import failures, options, outputs
 from acestep_cli.cli.console import Console
@@ -125,7 +125,7 @@ def by_number(file: Path) -> list[tuple[bool, int, str]]:
 
 def stamp_of(file: Path, page: Path, *, embed: bool) -> str:
     """What changes when anything that is said of a file may change."""
-    beside = (file, outputs.sidecar(file), file.with_suffix(".lrc"))
+    beside = (file, outputs.sidecar(file), lrc.beside(file))
     states = [f"{state.st_mtime_ns}:{state.st_size}" if (state := stat(one)) else "" for one in beside]
     return " ".join([__version__, address(file, page), *states, EMBEDDED * embed])
 

@@ -71,11 +71,6 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".yaml")
 
 
-def lrc(path: Path) -> Path:
-    """The lyrics in time beside an audio file, where players look for them."""
-    return path.with_suffix(".lrc")
-
-
 def paths(
     place: Destination,
     stem: str,

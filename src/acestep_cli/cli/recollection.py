@@ -23,8 +23,8 @@ SAMPLES, LATENTS = "samples", "latents"
 
 
 def key(job: Job, output: Output) -> str:
-    """The name of a take: what shapes its samples before they are finished, what is asked of its words, and what computes
-    them.
+    """The name of a take: what shapes its samples before they are finished and what computes them, and what is asked of
+    its words.
     """
     plan = job.plan
     arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, platform.machine(), metadata.version("torch"))

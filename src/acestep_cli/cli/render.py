@@ -267,7 +267,9 @@ def retag(output: Output, job: Job) -> None:
         request = sidecar.relabelled(beside, output.completed)
         said = request.model_dump(include=set(tags.KEYS))
         text = sidecar.for_tags(request, record)
-        tags.write(part, output.format, tags.Tags(**said, recipe=record.recipe, spec=text, cover=cover))
+        timed = lrc.read(output.lrc.read_text(encoding="utf-8")) if output.lrc is not None else ()
+        labels = tags.Tags(**said, recipe=record.recipe, spec=text, cover=cover, lines=timed)
+        tags.write(part, output.format, labels)
         disk.write_text(beside_part, sidecar.rewritten(beside, request, part.stat().st_size, job.labels(output)))
     output.status = WRITTEN
 
@@ -445,7 +447,7 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
             raise
         free = outputs.next_free(output.path, [other.path for other in job.outputs if other.path])
         output.path, output.sidecar = free, outputs.sidecar(free) if output.sidecar else None
-        output.lrc = outputs.lrc(free) if output.lrc else None
+        output.lrc = lrc.beside(free) if output.lrc else None
         output.latents = latents.beside(free) if output.latents else None
         write(take, output, job, run)
 
@@ -477,7 +479,7 @@ def make_room(output: Output, *, forced: bool) -> None:
     assert output.path is not None
     record = sidecar.read(outputs.sidecar(output.path)) if forced else None
     if record is not None and record.lrc and output.lrc is None:
-        outputs.lrc(output.path).unlink(missing_ok=True)
+        lrc.beside(output.path).unlink(missing_ok=True)
     for file, is_ours in (
         (outputs.sidecar(output.path), sidecar.read),
         (latents.beside(output.path), latents.read_header),
