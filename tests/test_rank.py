@@ -25,6 +25,7 @@ from acestep_cli.cli import app, render
 from acestep_cli.cli.results import Output
 from acestep_cli.engine import alignment, judgement
 from acestep_cli.engine.alignment import Sheet
+from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.engine.store import Store
 from acestep_cli.planning import Plan
 from acestep_cli.request import Request
@@ -247,6 +248,22 @@ def test_without_a_songwriter_the_words_alone_count(acestep: Acestep) -> None:
     assert result.exit_code == 0, result.stderr
     assert "judgement does not apply, because songwriter is none" in result.stderr
     assert set(json.loads(result.stdout)["outputs"][0]["scores"]) == {"lyric_alignment", "lyric_alignment_in_noise"}
+
+
+def test_an_idea_that_becomes_an_instrumental_has_no_times(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {"caption": "soft keys", "lyrics": None, "bpm": 90, "key": "A minor", "time_signature": "4/4"}
+    monkeypatch.setattr(Songwriter, "write", lambda *_: written)
+    idea = ["generate", "--idea", "x", "-d", "10", "--seed", "1", "--lrc", "--rank", "-o", "a.flac", "--json"]
+    result = acestep(*idea)
+    assert result.exit_code == 0, result.stderr
+    assert "a.flac: nobody sings in it, so there are no lyrics to time." in result.stderr
+    (output,) = json.loads(result.stdout)["outputs"]
+    assert output["lrc"] is None
+    assert "lyric_alignment" not in output["scores"]
+    assert not Path("a.lrc").exists()
+    (again,) = json.loads(acestep(*idea).stdout)["outputs"]
+    assert (again["status"], again["lrc"]) == ("skipped", None)
+    assert acestep("generate", "a.flac.yaml", "-o", "b.flac").exit_code == 0  # a sidecar is a spec
 
 
 @pytest.mark.parametrize(
