@@ -32,8 +32,8 @@ SONG_KEYS = tuple(
     for name, key in spec.KEYS.items()
     if key.flag and name not in (*modes.foreign("generate"), "loras", "lora_mode", "takes")
 )
-#: What a render does first, a comparison does without.
-RUN = [field.name for field in fields(Run) if field.name not in ("pull", "explain")]
+#: What a render says or does besides, a comparison goes without.
+RUN = [field.name for field in fields(Run) if field.name not in ("pull", "explain", "events")]
 SCALES = "0,0.5,1"
 
 Paths = Annotated[
