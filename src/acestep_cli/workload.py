@@ -7,7 +7,7 @@ token; `benchmarks/train_memory.py` compares the sum with what runs really take.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import Device, DType, Hardware
 from acestep_cli.memory import FLOAT32, Arrangement, Model, Sizes, Stage, Work
 from acestep_cli.planning import MARGIN, RUNTIME_BYTES, Asked, Experience, Plan
-from acestep_cli.recipe import TARGETS, Recipe
+from acestep_cli.recipe import Recipe
 from acestep_cli.shelf import in_words
 
 #: In float16 gradients of most songs are too small to be numbers.
@@ -64,34 +64,15 @@ class Need:
         return Model(self.sizes, Work(*self.lesson), self.arrangement)
 
     @property
-    def adapter_parameters(self) -> int:
-        """Numbers of a LoRA; of other kinds, from above."""
-        return (
-            sum(self.recipe.rank * (wide + narrow) for wide, narrow in self._matrices)
-            * self.sizes.dit.num_hidden_layers
-        )
+    def _matrices(self) -> list[tuple[int, int]]:
+        """The adapted matrices of all layers, [out, in]."""
+        named = self.sizes.dit.decoder_matrices.items()
+        return [shape for name, shape in named if name.rpartition(".")[2] in self.recipe.modules]
 
     @property
-    def _matrices(self) -> Iterator[tuple[int, int]]:
-        """Inputs and outputs of each adapted matrix of one layer."""
-        dit = self.sizes.dit
-        width, queries, keys = (
-            dit.hidden_size,
-            dit.num_attention_heads * dit.head_dim,
-            dit.num_key_value_heads * dit.head_dim,
-        )
-        shapes: Mapping[str, tuple[int, int]] = {
-            "q_proj": (width, queries),
-            "k_proj": (width, keys),
-            "v_proj": (width, keys),
-            "o_proj": (queries, width),
-            "gate_proj": (width, dit.intermediate_size),
-            "up_proj": (width, dit.intermediate_size),
-            "down_proj": (dit.intermediate_size, width),
-        }
-        for name in self.recipe.modules:
-            for _ in range(2 if name in TARGETS["attention"] else 1):  # self- and cross-attention
-                yield shapes[name]
+    def adapter_parameters(self) -> int:
+        """Numbers of a LoRA; of other kinds, from above."""
+        return sum(self.recipe.rank * (outputs + inputs) for outputs, inputs in self._matrices)
 
     @property
     def adapter_bytes(self) -> int:
@@ -103,7 +84,7 @@ class Need:
         dit, element = self.sizes.dit, self.render.element
         queries, keys = dit.num_attention_heads * dit.head_dim, dit.num_key_value_heads * dit.head_dim
         numbers = STREAMS * dit.hidden_size + QUERIES * queries + KEYS * keys + INNER * dit.intermediate_size
-        adapted = ADAPTED_INPUT * sum(wide for wide, _ in self._matrices)
+        adapted = ADAPTED_INPUT * sum(inputs for _, inputs in self._matrices) // dit.num_hidden_layers
         return self.recipe.batch * self.render.tokens * (numbers * element + adapted)
 
     @property
@@ -160,7 +141,7 @@ def plan(
     previews: bool = False,
 ) -> Workload:
     """How a recipe is trained here; pure. First with everything as fast as it goes, then with layers computed again,
-    then, for a LoRA, with the frozen weights in eight bits.
+    then, for a LoRA, with the frozen weights in eight bits; each, where that is what is lacking, with small tiles.
 
     Raises `UsageError` when what was asked for is not there, and `MemoryLimitError` when it fits nowhere.
     """
@@ -179,8 +160,12 @@ def plan(
             continue
         spare = f"{in_words(budget)} are free for it, too little without"
         reasons = {"device": why, "dtype": dtype_reason, **planning.standing_reasons(device)}
-        reasons |= {name: spare for name, is_on in
-                    (("checkpointed", fitting.checkpointed), ("int8", fitting.arrangement.int8)) if is_on}  # fmt: skip
+        taken = {
+            "checkpointed": fitting.checkpointed,
+            "int8": fitting.arrangement.int8,
+            "tile_frames": fitting.arrangement.tile_frames != need.arrangement.tile_frames,
+        }
+        reasons |= {name: spare for name, is_taken in taken.items() if is_taken}
         speed = recall(device, dtype).speeds.get(fitting.arrangement.weights)
         return Workload(
             device=device.name,
@@ -199,11 +184,13 @@ def plan(
 
 def lowered(need: Need) -> Iterator[Need]:
     """The ways to train, each with less memory than the one before."""
-    need = replace(need, arrangement=replace(need.arrangement, one_network=not need.previews))
-    yield need
-    yield replace(need, checkpointed=True)
+    plain = replace(need.arrangement, one_network=not need.previews)
+    ways = [(plain, False), (plain, True)]
     if need.recipe.type == "lora":  # the others look at the frozen weights
-        yield replace(need, checkpointed=True, arrangement=replace(need.arrangement, int8=True))
+        ways.append((replace(plain, int8=True), True))
+    for arrangement, checkpointed in ways:
+        for tile in (arrangement.tile_frames, planning.SMALLEST_TILE_FRAMES):  # songs are heard in smaller pieces
+            yield replace(need, arrangement=replace(arrangement, tile_frames=tile), checkpointed=checkpointed)
 
 
 def dtype_of(device: Device, asked: str | None) -> tuple[DType, str]:

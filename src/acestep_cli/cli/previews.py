@@ -10,7 +10,7 @@ from acestep_cli.cli import desk, render
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.errors import AceStepError
+from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.workbench import PREVIEWS
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ def decided(file: Path, model: str, seed: int, run: Run) -> Job:
     default = spec.implied("seed", str(seed), "--seed")
     flags = spec.from_flags({"model": model, "songwriter": "none", "takes": "1"})
     layers = [default, *spec.read(file), flags]
-    return desk.planned(spec.resolve(*layers), layers, run)
+    resolved = spec.resolve(*layers)
+    if resolved.request.loras:
+        raise UsageError(f"--preview {file}: names adapters, and only the one in training is heard.")
+    return desk.planned(resolved, layers, run)
 
 
 def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, step: int) -> None:
