@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -15,15 +16,16 @@ from side_by_side import parser, publish
 
 PROGRAM = [sys.executable, "-m", "acestep_cli"]
 CURRENT_TRACKS, EARLY, LATE = 12, 10, 100
-#: One reading depends on which buffers are in use just then: the median of so many tracks, up to the one named.
-AROUND = 9
+#: A reading depends on which buffers are in use just then: the least of those in so many tracks counts.
+AROUND = 5
+BETWEEN_READINGS = 0.02
 SECONDS = 10
 TIME_AIM, MEMORY_AIM = 4, 1.03
 NOTES = """\
 CPU time of whole processes, medians of {runs} runs taken in turn, with one thread: `album render` of {current} tracks,
 all of which are as the album asks, and `--help`. Memory: the resident set of one `album render` of {late} tracks of
-{seconds} s with `pocket`, read as the path of a track is printed; the
-median of {around} tracks, up to the one named.
+{seconds} s with `pocket`, the least of the readings while
+the {around} tracks up to the one named are made.
 """
 TORCH_LOADED = """
 import sys
@@ -45,10 +47,16 @@ def album(folder: Path, tracks: int) -> list[str]:
 
 
 def held_mb(arguments: list[str]) -> list[float]:
-    """What a render holds in memory after each of its tracks."""
-    with subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, text=True) as run:
+    """What a render holds in memory while each of its tracks is made: the least of many readings."""
+    least = [float("inf")]
+    with subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
-        return [status_mb("VmRSS", run.pid) for _ in run.stdout]
+        while True:
+            if select.select([run.stdout], [], [], BETWEEN_READINGS)[0]:
+                if not run.stdout.readline():
+                    return least[:-1]
+                least.append(float("inf"))
+            least[-1] = min(least[-1], status_mb("VmRSS", run.pid))
 
 
 def main() -> None:
@@ -67,7 +75,7 @@ def main() -> None:
         pairs = [(cpu_seconds([*PROGRAM, *current]), cpu_seconds(HELP)) for _ in range(arguments.runs)]
         ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
         held = held_mb(album(Path(name), LATE))
-    early, late = (statistics.median(held[number - AROUND : number]) for number in (EARLY, LATE))
+    early, late = (min(held[number - AROUND : number]) for number in (EARLY, LATE))
     table = [
         ["what", "of", "to", "ratio", "aim"],
         [f"CPU time, {CURRENT_TRACKS} current tracks to `--help`", f"{1000 * ours:.0f} ms", f"{1000 * theirs:.0f} ms",
