@@ -250,6 +250,18 @@ def test_without_a_songwriter_the_words_alone_count(acestep: Acestep) -> None:
     assert set(json.loads(result.stdout)["outputs"][0]["scores"]) == {"lyric_alignment", "lyric_alignment_in_noise"}
 
 
+def test_what_is_kept_of_a_take_are_its_times_and_scores_too(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACESTEP_CACHE_DIR", str(Path("cache").absolute()))
+    asked = ["generate", "song.yaml", "--seed", "1", "--cache", "--json"]
+    assert acestep(*asked, "-o", "plain.flac").exit_code == 0
+    (made,) = json.loads(acestep(*asked, "--lrc", "--rank", "-o", "a.flac").stdout)["outputs"]
+    result = acestep(*asked, "--lrc", "--rank", "-o", "b.ogg")
+    assert "b.ogg: made before, and finished anew" in result.stderr
+    (again,) = json.loads(result.stdout)["outputs"]
+    assert made["scores"] == again["scores"] != {}
+    assert Path("a.lrc").read_text() == Path("b.lrc").read_text()
+
+
 def test_an_idea_that_becomes_an_instrumental_has_no_times(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
     written = {"caption": "soft keys", "lyrics": None, "bpm": 90, "key": "A minor", "time_signature": "4/4"}
     monkeypatch.setattr(Songwriter, "write", lambda *_: written)
