@@ -115,4 +115,8 @@ if __name__ == "__main__":
     from acestep_cli.cli import main
 
     sys.modules["acestep_cli.pipeline"] = module()
+    if "--auto" in sys.argv:  # which starts the program again
+        from acestep_cli.cli import auto
+
+        auto.PROGRAM = (sys.executable, __file__)
     main()

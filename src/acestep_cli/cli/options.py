@@ -215,6 +215,15 @@ class Run:
         bool,
         switch("--smoke", help="One take, as short and quick as it gets, looked at for faults; for CI.", panel=OUTPUT),
     ] = False
+    auto: Annotated[
+        bool,
+        switch(
+            "--auto",
+            help="Make the next takes while you listen to the last, until you stop it; the page acestep listen makes "
+            "is kept up to date.",
+            panel=OUTPUT,
+        ),
+    ] = False
     explain: Annotated[
         bool, switch("--explain", help="Say every effective value and where it came from.", panel=OUTPUT)
     ] = False

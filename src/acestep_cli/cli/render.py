@@ -35,6 +35,7 @@ from acestep_cli import (
     tags,
 )
 from acestep_cli.cli import (
+    auto,
     delivery,
     events,
     failures,
@@ -74,6 +75,9 @@ LOUDNESS_TOLERANCE = 0.2
 
 def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> None:
     """Make what the specs and flags ask for."""
+    if run.auto:
+        auto.roll(mode, specs, song, run)
+        return
     terminal = Console(
         run.quiet,
         verbose=run.verbose,

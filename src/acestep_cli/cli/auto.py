@@ -1,0 +1,276 @@
+"""`--auto`: batch after batch of takes of one song, the next one made while the last is listened to.
+
+Each batch is a render in a process of its own, without a terminal: what is typed here never waits for it, and whatever
+ends it, the takes that it has finished are there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from acestep_cli import audio, disk, modes, spec
+from acestep_cli.cli import jobs, listen, outputs, recipe
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.jobs import Job
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import AceStepError, UsageError
+
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
+#: What a run that never ends has no use for.
+REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force")
+#: What the processes are told of the machine as they are.
+PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents")
+KEPT = "kept.txt"
+LETTERS = "bcdefghijklmnopqrstuvwxyz"
+SECONDS_TO_END = 20
+PROMPT = "Enter: next takes · N: keep take N · r N 0:10-0:20: repaint that part of it · q: stop > "
+#: What a take is called here: the number in the name of its file, and the letter of a take that was repainted.
+TAKE = re.compile(r"\d+[b-z]?")
+#: `r 2 0:10-0:20`; a part may reach over either end.
+REPAINT = re.compile(r"r(?:epaint)?\s+(\d+[b-z]?)\s+(-?[\d:.]+)\s*-\s*([\d:.]+)")
+
+
+@dataclass
+class Batch:
+    """A render in a process of its own, and the files it has finished so far."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    said: IO[str]
+    files: list[Path] = field(default_factory=list)
+    #: How many of them were printed.
+    told: int = 0
+    reader: threading.Thread | None = None
+
+    @classmethod
+    def begin(cls, folder: Path, words: Sequence[str]) -> Batch:
+        """`acestep …` in `folder`; a Ctrl-C in the terminal is not for it."""
+        said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - until collected
+        process = subprocess.Popen(
+            [*PROGRAM, *words, "--quiet", "--no-input"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        )
+        batch = cls(folder, process, said)
+        batch.reader = threading.Thread(target=batch._read, daemon=True)
+        batch.reader.start()
+        return batch
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.files.append(self.folder / line.rstrip("\n"))
+
+    def wait(self, stdout: Stdout) -> int:
+        """Print each file once it is there, to the end of the process; its exit code."""
+        assert self.reader is not None
+        while True:
+            is_running = self.reader.is_alive()
+            while self.told < len(self.files):
+                stdout.path(self.files[self.told])
+                self.told += 1
+            if not is_running:
+                return self.process.wait()
+            self.reader.join(0.2)
+
+    def stop(self) -> None:
+        """End it; a file that is being written comes to its end or leaves no trace."""
+        self.process.terminate()
+        try:
+            self.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def problem(self) -> str:
+        """What it said on its way."""
+        self.said.seek(0)
+        return self.said.read().strip()
+
+
+@dataclass
+class Session:
+    """One song, rolled again and again into a folder; the processes that may be at work."""
+
+    job: Job
+    folder: Path
+    run: Run
+    terminal: Console
+    stdout: Stdout
+    scratch: Path
+    begun: int = 0
+    at_work: list[Batch] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    def begin(self) -> Batch:
+        """The next takes, whose seeds go on where those of the last batch ended."""
+        asked, song = self.job.resolved.request, self.job.request
+        seed = (song.seed + self.begun * song.takes) % modes.SEEDS
+        text = spec.dump(asked.model_copy(update={"seed": seed, "takes": song.takes}))
+        file = self.scratch / f"{outputs.name(song, self.job.spec_file)}.yaml"
+        file.write_text(text, encoding="utf-8")
+        self.begun += 1
+        return self.start("render", str(file), *self.machine())
+
+    def start(self, *words: str) -> Batch:
+        batch = Batch.begin(self.folder, words)
+        self.at_work.append(batch)
+        return batch
+
+    def machine(self) -> list[str]:
+        words = []
+        for name in PASSED:
+            value = getattr(self.run, name)
+            if value is True:
+                words.append(spec.flag(name))
+            elif value:
+                words += [spec.flag(name), str(value.absolute() if isinstance(value, Path) else value)]
+        return words
+
+    def finish(self, batch: Batch) -> None:
+        """Wait for a batch, print its files, refresh the page. Raises what it failed for if it made nothing."""
+        code = batch.wait(self.stdout)
+        problem = batch.problem() or f"A render ended with code {code}."
+        self.collect(batch)
+        if code and not batch.files:
+            error = AceStepError(problem)
+            error.exit_code = max(code, error.exit_code)  # a signal from outside is a negative one
+            raise error
+        if code:
+            self.terminal.warn(problem)
+        self.refresh()
+
+    def collect(self, batch: Batch) -> None:
+        self.at_work.remove(batch)
+        self.files += batch.files
+        batch.said.close()
+
+    def refresh(self) -> None:
+        page = self.folder / listen.PAGE
+        try:
+            listen.refuse_other(page, force=False)
+            listen.make(self.folder, page, self.terminal)
+        except AceStepError as error:
+            self.terminal.warn(str(error))
+
+    def end(self) -> None:
+        """Stop what is at work, and keep what it has finished."""
+        for batch in [*self.at_work]:
+            batch.stop()
+            batch.wait(self.stdout)
+            self.collect(batch)
+            if batch.files:
+                self.refresh()
+
+    def called(self, take: str) -> list[Path]:
+        """The files of a take."""
+        return [file for file in self.files if file.stem.endswith(f"-{take}")]
+
+    def keep(self, take: str) -> str:
+        """Note a take as kept, and what to say of that."""
+        found = self.called(take)
+        if not found:
+            return f"There is no take {take}."
+        with (self.folder / KEPT).open("a", encoding="utf-8") as file:
+            file.writelines(f"{one.name}\n" for one in found)
+        return f"Kept: {', '.join(one.name for one in found)} ({self.folder / KEPT})"
+
+    def repaint(self, take: str, start: str, end: str) -> str:
+        """Make a part of a take anew, once nothing else is at work, as a file of its own; what to say of that."""
+        found = self.called(take)
+        if not found:
+            return f"There is no take {take}."
+        bare = found[0].stem.rstrip(LETTERS)
+        free = (found[0].with_stem(f"{bare}{letter}") for letter in LETTERS)
+        place = next((file for file in free if not disk.exists(file)), None)
+        if place is None:
+            return f"Take {take} was repainted {len(LETTERS)} times; rename some of its files."
+        for batch in self.at_work:
+            self.terminal.say("The takes on their way come first …")
+            assert batch.reader is not None
+            batch.reader.join()
+        song = recipe.of(found[0])
+        asked = None if song is None else spec.resolve(*song.layers).request
+        words = ["--start", start, "--end", end, "--output", place.name]
+        for key in ("caption", "lyrics", "model"):
+            if asked is not None and (value := getattr(asked, key)) is not None:
+                words += [spec.flag(key), value]
+        self.terminal.say(f"Repainting {found[0].name} …")
+        batch = self.start("repaint", found[0].name, *words, *self.machine())
+        try:
+            self.finish(batch)
+        except AceStepError as error:
+            return str(error)
+        return f"Repainted: {', '.join(one.name for one in batch.files)}"
+
+
+def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> None:
+    """Make takes of one song until somebody stops it. What can be refused is, before anything is made."""
+    for name in REFUSED:
+        if getattr(run, name):
+            raise UsageError(f"--auto goes on until it is stopped, so {spec.flag(name)} has no meaning.")
+    if len(specs) > 1:
+        raise UsageError(f"--auto rolls one song, and there are {len(specs)} specs.")
+    output = run.output or "./"
+    if output == outputs.STDOUT or Path(output).suffix.removeprefix(".").lower() in audio.FORMATS:
+        raise UsageError("--auto makes one file after another; --output names their folder.", "--output takes/")
+    folder = Path(output)
+    terminal = Console(run.quiet, verbose=run.verbose)
+    with spec.reading_stdin(typing=not run.no_input):
+        # What is there is not in the way of takes whose numbers are free.
+        [job] = jobs.plan(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
+    for warning in job.warnings:
+        terminal.warn(warning)
+    asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not run.no_input
+    with terminal.results() as stdout, tempfile.TemporaryDirectory() as scratch:
+        session = Session(job, folder, run, terminal, stdout, Path(scratch))
+        try:
+            listened(session) if asks else endless(session)
+        finally:
+            session.end()
+
+
+def endless(session: Session) -> None:
+    """Batch after batch, until a signal or a failure ends it."""
+    while True:
+        session.finish(session.begin())
+
+
+def listened(session: Session) -> None:
+    """Batch after batch, each when it is asked for: by then it is often there, as it was begun with the one before."""
+    say = session.terminal.say
+    batch = session.begin()
+    while True:
+        say(f"Making {session.job.request.takes} takes of {session.job.name} …")
+        session.finish(batch)
+        say(f"To listen: {session.folder / listen.PAGE}")
+        batch = session.begin()
+        while answer := ask():
+            if answer in ("q", "quit"):
+                return
+            if TAKE.fullmatch(answer):
+                say(session.keep(answer))
+            elif wanted := REPAINT.fullmatch(answer):
+                say(session.repaint(*wanted.groups()))
+            else:
+                say(f"{answer!r} is none of these.")
+
+
+def ask() -> str:
+    """What is typed; the end of typing stops, as q does."""
+    print(PROMPT, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    return line.strip().lower() if line else "q"
