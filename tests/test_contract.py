@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import tiny
 from typer.testing import Result
 
 from acestep_cli import audio, modes, spec
-from acestep_cli.cli import results
+from acestep_cli.cli import failures, results
 from acestep_cli.errors import EncoderError
 
 TESTS = Path(__file__).parent
@@ -904,3 +905,61 @@ def test_an_unknown_flag_names_what_may_be_meant(acestep: Run, flag: str, near: 
     message = said(result)["error"]["message"]
     assert near in message
     assert "--help" not in message
+
+
+CODES = {
+    0: ["generate", "-c", "a", "-d", "10"],
+    1: ["generate", "-c", "breaks", "-d", "10"],
+    2: ["generate", "--bpm", "20"],
+    3: ["generate", "-c", "a", "-m", "base"],
+    4: ["generate", "-c", "a", "-d", "10", "--max-vram", "1M"],
+    5: ["cover", "no.wav", "-c", "a"],
+    6: ["generate", "-c", "all silent", "-d", "10"],
+    7: ["generate", "-c", "silent", "-d", "10", "-n", "3"],
+    9: ["generate", "-c", "a", "-o", "no/a.wav"],
+}
+
+
+def test_every_exit_code_is_that_of_a_command() -> None:
+    elsewhere = {8: "test_pull.py", failures.INTERRUPTED: "above", failures.TERMINATED: "above"}
+    assert CODES.keys() | elsewhere.keys() == failures.EXIT_CODES.keys()
+
+
+@pytest.mark.parametrize(("code", "words"), CODES.items(), ids=str)
+def test_a_failure_is_a_sentence_a_code_and_a_clean_stdout(code: int, words: list[str]) -> None:
+    """In a process of its own, with a library that prints to stdout from Python and from C."""
+    run = program(*words, "--progress", "none", text=True)
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+    assert all(Path(line).is_file() for line in run.stdout.splitlines())
+    assert bool(run.stdout) == (code in (0, 7))
+    if code:
+        assert len(run.stderr.splitlines()[-1].split()) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize("point", range(20))
+def test_a_kill_at_any_point_leaves_whole_files_and_the_rest_to_do(point: int) -> None:
+    """At an event of the run, and a moment later: writing, encoding and naming lie between two of them."""
+    words = ["generate", "-c", "a", "-d", "10", "--seed", "7", "-n", "4", "-o", "out/"]
+    ours, theirs = os.pipe()
+    with subprocess.Popen([sys.executable, TESTS / "band.py", *words, "--events", f"fd:{theirs}"], pass_fds=[theirs],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:  # fmt: skip
+        os.close(theirs)
+        with os.fdopen(ours) as events:
+            for _ in range(1 + 3 * point):
+                if not events.readline():
+                    break
+            time.sleep(0.03 * (point % 4))
+            run.kill()
+    for file in Path("out").glob("*.flac"):
+        assert soundfile.info(file).frames == 480_000
+        assert Path(f"{file}.yaml").is_file()
+    left = sorted(path.name for path in Path("out").glob("*") if not path.name.startswith("."))
+    assert all(re.fullmatch(r"a-[1-4]\.flac(\.yaml)?", name) for name in left)
+    again = program(*words)
+    assert again.returncode == 0, again.stderr
+    assert program(*words[:-1], "undisturbed/").returncode == 0
+    for number in range(1, 5):
+        assert Path(f"out/a-{number}.flac").read_bytes() == Path(f"undisturbed/a-{number}.flac").read_bytes()

@@ -151,6 +151,15 @@ def test_events_that_go_nowhere_are_refused(acestep: Run, place: str, code: int,
     assert list(Path().iterdir()) == []
 
 
+def test_an_album_tells_of_each_file_too(acestep: Run) -> None:
+    Path("a.yaml").write_text("album: {title: A}\ntracks:\n  - {id: one, caption: a, duration: 10}\n"
+                              "  - {id: two, caption: all silent, duration: 10}\n")  # fmt: skip
+    assert acestep("album", "render", "a.yaml", "-o", "out", "--events", "e.ndjson").exit_code == 7
+    lines = said(Path("e.ndjson").read_text())
+    assert [line["status"] for line in lines if line["event"] == "take"] == ["written", "failed"]
+    assert lines[-1]["exit_code"] == 7
+
+
 # Smoke
 
 
@@ -184,9 +193,7 @@ def test_smoke_refuses_what_has_a_fault(acestep: Run, monkeypatch: pytest.Monkey
     words = ["generate", "-c", "a", "-d", "10", "-o", to, "--loudness", "none"]
     result = acestep(*words, "--smoke")
     assert result.exit_code == 6
-    assert (
-        "--smoke: dead channel is right, not none; clipping is 1 clipped crests, not none; DC offset" in result.stderr
-    )
+    assert "--smoke: dead channel is right, not none; clipping is 1 crest, not none; DC offset" in result.stderr
     assert not list(Path().iterdir())
     assert acestep(*words).exit_code == 0
 

@@ -124,7 +124,8 @@ def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
         one, other = job.resolved.request, spec.resolve(*untouched.layers).request
         edited = [key for key in KEYS if KEYS[key].shapes and not KEYS[key].kind.is_path
                   and getattr(one, key) != getattr(other, key)]  # fmt: skip
-    what = f"{' and '.join(edited)} in it" if edited else "it, or a recording or adapter that it names"
+    names = "it, or a recording or adapter that it names, or what is kept beside one"
+    what = f"{' and '.join(edited)} in it" if edited else names
     hints = [f"acestep render {shlex.quote(recipe.where)} makes what it says now."]
     if untouched is not None:
         hints.append(f"acestep replay {shlex.quote(str(file))} --tags goes by the tags.")
