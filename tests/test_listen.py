@@ -305,14 +305,16 @@ def test_picks_outlive_a_reload_and_are_exported_with_commands_that_run(page: Pa
     page.press("4", "\ue014", "i", "\ue014", "o", "e")  # from 5 to 10 s
     text = page.js("document.querySelector('#picks textarea').value")
     assert "# folk-2.flac\n# z's.wav\n" in text
-    commands = [shlex.split(line) for line in text.splitlines() if line and not line.startswith("#")]
-    assert [words[1] for words in commands] == ["repaint", "render", "render"] * 2
-    assert commands[3][2:] == ["z's.wav", "--start", "5.00", "--end", "9.99", "-c", "it's folk"]
-    assert commands[1][2:] == ["folk-2.flac.yaml", "--steps", "16", "-o", "folk-2-16-steps.flac"]
+    said = " ".join(map(shlex.quote, shlex.split(text, comments=True)))  # lyrics have several lines
+    commands = [shlex.split(words) for words in said.split("acestep ")[1:]]
+    assert [words[0] for words in commands] == ["repaint", "render", "render"] * 2
+    asked = ["z's.wav", "--start", "5.00", "--end", "9.99", "-c", "it's folk", "--lyrics", LYRICS]
+    assert commands[3][1:] == asked
+    assert commands[1][1:] == ["folk-2.flac.yaml", "--steps", "16", "-o", "folk-2-16-steps.flac"]
     with pytest.MonkeyPatch.context() as inside:
         inside.chdir("takes")
         for words in commands:
-            result = acestep(*words[1:])
+            result = acestep(*words)
             assert result.exit_code == 0, result.stderr
 
 

@@ -65,7 +65,9 @@ class SourceError(AceStepError):
 
 
 class CheckError(AceStepError):
-    """Rendered audio failed its checks (not finite, silent, unchanged by a repaint), or training came to no number."""
+    """Audio failed its checks (a render is not finite, silent or unchanged by a repaint; what was asserted does not
+    hold; a replay drifted), or training came to no number.
+    """
 
     exit_code = 6
     name = "check"

@@ -29,7 +29,8 @@ EXIT_CODES = {
     3: "the checkpoint is missing, incomplete or of the wrong kind",
     4: "it does not fit in memory",
     5: "a source, reference or song to learn from cannot be read, or is too short, too long, silent or broken",
-    6: "the rendered audio failed its checks (silent, not finite, unchanged by a repaint), or training broke down",
+    6: "audio failed its checks (a render is silent, not finite or unchanged by a repaint; what `acestep check` "
+    "asserts does not hold; a replay drifted), or training broke down",
     7: "some of several takes failed; the rest are done. Where all failed for one cause: the code of that cause",
     8: "the network or the hub failed; what was fetched is kept, and the same command goes on from there",
     UNWRITABLE: "an output cannot be written: another recipe is there, no space, no permission, no working encoder",

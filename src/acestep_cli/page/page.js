@@ -169,7 +169,7 @@ function region(take) {
 function commands(take) {
   if (!take.again) return [];
   const [start, end] = region(take).map((seconds) => seconds.toFixed(2));
-  const words = take.caption ? ["-c", take.caption] : [];
+  const words = [...(take.caption ? ["-c", take.caption] : []), ...(take.lyrics ? ["--lyrics", take.lyrics] : [])];
   const found = [["Repaint", command("acestep", "repaint", here(take.file), "--start", start, "--end", end, ...words)]];
   if (take.steps) {
     found.push(["Render again in more steps", command("acestep", "render", here(take.again), "--steps", String(take.steps), "-o", here(`${take.stem}-${take.steps}-steps.${take.format}`))]);
@@ -222,6 +222,7 @@ function picksText() {
 function exported() {
   find("#picks textarea").value = picksText();
   find("#picks").showModal();
+  find("#picks textarea").scrollTop = 0;
 }
 
 function paint() {
