@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import tiny
 
 import acestep_cli
@@ -128,3 +130,18 @@ def test_refusals_load_no_torch(two_b: tiny.Oracle, arguments: list[str], code: 
     caption = ["-c", "x"] if arguments else []
     flags = ["--models-dir", str(two_b.root), "-m", "turbo", *caption, *arguments]
     assert loaded("generate", *flags) == (code, [])
+
+
+@pytest.mark.parametrize("words", [["check", "a.wav"], ["show", "a.wav"], ["listen", "."]], ids=str)
+def test_what_looks_at_finished_takes_loads_no_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.sin(np.arange(48_000))[:, None] / 2, 48_000)
+    assert loaded(*words, watched=(*HOT, "librosa")) == (0, [])
+
+
+def test_a_replay_that_cannot_be_is_refused_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.sin(np.arange(48_000))[:, None] / 2, 48_000)
+    assert loaded("replay", "a.wav") == (5, [])
