@@ -28,7 +28,7 @@ PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: What a run that never ends has no use for.
 REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force")
 #: What the processes are told of the machine as they are.
-PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents")
+PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents", "cache")
 KEPT = "kept.txt"
 LETTERS = "bcdefghijklmnopqrstuvwxyz"
 SECONDS_TO_END = 20
@@ -115,12 +115,17 @@ class Session:
     at_work: list[Batch] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """What the files are called but for their numbers."""
+        return outputs.name(self.job.request, self.job.spec_file)
+
     def begin(self) -> Batch:
         """The next takes, whose seeds go on where those of the last batch ended."""
         asked, song = self.job.resolved.request, self.job.request
         seed = (song.seed + self.begun * song.takes) % modes.SEEDS
         text = spec.dump(asked.model_copy(update={"seed": seed, "takes": song.takes}))
-        file = self.scratch / f"{outputs.name(song, self.job.spec_file)}.yaml"
+        file = self.scratch / f"{self.name}.yaml"
         file.write_text(text, encoding="utf-8")
         self.begun += 1
         return self.start("render", str(file), *self.machine())
@@ -254,7 +259,7 @@ def listened(session: Session) -> None:
     say = session.terminal.say
     batch = session.begin()
     while True:
-        say(f"Making {session.job.request.takes} takes of {session.job.name} …")
+        say(f"Making {session.job.request.takes} takes of {session.name} …")
         session.finish(batch)
         say(f"To listen: {session.folder / listen.PAGE}")
         batch = session.begin()
