@@ -28,7 +28,7 @@ PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: What a run that never ends has no use for.
 REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force")
 #: What the processes are told of the machine as they are.
-PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents", "cache")
+PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents", "cache", "rank")
 KEPT = "kept.txt"
 LETTERS = "bcdefghijklmnopqrstuvwxyz"
 SECONDS_TO_END = 20
