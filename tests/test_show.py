@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,13 @@ def test_a_take_is_shown_with_its_recipe_from_sidecar_or_tags(acestep: Run) -> N
         facts = dict(line.split(maxsplit=1) for line in said if line.count(" ") > 1)
         assert (facts["bpm"], facts["caption"], facts["seed"], facts["length"]) == ("90", "folk", "7", "10.00 s")
         assert "[Verse - low]" in said
+
+
+def test_scores_of_a_render_are_shown(acestep: Run) -> None:
+    acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav")
+    file = Path("a.wav.yaml")
+    file.write_text(file.read_text().replace("  checks:", "  scores: {lyric_alignment: 0.81}\n  checks:"))
+    assert re.search(r"lyric alignment +0\.81", acestep("show", "a.wav").stdout)
 
 
 def test_a_strange_file_is_shown_without_a_recipe(acestep: Run) -> None:

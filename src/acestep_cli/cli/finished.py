@@ -76,8 +76,8 @@ class Finished:
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the render found of the take; levels are measured anew."""
+        """What the render found of the take, by its scores first; levels are measured anew."""
         if self.recipe is None or not isinstance(self.recipe.origin, Record):
             return {}
-        levels = ("peak_dbfs", "lufs", "lufs_written")
-        return {name: value for name, value in self.recipe.origin.checks.items() if name not in levels}
+        found = {**self.recipe.origin.scores, **self.recipe.origin.checks}
+        return {name: value for name, value in found.items() if name not in ("peak_dbfs", "lufs", "lufs_written")}
