@@ -24,7 +24,6 @@ from acestep_cli.cli import app
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
 atexit.register(STATE.cleanup)
 os.environ["XDG_STATE_HOME"] = STATE.name
-os.environ["XDG_CACHE_HOME"] = STATE.name
 os.environ["ACESTEP_CACHE_DIR"] = f"{STATE.name}/cache"
 
 

@@ -284,7 +284,7 @@ def test_its_own_timbre_is_heard(opened: Callable[..., tuple[Store, Book]]) -> N
 def test_songs_are_prepared_once(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lessons, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(lessons, "folder", lambda: tmp_path / "cache")
     reported: list[str] = []
 
     def prepare() -> Book:
@@ -317,7 +317,7 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
 ) -> None:
     import weakref
 
-    monkeypatch.setattr(lessons, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(lessons, "folder", lambda: tmp_path / "cache")
     heard: list[weakref.ref[Tensor]] = []
     read = lessons.source.recording
 

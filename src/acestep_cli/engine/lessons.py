@@ -15,13 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import platformdirs
 import torch
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from acestep_cli import checkpoints, disk, solvers
+from acestep_cli import cache, checkpoints, disk, solvers
 from acestep_cli.dataset import Dataset, Lesson
 from acestep_cli.engine import codec, source, tensorfile
 from acestep_cli.engine.denoise import generator
@@ -32,17 +31,18 @@ from acestep_cli.recipe import CONDITION_DROPOUT, Recipe
 
 #: So many batches' worth of songs are shuffled before they are put beside others of their length.
 POOL = 8
-#: The step of the schedule that the turbo models were distilled for.
+#: The schedule that the turbo models were distilled for.
 TURBO_STEPS, TURBO_SHIFT = 8, 3.0
 
+#: The tensors in a file of words.
 WORDS = {"text", "lyrics"}
 
 Say = Callable[[str], None]
 
 
-def cache() -> Path:
-    """Where what was made of songs is kept for the next run."""
-    return platformdirs.user_cache_path("acestep") / "lessons"
+def folder() -> Path:
+    """Where what was made of songs is kept for the next run: beside what renders keep, and never pruned with it."""
+    return cache.folder() / "lessons"
 
 
 class Batch(NamedTuple):
@@ -207,8 +207,8 @@ def hear(weights: Store, sizes: Sizes, lessons: Sequence[Lesson], *, own_timbre:
 def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Path]:
     """The files of text states [1, L, width] and lyric embeddings [1, L, width] of each pair of prompts."""
     checkpoint = weights.checkpoint
-    folder = checkpoint.text
-    network = checkpoints.fingerprint([folder / "config.json", *checkpoints.weight_files(folder), checkpoint.tokenizer])
+    model = checkpoint.text
+    network = checkpoints.fingerprint([model / "config.json", *checkpoints.weight_files(model), checkpoint.tokenizer])
     files = [cached(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
     missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not tensorfile.holds(file, WORDS)]
     for done, ((text, lyrics), file) in enumerate(missing):
@@ -222,7 +222,7 @@ def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Pa
 
 def cached(what: str) -> Path:
     """The file for what is made of `what`."""
-    return cache() / f"{hashlib.sha256(what.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
+    return folder() / f"{hashlib.sha256(what.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
 
 
 def write(file: Path, tensors: dict[str, Tensor]) -> None:
