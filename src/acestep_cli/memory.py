@@ -240,8 +240,7 @@ class Model:
         if self.sizes.songwriter is not None:
             found.insert(0, Stage("write", {"songwriter": self.songwriter_bytes}, self.writing_bytes))
         if self.arrangement.on_cpu:
-            copies = COPIES_IN_FINISH + COPIES_IN_SPLICE * self.work.source
-            found.append(Stage("finish", decoding, heard + self.kept_bytes + copies * self.waveform_bytes))
+            found.append(Stage("finish", decoding, heard + self.kept_bytes + self.finishing_bytes))
         return tuple(stage for stage in found if self.sizes.used.issuperset(stage.resident))
 
     @property
@@ -255,7 +254,7 @@ class Model:
         if self.arrangement.on_cpu:
             return 0
         dit, vae = self.sizes.dit, self.sizes.vae
-        found = COPIES_IN_FINISH * self.waveform_bytes + self.heard_bytes
+        found = self.finishing_bytes + self.heard_bytes
         if self.arrangement.streamed:
             layers = dit.num_hidden_layers * self.block_bytes + dit.encoder_blocks * dit.encoder_block_parameters * (
                 self.element
@@ -406,6 +405,11 @@ class Model:
         frames = min(tile + neighbours * encoder_reach(vae), heard)
         copies = COPIES_IN_ENCODER + (HELD_BY_HEAP if self.arrangement.on_cpu else 0)
         return copies * vae.encoder_hidden_size * frames * vae.hop * self.element
+
+    @property
+    def finishing_bytes(self) -> int:
+        """What becomes of the waveform on its way into a file."""
+        return (COPIES_IN_FINISH + COPIES_IN_SPLICE * self.work.source) * self.waveform_bytes
 
     @property
     def heard_bytes(self) -> int:
