@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import statistics
@@ -56,7 +57,8 @@ def held_mb(arguments: list[str]) -> list[float]:
                 if not run.stdout.readline():
                     return least[:-1]
                 least.append(float("inf"))
-            least[-1] = min(least[-1], status_mb("VmRSS", run.pid))
+            with contextlib.suppress(SystemExit):  # it has ended meanwhile
+                least[-1] = min(least[-1], status_mb("VmRSS", run.pid))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli import audio, modes
+from acestep_cli import __version__, audio, modes
 from acestep_cli.cache import Cache
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.results import Output
@@ -27,9 +27,10 @@ def key(job: Job, output: Output) -> str:
     its words.
     """
     plan = job.plan
-    arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, platform.machine(), metadata.version("torch"))
+    arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, platform.machine())
+    versions = (__version__, metadata.version("torch"))
     asked = (output.completed.lrc, output.completed.scored)
-    content = [job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic]
+    content = [job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic, *versions]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from acestep_cli import modes
+from acestep_cli import __version__, modes
 from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Songwriter
 from acestep_cli.modes import Completed
@@ -63,5 +63,5 @@ class Stages:
 
     def _key(self, plan: Plan, device: str, *content: Any) -> str:
         """The name of what is computed from `content` as this machine does it."""
-        arithmetic = (device, plan.dtype, platform.machine(), torch.__version__)
+        arithmetic = (device, plan.dtype, platform.machine(), __version__, torch.__version__)
         return hashlib.sha256(json.dumps([*arithmetic, *content]).encode()).hexdigest()
