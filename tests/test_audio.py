@@ -412,7 +412,8 @@ def test_a_failing_ffmpeg_leaves_no_file(tmp_path: Path, monkeypatch, words: str
 
 
 @UNIX_ONLY
-def test_an_ffmpeg_that_does_not_start_is_told(tmp_path: Path, fake_ffmpeg: Path) -> None:
+def test_an_ffmpeg_that_does_not_start_is_told(tmp_path: Path, fake_ffmpeg: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(fake_ffmpeg))  # else the next one on it is tried
     (fake_ffmpeg / "ffmpeg").write_text("#!/no/such/interpreter\n")
     with pytest.raises(EncoderError, match="ffmpeg cannot be started: no such file or directory"):
         write(tmp_path / "a.m4a", tone(), audio.encoding("m4a"))

@@ -137,7 +137,9 @@ def test_a_cover_that_is_none_is_refused_with_its_place(refusing: Run, content: 
 def test_a_cover_that_goes_during_the_render_is_still_there(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("art.png").write_bytes(pictures.png())
     init = band.Pipeline.__init__
-    monkeypatch.setattr(band.Pipeline, "__init__", lambda *args: Path("art.png").unlink() or init(*args))
+    monkeypatch.setattr(
+        band.Pipeline, "__init__", lambda *args, **more: Path("art.png").unlink() or init(*args, **more)
+    )
     assert acestep(*SONG, "--cover", "art.png", "-o", "a.flac").exit_code == 0
     assert mutagen.File("a.flac").pictures
 

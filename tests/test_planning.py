@@ -266,7 +266,7 @@ def test_auto_passes_over_what_does_not_fit(
     shutil.copytree(base.root / "acestep-v15-base", models / "acestep-v15-base")
     of = Sizes.of
     huge = Sizes.published("turbo")
-    monkeypatch.setattr(Sizes, "of", lambda found, _=None: huge if found.name == "turbo" else of(found))
+    monkeypatch.setattr(Sizes, "of", lambda found, *_: huge if found.name == "turbo" else of(found))
     monkeypatch.setattr(hardware, "detect", lambda: Hardware((replace(CPU, free_bytes=2 * GIB),)))
     arguments = ["generate", "-c", "x", "-d", "60", "--models-dir", str(models), "--dry-run", "-o", f"{tmp_path}/"]
     told = CliRunner().invoke(app, [*arguments, "--json"])

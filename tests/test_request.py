@@ -186,7 +186,7 @@ def test_canonical_values_read_as_themselves() -> None:
         sample_rate="44100", fade_in="2s", fade_out="0:04", reference="/r.wav", source="/s.wav", strength="40%",
         noise_strength=0, close="yes", start="-0:08", end="1:30", repaint_mode="Balanced", repaint_strength="50%",
         track="all", mix="true", idea="i", songwriter="1.7B", songwriter_seed="3",
-        loras=["a@60%"], lora_mode="Blend",
+        loras=["a@60%"], lora_mode="Blend", lrc="yes",
         temperature="0.5", top_p="0.8", top_k="40", repetition_penalty="1.1", cfg_scale="3", negative_prompt="n",
     )  # fmt: skip
     assert all(value is not None for _, value in full)

@@ -61,7 +61,7 @@ def test_a_blank_spec_names_every_key_and_loads() -> None:
     text = acestep("new").stdout
     assert text.startswith(schema.EDITOR_LINE)
     for name, key in spec.KEYS.items():
-        assert re.search(rf"^(# )?(  )?{name}: ", text, re.MULTILINE)
+        assert re.search(rf"^(# )?(  )?{name}:(?: |$)", text, re.MULTILINE)
         assert key.help in text
     assert spec.load(Path(write("a.yaml", text))).caption
 
@@ -69,7 +69,7 @@ def test_a_blank_spec_names_every_key_and_loads() -> None:
 @pytest.mark.parametrize("name", spec.KEYS)
 def test_what_a_blank_spec_shows_for_a_key_may_be_uncommented(name: str) -> None:
     text = acestep("new").stdout
-    [block] = [part for part in text.split("\n\n") if re.search(rf"^(# )?(  )?{name}: ", part, re.MULTILINE)]
+    [block] = [part for part in text.split("\n\n") if re.search(rf"^(# )?(  )?{name}:(?: |$)", part, re.MULTILINE)]
     lines = [line.removeprefix("# ") for line in block.splitlines()[1:]]
     write("words.txt", "la\n")
     write("other.yaml", "bpm: 90\n")
