@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(BIN)/acestep generate songs/night-drive.yaml --output night-drive.flac --force
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n logical -m "not slow"
 
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
