@@ -1,29 +1,45 @@
-"""Render the corpus and encode it to latents, once, before the DiT is trained.
+"""Play the corpus and encode it to latents, once, before anything that works on latents is trained.
 
     python pocket/encode.py --first 0 --count 1000
 
-Writes `pocket/work/silence.pt` and `pocket/work/latents/NNNN.pt`, each a list of fifty [T, C] float16 tensors of songs
-NNNN * 50 and on (T = 0 where a song was skipped). Files that exist are left alone, and training picks up new ones
-while it runs.
+Writes `pocket/work/silence.pt` and `pocket/work/latents/NNNN.pt`, each the `Heard` of twenty-five songs NNNN * 25 and
+on. Files that exist are left alone, and training picks up new ones while it runs.
+
+Shapes: C latent channels, T latent frames; latents are [T, C] float16.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from typing import NamedTuple
 
+import band
 import corpus
+import numpy as np
 import torch
+from sounds import FRAME, PERIOD
+from torch import Tensor
 from train_vae import CHECKPOINT, CONFIG, WORK
 
 from acestep_cli.engine import codec
 from acestep_cli.engine.vae import OobleckVAE
 
-SHARD = 50
+SHARD = 25
 TILE_FRAMES = 48  # with its reach on both sides a tile stays in a 32 MB cache
 SILENCE_SECONDS = 600  # as long as the longest song, so that it is never repeated
-CLOCK = 0.25  # amplitude; music has a standard deviation of 1.35, and silence with the clock decodes at -39 dBFS
+CLOCK = 0.25  # amplitude; music has a standard deviation of 1, and silence with the clock decodes at -39 dBFS
+SLOW_HANDS = (512, 2048)  # latent frames: where in a song it is, as far as sections go
+STEMS_EVERY, STEMS_SECONDS = 3, 16  # every third song has its stems encoded too, where it is no longer than this
 FOLDER = WORK / "latents"
+
+
+class Heard(NamedTuple):
+    """A song's latents: its mix, and, for some songs, each stem and the mix without it."""
+
+    mix: Tensor
+    stems: dict[str, Tensor]
+    without: dict[str, Tensor]
 
 
 def trained_vae() -> OobleckVAE:
@@ -32,19 +48,21 @@ def trained_vae() -> OobleckVAE:
     return vae
 
 
-def clock(frames: int) -> torch.Tensor:
-    """A hand for each cycle of the corpus [C, F]: its cosines in even frames, its sines in odd ones.
+def clock(frames: int) -> Tensor:
+    """The time of day [C, F]: cosines in even frames, sines in odd ones, so that each token of the DiT reads it whole.
 
-    Two frames are one token of the DiT, so each token reads the whole time of day. A hand turns once in a cycle and,
-    on top of that, four times: what beats need is then there to be read, not to be computed from the bar.
+    Twelve channels are hands that turn with the bars of the twelve tempi and, on top of that, four times in each; two
+    tell which frame of `sounds.PERIOD` it is, once and three times round; two turn slowly.
     """
     token = torch.arange(frames) // 2 * 2
-    angles = 2 * math.pi * token / torch.tensor(corpus.CYCLES)[:, None]
+    turns = lambda cycles: 2 * math.pi * token / torch.tensor(cycles)[:, None]  # noqa: E731
+    bars, phase, slow = turns(corpus.CYCLES), turns([PERIOD / FRAME, PERIOD / FRAME / 3]), turns(SLOW_HANDS)
     even = torch.arange(frames) % 2 == 0
-    return torch.where(even, angles.cos() + (4 * angles).cos(), angles.sin() + (4 * angles).sin())
+    shown = lambda angles: torch.where(even, angles.cos(), angles.sin())  # noqa: E731
+    return torch.cat([shown(bars) + shown(4 * bars), shown(phase), shown(slow)])
 
 
-def silence(vae: OobleckVAE) -> torch.Tensor:
+def silence(vae: OobleckVAE) -> Tensor:
     """The latents of silence [1, C, F]: the encoder's edge at the first frames, its steady state, and a faint clock.
 
     The DiT has no absolute positions: many wide layers of attention can count from the start of a song, six narrow
@@ -57,35 +75,42 @@ def silence(vae: OobleckVAE) -> torch.Tensor:
     return torch.cat([short[:, :, :50], steady], dim=2) + CLOCK * clock(SILENCE_SECONDS * 25)
 
 
+def heard(vae: OobleckVAE, seed: int) -> Heard:
+    """Play and encode one song."""
+    piece = corpus.song(seed)
+    played = band.play(piece)
+
+    def latents(audio: np.ndarray) -> Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return codec.encode(vae, torch.from_numpy(audio), TILE_FRAMES, lambda *_: None).half()
+
+    mix = sum(played.values())
+    parted = seed % STEMS_EVERY == 0 and piece.duration <= STEMS_SECONDS and len(played) > 1
+    stems = {track: latents(stem) for track, stem in played.items()} if parted else {}
+    # One stem taken from the rest is enough of a lesson for each song.
+    missing = [sorted(stems)[seed // STEMS_EVERY % len(stems)]] if parted else []
+    return Heard(latents(mix), stems, {track: latents(mix - played[track]) for track in missing})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument(
-        "--longest", type=int, default=48, help="skip longer songs, in seconds: more songs in less time"
-    )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     FOLDER.mkdir(parents=True, exist_ok=True)
     vae = trained_vae()
-    torch.save(silence(vae).clone(), WORK / "silence.pt")
+    torch.save(silence(vae).half().clone(), WORK / "silence.pt")
     vae.encoder.compile(dynamic=True)
     for shard in range(asked.first // SHARD, (asked.first + asked.count) // SHARD):
         path = FOLDER / f"{shard:04d}.pt"
         if path.exists():
             continue
-        latents = []
-        for seed in range(shard * SHARD, (shard + 1) * SHARD):
-            song = corpus.song(seed)
-            if song.duration > asked.longest:
-                latents.append(torch.empty(0, CONFIG.decoder_input_channels))
-                continue
-            audio = torch.from_numpy(corpus.render(song))
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                latents.append(codec.encode(vae, audio, TILE_FRAMES, lambda *_: None).half())
-        torch.save(latents, path)
-        print(path.name, sum(map(len, latents)) // 25, "s", flush=True)
+        songs = [heard(vae, seed) for seed in range(shard * SHARD, (shard + 1) * SHARD)]
+        torch.save([tuple(song) for song in songs], path)
+        encoded = sum(len(t) for s in songs for t in (s.mix, *s.stems.values(), *s.without.values()))
+        print(path.name, sum(len(s.mix) for s in songs) // 25, "s of songs,", encoded // 25, "s encoded", flush=True)
 
 
 if __name__ == "__main__":

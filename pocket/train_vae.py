@@ -16,6 +16,7 @@ import math
 import time
 from pathlib import Path
 
+import band
 import corpus
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ CONFIG = VAEConfig(
     encoder_hidden_size=32, downsampling_ratios=(6, 4, 8, 10), channel_multiples=(2, 4, 8, 8),
     decoder_channels=16, decoder_input_channels=16,
 )  # fmt: skip
-WINDOWS = (2048, 1024, 512, 256, 128)
+WINDOWS = (4096, 2048, 1024, 512, 256, 128)
 FLOOR = 1e-2  # spectral magnitudes below this (hiss) are not worth matching
 KL_WEIGHT, WAVE_WEIGHT = 1e-3, 4.0
 POOL = 420  # songs held in memory to crop from, about two hours
@@ -43,7 +44,7 @@ def song_pool(count: int) -> list[Tensor]:
     """The first songs of the corpus as int16 [2, N]: two hours take 1.4 GB and half a minute to render."""
     pool = []
     for seed in range(count):
-        audio = corpus.render(corpus.song(seed))
+        audio = band.render(corpus.song(seed))
         pool.append(torch.from_numpy((audio * 32767).astype(np.int16)))
     return pool
 
