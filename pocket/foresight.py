@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 
+import band
 import corpus
 import encode
 import numpy as np
@@ -26,21 +27,11 @@ RATE = 25
 
 def explained(model: train_dit.Pocket, song: corpus.Song, latents: torch.Tensor, tokens) -> np.ndarray:
     """Squared error and squared size of one song [T, C], in each second [2, T // 25]."""
-    rng = np.random.default_rng(song.seed)
-    texts, lyrics = train_dit.words(song, "text2music", tokens, rng)
-    keep = [torch.ones(1, len(ids), dtype=torch.bool) for ids in (texts, lyrics)]
-    reference = model.silence[:, : train_dit.CONFIG["timbre_fix_frame"]]
-    condition = model.condition(
-        texts[None], keep[0], lyrics[None], keep[1], torch.zeros(1, dtype=torch.bool), reference
-    )
-    clean = latents[None]
-    context = torch.cat([model.silence[:, : clean.shape[1]], torch.ones_like(clean)], dim=-1)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(song.seed))
-    decoder = model.dit.decoder
-    guess = noise - decoder(noise, torch.ones(1), context, decoder.remember(condition))
-    whole = clean.shape[1] // RATE * RATE
-    pairs = ((clean - guess) ** 2, clean**2)
-    return np.stack([p[0, :whole].reshape(-1, RATE * clean.shape[2]).sum(1).numpy() for p in pairs])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(song.seed))
+    guess = train_dit.denoised(model, song, latents, 1.0, noise, tokens, np.random.default_rng(song.seed))
+    whole = len(latents) // RATE * RATE
+    pairs = ((latents - guess) ** 2, latents**2)
+    return np.stack([p[:whole].reshape(-1, RATE * latents.shape[1]).sum(1).numpy() for p in pairs])
 
 
 @torch.inference_mode()
@@ -49,14 +40,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24)
     count = parser.parse_args().count
     tokens = tokenizer.trained()
-    model = train_dit.Pocket(tokens, torch.load(WORK / "silence.pt", weights_only=True).transpose(1, 2)).eval()
+    model = train_dit.Pocket(tokens, torch.load(WORK / "silence.pt", weights_only=True).float().transpose(1, 2)).eval()
     state = torch.load(train_dit.CHECKPOINT, weights_only=True)
     model.load_state_dict(state["average"])
     vae = encode.trained_vae()
     sums = np.zeros((2, 48))
     for number in range(count):
         song = corpus.song(corpus.HELD_OUT + 1000 + number)
-        audio = torch.from_numpy(corpus.render(song))
+        audio = torch.from_numpy(band.render(song))
         with torch.autocast("cpu", torch.bfloat16):
             latents = codec.encode(vae, audio, encode.TILE_FRAMES, lambda *_: None).float()
         error = explained(model, song, latents, tokens)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 
-import corpus
+import band
 import numpy as np
 import tokenizer
 import torch
@@ -35,19 +35,8 @@ def rough_latents(
     model: train_dit.Pocket, songs: train_dit.Songs, index: int, tokens, rng: np.random.Generator
 ) -> Tensor:
     """One song [T, C] as the DiT sees it through noise."""
-    clean = songs.latents[index].float()[None]
-    texts, lyrics = train_dit.words(songs.pieces[index], "text2music", tokens, rng)
-    keep = [torch.ones(1, len(ids), dtype=torch.bool) for ids in (texts, lyrics)]
-    reference = model.silence[:, : train_dit.CONFIG["timbre_fix_frame"]]
-    condition = model.condition(
-        texts[None], keep[0], lyrics[None], keep[1], torch.zeros(1, dtype=torch.bool), reference
-    )
-    t = float(rng.choice(ROUGH_TIMES))
-    mixed = t * torch.randn_like(clean) + (1 - t) * clean
-    context = torch.cat([model.silence[:, : clean.shape[1]], torch.ones_like(clean)], dim=-1)
-    decoder = model.dit.decoder
-    velocity = decoder(mixed, torch.tensor([t]), context, decoder.remember(condition)).float()
-    return (mixed - t * velocity)[0]
+    clean, t = songs.heard[index].mix.float(), float(rng.choice(ROUGH_TIMES))
+    return train_dit.denoised(model, songs.pieces[index], clean, t, torch.randn_like(clean), tokens, rng)
 
 
 def main() -> None:
@@ -64,17 +53,17 @@ def main() -> None:
     rng = np.random.default_rng(int(time.time()))
 
     tokens = tokenizer.trained()
-    silence = torch.load(train_vae.WORK / "silence.pt", weights_only=True).transpose(1, 2)
+    silence = torch.load(train_vae.WORK / "silence.pt", weights_only=True).float().transpose(1, 2)
     model = train_dit.Pocket(tokens, silence)
     model.load_state_dict(torch.load(train_dit.CHECKPOINT, weights_only=True)["average"])
     songs = train_dit.Songs()
     songs.refresh()
     pool = []  # (audio [2, N] int16, true latents [T, C], rough latents [T, C])
     for index in range(asked.songs):
-        audio = corpus.render(songs.pieces[index])
+        audio = band.render(songs.pieces[index])
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             rough = rough_latents(model, songs, index, tokens, rng)
-        pool.append((torch.from_numpy((audio * 32767).astype(np.int16)), songs.latents[index].float(), rough.clone()))
+        pool.append((torch.from_numpy((audio * 32767).astype(np.int16)), songs.heard[index].mix.float(), rough.clone()))
     print(
         f"{len(pool)} songs, rough latents off by {np.mean([F.mse_loss(c, r).item() for _, c, r in pool]):.3f}",
         flush=True,

@@ -6,32 +6,33 @@ outright, instead of digits whose meaning it would have to compute.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import corpus
 import numpy as np
+from sounds import TIMBRES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from acestep_cli import prompts
+from acestep_cli import modes, prompts
+from acestep_cli.kinds import TRACKS
 
 VOCABULARY = 2304
 SONGS = 3000
 LARGEST_NUMBER = 600  # seconds; tempi end at 300
 FILE = Path(__file__).parent / "work/tokenizer.json"
-INSTRUCTIONS = {
-    "text2music": "Fill the audio semantic mask based on the given conditions:",
-    "repaint": "Repaint the mask area based on the given conditions:",
-    "cover": "Generate audio semantic tokens based on the given conditions:",
-}
+INSTRUCTIONS = (
+    modes.FILL_MASK, modes.FOLLOW_CODES, modes.REPAINT,
+    *(instruction.format(track.upper()) for instruction in (modes.LEGO, modes.EXTRACT) for track in TRACKS),
+    *(modes.COMPLETE.format(f" with {' | '.join(tracks).upper()}") for tracks in itertools.pairwise(TRACKS)),
+)  # fmt: skip
 
 
-def prompts_of(piece: corpus.Song, task: str) -> tuple[str, str]:
+def prompts_of(piece: corpus.Song, instruction: str) -> tuple[str, str]:
     """The text prompt and the lyric prompt of a song."""
     metas = prompts.metas(piece.bpm, piece.time_signature, piece.key, piece.duration)
-    return prompts.text_prompt(INSTRUCTIONS[task], piece.caption, metas), prompts.lyric_prompt(
-        piece.lyrics, piece.language
-    )
+    return prompts.text_prompt(instruction, piece.caption, metas), prompts.lyric_prompt(piece.lyrics, piece.language)
 
 
 def train() -> Tokenizer:
@@ -40,14 +41,12 @@ def train() -> Tokenizer:
 
     def texts():
         for seed in range(SONGS):
-            yield from prompts_of(corpus.describe(corpus.song(seed), rng), "text2music")
+            yield from prompts_of(corpus.describe(corpus.song(seed), rng), modes.FILL_MASK)
         for _ in range(60):  # often enough that every number is merged before rare words are
             yield "".join(f" {n}" for n in range(1, LARGEST_NUMBER + 1))
-            yield from INSTRUCTIONS.values()
+            yield from INSTRUCTIONS
             for style in corpus.STYLES.values():
-                yield ", ".join(
-                    (*style.names, *style.moods, *style.drum_words, *style.bass, *style.chords, *style.leads)
-                )
+                yield ", ".join((*style.names, *style.moods, *style.drum_words, *TIMBRES))
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

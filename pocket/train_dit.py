@@ -1,4 +1,4 @@
-"""Train the diffusion transformer, the condition encoder, the audio tokenizer and the text encoder, all together.
+"""Train the diffusion transformer, the condition encoder and the text encoder, all together, on every task.
 
     python pocket/train_dit.py --minutes 45 --processes 2
 
@@ -6,8 +6,8 @@ One process per core, each with its own songs, averaging gradients: at this size
 third, two processes nine tenths.
 
 Flow matching: x_t = t * noise + (1 - t) * x0, and the network learns v = noise - x0 for a prompt. Songs of equal
-length share a batch, so nothing is ever padded but words. Saves `pocket/work/dit.pt` every two minutes (weights,
-their moving average, optimizer) and resumes from it.
+length share a batch, so nothing is ever padded but words. The audio codes come finished from `train_codes.py`. Saves
+`pocket/work/dit.pt` every two minutes (weights, their moving average, optimizer) and resumes from it.
 
 Shapes: B songs, T latent frames, C latent channels, L tokens of words, E encoder width.
 """
@@ -19,6 +19,7 @@ import copy
 import math
 import time
 from collections import defaultdict
+from dataclasses import dataclass, replace
 
 import corpus
 import numpy as np
@@ -26,7 +27,7 @@ import tokenizer
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from encode import FOLDER, SHARD
+from encode import FOLDER, SHARD, Heard
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,25 +37,25 @@ from train_vae import CONFIG as VAE
 from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
-from acestep_cli import solvers
+from acestep_cli import modes, solvers
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.sizes import DiTConfig
 
 CHECKPOINT = WORK / "dit.pt"
 CHANNELS = VAE.decoder_input_channels
-WIDTH, LAYERS = 256, 6
+WIDTH, LAYERS, TEXT_WIDTH = 256, 6, 192
 # Rotary angles fall from 1 to 1/200 per token of 80 ms. Beats are 4 to 13 tokens long and bars up to 50, so a third
 # of the 32 angles lie where tempo is heard; with the published base of a million it would be four.
 ROPE_THETA = 200.0
-ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 64}
 CONFIG = {
     "architectures": ["AceStepConditionGenerationModel"], "model_type": "acestep", "model_version": "turbo",
-    "is_turbo": True, "hidden_size": WIDTH, "intermediate_size": 640, "num_hidden_layers": LAYERS, **ATTENTION,
+    "is_turbo": True, "hidden_size": WIDTH, "intermediate_size": 384, "num_hidden_layers": LAYERS, **ATTENTION,
     "encoder_hidden_size": WIDTH, "encoder_intermediate_size": 256, "encoder_num_attention_heads": 4,
-    "encoder_num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 128,
+    "encoder_num_key_value_heads": 1, "use_sliding_window": True, "sliding_window": 128,
     "layer_types": ["sliding_attention" if i % 2 == 0 else "full_attention" for i in range(LAYERS)],
     "in_channels": 3 * CHANNELS, "audio_acoustic_hidden_dim": CHANNELS, "timbre_hidden_dim": CHANNELS,
-    "patch_size": 2, "text_hidden_dim": WIDTH, "timbre_fix_frame": 750, "num_lyric_encoder_hidden_layers": 2,
+    "patch_size": 2, "text_hidden_dim": TEXT_WIDTH, "timbre_fix_frame": 750, "num_lyric_encoder_hidden_layers": 1,
     "num_timbre_encoder_hidden_layers": 1, "num_attention_pooler_hidden_layers": 1,
     "num_audio_decoder_hidden_layers": LAYERS, "pool_window_size": 5, "fsq_dim": WIDTH,
     "fsq_input_levels": [8, 8, 8, 5], "fsq_input_num_quantizers": 1, "rope_theta": ROPE_THETA,
@@ -64,34 +65,39 @@ CONFIG = {
     "vocab_size": math.prod([8, 8, 8, 5]) + 3,
 }  # fmt: skip
 TEXT_CONFIG = {
-    "architectures": ["Qwen3Model"], "model_type": "qwen3", "hidden_size": WIDTH, "intermediate_size": 384,
-    "num_hidden_layers": 2, **ATTENTION, "hidden_act": "silu", "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
+    "architectures": ["Qwen3Model"], "model_type": "qwen3", "hidden_size": TEXT_WIDTH, "intermediate_size": 384,
+    "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 64,
+    "hidden_act": "silu", "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
     "rope_theta": 10_000.0, "attention_bias": False, "tie_word_embeddings": True, "use_sliding_window": False,
     "dtype": "bfloat16",
 }  # fmt: skip
 SHIFT = 3.0
 TURBO_STEPS = solvers.schedule(8, SHIFT)[:-1]
-# What a song in a batch is trained to do: from nothing, from its own audio codes, with a hole to fill.
-TASKS = {"text2music": 0.82, "cover": 0.10, "repaint": 0.08}
+# What a song in a batch is trained to do: from nothing, from its own audio codes, with a hole to fill; and, where its
+# stems are at hand, `STEMS` of the time, to take one out, to add one, to accompany one.
+WHOLE_TASKS = {"generate": 0.72, "cover": 0.15, "repaint": 0.13}
+STEM_TASKS = {"extract": 0.4, "lego": 0.3, "complete": 0.3}
+STEMS = 0.75
+NO_CAPTION = 0.5  # of stems are taken out, and of references heard, without a caption that would give them away
 NO_CONDITION = 0.10  # of songs see the null condition
 NO_META = 0.05  # of each metadata line is left out
 MUON_RATE, ADAM_RATE = 4e-3, 1.5e-3
-# Which beat it is, is asked of the DiT half-way up: how often in a cycle the asked angles turn, as a power of the
+# Which beat it is, is asked of the DiT half-way up: how often in a bar the asked angles turn, as a power of the
 # pulses in it and a factor. Without being asked, it had not found the hand of the clock that a prompt's tempo means
 # after 600 steps; the flow alone rewards it only once everything above the hand is in place.
-HARMONICS = ((0, 1), (0, 2), (1, 1), (1, 2))
+HARMONICS = ((0, 0.5), (0, 1), (1, 1), (1, 2))
 BEAT_LAYER, BEAT_WEIGHT = 3, 1.0
 BEAT_TIME = 0.75  # only above it: below, the beat can be heard, and the clock need not be read
 
 
 def number_curve(numbers: list[int]) -> Tensor:
-    """Unit-RMS embeddings [N, WIDTH] of numbers, close together where the numbers are, on a scale of octaves.
+    """Unit-RMS embeddings [N, TEXT_WIDTH] of numbers, close together where the numbers are, on a scale of octaves.
 
     A tempo seen in four songs is then learned from its neighbours too; with random starts each of the 121 tempi had
     to be learned alone, and after 700 steps none was.
     """
     octaves = torch.tensor(numbers, dtype=torch.float32).log2()[:, None]
-    angles = 2 * math.pi * octaves * torch.logspace(-3, 2, WIDTH // 2, base=2)  # an eighth to four turns an octave
+    angles = 2 * math.pi * octaves * torch.logspace(-3, 2, TEXT_WIDTH // 2, base=2)  # an eighth to four turns an octave
     return math.sqrt(2) * torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
@@ -145,12 +151,13 @@ class Pocket(nn.Module):
         states = torch.where(dropped[:, None, None], self.dit.null_condition_emb.to(states.dtype), states)
         return Condition(states, torch.cat([lyric_keep, lyric_keep.new_ones(len(texts), 1), text_keep], dim=1))
 
+    @torch.no_grad()
     def codes_and_back(self, latents: Tensor) -> Tensor:
-        """Latents [B, T, C] through the audio codes: what cover and the Songwriter give the DiT to start from."""
-        frames = latents.shape[1]
-        tail = self.silence[:, : -frames % CONFIG["pool_window_size"]].expand(len(latents), -1, -1)
-        quantised, _ = self.dit.tokenizer(torch.cat([latents, tail], dim=1))
-        return self.dit.detokenizer(quantised)[:, :frames]
+        """Latents [T, C] through the audio codes: what cover and the Songwriter give the DiT to start from."""
+        frames = len(latents)
+        tail = self.silence[0, : -frames % CONFIG["pool_window_size"]]
+        _, codes = self.dit.tokenizer(torch.cat([latents, tail])[None])
+        return self.dit.latents_from_codes(codes)[0, :frames]
 
 
 def in_float32(forward):
@@ -169,7 +176,7 @@ class Songs:
     def __init__(self) -> None:
         self.shards: set[str] = set()
         self.pieces: list[corpus.Song] = []
-        self.latents: list[Tensor] = []
+        self.heard: list[Heard] = []
         self.by_length: dict[int, list[int]] = defaultdict(list)
 
     def refresh(self) -> None:
@@ -177,26 +184,76 @@ class Songs:
             if path.name in self.shards:
                 continue
             self.shards.add(path.name)
-            for offset, latents in enumerate(torch.load(path, weights_only=True)):
-                if not len(latents):
-                    continue
-                self.by_length[len(latents)].append(len(self.pieces))
+            for offset, song in enumerate(torch.load(path, weights_only=True)):
+                heard = Heard(*song)
+                self.by_length[len(heard.mix)].append(len(self.pieces))
                 self.pieces.append(corpus.song(int(path.stem) * SHARD + offset))
-                self.latents.append(latents)
+                self.heard.append(heard)
 
     def batch(self, frames: int, rng: np.random.Generator) -> list[int]:
         """Songs of one length that together hold about `frames`."""
-        length = len(self.latents[rng.integers(len(self.latents))])
+        length = len(self.heard[rng.integers(len(self.heard))].mix)
         same = self.by_length[length]
         return list(rng.permutation(same)[: max(2, round(frames / length))])
 
 
-def words(piece: corpus.Song, task: str, tokens, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Lesson:
+    """What one song of a batch is there to teach: source and target [T, C], and where [T, C] is to be made (1)."""
+
+    task: str
+    instruction: str
+    caption: str | None  # None: the song's own
+    source: Tensor
+    mask: Tensor
+    target: Tensor
+
+
+def lesson(model: Pocket, heard: Heard, rng: np.random.Generator, task: str | None = None) -> Lesson:
+    """`task`, or one that the song can serve."""
+    mix, frames = heard.mix.float(), len(heard.mix)
+    silence = model.silence[0, :frames]
+    everywhere = torch.ones_like(mix)
+    if task is None:
+        tasks = STEM_TASKS if heard.stems and rng.random() < STEMS else WHOLE_TASKS
+        task = str(rng.choice(list(tasks), p=list(tasks.values())))
+    match task:
+        case "generate":
+            return Lesson(task, modes.FILL_MASK, None, silence, everywhere, mix)
+        case "cover":
+            return Lesson(task, modes.FOLLOW_CODES, None, model.codes_and_back(mix), everywhere, mix)
+        case "repaint":
+            mask = torch.zeros_like(mix)
+            start, end = sorted(rng.integers(0, frames + 1, 2))
+            mask[start:end] = 1
+            return Lesson(task, modes.REPAINT, None, torch.where(mask > 0, silence, mix), mask, mix)
+    track = str(rng.choice(sorted(heard.stems)))
+    target = heard.stems[track].float()
+    if task == "extract":
+        caption = "" if rng.random() < NO_CAPTION else None
+        return Lesson(task, modes.EXTRACT.format(track.upper()), caption, mix, everywhere, target)
+    [absent] = heard.without
+    rest = heard.without[absent].float()
+    if task == "lego":  # to the rest of the band, or to one of it
+        if track != absent or rng.random() < 0.5:
+            rest = heard.stems[str(rng.choice(sorted(set(heard.stems) - {track})))].float()
+        return Lesson(task, modes.LEGO.format(track.upper()), None, rest, everywhere, target)
+    others = sorted(set(heard.stems) - {track})
+    if rng.random() < 0.5:
+        others, target = [absent], rest
+    named = f" with {' | '.join(others).upper()}" if rng.random() < 0.8 else ""
+    return Lesson(task, modes.COMPLETE.format(named), None, target, everywhere, mix)
+
+
+def words(piece: corpus.Song, taught: Lesson, tokens, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Token ids of a freshly phrased prompt, now and then with metadata missing."""
     piece = corpus.describe(piece, rng)
-    prompt, lyrics = tokenizer.prompts_of(piece, task)
+    if taught.caption is not None:
+        piece = replace(piece, caption=taught.caption)
+    prompt, lyrics = tokenizer.prompts_of(piece, taught.instruction)
+    without = NO_CAPTION if taught.caption is not None else NO_META
     for line in ("bpm", "timesignature", "keyscale"):
-        if rng.random() < NO_META:
+        if rng.random() < without:
             start = prompt.index(f"- {line}: ") + len(f"- {line}: ")
             prompt = f"{prompt[:start]}N/A{prompt[prompt.index(chr(10), start) :]}"
     return torch.tensor(tokens.encode(prompt).ids), torch.tensor(tokens.encode(lyrics).ids)
@@ -218,38 +275,26 @@ def times(count: int, rng: np.random.Generator) -> Tensor:
 
 def losses(
     model: Pocket, songs: Songs, chosen: list[int], tokens, rng: np.random.Generator, guidance: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The flow-matching loss, the loss of the audio codes and that of the beat on one batch.
+) -> tuple[Tensor, Tensor]:
+    """The flow-matching loss and that of the beat on one batch.
 
     With guidance w in [0, 1) the target moves away from the model's own unconditional velocity (Tang et al., 2025,
     "Diffusion Models without Classifier-free Guidance"): it settles where sampling with a scale of 1 / (1 - w) would,
     which turbo sampling, never guided, then gets for nothing.
     """
-    clean = torch.stack([songs.latents[i].float() for i in chosen])  # [B, T, C]
+    taught = [lesson(model, songs.heard[i], rng) for i in chosen]
+    source, mask, clean = (torch.stack([getattr(own, part) for own in taught]) for part in ("source", "mask", "target"))
     size, frames, _ = clean.shape
-    tasks = rng.choice(list(TASKS), size, p=list(TASKS.values()))
-    texts, lyrics = zip(*(words(songs.pieces[i], t, tokens, rng) for i, t in zip(chosen, tasks, strict=True)),
-                        strict=True)  # fmt: skip
-    (texts, text_keep), (lyrics, lyric_keep) = padded(list(texts)), padded(list(lyrics))
-
-    # The codes learn on every batch, from two songs; covers take their context from them.
-    through = model.codes_and_back(clean) if "cover" in tasks else model.codes_and_back(clean[:2])
-    code_loss = F.mse_loss(through.float(), clean[: len(through)])
-    source = model.silence[:, :frames].repeat(size, 1, 1)
-    mask = torch.ones_like(source)
-    for row, task in enumerate(tasks):
-        if task == "cover":
-            source[row] = through[row].detach()
-        elif task == "repaint":
-            start, end = sorted(rng.integers(0, frames + 1, 2))
-            mask[row, :start], mask[row, end:] = 0, 0
-            source[row] = torch.where(mask[row] > 0, source[row], clean[row])
 
     reference = model.silence[:, : CONFIG["timbre_fix_frame"]]
     if rng.random() < 0.15:  # a batch that hears its own songs as references, from a random place
-        turned = [clean[r].roll(-int(rng.integers(frames)), 0) for r in range(size)]
+        turned = [own.target.roll(-int(rng.integers(frames)), 0) for own in taught]
         repeats = -(-CONFIG["timbre_fix_frame"] // frames)
         reference = torch.stack([t.repeat(repeats, 1)[: CONFIG["timbre_fix_frame"]] for t in turned])
+        taught = [replace(own, caption="") if rng.random() < NO_CAPTION else own for own in taught]
+    texts, lyrics = zip(*(words(songs.pieces[i], own, tokens, rng) for i, own in zip(chosen, taught, strict=True)),
+                        strict=True)  # fmt: skip
+    (texts, text_keep), (lyrics, lyric_keep) = padded(list(texts)), padded(list(lyrics))
     dropped = torch.from_numpy(rng.random(size) < NO_CONDITION)
     condition = model.condition(texts, text_keep, lyrics, lyric_keep, dropped, reference)
 
@@ -260,7 +305,7 @@ def losses(
     velocity = decoder(mixed, t, context, decoder.remember(condition)).float()
     asked = model.beat(model.middle).float()
     angles = torch.stack([beat_angles(songs.pieces[i], asked.shape[1]) for i in chosen])
-    blind = ~dropped & (t > BEAT_TIME)
+    blind = ~dropped & (t > BEAT_TIME) & torch.tensor([own.task == "generate" for own in taught])
     beat_loss = F.mse_loss(asked[blind], angles[blind]) if blind.any() else 0 * asked.sum()
     target = noise - clean
     if guidance:
@@ -268,14 +313,28 @@ def losses(
             unconditional = decoder(mixed, t, context, decoder.remember(model.dit.null_condition())).float()
         away = (velocity.detach() - unconditional) * ~dropped[:, None, None]
         target = target + guidance * away
-    return F.mse_loss(velocity, target), code_loss, beat_loss
+    return F.mse_loss(velocity, target), beat_loss
+
+
+def denoised(
+    model: Pocket, piece: corpus.Song, clean: Tensor, t: float, noise: Tensor, tokens, rng: np.random.Generator
+) -> Tensor:
+    """What one step from time `t` makes of a song [T, C] in noise, given its prompt."""
+    taught = lesson(model, Heard(clean, {}, {}), rng, "generate")
+    texts, lyrics = (ids[None] for ids in words(piece, taught, tokens, rng))
+    keep = [torch.ones_like(ids, dtype=torch.bool) for ids in (texts, lyrics)]
+    reference = model.silence[:, : CONFIG["timbre_fix_frame"]]
+    condition = model.condition(texts, keep[0], lyrics, keep[1], torch.zeros(1, dtype=torch.bool), reference)
+    mixed = t * noise + (1 - t) * clean
+    context = torch.cat([taught.source, taught.mask], dim=-1)[None]
+    decoder = model.dit.decoder
+    return (mixed - t * decoder(mixed[None], torch.tensor([t]), context, decoder.remember(condition)).float())[0]
 
 
 def beat_angles(piece: corpus.Song, tokens: int) -> Tensor:
-    """Cosines and sines of the song's cycle, of twice it, of its pulse and of half its pulse [tokens, 8]."""
-    pulses = 3 if piece.beats == 3 else 4
-    turns = torch.arange(tokens) * CONFIG["patch_size"] / 25 / (pulses * piece.beat)
-    angles = 2 * math.pi * torch.stack([turns * pulses**power * factor for power, factor in HARMONICS], dim=1)
+    """Cosines and sines of two bars, of a bar, of its pulse and of half its pulse [tokens, 8]."""
+    bars = torch.arange(tokens) * CONFIG["patch_size"] / corpus.bar_frames(piece.bpm, piece.pulses)
+    angles = 2 * math.pi * torch.stack([bars * piece.pulses**power * factor for power, factor in HARMONICS], dim=1)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
@@ -311,8 +370,9 @@ def train(rank: int, asked: argparse.Namespace) -> None:
     torch.manual_seed(rank + 1000 * int(time.time()))  # a resumed sitting must not see the same batches again
     rng = np.random.default_rng(torch.initial_seed())
     tokens = tokenizer.trained()
-    silence = torch.load(WORK / "silence.pt", weights_only=True).transpose(1, 2)
-    model = Pocket(tokens, silence)
+    model = Pocket(tokens, torch.load(WORK / "silence.pt", weights_only=True).float().transpose(1, 2))
+    for name, codes in torch.load(WORK / "codes.pt", weights_only=True).items():
+        model.dit.get_parameter(name).requires_grad_(False).copy_(codes)
     optimisers, step = optimizers(model), 0
     average = copy.deepcopy(model)
     if CHECKPOINT.exists():
@@ -343,8 +403,8 @@ def train(rank: int, asked: argparse.Namespace) -> None:
             optimiser.param_groups[0]["lr"] = peak * scale
         # Attention by plain products: PyTorch's fused backward on CPUs took twice as long at these lengths.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            flow, codes, beat = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, asked.guidance)
-        (flow + 0.3 * codes + BEAT_WEIGHT * beat).backward()
+            flow, beat = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, asked.guidance)
+        (flow + BEAT_WEIGHT * beat).backward()
         spent = average_gradients(weights, (time.monotonic() - began) / (60 * asked.minutes))
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimiser in optimisers:
@@ -355,12 +415,12 @@ def train(rank: int, asked: argparse.Namespace) -> None:
             continue
         with torch.no_grad():
             torch._foreach_lerp_(averages, list(model.parameters()), 1 - min(0.998, (1 + step) / (10 + step)))
-        shown.append((flow.item(), codes.item(), beat.item()))
+        shown.append((flow.item(), beat.item()))
         now = time.monotonic()
         if len(shown) == 50:
-            flow_mean, code_mean, beat_mean = np.mean(shown, 0)
-            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  flow {flow_mean:.4f}  codes {code_mean:.4f}  "
-                  f"beat {beat_mean:.4f}  songs {len(songs.pieces)}", flush=True)  # fmt: skip
+            flow_mean, beat_mean = np.mean(shown, 0)
+            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  flow {flow_mean:.4f}  beat {beat_mean:.4f}  "
+                  f"songs {len(songs.pieces)}", flush=True)  # fmt: skip
             shown, last = [], now
         if now - saved > 120:
             save()
