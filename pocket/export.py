@@ -2,8 +2,9 @@
 
     python pocket/export.py
 
-Reads `pocket/work/vae.pt`, `dit.pt` and `silence.pt`; writes `src/acestep_cli/pocket/`, or the folder given with
-`--to`, and prints the size of every file. The DiT is its moving average over training steps.
+Reads `vae.pt`, `dit.pt`, `songwriter.pt` and `silence.pt` in `pocket/work/`; writes `src/acestep_cli/pocket/`, or the
+folder given with `--to`, and prints the size of every file. DiT and Songwriter are their moving averages over training
+steps.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import tokenizer
 import torch
 import train_dit
+import train_songwriter
 import train_vae
 from safetensors.torch import save_file
 from torch import Tensor
@@ -87,6 +89,11 @@ def main() -> None:
     config = {**train_dit.TEXT_CONFIG, "vocab_size": tokens.get_vocab_size(), "eos_token_id": end, "pad_token_id": end}
     write(home / "Qwen3-Embedding-pocket", config, parts["text"])
     tokenizer.save(tokens, home / "Qwen3-Embedding-pocket")
+
+    songwriter = torch.load(train_songwriter.CHECKPOINT, weights_only=True)["average"]
+    size = train_songwriter.first_code() + train_songwriter.CODES
+    write(home / "acestep-5Hz-lm-pocket", {**train_songwriter.CONFIG, "vocab_size": size}, songwriter)
+    (home / "acestep-5Hz-lm-pocket/tokenizer.json").write_text(train_songwriter.file_content(), encoding="utf-8")
 
     sizes = {path: path.stat().st_size for path in sorted(home.rglob("*")) if path.is_file()}
     for path, size in sizes.items():

@@ -1,0 +1,229 @@
+"""Train the Songwriter: ideas into songs, songs into audio codes, audio codes back into songs.
+
+    python pocket/train_songwriter.py --minutes 60
+
+The lessons are the program's own prompts (`acestep_cli.writing`) with the answers that the corpus knows; only answers
+count. Needs the latents of `encode.py` and the codes of `train_codes.py`. Saves `pocket/work/songwriter.pt` every two
+minutes and resumes from it.
+
+Shapes: B lessons, L tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from functools import cache
+
+import corpus
+import numpy as np
+import tokenizer
+import torch
+import train_codes
+from tokenizers import AddedToken, Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from train_dit import CONFIG as DIT
+from train_dit import Songs
+from train_vae import WORK
+from transformers import Qwen3Config, Qwen3Model
+
+from acestep_cli import prompts, writing
+from acestep_cli.engine.dit import AceStep
+from acestep_cli.kinds import CODES_PER_SECOND
+from acestep_cli.request import Request
+from acestep_cli.sizes import DiTConfig
+
+CHECKPOINT = WORK / "songwriter.pt"
+CODES = math.prod(DIT["fsq_input_levels"])
+MARKS = ("<|im_start|>", writing.TURN_END, writing.THOUGHT_BEGIN, writing.THOUGHT_END)
+CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 192, "intermediate_size": 448,
+    "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 64, "hidden_act": "silu",
+    "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "attention_bias": False,
+    "tie_word_embeddings": True, "use_sliding_window": False, "dtype": "bfloat16",
+    "fsq_input_levels": DIT["fsq_input_levels"],
+}  # fmt: skip
+# What a lesson is: an idea into a song, a song in other words, a song into its plan and codes, codes into a song.
+TASKS = {"expand": 0.3, "format": 0.1, "compose": 0.3, "understand": 0.3}
+UNGUIDED = 0.1  # of compositions have no wish
+CROPPED = 0.6  # of recordings that are to be understood are a part of a song, whose lyrics are then not asked for
+TOKENS = 6000  # in a batch
+MUON_RATE, ADAM_RATE = 4e-3, 2e-3
+IGNORED = -100
+
+
+@cache
+def alphabet() -> Tokenizer:
+    """The words of the text encoder and the marks of a dialogue; codes come after them as a range of ids."""
+    tokens = tokenizer.trained()
+    tokens.add_special_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
+    return tokens
+
+
+def first_code() -> int:
+    return alphabet().get_vocab_size()
+
+
+def file_content() -> str:
+    """`tokenizer.json` with every code as a token of its own, as the published ones have it."""
+    content = json.loads(alphabet().to_str())
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    content["added_tokens"] += [
+        {"id": first_code() + code, "content": f"<|audio_code_{code}|>", **plain} for code in range(CODES)
+    ]
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def encode(text: str) -> list[int]:
+    """The ids of a text with codes in it."""
+    pieces = writing.CODE.split(text)
+    ids = alphabet().encode(pieces[0], add_special_tokens=False).ids
+    for code, words in zip(pieces[1::2], pieces[2::2], strict=True):
+        ids += [first_code() + int(code), *alphabet().encode(words, add_special_tokens=False).ids]
+    return ids
+
+
+def coded(songs: Songs) -> list[list[int]]:
+    """The codes of each mix, whole groups of five frames only."""
+    whole = AceStep(DiTConfig.from_dict(DIT)).eval()
+    for name, weights in torch.load(train_codes.CHECKPOINT, weights_only=True).items():
+        whole.get_parameter(name).data.copy_(weights)
+    found = []
+    with torch.inference_mode():
+        for heard in songs.heard:
+            frames = len(heard.mix) // train_codes.WINDOW * train_codes.WINDOW
+            found.append(whole.tokenizer(heard.mix[None, :frames].float())[1][0].tolist())
+    return found
+
+
+def request_of(piece: corpus.Song, **other: object) -> Request:
+    """A song as the program knows it."""
+    return Request(**{
+        "caption": piece.caption, "lyrics": piece.lyrics if piece.voiced else None, "instrumental": not piece.voiced,
+        "language": piece.language if piece.voiced else None, "bpm": piece.bpm, "key": piece.key,
+        "time_signature": piece.time_signature, "duration": piece.duration, **other,
+    })  # fmt: skip
+
+
+def thought(request: Request, fields: tuple[str, ...]) -> str:
+    known = {"language": "unknown", **writing.metadata(request)}
+    return writing.dump({name: known[name] for name in fields if name in known})
+
+
+def answer(piece: corpus.Song, request: Request) -> str:
+    """A whole song as the Songwriter writes it after a prompt."""
+    lyrics = piece.lyrics if piece.voiced else prompts.INSTRUMENTAL
+    return f"{writing.thought(thought(request, (*writing.METADATA, 'caption')))}# Lyric\n{lyrics}{writing.TURN_END}"
+
+
+def lesson(piece: corpus.Song, codes: list[int], rng: np.random.Generator) -> tuple[str, str]:
+    """A prompt and its answer."""
+    piece = corpus.describe(piece, rng)
+    request = request_of(piece)
+    sounds = "".join(f"<|audio_code_{code}|>" for code in codes)
+    match rng.choice(list(TASKS), p=list(TASKS.values())):
+        case "expand":
+            prompt = writing.idea_prompt(corpus.idea(piece, rng), instrumental=not piece.voiced)
+            return prompt, answer(piece, request)
+        case "format":
+            other = corpus.describe(piece, rng).caption
+            return writing.rewrite_prompt(other, request.lyrics), answer(piece, request)
+        case "compose":
+            if rng.random() < UNGUIDED:
+                return writing.unguided_prompt(None), sounds
+            prompt = writing.song_prompt(request.caption, request.lyrics)
+            return prompt, writing.thought(thought(request, writing.METADATA)) + sounds
+    if rng.random() < CROPPED and len(codes) > 8 * CODES_PER_SECOND:
+        length = int(rng.integers(6 * CODES_PER_SECOND, len(codes)))
+        start = int(rng.integers(len(codes) - length))
+        request = request_of(piece, duration=length // CODES_PER_SECOND)
+        part = writing.thought(thought(request, (*writing.METADATA, "caption")))
+        return writing.hearing_prompt(codes[start : start + length]), part
+    return writing.hearing_prompt(codes), answer(piece, request)
+
+
+def batch(songs: Songs, codes: list[list[int]], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Ids [B, L], closed with zeros, and what each place is to be followed by [B, L], `IGNORED` in prompts."""
+    rows, wanted, filled = [], [], 0
+    while filled < TOKENS:
+        index = int(rng.integers(len(songs.pieces)))
+        prompt, reply = (encode(text) for text in lesson(songs.pieces[index], codes[index], rng))
+        rows.append(torch.tensor(prompt + reply))
+        wanted.append(torch.tensor([IGNORED] * (len(prompt) - 1) + reply + [IGNORED]))
+        filled += len(prompt) + len(reply)
+    return pad_sequence(rows, batch_first=True), pad_sequence(wanted, batch_first=True, padding_value=IGNORED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    torch.manual_seed(int(time.time()))
+    rng = np.random.default_rng(int(time.time()))
+    model = Qwen3Model(Qwen3Config(vocab_size=first_code() + CODES, **CONFIG))
+    inner = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name]
+    others = [p for p in model.parameters() if all(p is not i for i in inner)]
+    optimisers = [
+        torch.optim.Muon(inner, lr=MUON_RATE, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    average, step = copy.deepcopy(model), 0
+    if CHECKPOINT.exists():
+        state = torch.load(CHECKPOINT, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        for optimiser, saved_state in zip(optimisers, state["optimizers"], strict=True):
+            optimiser.load_state_dict(saved_state)
+        step = state["step"]
+    songs = Songs()
+    songs.refresh()
+    codes = coded(songs)
+
+    def save() -> None:
+        partial = CHECKPOINT.with_suffix(".partial")
+        torch.save({"model": model.state_dict(), "average": average.state_dict(), "step": step,
+                    "optimizers": [o.state_dict() for o in optimisers]}, partial)  # fmt: skip
+        partial.replace(CHECKPOINT)
+
+    began = saved = last = time.monotonic()
+    shown: list[tuple[float, float]] = []
+    while (spent := (time.monotonic() - began) / (60 * asked.minutes)) < 1:
+        ids, wanted = batch(songs, codes, rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            states = model(input_ids=ids, use_cache=False).last_hidden_state
+            told = wanted != IGNORED
+            logits = F.linear(states[told], model.embed_tokens.weight).float()
+        each = F.cross_entropy(logits, wanted[told], reduction="none")
+        each.mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scale = min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
+        for optimiser, peak in zip(optimisers, (MUON_RATE, ADAM_RATE), strict=True):
+            optimiser.param_groups[0]["lr"] = peak * scale
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        step += 1
+        with torch.no_grad():
+            pairs = list(average.parameters()), list(model.parameters())
+            torch._foreach_lerp_(*pairs, 1 - min(0.998, (1 + step) / (10 + step)))
+        sounds = wanted[told] >= first_code()
+        shown.append((each[~sounds].mean().item(), each[sounds].mean().item()))
+        now = time.monotonic()
+        if len(shown) == 50:
+            text, sound = np.nanmean(shown, 0)
+            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  text {text:.3f}  codes {sound:.3f}", flush=True)
+            shown, last = [], now
+        if now - saved > 120:
+            save()
+            saved = now
+    save()
+
+
+if __name__ == "__main__":
+    main()
