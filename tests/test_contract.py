@@ -963,3 +963,17 @@ def test_a_kill_at_any_point_leaves_whole_files_and_the_rest_to_do(point: int) -
     assert program(*words[:-1], "undisturbed/").returncode == 0
     for number in range(1, 5):
         assert Path(f"out/a-{number}.flac").read_bytes() == Path(f"undisturbed/a-{number}.flac").read_bytes()
+
+
+@pytest.mark.parametrize("lines", [1, 90])
+def test_help_that_is_read_no_further_ends_in_silence(lines: int) -> None:
+    """As by `head`: some lines are read, and the pipe is closed while the rest is on its way."""
+    words = [sys.executable, "-m", "acestep_cli", "train-lora", "--help"]
+    environment = os.environ | {"COLUMNS": "80"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        for _ in range(lines):
+            assert run.stdout.readline()
+        run.stdout.close()
+        assert run.stderr.read() == b""

@@ -71,6 +71,9 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         if wants_json:
             print_object(ctx, {"exit_code": error.exit_code, "name": "usage", "message": error.format_message()})
         raise
+    except BrokenPipeError as error:  # help that is read no further; other pipes are seen to where they are written
+        discard_stdout()
+        raise typer.Exit from error
     except BaseException as error:
         found = described(error)
         print(error if isinstance(error, AceStepError) else found["message"], file=sys.stderr)
