@@ -396,6 +396,24 @@ def refusal(path: Path) -> str:
     return caught.value.message
 
 
+def test_its_fingerprint_is_of_every_byte_and_of_no_name(tmp_path: Path) -> None:
+    """Alphas are few of many bytes: blocks here and there would miss them."""
+    weights = adapter_files.pairs(tiny.TWO_B, rank=64)
+    names = ("one", "other", "stronger")
+    files = [adapter_files.comfyui(tmp_path / f"{name}.safetensors", weights, alpha=8) for name in names]
+    contents = bytearray(files[-1].read_bytes())
+    alpha = next(one for name, one in checkpoints.read_contents(files[-1])[0].items() if "alpha" in name)
+    contents[alpha.start : alpha.end] = np.float32(9).tobytes()
+    files[-1].write_bytes(contents)
+    one, other, stronger = (adapters.read(file).fingerprint for file in files)
+    assert one == other != stronger
+    folder = adapter_files.peft(tmp_path / "folder", weights)
+    before = adapters.read(folder).fingerprint
+    config = folder / adapters.PEFT_CONFIG
+    config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
+    assert adapters.read(folder).fingerprint != before
+
+
 def test_alpha_comes_from_the_tensor_then_the_config_then_the_rank(tmp_path: Path) -> None:
     weights = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     both = adapter_files.peft(tmp_path / "both", weights, alpha=2)

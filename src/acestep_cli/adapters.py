@@ -8,6 +8,7 @@ Shapes: out and in of the matrix that is adapted, r the rank.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli import checkpoints
+from acestep_cli import audio, checkpoints
 from acestep_cli.checkpoints import Stored
 from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.sizes import DiTConfig
@@ -162,9 +163,9 @@ class Adapter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that shapes what it does."""
-        config = self.file.with_name(PEFT_CONFIG)
-        return checkpoints.fingerprint([self.file, *([config] if _has_config(self.file) else [])])
+        """A hash of all that shapes what it does, of every byte of it: its strength is a few of them alone."""
+        files = [self.file, *([self.file.with_name(PEFT_CONFIG)] if _has_config(self.file) else [])]
+        return hashlib.sha256(" ".join(map(audio.fingerprint, files)).encode()).hexdigest()[:16]
 
     def fit(self, config: DiTConfig) -> Fit:
         """How it meets the decoder of a model."""
