@@ -602,6 +602,51 @@ def test_a_run_is_resumed_without_saying_its_settings_again(train: Callable[...,
     assert losses(half_way) == losses(half_way.parent / "whole")
 
 
+def test_what_an_export_would_replace_is_found_before_a_run_goes_on(
+    train: Callable[..., Result], half_way: Path
+) -> None:
+    export = half_way / "out-comfyui.safetensors"
+    export.touch()
+    run = train("--resume", "--export", "comfyui", few=False)
+    assert run.exit_code == 9, run.output
+    assert f"{export} exists already" in run.stderr
+    assert "Nothing that is there is replaced; move it away, or leave --export out." in run.stderr
+    assert "Training a lora" not in run.stderr
+    assert export.read_bytes() == b""
+    assert len(losses(half_way)) == 2
+
+
+def test_an_export_of_the_same_run_is_replaced(train: Callable[..., Result], half_way: Path) -> None:
+    before = (half_way / workbench.STATE).read_bytes()
+    assert train("--resume", "--export", "comfyui", few=False).exit_code == 0
+    export = load_file(half_way / "out-comfyui.safetensors")
+    (half_way / workbench.STATE).write_bytes(before)
+    again = train("--resume", "--export", "comfyui", few=False)
+    assert again.exit_code == 0, again.output
+    assert all(torch.equal(weight, export[name])
+               for name, weight in load_file(half_way / "out-comfyui.safetensors").items())  # fmt: skip
+
+
+def test_an_export_that_cannot_be_written_costs_no_step(
+    train: Callable[..., Result], half_way: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> dict[str, Tensor]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setitem(graft.EXPORTS, "comfyui", full)
+        failed = train("--resume", "--export", "comfyui", few=False)
+    assert failed.exit_code == 9, failed.output
+    assert "out-comfyui.safetensors cannot be written: no space left on device." in failed.stderr
+    assert len(losses(half_way)) == 4
+    assert train("--resume", "--export", "comfyui", few=False).exit_code == 0
+    assert (half_way / "out-comfyui.safetensors").is_file()
+    assert len(losses(half_way)) == 4
+    done = train("--resume", "--export", "comfyui", few=False)
+    assert done.exit_code == 2
+    assert "is finished: all 4 steps are done" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [

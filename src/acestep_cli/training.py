@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from acestep_cli import curve, disk, memory
+from acestep_cli import curve, disk, memory, workbench
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.dataset import Dataset, Lesson
@@ -227,7 +227,9 @@ class Run:
         )
 
     def save(self) -> None:
-        """Write the adapter and all that going on needs: whole, or what was there stays."""
+        """Write the adapter and all that going on needs: whole, or what was there stays. Of the last save come the
+        exports, once it is safe: where one of them fails, a run that goes on has nothing left to do but write it.
+        """
         if not self.job.team.leads:
             return
         folder, progress = self.job.folder, self.progress
@@ -239,17 +241,18 @@ class Run:
             for name, value in self.optimiser.state[parameter].items():
                 state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
         last = [folder / name for name in (STATE, ADAPTER, CONFIG, SONGS, CURVE, LOSSES)]
-        exports = self.job.exports if record.is_finished else ()
-        files = [*last, *(path for _, path in exports)]
-        with disk.whole(*files, replace=last) as [state_part, adapter, config, songs, picture, table, *others]:
+        with disk.whole(*last, replace=last) as [state_part, adapter, config, songs, picture, table]:
             tensorfile.write(adapter, tensors, header)
             disk.write_text(config, self.graft.json())
             disk.write_text(songs, self.job.dataset.dump())
             curve.draw(progress.losses, picture)
             disk.write_text(table, table_of(progress.losses, self.recipe))
-            for (name, _), part in zip(exports, others, strict=True):
-                tensorfile.write(part, graft.EXPORTS[name](tensors, self.recipe), header)
             tensorfile.write(state_part, state, header)
+        exports = dict(self.job.exports) if record.is_finished else {}
+        workbench.require_own(record, list(exports.values()))
+        for name, path in exports.items():
+            with disk.whole(path, replace=[path]) as [part]:
+                tensorfile.write(part, graft.EXPORTS[name](tensors, self.recipe), header)
 
     def _restore(self) -> None:
         """Go on where the save in the folder is."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from acestep_cli import adapters, disk
+from acestep_cli import adapters, checkpoints, disk
 from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.recipe import Recipe
@@ -52,6 +52,10 @@ class Record(BaseModel):
     def is_finished(self) -> bool:
         return self.step >= self.recipe.steps
 
+    def is_same_run(self, other: Record) -> bool:
+        """Whether both are of one run, at whatever step."""
+        return self.model_copy(update={"step": other.step, "broken": other.broken}) == other
+
     def header(self) -> dict[str, str]:
         """The entries of a safetensors header: all in one, and again by itself what other programs look for."""
         told = {"format": "pt", "base": self.base, "dataset": self.dataset, ENTRY: self.model_dump_json()}
@@ -60,19 +64,23 @@ class Record(BaseModel):
 
 def record(folder: Path) -> Record | None:
     """What the last save in a folder says; None where there is none. `CheckpointError` for one that cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
     file = folder / STATE
     if not file.is_file():
         return None
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            return Record.model_validate_json((opened.metadata() or {})[ENTRY])
-    except (OSError, SafetensorError, KeyError, ValidationError) as error:
+    if (found := written_in(file)) is None:
         raise CheckpointError(
-            f"{file} is not the save of a training run, or a broken one ({type(error).__name__}).",
-            "Train into another --output.",
-        ) from error
+            f"{file} is not the save of a training run, or a broken one.", "Train into another --output."
+        )
+    return found
+
+
+def written_in(file: Path) -> Record | None:
+    """What the header of a file of weights says of the run it is of; None where it is of none."""
+    try:
+        _, notes = checkpoints.read_contents(file)
+        return Record.model_validate_json(notes[ENTRY])
+    except (CheckpointError, KeyError, ValidationError):
+        return None
 
 
 def beginning(folder: Path, exports: list[Path]) -> None:
@@ -85,13 +93,15 @@ def beginning(folder: Path, exports: list[Path]) -> None:
             if found.is_finished
             else "--resume goes on with it; or train into another --output.",
         )
-    taken = [path for path in (*(folder / name for name in (ADAPTER, CONFIG, CURVE, LOSSES, SONGS)), *exports)
-             if disk.exists(path)]  # fmt: skip
-    if disk.exists(folder) and not folder.is_dir():
-        taken.insert(0, folder)
-    if taken:
+    files = [folder / name for name in (ADAPTER, CONFIG, CURVE, LOSSES, SONGS)]
+    refuse([*([folder] if not folder.is_dir() else []), *files, *exports], "train into another --output.")
+
+
+def refuse(files: list[Path], otherwise: str) -> None:
+    """`ExistsError` where one of the files is there; `otherwise` is what to do then."""
+    if taken := [path for path in files if disk.exists(path)]:
         error = ExistsError(taken[0], more=len(taken) - 1)
-        error.hint = "Nothing that is there is replaced; train into another --output."
+        error.hint = f"Nothing that is there is replaced; {otherwise}"
         raise error
 
 
@@ -102,12 +112,23 @@ def going_on(folder: Path) -> Record:
         raise UsageError(
             f"--resume: {folder} holds no training run ({STATE} is not there).", "Leave --resume out to begin one."
         )
-    if found.is_finished:
-        raise UsageError(
-            f"--resume: the run in {folder} is finished: all {found.recipe.steps} steps are done.",
-            "Train into another --output for more.",
-        )
     return found
+
+
+def require_work(folder: Path, before: Record, exports: list[Path]) -> None:
+    """`UsageError` where nothing is left to do of a run that goes on; `ExistsError` as `require_own`."""
+    require_own(before, exports)
+    if before.is_finished and all(map(disk.exists, exports)):
+        raise UsageError(
+            f"--resume: the run in {folder} is finished: all {before.recipe.steps} steps are done.",
+            "Train into another --output for more; --export writes what is not there yet.",
+        )
+
+
+def require_own(run: Record, exports: list[Path]) -> None:
+    """`ExistsError` where the place of an export is taken by something else than an earlier one of the same run."""
+    foreign = [path for path in exports if (found := written_in(path)) is None or not found.is_same_run(run)]
+    refuse(foreign, "move it away, or leave --export out.")
 
 
 @contextmanager

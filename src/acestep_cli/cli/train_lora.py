@@ -134,8 +134,11 @@ def train_lora(
     recipes.require(recipe)
     team.share(recipe.accumulation)
     exports = exported(export or [], output, recipe)
+    files = [path for _, path in exports]
     if before is None:
-        workbench.beginning(output, [path for _, path in exports])
+        workbench.beginning(output, files)
+    else:
+        workbench.require_work(output, before, files)
     checkpoint = base(song["model"], before, run)
     rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
     songs = described(folder, name, output if resume else None)
@@ -157,7 +160,7 @@ def train_lora(
     team.meet()  # none looks into the folder any more once the first of them writes there
     with workbench.alone(output) if team.leads else nullcontext():
         if before is None and team.leads:  # another run may have been here meanwhile
-            workbench.beginning(output, [path for _, path in exports])
+            workbench.beginning(output, files)
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
             from acestep_cli import training  # loads torch: no refusal above waits for that
 
@@ -177,7 +180,7 @@ def train_lora(
             )
             made = training.train(job, report, terminal.say, terminal.warn, terminal.note)
             stdout.path(f"{made}/")
-            for _, path in exports:
+            for path in files:
                 stdout.path(path)
 
 
