@@ -29,10 +29,18 @@ class Team:
 
     @classmethod
     def here(cls) -> Team:
-        """As the launcher says it in the environment; a process nobody launched is alone."""
-        rank, card, size = (int(os.environ.get(name, default))
-                            for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))  # fmt: skip
-        return cls(rank, card, size)
+        """As the launcher says it in the environment; a process nobody launched is alone. `UsageError` for what no
+        launcher says.
+        """
+        least = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+        found = []
+        for name in least:
+            text = os.environ.get(name, str(least[name]))
+            if not text.isdecimal() or int(text) < least[name]:
+                raise UsageError(f"{name} in the environment is {text!r}, where a launcher puts a number.",
+                                 f"unset {name}; or launch with: {LAUNCH}")  # fmt: skip
+            found.append(int(text))
+        return cls(*found)
 
     @property
     def leads(self) -> bool:
