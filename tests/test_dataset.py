@@ -245,6 +245,61 @@ def test_a_scan_writes_what_a_person_edits(tmp_path: Path, acestep: Callable[...
     assert "trigger: harbour" in (tmp_path / dataset.FILE).read_text()
 
 
+def test_a_scan_by_force_finds_new_songs_and_keeps_labels(tmp_path: Path, acestep: Callable[..., Result]) -> None:
+    for name in ("a.wav", "b.wav"):
+        song(tmp_path / name)
+    (tmp_path / "a.caption.txt").write_text("slow folk")
+    file = tmp_path / dataset.FILE
+    file.write_text("trigger: harbour\ntrigger_position: append\nsongs:\n  a.wav: {bpm: 97}\n  gone.wav: {bpm: 90}\n")
+    run = acestep("train-lora", str(tmp_path), "--scan-only", "--force")
+    assert run.exit_code == 0, run.output
+    found = dataset.read(tmp_path)
+    assert [(one.name, one.request.caption, one.request.bpm) for one in found.songs] == [
+        ("a.wav", "slow folk", 97), ("b.wav", None, None),
+    ]  # fmt: skip
+    assert (found.trigger, found.trigger_position) == ("harbour", "append")
+    file.write_text("trigger: harbour\n")
+    empty = acestep("train-lora", str(tmp_path), "-o", str(tmp_path / "out"))
+    assert (empty.exit_code, "--scan-only --force finds them" in empty.stderr) == (5, True), empty.output
+    assert acestep("train-lora", str(tmp_path), "--scan-only", "--force").exit_code == 0
+    assert len(dataset.read(tmp_path).songs) == 2
+
+
+def test_a_scan_refuses_what_is_for_training(tmp_path: Path, acestep: Callable[..., Result]) -> None:
+    song(tmp_path / "a.wav")
+    flags = ("--resume", "--export", "nonsense", "--preview", "nofile", "--rank", "0", "-o", "out")
+    run = acestep("train-lora", str(tmp_path), "--scan-only", *flags)
+    assert run.exit_code == 2
+    assert "--scan-only trains nothing, so it has no use for --output, --resume, --export, --preview, --rank." in (
+        " ".join(run.stderr.split())
+    )
+    assert not (tmp_path / dataset.FILE).exists()
+
+
+@pytest.mark.parametrize(("name", "text"), [("other.json", "{"), ("b.json", "{"), ("table.csv", "File\nb.wav,\xff")])
+def test_a_list_that_cannot_be_read_is_one_problem_of_many(tmp_path: Path, name: str, text: str) -> None:
+    for stem in ("a", "b"):
+        song(tmp_path / f"{stem}.wav", 220 if stem == "a" else 330)
+        (tmp_path / f"{stem}.caption.txt").write_text("folk")
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    found = looked(dataset.scan(tmp_path))
+    assert [problem.message.partition(" ")[0] for problem in found.problems] == [str(tmp_path / name)]
+    assert [one.song.name for one in found.lessons] == (["a.wav"] if name == "b.json" else ["a.wav", "b.wav"])
+    warned: list[str] = []
+    dataset.refuse(found, tmp_path, skip=True, warn=warned.append)
+    assert [line.endswith("It is left out.") for line in warned] == [True]
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", "x"), ("LOCAL_RANK", "-1"), ("WORLD_SIZE", "0")])
+def test_what_no_launcher_says_is_refused(
+    tmp_path: Path, acestep: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    run = acestep("train-lora", str(tmp_path), "-o", str(tmp_path / "out"))
+    assert run.exit_code == 2
+    assert f"{name} in the environment is {value!r}, where a launcher puts a number." in run.stderr
+
+
 @pytest.mark.parametrize(
     ("folder", "said"),
     [("empty", "holds no audio"), ("gone", "is not there"), ("file", "is not a folder")],

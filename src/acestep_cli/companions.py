@@ -174,30 +174,43 @@ READERS: Mapping[str, Callable[[Path], Told]] = {
 }
 
 
-def told_by_tables(folder: Path) -> tuple[dict[str, Told], Told]:
-    """What the lists (.json) and tables (.csv) in `folder` tell, by file name, and of all its songs.
-
-    Tables overrule lists. `UsageError` for one that cannot be read.
+def told_by_tables(folder: Path) -> tuple[dict[str, Told], Told, list[UsageError]]:
+    """What the lists (.json) and tables (.csv) in `folder` tell, by file name, and of all its songs; and why some of
+    them could not be read. Tables overrule lists.
     """
     songs: dict[str, Told] = {}
     of_all: Told = {}
-    for file in sorted(folder.glob("*.json")):
-        content = parsed(file)
-        samples = content.get("samples") if isinstance(content, dict) else content
-        if not isinstance(samples, list):
-            continue  # one song's own
-        about = content.get("metadata") if isinstance(content, dict) else None
-        if isinstance(about, dict):
-            pairs = (("trigger", about.get("custom_tag")), ("trigger_position", about.get("tag_position")))
-            of_all |= {name: value for name, value in pairs if value}
-        for sample in samples:
-            if isinstance(sample, dict):
-                name = Path(str(sample.get("filename") or sample.get("audio_path") or "")).name
-                raw = sample.get("raw_lyrics")
-                songs[name] = known(sample | ({"lyrics": raw} if raw and not sample.get("lyrics") else {}))
-    for file in sorted(folder.glob("*.csv")):
-        for name, told in rows(file):
-            songs[name] = songs.get(name, {}) | told
+    unread: list[UsageError] = []
+    for file in (*sorted(folder.glob("*.json")), *sorted(folder.glob("*.csv"))):
+        try:
+            if file.suffix == ".json":
+                told, about = told_by_list(parsed(file))
+                songs |= told
+                of_all |= about
+            else:
+                for name, row in rows(file):
+                    songs[name] = songs.get(name, {}) | row
+        except UsageError as error:
+            unread.append(error)
+    return songs, of_all, unread
+
+
+def told_by_list(content: Any) -> tuple[dict[str, Told], Told]:
+    """What a list tells of songs, by file name, and of all of them; nothing where it is one song's own."""
+    samples = content.get("samples") if isinstance(content, dict) else content
+    if not isinstance(samples, list):
+        return {}, {}
+    about = content.get("metadata") if isinstance(content, dict) else None
+    of_all: Told = {}
+    if isinstance(about, dict):
+        pairs = (("trigger", about.get("custom_tag")), ("trigger_position", about.get("tag_position")))
+        of_all = {name: value for name, value in pairs if value}
+    songs: dict[str, Told] = {}
+    for sample in samples:
+        if isinstance(sample, dict):
+            name = Path(str(sample.get("filename") or sample.get("audio_path") or "")).name
+            raw = sample.get("raw_lyrics")
+            songs[name] = known(sample | ({"lyrics": raw} if raw and not sample.get("lyrics") else {}))
     return songs, of_all
 
 

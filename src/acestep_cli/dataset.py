@@ -65,10 +65,11 @@ class Dataset:
     strays: tuple[str, ...] = ()
 
     def labelled(self, other: Dataset) -> Dataset:
-        """With what `other` says of the same songs, and the trigger word, where this says nothing."""
+        """With what `other` says of the same songs, and the trigger word and its place, where this says nothing."""
         told = {song.name: song.request.model_dump(exclude_none=True) for song in other.songs}
         songs = tuple(song.labelled(told.get(song.name, {})) for song in self.songs)
-        return replace(self, songs=songs, trigger=self.trigger or other.trigger)
+        head = {} if self.trigger is not None else {name: getattr(other, name) for name in HEAD}
+        return replace(self, songs=songs, **head)
 
     def caption(self, song: Song) -> str:
         """What a song is said to be, its trigger word included."""
@@ -123,19 +124,30 @@ def scan(folder: Path) -> Dataset:
     """The recordings in a folder, with what lies beside them. What cannot be read there is a problem of its song."""
     found = recordings(folder)
     tables = {place: companions.told_by_tables(place) for place in {path.parent for path in found.values()}}
-    songs, problems = [], []
+    songs = []
+    problems = [problem for _, _, unread in tables.values() for problem in unread]
     for name, path in found.items():
         try:
             told = companions.of(path, tables[path.parent][0])
             songs.append(Song(name, path, request_of({key: (value, f"{name}: {key}") for key, value in told.items()})))
         except UsageError as error:
             problems.append(error)
-    head = {key: value for _, of_all in tables.values() for key, value in of_all.items()}
+    problems = list({problem.message: problem for problem in problems}.values())  # a song's own list is met twice
+    head = {key: value for _, of_all, _ in tables.values() for key, value in of_all.items()}
     try:
         read_head = {name: HEAD[name].read(value) for name, value in head.items()}
     except ValueError as error:
         raise UsageError(f"{folder}: custom_tag or tag_position of its list {error}.") from error
     return Dataset(folder, tuple(songs), problems=tuple(problems), **read_head)
+
+
+def scan_again(folder: Path) -> Dataset:
+    """As `scan` finds it; what that leaves open is as in its `dataset.yaml`, unless that names no songs."""
+    found = scan(folder)
+    try:
+        return found.labelled(read(folder))
+    except SourceError:
+        return found
 
 
 def parse(text: str, folder: Path) -> Dataset:

@@ -122,7 +122,9 @@ def train_lora(
     run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.leads)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.leads)
     if scan_only:
-        write_down(described(folder, name, None), song, run, terminal)
+        idle = {"output": output, "skip_bad": skip_bad, "resume": resume, "export": export, "preview": preview}
+        refuse_idle(idle | settings)
+        write_down(folder, name, song, run, terminal)
         return
     if output is None:
         raise UsageError(
@@ -141,7 +143,7 @@ def train_lora(
         workbench.require_work(output, before, files)
     checkpoint = base(song["model"], before, run)
     rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
-    songs = described(folder, name, output if resume else None)
+    songs = called(described(folder, output if resume else None), name)
     sizes = memory.Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     with terminal.progress(lambda: 0) as report:
@@ -184,25 +186,39 @@ def train_lora(
                 stdout.path(path)
 
 
-def described(folder: Path, name: str | None, output: Path | None) -> Dataset:
+def described(folder: Path, output: Path | None) -> Dataset:
     """The songs of a folder with their labels. Of a run that goes on, `output` has what was found out about them."""
     found = dataset.read(folder)
     kept = output / dataset.FILE if output is not None else None
     if kept is not None and kept.is_file():
         found = found.labelled(dataset.parse(spec.text_of(str(kept)), folder))
+    return found
+
+
+def called(songs: Dataset, name: str | None) -> Dataset:
+    """The songs with the word of `--name` to call them up by, where there is one."""
     if name is None:
-        return found
+        return songs
     try:
-        return replace(found, trigger=dataset.HEAD["trigger"].read(name))
+        return replace(songs, trigger=dataset.HEAD["trigger"].read(name))
     except ValueError as error:
         raise UsageError(f"--name: {error}.") from error
 
 
-def write_down(songs: Dataset, asked: dict[str, Any], run: Run, terminal: Console) -> None:
+def refuse_idle(flags: dict[str, Any]) -> None:
+    """`UsageError` for flags that are given and of no use where nothing is trained."""
+    if given := [f"--{name.replace('_', '-')}" for name, value in flags.items() if value]:
+        raise UsageError(
+            f"--scan-only trains nothing, so it has no use for {', '.join(given)}.", "Leave --scan-only out to train."
+        )
+
+
+def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, terminal: Console) -> None:
     """Write the `dataset.yaml` of a folder, and say what is worth looking at in it."""
-    path = songs.folder / dataset.FILE
+    path = folder / dataset.FILE
     if disk.exists(path) and not run.force:
         raise ExistsError(path)
+    songs = called(dataset.scan_again(folder) if disk.exists(path) else dataset.scan(folder), name)
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, audio.SHORTEST_READ, audio.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
