@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from test_dataset import song
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from acestep_cli import audio, checkpoints, dataset, hardware, memory, prompts, training, workbench, workload
+from acestep_cli import audio, checkpoints, dataset, hardware, memory, prompts, recipe, training, workbench, workload
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.cli import app
 from acestep_cli.engine import graft, lessons, tensorfile
@@ -555,6 +556,26 @@ def test_the_command_trains_and_prints_the_folder(train: Callable[..., Result], 
         *(workbench.ADAPTER, workbench.CONFIG, workbench.CURVE, workbench.LOSSES, workbench.STATE, workbench.LOCK),
         *(dataset.FILE, "out-comfyui.safetensors", "out-diffusers.safetensors"),
     }
+
+
+def test_the_optimiser_of_the_plan_is_recorded(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card of eight bits is told of and recorded; here a plan stands in for one."""
+    plan, asked = workload.plan, []
+
+    def planned(*arguments: Any, eight_bits: bool, **more: Any) -> workload.Workload:
+        asked.append(eight_bits)
+        return plan(*arguments, **more).model_copy(update={"optimiser": "adamw8bit"} if eight_bits else {})
+
+    monkeypatch.setattr(workload, "plan", planned)
+    monkeypatch.setattr(recipe, "has_eight_bits", lambda: True)
+    monkeypatch.setattr(training, "optimiser", lambda parameters, _: torch.optim.AdamW(parameters))
+    open_, given = train(), train("--optimiser", "adamw", output="given")
+    assert (open_.exit_code, given.exit_code, asked) == (0, 0, [True, False]), open_.output
+    records = workbench.record(tmp_path / "out"), workbench.record(tmp_path / "given")
+    assert [one and one.recipe.optimiser for one in records] == ["adamw8bit", "adamw"]
+    assert "The optimiser keeps its state in eight bits, with bitsandbytes" in open_.stderr
 
 
 def test_a_finished_or_foreign_folder_is_left_alone(train: Callable[..., Result], tmp_path: Path) -> None:

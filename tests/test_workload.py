@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from acestep_cli import memory, recipe, workload
+from acestep_cli import hardware, memory, recipe, workload
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import GIB, Device, Hardware
 from acestep_cli.planning import Asked, Experience, Speed
@@ -45,6 +45,18 @@ def test_memory_is_won_by_time_and_then_by_eight_bits() -> None:
     assert roomy.peak_bytes > mid.peak_bytes > small.peak_bytes
     assert "too little without" in mid.reasons["checkpointed"]
     assert "int8" not in mid.reasons
+
+
+def test_an_open_optimiser_keeps_its_state_in_eight_bits_on_cards_alone() -> None:
+    """Source: the text of the issue, AdamW in eight bits where its library is installed."""
+    machine = card(80)
+    settings = (Recipe(), Asked(), SIZES, SONG, lambda *_: Experience())
+    eight = workload.plan(machine, *settings, eight_bits=True)
+    assert (eight.optimiser, planned(machine).optimiser) == ("adamw8bit", "adamw")
+    assert planned(machine).peak_bytes - eight.peak_bytes == 6 * 64 * 688_128
+    ours = replace(hardware.cpu_device(), free_bytes=80 * GIB)
+    small = Hardware((replace(machine.devices[0], free_bytes=4 * GIB), ours), "cuda")
+    assert workload.plan(small, *settings, eight_bits=True).optimiser == "adamw"
 
 
 def test_only_a_lora_learns_beside_eight_bits() -> None:

@@ -96,7 +96,11 @@ class Recipe(BaseModel):
     ] = "continuous"
     optimiser: Annotated[
         str,
-        Key(Choice(OPTIMISERS), "adamw unless set; adamw8bit needs bitsandbytes and less memory.", LEARNING),
+        Key(
+            Choice(OPTIMISERS),
+            "adamw unless set, but adamw8bit, which takes less memory, on a CUDA card where bitsandbytes is installed.",
+            LEARNING,
+        ),
     ] = "adamw"
     seed: Annotated[
         int, Key(Whole(0, 2**32 - 1), "The same seed trains the same adapter; 42 unless set.", LEARNING, examples=(7,))
@@ -157,11 +161,16 @@ def of(given: Mapping[str, Any], recorded: Recipe | None = None) -> Recipe:
 
 def require(recipe: Recipe) -> None:
     """`UsageError` where a recipe needs a library that is not installed."""
-    if recipe.optimiser == "adamw8bit" and importlib.util.find_spec(EIGHT_BITS) is None:
+    if recipe.optimiser == "adamw8bit" and not has_eight_bits():
         raise UsageError(
             f"--optimiser {recipe.optimiser} needs {EIGHT_BITS}, which is not installed.",
             f"pip install {EIGHT_BITS}; or leave --optimiser out.",
         )
+
+
+def has_eight_bits() -> bool:
+    """Whether the optimiser that keeps its state in eight bits is installed."""
+    return importlib.util.find_spec(EIGHT_BITS) is not None
 
 
 def _twice(rank: Any) -> Any:

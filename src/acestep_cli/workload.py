@@ -33,9 +33,12 @@ PASSES = 2
 
 
 class Workload(Plan):
-    """How this machine trains; `checkpointed` layers are computed again on the way back."""
+    """How this machine trains; `checkpointed` layers are computed again on the way back, and the optimiser is that of
+    the recipe, unless it was left open.
+    """
 
     checkpointed: bool = False
+    optimiser: str = "adamw"
 
 
 class Lesson(NamedTuple):
@@ -139,11 +142,13 @@ def plan(
     recall: Callable[[Device, DType], Experience],
     *,
     previews: bool = False,
+    eight_bits: bool = False,
 ) -> Workload:
     """How a recipe is trained here; pure. First with everything as fast as it goes, then with layers computed again,
     then, for a LoRA, with the frozen weights in eight bits; each, where that is what is lacking, with small tiles.
 
-    Raises `UsageError` when what was asked for is not there, and `MemoryLimitError` when it fits nowhere.
+    With `eight_bits` the optimiser is open, and keeps its state in so many on cards. Raises `UsageError` when what was
+    asked for is not there, and `MemoryLimitError` when it fits nowhere.
     """
     found, why = planning.devices(machine, asked)
     failure: MemoryLimitError | None = None
@@ -151,6 +156,8 @@ def plan(
         dtype, dtype_reason = dtype_of(device, asked.dtype)
         cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
         budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
+        if eight_bits:
+            recipe = recipe.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
         need = Need(sizes, recipe, lesson, planning.highest(device, dtype), checkpointed=False, previews=previews)
         ways = list(lowered(need))
         fitting = next((way for way in ways if way.peak.total <= budget), None)
@@ -176,6 +183,7 @@ def plan(
             seconds=None if speed is None else fitting.operations / speed.operations_per_second,
             reasons=reasons,
             checkpointed=fitting.checkpointed,
+            optimiser=recipe.optimiser,
             **fitting.arrangement.settings(),
         )
     assert failure is not None

@@ -149,7 +149,9 @@ def train_lora(
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, shortest, recipe.crop, partial(report, "scan"))
     dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
-    plan = planned(recipe, songs, found, checkpoint, run, previews=preview is not None)
+    eight_bits = before is None and settings["optimiser"] is None and recipes.has_eight_bits()
+    plan = planned(recipe, songs, found, checkpoint, run, previews=preview is not None, eight_bits=eight_bits)
+    recipe = recipe.model_copy(update={"optimiser": plan.optimiser})
     if before is None:
         with terminal.results():
             songs = labels.completed(songs, found, recipe.seed, song, run, terminal)
@@ -258,7 +260,14 @@ def base(model: str | None, before: Record | None, run: Run) -> Checkpoint:
 
 
 def planned(
-    recipe: Recipe, songs: Dataset, found: Inspection, checkpoint: Checkpoint, run: Run, *, previews: bool
+    recipe: Recipe,
+    songs: Dataset,
+    found: Inspection,
+    checkpoint: Checkpoint,
+    run: Run,
+    *,
+    previews: bool,
+    eight_bits: bool,
 ) -> Workload:
     """How the songs are trained on here. Raises as `workload.plan`."""
     longest = min(max(lesson.heard.seconds for lesson in found.lessons), recipe.crop)
@@ -273,6 +282,7 @@ def planned(
         workload.lesson(sizes, longest, words),
         lambda device, dtype: logbook.recall(book, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram),
         previews=previews,
+        eight_bits=eight_bits,
     )
 
 
@@ -323,6 +333,8 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
         terminal.say(f"Layers are computed again on the way back: {plan.reasons['checkpointed']}")
     if plan.int8:
         terminal.say(f"{forecast.SETTINGS['int8']}: {plan.reasons['int8']}")
+    if plan.optimiser == "adamw8bit":
+        terminal.say(f"The optimiser keeps its state in eight bits, with {recipes.EIGHT_BITS}")
     if plan.seconds is None:
         terminal.say("Time: the first steps will tell; no render has shown yet how fast this machine is.")
     else:
