@@ -64,6 +64,8 @@ def looked(found: dataset.Dataset, shortest: float = 5, longest: float = 240) ->
          {"bpm": 128, "key": "Eb major", "instrumental": True}),
         ({"t.csv": "File\tBPM\na.wav\t128\n", "a.json": {"bpm": 90}}, {"bpm": 128, "instrumental": True}),
         ({"a.lrc": "[ar: me]\n[00:01.20]hello <00:02.00>there\n[01:02]again\n"}, {"lyrics": "hello there\nagain\n"}),
+        ({"a.lrc": "[00:01.00][00:09.50]la la\n[00:05:25][x] li\n\nlo\n"},
+         {"lyrics": "la la\n[x] li\n\nlo\nla la\n"}),
         ({"all.json": [{"filename": "a.wav", "caption": "rock", "raw_lyrics": "hey"}]},
          {"caption": "rock", "lyrics": "hey\n"}),
         ({"all.json": {"samples": [{"audio_path": "/x/a.wav", "caption": "rock"}]}},

@@ -191,6 +191,14 @@ def test_lines_are_read_as_they_are_written() -> None:
     assert lrc.beside(Path("a/song.flac")) == Path("a/song.lrc")
 
 
+def test_lines_of_other_programs_are_read() -> None:
+    """Several times of one line, hundredths behind a colon, times of words, lines without a time."""
+    text = "[ar: me]\n[00:01.00] [01:09.5]la <00:02.00>la\n[00:05:25]li [00:06.00]li\nlo\n[offset:+5]\n[02:00]\n"
+    assert [tuple(line) for line in lrc.read(text)] == [
+        (1, "la la"), (5.25, "li li"), (5.25, "lo"), (69.5, "la la"), (120, ""),
+    ]  # fmt: skip
+
+
 def test_lines_are_in_order_and_inside_the_song(singer: tiny.Oracle) -> None:
     made = take(singer)
     assert [line.text for line in made.lines] == SUNG

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import spec
+from acestep_cli import lrc, spec
 from acestep_cli.errors import UsageError
 from acestep_cli.prompts import INSTRUMENTAL
 
@@ -32,9 +32,6 @@ WORDS: Mapping[str, str] = {
 NOTHING = ("", "n/a", "unknown", "none", "null")
 #: A line of `key: value`, as some write all they know into one text.
 LABELLED = re.compile(rf"^\s*({'|'.join(sorted(WORDS, key=len, reverse=True))}|genre)\s*:[ \t]*(.*)$", re.IGNORECASE)
-#: `[01:02.34]` of a line, `<01:02.34>` of a word, and `[ar: …]`, which tells of the file.
-STAMP = re.compile(r"[\[<]\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?[\]>][ \t]?")
-LRC_TAG = re.compile(r"^\[(?:ar|al|ti|au|by|la|length|offset|re|ve|tool|#)\s*:.*\]\s*$", re.IGNORECASE)
 CAMELOT = re.compile(r"(1[0-2]|[1-9])([AB])", re.IGNORECASE)
 NOTE = re.compile(r"[A-Ga-g][#b♯♭]?")
 #: The wheel by number: its minor keys (A) and its major ones (B).
@@ -138,8 +135,7 @@ def words(file: Path) -> Told:
 
 def timed(file: Path) -> Told:
     """Lyrics without their time stamps."""
-    lines = [line for line in text(file).splitlines() if not LRC_TAG.match(line)]
-    return known({"lyrics": "\n".join(STAMP.sub("", line).strip() for line in lines)})
+    return known({"lyrics": "\n".join(line.text for line in lrc.read(text(file)))})
 
 
 def ours(file: Path) -> Told:

@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-#: Minutes, seconds, words.
-TIMED = re.compile(r"\[(\d+):(\d+(?:\.\d+)?)\](.*)")
+#: Minutes, seconds and a fraction, of a line in square brackets, of a word in any.
+TIME = r"(\d+):(\d{1,2}(?:[.:]\d{1,3})?)"
+STAMP = re.compile(rf"\s*\[{TIME}\]")
+WORD_STAMP = re.compile(rf"[\[<]{TIME}[\]>][ \t]?")
+#: What tells of the whole file.
+TAG = re.compile(r"^\[(?:ar|al|ti|au|by|la|length|offset|re|ve|tool|#)\s*:.*\]\s*$", re.IGNORECASE)
 
 
 class Line(NamedTuple):
@@ -24,8 +28,21 @@ def beside(file: Path) -> Path:
 
 
 def read(text: str) -> tuple[Line, ...]:
-    """The lines of LRC; what has no time is none."""
-    return tuple(Line(60 * int(minutes) + float(rest), words.strip()) for minutes, rest, words in TIMED.findall(text))
+    """The lines of LRC in the order of the song, without the times of words. One with several times is there as often;
+    one without any stays behind the one before it, at its time.
+    """
+    found: list[Line] = []
+    seconds = [0.0]
+    for line in text.splitlines():
+        if TAG.match(line):
+            continue
+        times, end = [], 0
+        while stamped := STAMP.match(line, end):
+            times.append(60 * int(stamped[1]) + float(stamped[2].replace(":", ".")))
+            end = stamped.end()
+        seconds = times or seconds[-1:]
+        found += [Line(one, WORD_STAMP.sub("", line[end:]).strip()) for one in seconds]
+    return tuple(sorted(found, key=lambda line: line.seconds))
 
 
 def dump(lines: Iterable[Line]) -> str:
