@@ -79,6 +79,18 @@ def test_a_clipped_crest_is_three_samples_at_full_scale() -> None:
     assert measured(two).clipped == 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+def test_a_crest_is_counted_once_wherever_blocks_end(size: int) -> None:
+    sound = np.zeros((2, 40), np.float32)
+    for start, length in ((0, 3), (4, 2), (7, 9), (20, 1), (37, 3)):
+        sound[0, start : start + length] = -1
+    sound[1, 10:14] = 1.5
+    crests = meters.Crests()
+    for start in range(0, 40, size):
+        crests.hear(sound[:, start : start + size])
+    assert crests.count == 4
+
+
 def test_a_mean_off_zero_is_measured_on_the_worse_side() -> None:
     sound = sine(1, hertz=1000)
     sound[:, 1] -= 0.03

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from typer.testing import Result
 
-from acestep_cli import audio, companions, dataset, modes, prompts
+from acestep_cli import audio, companions, dataset, meters, modes, prompts
 from acestep_cli.errors import SourceError, UsageError
 from acestep_cli.request import Request
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path, make: Callable[[Path
     [
         ("b.wav", {"rate": 22_050}, "caption: x", "several sample rates (1 at 16000 Hz, 1 at 22050 Hz)"),
         ("b.wav", {"level": 1.0}, "caption: x", None),
-        ("b.wav", {"level": 2.0}, "caption: x", "b.wav is clipped in"),
+        ("b.wav", {"level": 2.0}, "caption: x", "b.wav is clipped at"),
         ("b.wav", {"seconds": 12}, "caption: x", "b.wav is 0:12 long, and is trained in parts of 0:10."),
         ("b.wav", {}, "caption: x\nlyrics: " + "many hurried words in a line\n" * 20, "longer than can be sung"),
     ],
@@ -224,6 +224,11 @@ def test_the_same_sound_under_other_tags_is_the_same(tmp_path: Path) -> None:
     soundfile.write(other, samples, rate)
     assert dataset.listen(one).fingerprint == dataset.listen(other).fingerprint
     assert dataset.listen(one).fingerprint != dataset.listen(song(tmp_path / "c.wav", 221)).fingerprint
+
+
+def test_clipping_is_what_check_calls_so(tmp_path: Path) -> None:
+    file = song(tmp_path / "a.wav", level=2.0)
+    assert dataset.listen(file).clipped == meters.measure(meters.read(file)).clipped > 0
 
 
 def test_what_changed_in_a_data_set_is_said() -> None:

@@ -482,12 +482,13 @@ def _pour(audio: Audio, gain: float, sink: IO[bytes]) -> bool:
 
 @dataclass(frozen=True)
 class Recording:
-    """An audio file that was read to its end and found sound: its length in samples at `READ_RATE`, a fingerprint of
-    its bytes, and one of what is heard, which other tags do not change.
+    """An audio file that was read to its end and found sound: its length in samples at `READ_RATE`, its own rate, a
+    fingerprint of its bytes, and one of what is heard, which other tags do not change.
     """
 
     path: Path
     samples: int
+    rate: int
     fingerprint: str
     sound: str
 
@@ -496,13 +497,19 @@ class Recording:
         return self.samples / READ_RATE
 
 
-def survey(path: Path, longest: float = LONGEST_READ) -> Recording:
-    """Read the file `path` to its end. `SourceError` with the reason where it cannot be worked on."""
+def survey(
+    path: Path, longest: float = LONGEST_READ, hear: Callable[[NDArray[np.float32]], None] | None = None
+) -> Recording:
+    """Read the file `path` to its end; `hear` is given each block [2, n] of it. `SourceError` with the reason where it
+    cannot be worked on.
+    """
     decoding = Decoding(path, longest)
     digest = hashlib.sha256(str(decoding.rate).encode())
     for block in decoding:
         digest.update(block.tobytes())
-    return Recording(path, decoding.samples, fingerprint(path), digest.hexdigest()[:16])
+        if hear is not None:
+            hear(block)
+    return Recording(path, decoding.samples, decoding.rate, fingerprint(path), digest.hexdigest()[:16])
 
 
 def fingerprint(path: Path) -> str:

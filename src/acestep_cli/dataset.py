@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, companions, disk, document, lyrics, modes, prompts, spec
+from acestep_cli import audio, companions, disk, document, lyrics, meters, modes, prompts, spec
 from acestep_cli.errors import AceStepError, SourceError, UsageError, together
 from acestep_cli.kinds import Choice, Kind, Tag, quoted, suggestion
 from acestep_cli.request import Request
@@ -25,8 +25,6 @@ POSITIONS = ("prepend", "append", "replace")
 HEAD: Mapping[str, Kind] = {"trigger": Tag(), "trigger_position": Choice(POSITIONS)}
 #: With fewer songs an adapter learns the songs rather than their style.
 FEWEST_SONGS = 8
-#: A sample this high that is as high as the one before it, or beyond full scale, is of a peak that was cut off.
-CLIPPED, CLIPPED_SHARE = 0.999, 1e-4
 NOTE = """\
 # The songs of an adapter. Mend what is wrong, then: acestep train-lora {folder} -o my-sound/
 # Keys of a song: caption, lyrics, instrumental, language, bpm, key, time_signature; delete a song and it is left out.
@@ -227,31 +225,21 @@ def request_of(values: Mapping[str, tuple[Any, str]]) -> Request:
 
 @dataclass(frozen=True)
 class Heard:
-    """What one listening to a recording told."""
+    """What one listening to a recording told: the fingerprint is of its samples, so that the same recording under other
+    tags is the same; `clipped` counts the crests that are cut off.
+    """
 
     seconds: float
     rate: int
     fingerprint: str
-    clipped: float
+    clipped: int
 
 
 def listen(path: Path) -> Heard:
-    """Read a recording to its end, a second at a time. `SourceError` for what cannot be worked on.
-
-    The fingerprint is of its samples: the same recording under other tags is the same.
-    """
-    import numpy as np
-
-    decoding = audio.Decoding(path, audio.LONGEST_READ)
-    digest = hashlib.sha256()
-    cut = 0
-    for block in decoding:
-        digest.update(np.ascontiguousarray(block).data)
-        high = np.abs(block)
-        flat = (high[:, 1:] >= CLIPPED) & (block[:, 1:] == block[:, :-1])
-        cut += int(flat.sum()) + int((high > 1).sum())
-    share = cut / (2 * decoding.frames)
-    return Heard(decoding.samples / audio.READ_RATE, decoding.rate, digest.hexdigest()[:16], share)
+    """Read a recording to its end, a second at a time. `SourceError` for what cannot be worked on."""
+    crests = meters.Crests()
+    found = audio.survey(path, hear=crests.hear)
+    return Heard(found.seconds, found.rate, found.sound, crests.count)
 
 
 @dataclass(frozen=True)
@@ -315,8 +303,8 @@ def inspect(dataset: Dataset, shortest: float, longest: float, progress: Callabl
 
 def remarked(song: Song, heard: Heard, longest: float) -> Iterable[str]:
     """What is worth a word about one song."""
-    if heard.clipped > CLIPPED_SHARE:
-        yield f"{song.name} is clipped in {heard.clipped:.2%} of its samples, which is learnt too."
+    if heard.clipped:
+        yield f"{song.name} is clipped at {heard.clipped} crest{'s' * (heard.clipped > 1)}, which is learnt too."
     if heard.seconds > longest:
         yield (
             f"{song.name} is {audio.clock(heard.seconds)} long, and is trained in parts of {audio.clock(longest)} with "

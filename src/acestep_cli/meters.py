@@ -81,6 +81,8 @@ def measure(sound: Audio) -> Measures:
     loud = not silent and sound.seconds >= LOUDNESS_BLOCK
     lufs = audio.integrated(sound) if loud else -math.inf
     hushed = np.abs(samples).max(axis=0) < HUSH
+    crests = Crests()
+    crests.hear(samples)
     return Measures(
         seconds=round(sound.seconds, 6),
         sample_rate=sound.sample_rate,
@@ -89,12 +91,31 @@ def measure(sound: Audio) -> Measures:
         true_peak_db=None if silent else round(decibels(audio.true_peak(sound)), 1) + 0.0,
         lufs=round(lufs, 2) if math.isfinite(lufs) else None,
         silence=round(int(runs(hushed).max(initial=0)) / sound.sample_rate, 3),
-        clipped=sum(int((runs(np.abs(channel) >= FULL_SCALE) >= CLIPPED_RUN).sum()) for channel in samples),
+        clipped=crests.count,
         dc=round(max(abs(float(channel.mean(dtype=np.float64))) for channel in samples), 6) if samples.size else 0.0,
         dead_channels=tuple(
             name for name, peak in zip(CHANNELS, peaks, strict=True) if peak < audio.SILENCE and not silent
         ),
     )
+
+
+class Crests:
+    """Counts the clipped crests of both channels of a recording that is heard block by block."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        #: How many samples at full scale each channel ended with, as far as it matters.
+        self._last = [0, 0]
+
+    def hear(self, block: NDArray[np.float32]) -> None:
+        """Hear the next samples [2, n]."""
+        import numpy as np
+
+        for channel, samples in enumerate(block):
+            last = self._last[channel]
+            full = np.concatenate([np.ones(last, np.bool_), np.abs(samples) >= FULL_SCALE])
+            self.count += int((runs(full) >= CLIPPED_RUN).sum()) - (last >= CLIPPED_RUN)
+            self._last[channel] = int(full[-CLIPPED_RUN:][::-1].cumprod().sum())
 
 
 def runs(flags: NDArray[np.bool_]) -> NDArray[np.int64]:

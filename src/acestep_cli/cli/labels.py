@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from acestep_cli import audio, dataset, meters, modes, spec, writing
+from acestep_cli import audio, meters, modes, spec, writing
 from acestep_cli.checkpoints import Row
 from acestep_cli.cli import desk
 from acestep_cli.cli.console import Console, Report
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.dataset import Dataset, Inspection, Say, Song
+from acestep_cli.dataset import Dataset, Inspection, Lesson, Say, Song
 from acestep_cli.request import KEYS
 from acestep_cli.writing import Sampling
 
@@ -34,8 +34,7 @@ def completed(
     """
     if asked["songwriter"] == "none":
         return songs
-    able = {lesson.song.name for lesson in found.lessons}
-    wanting = [song for song in songs.songs if song.name in able and lacking(song, ANALYSED)]
+    wanting = [lesson for lesson in found.lessons if lacking(lesson.song, ANALYSED)]
     if not wanting:
         return songs
     count = f"{len(wanting)} song{'s' * (len(wanting) > 1)}"
@@ -60,30 +59,29 @@ def completed(
     return replace(songs, songs=tuple(song.labelled(told.get(song.name, {})) for song in songs.songs))
 
 
-def described(songs: list[Song], job: Job, seed: int, report: Report, say: Say) -> dict[str, dict[str, Any]]:
+def described(lessons: list[Lesson], job: Job, seed: int, report: Report, say: Say) -> dict[str, dict[str, Any]]:
     """What a Songwriter hears in each song, by name; `say` hears of what memory does not allow."""
     from acestep_cli.pipeline import Pipeline  # loads torch
 
     pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-    codes = list(pipeline.codes(job.request, (audio.read(song.path) for song in songs), report, say))
+    codes = list(pipeline.codes(job.request, (audio.read(lesson.song.path) for lesson in lessons), report, say))
     how = Sampling(temperature=desk.LISTENING)
     found = {}
-    for song, heard in zip(songs, codes, strict=True):
-        seconds = int(dataset.listen(song.path).seconds)
-        task = writing.understanding(heard, seconds)
+    for lesson, heard in zip(lessons, codes, strict=True):
+        task = writing.understanding(heard, int(lesson.heard.seconds))
         told = modes.sung_or_not(pipeline.write(job.request, task, how, seed, report, say))
-        found[song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
+        found[lesson.song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
     return found
 
 
-def analysed(songs: list[Song], progress: Any) -> dict[str, dict[str, Any]]:
+def analysed(lessons: list[Lesson], progress: Any) -> dict[str, dict[str, Any]]:
     """What analysis finds in each song, by name."""
     found = {}
-    for number, song in enumerate(songs):
-        progress(number, len(songs))
-        sound = audio.read(song.path)
-        found[song.name] = {"bpm": doubled(meters.tempo(sound)), "key": meters.key(sound)}
-    progress(len(songs), len(songs))
+    for number, lesson in enumerate(lessons):
+        progress(number, len(lessons))
+        sound = audio.read(lesson.song.path)
+        found[lesson.song.name] = {"bpm": doubled(meters.tempo(sound)), "key": meters.key(sound)}
+    progress(len(lessons), len(lessons))
     return found
 
 
