@@ -42,7 +42,7 @@ ROOMS = [
     {"hub"},
     {"shelf"},
     {"sizes", "latents"},
-    {"meters", "pictures"},
+    {"meters", "pictures", "tensorfile"},
     {"audio", "cache", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
     {"disk", "tags", "team"},
     {"lrc"},

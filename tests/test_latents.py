@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from test_recordings import SCHEMA, recording
 from test_source import FLOAT32, Given, coded, given
@@ -209,6 +212,20 @@ def test_what_an_encoder_adds_at_the_end_is_silence(base: tiny.Oracle, song: str
     made("complete", song, "-o", "b.wav")
     source = given.context[0][0, :, : tiny.LATENT_CHANNELS].numpy()
     assert np.array_equal(source, np.concatenate((frames, base.silence[0].T.numpy()[:1])))
+
+
+def test_a_full_disk_is_told_as_the_system_tells_it(song: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = latents.beside(Path(song))
+    header, frames = latents.read_header(file), load_file(file)[latents.TENSOR]
+    assert header is not None
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match=re.escape(os.strerror(28))) as error:
+        latents.write(Path("new"), latents.Latents(frames, HOP), header)
+    assert error.value.errno == 28
 
 
 # What belongs to nothing

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
-from acestep_cli import audio
+from acestep_cli import audio, checkpoints, tensorfile
 from acestep_cli.audio import Recording
-from acestep_cli.errors import SourceError
+from acestep_cli.errors import CheckpointError, SourceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,22 +76,19 @@ def beside(file: Path) -> Path:
 
 
 def write(path: Path, latents: Latents, header: Header) -> None:
-    """Write the frames of what `header` tells of to the new file `path`."""
-    from safetensors.numpy import save
+    """Write the frames of what `header` tells of to the new file `path`. `OSError` where the disk takes none."""
+    from safetensors.numpy import save_file
 
-    # Its own way to write a file keeps it from everybody else on this machine.
-    path.write_bytes(save({TENSOR: latents.frames[: header.frames]}, {METADATA: header.model_dump_json()}))
+    with tensorfile.written(path):
+        save_file({TENSOR: latents.frames[: header.frames]}, path, {METADATA: header.model_dump_json()})
 
 
 def read_header(path: Path) -> Header | None:
     """What the file `path` says of itself; None for a file that was not written here, or no whole one."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="np") as file:
-            header = Header.model_validate_json((file.metadata() or {}).get(METADATA, ""))
-            shape = file.get_slice(TENSOR).get_shape()
-    except (OSError, SafetensorError, ValidationError):
+        tensors, notes = checkpoints.read_contents(path)
+        header, shape = Header.model_validate_json(notes[METADATA]), tensors[TENSOR].shape
+    except (CheckpointError, KeyError, ValidationError):
         return None
     return header if len(shape) == 2 and shape[0] == header.frames else None
 

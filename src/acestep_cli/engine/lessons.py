@@ -28,6 +28,7 @@ from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.store import Store
 from acestep_cli.memory import Sizes
 from acestep_cli.recipe import CONDITION_DROPOUT, Recipe
+from acestep_cli.tensorfile import holds
 
 #: So many batches' worth of songs are shuffled before they are put beside others of their length.
 POOL = 8
@@ -185,7 +186,7 @@ def hear(weights: Store, sizes: Sizes, lessons: Sequence[Lesson], *, own_timbre:
     kind = f"{weights.checkpoint.vae_hash()} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
     files = [cached(f"{one.heard.fingerprint} {kind}") for one in lessons]
     wanted = {"latents", "timbre"} if own_timbre else {"latents"}
-    missing = [(one, file) for one, file in zip(lessons, files, strict=True) if not tensorfile.holds(file, wanted)]
+    missing = [(one, file) for one, file in zip(lessons, files, strict=True) if not holds(file, wanted)]
     for done, (lesson, file) in enumerate(missing):
         with weights.vae() as vae:
             weights.report("encode", done, len(missing))
@@ -210,7 +211,7 @@ def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Pa
     model = checkpoint.text
     network = checkpoints.fingerprint([model / "config.json", *checkpoints.weight_files(model), checkpoint.tokenizer])
     files = [cached(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
-    missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not tensorfile.holds(file, WORDS)]
+    missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not holds(file, WORDS)]
     for done, ((text, lyrics), file) in enumerate(missing):
         with weights.text() as encoder:
             weights.report("text", done, len(missing))
