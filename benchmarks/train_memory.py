@@ -27,7 +27,7 @@ is that of a rank-64 LoRA on a checkpoint of {layers} layers of width {width} in
 """
 
 
-def job(root: Path, checkpoint: Any, recipe: Any, songs: int, seconds: float) -> Any:
+def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) -> Any:
     """A training run on songs of noise."""
     import numpy as np
     import soundfile
@@ -41,13 +41,13 @@ def job(root: Path, checkpoint: Any, recipe: Any, songs: int, seconds: float) ->
         soundfile.write(folder / f"{number}.wav", noise, 48_000)
         (folder / f"{number}.caption.txt").write_text("noise")
     found = dataset.scan(folder)
-    looked = dataset.inspect(found, 5, recipe.crop, lambda done, total: None)
+    looked = dataset.inspect(found, 5, course.crop, lambda done, total: None)
     sizes = memory.Sizes.of(checkpoint)
-    longest = workload.lesson(sizes, min(seconds, recipe.crop), [("noise", "")])
+    longest = workload.lesson(sizes, min(seconds, course.crop), [("noise", "")])
     asked = planning.Asked(device="cpu", dtype="bf16")
-    plan = workload.plan(hardware.detect(), recipe, asked, sizes, longest, lambda *_: planning.Experience())
+    plan = workload.plan(hardware.detect(), course, asked, sizes, longest, lambda *_: planning.Experience())
     record = workbench.Record(
-        base=checkpoint.name, base_weights="", recipe=recipe, trigger=None, trigger_position="prepend", dataset="",
+        base=checkpoint.name, base_weights="", course=course, trigger=None, trigger_position="prepend", dataset="",
         songs={}, dtype="bfloat16",
     )  # fmt: skip
     out = root / "out"
@@ -58,10 +58,10 @@ def job(root: Path, checkpoint: Any, recipe: Any, songs: int, seconds: float) ->
 def prepared(root: Path) -> dict[str, float]:
     """The resident set after the second song and after the last."""
     from acestep_cli import checkpoints, training
+    from acestep_cli.course import Course
     from acestep_cli.engine.store import Store
-    from acestep_cli.recipe import Recipe
 
-    one, _, _ = job(root, checkpoints.locate("pocket"), Recipe(), SONGS, SONG_SECONDS)
+    one, _, _ = job(root, checkpoints.locate("pocket"), Course(), SONGS, SONG_SECONDS)
     held: list[float] = []
 
     def report(stage: str, done: int, total: int) -> None:
@@ -75,9 +75,9 @@ def prepared(root: Path) -> dict[str, float]:
 def trained(root: Path) -> dict[str, float]:
     """The resident set after the early step and after the last."""
     from acestep_cli import checkpoints, training
-    from acestep_cli.recipe import Recipe
+    from acestep_cli.course import Course
 
-    one, _, _ = job(root, checkpoints.locate("pocket"), Recipe(steps=STEPS, accumulation=1, crop=10), 2, 20)
+    one, _, _ = job(root, checkpoints.locate("pocket"), Course(steps=STEPS, accumulation=1, crop=10), 2, 20)
     held: dict[int, float] = {}
 
     def report(stage: str, done: int, total: int) -> None:
@@ -94,14 +94,14 @@ def foreseen(root: Path, checkpointed: bool) -> dict[str, float]:
     from random_checkpoint import write
 
     from acestep_cli import checkpoints, training, workload
-    from acestep_cli.recipe import Recipe
+    from acestep_cli.course import Course
 
     write(root / "models", DIT, MID_VAE, MID_TEXT)
     checkpoint = checkpoints.locate("turbo", root / "models")
-    recipe = Recipe(steps=2, accumulation=1)
-    one, sizes, longest = job(root, checkpoint, recipe, 1, FORECAST_SECONDS)
+    course = Course(steps=2, accumulation=1)
+    one, sizes, longest = job(root, checkpoint, course, 1, FORECAST_SECONDS)
     one = replace(one, plan=one.plan.model_copy(update={"checkpointed": checkpointed}))
-    need = workload.Need(sizes, recipe, longest, one.plan.arrangement, checkpointed)
+    need = workload.Need(sizes, course, longest, one.plan.arrangement, checkpointed)
     training.prepared(one, training.Store(checkpoint, one.plan, lambda *_: None), print)
     with resident_rise() as rise:
         training.train(one, lambda *_: None, lambda line: None, print)

@@ -18,14 +18,14 @@ from side_by_side import medians, parser, publish
 from torch import Tensor, nn
 
 from acestep_cli import solvers, training
+from acestep_cli.course import LARGEST_GRADIENT, Course
 from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.graft import Graft
 from acestep_cli.engine.lessons import Batch
-from acestep_cli.recipe import LARGEST_GRADIENT, Recipe
 
 CASES = ((2, 60), (2, 180))  # layers, seconds of music
 AIM = 1.1
-RECIPE = Recipe(dropout=0.0)  # each would leave out others, and the losses are compared
+COURSE = Course(dropout=0.0)  # each would leave out others, and the losses are compared
 NOTES = """\
 Random bfloat16 weights of the published width, {layers} layers (one sliding, one full), the same tensors in both;
 batch 1, a condition of {condition} tokens, no layer computed twice. Medians of {rounds} steps each, taken in turns in
@@ -35,7 +35,7 @@ one process. The aim is {aim} x. The difference is that of the losses of the fir
 
 def step(parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> Callable[[], float]:
     """A whole step; its loss."""
-    optimiser = training.optimiser(parameters, RECIPE)
+    optimiser = training.optimiser(parameters, COURSE)
 
     def run() -> float:
         loss = loss_of()
@@ -52,7 +52,7 @@ def adapted(theirs: AceStepTransformer1DModel, like: Graft) -> list[nn.Parameter
     """diffusers' transformer with an adapter that begins as ours; its parameters."""
     theirs.requires_grad_(False)
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
-    inject_adapter_in_model(LoraConfig(r=RECIPE.rank, lora_alpha=RECIPE.alpha, target_modules=targets), theirs)
+    inject_adapter_in_model(LoraConfig(r=COURSE.rank, lora_alpha=COURSE.alpha, target_modules=targets), theirs)
     found = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
     for parameter, ours in zip(found, like.parameters, strict=True):
         parameter.data = ours.data.clone()
@@ -70,7 +70,7 @@ def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, flo
         solvers.noised(clean, noise, t).bfloat16(), t, solvers.velocity(clean, noise), context, Condition(states, None),
         None,
     )  # fmt: skip
-    graft = Graft(ours, RECIPE, "base")
+    graft = Graft(ours, COURSE, "base")
     parameters = adapted(theirs, graft)
     ours.train()
     theirs.train()

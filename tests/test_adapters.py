@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from acestep_cli import adapters, checkpoints, memory, modes, workbench
 from acestep_cli.adapters import Worn
+from acestep_cli.course import Course
 from acestep_cli.engine import graft
 from acestep_cli.engine.adapters import Outfit
 from acestep_cli.engine.dit import AceStep, Condition, DiT
@@ -29,7 +30,6 @@ from acestep_cli.engine.streaming import stream_layers
 from acestep_cli.errors import AdapterError
 from acestep_cli.kinds import Lora
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.recipe import Recipe
 from acestep_cli.request import Request
 from acestep_cli.sizes import DiTConfig
 
@@ -186,15 +186,15 @@ def test_peft_agrees(decoder: DiT, tmp_path: Path, kind: str, merging: bool) -> 
 def test_what_is_trained_here_acts_as_it_was_trained(
     decoder: DiT, tmp_path: Path, kind: str, export: str | None
 ) -> None:
-    recipe = Recipe(type=kind, rank=4, alpha=6, targets="all")
+    course = Course(type=kind, rank=4, alpha=6, targets="all")
     trained = copy.deepcopy(decoder)
-    made = graft.Graft(trained, recipe, "turbo")
+    made = graft.Graft(trained, course, "turbo")
     draws = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in made.parameters:
             weight.add_(torch.randn(weight.shape, generator=draws), alpha=0.1)
-    tensors = made.tensors() if export is None else graft.EXPORTS[export](made.tensors(), recipe)
-    record = workbench.Record(base="turbo", base_weights="0", recipe=recipe, trigger="harbour", dataset="0", songs={},
+    tensors = made.tensors() if export is None else graft.EXPORTS[export](made.tensors(), course)
+    record = workbench.Record(base="turbo", base_weights="0", course=course, trigger="harbour", dataset="0", songs={},
                               trigger_position="prepend", dtype="float32")  # fmt: skip
     path = adapter_files.save(tmp_path / workbench.ADAPTER, tensors, **record.header())
     if export is None:

@@ -31,7 +31,7 @@ ROOMS = [
     {"modes"},
     {"logbook"},
     {"workload"},
-    {"planning", "recipe"},
+    {"course", "planning"},
     {"memory"},
     {"adapters"},
     {"prompts"},

@@ -26,20 +26,20 @@ from test_dataset import song
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from acestep_cli import audio, checkpoints, dataset, hardware, memory, prompts, recipe, training, workbench, workload
+from acestep_cli import audio, checkpoints, course, dataset, hardware, memory, prompts, training, workbench, workload
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.cli import app
+from acestep_cli.course import Course
 from acestep_cli.engine import graft, lessons, tensorfile
 from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.lessons import Book
 from acestep_cli.engine.store import Store
 from acestep_cli.errors import CheckError, OutputError
 from acestep_cli.planning import Asked, Experience
-from acestep_cli.recipe import Recipe
 from acestep_cli.workbench import Record
 
 RATE = 48_000
-RECIPE = Recipe(rank=8, alpha=16, learning_rate=1e-2, steps=6, accumulation=2, crop=10)
+COURSE = Course(rank=8, alpha=16, learning_rate=1e-2, steps=6, accumulation=2, crop=10)
 
 
 @pytest.fixture(scope="session")
@@ -61,18 +61,18 @@ def quiet(*_words: object) -> None:
     """Whoever listens to no progress."""
 
 
-def job(songs: Path, checkpoint: Checkpoint, folder: Path, recipe: Recipe = RECIPE) -> training.Job:
+def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COURSE) -> training.Job:
     """A training run into `folder`, as the command line plans it."""
     found = dataset.scan(songs)
-    looked = dataset.inspect(found, 5, recipe.crop, quiet)
+    looked = dataset.inspect(found, 5, course.crop, quiet)
     sizes = memory.Sizes.of(checkpoint)
-    longest = workload.lesson(sizes, recipe.crop, [found.prompts(one.song, recipe.crop) for one in looked.lessons])
-    plan = workload.plan(hardware.detect(), recipe, Asked(dtype="fp32"), sizes, longest, lambda *_: Experience())
+    longest = workload.lesson(sizes, course.crop, [found.prompts(one.song, course.crop) for one in looked.lessons])
+    plan = workload.plan(hardware.detect(), course, Asked(dtype="fp32"), sizes, longest, lambda *_: Experience())
     prints = dataset.fingerprints(found, looked.lessons)
     record = Record(
         base="base",
         base_weights=checkpoint.weights_hash(),
-        recipe=recipe,
+        course=course,
         trigger="harbour",
         trigger_position="prepend",
         dataset=dataset.whole_fingerprint(prints),
@@ -96,12 +96,12 @@ def gone_on(one: training.Job) -> training.Job:
 
 
 @pytest.fixture
-def opened(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[[Recipe], tuple[Store, Book]]]:
-    """The store and the book of a recipe."""
+def opened(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[[Course], tuple[Store, Book]]]:
+    """The store and the book of a course."""
     stores: list[Store] = []
 
-    def open_(recipe: Recipe) -> tuple[Store, Book]:
-        planned = job(songs, checkpoint, tmp_path / "out", recipe)
+    def open_(course: Course) -> tuple[Store, Book]:
+        planned = job(songs, checkpoint, tmp_path / "out", course)
         stores.append(Store(checkpoint, planned.plan, quiet))
         return stores[-1], training.prepared(planned, stores[-1], quiet)
 
@@ -124,12 +124,12 @@ def held_out(run_model: object, book: Book, count: int = 12) -> float:
 def test_thirty_steps_lower_the_loss_on_noise_not_seen(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[Store, Book]], options: dict
 ) -> None:
-    recipe = RECIPE.model_copy(update={"steps": 30, "accumulation": 1, **options})
-    weights, book = opened(recipe)
+    course = COURSE.model_copy(update={"steps": 30, "accumulation": 1, **options})
+    weights, book = opened(course)
     with weights.dit() as model:
         before = held_out(model.decoder, book)
-        training.train(job(songs, checkpoint, tmp_path / "out", recipe), quiet, quiet, quiet)
-        own = graft.Graft(model.decoder, recipe, "base")
+        training.train(job(songs, checkpoint, tmp_path / "out", course), quiet, quiet, quiet)
+        own = graft.Graft(model.decoder, course, "base")
         assert held_out(model.decoder.eval(), book) == pytest.approx(before, rel=1e-4)  # it changes nothing at first
         own.load(load_file(tmp_path / "out" / workbench.ADAPTER))
         after = held_out(model.decoder, book)
@@ -139,7 +139,7 @@ def test_thirty_steps_lower_the_loss_on_noise_not_seen(
 def test_what_is_saved_is_what_was_trained(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[Store, Book]]
 ) -> None:
-    weights, book = opened(RECIPE)
+    weights, book = opened(COURSE)
     with weights.dit() as model:
         run = training.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
         run.go()
@@ -158,7 +158,7 @@ def test_what_is_saved_is_what_was_trained(
 def test_only_the_adapter_moves_and_it_is_float32(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[Store, Book]]
 ) -> None:
-    weights, book = opened(RECIPE)
+    weights, book = opened(COURSE)
     with weights.dit() as model:
         model.to(torch.bfloat16)
         run = training.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
@@ -173,7 +173,7 @@ def test_only_the_adapter_moves_and_it_is_float32(
 
 
 def test_frozen_weights_in_eight_bits_are_trained_beside(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    one = job(songs, checkpoint, tmp_path / "out", RECIPE.model_copy(update={"steps": 20, "accumulation": 1}))
+    one = job(songs, checkpoint, tmp_path / "out", COURSE.model_copy(update={"steps": 20, "accumulation": 1}))
     training.train(replace(one, plan=one.plan.model_copy(update={"int8": True})), quiet, quiet, quiet)
     found = losses(tmp_path / "out")
     assert np.mean(found[-5:]) < 0.9 * np.mean(found[:5])
@@ -192,7 +192,7 @@ def test_layers_computed_again_change_no_number(songs: Path, checkpoint: Checkpo
 def test_a_pass_is_what_a_render_would_be_fed(
     songs: Path, checkpoint: Checkpoint, opened: Callable[..., tuple[Store, Book]]
 ) -> None:
-    weights, book = opened(RECIPE.model_copy(update={"crop": 240.0}))
+    weights, book = opened(COURSE.model_copy(update={"crop": 240.0}))
     page = next(page for page in book.pages if page.name == "two.wav")
     found = dataset.scan(songs)
     two = next(one for one in found.songs if one.name == "two.wav")
@@ -210,7 +210,7 @@ def test_a_pass_is_what_a_render_would_be_fed(
 
 
 def test_a_pass_is_a_point_between_song_and_noise(opened: Callable[..., tuple[Store, Book]]) -> None:
-    _, book = opened(RECIPE)
+    _, book = opened(COURSE)
     for number in range(6):
         one = book.batch(number, torch.device("cpu"), torch.float32)
         clean = one.noisy - one.times[:, None, None] * one.velocity
@@ -224,7 +224,7 @@ def test_a_pass_is_a_point_between_song_and_noise(opened: Callable[..., tuple[St
 
 
 def test_words_are_left_out_at_the_rate_of_the_model(opened: Callable[..., tuple[Store, Book]]) -> None:
-    _, book = opened(RECIPE)
+    _, book = opened(COURSE)
     lengths = [
         book.batch(number, torch.device("cpu"), torch.float32).condition.states.shape[1] for number in range(300)
     ]
@@ -232,19 +232,19 @@ def test_words_are_left_out_at_the_rate_of_the_model(opened: Callable[..., tuple
 
 
 def test_times_are_the_larger_of_two(opened: Callable[..., tuple[Store, Book]]) -> None:
-    _, book = opened(RECIPE)
+    _, book = opened(COURSE)
     times = torch.cat([book.batch(number, torch.device("cpu"), torch.float32).times for number in range(400)])
     draws = (torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)) - 0.4).sigmoid().amax(dim=1)
     for share in (0.1, 0.5, 0.9):
         assert float(times.quantile(share)) == pytest.approx(float(draws.quantile(share)), abs=0.05)
-    _, turbo = opened(RECIPE.model_copy(update={"times": "turbo"}))
+    _, turbo = opened(COURSE.model_copy(update={"times": "turbo"}))
     steps = {round(float(turbo.batch(n, torch.device("cpu"), torch.float32).times), 4) for n in range(100)}
     assert steps == {1.0, 0.9545, 0.9, 0.8333, 0.75, 0.6429, 0.5, 0.3}
 
 
 def test_every_song_has_its_turn_and_neighbours_of_its_length() -> None:
     pages = tuple(lessons.Page(str(n), Path(), 100 + n, torch.zeros(1, 1)) for n in range(10))
-    book = Book(pages, torch.zeros(1, 1, 1), torch.zeros(1, 1), RECIPE.model_copy(update={"batch": 2}), 1000)
+    book = Book(pages, torch.zeros(1, 1, 1), torch.zeros(1, 1), COURSE.model_copy(update={"batch": 2}), 1000)
     rounds = [[page.name for number in range(5) for page in book.songs(5 * turn + number)] for turn in range(3)]
     assert all(sorted(names, key=int) == [str(n) for n in range(10)] for names in rounds)
     assert rounds[0] != rounds[1]
@@ -253,7 +253,7 @@ def test_every_song_has_its_turn_and_neighbours_of_its_length() -> None:
 
 def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[Store, Book]]) -> None:
     """Two songs of different lengths in one batch are worth what they are one by one."""
-    weights, book = opened(RECIPE.model_copy(update={"crop": 240.0, "batch": 2}))
+    weights, book = opened(COURSE.model_copy(update={"crop": 240.0, "batch": 2}))
     one = book.batch(0, torch.device("cpu"), torch.float32)
     assert one.keep is not None
     with torch.no_grad(), weights.dit() as model:
@@ -277,8 +277,8 @@ def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[Store, Book]
 
 
 def test_its_own_timbre_is_heard(opened: Callable[..., tuple[Store, Book]]) -> None:
-    _, plain = opened(RECIPE)
-    _, own = opened(RECIPE.model_copy(update={"timbre": "own"}))
+    _, plain = opened(COURSE)
+    _, own = opened(COURSE.model_copy(update={"timbre": "own"}))
     assert not torch.allclose(plain.pages[0].condition, own.pages[0].condition)
 
 
@@ -341,14 +341,14 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, options: dict
 ) -> None:
-    recipe = RECIPE.model_copy(update=options)
-    training.train(job(songs, checkpoint, tmp_path / "whole", recipe), quiet, quiet, quiet)
+    course = COURSE.model_copy(update=options)
+    training.train(job(songs, checkpoint, tmp_path / "whole", course), quiet, quiet, quiet)
 
     def interrupt(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("train", 2):
             os.kill(os.getpid(), signal.SIGINT)
 
-    stopped = job(songs, checkpoint, tmp_path / "stopped", recipe)
+    stopped = job(songs, checkpoint, tmp_path / "stopped", course)
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         training.train(stopped, interrupt, said.append, quiet)
@@ -436,7 +436,7 @@ def broken_at(steps: set[int]) -> Callable[..., Tensor]:
         nonlocal passes
         passes += 1
         found = loss_of(*arguments)  # type: ignore[arg-type]
-        return found * torch.nan if (passes + 1) // RECIPE.accumulation in steps else found
+        return found * torch.nan if (passes + 1) // COURSE.accumulation in steps else found
 
     return loss
 
@@ -452,7 +452,7 @@ def test_the_header_tells_how_it_came_about(songs: Path, checkpoint: Checkpoint,
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata()
         record = Record.model_validate_json(header[workbench.ENTRY])
-        assert (record.base, record.trigger, record.recipe, record.step) == ("base", "harbour", RECIPE, 6)
+        assert (record.base, record.trigger, record.course, record.step) == ("base", "harbour", COURSE, 6)
         assert (header["base"], header["trigger"], header["dataset"]) == ("base", "harbour", one.record.dataset)
         assert path.stat().st_mode & 0o044 == (one.folder / workbench.CONFIG).stat().st_mode & 0o044
     config = json.loads((one.folder / workbench.CONFIG).read_text())
@@ -469,16 +469,16 @@ def delta(tensors: dict[str, Tensor], module: str, alpha: float, rank: int) -> T
 
 
 def test_exports_are_as_strong_as_the_adapter(base: tiny.Oracle) -> None:
-    recipe = RECIPE.model_copy(update={"alpha": 24.0})
+    course = COURSE.model_copy(update={"alpha": 24.0})
     draw = torch.Generator().manual_seed(3)
     module = "layers.1.cross_attn.o_proj"
     tensors = {f"{graft.PEFT}{module}.lora_A.weight": torch.randn(8, 64, generator=draw),
                f"{graft.PEFT}{module}.lora_B.weight": torch.randn(64, 8, generator=draw)}  # fmt: skip
     wanted = delta(tensors, graft.PEFT + module, 24, 8)
-    comfy = graft.comfyui(tensors, recipe)
+    comfy = graft.comfyui(tensors, course)
     name = f"diffusion_model.decoder.{module}"
     assert torch.allclose(delta(comfy, name, float(comfy[f"{name}.alpha"]), 8), wanted)
-    theirs = graft.diffusers(tensors, recipe)
+    theirs = graft.diffusers(tensors, course)
     linear = base.decoder.get_submodule("layers.1.cross_attn.to_out.0")
     before = linear.weight.detach().clone()
     base.decoder.load_lora_adapter(theirs, prefix="transformer")  # takes alpha for rank
@@ -493,11 +493,11 @@ def test_exports_are_as_strong_as_the_adapter(base: tiny.Oracle) -> None:
 
 def test_the_sizes_of_a_dora_s_rows_are_exported_as_a_column() -> None:
     """ComfyUI divides them by the norms of the rows, which are one."""
-    recipe = RECIPE.model_copy(update={"type": "dora"})
+    course = COURSE.model_copy(update={"type": "dora"})
     stem = "layers.0.self_attn.q_proj"
     parts = {"lora_A.weight": (8, 64), "lora_B.weight": (64, 8), "lora_magnitude_vector": (64,)}
     tensors = {f"{graft.PEFT}{stem}.{part}": torch.ones(shape) for part, shape in parts.items()}
-    found = graft.comfyui(tensors, recipe)
+    found = graft.comfyui(tensors, course)
     name = f"diffusion_model.decoder.{stem}"
     assert set(found) == {f"{name}.{end}" for end in ("lora_A.weight", "lora_B.weight", "dora_scale", "alpha")}
     assert found[f"{name}.dora_scale"].shape == (64, 1)
@@ -506,10 +506,10 @@ def test_the_sizes_of_a_dora_s_rows_are_exported_as_a_column() -> None:
 def test_lokr_is_exported_at_its_strength() -> None:
     """LyCORIS takes alpha for nothing where both factors are whole, and else for alpha over the inner width."""
     draw = torch.Generator().manual_seed(3)
-    recipe = RECIPE.model_copy(update={"type": "lokr", "rank": 2, "alpha": 6.0})
+    course = COURSE.model_copy(update={"type": "lokr", "rank": 2, "alpha": 6.0})
     w1, a, b = (torch.randn(shape, generator=draw) for shape in ((8, 8), (8, 2), (2, 8)))
     stem = f"{graft.PEFT}layers.0.self_attn.q_proj"
-    found = graft.comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, recipe)
+    found = graft.comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, course)
     name = "lycoris_layers_0_self_attn_q_proj"
     strength = float(found[f"{name}.alpha"]) / len(found[f"{name}.lokr_w2_b"])
     theirs = strength * torch.kron(found[f"{name}.lokr_w1"], found[f"{name}.lokr_w2_a"] @ found[f"{name}.lokr_w2_b"])
@@ -517,14 +517,14 @@ def test_lokr_is_exported_at_its_strength() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    recipe = Recipe(steps=2000, learning_rate=1e-4)
-    rates = [recipe.rate(step) for step in range(2000)]
+    course = Course(steps=2000, learning_rate=1e-4)
+    rates = [course.rate(step) for step in range(2000)]
     assert rates[0] == pytest.approx(1e-5)
     assert rates[100] == pytest.approx(1e-4) == max(rates)
     assert rates[-1] == pytest.approx(1e-6, rel=0.01)
     assert rates[:101] == sorted(rates[:101])
     assert rates[100:] == sorted(rates[100:], reverse=True)
-    assert Recipe(steps=1).rate(0) == 1e-4
+    assert Course(steps=1).rate(0) == 1e-4
 
 
 # The command
@@ -569,12 +569,12 @@ def test_the_optimiser_of_the_plan_is_recorded(
         return plan(*arguments, **more).model_copy(update={"optimiser": "adamw8bit"} if eight_bits else {})
 
     monkeypatch.setattr(workload, "plan", planned)
-    monkeypatch.setattr(recipe, "has_eight_bits", lambda: True)
+    monkeypatch.setattr(course, "has_eight_bits", lambda: True)
     monkeypatch.setattr(training, "optimiser", lambda parameters, _: torch.optim.AdamW(parameters))
     open_, given = train(), train("--optimiser", "adamw", output="given")
     assert (open_.exit_code, given.exit_code, asked) == (0, 0, [True, False]), open_.output
     records = workbench.record(tmp_path / "out"), workbench.record(tmp_path / "given")
-    assert [one and one.recipe.optimiser for one in records] == ["adamw8bit", "adamw"]
+    assert [one and one.course.optimiser for one in records] == ["adamw8bit", "adamw"]
     assert "The optimiser keeps its state in eight bits, with bitsandbytes" in open_.stderr
 
 

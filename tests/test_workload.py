@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from acestep_cli import hardware, memory, recipe, workload
+from acestep_cli import course, hardware, memory, workload
+from acestep_cli.course import Course
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import GIB, Device, Hardware
 from acestep_cli.planning import Asked, Experience, Speed
-from acestep_cli.recipe import Recipe
 from acestep_cli.workload import Lesson, Workload
 
 SIZES = memory.Sizes.published("base")
@@ -23,17 +23,17 @@ def card(memory_gb: float, **more: object) -> Hardware:
     return Hardware((device,), "cuda")
 
 
-def planned(machine: Hardware, settings: Recipe | None = None, **asked: str) -> Workload:
-    return workload.plan(machine, settings or Recipe(), Asked(**asked), SIZES, SONG, lambda *_: Experience())
+def planned(machine: Hardware, settings: Course | None = None, **asked: str) -> Workload:
+    return workload.plan(machine, settings or Course(), Asked(**asked), SIZES, SONG, lambda *_: Experience())
 
 
 def test_the_adapter_of_the_2b_is_as_large_as_published() -> None:
     """Source: `songwriter-and-lora.md` 5.6 of the specification: rank times 688,128."""
     plan = planned(card(80))
-    need = workload.Need(SIZES, Recipe(), SONG, plan.arrangement, checkpointed=False)
+    need = workload.Need(SIZES, Course(), SONG, plan.arrangement, checkpointed=False)
     assert need.adapter_parameters == 64 * 688_128
     assert need.adapter_bytes == 16 * 64 * 688_128
-    eight = replace(need, recipe=Recipe(optimiser="adamw8bit"))
+    eight = replace(need, course=Course(optimiser="adamw8bit"))
     assert eight.adapter_bytes == 10 * 64 * 688_128
 
 
@@ -50,7 +50,7 @@ def test_memory_is_won_by_time_and_then_by_eight_bits() -> None:
 def test_an_open_optimiser_keeps_its_state_in_eight_bits_on_cards_alone() -> None:
     """Source: the text of the issue, AdamW in eight bits where its library is installed."""
     machine = card(80)
-    settings = (Recipe(), Asked(), SIZES, SONG, lambda *_: Experience())
+    settings = (Course(), Asked(), SIZES, SONG, lambda *_: Experience())
     eight = workload.plan(machine, *settings, eight_bits=True)
     assert (eight.optimiser, planned(machine).optimiser) == ("adamw8bit", "adamw")
     assert planned(machine).peak_bytes - eight.peak_bytes == 6 * 64 * 688_128
@@ -61,12 +61,12 @@ def test_an_open_optimiser_keeps_its_state_in_eight_bits_on_cards_alone() -> Non
 
 def test_only_a_lora_learns_beside_eight_bits() -> None:
     with pytest.raises(MemoryLimitError):
-        planned(card(7), Recipe(type="dora"))
+        planned(card(7), Course(type="dora"))
 
 
 def test_a_card_that_is_too_small_is_told_what_would_fit() -> None:
     with pytest.raises(MemoryLimitError, match=r"^Training takes .* on cuda:0 \(a card\) at the least") as error:
-        planned(card(6), Recipe(batch=8))
+        planned(card(6), Course(batch=8))
     assert error.value.exit_code == 4
     assert "--batch 1 would fit" in str(error.value) or "--crop" in str(error.value)
 
@@ -83,15 +83,15 @@ def test_renders_tell_how_long_it_takes_at_least() -> None:
     def recall(*_: object) -> Experience:
         return Experience(speeds={"bfloat16": Speed(1e14, 100.0)})
 
-    one = workload.plan(card(80), Recipe(steps=100), Asked(), SIZES, SONG, recall)
-    other = workload.plan(card(80), Recipe(steps=200), Asked(), SIZES, SONG, recall)
+    one = workload.plan(card(80), Course(steps=100), Asked(), SIZES, SONG, recall)
+    other = workload.plan(card(80), Course(steps=200), Asked(), SIZES, SONG, recall)
     assert one.seconds is not None
     assert other.seconds == pytest.approx(2 * one.seconds)
-    again = workload.plan(card(16), Recipe(steps=100), Asked(), SIZES, SONG, recall)
+    again = workload.plan(card(16), Course(steps=100), Asked(), SIZES, SONG, recall)
     assert again.seconds == pytest.approx(1.5 * one.seconds)
 
 
 def test_alpha_follows_the_rank_unless_it_is_given() -> None:
-    assert recipe.of({"rank": "16", "alpha": None}).alpha == 32
-    assert recipe.of({"rank": "16", "alpha": "16"}).alpha == 16
-    assert (recipe.of({}).rank, recipe.of({}).alpha) == (64, 128)
+    assert course.of({"rank": "16", "alpha": None}).alpha == 32
+    assert course.of({"rank": "16", "alpha": "16"}).alpha == 16
+    assert (course.of({}).rank, course.of({}).alpha) == (64, 128)

@@ -1,4 +1,4 @@
-"""From a data set and a recipe to an adapter: the one loop, what it saves, and how it stops and goes on.
+"""From a data set and a course to an adapter: the one loop, what it saves, and how it stops and goes on.
 
 Everything random in step n follows from the seed and n. So what a save holds is the adapter, the optimiser's state and
 the number of steps; the learning rate, the order of the songs and every draw are what they would have been.
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from acestep_cli import curve, disk, memory, workbench
 from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.course import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, Course
 from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.dataset import Dataset, Lesson
 from acestep_cli.engine import graft, lessons, store, tensorfile
@@ -32,7 +33,6 @@ from acestep_cli.engine.lessons import Batch, Book
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.errors import CheckError, MemoryLimitError
 from acestep_cli.pipeline import is_out_of_memory
-from acestep_cli.recipe import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, Recipe
 from acestep_cli.team import Team
 from acestep_cli.workbench import ADAPTER, CONFIG, CURVE, LOSSES, STATE, Record
 from acestep_cli.workload import Workload
@@ -66,8 +66,8 @@ class Job:
     team: Team = field(default_factory=Team)
 
     @property
-    def recipe(self) -> Recipe:
-        return self.record.recipe
+    def course(self) -> Course:
+        return self.record.course
 
 
 @dataclass
@@ -112,7 +112,7 @@ def prepared(job: Job, weights: Store, warn: Say) -> Book:
     """The songs, as latents and conditions."""
     sizes = memory.Sizes.of(job.checkpoint)
     silence = store.silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
-    return lessons.prepare(weights, sizes, silence, job.dataset, job.lessons, job.recipe, warn)
+    return lessons.prepare(weights, sizes, silence, job.dataset, job.lessons, job.course, warn)
 
 
 class Run:
@@ -126,21 +126,21 @@ class Run:
             for name in ENCODERS:
                 delattr(model, name)
             weights.tidy()
-        self.graft = Graft(model.decoder, job.recipe, job.checkpoint.name)
+        self.graft = Graft(model.decoder, job.course, job.checkpoint.name)
         if job.plan.checkpointed:
             graft.recompute(model.decoder)
-        self.optimiser = optimiser(self.graft.parameters, job.recipe)
+        self.optimiser = optimiser(self.graft.parameters, job.course)
         self.progress = Progress()
         if job.record.step:
             self._restore()
 
     @property
-    def recipe(self) -> Recipe:
-        return self.job.recipe
+    def course(self) -> Course:
+        return self.job.course
 
     def go(self) -> None:
         """Take every step that is left, saving on the way and at the end."""
-        steps, progress = self.recipe.steps, self.progress
+        steps, progress = self.course.steps, self.progress
         saved, in_a_row = time.monotonic(), 0
         self.model.decoder.train()
         with disk.signals_held() as deliver_signals:
@@ -175,16 +175,16 @@ class Run:
 
     def _step(self, number: int) -> float:
         """One step of the optimiser; its loss, or what is no number where it was skipped."""
-        recipe, device = self.recipe, self.weights.device
+        course, device = self.course, self.weights.device
         for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate(number)
+            group["lr"] = course.rate(number)
         total = 0.0
-        for part in self.job.team.share(recipe.accumulation):
-            place = number * recipe.accumulation + part
+        for part in self.job.team.share(course.accumulation):
+            place = number * course.accumulation + part
             batch = self.book.batch(place, device, self.weights.dtype)
             with torch.random.fork_rng([device] if device.type == "cuda" else []):  # what the adapter leaves out
-                torch.manual_seed(generator(recipe.seed, f"dropout {place}").initial_seed())
-                loss = loss_of(self.model.decoder, batch) / recipe.accumulation
+                torch.manual_seed(generator(course.seed, f"dropout {place}").initial_seed())
+                loss = loss_of(self.model.decoder, batch) / course.accumulation
                 torch.autograd.backward(loss)
             total += loss.item()
         self.job.team.add_gradients(self.graft.parameters)
@@ -199,7 +199,7 @@ class Run:
 
     def _tell(self) -> None:
         """Report the step, and now and then say how it goes."""
-        progress, steps = self.progress, self.recipe.steps
+        progress, steps = self.progress, self.course.steps
         mean = curve.smoothed(progress.losses[-200:])[-1]
         self.weights.report("train", progress.step, steps)
         self.note(f"loss {mean:.4f}")
@@ -246,13 +246,13 @@ class Run:
             disk.write_text(config, self.graft.json())
             disk.write_text(songs, self.job.dataset.dump())
             curve.draw(progress.losses, picture)
-            disk.write_text(table, table_of(progress.losses, self.recipe))
+            disk.write_text(table, table_of(progress.losses, self.course))
             tensorfile.write(state_part, state, header)
         exports = dict(self.job.exports) if record.is_finished else {}
         workbench.require_own(record, list(exports.values()))
         for name, path in exports.items():
             with disk.whole(path, replace=[path]) as [part]:
-                tensorfile.write(part, graft.EXPORTS[name](tensors, self.recipe), header)
+                tensorfile.write(part, graft.EXPORTS[name](tensors, self.course), header)
 
     def _restore(self) -> None:
         """Go on where the save in the folder is."""
@@ -280,18 +280,18 @@ def loss_of(decoder: DiT, batch: Batch) -> Tensor:
     return squared[batch.keep].mean()
 
 
-def optimiser(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+def optimiser(parameters: Sequence[nn.Parameter], course: Course) -> torch.optim.Optimizer:
     """AdamW, or the one that keeps its state in eight bits."""
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    if course.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, course.learning_rate, weight_decay=WEIGHT_DECAY)
     from bitsandbytes.optim import AdamW8bit  # few have it, and it is large
 
-    found: torch.optim.Optimizer = AdamW8bit(parameters, recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    found: torch.optim.Optimizer = AdamW8bit(parameters, course.learning_rate, weight_decay=WEIGHT_DECAY)
     return found
 
 
-def table_of(losses: Sequence[float], recipe: Recipe) -> str:
+def table_of(losses: Sequence[float], course: Course) -> str:
     """The losses as CSV: step, loss, its running mean, learning rate."""
     rows = zip(losses, curve.smoothed(losses), strict=True)
-    lines = [f"{step + 1},{loss:.6f},{mean:.6f},{recipe.rate(step):.3e}" for step, (loss, mean) in enumerate(rows)]
+    lines = [f"{step + 1},{loss:.6f},{mean:.6f},{course.rate(step):.3e}" for step, (loss, mean) in enumerate(rows)]
     return "\n".join(["step,loss,running_mean,learning_rate", *lines, ""])

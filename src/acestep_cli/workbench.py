@@ -17,9 +17,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from acestep_cli import adapters, checkpoints, disk
+from acestep_cli.course import Course
 from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
-from acestep_cli.recipe import Recipe
 
 ADAPTER, CONFIG = adapters.PEFT_WEIGHTS, adapters.PEFT_CONFIG
 STATE, CURVE, LOSSES, PREVIEWS = "training.safetensors", "loss.png", "losses.csv", "previews"
@@ -36,7 +36,7 @@ class Record(BaseModel):
     base: str
     #: Hash of the weights of the base.
     base_weights: str
-    recipe: Recipe
+    course: Course
     trigger: str | None
     trigger_position: str
     dataset: str
@@ -50,7 +50,7 @@ class Record(BaseModel):
 
     @property
     def is_finished(self) -> bool:
-        return self.step >= self.recipe.steps
+        return self.step >= self.course.steps
 
     def is_same_run(self, other: Record) -> bool:
         """Whether both are of one run, at whatever step."""
@@ -86,7 +86,7 @@ def written_in(file: Path) -> Record | None:
 def beginning(folder: Path, exports: list[Path]) -> None:
     """`ExistsError` where a run that begins would write over something."""
     if (found := record(folder) if folder.is_dir() else None) is not None:
-        done = f"step {found.step} of {found.recipe.steps}"
+        done = f"step {found.step} of {found.course.steps}"
         raise UsageError(
             f"{folder} holds a training run already, at {done}.",
             "Train into another --output."
@@ -120,7 +120,7 @@ def require_work(folder: Path, before: Record, exports: list[Path]) -> None:
     require_own(before, exports)
     if before.is_finished and all(map(disk.exists, exports)):
         raise UsageError(
-            f"--resume: the run in {folder} is finished: all {before.recipe.steps} steps are done.",
+            f"--resume: the run in {folder} is finished: all {before.course.steps} steps are done.",
             "Train into another --output for more; --export writes what is not there yet.",
         )
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from acestep_cli import hardware, planning
+from acestep_cli.course import Course
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import Device, DType, Hardware
 from acestep_cli.memory import FLOAT32, Arrangement, Model, Sizes, Stage, Work
 from acestep_cli.planning import MARGIN, RUNTIME_BYTES, Asked, Experience, Plan
-from acestep_cli.recipe import Recipe
 from acestep_cli.shelf import in_words
 
 #: In float16 gradients of most songs are too small to be numbers.
@@ -34,7 +34,7 @@ PASSES = 2
 
 class Workload(Plan):
     """How this machine trains; `checkpointed` layers are computed again on the way back, and the optimiser is that of
-    the recipe, unless it was left open.
+    the course, unless it was left open.
     """
 
     checkpointed: bool = False
@@ -54,7 +54,7 @@ class Need:
     """The memory of one way to train."""
 
     sizes: Sizes
-    recipe: Recipe
+    course: Course
     lesson: Lesson
     arrangement: Arrangement
     checkpointed: bool
@@ -70,16 +70,16 @@ class Need:
     def _matrices(self) -> list[tuple[int, int]]:
         """The adapted matrices of all layers, [out, in]."""
         named = self.sizes.dit.decoder_matrices.items()
-        return [shape for name, shape in named if name.rpartition(".")[2] in self.recipe.modules]
+        return [shape for name, shape in named if name.rpartition(".")[2] in self.course.modules]
 
     @property
     def adapter_parameters(self) -> int:
         """Numbers of a LoRA; of other kinds, from above."""
-        return sum(self.recipe.rank * (outputs + inputs) for outputs, inputs in self._matrices)
+        return sum(self.course.rank * (outputs + inputs) for outputs, inputs in self._matrices)
 
     @property
     def adapter_bytes(self) -> int:
-        return self.adapter_parameters * (ADAPTER_BYTES + OPTIMISER_BYTES[self.recipe.optimiser])
+        return self.adapter_parameters * (ADAPTER_BYTES + OPTIMISER_BYTES[self.course.optimiser])
 
     @property
     def layer_bytes(self) -> int:
@@ -88,15 +88,15 @@ class Need:
         queries, keys = dit.num_attention_heads * dit.head_dim, dit.num_key_value_heads * dit.head_dim
         numbers = STREAMS * dit.hidden_size + QUERIES * queries + KEYS * keys + INNER * dit.intermediate_size
         adapted = ADAPTED_INPUT * sum(inputs for _, inputs in self._matrices) // dit.num_hidden_layers
-        return self.recipe.batch * self.render.tokens * (numbers * element + adapted)
+        return self.course.batch * self.render.tokens * (numbers * element + adapted)
 
     @property
     def step_bytes(self) -> int:
         """What a pass forward and back works with, weights and adapter aside."""
         dit, layers = self.sizes.dit, self.sizes.dit.num_hidden_layers
-        stream = self.recipe.batch * self.render.tokens * dit.hidden_size * self.render.element
+        stream = self.course.batch * self.render.tokens * dit.hidden_size * self.render.element
         kept = layers * stream + self.layer_bytes if self.checkpointed else layers * self.layer_bytes
-        return kept + self.recipe.batch * (self.render.memory_bytes + self.render.latent_bytes)
+        return kept + self.course.batch * (self.render.memory_bytes + self.render.latent_bytes)
 
     @property
     def encoding_bytes(self) -> int:
@@ -129,13 +129,13 @@ class Need:
     @property
     def operations(self) -> float:
         """Multiplications of the whole run."""
-        passes = self.recipe.steps * self.recipe.accumulation * self.recipe.batch
+        passes = self.course.steps * self.course.accumulation * self.course.batch
         return passes * (PASSES + self.checkpointed) * self.render.step_operations
 
 
 def plan(
     machine: Hardware,
-    recipe: Recipe,
+    course: Course,
     asked: Asked,
     sizes: Sizes,
     lesson: Lesson,
@@ -144,7 +144,7 @@ def plan(
     previews: bool = False,
     eight_bits: bool = False,
 ) -> Workload:
-    """How a recipe is trained here; pure. First with everything as fast as it goes, then with layers computed again,
+    """How a course is trained here; pure. First with everything as fast as it goes, then with layers computed again,
     then, for a LoRA, with the frozen weights in eight bits; each, where that is what is lacking, with small tiles.
 
     With `eight_bits` the optimiser is open, and keeps its state in so many on cards. Raises `UsageError` when what was
@@ -157,8 +157,8 @@ def plan(
         cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
         budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
         if eight_bits:
-            recipe = recipe.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
-        need = Need(sizes, recipe, lesson, planning.highest(device, dtype), checkpointed=False, previews=previews)
+            course = course.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
+        need = Need(sizes, course, lesson, planning.highest(device, dtype), checkpointed=False, previews=previews)
         ways = list(lowered(need))
         fitting = next((way for way in ways if way.peak.total <= budget), None)
         if fitting is None:
@@ -183,7 +183,7 @@ def plan(
             seconds=None if speed is None else fitting.operations / speed.operations_per_second,
             reasons=reasons,
             checkpointed=fitting.checkpointed,
-            optimiser=recipe.optimiser,
+            optimiser=course.optimiser,
             **fitting.arrangement.settings(),
         )
     assert failure is not None
@@ -194,7 +194,7 @@ def lowered(need: Need) -> Iterator[Need]:
     """The ways to train, each with less memory than the one before."""
     plain = replace(need.arrangement, one_network=not need.previews)
     ways = [(plain, False), (plain, True)]
-    if need.recipe.type == "lora":  # the others look at the frozen weights
+    if need.course.type == "lora":  # the others look at the frozen weights
         ways.append((replace(plain, int8=True), True))
     for arrangement, checkpointed in ways:
         for tile in (arrangement.tile_frames, planning.SMALLEST_TILE_FRAMES):  # songs are heard in smaller pieces
@@ -219,13 +219,13 @@ def refusal(least: Need, device: Device, budget: int) -> MemoryLimitError:
     """What does not fit where, and the flag that would help."""
     free = budget + RUNTIME_BYTES[device.backend]
     total = math.ceil((least.peak.total + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
-    one_song = replace(least, recipe=least.recipe.model_copy(update={"batch": 1}))
+    one_song = replace(least, course=least.course.model_copy(update={"batch": 1}))
     frames = least.lesson.frames
     while frames > 1 and replace(one_song, lesson=least.lesson._replace(frames=frames)).peak.total > budget:
         frames //= 2
     seconds = frames * least.sizes.vae.hop // least.sizes.vae.sampling_rate
     crop = f"--crop {seconds} with --batch 1 would fit; " if seconds >= 10 and frames < least.lesson.frames else ""
-    batch = "--batch 1 would fit; " if least.recipe.batch > 1 and one_song.peak.total <= budget else crop
+    batch = "--batch 1 would fit; " if least.course.batch > 1 and one_song.peak.total <= budget else crop
     return MemoryLimitError(
         f"Training takes {in_words(total)} on {device.name} ({device.title}) at the least, and "
         f"{in_words(free)} are free.",

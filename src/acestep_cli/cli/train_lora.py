@@ -23,14 +23,14 @@ from acestep_cli import (
     workbench,
     workload,
 )
-from acestep_cli import recipe as recipes
+from acestep_cli import course as courses
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.cli import desk, forecast, labels, options, previews
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
+from acestep_cli.course import Course
 from acestep_cli.dataset import Dataset, Inspection
 from acestep_cli.errors import CheckpointError, ExistsError, UsageError
-from acestep_cli.recipe import Recipe
 from acestep_cli.request import OUTPUT
 from acestep_cli.shelf import in_words
 from acestep_cli.solvers import SHORTEST_FRAMES
@@ -101,7 +101,7 @@ PreviewEvery = Annotated[
     "acestep train-lora my-songs/ -o my-sound/ --resume"
 )
 @options.flags(("model", "songwriter"), desk.FLAGS)
-@options.keyed(recipes.KEYS, "settings")
+@options.keyed(courses.KEYS, "settings")
 def train_lora(
     folder: Folder,
     output: Output = None,
@@ -132,34 +132,34 @@ def train_lora(
             f"acestep train-lora {folder} -o my-sound/; --scan-only trains nothing.",
         )
     before = workbench.going_on(output) if resume else None
-    recipe = recipes.of(settings, None if before is None else before.recipe)
-    recipes.require(recipe)
-    team.share(recipe.accumulation)
-    exports = exported(export or [], output, recipe)
+    course = courses.of(settings, None if before is None else before.course)
+    courses.require(course)
+    team.share(course.accumulation)
+    exports = exported(export or [], output, course)
     files = [path for _, path in exports]
     if before is None:
         workbench.beginning(output, files)
     else:
         workbench.require_work(output, before, files)
     checkpoint = base(song["model"], before, run)
-    rendering = None if preview is None else previews.decided(preview, checkpoint.name, recipe.seed, run)
+    rendering = None if preview is None else previews.decided(preview, checkpoint.name, course.seed, run)
     songs = called(described(folder, output if resume else None), name)
     sizes = memory.Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     with terminal.progress(lambda: 0) as report:
-        found = dataset.inspect(songs, shortest, recipe.crop, partial(report, "scan"))
+        found = dataset.inspect(songs, shortest, course.crop, partial(report, "scan"))
     dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
-    eight_bits = before is None and settings["optimiser"] is None and recipes.has_eight_bits()
-    plan = planned(recipe, songs, found, checkpoint, run, previews=preview is not None, eight_bits=eight_bits)
-    recipe = recipe.model_copy(update={"optimiser": plan.optimiser})
+    eight_bits = before is None and settings["optimiser"] is None and courses.has_eight_bits()
+    plan = planned(course, songs, found, checkpoint, run, previews=preview is not None, eight_bits=eight_bits)
+    course = course.model_copy(update={"optimiser": plan.optimiser})
     if before is None:
         with terminal.results():
-            songs = labels.completed(songs, found, recipe.seed, song, run, terminal)
+            songs = labels.completed(songs, found, course.seed, song, run, terminal)
     found = found.labelled(songs)
     for remark in found.remarks:
         terminal.warn(remark)
     dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
-    record = recorded(before, recipe, songs, found, checkpoint, plan)
+    record = recorded(before, course, songs, found, checkpoint, plan)
     announce(plan, record, len(found.lessons), terminal)
     team.meet()  # none looks into the folder any more once the first of them writes there
     with workbench.alone(output) if team.leads else nullcontext():
@@ -224,7 +224,7 @@ def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, 
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, audio.SHORTEST_READ, audio.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
-        songs = labels.completed(songs, found, recipes.DEFAULT_SEED, asked, run, terminal)
+        songs = labels.completed(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
         found = found.labelled(songs)
         for line in (*found.remarks, *(problem.message for problem in found.problems)):
             terminal.warn(line)
@@ -233,13 +233,13 @@ def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, 
         stdout.path(path)
 
 
-def exported(asked: list[str], output: Path, recipe: Recipe) -> tuple[tuple[str, Path], ...]:
+def exported(asked: list[str], output: Path, course: Course) -> tuple[tuple[str, Path], ...]:
     """The files of `--export`. `UsageError` for what no other program reads."""
     for name in asked:
         if name not in EXPORTS:
             raise UsageError(f"--export {name}: is not one of {', '.join(EXPORTS)}.")
-        if name == "diffusers" and recipe.type != PLAIN:
-            raise UsageError(f"--export diffusers: diffusers does not read a {recipe.type}.", "--export comfyui does.")
+        if name == "diffusers" and course.type != PLAIN:
+            raise UsageError(f"--export diffusers: diffusers does not read a {course.type}.", "--export comfyui does.")
     return tuple((name, output / f"{output.absolute().name}-{name}.safetensors") for name in dict.fromkeys(asked))
 
 
@@ -260,7 +260,7 @@ def base(model: str | None, before: Record | None, run: Run) -> Checkpoint:
 
 
 def planned(
-    recipe: Recipe,
+    course: Course,
     songs: Dataset,
     found: Inspection,
     checkpoint: Checkpoint,
@@ -270,13 +270,13 @@ def planned(
     eight_bits: bool,
 ) -> Workload:
     """How the songs are trained on here. Raises as `workload.plan`."""
-    longest = min(max(lesson.heard.seconds for lesson in found.lessons), recipe.crop)
+    longest = min(max(lesson.heard.seconds for lesson in found.lessons), course.crop)
     words = [songs.prompts(lesson.song, longest) for lesson in found.lessons]
     sizes, book = memory.Sizes.of(checkpoint), logbook.read()
     asked = planning.Asked(run.device, run.dtype, run.max_vram)
     return workload.plan(
         hardware.detect(),
-        recipe,
+        course,
         asked,
         sizes,
         workload.lesson(sizes, longest, words),
@@ -287,7 +287,7 @@ def planned(
 
 
 def recorded(
-    before: Record | None, recipe: Recipe, songs: Dataset, found: Inspection, checkpoint: Checkpoint, plan: Workload
+    before: Record | None, course: Course, songs: Dataset, found: Inspection, checkpoint: Checkpoint, plan: Workload
 ) -> Record:
     """What the run is, for its saves. `UsageError` where a run that goes on was begun on something else."""
     prints = dataset.fingerprints(songs, found.lessons)
@@ -295,7 +295,7 @@ def recorded(
         return Record(
             base=checkpoint.name,
             base_weights=checkpoint.weights_hash(),
-            recipe=recipe,
+            course=course,
             trigger=songs.trigger,
             trigger_position=songs.trigger_position,
             dataset=dataset.whole_fingerprint(prints),
@@ -316,11 +316,11 @@ def recorded(
 
 def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> None:
     """Say what is about to be trained on what, how much memory that takes, and how long it will be."""
-    recipe = record.recipe
+    course = record.course
     begun = f", going on after step {record.step}" if record.step else ""
     terminal.say(
-        f"Training a {recipe.type} of rank {recipe.rank} on {record.base} with {songs} song{'s' * (songs > 1)}: "
-        f"{recipe.steps} steps{begun}"
+        f"Training a {course.type} of rank {course.rank} on {record.base} with {songs} song{'s' * (songs > 1)}: "
+        f"{course.steps} steps{begun}"
     )
     terminal.say(
         f"{plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']}); about "
@@ -334,11 +334,11 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
     if plan.int8:
         terminal.say(f"{forecast.SETTINGS['int8']}: {plan.reasons['int8']}")
     if plan.optimiser == "adamw8bit":
-        terminal.say(f"The optimiser keeps its state in eight bits, with {recipes.EIGHT_BITS}")
+        terminal.say(f"The optimiser keeps its state in eight bits, with {courses.EIGHT_BITS}")
     if plan.seconds is None:
         terminal.say("Time: the first steps will tell; no render has shown yet how fast this machine is.")
     else:
-        left = plan.seconds * (1 - record.step / recipe.steps)
+        left = plan.seconds * (1 - record.step / course.steps)
         terminal.say(
             f"Time: {forecast.clock(left)} at the least, by the speed of renders here; the first steps will tell."
         )

@@ -20,25 +20,25 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from acestep_cli.checkpoints import DIFFUSERS_WORDS
+from acestep_cli.course import Course
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.int8 import Int8Linear
 from acestep_cli.errors import UsageError
-from acestep_cli.recipe import Recipe
 
 #: How the names in a file of peft's begin.
 PEFT = "base_model.model."
 
 
-def configured(recipe: Recipe, base: str) -> PeftConfig:
-    """What peft calls a recipe; `base` is the checkpoint it is made for."""
+def configured(course: Course, base: str) -> PeftConfig:
+    """What peft calls a course; `base` is the checkpoint it is made for."""
     # Layers alone: other parts of a decoder have projections of these names nowhere, but a pattern says so.
-    targets = rf"layers\.\d+\.(?:self_attn|cross_attn|mlp)\.(?:{'|'.join(recipe.modules)})"
-    shared = {"base_model_name_or_path": base, "target_modules": targets, "r": recipe.rank}
-    if recipe.type == "lokr":
-        return LoKrConfig(**shared, alpha=recipe.alpha, rank_dropout=recipe.dropout)
+    targets = rf"layers\.\d+\.(?:self_attn|cross_attn|mlp)\.(?:{'|'.join(course.modules)})"
+    shared = {"base_model_name_or_path": base, "target_modules": targets, "r": course.rank}
+    if course.type == "lokr":
+        return LoKrConfig(**shared, alpha=course.alpha, rank_dropout=course.dropout)
     config = LoraConfig(
-        **shared, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_dora=recipe.type == "dora", bias="none"
+        **shared, lora_alpha=course.alpha, lora_dropout=course.dropout, use_dora=course.type == "dora", bias="none"
     )
     config._register_custom_module({Int8Linear: LoraLinear})
     return config
@@ -47,15 +47,15 @@ def configured(recipe: Recipe, base: str) -> PeftConfig:
 class Graft:
     """The adapter on a decoder, while it is trained."""
 
-    def __init__(self, decoder: DiT, recipe: Recipe, base: str) -> None:
-        """Puts it there; it changes nothing yet. Its first weights are drawn from the recipe's seed."""
+    def __init__(self, decoder: DiT, course: Course, base: str) -> None:
+        """Puts it there; it changes nothing yet. Its first weights are drawn from the course's seed."""
         self.decoder = decoder
-        self.recipe = recipe
-        self.config = configured(recipe, base)
+        self.course = course
+        self.config = configured(course, base)
         decoder.requires_grad_(False)
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Unsupported layer type")  # ours, which it is told how to adapt
-            torch.manual_seed(generator(recipe.seed, "adapter").initial_seed())
+            torch.manual_seed(generator(course.seed, "adapter").initial_seed())
             inject_adapter_in_model(self.config, decoder)
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
@@ -95,10 +95,10 @@ def recompute(decoder: DiT) -> None:
         setattr(layer, "forward", partial(checkpoint, layer.forward, use_reentrant=False))  # noqa: B010 - mypy
 
 
-def comfyui(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+def comfyui(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
     """An adapter as ComfyUI reads it, each matrix with its alpha; LoKr under the names of LyCORIS."""
-    if recipe.type == "lokr":
-        return lycoris(tensors, recipe)
+    if course.type == "lokr":
+        return lycoris(tensors, course)
     found = {}
     for name, weight in tensors.items():
         module, leaf = re.split(r"\.(?=lora_)", f"diffusion_model.decoder.{name.removeprefix(PEFT)}")
@@ -106,11 +106,11 @@ def comfyui(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
             found[f"{module}.dora_scale"] = weight[:, None]  # a column, which it divides by the norms of the rows
         else:
             found[f"{module}.{leaf}"] = weight
-            found[f"{module}.alpha"] = torch.tensor(recipe.alpha)
+            found[f"{module}.alpha"] = torch.tensor(course.alpha)
     return found
 
 
-def lycoris(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+def lycoris(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
     """A LoKr adapter as LyCORIS writes it.
 
     It takes alpha for nothing where both factors are whole, so the strength is multiplied into the first, and alpha
@@ -120,16 +120,16 @@ def lycoris(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
     for name, weight in tensors.items():
         module, _, leaf = name.removeprefix(PEFT).rpartition(".")
         stem = f"lycoris_{module.replace('.', '_')}"
-        found[f"{stem}.{leaf}"] = weight * (recipe.alpha / recipe.rank) if leaf in ("lokr_w1", "lokr_w1_a") else weight
-        found[f"{stem}.alpha"] = torch.tensor(float(recipe.rank))
+        found[f"{stem}.{leaf}"] = weight * (course.alpha / course.rank) if leaf in ("lokr_w1", "lokr_w1_a") else weight
+        found[f"{stem}.alpha"] = torch.tensor(float(course.rank))
     return found
 
 
-def diffusers(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+def diffusers(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
     """A LoRA as diffusers reads it. It passes alpha over, so the strength is multiplied into the second matrix."""
     words = {ours: theirs for theirs, ours in DIFFUSERS_WORDS.items()}
     pattern = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, words))})(?=\.)")
-    strength = recipe.alpha / recipe.rank
+    strength = course.alpha / course.rank
     return {
         "transformer." + pattern.sub(lambda match: words[match[1]], name.removeprefix(PEFT)): (
             weight * strength if ".lora_B." in name else weight
@@ -138,7 +138,7 @@ def diffusers(tensors: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor
     }
 
 
-EXPORTS: Mapping[str, Callable[[Mapping[str, Tensor], Recipe], dict[str, Tensor]]] = {
+EXPORTS: Mapping[str, Callable[[Mapping[str, Tensor], Course], dict[str, Tensor]]] = {
     "comfyui": comfyui,
     "diffusers": diffusers,
 }

@@ -1,7 +1,7 @@
 """What an adapter is trained on: songs as latents and conditions, made once by the networks and templates of a render.
 
 Latents and words are kept in files under the hash of what they are made of, so a run that was stopped goes on where it
-was, and another recipe finds them ready. One song's sound is in memory at a time.
+was, and another course finds them ready. One song's sound is in memory at a time.
 
 Shapes: C latent channels, T latent frames, E encoder width, L tokens of a condition, B songs of a batch.
 """
@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep_cli import cache, checkpoints, disk, solvers
+from acestep_cli.course import CONDITION_DROPOUT, Course
 from acestep_cli.dataset import Dataset, Lesson
 from acestep_cli.engine import codec, source, tensorfile
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.store import Store
 from acestep_cli.memory import Sizes
-from acestep_cli.recipe import CONDITION_DROPOUT, Recipe
 from acestep_cli.tensorfile import holds
 
 #: So many batches' worth of songs are shuffled before they are put beside others of their length.
@@ -77,28 +77,28 @@ class Page:
 
 @dataclass(frozen=True)
 class Book:
-    """All songs, and in which order they are gone through. Everything in it follows from the recipe's seed and the
+    """All songs, and in which order they are gone through. Everything in it follows from the course's seed and the
     number of a pass, so that a run that goes on draws what it would have drawn.
     """
 
     pages: tuple[Page, ...]
     silence: Tensor  # [1, F, C]
     unconditional: Tensor  # [1, E]
-    recipe: Recipe
+    course: Course
     #: The most frames that a pass has of one song.
     longest: int
 
     @cached_property
     def _batches(self) -> int:
         """How many make a round through all songs."""
-        return -(-len(self.pages) // self.recipe.batch)
+        return -(-len(self.pages) // self.course.batch)
 
     def songs(self, number: int) -> list[Page]:
         """Those of pass `number`: each round goes through all of them, in an order of its own."""
         round_, place = divmod(number, self._batches)
-        draw = generator(self.recipe.seed, f"round {round_}")
+        draw = generator(self.course.seed, f"round {round_}")
         order = torch.randperm(len(self.pages), generator=draw).tolist()
-        size, pool = self.recipe.batch, POOL * self.recipe.batch
+        size, pool = self.course.batch, POOL * self.course.batch
         pools = [sorted(order[i : i + pool], key=lambda page: self._shown(self.pages[page]))
                  for i in range(0, len(order), pool)]  # fmt: skip
         alike = [page for pool in pools for page in pool]
@@ -111,7 +111,7 @@ class Book:
 
     def batch(self, number: int, device: torch.device, dtype: torch.dtype) -> Batch:
         """Pass `number`. Draws are made on the CPU, so that every device is taught alike."""
-        draw = generator(self.recipe.seed, f"pass {number}")
+        draw = generator(self.course.seed, f"pass {number}")
         clean, conditions = [], []
         for page in self.songs(number):
             frames = self._shown(page)
@@ -136,7 +136,7 @@ class Book:
         )
 
     def _times(self, count: int, draw: torch.Generator) -> Tensor:
-        if self.recipe.times == "turbo":
+        if self.course.times == "turbo":
             steps = torch.tensor(solvers.schedule(TURBO_STEPS, TURBO_SHIFT)[:-1])
             return steps[torch.randint(len(steps), (count,), generator=draw)]
         return solvers.training_times(torch.randn(count, 2, generator=draw))
@@ -156,14 +156,14 @@ def prepare(
     silence: Tensor,
     dataset: Dataset,
     lessons: Sequence[Lesson],
-    recipe: Recipe,
+    course: Course,
     warn: Say,
 ) -> Book:
     """Make the songs of a data set ready, with the networks that `weights` lends one after another."""
-    longest = sizes.vae.latent_frames(recipe.crop)
-    voices = hear(weights, sizes, lessons, own_timbre=recipe.timbre == "own")
+    longest = sizes.vae.latent_frames(course.crop)
+    voices = hear(weights, sizes, lessons, own_timbre=course.timbre == "own")
     # A render of the same length says the same: whole seconds of what it is given.
-    texts = [dataset.prompts(one.song, min(one.heard.seconds, recipe.crop)) for one in lessons]
+    texts = [dataset.prompts(one.song, min(one.heard.seconds, course.crop)) for one in lessons]
     words = read(weights, texts, warn)
     pages = []
     with weights.dit() as model:
@@ -172,13 +172,13 @@ def prepare(
             weights.report("condition", number, len(lessons))
             with safe_open(voice, framework="pt") as heard, safe_open(spoken, framework="pt") as said:
                 frames = heard.get_slice("latents").get_shape()[0]
-                timbre = heard.get_tensor("timbre")[None] if recipe.timbre == "own" else quiet
+                timbre = heard.get_tensor("timbre")[None] if course.timbre == "own" else quiet
                 states = [said.get_tensor(name).to(weights.device, weights.dtype) for name in ("text", "lyrics")]
             condition = model.encoder(*states, timbre.to(weights.device, weights.dtype)).states[0]
             pages.append(Page(lesson.song.name, voice, frames, condition.cpu()))
         weights.report("condition", len(lessons), len(lessons))
         unconditional = model.null_condition_emb[0].cpu()
-    return Book(tuple(pages), silence, unconditional, recipe, longest)
+    return Book(tuple(pages), silence, unconditional, course, longest)
 
 
 def hear(weights: Store, sizes: Sizes, lessons: Sequence[Lesson], *, own_timbre: bool) -> list[Path]:

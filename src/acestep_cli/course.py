@@ -1,6 +1,6 @@
 """How an adapter is trained: every setting with its range, its default and its help text.
 
-A recipe is what a resumed run has to keep to the letter; where it trains, where it writes and how often it saves is not
+A course is what a resumed run has to keep to the letter; where it trains, where it writes and how often it saves is not
 in it. Defaults: `songwriter-and-lora.md` 5.6, 5.7 and 9 of the specification, and the rulings.
 """
 
@@ -48,8 +48,8 @@ CONDITION_DROPOUT = 0.15
 MOST_BROKEN_STEPS = 3
 
 
-class Recipe(BaseModel):
-    """What is trained and how; complete, and the same recipe trains the same adapter."""
+class Course(BaseModel):
+    """What is trained and how; complete, and the same course trains the same adapter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,21 +131,21 @@ class Recipe(BaseModel):
 
 
 KEYS: Mapping[str, Key] = {
-    name: next(part for part in field.metadata if isinstance(part, Key)) for name, field in Recipe.model_fields.items()
+    name: next(part for part in field.metadata if isinstance(part, Key)) for name, field in Course.model_fields.items()
 }
 
 
-def of(given: Mapping[str, Any], recorded: Recipe | None = None) -> Recipe:
-    """The recipe of flags as they were typed; None is a flag not given.
+def of(given: Mapping[str, Any], recorded: Course | None = None) -> Course:
+    """The course of flags as they were typed; None is a flag not given.
 
-    With `recorded`, the recipe of a run that is resumed, all that is given has to be as it was. `UsageError` names
+    With `recorded`, the course of a run that is resumed, all that is given has to be as it was. `UsageError` names
     every problem.
     """
     asked = {name: raw for name, raw in given.items() if raw is not None}
     if "rank" in asked and "alpha" not in asked and recorded is None:
         asked["alpha"] = _twice(asked["rank"])
     try:
-        wanted = Recipe(**(asked if recorded is None else recorded.model_dump() | asked))
+        wanted = Course(**(asked if recorded is None else recorded.model_dump() | asked))
     except ValidationError as error:
         found = dict.fromkeys(f"--{name_of(detail)}: {detail['ctx']['error']}" for detail in error.errors())
         raise UsageError("\n".join(found)) from error
@@ -159,11 +159,11 @@ def of(given: Mapping[str, Any], recorded: Recipe | None = None) -> Recipe:
     )
 
 
-def require(recipe: Recipe) -> None:
-    """`UsageError` where a recipe needs a library that is not installed."""
-    if recipe.optimiser == "adamw8bit" and not has_eight_bits():
+def require(course: Course) -> None:
+    """`UsageError` where a course needs a library that is not installed."""
+    if course.optimiser == "adamw8bit" and not has_eight_bits():
         raise UsageError(
-            f"--optimiser {recipe.optimiser} needs {EIGHT_BITS}, which is not installed.",
+            f"--optimiser {course.optimiser} needs {EIGHT_BITS}, which is not installed.",
             f"pip install {EIGHT_BITS}; or leave --optimiser out.",
         )
 
@@ -184,6 +184,6 @@ def name_of(detail: Mapping[str, Any]) -> str:
     return str(detail["loc"][0]).replace("_", "-")
 
 
-def value(recipe: Recipe, name: str) -> str:
-    found = getattr(recipe, name)
+def value(course: Course, name: str) -> str:
+    found = getattr(course, name)
     return f"{found:g}" if isinstance(found, float) else str(found)
