@@ -49,7 +49,7 @@ def kinds(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def test_events_tell_what_is_done_and_what_came_of_it(acestep: Run) -> None:
-    Path("e.ndjson").write_text("of an earlier run\n")
+    assert acestep("generate", "--bpm", "20", "--events", "e.ndjson").exit_code == 2  # an earlier run
     words = ["-c", "long", "-d", "10", "-n", "2", "--seed", "7", "-o", "out/", "-q", "--events", "e.ndjson"]
     assert acestep("generate", *words).exit_code == 0
     lines = said(Path("e.ndjson").read_text())
@@ -131,6 +131,27 @@ def test_the_last_event_tells_of_the_signal_that_ended_it() -> None:
         run.communicate(timeout=60)
     lines = said(Path("e.ndjson").read_text())
     assert (lines[-1]["event"], lines[-1]["exit_code"], lines[-2]["status"]) == ("end", 143, "failed")
+
+
+def test_no_file_but_one_of_events_is_written_over(acestep: Run) -> None:
+    song = "caption: a\nduration: 10\n"
+    Path("song.yaml").write_text(song)
+    result = acestep("generate", "song.yaml", "-o", "a.wav", "--events", "song.yaml")
+    assert (result.exit_code, Path("song.yaml").read_text()) == (9, song)
+    assert "song.yaml exists already and holds no events.\nName another file for --events." in result.stderr
+    assert not Path("a.wav").exists()
+
+
+@pytest.mark.parametrize("place", ["a.wav", "./a.wav.yaml"])
+def test_events_do_not_go_into_a_file_of_the_run(acestep: Run, place: str) -> None:
+    result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav", "--force", "--events", place)
+    assert result.exit_code == 2
+    assert f"--events {place}: is a file that this run writes." in result.stderr
+    assert kinds(said(Path(place).read_text()))[-1] == "end"
+
+
+def test_events_go_to_what_is_no_file(acestep: Run) -> None:
+    assert acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav", "--events", os.devnull).exit_code == 0
 
 
 @pytest.mark.parametrize(

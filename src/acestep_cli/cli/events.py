@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +18,11 @@ from typing import Any
 from acestep_cli import disk
 from acestep_cli.cli import failures
 from acestep_cli.cli.results import Output
-from acestep_cli.errors import UsageError
+from acestep_cli.errors import ExistsError, UsageError
 
 SCHEMA = "acestep-event/1"
+#: How the files begin that are written here, and no others.
+OURS = json.dumps({"schema": SCHEMA})[:-1].encode()
 #: Seconds of nothing else to say after which a heartbeat comes.
 HEARTBEAT = 5.0
 DESCRIPTOR = "fd:"
@@ -35,8 +38,8 @@ class Events:
     Whoever reads them may leave: that is no reason to stop.
     """
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int | None = None, place: str | None = None) -> None:
+        self._descriptor, self._place = descriptor, place
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._stage: dict[str, Any] = {}
@@ -62,6 +65,14 @@ class Events:
                 self._told.add(id(output))
                 entry = output.report()
                 self.emit("take", **{name: entry[name] for name in OF_A_TAKE if name in entry})
+
+    def refuse_outputs(self, outputs: Iterable[Output]) -> None:
+        """`UsageError` where the file of events is one that the run writes."""
+        if self._place is None:
+            return
+        for file in [file for output in outputs for file in output.files]:
+            if os.path.realpath(file) == os.path.realpath(self._place):
+                raise UsageError(f"--events {self._place}: is a file that this run writes.", "Name another one.")
 
     def following(self, report: Report) -> Report:
         """`report`, of which each step is an event too."""
@@ -102,7 +113,7 @@ def to(place: str | None) -> Iterator[Events]:
         return
     descriptor = opened(place)
     try:
-        events = Events(descriptor)
+        events = Events(descriptor, place)
         with events.beating():
             events.emit("start")
             try:
@@ -121,10 +132,10 @@ def ended(error: BaseException) -> dict[str, Any]:
 
 
 def opened(place: str) -> int:
-    """A descriptor of our own for what `--events` names."""
+    """A descriptor of our own for what `--events` names. `ExistsError` for a file that holds anything but events."""
     if not place.startswith(DESCRIPTOR):
         try:
-            return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            return emptied(place)
         except OSError as error:
             raise disk.refusal(Path(place), error) from error
     number = place.removeprefix(DESCRIPTOR)
@@ -136,3 +147,19 @@ def opened(place: str) -> int:
         raise UsageError(f"--events {place}: is no descriptor; fd:3 is.") from None
     except OSError as error:
         raise UsageError(f"--events {place}: is not open.", f"Open it: acestep … {number}>events.ndjson") from error
+
+
+def emptied(place: str) -> int:
+    """A descriptor of a file, without the events that it may hold of an earlier run, or of a device or pipe."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_size:
+            with Path(place).open("rb") as file:
+                if file.read(len(OURS)) != OURS:
+                    raise ExistsError(Path(place), why=" and holds no events", hint="Name another file for --events.")
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
