@@ -678,11 +678,19 @@ def test_a_process_that_dies_or_refuses_is_a_problem_of_the_album() -> None:
     [
         (["-o", "a.flac"], 2, "an album goes into a folder"),
         (["--depfile", "no/a.d"], 9, "The folder no does not exist."),
+        (["--depfile", "harbour.yaml"], 9, "harbour.yaml exists already and is no depfile."),
+        (
+            ["--depfile", "Harbour/03 Low Water.flac"],
+            2,
+            "--depfile Harbour/03 Low Water.flac: is a file of this album.",
+        ),
+        (["--depfile", "s", "--stamp", "s"], 2, "--depfile s: is a file of this album."),
         (["--bpm", "3"], 2, "--bpm"),
     ],
 )
 def test_flags_are_refused(acestep: Acestep, flags: list[str], code: int, sentence: str) -> None:
     harbour()
+    Path("Harbour").mkdir()
     result = acestep("album", "render", "harbour.yaml", *flags)
     assert result.exit_code == code
     assert sentence in flat(result)
@@ -706,6 +714,8 @@ def test_a_depfile_names_all_that_a_track_is_made_from(acestep: Acestep) -> None
         "harbour.yaml", "base.yaml", "x.yaml", "my words.txt", "art.png",
     }  # fmt: skip
     assert Path("s").exists()
+    again = acestep("album", "render", "harbour.yaml", "-o", "out", "--stamp", "s", "--depfile", "d")
+    assert (again.exit_code, Path("d").read_text()) == (0, text)
 
 
 def test_there_is_no_stamp_where_a_track_failed(acestep: Acestep) -> None:

@@ -111,7 +111,7 @@ def render_album(
     run: Run,
 ) -> None:
     run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
-    made = build(ctx, file, output, only, song, run, jobs, (depfile, stamp))
+    made = build(ctx, file, output, only, song, run, jobs, depfile, stamp)
     if dry_run:
         return
     if depfile is not None:
@@ -164,7 +164,8 @@ def build(
     song: dict[str, Any],
     run: Run,
     jobs: int = 1,
-    for_make: tuple[Path | None, ...] = (),
+    depfile: Path | None = None,
+    stamp: Path | None = None,
 ) -> Build:
     """Plan an album and, unless it is a dry run, make it. Raises what stands for all failures."""
     if output.suffix.removeprefix(".").lower() in audio.FORMATS:
@@ -172,9 +173,10 @@ def build(
     terminal = console(run)
     ledger = Ledger(warnings=terminal.warnings)
     ctx.obj[failures.LEDGER] = ledger
-    makefiles.check(*for_make)
+    makefiles.check(depfile, stamp)
     with spec.reading_stdin(typing=not run.no_input):
         made = opened(file, output, only, song, run)
+    makefiles.refuse_files(depfile, [*made.paths(), *([stamp] if stamp is not None else ())])
     if run.dry_run:
         with terminal.results() as stdout:
             made.run_steps(terminal, stdout)

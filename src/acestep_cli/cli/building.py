@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import disk, hardware, logbook, spec
+from acestep_cli import disk, hardware, logbook, lrc, spec
 from acestep_cli.album import Album
 from acestep_cli.cli import differences, jobs, outputs, render
 from acestep_cli.cli.console import Console, Stdout
@@ -111,6 +111,11 @@ class Build:
             for output in (step.job.outputs if step.job is not None else ())
             if not step.place.on_the_way or output.status == FAILED
         ]
+
+    def paths(self) -> list[Path]:
+        """The files of the tracks with those beside them, made or not."""
+        audio = [path for track in self.tracks for path in paths(self.album, track, self.out)]
+        return [*audio, *map(outputs.sidecar, audio), *map(lrc.beside, audio)]
 
     def files(self) -> list[Path]:
         """All that the tracks are made from, but for what the build itself makes."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from acestep_cli import disk
-from acestep_cli.errors import OutputError, UsageError
+from acestep_cli.errors import ExistsError, OutputError, UsageError
+
+#: A depfile as it is written here: one rule, and an empty one for each file.
+OURS = re.compile(rb"[^\n]+: \\\n(?:  [^\n]+ \\\n)*  [^\n]+\n(?:\n[^\n]+:\n)*")
 
 
 def escaped(path: str) -> str:
@@ -47,8 +51,27 @@ def touch(path: Path) -> None:
         raise disk.refusal(path, error) from error
 
 
-def check(*paths: Path | None) -> None:
-    """`OutputError` where a folder is missing that a file is to be written into, before anybody waits for it."""
-    for path in paths:
+def check(depfile: Path | None, stamp: Path | None) -> None:
+    """Refuse what cannot be written, before anybody waits for it: into a folder that is missing, or over a file that is
+    no depfile. `OutputError` says so.
+    """
+    for path in (depfile, stamp):
         if path is not None and not path.parent.is_dir():
             raise OutputError(f"The folder {path.parent} does not exist.", f"Make it first: mkdir -p {path.parent}")
+    if depfile is not None and disk.exists(depfile) and not (depfile.is_file() and is_ours(depfile)):
+        raise ExistsError(depfile, why=" and is no depfile", hint="Name another file for --depfile.")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a depfile that was written here, or empty. `OutputError` where it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise disk.refusal(path, error) from error
+    return not content or OURS.fullmatch(content) is not None
+
+
+def refuse_files(depfile: Path | None, files: Iterable[Path]) -> None:
+    """`UsageError` where the depfile would be one of the `files` that it is about."""
+    if depfile is not None and os.path.realpath(depfile) in map(os.path.realpath, files):
+        raise UsageError(f"--depfile {depfile}: is a file of this album.", "Name another one.")
