@@ -259,7 +259,8 @@ def test_json_and_junit_say_it_all_about_every_file() -> None:
 )
 def test_refusals(words: list[str], code: int, sentence: str) -> None:
     written("a.wav", sine(1))
-    Path("text.wav").write_text("no sound")
+    for name in ("text.wav", "text.xml"):
+        Path(name).write_text("no sound")
     result = check(*words)
     assert result.exit_code == code
     assert sentence in " ".join(result.stderr.replace("│", " ").split())
@@ -272,3 +273,10 @@ def test_without_its_analyser_tempo_is_refused_before_anything_is_read(monkeypat
     assert result.exit_code == 2
     assert "Tempo and key are heard by librosa, which is not installed." in result.stderr
     assert "pip install 'acestep-cli[analysis]'" in result.stderr
+        (["a.wav", "--junit", "text.wav"], 2, "--junit text.wav: a report is an .xml file of its own."),
+        (["a.wav", "text.xml", "--junit", "./text.xml"], 2, "--junit text.xml: a report is an .xml file of its own."),
+        (["a.wav", "--same-as", "text.xml", "--junit", "text.xml"], 2, "a report is an .xml file of its own."),
+        (["a.wav", "--min-duration", "nan"], 2, "nan is no number to compare with."),
+        (["a.wav", "--true-peak", "nan"], 2, "nan is no number to compare with."),
+        (["a.wav", "--max-silence", "inf"], 2, "inf is no number to compare with."),
+    assert [Path(name).read_text() for name in ("text.wav", "text.xml")] == ["no sound"] * 2

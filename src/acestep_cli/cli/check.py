@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -211,8 +212,8 @@ def check(
         raise UsageError("--within says how far from --same-as, which is not given.", "Add --same-as FILE.")
     if bpm is not None or key is not None:
         meters.require_analyser()
-    if junit is not None and not junit.absolute().parent.is_dir():
-        raise OutputError(f"The folder {junit.parent} does not exist.", "Make it first.")
+    if junit is not None:
+        refuse_report(junit, [*files, *([same_as] if same_as is not None else ())])
     checks: list[Check] = [fault for name, fault in faults().items() if name not in (skip or ())]
     if min_duration is not None or max_duration is not None:
         lengths = Range(
@@ -233,6 +234,14 @@ def check(
         checks.append(partial(sameness, reference=meters.read(same_as), name=same_as, within=within))
     with terminal.results() as stdout:
         done = [examined(file, checks) for file in files]
+def refuse_report(junit: Path, files: Iterable[Path]) -> None:
+    """Refuse a report that cannot be written, or that would replace what it is about."""
+    if junit.suffix.lower() != ".xml" or os.path.realpath(junit) in map(os.path.realpath, files):
+        raise UsageError(f"--junit {junit}: a report is an .xml file of its own.")
+    if not junit.absolute().parent.is_dir():
+        raise OutputError(f"The folder {junit.parent} does not exist.", "Make it first.")
+
+
         ledger.more["checked"] = [one.report() for one in done]
         for one in done:
             stdout.path(line(one))
