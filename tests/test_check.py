@@ -142,6 +142,30 @@ def test_tempo_and_key_of_a_tune_that_is_known() -> None:
     assert meters.key(Audio(np.stack([song, song]).astype(np.float32), RATE)) == "A minor"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is not installed")
+@pytest.mark.parametrize(
+    "sound",
+    [0 * sine(), sine(0), sine(0.01), np.full((5 * RATE, 2), 0.1), sine() * [1, -1]],
+    ids=["silent", "empty", "tiny", "constant", "cancelled"],
+)
+def test_what_has_neither_tempo_nor_key_is_given_none(sound: Any) -> None:
+    heard = Audio(np.ascontiguousarray(sound.T, np.float32), RATE)
+    assert (meters.tempo(heard), meters.key(heard)) == (None, None)
+    written("a.wav", sound)
+    result = check("a.wav", "--bpm", "0..300", "--key", "C major", "--skip", "silent", "--skip", "dc")
+    assert result.exit_code == 6
+    assert result.stderr.splitlines()[:2] == [
+        "a.wav: tempo is nothing that could be measured, not 0 to 300 bpm.",
+        "a.wav: key is nothing that could be measured, not C major.",
+    ]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is not installed")
+def test_sound_without_pitches_is_no_reason_for_warnings() -> None:
+    written("a.wav", sine(hertz=20))
+    assert check("a.wav", "--key", "C major").stderr.startswith("a.wav: key is ")
+
+
 # What is asserted
 
 
@@ -253,6 +277,12 @@ def test_json_and_junit_say_it_all_about_every_file() -> None:
         (["a.wav", "--within", "-60"], 2, "--within says how far from --same-as, which is not given."),
         (["a.wav", "--same-as", "no.wav"], 5, "no.wav cannot be read"),
         (["a.wav", "--junit", "no/report.xml"], 9, "The folder no does not exist."),
+        (["a.wav", "--junit", "text.wav"], 2, "--junit text.wav: a report is an .xml file of its own."),
+        (["a.wav", "text.xml", "--junit", "./text.xml"], 2, "--junit text.xml: a report is an .xml file of its own."),
+        (["a.wav", "--same-as", "text.xml", "--junit", "text.xml"], 2, "a report is an .xml file of its own."),
+        (["a.wav", "--min-duration", "nan"], 2, "nan is no number to compare with."),
+        (["a.wav", "--true-peak", "nan"], 2, "nan is no number to compare with."),
+        (["a.wav", "--max-silence", "inf"], 2, "inf is no number to compare with."),
         ([], 2, "Missing argument"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -263,6 +293,7 @@ def test_refusals(words: list[str], code: int, sentence: str) -> None:
         Path(name).write_text("no sound")
     result = check(*words)
     assert result.exit_code == code
+    assert [Path(name).read_text() for name in ("text.wav", "text.xml")] == ["no sound"] * 2
     assert sentence in " ".join(result.stderr.replace("│", " ").split())
 
 
@@ -273,10 +304,3 @@ def test_without_its_analyser_tempo_is_refused_before_anything_is_read(monkeypat
     assert result.exit_code == 2
     assert "Tempo and key are heard by librosa, which is not installed." in result.stderr
     assert "pip install 'acestep-cli[analysis]'" in result.stderr
-        (["a.wav", "--junit", "text.wav"], 2, "--junit text.wav: a report is an .xml file of its own."),
-        (["a.wav", "text.xml", "--junit", "./text.xml"], 2, "--junit text.xml: a report is an .xml file of its own."),
-        (["a.wav", "--same-as", "text.xml", "--junit", "text.xml"], 2, "a report is an .xml file of its own."),
-        (["a.wav", "--min-duration", "nan"], 2, "nan is no number to compare with."),
-        (["a.wav", "--true-peak", "nan"], 2, "nan is no number to compare with."),
-        (["a.wav", "--max-silence", "inf"], 2, "inf is no number to compare with."),
-    assert [Path(name).read_text() for name in ("text.wav", "text.xml")] == ["no sound"] * 2

@@ -87,4 +87,4 @@ def test_a_songwriter_that_is_not_there_is_refused(scan: Callable[..., Result]) 
 
 
 def test_a_tempo_out_of_range_is_heard_an_octave_off() -> None:
-    assert [labels_of.doubled(tempo) for tempo in (120.4, 17.6, 480, 0)] == [120, 35, 240, None]
+    assert [labels_of.doubled(tempo) for tempo in (120.4, 17.6, 480, 0, None)] == [120, 35, 240, None, None]

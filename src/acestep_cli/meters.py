@@ -35,6 +35,8 @@ PROFILES = {
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 ANALYSER = "librosa"
+#: Samples that the analyser of pitches looks at together; of fewer, neither tempo nor key is heard.
+WINDOW = 8192
 INSTALL = "pip install 'acestep-cli[analysis]'"
 
 
@@ -156,25 +158,46 @@ def require_analyser() -> None:
         raise UsageError(f"Tempo and key are heard by {ANALYSER}, which is not installed.", INSTALL)
 
 
-def tempo(sound: Audio) -> float:
-    """Beats per minute, as librosa follows them; it may hear half or double the tempo."""
+def tempo(sound: Audio) -> float | None:
+    """Beats per minute, as librosa follows them; it may hear half or double the tempo. None where it hears no beat."""
     import numpy as np
     from librosa.beat import beat_track
 
-    bpm, _ = beat_track(y=sound.samples.mean(axis=0), sr=sound.sample_rate)
-    return round(float(np.atleast_1d(bpm)[0]), 1)
+    mono = analysed(sound)
+    if mono is None:
+        return None
+    bpm, beats = beat_track(y=mono, sr=sound.sample_rate)
+    return round(float(np.atleast_1d(bpm)[0]), 1) if len(beats) else None
 
 
-def key(sound: Audio) -> str:
-    """The key whose profile is nearest to how much of each note is heard."""
+def key(sound: Audio) -> str | None:
+    """The key whose profile is nearest to how much of each note is heard; None where no note stands out."""
+    import warnings
+
     import numpy as np
     from librosa.feature import chroma_stft
 
-    mono, rate = sound.samples.mean(axis=0), sound.sample_rate
-    heard = chroma_stft(y=mono, sr=rate, n_fft=8192).mean(axis=1)
+    mono = analysed(sound)
+    if mono is None:
+        return None
+    with warnings.catch_warnings(action="ignore"):  # of sound without pitches, it warns of how it is tuned
+        heard = chroma_stft(y=mono, sr=sound.sample_rate, n_fft=WINDOW).mean(axis=1)
+    if not heard.std() > 0:
+        return None
     fits = {
         f"{note} {scale}": float(np.corrcoef(heard, np.roll(profile, number))[0, 1])
         for scale, profile in PROFILES.items()
         for number, note in enumerate(NOTES)
     }
     return max(fits, key=lambda name: fits[name])
+
+
+def analysed(sound: Audio) -> NDArray[np.float32] | None:
+    """The two sides of a sound as one, around zero; None where that is silent, or too short to hear anything in."""
+    import numpy as np
+
+    mono = sound.samples.mean(axis=0, dtype=np.float32)
+    if len(mono) < WINDOW:
+        return None
+    mono -= mono.mean()
+    return mono if np.abs(mono).max() >= audio.SILENCE else None

@@ -78,18 +78,15 @@ def _ranged(flag: str, metavar: str, help: str, panel: str) -> Any:
     return typer.Option(flag, parser=_range, metavar=metavar, help=help, rich_help_panel=panel)
 
 
+def _number(flag: str, metavar: str, help: str, panel: str) -> Any:
+    return typer.Option(flag, callback=options.finite, metavar=metavar, help=help, rich_help_panel=panel)
+
+
 Files = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files, up to an hour long each.")]
-MinDuration = Annotated[
-    float | None, typer.Option("--min-duration", metavar="SECONDS", help="At least so long.", rich_help_panel=CONTENT)
-]
-MaxDuration = Annotated[
-    float | None, typer.Option("--max-duration", metavar="SECONDS", help="At most so long.", rich_help_panel=CONTENT)
-]
+MinDuration = Annotated[float | None, _number("--min-duration", "SECONDS", "At least so long.", CONTENT)]
+MaxDuration = Annotated[float | None, _number("--max-duration", "SECONDS", "At most so long.", CONTENT)]
 MaxSilence = Annotated[
-    float | None,
-    typer.Option(
-        "--max-silence", metavar="SECONDS", help="No longer silence, under -60 dBFS, anywhere.", rich_help_panel=CONTENT
-    ),
+    float | None, _number("--max-silence", "SECONDS", "No longer silence, under -60 dBFS, anywhere.", CONTENT)
 ]
 BPM = Annotated[
     Range | None, _ranged("--bpm", "118..122", "Tempo as librosa hears it; half and double count as the same.", CONTENT)
@@ -107,15 +104,9 @@ SameAs = Annotated[
 ]  # fmt: skip
 Within = Annotated[
     float | None,
-    typer.Option(
-        "--within", metavar="-60", help="The most that --same-as may differ anywhere, in dBFS. Unset: not at all.",
-        rich_help_panel=CONTENT,
-    ),
-]  # fmt: skip
-TruePeak = Annotated[
-    float | None,
-    typer.Option("--true-peak", metavar="-1", help="True peaks at most so high, in dB.", rich_help_panel=LEVELS),
+    _number("--within", "-60", "The most that --same-as may differ anywhere, in dBFS. Unset: not at all.", CONTENT),
 ]
+TruePeak = Annotated[float | None, _number("--true-peak", "-1", "True peaks at most so high, in dB.", LEVELS)]
 Lufs = Annotated[Range | None, _ranged("--lufs", "-18..-9", "Integrated loudness in LUFS.", LEVELS)]
 Skip = Annotated[
     list[str] | None,
@@ -234,14 +225,6 @@ def check(
         checks.append(partial(sameness, reference=meters.read(same_as), name=same_as, within=within))
     with terminal.results() as stdout:
         done = [examined(file, checks) for file in files]
-def refuse_report(junit: Path, files: Iterable[Path]) -> None:
-    """Refuse a report that cannot be written, or that would replace what it is about."""
-    if junit.suffix.lower() != ".xml" or os.path.realpath(junit) in map(os.path.realpath, files):
-        raise UsageError(f"--junit {junit}: a report is an .xml file of its own.")
-    if not junit.absolute().parent.is_dir():
-        raise OutputError(f"The folder {junit.parent} does not exist.", "Make it first.")
-
-
         ledger.more["checked"] = [one.report() for one in done]
         for one in done:
             stdout.path(line(one))
@@ -249,6 +232,14 @@ def refuse_report(junit: Path, files: Iterable[Path]) -> None:
             with disk.whole(junit, replace=[junit]) as [part]:
                 part.write_bytes(xml(done))
     conclude(done)
+
+
+def refuse_report(junit: Path, files: Iterable[Path]) -> None:
+    """Refuse a report that cannot be written, or that would replace what it is about."""
+    if junit.suffix.lower() != ".xml" or os.path.realpath(junit) in map(os.path.realpath, files):
+        raise UsageError(f"--junit {junit}: a report is an .xml file of its own.")
+    if not junit.absolute().parent.is_dir():
+        raise OutputError(f"The folder {junit.parent} does not exist.", "Make it first.")
 
 
 def faults() -> dict[str, Check]:
@@ -269,21 +260,27 @@ def crests(count: int) -> str:
 
 def within_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:
     """Whether what was measured lies where it should; what is silent has no level."""
-    if value is None:
-        return Finding(name, f"{wanted} {unit}", "nothing that could be measured", False)
-    return Finding(name, f"{wanted} {unit}", f"{value:g} {unit}", value in wanted)
+    asked = f"{wanted} {unit}"
+    return nothing(name, asked) if value is None else Finding(name, asked, f"{value:g} {unit}", value in wanted)
+
+
+def nothing(name: str, asked: str) -> Finding:
+    return Finding(name, asked, "nothing that could be measured", False)
 
 
 def tempo(heard: Heard, wanted: Range) -> Finding:
-    measured = meters.tempo(heard[0])
-    passed = any(measured * octave in wanted for octave in OCTAVES)
-    return Finding("tempo", f"{wanted} bpm", f"{measured:g} bpm", passed)
+    measured, asked = meters.tempo(heard[0]), f"{wanted} bpm"
+    if measured is None:
+        return nothing("tempo", asked)
+    return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))
 
 
 def in_key(heard: Heard, wanted: str) -> Finding:
     from acestep_cli import lyrics
 
     measured = meters.key(heard[0])
+    if measured is None:
+        return nothing("key", wanted)
     return Finding("key", wanted, measured, lyrics.pitch(measured) == lyrics.pitch(wanted))
 
 

@@ -85,8 +85,10 @@ def analysed(lessons: list[Lesson], progress: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def doubled(tempo: float) -> int | None:
+def doubled(tempo: float | None) -> int | None:
     """A tempo as a spec has it: half or double of what is out of its range, where that is in it."""
+    if tempo is None:
+        return None
     tempo_range = KEYS["bpm"].kind
     for beats in (round(tempo), round(2 * tempo), round(tempo / 2)):
         if tempo_range.low <= beats <= tempo_range.high:  # type: ignore[attr-defined]

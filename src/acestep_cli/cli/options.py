@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -48,6 +49,13 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def finite(value: float | None) -> float | None:
+    """A callback that takes neither nan nor an infinity, which fit into every range and none."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value:g} is no number to compare with.")
+    return value
 
 
 def size(text: str) -> int:

@@ -37,7 +37,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="An audio file that t
 FromTags = Annotated[bool, typer.Option("--tags", metavar="", help="Go by the tags, whatever a sidecar says.")]
 Within = Annotated[
     float,
-    typer.Option("--within", metavar="-60", max=0.0, show_default=False,
+    typer.Option("--within", metavar="-60", max=0.0, callback=options.finite, show_default=False,
                  help="The most that any sample may differ, in dBFS, before it has drifted. Unset: -60."),
 ]  # fmt: skip
 
