@@ -135,6 +135,32 @@ def test_several_specs_pull_together_and_share(acestep: Run, hub: Hub) -> None:
     assert content["models"][0]["commit"] == commit
 
 
+def test_an_album_is_made_of_what_was_pulled(acestep: Run, hub: Hub) -> None:
+    Path("album.yaml").write_text(
+        "defaults: {duration: 10, model: turbo}\ntracks: [{id: a, caption: a}, {id: b, caption: b}]\n"
+    )
+    words = ("album.yaml", "-o", "out", "--pull")
+    plan = acestep("album", "plan", *words)
+    assert plan.exit_code == 0, plan.stderr
+    assert "turbo: would be fetched, about 6.34 GB" in plan.stderr
+    assert not hub.sends()
+    run = acestep("album", "render", *words)
+    assert run.exit_code == 0, run.stderr
+    assert sent(hub) == FETCHED
+    assert "weights: ''" not in Path("out/album/01 a.flac.yaml").read_text()
+    hub.asked.clear()
+    assert acestep("album", "render", *words).stdout == ""
+    assert not hub.asked
+
+
+def test_an_album_without_a_network_is_refused_before_it_is_begun(
+    acestep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    Path("album.yaml").write_text("tracks: [{id: a, caption: a, duration: 10, model: turbo}]\n")
+    refused(acestep("album", "render", "album.yaml", "--pull"), 8, "HF_HUB_OFFLINE")
+
+
 def test_a_dry_run_says_what_would_come_and_how_much(acestep: Run, hub: Hub) -> None:
     run = acestep("generate", *SONG, "-o", "a.wav", "--pull", "--dry-run")
     assert (run.exit_code, run.stdout) == (0, "a.wav\n")

@@ -148,7 +148,7 @@ class Build:
         """
         for depth, level in groupby(self.steps, key=lambda step: step.depth):
             ready = [step for step in level if step.source is None or step.source.is_made]
-            planned = self._planned(ready, alone=depth > 0)
+            planned = self._fetched(self._planned(ready, alone=depth > 0), ready, terminal)
             if self.run.explain and not self.run.dry_run:
                 for track, sentence in [(step.track, sentence) for step in ready for sentence in step.why()]:
                     terminal.say(f"{track.id}: {sentence}")
@@ -173,6 +173,16 @@ class Build:
             raise together(errors)
         planned = [step.job for step in steps if step.job is not None]
         return planned if alone or not planned else jobs.settled(planned, self.run)
+
+    def _fetched(self, planned: list[Job], steps: Sequence[Step], terminal: Console) -> list[Job]:
+        """The jobs of steps, once what they lack is here."""
+        lacking = jobs.lacking(planned)
+        if not lacking:
+            return planned
+        fetched = render.fetched(planned, lacking, self.run, terminal)
+        for step, job in zip([step for step in steps if step.job is not None], fetched, strict=True):
+            step.job = job
+        return fetched
 
     def problems(self) -> list[AceStepError]:
         """Why tracks could not be begun or gone on with, where no file says it."""
