@@ -276,6 +276,22 @@ def test_compare_renders_one_seed_with_and_without() -> None:
     assert np.array_equal(plain.samples, without.samples)
 
 
+def test_compare_tells_events_and_never_collides(acestep: Run) -> None:
+    words = ("lora", "compare", "my-sound", "-c", "harbour", "-d", "10", "--scales", "1", "--events", "e.ndjson")
+    for number in (1, 2):
+        result = acestep(*words)  # the band plays the same with and without
+        assert (result.exit_code, result.stdout) == (6, f"without-{number}.flac\nmy-sound@1-{number}.flac\n")
+        lines = [json.loads(line) for line in Path("e.ndjson").read_text().splitlines()]
+        took = [line["path"] for line in lines if line["event"] == "take"]
+        assert took == [f"without-{number}.flac", f"my-sound@1-{number}.flac"]
+        assert (lines[-1]["event"], lines[-1]["exit_code"]) == ("end", 6)
+
+
+@pytest.mark.parametrize("flag", ["--smoke", "--auto", "--rank", "--pull", "--explain"])
+def test_compare_has_no_flag_without_a_meaning(acestep: Run, flag: str) -> None:
+    assert "No such option" in acestep(*COMPARE, flag).stderr
+
+
 def test_compare_says_so_where_nothing_changes() -> None:
     weights = {name: (down, up * 0) for name, (down, up) in adapter_files.pairs(tiny.TWO_B).items()}
     adapter_files.peft(Path("my-sound"), weights)

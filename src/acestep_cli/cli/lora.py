@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +13,10 @@ import typer
 
 from acestep_cli import adapters, audio, checkpoints, hardware, kinds, logbook, memory, modes, spec, spectra
 from acestep_cli.adapters import Adapter
-from acestep_cli.cli import failures, jobs, options, outputs
+from acestep_cli.cli import events, failures, jobs, options, outputs
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.cli.outputs import Destination
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import CheckError, UsageError
 from acestep_cli.shelf import in_words
@@ -32,8 +31,9 @@ SONG_KEYS = tuple(
     for name, key in spec.KEYS.items()
     if key.flag and name not in (*modes.foreign("generate"), "loras", "lora_mode", "takes")
 )
-#: What a render says or does besides, a comparison goes without.
-RUN = [field.name for field in fields(Run) if field.name not in ("pull", "explain", "events")]
+#: What a render does besides, a comparison goes without: it makes one take of each, as they are, and ends.
+OTHERWISE = ("pull", "explain", "smoke", "auto", "rank")
+RUN = [field.name for field in fields(Run) if field.name not in OTHERWISE]
 SCALES = "0,0.5,1"
 
 Paths = Annotated[
@@ -181,13 +181,27 @@ def compare(
     song: dict[str, Any],
     run: Run,
 ) -> None:
-    from acestep_cli.cli import render
-
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
     ledger = Ledger(warnings=terminal.warnings)
     ctx.obj[failures.LEDGER] = ledger
+    with events.to(run.events) as terminal.events:
+        render_and_compare(paths, scales_of(scales), spec_file, song, run, ledger, terminal)
+
+
+def render_and_compare(
+    paths: list[str],
+    scales: list[float],
+    spec_file: str | None,
+    song: dict[str, Any],
+    run: Run,
+    ledger: Ledger,
+    terminal: Console,
+) -> None:
+    """Make the song without and with each adapter, and say how far apart they are. `CheckError` where one is idle."""
+    from acestep_cli.cli import render
+
     with spec.reading_stdin(typing=not run.no_input):
-        [plain, *others] = variants(paths, scales_of(scales), spec_file, song, run)
+        [plain, *others] = variants(paths, scales, spec_file, song, run)
     planned = [variant.job for variant in (plain, *others)]
     ledger.outputs = [output for job in planned for output in job.outputs]
     render.announce(planned, terminal, dry_run=run.dry_run)
@@ -248,9 +262,7 @@ def variants(
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         worn = None if adapter is None else [f"{adapter}@{scale:g}"]
         layers = [*below, flags, *fixed, spec.implied("loras", worn, "PATH")]
-        made = jobs.decided(
-            None, layers, spec.resolve(*layers), Destination(place.folder, stem, made=place.made), studio
-        )
+        made = jobs.decided(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
         if len(modes.pieces(made.request)) > 1:
             raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
         return Variant(adapter, scale, made)
