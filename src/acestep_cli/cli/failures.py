@@ -109,7 +109,7 @@ def suggest(error: Any) -> None:
     if meant in spec.KEYS and not spec.KEYS[meant].flag:
         error.possibilities = [f"--set {meant}=…"] if meant != "extends" else []
     elif meant in spec.KEYS:
-        error.possibilities = [spec.flag(meant)]
+        error.possibilities = [spec.flag(meant)] if spec.flag(meant) != unknown else []  # not here, though elsewhere
     else:
         known = sorted({spec.flag(key) for key in spec.KEYS if spec.KEYS[key].flag} | set(error.possibilities or ()))
         error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
