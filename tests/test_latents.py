@@ -291,6 +291,29 @@ def test_a_take_made_along_them_is_not_the_take_made_without(song: str) -> None:
     assert run(*repaint).exit_code == 9
 
 
+def replayed(*words: str) -> Result:
+    return CliRunner().invoke(app, ["replay", *words], catch_exceptions=False)
+
+
+def test_a_replay_says_that_they_are_gone_or_came_since(song: str) -> None:
+    beside = latents.beside(Path(song))
+    repaint = ["repaint", song, "-c", "b", "--start", "4", "--end", "6"]
+    made(*repaint, "-o", "along.wav")
+    assert replayed("along.wav").exit_code == 0
+    away = beside.rename("away")
+    made(*repaint, "-o", "without.wav")
+    for words in (["along.wav"], ["along.wav", "--tags"]):
+        result = replayed(*words)
+        assert result.exit_code == 6, result.stderr
+        assert "song.wav.latents.safetensors is gone or another." in result.stderr
+    away.rename(beside)
+    assert "because song.wav.latents.safetensors was not there then." in replayed("without.wav").stderr
+    beside.unlink()
+    text = Path("along.wav.yaml").read_text()
+    Path("along.wav.yaml").write_text(text.replace("caption: b", "caption: c"))
+    assert "somebody changed caption in it." in replayed("along.wav").stderr
+
+
 # Files
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import __version__, hardware, logbook, meters, spec
+from acestep_cli import __version__, hardware, latents, logbook, meters, spec
 from acestep_cli.audio import Audio
 from acestep_cli.cli import failures, jobs, options, outputs, render, sidecar
 from acestep_cli.cli import recipe as recipes
@@ -75,7 +75,7 @@ def replay(
         render.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
         render.conclude(job.outputs)
         apart = nearest(there, (meters.read(output.path) for output in job.outputs if output.path))
-        because += changes(recipe.origin, job)
+        because += [*changes(recipe.origin, job), *other_latents(recipe.origin, job)]
         verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED
         ledger.more["replay"] = {
             "path": str(file),
@@ -114,7 +114,7 @@ def planned(recipe: Recipe, folder: str, run: Run) -> Job:
 
 
 def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
-    """`UsageError` where the spec is not the one of the recipe beside it, and the weights are."""
+    """`UsageError` where the spec is not the one of the recipe beside it, and weights and kept latents are."""
     origin = recipe.origin
     if job.weights != origin.checkpoint.weights or any(origin.is_of(job.recipe(output)) for output in job.outputs):
         return
@@ -124,7 +124,9 @@ def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
         one, other = job.resolved.request, spec.resolve(*untouched.layers).request
         edited = [key for key in KEYS if KEYS[key].shapes and not KEYS[key].kind.is_path
                   and getattr(one, key) != getattr(other, key)]  # fmt: skip
-    names = "it, or a recording or adapter that it names, or what is kept beside one"
+    if not edited and other_latents(origin, job):
+        return
+    names = "it, or a recording or adapter that it names"
     what = f"{' and '.join(edited)} in it" if edited else names
     hints = [f"acestep render {shlex.quote(recipe.where)} makes what it says now."]
     if untouched is not None:
@@ -136,6 +138,15 @@ def nearest(there: Audio, made: Iterable[Audio]) -> float | None:
     """How far, in dBFS, `there` is from the one of the sounds made that is like it: a take may be several files."""
     found = [apart for sound in made if (apart := meters.difference(there, sound)) is not None]
     return min(found, default=None)
+
+
+def other_latents(origin: Origin, job: Job) -> list[str]:
+    """What became of the latents beside the source since a take was made; nothing where they are as they were."""
+    kept = job.request.kept
+    if job.request.source is None or origin.source_latents == (kept.fingerprint if kept is not None else None):
+        return []
+    name = latents.beside(Path(job.request.source)).name
+    return [f"{name} was not there then" if origin.source_latents is None else f"{name} is gone or another"]
 
 
 def changes(origin: Origin, job: Job) -> list[str]:
