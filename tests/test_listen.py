@@ -135,6 +135,18 @@ def test_embedded_sound_is_opus_of_the_same_length(acestep: Run) -> None:
     assert take["file"] == "takes/folk.flac"  # where commands find it
 
 
+def test_a_page_elsewhere_names_takes_from_where_it_lies(acestep: Run) -> None:
+    takes(acestep, 1)
+    Path("pages/new").mkdir(parents=True)
+    assert acestep("listen", "takes", "-o", "pages/new/a.html").exit_code == 0
+    Path("linked").symlink_to("pages/new", target_is_directory=True)
+    assert acestep("listen", str(Path("takes").absolute()), "-o", "linked/b.html").exit_code == 0
+    for page in ("a.html", "b.html"):
+        [take] = said(Path("pages/new") / page)["takes"]
+        assert (take["src"], take["file"]) == ("../../takes/folk.flac",) * 2
+        assert take["again"] == "../../takes/folk.flac.yaml"
+
+
 def test_a_page_is_made_anew_from_what_it_knows(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     takes(acestep, 2)
     acestep("listen", "takes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import tempfile
 import webbrowser
@@ -147,10 +148,12 @@ def earlier(page: Path) -> Mapping[str, dict[str, Any]]:
 
 
 def address(file: Path, page: Path) -> str:
-    """The file as the page names it, relative where that can be said."""
-    folder = page.absolute().parent
-    where = file.absolute()
-    return where.relative_to(folder).as_posix() if where.is_relative_to(folder) else str(where)
+    """The file as the page names it: relative, so that both may move together, but for one on another drive."""
+    where = file.parent.resolve() / file.name
+    try:
+        return Path(os.path.relpath(where, page.parent.resolve())).as_posix()
+    except ValueError:
+        return where.as_posix()
 
 
 def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
