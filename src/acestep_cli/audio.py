@@ -718,7 +718,7 @@ def poured_out(path: Path) -> Generator[bytes]:
         raise SourceError(f"{path} holds no sound.")
     if process.returncode or not begun:
         fault = "is broken or cut short" if begun else "is not audio that can be read"
-        raise SourceError(f"{path} {fault}: {last_line(reason)}")
+        raise SourceError(f"{path} {fault}: {last_line(reason).rstrip('.')}.")
 
 
 def unreadable(path: Path, error: OSError) -> SourceError:
