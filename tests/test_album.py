@@ -185,6 +185,9 @@ TRACKS = "tracks:\n  - {id: a, caption: x}\n"
         ("album: {titel: x}\n" + TRACKS, "has no 'titel'; did you mean 'title'?"),
         ("album: Harbour\n" + TRACKS, "is a map, with keys below it"),
         ("seed: seven\n" + TRACKS, "harbour.yaml:1: seed:"),
+        ("seed: {a: 1}\n" + TRACKS, "harbour.yaml:1: seed: is neither text, a number nor a list of them"),
+        ("seed: [1, 2]\n" + TRACKS, "harbour.yaml:1: seed: is a list, and takes one value"),
+        ("output: [a, b]\n" + TRACKS, "harbour.yaml:1: output: is a list, and takes one value"),
         ("seed: 1\nseed: 2\n" + TRACKS, "harbour.yaml:2: seed: is here again, after line 1"),
         ("tracks:\n  - {id: a, captoin: x}\n", "captoin: is not a key of a song spec; did you mean 'caption'?"),
         ("tracks:\n  - {id: a b, caption: x}\n", "'a b' is no id"),
@@ -219,6 +222,20 @@ def test_what_cannot_be_is_refused_with_its_place(acestep: Acestep, text: str, p
 def test_all_problems_are_named_at_once_and_each_once() -> None:
     lines = refusal("defaults: {bpm: 3}\noutput: x\ntracks:\n  - {id: a, caption: x}\n  - {id: b, key: Z}\n")
     assert [line.split(": ")[0] for line in lines] == ["harbour.yaml:2", "harbour.yaml:1", "harbour.yaml:5"]
+    lines = refusal("matrix: {nope: [1]}\ntracks:\n  - {id: a, caption: x, bpm: 3}\n  - {id: b, caption: x, key: Z}\n")
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["harbour.yaml:1", "nope"], ["harbour.yaml:3", "bpm"], ["harbour.yaml:4", "key"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", ["{extend: {after: 700}}", "{extend: {before: x, after: 5}}", "{extend: {}}"])
+def test_nothing_false_follows_from_a_wrong_extension(edit: str) -> None:
+    assert len(refusal(f"tracks:\n  - {{id: a, caption: x, edits: [{edit}]}}\n")) == 1
+
+
+def test_a_section_without_a_value_says_nothing() -> None:
+    found = album.read(harbour("seed:\noutput:\n" + TRACKS))
+    assert (found.output, found.tracks[0].album_seed) == (album.DEFAULT_OUTPUT, 0)
 
 
 @pytest.mark.parametrize(

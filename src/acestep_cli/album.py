@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from acestep_cli import audio, document, modes, spec, template, tracks
 from acestep_cli.document import Entry
@@ -27,6 +28,8 @@ OF_ALBUM = {"title": "album", "artist": "artist", "year": "year", "cover": "cove
 OF_TRACK = ("id", "spec", "from", "edits", "matrix")
 #: What is done to a finished sound, and the mode that does it.
 EDITS = {"repaint": "repaint", "extend": "repaint", "cover": "cover", "lego": "lego", "complete": "complete"}
+#: Seconds that are taken of an extension that says them wrongly, so that nothing else is wrong because of that.
+NOTHING = 0.0
 DEFAULT_OUTPUT = "{album}/{n:02} {title}.{ext}"
 ID = re.compile(r"\w[\w.-]*")
 MOST_TRACKS = 1000
@@ -92,18 +95,14 @@ def read(file: Path, over: Layer | None = None) -> Album:
     pages = read_pages(file)
     problems = [problem for page in pages for problem in page.problems]
     found = {name: (page, entry) for page in pages for name, entry in page.sections.items()}
-    seed, output = 0, DEFAULT_OUTPUT
-    if "seed" in found:
-        page, entry = found["seed"]
-        try:
-            seed = KEYS["seed"].kind.read(entry.raw)
-        except ValueError as error:
-            problems.append(f"{page.where(entry)}: {error}")
-    if "output" in found:
-        page, entry = found["output"]
-        output = str(entry.raw)
-        if problem := entry.problem or template.problem(output):
-            problems.append(f"{page.where(entry)}: {problem}")
+    said: dict[str, Any] = {"seed": 0, "output": DEFAULT_OUTPUT}
+    for name, reader in (("seed", KEYS["seed"].kind.read), ("output", file_template)):
+        if name in found:
+            page, entry = found[name]
+            try:
+                said[name] = value(entry, reader, said[name])
+            except ValueError as error:
+                problems.append(f"{page.where(entry)}: {error}")
     drafts = []
     if "tracks" in found:
         drafts = list(read_tracks(*found["tracks"], found.get("matrix"), problems))
@@ -114,15 +113,31 @@ def read(file: Path, over: Layer | None = None) -> Album:
     for number, draft in enumerate(drafts, start=1):
         place = tracks.implied({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
-        track, wrong = replace(draft, layers=layers, album_seed=seed, over=over).checked()
+        track, wrong = replace(draft, layers=layers, album_seed=said["seed"], over=over).checked()
         problems += wrong
         whole.append(track)
-    album = Album(file, output, tuple(whole), tuple(page.file for page in pages))
+    album = Album(file, said["output"], tuple(whole), tuple(page.file for page in pages))
     if not problems:
         problems += twice(album) + circles(album)
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     return album
+
+
+def value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
+    """What `read` makes of the one value of an entry; `default` where it has none. `ValueError` says what is wrong."""
+    if entry.problem is not None:
+        raise ValueError(entry.problem)
+    if isinstance(entry.raw, list):
+        raise ValueError("is a list, and takes one value")
+    return default if entry.raw is None else read(entry.raw)
+
+
+def file_template(raw: str) -> str:
+    """A template for the files of tracks."""
+    if problem := template.problem(raw):
+        raise ValueError(problem)
+    return raw
 
 
 def read_pages(file: Path) -> list[Page]:
@@ -283,27 +298,30 @@ def read_edits(page: Page, section: Entry, problems: list[str]) -> Iterator[Edit
         [entry] = item.entries
         where = page.where(entry)
         mode = EDITS[entry.name]
-        added: dict[str, float] = {}
+        added: dict[str, float | None] = {}
         keys = []
         for one in below(entry, where, problems):
             if entry.name == "extend" and one.name in ("before", "after"):
                 try:
-                    added[one.name] = Duration(1, LONGEST_SECONDS).read(one.raw)
+                    added[one.name] = value(one, Duration(1, LONGEST_SECONDS).read, None)
                 except ValueError as error:
+                    added[one.name] = NOTHING
                     problems.append(f"{page.where(one)}: {error}")
             elif one.name in tracks.SETTLED or one.name in modes.foreign(mode):
                 problems.append(f"{page.where(one)}: has no meaning for an edit by {entry.name}")
             else:
                 keys.append(one)
-        if entry.name == "extend" and not added:
+        if entry.name == "extend" and not any(seconds is not None for seconds in added.values()):
             problems.append(f"{where}: says neither how many seconds before nor after")
+            added["after"] = NOTHING
         yield Edit(mode, layer(keys, page.file, problems), where, added.get("before"), added.get("after"))
 
 
 def variants(draft: Track, page: Page, matrix: Entry, problems: list[str]) -> Iterator[Track]:
     """A track for each combination of the values of a matrix, named after them: those it excludes left out, those it
-    includes after them.
+    includes after them. Of a matrix that is wrong, the track as it is, in which more may be.
     """
+    before = len(problems)
     axes: dict[str, list[str]] = {}
     lists: dict[str, list[dict[str, str]]] = {"exclude": [], "include": []}
     for entry in below(matrix, page.where(matrix), problems):
@@ -317,6 +335,9 @@ def variants(draft: Track, page: Page, matrix: Entry, problems: list[str]) -> It
             axes[entry.name] = items
     strange = {name for wrong in lists["exclude"] for name in wrong} - axes.keys()
     problems += [f"{page.where(matrix)}: excludes by {name}, which is none of its keys" for name in sorted(strange)]
+    if len(problems) > before:
+        yield draft
+        return
     crossed = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
     kept = [one for one in crossed if not any(wrong.items() <= one.items() for wrong in lists["exclude"])]
     for values in [*kept, *lists["include"]]:
