@@ -685,6 +685,18 @@ def test_a_refused_run_leaves_no_folder_behind(acestep: Run) -> None:
     assert not Path("new").exists()
 
 
+def test_what_a_killed_run_left_unfinished_is_removed(acestep: Run) -> None:
+    names = [f".{'0a' * 16}.part", f".{'1b' * 16}.part", ".mine.part"]
+    for name, age in zip(names, (7200, 60, 7200), strict=True):
+        Path(name).write_text("la")
+        os.utime(name, (time.time() - age,) * 2)
+    song("a.yaml")
+    assert acestep("generate", "a.yaml", "--dry-run").exit_code == 0
+    assert all(Path(name).exists() for name in names)
+    assert acestep("generate", "a.yaml").exit_code == 0
+    assert [Path(name).exists() for name in names] == [False, True, True]
+
+
 def test_takes_of_different_runs_with_an_unset_seed_are_kept(acestep: Run) -> None:
     """`--force` that was interrupted after the first take leaves takes of two draws."""
     song("a.yaml", takes=2)

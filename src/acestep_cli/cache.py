@@ -18,14 +18,14 @@ from pathlib import Path
 
 import platformdirs
 
+from acestep_cli import disk
+
 #: Where the entries lie, if not in the user's cache folder, and how much they may take.
 FOLDER_VARIABLE, LIMIT_VARIABLE = "ACESTEP_CACHE_DIR", "ACESTEP_CACHE_LIMIT"
 DEFAULT_LIMIT = 8_000_000_000
 #: What is made at each stage: the words and codes of a Songwriter, the latents of recordings, finished takes.
 STAGES = ("songwriting", "sources", "takes")
 DIGEST_BYTES = 32
-#: A file that is still unfinished after an hour is what a killed run has left.
-ABANDONED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Cache:
         """Remove what a killed run has left, and what was not of use for longest, down to `most` bytes; what went."""
         gone: list[Entry] = []
         kept: list[Entry] = []
-        long_ago = time.time_ns() - ABANDONED_SECONDS * 1_000_000_000
+        long_ago = time.time_ns() - disk.ABANDONED_SECONDS * 1_000_000_000
         for entry in self.entries():
             (gone if entry.is_unfinished and entry.used_ns < long_ago else kept).append(entry)
         total = sum(entry.bytes for entry in kept)

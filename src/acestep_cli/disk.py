@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from acestep_cli.errors import ExistsError, OutputError
@@ -22,6 +24,10 @@ HINTS = {
     errno.EINVAL: "This disk refuses signs in that name; choose a plainer one with --output.",
     errno.EILSEQ: "This disk refuses signs in that name; choose a plainer one with --output.",
 }
+
+#: The name of a file that is unfinished; one that nobody has written to for an hour is what a killed run has left.
+PART = re.compile(r"\.[0-9a-f]{32}\.part")
+ABANDONED_SECONDS = 3600
 
 
 def refusal(path: Path, error: OSError) -> OutputError:
@@ -87,6 +93,14 @@ def whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove from `folder` what killed runs have left unfinished. What cannot be removed stays."""
+    with suppress(OSError):
+        for part in [file for file in folder.iterdir() if PART.fullmatch(file.name)]:
+            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink(missing_ok=True)
 
 
 def _publish(parts: dict[Path, Path], replace: Collection[Path]) -> None:

@@ -137,6 +137,7 @@ def prepare(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: boo
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         folder.mkdir(parents=True, exist_ok=True)
+        disk.sweep(folder)
         _try(folder, "")
     except OSError as error:
         raise disk.refusal(folder, error) from error
