@@ -111,7 +111,7 @@ def read(file: Path, over: Layer | None = None) -> Album:
     shared = [layer for page in pages for layer in page.layers]
     whole = []
     for number, draft in enumerate(drafts, start=1):
-        place = tracks.implied({"track_number": str(number)}, f"its place in {file.name}")
+        place = spec.implied({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
         track, wrong = replace(draft, layers=layers, album_seed=said["seed"], over=over).checked()
         problems += wrong

@@ -158,9 +158,9 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
     return Layer(Path(), given, tuple(problems))
 
 
-def implied(name: str, raw: str | list[str] | None, by: str) -> Layer:
-    """The layer of one key that another flag decides; None unsets it."""
-    return Layer(Path(), {name: Value(raw, by, by)})
+def implied(values: Mapping[str, str | list[str] | None], by: str) -> Layer:
+    """The layer of keys that nobody wrote and something else decides; None unsets one."""
+    return Layer(Path(), {name: Value(raw, by, by) for name, raw in values.items()})
 
 
 def read(path: Path, wanted_by: str = "") -> list[Layer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class Track:
         What goes on to another step is kept as it is rendered, and without tags.
         """
         seed = seed_of(self.album_seed, self.id if number == 0 else f"{self.id}/{number}")
-        layers = [implied({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
+        layers = [spec.implied({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
         own = [*self.layers, *([self.over] if self.over else ())]
         if number > 0:
             edit = self.edits[number - 1]
@@ -95,12 +95,12 @@ class Track:
             by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
             if source is not None:
                 by_chain["source"] = str(source)
-            layers += [implied({"loudness": modes.DEFAULT_LOUDNESS}, modes.DEFAULT), *kept, edit.layer]
-            layers += [implied(by_chain, edit.where), region or Layer(Path())]
+            layers += [spec.implied({"loudness": modes.DEFAULT_LOUDNESS}, modes.DEFAULT), *kept, edit.layer]
+            layers += [spec.implied(by_chain, edit.where), region or Layer(Path())]
         else:
             layers += own
         if number < self.steps[-1]:
-            layers = [*(without(layer, FINISH) for layer in layers), implied(AS_RENDERED, "a step on the way")]
+            layers = [*(without(layer, FINISH) for layer in layers), spec.implied(AS_RENDERED, "a step on the way")]
         return layers
 
     def checked(self) -> tuple[Track, list[str]]:
@@ -126,11 +126,6 @@ def seed_of(album_seed: int, name: str) -> int:
     """The seed of a track: its own, whatever the other tracks are."""
     digest = hashlib.sha256(f"{album_seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
-
-
-def implied(values: Mapping[str, str], origin: str) -> Layer:
-    """A layer of what nobody wrote."""
-    return Layer(Path(), {name: Value(raw, origin, origin) for name, raw in values.items()})
 
 
 def without(layer: Layer, names: Iterable[str]) -> Layer:

@@ -214,7 +214,7 @@ def implied_format(place: Destination, flags: spec.Layer, run: Run) -> list[spec
     asked = flags.values.get("format")
     if asked is not None and not place.stdout and str(asked.raw).strip().casefold() != format:
         raise UsageError(f"{asked.where} {asked.raw} contradicts --output {run.output}; leave one of them out.")
-    return [spec.implied("format", format, "--output")]
+    return [spec.implied({"format": format}, "--output")]
 
 
 def named(error: AceStepError, name: str | None) -> AceStepError:
@@ -283,7 +283,7 @@ def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Dest
     """The job of one spec or source, or of the flags alone."""
     given = is_recording(mode, name)
     below = [*by_command(mode), *layers_of(name, given)]
-    layers = [*below, *(smoke.layer([*below, *flags]) if studio.run.smoke else ()), *flags]
+    layers = [*below, *([smoke.layer([*below, *flags])] if studio.run.smoke else ()), *flags]
     resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
@@ -368,14 +368,14 @@ def is_recording(mode: str | None, name: str | None) -> bool:
 
 def by_command(mode: str | None) -> list[spec.Layer]:
     """What the command says under all else: its mode."""
-    return [] if mode is None else [spec.implied("mode", mode, f"acestep {mode}")]
+    return [] if mode is None else [spec.implied({"mode": mode}, f"acestep {mode}")]
 
 
 def layers_of(name: str | None, given: bool) -> list[spec.Layer]:
     """The layers of an argument: of a spec, of a source that is given, or of none."""
     if name is None:
         return []
-    return [spec.implied("source", name, "SOURCE")] if given else spec.read(Path(name))
+    return [spec.implied({"source": name}, "SOURCE")] if given else spec.read(Path(name))
 
 
 def output(job: Job, path: Path | None, piece: modes.Piece, number: int, run: Run) -> Output:

@@ -257,11 +257,11 @@ def variants(
     below = jobs.layers_of(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
     seed = secrets.randbelow(modes.SEEDS) if seed is None else seed
-    fixed = [spec.implied("seed", str(seed), "one seed for all"), spec.implied("takes", "1", "one take of each")]
+    fixed = [spec.implied({"seed": str(seed)}, "one seed for all"), spec.implied({"takes": "1"}, "one take of each")]
 
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         worn = None if adapter is None else [f"{adapter}@{scale:g}"]
-        layers = [*below, flags, *fixed, spec.implied("loras", worn, "PATH")]
+        layers = [*below, flags, *fixed, spec.implied({"loras": worn}, "PATH")]
         made = jobs.decided(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
         if len(modes.pieces(made.request)) > 1:
             raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")

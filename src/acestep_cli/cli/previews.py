@@ -23,7 +23,7 @@ def decided(file: Path, model: str, seed: int, run: Run) -> Job:
 
     Raises what a render of it would.
     """
-    default = spec.implied("seed", str(seed), "--seed")
+    default = spec.implied({"seed": str(seed)}, "--seed")
     flags = spec.from_flags({"model": model, "songwriter": "none", "takes": "1"})
     layers = [default, *spec.read(file), flags]
     resolved = spec.resolve(*layers)

@@ -14,13 +14,13 @@ FLAG = "--smoke"
 STEPS = 2
 
 
-def layer(layers: list[spec.Layer]) -> list[spec.Layer]:
+def layer(layers: list[spec.Layer]) -> spec.Layer:
     """What `--smoke` says over the specs and under the flags: one take of few steps, no longer than it must be."""
     asked = spec.resolve(*layers).request
     short: dict[str, str | None] = {"steps": str(STEPS), "takes": "1"}
     if not modes.mode_of(asked).has_source:
         short |= {"duration": str(math.ceil(Row.shortest_seconds)), "codes": None, "fade_in": None, "fade_out": None}
-    return [spec.implied(key, value, FLAG) for key, value in short.items()]
+    return spec.implied(short, FLAG)
 
 
 def inspect(file: Path) -> None:
