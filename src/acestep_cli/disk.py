@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import signal
 import threading
 import time
@@ -45,6 +46,13 @@ def exists(path: Path) -> bool:
     except OSError as error:
         raise refusal(path, error) from error
     return True
+
+
+def require_folder(folder: Path, or_else: str = "") -> None:
+    """`OutputError` where there is no `folder` to write into; `or_else` may say what else mends it."""
+    if not folder.is_dir():
+        make = f"Make it first: mkdir -p {shlex.quote(str(folder))}"
+        raise OutputError(f"The folder {folder} does not exist.", f"{make}{or_else}")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from acestep_cli import disk, meters
 from acestep_cli.cli import failures, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger, error
-from acestep_cli.errors import AceStepError, CheckError, OutputError, SourceError, UsageError, together
+from acestep_cli.errors import AceStepError, CheckError, SourceError, UsageError, together
 from acestep_cli.kinds import quoted
 
 if TYPE_CHECKING:
@@ -238,8 +238,7 @@ def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     """Refuse a report that cannot be written, or that would replace what it is about."""
     if junit.suffix.lower() != ".xml" or os.path.realpath(junit) in map(os.path.realpath, files):
         raise UsageError(f"--junit {junit}: a report is an .xml file of its own.")
-    if not junit.absolute().parent.is_dir():
-        raise OutputError(f"The folder {junit.parent} does not exist.", "Make it first.")
+    disk.require_folder(junit.parent)
 
 
 def faults() -> dict[str, Check]:

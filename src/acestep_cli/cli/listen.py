@@ -22,7 +22,7 @@ from acestep_cli.cli import failures, options, outputs
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.finished import Finished
 from acestep_cli.cli.results import Ledger
-from acestep_cli.errors import ExistsError, OutputError, SourceError, UsageError
+from acestep_cli.errors import ExistsError, SourceError, UsageError
 
 app = typer.Typer(add_completion=False)
 
@@ -82,8 +82,7 @@ def refuse_other(page: Path, *, force: bool) -> None:
     """Refuse a page that cannot be written, before anything is listened to: one of ours is always made anew."""
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {page}: a page is an .html file.")
-    if not page.absolute().parent.is_dir():
-        raise OutputError(f"The folder {page.parent} does not exist.", "Make it first.")
+    disk.require_folder(page.parent)
     if disk.exists(page) and not (page.is_file() and (force or OURS in page.read_bytes())):
         raise ExistsError(page, why=" and is no page of takes")
 

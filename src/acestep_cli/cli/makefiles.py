@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from acestep_cli import disk
-from acestep_cli.errors import ExistsError, OutputError, UsageError
+from acestep_cli.errors import ExistsError, UsageError
 
 #: A depfile as it is written here: one rule, and an empty one for each file.
 OURS = re.compile(rb"[^\n]+: \\\n(?:  [^\n]+ \\\n)*  [^\n]+\n(?:\n[^\n]+:\n)*")
@@ -56,8 +56,8 @@ def check(depfile: Path | None, stamp: Path | None) -> None:
     no depfile. `OutputError` says so.
     """
     for path in (depfile, stamp):
-        if path is not None and not path.parent.is_dir():
-            raise OutputError(f"The folder {path.parent} does not exist.", f"Make it first: mkdir -p {path.parent}")
+        if path is not None:
+            disk.require_folder(path.parent)
     if depfile is not None and disk.exists(depfile) and not (depfile.is_file() and is_ours(depfile)):
         raise ExistsError(depfile, why=" and is no depfile", hint="Name another file for --depfile.")
 

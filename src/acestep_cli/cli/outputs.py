@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acestep_cli import audio, disk, modes
-from acestep_cli.errors import OutputError, UsageError
+from acestep_cli.errors import UsageError
 from acestep_cli.kinds import quoted
 from acestep_cli.request import Request
 
@@ -125,10 +125,8 @@ def prepare(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: boo
     `OutputError` if not. A dry run only looks.
     """
     try:
-        if not made and not folder.is_dir():
-            raise OutputError(
-                f"The folder {folder} does not exist.", f"Make it first, or let --output {folder}/ make it."
-            )
+        if not made:
+            disk.require_folder(folder, f" (or let --output {folder}/ make it)")
         if dry_run:
             there = next(path for path in (folder, *folder.absolute().parents) if disk.exists(path))
             if not there.is_dir():
