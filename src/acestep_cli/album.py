@@ -166,27 +166,25 @@ def read_page(file: Path, wanted_by: str = "") -> Page:
     problems = [f"{file}{problem}" for problem in content.problems]
     sections: dict[str, Entry] = {}
     layers = []
-    for entry in content.entries:
+    for entry in document.once(content.entries, file, problems):
         where = f"{file}:{entry.line}: {entry.name}"
         if entry.name not in SECTIONS:
             problems.append(f"{where}: is no part of an album{suggestion(entry.name, SECTIONS)}")
-        elif entry.name in sections:
-            problems.append(f"{where}: is here again, after line {sections[entry.name].line}")
         elif entry.name in ("album", "defaults"):
-            entries = list(below(entry, where, problems))
+            entries = list(below(entry, file, problems))
             if entry.name == "album":
                 entries = list(of_album(entries, where, problems))
             layers.append(layer(entries, file, problems))
-        sections.setdefault(entry.name, entry)
+        sections[entry.name] = entry
     return Page(file, sections, tuple(layers), tuple(problems))
 
 
-def below(entry: Entry, where: str, problems: list[str]) -> Iterator[Entry]:
-    """The entries of a map; a problem where it is none."""
+def below(entry: Entry, file: Path, problems: list[str]) -> Iterator[Entry]:
+    """The entries of a map, each once; a problem where it is none."""
     if entry.entries is None:
-        problems.append(f"{where}: is a map, with keys below it")
+        problems.append(f"{file}:{entry.line}: {entry.name}: is a map, with keys below it")
         return
-    yield from entry.entries
+    yield from document.once(entry.entries, file, problems)
 
 
 def of_album(entries: Iterable[Entry], where: str, problems: list[str]) -> Iterator[Entry]:
@@ -243,10 +241,8 @@ def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
         return
     said: dict[str, Entry] = {}
     keys = []
-    for entry in item.entries:
-        if entry.name in said:
-            problems.append(f"{page.where(entry)}: is here again, after line {said[entry.name].line}")
-        elif entry.name in OF_TRACK:
+    for entry in document.once(item.entries, page.file, problems):
+        if entry.name in OF_TRACK:
             said[entry.name] = entry
         else:
             keys.append(entry)
@@ -300,7 +296,7 @@ def read_edits(page: Page, section: Entry, problems: list[str]) -> Iterator[Edit
         mode = EDITS[entry.name]
         added: dict[str, float | None] = {}
         keys = []
-        for one in below(entry, where, problems):
+        for one in below(entry, page.file, problems):
             if entry.name == "extend" and one.name in ("before", "after"):
                 try:
                     added[one.name] = value(one, Duration(1, LONGEST_SECONDS).read, None)
@@ -324,7 +320,7 @@ def variants(draft: Track, page: Page, matrix: Entry, problems: list[str]) -> It
     before = len(problems)
     axes: dict[str, list[str]] = {}
     lists: dict[str, list[dict[str, str]]] = {"exclude": [], "include": []}
-    for entry in below(matrix, page.where(matrix), problems):
+    for entry in below(matrix, page.file, problems):
         if entry.name in lists:
             lists[entry.name] = list(combinations(page, entry, problems))
         elif entry.name not in spec.KEYS:
@@ -353,7 +349,7 @@ def combinations(page: Page, entry: Entry, problems: list[str]) -> Iterator[dict
         problems.append(f"{page.where(entry)}: is a list of maps, such as `- {{steps: 8, seed: 1}}`")
     for item in entry.items or ():
         values = {}
-        for one in below(item, page.where(item), problems):
+        for one in below(item, page.file, problems):
             if one.name not in spec.KEYS or not isinstance(one.raw, str):
                 problems.append(f"{page.where(one)}: is not a key of a song spec with one value{spec.near(one.name)}")
             else:

@@ -158,12 +158,9 @@ def parse(text: str, folder: Path) -> Dataset:
     wrong = [f"{where}{problem}" for problem in content.problems]
     head: dict[str, Any] = {}
     songs: dict[str, Song] = {}
-    seen: set[str] = set()
-    for entry in content.entries:
+    for entry in document.once(content.entries, where, wrong):
         place = f"{where}:{entry.line}: {entry.name}"
-        if entry.name in seen:
-            wrong.append(f"{place}: is here again")
-        elif entry.name in HEAD:
+        if entry.name in HEAD:
             if entry.raw is not None or entry.problem is not None:
                 try:
                     if entry.problem is not None:
@@ -176,15 +173,11 @@ def parse(text: str, folder: Path) -> Dataset:
         elif entry.entries is None:
             wrong.append(f"{place}: is a map, with the names of recordings below it")
         else:
-            for one in entry.entries:
-                if one.name in songs:
-                    wrong.append(f"{where}:{one.line}: {one.name}: is here again")
-                    continue
+            for one in document.once(entry.entries, where, wrong):
                 try:
                     songs[one.name] = Song(one.name, folder / one.name, _described(one, where))
                 except UsageError as error:
                     wrong.append(error.message)
-        seen.add(entry.name)
     if wrong:
         raise UsageError("\n".join(wrong))
     if not songs:
@@ -199,15 +192,13 @@ def parse(text: str, folder: Path) -> Dataset:
 def _described(entry: document.Entry, where: Path) -> Request:
     """The request of one song's entry."""
     values: dict[str, tuple[Any, str]] = {}
-    wrong = []
+    wrong: list[str] = []
     if entry.entries is None and (entry.raw is not None or entry.problem is not None):
         raise UsageError(f"{where}:{entry.line}: {entry.name}: is a map, with {', '.join(companions.KEYS)} below it")
-    for one in entry.entries or ():
+    for one in document.once(entry.entries or (), where, wrong):
         place = f"{where}:{one.line}: {one.name}"
         if one.name not in companions.KEYS:
             wrong.append(f"{place}: is not a key of a song to learn from{suggestion(one.name, companions.KEYS)}")
-        elif one.name in values:
-            wrong.append(f"{place}: is here again")
         elif one.problem is not None:
             wrong.append(f"{place}: {one.problem}")
         else:

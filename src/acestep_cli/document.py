@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -83,6 +84,23 @@ def read(text: str, *, markdown: bool) -> Document:
     if markdown and not entries and not problems:
         problems.append(": is not a song: it has neither front matter between --- lines nor lyrics")
     return Document(tuple(entries), tuple(problems))
+
+
+def once(
+    entries: Iterable[Entry], file: object, problems: list[str], names: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Entry]:
+    """The entries of a map of `file`, but for those whose name is there already: each of them is a problem.
+
+    `names` has those that are another name of one.
+    """
+    lines: dict[str, int] = {}
+    for entry in entries:
+        name = names.get(entry.name, entry.name)
+        if name in lines:
+            problems.append(f"{file}:{entry.line}: {entry.name}: is here again, after line {lines[name]}")
+        else:
+            lines[name] = entry.line
+            yield entry
 
 
 def advice(problem: str) -> str:

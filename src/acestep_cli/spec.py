@@ -221,37 +221,37 @@ def parsed(text: str, name: str, folder: Path, file: Path | None = None, *, mark
 
 def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, before: Iterable[str] = ()) -> Layer:
     """The layer of the entries of a document that messages call `name`; `before` are problems found already."""
+    from acestep_cli import document
+
     problems = [*before]
     values: dict[str, Value] = {}
-    lines: dict[str, int] = {}
-    for entry in flattened(entries):
+    is_sidecar = False
+    for entry in document.once(flattened(entries), name, problems, SYNONYMS):
         origin = f"{name}:{entry.line}"
         where = f"{origin}: {entry.name}"
         key = SYNONYMS.get(entry.name, entry.name)
-        if key in lines:
-            problems.append(f"{where}: is here again, after line {lines[key]}")
-        elif key not in (*KEYS, *song.GROUPS, RENDER):
+        if key not in (*KEYS, *song.GROUPS, RENDER):
             problems.append(f"{where}: is not a key of a song spec{near(key)}")
-        elif key != RENDER:
-            if entry.items is not None and key in KEYS and KEYS[key].kind.of_maps:
-                try:
-                    values[key] = Value(maps_in(entry.items), where, origin)
-                except ValueError as error:
-                    problems.append(f"{where}: {error}")
-            elif entry.problem is not None:
-                problems.append(f"{where}: {entry.problem}")
-            elif key == "lyrics" and entry.is_folded:
-                problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
-            else:
-                lines_at = (name, entry.text_line) if entry.text_line is not None else None
-                values[key] = Value(entry.raw, where, origin, lines_at)
-        lines.setdefault(key, entry.line)
-    return Layer(folder, values, tuple(problems), RENDER in lines, file)
+        elif key == RENDER:
+            is_sidecar = True
+        elif entry.items is not None and key in KEYS and KEYS[key].kind.of_maps:
+            try:
+                values[key] = Value(maps_in(entry.items), where, origin)
+            except ValueError as error:
+                problems.append(f"{where}: {error}")
+        elif entry.problem is not None:
+            problems.append(f"{where}: {entry.problem}")
+        elif key == "lyrics" and entry.is_folded:
+            problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
+        else:
+            lines_at = (name, entry.text_line) if entry.text_line is not None else None
+            values[key] = Value(entry.raw, where, origin, lines_at)
+    return Layer(folder, values, tuple(problems), is_sidecar, file)
 
 
 def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
     """The entries, and in the place of a map of keys those in it. What stands in the wrong place gets a problem."""
-    seen: set[str] = set()
+    lines: dict[str, int] = {}
     for entry in entries:
         keys = song.GROUPS.get(entry.name)
         group = KEYS[entry.name].group if entry.name in KEYS else None
@@ -259,8 +259,8 @@ def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield replace(entry, problem=f"belongs under {group}")
         elif keys is None:
             yield entry
-        elif entry.name in seen:
-            yield replace(entry, problem="is here again")
+        elif entry.name in lines:
+            yield replace(entry, problem=f"is here again, after line {lines[entry.name]}")
         elif entry.entries is not None:
             yield from (
                 one if one.name in keys or one.name not in KEYS else replace(one, problem=f"is no part of {entry.name}")
@@ -270,7 +270,7 @@ def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield from (replace(entry, name=name) for name in keys)
         else:
             yield replace(entry, problem=f"is a map, with {', '.join(keys)} below it")
-        seen.add(entry.name)
+        lines.setdefault(entry.name, entry.line)
 
 
 def maps_in(items: Iterable[Entry]) -> list[Any]:
