@@ -705,6 +705,7 @@ def test_a_process_that_dies_or_refuses_is_a_problem_of_the_album() -> None:
             "--depfile Harbour/03 Low Water.flac: is a file of this album.",
         ),
         (["--depfile", "s", "--stamp", "s"], 2, "--depfile s: is a file of this album."),
+        (["--events", "Harbour/03 Low Water.flac"], 2, "--events Harbour/03 Low Water.flac: is a file that this run"),
         (["--bpm", "3"], 2, "--bpm"),
     ],
 )

@@ -183,6 +183,7 @@ def build(
             foretell(made, ledger, terminal, stdout)
         return made
     with events.to(run.events) as terminal.events:
+        terminal.events.refuse_files(made.paths())
         devices = [card.name for card in cards.present(run)] if jobs > 1 else []
         shares = crew.shares(made.tracks, min(jobs, len(devices)))
         if len(shares) > 1:

@@ -66,13 +66,10 @@ class Events:
                 entry = output.report()
                 self.emit("take", **{name: entry[name] for name in OF_A_TAKE if name in entry})
 
-    def refuse_outputs(self, outputs: Iterable[Output]) -> None:
-        """`UsageError` where the file of events is one that the run writes."""
-        if self._place is None:
-            return
-        for file in [file for output in outputs for file in output.files]:
-            if os.path.realpath(file) == os.path.realpath(self._place):
-                raise UsageError(f"--events {self._place}: is a file that this run writes.", "Name another one.")
+    def refuse_files(self, files: Iterable[Path]) -> None:
+        """`UsageError` where the events go into one of the `files` that the run writes."""
+        if self._place is not None and os.path.realpath(self._place) in map(os.path.realpath, files):
+            raise UsageError(f"--events {self._place}: is a file that this run writes.", "Name another one.")
 
     def following(self, report: Report) -> Report:
         """`report`, of which each step is an event too."""

@@ -127,7 +127,7 @@ def foretell(planned: list[Output], terminal: Console, stdout: Stdout) -> None:
 def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout) -> None:
     """Make what is planned. What fails is noted in its output."""
     made = [output for job in planned for output in job.outputs]
-    terminal.events.refuse_outputs(made)
+    terminal.events.refuse_files(file for output in made for file in output.files)
     keep_skipped(planned, terminal, stdout)
     if run.cache:
         cache = options.opened_cache(terminal.warn)
