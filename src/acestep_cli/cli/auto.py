@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from acestep_cli import audio, disk, modes, spec
-from acestep_cli.cli import jobs, listen, outputs, recipe
+from acestep_cli.cli import jobs, listen, outputs, provenance
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
@@ -207,7 +207,7 @@ class Session:
             self.terminal.say("The takes on their way come first …")
             assert batch.reader is not None
             batch.reader.join()
-        song = recipe.of(found[0])
+        song = provenance.of(found[0])
         asked = None if song is None else spec.resolve(*song.layers).request
         words = ["--start", start, "--end", end, "--output", place.name]
         for key in ("caption", "lyrics", "model"):

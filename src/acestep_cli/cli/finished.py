@@ -8,8 +8,8 @@ from pathlib import Path
 
 from acestep_cli import document, lrc, meters, sections, spec
 from acestep_cli.audio import Audio
-from acestep_cli.cli import recipe
-from acestep_cli.cli.recipe import Recipe
+from acestep_cli.cli import provenance
+from acestep_cli.cli.provenance import Provenance
 from acestep_cli.cli.sidecar import Record
 from acestep_cli.errors import UsageError
 from acestep_cli.meters import Measures
@@ -26,12 +26,12 @@ class Finished:
 
     path: Path
     sound: Audio
-    recipe: Recipe | None
+    made: Provenance | None
 
     @classmethod
     def at(cls, path: Path) -> Finished:
         """Raises `SourceError` where the file cannot be read."""
-        return cls(path, meters.read(path), recipe.of(path))
+        return cls(path, meters.read(path), provenance.of(path))
 
     @cached_property
     def measures(self) -> Measures:
@@ -39,11 +39,11 @@ class Finished:
 
     @cached_property
     def request(self) -> Request:
-        """What was asked for; nothing where the recipe is none any more."""
-        if self.recipe is None:
+        """What was asked for; nothing where what made it is no spec any more."""
+        if self.made is None:
             return Request()
         try:
-            return spec.resolve(*self.recipe.layers).request
+            return spec.resolve(*self.made.layers).request
         except UsageError:  # somebody edited it
             return Request()
 
@@ -58,26 +58,26 @@ class Finished:
         return self.request.title or self.path.name
 
     def facts(self) -> list[tuple[str, str]]:
-        """Keys of the recipe and what was measured, for people: names with values."""
+        """Keys of the spec and what was measured, for people: names with values."""
         found = self.measures
         levels = ["silent"] if found.is_silent else [f"{found.peak_dbfs:.1f} dBFS", f"{found.true_peak_db:.1f} dBTP"]
         if found.lufs is not None:
             levels.append(f"{found.lufs:.1f} LUFS")
         rows = [("length", f"{found.seconds:.2f} s"), ("level", ", ".join(levels))]
-        if self.recipe is None:
+        if self.made is None:
             return rows
         asked = spec.grouped(self.request.model_dump(exclude=set(ASIDE), exclude_none=True))
         for name, value in asked.items():
             written = value if isinstance(value, str) else document.dump({name: value}).partition(":")[2].strip()
             rows.append((name.replace("_", " "), written))
         rows += [(name.replace("_", " "), f"{value:g}") for name, value in self.scores.items()]
-        rows.append(("recipe", self.recipe.origin.recipe))
+        rows.append(("recipe", self.made.origin.recipe))
         return rows
 
     @property
     def scores(self) -> dict[str, float]:
         """What the render found of the take, by its scores first; levels are measured anew."""
-        if self.recipe is None or not isinstance(self.recipe.origin, Record):
+        if self.made is None or not isinstance(self.made.origin, Record):
             return {}
-        found = {**self.recipe.origin.scores, **self.recipe.origin.checks}
+        found = {**self.made.origin.scores, **self.made.origin.checks}
         return {name: value for name, value in found.items() if name not in ("peak_dbfs", "lufs", "lufs_written")}

@@ -182,9 +182,9 @@ def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
         "spectrogram": as_address("image/png", pictures.spectrogram(take.sound, WIDTH, HEIGHT)),
         "sections": [vars(section) for section in take.sections],
         "lyrics": request.lyrics,
-        "spec": spec.dump(request) if take.recipe else None,
+        "spec": spec.dump(request) if take.made else None,
         "caption": request.caption,
-        "again": address(beside, page) if take.recipe and beside.is_file() else None,
+        "again": address(beside, page) if take.made and beside.is_file() else None,
         "steps": more_steps(take),
     }
 

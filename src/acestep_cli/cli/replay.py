@@ -14,12 +14,11 @@ import typer
 
 from acestep_cli import __version__, hardware, latents, logbook, meters, spec
 from acestep_cli.audio import Audio
-from acestep_cli.cli import failures, jobs, options, outputs, render, sidecar
-from acestep_cli.cli import recipe as recipes
+from acestep_cli.cli import failures, jobs, options, outputs, provenance, render, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.cli.recipe import Recipe
+from acestep_cli.cli.provenance import Provenance
 from acestep_cli.cli.results import Ledger
 from acestep_cli.cli.sidecar import Origin, Record
 from acestep_cli.errors import CheckError, SourceError, UsageError
@@ -63,23 +62,23 @@ def replay(
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
     there = meters.read(file)
-    recipe = recipe_of(file, from_tags=from_tags)
+    made = provenance_of(file, from_tags=from_tags)
     because: list[str] = []
-    if isinstance(recipe.origin, Record) and recipe.origin.bytes not in (None, size := file.stat().st_size):
+    if isinstance(made.origin, Record) and made.origin.bytes not in (None, size := file.stat().st_size):
         because.append("the file has changed since its sidecar was written")
-        terminal.warn(f"{file} has {size:,} bytes; its sidecar was written for {recipe.origin.bytes:,}.")
+        terminal.warn(f"{file} has {size:,} bytes; its sidecar was written for {made.origin.bytes:,}.")
     with tempfile.TemporaryDirectory() as folder, terminal.results() as stdout:
-        job = planned(recipe, f"{folder}/", run)
-        refuse_edited(job, recipe, file)
+        job = planned(made, f"{folder}/", run)
+        refuse_edited(job, made, file)
         render.announce([job], terminal, dry_run=False)
         render.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
         render.conclude(job.outputs)
         apart = nearest(there, (meters.read(output.path) for output in job.outputs if output.path))
-        because += [*changes(recipe.origin, job), *other_latents(recipe.origin, job)]
+        because += [*changes(made.origin, job), *other_latents(made.origin, job)]
         verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED
         ledger.more["replay"] = {
             "path": str(file),
-            "recipe": recipe.where,
+            "recipe": made.where,
             "verdict": verdict,
             "difference_db": None if apart in (None, -math.inf) else apart,
             "because": because,
@@ -91,34 +90,34 @@ def replay(
         stdout.path(f"{file}: {'identical' if verdict == IDENTICAL else f'within {apart:g} dBFS'}")
 
 
-def recipe_of(file: Path, *, from_tags: bool) -> Recipe:
+def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
     """How `file` was made. `SourceError` where nothing says it."""
-    found = recipes.in_tags(file) if from_tags else recipes.of(file)
+    found = provenance.in_tags(file) if from_tags else provenance.of(file)
     if found is None:
         missing = "which only this program writes" if from_tags else f"nor is there a sidecar {outputs.sidecar(file)}"
         raise SourceError(f"{file}: its tags do not say how it was made, {missing}.")
     return found
 
 
-def planned(recipe: Recipe, folder: str, run: Run) -> Job:
+def planned(made: Provenance, folder: str, run: Run) -> Job:
     """The job that makes a take again, as like as this machine can."""
-    origin, machine = recipe.origin, hardware.detect()
+    origin, machine = made.origin, hardware.detect()
     device = next((one for one in machine.devices if one.name == origin.device), None)
     if device is not None:
         same = (name for name, dtype in hardware.DTYPES.items() if dtype == origin.dtype and dtype in device.dtypes)
         run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
     studio = jobs.Studio(run, machine, logbook.read())
     place = outputs.destination(folder)
-    job = jobs.decided(None, recipe.layers, spec.resolve(*recipe.layers), place, studio)
+    job = jobs.decided(None, made.layers, spec.resolve(*made.layers), place, studio)
     return jobs.settled([job], run)[0]
 
 
-def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
+def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
     """`UsageError` where the spec is not the one of the recipe beside it, and weights and kept latents are."""
-    origin = recipe.origin
+    origin = made.origin
     if job.weights != origin.checkpoint.weights or any(origin.is_of(job.recipe(output)) for output in job.outputs):
         return
-    untouched = recipes.in_tags(file)
+    untouched = provenance.in_tags(file)
     edited: list[str] = []
     if untouched is not None:
         one, other = job.resolved.request, spec.resolve(*untouched.layers).request
@@ -128,10 +127,10 @@ def refuse_edited(job: Job, recipe: Recipe, file: Path) -> None:
         return
     names = "it, or a recording or adapter that it names"
     what = f"{' and '.join(edited)} in it" if edited else names
-    hints = [f"acestep render {shlex.quote(recipe.where)} makes what it says now."]
+    hints = [f"acestep render {shlex.quote(made.where)} makes what it says now."]
     if untouched is not None:
         hints.append(f"acestep replay {shlex.quote(str(file))} --tags goes by the tags.")
-    raise UsageError(f"{recipe.where} is not how {file} was made: somebody changed {what}.", " ".join(hints))
+    raise UsageError(f"{made.where} is not how {file} was made: somebody changed {what}.", " ".join(hints))
 
 
 def nearest(there: Audio, made: Iterable[Audio]) -> float | None:

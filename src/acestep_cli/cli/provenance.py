@@ -11,7 +11,7 @@ from acestep_cli.cli.sidecar import Origin
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Provenance:
     """The spec of a file, what was recorded beside that, and where both stand."""
 
     where: str
@@ -19,18 +19,18 @@ class Recipe:
     origin: Origin
 
 
-def of(file: Path) -> Recipe | None:
+def of(file: Path) -> Provenance | None:
     """How `file` was made; None where neither a sidecar nor tags say it."""
     beside = outputs.sidecar(file)
     record = sidecar.read(beside)
-    return in_tags(file) if record is None else Recipe(str(beside), spec.read(beside), record)
+    return in_tags(file) if record is None else Provenance(str(beside), spec.read(beside), record)
 
 
-def in_tags(file: Path) -> Recipe | None:
+def in_tags(file: Path) -> Provenance | None:
     """What the tags of `file` say; paths in them are of files beside it."""
     text = tags.spec_in(file)
     origin = None if text is None else sidecar.recorded(text, Origin)
     if text is None or origin is None:
         return None
     where = f"the tags of {file}"
-    return Recipe(where, [spec.parsed(text, where, file.parent)], origin)
+    return Provenance(where, [spec.parsed(text, where, file.parent)], origin)
