@@ -384,7 +384,8 @@ def test_a_full_disk_keeps_the_save_before(
     true_save, calls = tensorfile.save_file, []
 
     def save(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
-        calls.append(path)
+        if one.folder in Path(path).parents:  # and not where songs are kept prepared
+            calls.append(path)
         if len(calls) > 3:  # the second save's adapter is written, its state is not
             Path(path).write_bytes(b"half")
             raise SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
