@@ -76,6 +76,7 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     """Render once; predicted and measured bytes."""
     from acestep_cli import audio, checkpoints, hardware, memory, modes, pipeline, planning
     from acestep_cli.cli import render as _imported  # noqa: F401 - what a render imports counts as imports
+    from acestep_cli.engine.stages import Stages
     from acestep_cli.engine.store import Store
     from acestep_cli.request import Request
 
@@ -97,7 +98,7 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
                 predicted = stage.total - stage.resident["dit"]
                 sound = audio.read(Path(str(request.source)))
                 with closing(Store(checkpoint, plan, lambda stage, done, total: None)) as weights:
-                    pipeline.hear(weights, [torch.from_numpy(sound.samples)])
+                    pipeline.hear(weights, Stages(None, checkpoint, None), [torch.from_numpy(sound.samples)])
             else:
                 [take] = pipeline.Pipeline(checkpoint, plan).run([request], lambda stage, done, total: None)
                 finish = audio.Finish(audio.encoding("flac"), request.loudness)
