@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import band
 import pytest
@@ -60,6 +61,20 @@ def acestep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
 
     return run
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The captions that the band has played, in their order."""
+    played: list[str] = []
+    play = band.Pipeline.play
+
+    def noted(self: Any, request: Any, report: Any) -> Any:
+        played.append(request.caption)
+        yield from play(self, request, report)
+
+    monkeypatch.setattr(band.Pipeline, "play", noted)
+    return played
 
 
 @pytest.fixture

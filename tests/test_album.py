@@ -10,9 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import band
 import filelock
 import mutagen
 import pictures
@@ -42,20 +40,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) ->
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
     monkeypatch.setenv("ACESTEP_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path
-
-
-@pytest.fixture
-def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The captions that the band has played, in their order."""
-    played: list[str] = []
-    play = band.Pipeline.play
-
-    def noted(self: Any, request: Any, report: Any) -> Any:
-        played.append(request.caption)
-        yield from play(self, request, report)
-
-    monkeypatch.setattr(band.Pipeline, "play", noted)
-    return played
 
 
 def write(text: str, name: str = "a.yaml") -> Path:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import band
 import numpy as np
 import pytest
 import soundfile
@@ -39,20 +38,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) ->
     return tmp_path
 
 
-@pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The captions that the band has played."""
-    found: list[str] = []
-    play = band.Pipeline.play
-
-    def noted(self: Any, request: Any, report: Any) -> Any:
-        found.append(request.caption)
-        yield from play(self, request, report)
-
-    monkeypatch.setattr(band.Pipeline, "play", noted)
-    return found
-
-
 def flat(result: Result) -> str:
     return " ".join(result.stderr.split())
 
@@ -62,29 +47,29 @@ def flat(result: Result) -> str:
 
 @pytest.mark.parametrize("flags", [["--genre", "Dub"], ["--loudness", "lufs:-14"], ["--fade-out", "2"]])
 def test_a_file_that_is_finished_otherwise_is_not_rendered_again(
-    acestep: Run, played: list[str], flags: list[str]
+    acestep: Run, rendered: list[str], flags: list[str]
 ) -> None:
     assert acestep(*SONG, "-o", "a.flac").exit_code == 0
     result = acestep(*SONG, *flags, "-o", "b.wav", "--lyrics", "[Verse]\nla")  # another song
-    assert played == ["a", "a"]
+    assert rendered == ["a", "a"]
     result = acestep(*SONG, *flags, "-o", "c.wav")
     assert result.exit_code == 0, result.stderr
     assert "c.wav: made before, and finished anew" in result.stderr
-    assert len(played) == 2
+    assert len(rendered) == 2
     without = [word for word in SONG if word != "--cache"]
     assert acestep(*without, *flags, "-o", "d.wav").exit_code == 0
     assert Path("c.wav").read_bytes() == Path("d.wav").read_bytes()
 
 
 @pytest.mark.parametrize("flags", [["--seed", "8"], ["--steps", "4"], ["--bpm", "90"], ["--dtype", "fp32"]])
-def test_another_song_is_rendered(acestep: Run, played: list[str], flags: list[str]) -> None:
+def test_another_song_is_rendered(acestep: Run, rendered: list[str], flags: list[str]) -> None:
     acestep(*SONG, "-o", "a.flac")
     acestep(*(word for word in SONG if flags[0] != "--seed" or word not in ("--seed", "7")), *flags, "-o", "b.flac")
-    assert len(played) == 2
+    assert len(rendered) == 2
 
 
 def test_stems_and_their_mix_come_back_together(
-    acestep: Run, played: list[str], monkeypatch: pytest.MonkeyPatch, base: tiny.Oracle
+    acestep: Run, rendered: list[str], monkeypatch: pytest.MonkeyPatch, base: tiny.Oracle
 ) -> None:
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(base.root))
     soundfile.write("song.wav", 0.1 * np.ones((96_000, 2)), 48_000)
@@ -92,15 +77,15 @@ def test_stems_and_their_mix_come_back_together(
     assert acestep(*words, "--seed", "7", "-o", "a/").exit_code == 0
     result = acestep(*words, "--seed", "7", "-o", "b/", "--format", "wav")
     assert result.exit_code == 0, result.stderr
-    assert len(played) == 1
+    assert len(rendered) == 1
     assert len(list(Path("b").glob("*.wav"))) == 3
 
 
-def test_what_failed_its_checks_is_not_kept(acestep: Run, played: list[str]) -> None:
+def test_what_failed_its_checks_is_not_kept(acestep: Run, rendered: list[str]) -> None:
     words = ("generate", "-c", "silent all", "-d", "10", "--seed", "7", "--cache")
     assert acestep(*words, "-o", "a.flac").exit_code == 6
     assert acestep(*words, "-o", "b.flac").exit_code == 6
-    assert len(played) == 2
+    assert len(rendered) == 2
 
 
 def test_without_the_flag_nothing_is_kept(acestep: Run) -> None:
@@ -108,16 +93,16 @@ def test_without_the_flag_nothing_is_kept(acestep: Run) -> None:
     assert not Path("cache").exists()
 
 
-def test_what_is_spoilt_is_made_again_and_said_once(acestep: Run, played: list[str]) -> None:
+def test_what_is_spoilt_is_made_again_and_said_once(acestep: Run, rendered: list[str]) -> None:
     acestep(*SONG, "-o", "a.flac")
     [entry] = Path("cache/takes").iterdir()
     entry.write_bytes(entry.read_bytes()[:-1] + b"x")
     result = acestep(*SONG, "-o", "b.wav")
     assert result.exit_code == 0, result.stderr
     assert result.stderr.count("is spoilt; it is made again.") == 1
-    assert len(played) == 2
+    assert len(rendered) == 2
     assert "spoilt" not in acestep(*SONG, "-o", "c.mp3").stderr
-    assert len(played) == 2
+    assert len(rendered) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(acestep: Run) -> None:

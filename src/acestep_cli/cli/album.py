@@ -171,8 +171,7 @@ def build(
     if output.suffix.removeprefix(".").lower() in audio.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
     terminal = console(run)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     makefiles.check(depfile, stamp)
     with spec.reading_stdin(typing=not run.no_input):
         made = opened(file, output, only, song, run)

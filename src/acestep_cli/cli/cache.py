@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from acestep_cli import cache as stages
-from acestep_cli.cli import failures, options
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import OutputError
@@ -25,8 +25,7 @@ Most = Annotated[
 
 def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, Ledger, stages.Cache]:
     terminal = Console(paths=not wants_json)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     return terminal, ledger, options.opened_cache(terminal.warn)
 
 

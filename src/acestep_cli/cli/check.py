@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from acestep_cli import disk, meters
-from acestep_cli.cli import failures, options
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger, error
 from acestep_cli.errors import AceStepError, CheckError, SourceError, UsageError, together
@@ -194,8 +194,7 @@ def check(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     for name in skip or ():
         if name not in FAULTS:
             raise UsageError(f"--skip: {quoted(name)} is not one of {', '.join(FAULTS)}.")

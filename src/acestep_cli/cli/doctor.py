@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from acestep_cli import __version__, audio, checkpoints, hardware, logbook, memory, modes, planning, shelf
-from acestep_cli.cli import failures, forecast, options
+from acestep_cli.cli import forecast, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import MemoryLimitError, UsageError
@@ -65,8 +65,7 @@ def doctor(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     machine, asked = hardware.detect(), planning.Asked(device, dtype, max_vram)
     with terminal.results() as stdout:
         if selftest is not None:

@@ -18,7 +18,7 @@ import typer
 
 from acestep_cli import __version__, audio, checkpoints, disk, lrc, pictures, spec
 from acestep_cli.audio import Audio
-from acestep_cli.cli import failures, options, outputs
+from acestep_cli.cli import options, outputs
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.finished import Finished
 from acestep_cli.cli.results import Ledger
@@ -65,8 +65,7 @@ def listen(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     page = output or folder / PAGE
     refuse_other(page, force=force)
     with terminal.results() as stdout:

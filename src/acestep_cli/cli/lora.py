@@ -13,7 +13,7 @@ import typer
 
 from acestep_cli import adapters, audio, checkpoints, hardware, kinds, logbook, memory, modes, spec, spectra
 from acestep_cli.adapters import Adapter
-from acestep_cli.cli import events, failures, jobs, options, outputs
+from acestep_cli.cli import events, jobs, options, outputs
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
@@ -79,8 +79,7 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     wanted = None if model is None else checkpoints.locate(model, models_dir)
     entries = ledger.more["adapters"] = []
     with terminal.results() as stdout:
@@ -182,8 +181,7 @@ def compare(
     run: Run,
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     with events.to(run.events) as terminal.events:
         render_and_compare(paths, scales_of(scales), spec_file, song, run, ledger, terminal)
 

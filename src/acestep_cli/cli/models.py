@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from acestep_cli import checkpoints, kinds, shelf
-from acestep_cli.cli import delivery, failures, options
+from acestep_cli.cli import delivery, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import CheckpointError, OutputError, UsageError
@@ -51,8 +51,7 @@ Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is lis
 
 def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console, Ledger]:
     terminal = Console(quiet, paths=not wants_json)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     return terminal, ledger
 
 

@@ -92,8 +92,7 @@ def plan_and_make(
     ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run, terminal: Console
 ) -> None:
     """Plan, announce and make."""
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     with spec.reading_stdin(typing=not run.no_input):
         planned = jobs.plan(mode, specs, song, run)
     if lacking := jobs.lacking(planned):

@@ -14,7 +14,7 @@ import typer
 
 from acestep_cli import __version__, hardware, latents, logbook, meters, spec
 from acestep_cli.audio import Audio
-from acestep_cli.cli import failures, jobs, options, outputs, provenance, render, sidecar
+from acestep_cli.cli import jobs, options, outputs, provenance, render, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
@@ -57,8 +57,7 @@ def replay(
     run: Run,
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    ledger = Ledger(warnings=terminal.warnings)
-    ctx.obj[failures.LEDGER] = ledger
+    ledger = Ledger.kept(ctx, terminal.warnings)
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
     there = meters.read(file)

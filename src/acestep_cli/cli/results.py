@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from acestep_cli.cli import failures
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -101,6 +105,12 @@ class Ledger:
     warnings: list[str] = field(default_factory=list)
     #: What commands that make no audio report besides.
     more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def kept(cls, ctx: typer.Context, warnings: list[str]) -> Ledger:
+        """A ledger that `--json` prints when the command ends, however it ends."""
+        ctx.obj[failures.LEDGER] = ledger = cls(warnings=warnings)
+        return ledger
 
 
 def error(exit_code: int, name: str, message: str, hint: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from acestep_cli import checkpoints, document, modes, prompts, schema, shelf, songbook, spec
-from acestep_cli.cli import failures, options
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import AceStepError, CheckpointError, UsageError
@@ -113,7 +113,7 @@ def check(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet)
-    ctx.obj[failures.LEDGER] = Ledger(warnings=terminal.warnings)
+    Ledger.kept(ctx, terminal.warnings)
     find = cache(lambda model, task: located(model, models_dir, task))
     problems: list[str] = []
     for file in files:
