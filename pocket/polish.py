@@ -25,8 +25,6 @@ from encode import trained_vae
 from torch import Tensor
 from torch.nn import functional as F
 
-# The longest windows tell 6 Hz apart: shorter ones alone let tones wobble at the frame rate, and the key is misheard.
-WINDOWS = (8192, 4096, *train_vae.WINDOWS)
 ROUGH_TIMES = (0.3, 0.5, 0.6428571428571429)  # where the one denoising step starts from: the last of the schedule
 CLEAN = 0.35  # share of crops on true latents, with noise of up to a tenth
 
@@ -90,7 +88,7 @@ def main() -> None:
         latents, audio = (torch.stack(part) for part in zip(*(crop() for _ in range(asked.batch)), strict=True))
         with torch.autocast("cpu", torch.bfloat16):
             guess = decode(latents).float()
-        spectral, wave = train_vae.spectral_loss(guess, audio, WINDOWS), F.l1_loss(guess, audio)
+        spectral, wave = train_vae.spectral_loss(guess, audio), F.l1_loss(guess, audio)
         loss = spectral + train_vae.WAVE_WEIGHT * wave
         train_vae.update(loss, trained, optimisers, train_vae.fall(spent, step))
         step += 1

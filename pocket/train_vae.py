@@ -34,7 +34,8 @@ CONFIG = VAEConfig(
     encoder_hidden_size=32, downsampling_ratios=(6, 4, 8, 10), channel_multiples=(2, 4, 8, 8),
     decoder_channels=16, decoder_input_channels=16,
 )  # fmt: skip
-WINDOWS = (4096, 2048, 1024, 512, 256, 128)
+# The longest window tells 6 Hz apart: shorter ones alone let tones wobble at the frame rate, and the key is misheard.
+WINDOWS = (8192, 4096, 2048, 1024, 512, 256, 128)
 FLOOR = 1e-2  # spectral magnitudes below this (hiss) are not worth matching
 KL_WEIGHT, WAVE_WEIGHT = 1e-3, 4.0
 POOL = 420  # songs held in memory to crop from, about two hours
@@ -67,10 +68,10 @@ def views(audio: Tensor) -> Tensor:
     return torch.cat([left, right, (left + right) / 2, (left - right) / 2])
 
 
-def spectral_loss(guess: Tensor, truth: Tensor, windows: tuple[int, ...] = WINDOWS) -> Tensor:
+def spectral_loss(guess: Tensor, truth: Tensor) -> Tensor:
     """Mean over windows of spectral convergence plus log-magnitude distance (Yamamoto et al., 2020)."""
     total = guess.new_zeros(())
-    for size in windows:
+    for size in WINDOWS:
         window = torch.hann_window(size)
         a, b = (
             torch.stft(views(x), size, size // 4, window=window, return_complex=True) / math.sqrt(size)
@@ -79,7 +80,7 @@ def spectral_loss(guess: Tensor, truth: Tensor, windows: tuple[int, ...] = WINDO
         a, b = (a.real.square() + a.imag.square() + 1e-8).sqrt(), b.abs()
         convergence = (a - b).square().mean().sqrt() / (b.square().mean().sqrt() + 1e-3)
         total = total + convergence + F.l1_loss((a + FLOOR).log(), (b + FLOOR).log())
-    return total / len(windows)
+    return total / len(WINDOWS)
 
 
 def normalise(vae: OobleckVAE, pool: list[Tensor], rng: np.random.Generator) -> None:
