@@ -349,10 +349,14 @@ def describe(piece: Song, rng: np.random.Generator) -> Song:
     return replace(piece, caption=caption, key=f"{pick(NOTE_NAMES[piece.tonic])} {piece.mode}")
 
 
+def pace(bpm: int) -> str:
+    """A tempo in words."""
+    return "slow" if bpm < 85 else "fast" if bpm > 130 else "at a walking pace"
+
+
 def idea(piece: Song, rng: np.random.Generator) -> str:
     """What somebody might have asked the Songwriter for, whose answer this song is."""
     pick = picker(rng)
-    pace = "slow" if piece.bpm < 85 else "fast" if piece.bpm > 130 else "at a walking pace"
-    facts = {"bpm": piece.bpm, "key": piece.key, "pace": pace, "theme": pick(THEMES)}
+    facts = {"bpm": piece.bpm, "key": piece.key, "pace": pace(piece.bpm), "theme": pick(THEMES)}
     text = (pick(IDEAS) + pick(IDEA_FACTS)).format(**facts, **_words(piece, rng))
     return text if piece.voiced else f"{text}, instrumental"

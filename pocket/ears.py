@@ -52,6 +52,12 @@ class Heard:
         return (self.tonic, self.mode) in ((tonic, mode), relative)
 
 
+def pitch_and_mode(key: str) -> tuple[int, str]:
+    """`Bb minor` as its tonic and mode."""
+    note, mode = key.replace("♯", "#").replace("♭", "b").split()
+    return (PITCH_CLASS[note[0]] + {"": 0, "#": 1, "b": -1}[note[1:]]) % 12, mode
+
+
 def listen(audio: np.ndarray) -> Heard:
     at_44k = essentia_standard.Resample(inputSampleRate=SAMPLE_RATE, outputSampleRate=44_100)(mono(audio))
     bpm = essentia_standard.RhythmExtractor2013(method="multifeature")(at_44k)[0]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -28,9 +29,12 @@ import ears
 import numpy as np
 import soundfile
 import torch
-from sounds import SAMPLE_RATE
+from sounds import SAMPLE_RATE, TIMBRES
 
-from acestep_cli import checkpoints, hardware, memory, modes, planning
+from acestep_cli import checkpoints, hardware, memory, modes, planning, shelf, writing
+from acestep_cli.audio import Audio
+from acestep_cli.checkpoints import Songwriter
+from acestep_cli.cli import desk
 from acestep_cli.engine.store import Store
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.request import Request
@@ -41,6 +45,7 @@ EXTRACTED = ("vocals", "drums", "bass")
 ADDED = ("drums", "bass")
 GRID_SHARE = 1.3  # onsets of added drums are that much stronger where the truth's are than anywhere
 KEY_SHARE = 0.8  # of an added bass lies in the key
+IDEA_SECONDS = (3, 60)  # a song written from an idea is this long
 BOOTSTRAPS = 2000
 
 
@@ -81,6 +86,9 @@ LINES = {
     "lego": Line("lego: the track is there, in time or in key", 0.75),
     "complete": Line("complete: the track is there, in time or in key", 0.75),
     "reference": Line("reference: timbre and brightness nearer to it than without", 0.7),
+    "write": Line("write: what the idea names (bpm, key, pace, style, instruments, voice) is in the song", 0.8),
+    "describe tempo": Line("describe: tempo (4 %, octaves allowed)", 0.8, relative=True),
+    "describe key": Line("describe: key, or its relative", 0.8, relative=True),
     "seeds differ": Line("four takes differ", 1.0),
     "seeds repeat": Line("the same seed gives the same take", 1.0),
 }
@@ -94,19 +102,36 @@ class Studio:
         self.checkpoint = checkpoints.locate(checkpoints.BUILT_IN)
         self.machine = hardware.detect()
 
-    def render(self, **asked: object) -> list[Take]:
+    def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[modes.Completed, planning.Plan]:
         completed = modes.complete(Request(**asked), self.checkpoint)
-        plan = planning.plan(self.machine, completed, planning.Asked(), memory.Sizes.of(self.checkpoint))
-        return list(Pipeline(self.checkpoint, plan).run([completed], lambda *_: None))
+        sizes = memory.Sizes.of(self.checkpoint, helper)
+        return completed, planning.plan(self.machine, completed, planning.Asked(), sizes)
+
+    def render(self, **asked: object) -> list[Take]:
+        completed, plan = self.planned(**asked)
+        return list(Pipeline(self.checkpoint, plan).run([completed], quiet))
 
     def through(self, audio: np.ndarray) -> np.ndarray:
         """Audio through the autoencoder and back."""
-        song = {"caption": "any", "duration": audio.shape[1] / SAMPLE_RATE, "seed": 0}
-        completed = modes.complete(Request(**song), self.checkpoint)
-        plan = planning.plan(self.machine, completed, planning.Asked(), memory.Sizes.of(self.checkpoint))
-        store = Store(self.checkpoint, plan, lambda *_: None)
+        _, plan = self.planned(caption="any", duration=audio.shape[1] / SAMPLE_RATE, seed=0)
+        store = Store(self.checkpoint, plan, quiet)
         with torch.inference_mode(), store.vae() as vae:
             return vae.decode(vae.encode(torch.from_numpy(audio)[None].to(store.dtype)))[0].float().numpy()
+
+    def codes(self, audio: np.ndarray) -> tuple[int, ...]:
+        completed, plan = self.planned(caption="any", duration=audio.shape[1] / SAMPLE_RATE, seed=0)
+        [found] = Pipeline(self.checkpoint, plan).codes(completed, [Audio(audio, SAMPLE_RATE)], quiet, quiet)
+        return found
+
+    def answer(self, task: writing.Task, how: writing.Sampling, seed: int) -> dict[str, object]:
+        """What the Songwriter makes of a task, as keys of a request."""
+        [helper] = shelf.needed_songwriters(checkpoints.BUILT_IN, self.checkpoint, None, "The evaluation")
+        completed, plan = self.planned(helper, caption="any", duration=10, seed=seed)
+        return Pipeline(self.checkpoint, plan, helper).write(completed, task, how, seed, quiet, quiet)
+
+
+def quiet(*_: object) -> None:
+    """Hears reports and remarks, and keeps them to itself."""
 
 
 @cache
@@ -290,8 +315,40 @@ def takes_after(case: Case) -> Iterator[Score]:
     yield Score("reference", "pocket", float(np.mean(nearer)))
 
 
+def writes(case: Case) -> Iterator[Score]:
+    """An idea becomes a song: every fact that it names is looked for."""
+    piece = case.piece
+    idea = corpus.idea(piece, np.random.default_rng([case.number, 4]))
+    request = Request(idea=idea, instrumental=not piece.voiced)
+    task = writing.expanding(request, ("caption", "lyrics"), IDEA_SECONDS)
+    found = studio().answer(task, writing.Sampling.of(request), case.number)
+    caption, bpm = str(found["caption"]), int(str(found["bpm"]))
+    style = corpus.STYLES[piece.style]
+    plain = re.sub("|".join(style.names), "", idea)  # "piano ballad" names no piano
+    named = [name for name in (*TIMBRES, *style.drum_words, "no drums", "no bass") if name in plain]
+    facts = [name in caption for name in named]
+    facts += [any(name in caption for name in style.names)] * (plain != idea)
+    facts += [abs(bpm / piece.bpm - 1) < ears.TEMPO_TOLERANCE] * (f"{piece.bpm} bpm" in idea)
+    facts += [corpus.pace(bpm) == corpus.pace(piece.bpm)] * (corpus.pace(piece.bpm) in plain)
+    facts += [ears.pitch_and_mode(str(found["key"])) == (piece.tonic, piece.mode)] * (piece.key in idea)
+    facts += [(found["lyrics"] is not None) == piece.voiced]
+    yield from (Score("write", "pocket", fact) for fact in facts)
+
+
+def describes(case: Case) -> Iterator[Score]:
+    """Tempo and key of a recording, from its codes alone; the truth's score is the analysers'."""
+    piece, seconds = case.piece, int(case.piece.duration)
+    task = writing.understanding(studio().codes(case.mix), seconds)
+    found = studio().answer(task, writing.Sampling(temperature=desk.LISTENING), case.number)
+    told = ears.Heard(float(str(found["bpm"])), *ears.pitch_and_mode(str(found["key"])))
+    for who, heard in (("truth", ears.listen(case.mix)), ("pocket", told)):
+        yield Score("describe tempo", who, heard.keeps_time(piece.bpm))
+        yield Score("describe key", who, heard.is_in(piece.tonic, piece.mode))
+
+
 BEHAVIOURS: tuple[Callable[[Case], Iterator[Score]], ...] = (
-    follows_prompt, survives_autoencoder, covers, repaints, extracts, adds, takes_after,
+    follows_prompt, survives_autoencoder, covers, repaints, extracts, adds, takes_after, writes,
+    describes,
 )  # fmt: skip
 
 
