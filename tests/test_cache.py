@@ -16,11 +16,13 @@ import tiny
 from test_arrangements import FLOAT32
 from test_cold import loaded
 from test_contract import said
+from test_lrc import HEADS
+from test_lrc import SONG as SUNG
 from typer.testing import Result
 
 from acestep_cli import checkpoints, modes
 from acestep_cli.cache import Cache
-from acestep_cli.engine import codec
+from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.request import Request
@@ -177,7 +179,7 @@ def test_du_and_prune(acestep: Run) -> None:
     assert report["path"] == str(Path("cache").absolute())
     assert report["stages"]["takes"]["entries"] == 1
     assert report["stages"]["takes"]["bytes"] > 480_000 * 2 * 4
-    assert acestep("cache", "du").stdout.splitlines()[2].split()[:2] == ["takes", "1"]
+    assert acestep("cache", "du").stdout.splitlines()[3].split()[:2] == ["takes", "1"]
     assert acestep("cache", "prune", "--to", "1G").stdout == ""
     pruned = acestep("cache", "prune")
     assert len(pruned.stdout.splitlines()) == 1
@@ -237,3 +239,70 @@ def test_other_steps_need_no_songwriter(two_b: tiny.Oracle, tmp_path: Path, monk
     assert {(take.request.steps, take.request.title) for take in other} == {(3, "Tide")}
     render(two_b.root, helper, steps=2, takes=2, duration=10, temperature=0.5)
     assert len(calls) == 2
+
+
+@pytest.fixture
+def diffused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds of the takes that were carried from noise to latents."""
+    seeds: list[int] = []
+    whole = denoise.denoise
+
+    def noted(*given: Any, **settings: Any) -> Any:
+        seeds.append(settings["seed"])
+        return whole(*given, **settings)
+
+    monkeypatch.setattr(denoise, "denoise", noted)
+    return seeds
+
+
+def test_a_take_that_was_not_decoded_is_not_diffused_again(
+    two_b: tiny.Oracle, diffused: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> None:
+        raise OSError("the lights went out")
+
+    with monkeypatch.context() as night:
+        night.setattr(codec, "decode", broken)
+        with pytest.raises(OSError, match="lights"):
+            render(two_b.root, steps=2, duration=10)
+    assert diffused == [7]
+    (again,) = render(two_b.root, steps=2, duration=10)
+    assert diffused == [7]
+    assert "diffuse" not in again.timings
+    found = checkpoints.locate("turbo", two_b.root)
+    request = modes.complete(Request(caption="a song", seed=7, steps=2, duration=10), found)
+    (alone,) = Pipeline(found, FLOAT32).run([request], lambda *_: None)
+    assert np.array_equal(again.audio.samples, alone.audio.samples)
+    assert again.latents is not None
+    assert alone.latents is not None
+    assert np.array_equal(again.latents.frames, alone.latents.frames)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({"seed": 8}, {"steps": 3}, {"caption": "another"}, {"solver": "heun"}, {"duration": 11}, {"shift": 2.0}),
+        *({"lyrics": "la"}, {"mode": "cover"}, {"mode": "cover", "strength": 0.5}, {"reference": ("a.wav",)}),
+        {"mode": "repaint", "start": 0.5, "end": 1.0},
+    ],
+    ids=str,
+)
+def test_another_take_is_diffused(two_b: tiny.Oracle, diffused: list[int], other: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write("a.wav", 0.2 * rng.standard_normal((96_000, 2)).clip(-1, 1), 48_000)
+    render(two_b.root, steps=2, duration=10)
+    asked = {"steps": 2, **({"source": "a.wav"} if "mode" in other else {"duration": 10}), **other}
+    render(two_b.root, **asked)
+    render(two_b.root, **asked)
+    assert len(diffused) == 2
+
+
+def test_words_are_timed_later_without_a_step(tmp_path: Path, diffused: list[int]) -> None:
+    tiny.build(tmp_path / "models", {**tiny.TWO_B, "lyric_alignment_layers_config": HEADS})
+    asked = {"steps": 2, "duration": 10, "lyrics": SUNG, "language": "en"}
+    (plain,) = render(tmp_path / "models", **asked)
+    (timed,) = render(tmp_path / "models", **asked, lrc=True)
+    assert diffused == [7]
+    assert not plain.lines
+    assert timed.lines
+    assert np.array_equal(plain.audio.samples, timed.audio.samples)

@@ -23,8 +23,9 @@ from acestep_cli import disk
 #: Where the entries lie, if not in the user's cache folder, and how much they may take.
 FOLDER_VARIABLE, LIMIT_VARIABLE = "ACESTEP_CACHE_DIR", "ACESTEP_CACHE_LIMIT"
 DEFAULT_LIMIT = 8_000_000_000
-#: What is made at each stage: the words and codes of a Songwriter, the latents of recordings, finished takes.
-STAGES = ("songwriting", "sources", "takes")
+#: What is made at each stage: the words and codes of a Songwriter, the latents of recordings, those of takes, and takes
+#: as decoded.
+STAGES = ("songwriting", "sources", "latents", "takes")
 DIGEST_BYTES = 32
 
 

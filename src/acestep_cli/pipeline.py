@@ -182,9 +182,11 @@ class Pipeline:
                             heard = within_memory("condition", take, listen, weights, part, timbre, silence)
                     # 5. Noise to latents.
                     with clock("diffuse"):
-                        latents = within_memory(
-                            "diffuse", take, diffuse, weights, part, ground, heard, take, steps.next()
+                        latents, is_new = within_memory(
+                            "diffuse", take, diffuse, weights, self.stages, part, ground, heard, take, steps.next()
                         )
+                    if not is_new:
+                        clock.forget("diffuse")
                     # 6. When the words are sung, and how surely.
                     aligned = Aligned()
                     if part.sheet is not None:
@@ -431,30 +433,47 @@ def guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
 
 
 def diffuse(
-    weights: Store, part: Part, ground: Ground, heard: Sequence[Condition], take: Completed, progress: codec.Progress
-) -> Tensor:
-    """From the noise of a take to its latents [T, C].
+    weights: Store,
+    stages: Stages,
+    part: Part,
+    ground: Ground,
+    heard: Sequence[Condition],
+    take: Completed,
+    progress: codec.Progress,
+) -> tuple[Tensor, bool]:
+    """From the noise of a take to its latents [T, C], and whether that was done now.
 
     The condition is projected here, each time: the projections are the decoder's, and may have become int8 meanwhile.
     """
-    then = part.prepared.then
-    with weights.dit() as model:
-        memories = [model.decoder.remember(condition) for condition in heard]
-        latents = denoise.denoise(
-            model.decoder,
-            denoise.starting_noise(take.seed, ground.contexts[0].shape[1], model.config.latent_channels),
-            ground.contexts[0],
-            memories[0],
-            part.schedule,
-            solver=take.solver,
-            guided=guidance(take, model),
-            seed=take.seed,
-            progress=progress,
-            turn=denoise.Turn(then[0], ground.contexts[1], memories[1]) if then else None,
-            hold=ground.hold,
-            start=ground.start,
-        )
-        return source.blended(latents, ground.hold)[0]
+    then, hold = part.prepared.then, ground.hold
+
+    def made() -> Tensor:
+        with weights.dit() as model:
+            memories = [model.decoder.remember(condition) for condition in heard]
+            latents = denoise.denoise(
+                model.decoder,
+                denoise.starting_noise(take.seed, ground.contexts[0].shape[1], model.config.latent_channels),
+                ground.contexts[0],
+                memories[0],
+                part.schedule,
+                solver=take.solver,
+                guided=guidance(take, model),
+                seed=take.seed,
+                progress=progress,
+                turn=denoise.Turn(then[0], ground.contexts[1], memories[1]) if then else None,
+                hold=hold,
+                start=ground.start,
+            )
+            return source.blended(latents, hold)[0]
+
+    guided = (take.guidance, take.guidance_method, take.cfg_interval)
+    settings = [part.schedule, take.solver, take.seed, guided, then and then[0], hold and hold.share]
+    held = (hold.clean, hold.inside, hold.blend) if hold is not None else ()
+    given = [*ground.contexts, *(tensor for condition in heard for tensor in condition), *held, ground.start]
+    latents, is_new = stages.diffused(weights.stack, settings, given, weights.plan, made)
+    if not is_new:
+        progress(part.steps, part.steps)
+    return latents.to(weights.device), is_new
 
 
 def align(
@@ -551,6 +570,10 @@ class Clock:
         loading = self.weights.loading_seconds - loaded
         for name, spent in ((stage, time.perf_counter() - start - loading), ("load", loading)):
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def forget(self, stage: str) -> None:
+        """Leave out a stage that was not done: its seconds would tell a lie about this machine."""
+        del self.seconds[stage]
 
     def lap(self) -> dict[str, float]:
         """The seconds so far, rounded to milliseconds; counting starts anew."""
