@@ -181,6 +181,18 @@ def test_an_album_tells_of_each_file_too(acestep: Run) -> None:
     assert lines[-1]["exit_code"] == 7
 
 
+def test_a_replay_tells_how_it_goes_and_of_no_file_that_is_gone(acestep: Run) -> None:
+    acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav")
+    assert acestep("replay", "a.wav", "--events", "e.ndjson").exit_code == 0
+    lines = said(Path("e.ndjson").read_text())
+    assert (kinds(lines)[0], kinds(lines)[-1], lines[-1]["exit_code"]) == ("start", "end", 0)
+    assert {"load", "diffuse"} < {line["stage"] for line in lines if line["event"] == "progress"}
+    assert "take" not in kinds(lines)
+    soundfile.write("a.wav", np.full((480_000, 2), 0.25), 48_000)
+    assert acestep("replay", "a.wav", "--events", "e.ndjson").exit_code == 6
+    assert said(Path("e.ndjson").read_text())[-1]["error"]["message"].startswith("a.wav: drifted")
+
+
 # Smoke
 
 

@@ -66,6 +66,10 @@ class Events:
                 entry = output.report()
                 self.emit("take", **{name: entry[name] for name in OF_A_TAKE if name in entry})
 
+    def pass_over(self, outputs: Iterable[Output]) -> None:
+        """Say nothing of files that are gone before anybody reads of them."""
+        self._told.update(map(id, outputs))
+
     def refuse_files(self, files: Iterable[Path]) -> None:
         """`UsageError` where the events go into one of the `files` that the run writes."""
         if self._place is not None and os.path.realpath(self._place) in map(os.path.realpath, files):

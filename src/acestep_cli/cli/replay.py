@@ -14,7 +14,7 @@ import typer
 
 from acestep_cli import __version__, hardware, latents, logbook, meters, spec
 from acestep_cli.audio import Audio
-from acestep_cli.cli import jobs, options, outputs, provenance, render, sidecar
+from acestep_cli.cli import events, jobs, options, outputs, provenance, render, sidecar
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False)
 NEAR = -60.0
 IDENTICAL, CLOSE, DRIFTED = "identical", "close", "drifted"
 SIDECAR = ".yaml"
-MACHINE = ("json", "models_dir", "device", "dtype", "max_vram", "progress", "quiet", "verbose", "debug")
+MACHINE = ("json", "events", "models_dir", "device", "dtype", "max_vram", "progress", "quiet", "verbose", "debug")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="An audio file that this program wrote, or its sidecar.")]
 FromTags = Annotated[bool, typer.Option("--tags", metavar="", help="Go by the tags, whatever a sidecar says.")]
@@ -58,6 +58,14 @@ def replay(
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
     ledger = Ledger.kept(ctx, terminal.warnings)
+    with events.to(run.events) as terminal.events:
+        render_and_compare(file, within, run, ledger, terminal, from_tags=from_tags)
+
+
+def render_and_compare(
+    file: Path, within: float, run: Run, ledger: Ledger, terminal: Console, *, from_tags: bool
+) -> None:
+    """Make the take of `file` again and say how near it comes. `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
     there = meters.read(file)
@@ -69,6 +77,7 @@ def replay(
     with tempfile.TemporaryDirectory() as folder, terminal.results() as stdout:
         job = planned(made, f"{folder}/", run)
         refuse_edited(job, made, file)
+        terminal.events.pass_over(job.outputs)
         render.announce([job], terminal, dry_run=False)
         render.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
         render.conclude(job.outputs)
