@@ -157,8 +157,26 @@ def test_every_mode_works_along_them_and_encodes_nothing(song: str, given: Given
     around = slice(0, 100) if mode == "repaint" else slice(None)
     assert np.array_equal(source[around], kept(song)[around])
     [sidecar, *_] = Path("out").glob("*.yaml")
-    fingerprint = audio.fingerprint(latents.beside(Path(song)))
+    beside = latents.beside(Path(song))
+    header = latents.read_header(beside)
+    assert header is not None
+    fingerprint = latents.fingerprint(beside, header)
     assert f"source_latents: {fingerprint}" in sidecar.read_text().replace("'", "")
+
+
+def test_their_fingerprint_is_of_what_sounds(song: str) -> None:
+    beside = latents.beside(Path(song))
+    header = latents.read_header(beside)
+    assert header is not None
+    before = latents.fingerprint(beside, header)
+    for change, is_same in (({"audio": "0123"}, True), ({"gain": 0.5}, False), ({"vae": "0123"}, False)):
+        other = header.model_copy(update=change)
+        Path("other").unlink(missing_ok=True)
+        latents.rewrite(beside, other, Path("other"))
+        assert (latents.fingerprint(Path("other"), other) == before) is is_same
+    frames = latents.Latents(latents.read(beside) * 2, header.hop)
+    latents.write(Path("louder"), frames, header)
+    assert latents.fingerprint(Path("louder"), header) != before
 
 
 @pytest.mark.usefixtures("deaf")

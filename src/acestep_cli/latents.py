@@ -9,6 +9,7 @@ Shapes: T latent frames, C latent channels.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ class Header(BaseModel):
 
 @dataclass(frozen=True)
 class Kept:
-    """Latents that lie beside a source and belong to it. `fingerprint` is of their bytes."""
+    """Latents that lie beside a source and belong to it. `fingerprint` is of them and of what their header says, save
+    which bytes the source has: other tags change those, and no sound.
+    """
 
     path: Path
     header: Header
@@ -117,16 +120,33 @@ def of(recording: Recording, vae: str, before: float) -> Kept | str:
         return f"these are of {header.samples / header.sample_rate:g} s, and {recording.seconds:g} s can be read"
     if round(before * header.sample_rate) % header.hop:
         return f"they cannot be moved by {before:g} s, which are no multiple of {header.hop / header.sample_rate:g} s"
-    return Kept(path, header, audio.fingerprint(path))
+    return Kept(path, header, fingerprint(path, header))
 
 
-def read(kept: Kept) -> NDArray[np.float32]:
-    """The frames [T, C]. `SourceError` where they are gone."""
+def fingerprint(path: Path, header: Header) -> str:
+    """What decides the sound that is made along the latents at `path`. `SourceError` where they cannot be read."""
+    said = hashlib.sha256(header.model_dump_json(exclude={"audio"}).encode())
+    try:
+        start = checkpoints.read_contents(path)[0][TENSOR].start
+        with path.open("rb") as file:
+            file.seek(start)
+            return hashlib.file_digest(file, lambda: said).hexdigest()[:16]
+    except OSError as error:
+        raise audio.unreadable(path, error) from error
+
+
+def rewrite(path: Path, header: Header, to: Path) -> None:
+    """Write the latents at `path` once more, to the new file `to`, with what is to be said of them now."""
+    write(to, Latents(read(path), header.hop), header)
+
+
+def read(path: Path) -> NDArray[np.float32]:
+    """The frames [T, C] of a file of latents. `SourceError` where they are gone."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(kept.path, framework="np") as file:
+        with safe_open(path, framework="np") as file:
             frames: NDArray[np.float32] = file.get_tensor(TENSOR)
     except (OSError, SafetensorError) as error:
-        raise SourceError(f"{kept.path} cannot be read any more: {error}.", "Run the command again.") from error
+        raise SourceError(f"{path} cannot be read any more: {error}.", "Run the command again.") from error
     return frames

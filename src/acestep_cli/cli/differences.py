@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import spec
+from acestep_cli import latents, spec
 from acestep_cli.cli import outputs, sidecar
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.results import Output
@@ -29,6 +29,8 @@ def of(job: Job, output: Output) -> list[str]:
     found = []
     if output.lrc is not None and not output.lrc.is_file() and not record.instrumental:
         found.append("its lyrics in time are not there")
+    if output.latents is not None and not latents.belong(output.latents, output.path):
+        found.append("its latents are not there")
     if record.checkpoint.name != job.checkpoint.name:
         found.append(f"model: {record.checkpoint.name} -> {job.checkpoint.name}")
     elif record.checkpoint.weights != job.weights:

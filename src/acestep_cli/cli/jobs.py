@@ -404,7 +404,7 @@ def refuse_faded(jobs: list[Job]) -> None:
     """`UsageError` where latents are to be kept of a song that is another after its fades."""
     for one in jobs:
         if one.request.fade_in or one.request.fade_out:
-            where = f"{one.spec_file}: " if one.spec_file else ""
+            where = f"{one.name}: " if one.spec_file or one.track else ""
             raise UsageError(
                 f"{where}--keep-latents: a song that is faded is no longer what its latents are.",
                 "Leave the fades out here; what is made of the file later may have them.",
@@ -468,14 +468,14 @@ def met(job: Job, output: Output) -> ExistsError | None:
     if record is not None and is_same(job, output, record):
         if there and is_another(output, record):
             return ExistsError(output.path, why=" and is not the file that its sidecar describes")
-        if there and output.latents is not None and not latents.belong(output.latents, output.path):
+        is_bare = there and output.latents is not None and not latents.belong(output.latents, output.path)
+        is_timeless = there and output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental
+        if job.place.built and (is_bare or is_timeless):
+            return make_way(output)
+        if is_bare:
             again = f"--seed {record.seed} --force makes both again."
             return ExistsError(output.path, why=" without its latents", hint=again)
-        is_timeless = output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental
-        if there and is_timeless and job.place.built:
-            output.outdated = True
-            return None
-        if there and is_timeless:
+        if is_timeless:
             again = f"--seed {record.seed} --force makes both again."
             return ExistsError(output.path, why=" without its lyrics in time", hint=again)
         if there:
@@ -486,8 +486,7 @@ def met(job: Job, output: Output) -> ExistsError | None:
             if disk.exists(file):
                 output.stale[file] = file.stat().st_mtime_ns
     elif job.place.built and record is not None and not (there and is_another(output, record)):
-        output.outdated = True
-        return None
+        return make_way(output)
     if there:
         return ExistsError(
             output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
@@ -496,6 +495,14 @@ def met(job: Job, output: Output) -> ExistsError | None:
         output.stale[output.latents] = output.latents.stat().st_mtime_ns
     taken = next((file for file in output.files if file not in output.stale and disk.exists(file)), None)
     return None if taken is None else ExistsError(taken)
+
+
+def make_way(output: Output) -> ExistsError | None:
+    """Have what was rendered before replaced; the error returned for latents beside that nobody made here."""
+    if output.latents is not None and disk.exists(output.latents) and latents.read_header(output.latents) is None:
+        return ExistsError(output.latents)
+    output.outdated = True
+    return None
 
 
 def is_another(output: Output, record: sidecar.Record) -> bool:

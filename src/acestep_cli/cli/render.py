@@ -261,12 +261,14 @@ def keep_skipped(planned: list[Job], terminal: Console, stdout: Stdout) -> None:
 
 
 def retag(output: Output, job: Job) -> None:
-    """Replace the tags of a file, and what its sidecar says of them; no sample changes."""
+    """Replace the tags of a file, and what its sidecar and latents say of them; no sample changes."""
     assert output.path is not None
-    beside, cover = outputs.sidecar(output.path), job.resolved.cover
+    beside, kept, cover = outputs.sidecar(output.path), latents.beside(output.path), job.resolved.cover
     record = sidecar.read(beside)
     assert record is not None
-    with disk.whole(output.path, beside, replace=(output.path, beside)) as [part, beside_part]:
+    header = latents.read_header(kept) if latents.belong(kept, output.path) else None
+    files = [output.path, beside, *([kept] if header is not None else ())]
+    with disk.whole(*files, replace=files) as [part, beside_part, *latents_part]:
         shutil.copyfile(output.path, part)
         request = sidecar.relabelled(beside, output.completed)
         said = request.model_dump(include=set(tags.KEYS))
@@ -275,6 +277,9 @@ def retag(output: Output, job: Job) -> None:
         labels = tags.Tags(**said, recipe=record.recipe, spec=text, cover=cover, lines=timed)
         tags.write(part, output.format, labels)
         disk.write_text(beside_part, sidecar.rewritten(beside, request, part.stat().st_size, job.labels(output)))
+        if header is not None:
+            now = header.model_copy(update={"audio": audio.fingerprint(part)})
+            latents.rewrite(kept, now, latents_part[0])
     output.status = WRITTEN
 
 

@@ -116,7 +116,7 @@ def remembered(kept: Kept, canvas: Canvas, silence: Tensor) -> Tensor:
     Nothing follows them: `Sources` fills up what is short.
     """
     front = codec.silence_of_length(silence, canvas.before // canvas.hop)
-    return torch.cat((front, torch.from_numpy(latents.read(kept))[None]), dim=1)
+    return torch.cat((front, torch.from_numpy(latents.read(kept.path))[None]), dim=1)
 
 
 @dataclass(frozen=True)
