@@ -10,7 +10,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import band
 import filelock
 import mutagen
 import pictures
@@ -22,7 +24,7 @@ from test_cold import loaded
 from test_contract import said
 from typer.testing import Result
 
-from acestep_cli import album, hardware, logbook, spec, template
+from acestep_cli import album, hardware, latents, logbook, spec, template
 from acestep_cli.cli import cards, crew, makefiles
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
@@ -393,6 +395,114 @@ def test_failures_do_not_stop_the_rest_and_are_named(acestep: Acestep) -> None:
     report = said(result)
     assert [output["status"] for output in report["outputs"]] == ["written", "written", "failed", "written"]
     assert "03 Low Water.flac" in report["error"]["message"]
+
+
+SMOKED = """\
+seed: 7
+defaults: {duration: 1:00, takes: 1, steps: 8}
+tracks:
+  - id: low-water
+    caption: low
+    edits:
+      - repaint: {start: 0:30, end: 0:40, caption: bridge}
+      - repaint: {start: 4, end: 6, caption: early}
+      - extend: {after: 5, caption: ends}
+  - {id: again, from: low-water, edits: [{cover: {caption: metal}}]}
+"""
+
+
+def test_a_smoke_render_is_short_in_every_step_and_flags_win(acestep: Acestep, rendered: list[str]) -> None:
+    harbour(SMOKED)
+    result = acestep("album", "render", "harbour.yaml", "-o", "smoke", "--smoke", "--explain")
+    assert result.exit_code == 0, result.stderr
+    assert rendered == ["low", "bridge", "early", "ends", "metal"]
+    first, second, third = (
+        spec.load(Path(f"smoke/.acestep/harbour.low-water.{number}.wav.yaml")) for number in (1, 2, 3)
+    )
+    assert (first.duration, first.steps) == (10, 2)
+    assert (second.start, second.end, second.steps) == (3.33, 6.67, 2)  # which lay past the end
+    assert (third.start, third.end) == (4, 6)
+    last = spec.load(Path("smoke/harbour/01 low-water.flac.yaml"))
+    assert (last.end, last.steps) == (15, 2)
+    assert spec.load(Path("smoke/harbour/02 again.flac.yaml")).steps == 2
+    assert acestep("album", "render", "harbour.yaml", "-o", "smoke", "--smoke").stdout == ""
+    flags = ["--only", "low-water", "-d", "0:20", "--steps", "3"]
+    assert acestep("album", "render", "harbour.yaml", "-o", "other", "--smoke", *flags).exit_code == 0
+    first = spec.load(Path("other/.acestep/harbour.low-water.1.wav.yaml"))
+    assert (first.duration, first.steps) == (20, 3)
+
+
+def test_a_smoke_render_takes_the_place_of_no_album(acestep: Acestep, rendered: list[str]) -> None:
+    harbour()
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    before = {file: file.read_bytes() for file in Path("out").rglob("*.*") if file.is_file()}
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--smoke")
+    assert result.exit_code == 9
+    assert "exists already (and 2 more) with another recipe." in flat(result)
+    assert "another --output keeps it." in flat(result)
+    assert {file: file.read_bytes() for file in Path("out").rglob("*.*") if file.is_file()} == before
+    acestep("album", "render", "harbour.yaml", "-o", "smoke", "--smoke")
+    del rendered[:]
+    assert acestep("album", "render", "harbour.yaml", "-o", "smoke", "--no-cache").exit_code == 0  # but the other way
+    assert len(rendered) == 3
+
+
+def test_a_smoke_render_looks_for_faults(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
+    tone = band.Pipeline._tone
+
+    def off_centre(self: band.Pipeline, *song: Any) -> Any:
+        return tone(self, *song) + 0.5
+
+    monkeypatch.setattr(band.Pipeline, "_tone", off_centre)
+    harbour()
+    result = acestep("album", "render", "harbour.yaml", "-o", "smoke", "--smoke")
+    assert result.exit_code == 6
+    assert "--smoke: DC offset is" in flat(result)
+    assert not list(Path("smoke").rglob("*.flac"))
+
+
+def test_latents_are_kept_of_every_step_and_edits_go_along_them(acestep: Acestep, rendered: list[str]) -> None:
+    harbour(CHAIN)
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents", "--explain")
+    assert result.exit_code == 0, result.stderr
+    assert "low-water: step 1: its latents are not there" in result.stderr
+    assert result.stderr.count("is not encoded") == 3
+    files = sorted([*Path("out").rglob("*.flac"), *Path("out").rglob("*.wav")])
+    assert len(files) == 4
+    assert all(latents.belong(latents.beside(file), file) for file in files)
+    assert rendered == [*["low", "bridge", "ends", "metal"], *["bridge", "ends", "metal"]]  # the song itself is kept
+    assert acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents").stdout == ""
+    assert acestep("album", "render", "harbour.yaml", "-o", "out").stdout == ""
+
+
+def test_latents_stay_those_of_a_file_with_other_tags(acestep: Acestep, rendered: list[str]) -> None:
+    harbour(CHAIN)
+    acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents")
+    song = Path("out/harbour/01 low-water.flac")
+    before = latents.read(latents.beside(song))
+    del rendered[:]
+    harbour(CHAIN.replace("genre: Folk", "genre: Dub"))
+    result = acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert result.stdout == f"{song}\n"
+    assert latents.belong(latents.beside(song), song)
+    assert (latents.read(latents.beside(song)) == before).all()
+    assert rendered == []  # nor what begins from it
+    assert acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents").stdout == ""
+
+
+def test_where_latents_cannot_be_kept_of_a_track_is_refused(acestep: Acestep) -> None:
+    harbour(HARBOUR.replace("caption: low", "caption: low, fade_out: 2"))
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents")
+    assert result.exit_code == 2
+    assert "low-water: --keep-latents: a song that is faded is no longer what its latents are." in flat(result)
+    harbour()
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    mine = write("mine", "out/Harbour/03 Low Water.flac.latents.safetensors")
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents")
+    assert result.exit_code == 9
+    assert f"{mine} exists already." in flat(result)
+    assert mine.read_text() == "mine"
 
 
 def test_one_track_is_rendered_with_those_it_begins_from(acestep: Acestep, rendered: list[str]) -> None:

@@ -21,10 +21,9 @@ from acestep_cli.errors import AceStepError, UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
 FORMATS = ("paths", "make", "json")
-#: What of a rendering command is otherwise here: every file of an album is compared by its sidecar, and gets other tags
-#: without a render, after which it would no longer be what latents were kept of. Its tracks are in an order already,
-#: and its edits name places in whole songs.
-OTHERWISE = ("output", "auto", "smoke", "explain", "no_sidecar", "keep_latents", "cache", "dry_run", "rank")
+#: What of a rendering command is otherwise here: every file of an album is compared by its sidecar, and its tracks are
+#: in an order already.
+OTHERWISE = ("output", "auto", "explain", "no_sidecar", "cache", "dry_run", "rank")
 
 AlbumFile = Annotated[
     Path, typer.Argument(metavar="ALBUM", help="An album spec (.yaml).", autocompletion=options.offering_specs)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import disk, hardware, logbook, lrc, spec
+from acestep_cli import disk, hardware, latents, logbook, lrc, spec, tracks
 from acestep_cli.album import Album
-from acestep_cli.cli import differences, jobs, outputs, render
+from acestep_cli.cli import differences, jobs, outputs, render, smoke
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, Job
 from acestep_cli.cli.options import Run
@@ -61,6 +61,10 @@ class Step:
             region = self.track.edits[self.number - 1].region(source.seconds)
         path = source.path.absolute() if source is not None and source.path is not None else None
         layers = self.track.step(self.number, path, region)
+        if studio.run.smoke:
+            cut_to = source.seconds if source is not None and not (region and region.values) else None
+            flags = self.track.over.values if self.track.over is not None else ()
+            layers.append(tracks.without(smoke.layer(layers, cut_to), flags))
         self.job = jobs.decided(self.track.spec_file, layers, spec.resolve(*layers), self.place, studio)
         self.job.track = self.track.id
         return self.job
@@ -98,10 +102,12 @@ class Build:
 
     def _place(self, track: Track, number: int) -> Destination:
         if number == track.steps[-1]:
-            return place(self.album, track, self.out)
-        stem = f"{self.album.file.stem}.{track.id}.{number + 1}"
-        folder = self.out / WORKSHOP
-        return Destination(folder, stem, "wav", "wav", made=True, built=True, main="mix", on_the_way=True)
+            found = place(self.album, track, self.out)
+        else:
+            stem = f"{self.album.file.stem}.{track.id}.{number + 1}"
+            folder = self.out / WORKSHOP
+            found = Destination(folder, stem, "wav", "wav", made=True, built=True, main="mix", on_the_way=True)
+        return replace(found, built=not self.run.smoke)  # which makes room for nothing: it would be for a sketch
 
     def outputs(self) -> list[Output]:
         """The files of the tracks, and what failed on the way to them."""
@@ -115,7 +121,7 @@ class Build:
     def paths(self) -> list[Path]:
         """The files of the tracks with those beside them, made or not."""
         audio = [path for track in self.tracks for path in paths(self.album, track, self.out)]
-        return [*audio, *map(outputs.sidecar, audio), *map(lrc.beside, audio)]
+        return [*audio, *map(outputs.sidecar, audio), *map(lrc.beside, audio), *map(latents.beside, audio)]
 
     def files(self) -> list[Path]:
         """All that the tracks are made from, but for what the build itself makes."""

@@ -14,12 +14,17 @@ FLAG = "--smoke"
 STEPS = 2
 
 
-def layer(layers: list[spec.Layer]) -> spec.Layer:
-    """What `--smoke` says over the specs and under the flags: one take of few steps, no longer than it must be."""
+def layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.Layer:
+    """What `--smoke` says over the specs and under the flags: one take of few steps, no longer than it must be.
+
+    A source may be one that was itself `cut_to` so many seconds. A region in what it lacks is the middle of it then.
+    """
     asked = spec.resolve(*layers).request
     short: dict[str, str | None] = {"steps": str(STEPS), "takes": "1"}
     if not modes.mode_of(asked).has_source:
         short |= {"duration": str(math.ceil(Row.shortest_seconds)), "codes": None, "fade_in": None, "fade_out": None}
+    elif cut_to is not None and max(asked.start or 0.0, asked.end or 0.0) > cut_to:
+        short |= {"start": f"{cut_to / 3:.2f}", "end": f"{2 * cut_to / 3:.2f}"}
     return spec.implied(short, FLAG)
 
 
