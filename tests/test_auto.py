@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import select
 import signal
 import subprocess
@@ -147,6 +147,8 @@ def test_at_a_prompt_takes_are_kept_repainted_and_followed_by_the_next(terminal:
     assert "Making 2 takes of song …" in terminal.expect("q: stop > ")
     assert takes() == ["song-1.flac", "song-2.flac"]
     until(lambda: len(takes()) == 4)  # which nobody has asked for yet
+    news = Path("out/.listen.html.news.js")
+    assert news.read_text() == 'news({"files": ["song-1.flac", "song-2.flac"], "kept": []});\n'
     for typed, said in (
         ("2", "Kept: song-2.flac (out/kept.txt)"),
         ("9", "There is no take 9."),
@@ -165,13 +167,20 @@ def test_at_a_prompt_takes_are_kept_repainted_and_followed_by_the_next(terminal:
     assert "Making 2 takes" in terminal.expect("q: stop > ")
     terminal.type("4")
     terminal.expect("Kept: song-4.flac")
+    assert '"kept": ["song-2.flac", "song-2b.flac", "song-4.flac"]' in news.read_text()
     assert Path("out/kept.txt").read_text() == "song-2.flac\nsong-2b.flac\nsong-4.flac\n"
     terminal.type("q")
     assert terminal.run.wait(60) == 0
     assert terminal.run.stdout is not None
     printed = [Path(line).name for line in terminal.run.stdout.read().splitlines()]
     assert sorted(printed) == takes()
-    assert re.search(r"song-2b\.flac", Path("out/listen.html").read_text())
+    page = listen.DATA.search(Path("out/listen.html").read_bytes())
+    assert page is not None
+    content = json.loads(page[1])
+    assert content["kept"] == ["song-2.flac", "song-2b.flac", "song-4.flac"]
+    assert "song-2b.flac" in [take["file"] for take in content["takes"]]
+    assert content["scripts"] is None  # which nobody adds to any more
+    assert not list(Path("out").glob("*.js"))
     whole()
 
 

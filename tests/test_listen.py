@@ -23,6 +23,7 @@ from PIL import Image
 from typer.testing import Result
 
 from acestep_cli.cli import listen
+from acestep_cli.cli.console import Console
 from acestep_cli.cli.finished import Finished
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
@@ -169,6 +170,35 @@ def test_a_page_is_made_anew_from_what_it_knows(acestep: Run, monkeypatch: pytes
     assert len(heard) == 2
     Path("takes/listen.html").write_bytes(listen.OURS + b'<script type="application/json" id="data">{</script>')
     assert acestep("listen", "takes").exit_code == 0  # a page that was cut off
+
+
+def test_takes_that_somebody_kept_are_told(acestep: Run) -> None:
+    takes(acestep, 2)
+    Path("takes/kept.txt").write_text("folk-2.flac\n\nfolk-2.flac\n")
+    acestep("listen", "takes", "-o", "a.html")
+    assert said(Path("a.html"))["kept"] == ["takes/folk-2.flac"]
+
+
+def test_a_page_that_grows_has_its_news_beside_it_until_it_is_done(acestep: Run) -> None:
+    takes(acestep, 2)
+    page = Path("takes/listen.html")
+    grow(acestep)
+    assert said()["scripts"] == {"news": ".listen.html.news.js", "all": ".listen.html.takes.js"}
+    assert "script-src 'unsafe-inline' 'self' file:" in page.read_text()
+    news = Path("takes/.listen.html.news.js").read_text()
+    assert news == 'news({"files": ["folk-1.flac", "folk-2.flac"], "kept": []});\n'
+    assert "</" not in Path("takes/.listen.html.takes.js").read_text()
+    assert acestep("listen", "takes").exit_code == 0
+    assert said()["scripts"] is None
+    assert "'self' file:" not in page.read_text().partition("media-src")[2].partition("script-src")[2]
+    assert not list(Path("takes").glob(".listen*"))
+
+
+def grow(acestep: Run, *more: str) -> None:
+    """Make the page anew, as one that more takes will come to; with `more`, after one more take."""
+    if more:
+        assert acestep("generate", *more).exit_code == 0
+    listen.make(Path("takes"), Path("takes/listen.html"), Console(quiet=True), growing=True)
 
 
 def test_the_page_may_be_opened_at_once(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,3 +407,38 @@ def test_nasty_texts_are_shown_as_they_are(acestep: Run, chromium: Any) -> None:
     assert page.js("document.querySelector('h2').textContent") == "50% <i>#1?.wav"
     assert page.js("document.querySelectorAll('main img').length") == 1
     assert page.browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_a_page_takes_in_new_takes_and_picks_what_was_kept(acestep: Run, chromium: Any) -> None:
+    takes(acestep, 3)
+    grow(acestep)
+    page = Page(chromium, Path("takes/listen.html"))
+    assert page.js("document.querySelector('#growing').hidden") is False
+    page.press("2", "p", " ")
+    page.browser.execute_script("current.audio.loop = true")  # whatever else this machine does meanwhile
+    page.until("current.audio.currentTime > 0.5")
+    grow(acestep, "-c", "folk", "-d", "10", "-o", "takes/folk-2b.flac")
+    page.until("takes.length === 4")
+    assert page.js("document.querySelectorAll('article').length") == 4
+    assert page.js("[takes[3].file, takes[3].index, current.index]") == ["folk-2b.flac", 3, 1]
+    assert page.js("[current.audio.paused, current.picked]") == [False, True]
+    page.until("takes[3].audio.readyState > 0")
+    page.press("4")
+    assert page.js("[current.file, current.audio.paused]") == ["folk-2b.flac", False]
+    kept = ["folk-2b.flac", "folk-3.flac"]
+    listen.tell(Path("takes/listen.html"), page.js("takes.map((take) => take.file)"), kept)
+    page.until("takes.filter((take) => take.picked).length === 3")
+    page.press("p")  # who was kept may be unpicked
+    time.sleep(2.5)
+    picks = "takes.filter((take) => take.picked).map((take) => take.file)"
+    assert page.js(picks) == ["folk-2.flac", "folk-3.flac"]
+    Path("takes/kept.txt").write_text("\n".join(kept))
+    grow(acestep)
+    page.browser.refresh()
+    page.until("current.audio.readyState > 0")
+    assert page.js("takes.map((take) => take.file)") == ["folk-1.flac", "folk-2.flac", "folk-2b.flac", "folk-3.flac"]
+    assert page.js(picks) == ["folk-2.flac", "folk-3.flac"]
+    assert page.browser.get_log("browser") == []
+    assert acestep("listen", "takes").exit_code == 0  # that was all
+    page.until("document.querySelector('#growing').hidden")

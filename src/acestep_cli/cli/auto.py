@@ -29,7 +29,6 @@ PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force")
 #: What the processes are told of the machine as they are.
 PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents", "cache", "rank")
-KEPT = "kept.txt"
 LETTERS = "bcdefghijklmnopqrstuvwxyz"
 SECONDS_TO_END = 20
 PROMPT = "Enter: next takes · N: keep take N · r N 0:10-0:20: repaint that part of it · q: stop > "
@@ -114,6 +113,12 @@ class Session:
     begun: int = 0
     at_work: list[Batch] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    #: What the page has.
+    shown: list[str] = field(default_factory=list)
+
+    @property
+    def page(self) -> Path:
+        return self.folder / listen.PAGE
 
     @property
     def name(self) -> str:
@@ -163,11 +168,11 @@ class Session:
         self.files += batch.files
         batch.said.close()
 
-    def refresh(self) -> None:
-        page = self.folder / listen.PAGE
+    def refresh(self, *, growing: bool = True) -> None:
         try:
-            listen.refuse_other(page, force=False)
-            listen.make(self.folder, page, self.terminal)
+            listen.refuse_other(self.page, force=False)
+            takes = listen.make(self.folder, self.page, self.terminal, growing=growing)
+            self.shown = [take["file"] for take in takes]
         except AceStepError as error:
             self.terminal.warn(str(error))
 
@@ -177,8 +182,8 @@ class Session:
             batch.stop()
             batch.wait(self.stdout)
             self.collect(batch)
-            if batch.files:
-                self.refresh()
+        if self.files:
+            self.refresh(growing=False)
 
     def called(self, take: str) -> list[Path]:
         """The files of a take."""
@@ -189,9 +194,14 @@ class Session:
         found = self.called(take)
         if not found:
             return f"There is no take {take}."
-        with (self.folder / KEPT).open("a", encoding="utf-8") as file:
+        with (self.folder / listen.KEPT).open("a", encoding="utf-8") as file:
             file.writelines(f"{one.name}\n" for one in found)
-        return f"Kept: {', '.join(one.name for one in found)} ({self.folder / KEPT})"
+        if self.shown:
+            try:
+                listen.tell(self.page, self.shown, listen.kept_of(self.folder, self.page))
+            except AceStepError as error:
+                self.terminal.warn(str(error))
+        return f"Kept: {', '.join(one.name for one in found)} ({self.folder / listen.KEPT})"
 
     def repaint(self, take: str, start: str, end: str) -> str:
         """Make a part of a take anew, once nothing else is at work, as a file of its own; what to say of that."""
@@ -261,7 +271,7 @@ def listened(session: Session) -> None:
     while True:
         say(f"Making {session.job.request.takes} takes of {session.name} …")
         session.finish(batch)
-        say(f"To listen: {session.folder / listen.PAGE}")
+        say(f"To listen: {session.page}")
         batch = session.begin()
         while answer := ask():
             if answer in ("q", "quit"):

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import webbrowser
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,12 @@ from acestep_cli.errors import ExistsError, SourceError, UsageError
 app = typer.Typer(add_completion=False)
 
 PAGE = "listen.html"
+#: Where `--auto` notes the takes that somebody kept, a name a line; a page shows them as picked.
+KEPT = "kept.txt"
+#: What lies hidden beside a page to which takes are still being added, by how the names end: how it stands, read every
+#: other second, and all takes, read when there are new ones. Both are scripts, the one thing that a page may read from
+#: a folder.
+NEWS, ALL = ".news.js", ".takes.js"
 #: What tells a page of ours from any other file.
 OURS = b'<meta name="generator" content="acestep listen">'
 DATA = re.compile(rb'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
@@ -86,9 +92,12 @@ def refuse_other(page: Path, *, force: bool) -> None:
         raise ExistsError(page, why=" and is no page of takes")
 
 
-def make(folder: Path, page: Path, terminal: Console, *, embed: bool = False) -> list[dict[str, Any]]:
+def make(
+    folder: Path, page: Path, terminal: Console, *, embed: bool = False, growing: bool = False
+) -> list[dict[str, Any]]:
     """Write the page of the takes in `folder`, and return what it says of each. What an earlier page says of files that
-    have not changed is taken over. `SourceError` where there is nothing to listen to.
+    have not changed is taken over. A `growing` one adds the takes of the next page to itself, wherever it is open.
+    `SourceError` where there is nothing to listen to.
     """
     files = playable(folder)
     if not files:
@@ -103,9 +112,38 @@ def make(folder: Path, page: Path, terminal: Console, *, embed: bool = False) ->
             terminal.warn(f"{error.message} It is left out.")
     if not takes:
         raise SourceError(f"Nothing in {folder} can be read.")
-    with disk.whole(page, replace=[page]) as [part]:
-        disk.write_text(part, written(folder, takes))
+    kept = kept_of(folder, page)
+    if growing:
+        publish(beside(page, ALL), f"arrived({as_json(takes)});\n")
+        tell(page, [take["file"] for take in takes], kept)
+    publish(page, written(folder, page, takes, kept, growing=growing))
+    if not growing:
+        for ending in (NEWS, ALL):
+            beside(page, ending).unlink(missing_ok=True)
     return takes
+
+
+def tell(page: Path, files: Sequence[str], kept: Sequence[str]) -> None:
+    """Say beside a growing page which takes there are by now, and which of them somebody kept."""
+    publish(beside(page, NEWS), f"news({as_json({'files': files, 'kept': kept})});\n")
+
+
+def beside(page: Path, ending: str) -> Path:
+    return page.with_name(f".{page.name}{ending}")
+
+
+def publish(file: Path, text: str) -> None:
+    with disk.whole(file, replace=[file]) as [part]:
+        disk.write_text(part, text)
+
+
+def kept_of(folder: Path, page: Path) -> list[str]:
+    """The takes that somebody kept, as the page names them."""
+    try:
+        names = (folder / KEPT).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    return [address(folder / name, page) for name in dict.fromkeys(filter(None, names))]
 
 
 def playable(folder: Path) -> list[Path]:
@@ -209,13 +247,20 @@ def as_address(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def written(folder: Path, takes: Iterable[dict[str, Any]]) -> str:
+def written(
+    folder: Path, page: Path, takes: Sequence[dict[str, Any]], kept: Sequence[str], *, growing: bool = False
+) -> str:
     """The page. Whatever it says comes as JSON and is set as text, so that no name or lyric can be markup."""
-    data = json.dumps({"folder": folder.absolute().name, "takes": list(takes)}).replace("<", "\\u003c")
-    page = (
-        template("page.html").replace("/*{style}*/", template("page.css")).replace("/*{script}*/", template("page.js"))
-    )
-    return page.replace("{data}", data)
+    scripts = {"news": quote(beside(page, NEWS).name), "all": quote(beside(page, ALL).name)} if growing else None
+    data = {"folder": folder.absolute().name, "takes": takes, "kept": kept, "scripts": scripts}
+    made = template("page.html").replace("{scripts}", " 'self' file:" if growing else "")
+    made = made.replace("/*{style}*/", template("page.css")).replace("/*{script}*/", template("page.js"))
+    return made.replace("{data}", as_json(data))
+
+
+def as_json(data: Any) -> str:
+    """JSON that may stand in a script, and closes none."""
+    return json.dumps(data).replace("<", "\\u003c")
 
 
 def template(name: str) -> str:

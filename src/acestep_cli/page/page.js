@@ -1,10 +1,12 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (selector, within = document) => within.querySelector(selector);
-const STEP = 5;
-const takes = data.takes.map((take, index) => ({ ...take, index }));
+const STEP = 5, POLL = 2000;
+const takes = [];
 const store = `acestep listen ${location.pathname}`;
 let current = null, before = null, matched = true;
+// What somebody kept elsewhere and is picked here already: unpicked, it stays so.
+const known = new Set();
 
 // What outlives a reload; a browser may refuse it to a page from a folder.
 function remembered() {
@@ -13,7 +15,8 @@ function remembered() {
 function remember() {
   const picks = takes.filter((take) => take.picked).map((take) => take.file);
   const shade = document.documentElement.dataset.shade;
-  try { localStorage.setItem(store, JSON.stringify({ picks, shade, matched })); } catch { /* it stays as it is */ }
+  const told = [...known];
+  try { localStorage.setItem(store, JSON.stringify({ picks, shade, matched, told })); } catch { /* it stays as it is */ }
 }
 
 function clock(seconds) {
@@ -155,6 +158,51 @@ function pick(take) {
 function show(take) {
   find(".star", take.card).setAttribute("aria-pressed", Boolean(take.picked));
   find("#count").textContent = takes.filter((one) => one.picked).length;
+}
+
+// Takes join at the end, whatever their names: what is on the page keeps its number until it is opened anew.
+function join(found) {
+  for (const take of found) {
+    if (takes.some((one) => one.file === take.file)) continue;
+    const added = { ...take, index: takes.length };
+    takes.push(added);
+    build(added);
+    show(added);
+  }
+}
+function pickKept(names) {
+  const found = takes.filter((take) => names.includes(take.file) && !known.has(take.file));
+  for (const take of found) {
+    known.add(take.file);
+    take.picked = true;
+    show(take);
+  }
+  if (found.length) remember();
+}
+
+// What is new, as long as takes are being made; a page from a folder may read scripts alone. Where there is none any
+// more, the takes have come to their end.
+let named = data.kept;
+function read(script, failed = () => {}, done = () => {}) {
+  const element = document.createElement("script");
+  element.src = `${script}?${Date.now()}`;
+  element.addEventListener("load", () => { element.remove(); done(); });
+  element.addEventListener("error", () => { element.remove(); failed(); });
+  document.head.append(element);
+}
+function poll() {
+  find("#growing").hidden = false;
+  read(data.scripts.news, () => { find("#growing").hidden = true; }, () => setTimeout(poll, POLL));
+}
+function news({ files, kept }) {
+  named = kept;
+  pickKept(named);
+  if (files.some((file) => !takes.some((take) => take.file === file))) read(data.scripts.all);
+}
+function arrived(found) {
+  join(found);
+  level();
+  pickKept(named);
 }
 
 // The part that a repaint would make anew: as marked, else the section that is heard.
@@ -300,14 +348,16 @@ document.addEventListener("keydown", (event) => {
 
 document.title = `${data.folder} – takes`;
 find("h1").textContent = data.folder;
-takes.forEach(build);
+join(data.takes);
 const kept = remembered();
 for (const take of takes) {
   take.picked = (kept.picks || []).includes(take.file);
   show(take);
 }
+for (const file of kept.told || []) known.add(file);
 if (kept.shade) document.documentElement.dataset.shade = kept.shade;
 if (kept.matched === false) match();
+pickKept(data.kept);
 find("#play").addEventListener("click", toggle);
 find("#match").addEventListener("click", match);
 find("#shade").addEventListener("click", shade);
@@ -323,3 +373,4 @@ find("#save").addEventListener("click", () => {
 });
 choose(takes[0]);
 tick();
+if (data.scripts) poll();
