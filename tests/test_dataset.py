@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from test_contract import said
 from typer.testing import Result
 
 from acestep_cli import audio, companions, dataset, meters, modes, prompts
@@ -280,7 +281,17 @@ def test_a_scan_refuses_what_is_for_training(tmp_path: Path, acestep: Callable[.
     assert "--scan-only trains nothing, so it has no use for --output, --resume, --export, --preview, --rank." in (
         " ".join(run.stderr.split())
     )
+    run = acestep("train-lora", str(tmp_path), "--scan-only", "--save-every", "0", "--preview-every", "5")
+    assert run.exit_code == 2
+    assert "so it has no use for --save-every, --preview-every." in " ".join(run.stderr.split())
     assert not (tmp_path / dataset.FILE).exists()
+
+
+def test_a_scan_reports_itself(tmp_path: Path, acestep: Callable[..., Result]) -> None:
+    song(tmp_path / "a.wav")
+    content = said(acestep("train-lora", str(tmp_path), "--scan-only", "--json"))
+    assert content["dataset"] == {"path": str(tmp_path / dataset.FILE), "songs": 1}
+    assert content["warnings"]
 
 
 @pytest.mark.parametrize(("name", "text"), [("other.json", "{"), ("b.json", "{"), ("table.csv", "File\nb.wav,\xff")])

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import soundfile
@@ -22,13 +23,27 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from test_contract import said
 from test_dataset import song
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from acestep_cli import audio, checkpoints, course, dataset, hardware, memory, prompts, training, workbench, workload
+from acestep_cli import (
+    audio,
+    checkpoints,
+    course,
+    curve,
+    dataset,
+    hardware,
+    memory,
+    prompts,
+    training,
+    workbench,
+    workload,
+)
 from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.cli import app
+from acestep_cli.cli import app, pace
+from acestep_cli.cli.console import Console
 from acestep_cli.course import Course
 from acestep_cli.engine import graft, lessons, tensorfile
 from acestep_cli.engine.dit import Condition
@@ -39,6 +54,7 @@ from acestep_cli.planning import Asked, Experience
 from acestep_cli.workbench import Record
 
 RATE = 48_000
+EVENT_SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "event.schema.json").read_text())
 COURSE = Course(rank=8, alpha=16, learning_rate=1e-2, steps=6, accumulation=2, crop=10)
 
 
@@ -557,6 +573,49 @@ def test_the_command_trains_and_prints_the_folder(train: Callable[..., Result], 
         *(workbench.ADAPTER, workbench.CONFIG, workbench.CURVE, workbench.LOSSES, workbench.STATE, workbench.LOCK),
         *(dataset.FILE, "out-comfyui.safetensors", "out-diffusers.safetensors"),
     }
+
+
+def test_a_run_reports_itself_and_tells_of_each_step(train: Callable[..., Result], tmp_path: Path) -> None:
+    events = tmp_path / "e.ndjson"
+    run = train("--json", "--events", str(events), "--export", "comfyui", "--steps", "6")
+    assert run.exit_code == 0, run.output
+    found = said(run)["training"]
+    assert found["path"] == str(tmp_path / "out")
+    assert (found["base"], found["songs"], found["steps"]) == ("base", 2, 6)
+    assert found["exports"] == [{"format": "comfyui", "path": str(tmp_path / "out" / "out-comfyui.safetensors")}]
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    for line in lines:
+        jsonschema.validate(line, EVENT_SCHEMA)
+    steps = [line for line in lines if line["event"] == "step"]
+    assert [(line["step"], line["of"]) for line in steps] == [(number, 6) for number in range(1, 7)]
+    assert steps[-1]["loss"] == found["loss"] == pytest.approx(curve.smoothed(losses(tmp_path / "out"))[-1])
+    assert steps[0]["eta_seconds"] is None
+    assert steps[1]["eta_seconds"] > 0
+    assert steps[-1]["eta_seconds"] == 0
+    assert {"scan", "train"} <= {line["stage"] for line in lines if line["event"] == "progress"}
+    assert lines[-1]["exit_code"] == 0
+    assert run.stderr.count("by the first steps.") == 1
+    again = train("--json", few=False)
+    assert (again.exit_code, said(again)["error"]["name"]) == (2, "usage")
+
+
+def test_the_first_steps_tell_how_long_a_run_will_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = pace.Pace(50, Console())
+    times = iter([100.0, 102.0, 104.0, 130.0, 132.0])  # a save comes in between
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    for step in range(1, 6):
+        heard(step, None if step == 1 else 0.5)
+    assert heard.loss == 0.5
+    assert capsys.readouterr().err == "Time: about 1:32 min more, by the first steps.\n"
+
+
+def test_how_often_to_preview_says_nothing_without_a_preview(train: Callable[..., Result], tmp_path: Path) -> None:
+    run = train("--preview-every", "2")
+    assert run.exit_code == 2
+    assert "--preview-every says how often --preview renders, which is not given." in run.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_optimiser_of_the_plan_is_recorded(

@@ -38,6 +38,7 @@ from acestep_cli.workbench import ADAPTER, CONFIG, CURVE, LOSSES, STATE, Record
 from acestep_cli.workload import Workload
 
 Say = Callable[[str], None]
+Note = Callable[[int, float | None], None]
 #: How many times a run says how it goes.
 WORDS_IN_ALL = 20
 #: Names in a save: the adapter's weights, the optimiser's state of each of them, the loss of each step.
@@ -79,9 +80,9 @@ class Progress:
     losses: list[float] = field(default_factory=list)
 
 
-def train(job: Job, report: Report, say: Say, warn: Say, note: Say = lambda loss: None) -> Path:
-    """Train, or go on, until all steps are done; the folder of the adapter. `note` hears the running mean of the loss
-    after each step, `say` now and then.
+def train(job: Job, report: Report, say: Say, warn: Say, note: Note = lambda step, loss: None) -> Path:
+    """Train, or go on, until all steps are done; the folder of the adapter. `note` hears after each step its number and
+    the running mean of the loss, None before the first that comes to a number; `say` hears how it goes now and then.
 
     On Ctrl-C or SIGTERM the step at hand is finished and everything saved before they act. Raises `CheckError` after
     three steps in a row that came to no number, `OutputError` where a save cannot be written (the one before stays),
@@ -119,7 +120,7 @@ class Run:
     """The loop over steps."""
 
     def __init__(
-        self, job: Job, book: Book, model: AceStep, weights: Store, say: Say, note: Say = lambda loss: None
+        self, job: Job, book: Book, model: AceStep, weights: Store, say: Say, note: Note = lambda step, loss: None
     ) -> None:
         self.job, self.book, self.model, self.weights, self.say, self.note = job, book, model, weights, say, note
         if job.preview is None:
@@ -202,7 +203,7 @@ class Run:
         progress, steps = self.progress, self.course.steps
         mean = curve.smoothed(progress.losses[-200:])[-1]
         self.weights.report("train", progress.step, steps)
-        self.note(f"loss {mean:.4f}")
+        self.note(progress.step, mean if math.isfinite(mean) else None)
         every = max(steps // WORDS_IN_ALL, 1)
         if progress.step % every == 0 or progress.step == steps:
             broken = f", {progress.broken} steps skipped" if progress.broken else ""

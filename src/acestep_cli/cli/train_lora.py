@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,9 +26,11 @@ from acestep_cli import (
 )
 from acestep_cli import course as courses
 from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.cli import desk, forecast, labels, options, previews
+from acestep_cli.cli import desk, events, forecast, labels, options, previews
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
+from acestep_cli.cli.pace import Pace
+from acestep_cli.cli.results import Ledger
 from acestep_cli.course import Course
 from acestep_cli.dataset import Dataset, Inspection
 from acestep_cli.errors import CheckpointError, ExistsError, UsageError
@@ -47,6 +50,8 @@ SONGS = "Songs"
 #: Where an adapter is learnt best: the base model, whose style is not set yet.
 BEST_BASE = "base"
 EXPORTS = ("comfyui", "diffusers")
+#: Minutes from save to save, and steps from preview to preview.
+SAVE_EVERY, PREVIEW_EVERY = 10, 500
 #: What diffusers reads.
 PLAIN = "lora"
 #: Networks in the words of a forecast that a render does not have.
@@ -78,8 +83,8 @@ Export = Annotated[
                  rich_help_panel=OUTPUT, autocompletion=options.offering(EXPORTS)),
 ]  # fmt: skip
 SaveEvery = Annotated[
-    float,
-    typer.Option("--save-every", metavar="MINUTES", min=0.0, help="Save all this often; 10 unless set.",
+    float | None,
+    typer.Option("--save-every", metavar="MINUTES", min=0.0, help=f"Save all this often; {SAVE_EVERY} unless set.",
                  rich_help_panel=OUTPUT, show_default=False),
 ]  # fmt: skip
 Preview = Annotated[
@@ -88,10 +93,26 @@ Preview = Annotated[
                  rich_help_panel=OUTPUT, autocompletion=options.offering_specs),
 ]  # fmt: skip
 PreviewEvery = Annotated[
-    int,
-    typer.Option("--preview-every", metavar="STEPS", min=1, help="How often; every 500 steps unless set.",
+    int | None,
+    typer.Option("--preview-every", metavar="STEPS", min=1, help=f"How often; every {PREVIEW_EVERY} steps unless set.",
                  rich_help_panel=OUTPUT, show_default=False),
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for besides the songs, the course and the machine; None is a flag not given."""
+
+    output: Path | None
+    name: str | None
+    skip_bad: bool
+    resume: bool
+    export: list[str] | None
+    save_every: float | None
+    preview: Path | None
+    preview_every: int | None
+    team: Team
+    terminal: Console
 
 
 @app.command(
@@ -100,9 +121,10 @@ PreviewEvery = Annotated[
     "acestep train-lora my-songs/ --scan-only\n\n"
     "acestep train-lora my-songs/ -o my-sound/ --resume"
 )
-@options.flags(("model", "songwriter"), desk.FLAGS)
+@options.flags(("model", "songwriter"), (*desk.FLAGS, "json", "events"))
 @options.keyed(courses.KEYS, "settings")
 def train_lora(
+    ctx: typer.Context,
     folder: Folder,
     output: Output = None,
     name: Name = None,
@@ -110,9 +132,9 @@ def train_lora(
     skip_bad: SkipBad = False,
     resume: Resume = False,
     export: Export = None,
-    save_every: SaveEvery = 10.0,
+    save_every: SaveEvery = None,
     preview: Preview = None,
-    preview_every: PreviewEvery = 500,
+    preview_every: PreviewEvery = None,
     *,
     settings: dict[str, Any],
     song: dict[str, Any],
@@ -120,50 +142,60 @@ def train_lora(
 ) -> None:
     team = Team.here()
     run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.leads)
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.leads)
-    if scan_only:
-        idle = {"output": output, "skip_bad": skip_bad, "resume": resume, "export": export, "preview": preview}
-        refuse_idle(idle | settings)
-        write_down(folder, name, song, run, terminal)
-        return
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.leads and not run.json)
+    ledger = Ledger.kept(ctx, terminal.warnings) if team.leads else Ledger()  # one of them speaks
+    task = Task(output, name, skip_bad, resume, export, save_every, preview, preview_every, team, terminal)
+    with events.to(run.events if team.leads else None) as terminal.events:
+        if scan_only:
+            refuse_idle(task, settings)
+            ledger.more["dataset"] = write_down(folder, name, song, run, terminal)
+        else:
+            ledger.more["training"] = teach(folder, task, settings, song, run)
+
+
+def teach(folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Train an adapter on the songs of a folder, or go on with it; what came of it, as `--json` says it."""
+    terminal, output = task.terminal, task.output
     if output is None:
         raise UsageError(
             "There is no folder to train into.",
             f"acestep train-lora {folder} -o my-sound/; --scan-only trains nothing.",
         )
-    before = workbench.going_on(output) if resume else None
+    if task.preview is None and task.preview_every is not None:
+        raise UsageError("--preview-every says how often --preview renders, which is not given.", "Add --preview SPEC.")
+    before = workbench.going_on(output) if task.resume else None
     course = courses.of(settings, None if before is None else before.course)
     courses.require(course)
-    team.share(course.accumulation)
-    exports = exported(export or [], output, course)
+    task.team.share(course.accumulation)
+    exports = exported(task.export or [], output, course)
     files = [path for _, path in exports]
     if before is None:
         workbench.beginning(output, files)
     else:
         workbench.require_work(output, before, files)
-    checkpoint = base(song["model"], before, run)
-    rendering = None if preview is None else previews.decided(preview, checkpoint.name, course.seed, run)
-    songs = called(described(folder, output if resume else None), name)
+    checkpoint = base(asked["model"], before, run)
+    rendering = None if task.preview is None else previews.decided(task.preview, checkpoint.name, course.seed, run)
+    songs = called(described(folder, output if task.resume else None), task.name)
     sizes = memory.Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, shortest, course.crop, partial(report, "scan"))
-    dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
+    dataset.refuse(found, folder, skip=task.skip_bad, warn=terminal.warn)
     eight_bits = before is None and settings["optimiser"] is None and courses.has_eight_bits()
-    plan = planned(course, songs, found, checkpoint, run, previews=preview is not None, eight_bits=eight_bits)
+    plan = planned(course, songs, found, checkpoint, run, previews=task.preview is not None, eight_bits=eight_bits)
     course = course.model_copy(update={"optimiser": plan.optimiser})
     if before is None:
         with terminal.results():
-            songs = labels.completed(songs, found, course.seed, song, run, terminal)
+            songs = labels.completed(songs, found, course.seed, asked, run, terminal)
     found = found.labelled(songs)
     for remark in found.remarks:
         terminal.warn(remark)
-    dataset.refuse(found, folder, skip=skip_bad, warn=terminal.warn)
+    dataset.refuse(found, folder, skip=task.skip_bad, warn=terminal.warn)
     record = recorded(before, course, songs, found, checkpoint, plan)
     announce(plan, record, len(found.lessons), terminal)
-    team.meet()  # none looks into the folder any more once the first of them writes there
-    with workbench.alone(output) if team.leads else nullcontext():
-        if before is None and team.leads:  # another run may have been here meanwhile
+    task.team.meet()  # none looks into the folder any more once the first of them writes there
+    with workbench.alone(output) if task.team.leads else nullcontext():
+        if before is None and task.team.leads:  # another run may have been here meanwhile
             workbench.beginning(output, files)
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
             from acestep_cli import training  # loads torch: no refusal above waits for that
@@ -177,15 +209,25 @@ def train_lora(
                 plan,
                 output,
                 exports,
-                60 * save_every,
+                60 * (SAVE_EVERY if task.save_every is None else task.save_every),
                 show,
-                preview_every,
-                team,
+                task.preview_every or PREVIEW_EVERY,
+                task.team,
             )
-            made = training.train(job, report, terminal.say, terminal.warn, terminal.note)
+            pace, began = Pace(course.steps, terminal), time.monotonic()
+            made = training.train(job, report, terminal.say, terminal.warn, pace)
             stdout.path(f"{made}/")
             for path in files:
                 stdout.path(path)
+    return {
+        "path": str(made),
+        "base": record.base,
+        "songs": len(found.lessons),
+        "steps": course.steps,
+        "loss": pace.loss,
+        "exports": [{"format": format, "path": str(path)} for format, path in exports],
+        "seconds": round(time.monotonic() - began, 3),
+    }
 
 
 def described(folder: Path, output: Path | None) -> Dataset:
@@ -207,16 +249,21 @@ def called(songs: Dataset, name: str | None) -> Dataset:
         raise UsageError(f"--name: {error}.") from error
 
 
-def refuse_idle(flags: dict[str, Any]) -> None:
+def refuse_idle(task: Task, settings: dict[str, Any]) -> None:
     """`UsageError` for flags that are given and of no use where nothing is trained."""
-    if given := [f"--{name.replace('_', '-')}" for name, value in flags.items() if value]:
+    idle = ("output", "skip_bad", "resume", "export", "save_every", "preview", "preview_every")
+    flags = {name: getattr(task, name) for name in idle} | settings
+    given = [
+        spec.flag(name) for name, value in flags.items() if value is not None and value is not False and value != []
+    ]
+    if given:
         raise UsageError(
             f"--scan-only trains nothing, so it has no use for {', '.join(given)}.", "Leave --scan-only out to train."
         )
 
 
-def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, terminal: Console) -> None:
-    """Write the `dataset.yaml` of a folder, and say what is worth looking at in it."""
+def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, terminal: Console) -> dict[str, Any]:
+    """Write the `dataset.yaml` of a folder, and say what is worth looking at in it; what `--json` says of that."""
     path = folder / dataset.FILE
     if disk.exists(path) and not run.force:
         raise ExistsError(path)
@@ -231,6 +278,7 @@ def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, 
         with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
             disk.write_text(part, songs.dump())
         stdout.path(path)
+    return {"path": str(path), "songs": len(songs.songs)}
 
 
 def exported(asked: list[str], output: Path, course: Course) -> tuple[tuple[str, Path], ...]:
