@@ -41,6 +41,7 @@ class Take:
     latents: Latents | None = None
     lines: tuple[Any, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
+    applied: tuple[Any, ...] = ()
 
 
 def rest() -> None:

@@ -244,6 +244,23 @@ def test_bfloat16_keeps_what_is_added(decoder: DiT, tmp_path: Path, size: float)
         assert relative(more(x).double(), both) <= relative(plain(x).double(), both)
 
 
+def test_an_outfit_says_what_became_of_its_adapters(decoder: DiT, tmp_path: Path) -> None:
+    other = "layers.0.cross_attn.k_proj"
+    strong = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
+    weak = adapter_files.pairs(tiny.TWO_B, size=0.003, targets=[other])
+    paths = [
+        adapter_files.peft(tmp_path / name, weights)
+        for name, weights in (("strong", strong), ("both", {**strong, **weak}), ("weak", weak))
+    ]
+    outfit = Outfit(tuple(Worn(adapters.read(path), 0.6) for path in paths))
+    outfit.put_on(copy.deepcopy(decoder).bfloat16(), CPU, torch.bfloat16, merging=True)
+    assert [one.sentence for one in outfit.applied] == [
+        "strong at 0.6: 1 matrix, merged into the weights",
+        "both at 0.6: 2 matrices, 1 merged into the weights, 1 beside them",
+        "weak at 0.6: 1 matrix, beside the weights",
+    ]
+
+
 def test_int8_weights_stay_and_the_adapter_acts_beside(decoder: DiT, tmp_path: Path, lora: Path) -> None:
     dora = tmp_path / "dora"
     by_peft(decoder, PEFT_CONFIGS["dora"], dora)

@@ -15,6 +15,7 @@ import pytest
 import test_cold
 import tiny
 import torch
+import yaml
 from typer.testing import CliRunner, Result
 
 from acestep_cli import audio, document, schema, spec, spectra
@@ -194,7 +195,14 @@ def test_a_sidecar_has_the_hashes_and_a_changed_adapter_is_another_recipe(aceste
 
 def test_a_take_with_an_adapter_is_replayed_and_with_another_one_refused() -> None:
     arguments = ("generate", "-c", "harbour", "-d", "10", "--no-think", "--seed", "7", "--lora", "my-sound@60%")
-    assert real(*arguments, "-o", "a.flac").exit_code == 0
+    made = real(*arguments, "--cache", "-n", "2", "-o", "a/")
+    assert made.exit_code == 0, made.stderr
+    assert made.stderr.count("my-sound at 0.6: 32 matrices, merged into the weights\n") == 1
+    applied = [{"name": "my-sound", "strength": 0.6, "matrices": 32, "merged": 32}]
+    assert yaml.safe_load(Path("a/harbour-1.flac.yaml").read_text())["render"]["applied"] == applied
+    again = real(*arguments, "--cache", "-o", "a.flac")  # from what was kept
+    assert again.exit_code == 0, again.stderr
+    assert yaml.safe_load(Path("a.flac.yaml").read_text())["render"]["applied"] == applied
     result = real("replay", "a.flac")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "a.flac: identical\n"

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from acestep_cli import audio, checkpoints
 from acestep_cli.checkpoints import Stored
@@ -222,6 +222,26 @@ class Worn:
 
     adapter: Adapter
     strength: float
+
+
+class Applied(NamedTuple):
+    """What became of an adapter in a model: so many of its matrices are there, and so many of those it was merged into;
+    beside the others it acts.
+    """
+
+    name: str
+    strength: float
+    matrices: int
+    merged: int
+
+    @property
+    def sentence(self) -> str:
+        beside = self.matrices - self.merged
+        how = "merged into the weights" if self.merged else "beside the weights"
+        if self.merged and beside:
+            how = f"{self.merged} {how}, {beside} beside them"
+        matrices = "matrix" if self.matrices == 1 else "matrices"
+        return f"{self.name} at {self.strength:g}: {self.matrices} {matrices}, {how}"
 
 
 def strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:

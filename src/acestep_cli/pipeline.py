@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from acestep_cli import adapters, memory, modes, planning, prompts, scores, solvers
+from acestep_cli.adapters import Applied
 from acestep_cli.audio import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Songwriter
@@ -68,6 +69,8 @@ class Take:
     #: The lyrics in time, and the scores, where they were asked for.
     lines: tuple[Line, ...] = ()
     scores: Scores = field(default_factory=dict)
+    #: What became of its adapters.
+    applied: tuple[Applied, ...] = ()
 
 
 class Pipeline:
@@ -112,8 +115,8 @@ class Pipeline:
         no reference.
 
         Where memory runs out, `say` hears which rung of the ladder is taken, and the stage is done again; `tell` hears
-        what the Songwriter decided, before anything is made of it. Raises `CheckpointError` for weights that do not
-        fit their config, `MemoryLimitError` at the foot of the ladder.
+        what the Songwriter decided, before anything is made of it, and how the adapters of a song are applied. Raises
+        `CheckpointError` for weights that do not fit their config, `MemoryLimitError` at the foot of the ladder.
         """
         with closing(Store(self.checkpoint, self.plan, report, self.songwriter, self.dit)) as weights:
             yield from self._takes(requests, weights, report, say, tell)
@@ -156,6 +159,7 @@ class Pipeline:
         with clock("text"):
             within_memory("text", requests[0], read_words, weights, parts)
 
+        applied: tuple[Applied, ...] = ()
         for song in songs:
             weights.tidy()
             weights.stack = adapters.stack(song.request.loras or (), song.request.lora_mode)
@@ -171,6 +175,10 @@ class Pipeline:
                 # 3. What the diffusion starts from, once for all takes.
                 with clock("condition"):
                     ground = within_memory("condition", song.request, lay, weights, part, canvas, original, silence)
+                if weights.applied != applied:
+                    applied = weights.applied
+                    for adapter in applied:
+                        tell(adapter.sentence)
 
                 for number, take in enumerate(part.takes, start=1):
                     # 4. What it listens to: words and timbre. Each take hears windows of its own in the references.
@@ -201,7 +209,10 @@ class Pipeline:
                         waveform = source.spliced(canvas, waveform[:, : canvas.samples], splice)
                         settled = source.settled(canvas, latents.float().cpu(), splice, silence)
                     warnings = (*part.warnings, *weights.warnings)
-                    made = Made(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned)
+                    made = Made(
+                        *(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned),
+                        weights.applied,
+                    )
                     yield from song.finished(part, made)
 
 
@@ -270,6 +281,7 @@ class Made(NamedTuple):
     timings: dict[str, float]
     warnings: tuple[str, ...]
     aligned: Aligned
+    applied: tuple[Applied, ...]
 
 
 @dataclass
@@ -315,6 +327,7 @@ def packed(piece: Piece, made: Made, review: source.Review, song: Song) -> Take:
         latents=made.latents,
         lines=made.aligned.lines,
         scores={name: round(value, 4) for name, value in {**made.aligned.scores, **song.judged}.items()},
+        applied=made.applied,
     )
 
 

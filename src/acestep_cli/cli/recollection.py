@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import __version__, audio, modes
+from acestep_cli.adapters import Applied
 from acestep_cli.cache import Cache
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.results import Output
@@ -49,6 +50,7 @@ def remember(cache: Cache, job: Job, output: Output, take: Take) -> None:
         "remarks": take.remarks,
         "lines": take.lines,
         "scores": take.scores,
+        "applied": take.applied,
     }
     if take.latents is not None:
         tensors[LATENTS] = take.latents.frames
@@ -81,6 +83,7 @@ def recall(cache: Cache, job: Job, output: Output) -> Take | None:
         latents=latents,
         lines=tuple(Line(*line) for line in said["lines"]),
         scores=said["scores"],
+        applied=tuple(Applied(*one) for one in said.get("applied", ())),
     )
 
 

@@ -103,6 +103,7 @@ def text(
             "tags": asked,
             "checks": measured,
             **({"scores": take.scores} if take.scores else {}),
+            **({"applied": [one._asdict() for one in take.applied]} if take.applied else {}),
             "timings": take.timings,
             "warnings": list(take.warnings),
         },

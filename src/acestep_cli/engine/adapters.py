@@ -22,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from acestep_cli.adapters import Piece, Worn
+from acestep_cli.adapters import Applied, Piece, Worn
 from acestep_cli.engine.int8 import Int8Linear
 
 #: The share of its norm that a change may lose in being merged.
@@ -94,7 +94,20 @@ class Outfit:
 
     stack: tuple[Worn, ...] = ()
     merged: set[str] = field(default_factory=set)
-    hooks: list[RemovableHandle] = field(default_factory=list)
+    hooks: dict[str, RemovableHandle] = field(default_factory=dict)
+
+    @property
+    def applied(self) -> tuple[Applied, ...]:
+        """What became of each of the stack."""
+        return tuple(
+            Applied(
+                worn.adapter.path.name,
+                worn.strength,
+                len(worn.adapter.pieces.keys() & (self.merged | self.hooks.keys())),
+                len(worn.adapter.pieces.keys() & self.merged),
+            )
+            for worn in self.stack
+        )
 
     @torch.inference_mode()
     def put_on(self, decoder: nn.Module, device: torch.device, dtype: torch.dtype, *, merging: bool) -> None:
@@ -117,11 +130,11 @@ class Outfit:
                     self.merged.add(target)
                 else:
                     beside = Beside(together(changes, dtype), None if gain is None else gain.to(dtype))
-                    self.hooks.append(layer.register_forward_hook(beside))
+                    self.hooks[target] = layer.register_forward_hook(beside)
 
     def take_off(self) -> None:
         """Let go of what hangs beside weights; those in `merged` are to be read again."""
-        for hook in self.hooks:
+        for hook in self.hooks.values():
             hook.remove()
 
 

@@ -34,7 +34,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from acestep_cli import checkpoints
-from acestep_cli.adapters import Worn
+from acestep_cli.adapters import Applied, Worn
 from acestep_cli.checkpoints import Checkpoint, Shard
 from acestep_cli.engine import packed
 from acestep_cli.engine.adapters import Outfit
@@ -99,6 +99,11 @@ class Store:
     def residents(self) -> frozenset[str]:
         """Names of the components in memory now."""
         return frozenset(self._residents)
+
+    @property
+    def applied(self) -> tuple[Applied, ...]:
+        """What became of the adapters that the diffusion transformer wears."""
+        return self._outfit.applied
 
     @contextmanager
     def dit(self) -> Iterator[AceStep]:
