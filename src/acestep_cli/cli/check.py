@@ -106,7 +106,16 @@ Within = Annotated[
     float | None,
     _number("--within", "-60", "The most that --same-as may differ anywhere, in dBFS. Unset: not at all.", CONTENT),
 ]
-TruePeak = Annotated[float | None, _number("--true-peak", "-1", "True peaks at most so high, in dB.", LEVELS)]
+TruePeak = Annotated[
+    float | None,
+    _number(
+        "--true-peak",
+        "-1",
+        "True peaks at most so high, in dB: those between samples count, which --loudness peak: of a render lets be; "
+        "lufs: keeps them at -1.",
+        LEVELS,
+    ),
+]
 Lufs = Annotated[Range | None, _ranged("--lufs", "-18..-9", "Integrated loudness in LUFS.", LEVELS)]
 Skip = Annotated[
     list[str] | None,
