@@ -90,10 +90,12 @@ def main() -> None:
     write(home / "Qwen3-Embedding-pocket", config, parts["text"])
     tokenizer.save(tokens, home / "Qwen3-Embedding-pocket")
 
-    songwriter = torch.load(train_songwriter.CHECKPOINT, weights_only=True)["average"]
-    size = train_songwriter.first_code() + train_songwriter.CODES
-    write(home / "acestep-5Hz-lm-pocket", {**train_songwriter.CONFIG, "vocab_size": size}, songwriter)
-    (home / "acestep-5Hz-lm-pocket/tokenizer.json").write_text(train_songwriter.file_content(), encoding="utf-8")
+    if train_songwriter.CHECKPOINT.exists():  # the others do without it
+        songwriter = torch.load(train_songwriter.CHECKPOINT, weights_only=True)["average"]
+        size = train_songwriter.first_code() + train_songwriter.CODES
+        write(home / "acestep-5Hz-lm-pocket", {**train_songwriter.CONFIG, "vocab_size": size}, songwriter)
+        file = home / "acestep-5Hz-lm-pocket/tokenizer.json"
+        file.write_text(train_songwriter.file_content(), encoding="utf-8")
 
     sizes = {path: path.stat().st_size for path in sorted(home.rglob("*")) if path.is_file()}
     for path, size in sizes.items():
