@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n logical -m "not slow"
 
-test-all: $(VENV)/installed-dev
+test-all: $(VENV)/installed-ray
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev
@@ -47,6 +47,11 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+# The tests of albums on a cluster start one.
+$(VENV)/installed-ray: $(VENV)/installed-dev
+	$(PIP) --editable ".[ray]"
 	@touch $@
 
 clean:

@@ -161,11 +161,15 @@ class Adapter:
         found = (self.notes.get(name) for name in names)
         return next((str(note) for note in found if note), None)
 
+    @property
+    def files(self) -> list[Path]:
+        """The file of its weights, and what lies beside it that says how they are meant."""
+        return [self.file, *([self.file.with_name(PEFT_CONFIG)] if _has_config(self.file) else [])]
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that shapes what it does, of every byte of it: its strength is a few of them alone."""
-        files = [self.file, *([self.file.with_name(PEFT_CONFIG)] if _has_config(self.file) else [])]
-        return hashlib.sha256(" ".join(map(audio.fingerprint, files)).encode()).hexdigest()[:16]
+        return hashlib.sha256(" ".join(map(audio.fingerprint, self.files)).encode()).hexdigest()[:16]
 
     def fit(self, config: DiTConfig) -> Fit:
         """How it meets the decoder of a model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer
 
 from acestep_cli import album as albums
 from acestep_cli import audio, request, spec
-from acestep_cli.cli import building, cards, crew, events, failures, makefiles, options, render
+from acestep_cli.cli import building, cards, cluster, crew, events, failures, makefiles, options, render
 from acestep_cli.cli.building import CURRENT, Build
 from acestep_cli.cli.console import Console, Stdout, print_result
 from acestep_cli.cli.options import Run
@@ -54,6 +55,11 @@ Jobs = Annotated[
     int,
     typer.Option("-j", "--jobs", min=1, metavar="N", help="Up to so many processes, each on a card of its own.",
                  rich_help_panel=options.MACHINE, show_default=False),
+]  # fmt: skip
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="|".join(cluster.KINDS), help="Have the nodes of a cluster make the tracks.",
+                 rich_help_panel=options.MACHINE, autocompletion=options.offering(cluster.KINDS)),
 ]  # fmt: skip
 NoCache = Annotated[
     bool,
@@ -105,12 +111,13 @@ def render_album(
     stamp: Stamp = None,
     no_cache: NoCache = False,
     jobs: Jobs = 1,
+    on: On = None,
     *,
     song: dict[str, Any],
     run: Run,
 ) -> None:
     run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
-    made = build(ctx, file, output, only, song, run, jobs, depfile, stamp)
+    made = build(ctx, file, output, only, song, run, jobs, on, depfile, stamp)
     if dry_run:
         return
     if depfile is not None:
@@ -163,6 +170,7 @@ def build(
     song: dict[str, Any],
     run: Run,
     jobs: int = 1,
+    on: str | None = None,
     depfile: Path | None = None,
     stamp: Path | None = None,
 ) -> Build:
@@ -171,12 +179,15 @@ def build(
         raise UsageError(f"--output {output}: an album goes into a folder.")
     terminal = console(run)
     ledger = Ledger.kept(ctx, terminal.warnings)
+    if on is not None:
+        cluster.check(on, run, jobs)
     makefiles.check(depfile, stamp)
     with spec.reading_stdin(typing=not run.no_input):
         made = opened(file, output, only, song, run)
     makefiles.refuse_files(depfile, [*made.paths(), *([stamp] if stamp is not None else ())])
     if run.dry_run:
-        with terminal.results() as stdout:
+        elsewhere = cluster.opened(run, terminal) if on is not None else nullcontext()
+        with terminal.results() as stdout, elsewhere as made.cluster:
             made.run_steps(terminal, stdout)
             foretell(made, ledger, terminal, stdout)
         return made
@@ -184,7 +195,9 @@ def build(
         terminal.events.refuse_files(made.paths())
         devices = [card.name for card in cards.present(run)] if jobs > 1 else []
         shares = crew.shares(made.tracks, min(jobs, len(devices)))
-        if len(shares) > 1:
+        if on is not None:
+            problems = by_cluster(made, ledger, terminal)
+        elif len(shares) > 1:
             problems = by_crew(made, zip(devices, shares, strict=False), (file, output, song), ledger)
         else:
             if jobs > 1:
@@ -207,10 +220,21 @@ def opened(file: Path, output: Path, only: Sequence[str] | None, song: dict[str,
 def by_itself(made: Build, ledger: Ledger, terminal: Console) -> list[AceStepError]:
     """Make an album in this process; what could not be begun."""
     with terminal.results() as stdout, made.alone(terminal), cards.turn(made.run, terminal) as made.run:
-        try:
-            made.run_steps(terminal, stdout)
-        finally:
-            ledger.outputs = made.outputs()
+        return carried_out(made, ledger, terminal, stdout)
+
+
+def by_cluster(made: Build, ledger: Ledger, terminal: Console) -> list[AceStepError]:
+    """Make an album on the cluster that this machine belongs to; what could not be begun."""
+    with terminal.results() as stdout, cluster.opened(made.run, terminal) as made.cluster, made.alone(terminal):
+        return carried_out(made, ledger, terminal, stdout)
+
+
+def carried_out(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) -> list[AceStepError]:
+    """Make an album; what could not be begun. The ledger has what is there, however this ends."""
+    try:
+        made.run_steps(terminal, stdout)
+    finally:
+        ledger.outputs = made.outputs()
     return made.problems()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from acestep_cli import disk, hardware, latents, logbook, lrc, spec, tracks
 from acestep_cli.album import Album
 from acestep_cli.cli import differences, jobs, outputs, render, smoke
+from acestep_cli.cli.cluster import Cluster
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import FAILED, PLANNED, Job
 from acestep_cli.cli.options import Run
@@ -83,6 +84,8 @@ class Build:
 
     def __init__(self, album: Album, tracks: Sequence[Track], out: Path, run: Run) -> None:
         self.album, self.tracks, self.out, self.run = album, tracks, out, run
+        #: Who makes the tracks, if not this machine.
+        self.cluster: Cluster | None = None
         self._by_id = {track.id: track for track in tracks}
         self._steps: dict[tuple[str, int], Step] = {}
         self.last = {track.id: self._step(track, track.steps[-1]) for track in tracks}
@@ -161,11 +164,13 @@ class Build:
             if planned and any(job.pending() for job in planned):
                 render.announce(planned, terminal, dry_run=self.run.dry_run)
             if planned and not self.run.dry_run:
-                render.perform(planned, self.run, terminal, stdout)
+                elsewhere = None if self.cluster is None else self.cluster.make
+                render.perform(planned, self.run, terminal, stdout, elsewhere)
 
     def _planned(self, steps: Sequence[Step], *, alone: bool) -> list[Job]:
         """The jobs of steps. Problems are raised together, or with `alone` noted, each at its step."""
-        studio = jobs.Studio(self.run, hardware.detect(), logbook.read())
+        machine = hardware.detect() if self.cluster is None else self.cluster.machine()
+        studio = jobs.Studio(self.run, machine, logbook.read())
         errors = []
         for step in steps:
             try:

@@ -202,26 +202,26 @@ class Console:
             self.warn(f"stdout cannot be written: {(error.strerror or str(error)).lower()}.")
 
     @contextmanager
-    def progress(self, memory: Callable[[], int]) -> Iterator[Report]:
+    def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[Report]:
         """Yield what takes reports of progress: stage, steps done, steps in all. `memory` tells the bytes in use.
 
-        A terminal shows a bar with the time left for each stage; elsewhere a stage is a line.
+        A terminal shows a bar with the time left for each stage; elsewhere a stage is a line; with `several` renders at
+        once, the first time alone.
         """
         if self.quiet or self._progress == "none":
             yield self.events.following(lambda stage, done, total: None)
         elif self._progress == "plain" or not sys.stderr.isatty():
-            yield self.events.following(self._line_per_stage())
+            yield self.events.following(self._line_per_stage(several))
         else:
             with self._bar_per_stage(memory) as report:
                 yield self.events.following(report)
 
-    def _line_per_stage(self) -> Report:
-        current = None
+    def _line_per_stage(self, once: bool) -> Report:
+        said: list[str] = []
 
         def report(stage: str, done: int, total: int) -> None:
-            nonlocal current
-            if stage != current:
-                current = stage
+            if stage not in (said if once else said[-1:]):
+                said.append(stage)
                 self.say(STAGES.get(stage, stage))
 
         return report

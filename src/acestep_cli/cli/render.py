@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -62,13 +63,16 @@ from acestep_cli.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from acestep_cli.checkpoints import Part
     from acestep_cli.latents import Latents
+    from acestep_cli.modes import Completed
     from acestep_cli.pipeline import Take
     from acestep_cli.planning import Plan
 
+#: Renders jobs of one checkpoint and plan, as `make` does.
+Make = Callable[[list[Job], Run, Console, Stdout], bool]
 #: Decibels by which the loudness may miss what was asked before it is worth a word.
 LOUDNESS_TOLERANCE = 0.2
 
@@ -123,8 +127,8 @@ def foretell(planned: list[Output], terminal: Console, stdout: Stdout) -> None:
                 stdout.path(output.path)
 
 
-def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout) -> None:
-    """Make what is planned. What fails is noted in its output."""
+def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout, by: Make | None = None) -> None:
+    """Make what is planned, here unless `by` somebody else. What fails is noted in its output."""
     made = [output for job in planned for output in job.outputs]
     terminal.events.refuse_files(file for output in made for file in output.files)
     keep_skipped(planned, terminal, stdout)
@@ -136,7 +140,7 @@ def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout) -> 
         for job in planned:
             recall(job, run, terminal, stdout)
         for alike in by_weights(planned):
-            if not make(alike, run, terminal, stdout):
+            if not (by or make)(alike, run, terminal, stdout):
                 break
     except BaseException as error:
         fail([output for output in made if output.status == PLANNED], failures.described(error))
@@ -284,46 +288,56 @@ def retag(output: Output, job: Job) -> None:
 
 
 def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
-    """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end.
-
-    A take that fails its checks does not stop the others. Any other failure ends its song, and a disk that takes no
-    more ends the run.
-    """
-    waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
-    if not waiting:
+    """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end."""
+    if not any(job.pending() for job in alike):
         return True
     with terminal.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
-        while waiting:
-            made = pipeline.run([request for _, request, _ in waiting], report, terminal.warn, terminal.say)
-            before = pipeline.plan
-            try:
-                for job, _, takes in waiting:
-                    for output in takes:
-                        take = next(made)
-                        keep(take, output, job, run, terminal, stdout)
-                        terminal.events.takes([output])
-                        learn(take, job, before, terminal)
-                        before = take.plan
-                return True
-            except OutputError as error:
-                rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
-                fail(rest, failures.described(error))
-                return False
-            except Exception as error:
-                if not isinstance(error, AceStepError):
-                    if len(waiting) == 1:
-                        raise
-                    if run.debug:
-                        traceback.print_exception(error, file=sys.stderr)
-                broken = next(job for job, _, takes in waiting if is_waiting(takes))
-                fail([o for o in broken.outputs if o.status == PLANNED], failures.described(error))
-                waiting = [entry for entry in waiting if entry[0] is not broken and is_waiting(entry[2])]
-            finally:
-                made.close()
-    return True
+        begin = partial(pipeline.run, report=report, say=terminal.warn, tell=terminal.say)
+        return all(making(alike, begin, run, terminal, stdout))
+
+
+def making(
+    alike: list[Job], begin: Callable[[list[Completed]], Generator[Take]], run: Run, terminal: Console, stdout: Stdout
+) -> Iterator[bool]:
+    """Keep the takes of jobs as they come; `begin` has requests rendered. True before each take, for whoever has
+    several such renders at once; at last False where the run had better end.
+
+    A take that fails its checks does not stop the others. Any other failure ends its song, and a disk that takes no
+    more ends the run.
+    """
+    waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
+    while waiting:
+        made = begin([request for _, request, _ in waiting])
+        before = alike[0].plan
+        try:
+            for job, _, takes in waiting:
+                for output in takes:
+                    yield True
+                    take = next(made)
+                    keep(take, output, job, run, terminal, stdout)
+                    terminal.events.takes([output])
+                    learn(take, job, before, terminal)
+                    before = take.plan
+            return
+        except OutputError as error:
+            rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
+            fail(rest, failures.described(error))
+            yield False
+            return
+        except Exception as error:
+            if not isinstance(error, AceStepError):
+                if len(waiting) == 1:
+                    raise
+                if run.debug:
+                    traceback.print_exception(error, file=sys.stderr)
+            broken = next(job for job, _, takes in waiting if is_waiting(takes))
+            fail([o for o in broken.outputs if o.status == PLANNED], failures.described(error))
+            waiting = [entry for entry in waiting if entry[0] is not broken and is_waiting(entry[2])]
+        finally:
+            made.close()
 
 
 def learn(take: Take, job: Job, before: Plan, terminal: Console) -> None:
