@@ -81,7 +81,7 @@ class SeveralFailedError(AceStepError):
 
 
 class NetworkError(AceStepError):
-    """The hub cannot be reached, or does not give what was asked for."""
+    """The hub or a cluster cannot be reached, or does not give what was asked for."""
 
     exit_code = 8
     name = "network"

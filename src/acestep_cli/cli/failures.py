@@ -32,7 +32,8 @@ EXIT_CODES = {
     6: "audio failed its checks (a render is silent, not finite or unchanged by a repaint; what `acestep check` "
     "asserts does not hold; a replay drifted), or training broke down",
     7: "some of several takes failed; the rest are done. Where all failed for one cause: the code of that cause",
-    8: "the network or the hub failed; what was fetched is kept, and the same command goes on from there",
+    8: "the network, the hub or a cluster failed; what was fetched or made is kept, and the same command goes on from "
+    "there",
     UNWRITABLE: "an output cannot be written: another recipe is there, no space, no permission, no working encoder",
     INTERRUPTED: "interrupted (Ctrl-C); finished takes are kept",
     TERMINATED: "terminated; finished takes are kept",
