@@ -17,9 +17,9 @@ PROGRAM = [sys.executable, "-m", "acestep_cli", "album", "render"]
 SECONDS, NODES = 5, 2
 THREADS = (1, 2)
 NOTES = """\
-An album of {seconds} s songs with `pocket`: songs, one of two takes and one led by lyrics, and edits of them (repaint,
-extend, cover), rendered by one process here, and with `--on ray` by {nodes} nodes on this machine. `OMP_NUM_THREADS` is set
-for the command alone, and to 1 for the nodes. Compared are the FLAC files, tags included.
+An album of {seconds} s songs with `pocket`, one of two takes and one with lyrics, and of edits of them (repaint,
+extend, cover), rendered by one process, and with `--on ray` by {nodes} nodes on the same machine. The threads are what
+`OMP_NUM_THREADS` says to the command; to the nodes it says 1. Compared are the FLAC files, tags included.
 """
 ALBUM = """\
 defaults: {{model: pocket, duration: {seconds}}}

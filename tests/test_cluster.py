@@ -208,6 +208,9 @@ def look(**changes: Any) -> Look:
     return replace(player.look(False), **changes)
 
 
+HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",), free_bytes=2**50),))
+
+
 @pytest.mark.parametrize(
     ("answers", "sentence"),
     [
@@ -216,10 +219,11 @@ def look(**changes: Any) -> Look:
         ({"look": fake_ray.RayTaskError(ModuleNotFoundError("No module named 'acestep_cli.cli.player'"))},
          f"10.0.0.1 (two-2222) has no acestep-cli {player.versions()['acestep-cli']}. pip install acestep-cli=="),
         ({"look": fake_ray.WorkerCrashedError("It fell over.")}, "10.0.0.1 (two-2222) does not answer: It fell over."),
+        ({"look": look(machine=HALF)}, "10.0.0.1 (two-2222) has no cpu that computes in"),
         ({"lacks": failures.described(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
          "10.0.0.1 (two-2222): The checkpoint turbo is not installed. Pull it."),
     ],
-    ids=["torch", "program", "crash", "checkpoint"],
+    ids=["torch", "program", "crash", "device", "checkpoint"],
 )  # fmt: skip
 def test_a_node_that_cannot_take_part_is_left_out_with_a_word(
     acestep: Acestep, ray: Ray, answers: dict[str, Any], sentence: str
@@ -306,12 +310,13 @@ def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
     song = modes.complete(asked, checkpoints.locate("turbo", two_b.root))
     before = adapters.read(adapter)
     contents = {str(adapter): [(file.name, file.read_bytes()) for file in before.files]}
+    fingerprint = before.fingerprint
     shutil.rmtree(adapter)
     (tmp_path / "there").mkdir()
     places = player.unpacked(contents, tmp_path / "there")
     there = player.renamed(song, places)
     assert there.loras is not None
-    assert adapters.read(Path(there.loras[0].path)).fingerprint == before.fingerprint
+    assert adapters.read(Path(there.loras[0].path)).fingerprint == fingerprint
     back = {place: name for name, place in places.items()}
     assert player.renamed(there, back) == song
     told: list[Any] = []

@@ -165,11 +165,11 @@ class Cluster:
         if not any(job.pending() for job in alike):
             return True
         weights = Weights.of(alike[0], run.models_dir)
-        able, problems = self._able(alike[0], weights)
-        if not able:
-            shifts.give_up(alike, together(problems))
+        try:
+            able = self._able(alike[0], weights)
+        except AceStepError as error:
+            shifts.give_up(alike, error)
             return True
-        self._leave_out(problems)
         import torch  # whose threads are counted
 
         plan, threads, uses_cache = alike[0].plan, torch.get_num_threads(), alike[0].cache is not None
@@ -200,19 +200,25 @@ class Cluster:
                 problems.append(problem)
         return problems
 
-    def _able(self, job: Job, weights: Weights) -> tuple[list[Node], list[AceStepError]]:
-        """The nodes that can make a job, and what keeps others out, where that was not said before."""
+    def _able(self, job: Job, weights: Weights) -> list[Node]:
+        """The nodes that can make a job. `AceStepError` where there are none, with what keeps each of them out."""
         problems = self._meet()
         fresh = {node.id: node for node in self._nodes if (node.id, weights) not in self._verdicts}
         names = {id: node.name for id, node in fresh.items()}
         for id, found in self._ask(names, player.lacks, weights).items():
             problem = jobs.named(render.as_error(found), names[id]) if isinstance(found, dict) else found
-            device = fresh[id].machine.devices[0]
-            if problem is None and (device.backend != job.plan.backend or job.plan.dtype not in device.dtypes):
-                problem = UsageError(f"{names[id]} has no device such as the plan is for ({device.title}).")
+            devices = fresh[id].machine.devices
+            backend, dtype = job.plan.backend, job.plan.dtype
+            if problem is None and not any(one.backend == backend and dtype in one.dtypes for one in devices):
+                problem = UsageError(f"{names[id]} has no {backend} that computes in {dtype}, as the plan does.")
             self._verdicts[id, weights] = problem
             problems += [problem] if problem is not None else []
-        return [node for node in self._nodes if self._verdicts[node.id, weights] is None], problems
+        able = [node for node in self._nodes if self._verdicts[node.id, weights] is None]
+        if not able:
+            why = [self._verdicts[node.id, weights] for node in self._nodes]
+            raise together([problem for problem in why if problem is not None])
+        self._leave_out(problems)
+        return able
 
     def _leave_out(self, problems: Sequence[AceStepError]) -> None:
         for problem in problems:

@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +96,7 @@ def look(with_card: bool) -> Look:
 
 def versions() -> dict[str, str]:
     """Of this program and the libraries that a sidecar names; builds of one version are one."""
-    named = {"acestep-cli": __version__, **sidecar.versions(), "torch": metadata.version("torch")}
+    named = {"acestep-cli": __version__, **sidecar.versions()}
     return {name: version.partition("+")[0] for name, version in named.items()}
 
 
