@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROVIDED_BY = {"yaml": "PyYAML", "PIL": "pillow"}
 #: Extras whose libraries the program uses where they are, and does without where they are not.
-USED_WHERE_INSTALLED = ("analysis", "eight-bit")
+USED_WHERE_INSTALLED = ("analysis", "eight-bit", "ray")
 
 
 @pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy"])
