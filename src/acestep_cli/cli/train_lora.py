@@ -388,5 +388,5 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
     else:
         left = plan.seconds * (1 - record.step / course.steps)
         terminal.say(
-            f"Time: {forecast.clock(left)} at the least, by the speed of renders here; the first steps will tell."
+            f"Time: {forecast.clock(left)} for the steps at the least, by the speed of renders; the first will tell."
         )
