@@ -334,7 +334,6 @@ NEEDED = {
         (["extract", "take.wav", "--track", "bass", "--all"], 2, "--all: excludes --track"),
         (["extract", "take.wav", "--track", "bass", "-o", "-"], 2, "carries one take; several need files"),
         (["extract", "take.wav", "--track", "bass", "--set", "mix=true"], 2, "mix: has no meaning for extract"),
-        (["extract", "take.wav", "--track", "bass", "-m", "pocket"], 3, "pocket was not trained to extract; base and"),
         (["cover", "take.wav", "-c", "a", "--reference", "take.wav"], 2, "reference: is the source too"),
         (["cover", "take.wav", "-c", "a", "-o", "take.wav", "--force"], 2, "is the recording that this run works on"),
         (["cover", "no.wav", "-c", "a"], 5, "SOURCE: "),
@@ -405,15 +404,21 @@ def test_what_turbo_was_not_taught_is_refused_with_the_command_that_helps(
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
     named = refused("extract", "take.wav", "--track", "bass", "-m", "turbo")
     assert named.exit_code == 3
-    assert "turbo was not trained to extract; base and xl-base were." in named.stderr
+    assert "turbo was not trained to extract; base, xl-base and pocket were." in named.stderr
     assert "`acestep models pull base` fetches one of them; then --model base." in named.stderr
     absent = refused("complete", "take.wav", "-m", "xl-turbo")
     assert absent.exit_code == 3
-    assert "xl-turbo was not trained to complete; base and xl-base were." in absent.stderr
-    auto = refused("complete", "take.wav")
-    assert auto.exit_code == 3
-    assert "To complete takes base or xl-base, and neither is installed." in auto.stderr
-    assert "acestep models pull base" in auto.stderr
+    assert "xl-turbo was not trained to complete; base, xl-base and pocket were." in absent.stderr
+
+
+def test_without_a_base_checkpoint_the_built_in_one_takes_on_its_tasks_and_says_so(
+    refused: Run, two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    auto = refused("complete", "take.wav", "--dry-run")
+    assert auto.exit_code == 0
+    assert "None of base, xl-base is installed, so the built-in sketch model plays" in auto.stderr
+    assert "acestep models pull base fetches a real one" in auto.stderr
 
 
 @pytest.mark.parametrize(
@@ -421,7 +426,7 @@ def test_what_turbo_was_not_taught_is_refused_with_the_command_that_helps(
     [
         (["cover", "none.wav", "-c", "a"], 5),
         (["repaint", "take.wav", "-c", "a", "--start", "12"], 2),
-        (["extract", "take.wav", "--all", "-m", "pocket"], 3),
+        (["extract", "take.wav", "--all", "-m", "turbo"], 3),
         (["extract", "take.wav", "--all", "--dry-run"], 0),
         (["repaint", "--help"], 0),
     ],

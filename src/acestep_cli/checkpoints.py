@@ -135,6 +135,7 @@ CHECKPOINTS: dict[str, Row] = {
         repo=None,
         turbo=True,
         shift=3.0,
+        tasks=BASE_TASKS,
         text_folder="Qwen3-Embedding-pocket",
         shortest_seconds=3.0,
         size_gb=0.03,
@@ -419,9 +420,8 @@ def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBL
     """Find a checkpoint by name or folder.
 
     `models_dir` is a folder in the published layout; without one the Hugging Face cache is looked through.
-    `auto` takes the first installed of `auto_order(task)`, else the built-in one if it can do the task. Raises
-    `CheckpointError` when it is not installed, or a file of it is missing, cut short or something else than it
-    should be.
+    `auto` takes the first installed of `auto_order(task)`, else the built-in one. Raises `CheckpointError` when it is
+    not installed, or a file of it is missing, cut short or something else than it should be.
     """
     if models_dir is not None and not is_folder(models_dir):
         raise CheckpointError(
@@ -438,28 +438,18 @@ def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBL
     dit = dit_folder(model, models_dir)
     if dit is None:
         where = f"the models folder {models_dir}" if models_dir else "the Hugging Face cache"
-        sketch = "; --model pocket sketches the song" if task in CHECKPOINTS[BUILT_IN].tasks else ""
         raise CheckpointError(
             f"The checkpoint {model} is not installed: {where} has no {row.folder}/ (about {row.size_gb:g} GB, "
             f"published as {row.repo}).",
-            f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it{sketch}.",
+            f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it; --model "
+            f"{BUILT_IN} sketches the song.",
         )
     return _whole(model, row, dit, models_dir)
 
 
 def installed(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> tuple[str, ...]:
-    """What `auto` may take, in its order: those of `auto_order(task)` that are here, else the built-in one.
-
-    `CheckpointError` where none is here, and the built-in one cannot do the task.
-    """
-    order = auto_order(task)
-    found = tuple(name for name in order if dit_folder(name, models_dir))
-    if found or task in CHECKPOINTS[BUILT_IN].tasks:
-        return found or (BUILT_IN,)
-    raise CheckpointError(
-        f"To {task} takes {' or '.join(order)}, and neither is installed.",
-        f"`acestep models pull {order[0]}` fetches one; --models-dir names another folder that holds it.",
-    )
+    """What `auto` may take, in its order: those of `auto_order(task)` that are here, else the built-in one."""
+    return tuple(name for name in auto_order(task) if dit_folder(name, models_dir)) or (BUILT_IN,)
 
 
 def foresee(name: str, models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:

@@ -491,7 +491,7 @@ def require_task(request: Request, name: str, row: Row) -> None:
     if task not in row.tasks:
         able = [other for other, one in CHECKPOINTS.items() if task in one.tasks]
         raise CheckpointError(
-            f"{name} was not trained to {task}; {' and '.join(able)} were.",
+            f"{name} was not trained to {task}; {', '.join(able[:-1])} and {able[-1]} were.",
             f"`acestep models pull {able[0]}` fetches one of them; then --model {able[0]}.",
         )
 

@@ -200,9 +200,10 @@ def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
     for job in planned:
         asked = job.resolved.request.model or "auto"
         if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
+            order = checkpoints.auto_order(modes.mode_of(job.request).task)
             terminal.say(
-                f"None of {', '.join(checkpoints.AUTO_ORDER)} is installed, so the built-in sketch model plays; "
-                f"acestep models pull {checkpoints.AUTO_ORDER[0]} fetches a real one."
+                f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
+                f"acestep models pull {order[0]} fetches a real one."
             )
             break
     for [job, *_] in by_weights(planned):
