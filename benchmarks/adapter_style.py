@@ -36,8 +36,9 @@ The songs: {songs} of {seconds} s, single strokes on glasses above 880 Hz, nothi
 "glasses". `acestep train-lora` on `pocket` with
 `{training} --steps {steps}`;
 then {captions} captions in other styles, each after the trigger word, one seed each. The distance is that of the mean
-mel spectra in dB ({bands} bands without their mean, floored {floor} dB below the loudest) to the mean of the eight songs;
-beside it, the share of the way from the renders without the adapter. At scale 0 all samples {equal} those without it.
+mel spectra in dB ({bands} bands without their mean, floored {floor} dB below the loudest) to the mean of the eight
+songs; beside it, the share of the way from the renders without the adapter. At scale 0 all samples {equal} those
+without it.
 """
 
 
