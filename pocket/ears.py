@@ -31,6 +31,7 @@ RATE = 24_000  # Hz: what classifiers and spectra hear
 TEMPO_TOLERANCE = 0.04
 OCTAVES = (1.0, 0.5, 2.0)
 PITCH_CLASS = {name: pitch for pitch, names in corpus.NOTE_NAMES.items() for name in names}
+LONG = 2048  # samples at RATE, in which a low note has three periods and more
 QUIET_DB = -50.0  # a part below this is absent
 
 
@@ -192,9 +193,12 @@ def bars(piece: corpus.Song, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def in_key(audio: np.ndarray, piece: corpus.Song) -> float:
-    """The share of chroma that lies in the key of a song."""
-    chroma = librosa.feature.chroma_stft(y=low(audio), sr=RATE, n_fft=4096, tuning=0.0, norm=None).sum(1)
+    """The share of a bass line, by its power, that lies in the key of a song."""
+    wave = low(audio)
+    pitch = librosa.yin(wave, fmin=35, fmax=300, sr=RATE, frame_length=LONG, hop_length=LONG // 4)
+    power = librosa.feature.rms(y=wave, frame_length=LONG, hop_length=LONG // 4)[0, : len(pitch)] ** 2
     scale = [(piece.tonic + step) % 12 for step in band.SCALES[piece.mode]]
     # The dominant of a minor key has a major third, which its scale lacks.
     scale += [(piece.tonic + 11) % 12] if piece.mode == "minor" else []
-    return float(chroma[scale].sum() / (chroma.sum() + 1e-9))
+    within = np.isin(np.round(librosa.hz_to_midi(pitch)).astype(int) % 12, scale)
+    return float(power[within].sum() / (power.sum() + 1e-12))
