@@ -6,6 +6,7 @@ Shapes: N samples; a stem is stereo [2, N] float32 at 48 kHz. The stems of a son
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import corpus
 import numpy as np
@@ -65,16 +66,29 @@ PATTERNS = {
     "chip": ((0, 2), (1, 3), EIGHTHS),
 }
 SWING = {"lofi": 0.12, "jazz": 0.16}  # pulses by which an off-beat is late
-MIX = {"drums": 0.42, "bass": 0.26, "chords": 0.075, "lead": 0.13, "voice": 0.16, "backing": 0.07}
+MIX = {"drums": 0.42, "bass": 0.25, "chords": 0.105, "lead": 0.13, "voice": 0.17, "backing": 0.07}
 PANS = (-0.25, 0.0, 0.25, 0.0)  # of the tones of a chord
 
 
-class Desk:
-    """The stems of a song while they are played."""
+class Event(NamedTuple):
+    """Something that is played: by which part (a key of `MIX`; of the drums `low`, `back`, `tick`, `crash`), on which
+    track, at which MIDI pitch (drums: 0), from which sample of the song and for how many.
+    """
 
-    def __init__(self, piece: Song) -> None:
-        self.samples = piece.duration * SAMPLE_RATE
+    part: str
+    track: str
+    pitch: int
+    start: int
+    length: int
+
+
+class Desk:
+    """The stems of a song while they are played, and a list of what was; a silent one only lists."""
+
+    def __init__(self, piece: Song, silent: bool = False) -> None:
+        self.samples, self.silent = piece.duration * SAMPLE_RATE, silent
         self.stems: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((2, self.samples), np.float32))
+        self.events: list[Event] = []
 
     def start(self, seconds: float) -> int:
         """The sample at which something that is due at `seconds` begins."""
@@ -87,18 +101,31 @@ class Desk:
             for side, gain in enumerate((1 - max(pan, 0), 1 + min(pan, 0))):
                 self.stems[track][side, start : start + length] += np.float32(level * gain) * sound[:length]
 
-    def hit(self, drum: str, seconds: float, level: float, pan: float = 0.0) -> None:
-        self.add("drums", sounds.drum(drum), self.start(seconds), level * MIX["drums"], pan)
-
-    def note(self, timbre: str, pitch: int, seconds: float, length: float, level: float, pan: float = 0.0) -> None:
+    def due(self, part: str, track: str, pitch: int, seconds: float, length: float, level: float) -> int | None:
+        """The sample at which a part begins, noted down; None for what is not to be heard, or was only to be noted."""
         start = self.start(seconds)
-        if start < self.samples and level:
-            self.add(TIMBRES[timbre].track, sounds.note(timbre, pitch, start, length), start, level, pan)
+        if start >= self.samples or not level:
+            return None
+        self.events.append(Event(part, track, pitch, start, int(length * SAMPLE_RATE)))
+        return None if self.silent else start
 
-    def sing(self, track: str, sung: tuple[str, str], pitch: int, seconds: float, length: float, level: float) -> None:
-        start = self.start(seconds)
-        if start < self.samples:
-            self.add(track, sounds.syllable(*sung, pitch, start, length), start, level)
+    def hit(self, part: str, drum: str, seconds: float, level: float, pan: float = 0.0) -> None:
+        start = self.due(part, "drums", 0, seconds, 0.0, level)
+        if start is not None:
+            self.add("drums", sounds.drum(drum), start, level * MIX["drums"], pan)
+
+    def note(
+        self, part: str, timbre: str, pitch: int, seconds: float, length: float, level: float, pan: float = 0.0
+    ) -> None:
+        start = self.due(part, TIMBRES[timbre].track, pitch, seconds, length, level)
+        if start is not None:
+            self.add(TIMBRES[timbre].track, sounds.note(timbre, pitch, start, length), start, level * MIX[part], pan)
+
+    def sing(self, part: str, sung: tuple[str, str], pitch: int, seconds: float, length: float, level: float) -> None:
+        track = {"voice": "vocals", "backing": "backing_vocals"}[part]
+        start = self.due(part, track, pitch, seconds, length, level)
+        if start is not None:
+            self.add(track, sounds.syllable(*sung, pitch, start, length), start, level * MIX[part])
 
 
 def _play_drums(desk: Desk, piece: Song, manner: str, start: float, last_of_four: bool, first: bool) -> None:
@@ -117,17 +144,17 @@ def _play_drums(desk: Desk, piece: Song, manner: str, start: float, last_of_four
         return start + (place + (swing if place % 1 == 0.5 else 0)) * piece.pulse
 
     for place in lows:
-        desk.hit(low, when(place), low_level)
+        desk.hit("low", low, when(place), low_level)
     if manner != "light":
         for place in backs:
-            desk.hit(back, when(place), back_level, 0.05)
+            desk.hit("back", back, when(place), back_level, 0.05)
         if last_of_four and piece.pulses == 4:
             for place in (3.5, 3.75):
-                desk.hit(back, when(place), back_level * 0.6, -0.1)
+                desk.hit("back", back, when(place), back_level * 0.6, -0.1)
     for place in ticks:
-        desk.hit(tick, when(place), tick_level * (1.0 if place % 1 == 0 else 0.75), 0.3)
+        desk.hit("tick", tick, when(place), tick_level * (1.0 if place % 1 == 0 else 0.75), 0.3)
     if manner == "big" and first:
-        desk.hit("crash", start, 0.55, -0.2)
+        desk.hit("crash", "crash", start, 0.55, -0.2)
 
 
 def _play_bass(desk: Desk, piece: Song, root: int, start: float, level: float) -> None:
@@ -152,7 +179,7 @@ def _play_bass(desk: Desk, piece: Song, root: int, start: float, level: float) -
         case "syncopated":
             notes = [(0.0, 1.3, 0), (1.5, 1.0, 0), (2.75, 1.0, 12)] if pulses == 4 else [(0.0, pulses * 0.9, 0)]
     for place, length, climb in notes:
-        desk.note(piece.bass, pitch + climb, start + place * pulse, length * pulse, MIX["bass"] * level)
+        desk.note("bass", piece.bass, pitch + climb, start + place * pulse, length * pulse, level)
 
 
 def _triad(root: int, minor: bool) -> list[int]:
@@ -162,7 +189,7 @@ def _triad(root: int, minor: bool) -> list[int]:
 
 def _play_chords(desk: Desk, piece: Song, root: int, minor: bool, start: float, level: float) -> None:
     """One bar of the triad."""
-    pitches, pulse, pulses, gain = _triad(root, minor), piece.pulse, piece.pulses, MIX["chords"] * level
+    pitches, pulse, pulses = _triad(root, minor), piece.pulse, piece.pulses
     places: list[tuple[float, float]]
     eighth = 1 / 3 if pulses == 2 else 0.5
     match STYLES[piece.style].chord_pattern:
@@ -187,13 +214,12 @@ def _play_chords(desk: Desk, piece: Song, root: int, minor: bool, start: float, 
             step = 0.25 if chip else eighth
             for k in range(round(pulses / step)):
                 pitch = [*pitches, pitches[0] + 12][k % 4] + (12 if chip else 0)
-                desk.note(
-                    piece.chords, pitch, start + k * step * pulse, pulse * step * (1 if chip else 2), 2 * gain, -0.2
-                )
+                desk.note("chords", piece.chords, pitch, start + k * step * pulse, pulse * step * (1 if chip else 2),
+                          2 * level, -0.2)  # fmt: skip
             return
     for place, hold in places:
         for pitch, pan in zip(pitches, PANS, strict=False):
-            desk.note(piece.chords, pitch, start + place * pulse, hold * pulse, gain, pan)
+            desk.note("chords", piece.chords, pitch, start + place * pulse, hold * pulse, level, pan)
 
 
 def _motif(rng: np.random.Generator, pulses: int) -> list[tuple[float, float, int]]:
@@ -219,7 +245,9 @@ def _melody_pitch(piece: Song, chord: tuple[int, bool], steps: int, strong: bool
     return min((p for p in range(52, 84) if p % 12 in tones), key=lambda p: (abs(p - wanted), p))
 
 
-def _sing(desk: Desk, piece: Song, part: Part, motif: list, chords: list[tuple[int, bool]], start: float) -> None:
+def _sing(
+    desk: Desk, piece: Song, part: Part, motif: list, chords: list[tuple[int, bool]], start: float, first: int
+) -> None:
     """The lines of a section, spread evenly over its bars; each fills seven eighths of its time with its syllables."""
     plan, eighth = SECTIONS[part.tag], 1 / 3 if piece.pulses == 2 else 0.5
     span = part.bars * piece.pulses / len(part.lines)  # pulses
@@ -232,36 +260,49 @@ def _sing(desk: Desk, piece: Song, part: Part, motif: list, chords: list[tuple[i
         for place, after, syllable in zip(places, places[1:], sung, strict=False):
             when = number * span + place
             bar = min(int(when / piece.pulses), part.bars - 1)
-            turn = when % (2 * piece.pulses)
+            turn = (when + first * piece.pulses) % (2 * piece.pulses)
             steps = next((s for p, _, s in reversed(motif) if p <= turn), 0)
             pitch = _melody_pitch(piece, chords[bar], steps + 2 * plan.octave, place % 1 == 0, 64)
             seconds, length = start + when * piece.pulse, (after - place) * piece.pulse * 0.97
-            desk.sing("vocals", syllable, pitch, seconds, length, MIX["voice"] * plan.lead)
+            desk.sing("voice", syllable, pitch, seconds, length, plan.lead)
             if part.tag == "Chorus":
                 below = _melody_pitch(piece, chords[bar], steps - 1, True, 64)
-                desk.sing("backing_vocals", ("", "u"), below, seconds, length, MIX["backing"])
+                desk.sing("backing", ("", "u"), below, seconds, length, 1.0)
 
 
 def play(piece: Song) -> dict[str, np.ndarray]:
     """The stems of a song by track, [2, duration * 48000] each; their sum has -14 dBFS RMS and peaks below 0.98."""
-    variant = int(np.random.default_rng([piece.seed, 2]).integers(2))
-    desk, style = Desk(piece), list(STYLES).index(piece.style)
-    main = PROGRESSIONS[piece.mode][(style + variant) % len(PROGRESSIONS[piece.mode])]
-    motifs = {
-        tag: _motif(np.random.default_rng([style, variant, number]), piece.pulses)
-        for number, tag in enumerate(sorted(SECTIONS))
-    }
+    desk = Desk(piece)
+    _perform(desk, piece)
+    return _mastered(desk.stems, piece)
+
+
+def score(piece: Song) -> list[Event]:
+    """What is played in a song, without a sound of it."""
+    desk = Desk(piece, silent=True)
+    _perform(desk, piece)
+    return desk.events
+
+
+def _perform(desk: Desk, piece: Song) -> None:
+    tune = list(STYLES).index(piece.tune)
+    main = PROGRESSIONS[piece.mode][(tune + piece.variant) % len(PROGRESSIONS[piece.mode])]
+    motifs = [_motif(np.random.default_rng([tune, piece.variant, raised]), piece.pulses) for raised in (0, 1)]
     bar_seconds, swing = piece.pulse * piece.pulses, SWING.get(STYLES[piece.style].kit, 0.0)
-    now = 0.0
+    bar = 0  # of the song
     for part in piece.parts:
-        plan, motif = SECTIONS[part.tag], motifs[part.tag]
-        progression = [main[2], main[3], main[0], main[1]] if part.tag == "Bridge" else main
-        chords = [(piece.tonic + root, minor) for root, minor in (progression * part.bars)[: part.bars]]
+        plan = SECTIONS[part.tag]
+        motif = motifs[plan.octave]
+        # A bridge is two bars ahead of the others, so that it does not begin on the tonic.
+        turn = bar + (2 if part.tag == "Bridge" else 0)
+        progression = [main[(turn + k) % len(main)] for k in range(part.bars)]
+        chords = [(piece.tonic + root, minor) for root, minor in progression]
         if part.lines:
-            _sing(desk, piece, part, motif, chords, now)
-        for bar, chord in enumerate(chords):
+            _sing(desk, piece, part, motif, chords, bar * bar_seconds, bar)
+        for number, chord in enumerate(chords):
+            now = bar * bar_seconds
             if plan.drums != "none" and piece.left_out != "drums":
-                _play_drums(desk, piece, plan.drums, now, bar % 4 == 3, bar == 0)
+                _play_drums(desk, piece, plan.drums, now, bar % 4 == 3, number == 0)
             if piece.left_out != "bass":
                 _play_bass(desk, piece, chord[0], now, plan.bass)
             _play_chords(desk, piece, *chord, now, plan.chords)
@@ -270,23 +311,22 @@ def play(piece: Song) -> dict[str, np.ndarray]:
                     place %= piece.pulses
                     late = swing if place % 1 == 0.5 else 0.0
                     pitch = _melody_pitch(piece, chord, steps + 3 * plan.octave, place % 1 == 0)
-                    desk.note(piece.lead, pitch, now + (place + late) * piece.pulse, length * piece.pulse * 0.95,
-                              MIX["lead"] * plan.lead)  # fmt: skip
-            now += bar_seconds
-    if piece.duration - now > 0.05:
-        _close(desk, piece, now)
-    return _mastered(desk.stems, piece)
+                    desk.note("lead", piece.lead, pitch, now + (place + late) * piece.pulse,
+                              length * piece.pulse * 0.95, plan.lead)  # fmt: skip
+            bar += 1
+    if piece.duration - bar * bar_seconds > 0.05:
+        _close(desk, piece, bar * bar_seconds)
 
 
 def _close(desk: Desk, piece: Song, now: float) -> None:
     """The last, incomplete bar: the tonic chord, held, by those who were playing."""
     tail, plan = piece.duration - now, SECTIONS[piece.parts[-1].tag]
     for pitch in _triad(piece.tonic, piece.mode == "minor"):
-        desk.note(piece.chords, pitch, now, tail, MIX["chords"])
+        desk.note("chords", piece.chords, pitch, now, tail, 1.0)
     if piece.left_out != "bass" and plan.bass:
-        desk.note(piece.bass, 28 + (piece.tonic - 28) % 12, now, tail, MIX["bass"])
+        desk.note("bass", piece.bass, 28 + (piece.tonic - 28) % 12, now, tail, 1.0)
     if piece.left_out != "drums" and plan.drums != "none":
-        desk.hit(KITS[STYLES[piece.style].kit][0], now, 1.0)
+        desk.hit("low", KITS[STYLES[piece.style].kit][0], now, 1.0)
 
 
 def _mastered(stems: dict[str, np.ndarray], piece: Song) -> dict[str, np.ndarray]:

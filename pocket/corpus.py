@@ -5,8 +5,9 @@ idea a user might have had. It is a pure function of the seed; `band.play` makes
 
 * beat one is at t = 0, the tempo is constant, and a bar is as long as the nearest turn of a hand of the clock
   (`CYCLES`, at most 2.9 % from the tempo that is asked for);
-* the chord changes at each bar line with its root in the bass; progression and melody belong to the style and the
-  section, in two variants, so that a prompt says most of a song;
+* the chord changes at each bar line with its root in the bass, and a progression is four bars long, counted from the
+  start of the song; progression and melody belong to the style in two variants, of which the mood is one or the other,
+  so that a prompt says most of a song;
 * progressions start on the tonic, and minor keys use the major dominant, so a key is not its relative;
 * `layout` alone decides from lyrics and bars where sections lie, and `SECTIONS` how each sounds;
 * lyric lines are sung, syllable by syllable; without lines an instrument leads;
@@ -244,6 +245,9 @@ class Song:
     chords: str
     lead: str
     left_out: str  # "drums", "bass" or nothing
+    mood: str  # the first of its caption
+    tune: str  # the style whose progressions and melodies it plays
+    variant: int  # of the tune
     caption: str
     lyrics: str
     language: str
@@ -323,15 +327,26 @@ def song(seed: int) -> Song:
             lines = [" ".join(rng.choice(words, rng.integers(3, 6))) for _ in range(count)]
             blocks.append("\n".join([f"[{part.tag}]", *lines]))
         lyrics = "\n\n".join(blocks)
-    piece = Song(seed, name, bpm, tonic, mode, "", meter, duration, style.bass, chords, lead, str(left_out), "", lyrics,
-                 language)  # fmt: skip
+    mood = pick(style.moods)
+    piece = Song(seed, name, bpm, tonic, mode, "", meter, duration, style.bass, chords, lead, str(left_out), mood, name,
+                 style.moods.index(mood) % 2, "", lyrics, language)  # fmt: skip
     return describe(piece, rng)
+
+
+def restyled(piece: Song, rng: np.random.Generator) -> Song:
+    """The same tune in another style: what a cover of it is. Tempo, key, form, chords and melody stay."""
+    pick = picker(rng)
+    name = pick([name for name in STYLES if name != piece.style])
+    style = STYLES[name]
+    other = replace(piece, style=name, bass=style.bass, chords=style.chords, lead=style.lead, left_out="",
+                    mood=pick(style.moods))  # fmt: skip
+    return describe(other, rng)
 
 
 def _words(piece: Song, rng: np.random.Generator) -> dict[str, str]:
     """What stands for each place in a caption or an idea."""
     pick, style = picker(rng), STYLES[piece.style]
-    mood, mood2 = rng.permutation(style.moods)[:2]
+    mood, mood2 = piece.mood, pick([mood for mood in style.moods if mood != piece.mood])
     lead = pick(VOICES) if piece.voiced else piece.lead
     drums = "no drums" if piece.left_out == "drums" else pick(style.drum_words)
     bass = "no bass" if piece.left_out == "bass" else piece.bass

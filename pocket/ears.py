@@ -3,7 +3,8 @@
 Tempo and key come from essentia (RhythmExtractor2013, KeyExtractor; AGPL, used here only and no part of the program),
 spectra and chroma from librosa. Whether there are drums, whether somebody sings and what style it is, classifiers of
 scikit-learn tell, fitted on true renders of songs that are not evaluated: each song with and without the part in
-question, so that they listen for the part and not for what goes with it.
+question, so that they listen for the part and not for what goes with it. For drums they are fitted in hiss too: the
+silence between hits, which only a synthesiser has, is no mark of drums.
 
 Shapes: audio is [2, N] float32 at 48 kHz.
 """
@@ -18,6 +19,7 @@ import corpus
 import essentia
 import librosa
 import numpy as np
+from scipy.signal import lfilter
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline as Classifier
 from sklearn.pipeline import make_pipeline
@@ -33,6 +35,8 @@ OCTAVES = (1.0, 0.5, 2.0)
 PITCH_CLASS = {name: pitch for pitch, names in corpus.NOTE_NAMES.items() for name in names}
 LONG = 2048  # samples at RATE, in which a low note has three periods and more
 QUIET_DB = -50.0  # a part below this is absent
+HISS_DB = (-45.0, -15.0)  # of the noise that drums are listened for in, against the music
+EXCERPT = 12 * SAMPLE_RATE  # of each song that classifiers are fitted on
 
 
 @dataclass(frozen=True)
@@ -115,17 +119,29 @@ class Judges:
         return float(odds[names.index(style)] - odds[names.index(other)])
 
 
+def hissing(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A clip in white noise of a random level and colour."""
+    noise = rng.standard_normal(audio.shape).astype(np.float32)
+    if rng.random() < 0.5:  # darker: 6 dB less for each octave above 1 kHz or so
+        noise = lfilter([1.0], [1.0, -0.88], noise, axis=1).astype(np.float32)
+    level = 10 ** (rng.uniform(*HISS_DB) / 20) * np.sqrt(np.mean(audio**2)) / np.sqrt(np.mean(noise**2))
+    return audio + np.float32(level) * noise
+
+
 def examples(seed: int) -> list[tuple[np.ndarray, str, bool, str]]:
     """(Timbre, the question it answers, the answer, style) of one song of the corpus."""
-    piece = corpus.song(seed)
-    stems = band.play(piece)
+    piece, rng = corpus.song(seed), np.random.default_rng([seed, 6])
+    stems = {track: stem[:, :EXCERPT] for track, stem in band.play(piece).items()}
     whole = sum(stems.values())
     found = [(timbre(whole), "style", True, piece.style)]
     for question, tracks in (("drums", {"drums"}), ("voice", {"vocals", "backing_vocals"})):
-        found.append((found[0][0], question, bool(tracks & set(stems)), piece.style))
-        if tracks & set(stems) and set(stems) - tracks:
-            without = sum(stem for track, stem in stems.items() if track not in tracks)
-            found.append((timbre(without), question, False, piece.style))
+        heard = any(level_db(stems[track]) > QUIET_DB for track in tracks & set(stems))
+        clips = [(whole, heard)]
+        if heard and set(stems) - tracks:
+            clips.append((sum(stem for track, stem in stems.items() if track not in tracks), False))
+        if question == "drums":
+            clips += [(hissing(clip, rng), answer) for clip, answer in clips]
+        found += [(timbre(clip), question, answer, piece.style) for clip, answer in clips]
     return found
 
 

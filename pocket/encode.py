@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from functools import cache
 from typing import NamedTuple
 
 import band
@@ -26,20 +27,23 @@ from acestep_cli.engine import codec
 from acestep_cli.engine.vae import OobleckVAE
 
 SHARD = 25
-TILE_FRAMES = 48  # with its reach on both sides a tile stays in a 32 MB cache
+TILE_FRAMES = 100
 SILENCE_SECONDS = 600  # as long as the longest song, so that it is never repeated
 CLOCK = 0.25  # amplitude; music has a standard deviation of 1, and silence with the clock decodes at -39 dBFS
 SLOW_HANDS = (512, 2048)  # latent frames: where in a song it is, as far as sections go
-STEMS_EVERY, STEMS_SECONDS = 3, 16  # every third song has its stems encoded too, where it is no longer than this
+# Of every four songs, where they are no longer than this, one has its stems encoded too, and one a cover.
+EVERY, PARTED, COVERED = 4, 0, 1
+MORE_SECONDS = 16
 FOLDER = WORK / "latents"
 
 
 class Heard(NamedTuple):
-    """A song's latents: its mix, and, for some songs, each stem and the mix without it."""
+    """A song's latents: its mix, and, for some songs, each stem and the mix without one, or `cover` of it."""
 
     mix: Tensor
     stems: dict[str, Tensor]
     without: dict[str, Tensor]
+    cover: Tensor | None = None
 
 
 def trained_vae() -> OobleckVAE:
@@ -51,15 +55,22 @@ def trained_vae() -> OobleckVAE:
 def clock(frames: int) -> Tensor:
     """The time of day [C, F]: cosines in even frames, sines in odd ones, so that each token of the DiT reads it whole.
 
-    Twelve channels are hands that turn with the bars of the twelve tempi and, on top of that, four times in each; two
-    tell which frame of `sounds.PERIOD` it is, once and three times round; two turn slowly.
+    Twelve channels are hands that turn with the bars of the twelve tempi, on top of that four times in each, and once
+    in four, as progressions do; two tell which frame of `sounds.PERIOD` it is, once and three times round; two turn
+    slowly.
     """
     token = torch.arange(frames) // 2 * 2
     turns = lambda cycles: 2 * math.pi * token / torch.tensor(cycles)[:, None]  # noqa: E731
     bars, phase, slow = turns(corpus.CYCLES), turns([PERIOD / FRAME, PERIOD / FRAME / 3]), turns(SLOW_HANDS)
     even = torch.arange(frames) % 2 == 0
     shown = lambda angles: torch.where(even, angles.cos(), angles.sin())  # noqa: E731
-    return torch.cat([shown(bars) + shown(4 * bars), shown(phase), shown(slow)])
+    return torch.cat([shown(bars / 4) + shown(bars) + shown(4 * bars), shown(phase), shown(slow)])
+
+
+@cache
+def cover_of(piece: corpus.Song) -> corpus.Song:
+    """The song that `Heard.cover` is."""
+    return corpus.restyled(piece, np.random.default_rng([piece.seed, 5]))
 
 
 def silence(vae: OobleckVAE) -> Tensor:
@@ -85,10 +96,13 @@ def heard(vae: OobleckVAE, seed: int) -> Heard:
             return codec.encode(vae, torch.from_numpy(audio), TILE_FRAMES, lambda *_: None).half()
 
     mix = sum(played.values())
-    parted = seed % STEMS_EVERY == 0 and piece.duration <= STEMS_SECONDS and len(played) > 1
+    more = piece.duration <= MORE_SECONDS
+    if more and seed % EVERY == COVERED:
+        return Heard(latents(mix), {}, {}, latents(band.render(cover_of(piece))))
+    parted = more and seed % EVERY == PARTED and len(played) > 1
     stems = {track: latents(stem) for track, stem in played.items()} if parted else {}
-    # One stem taken from the rest is enough of a lesson for each song.
-    missing = [sorted(stems)[seed // STEMS_EVERY % len(stems)]] if parted else []
+    # One stem taken from the rest is enough of a lesson for each song; others can be added up.
+    missing = [sorted(stems)[seed // EVERY % len(stems)]] if parted else []
     return Heard(latents(mix), stems, {track: latents(mix - played[track]) for track in missing})
 
 
@@ -109,8 +123,7 @@ def main() -> None:
             continue
         songs = [heard(vae, seed) for seed in range(shard * SHARD, (shard + 1) * SHARD)]
         torch.save([tuple(song) for song in songs], path)
-        encoded = sum(len(t) for s in songs for t in (s.mix, *s.stems.values(), *s.without.values()))
-        print(path.name, sum(len(s.mix) for s in songs) // 25, "s of songs,", encoded // 25, "s encoded", flush=True)
+        print(path.name, sum(len(song.mix) for song in songs) // 25, "s of songs", flush=True)
 
 
 if __name__ == "__main__":

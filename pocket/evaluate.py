@@ -19,7 +19,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from acestep_cli.engine.store import Store
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.request import Request
 
-JUDGED = 300  # songs of the training corpus that the classifiers are fitted on, truth only
+JUDGED = 240  # songs of the training corpus that the classifiers are fitted on, truth only
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 EXTRACTED = ("vocals", "drums", "bass")
 ADDED = ("drums", "bass")
@@ -51,11 +51,15 @@ BOOTSTRAPS = 2000
 
 @dataclass(frozen=True)
 class Score:
-    """One observation: a line of the table, who was heard (`pocket` or `truth`), and how well it did."""
+    """One observation: a line of the table, who was heard (`pocket` or `truth`), and how well it did, of how much.
+
+    A line shows the sum of the values over the sum of the wholes.
+    """
 
     line: str
     who: str
     value: float
+    whole: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,13 @@ LINES = {
     "drums": Line("drums where asked, none where not", 0.9),
     "voice": Line("voice with lyrics, none with `[Instrumental]`", 0.85),
     "sections": Line("bars as loud and dense as their sections (rank correlation)", 0.6),
+    "codes tempo": Line("tempo as asked, from the Songwriter's codes"),
+    "codes key": Line("key as asked, or its relative, from the Songwriter's codes"),
     "vae mel": Line("autoencoder: log-mel distance, dB"),
     "vae tempo": Line("autoencoder: tempo kept where the truth's is heard", 0.95),
     "vae key": Line("autoencoder: key kept where the truth's is heard", 0.95),
+    "vae drums": Line("autoencoder: drums heard in the truth's where there are any"),
+    "vae voice": Line("autoencoder: a voice heard in the truth's where there is one"),
     **{f"cover {s:.0%}": Line(f"cover: likeness to the source at strength {s:.0%}") for s in STRENGTHS},
     "cover rises": Line("cover: 100 % is more like the source than 0 %", 0.9),
     "repaint follows": Line("repaint: the inside goes over to the new style", 0.8),
@@ -103,13 +111,13 @@ class Studio:
         self.machine = hardware.detect()
 
     def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[modes.Completed, planning.Plan]:
-        completed = modes.complete(Request(**asked), self.checkpoint)
+        completed = modes.complete(Request(**asked), self.checkpoint, helper)
         sizes = memory.Sizes.of(self.checkpoint, helper)
         return completed, planning.plan(self.machine, completed, planning.Asked(), sizes)
 
-    def render(self, **asked: object) -> list[Take]:
-        completed, plan = self.planned(**asked)
-        return list(Pipeline(self.checkpoint, plan).run([completed], quiet))
+    def render(self, helper: Songwriter | None = None, **asked: object) -> list[Take]:
+        completed, plan = self.planned(helper, **asked)
+        return list(Pipeline(self.checkpoint, plan, helper).run([completed], quiet))
 
     def through(self, audio: np.ndarray) -> np.ndarray:
         """Audio through the autoencoder and back."""
@@ -118,6 +126,10 @@ class Studio:
         with torch.inference_mode(), store.vae() as vae:
             return vae.decode(vae.encode(torch.from_numpy(audio)[None].to(store.dtype)))[0].float().numpy()
 
+    def songwriter(self) -> Songwriter:
+        [helper] = shelf.needed_songwriters(checkpoints.BUILT_IN, self.checkpoint, None, "The evaluation")
+        return helper
+
     def codes(self, audio: np.ndarray) -> tuple[int, ...]:
         completed, plan = self.planned(caption="any", duration=audio.shape[1] / SAMPLE_RATE, seed=0)
         [found] = Pipeline(self.checkpoint, plan).codes(completed, [Audio(audio, SAMPLE_RATE)], quiet, quiet)
@@ -125,7 +137,7 @@ class Studio:
 
     def answer(self, task: writing.Task, how: writing.Sampling, seed: int) -> dict[str, object]:
         """What the Songwriter makes of a task, as keys of a request."""
-        [helper] = shelf.needed_songwriters(checkpoints.BUILT_IN, self.checkpoint, None, "The evaluation")
+        helper = self.songwriter()
         completed, plan = self.planned(helper, caption="any", duration=10, seed=seed)
         return Pipeline(self.checkpoint, plan, helper).write(completed, task, how, seed, quiet, quiet)
 
@@ -166,12 +178,8 @@ class Case:
         return str(path)
 
     def restyled(self) -> corpus.Song:
-        """The song in another style: its tempo, key and form stay."""
-        styles = [name for name in corpus.STYLES if name != self.piece.style]
-        rng = np.random.default_rng([self.number, 3])
-        style = corpus.STYLES[name := styles[rng.integers(len(styles))]]
-        other = replace(self.piece, style=name, bass=style.bass, chords=style.chords, lead=style.lead, left_out="")
-        return corpus.describe(other, rng)
+        """The song in another style."""
+        return corpus.restyled(self.piece, np.random.default_rng([self.number, 3]))
 
 
 def heard(take: Take) -> np.ndarray:
@@ -196,6 +204,14 @@ def follows_prompt(case: Case) -> Iterator[Score]:
     yield Score("seeds repeat", "pocket", np.array_equal(again, takes[2]))
 
 
+def follows_codes(case: Case) -> Iterator[Score]:
+    """Tempo and key of text to music as it is without `--no-think`: from codes of the Songwriter."""
+    [take] = studio().render(studio().songwriter(), **case.prompt(duration=case.piece.duration))
+    found = ears.listen(heard(take))
+    yield Score("codes tempo", "pocket", found.keeps_time(case.piece.bpm))
+    yield Score("codes key", "pocket", found.is_in(case.piece.tonic, case.piece.mode))
+
+
 def section_sense(piece: corpus.Song, audio: np.ndarray) -> float:
     """The mean rank correlation of the bars' levels and densities with what the layout rule makes of them."""
     from scipy.stats import spearmanr
@@ -214,6 +230,8 @@ def section_sense(piece: corpus.Song, audio: np.ndarray) -> float:
 def survives_autoencoder(case: Case) -> Iterator[Score]:
     back = studio().through(case.mix)
     yield Score("vae mel", "pocket", ears.apart(back, case.mix))
+    yield Score("vae drums", "pocket", case.judges.has_drums(back) == ("drums" in case.piece.tracks))
+    yield Score("vae voice", "pocket", case.judges.sings(back) == case.piece.voiced)
     before, after = ears.listen(case.mix), ears.listen(back)
     if before.keeps_time(case.piece.bpm):
         yield Score("vae tempo", "pocket", after.keeps_time(case.piece.bpm))
@@ -256,7 +274,7 @@ def extracts(case: Case) -> Iterator[Score]:
                   if t.track == track]  # fmt: skip
         mixture = ears.si_sdr(case.mix, truth)
         most = ears.si_sdr(studio().through(truth), truth) - mixture
-        yield Score("extract gain", "pocket", (ears.si_sdr(heard(take), truth) - mixture) / max(most, 1.0))
+        yield Score("extract gain", "pocket", ears.si_sdr(heard(take), truth) - mixture, most)
         yield Score("extract mel", "pocket", ears.apart(heard(take), truth) < ears.apart(case.mix, truth))
 
 
@@ -347,7 +365,7 @@ def describes(case: Case) -> Iterator[Score]:
 
 
 BEHAVIOURS: tuple[Callable[[Case], Iterator[Score]], ...] = (
-    follows_prompt, survives_autoencoder, covers, repaints, extracts, adds, takes_after, writes,
+    follows_prompt, follows_codes, survives_autoencoder, covers, repaints, extracts, adds, takes_after, writes,
     describes,
 )  # fmt: skip
 
@@ -365,17 +383,22 @@ def judge(
                 for score in behaviour(case)]  # fmt: skip
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean."""
+def mean(scores: np.ndarray) -> np.ndarray:
+    """Of values and wholes [..., N, 2]."""
+    return scores[..., 0].sum(-1) / scores[..., 1].sum(-1)
+
+
+def interval(scores: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of `mean`."""
     rng = np.random.default_rng(0)
-    means = rng.choice(values, (BOOTSTRAPS, len(values))).mean(1)
+    means = mean(scores[rng.integers(len(scores), size=(BOOTSTRAPS, len(scores)))])
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
 def table(scores: list[Score]) -> Iterator[str]:
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for score in scores:
-        found[score.line, score.who].append(float(score.value))
+        found[score.line, score.who].append((float(score.value), score.whole))
     yield "| behaviour | pocket | 95 % | truth | at least | n |"
     yield "|---|---|---|---|---|---|"
     for name, line in LINES.items():
@@ -383,11 +406,11 @@ def table(scores: list[Score]) -> Iterator[str]:
         if not len(values):
             continue
         low, high = interval(values)
-        truth = np.mean(found[name, "truth"]) if found[name, "truth"] else None
+        reached, truth = (mean(np.array(found[name, who])) if found[name, who] else None for who in ("pocket", "truth"))
         aim = line.aim if line.aim is None or not line.relative else line.aim * truth
-        met = "" if aim is None else f"{aim:.2f} {'✓' if values.mean() >= aim - 1e-9 else '✗'}"
+        met = "" if aim is None else f"{aim:.2f} {'✓' if reached >= aim - 1e-9 else '✗'}"
         shown = "" if truth is None else f"{truth:.2f}"
-        yield f"| {line.title} | {values.mean():.2f} | {low:.2f} to {high:.2f} | {shown} | {met} | {len(values)} |"
+        yield f"| {line.title} | {reached:.2f} | {low:.2f} to {high:.2f} | {shown} | {met} | {len(values)} |"
 
 
 def main() -> None:

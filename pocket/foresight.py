@@ -17,7 +17,6 @@ import numpy as np
 import tokenizer
 import torch
 import train_dit
-from train_vae import WORK
 
 from acestep_cli.engine import codec
 
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24)
     count = parser.parse_args().count
     tokens = tokenizer.trained()
-    model = train_dit.Pocket(tokens, torch.load(WORK / "silence.pt", weights_only=True).float().transpose(1, 2)).eval()
+    model = train_dit.fresh(tokens).eval()
     state = torch.load(train_dit.CHECKPOINT, weights_only=True)
     model.load_state_dict(state["average"])
     vae = encode.trained_vae()

@@ -51,8 +51,7 @@ def main() -> None:
     rng = np.random.default_rng(int(time.time()))
 
     tokens = tokenizer.trained()
-    silence = torch.load(train_vae.WORK / "silence.pt", weights_only=True).float().transpose(1, 2)
-    model = train_dit.Pocket(tokens, silence)
+    model = train_dit.fresh(tokens)
     model.load_state_dict(torch.load(train_dit.CHECKPOINT, weights_only=True)["average"])
     songs = train_dit.Songs()
     songs.refresh()

@@ -57,13 +57,13 @@ TIMBRES = {
     "acoustic guitar": Timbre("guitar", _series(9, 1.1, 2, 0.8), 0.002),
     "clean guitar": Timbre("guitar", _series(7, 1.5, 3, 1.2), 0.003),
     "distorted guitar": Timbre("guitar", _series(12, 0.8, 0.6, 0.15), drive=1.5),
-    "lead guitar": Timbre("guitar", _series(9, 0.9, 0.5), 0.01, 0.005, 1.5),
+    "lead guitar": Timbre("guitar", _series(9, 0.9, 0.5), 0.01, 0.003, 1.5),
     "strings": Timbre("strings", _series(9, 1.1, 0), 0.09, 0.003),
-    "fiddle": Timbre("strings", _series(8, 1.0, 0), 0.05, 0.005),
+    "fiddle": Timbre("strings", _series(8, 1.0, 0), 0.05, 0.003),
     "brass section": Timbre("brass", ((1, 0.7, 0.5), (2, 1, 0.5), (3, 0.9, 1), (4, 0.7, 1.5), (5, 0.5, 2)), 0.02),
     "trumpet": Timbre("brass", ((1, 0.6, 0), (2, 0.9, 0), (3, 1, 0), (4, 0.7, 0), (5, 0.4, 0)), 0.02, 0.003),
-    "flute": Timbre("woodwinds", ((1, 1, 0), (2, 0.25, 0), (3, 0.08, 0)), 0.04, 0.004),
-    "saxophone": Timbre("woodwinds", ((1, 0.8, 0), (2, 1, 0), (3, 0.7, 0), (4, 0.5, 0), (5, 0.25, 0)), 0.03, 0.005),
+    "flute": Timbre("woodwinds", ((1, 1, 0), (2, 0.25, 0), (3, 0.08, 0)), 0.04, 0.003),
+    "saxophone": Timbre("woodwinds", ((1, 0.8, 0), (2, 1, 0), (3, 0.7, 0), (4, 0.5, 0), (5, 0.25, 0)), 0.03, 0.003),
     "synth pad": Timbre("synth", _series(7, 1.4, 0), 0.1),
     "warm pad": Timbre("synth", _series(4, 2.0, 0), 0.2),
     "synth stabs": Timbre("synth", _series(8, 1, 5, 0.5), 0.003),
@@ -87,7 +87,7 @@ VOWELS = {
     "o": ((540, 110, 1.0), (900, 140, 0.6), (2500, 250, 0.08)),
     "u": ((360, 100, 1.0), (820, 130, 0.35), (2400, 250, 0.05)),
 }
-VOICE = Timbre("vocals", tuple((k, 1.0, 0.0) for k in range(1, 17)), 0.03, 0.006)
+VOICE = Timbre("vocals", tuple((k, 1.0, 0.0) for k in range(1, 15)), 0.03, 0.003)
 #: What is heard of a consonant: the letters, and (low Hz, high Hz, seconds, level) of a burst of noise.
 CONSONANTS = (
     ("sšzžcçx", (5000, 10000, 0.07, 0.5)),

@@ -7,7 +7,7 @@ third, two processes nine tenths.
 
 Flow matching: x_t = t * noise + (1 - t) * x0, and the network learns v = noise - x0 for a prompt. Songs of equal
 length share a batch, so nothing is ever padded but words. The audio codes come finished from `train_codes.py`. Saves
-`pocket/work/dit.pt` every two minutes (weights, their moving average, optimizer) and resumes from it.
+`pocket/work/dit.pt` every two minutes (weights and their moving average) and resumes from it; optimizers start anew.
 
 Shapes: B songs, T latent frames, C latent channels, L tokens of words, E encoder width.
 """
@@ -20,14 +20,17 @@ import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import cache
 
+import band
 import corpus
 import numpy as np
 import tokenizer
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from encode import FOLDER, SHARD, Heard
+from encode import CLOCK, FOLDER, SHARD, Heard, clock, cover_of
+from sounds import FRAME
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,7 +59,7 @@ CONFIG = {
     "layer_types": ["sliding_attention" if i % 2 == 0 else "full_attention" for i in range(LAYERS)],
     "in_channels": 3 * CHANNELS, "audio_acoustic_hidden_dim": CHANNELS, "timbre_hidden_dim": CHANNELS,
     "patch_size": 2, "text_hidden_dim": TEXT_WIDTH, "timbre_fix_frame": 750, "num_lyric_encoder_hidden_layers": 1,
-    "num_timbre_encoder_hidden_layers": 1, "num_attention_pooler_hidden_layers": 1,
+    "num_timbre_encoder_hidden_layers": 2, "num_attention_pooler_hidden_layers": 1,
     "num_audio_decoder_hidden_layers": LAYERS, "pool_window_size": 5, "fsq_dim": WIDTH,
     "fsq_input_levels": [8, 8, 8, 5], "fsq_input_num_quantizers": 1, "rope_theta": ROPE_THETA,
     "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False,
@@ -73,31 +76,39 @@ TEXT_CONFIG = {
 }  # fmt: skip
 SHIFT = 3.0
 TURBO_STEPS = solvers.schedule(8, SHIFT)[:-1]
-# What a song in a batch is trained to do: from nothing, from its own audio codes, with a hole to fill; and, where its
-# stems are at hand, `STEMS` of the time, to take one out, to add one, to accompany one.
-WHOLE_TASKS = {"generate": 0.72, "cover": 0.15, "repaint": 0.13}
-STEM_TASKS = {"extract": 0.4, "lego": 0.3, "complete": 0.3}
-STEMS = 0.75
+# What a song in a batch is trained to do: from nothing, from audio codes, with a hole to fill; and, where its stems are
+# at hand, `STEMS` of the time, to take one out, to add one, to accompany one.
+WHOLE_TASKS = {"generate": 0.64, "cover": 0.22, "repaint": 0.14}
+STEM_TASKS = {"extract": 0.44, "lego": 0.26, "complete": 0.3}
+STEMS = 0.8
+PARTED_WEIGHT = 3.0  # how much oftener than others a song whose stems are at hand is drawn
+COVERS = 0.75  # of songs that have a cover and are to be covered are turned into it, or it into them
 NO_CAPTION = 0.5  # of stems are taken out, and of references heard, without a caption that would give them away
+PLAIN_CAPTION = "music"
+REFERENCES = 0.2  # of batches hear their own songs as references
 NO_CONDITION = 0.10  # of songs see the null condition
 NO_META = 0.05  # of each metadata line is left out
 MUON_RATE, ADAM_RATE = 4e-3, 1.5e-3
-# Which beat it is, is asked of the DiT half-way up: how often in a bar the asked angles turn, as a power of the
-# pulses in it and a factor. Without being asked, it had not found the hand of the clock that a prompt's tempo means
-# after 600 steps; the flow alone rewards it only once everything above the hand is in place.
-HARMONICS = ((0, 0.5), (0, 1), (1, 1), (1, 2))
-BEAT_LAYER, BEAT_WEIGHT = 3, 1.0
-BEAT_TIME = 0.75  # only above it: below, the beat can be heard, and the clock need not be read
+# Which beat it is and what is being played, is asked of the DiT half-way up. Without being asked, it had not found the
+# hand of the clock that a prompt's tempo means after 600 steps; the flow alone rewards it only once everything above
+# the hand is in place. Of the beat: how often in a bar the asked angles turn, as a power of the pulses in it and a
+# factor. Of the score: which of the twelve pitch classes sound in bass, chords and melody, and which drums are struck.
+HARMONICS = ((0, 0.25), (0, 0.5), (0, 1), (1, 1), (1, 2))
+VOICES = {"bass": 0, "chords": 12, "lead": 24, "voice": 24, "backing": 24,
+          "low": 36, "back": 37, "tick": 38, "crash": 39}  # fmt: skip
+SCORE_ROWS = 40
+ASKED_LAYER, BEAT_WEIGHT, SCORE_WEIGHT = 3, 1.0, 4.0
+ASKED_TIME = 0.75  # only above it: below, all this can be heard in the noisy latents
 
 
-def number_curve(numbers: list[int]) -> Tensor:
-    """Unit-RMS embeddings [N, TEXT_WIDTH] of numbers, close together where the numbers are, on a scale of octaves.
+def number_curve(numbers: list[int], width: int = TEXT_WIDTH) -> Tensor:
+    """Unit-RMS embeddings [N, width] of numbers, close together where the numbers are, on a scale of octaves.
 
     A tempo seen in four songs is then learned from its neighbours too; with random starts each of the 121 tempi had
     to be learned alone, and after 700 steps none was.
     """
     octaves = torch.tensor(numbers, dtype=torch.float32).log2()[:, None]
-    angles = 2 * math.pi * octaves * torch.logspace(-3, 2, TEXT_WIDTH // 2, base=2)  # an eighth to four turns an octave
+    angles = 2 * math.pi * octaves * torch.logspace(-3, 2, width // 2, base=2)  # an eighth to four turns an octave
     return math.sqrt(2) * torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
@@ -108,10 +119,11 @@ class Pocket(nn.Module):
         super().__init__()
         self.dit = AceStep(DiTConfig.from_dict(CONFIG))
         self.text = Qwen3Model(Qwen3Config(vocab_size=tokens.get_vocab_size(), **TEXT_CONFIG))
-        self.silence = silence  # [1, F, C]
-        self.beat = nn.Linear(WIDTH, 2 * len(HARMONICS))  # read from the middle of the DiT; never exported
+        self.silence = silence  # [1, F, C], with the clock; and without
+        self.quiet = silence - CLOCK * clock(silence.shape[1]).T
+        self.asked = nn.Linear(WIDTH, 2 * len(HARMONICS) + SCORE_ROWS)  # of the middle of the DiT; never exported
         self.middle: Tensor | None = None
-        self.dit.decoder.layers[BEAT_LAYER].register_forward_hook(self.remember_middle)
+        self.dit.decoder.layers[ASKED_LAYER].register_forward_hook(self.remember_middle)
         decoder = self.dit.decoder
         with torch.no_grad():
             for embed in (decoder.time_embed, decoder.time_embed_r):  # time starts out without a say
@@ -160,6 +172,11 @@ class Pocket(nn.Module):
         return self.dit.latents_from_codes(codes)[0, :frames]
 
 
+def fresh(tokens: Tokenizer) -> Pocket:
+    """An untrained one, which knows the silence of `encode.py`."""
+    return Pocket(tokens, torch.load(WORK / "silence.pt", weights_only=True).float().transpose(1, 2))
+
+
 def in_float32(forward):
     """Run a layer outside autocast: the bfloat16 backward of the two-tap convolutions takes 50 ms, this one 3."""
 
@@ -168,6 +185,19 @@ def in_float32(forward):
             return forward(x.float())
 
     return wide
+
+
+@cache
+def score_of(piece: corpus.Song, frames: int) -> dict[str, Tensor]:
+    """Of each track, what of it sounds when, as `SCORE_ROWS` says: uint8 [tokens, SCORE_ROWS]."""
+    patch = CONFIG["patch_size"]
+    tokens, samples = -(-frames // patch), patch * FRAME
+    found: dict[str, Tensor] = defaultdict(lambda: torch.zeros(tokens, SCORE_ROWS, dtype=torch.uint8))
+    for event in band.score(piece):
+        row = VOICES[event.part] + (event.pitch % 12 if event.pitch else 0)
+        begin = event.start // samples
+        found[event.track][begin : max(begin + 1, (event.start + event.length) // samples), row] = 1
+    return dict(found)
 
 
 class Songs:
@@ -194,22 +224,31 @@ class Songs:
         """Songs of one length that together hold about `frames`."""
         length = len(self.heard[rng.integers(len(self.heard))].mix)
         same = self.by_length[length]
-        return list(rng.permutation(same)[: max(2, round(frames / length))])
+        weights = np.array([PARTED_WEIGHT if self.heard[i].stems else 1.0 for i in same])
+        count = min(len(same), max(2, round(frames / length)))
+        return list(rng.choice(same, count, replace=False, p=weights / weights.sum()))
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one song of a batch is there to teach: source and target [T, C], and where [T, C] is to be made (1)."""
+    """What one song of a batch is there to teach: source and target [T, C], and where [T, C] is to be made (1).
+
+    `piece` is the song that the target is, or is the `tracks` of.
+    """
 
     task: str
     instruction: str
-    caption: str | None  # None: the song's own
+    piece: corpus.Song
     source: Tensor
     mask: Tensor
     target: Tensor
+    captioned: bool = True
+    tracks: tuple[str, ...] | None = None  # None: all
 
 
-def lesson(model: Pocket, heard: Heard, rng: np.random.Generator, task: str | None = None) -> Lesson:
+def lesson(
+    model: Pocket, piece: corpus.Song, heard: Heard, rng: np.random.Generator, task: str | None = None
+) -> Lesson:
     """`task`, or one that the song can serve."""
     mix, frames = heard.mix.float(), len(heard.mix)
     silence = model.silence[0, :frames]
@@ -219,39 +258,57 @@ def lesson(model: Pocket, heard: Heard, rng: np.random.Generator, task: str | No
         task = str(rng.choice(list(tasks), p=list(tasks.values())))
     match task:
         case "generate":
-            return Lesson(task, modes.FILL_MASK, None, silence, everywhere, mix)
+            return Lesson(task, modes.FILL_MASK, piece, silence, everywhere, mix)
         case "cover":
-            return Lesson(task, modes.FOLLOW_CODES, None, model.codes_and_back(mix), everywhere, mix)
+            if heard.cover is None or rng.random() > COVERS:
+                captioned = rng.random() > NO_CAPTION
+                return Lesson(task, modes.FOLLOW_CODES, piece, model.codes_and_back(mix), everywhere, mix, captioned)
+            cover = heard.cover.float()
+            if rng.random() < 0.5:
+                return Lesson(task, modes.FOLLOW_CODES, piece, model.codes_and_back(cover), everywhere, mix)
+            return Lesson(task, modes.FOLLOW_CODES, cover_of(piece), model.codes_and_back(mix), everywhere, cover)
         case "repaint":
             mask = torch.zeros_like(mix)
             start, end = sorted(rng.integers(0, frames + 1, 2))
             mask[start:end] = 1
-            return Lesson(task, modes.REPAINT, None, torch.where(mask > 0, silence, mix), mask, mix)
-    track = str(rng.choice(sorted(heard.stems)))
-    target = heard.stems[track].float()
-    if task == "extract":
-        caption = "" if rng.random() < NO_CAPTION else None
-        return Lesson(task, modes.EXTRACT.format(track.upper()), caption, mix, everywhere, target)
-    [absent] = heard.without
-    rest = heard.without[absent].float()
-    if task == "lego":  # to the rest of the band, or to one of it
-        if track != absent or rng.random() < 0.5:
-            rest = heard.stems[str(rng.choice(sorted(set(heard.stems) - {track})))].float()
-        return Lesson(task, modes.LEGO.format(track.upper()), None, rest, everywhere, target)
-    others = sorted(set(heard.stems) - {track})
-    if rng.random() < 0.5:
-        others, target = [absent], rest
-    named = f" with {' | '.join(others).upper()}" if rng.random() < 0.8 else ""
-    return Lesson(task, modes.COMPLETE.format(named), None, target, everywhere, mix)
+            return Lesson(task, modes.REPAINT, piece, torch.where(mask > 0, silence, mix), mask, mix)
+    stems = {track: latents.float() for track, latents in heard.stems.items()}
+    quiet = model.quiet[0, :frames]
+    [(absent, rest)] = heard.without.items()
+
+    def together(tracks: list[str]) -> Tensor:
+        """Some of the band, as it was encoded or as the sum of its stems."""
+        if len(tracks) == len(stems):
+            return mix
+        if set(stems) - set(tracks) == {absent}:
+            return rest.float()
+        return quiet + sum(stems[track] - quiet for track in tracks)
+
+    track = str(rng.choice(sorted(stems)))
+    others = sorted(set(stems) - {track})
+    some = [str(other) for other in rng.permutation(others)[: rng.integers(1, len(others) + 1)]]
+    if task == "extract":  # from the band, or from some of it
+        source = mix if rng.random() < 0.5 else together(sorted([track, *some]))
+        captioned = rng.random() > NO_CAPTION
+        return Lesson(task, modes.EXTRACT.format(track.upper()), piece, source, everywhere, stems[track], captioned,
+                      (track,))  # fmt: skip
+    if rng.random() < 0.5:  # as the evaluation, and most users, would: to all the others
+        track, some = absent, sorted(set(stems) - {absent})
+    if task == "lego":
+        return Lesson(task, modes.LEGO.format(track.upper()), piece, together(sorted(some)), everywhere, stems[track],
+                      True, (track,))  # fmt: skip
+    added = sorted(set(stems) - set(some))
+    named = f" with {' | '.join(added).upper()}" if rng.random() < 0.8 else ""
+    return Lesson(task, modes.COMPLETE.format(named), piece, together(sorted(some)), everywhere, mix)
 
 
-def words(piece: corpus.Song, taught: Lesson, tokens, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def words(taught: Lesson, tokens, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Token ids of a freshly phrased prompt, now and then with metadata missing."""
-    piece = corpus.describe(piece, rng)
-    if taught.caption is not None:
-        piece = replace(piece, caption=taught.caption)
+    piece = corpus.describe(taught.piece, rng)
+    if not taught.captioned:
+        piece = replace(piece, caption=PLAIN_CAPTION if rng.random() < 0.5 else "")
     prompt, lyrics = tokenizer.prompts_of(piece, taught.instruction)
-    without = NO_CAPTION if taught.caption is not None else NO_META
+    without = NO_META if taught.captioned or taught.task == "generate" else NO_CAPTION
     for line in ("bpm", "timesignature", "keyscale"):
         if rng.random() < without:
             start = prompt.index(f"- {line}: ") + len(f"- {line}: ")
@@ -275,26 +332,27 @@ def times(count: int, rng: np.random.Generator) -> Tensor:
 
 def losses(
     model: Pocket, songs: Songs, chosen: list[int], tokens, rng: np.random.Generator, guidance: float
-) -> tuple[Tensor, Tensor]:
-    """The flow-matching loss and that of the beat on one batch.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The flow-matching loss and those of the beat and of the score on one batch.
 
     With guidance w in [0, 1) the target moves away from the model's own unconditional velocity (Tang et al., 2025,
     "Diffusion Models without Classifier-free Guidance"): it settles where sampling with a scale of 1 / (1 - w) would,
-    which turbo sampling, never guided, then gets for nothing.
+    which turbo sampling, never guided, then gets for nothing. Only songs made from a prompt are guided: where a source
+    says what is to come, the mean is wanted.
     """
-    taught = [lesson(model, songs.heard[i], rng) for i in chosen]
-    source, mask, clean = (torch.stack([getattr(own, part) for own in taught]) for part in ("source", "mask", "target"))
-    size, frames, _ = clean.shape
+    taught = [lesson(model, songs.pieces[i], songs.heard[i], rng) for i in chosen]
 
     reference = model.silence[:, : CONFIG["timbre_fix_frame"]]
-    if rng.random() < 0.15:  # a batch that hears its own songs as references, from a random place
-        turned = [own.target.roll(-int(rng.integers(frames)), 0) for own in taught]
-        repeats = -(-CONFIG["timbre_fix_frame"] // frames)
-        reference = torch.stack([t.repeat(repeats, 1)[: CONFIG["timbre_fix_frame"]] for t in turned])
-        taught = [replace(own, caption="") if rng.random() < NO_CAPTION else own for own in taught]
-    texts, lyrics = zip(*(words(songs.pieces[i], own, tokens, rng) for i, own in zip(chosen, taught, strict=True)),
-                        strict=True)  # fmt: skip
+    if rng.random() < REFERENCES:  # from a random place
+        # A third of the window says as much, at a third of the cost; now and then it is the whole.
+        window = CONFIG["timbre_fix_frame"] // (1 if rng.random() < 0.25 else 3)
+        turned = [own.target.roll(-int(rng.integers(len(own.target))), 0) for own in taught]
+        reference = torch.stack([t.repeat(-(-window // len(t)), 1)[:window] for t in turned])
+        taught = [replace(own, captioned=own.captioned and rng.random() > NO_CAPTION) for own in taught]
+    texts, lyrics = zip(*(words(own, tokens, rng) for own in taught), strict=True)
     (texts, text_keep), (lyrics, lyric_keep) = padded(list(texts)), padded(list(lyrics))
+    source, mask, clean = (torch.stack([getattr(own, part) for own in taught]) for part in ("source", "mask", "target"))
+    size, frames, _ = clean.shape
     dropped = torch.from_numpy(rng.random(size) < NO_CONDITION)
     condition = model.condition(texts, text_keep, lyrics, lyric_keep, dropped, reference)
 
@@ -303,25 +361,38 @@ def losses(
     decoder = model.dit.decoder
     context = torch.cat([source, mask], dim=-1)
     velocity = decoder(mixed, t, context, decoder.remember(condition)).float()
-    asked = model.beat(model.middle).float()
-    angles = torch.stack([beat_angles(songs.pieces[i], asked.shape[1]) for i in chosen])
-    blind = ~dropped & (t > BEAT_TIME) & torch.tensor([own.task == "generate" for own in taught])
-    beat_loss = F.mse_loss(asked[blind], angles[blind]) if blind.any() else 0 * asked.sum()
+    beat_loss, score_loss = asked_losses(model, taught, ~dropped & (t > ASKED_TIME), frames)
     target = noise - clean
     if guidance:
         with torch.no_grad():
             unconditional = decoder(mixed, t, context, decoder.remember(model.dit.null_condition())).float()
-        away = (velocity.detach() - unconditional) * ~dropped[:, None, None]
-        target = target + guidance * away
-    return F.mse_loss(velocity, target), beat_loss
+        guided = ~dropped & torch.tensor([own.task == "generate" for own in taught])
+        target = target + guidance * (velocity.detach() - unconditional) * guided[:, None, None]
+    return F.mse_loss(velocity, target), beat_loss, score_loss
+
+
+def asked_losses(model: Pocket, taught: list[Lesson], blind: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """How far the middle of the DiT is from knowing beat and score, in the songs [B] that are `blind`."""
+    told = model.asked(model.middle).float()
+    if not blind.any():
+        return 0 * told.sum(), 0 * told.sum()
+    beat, score = told[blind].split([2 * len(HARMONICS), SCORE_ROWS], dim=-1)
+    asked = [own for own, is_blind in zip(taught, blind.tolist(), strict=True) if is_blind]
+    angles = torch.stack([beat_angles(own.piece, told.shape[1]) for own in asked])
+    played = []
+    for own in asked:
+        tracks = score_of(own.piece, frames)
+        heard = [roll for track, roll in tracks.items() if own.tracks is None or track in own.tracks]
+        played.append(torch.stack(heard).amax(0).float() if heard else torch.zeros(told.shape[1], SCORE_ROWS))
+    return F.mse_loss(beat, angles), F.mse_loss(score, torch.stack(played))
 
 
 def denoised(
     model: Pocket, piece: corpus.Song, clean: Tensor, t: float, noise: Tensor, tokens, rng: np.random.Generator
 ) -> Tensor:
     """What one step from time `t` makes of a song [T, C] in noise, given its prompt."""
-    taught = lesson(model, Heard(clean, {}, {}), rng, "generate")
-    texts, lyrics = (ids[None] for ids in words(piece, taught, tokens, rng))
+    taught = lesson(model, piece, Heard(clean, {}, {}), rng, "generate")
+    texts, lyrics = (ids[None] for ids in words(taught, tokens, rng))
     keep = [torch.ones_like(ids, dtype=torch.bool) for ids in (texts, lyrics)]
     reference = model.silence[:, : CONFIG["timbre_fix_frame"]]
     condition = model.condition(texts, keep[0], lyrics, keep[1], torch.zeros(1, dtype=torch.bool), reference)
@@ -332,23 +403,42 @@ def denoised(
 
 
 def beat_angles(piece: corpus.Song, tokens: int) -> Tensor:
-    """Cosines and sines of two bars, of a bar, of its pulse and of half its pulse [tokens, 8]."""
+    """Cosines and sines of four bars, of two, of a bar, of its pulse and of half its pulse [tokens, 10]."""
     bars = torch.arange(tokens) * CONFIG["patch_size"] / corpus.bar_frames(piece.bpm, piece.pulses)
     angles = 2 * math.pi * torch.stack([bars * piece.pulses**power * factor for power, factor in HARMONICS], dim=1)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def optimizers(model: Pocket) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the transformers (it needs about half of AdamW's steps), AdamW for the rest."""
-    inner = {id(p) for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name and p.requires_grad}
-    matrices = [p for p in model.parameters() if id(p) in inner]
-    beat = {id(p) for p in model.beat.parameters()}
-    others = [p for p in model.parameters() if id(p) not in inner | beat and p.requires_grad]
-    return [
-        torch.optim.Muon(matrices, lr=MUON_RATE, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-        torch.optim.AdamW(model.beat.parameters(), lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+class Optimisers:
+    """Muon for the matrices inside the transformers (it needs about half of AdamW's steps), AdamW for the rest.
+
+    Muon's arithmetic would be a quarter of a step's time: each process does it for its share of the matrices.
+    """
+
+    def __init__(self, model: Pocket) -> None:
+        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name and p.requires_grad]
+        inner = {id(p) for p in matrices}
+        others = [p for p in model.parameters() if id(p) not in inner and p.requires_grad]
+        self.weights = [*matrices, *others]
+        self.shares = [matrices[rank :: dist.get_world_size()] for rank in range(dist.get_world_size())]
+        self.muon = torch.optim.Muon(self.shares[dist.get_rank()], lr=MUON_RATE, momentum=0.95, weight_decay=0.02,
+                                     adjust_lr_fn="match_rms_adamw")  # fmt: skip
+        self.adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+
+    def step(self, scale: float) -> None:
+        """Move every weight, at a share of the highest rates."""
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        for optimiser, peak in ((self.muon, MUON_RATE), (self.adam, ADAM_RATE)):
+            optimiser.param_groups[0]["lr"] = peak * scale
+            optimiser.step()
+        for rank, share in enumerate(self.shares):
+            flat = torch.cat([weight.detach().flatten() for weight in share])
+            dist.broadcast(flat, rank)
+            if rank != dist.get_rank():
+                for weight, moved in zip(share, flat.split([w.numel() for w in share]), strict=True):
+                    weight.data.copy_(moved.view_as(weight))
+        for weight in self.weights:
+            weight.grad = None
 
 
 def average_gradients(weights: list[Tensor], note: float) -> float:
@@ -371,57 +461,48 @@ def train(rank: int, asked: argparse.Namespace) -> None:
     torch.manual_seed(rank + 1000 * int(time.time()))  # a resumed sitting must not see the same batches again
     rng = np.random.default_rng(torch.initial_seed())
     tokens = tokenizer.trained()
-    model = Pocket(tokens, torch.load(WORK / "silence.pt", weights_only=True).float().transpose(1, 2))
+    model = fresh(tokens)
     for name, codes in torch.load(WORK / "codes.pt", weights_only=True).items():
         model.dit.get_parameter(name).requires_grad_(False).copy_(codes)
-    optimisers, step = optimizers(model), 0
-    average = copy.deepcopy(model)
+    step, average = 0, copy.deepcopy(model)
     if CHECKPOINT.exists():
         state = torch.load(CHECKPOINT, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        for optimiser, saved_state in zip(optimisers, state["optimizers"], strict=True):
-            optimiser.load_state_dict(saved_state)
         step = state["step"]
-    weights, averages = [p for p in model.parameters() if p.requires_grad], list(average.parameters())
-    for weight in weights:
+    for weight in model.parameters():
         dist.broadcast(weight.data, 0)
-    peaks = [MUON_RATE, ADAM_RATE, ADAM_RATE]
+    optimisers, averages = Optimisers(model), list(average.parameters())
+    for layer in model.dit.decoder.layers:  # steps take three quarters of the time, after two minutes of compiling
+        layer.compile(dynamic=True)
 
     def save() -> None:
         partial = CHECKPOINT.with_suffix(".partial")
-        torch.save({"model": model.state_dict(), "average": average.state_dict(), "step": step,
-                    "optimizers": [o.state_dict() for o in optimisers]}, partial)  # fmt: skip
+        torch.save({"model": model.state_dict(), "average": average.state_dict(), "step": step}, partial)
         partial.replace(CHECKPOINT)
 
-    songs, shown, spent = Songs(), [], 0.0
+    songs, shown, spent, sitting = Songs(), [], 0.0, 0
     began = saved = last = time.monotonic()
     while spent < 1:
         if step % 100 == 0 or not songs.pieces:
             songs.refresh()
-        scale = asked.scale * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
-        for optimiser, peak in zip(optimisers, peaks, strict=True):
-            optimiser.param_groups[0]["lr"] = peak * scale
         # Attention by plain products: PyTorch's fused backward on CPUs took twice as long at these lengths.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            flow, beat = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, asked.guidance)
-        (flow + BEAT_WEIGHT * beat).backward()
-        spent = average_gradients(weights, (time.monotonic() - began) / (60 * asked.minutes))
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        step += 1
+            flow, beat, score = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, asked.guidance)
+        (flow + BEAT_WEIGHT * beat + SCORE_WEIGHT * score).backward()
+        spent = average_gradients(optimisers.weights, (time.monotonic() - began) / (60 * asked.minutes))
+        optimisers.step(asked.scale * min(1, (sitting + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent))))
+        step, sitting = step + 1, sitting + 1
         if rank > 0:
             continue
         with torch.no_grad():
             torch._foreach_lerp_(averages, list(model.parameters()), 1 - min(0.998, (1 + step) / (10 + step)))
-        shown.append((flow.item(), beat.item()))
+        shown.append((flow.item(), beat.item(), score.item()))
         now = time.monotonic()
         if len(shown) == 50:
-            flow_mean, beat_mean = np.mean(shown, 0)
+            flow_mean, beat_mean, score_mean = np.mean(shown, 0)
             print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  flow {flow_mean:.4f}  beat {beat_mean:.4f}  "
-                  f"songs {len(songs.pieces)}", flush=True)  # fmt: skip
+                  f"score {score_mean:.4f}  songs {len(songs.pieces)}", flush=True)  # fmt: skip
             shown, last = [], now
         if now - saved > 120:
             save()

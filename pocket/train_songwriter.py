@@ -17,18 +17,20 @@ import json
 import math
 import time
 from functools import cache
+from typing import NamedTuple
 
 import corpus
 import numpy as np
 import tokenizer
 import torch
 import train_codes
+from encode import cover_of
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from train_dit import CONFIG as DIT
-from train_dit import Songs
+from train_dit import Songs, number_curve
 from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
@@ -49,12 +51,13 @@ CONFIG = {
     "fsq_input_levels": DIT["fsq_input_levels"],
 }  # fmt: skip
 # What a lesson is: an idea into a song, a song in other words, a song into its plan and codes, codes into a song.
-TASKS = {"expand": 0.3, "format": 0.1, "compose": 0.3, "understand": 0.3}
+TASKS = {"expand": 0.25, "format": 0.05, "compose": 0.25, "understand": 0.45}
 UNGUIDED = 0.1  # of compositions have no wish
 CROPPED = 0.6  # of recordings that are to be understood are a part of a song, whose lyrics are then not asked for
 TOKENS = 6000  # in a batch
 MUON_RATE, ADAM_RATE = 4e-3, 2e-3
 IGNORED = -100
+EMBEDDING = 0.02  # RMS of embeddings at the start
 
 
 @cache
@@ -88,17 +91,49 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-def coded(songs: Songs) -> list[list[int]]:
-    """The codes of each mix, whole groups of five frames only."""
+class Recording(NamedTuple):
+    """A song, and its codes as they are read when reading begins at each frame of a group: the first is its own."""
+
+    piece: corpus.Song
+    codes: list[list[int]]
+
+
+def code_reader() -> AceStep:
+    """Tokenizer and detokenizer of `train_codes.py`."""
     whole = AceStep(DiTConfig.from_dict(DIT)).eval()
     for name, weights in torch.load(train_codes.CHECKPOINT, weights_only=True).items():
         whole.get_parameter(name).data.copy_(weights)
+    return whole
+
+
+@torch.inference_mode()
+def recordings(songs: Songs, reader: AceStep) -> list[Recording]:
+    """The mixes of the corpus and the covers, whole groups of five frames only."""
     found = []
-    with torch.inference_mode():
-        for heard in songs.heard:
-            frames = len(heard.mix) // train_codes.WINDOW * train_codes.WINDOW
-            found.append(whole.tokenizer(heard.mix[None, :frames].float())[1][0].tolist())
+    for piece, heard in zip(songs.pieces, songs.heard, strict=True):
+        versions = [(piece, heard.mix)] + ([(cover_of(piece), heard.cover)] if heard.cover is not None else [])
+        for song, latents in versions:
+            codes = []
+            for late in range(train_codes.WINDOW):
+                frames = (len(latents) - late) // train_codes.WINDOW * train_codes.WINDOW
+                codes.append(reader.tokenizer(latents[None, late : late + frames].float())[1][0].tolist())
+            found.append(Recording(song, codes))
     return found
+
+
+@torch.no_grad()
+def acquaint(model: Qwen3Model, reader: AceStep) -> None:
+    """Start with embeddings that are near each other where what they mean is: codes by their latents, numbers by size.
+
+    A song has fifty codes and there are 2,560 of them; with random starts each had to be learned from its own few.
+    """
+    table = model.embed_tokens.weight
+    spelt = reader.latents_from_codes(torch.arange(CODES)[None])[0].view(CODES, -1)
+    spread = torch.randn(spelt.shape[1], CONFIG["hidden_size"], generator=torch.Generator().manual_seed(0))
+    meant = (spelt - spelt.mean(0)) @ spread
+    table[first_code() : first_code() + CODES] = EMBEDDING * meant / meant.square().mean().sqrt()
+    numbers = tokenizer.number_ids(alphabet())
+    table[list(numbers.values())] = EMBEDDING * number_curve(list(numbers), CONFIG["hidden_size"])
 
 
 def request_of(piece: corpus.Song, **other: object) -> Request:
@@ -121,9 +156,9 @@ def answer(piece: corpus.Song, request: Request) -> str:
     return f"{writing.thought(thought(request, (*writing.METADATA, 'caption')))}# Lyric\n{lyrics}{writing.TURN_END}"
 
 
-def lesson(piece: corpus.Song, codes: list[int], rng: np.random.Generator) -> tuple[str, str]:
+def lesson(recording: Recording, rng: np.random.Generator) -> tuple[str, str]:
     """A prompt and its answer."""
-    piece = corpus.describe(piece, rng)
+    piece, codes = corpus.describe(recording.piece, rng), recording.codes[0]
     request = request_of(piece)
     sounds = "".join(f"<|audio_code_{code}|>" for code in codes)
     match rng.choice(list(TASKS), p=list(TASKS.values())):
@@ -139,6 +174,7 @@ def lesson(piece: corpus.Song, codes: list[int], rng: np.random.Generator) -> tu
             prompt = writing.song_prompt(request.caption, request.lyrics)
             return prompt, writing.thought(thought(request, writing.METADATA)) + sounds
     if rng.random() < CROPPED and len(codes) > 8 * CODES_PER_SECOND:
+        codes = recording.codes[rng.integers(len(recording.codes))]
         length = int(rng.integers(6 * CODES_PER_SECOND, len(codes)))
         start = int(rng.integers(len(codes) - length))
         request = request_of(piece, duration=length // CODES_PER_SECOND)
@@ -147,12 +183,11 @@ def lesson(piece: corpus.Song, codes: list[int], rng: np.random.Generator) -> tu
     return writing.hearing_prompt(codes), answer(piece, request)
 
 
-def batch(songs: Songs, codes: list[list[int]], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def batch(heard: list[Recording], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Ids [B, L], closed with zeros, and what each place is to be followed by [B, L], `IGNORED` in prompts."""
     rows, wanted, filled = [], [], 0
     while filled < TOKENS:
-        index = int(rng.integers(len(songs.pieces)))
-        prompt, reply = (encode(text) for text in lesson(songs.pieces[index], codes[index], rng))
+        prompt, reply = (encode(text) for text in lesson(heard[rng.integers(len(heard))], rng))
         rows.append(torch.tensor(prompt + reply))
         wanted.append(torch.tensor([IGNORED] * (len(prompt) - 1) + reply + [IGNORED]))
         filled += len(prompt) + len(reply)
@@ -184,7 +219,12 @@ def main() -> None:
         step = state["step"]
     songs = Songs()
     songs.refresh()
-    codes = coded(songs)
+    reader = code_reader()
+    heard = recordings(songs, reader)
+    if not step:
+        acquaint(model, reader)
+        average.load_state_dict(model.state_dict())
+    print(f"{len(heard)} recordings", flush=True)
 
     def save() -> None:
         partial = CHECKPOINT.with_suffix(".partial")
@@ -195,7 +235,7 @@ def main() -> None:
     began = saved = last = time.monotonic()
     shown: list[tuple[float, float]] = []
     while (spent := (time.monotonic() - began) / (60 * asked.minutes)) < 1:
-        ids, wanted = batch(songs, codes, rng)
+        ids, wanted = batch(heard, rng)
         with torch.autocast("cpu", torch.bfloat16):
             states = model(input_ids=ids, use_cache=False).last_hidden_state
             told = wanted != IGNORED

@@ -1,0 +1,54 @@
+"""Take up training where the shipped checkpoint ended: the opposite of `export.py`.
+
+    python pocket/reopen.py
+
+Writes what `src/acestep_cli/pocket/` holds as the files of `pocket/work/` that training goes on from; those that exist
+are left alone. Optimizers start anew, and weights come back as bfloat16 has kept them.
+"""
+
+from __future__ import annotations
+
+import export
+import tokenizer
+import torch
+import train_codes
+import train_dit
+import train_vae
+from safetensors.torch import load_file
+from torch import Tensor
+from train_vae import WORK
+
+
+def weights(name: str) -> dict[str, Tensor]:
+    """All tensors of a component, float32, weight norm folded."""
+    shards = [load_file(path) for path in sorted((export.HOME / name).glob("*.safetensors"))]
+    found = {key: tensor.float() for shard in shards for key, tensor in shard.items()}
+    for key in [key for key in found if key.endswith(".weight_g")]:
+        scale, direction = found.pop(key), found.pop(f"{key[:-1]}v")
+        found[key[:-2]] = scale * direction / direction.flatten(1).norm(dim=1).clamp_min(1e-9).view(-1, 1, 1)
+    return found
+
+
+def main() -> None:
+    WORK.mkdir(exist_ok=True)
+    if not tokenizer.FILE.exists():
+        tokenizer.FILE.write_bytes((export.HOME / "Qwen3-Embedding-pocket/tokenizer.json").read_bytes())
+    silence = torch.load(export.HOME / "acestep-v15-pocket/silence_latent.pt", weights_only=True).float()
+    dit, text = weights("acestep-v15-pocket"), weights("Qwen3-Embedding-pocket")
+    model = train_dit.Pocket(tokenizer.trained(), silence.transpose(1, 2))
+    new = model.load_state_dict({f"dit.{k}": t for k, t in dit.items()} | {f"text.{k}": t for k, t in text.items()},
+                                strict=False).missing_keys  # fmt: skip
+    print("not in the shipped weights:", *new)
+    state = model.state_dict()
+    for path, content in (
+        (train_vae.CHECKPOINT, {"vae": weights("vae")}),
+        (train_codes.CHECKPOINT, {key: tensor for key, tensor in dit.items() if key.startswith(train_codes.PARTS)}),
+        (train_dit.CHECKPOINT, {"model": state, "average": state, "step": 0}),
+    ):
+        if not path.exists():
+            torch.save(content, path)
+            print(path.name)
+
+
+if __name__ == "__main__":
+    main()
