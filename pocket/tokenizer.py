@@ -7,6 +7,7 @@ outright, instead of digits whose meaning it would have to compute.
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import corpus
@@ -83,3 +84,6 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=prompts.END_OF_TEXT, pad_token=prompts.END_OF_TEXT
     ).save_pretrained(folder)
+    file = folder / "tokenizer.json"  # half of it is indentation
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")

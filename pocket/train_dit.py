@@ -97,7 +97,7 @@ HARMONICS = ((0, 0.25), (0, 0.5), (0, 1), (1, 1), (1, 2))
 VOICES = {"bass": 0, "chords": 12, "lead": 24, "voice": 24, "backing": 24,
           "low": 36, "back": 37, "tick": 38, "crash": 39}  # fmt: skip
 SCORE_ROWS = 40
-ASKED_LAYER, BEAT_WEIGHT, SCORE_WEIGHT = 3, 1.0, 4.0
+ASKED_LAYER, BEAT_WEIGHT, SCORE_WEIGHT = 3, 0.5, 2.0
 ASKED_TIME = 0.75  # only above it: below, all this can be heard in the noisy latents
 
 
@@ -373,7 +373,8 @@ def losses(
 
 def asked_losses(model: Pocket, taught: list[Lesson], blind: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """How far the middle of the DiT is from knowing beat and score, in the songs [B] that are `blind`."""
-    told = model.asked(model.middle).float()
+    # Normalised: the stream is twenty times as large as what is asked for, and its answers would shake all below.
+    told = model.asked(F.rms_norm(model.middle.float(), (WIDTH,))).float()
     if not blind.any():
         return 0 * told.sum(), 0 * told.sum()
     beat, score = told[blind].split([2 * len(HARMONICS), SCORE_ROWS], dim=-1)

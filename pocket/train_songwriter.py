@@ -16,6 +16,8 @@ import copy
 import json
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -55,7 +57,9 @@ TASKS = {"expand": 0.25, "format": 0.05, "compose": 0.25, "understand": 0.45}
 UNGUIDED = 0.1  # of compositions have no wish
 CROPPED = 0.6  # of recordings that are to be understood are a part of a song, whose lyrics are then not asked for
 TOKENS = 6000  # in a batch
+POOLED = 8  # batches drawn at once
 MUON_RATE, ADAM_RATE = 4e-3, 2e-3
+REST_WEIGHT = 0.2  # of lyrics and codes in the loss, against what a song is thought to be
 IGNORED = -100
 EMBEDDING = 0.02  # RMS of embeddings at the start
 
@@ -156,6 +160,17 @@ def answer(piece: corpus.Song, request: Request) -> str:
     return f"{writing.thought(thought(request, (*writing.METADATA, 'caption')))}# Lyric\n{lyrics}{writing.TURN_END}"
 
 
+@dataclass(frozen=True)
+class Taught:
+    """The ids of a prompt and its answer, and how many of them are asked."""
+
+    ids: list[int]
+    asked: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 def lesson(recording: Recording, rng: np.random.Generator) -> tuple[str, str]:
     """A prompt and its answer."""
     piece, codes = corpus.describe(recording.piece, rng), recording.codes[0]
@@ -183,15 +198,28 @@ def lesson(recording: Recording, rng: np.random.Generator) -> tuple[str, str]:
     return writing.hearing_prompt(codes), answer(piece, request)
 
 
-def batch(heard: list[Recording], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Ids [B, L], closed with zeros, and what each place is to be followed by [B, L], `IGNORED` in prompts."""
-    rows, wanted, filled = [], [], 0
-    while filled < TOKENS:
-        prompt, reply = (encode(text) for text in lesson(heard[rng.integers(len(heard))], rng))
-        rows.append(torch.tensor(prompt + reply))
-        wanted.append(torch.tensor([IGNORED] * (len(prompt) - 1) + reply + [IGNORED]))
-        filled += len(prompt) + len(reply)
-    return pad_sequence(rows, batch_first=True), pad_sequence(wanted, batch_first=True, padding_value=IGNORED)
+def batches(heard: list[Recording], rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Without end: ids [B, L], closed with zeros, and what is to follow each [B, L], `IGNORED` in prompts.
+
+    Lessons of about one length share a batch, so that little of it is padding.
+    """
+    while True:
+        lessons = []
+        while sum(map(len, lessons)) < POOLED * TOKENS:
+            prompt, reply = (encode(text) for text in lesson(heard[rng.integers(len(heard))], rng))
+            lessons.append(Taught(prompt + reply, len(prompt)))
+        lessons.sort(key=len)
+        cut: list[list[Taught]] = [[]]
+        for one in lessons:
+            if sum(map(len, cut[-1])) + len(one) > TOKENS:
+                cut.append([])
+            cut[-1].append(one)
+        for place in rng.permutation(len(cut)):
+            ids = [torch.tensor(one.ids) for one in cut[place]]
+            wanted = [torch.tensor([*one.ids[1:], IGNORED]) for one in cut[place]]
+            for row, one in zip(wanted, cut[place], strict=True):
+                row[: one.asked - 1] = IGNORED
+            yield pad_sequence(ids, batch_first=True), pad_sequence(wanted, batch_first=True, padding_value=IGNORED)
 
 
 def main() -> None:
@@ -233,15 +261,19 @@ def main() -> None:
         partial.replace(CHECKPOINT)
 
     began = saved = last = time.monotonic()
-    shown: list[tuple[float, float]] = []
+    shown: list[tuple[float, float, float]] = []
+    drawn, end = batches(heard, rng), alphabet().token_to_id(writing.THOUGHT_END)
     while (spent := (time.monotonic() - began) / (60 * asked.minutes)) < 1:
-        ids, wanted = batch(heard, rng)
+        ids, wanted = next(drawn)
         with torch.autocast("cpu", torch.bfloat16):
             states = model(input_ids=ids, use_cache=False).last_hidden_state
             told = wanted != IGNORED
             logits = F.linear(states[told], model.embed_tokens.weight).float()
         each = F.cross_entropy(logits, wanted[told], reduction="none")
-        each.mean().backward()
+        # What comes after the thought is long, and much of it was drawn at random.
+        thought_through = (wanted == end).cumsum(1) - (wanted == end).int() > 0
+        weights = torch.where(thought_through[told] | (wanted[told] >= first_code()), REST_WEIGHT, 1.0)
+        ((each * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         scale = min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
         for optimiser, peak in zip(optimisers, (MUON_RATE, ADAM_RATE), strict=True):
@@ -252,12 +284,13 @@ def main() -> None:
         with torch.no_grad():
             pairs = list(average.parameters()), list(model.parameters())
             torch._foreach_lerp_(*pairs, 1 - min(0.998, (1 + step) / (10 + step)))
-        sounds = wanted[told] >= first_code()
-        shown.append((each[~sounds].mean().item(), each[sounds].mean().item()))
+        sounds, facts = wanted[told] >= first_code(), weights == 1
+        shown.append((each[facts].mean().item(), each[~facts & ~sounds].mean().item(), each[sounds].mean().item()))
         now = time.monotonic()
         if len(shown) == 50:
-            text, sound = np.nanmean(shown, 0)
-            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  text {text:.3f}  codes {sound:.3f}", flush=True)
+            thinking, lyrics, sound = np.nanmean(shown, 0)
+            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  thought {thinking:.3f}  lyrics {lyrics:.3f}  "
+                  f"codes {sound:.3f}", flush=True)  # fmt: skip
             shown, last = [], now
         if now - saved > 120:
             save()
