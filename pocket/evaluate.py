@@ -18,14 +18,16 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 
 import band
 import corpus
 import ears
+import joblib
 import numpy as np
 import soundfile
 import torch
@@ -388,6 +390,18 @@ def mean(scores: np.ndarray) -> np.ndarray:
     return scores[..., 0].sum(-1) / scores[..., 1].sum(-1)
 
 
+def judges(pool: Executor) -> ears.Judges:
+    """The classifiers, fitted once for a corpus and its ears, and kept in `pocket/work/`."""
+    home = Path(__file__).parent
+    sources = [(home / f"{name}.py").read_bytes() for name in ("sounds", "corpus", "band", "ears")]
+    file = home / f"work/judges-{JUDGED}-{sha256(b''.join(sources)).hexdigest()[:12]}.joblib"
+    if not file.exists():
+        found = ears.fitted([one for own in pool.map(ears.examples, range(JUDGED), chunksize=10) for one in own])
+        file.parent.mkdir(exist_ok=True)
+        joblib.dump(found, file)
+    return joblib.load(file)
+
+
 def interval(scores: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of `mean`."""
     rng = np.random.default_rng(0)
@@ -422,8 +436,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="an existing folder for the audio that modes read")
     asked = parser.parse_args()
     with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
-        judges = ears.fitted([one for found in pool.map(ears.examples, range(JUDGED), chunksize=10) for one in found])
-        work = partial(judge, judges=judges, weights=asked.weights, only=asked.only, save=asked.save)
+        work = partial(judge, judges=judges(pool), weights=asked.weights, only=asked.only, save=asked.save)
         scores = []
         for number, own in enumerate(pool.map(work, range(asked.count)), start=1):
             scores += own

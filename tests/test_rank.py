@@ -289,7 +289,7 @@ def test_an_idea_that_becomes_an_instrumental_has_no_times(acestep: Acestep, mon
         (["generate", "song.yaml", "-m", "pocket"], "because pocket has no alignment heads"),
         (
             ["generate", "song.yaml", "-m", "pocket"],
-            "because no Songwriter that goes with pocket is installed and fits",
+            "because its Songwriter comes when it is named, with --songwriter pocket",
         ),
         (
             ["repaint", "tone.wav", "--start", "0", "--end", "1", "-c", "x"],

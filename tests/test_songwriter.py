@@ -386,19 +386,26 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
     turbo, pocket = checkpoints.locate("turbo", two_b.root), checkpoints.locate("pocket")
     models = folder.parent
     assert shelf.songwriters(None, turbo, models) == [checkpoints.Songwriter("0.6B", folder), None]
-    assert shelf.songwriters("auto", pocket, models) == [None]  # it speaks another codebook
+    own = checkpoints.built_in_songwriter()
+    for asked in (None, "auto"):  # pocket speaks another codebook than the published ones
+        assert shelf.songwriters(asked, pocket, models) == [None]
+        assert shelf.needed_songwriters(asked, pocket, models, "An idea") == [own]
+    assert shelf.songwriters("pocket", pocket, models) == [own]
     assert shelf.songwriters("auto", turbo, tmp_path) == [None]
     assert shelf.songwriters("none", turbo, models) == [None]
     assert shelf.songwriters(str(folder), turbo, models) == [checkpoints.Songwriter(str(folder), folder)]
     for asked, checkpoint, sentence in (
         ("1.7B", turbo, "acestep models pull 1.7B"),
         ("0.6B", pocket, "do not speak the same codes"),
+        ("pocket", turbo, "do not speak the same codes"),
         (str(tmp_path / "none"), turbo, "neither a Songwriter's name nor a folder"),
         (str(tmp_path), turbo, "config.json is missing"),
     ):
         with pytest.raises(CheckpointError) as caught:
             shelf.songwriters(asked, checkpoint, models)
         assert sentence in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"An idea needs a Songwriter, and .* has none that goes with turbo"):
+        shelf.needed_songwriters("auto", turbo, tmp_path, "An idea")
 
 
 def test_auto_takes_the_largest_whole_one(

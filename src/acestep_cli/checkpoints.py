@@ -155,13 +155,14 @@ SONGWRITERS: dict[str, Part] = {
 #: The codebook that the published Songwriters speak. Their tokenizers have more marks than it has codes, so they do not
 #: tell; a Songwriter made for another says so in its config, as `fsq_input_levels`.
 PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
-SONGWRITER_CHOICES = ("auto", "none", *SONGWRITERS)
 AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
 #: For what the base models alone were trained for.
 AUTO_ORDER_BASE = ("base", "xl-base")
 BUILT_IN = "pocket"
 BUILT_IN_ROOT = Path(__file__).parent / "pocket"
 MODEL_CHOICES = ("auto", *CHECKPOINTS)
+#: The built-in checkpoint comes with a Songwriter, which goes by the same name.
+SONGWRITER_CHOICES = ("auto", "none", BUILT_IN, *SONGWRITERS)
 
 
 @dataclass(frozen=True)
@@ -362,6 +363,10 @@ class Songwriter:
     def fits(self, checkpoint: Checkpoint) -> bool:
         """Whether its codes mean to `checkpoint` what it means by them."""
         return self.levels == checkpoint.levels
+
+
+def built_in_songwriter() -> Songwriter:
+    return Songwriter(BUILT_IN, BUILT_IN_ROOT / "acestep-5Hz-lm-pocket")
 
 
 def in_published_words(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from acestep_cli import modes
-from acestep_cli.checkpoints import Checkpoint, Songwriter
+from acestep_cli.checkpoints import BUILT_IN, Checkpoint, Songwriter
 from acestep_cli.errors import UsageError
 from acestep_cli.request import Request
 
@@ -30,6 +30,8 @@ def inapplicable(request: Request, checkpoint: Checkpoint, songwriter: Songwrite
         found[JUDGEMENT] = f"the Songwriter judges codes, and {request.mode} follows none"
     elif songwriter is None:
         absent = f"no Songwriter that goes with {checkpoint.name} is installed and fits"
+        if checkpoint.name == BUILT_IN:
+            absent = f"its Songwriter comes when it is named, with --songwriter {BUILT_IN}"
         found[JUDGEMENT] = "songwriter is none" if request.songwriter == "none" else absent
     return found
 

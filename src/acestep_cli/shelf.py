@@ -358,7 +358,9 @@ def find(name: str, models_dir: Path | None) -> Path:
 
 def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
     """The Songwriters to go with a checkpoint, the best first, and last None for nobody: the one of a name or folder
-    alone, for `auto` all whole ones that speak its codebook, the largest first.
+    alone, for `auto` all whole ones that speak its codebook, the largest first. The built-in one never offers itself:
+    it is there for whoever names it or cannot do without (`needed_songwriters`), because the built-in checkpoint keeps
+    to a prompt better without its codes.
 
     Raises `CheckpointError` for one named that is not there, broken, or of another codebook.
     """
@@ -372,7 +374,9 @@ def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | No
                     found.append(one)
         return [*found, None]
     assert asked is not None
-    if asked in checkpoints.SONGWRITERS:
+    if asked == checkpoints.BUILT_IN:
+        named = checkpoints.built_in_songwriter()
+    elif asked in checkpoints.SONGWRITERS:
         named = Songwriter(asked, find(asked, models_dir))
     else:
         folder = Path(asked)
@@ -402,6 +406,9 @@ def needed_songwriters(
 ) -> list[Songwriter]:
     """`songwriters`, where nobody will not do: `need` says what cannot be done without."""
     found = [one for one in songwriters(asked, checkpoint, models_dir) if one is not None]
+    own = checkpoints.built_in_songwriter()
+    if not found and asked in (None, "auto") and own.fits(checkpoint):
+        return [own]
     if not found:
         where = models_dir or "the Hugging Face cache"
         raise CheckpointError(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import disk, hardware, logbook, memory, modes, request, shelf, spec
+from acestep_cli import checkpoints, disk, hardware, logbook, memory, modes, request, shelf, spec
 from acestep_cli.cli import jobs
 from acestep_cli.cli.console import Console, Report, print_result
 from acestep_cli.cli.jobs import Job
@@ -67,6 +67,14 @@ def with_songwriter(
     asked = resolved.request
     if asked.songwriter == "none":
         raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
+    if built_in_writes(asked, run.models_dir):
+        if asked.songwriter != checkpoints.BUILT_IN:
+            terminal.say(
+                f"No Songwriter is installed, so that of the built-in sketch model is asked; acestep models pull "
+                f"{next(iter(checkpoints.SONGWRITERS))} fetches a real one."
+            )
+        layers = [*layers, spec.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]
+        resolved = spec.resolve(*layers)
     job = planned(resolved, layers, run, networks)
     if job.songwriter is None:
         shelf.needed_songwriters(asked.songwriter, job.checkpoint, run.models_dir, command)
@@ -75,6 +83,17 @@ def with_songwriter(
         terminal.warn(warning)
     terminal.say(f"The Songwriter {job.songwriter.name} on {job.plan.device}, {job.plan.dtype}")
     return job
+
+
+def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
+    """Whether the Songwriter of the built-in checkpoint is meant: it or its checkpoint is named, or nothing is
+    installed.
+    """
+    names = {asked.model, asked.songwriter} - {None, "auto"}
+    if names:
+        return names == {checkpoints.BUILT_IN}
+    alone = checkpoints.installed(models_dir) == (checkpoints.BUILT_IN,)
+    return alone and not any(checkpoints.part_folder(part, models_dir) for part in checkpoints.SONGWRITERS.values())
 
 
 def progress(job: Job, terminal: Console) -> AbstractContextManager[Report]:

@@ -54,7 +54,7 @@ class Weights:
         asked, helper = job.resolved.request.model, job.songwriter
         name = str(Path(asked).absolute()) if asked is not None and is_folder_name(asked) else job.checkpoint.name
         writes = helper.name if helper is not None else None
-        if writes is not None and writes not in checkpoints.SONGWRITERS:
+        if writes is not None and writes not in checkpoints.SONGWRITER_CHOICES:
             writes = str(Path(writes).absolute())
         whose = helper.weights if helper is not None else None
         return cls(name, job.weights, writes, whose, models_dir.absolute() if models_dir is not None else None)
