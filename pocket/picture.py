@@ -27,7 +27,7 @@ WIDTH, HEIGHT, GAP = 1000, 240, 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--song", type=int, default=0, help="number of a held-out song")
+    parser.add_argument("--song", type=int, default=2, help="number of a held-out song")
     number = parser.parse_args().song
     piece = corpus.song(corpus.HELD_OUT + number)
     [take] = Studio().render(
