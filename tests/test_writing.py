@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -437,6 +438,7 @@ def test_ctrl_c_while_it_writes_leaves_nothing(shelf: Path, tmp_path: Path) -> N
         for line in run.stderr:
             if line.startswith("Writing"):
                 break
+        time.sleep(0.1)
         run.send_signal(signal.SIGINT)
         assert "Interrupted." in run.stderr.read()
     assert run.returncode == 130
