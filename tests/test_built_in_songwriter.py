@@ -55,3 +55,10 @@ def test_a_song_that_needs_none_is_left_alone(acestep: Acestep) -> None:
     assert result.exit_code == 0, result.stderr
     assert "The Songwriter" not in result.stderr
     assert "codes" not in yaml.safe_load(Path("a.wav.yaml").read_text())
+
+
+def test_whoever_names_it_is_told_of_no_other(acestep: Acestep) -> None:
+    for named in ("-m", "--songwriter"):
+        result = acestep("write", "slow jazz", named, "pocket", "--seed", "1")
+        assert result.exit_code == 0, result.stderr
+        assert "No Songwriter is installed" not in result.stderr

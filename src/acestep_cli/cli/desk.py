@@ -68,9 +68,9 @@ def with_songwriter(
     if asked.songwriter == "none":
         raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
     if built_in_writes(asked, run.models_dir):
-        if asked.songwriter != checkpoints.BUILT_IN:
+        if checkpoints.BUILT_IN not in (asked.model, asked.songwriter):
             terminal.say(
-                f"No Songwriter is installed, so that of the built-in sketch model is asked; acestep models pull "
+                "No Songwriter is installed, so that of the built-in sketch model is asked; acestep models pull "
                 f"{next(iter(checkpoints.SONGWRITERS))} fetches a real one."
             )
         layers = [*layers, spec.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]
