@@ -25,7 +25,7 @@ from published import FRAMES_PER_SECOND, TWO_B, VAE, diffusers_name
 from random_checkpoint import TEXT, write
 from side_by_side import medians, parser, publish
 
-from acestep_cli import audio, checkpoints, hardware, memory, modes, planning, solvers
+from acestep_cli import audio, checkpoints, completing, hardware, memory, planning, solvers
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import Condition, DiT
 from acestep_cli.engine.store import Store
@@ -70,10 +70,12 @@ def unheard(done: int, total: int) -> None:
     """A progress nobody reads."""
 
 
-def song(seconds: float, root: Path) -> tuple[checkpoints.Checkpoint, modes.Completed]:
+def song(seconds: float, root: Path) -> tuple[checkpoints.Checkpoint, completing.Completed]:
     checkpoint = checkpoints.locate("turbo", root)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 40
-    return checkpoint, modes.complete(Request(caption="a song", lyrics=lyrics, duration=seconds, seed=1), checkpoint)
+    return checkpoint, completing.complete(
+        Request(caption="a song", lyrics=lyrics, duration=seconds, seed=1), checkpoint
+    )
 
 
 def invented(total: int) -> hardware.Hardware:

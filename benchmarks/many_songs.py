@@ -9,7 +9,7 @@ from pathlib import Path
 from memory_peak import status_mb
 from side_by_side import parser, publish
 
-from acestep_cli import audio, checkpoints, hardware, memory, modes, planning
+from acestep_cli import audio, checkpoints, completing, hardware, memory, planning
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.request import Request
 
@@ -27,7 +27,7 @@ def main() -> None:
     checkpoint = checkpoints.locate(checkpoints.BUILT_IN)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 4
     songs = [
-        modes.complete(
+        completing.complete(
             Request(caption="a song", lyrics=lyrics, duration=SECONDS[number % len(SECONDS)], seed=number), checkpoint
         )
         for number in range(LATE + 1)

@@ -74,7 +74,7 @@ def asked(mode: str, seconds: float, folder: Path) -> dict[str, Any]:
 
 def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     """Render once; predicted and measured bytes."""
-    from acestep_cli import audio, checkpoints, hardware, memory, modes, pipeline, planning
+    from acestep_cli import audio, checkpoints, completing, hardware, memory, pipeline, planning
     from acestep_cli.cli import render as _imported  # noqa: F401 - what a render imports counts as imports
     from acestep_cli.engine.stages import Stages
     from acestep_cli.engine.store import Store
@@ -86,7 +86,7 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 16
     with tempfile.TemporaryDirectory() as folder:
         words = {"caption": "a song", "lyrics": lyrics, "steps": STEPS, "seed": 1}
-        request = modes.complete(Request(**words, **asked(mode, seconds, Path(folder))), checkpoint)
+        request = completing.complete(Request(**words, **asked(mode, seconds, Path(folder))), checkpoint)
         plan = planning.plan(
             hardware.detect(), request, planning.Asked(device="cpu", dtype="bf16"), memory.Sizes.of(checkpoint)
         )

@@ -33,7 +33,7 @@ import soundfile
 import torch
 from sounds import SAMPLE_RATE, TIMBRES
 
-from acestep_cli import checkpoints, hardware, memory, modes, planning, shelf, writing
+from acestep_cli import checkpoints, completing, hardware, memory, planning, shelf, writing
 from acestep_cli.audio import Audio
 from acestep_cli.checkpoints import Songwriter
 from acestep_cli.cli import desk
@@ -112,8 +112,8 @@ class Studio:
         self.checkpoint = checkpoints.locate(checkpoints.BUILT_IN)
         self.machine = hardware.detect()
 
-    def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[modes.Completed, planning.Plan]:
-        completed = modes.complete(Request(**asked), self.checkpoint, helper)
+    def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[completing.Completed, planning.Plan]:
+        completed = completing.complete(Request(**asked), self.checkpoint, helper)
         sizes = memory.Sizes.of(self.checkpoint, helper)
         return completed, planning.plan(self.machine, completed, planning.Asked(), sizes)
 

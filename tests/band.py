@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from acestep_cli import modes
+from acestep_cli import completing, modes
 from acestep_cli.audio import Audio
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.latents import Latents
@@ -29,7 +29,7 @@ RATE, HOP = 48_000, 1920
 class Take:
     number: int
     audio: Audio
-    request: modes.Completed
+    request: completing.Completed
     plan: Any
     timings: dict[str, float]
     warnings: tuple[str, ...]
@@ -58,12 +58,12 @@ class Pipeline:
             os.write(1, b"from C as well\n")
 
     def run(
-        self, requests: Sequence[modes.Completed], report: Any, say: Any = None, tell: Any = None
+        self, requests: Sequence[completing.Completed], report: Any, say: Any = None, tell: Any = None
     ) -> Iterator[Take]:
         for request in requests:
             yield from self.play(request, report)
 
-    def play(self, request: modes.Completed, report: Any) -> Iterator[Take]:
+    def play(self, request: completing.Completed, report: Any) -> Iterator[Take]:
         caption = request.caption or ""
         if "breaks" in caption:
             raise RuntimeError("a string broke")
@@ -78,8 +78,8 @@ class Pipeline:
                 Path("a-song-overtaken-1.flac" if number == 1 else "a-2.wav").write_text("theirs")
             for stage in ("diffuse", "decode"):
                 self._play(stage, caption, report)
-            for piece in modes.pieces(request):
-                take = modes.take(piece.request, number)
+            for piece in completing.pieces(request):
+                take = completing.take(piece.request, number)
                 samples = self._tone(take.seed, request.duration)
                 if "silent" in caption and (number == 2 or "all" in caption):
                     samples *= 0

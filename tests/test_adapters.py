@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from test_pipeline import FLOAT32, quiet, samples
 from torch import Tensor, nn
 
-from acestep_cli import adapters, checkpoints, memory, modes, workbench
+from acestep_cli import adapters, checkpoints, completing, memory, workbench
 from acestep_cli.adapters import Worn
 from acestep_cli.course import Course
 from acestep_cli.engine import graft
@@ -313,9 +313,9 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
             assert torch.equal(velocity(plain), untouched)
 
 
-def song(two_b: tiny.Oracle, **asked: Any) -> modes.Completed:
+def song(two_b: tiny.Oracle, **asked: Any) -> completing.Completed:
     found = checkpoints.locate("turbo", two_b.root)
-    return modes.complete(Request(caption="a song", duration=10, seed=7, **asked), found)
+    return completing.complete(Request(caption="a song", duration=10, seed=7, **asked), found)
 
 
 @pytest.fixture

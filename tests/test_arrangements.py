@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from acestep_cli import checkpoints, modes, planning
+from acestep_cli import checkpoints, completing, planning
 from acestep_cli.engine import denoise, int8, streaming
 from acestep_cli.engine.dit import Condition, EncoderLayer, LyricEncoder
 from acestep_cli.engine.store import Store
@@ -29,7 +29,7 @@ AS_ON_A_CARD = FLOAT32.model_copy(update={"backend": "cuda"})
 
 def render(oracle: tiny.Oracle, plan: Plan = FLOAT32, said: list[str] | None = None, **asked: Any) -> list[Take]:
     found = checkpoints.locate("turbo", oracle.root)
-    request = modes.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
+    request = completing.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
     say = said.append if said is not None else lambda sentence: None
     return list(Pipeline(found, plan).run([request], lambda stage, done, total: None, say))
 
@@ -258,7 +258,7 @@ def test_a_take_is_the_same_whether_it_began_in_int8_or_came_to_it(two_b: tiny.O
 
 def test_the_first_song_s_descent_holds_for_the_next(two_b: tiny.Oracle) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    songs = [modes.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]
+    songs = [completing.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]
     with failing("decode", 2):
         made = list(Pipeline(found, AS_ON_A_CARD).run(songs, lambda stage, done, total: None))
     assert [take.plan.tile_frames for take in made] == [32, 32]

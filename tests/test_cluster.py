@@ -27,7 +27,7 @@ from test_album import CHAIN, HARBOUR, flat, harbour, machine, said
 from test_cold import HOT, loaded
 from typer.testing import Result
 
-from acestep_cli import adapters, checkpoints, hardware, modes
+from acestep_cli import adapters, checkpoints, completing, hardware
 from acestep_cli.cli import failures, player
 from acestep_cli.cli.player import Look
 from acestep_cli.errors import CheckpointError
@@ -307,7 +307,7 @@ def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
     config = checkpoints.locate("turbo", two_b.root).config
     adapter = adapter_files.peft(tmp_path / "my-sound", adapter_files.pairs(config))
     asked = Request(caption="x", duration=10, loras=({"path": str(adapter), "scale": 0.5},))
-    song = modes.complete(asked, checkpoints.locate("turbo", two_b.root))
+    song = completing.complete(asked, checkpoints.locate("turbo", two_b.root))
     before = adapters.read(adapter)
     contents = {str(adapter): [(file.name, file.read_bytes()) for file in before.files]}
     fingerprint = before.fingerprint

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, modes
+from acestep_cli import checkpoints, completing
 from acestep_cli.cli import app
 from acestep_cli.engine.store import Store
 from acestep_cli.errors import CheckpointError
@@ -55,7 +55,7 @@ def theirs(published: tuple[Path, Path], tmp_path: Path) -> Path:
 def samples(folder: Path, **asked: Any) -> np.ndarray:
     found = checkpoints.locate(str(folder))
     asked = {"caption": "a song", "lyrics": "la", "model": str(folder), "seed": 7, "duration": 10, **asked}
-    request = modes.complete(Request(**asked), found)
+    request = completing.complete(Request(**asked), found)
     (take,) = Pipeline(found, FLOAT32).run([request], lambda stage, done, total: None)
     assert take.warnings == ()
     return take.audio.samples

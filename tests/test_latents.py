@@ -20,7 +20,7 @@ from test_recordings import SCHEMA, recording
 from test_source import FLOAT32, Given, coded, given
 from typer.testing import CliRunner, Result
 
-from acestep_cli import audio, checkpoints, latents, modes
+from acestep_cli import audio, checkpoints, completing, latents
 from acestep_cli.cli import app
 from acestep_cli.engine import codec, denoise
 from acestep_cli.pipeline import Pipeline
@@ -194,7 +194,7 @@ def test_what_a_repaint_leaves_as_it_was_comes_back_sample_for_sample(
     monkeypatch.setattr(denoise, "denoise", lambda *args, hold, **options: hold.clean)
     found = checkpoints.locate("base", base.root)
     asked = Request(mode="repaint", source=song, caption="b", start=4, end=6, repaint_mode="aggressive", seed=1)
-    request = modes.complete(asked, found)
+    request = completing.complete(asked, found)
     (take,) = Pipeline(found, FLOAT32.model_copy(update={"tile_frames": 128})).run(
         [request], lambda stage, done, total: None
     )

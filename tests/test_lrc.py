@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, document, lrc, modes, prompts
+from acestep_cli import checkpoints, completing, document, lrc, prompts
 from acestep_cli.cli import app
 from acestep_cli.engine import alignment, denoise
 from acestep_cli.engine.alignment import Sheet
@@ -62,7 +62,7 @@ def acestep(singer: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def take(singer: tiny.Oracle, plan: Plan = FLOAT32, **asked: Any) -> Take:
     found = checkpoints.locate("turbo", singer.root)
     keys = {"caption": "a song", "lyrics": SONG, "duration": 10, "steps": 2, "seed": 3, "lrc": True}
-    request = modes.complete(Request(**keys | asked), found)
+    request = completing.complete(Request(**keys | asked), found)
     (made,) = Pipeline(found, plan).run([request], lambda *_: None)
     return made
 

@@ -13,7 +13,7 @@ import tiny
 import torch
 from transformers import Qwen3Config, Qwen3Model
 
-from acestep_cli import checkpoints, hardware, memory, modes, planning
+from acestep_cli import checkpoints, completing, hardware, memory, planning
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.memory import Arrangement, Model, Sizes, Work
@@ -149,7 +149,7 @@ def test_a_completed_request_is_planned_with_what_it_hears(tmp_path: Path, two_b
         soundfile.write(tmp_path / f"{name}.wav", np.full((seconds * 48_000, 2), 0.1), 48_000)
     found = checkpoints.locate("turbo", two_b.root)
     source, reference = str(tmp_path / "s.wav"), str(tmp_path / "r.wav")
-    request = modes.complete(Request(mode="cover", caption="a", source=source, reference=reference), found)
+    request = completing.complete(Request(mode="cover", caption="a", source=source, reference=reference), found)
     made = planning.plan(hardware.detect(), request, planning.Asked(device="cpu"), Sizes.of(found))
     assert "listen" in [stage.name for stage in made.stages]
     assert request.seconds_heard == 30

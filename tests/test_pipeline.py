@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from acestep_cli import checkpoints, modes, prompts, solvers
+from acestep_cli import checkpoints, completing, prompts, solvers
 from acestep_cli.engine import codec, denoise, text
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.store import Store
@@ -32,7 +32,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 def render(oracle: tiny.Oracle, model: str = "turbo", plan: Plan = FLOAT32, **asked: Any) -> list[Take]:
     found = checkpoints.locate(model, oracle.root)
-    request = modes.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
+    request = completing.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
     return list(Pipeline(found, plan).run([request], quiet))
 
 
@@ -78,7 +78,7 @@ def test_length_is_whole_frames_of_what_was_asked(two_b: tiny.Oracle, seconds: f
 
 def test_a_short_song_is_rendered_longer_and_cut(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    request = modes.complete(Request(caption="x", duration=10, seed=7), found).model_copy(update={"duration": 3.0})
+    request = completing.complete(Request(caption="x", duration=10, seed=7), found).model_copy(update={"duration": 3.0})
     drawn = []
     starting_noise = denoise.starting_noise
     monkeypatch.setattr(denoise, "starting_noise", lambda *args: drawn.append(args) or starting_noise(*args))
@@ -193,7 +193,7 @@ def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "_filled", watch)
-        request = modes.complete(Request(caption="x", duration=10, takes=2), found)
+        request = completing.complete(Request(caption="x", duration=10, takes=2), found)
         plan = FLOAT32.model_copy(update={"one_network": one_network})
         list(Pipeline(found, plan).run([request], report))
     text, dit, vae = frozenset({"Qwen3Model"}), frozenset({"AceStep"}), frozenset({"OobleckVAE"})
@@ -239,7 +239,7 @@ def test_bfloat16_stays_close_to_float32(two_b: tiny.Oracle) -> None:
 
 def test_closing_early_releases_everything(two_b: tiny.Oracle) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    run = Pipeline(found, FLOAT32).run([modes.complete(Request(caption="x", takes=3, duration=10), found)], quiet)
+    run = Pipeline(found, FLOAT32).run([completing.complete(Request(caption="x", takes=3, duration=10), found)], quiet)
     assert next(run).number == 1
     run.close()
     with pytest.raises(StopIteration):

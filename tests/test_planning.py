@@ -13,7 +13,7 @@ import pytest
 import tiny
 from typer.testing import CliRunner
 
-from acestep_cli import hardware, memory, modes, planning
+from acestep_cli import completing, hardware, memory, planning
 from acestep_cli.cli import app
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.hardware import GIB, Device, Hardware
@@ -31,7 +31,7 @@ def card(gigabytes: float, number: int = 0, free: float | None = None, capabilit
     return hardware.cuda_device(number, "a card", capability, int(gigabytes * GIB), int(free * GIB))
 
 
-def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any) -> modes.Completed:
+def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any) -> completing.Completed:
     values = {
         "caption": "a song " * 20,
         "lyrics": "la la la\n" * 200,
@@ -40,10 +40,12 @@ def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any
         "takes": takes,
     }
     fixed = {"mode": "generate", "solver": "euler", "guidance": 1.0, "seed": 1, "loudness": "none", "format": "wav"}
-    return modes.Completed(**{**fixed, **values, "steps": 8, **more})
+    return completing.Completed(**{**fixed, **values, "steps": 8, **more})
 
 
-def plan(*devices: Device, request: modes.Completed | None = None, sizes: Sizes | None = None, **asked: Any) -> Plan:
+def plan(
+    *devices: Device, request: completing.Completed | None = None, sizes: Sizes | None = None, **asked: Any
+) -> Plan:
     request = request or song()
     built = next((device.backend for device in devices if device.backend in planning.OWN_MEMORY), None)
     machine = Hardware(devices, built)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, document, modes, prompts, scores, writing
+from acestep_cli import checkpoints, completing, document, prompts, scores, writing
 from acestep_cli.cli import app, render
 from acestep_cli.cli.results import Output
 from acestep_cli.engine import alignment, judgement
@@ -151,10 +151,10 @@ def plain_judgement(model: Qwen3ForCausalLM, tokenizer: Tokenizer, song: Request
     }
 
 
-def judged(hall: Path, **asked: Any) -> tuple[modes.Completed, dict[str, float]]:
+def judged(hall: Path, **asked: Any) -> tuple[completing.Completed, dict[str, float]]:
     found = checkpoints.locate("turbo", hall)
     helper = checkpoints.Songwriter("0.6B", hall / "acestep-5Hz-lm-0.6B")
-    song = modes.complete(Request(**{"seed": 1, "codes": tuple(range(0, 5000, 100)), **asked}), found, helper)
+    song = completing.complete(Request(**{"seed": 1, "codes": tuple(range(0, 5000, 100)), **asked}), found, helper)
     store = Store(found, FLOAT32, lambda *_: None, helper)
     with torch.inference_mode(), store.songwriter() as songwriter:
         scored = judgement.judge(songwriter, song)
@@ -314,7 +314,7 @@ def test_the_order_is_by_what_all_takes_have() -> None:
 
 
 def test_a_take_that_failed_comes_last() -> None:
-    request = modes.complete(Request(caption="x", seed=1), checkpoints.locate("pocket"))
+    request = completing.complete(Request(caption="x", seed=1), checkpoints.locate("pocket"))
 
     def take(number: int, **more: Any) -> Output:
         return Output(Path(f"{number}.flac"), None, "flac", number, number, request, {}, **more)

@@ -16,7 +16,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
 from torch import Tensor
 
-from acestep_cli import audio, checkpoints, modes, prompts, solvers
+from acestep_cli import audio, checkpoints, completing, modes, prompts, solvers
 from acestep_cli.engine import codec, denoise, source
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.planning import Plan
@@ -48,7 +48,7 @@ def take(tmp_path: Path) -> Callable[..., str]:
 
 def render(oracle: tiny.Oracle, model: str = "base", **asked: Any) -> list[Take]:
     found = checkpoints.locate(model, oracle.root)
-    request = modes.complete(Request(**{"seed": 7, "steps": 4, **asked}), found)
+    request = completing.complete(Request(**{"seed": 7, "steps": 4, **asked}), found)
     return list(Pipeline(found, FLOAT32).run([request], lambda stage, done, total: None))
 
 
@@ -195,8 +195,8 @@ def test_a_cover_at_strength_0_is_text_to_music(
     """Whatever the length of the source, also where the model would make no song as short."""
     found = checkpoints.locate("turbo", two_b.root)
     asked = {"caption": "a", "takes": 2, "seed": 7, "steps": 4}
-    cover = modes.complete(Request(mode="cover", source=take(seconds), strength=0, **asked), found)
-    plain = modes.complete(Request(**asked), found).model_copy(update={"duration": cover.duration})
+    cover = completing.complete(Request(mode="cover", source=take(seconds), strength=0, **asked), found)
+    plain = completing.complete(Request(**asked), found).model_copy(update={"duration": cover.duration})
     made = list(Pipeline(found, FLOAT32).run([plain, cover], lambda stage, done, total: None))
     assert len(made) == 4
     for one, other in zip(made[:2], made[2:], strict=True):
@@ -459,7 +459,7 @@ def test_requests_of_several_modes_share_a_run(base: tiny.Oracle, take: Callable
     found = checkpoints.locate("base", base.root)
     about = {"caption": "a", "seed": 7, "steps": 2}
     requests = [
-        modes.complete(
+        completing.complete(
             Request(mode=mode, **about, **more, **({} if mode == "generate" else {"source": take(6)})), found
         )
         for mode, more in ALL.items()
@@ -536,7 +536,7 @@ def test_memory_that_runs_out_while_listening_is_met_by_the_ladder(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    request = modes.complete(
+    request = completing.complete(
         Request(mode="repaint", caption="a", source=take(6), start=2, end=4, seed=7, steps=2), found
     )
     encode, tiles, said = codec.encode, [], []

@@ -21,7 +21,7 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, modes, spec
+from acestep_cli import checkpoints, completing, spec
 from acestep_cli.cli import app, desk
 from acestep_cli.cli.options import Run
 from acestep_cli.engine import codec
@@ -77,7 +77,7 @@ def samples(path: Path) -> np.ndarray:
 def render(shelf: Path, **asked: Any) -> list[Take]:
     found = checkpoints.locate("turbo", shelf)
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
-    request = modes.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
+    request = completing.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
     return list(Pipeline(found, FLOAT32, helper).run([request], lambda *_: None))
 
 
@@ -95,7 +95,7 @@ def test_what_is_open_is_decided_and_what_is_asked_stays(shelf: Path) -> None:
 def test_the_codes_lead_the_render_and_replay_without_a_songwriter(shelf: Path) -> None:
     (take,) = render(shelf)
     alone = checkpoints.locate("turbo", shelf)
-    again = modes.complete(Request(**take.request.model_dump()), alone)
+    again = completing.complete(Request(**take.request.model_dump()), alone)
     (replay,) = Pipeline(alone, FLOAT32).run([again], lambda *_: None)
     assert np.array_equal(take.audio.samples, replay.audio.samples)
     (without,) = Pipeline(alone, FLOAT32).run([again.model_copy(update={"codes": None})], lambda *_: None)
@@ -127,7 +127,7 @@ def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatc
     monkeypatch.setattr(Store, "__init__", lambda self, *args: stores.append(self) or make(self, *args))
     found = checkpoints.locate("turbo", shelf)
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
-    request = modes.complete(Request(caption="x", duration=10), found, helper)
+    request = completing.complete(Request(caption="x", duration=10), found, helper)
     told: list[str] = []
 
     def report(stage: str, done: int, total: int) -> None:
@@ -159,7 +159,7 @@ def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatc
     ids=str,
 )
 def test_what_is_left_to_a_songwriter(asked: dict[str, Any], left: list[str]) -> None:
-    assert list(modes.open_keys(Request(**asked))) == left
+    assert list(completing.open_keys(Request(**asked))) == left
 
 
 # The command line.

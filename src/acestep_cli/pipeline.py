@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from acestep_cli import adapters, memory, modes, planning, prompts, scores, solvers
+from acestep_cli import adapters, completing, lengths, memory, modes, planning, prompts, scores, solvers
 from acestep_cli.adapters import Applied
 from acestep_cli.audio import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Songwriter
+from acestep_cli.completing import Completed, Piece
 from acestep_cli.engine import alignment, codec, denoise, judgement, source, store
 from acestep_cli.engine.alignment import Aligned, Sheet
 from acestep_cli.engine.dit import AceStep, Condition
@@ -26,7 +27,7 @@ from acestep_cli.engine.stages import Stages
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.latents import Latents
 from acestep_cli.lrc import Line
-from acestep_cli.modes import Completed, Piece, Prepared
+from acestep_cli.modes import Prepared
 from acestep_cli.planning import Plan
 from acestep_cli.sizes import VAEConfig
 from acestep_cli.writing import Sampling, Task
@@ -251,7 +252,7 @@ class Part:
     @property
     def takes(self) -> list[Completed]:
         request = self.piece.request
-        return [modes.take(request, number) for number in range(1, request.takes + 1)]
+        return [completing.take(request, number) for number in range(1, request.takes + 1)]
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -301,7 +302,7 @@ class Song:
 
     @classmethod
     def of(cls, request: Completed, first: int, judged: Scores) -> Song:
-        pieces = modes.pieces(request)
+        pieces = completing.pieces(request)
         beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
         return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside, first, judged)
 
@@ -320,7 +321,7 @@ class Song:
 
 def packed(piece: Piece, made: Made, review: source.Review, song: Song) -> Take:
     """A piece of a song as a file is written of it."""
-    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), modes.take(piece.request, made.number)
+    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), completing.take(piece.request, made.number)
     number = song.first + made.number - 1
     return Take(
         *(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review),
@@ -390,7 +391,7 @@ def read_words(weights: Store, parts: Sequence[Part]) -> None:
             scene.text_states = encoder.states(prompt, warn)
             scene.lyric_states = encoder.embeddings(lyrics, warn)
             wanted = request.lrc or scores.LYRIC_ALIGNMENT in request.scored
-            if wanted and modes.is_sung(request.lyrics):
+            if wanted and lengths.is_sung(request.lyrics):
                 part.sheet = Sheet.of(encoder.tokenizer, encoder.ids(lyrics, prompts.LYRIC_TOKENS), request.language)
         weights.report("text", len(scenes), len(scenes))
 

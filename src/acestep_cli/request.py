@@ -77,7 +77,7 @@ LONGEST_FADE = 60
 
 
 class Request(BaseModel):
-    """What to make. `None` is "not asked": `modes.complete` decides it, once.
+    """What to make. `None` is "not asked": `completing.complete` decides it, once.
 
     Paths, the terminal and the machine are not in it.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from acestep_cli import modes
+from acestep_cli import lengths, modes
 from acestep_cli.checkpoints import BUILT_IN, Checkpoint, Songwriter
 from acestep_cli.errors import UsageError
 from acestep_cli.request import Request
@@ -24,7 +24,7 @@ def inapplicable(request: Request, checkpoint: Checkpoint, songwriter: Songwrite
         found[LYRIC_ALIGNMENT] = f"{request.mode} makes no whole song"
     elif not checkpoint.alignment_heads:
         found[LYRIC_ALIGNMENT] = f"{checkpoint.name} has no alignment heads"
-    elif not modes.may_be_sung(request):
+    elif not lengths.may_be_sung(request):
         found[LYRIC_ALIGNMENT] = "there are no lyrics"
     if "songwriter" not in mode.keys:
         found[JUDGEMENT] = f"the Songwriter judges codes, and {request.mode} follows none"

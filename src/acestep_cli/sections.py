@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acestep_cli import lrc, modes
+from acestep_cli import lengths, lrc
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def parts(lyrics: str) -> list[Part]:
     """The sections of `lyrics`, which begin at each line that is a tag."""
     found = [Part(None, [])]
     for line in filter(str.strip, lyrics.splitlines()):
-        if modes.is_tag(line):
+        if lengths.is_tag(line):
             found.append(Part(line.strip().strip("[]").strip(), []))
         else:
             found[-1].lines.append(line.strip())
@@ -44,7 +44,7 @@ def of(lyrics: str | None, seconds: float, timed: str | None = None) -> list[Sec
 
 def by_lines(found: list[Part], timed: str) -> list[Section] | None:
     """Each section at its first line; those without lines are not heard. None where the two are of other words."""
-    sung = [line for line in lrc.read(timed) if line.text and not modes.is_tag(line.text)]
+    sung = [line for line in lrc.read(timed) if line.text and not lengths.is_tag(line.text)]
     if not sung or len(sung) != sum(len(part.lines) for part in found):
         return None
     sections, at = [], 0
@@ -57,7 +57,7 @@ def by_lines(found: list[Part], timed: str) -> list[Section] | None:
 
 def estimated(found: list[Part], seconds: float) -> list[Section]:
     """Each section as long as its lines take, in bars; the first begins with the song."""
-    bars = [modes.BARS_PER_LINE * len(part.lines) or modes.BARS_PER_BARE_SECTION for part in found]
+    bars = [lengths.BARS_PER_LINE * len(part.lines) or lengths.BARS_PER_BARE_SECTION for part in found]
     sections, at = [], 0.0
     for part, length in zip(found, bars, strict=True):
         if part.name is not None:

@@ -10,10 +10,10 @@ from safetensors import safe_open
 
 from acestep_cli import audio, checkpoints, memory
 from acestep_cli.checkpoints import Checkpoint
+from acestep_cli.completing import Completed
 from acestep_cli.engine.store import Report, Store
 from acestep_cli.engine.text import TextEncoder
 from acestep_cli.errors import AceStepError, CheckError, CheckpointError
-from acestep_cli.modes import Completed
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.planning import Plan
 

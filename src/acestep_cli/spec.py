@@ -21,9 +21,10 @@ from pydantic import ValidationError
 
 from acestep_cli import request as song
 from acestep_cli import tags
+from acestep_cli.completing import Decided
 from acestep_cli.errors import AdapterError, SourceError, UsageError
 from acestep_cli.kinds import Choice, File, is_folder_name, quoted, suggestion
-from acestep_cli.modes import MODES, Decided
+from acestep_cli.modes import MODES
 from acestep_cli.request import Key, Request
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from acestep_cli import audio, disk, modes, spec
+from acestep_cli import audio, completing, disk, spec
 from acestep_cli.cli import jobs, listen, outputs, provenance
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
@@ -128,7 +128,7 @@ class Session:
     def begin(self) -> Batch:
         """The next takes, whose seeds go on where those of the last batch ended."""
         asked, song = self.job.resolved.request, self.job.request
-        seed = (song.seed + self.begun * song.takes) % modes.SEEDS
+        seed = (song.seed + self.begun * song.takes) % completing.SEEDS
         text = spec.dump(asked.model_copy(update={"seed": seed, "takes": song.takes}))
         file = self.scratch / f"{self.name}.yaml"
         file.write_text(text, encoding="utf-8")

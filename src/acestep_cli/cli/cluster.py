@@ -18,9 +18,9 @@ from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.player import Errand, Files, Look, Weights
+from acestep_cli.completing import Completed
 from acestep_cli.errors import AceStepError, NetworkError, UsageError, together
 from acestep_cli.hardware import Hardware
-from acestep_cli.modes import Completed
 
 #: What `--on` may name.
 KINDS = ("ray",)

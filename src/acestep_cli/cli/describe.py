@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import audio, checkpoints, modes, spec, writing
+from acestep_cli import audio, checkpoints, completing, spec, writing
 from acestep_cli.cli import desk, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
@@ -57,5 +57,5 @@ def describe(
             how = Sampling.of(resolved.request, temperature=desk.LISTENING)
             draws = desk.seed_of(seed, resolved.request, terminal)
             task = writing.understanding(heard, int(sound.seconds))
-            found = modes.sung_or_not(pipeline.write(job.request, task, how, draws, report, terminal.warn))
+            found = completing.sung_or_not(pipeline.write(job.request, task, how, draws, report, terminal.warn))
     desk.answer(found, output)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import checkpoints, disk, hardware, logbook, memory, modes, request, shelf, spec
+from acestep_cli import checkpoints, completing, disk, hardware, logbook, memory, request, shelf, spec
 from acestep_cli.cli import jobs
 from acestep_cli.cli.console import Console, Report, print_result
 from acestep_cli.cli.jobs import Job
@@ -37,7 +37,7 @@ Output = Annotated[
 
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar=f"0-{modes.SEEDS - 1}", min=0, max=modes.SEEDS - 1, show_default=False,
+    typer.Option("--seed", metavar=f"0-{completing.SEEDS - 1}", min=0, max=completing.SEEDS - 1, show_default=False,
                  help="The same seed writes the same again. Unset: the spec's, else drawn.",
                  rich_help_panel=request.SONGWRITER),
 ]  # fmt: skip
@@ -117,7 +117,7 @@ def seed_of(given: int | None, asked: Request, terminal: Console) -> int:
     for seed in (given, asked.songwriter_seed, asked.seed):
         if seed is not None:
             return seed
-    drawn = secrets.randbelow(modes.SEEDS)
+    drawn = secrets.randbelow(completing.SEEDS)
     terminal.say(f"--seed {drawn} writes the same again")
     return drawn
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import __version__, audio, checkpoints, hardware, logbook, memory, modes, planning, shelf
+from acestep_cli import __version__, audio, checkpoints, completing, hardware, logbook, memory, planning, shelf
 from acestep_cli.cli import forecast, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.results import Ledger
@@ -213,7 +213,7 @@ def prove(
     if name in ("", "auto"):
         raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
     checkpoint = checkpoints.locate(name, models_dir)
-    song = modes.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
+    song = completing.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
     plan = planning.plan(machine, song, asked, memory.Sizes.of(checkpoint))
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []

@@ -13,6 +13,7 @@ from typing import Any
 from acestep_cli import (
     audio,
     checkpoints,
+    completing,
     disk,
     hardware,
     latents,
@@ -31,9 +32,9 @@ from acestep_cli.cli import outputs, results, sidecar, smoke
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
 from acestep_cli.cli.results import Output
+from acestep_cli.completing import Completed
 from acestep_cli.errors import AceStepError, ExistsError, MemoryLimitError, OutputError, UsageError, together
 from acestep_cli.hardware import Device
-from acestep_cli.modes import Completed
 from acestep_cli.planning import Plan
 from acestep_cli.request import FINISH, Request
 
@@ -47,7 +48,7 @@ class Job:
     spec_file: Path | None
     layers: list[spec.Layer]
     resolved: spec.Resolved
-    decided: modes.Decided
+    decided: completing.Decided
     checkpoint: Checkpoint
     plan: Plan
     device: Device
@@ -74,12 +75,14 @@ class Job:
     def recipe(self, output: Output, weights: str | None = None) -> str:
         """The fingerprint of what shapes a file, but for its seed; of the job's weights, or others."""
         asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
-        return modes.recipe(asked, (self.weights if weights is None else weights) + self._says, self.decided.contents)
+        return completing.recipe(
+            asked, (self.weights if weights is None else weights) + self._says, self.decided.contents
+        )
 
     def sound(self, output: Output) -> str:
         """The fingerprint of what shapes the samples of a file before they are finished, but for its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
-        return modes.recipe(bare, self.weights + self._says, self.decided.contents)
+        return completing.recipe(bare, self.weights + self._says, self.decided.contents)
 
     @property
     def _says(self) -> str:
@@ -104,7 +107,7 @@ class Job:
         itself, and made whole, because what is written beside its stems is made of them all.
         """
         runs: list[list[Output]] = []
-        several = len(modes.pieces(self.request)) > 1
+        several = len(completing.pieces(self.request)) > 1
         for _, files in groupby(self.outputs, key=lambda output: output.take):
             take = list(files)
             if all(output.status != PLANNED for output in take):
@@ -113,7 +116,7 @@ class Job:
                 runs[-1] += take
             else:
                 runs.append(take)
-        return [(modes.takes(self.request, run[0].take, 1 if several else len(run)), run) for run in runs]
+        return [(completing.takes(self.request, run[0].take, 1 if several else len(run)), run) for run in runs]
 
 
 def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> list[Job]:
@@ -177,13 +180,13 @@ def settled(jobs: list[Job], run: Run) -> list[Job]:
     if jobs[0].place.stdout:
         refuse_stdout(jobs, run)
         for one in jobs:
-            one.outputs = [output(one, None, piece, 1, run) for piece in modes.pieces(one.request)]
+            one.outputs = [output(one, None, piece, 1, run) for piece in completing.pieces(one.request)]
         require_encoders(jobs)
         return jobs
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
         stem = one.place.stem or outputs.name(one.request, one.spec_file)
-        pieces = modes.pieces(one.request)
+        pieces = completing.pieces(one.request)
         parts = outputs.parts(one.place, one.request)
         takes = outputs.paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
         one.outputs = [
@@ -254,7 +257,7 @@ class Studio:
         return checkpoints.installed(self.run.models_dir, task)
 
     def plan(
-        self, decided: modes.Decided, checkpoint: Checkpoint, songwriter: Songwriter | None = None
+        self, decided: completing.Decided, checkpoint: Checkpoint, songwriter: Songwriter | None = None
     ) -> tuple[Plan, Device]:
         """How a completed request is rendered, and on what."""
         request = decided.request
@@ -268,7 +271,7 @@ class Studio:
                 self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
             ),
         )
-        renders = sum(piece.kind not in modes.BESIDE for piece in modes.pieces(request))  # each stem is one
+        renders = sum(piece.kind not in modes.BESIDE for piece in completing.pieces(request))  # each stem is one
         if made.seconds is not None:
             made = made.model_copy(update={"seconds": made.seconds * renders})
         return made, next(device for device in self.machine.devices if device.name == made.device)
@@ -324,11 +327,11 @@ def fitting(
     failure: MemoryLimitError | None = None
     for name in names:
         if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
-            modes.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
+            completing.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
         checkpoint, weights = studio.checkpoint(name, task)
         for songwriter in songwriters(resolved.request, checkpoint, studio.run.models_dir):
             with spec.placed(*layers):
-                choices = modes.decide(resolved.request, checkpoint, songwriter)
+                choices = completing.decide(resolved.request, checkpoint, songwriter)
             if studio.run.rank:
                 scored = scores.required(resolved.request, checkpoint, songwriter)
                 choices = replace(choices, request=choices.request.model_copy(update={"scored": scored}))
@@ -378,9 +381,9 @@ def layers_of(name: str | None, given: bool) -> list[spec.Layer]:
     return [spec.implied({"source": name}, "SOURCE")] if given else spec.read(Path(name))
 
 
-def output(job: Job, path: Path | None, piece: modes.Piece, number: int, run: Run) -> Output:
+def output(job: Job, path: Path | None, piece: completing.Piece, number: int, run: Run) -> Output:
     """A file of the take `number` of a job as it is planned."""
-    take = modes.take(piece.request, number)
+    take = completing.take(piece.request, number)
     origins = {one.name: one.origin for one in spec.explain(job.resolved, job.decided)} if run.explain else None
     beside = outputs.sidecar(path) if path is not None and not run.no_sidecar else None
     keeps = path is not None and run.keep_latents and piece.kind not in modes.BESIDE
@@ -413,7 +416,7 @@ def refuse_faded(jobs: list[Job]) -> None:
 
 def refuse_stdout(jobs: list[Job], run: Run) -> None:
     """`--output -` carries one song and nothing else."""
-    if len(jobs) > 1 or jobs[0].request.takes > 1 or len(modes.pieces(jobs[0].request)) > 1:
+    if len(jobs) > 1 or jobs[0].request.takes > 1 or len(completing.pieces(jobs[0].request)) > 1:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
     if run.keep_latents:
         raise UsageError("--output - leaves no file beside which --keep-latents could keep them.", "Name a file.")
@@ -537,12 +540,12 @@ def keep_seed(job: Job) -> None:
         beside = outputs.sidecar(output.path)
         record = sidecar.read(beside)
         if record is not None and job.is_recipe_of(output, record):
-            seed = (record.seed - output.take + 1) % modes.SEEDS
+            seed = (record.seed - output.take + 1) % completing.SEEDS
             origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
             request = job.request.model_copy(update={"seed": seed})
             job.decided = replace(job.decided, request=request, origins=origins)
             for other in job.outputs:
-                other.seed = modes.take(request, other.take).seed
+                other.seed = completing.take(request, other.take).seed
                 other.completed = other.completed.model_copy(update={"seed": other.seed})
             return
 

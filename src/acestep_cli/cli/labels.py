@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from acestep_cli import audio, meters, modes, spec, writing
+from acestep_cli import audio, completing, meters, spec, writing
 from acestep_cli.checkpoints import Row
 from acestep_cli.cli import desk
 from acestep_cli.cli.console import Console, Report
@@ -69,7 +69,7 @@ def described(lessons: list[Lesson], job: Job, seed: int, report: Report, say: S
     found = {}
     for lesson, heard in zip(lessons, codes, strict=True):
         task = writing.understanding(heard, int(lesson.heard.seconds))
-        told = modes.sung_or_not(pipeline.write(job.request, task, how, seed, report, say))
+        told = completing.sung_or_not(pipeline.write(job.request, task, how, seed, report, say))
         found[lesson.song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
     return found
 

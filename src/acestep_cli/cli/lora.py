@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import adapters, audio, checkpoints, hardware, kinds, logbook, memory, modes, spec, spectra
+from acestep_cli import adapters, audio, checkpoints, completing, hardware, kinds, logbook, memory, modes, spec, spectra
 from acestep_cli.adapters import Adapter
 from acestep_cli.cli import events, jobs, options, outputs
 from acestep_cli.cli.console import Console
@@ -254,14 +254,14 @@ def variants(
     studio = jobs.Studio(run, hardware.detect(), logbook.read())
     below = jobs.layers_of(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
-    seed = secrets.randbelow(modes.SEEDS) if seed is None else seed
+    seed = secrets.randbelow(completing.SEEDS) if seed is None else seed
     fixed = [spec.implied({"seed": str(seed)}, "one seed for all"), spec.implied({"takes": "1"}, "one take of each")]
 
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         worn = None if adapter is None else [f"{adapter}@{scale:g}"]
         layers = [*below, flags, *fixed, spec.implied({"loras": worn}, "PATH")]
         made = jobs.decided(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
-        if len(modes.pieces(made.request)) > 1:
+        if len(completing.pieces(made.request)) > 1:
             raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
         return Variant(adapter, scale, made)
 

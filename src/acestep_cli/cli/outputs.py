@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acestep_cli import audio, disk, modes
+from acestep_cli import audio, completing, disk
 from acestep_cli.errors import UsageError
 from acestep_cli.kinds import quoted
 from acestep_cli.request import Request
@@ -93,7 +93,7 @@ def paths(
 
 def parts(place: Destination, request: Request) -> list[str]:
     """What follows the stem in the name of each file of a take: nothing after the only one, or the main one."""
-    kinds = modes.parts(request)
+    kinds = completing.parts(request)
     return ["" if len(kinds) == 1 or kind == place.main else track or kind for kind, track in kinds]
 
 

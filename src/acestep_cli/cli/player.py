@@ -22,10 +22,10 @@ from acestep_cli.cli import cards, failures, options, sidecar
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
+from acestep_cli.completing import Completed
 from acestep_cli.errors import CheckpointError
 from acestep_cli.hardware import Hardware
 from acestep_cli.kinds import is_folder_name
-from acestep_cli.modes import Completed
 from acestep_cli.planning import Plan
 
 if TYPE_CHECKING:

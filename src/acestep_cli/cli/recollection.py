@@ -8,7 +8,7 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli import __version__, audio, modes
+from acestep_cli import __version__, audio, completing
 from acestep_cli.adapters import Applied
 from acestep_cli.cache import Cache
 from acestep_cli.cli.jobs import Job
@@ -43,7 +43,7 @@ def remember(cache: Cache, job: Job, output: Output, take: Take) -> None:
         return
     tensors = {SAMPLES: take.audio.samples}
     said: dict[str, Any] = {
-        "decided": modes.changes(output.completed, take.request),
+        "decided": completing.changes(output.completed, take.request),
         "rate": take.audio.sample_rate,
         "warnings": take.warnings,
         "checks": take.checks,
@@ -73,7 +73,7 @@ def recall(cache: Cache, job: Job, output: Output) -> Take | None:
     except SafetensorError:  # of another version
         return None
     said = header(data)
-    request = modes.changed(output.completed, said["decided"])
+    request = completing.changed(output.completed, said["decided"])
     sound = audio.Audio(tensors[SAMPLES], said["rate"])
     latents = Latents(tensors[LATENTS], said["hop"], said["gain"]) if LATENTS in tensors else None
     return Take(

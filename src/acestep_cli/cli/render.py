@@ -22,6 +22,7 @@ import typer
 from acestep_cli import (
     audio,
     checkpoints,
+    completing,
     disk,
     hardware,
     latents,
@@ -66,8 +67,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from acestep_cli.checkpoints import Part
+    from acestep_cli.completing import Completed
     from acestep_cli.latents import Latents
-    from acestep_cli.modes import Completed
     from acestep_cli.pipeline import Take
     from acestep_cli.planning import Plan
 
@@ -415,7 +416,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
 def finish(take: Take, job: Job) -> audio.Finish:
     """What the request says of the file, beside what it says of the song."""
     request = take.request
-    recipe = modes.recipe(request, job.weights, job.decided.contents)
+    recipe = completing.recipe(request, job.weights, job.decided.contents)
     adapting = sidecar.adapting(job.decided)
     origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, adapting))
     return audio.Finish(
@@ -455,7 +456,7 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
             sound = parts[output.path]
             level = encode(sound, take, output, job, run)
             if output.sidecar is not None:
-                recipe = modes.recipe(take.request, job.weights, job.decided.contents)
+                recipe = completing.recipe(take.request, job.weights, job.decided.contents)
                 size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
                 said = {**songwriting(job, output), **sidecar.adapting(job.decided)}
                 text = sidecar.text(take, recipe, model, job.weights, output.checks, size, labels, said)

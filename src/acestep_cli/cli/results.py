@@ -15,7 +15,7 @@ from acestep_cli.cli import failures
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from acestep_cli.modes import Completed
+    from acestep_cli.completing import Completed
 
 SCHEMA = "acestep/1"
 SEVERAL_FAILED = 7

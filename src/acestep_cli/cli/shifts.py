@@ -14,8 +14,8 @@ from acestep_cli.cli import crew, failures, player, render
 from acestep_cli.cli.console import Console, Report
 from acestep_cli.cli.jobs import PLANNED, Job
 from acestep_cli.cli.player import Failure, Files, Progress, Word
+from acestep_cli.completing import Completed
 from acestep_cli.errors import AceStepError, NetworkError, SourceError
-from acestep_cli.modes import Completed
 
 if TYPE_CHECKING:
     from acestep_cli.cli.cluster import Node

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from acestep_cli import __version__, audio, document, modes, spec, tags
+from acestep_cli import __version__, audio, completing, document, spec, tags
 from acestep_cli.checkpoints import Songwriter
 from acestep_cli.kinds import Lora, is_folder_name
 from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
@@ -150,7 +150,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
-def songwriting(asked: modes.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
+def songwriting(asked: completing.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
     """Who decided what `asked` left open, and from what; `recipe` is of what was asked. A replay reads none of it."""
     said = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
     seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
@@ -158,13 +158,13 @@ def songwriting(asked: modes.Completed, recipe: str, songwriter: Songwriter) -> 
     return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
 
 
-def adapting(decided: modes.Decided) -> dict[str, Any]:
+def adapting(decided: completing.Decided) -> dict[str, Any]:
     """The hash of each adapter of a request, in its order; nothing where there is none."""
     hashes = [adapter.fingerprint for adapter in decided.adapters.values()]
     return {"adapters": hashes} if hashes else {}
 
 
-def labels(asked: modes.Completed, cover: tags.Picture | None) -> str:
+def labels(asked: completing.Completed, cover: tags.Picture | None) -> str:
     """A fingerprint of the tags that were asked for, but for those that shape the song: they are in its recipe."""
     said: dict[str, Any] = asked.model_dump(include=set(LABELS) - {"cover"}, exclude_none=True)
     if cover is not None:
@@ -172,7 +172,7 @@ def labels(asked: modes.Completed, cover: tags.Picture | None) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def relabelled(file: Path, asked: modes.Completed) -> Request:
+def relabelled(file: Path, asked: completing.Completed) -> Request:
     """The request of the sidecar `file` with the tags that were `asked` for; one that the Songwriter was free to write
     stays.
     """

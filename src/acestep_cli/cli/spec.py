@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import checkpoints, document, modes, prompts, schema, shelf, songbook, spec
+from acestep_cli import (
+    checkpoints,
+    completing,
+    contradictions,
+    document,
+    lengths,
+    modes,
+    prompts,
+    schema,
+    shelf,
+    songbook,
+    spec,
+)
 from acestep_cli.cli import options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.cli.results import Ledger
@@ -145,23 +157,23 @@ def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Check
     request = found.request
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
     with spec.placed(*layers):
-        heard = modes.survey(request)
-        _, said = modes.survey_adapters(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
+        heard = completing.survey(request)
+        _, said = completing.survey_adapters(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
     warnings = [f"{file}: {warning}" for warning in said]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")
-        problems = modes.contradictions(request, request.model or "", row, None, heard) if row else []
+        problems = contradictions.of(request, request.model or "", row, None, heard) if row else []
     else:
-        modes.require_task(request, checkpoint.name, checkpoint.row)
-        modes.require_heads(request, checkpoint)
-        problems = modes.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
+        completing.require_task(request, checkpoint.name, checkpoint.row)
+        completing.require_heads(request, checkpoint)
+        problems = contradictions.of(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
     if problems:
         with spec.placed(*layers):
             raise UsageError("\n".join(problems))
-    warnings += [placed(file, remark, found) for remark in lyrics.remarks(request, modes.seconds(request, heard))]
+    warnings += [placed(file, remark, found) for remark in lyrics.remarks(request, lengths.seconds(request, heard))]
     if not isinstance(checkpoint, CheckpointError):
-        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, modes.seconds(request, heard))]
+        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, lengths.seconds(request, heard))]
     return warnings
 
 
@@ -206,7 +218,7 @@ def show(
         checkpoint = checkpoints.locate(found.request.model or "auto", models_dir, task)
         songwriter = shelf.songwriters(found.request.songwriter, checkpoint, models_dir)[0]
         with spec.placed(*layers):
-            decided = modes.decide(found.request, checkpoint, songwriter)
+            decided = completing.decide(found.request, checkpoint, songwriter)
         values = spec.explain(found, decided)
     else:
         content = found.request.model_dump(exclude_none=True)

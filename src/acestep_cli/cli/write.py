@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import modes, spec, writing
+from acestep_cli import completing, spec, writing
 from acestep_cli.cli import desk, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
@@ -75,4 +75,4 @@ def write(
     used = {"idea", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS]}
     if any(layer.is_sidecar for layer in layers):
         used.add("songwriter")  # none was needed any more
-    desk.answer({**kept.model_dump(exclude=used, exclude_none=True), **modes.sung_or_not(found)}, output)
+    desk.answer({**kept.model_dump(exclude=used, exclude_none=True), **completing.sung_or_not(found)}, output)

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acestep_cli import prompts, scores, solvers
+from acestep_cli.completing import Completed
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.dit import DiT, Memory
 from acestep_cli.lrc import Line
-from acestep_cli.modes import Completed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

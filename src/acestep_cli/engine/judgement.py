@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from acestep_cli import scores, writing
+from acestep_cli.completing import Completed
 from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.engine.tape import PASS_TOKENS, Tape
-from acestep_cli.modes import Completed
 
 INFORMING = ("caption", "lyrics")
 METADATA = ("bpm", "duration", "genres", "keyscale", "language", "timesignature")

@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-from acestep_cli import checkpoints, modes, prompts, writing
+from acestep_cli import checkpoints, completing, prompts, writing
+from acestep_cli.completing import Completed
 from acestep_cli.engine import sampling
 from acestep_cli.engine.codec import Progress
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.tape import ATTENTION, Tape
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.kinds import CODES_PER_SECOND, LONGEST_SECONDS
-from acestep_cli.modes import Completed
 from acestep_cli.writing import CODE, Sampling, Task
 
 #: Tokens of a prompt and its answer together.
@@ -158,12 +158,12 @@ class Songwriter(nn.Module):
         written: dict[str, Any] = {}
         if set(request.open) - {"codes"}:
             written = self.write(task, how, generator(seed, "text"), lambda done, of: report("write", done, of))
-        whole = modes.filled(request, written)
+        whole = completing.filled(request, written)
         tell(writing.summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
         prompt = writing.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt
         fields = (*writing.METADATA, "caption") if "caption" in written and not expands else writing.METADATA
         thought = {"language": "unknown", **writing.metadata(whole)}
-        songs = [modes.take(whole, number) for number in range(1, whole.takes + 1)]
+        songs = [completing.take(whole, number) for number in range(1, whole.takes + 1)]
         codes = self.compose(
             prompt,
             writing.dump({name: thought[name] for name in fields}),

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from acestep_cli import audio, latents, modes, regions, solvers
+from acestep_cli import audio, completing, latents, modes, regions, solvers
+from acestep_cli.completing import Completed
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.latents import Kept, Latents
 from acestep_cli.memory import Sizes
-from acestep_cli.modes import Completed, Prepared, Splice
+from acestep_cli.modes import Prepared, Splice
 from acestep_cli.sizes import VAEConfig
 
 #: A repaint that moves no sample further than this (one step of 16 bits) has changed nothing.
@@ -106,7 +107,7 @@ class Canvas:
 
 def recording(file: str, rate: int) -> Tensor:
     """An audio file as [A, N] at `rate`."""
-    read = audio.read(Path(file), modes.LONGEST_REFERENCE)
+    read = audio.read(Path(file), completing.LONGEST_REFERENCE)
     return torch.from_numpy(audio.resampled(read, rate).samples)
 
 

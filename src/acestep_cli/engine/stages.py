@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from acestep_cli import __version__, modes
+from acestep_cli import __version__, completing
 from acestep_cli.adapters import Worn
 from acestep_cli.cache import Cache
 from acestep_cli.checkpoints import Checkpoint, Songwriter
-from acestep_cli.modes import Completed
+from acestep_cli.completing import Completed
 from acestep_cli.planning import Plan
 from acestep_cli.request import FINISH, KEYS, SOUND
 
@@ -85,11 +85,11 @@ class Stages:
         read = json.loads(request.model_dump_json(include=set(KEYS) - UNREAD))
         whose = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         key = self._key(plan, plan.device, whose, read, request.open)
-        bases = [modes.take(request, number) for number in range(1, request.takes + 1)]
+        bases = [completing.take(request, number) for number in range(1, request.takes + 1)]
         if (data := self.cache.read("songwriting", key)) is not None:
-            return [modes.changed(base, said) for base, said in zip(bases, json.loads(data), strict=True)]
+            return [completing.changed(base, said) for base, said in zip(bases, json.loads(data), strict=True)]
         made = make()
-        said = [modes.changes(base, song) for base, song in zip(bases, made, strict=True)]
+        said = [completing.changes(base, song) for base, song in zip(bases, made, strict=True)]
         self.cache.write("songwriting", key, json.dumps(said).encode())
         return made
 
