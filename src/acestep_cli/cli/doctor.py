@@ -190,6 +190,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"  {one['name']:<{width}}  {one['status']:<9}  {forecast.in_minutes(one)}" for one in found["checkpoints"]
     ]
     helpers = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
+    helpers.append(f"{checkpoints.BUILT_IN} comes with the program")
     said += [f"  Songwriters: {', '.join(helpers)}", "", "Where memory is short, in this order"]
     said += [f"  {number}. {sentence}" for number, sentence in enumerate(found["ladder"], start=1)]
     said += ["", "Encoders"]
