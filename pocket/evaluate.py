@@ -13,13 +13,14 @@ Shapes: audio is [2, N] float32 at 48 kHz.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -434,6 +435,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="another folder in the layout of src/acestep_cli/pocket")
     parser.add_argument("--only", nargs="*", choices=[b.__name__ for b in BEHAVIOURS], help="some behaviours")
     parser.add_argument("--save", type=Path, help="an existing folder for the audio that modes read")
+    parser.add_argument("--scores", type=Path, help="a JSON file: lines judged now replace those in it, all are shown")
     asked = parser.parse_args()
     with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
         work = partial(judge, judges=judges(pool), weights=asked.weights, only=asked.only, save=asked.save)
@@ -441,6 +443,11 @@ def main() -> None:
         for number, own in enumerate(pool.map(work, range(asked.count)), start=1):
             scores += own
             print(f"{number} of {asked.count}", flush=True)
+    if asked.scores:
+        judged = {score.line for score in scores}
+        earlier = json.loads(asked.scores.read_text()) if asked.scores.exists() else []
+        scores += [score for score in (Score(**one) for one in earlier) if score.line not in judged]
+        asked.scores.write_text(json.dumps([asdict(score) for score in scores], default=float))
     print("\n".join(table(scores)))
 
 
