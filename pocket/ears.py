@@ -3,8 +3,8 @@
 Tempo and key come from essentia (RhythmExtractor2013, KeyExtractor; AGPL, used here only and no part of the program),
 spectra and chroma from librosa. Whether there are drums, whether somebody sings and what style it is, classifiers of
 scikit-learn tell, fitted on true renders of songs that are not evaluated: each song with and without the part in
-question, so that they listen for the part and not for what goes with it. For drums they are fitted in hiss too: the
-silence between hits, which only a synthesiser has, is no mark of drums.
+question, so that they listen for the part and not for what goes with it, and in hiss too: the silence between hits,
+which only a synthesiser has, is no mark of drums.
 
 Shapes: audio is [2, N] float32 at 48 kHz.
 """
@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline as Classifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sounds import FRAME, SAMPLE_RATE
 
 essentia.log.infoActive = essentia.log.warningActive = False
@@ -35,7 +36,7 @@ OCTAVES = (1.0, 0.5, 2.0)
 PITCH_CLASS = {name: pitch for pitch, names in corpus.NOTE_NAMES.items() for name in names}
 LONG = 2048  # samples at RATE, in which a low note has three periods and more
 QUIET_DB = -50.0  # a part below this is absent
-HISS_DB = (-45.0, -15.0)  # of the noise that drums are listened for in, against the music
+HISS_DB = (-45.0, -15.0)  # of the noise that parts are listened for in, against the music
 EXCERPT = 12 * SAMPLE_RATE  # of each song that classifiers are fitted on
 
 
@@ -84,7 +85,9 @@ def level_db(audio: np.ndarray) -> float:
 
 
 def timbre(audio: np.ndarray) -> np.ndarray:
-    """What a clip sounds like, whatever is played: means and deviations of cepstrum, contrast, flux and percussion."""
+    """What a clip sounds like, whatever is played: means and deviations of cepstrum, contrast, flux and percussion; of
+    bands and of a finer cepstrum, and how fast that changes, where formants and vowels are.
+    """
     wave = low(audio)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a band without any energy
@@ -95,7 +98,14 @@ def timbre(audio: np.ndarray) -> np.ndarray:
     share = (struck**2).sum(0) / ((tonal**2 + struck**2).sum(0) + 1e-9)
     flux = librosa.onset.onset_strength(S=librosa.power_to_db(spectrum**2), sr=RATE)
     rows = np.vstack([cepstrum, contrast, share, flux[: cepstrum.shape[1]]])
-    return np.concatenate([rows.mean(1), rows.std(1)])
+    bands = librosa.feature.melspectrogram(y=wave, sr=RATE, n_fft=LONG, hop_length=480, n_mels=64)
+    bands = librosa.power_to_db(bands, top_db=80)
+    finer = librosa.feature.mfcc(S=bands, n_mfcc=24)
+    change, leap = librosa.feature.delta(finer), finer[:, 5:] - finer[:, :-5]
+    return np.concatenate([
+        rows.mean(1), rows.std(1), bands.mean(1), bands.std(1), finer.std(1), change.std(1), leap.std(1),
+        np.abs(change).mean(1), np.quantile(finer, (0.1, 0.25, 0.5, 0.75, 0.9), axis=1).ravel(),
+    ])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,8 +149,7 @@ def examples(seed: int) -> list[tuple[np.ndarray, str, bool, str]]:
         clips = [(whole, heard)]
         if heard and set(stems) - tracks:
             clips.append((sum(stem for track, stem in stems.items() if track not in tracks), False))
-        if question == "drums":
-            clips += [(hissing(clip, rng), answer) for clip, answer in clips]
+        clips += [(hissing(clip, rng), answer) for clip, answer in clips]
         found += [(timbre(clip), question, answer, piece.style) for clip, answer in clips]
     return found
 
@@ -148,7 +157,8 @@ def examples(seed: int) -> list[tuple[np.ndarray, str, bool, str]]:
 def fitted(found: list[tuple[np.ndarray, str, bool, str]]) -> Judges:
     def classifier(question: str) -> Classifier:
         rows = [(x, style if question == "style" else answer) for x, asked, answer, style in found if asked == question]
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=2000))
+        judge = LogisticRegression(C=0.3, max_iter=2000) if question == "style" else SVC(C=3.0)
+        model = make_pipeline(StandardScaler(), judge)
         return model.fit(np.array([x for x, _ in rows]), np.array([y for _, y in rows]))
 
     return Judges(classifier("drums"), classifier("voice"), classifier("style"))
