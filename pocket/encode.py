@@ -86,8 +86,8 @@ def silence(vae: OobleckVAE) -> Tensor:
     return torch.cat([short[:, :, :50], steady], dim=2) + CLOCK * clock(SILENCE_SECONDS * 25)
 
 
-def heard(vae: OobleckVAE, seed: int) -> Heard:
-    """Play and encode one song."""
+def heard(vae: OobleckVAE, seed: int, stems: bool = True) -> Heard:
+    """Play and encode one song, and what goes with it."""
     piece = corpus.song(seed)
     played = band.play(piece)
 
@@ -99,11 +99,11 @@ def heard(vae: OobleckVAE, seed: int) -> Heard:
     more = piece.duration <= MORE_SECONDS
     if more and seed % EVERY == COVERED:
         return Heard(latents(mix), {}, {}, latents(band.render(cover_of(piece))))
-    parted = more and seed % EVERY == PARTED and len(played) > 1
-    stems = {track: latents(stem) for track, stem in played.items()} if parted else {}
+    parted = stems and more and seed % EVERY == PARTED and len(played) > 1
+    apart = {track: latents(stem) for track, stem in played.items()} if parted else {}
     # One stem taken from the rest is enough of a lesson for each song; others can be added up.
-    missing = [sorted(stems)[seed // EVERY % len(stems)]] if parted else []
-    return Heard(latents(mix), stems, {track: latents(mix - played[track]) for track in missing})
+    missing = [sorted(apart)[seed // EVERY % len(apart)]] if parted else []
+    return Heard(latents(mix), apart, {track: latents(mix - played[track]) for track in missing})
 
 
 def main() -> None:
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-stems", action="store_true", help="mixes and covers alone, for the Songwriter")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def main() -> None:
         path = FOLDER / f"{shard:04d}.pt"
         if path.exists():
             continue
-        songs = [heard(vae, seed) for seed in range(shard * SHARD, (shard + 1) * SHARD)]
+        songs = [heard(vae, seed, not asked.no_stems) for seed in range(shard * SHARD, (shard + 1) * SHARD)]
         torch.save([tuple(song) for song in songs], path)
         print(path.name, sum(len(song.mix) for song in songs) // 25, "s of songs", flush=True)
 

@@ -91,7 +91,8 @@ def main() -> None:
     tokenizer.save(tokens, home / "Qwen3-Embedding-pocket")
 
     if train_songwriter.CHECKPOINT.exists():  # the others do without it
-        songwriter = torch.load(train_songwriter.CHECKPOINT, weights_only=True)["average"]
+        student = torch.load(train_songwriter.CHECKPOINT, weights_only=True)["average"]
+        songwriter = {k.removeprefix("model."): v for k, v in student.items() if k.startswith("model.")}
         size = train_songwriter.first_code() + train_songwriter.CODES
         write(home / "acestep-5Hz-lm-pocket", {**train_songwriter.CONFIG, "vocab_size": size}, songwriter)
         file = home / "acestep-5Hz-lm-pocket/tokenizer.json"

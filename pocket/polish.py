@@ -17,6 +17,7 @@ import time
 
 import band
 import numpy as np
+import sitting
 import tokenizer
 import torch
 import train_dit
@@ -68,7 +69,7 @@ def main() -> None:
 
     vae, hop = trained_vae(), train_vae.CONFIG.hop
     trained = list(vae.decoder.parameters())
-    optimisers = train_vae.optimizers(trained, asked.rate)
+    optimizers = train_vae.optimizers_for(trained, asked.rate)
     decode = torch.compile(vae.decoder)
 
     def crop() -> tuple[Tensor, Tensor]:
@@ -89,7 +90,7 @@ def main() -> None:
             guess = decode(latents).float()
         spectral, wave = train_vae.spectral_loss(guess, audio), F.l1_loss(guess, audio)
         loss = spectral + train_vae.WAVE_WEIGHT * wave
-        train_vae.update(loss, trained, optimisers, train_vae.fall(spent, step))
+        train_vae.update(loss, trained, optimizers, sitting.rate(step, spent, train_vae.WARM_UP))
         step += 1
         shown.append((spectral.item(), wave.item()))
         now = time.monotonic()

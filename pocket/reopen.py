@@ -13,9 +13,10 @@ import tokenizer
 import torch
 import train_codes
 import train_dit
+import train_songwriter
 import train_vae
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from train_vae import WORK
 
 
@@ -29,21 +30,33 @@ def weights(name: str) -> dict[str, Tensor]:
     return found
 
 
+def named(**parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of modules as those of the module that they are parts of."""
+    return {f"{part}.{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
+
+
+def begun(model: nn.Module) -> dict[str, object]:
+    """What `sitting.sit` goes on from."""
+    return {"model": model.state_dict(), "average": model.state_dict(), "step": 0}
+
+
 def main() -> None:
     WORK.mkdir(exist_ok=True)
     if not tokenizer.FILE.exists():
         tokenizer.FILE.write_bytes((export.HOME / "Qwen3-Embedding-pocket/tokenizer.json").read_bytes())
     silence = torch.load(export.HOME / "acestep-v15-pocket/silence_latent.pt", weights_only=True).float()
     dit, text = weights("acestep-v15-pocket"), weights("Qwen3-Embedding-pocket")
-    model = train_dit.Pocket(tokenizer.trained(), silence.transpose(1, 2))
-    new = model.load_state_dict({f"dit.{k}": t for k, t in dit.items()} | {f"text.{k}": t for k, t in text.items()},
-                                strict=False).missing_keys  # fmt: skip
+    model, student = train_dit.Pocket(tokenizer.trained(), silence.transpose(1, 2)), train_songwriter.Student()
+    new = [
+        *model.load_state_dict(named(dit=dit, text=text), strict=False).missing_keys,
+        *student.load_state_dict(named(model=weights("acestep-5Hz-lm-pocket")), strict=False).missing_keys,
+    ]
     print("not in the shipped weights:", *new)
-    state = model.state_dict()
     for path, content in (
         (train_vae.CHECKPOINT, {"vae": weights("vae")}),
         (train_codes.CHECKPOINT, {key: tensor for key, tensor in dit.items() if key.startswith(train_codes.PARTS)}),
-        (train_dit.CHECKPOINT, {"model": state, "average": state, "step": 0}),
+        (train_dit.CHECKPOINT, begun(model)),
+        (train_songwriter.CHECKPOINT, begun(student)),
     ):
         if not path.exists():
             torch.save(content, path)

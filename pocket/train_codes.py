@@ -12,10 +12,10 @@ Shapes: G groups of five frames, C latent channels.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 
 import numpy as np
+import sitting
 import torch
 from encode import FOLDER, Heard
 from torch.nn import functional as F
@@ -44,6 +44,14 @@ def groups() -> torch.Tensor:
     return torch.cat(found)
 
 
+def finished() -> AceStep:
+    """A DiT whose tokenizer and detokenizer are the trained ones; the rest of it is random."""
+    whole = AceStep(DiTConfig.from_dict(CONFIG)).eval()
+    for name, weights in torch.load(CHECKPOINT, weights_only=True).items():
+        whole.get_parameter(name).data.copy_(weights)
+    return whole
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, required=True)
@@ -59,7 +67,7 @@ def main() -> None:
         for name, parameter in model.named_parameters():
             if "special_token" in name:
                 torch.nn.init.normal_(parameter, std=0.5)
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.0)
     data = groups()
     print(f"{len(data)} groups", flush=True)
     began, step, shown, used = time.monotonic(), 0, [], set()
@@ -69,13 +77,11 @@ def main() -> None:
             quantised, codes = model["tokenizer"](batch.flatten(0, 1)[None])
             back = model["detokenizer"](quantised).float().view_as(batch)
         loss = F.mse_loss(back, batch)
-        optimiser.param_groups[0]["lr"] = (
-            RATE * min(1, (step + 1) / 100) * max(0.01, 0.5 * (1 + math.cos(math.pi * spent)))
-        )
+        optimizer.param_groups[0]["lr"] = RATE * sitting.rate(step, spent)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         step += 1
         shown.append(loss.item() / batch.var().item())
         used |= set(codes.flatten().tolist())

@@ -2,12 +2,9 @@
 
     python pocket/train_dit.py --minutes 45 --processes 2
 
-One process per core, each with its own songs, averaging gradients: at this size two threads in one process gain a
-third, two processes nine tenths.
-
 Flow matching: x_t = t * noise + (1 - t) * x0, and the network learns v = noise - x0 for a prompt. Songs of equal
 length share a batch, so nothing is ever padded but words. The audio codes come finished from `train_codes.py`. Saves
-`pocket/work/dit.pt` every two minutes (weights and their moving average) and resumes from it; optimizers start anew.
+`pocket/work/dit.pt` every two minutes and goes on from it (`sitting.py`).
 
 Shapes: B songs, T latent frames, C latent channels, L tokens of words, E encoder width.
 """
@@ -15,9 +12,7 @@ Shapes: B songs, T latent frames, C latent channels, L tokens of words, E encode
 from __future__ import annotations
 
 import argparse
-import copy
 import math
-import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,10 +20,9 @@ from functools import cache
 import band
 import corpus
 import numpy as np
+import sitting
 import tokenizer
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from encode import CLOCK, FOLDER, SHARD, Heard, clock, cover_of
 from sounds import FRAME
 from tokenizers import Tokenizer
@@ -88,7 +82,6 @@ PLAIN_CAPTION = "music"
 REFERENCES = 0.2  # of batches hear their own songs as references
 NO_CONDITION = 0.10  # of songs see the null condition
 NO_META = 0.05  # of each metadata line is left out
-MUON_RATE, ADAM_RATE = 4e-3, 1.5e-3
 # Which beat it is and what is being played, is asked of the DiT half-way up. Without being asked, it had not found the
 # hand of the clock that a prompt's tempo means after 600 steps; the flow alone rewards it only once everything above
 # the hand is in place. Of the beat: how often in a bar the asked angles turn, as a power of the pulses in it and a
@@ -410,119 +403,33 @@ def beat_angles(piece: corpus.Song, tokens: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-class Optimisers:
-    """Muon for the matrices inside the transformers (it needs about half of AdamW's steps), AdamW for the rest.
-
-    Muon's arithmetic would be a quarter of a step's time: each process does it for its share of the matrices.
-    """
-
-    def __init__(self, model: Pocket) -> None:
-        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name and p.requires_grad]
-        inner = {id(p) for p in matrices}
-        others = [p for p in model.parameters() if id(p) not in inner and p.requires_grad]
-        self.weights = [*matrices, *others]
-        self.shares = [matrices[rank :: dist.get_world_size()] for rank in range(dist.get_world_size())]
-        self.muon = torch.optim.Muon(self.shares[dist.get_rank()], lr=MUON_RATE, momentum=0.95, weight_decay=0.02,
-                                     adjust_lr_fn="match_rms_adamw")  # fmt: skip
-        self.adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-
-    def step(self, scale: float) -> None:
-        """Move every weight, at a share of the highest rates."""
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        for optimiser, peak in ((self.muon, MUON_RATE), (self.adam, ADAM_RATE)):
-            optimiser.param_groups[0]["lr"] = peak * scale
-            optimiser.step()
-        for rank, share in enumerate(self.shares):
-            flat = torch.cat([weight.detach().flatten() for weight in share])
-            dist.broadcast(flat, rank)
-            if rank != dist.get_rank():
-                for weight, moved in zip(share, flat.split([w.numel() for w in share]), strict=True):
-                    weight.data.copy_(moved.view_as(weight))
-        for weight in self.weights:
-            weight.grad = None
-
-
-def average_gradients(weights: list[Tensor], note: float) -> float:
-    """Average all gradients over the processes in one message; `note` of the first process reaches every other."""
-    first = dist.get_rank() == 0
-    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([note if first else 0.0])])
-    dist.all_reduce(flat)
-    for weight, mean in zip(weights, (flat[:-1] / dist.get_world_size()).split([w.numel() for w in weights]),
-                            strict=True):  # fmt: skip
-        weight.grad = mean.view_as(weight)
-    return float(flat[-1])
-
-
 def train(rank: int, asked: argparse.Namespace) -> None:
     """One process of the training."""
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{asked.port}", rank=rank, world_size=asked.processes)
-    torch.set_num_threads(1)
+    rng = sitting.join(rank, asked)
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of the processor too; in float32 steps take 1.4 x
-    torch.manual_seed(rank + 1000 * int(time.time()))  # a resumed sitting must not see the same batches again
-    rng = np.random.default_rng(torch.initial_seed())
     tokens = tokenizer.trained()
     model = fresh(tokens)
     for name, codes in torch.load(WORK / "codes.pt", weights_only=True).items():
         model.dit.get_parameter(name).requires_grad_(False).copy_(codes)
-    step, average = 0, copy.deepcopy(model)
-    if CHECKPOINT.exists():
-        state = torch.load(CHECKPOINT, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        step = state["step"]
-    for weight in model.parameters():
-        dist.broadcast(weight.data, 0)
-    optimisers, averages = Optimisers(model), list(average.parameters())
-    for layer in model.dit.decoder.layers:  # steps take three quarters of the time, after two minutes of compiling
-        layer.compile(dynamic=True)
+    songs = Songs()
 
-    def save() -> None:
-        partial = CHECKPOINT.with_suffix(".partial")
-        torch.save({"model": model.state_dict(), "average": average.state_dict(), "step": step}, partial)
-        partial.replace(CHECKPOINT)
-
-    songs, shown, spent, sitting = Songs(), [], 0.0, 0
-    began = saved = last = time.monotonic()
-    while spent < 1:
+    def lost(step: int) -> tuple[Tensor, dict[str, float]]:
         if step % 100 == 0 or not songs.pieces:
             songs.refresh()
         # Attention by plain products: PyTorch's fused backward on CPUs took twice as long at these lengths.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             flow, beat, score = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, asked.guidance)
-        (flow + BEAT_WEIGHT * beat + SCORE_WEIGHT * score).backward()
-        spent = average_gradients(optimisers.weights, (time.monotonic() - began) / (60 * asked.minutes))
-        optimisers.step(asked.scale * min(1, (sitting + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent))))
-        step, sitting = step + 1, sitting + 1
-        if rank > 0:
-            continue
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, list(model.parameters()), 1 - min(0.998, (1 + step) / (10 + step)))
-        shown.append((flow.item(), beat.item(), score.item()))
-        now = time.monotonic()
-        if len(shown) == 50:
-            flow_mean, beat_mean, score_mean = np.mean(shown, 0)
-            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  flow {flow_mean:.4f}  beat {beat_mean:.4f}  "
-                  f"score {score_mean:.4f}  songs {len(songs.pieces)}", flush=True)  # fmt: skip
-            shown, last = [], now
-        if now - saved > 120:
-            save()
-            saved = now
-    if rank == 0:
-        save()
-    dist.destroy_process_group()
+        figures = {"flow": flow.item(), "beat": beat.item(), "score": score.item(), "songs": len(songs.pieces)}
+        return flow + BEAT_WEIGHT * beat + SCORE_WEIGHT * score, figures
+
+    sitting.sit(model, CHECKPOINT, asked, lost, model.dit.decoder.layers)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--frames", type=int, default=2400, help="latent frames in a process's batch")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the learning rates, for a second sitting")
     parser.add_argument("--guidance", type=float, default=0.0, help="w of the guided target, for a last sitting")
-    parser.add_argument("--port", type=int, default=29511)
-    asked = parser.parse_args()
-    mp.spawn(train, (asked,), nprocs=asked.processes)
+    sitting.begin(train, parser)
 
 
 if __name__ == "__main__":

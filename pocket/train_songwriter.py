@@ -3,36 +3,36 @@
     python pocket/train_songwriter.py --minutes 60
 
 The lessons are the program's own prompts (`acestep_cli.writing`) with the answers that the corpus knows; only answers
-count. Needs the latents of `encode.py` and the codes of `train_codes.py`. Saves `pocket/work/songwriter.pt` every two
-minutes and resumes from it.
+count. Ideas are of songs without end, recordings of those that `encode.py` has encoded, in the codes of
+`train_codes.py`. While codes are heard, and before each is written, the middle is asked what is being played
+(`Notes`). Saves `pocket/work/songwriter.pt` every two minutes and goes on from it (`sitting.py`).
 
-Shapes: B lessons, L tokens.
+Shapes: B lessons, L tokens, K codes.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
 import corpus
 import numpy as np
+import sitting
 import tokenizer
 import torch
 import train_codes
-from encode import cover_of
+from encode import FOLDER, SHARD, Heard, cover_of
 from tokenizers import AddedToken, Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from train_dit import CONFIG as DIT
-from train_dit import Songs, number_curve
+from train_dit import HARMONICS, SCORE_ROWS, beat_angles, number_curve, score_of
 from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
@@ -40,28 +40,35 @@ from acestep_cli import prompts, writing
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.kinds import CODES_PER_SECOND
 from acestep_cli.request import Request
-from acestep_cli.sizes import DiTConfig
 
 CHECKPOINT = WORK / "songwriter.pt"
 CODES = math.prod(DIT["fsq_input_levels"])
 MARKS = ("<|im_start|>", writing.TURN_END, writing.THOUGHT_BEGIN, writing.THOUGHT_END)
+# Bars are 5 to 20 codes long: with a rotary base of 200 a third of the angles lie there, as in the DiT.
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 192, "intermediate_size": 448,
     "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 64, "hidden_act": "silu",
-    "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "attention_bias": False,
+    "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 200.0, "attention_bias": False,
     "tie_word_embeddings": True, "use_sliding_window": False, "dtype": "bfloat16",
     "fsq_input_levels": DIT["fsq_input_levels"],
 }  # fmt: skip
 # What a lesson is: an idea into a song, a song in other words, a song into its plan and codes, codes into a song.
-TASKS = {"expand": 0.25, "format": 0.05, "compose": 0.25, "understand": 0.45}
+TASKS = {"expand": 0.22, "format": 0.04, "compose": 0.16, "understand": 0.58}
 UNGUIDED = 0.1  # of compositions have no wish
 CROPPED = 0.6  # of recordings that are to be understood are a part of a song, whose lyrics are then not asked for
-TOKENS = 6000  # in a batch
+TOKENS = 6000  # in a process's batch
 POOLED = 8  # batches drawn at once
-MUON_RATE, ADAM_RATE = 4e-3, 2e-3
 REST_WEIGHT = 0.2  # of lyrics and codes in the loss, against what a song is thought to be
 IGNORED = -100
 EMBEDDING = 0.02  # RMS of embeddings at the start
+WINDOW = train_codes.WINDOW
+# A song has fifty codes or more and only one tempo: asked for it at the end alone, the Songwriter had found it in a
+# third of all recordings after 658 steps. So every code is a question: which tempo and key it has been so far, which
+# beat it is on and what is being played.
+ASKED_LAYER, FACTS_WEIGHT, BEAT_WEIGHT, SCORE_WEIGHT = 2, 0.2, 0.5, 2.0
+TEMPI = 21  # twelfths of an octave from the shortest pulse
+SHORTEST_PULSE = 8.0  # latent frames
+KEYS = 24
 
 
 @cache
@@ -102,27 +109,33 @@ class Recording(NamedTuple):
     codes: list[list[int]]
 
 
-def code_reader() -> AceStep:
-    """Tokenizer and detokenizer of `train_codes.py`."""
-    whole = AceStep(DiTConfig.from_dict(DIT)).eval()
-    for name, weights in torch.load(train_codes.CHECKPOINT, weights_only=True).items():
-        whole.get_parameter(name).data.copy_(weights)
-    return whole
+class Recordings:
+    """A process's share of the mixes and covers of the corpus as codes, growing while `encode.py` writes on."""
 
+    def __init__(self, reader: AceStep, rank: int, processes: int) -> None:
+        self.reader, self.rank, self.processes = reader, rank, processes
+        self.shards: set[str] = set()
+        self.heard: list[Recording] = []
 
-@torch.inference_mode()
-def recordings(songs: Songs, reader: AceStep) -> list[Recording]:
-    """The mixes of the corpus and the covers, whole groups of five frames only."""
-    found = []
-    for piece, heard in zip(songs.pieces, songs.heard, strict=True):
-        versions = [(piece, heard.mix)] + ([(cover_of(piece), heard.cover)] if heard.cover is not None else [])
-        for song, latents in versions:
-            codes = []
-            for late in range(train_codes.WINDOW):
-                frames = (len(latents) - late) // train_codes.WINDOW * train_codes.WINDOW
-                codes.append(reader.tokenizer(latents[None, late : late + frames].float())[1][0].tolist())
-            found.append(Recording(song, codes))
-    return found
+    def refresh(self) -> None:
+        for path in sorted(FOLDER.glob("*.pt")):
+            if path.name in self.shards or int(path.stem) % self.processes != self.rank:
+                continue
+            self.shards.add(path.name)
+            for offset, song in enumerate(torch.load(path, weights_only=True)):
+                piece, heard = corpus.song(int(path.stem) * SHARD + offset), Heard(*song)
+                self.heard.append(Recording(piece, self.read(heard.mix)))
+                if heard.cover is not None:
+                    self.heard.append(Recording(cover_of(piece), self.read(heard.cover)))
+
+    @torch.inference_mode()
+    def read(self, latents: Tensor) -> list[list[int]]:
+        """Whole groups of five frames only."""
+        codes = []
+        for late in range(WINDOW):
+            frames = (len(latents) - late) // WINDOW * WINDOW
+            codes.append(self.reader.tokenizer(latents[None, late : late + frames].float())[1][0].tolist())
+        return codes
 
 
 @torch.no_grad()
@@ -160,54 +173,126 @@ def answer(piece: corpus.Song, request: Request) -> str:
     return f"{writing.thought(thought(request, (*writing.METADATA, 'caption')))}# Lyric\n{lyrics}{writing.TURN_END}"
 
 
+def played(piece: corpus.Song) -> corpus.Song:
+    """A song with the tempo it is played at, which is all that can be heard, and one spelling of its key."""
+    return replace(piece, bpm=round(60 / piece.pulse), key=f"{corpus.NOTE_NAMES[piece.tonic][0]} {piece.mode}")
+
+
+class Notes(NamedTuple):
+    """What is being played at each of K codes."""
+
+    tempo: Tensor  # class [K]
+    key: Tensor  # class [K]
+    beat: Tensor  # [K, 2 * HARMONICS]
+    score: Tensor  # [K, SCORE_ROWS]
+
+
+def notes(piece: corpus.Song, first: int, count: int) -> Notes:
+    """Of `count` codes from a latent frame of a song on."""
+    frames = first + count * WINDOW
+    patch = DIT["patch_size"]
+    tracks = list(score_of(piece, int(piece.duration * corpus.FRAMES_PER_SECOND)).values())
+    score = torch.stack(tracks).amax(0).repeat_interleave(patch, 0)[first:frames].unflatten(0, (count, WINDOW)).amax(1)
+    pulse = piece.pulse * corpus.FRAMES_PER_SECOND
+    tempo = min(max(round(12 * math.log2(pulse / SHORTEST_PULSE)), 0), TEMPI - 1)
+    key = piece.tonic + 12 * (piece.mode == "minor")
+    beat = beat_angles(piece, -(-frames // patch))[(first + WINDOW * torch.arange(count)) // patch]
+    return Notes(torch.full((count,), tempo), torch.full((count,), key), beat, score.float())
+
+
+class Lesson(NamedTuple):
+    """A prompt, its answer, and what is played in the codes that one of the two has."""
+
+    prompt: str
+    reply: str
+    notes: Notes | None = None
+
+
 @dataclass(frozen=True)
 class Taught:
-    """The ids of a prompt and its answer, and how many of them are asked."""
+    """The ids of a lesson, how many of them are asked, and its notes; codes are heard or else written."""
 
     ids: list[int]
     asked: int
+    notes: Notes | None
+    hears: bool
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def lesson(recording: Recording, rng: np.random.Generator) -> tuple[str, str]:
-    """A prompt and its answer."""
-    piece, codes = corpus.describe(recording.piece, rng), recording.codes[0]
-    request = request_of(piece)
-    sounds = "".join(f"<|audio_code_{code}|>" for code in codes)
-    match rng.choice(list(TASKS), p=list(TASKS.values())):
-        case "expand":
+def lesson(heard: list[Recording], rng: np.random.Generator) -> Lesson:
+    task = rng.choice(list(TASKS), p=list(TASKS.values()))
+    if task in ("expand", "format"):
+        piece = corpus.describe(corpus.song(int(rng.integers(corpus.HELD_OUT))), rng)
+        request = request_of(piece)
+        if task == "expand":
             prompt = writing.idea_prompt(corpus.idea(piece, rng), instrumental=not piece.voiced)
-            return prompt, answer(piece, request)
-        case "format":
-            other = corpus.describe(piece, rng).caption
-            return writing.rewrite_prompt(other, request.lyrics), answer(piece, request)
-        case "compose":
-            if rng.random() < UNGUIDED:
-                return writing.unguided_prompt(None), sounds
-            prompt = writing.song_prompt(request.caption, request.lyrics)
-            return prompt, writing.thought(thought(request, writing.METADATA)) + sounds
+            return Lesson(prompt, answer(piece, request))
+        other = corpus.describe(piece, rng).caption
+        return Lesson(writing.rewrite_prompt(other, request.lyrics), answer(piece, request))
+    recording = heard[rng.integers(len(heard))]
+    piece, codes = corpus.describe(recording.piece, rng), recording.codes[0]
+    known = notes(recording.piece, 0, len(codes))
+    if task == "compose":
+        request = request_of(piece)
+        sounds = "".join(f"<|audio_code_{code}|>" for code in codes)
+        if rng.random() < UNGUIDED:
+            return Lesson(writing.unguided_prompt(None), sounds, known)
+        prompt = writing.song_prompt(request.caption, request.lyrics)
+        return Lesson(prompt, writing.thought(thought(request, writing.METADATA)) + sounds, known)
+    piece = played(piece)
     if rng.random() < CROPPED and len(codes) > 8 * CODES_PER_SECOND:
-        codes = recording.codes[rng.integers(len(recording.codes))]
+        late = int(rng.integers(WINDOW))
+        codes = recording.codes[late]
         length = int(rng.integers(6 * CODES_PER_SECOND, len(codes)))
         start = int(rng.integers(len(codes) - length))
         request = request_of(piece, duration=length // CODES_PER_SECOND)
         part = writing.thought(thought(request, (*writing.METADATA, "caption")))
-        return writing.hearing_prompt(codes[start : start + length]), part
-    return writing.hearing_prompt(codes), answer(piece, request)
+        known = notes(recording.piece, late + WINDOW * start, length)
+        return Lesson(writing.hearing_prompt(codes[start : start + length]), part, known)
+    return Lesson(writing.hearing_prompt(codes), answer(piece, request_of(piece)), known)
 
 
-def batches(heard: list[Recording], rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Without end: ids [B, L], closed with zeros, and what is to follow each [B, L], `IGNORED` in prompts.
-
-    Lessons of about one length share a batch, so that little of it is padding.
+@dataclass(frozen=True)
+class Batch:
+    """Ids [B, L], closed with zeros; what is to follow each [B, L], `IGNORED` in prompts; which of them hear a code and
+    which write one next [B, L], and the notes of both in that order.
     """
+
+    ids: Tensor
+    wanted: Tensor
+    hears: Tensor
+    writes: Tensor
+    notes: tuple[Notes, Notes]
+
+
+def batch(lessons: list[Taught]) -> Batch:
+    rows = [torch.tensor(one.ids) for one in lessons]
+    follow = [torch.tensor([*one.ids[1:], IGNORED]) for one in lessons]
+    for row, one in zip(follow, lessons, strict=True):
+        row[: one.asked - 1] = IGNORED
+    ids = pad_sequence(rows, batch_first=True)
+    wanted = pad_sequence(follow, batch_first=True, padding_value=IGNORED)
+    hearing = torch.tensor([one.hears for one in lessons])[:, None]
+    known = []
+    for hears in (True, False):
+        own = [one.notes for one in lessons if one.notes is not None and one.hears == hears]
+        none = Notes(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long),
+                     torch.zeros(0, 2 * len(HARMONICS)), torch.zeros(0, SCORE_ROWS))  # fmt: skip
+        known.append(Notes(*(torch.cat(parts) for parts in zip(none, *own, strict=True))))
+    return Batch(ids, wanted, hearing & (ids >= first_code()), wanted >= first_code(), (known[0], known[1]))
+
+
+def batches(recordings: Recordings, rng: np.random.Generator) -> Iterator[Batch]:
+    """Without end. Lessons of about one length share a batch, so that little of it is padding."""
     while True:
         lessons = []
         while sum(map(len, lessons)) < POOLED * TOKENS:
-            prompt, reply = (encode(text) for text in lesson(heard[rng.integers(len(heard))], rng))
-            lessons.append(Taught(prompt + reply, len(prompt)))
+            drawn = lesson(recordings.heard, rng)
+            prompt, reply = encode(drawn.prompt), encode(drawn.reply)
+            hears = max(prompt) >= first_code()
+            lessons.append(Taught(prompt + reply, len(prompt), drawn.notes, hears))
         lessons.sort(key=len)
         cut: list[list[Taught]] = [[]]
         for one in lessons:
@@ -215,87 +300,80 @@ def batches(heard: list[Recording], rng: np.random.Generator) -> Iterator[tuple[
                 cut.append([])
             cut[-1].append(one)
         for place in rng.permutation(len(cut)):
-            ids = [torch.tensor(one.ids) for one in cut[place]]
-            wanted = [torch.tensor([*one.ids[1:], IGNORED]) for one in cut[place]]
-            for row, one in zip(wanted, cut[place], strict=True):
-                row[: one.asked - 1] = IGNORED
-            yield pad_sequence(ids, batch_first=True), pad_sequence(wanted, batch_first=True, padding_value=IGNORED)
+            yield batch(cut[place])
+
+
+class Student(nn.Module):
+    """The Songwriter, and what its middle is asked while it learns; never exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Qwen3Model(Qwen3Config(vocab_size=first_code() + CODES, **CONFIG))
+        heard = TEMPI + KEYS
+        self.heard = nn.Linear(CONFIG["hidden_size"], heard + 2 * len(HARMONICS) + SCORE_ROWS)
+        self.written = nn.Linear(CONFIG["hidden_size"], 2 * len(HARMONICS) + SCORE_ROWS)
+        self.middle: Tensor | None = None
+        self.model.layers[ASKED_LAYER].register_forward_hook(self.remember_middle)
+
+    def remember_middle(self, _layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.middle = output
+
+    def losses(self, lessons: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Of all that the lessons ask, and each part of it."""
+        states = self.model(input_ids=lessons.ids, use_cache=False).last_hidden_state
+        told = lessons.wanted != IGNORED
+        logits = F.linear(states[told], self.model.embed_tokens.weight).float()
+        each = F.cross_entropy(logits, lessons.wanted[told], reduction="none")
+        # What comes after the thought is long, and much of it was drawn at random.
+        end = alphabet().token_to_id(writing.THOUGHT_END)
+        ended = (lessons.wanted == end).cumsum(1) - (lessons.wanted == end).int() > 0
+        weights = torch.where(ended[told] | (lessons.wanted[told] >= first_code()), REST_WEIGHT, 1.0)
+        loss = (each * weights).sum() / weights.sum()
+        facts, sounds = weights == 1, lessons.wanted[told] >= first_code()
+        middle = F.rms_norm(self.middle.float(), (CONFIG["hidden_size"],))
+        figures = {
+            "thought": each[facts].mean().item(), "lyrics": each[~facts & ~sounds].mean().item(),
+            "codes": each[sounds].mean().item(),
+        }  # fmt: skip
+        parts = [TEMPI, KEYS, 2 * len(HARMONICS), SCORE_ROWS]
+        known = lessons.notes[0]
+        tempo, key, beat, score = self.heard(middle[lessons.hears]).float().split(parts, -1)
+        planned = self.written(middle[lessons.writes]).float().split(parts[2:], -1)
+        asked = {
+            "tempo": (FACTS_WEIGHT, F.cross_entropy(tempo, known.tempo)),
+            "key": (FACTS_WEIGHT, F.cross_entropy(key, known.key)),
+            "beat": (BEAT_WEIGHT, F.mse_loss(beat, known.beat)),
+            "score": (SCORE_WEIGHT, F.mse_loss(score, known.score)),
+            "next beat": (BEAT_WEIGHT, F.mse_loss(planned[0], lessons.notes[1].beat)),
+            "next score": (SCORE_WEIGHT, F.mse_loss(planned[1], lessons.notes[1].score)),
+        }
+        for name, (weight, term) in asked.items():
+            figures[name] = term.item()
+            if not term.isnan():  # no such code in this batch
+                loss = loss + weight * term
+        return loss, figures
+
+
+def train(rank: int, asked: argparse.Namespace) -> None:
+    """One process of the training."""
+    rng = sitting.join(rank, asked)
+    recordings, student = Recordings(train_codes.finished(), rank, asked.processes), Student()
+    acquaint(student.model, recordings.reader)
+    drawn = batches(recordings, rng)
+
+    def lost(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step % 100 == 0 or not recordings.heard:
+            recordings.refresh()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, figures = student.losses(next(drawn))
+        return loss, {**figures, "recordings": len(recordings.heard)}
+
+    sitting.sit(student, CHECKPOINT, asked, lost)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    torch.manual_seed(int(time.time()))
-    rng = np.random.default_rng(int(time.time()))
-    model = Qwen3Model(Qwen3Config(vocab_size=first_code() + CODES, **CONFIG))
-    inner = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name]
-    others = [p for p in model.parameters() if all(p is not i for i in inner)]
-    optimisers = [
-        torch.optim.Muon(inner, lr=MUON_RATE, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    average, step = copy.deepcopy(model), 0
-    if CHECKPOINT.exists():
-        state = torch.load(CHECKPOINT, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimiser, saved_state in zip(optimisers, state["optimizers"], strict=True):
-            optimiser.load_state_dict(saved_state)
-        step = state["step"]
-    songs = Songs()
-    songs.refresh()
-    reader = code_reader()
-    heard = recordings(songs, reader)
-    if not step:
-        acquaint(model, reader)
-        average.load_state_dict(model.state_dict())
-    print(f"{len(heard)} recordings", flush=True)
-
-    def save() -> None:
-        partial = CHECKPOINT.with_suffix(".partial")
-        torch.save({"model": model.state_dict(), "average": average.state_dict(), "step": step,
-                    "optimizers": [o.state_dict() for o in optimisers]}, partial)  # fmt: skip
-        partial.replace(CHECKPOINT)
-
-    began = saved = last = time.monotonic()
-    shown: list[tuple[float, float, float]] = []
-    drawn, end = batches(heard, rng), alphabet().token_to_id(writing.THOUGHT_END)
-    while (spent := (time.monotonic() - began) / (60 * asked.minutes)) < 1:
-        ids, wanted = next(drawn)
-        with torch.autocast("cpu", torch.bfloat16):
-            states = model(input_ids=ids, use_cache=False).last_hidden_state
-            told = wanted != IGNORED
-            logits = F.linear(states[told], model.embed_tokens.weight).float()
-        each = F.cross_entropy(logits, wanted[told], reduction="none")
-        # What comes after the thought is long, and much of it was drawn at random.
-        thought_through = (wanted == end).cumsum(1) - (wanted == end).int() > 0
-        weights = torch.where(thought_through[told] | (wanted[told] >= first_code()), REST_WEIGHT, 1.0)
-        ((each * weights).sum() / weights.sum()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        scale = min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
-        for optimiser, peak in zip(optimisers, (MUON_RATE, ADAM_RATE), strict=True):
-            optimiser.param_groups[0]["lr"] = peak * scale
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        step += 1
-        with torch.no_grad():
-            pairs = list(average.parameters()), list(model.parameters())
-            torch._foreach_lerp_(*pairs, 1 - min(0.998, (1 + step) / (10 + step)))
-        sounds, facts = wanted[told] >= first_code(), weights == 1
-        shown.append((each[facts].mean().item(), each[~facts & ~sounds].mean().item(), each[sounds].mean().item()))
-        now = time.monotonic()
-        if len(shown) == 50:
-            thinking, lyrics, sound = np.nanmean(shown, 0)
-            print(f"{step} {spent:.0%} {(now - last) / 50:.2f} s/step  thought {thinking:.3f}  lyrics {lyrics:.3f}  "
-                  f"codes {sound:.3f}", flush=True)  # fmt: skip
-            shown, last = [], now
-        if now - saved > 120:
-            save()
-            saved = now
-    save()
+    sitting.begin(train, parser)
 
 
 if __name__ == "__main__":

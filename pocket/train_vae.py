@@ -19,6 +19,7 @@ from pathlib import Path
 import band
 import corpus
 import numpy as np
+import sitting
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,6 +39,7 @@ CONFIG = VAEConfig(
 WINDOWS = (8192, 4096, 2048, 1024, 512, 256, 128)
 FLOOR = 1e-2  # spectral magnitudes below this (hiss) are not worth matching
 KL_WEIGHT, WAVE_WEIGHT = 1e-3, 4.0
+WARM_UP = 200  # steps
 POOL = 420  # songs held in memory to crop from, about two hours
 
 
@@ -128,27 +130,22 @@ class Muon(torch.optim.Optimizer):
                 kernel.add_(x.float().view_as(kernel), alpha=-group["lr"] * size)
 
 
-def optimizers(parameters: list[Tensor], rate: float) -> list[torch.optim.Optimizer]:
+def optimizers_for(parameters: list[Tensor], rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the kernels inside, AdamW at half the rate for the snakes, the biases and the audio ends."""
     kernels = [p for p in parameters if p.dim() == 3 and p.shape[0] > 1 and p.shape[1] > 2]
     others = [p for p in parameters if all(p is not k for k in kernels)]
     return [Muon(kernels, rate), torch.optim.AdamW(others, rate / 2, betas=(0.9, 0.99), weight_decay=0)]
 
 
-def fall(spent: float, step: int) -> float:
-    """The share of the highest learning rate at a share of the time: 200 steps up, then a cosine down."""
-    return min(1, (step + 1) / 200) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
-
-
-def update(loss: Tensor, trained: list[Tensor], optimisers: list[torch.optim.Optimizer], share: float) -> None:
+def update(loss: Tensor, trained: list[Tensor], optimizers: list[torch.optim.Optimizer], share: float) -> None:
     """One step at `share` of each optimizer's highest rate."""
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
             group["lr"] = share * group.setdefault("highest", group["lr"])
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def main() -> None:
@@ -169,7 +166,7 @@ def main() -> None:
         vae.load_state_dict(torch.load(CHECKPOINT, weights_only=True)["vae"])
     pool = song_pool(POOL)
     trained = list(vae.parameters())
-    optimisers = optimizers(trained, asked.rate)
+    optimizers = optimizers_for(trained, asked.rate)
     # Compiled, the snakes melt into single loops: 0.12 s of training per second of audio instead of 0.2 to 0.3.
     encode, decode = torch.compile(vae.encoder), torch.compile(vae.decoder)
 
@@ -183,7 +180,8 @@ def main() -> None:
             divergence = 0.5 * (mean.square() + std.square() - 2 * std.log() - 1).mean()
             guess = decode(mean + std * torch.randn_like(std)).float()
         spectral, wave = spectral_loss(guess, audio), F.l1_loss(guess, audio)
-        update(spectral + WAVE_WEIGHT * wave + KL_WEIGHT * divergence, trained, optimisers, fall(spent, step))
+        loss = spectral + WAVE_WEIGHT * wave + KL_WEIGHT * divergence
+        update(loss, trained, optimizers, sitting.rate(step, spent, WARM_UP))
         step += 1
         shown.append((spectral.item(), wave.item(), divergence.item()))
         now = time.monotonic()
