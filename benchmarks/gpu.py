@@ -25,7 +25,7 @@ from published import FRAMES_PER_SECOND, TWO_B, VAE, diffusers_name
 from random_checkpoint import TEXT, write
 from side_by_side import medians, parser, publish
 
-from acestep_cli import audio, checkpoints, completing, hardware, memory, planning, solvers
+from acestep_cli import audio, checkpoints, completing, formats, hardware, memory, planning, solvers
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import Condition, DiT
 from acestep_cli.engine.store import Store
@@ -199,9 +199,9 @@ def their_song(dit: AceStepTransformer1DModel, vae: AutoencoderOobleck, inputs: 
 
 
 def save(wave: torch.Tensor) -> None:
-    finish = audio.Finish(audio.encoding("wav"), "none")
+    finish = formats.Finish(formats.encoding("wav"), "none")
     with tempfile.TemporaryDirectory() as folder:
-        audio.write(Path(folder) / "song.wav", audio.Audio(wave.clamp(-1, 1).numpy(), 48_000), finish)
+        formats.write(Path(folder) / "song.wav", audio.Audio(wave.clamp(-1, 1).numpy(), 48_000), finish)
 
 
 def main() -> None:

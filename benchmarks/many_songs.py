@@ -9,7 +9,7 @@ from pathlib import Path
 from memory_peak import status_mb
 from side_by_side import parser, publish
 
-from acestep_cli import audio, checkpoints, completing, hardware, memory, planning
+from acestep_cli import checkpoints, completing, formats, hardware, memory, planning
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.request import Request
 
@@ -43,8 +43,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         for take in Pipeline(checkpoint, plan).run(songs, report):
-            finish = audio.Finish(audio.encoding("flac"), take.request.loudness)
-            audio.write(Path(folder) / f"{written}.flac", take.audio, finish)
+            finish = formats.Finish(formats.encoding("flac"), take.request.loudness)
+            formats.write(Path(folder) / f"{written}.flac", take.audio, finish)
             written += 1
             del take
     ratio = f"{held[LATE] / held[EARLY]:.3f} x"

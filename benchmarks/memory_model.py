@@ -74,7 +74,7 @@ def asked(mode: str, seconds: float, folder: Path) -> dict[str, Any]:
 
 def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     """Render once; predicted and measured bytes."""
-    from acestep_cli import audio, checkpoints, completing, hardware, memory, pipeline, planning
+    from acestep_cli import checkpoints, completing, formats, hardware, memory, pipeline, planning, recordings
     from acestep_cli.cli import render as _imported  # noqa: F401 - what a render imports counts as imports
     from acestep_cli.engine.stages import Stages
     from acestep_cli.engine.store import Store
@@ -96,13 +96,13 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
                 # Weights that the stage finds in memory are not brought there by it.
                 [stage] = [one for one in plan.stages if one.name == "listen"]
                 predicted = stage.total - stage.resident["dit"]
-                sound = audio.read(Path(str(request.source)))
+                sound = recordings.read(Path(str(request.source)))
                 with closing(Store(checkpoint, plan, lambda stage, done, total: None)) as weights:
                     pipeline.hear(weights, Stages(None, checkpoint, None), [torch.from_numpy(sound.samples)])
             else:
                 [take] = pipeline.Pipeline(checkpoint, plan).run([request], lambda stage, done, total: None)
-                finish = audio.Finish(audio.encoding("flac"), request.loudness)
-                audio.write(Path(folder) / "take.flac", take.audio, finish)
+                finish = formats.Finish(formats.encoding("flac"), request.loudness)
+                formats.write(Path(folder) / "take.flac", take.audio, finish)
     return {"predicted": predicted / 2**20, "measured": rise.mb}
 
 

@@ -22,14 +22,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep_cli import audio, disk
+from acestep_cli import audio, disk, formats, levels
 from acestep_cli.audio import Audio
 from acestep_cli.errors import CheckError, EncoderError, ExistsError, OutputError, UsageError
 from acestep_cli.tags import Tags
 
 RATE = 48_000
-FORMATS = {name: row for name, row in audio.FORMATS.items() if row.program is None}
-ENCODINGS = [audio.encoding(name, depth) for name, row in FORMATS.items() for depth in (row.bit_depths or [None])]
+FORMATS = {name: row for name, row in formats.FORMATS.items() if row.program is None}
+ENCODINGS = [formats.encoding(name, depth) for name, row in FORMATS.items() for depth in (row.bit_depths or [None])]
 TITLED = Tags("Nächte Ω", bpm=105, lyrics="la", recipe="0123")
 
 
@@ -42,14 +42,14 @@ def tone(seconds: float = 2.5, peak: float = 0.5) -> Audio:
     return Audio((peak * both / np.abs(both).max()).astype(np.float32), RATE)
 
 
-def write(path: Path, sound: Audio, encoding: audio.Encoding, *settings: Any, **more: Any) -> audio.Level:
+def write(path: Path, sound: Audio, encoding: formats.Encoding, *settings: Any, **more: Any) -> levels.Level:
     """As the program writes: whole or not at all."""
     with disk.whole(path, replace=[path]) as [part]:
-        return audio.write(part, sound, audio.Finish(encoding, *settings, **more))
+        return formats.write(part, sound, formats.Finish(encoding, *settings, **more))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
-def test_a_file_holds_what_was_written(tmp_path: Path, encoding: audio.Encoding) -> None:
+def test_a_file_holds_what_was_written(tmp_path: Path, encoding: formats.Encoding) -> None:
     sound, path = tone(), tmp_path / f"a.{encoding.format}"
     write(path, sound, encoding, tags=TITLED)
     with soundfile.SoundFile(path) as file:
@@ -57,7 +57,7 @@ def test_a_file_holds_what_was_written(tmp_path: Path, encoding: audio.Encoding)
         assert file.title == "Nächte Ω"
         samples = file.read(dtype="float32").T
         if encoding.bit_depth:
-            assert file.subtype == audio.FORMATS[encoding.format].bit_depths[encoding.bit_depth]
+            assert file.subtype == formats.FORMATS[encoding.format].bit_depths[encoding.bit_depth]
     worst = {"16": 2**-15, "24": 2**-23, "32f": 0.0}.get(encoding.bit_depth or "")
     if worst is not None:
         assert np.abs(samples - sound.samples).max() <= worst
@@ -81,10 +81,10 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     assert [a == b for a, b in zip(first, written(), strict=True)] == [True] * len(ENCODINGS)
 
 
-@pytest.mark.parametrize("bitrate", audio.BITRATES)
+@pytest.mark.parametrize("bitrate", formats.BITRATES)
 def test_a_bitrate_is_honoured(tmp_path: Path, bitrate: int) -> None:
     path = tmp_path / "a.mp3"
-    write(path, tone(10), audio.encoding("mp3", bitrate=bitrate))
+    write(path, tone(10), formats.encoding("mp3", bitrate=bitrate))
     assert path.stat().st_size * 8 / 10 / 1000 == pytest.approx(bitrate, rel=0.02)
 
 
@@ -98,7 +98,7 @@ def test_the_peak_is_set_and_never_clips(
     tmp_path: Path, loudness: str, peak: float, expected: float, depth: str
 ) -> None:
     sound, path = tone(1, peak), tmp_path / "a.wav"
-    assert write(path, sound, audio.encoding("wav", depth), loudness).peak == pytest.approx(peak)
+    assert write(path, sound, formats.encoding("wav", depth), loudness).peak == pytest.approx(peak)
     samples = soundfile.read(path, dtype="float32")[0].T
     assert np.abs(samples).max() == pytest.approx(expected, abs=1e-4)
     assert np.corrcoef(samples.ravel(), sound.samples.ravel())[0, 1] > 0.9999  # scaled, not wrapped or cut
@@ -117,7 +117,7 @@ def test_the_peak_is_set_and_never_clips(
 def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: str) -> None:
     sound = Audio(spoil(tone().samples).astype(np.float32), RATE)
     with pytest.raises(CheckError, match=sentence) as caught:
-        write(tmp_path / "a.wav", sound, audio.encoding("wav"))
+        write(tmp_path / "a.wav", sound, formats.encoding("wav"))
     assert caught.value.exit_code == 6
     assert not list(tmp_path.iterdir())
 
@@ -134,18 +134,18 @@ def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: s
 )
 def test_contradicting_encodings_are_refused(settings, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        audio.encoding(*settings)
+        formats.encoding(*settings)
 
 
 def test_encodings_are_completed() -> None:
-    assert audio.encoding("flac") == audio.Encoding("flac", "24", None)
-    assert audio.encoding("mp3") == audio.Encoding("mp3", None, 192)
-    assert audio.encoding("ogg") == audio.Encoding("ogg", None, None)
+    assert formats.encoding("flac") == formats.Encoding("flac", "24", None)
+    assert formats.encoding("mp3") == formats.Encoding("mp3", None, 192)
+    assert formats.encoding("ogg") == formats.Encoding("ogg", None, None)
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no/a\.wav cannot be written: no such file or directory") as caught:
-        write(tmp_path / "no" / "a.wav", tone(), audio.encoding("wav"))
+        write(tmp_path / "no" / "a.wav", tone(), formats.encoding("wav"))
     assert caught.value.exit_code == 9
 
 
@@ -153,9 +153,9 @@ WRITE_UNDER_A_LIMIT = """
     import resource, sys
     from pathlib import Path
     sys.path.insert(0, "tests")
-    from test_audio import TITLED, audio, tone, write
+    from test_audio import TITLED, formats, tone, write
     from acestep_cli.errors import OutputError
-    path, encoding, limit = Path(sys.argv[1]), audio.encoding(sys.argv[2]), int(sys.argv[3])
+    path, encoding, limit = Path(sys.argv[1]), formats.encoding(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         write(path, tone(), encoding, tags=TITLED)
@@ -171,7 +171,7 @@ WRITE_UNDER_A_LIMIT = """
 def test_a_full_disk_leaves_no_file(tmp_path: Path, format: str, short_by: int) -> None:
     """libsndfile reports nothing when the last bytes do not fit: it writes them while closing."""
     path = tmp_path / f"a.{format}"
-    write(path, tone(), audio.encoding(format), tags=TITLED)
+    write(path, tone(), formats.encoding(format), tags=TITLED)
     limit = path.stat().st_size - short_by
     path.unlink()
     run = subprocess.run(
@@ -195,9 +195,9 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch)
             raise KeyboardInterrupt
         yield sound.samples[:, RATE:]
 
-    monkeypatch.setattr(audio, "blocks", blocks_until_interrupted)
+    monkeypatch.setattr(formats, "blocks", blocks_until_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(path, tone(), audio.encoding("flac"))
+        write(path, tone(), formats.encoding("flac"))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
 
 
@@ -207,9 +207,9 @@ def test_ctrl_c_inside_the_encoder_is_not_lost(tmp_path: Path, monkeypatch) -> N
     def interrupted(_data: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(audio, "memoryview", interrupted, raising=False)
+    monkeypatch.setattr(formats, "memoryview", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a.wav", tone(), audio.encoding("wav"))
+        write(tmp_path / "a.wav", tone(), formats.encoding("wav"))
     assert not list(tmp_path.iterdir())
 
 
@@ -224,7 +224,7 @@ def test_a_signal_inside_the_encoder_is_not_lost(
     sent: list[str] = []
     close = soundfile.SoundFile.close
 
-    def interrupting(sink: audio._Sink, *arguments: Any) -> Any:
+    def interrupting(sink: formats._Sink, *arguments: Any) -> Any:
         if not sent and not closing:
             sent.append(callback)
             os.kill(os.getpid(), signal.SIGINT)
@@ -235,11 +235,11 @@ def test_a_signal_inside_the_encoder_is_not_lost(
         closing = False
         close(file)
 
-    monkeypatch.setattr(audio._Sink, callback, interrupting)
+    monkeypatch.setattr(formats._Sink, callback, interrupting)
     monkeypatch.setattr(soundfile.SoundFile, "close", interrupting_close)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        write(tmp_path / f"a.{format}", tone(), audio.encoding(format))
+        write(tmp_path / f"a.{format}", tone(), formats.encoding(format))
     except KeyboardInterrupt:
         assert sent
     else:
@@ -251,18 +251,18 @@ def test_a_signal_inside_the_encoder_is_not_lost(
 
 @pytest.mark.parametrize("format", ["wav", "ogg"])
 def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, format: str) -> None:
-    encoding = audio.encoding(format, "32f" if format == "wav" else None)
-    settle = audio.FORMATS[format].settle
+    encoding = formats.encoding(format, "32f" if format == "wav" else None)
+    settle = formats.FORMATS[format].settle
     assert settle is not None
 
-    def failing_settle(sink: audio._Sink) -> None:
+    def failing_settle(sink: formats._Sink) -> None:
         def full(*_: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(audio, "memoryview", full, raising=False)
+        monkeypatch.setattr(formats, "memoryview", full, raising=False)
         settle(sink)
 
-    monkeypatch.setitem(audio.FORMATS, format, replace(audio.FORMATS[format], settle=failing_settle))
+    monkeypatch.setitem(formats.FORMATS, format, replace(formats.FORMATS[format], settle=failing_settle))
     with pytest.raises(OutputError, match="no space left"):
         write(tmp_path / f"a.{format}", tone(), encoding)
     assert not list(tmp_path.iterdir())
@@ -298,9 +298,9 @@ def test_what_the_new_rate_cannot_hold_is_filtered_out() -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_file_has_the_rate_asked_for(tmp_path: Path, format: str) -> None:
-    for rate in audio.FORMATS[format].sample_rates:
+    for rate in formats.FORMATS[format].sample_rates:
         path = tmp_path / f"a.{format}"
-        write(path, tone(), audio.encoding(format, sample_rate=rate), tags=TITLED)
+        write(path, tone(), formats.encoding(format, sample_rate=rate), tags=TITLED)
         found = soundfile.info(path)
         assert (found.samplerate, found.frames) == (rate, 2.5 * rate)
 
@@ -328,7 +328,7 @@ def test_the_level_is_that_of_the_faded_sound(tmp_path: Path) -> None:
     samples = tone(4, 0.25).samples
     samples[:, -100:] *= 4
     levels = [
-        write(tmp_path / "a.wav", Audio(samples, RATE), audio.encoding("wav", "32f"), loudness, fade_out=1.0)
+        write(tmp_path / "a.wav", Audio(samples, RATE), formats.encoding("wav", "32f"), loudness, fade_out=1.0)
         for loudness in ("peak:-1", "lufs:-20")
     ]
     assert levels[0].peak == pytest.approx(0.25, abs=0.01)
@@ -358,8 +358,8 @@ UNIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is 
 @UNIX_ONLY
 def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmpeg: Path) -> None:
     sound, path = tone(2.2, 0.5), tmp_path / "a b: 100%d.m4a"
-    encoding = audio.encoding("m4a", bitrate=256, sample_rate=44_100)
-    assert encoding == audio.Encoding("m4a", None, 256, 44_100)
+    encoding = formats.encoding("m4a", bitrate=256, sample_rate=44_100)
+    assert encoding == formats.Encoding("m4a", None, 256, 44_100)
     write(path, sound, encoding, "peak:0", fade_in=1.0, tags=TITLED)
     asked = (fake_ffmpeg / "asked").read_text()
     for words in ("-f f32le -ar 44100 -ac 2 -i pipe:0", "-c:a aac -b:a 256k", "+bitexact", "-f ipod"):
@@ -374,12 +374,12 @@ def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmp
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
-@pytest.mark.parametrize("rate", audio.FORMATS["m4a"].sample_rates)
+@pytest.mark.parametrize("rate", formats.FORMATS["m4a"].sample_rates)
 def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None:
     sound, path = tone(), tmp_path / "a b: 100%d.m4a"
-    write(path, sound, audio.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    write(path, sound, formats.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
     first = path.read_bytes()
-    write(path, sound, audio.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    write(path, sound, formats.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
     assert path.read_bytes() == first
     found = mutagen.File(path)
     assert (found.info.codec, found.info.sample_rate, found.tags["\xa9nam"]) == ("mp4a.40.2", rate, ["Nächte Ω"])
@@ -406,7 +406,7 @@ def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None
 def test_a_failing_ffmpeg_leaves_no_file(tmp_path: Path, monkeypatch, words: str, sentence: str) -> None:
     monkeypatch.setenv("FAKE_FFMPEG", words)
     with pytest.raises(EncoderError, match=sentence) as caught:
-        write(tmp_path / "a.m4a", tone(20), audio.encoding("m4a"), tags=TITLED)
+        write(tmp_path / "a.m4a", tone(20), formats.encoding("m4a"), tags=TITLED)
     assert caught.value.exit_code == 9
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
@@ -416,7 +416,7 @@ def test_an_ffmpeg_that_does_not_start_is_told(tmp_path: Path, fake_ffmpeg: Path
     monkeypatch.setenv("PATH", str(fake_ffmpeg))  # else the next one on it is tried
     (fake_ffmpeg / "ffmpeg").write_text("#!/no/such/interpreter\n")
     with pytest.raises(EncoderError, match="ffmpeg cannot be started: no such file or directory"):
-        write(tmp_path / "a.m4a", tone(), audio.encoding("m4a"))
+        write(tmp_path / "a.m4a", tone(), formats.encoding("m4a"))
 
 
 @UNIX_ONLY
@@ -437,9 +437,9 @@ def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> N
             if sys._getframe(1).f_code.co_name == "_pour":
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(audio, "blocks", blocks_until_interrupted)
+        monkeypatch.setattr(formats, "blocks", blocks_until_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a.m4a", tone(), audio.encoding("m4a"))
+        write(tmp_path / "a.m4a", tone(), formats.encoding("m4a"))
     assert started[0].poll() is not None
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
@@ -447,11 +447,11 @@ def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> N
 def test_a_missing_ffmpeg_is_told_before(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OutputError, match=r"ffmpeg is missing: it encodes m4a") as caught:
-        audio.require("m4a")
+        formats.require("m4a")
     assert caught.value.exit_code == 9
     assert "--format flac needs none" in str(caught.value)
     for format in FORMATS:
-        audio.require(format)
+        formats.require(format)
 
 
 # Files that appear whole or not at all
@@ -520,4 +520,4 @@ def test_ogg_pages_carry_valid_checksums() -> None:
         slow ^= byte << 24
         for _ in range(8):
             slow = (slow << 1) ^ (0x104C11DB7 if slow & 0x80000000 else 0)
-    assert audio.ogg_checksum(page) == slow
+    assert formats.ogg_checksum(page) == slow

@@ -149,7 +149,7 @@ def test_a_disk_that_takes_no_more_ends_the_run(acestep: Acestep, ray: Ray, monk
         raise OSError(28, "No space left on device")
 
     harbour(HARBOUR + "  - {id: a, caption: x}\n  - {id: b, caption: y}\n")
-    monkeypatch.setattr("acestep_cli.audio.write", full)
+    monkeypatch.setattr("acestep_cli.formats.write", full)
     result = acestep(*ON_RAY, "--json")
     assert result.exit_code == 9
     assert {output["error"]["exit_code"] for output in said(result)["outputs"]} == {9}

@@ -12,7 +12,7 @@ import pytest
 from test_cold import loaded
 from typer.testing import CliRunner
 
-from acestep_cli import audio, checkpoints, hardware, kinds, request, songbook, spec
+from acestep_cli import checkpoints, formats, hardware, kinds, request, songbook, spec
 from acestep_cli.cli import COMMANDS, app, options
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def test_flags() -> None:
         ("acestep doctor --selftest b", ("base",)),
         ("acestep models path ", (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)),
         ("acestep models pull turbo --songwriter ", tuple(checkpoints.SONGWRITERS)),
-        ("acestep render --format ", tuple(audio.FORMATS)),
+        ("acestep render --format ", tuple(formats.FORMATS)),
         ("acestep generate --key F#", ("F#minor", "F#major")),
         ("acestep generate --language n", ("ne", "nl", "no")),
         ("acestep generate --language Nor", ("Norwegian",)),

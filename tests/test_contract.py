@@ -24,7 +24,7 @@ import soundfile
 import tiny
 from typer.testing import Result
 
-from acestep_cli import audio, modes, spec
+from acestep_cli import audio, formats, levels, modes, spec
 from acestep_cli.cli import failures, results
 from acestep_cli.errors import EncoderError
 
@@ -482,7 +482,7 @@ def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch)
         written.append(arguments)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(audio, "write", full)
+    monkeypatch.setattr(formats, "write", full)
     result = acestep("generate", "a.yaml", "b.yaml", "-o", "out/", "--json")
     assert result.exit_code == 9
     assert [entry["status"] for entry in said(result)["outputs"]] == ["failed", "failed"]
@@ -490,14 +490,14 @@ def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_failed_encoder_keeps_the_lossless_master(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = audio.write
+    write = formats.write
 
-    def mp3_fails(path: Path, sound: audio.Audio, finish: audio.Finish) -> Any:
+    def mp3_fails(path: Path, sound: audio.Audio, finish: formats.Finish) -> Any:
         if finish.encoding.format == "mp3":
             raise EncoderError("The mp3 encoder failed: no idea.")
         return write(path, sound, finish)
 
-    monkeypatch.setattr(audio, "write", mp3_fails)
+    monkeypatch.setattr(formats, "write", mp3_fails)
     result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.mp3")
     assert result.exit_code == 9
     assert "The take is kept as a-1.flac. To convert it: ffmpeg -i a-1.flac a.mp3" in result.stderr
@@ -574,7 +574,7 @@ def test_peaks_keep_the_loudness_under_what_was_asked(acestep: Run, monkeypatch:
     assert result.exit_code == 0
     assert "lufs:-10 would push peaks over -1 dB; the loudness is" in result.stderr
     samples, rate = soundfile.read("a.wav", dtype="float32")
-    assert audio.true_peak(audio.Audio(samples.T, rate)) == pytest.approx(10 ** (-1 / 20), abs=0.01)
+    assert levels.true_peak(audio.Audio(samples.T, rate)) == pytest.approx(10 ** (-1 / 20), abs=0.01)
 
 
 def test_true_peaks_lie_between_samples() -> None:
@@ -582,14 +582,14 @@ def test_true_peaks_lie_between_samples() -> None:
     wave = np.sin(np.pi / 2 * np.arange(48_000) + np.pi / 4).astype(np.float32)
     sound = audio.Audio(np.stack([wave, wave]), 48_000)
     assert np.abs(wave).max() == pytest.approx(np.sqrt(0.5))
-    assert audio.true_peak(sound) == pytest.approx(1.0, abs=0.03)
+    assert levels.true_peak(sound) == pytest.approx(1.0, abs=0.03)
 
 
 def test_true_peaks_are_those_of_the_sound_and_not_of_where_it_is_cut_to_measure() -> None:
     """It is measured second by second, with 64 samples around each: they begin on a crest here."""
     wave = 0.5 * np.cos(2 * np.pi * 50 * (np.arange(3 * 48_000) + 64) / 48_000).astype(np.float32)
     wave *= np.minimum(1, 4 * np.sin(np.pi * np.linspace(0, 1, len(wave), dtype=np.float32)))  # no step at either end
-    assert audio.true_peak(audio.Audio(np.stack([wave, wave]), 48_000)) == pytest.approx(0.5, abs=0.002)
+    assert levels.true_peak(audio.Audio(np.stack([wave, wave]), 48_000)) == pytest.approx(0.5, abs=0.002)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")

@@ -12,7 +12,7 @@ import soundfile
 from test_contract import said
 from typer.testing import Result
 
-from acestep_cli import audio, companions, dataset, meters, modes, prompts
+from acestep_cli import companions, dataset, formats, meters, modes, prompts
 from acestep_cli.errors import SourceError, UsageError
 from acestep_cli.request import Request
 
@@ -339,5 +339,5 @@ def test_more_formats_than_wav_are_found(tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     song(tmp_path / ".hidden" / "no.wav")
     (tmp_path / "b.M4A").write_bytes(b"")
-    assert set(dataset.recordings(tmp_path)) == {"a.flac", "a.mp3", "a.ogg", "a.opus", "b.M4A"}
-    assert set(audio.FORMATS) == {suffix.removeprefix(".") for suffix in dataset.SUFFIXES}
+    assert set(dataset.audio_files(tmp_path)) == {"a.flac", "a.mp3", "a.ogg", "a.opus", "b.M4A"}
+    assert set(formats.FORMATS) == {suffix.removeprefix(".") for suffix in dataset.SUFFIXES}

@@ -20,7 +20,7 @@ from test_recordings import SCHEMA, recording
 from test_source import FLOAT32, Given, coded, given
 from typer.testing import CliRunner, Result
 
-from acestep_cli import audio, checkpoints, completing, latents
+from acestep_cli import audio, checkpoints, completing, formats, latents, recordings
 from acestep_cli.cli import app
 from acestep_cli.engine import codec, denoise
 from acestep_cli.pipeline import Pipeline
@@ -28,7 +28,7 @@ from acestep_cli.request import Request
 
 __all__ = ["given"]  # a fixture
 RATE, HOP = 48_000, 1920
-FINISH = audio.Finish(audio.encoding("wav"))
+FINISH = formats.Finish(formats.encoding("wav"))
 Run = Callable[..., Result]
 
 
@@ -70,7 +70,7 @@ def decoded(oracle: tiny.Oracle, file: str) -> np.ndarray:
 
 
 def samples(file: str) -> np.ndarray:
-    return audio.read(Path(file)).samples
+    return recordings.read(Path(file)).samples
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_a_song_is_extended_along_them(base: tiny.Oracle, song: str, given: Give
 def samples_at(file: str, bit_depth: str) -> np.ndarray:
     """A file as it would be at another bit depth."""
     other = Path(f"{file}.{bit_depth}.wav")
-    audio.write(other, audio.read(Path(file)), audio.Finish(audio.encoding("wav", bit_depth)))
+    formats.write(other, recordings.read(Path(file)), formats.Finish(formats.encoding("wav", bit_depth)))
     return samples(str(other))
 
 
@@ -223,9 +223,9 @@ def test_what_an_encoder_adds_at_the_end_is_silence(base: tiny.Oracle, song: str
     file = latents.beside(Path(song))
     header, frames = latents.read_header(file), kept(song)
     assert header is not None
-    audio.write(Path("x.wav"), audio.Audio(np.pad(samples(song), ((0, 0), (0, 512))), RATE), FINISH)
+    formats.write(Path("x.wav"), audio.Audio(np.pad(samples(song), ((0, 0), (0, 512))), RATE), FINISH)
     Path("x.wav").replace(song)
-    belonging = header.model_copy(update={"audio": audio.fingerprint(Path(song))})
+    belonging = header.model_copy(update={"audio": recordings.fingerprint(Path(song))})
     latents.write(file, latents.Latents(frames, HOP), belonging)
     made("complete", song, "-o", "b.wav")
     source = given.context[0][0, :, : tiny.LATENT_CHANNELS].numpy()
@@ -255,7 +255,7 @@ def spoiled(song: str, how: str) -> None:
     assert header is not None
     kept = latents.Latents(load_file(file)[latents.TENSOR], HOP)
     if how == "edited":
-        audio.write(Path("x.wav"), audio.Audio(samples(song) * 0.5, RATE), FINISH)
+        formats.write(Path("x.wav"), audio.Audio(samples(song) * 0.5, RATE), FINISH)
         Path("x.wav").replace(song)
     elif how == "words":
         file.write_text("la la")

@@ -18,7 +18,7 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import audio, document, schema, spec, spectra
+from acestep_cli import document, formats, recordings, schema, spec, spectra
 from acestep_cli.audio import Audio
 from acestep_cli.cli import app
 from acestep_cli.errors import UsageError
@@ -280,7 +280,7 @@ def test_compare_renders_one_seed_with_and_without() -> None:
         assert 0 < weak["distance_db"] < strong["distance_db"]
     alone = real("generate", "-c", "harbour", "-d", "10", "--seed", "7", "--no-think", "-o", "alone.flac")
     assert alone.exit_code == 0, alone.stderr
-    plain, without = audio.read(Path("alone.flac")), audio.read(Path("ab/without.flac"))
+    plain, without = recordings.read(Path("alone.flac")), recordings.read(Path("ab/without.flac"))
     assert np.array_equal(plain.samples, without.samples)
 
 
@@ -331,7 +331,7 @@ def test_compare_refuses(acestep: Run, arguments: list[str], code: int, said: st
 
 def test_compare_is_of_songs_in_one_file(acestep: Run, base: tiny.Oracle) -> None:
     sound = Audio(np.random.default_rng(0).normal(size=(2, 96_000)).astype(np.float32) * 0.1, 48_000)
-    audio.write(Path("song.wav"), sound, audio.Finish(audio.encoding("wav"), "none"))
+    formats.write(Path("song.wav"), sound, formats.Finish(formats.encoding("wav"), "none"))
     Path("stems.yaml").write_text("mode: extract\nsource: song.wav\ntrack: vocals\n")
     result = acestep("lora", "compare", "my-sound", "--spec", "stems.yaml", "--models-dir", str(base.root))
     assert result.exit_code == 2

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import tiny
 
-from acestep_cli import album, audio, checkpoints, errors, songbook, spec
+from acestep_cli import album, checkpoints, errors, formats, songbook, spec
 from acestep_cli.cli import failures
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ def test_every_command_runs(two_b: tiny.Oracle, tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    paths = [line for line in run.stdout.splitlines() if line.rpartition(".")[2] in audio.FORMATS]
+    paths = [line for line in run.stdout.splitlines() if line.rpartition(".")[2] in formats.FORMATS]
     assert len(paths) >= len(songbook.files()) + 8
     planned = [path for path in paths if not (tmp_path / path).is_file()]
     assert sorted(planned) == ["ballad.mp3", "night-drive-1.flac"]  # of the dry runs

@@ -18,7 +18,7 @@ import tiny
 from test_cold import loaded
 from typer.testing import CliRunner, Result
 
-from acestep_cli import audio, modes, spec
+from acestep_cli import formats, modes, recordings, spec
 from acestep_cli.cli import app
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
@@ -452,10 +452,10 @@ def test_what_is_written_outside_of_a_repaint_is_the_source(
     flags = ["-c", "a", "--models-dir", str(two_b.root), "-m", "turbo", "--steps", "2", "--bit-depth", bit_depth]
     result = run("repaint", source, "--start", "2", "--end", "3", *flags, "-o", f"made.{format}", "--json")
     assert result.exit_code == 0, result.stderr
-    audio.write(
+    formats.write(
         Path(f"plain.{format}"),
-        audio.read(Path(source)),
-        audio.Finish(audio.encoding(format, bit_depth)),
+        recordings.read(Path(source)),
+        formats.Finish(formats.encoding(format, bit_depth)),
     )
     made, plain = (soundfile.read(f"{name}.{format}", dtype="float64")[0] for name in ("made", "plain"))
     assert made.shape == plain.shape

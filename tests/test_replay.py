@@ -18,10 +18,10 @@ import soundfile
 import tiny
 from typer.testing import Result
 
-from acestep_cli import audio, spec, tags
+from acestep_cli import formats, spec, tags
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
-LIBRARIES_FORMATS = [name for name, row in audio.FORMATS.items() if row.program is None]
+LIBRARIES_FORMATS = [name for name, row in formats.FORMATS.items() if row.program is None]
 Run = Callable[..., Result]
 
 

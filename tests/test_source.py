@@ -16,7 +16,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
 from torch import Tensor
 
-from acestep_cli import audio, checkpoints, completing, modes, prompts, solvers
+from acestep_cli import checkpoints, completing, modes, prompts, recordings, solvers
 from acestep_cli.engine import codec, denoise, source
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.planning import Plan
@@ -247,7 +247,7 @@ def test_a_cover_may_start_from_the_source(two_b: tiny.Oracle, take: Callable[..
 
 def outside(made: Take, file: str, *regions: tuple[float, float], fade: float) -> np.ndarray:
     """The difference to the source outside of regions and crossfades, in seconds."""
-    original = audio.read(Path(file)).samples
+    original = recordings.read(Path(file)).samples
     difference = np.abs(made.audio.samples - original)
     for start, end in regions:
         difference[:, max(round((start - fade) * RATE), 0) : round((end + fade) * RATE)] = 0
@@ -267,7 +267,7 @@ def test_a_repaint_leaves_what_is_outside_alone(
     (made,) = render(two_b, "turbo", caption="a", mode="repaint", source=file, start=2.001, end=4, **how)
     difference = outside(made, file, (2.001, 4), fade=fade)
     assert difference.max() == 0
-    original = audio.read(Path(file)).samples
+    original = recordings.read(Path(file)).samples
     region = slice(round(2.001 * RATE), 4 * RATE)
     assert np.abs(made.audio.samples - original)[:, region].max() > 0.01
     changed = np.flatnonzero((made.audio.samples != original).any(axis=0)) / RATE
@@ -342,7 +342,7 @@ def test_a_song_is_extended_at_its_ends(
     assert mask.tolist() == wanted
     before = max(0, -asked.get("start", 0))
     original = np.zeros((2, frames * HOP), np.float32)
-    original[:, before * RATE : before * RATE + 6 * RATE] = audio.read(Path(file)).samples
+    original[:, before * RATE : before * RATE + 6 * RATE] = recordings.read(Path(file)).samples
     same = np.ones(frames * HOP, bool)
     for start, end in regions:
         same[start * RATE : end * RATE] = False
@@ -357,7 +357,9 @@ def test_a_repaint_that_changes_nothing_is_a_problem(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = take(6)
-    monkeypatch.setattr("acestep_cli.pipeline.decode", lambda *args: torch.from_numpy(audio.read(Path(file)).samples))
+    monkeypatch.setattr(
+        "acestep_cli.pipeline.decode", lambda *args: torch.from_numpy(recordings.read(Path(file)).samples)
+    )
     (made,) = render(two_b, "turbo", caption="a", mode="repaint", source=file, start=2, end=4)
     assert made.problem == "The repaint changed nothing between 2 and 4 s, so no file was written."
 
@@ -395,7 +397,7 @@ def test_a_track_for_a_region_is_silent_elsewhere_and_in_the_mix_with_its_source
     assert not stem.audio.samples[:, : round(1.99 * RATE) - 1].any()
     assert not stem.audio.samples[:, round(4.01 * RATE) + 1 :].any()
     assert np.abs(stem.audio.samples[:, 2 * RATE : 4 * RATE]).max() > 0.01
-    original = audio.read(Path(file)).samples
+    original = recordings.read(Path(file)).samples
     assert np.array_equal(mix.audio.samples, original + stem.audio.samples)
     whole, _ = render(base, **asked)
     assert np.abs(whole.audio.samples[:, : 2 * RATE]).max() > 0.01
@@ -409,7 +411,7 @@ def test_stems_and_residual_add_up_to_the_source(base: tiny.Oracle, take: Callab
         [(kind, track, number) for number in (1, 2)
          for kind, track in (("stem", "vocals"), ("stem", "drums"), ("residual", None))], key=str
     )  # fmt: skip
-    original = audio.read(Path(file)).samples
+    original = recordings.read(Path(file)).samples
     for number in (1, 2):
         of_take = [one for one in made if one.number == number]
         total = sum(one.audio.samples for one in of_take)

@@ -29,7 +29,6 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from acestep_cli import (
-    audio,
     checkpoints,
     course,
     curve,
@@ -37,6 +36,7 @@ from acestep_cli import (
     hardware,
     memory,
     prompts,
+    recordings,
     training,
     workbench,
     workload,
@@ -221,7 +221,7 @@ def test_a_pass_is_what_a_render_would_be_fed(
     assert torch.allclose(page.condition, expected, atol=1e-6)
     assert page.frames == 11.5 * RATE // 1920
     with torch.no_grad(), weights.vae() as vae:
-        waveform = torch.from_numpy(audio.read(songs / "two.wav").samples)
+        waveform = torch.from_numpy(recordings.read(songs / "two.wav").samples)
         assert torch.allclose(page.latents(0, page.frames), vae.encode(waveform[None])[0].T, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from acestep_cli import audio, planning, spec
+from acestep_cli import formats, planning, spec
 from acestep_cli.cli import COMMANDS, failures
 
 README = Path(__file__).parent.parent / "README.md"
@@ -42,15 +42,15 @@ def keys() -> str:
     return table(("key", "flag", "takes", ""), rows)
 
 
-def formats() -> str:
-    def row(name: str, row: audio.Format) -> tuple[str, ...]:
+def format_table() -> str:
+    def row(name: str, row: formats.Format) -> tuple[str, ...]:
         settings = f"`bit_depth` {', '.join(row.bit_depths)}" if row.bit_depths else ""
         if row.bitrates:
             settings = f"`bitrate` {', '.join(f'{rate}k' for rate in row.bitrates)}"
         return f"`{name}`", settings, ", ".join(map(str, row.sample_rates)), row.program or ""
 
     head = ("format", "settings", "`sample_rate`", "needs")
-    return table(head, [row(*entry) for entry in audio.FORMATS.items()])
+    return table(head, [row(*entry) for entry in formats.FORMATS.items()])
 
 
 def codes() -> str:
@@ -71,7 +71,7 @@ def tiers() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "keys": keys,
-    "formats": formats,
+    "formats": format_table,
     "codes": codes,
     "ladder": ladder,
     "tiers": tiers,

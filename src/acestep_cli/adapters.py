@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from acestep_cli import audio, checkpoints
+from acestep_cli import checkpoints, recordings
 from acestep_cli.checkpoints import Stored
 from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.sizes import DiTConfig
@@ -169,7 +169,7 @@ class Adapter:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that shapes what it does, of every byte of it: its strength is a few of them alone."""
-        return hashlib.sha256(" ".join(map(audio.fingerprint, self.files)).encode()).hexdigest()[:16]
+        return hashlib.sha256(" ".join(map(recordings.fingerprint, self.files)).encode()).hexdigest()[:16]
 
     def fit(self, config: DiTConfig) -> Fit:
         """How it meets the decoder of a model."""

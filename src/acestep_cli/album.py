@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, document, modes, spec, template, tracks
+from acestep_cli import document, formats, modes, spec, template, tracks
 from acestep_cli.document import Entry
 from acestep_cli.errors import UsageError
 from acestep_cli.kinds import LONGEST_SECONDS, Duration, quoted, suggestion
@@ -56,7 +56,7 @@ class Album:
                 "n": request.track_number,
                 "title": request.title or track.id,
                 "id": track.id,
-                "ext": request.format or audio.DEFAULT_FORMAT,
+                "ext": request.format or formats.DEFAULT_FORMAT,
             },
         )
 

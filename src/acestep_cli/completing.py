@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from acestep_cli import audio, contradictions, latents, lengths, modes, regions
-from acestep_cli.audio import Recording
+from acestep_cli import contradictions, formats, latents, lengths, modes, recordings, regions
 from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint, Row, Songwriter
 from acestep_cli.errors import AdapterError, CheckpointError, SourceError, UsageError
 from acestep_cli.kinds import LORA_MODES
 from acestep_cli.latents import Kept
+from acestep_cli.recordings import Recording
 from acestep_cli.request import KEYS, Request
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
         settle("cfg_interval", (0.0, 1.0), modes.DEFAULT)
     if not request.instrumental and request.lyrics is not None and "language" not in left:
         settle("language", "unknown", modes.DEFAULT)
-    settle("format", audio.DEFAULT_FORMAT, modes.DEFAULT)
-    encoding = audio.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
+    settle("format", formats.DEFAULT_FORMAT, modes.DEFAULT)
+    encoding = formats.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
     settle("bit_depth", encoding.bit_depth, modes.DEFAULT)
     settle("bitrate", encoding.bitrate, modes.DEFAULT)
     kept, more = keepsake(request, checkpoint, heard)
@@ -180,12 +180,12 @@ def survey(request: Request) -> dict[str, Recording]:
     sources = () if request.source is None else (request.source,)
     heard = {}
     for key, files, longest in (
-        ("source", sources, audio.LONGEST_READ),
+        ("source", sources, recordings.LONGEST_READ),
         ("reference", request.reference or (), LONGEST_REFERENCE),
     ):
         for file in files:
             try:
-                heard[file] = audio.survey(Path(file), longest)
+                heard[file] = recordings.survey(Path(file), longest)
             except SourceError as error:
                 raise SourceError(f"{key}: {error.message}", error.hint) from error
     return heard

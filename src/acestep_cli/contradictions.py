@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from acestep_cli import audio, lengths, modes, regions
-from acestep_cli.audio import Recording
+from acestep_cli import formats, lengths, modes, regions
 from acestep_cli.checkpoints import Row
 from acestep_cli.errors import UsageError
 from acestep_cli.kinds import CODES_PER_SECOND, REPAINT_MODES
+from acestep_cli.recordings import Recording
 from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
 
@@ -108,8 +108,8 @@ def _finish_problems(request: Request, whole: float) -> list[str]:
     """What cannot be done to the samples of so many seconds on their way into a file."""
     found = []
     try:
-        format = request.format or audio.DEFAULT_FORMAT
-        audio.encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
+        format = request.format or formats.DEFAULT_FORMAT
+        formats.encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
     except UsageError as error:
         found.append(error.message)
     fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, companions, disk, document, lyrics, meters, modes, prompts, spec
+from acestep_cli import audio, companions, disk, document, formats, lyrics, meters, modes, prompts, recordings, spec
 from acestep_cli.errors import AceStepError, SourceError, UsageError, together
 from acestep_cli.kinds import Choice, Kind, Tag, quoted, suggestion
 from acestep_cli.request import Request
 
 FILE = "dataset.yaml"
-SUFFIXES = tuple(f".{suffix}" for suffix in audio.FORMATS)
+SUFFIXES = tuple(f".{suffix}" for suffix in formats.FORMATS)
 #: Where the trigger word stands: before the caption, after it, or in its place.
 POSITIONS = ("prepend", "append", "replace")
 HEAD: Mapping[str, Kind] = {"trigger": Tag(), "trigger_position": Choice(POSITIONS)}
@@ -94,7 +94,7 @@ def described(request: Request) -> dict[str, Any]:
     return found if "lyrics" in found else {**found, "instrumental": True}
 
 
-def recordings(folder: Path) -> dict[str, Path]:
+def audio_files(folder: Path) -> dict[str, Path]:
     """The audio files in `folder` and the folders in it, by name. `SourceError` where there are none."""
     if not folder.is_dir():
         raise SourceError(
@@ -103,12 +103,12 @@ def recordings(folder: Path) -> dict[str, Path]:
     try:
         files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     except OSError as error:
-        raise audio.unreadable(folder, error) from error
+        raise recordings.unreadable(folder, error) from error
     hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)]
     found = {path.relative_to(folder).as_posix(): path for path in files if path not in hidden}
     if not found:
         raise SourceError(
-            f"{folder} holds no audio ({', '.join(audio.FORMATS)}).", "Put 8 to 20 songs of one style into it."
+            f"{folder} holds no audio ({', '.join(formats.FORMATS)}).", "Put 8 to 20 songs of one style into it."
         )
     return found
 
@@ -120,7 +120,7 @@ def read(folder: Path) -> Dataset:
 
 def scan(folder: Path) -> Dataset:
     """The recordings in a folder, with what lies beside them. What cannot be read there is a problem of its song."""
-    found = recordings(folder)
+    found = audio_files(folder)
     tables = {place: companions.told_by_tables(place) for place in {path.parent for path in found.values()}}
     songs = []
     problems = [problem for _, _, unread in tables.values() for problem in unread]
@@ -182,7 +182,7 @@ def parse(text: str, folder: Path) -> Dataset:
         raise UsageError("\n".join(wrong))
     if not songs:
         raise SourceError(f"{where} names no songs.", f"acestep train-lora {folder} --scan-only --force finds them.")
-    there = recordings(folder)
+    there = audio_files(folder)
     gone = [name for name in songs if name not in there]
     problems = [SourceError(f"{songs.pop(name).path} is not there, and {FILE} names it.") for name in gone]
     strays = tuple(name for name in there if name not in songs)
@@ -229,7 +229,7 @@ class Heard:
 def listen(path: Path) -> Heard:
     """Read a recording to its end, a second at a time. `SourceError` for what cannot be worked on."""
     crests = meters.Crests()
-    found = audio.survey(path, hear=crests.hear)
+    found = recordings.survey(path, hear=crests.hear)
     return Heard(found.seconds, found.rate, found.sound, crests.count)
 
 

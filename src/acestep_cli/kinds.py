@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from acestep_cli import audio, checkpoints
+from acestep_cli import checkpoints, formats, levels
 
 LANGUAGES: Mapping[str, str] = {
     "ar": "Arabic", "az": "Azerbaijani", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
@@ -645,34 +645,34 @@ class Loudness(Kind):
 
     def read(self, value: Any) -> str:
         text = str(value).strip().casefold()
-        loudness = audio.loudness(text)
+        loudness = levels.loudness(text)
         return loudness.kind if loudness.kind == "none" else f"{loudness.kind}:{loudness.decibels:g}"
 
 
 class Bitrate(Kind):
-    metavar = f"{audio.BITRATES[0]}k…{audio.BITRATES[-1]}k"
-    words = tuple(f"{rate}k" for rate in audio.BITRATES)
+    metavar = f"{formats.BITRATES[0]}k…{formats.BITRATES[-1]}k"
+    words = tuple(f"{rate}k" for rate in formats.BITRATES)
 
     def schema(self) -> dict[str, Any]:
-        return {"enum": [*self.words, *audio.BITRATES]}
+        return {"enum": [*self.words, *formats.BITRATES]}
 
     def read(self, value: Any) -> int:
         text = str(value).strip().casefold().removesuffix("k")
-        if text not in {str(rate) for rate in audio.BITRATES}:
+        if text not in {str(rate) for rate in formats.BITRATES}:
             raise ValueError(f"{quoted(value)} is not one of {', '.join(self.words)}")
         return int(text)
 
 
 class SampleRate(Kind):
-    metavar = "|".join(map(str, audio.SAMPLE_RATES))
-    words = tuple(map(str, audio.SAMPLE_RATES))
+    metavar = "|".join(map(str, formats.SAMPLE_RATES))
+    words = tuple(map(str, formats.SAMPLE_RATES))
 
     @property
     def examples(self) -> tuple[Any, ...]:
-        return audio.SAMPLE_RATES
+        return formats.SAMPLE_RATES
 
     def schema(self) -> dict[str, Any]:
-        return {"enum": list(audio.SAMPLE_RATES)}
+        return {"enum": list(formats.SAMPLE_RATES)}
 
     def read(self, value: Any) -> int:
         text = str(value).strip()

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
-from acestep_cli import audio, checkpoints, tensorfile
-from acestep_cli.audio import Recording
+from acestep_cli import checkpoints, recordings, tensorfile
 from acestep_cli.errors import CheckpointError, SourceError
+from acestep_cli.recordings import Recording
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def read_header(path: Path) -> Header | None:
 def belong(path: Path, file: Path) -> bool:
     """Whether there are latents at `path` that belong to the audio `file` as it is now."""
     header = read_header(path) if path.is_file() else None
-    return header is not None and header.audio == audio.fingerprint(file)
+    return header is not None and header.audio == recordings.fingerprint(file)
 
 
 def of(recording: Recording, vae: str, before: float) -> Kept | str:
@@ -132,7 +132,7 @@ def fingerprint(path: Path, header: Header) -> str:
             file.seek(start)
             return hashlib.file_digest(file, lambda: said).hexdigest()[:16]
     except OSError as error:
-        raise audio.unreadable(path, error) from error
+        raise recordings.unreadable(path, error) from error
 
 
 def rewrite(path: Path, header: Header, to: Path) -> None:

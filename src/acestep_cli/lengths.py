@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from acestep_cli import modes, regions
-from acestep_cli.audio import Recording
 from acestep_cli.kinds import CODES_PER_SECOND, PULSES
+from acestep_cli.recordings import Recording
 from acestep_cli.request import Request
 
 DEFAULT_SECONDS = 60.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli import audio
+from acestep_cli import audio, levels, recordings
 from acestep_cli.audio import Audio
 from acestep_cli.errors import UsageError
 
@@ -68,7 +68,7 @@ class Measures:
 
 def read(path: Path) -> Audio:
     """The file `path` at its own rate, mono doubled, up to an hour long. `SourceError` where it cannot be read."""
-    decoding = audio.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
+    decoding = recordings.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
     blocks = list(decoding)
     return audio.joined(blocks, decoding.frames, decoding.rate)
 
@@ -79,9 +79,9 @@ def measure(sound: Audio) -> Measures:
 
     samples = sound.samples
     peaks = [float(np.abs(channel).max(initial=0)) for channel in samples]
-    silent = max(peaks) < audio.SILENCE
+    silent = max(peaks) < levels.SILENCE
     loud = not silent and sound.seconds >= LOUDNESS_BLOCK
-    lufs = audio.integrated(sound) if loud else -math.inf
+    lufs = levels.integrated(sound) if loud else -math.inf
     hushed = np.abs(samples).max(axis=0) < HUSH
     crests = Crests()
     crests.hear(samples)
@@ -90,13 +90,13 @@ def measure(sound: Audio) -> Measures:
         sample_rate=sound.sample_rate,
         peak_dbfs=None if silent else decibels(max(peaks)),
         # Fourfold oversampling may miss half a decibel: hundredths would promise what it does not know.
-        true_peak_db=None if silent else round(decibels(audio.true_peak(sound)), 1) + 0.0,
+        true_peak_db=None if silent else round(decibels(levels.true_peak(sound)), 1) + 0.0,
         lufs=round(lufs, 2) if math.isfinite(lufs) else None,
         silence=round(int(runs(hushed).max(initial=0)) / sound.sample_rate, 3),
         clipped=crests.count,
         dc=round(max(abs(float(channel.mean(dtype=np.float64))) for channel in samples), 6) if samples.size else 0.0,
         dead_channels=tuple(
-            name for name, peak in zip(CHANNELS, peaks, strict=True) if peak < audio.SILENCE and not silent
+            name for name, peak in zip(CHANNELS, peaks, strict=True) if peak < levels.SILENCE and not silent
         ),
     )
 
@@ -200,4 +200,4 @@ def analysed(sound: Audio) -> NDArray[np.float32] | None:
     if len(mono) < WINDOW:
         return None
     mono -= mono.mean()
-    return mono if np.abs(mono).max() >= audio.SILENCE else None
+    return mono if np.abs(mono).max() >= levels.SILENCE else None

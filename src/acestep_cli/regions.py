@@ -6,7 +6,7 @@ which begins where the source was extended to. Times are in seconds.
 
 from __future__ import annotations
 
-from acestep_cli import audio
+from acestep_cli import recordings
 from acestep_cli.kinds import LONGEST_SECONDS
 from acestep_cli.request import Request
 
@@ -73,6 +73,6 @@ def problems(request: Request, source: float) -> list[str]:
     length = extended(request, source)
     if length > LONGEST_SECONDS:
         found.append(f"end: the song would be {length:g} s long, and {LONGEST_SECONDS} s are the most; {here}.")
-    if request.duration is not None and abs(request.duration - length) > 0.5 / audio.READ_RATE:
+    if request.duration is not None and abs(request.duration - length) > 0.5 / recordings.READ_RATE:
         found.append(f"duration: is decided by the source, {length:g} s; leave it out.")
     return found

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from acestep_cli import audio, solvers
+from acestep_cli import formats, solvers
 from acestep_cli.kinds import (
     EVERY_TRACK,
     LONGEST_SECONDS,
@@ -434,12 +434,12 @@ class Request(BaseModel):
     ] = None
     format: Annotated[
         str | None,
-        Key(Choice(tuple(audio.FORMATS)), "File format. Unset: the suffix of --output, else flac.", OUTPUT),
+        Key(Choice(tuple(formats.FORMATS)), "File format. Unset: the suffix of --output, else flac.", OUTPUT),
     ] = None
     bit_depth: Annotated[
         str | None,
         Key(
-            Choice(audio.BIT_DEPTHS),
+            Choice(formats.BIT_DEPTHS),
             "Bits per sample of wav and flac, 24 unless set; 32f (float) is for wav.",
             OUTPUT,
             examples=("24",),

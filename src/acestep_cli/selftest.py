@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from safetensors import safe_open
 
-from acestep_cli import audio, checkpoints, memory
+from acestep_cli import checkpoints, levels, memory
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.completing import Completed
 from acestep_cli.engine.store import Report, Store
@@ -123,7 +123,7 @@ def level_of_render(
 ) -> str:
     """A song of a fixed seed: finite, not silent, and as loud as music."""
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
-    peak = audio.peak(take.audio)
+    peak = levels.peak(take.audio)
     rms = math.sqrt(float((take.audio.samples.astype("float64") ** 2).mean()))
     decibels = 20 * math.log10(rms) if rms else -math.inf
     if decibels < QUIETEST_DBFS:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from acestep_cli import album as albums
-from acestep_cli import audio, request, spec
+from acestep_cli import formats, request, spec
 from acestep_cli.cli import building, cards, cluster, crew, events, failures, makefiles, options, render
 from acestep_cli.cli.building import CURRENT, Build
 from acestep_cli.cli.console import Console, Stdout, print_result
@@ -175,7 +175,7 @@ def build(
     stamp: Path | None = None,
 ) -> Build:
     """Plan an album and, unless it is a dry run, make it. Raises what stands for all failures."""
-    if output.suffix.removeprefix(".").lower() in audio.FORMATS:
+    if output.suffix.removeprefix(".").lower() in formats.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
     terminal = console(run)
     ledger = Ledger.kept(ctx, terminal.warnings)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from acestep_cli import audio, completing, disk, spec
+from acestep_cli import completing, disk, formats, spec
 from acestep_cli.cli import jobs, listen, outputs, provenance
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.jobs import Job
@@ -240,7 +240,7 @@ def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     if len(specs) > 1:
         raise UsageError(f"--auto rolls one song, and there are {len(specs)} specs.")
     output = run.output or "./"
-    if output == outputs.STDOUT or Path(output).suffix.removeprefix(".").lower() in audio.FORMATS:
+    if output == outputs.STDOUT or Path(output).suffix.removeprefix(".").lower() in formats.FORMATS:
         raise UsageError("--auto makes one file after another; --output names their folder.", "--output takes/")
     folder = Path(output)
     terminal = Console(run.quiet, verbose=run.verbose)

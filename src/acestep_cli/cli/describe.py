@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import audio, checkpoints, completing, spec, writing
+from acestep_cli import checkpoints, completing, recordings, spec, writing
 from acestep_cli.cli import desk, options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
@@ -37,7 +37,7 @@ def describe(
 ) -> None:
     desk.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
-    sound = audio.read(Path(recording))
+    sound = recordings.read(Path(recording))
     # It is planned as a render of the same length, which needs more.
     planned = {"caption": "a recording", "duration": str(max(sound.seconds, checkpoints.Row.shortest_seconds))}
     layers = [spec.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import __version__, audio, checkpoints, completing, hardware, logbook, memory, planning, shelf
+from acestep_cli import __version__, checkpoints, completing, formats, hardware, logbook, memory, planning, shelf
 from acestep_cli.cli import forecast, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.results import Ledger
@@ -146,7 +146,7 @@ def encoders() -> dict[str, str | None]:
     library = f"libsndfile {soundfile.__libsndfile_version__}"
     return {
         name: library if format.program is None else program_version(format.program)
-        for name, format in audio.FORMATS.items()
+        for name, format in formats.FORMATS.items()
     }
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli import (
-    audio,
     checkpoints,
     completing,
     disk,
+    formats,
     hardware,
     latents,
     logbook,
@@ -574,4 +574,4 @@ def require_encoders(jobs: list[Job]) -> None:
     """`OutputError` where a take is to be made for which there is no encoder."""
     for one in jobs:
         if any(output.status == PLANNED for output in one.outputs):
-            audio.require(one.request.format)
+            formats.require(one.request.format)

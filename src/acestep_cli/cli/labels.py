@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from acestep_cli import audio, completing, meters, spec, writing
+from acestep_cli import completing, meters, recordings, spec, writing
 from acestep_cli.checkpoints import Row
 from acestep_cli.cli import desk
 from acestep_cli.cli.console import Console, Report
@@ -64,7 +64,7 @@ def described(lessons: list[Lesson], job: Job, seed: int, report: Report, say: S
     from acestep_cli.pipeline import Pipeline  # loads torch
 
     pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-    codes = list(pipeline.codes(job.request, (audio.read(lesson.song.path) for lesson in lessons), report, say))
+    codes = list(pipeline.codes(job.request, (recordings.read(lesson.song.path) for lesson in lessons), report, say))
     how = Sampling(temperature=desk.LISTENING)
     found = {}
     for lesson, heard in zip(lessons, codes, strict=True):
@@ -79,7 +79,7 @@ def analysed(lessons: list[Lesson], progress: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for number, lesson in enumerate(lessons):
         progress(number, len(lessons))
-        sound = audio.read(lesson.song.path)
+        sound = recordings.read(lesson.song.path)
         found[lesson.song.name] = {"bpm": doubled(meters.tempo(sound)), "key": meters.key(sound)}
     progress(len(lessons), len(lessons))
     return found

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import typer
 
-from acestep_cli import __version__, audio, checkpoints, disk, lrc, pictures, spec
+from acestep_cli import __version__, checkpoints, disk, formats, lrc, pictures, recordings, spec
 from acestep_cli.audio import Audio
 from acestep_cli.cli import options, outputs
 from acestep_cli.cli.console import Console
@@ -101,7 +101,7 @@ def make(
     """
     files = playable(folder)
     if not files:
-        raise SourceError(f"{folder} holds no audio files ({', '.join(audio.FORMATS)}).")
+        raise SourceError(f"{folder} holds no audio files ({', '.join(formats.FORMATS)}).")
     known = earlier(page)
     takes = []
     for file in files:
@@ -149,9 +149,9 @@ def kept_of(folder: Path, page: Path) -> list[str]:
 def playable(folder: Path) -> list[Path]:
     """The audio files in a folder, 2 before 10."""
     try:
-        there = [file for file in folder.iterdir() if file.suffix[1:].lower() in audio.FORMATS]
+        there = [file for file in folder.iterdir() if file.suffix[1:].lower() in formats.FORMATS]
     except OSError as error:
-        raise audio.unreadable(folder, error) from error
+        raise recordings.unreadable(folder, error) from error
     return sorted((file for file in there if not file.name.startswith(".")), key=by_number)
 
 
@@ -236,10 +236,10 @@ def more_steps(take: Finished) -> int | None:
 
 def opus(sound: Audio) -> str:
     """The sound itself, in an address."""
-    encoding = audio.encoding(EMBEDDED, sample_rate=audio.READ_RATE)
+    encoding = formats.encoding(EMBEDDED, sample_rate=recordings.READ_RATE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{EMBEDDED}"
-        audio.write(file, sound, audio.Finish(encoding))
+        formats.write(file, sound, formats.Finish(encoding))
         return as_address("audio/ogg", file.read_bytes())
 
 

@@ -11,7 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import adapters, audio, checkpoints, completing, hardware, kinds, logbook, memory, modes, spec, spectra
+from acestep_cli import (
+    adapters,
+    checkpoints,
+    completing,
+    hardware,
+    kinds,
+    logbook,
+    memory,
+    modes,
+    recordings,
+    spec,
+    spectra,
+)
 from acestep_cli.adapters import Adapter
 from acestep_cli.cli import events, jobs, options, outputs
 from acestep_cli.cli.console import Console
@@ -209,8 +221,8 @@ def render_and_compare(
             return
         render.perform(planned, run, terminal, stdout)
     render.finish_report(ledger.outputs, terminal)
-    without = audio.read(plain.file)
-    apart = {id(variant): spectra.distance(without, audio.read(variant.file)) for variant in others}
+    without = recordings.read(plain.file)
+    apart = {id(variant): spectra.distance(without, recordings.read(variant.file)) for variant in others}
     ledger.more["comparison"] = {
         "measure": spectra.MEASURE,
         "without": str(plain.file),

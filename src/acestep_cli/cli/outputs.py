@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acestep_cli import audio, completing, disk
+from acestep_cli import completing, disk, formats
 from acestep_cli.errors import UsageError
 from acestep_cli.kinds import quoted
 from acestep_cli.request import Request
@@ -58,9 +58,9 @@ def destination(output: str | None) -> Destination:
     if disk.exists(path) and path.is_dir():
         return Destination(path)
     suffix = path.suffix.removeprefix(".").lower()
-    if suffix not in audio.FORMATS:
+    if suffix not in formats.FORMATS:
         raise UsageError(
-            f"--output: {quoted(output)} does not end in the suffix of a format ({', '.join(audio.FORMATS)}).",
+            f"--output: {quoted(output)} does not end in the suffix of a format ({', '.join(formats.FORMATS)}).",
             "Add one, or a / to name a folder.",
         )
     return Destination(path.parent, path.stem, path.suffix.removeprefix("."), suffix)
@@ -101,7 +101,7 @@ def name(request: Request, spec_file: Path | None) -> str:
     """The spec's own name; else the title, caption or idea, in lower case with dashes; else that of the source."""
     if spec_file is not None:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
-        return Path(stem).stem if Path(stem).suffix.removeprefix(".") in audio.FORMATS else stem
+        return Path(stem).stem if Path(stem).suffix.removeprefix(".") in formats.FORMATS else stem
     words = "-".join(re.findall(r"\w+", (request.title or request.caption or request.idea or "").lower()))
     return words[:SLUG_LENGTH].strip("-") or Path(request.source or "").stem or "song"
 

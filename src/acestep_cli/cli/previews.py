@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acestep_cli import audio, disk, spec
+from acestep_cli import disk, formats, spec
 from acestep_cli.cli import desk, render
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
@@ -42,7 +42,7 @@ def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, 
         path.parent.mkdir(exist_ok=True)
         for take in pipeline.run([job.request], lambda stage, done, total: None, terminal.warn):
             with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
-                audio.write(part, take.audio, render.finish(take, job))
+                formats.write(part, take.audio, render.finish(take, job))
         terminal.say(f"{path}: as it sounds after step {step}")
     except (AceStepError, OSError) as error:
         terminal.warn(f"The preview after step {step} failed: {error}")

@@ -24,13 +24,16 @@ from acestep_cli import (
     checkpoints,
     completing,
     disk,
+    formats,
     hardware,
     latents,
+    levels,
     logbook,
     lrc,
     memory,
     modes,
     planning,
+    recordings,
     scores,
     shelf,
     spec,
@@ -284,7 +287,7 @@ def retag(output: Output, job: Job) -> None:
         tags.write(part, output.format, labels)
         disk.write_text(beside_part, sidecar.rewritten(beside, request, part.stat().st_size, job.labels(output)))
         if header is not None:
-            now = header.model_copy(update={"audio": audio.fingerprint(part)})
+            now = header.model_copy(update={"audio": recordings.fingerprint(part)})
             latents.rewrite(kept, now, latents_part[0])
     output.status = WRITTEN
 
@@ -399,7 +402,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
     if job.cache is not None:
         recollection.remember(job.cache, job, output, take)
     output.status, output.completed = WRITTEN, take.request
-    asked, reached = audio.loudness(take.request.loudness), output.checks.get("lufs_written")
+    asked, reached = levels.loudness(take.request.loudness), output.checks.get("lufs_written")
     if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
         terminal.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
     name = output.path.name if output.path else "stdout"
@@ -413,14 +416,14 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
         stdout.path(output.path)
 
 
-def finish(take: Take, job: Job) -> audio.Finish:
+def finish(take: Take, job: Job) -> formats.Finish:
     """What the request says of the file, beside what it says of the song."""
     request = take.request
     recipe = completing.recipe(request, job.weights, job.decided.contents)
     adapting = sidecar.adapting(job.decided)
     origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, adapting))
-    return audio.Finish(
-        audio.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
+    return formats.Finish(
+        formats.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
         request.loudness,
         request.fade_in or 0.0,
         request.fade_out or 0.0,
@@ -434,9 +437,9 @@ def finish(take: Take, job: Job) -> audio.Finish:
     )
 
 
-def encode(file: Path, take: Take, output: Output, job: Job, run: Run) -> audio.Level:
+def encode(file: Path, take: Take, output: Output, job: Job, run: Run) -> levels.Level:
     """Make the file of a take, and note what was measured on the way."""
-    level = audio.write(file, take.audio, finish(take, job))
+    level = formats.write(file, take.audio, finish(take, job))
     output.checks = {**sidecar.checks(level), **take.checks}
     if run.smoke:
         smoke.inspect(file)
@@ -477,10 +480,10 @@ def write(take: Take, output: Output, job: Job, run: Run) -> None:
         write(take, output, job, run)
 
 
-def keepsake(made: audio.Audio, kept: Latents, level: audio.Level, file: Path, job: Job) -> latents.Header:
+def keepsake(made: audio.Audio, kept: Latents, level: levels.Level, file: Path, job: Job) -> latents.Header:
     """What is written with the latents of a take whose audio is in `file`."""
     return latents.Header(
-        audio=audio.fingerprint(file),
+        audio=recordings.fingerprint(file),
         vae=job.checkpoint.vae_hash(),
         gain=kept.gain * level.gain,
         samples=made.samples.shape[1],
@@ -530,13 +533,13 @@ def send(take: Take, output: Output, job: Job, run: Run, stdout: Stdout) -> None
 
 def keep_master(take: Take, output: Output, job: Job, error: EncoderError, terminal: Console) -> None:
     """What an encoder would not take is kept as a lossless file beside, under the next free number."""
-    if output.path is None or take.request.format == audio.DEFAULT_FORMAT:
+    if output.path is None or take.request.format == formats.DEFAULT_FORMAT:
         return
-    master = outputs.next_free(output.path.with_name(f"{output.path.stem}-1.{audio.DEFAULT_FORMAT}"))
-    lossless = audio.encoding(audio.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
+    master = outputs.next_free(output.path.with_name(f"{output.path.stem}-1.{formats.DEFAULT_FORMAT}"))
+    lossless = formats.encoding(formats.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
     with disk.whole(master) as [part]:
-        audio.write(part, take.audio, replace(finish(take, job), encoding=lossless))
-    convert = shlex.join([audio.FFMPEG, "-i", str(master), str(output.path)])
+        formats.write(part, take.audio, replace(finish(take, job), encoding=lossless))
+    convert = shlex.join([formats.FFMPEG, "-i", str(master), str(output.path)])
     error.hint = f"The take is kept as {master}. To convert it: {convert}"
     terminal.say(f"{master}: the lossless master of {output.path.name}")
 

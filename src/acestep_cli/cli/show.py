@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import audio, pictures
+from acestep_cli import audio, levels, pictures
 from acestep_cli.cli import console, options
 from acestep_cli.cli.finished import Finished
 
@@ -44,7 +44,7 @@ def drawn(sound: Audio, width: int) -> list[str]:
     """The waveform in Braille, `width` signs wide; its highest peak fills the height."""
     outline = pictures.outline(sound, 2 * width)
     half = 2 * LINES
-    extent = max(float(abs(outline).max()), audio.SILENCE)
+    extent = max(float(abs(outline).max()), levels.SILENCE)
     low, high = (outline / extent * half).round().astype(int)
     signs = [[BLANK] * width for _ in range(LINES)]
     for column in range(2 * width):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from acestep_cli import __version__, audio, completing, document, spec, tags
+from acestep_cli import __version__, completing, document, levels, spec, tags
 from acestep_cli.checkpoints import Songwriter
 from acestep_cli.kinds import Lora, is_folder_name
 from acestep_cli.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
@@ -189,7 +189,7 @@ def rewritten(file: Path, request: Request, size: int, asked: str) -> str:
     return spec.dump(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
 
 
-def checks(level: audio.Level) -> dict[str, float]:
+def checks(level: levels.Level) -> dict[str, float]:
     """What was measured before the level was set, and the loudness it was brought to, if one was asked for."""
     found = {"peak_dbfs": 20 * math.log10(level.peak), "lufs": level.lufs, "lufs_written": level.reached}
     return {name: round(value, 2) + 0.0 for name, value in found.items() if value is not None}  # + 0.0: never -0.0

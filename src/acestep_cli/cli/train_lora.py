@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from acestep_cli import (
-    audio,
     checkpoints,
     dataset,
     disk,
@@ -20,6 +19,7 @@ from acestep_cli import (
     logbook,
     memory,
     planning,
+    recordings,
     spec,
     workbench,
     workload,
@@ -269,7 +269,7 @@ def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, 
         raise ExistsError(path)
     songs = called(dataset.scan_again(folder) if disk.exists(path) else dataset.scan(folder), name)
     with terminal.progress(lambda: 0) as report:
-        found = dataset.inspect(songs, audio.SHORTEST_READ, audio.LONGEST_READ, partial(report, "scan"))
+        found = dataset.inspect(songs, recordings.SHORTEST_READ, recordings.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
         songs = labels.completed(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
         found = found.labelled(songs)

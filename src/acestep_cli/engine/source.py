@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from acestep_cli import audio, completing, latents, modes, regions, solvers
+from acestep_cli import audio, completing, latents, modes, recordings, regions, solvers
 from acestep_cli.completing import Completed
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
@@ -107,7 +107,7 @@ class Canvas:
 
 def recording(file: str, rate: int) -> Tensor:
     """An audio file as [A, N] at `rate`."""
-    read = audio.read(Path(file), completing.LONGEST_REFERENCE)
+    read = recordings.read(Path(file), completing.LONGEST_REFERENCE)
     return torch.from_numpy(audio.resampled(read, rate).samples)
 
 
