@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import textwrap
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,35 @@ def test_sections_fill_the_song(corpus: Any) -> None:
             assert sum(part.bars for part in parts) == bars
             assert [part.tag for part in parts] == list(form[: len(parts)])
             assert all(part.bars > 0 for part in parts)
+
+
+NOTES = """
+    import band, corpus
+    import train_songwriter as songwriter
+    from sounds import FRAME
+    from train_dit import VOICES
+    for piece in map(corpus.song, range(12)):
+        first, count = 3, 7
+        notes = songwriter.notes(piece, first, count)
+        assert (notes.tempo == notes.tempo[0]).all() and (notes.key == notes.key[0]).all()
+        assert notes.key[0] % 12 == piece.tonic
+        for place in range(count):
+            begin = (first + songwriter.WINDOW * place) * FRAME
+            end = begin + songwriter.WINDOW * FRAME
+            row = lambda e: VOICES[e.part] + (e.pitch % 12 if e.pitch else 0)
+            score = band.score(piece)
+            begun = {row(e) for e in score if begin <= e.start < end}
+            # The score is kept by tokens of two frames, so that an edge may be a frame away.
+            sounding = {row(e) for e in score
+                        if e.start < end + FRAME and e.start + max(e.length, 1) > begin - 2 * FRAME}
+            assert begun <= set(notes.score[place].nonzero().flatten().tolist()) <= sounding, (piece.seed, place)
+        slower = songwriter.played(piece)
+        assert abs(slower.bpm * piece.pulse / 60 - 1) < 0.01
+        assert abs(slower.bpm / piece.bpm - 1) < 0.04
+"""
+
+
+def test_the_songwriter_is_told_what_is_played_at_each_code() -> None:
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(NOTES)], cwd=RECIPE, capture_output=True, text=True,
+                         check=False)  # fmt: skip
+    assert run.returncode == 0, run.stderr
