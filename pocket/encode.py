@@ -2,8 +2,8 @@
 
     python pocket/encode.py --first 0 --count 1000
 
-Writes `pocket/work/silence.pt` and `pocket/work/latents/NNNN.pt`, each the `Heard` of twenty-five songs NNNN * 25 and
-on. Files that exist are left alone, and training picks up new ones while it runs.
+Writes `pocket/work/silence.pt` and `pocket/work/latents/NNNN.pt`, each the `Heard` of songs NNNN * 25 and on, by their
+seeds. Files that exist are left alone, and training picks up new ones while it runs.
 
 Shapes: C latent channels, T latent frames; latents are [T, C] float16.
 """
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--longest", type=float, default=math.inf, help="seconds; longer songs are left out")
     parser.add_argument("--no-stems", action="store_true", help="mixes and covers alone, for the Songwriter")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -122,9 +123,11 @@ def main() -> None:
         path = FOLDER / f"{shard:04d}.pt"
         if path.exists():
             continue
-        songs = [heard(vae, seed, not asked.no_stems) for seed in range(shard * SHARD, (shard + 1) * SHARD)]
-        torch.save([tuple(song) for song in songs], path)
-        print(path.name, sum(len(song.mix) for song in songs) // 25, "s of songs", flush=True)
+        seeds = range(shard * SHARD, (shard + 1) * SHARD)
+        songs = {seed: heard(vae, seed, not asked.no_stems) for seed in seeds
+                 if corpus.song(seed).duration <= asked.longest}  # fmt: skip
+        torch.save({seed: tuple(song) for seed, song in songs.items()}, path)
+        print(path.name, sum(len(song.mix) for song in songs.values()) // 25, "s of songs", flush=True)
 
 
 if __name__ == "__main__":

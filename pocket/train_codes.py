@@ -35,7 +35,7 @@ def groups() -> torch.Tensor:
     """Every group of five frames in the corpus as a code would stand for it, [G, 5, C] float16."""
     found = []
     for path in sorted(FOLDER.glob("*.pt")):
-        for song in torch.load(path, weights_only=True):
+        for song in torch.load(path, weights_only=True).values():
             heard = Heard(*song)
             found += [
                 latents[: len(latents) // WINDOW * WINDOW].unflatten(0, (-1, WINDOW))

@@ -15,7 +15,7 @@ import argparse
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 
 import band
 import corpus
@@ -23,7 +23,7 @@ import numpy as np
 import sitting
 import tokenizer
 import torch
-from encode import CLOCK, FOLDER, SHARD, Heard, clock, cover_of
+from encode import CLOCK, FOLDER, Heard, clock, cover_of
 from sounds import FRAME
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -180,7 +180,7 @@ def in_float32(forward):
     return wide
 
 
-@cache
+@lru_cache(maxsize=4096)
 def score_of(piece: corpus.Song, frames: int) -> dict[str, Tensor]:
     """Of each track, what of it sounds when, as `SCORE_ROWS` says: uint8 [tokens, SCORE_ROWS]."""
     patch = CONFIG["patch_size"]
@@ -207,10 +207,10 @@ class Songs:
             if path.name in self.shards:
                 continue
             self.shards.add(path.name)
-            for offset, song in enumerate(torch.load(path, weights_only=True)):
+            for seed, song in torch.load(path, weights_only=True).items():
                 heard = Heard(*song)
                 self.by_length[len(heard.mix)].append(len(self.pieces))
-                self.pieces.append(corpus.song(int(path.stem) * SHARD + offset))
+                self.pieces.append(corpus.song(seed))
                 self.heard.append(heard)
 
     def batch(self, frames: int, rng: np.random.Generator) -> list[int]:

@@ -3,9 +3,9 @@
     python pocket/train_songwriter.py --minutes 60
 
 The lessons are the program's own prompts (`acestep_cli.writing`) with the answers that the corpus knows; only answers
-count. Ideas are of songs without end, recordings of those that `encode.py` has encoded, in the codes of
-`train_codes.py`. While codes are heard, and before each is written, the middle is asked what is being played
-(`Notes`). Saves `pocket/work/songwriter.pt` every two minutes and goes on from it (`sitting.py`).
+count. Ideas are of songs without end. Codes are those of the songs that `encode.py` has encoded, by `train_codes.py`,
+and of others put together from them (`Mosaic`). While codes are heard, and before each is written, the middle is asked
+what is being played (`Notes`). Saves `pocket/work/songwriter.pt` every two minutes and goes on from it (`sitting.py`).
 
 Shapes: B lessons, L tokens, K codes.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,13 +27,13 @@ import sitting
 import tokenizer
 import torch
 import train_codes
-from encode import FOLDER, SHARD, Heard, cover_of
+from encode import FOLDER, Heard, cover_of
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from train_dit import CONFIG as DIT
-from train_dit import HARMONICS, SCORE_ROWS, beat_angles, number_curve, score_of
+from train_dit import HARMONICS, SCORE_ROWS, VOICES, beat_angles, number_curve, score_of
 from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
@@ -52,6 +53,8 @@ CONFIG = {
     "tie_word_embeddings": True, "use_sliding_window": False, "dtype": "bfloat16",
     "fsq_input_levels": DIT["fsq_input_levels"],
 }  # fmt: skip
+MOSAICS = 0.6  # of songs in codes are none that was encoded
+CORRUPTED = 0.15  # of the codes that are heard, at most
 # What a lesson is: an idea into a song, a song in other words, a song into its plan and codes, codes into a song.
 TASKS = {"expand": 0.22, "format": 0.04, "compose": 0.16, "understand": 0.58}
 UNGUIDED = 0.1  # of compositions have no wish
@@ -69,6 +72,8 @@ ASKED_LAYER, FACTS_WEIGHT, BEAT_WEIGHT, SCORE_WEIGHT = 2, 0.2, 0.5, 2.0
 TEMPI = 21  # twelfths of an octave from the shortest pulse
 SHORTEST_PULSE = 8.0  # latent frames
 KEYS = 24
+# Rows of the score: bass, chords, melody, and drums from the last on.
+CHORDS, MELODY, DRUMS = VOICES["chords"], VOICES["lead"], VOICES["low"]
 
 
 @cache
@@ -116,17 +121,19 @@ class Recordings:
         self.reader, self.rank, self.processes = reader, rank, processes
         self.shards: set[str] = set()
         self.heard: list[Recording] = []
+        self.mosaic = Mosaic()
 
     def refresh(self) -> None:
         for path in sorted(FOLDER.glob("*.pt")):
             if path.name in self.shards or int(path.stem) % self.processes != self.rank:
                 continue
             self.shards.add(path.name)
-            for offset, song in enumerate(torch.load(path, weights_only=True)):
-                piece, heard = corpus.song(int(path.stem) * SHARD + offset), Heard(*song)
-                self.heard.append(Recording(piece, self.read(heard.mix)))
-                if heard.cover is not None:
-                    self.heard.append(Recording(cover_of(piece), self.read(heard.cover)))
+            for seed, song in torch.load(path, weights_only=True).items():
+                piece, heard = corpus.song(seed), Heard(*song)
+                versions = [(piece, heard.mix)] + ([(cover_of(piece), heard.cover)] if heard.cover is not None else [])
+                for song, latents in versions:
+                    self.heard.append(Recording(song, self.read(latents)))
+                    self.mosaic.add(self.heard[-1])
 
     @torch.inference_mode()
     def read(self, latents: Tensor) -> list[list[int]]:
@@ -200,6 +207,51 @@ def notes(piece: corpus.Song, first: int, count: int) -> Notes:
     return Notes(torch.full((count,), tempo), torch.full((count,), key), beat, score.float())
 
 
+class Mosaic:
+    """The codes of songs that nobody has encoded: each is one that was read where just that was being played.
+
+    From two thousand encoded songs the Songwriter learned which of them it heard, and so their tempi: on others it was
+    right in a quarter. These are without end.
+    """
+
+    LEVELS = 5
+
+    def __init__(self) -> None:
+        self.places: list[dict[bytes, list[int]]] = [defaultdict(list) for _ in range(self.LEVELS)]
+        self.codes: list[int] = []
+        self.scores: list[np.ndarray] = []
+
+    @staticmethod
+    def keys(style: str, score: np.ndarray) -> tuple[bytes, ...]:
+        """What has to agree, the strictest first: style and all notes; without melody; without drums; without style;
+        without bass.
+        """
+        harmony, drums, chords = score[:MELODY].tobytes(), score[DRUMS:].tobytes(), score[CHORDS:MELODY].tobytes()
+        name = style.encode()
+        return name + score.tobytes(), name + harmony + drums, name + harmony, harmony, chords
+
+    def add(self, recording: Recording) -> None:
+        for late, codes in enumerate(recording.codes):
+            for code, score in zip(codes, notes(recording.piece, late, len(codes)).score.byte().numpy(), strict=True):
+                for places, key in zip(self.places, self.keys(recording.piece.style, score), strict=True):
+                    places[key].append(len(self.codes))
+                self.codes.append(code)
+                self.scores.append(score)
+
+    def read(self, piece: corpus.Song, late: int, rng: np.random.Generator) -> tuple[list[int], Notes] | None:
+        """Codes of a song from one of its first frames on, and what is played in them; None if any is not at hand."""
+        known = notes(piece, late, int(piece.duration * corpus.FRAMES_PER_SECOND - late) // WINDOW)
+        chosen = []
+        for score in known.score.byte().numpy():
+            keys = zip(self.places, self.keys(piece.style, score), strict=True)
+            found = next((places[key] for places, key in keys if key in places), None)
+            if found is None:
+                return None
+            chosen.append(found[rng.integers(len(found))])
+        played = torch.from_numpy(np.stack([self.scores[place] for place in chosen])).float()
+        return [self.codes[place] for place in chosen], known._replace(score=played)
+
+
 class Lesson(NamedTuple):
     """A prompt, its answer, and what is played in the codes that one of the two has."""
 
@@ -221,7 +273,18 @@ class Taught:
         return len(self.ids)
 
 
-def lesson(heard: list[Recording], rng: np.random.Generator) -> Lesson:
+def song_in_codes(recordings: Recordings, late: int, rng: np.random.Generator) -> tuple[corpus.Song, list[int], Notes]:
+    """A recording, or a song put together, read from frame `late` on."""
+    if rng.random() < MOSAICS:
+        piece = corpus.song(int(rng.integers(corpus.HELD_OUT)))
+        if read := recordings.mosaic.read(piece, late, rng):
+            return piece, *read
+    recording = recordings.heard[rng.integers(len(recordings.heard))]
+    codes = recording.codes[late]
+    return recording.piece, codes, notes(recording.piece, late, len(codes))
+
+
+def lesson(recordings: Recordings, rng: np.random.Generator) -> Lesson:
     task = rng.choice(list(TASKS), p=list(TASKS.values()))
     if task in ("expand", "format"):
         piece = corpus.describe(corpus.song(int(rng.integers(corpus.HELD_OUT))), rng)
@@ -231,26 +294,26 @@ def lesson(heard: list[Recording], rng: np.random.Generator) -> Lesson:
             return Lesson(prompt, answer(piece, request))
         other = corpus.describe(piece, rng).caption
         return Lesson(writing.rewrite_prompt(other, request.lyrics), answer(piece, request))
-    recording = heard[rng.integers(len(heard))]
-    piece, codes = corpus.describe(recording.piece, rng), recording.codes[0]
-    known = notes(recording.piece, 0, len(codes))
     if task == "compose":
-        request = request_of(piece)
+        piece, codes, known = song_in_codes(recordings, 0, rng)
+        request = request_of(corpus.describe(piece, rng))
         sounds = "".join(f"<|audio_code_{code}|>" for code in codes)
         if rng.random() < UNGUIDED:
             return Lesson(writing.unguided_prompt(None), sounds, known)
         prompt = writing.song_prompt(request.caption, request.lyrics)
         return Lesson(prompt, writing.thought(thought(request, writing.METADATA)) + sounds, known)
-    piece = played(piece)
-    if rng.random() < CROPPED and len(codes) > 8 * CODES_PER_SECOND:
-        late = int(rng.integers(WINDOW))
-        codes = recording.codes[late]
+    cropped = rng.random() < CROPPED
+    piece, codes, known = song_in_codes(recordings, int(rng.integers(WINDOW)) if cropped else 0, rng)
+    piece = played(corpus.describe(piece, rng))
+    wrong = rng.random(len(codes)) < rng.uniform(0, CORRUPTED)
+    codes = np.where(wrong, rng.integers(0, CODES, len(codes)), codes).tolist()
+    if cropped and len(codes) > 8 * CODES_PER_SECOND:
         length = int(rng.integers(6 * CODES_PER_SECOND, len(codes)))
         start = int(rng.integers(len(codes) - length))
+        part = slice(start, start + length)
         request = request_of(piece, duration=length // CODES_PER_SECOND)
-        part = writing.thought(thought(request, (*writing.METADATA, "caption")))
-        known = notes(recording.piece, late + WINDOW * start, length)
-        return Lesson(writing.hearing_prompt(codes[start : start + length]), part, known)
+        told = writing.thought(thought(request, (*writing.METADATA, "caption")))
+        return Lesson(writing.hearing_prompt(codes[part]), told, Notes(*(rows[part] for rows in known)))
     return Lesson(writing.hearing_prompt(codes), answer(piece, request_of(piece)), known)
 
 
@@ -289,7 +352,7 @@ def batches(recordings: Recordings, rng: np.random.Generator) -> Iterator[Batch]
     while True:
         lessons = []
         while sum(map(len, lessons)) < POOLED * TOKENS:
-            drawn = lesson(recordings.heard, rng)
+            drawn = lesson(recordings, rng)
             prompt, reply = encode(drawn.prompt), encode(drawn.reply)
             hears = max(prompt) >= first_code()
             lessons.append(Taught(prompt + reply, len(prompt), drawn.notes, hears))
