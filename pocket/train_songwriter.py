@@ -4,8 +4,9 @@
 
 The lessons are the program's own prompts (`acestep_cli.writing`) with the answers that the corpus knows; only answers
 count. Ideas are of songs without end. Codes are those of the songs that `encode.py` has encoded, by `train_codes.py`,
-and of others put together from them (`Mosaic`). While codes are heard, and before each is written, the middle is asked
-what is being played (`Notes`). Saves `pocket/work/songwriter.pt` every two minutes and goes on from it (`sitting.py`).
+and of others put together from them (`Mosaic`). While codes are heard, and before each is written, the Songwriter is
+asked what is being played (`Notes`). Saves `pocket/work/songwriter.pt` every two minutes and goes on from it
+(`sitting.py`).
 
 Shapes: B lessons, L tokens, K codes.
 """
@@ -28,6 +29,7 @@ import tokenizer
 import torch
 import train_codes
 from encode import FOLDER, Heard, cover_of
+from sounds import FRAME, PERIOD
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,7 +55,8 @@ CONFIG = {
     "tie_word_embeddings": True, "use_sliding_window": False, "dtype": "bfloat16",
     "fsq_input_levels": DIT["fsq_input_levels"],
 }  # fmt: skip
-MOSAICS = 0.6  # of songs in codes are none that was encoded
+SHORTEST_PART = 6 * CODES_PER_SECOND
+MOSAICS = 0.6  # of what is to be understood was never recorded
 CORRUPTED = 0.15  # of the codes that are heard, at most
 # What a lesson is: an idea into a song, a song in other words, a song into its plan and codes, codes into a song.
 TASKS = {"expand": 0.2, "format": 0.04, "compose": 0.14, "understand": 0.62}
@@ -131,13 +134,13 @@ class Recordings:
             for seed, song in torch.load(path, weights_only=True).items():
                 piece, heard = corpus.song(seed), Heard(*song)
                 versions = [(piece, heard.mix)] + ([(cover_of(piece), heard.cover)] if heard.cover is not None else [])
-                for song, latents in versions:
-                    self.heard.append(Recording(song, self.read(latents)))
+                for version, latents in versions:
+                    self.heard.append(Recording(version, self.read(latents)))
                     self.mosaic.add(self.heard[-1])
 
     @torch.inference_mode()
     def read(self, latents: Tensor) -> list[list[int]]:
-        """Whole groups of five frames only."""
+        """Codes from each of the first five frames on; whole groups only."""
         codes = []
         for late in range(WINDOW):
             frames = (len(latents) - late) // WINDOW * WINDOW
@@ -208,7 +211,8 @@ def notes(piece: corpus.Song, first: int, count: int) -> Notes:
 
 
 class Mosaic:
-    """The codes of songs that nobody has encoded: each is one that was read where just that was being played.
+    """The codes of songs that nobody has encoded: each is one that was read where that was being played, or what comes
+    nearest to it. Tempo, key, beat and score are true of them; voice and instruments not always.
 
     From two thousand encoded songs the Songwriter learned which of them it heard, and so their tempi: on others it was
     right in a quarter. These are without end.
@@ -222,18 +226,23 @@ class Mosaic:
         self.scores: list[np.ndarray] = []
 
     @staticmethod
-    def keys(style: str, score: np.ndarray) -> tuple[bytes, ...]:
-        """What has to agree, the strictest first: style and all notes; without melody; without drums; without style;
-        without bass.
+    def keys(piece: corpus.Song, late: int, scores: np.ndarray) -> Iterator[tuple[bytes, ...]]:
+        """For each code of a song, what has to agree, the strictest first: instruments, place in the period of tones
+        and all notes; without melody; without instruments and period; harmony alone; chords alone.
         """
-        harmony, drums, chords = score[:MELODY].tobytes(), score[DRUMS:].tobytes(), score[CHORDS:MELODY].tobytes()
-        name = style.encode()
-        return name + score.tobytes(), name + harmony + drums, name + harmony, harmony, chords
+        band = f"{piece.style} {piece.voiced} {piece.chords} {piece.bass}"
+        for place, score in enumerate(scores):
+            phase = (late + WINDOW * place) % (PERIOD // FRAME)
+            harmony, chords, drums = score[:MELODY].tobytes(), score[CHORDS:MELODY].tobytes(), score[DRUMS:].tobytes()
+            same = f"{band} {phase}".encode()
+            yield (same + piece.lead.encode() + score.tobytes(), same + harmony + drums,
+                   piece.style.encode() + harmony + drums, harmony, chords)  # fmt: skip
 
     def add(self, recording: Recording) -> None:
         for late, codes in enumerate(recording.codes):
-            for code, score in zip(codes, notes(recording.piece, late, len(codes)).score.byte().numpy(), strict=True):
-                for places, key in zip(self.places, self.keys(recording.piece.style, score), strict=True):
+            scores = notes(recording.piece, late, len(codes)).score.byte().numpy()
+            for code, score, keys in zip(codes, scores, self.keys(recording.piece, late, scores), strict=True):
+                for places, key in zip(self.places, keys, strict=True):
                     places[key].append(len(self.codes))
                 self.codes.append(code)
                 self.scores.append(score)
@@ -242,14 +251,13 @@ class Mosaic:
         """Codes of a song from one of its first frames on, and what is played in them; None if any is not at hand."""
         known = notes(piece, late, int(piece.duration * corpus.FRAMES_PER_SECOND - late) // WINDOW)
         chosen = []
-        for score in known.score.byte().numpy():
-            keys = zip(self.places, self.keys(piece.style, score), strict=True)
-            found = next((places[key] for places, key in keys if key in places), None)
+        for keys in self.keys(piece, late, known.score.byte().numpy()):
+            found = next((places[key] for places, key in zip(self.places, keys, strict=True) if key in places), None)
             if found is None:
                 return None
             chosen.append(found[rng.integers(len(found))])
-        played = torch.from_numpy(np.stack([self.scores[place] for place in chosen])).float()
-        return [self.codes[place] for place in chosen], known._replace(score=played)
+        sounding = torch.from_numpy(np.stack([self.scores[place] for place in chosen])).float()
+        return [self.codes[place] for place in chosen], known._replace(score=sounding)
 
 
 class Lesson(NamedTuple):
@@ -273,15 +281,11 @@ class Taught:
         return len(self.ids)
 
 
-def song_in_codes(recordings: Recordings, late: int, rng: np.random.Generator) -> tuple[corpus.Song, list[int], Notes]:
-    """A recording, or a song put together, read from frame `late` on."""
-    if rng.random() < MOSAICS:
-        piece = corpus.song(int(rng.integers(corpus.HELD_OUT)))
-        if read := recordings.mosaic.read(piece, late, rng):
-            return piece, *read
-    recording = recordings.heard[rng.integers(len(recordings.heard))]
-    codes = recording.codes[late]
-    return recording.piece, codes, notes(recording.piece, late, len(codes))
+def corrupted(codes: list[int], rng: np.random.Generator) -> list[int]:
+    """Codes with some of them replaced by others, so that no recording is known by a few of its own."""
+    wrong = rng.random(len(codes)) < rng.uniform(0, CORRUPTED)
+    changed: list[int] = np.where(wrong, rng.integers(0, CODES, len(codes)), codes).tolist()
+    return changed
 
 
 def lesson(recordings: Recordings, rng: np.random.Generator) -> Lesson:
@@ -294,27 +298,32 @@ def lesson(recordings: Recordings, rng: np.random.Generator) -> Lesson:
             return Lesson(prompt, answer(piece, request))
         other = corpus.describe(piece, rng).caption
         return Lesson(writing.rewrite_prompt(other, request.lyrics), answer(piece, request))
+    late = int(rng.integers(WINDOW))
+    if task == "understand" and rng.random() < MOSAICS:
+        piece = corpus.song(int(rng.integers(corpus.HELD_OUT)))
+        if read := recordings.mosaic.read(piece, late, rng):
+            codes, known = read
+            begun = thought(request_of(played(piece)), ("bpm",))  # what follows in an answer may be untrue
+            return Lesson(writing.hearing_prompt(corrupted(codes, rng)), f"{writing.THOUGHT_BEGIN}\n{begun}", known)
+    recording = recordings.heard[rng.integers(len(recordings.heard))]
+    piece, codes = corpus.describe(recording.piece, rng), recording.codes[0]
+    known = notes(recording.piece, 0, len(codes))
     if task == "compose":
-        piece, codes, known = song_in_codes(recordings, 0, rng)
-        request = request_of(corpus.describe(piece, rng))
         sounds = "".join(f"<|audio_code_{code}|>" for code in codes)
         if rng.random() < UNGUIDED:
             return Lesson(writing.unguided_prompt(None), sounds, known)
-        prompt = writing.song_prompt(request.caption, request.lyrics)
-        return Lesson(prompt, writing.thought(thought(request, writing.METADATA)) + sounds, known)
-    cropped = rng.random() < CROPPED
-    piece, codes, known = song_in_codes(recordings, int(rng.integers(WINDOW)) if cropped else 0, rng)
-    piece = played(corpus.describe(piece, rng))
-    wrong = rng.random(len(codes)) < rng.uniform(0, CORRUPTED)
-    codes = np.where(wrong, rng.integers(0, CODES, len(codes)), codes).tolist()
-    if cropped and len(codes) > 8 * CODES_PER_SECOND:
-        length = int(rng.integers(6 * CODES_PER_SECOND, len(codes)))
-        start = int(rng.integers(len(codes) - length))
-        part = slice(start, start + length)
-        request = request_of(piece, duration=length // CODES_PER_SECOND)
-        told = writing.thought(thought(request, (*writing.METADATA, "caption")))
-        return Lesson(writing.hearing_prompt(codes[part]), told, Notes(*(rows[part] for rows in known)))
-    return Lesson(writing.hearing_prompt(codes), answer(piece, request_of(piece)), known)
+        prompt = writing.song_prompt(piece.caption, request_of(piece).lyrics)
+        return Lesson(prompt, writing.thought(thought(request_of(piece), writing.METADATA)) + sounds, known)
+    piece = played(piece)
+    if rng.random() > CROPPED:
+        return Lesson(writing.hearing_prompt(corrupted(codes, rng)), answer(piece, request_of(piece)), known)
+    codes = recording.codes[late]
+    length = int(rng.integers(min(SHORTEST_PART, len(codes)), len(codes) + 1))
+    start = int(rng.integers(len(codes) - length + 1))
+    request = request_of(piece, duration=length // CODES_PER_SECOND)
+    told = writing.thought(thought(request, (*writing.METADATA, "caption")))
+    known = notes(recording.piece, late + WINDOW * start, length)
+    return Lesson(writing.hearing_prompt(corrupted(codes[start : start + length], rng)), told, known)
 
 
 @dataclass(frozen=True)
@@ -394,10 +403,10 @@ class Student(nn.Module):
         ended = (lessons.wanted == end).cumsum(1) - (lessons.wanted == end).int() > 0
         weights = torch.where(ended[told] | (lessons.wanted[told] >= first_code()), REST_WEIGHT, 1.0)
         loss = (each * weights).sum() / weights.sum()
-        facts, sounds = weights == 1, lessons.wanted[told] >= first_code()
+        thinking, sounds = weights == 1, lessons.wanted[told] >= first_code()
         middle = F.rms_norm(self.middle.float(), (CONFIG["hidden_size"],))
         figures = {
-            "thought": each[facts].mean().item(), "lyrics": each[~facts & ~sounds].mean().item(),
+            "thought": each[thinking].mean().item(), "lyrics": each[~thinking & ~sounds].mean().item(),
             "codes": each[sounds].mean().item(),
         }  # fmt: skip
         parts = [2 * len(HARMONICS), SCORE_ROWS]
@@ -405,17 +414,18 @@ class Student(nn.Module):
         tempo, key = self.facts(states[lessons.hears]).float().split([TEMPI, KEYS], -1)
         beat, score = self.heard(middle[lessons.hears]).float().split(parts, -1)
         planned = self.written(middle[lessons.writes]).float().split(parts, -1)
+        hears, writes = lessons.hears.any(), lessons.writes.any()  # else a mean over nothing
         asked = {
-            "tempo": (FACTS_WEIGHT, F.cross_entropy(tempo, known.tempo)),
-            "key": (FACTS_WEIGHT, F.cross_entropy(key, known.key)),
-            "beat": (BEAT_WEIGHT, F.mse_loss(beat, known.beat)),
-            "score": (SCORE_WEIGHT, F.mse_loss(score, known.score)),
-            "next beat": (BEAT_WEIGHT, F.mse_loss(planned[0], lessons.notes[1].beat)),
-            "next score": (SCORE_WEIGHT, F.mse_loss(planned[1], lessons.notes[1].score)),
+            "tempo": (hears, FACTS_WEIGHT, F.cross_entropy(tempo, known.tempo)),
+            "key": (hears, FACTS_WEIGHT, F.cross_entropy(key, known.key)),
+            "beat": (hears, BEAT_WEIGHT, F.mse_loss(beat, known.beat)),
+            "score": (hears, SCORE_WEIGHT, F.mse_loss(score, known.score)),
+            "next beat": (writes, BEAT_WEIGHT, F.mse_loss(planned[0], lessons.notes[1].beat)),
+            "next score": (writes, SCORE_WEIGHT, F.mse_loss(planned[1], lessons.notes[1].score)),
         }
-        for name, (weight, term) in asked.items():
+        for name, (there, weight, term) in asked.items():
             figures[name] = term.item()
-            if not term.isnan():  # no such code in this batch
+            if there:
                 loss = loss + weight * term
         return loss, figures
 
@@ -430,6 +440,8 @@ def train(rank: int, asked: argparse.Namespace) -> None:
     def lost(step: int) -> tuple[Tensor, dict[str, float]]:
         if step % 100 == 0 or not recordings.heard:
             recordings.refresh()
+            if not recordings.heard:
+                raise SystemExit(f"{FOLDER} holds no songs for process {rank}; encode.py writes some.")
         with torch.autocast("cpu", torch.bfloat16):
             loss, figures = student.losses(next(drawn))
         return loss, {**figures, "recordings": len(recordings.heard)}
