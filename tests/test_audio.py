@@ -327,11 +327,11 @@ def test_the_level_is_that_of_the_faded_sound(tmp_path: Path) -> None:
     """The loudest moment lies in the fade, so that what is left of it is less."""
     samples = tone(4, 0.25).samples
     samples[:, -100:] *= 4
-    levels = [
+    set_to = [
         write(tmp_path / "a.wav", Audio(samples, RATE), formats.encoding("wav", "32f"), loudness, fade_out=1.0)
         for loudness in ("peak:-1", "lufs:-20")
     ]
-    assert levels[0].peak == pytest.approx(0.25, abs=0.01)
+    assert set_to[0].peak == pytest.approx(0.25, abs=0.01)
     import pyloudnorm
 
     written, rate = soundfile.read(tmp_path / "a.wav")

@@ -18,7 +18,7 @@ import tiny
 from test_cold import loaded
 from typer.testing import CliRunner, Result
 
-from acestep_cli import formats, modes, recordings, spec
+from acestep_cli import formats, kinds, modes, recordings, spec
 from acestep_cli.cli import app
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
@@ -101,7 +101,7 @@ def test_files_are_named_after_their_tracks() -> None:
 @pytest.mark.usefixtures("acestep")
 def test_all_are_twelve_stems_and_what_is_left() -> None:
     made = outputs("extract", "take.wav", "--all", "-o", "stems/")
-    assert [track for _, _, track in made] == [*modes.TRACKS, None]
+    assert [track for _, _, track in made] == [*kinds.TRACKS, None]
     spec_file = Path("s.yaml")
     spec_file.write_text("mode: extract\nsource: take.wav\ntracks: all\n")
     assert len(outputs("extract", "s.yaml", "-o", "more/")) == 13

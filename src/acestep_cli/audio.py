@@ -81,9 +81,3 @@ def blocks(audio: Audio) -> Iterator[NDArray[np.float32]]:
     """The samples, one second at a time, as [2, n]."""
     for start in range(0, audio.samples.shape[1], audio.sample_rate):
         yield audio.samples[:, start : start + audio.sample_rate]
-
-
-def clock(seconds: float) -> str:
-    """`1:05`, or `2:00:00`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

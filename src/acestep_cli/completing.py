@@ -1,9 +1,12 @@
 """A request is completed exactly once: what nobody asked for is decided, by checkpoint, mode and recordings, and what
 cannot be is refused. What a Songwriter is to decide stays open until the song is made.
+
+Here too: the takes of a request, their files, and the fingerprint that equal takes share.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 SEEDS = 2**32
 DEFAULT_LOUDNESS = "peak:-1"
+#: Of each reference, in seconds.
 LONGEST_REFERENCE = 3600.0
 
 
@@ -112,7 +116,7 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     def settled(key: str) -> Any:
         return found.get(key, asked[key])
 
-    settle("mode", "generate", modes.DEFAULT)
+    settle("mode", "generate", lengths.DEFAULT)
     if request.model in (None, "auto"):
         found["model"], origins["model"] = name, "auto: the first installed that fits"
     left = open_keys(request) if songwriter is not None else ()
@@ -126,26 +130,26 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
         settle(key, value, f"mode {request.mode}")
     if mode.keeps_level:
         settle("loudness", "none", f"mode {request.mode}")
-    settle("solver", "euler", modes.DEFAULT)
+    settle("solver", "euler", lengths.DEFAULT)
     settle("guidance", row.guidance, f"checkpoint {name}")
     settle("seed", secrets.randbelow(SEEDS), "drawn")
-    settle("takes", 1, modes.DEFAULT)
+    settle("takes", 1, lengths.DEFAULT)
     if settled("loudness") is None:
-        settle("loudness", DEFAULT_LOUDNESS, modes.DEFAULT)
+        settle("loudness", DEFAULT_LOUDNESS, lengths.DEFAULT)
     if request.timesteps is None:
         settle("steps", row.steps, f"checkpoint {name}")
         settle("shift", row.shift, f"checkpoint {name}")
     if request.loras is not None:
-        settle("lora_mode", LORA_MODES[0], modes.DEFAULT)
+        settle("lora_mode", LORA_MODES[0], lengths.DEFAULT)
     if settled("guidance") > 1:
-        settle("guidance_method", "apg", modes.DEFAULT)
-        settle("cfg_interval", (0.0, 1.0), modes.DEFAULT)
+        settle("guidance_method", "apg", lengths.DEFAULT)
+        settle("cfg_interval", (0.0, 1.0), lengths.DEFAULT)
     if not request.instrumental and request.lyrics is not None and "language" not in left:
-        settle("language", "unknown", modes.DEFAULT)
-    settle("format", formats.DEFAULT_FORMAT, modes.DEFAULT)
+        settle("language", "unknown", lengths.DEFAULT)
+    settle("format", formats.DEFAULT_FORMAT, lengths.DEFAULT)
     encoding = formats.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
-    settle("bit_depth", encoding.bit_depth, modes.DEFAULT)
-    settle("bitrate", encoding.bitrate, modes.DEFAULT)
+    settle("bit_depth", encoding.bit_depth, lengths.DEFAULT)
+    settle("bitrate", encoding.bitrate, lengths.DEFAULT)
     kept, more = keepsake(request, checkpoint, heard)
     listening = sum(heard[file].seconds for file in request.reference or ())
     done = Completed(**{**asked, **found}, open=left, kept=kept, reference_seconds=listening)
@@ -288,8 +292,6 @@ def recipe(request: Completed, weights: str, contents: Mapping[str, str]) -> str
     Two takes with one recipe and one seed are the same audio. Recordings and adapters are in it by what they hold,
     which `contents` says of each file.
     """
-    import hashlib
-
     shaping = {name for name, key in KEYS.items() if key.shapes}
     content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
     if (source := contents.get(request.source or "")) is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import audio, companions, disk, document, formats, lyrics, meters, modes, prompts, recordings, spec
+from acestep_cli import companions, disk, document, formats, lyrics, meters, modes, prompts, recordings, spec
 from acestep_cli.errors import AceStepError, SourceError, UsageError, together
 from acestep_cli.kinds import Choice, Kind, Tag, quoted, suggestion
 from acestep_cli.request import Request
@@ -297,12 +297,9 @@ def remarked(song: Song, heard: Heard, longest: float) -> Iterable[str]:
     if heard.clipped:
         yield f"{song.name} is clipped at {heard.clipped} crest{'s' * (heard.clipped > 1)}, which is learnt too."
     if heard.seconds > longest:
-        yield (
-            f"{song.name} is {audio.clock(heard.seconds)} long, and is trained in parts of {audio.clock(longest)} with "
-            "all of its lyrics."
-            if song.request.lyrics
-            else f"{song.name} is {audio.clock(heard.seconds)} long, and is trained in parts of {audio.clock(longest)}."
-        )
+        words = " with all of its lyrics" if song.request.lyrics else ""
+        whole, part = recordings.clock(heard.seconds), recordings.clock(longest)
+        yield f"{song.name} is {whole} long, and is trained in parts of {part}{words}."
     for remark in lyrics.hurried(lyrics.Song(song.request, heard.seconds)):
         yield f"{song.name}: its lyrics are longer than can be sung: {remark.text}"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from acestep_cli import modes, regions
+from acestep_cli import regions
 from acestep_cli.kinds import CODES_PER_SECOND, PULSES
 from acestep_cli.recordings import Recording
 from acestep_cli.request import Request
 
+#: The origin of what no checkpoint, machine or user decides.
+DEFAULT = "default"
 DEFAULT_SECONDS = 60.0
 # The length of a song nobody gave a length: a sung line fills two bars, a section without lines four, and
 # four more bars go to its beginning and end. At 100 bpm, two verses and two choruses of four lines make 1:26.
@@ -33,7 +35,7 @@ def length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str
     if request.codes is not None:
         return len(request.codes) / CODES_PER_SECOND, "the codes"
     if not is_sung(request.lyrics):
-        return DEFAULT_SECONDS, modes.DEFAULT
+        return DEFAULT_SECONDS, DEFAULT
     return estimated_duration(request), "estimated from the lyrics"
 
 

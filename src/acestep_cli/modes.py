@@ -26,8 +26,6 @@ EXTRACT = "Extract the {} track from the audio:"
 COMPLETE = "Complete the input track{}:"
 
 DEFAULT_REPAINT_STRENGTH = 0.5
-#: The origin of what no checkpoint, machine or user decides.
-DEFAULT = "default"
 
 #: The latent and the audible crossfade around what is repainted while all is held on to, in seconds.
 LONGEST_BLEND, LONGEST_FADE = 1.0, 0.05

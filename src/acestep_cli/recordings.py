@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import formats, levels
-from acestep_cli.audio import Audio, at_rate, clock, joined
+from acestep_cli.audio import Audio, at_rate, joined
 from acestep_cli.errors import SourceError
 
 if TYPE_CHECKING:
@@ -282,3 +282,9 @@ def poured_out(path: Path) -> Generator[bytes]:
 
 def unreadable(path: Path, error: OSError) -> SourceError:
     return SourceError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.")
+
+
+def clock(seconds: float) -> str:
+    """`1:05`, or `2:00:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from acestep_cli import completing, contradictions, modes, spec
+from acestep_cli import completing, contradictions, lengths, modes, spec
 from acestep_cli.errors import UsageError
 from acestep_cli.request import FINISH, Request
 from acestep_cli.spec import Layer, Resolved, Value
@@ -95,7 +95,7 @@ class Track:
             by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
             if source is not None:
                 by_chain["source"] = str(source)
-            layers += [spec.implied({"loudness": completing.DEFAULT_LOUDNESS}, modes.DEFAULT), *kept, edit.layer]
+            layers += [spec.implied({"loudness": completing.DEFAULT_LOUDNESS}, lengths.DEFAULT), *kept, edit.layer]
             layers += [spec.implied(by_chain, edit.where), region or Layer(Path())]
         else:
             layers += own

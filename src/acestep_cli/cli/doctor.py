@@ -197,7 +197,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     by_encoder: dict[str, list[str]] = {}
     for format, encoder in found["encoders"].items():
         by_encoder.setdefault(encoder or "missing, install ffmpeg", []).append(format)
-    said += [f"  {' '.join(formats)}: {encoder}" for encoder, formats in by_encoder.items()]
+    said += [f"  {' '.join(names)}: {encoder}" for encoder, names in by_encoder.items()]
     return [*said, "", f"Models: {found['models']}", f"What renders taught: {found['logbook']}"]
 
 

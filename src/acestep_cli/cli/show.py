@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import audio, levels, pictures
+from acestep_cli import levels, pictures, recordings
 from acestep_cli.cli import console, options
 from acestep_cli.cli.finished import Finished
 
@@ -68,5 +68,5 @@ def named(sections: list[Section], seconds: float, width: int) -> Iterator[str]:
 
 def scale(seconds: float, width: int) -> str:
     """A line with times."""
-    marks = (audio.clock(seconds * at / width) for at in range(0, width - EVERY // 2, EVERY))
+    marks = (recordings.clock(seconds * at / width) for at in range(0, width - EVERY // 2, EVERY))
     return "".join(mark.ljust(EVERY) for mark in marks)
