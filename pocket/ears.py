@@ -130,7 +130,7 @@ class Judges:
 
 
 def hissing(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A clip in white noise of a random level and colour."""
+    """A clip in noise of a random level and colour."""
     noise = rng.standard_normal(audio.shape).astype(np.float32)
     if rng.random() < 0.5:  # darker: 6 dB less for each octave above 1 kHz or so
         noise = lfilter([1.0], [1.0, -0.88], noise, axis=1).astype(np.float32)

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--longest", type=float, default=math.inf, help="seconds; longer songs are left out")
+    parser.add_argument("--longest", type=float, default=math.inf, help="seconds; files are made without longer songs")
     parser.add_argument("--no-stems", action="store_true", help="mixes and covers alone, for the Songwriter")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)

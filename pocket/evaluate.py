@@ -362,9 +362,9 @@ def describes(case: Case) -> Iterator[Score]:
     task = writing.understanding(studio().codes(case.mix), seconds)
     found = studio().answer(task, writing.Sampling(temperature=desk.LISTENING), case.number)
     told = ears.Heard(float(str(found["bpm"])), *ears.pitch_and_mode(str(found["key"])))
-    for who, heard in (("truth", ears.listen(case.mix)), ("pocket", told)):
-        yield Score("describe tempo", who, heard.keeps_time(piece.bpm))
-        yield Score("describe key", who, heard.is_in(piece.tonic, piece.mode))
+    for who, answer in (("truth", ears.listen(case.mix)), ("pocket", told)):
+        yield Score("describe tempo", who, answer.keeps_time(piece.bpm))
+        yield Score("describe key", who, answer.is_in(piece.tonic, piece.mode))
 
 
 BEHAVIOURS: tuple[Callable[[Case], Iterator[Score]], ...] = (

@@ -8,6 +8,8 @@ are left alone. Optimizers start anew, and weights come back as bfloat16 has kep
 
 from __future__ import annotations
 
+import json
+
 import export
 import tokenizer
 import torch
@@ -40,8 +42,18 @@ def begun(model: nn.Module) -> dict[str, object]:
     return {"model": model.state_dict(), "average": model.state_dict(), "step": 0}
 
 
+def require(name: str, config: dict) -> None:
+    """Stop where a shipped component was made with another config than the recipe has now."""
+    shipped = json.loads((export.HOME / name / "config.json").read_text())
+    if other := [key for key in config if shipped.get(key) != config[key]]:
+        raise SystemExit(f"{name} was trained with another {', '.join(other)}; its weights mean nothing here.")
+
+
 def main() -> None:
     WORK.mkdir(exist_ok=True)
+    require("acestep-v15-pocket", train_dit.CONFIG)
+    require("Qwen3-Embedding-pocket", train_dit.TEXT_CONFIG)
+    require("acestep-5Hz-lm-pocket", train_songwriter.CONFIG)
     if not tokenizer.FILE.exists():
         tokenizer.FILE.write_bytes((export.HOME / "Qwen3-Embedding-pocket/tokenizer.json").read_bytes())
     silence = torch.load(export.HOME / "acestep-v15-pocket/silence_latent.pt", weights_only=True).float()
