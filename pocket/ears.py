@@ -142,15 +142,19 @@ def examples(seed: int) -> list[tuple[np.ndarray, str, bool, str]]:
     """(Timbre, the question it answers, the answer, style) of one song of the corpus."""
     piece, rng = corpus.song(seed), np.random.default_rng([seed, 6])
     stems = {track: stem[:, :EXCERPT] for track, stem in band.play(piece).items()}
-    whole = sum(stems.values())
-    found = [(timbre(whole), "style", True, piece.style)]
+
+    def measured(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A clip, and itself in hiss."""
+        return timbre(clip), timbre(hissing(clip, rng))
+
+    whole = measured(sum(stems.values()))
+    found = [(whole[0], "style", True, piece.style)]
     for question, tracks in (("drums", {"drums"}), ("voice", {"vocals", "backing_vocals"})):
         heard = any(level_db(stems[track]) > QUIET_DB for track in tracks & set(stems))
-        clips = [(whole, heard)]
+        found += [(x, question, heard, piece.style) for x in whole]
         if heard and set(stems) - tracks:
-            clips.append((sum(stem for track, stem in stems.items() if track not in tracks), False))
-        clips += [(hissing(clip, rng), answer) for clip, answer in clips]
-        found += [(timbre(clip), question, answer, piece.style) for clip, answer in clips]
+            rest = measured(sum(stem for track, stem in stems.items() if track not in tracks))
+            found += [(x, question, False, piece.style) for x in rest]
     return found
 
 
