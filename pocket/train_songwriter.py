@@ -214,8 +214,8 @@ class Mosaic:
     """The codes of songs that nobody has encoded: each is one that was read where that was being played, or what comes
     nearest to it. Tempo, key, beat and score are true of them; voice and instruments not always.
 
-    From two thousand encoded songs the Songwriter learned which of them it heard, and so their tempi: on others it was
-    right in a quarter. These are without end.
+    From two thousand encoded songs the Songwriter learned which of them it heard, and with that their tempi, but no
+    other song's. These are without end.
     """
 
     LEVELS = 5
