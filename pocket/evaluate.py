@@ -428,6 +428,10 @@ def table(scores: list[Score]) -> Iterator[str]:
         yield f"| {line.title} | {reached:.2f} | {low:.2f} to {high:.2f} | {shown} | {met} | {len(values)} |"
 
 
+def read(file: Path) -> list[Score]:
+    return [Score(**one) for one in json.loads(file.read_text())]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=60, help="held-out songs")
@@ -435,20 +439,20 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="another folder in the layout of src/acestep_cli/pocket")
     parser.add_argument("--only", nargs="*", choices=[b.__name__ for b in BEHAVIOURS], help="some behaviours")
     parser.add_argument("--save", type=Path, help="an existing folder for the audio that modes read")
-    parser.add_argument("--scores", type=Path, help="a JSON file: lines judged now replace those in it, all are shown")
+    parser.add_argument("--scores", type=Path, help="JSON, kept after each song; lines judged now replace those in it")
     asked = parser.parse_args()
+    earlier = read(asked.scores) if asked.scores and asked.scores.exists() else []
+    scores, shown = [], earlier
     with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
         work = partial(judge, judges=judges(pool), weights=asked.weights, only=asked.only, save=asked.save)
-        scores = []
         for number, own in enumerate(pool.map(work, range(asked.count)), start=1):
             scores += own
+            judged = {score.line for score in scores}
+            shown = scores + [score for score in earlier if score.line not in judged]
+            if asked.scores:
+                asked.scores.write_text(json.dumps([asdict(score) for score in shown], default=float))
             print(f"{number} of {asked.count}", flush=True)
-    if asked.scores:
-        judged = {score.line for score in scores}
-        earlier = json.loads(asked.scores.read_text()) if asked.scores.exists() else []
-        scores += [score for score in (Score(**one) for one in earlier) if score.line not in judged]
-        asked.scores.write_text(json.dumps([asdict(score) for score in scores], default=float))
-    print("\n".join(table(scores)))
+    print("\n".join(table(shown)))
 
 
 if __name__ == "__main__":
