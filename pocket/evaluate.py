@@ -428,10 +428,6 @@ def table(scores: list[Score]) -> Iterator[str]:
         yield f"| {line.title} | {reached:.2f} | {low:.2f} to {high:.2f} | {shown} | {met} | {len(values)} |"
 
 
-def read(file: Path) -> list[Score]:
-    return [Score(**one) for one in json.loads(file.read_text())]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=60, help="held-out songs")
@@ -441,7 +437,9 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="an existing folder for the audio that modes read")
     parser.add_argument("--scores", type=Path, help="JSON, kept after each song; lines judged now replace those in it")
     asked = parser.parse_args()
-    earlier = read(asked.scores) if asked.scores and asked.scores.exists() else []
+    earlier = []
+    if asked.scores and asked.scores.exists():
+        earlier = [Score(**one) for one in json.loads(asked.scores.read_text())]
     scores, shown = [], earlier
     with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
         work = partial(judge, judges=judges(pool), weights=asked.weights, only=asked.only, save=asked.save)

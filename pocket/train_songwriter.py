@@ -218,10 +218,8 @@ class Mosaic:
     other song's. These are without end.
     """
 
-    LEVELS = 5
-
     def __init__(self) -> None:
-        self.places: list[dict[bytes, list[int]]] = [defaultdict(list) for _ in range(self.LEVELS)]
+        self.places: dict[tuple[int, bytes], list[int]] = defaultdict(list)  # by how strict the key is, and the key
         self.codes: list[int] = []
         self.scores: list[np.ndarray] = []
 
@@ -242,8 +240,8 @@ class Mosaic:
         for late, codes in enumerate(recording.codes):
             scores = notes(recording.piece, late, len(codes)).score.byte().numpy()
             for code, score, keys in zip(codes, scores, self.keys(recording.piece, late, scores), strict=True):
-                for places, key in zip(self.places, keys, strict=True):
-                    places[key].append(len(self.codes))
+                for key in enumerate(keys):
+                    self.places[key].append(len(self.codes))
                 self.codes.append(code)
                 self.scores.append(score)
 
@@ -252,7 +250,7 @@ class Mosaic:
         known = notes(piece, late, int(piece.duration * corpus.FRAMES_PER_SECOND - late) // WINDOW)
         chosen = []
         for keys in self.keys(piece, late, known.score.byte().numpy()):
-            found = next((places[key] for places, key in zip(self.places, keys, strict=True) if key in places), None)
+            found = next((self.places[key] for key in enumerate(keys) if key in self.places), None)
             if found is None:
                 return None
             chosen.append(found[rng.integers(len(found))])

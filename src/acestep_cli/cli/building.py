@@ -14,10 +14,10 @@ from acestep_cli.album import Album
 from acestep_cli.cli import differences, jobs, outputs, render, smoke
 from acestep_cli.cli.cluster import Cluster
 from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.jobs import FAILED, PLANNED, Job
+from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
-from acestep_cli.cli.results import Output
+from acestep_cli.cli.results import FAILED, PLANNED, Output
 from acestep_cli.errors import AceStepError, CheckError, together
 from acestep_cli.tracks import Track
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import disk, formats, spec
-from acestep_cli.cli import desk, render
+from acestep_cli.cli import desk, keeping
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
@@ -42,7 +42,7 @@ def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, 
         path.parent.mkdir(exist_ok=True)
         for take in pipeline.run([job.request], lambda stage, done, total: None, terminal.warn):
             with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
-                formats.write(part, take.audio, render.finish(take, job))
+                formats.write(part, take.audio, keeping.finish(take, job))
         terminal.say(f"{path}: as it sounds after step {step}")
     except (AceStepError, OSError) as error:
         terminal.warn(f"The preview after step {step} failed: {error}")

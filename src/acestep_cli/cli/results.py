@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 SCHEMA = "acestep/1"
 SEVERAL_FAILED = 7
+#: What becomes of an output.
+PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
 
 
 @dataclass
 class Output:
-    """One file of a take, from its plan to the file or its failure. `status`: planned, written, skipped or failed.
+    """One file of a take, from its plan to the file or its failure. `status`: `PLANNED` or what became of it.
 
     `kind` is take, stem, mix or residual, and a stem has a `track`; `completed` is the request that makes it.
     """
@@ -39,7 +41,7 @@ class Output:
     track: str | None = None
     #: The file of its lyrics in time, where that was asked for.
     lrc: Path | None = None
-    status: str = "planned"
+    status: str = PLANNED
     seconds: float | None = None
     sample_rate: int | None = None
     checks: dict[str, Any] = field(default_factory=dict)

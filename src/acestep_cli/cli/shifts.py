@@ -10,10 +10,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.cli import crew, failures, player, render
+from acestep_cli.cli import crew, failures, keeping, player, render
 from acestep_cli.cli.console import Console, Report
-from acestep_cli.cli.jobs import PLANNED, Job
+from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.player import Failure, Files, Progress, Word
+from acestep_cli.cli.results import PLANNED
 from acestep_cli.completing import Completed
 from acestep_cli.errors import AceStepError, NetworkError, SourceError
 
@@ -208,4 +209,4 @@ def packed(jobs: Iterable[Job]) -> Files:
 def give_up(jobs: Iterable[Job], error: AceStepError) -> None:
     """Note of all that is yet to be made that it could not be."""
     waiting = [output for job in jobs for output in job.outputs if output.status == PLANNED]
-    render.fail(waiting, failures.described(error))
+    keeping.fail(waiting, failures.described(error))
