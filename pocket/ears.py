@@ -3,8 +3,9 @@
 Tempo and key come from essentia (RhythmExtractor2013, KeyExtractor; AGPL, used here only and no part of the program),
 spectra and chroma from librosa. Whether there are drums, whether somebody sings and what style it is, classifiers of
 scikit-learn tell, fitted on true renders of songs that are not evaluated: each song with and without the part in
-question, so that they listen for the part and not for what goes with it, and in hiss too: the silence between hits,
-which only a synthesiser has, is no mark of drums.
+question, so that they listen for the part and not for what goes with it; in hiss too, because the silence between hits,
+which only a synthesiser has, is no mark of drums; and through the autoencoder, through which all is heard that the
+checkpoint makes.
 
 Shapes: audio is [2, N] float32 at 48 kHz.
 """
@@ -12,6 +13,7 @@ Shapes: audio is [2, N] float32 at 48 kHz.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import band
@@ -20,6 +22,8 @@ import essentia
 import librosa
 import numpy as np
 from scipy.signal import lfilter
+from sklearn.base import ClassifierMixin
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline as Classifier
 from sklearn.pipeline import make_pipeline
@@ -138,17 +142,18 @@ def hissing(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return audio + np.float32(level) * noise
 
 
-def examples(seed: int) -> list[tuple[np.ndarray, str, bool, str]]:
-    """(Timbre, the question it answers, the answer, style) of one song of the corpus."""
+def examples(seed: int, through: Callable[[np.ndarray], np.ndarray]) -> list[tuple[np.ndarray, str, bool, str]]:
+    """(Timbre, the question it answers, the answer, style) of one song of the corpus; `through` an autoencoder too."""
     piece, rng = corpus.song(seed), np.random.default_rng([seed, 6])
     stems = {track: stem[:, :EXCERPT] for track, stem in band.play(piece).items()}
 
-    def measured(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A clip, and itself in hiss."""
-        return timbre(clip), timbre(hissing(clip, rng))
+    def measured(clip: np.ndarray) -> list[np.ndarray]:
+        """A clip and what comes back of it, and both in hiss."""
+        clean = [clip, through(clip)]
+        return [timbre(one) for one in (*clean, *(hissing(one, rng) for one in clean))]
 
     whole = measured(sum(stems.values()))
-    found = [(whole[0], "style", True, piece.style)]
+    found = [(x, "style", True, piece.style) for x in whole[:2]]
     for question, tracks in (("drums", {"drums"}), ("voice", {"vocals", "backing_vocals"})):
         heard = any(level_db(stems[track]) > QUIET_DB for track in tracks & set(stems))
         found += [(x, question, heard, piece.style) for x in whole]
@@ -159,13 +164,16 @@ def examples(seed: int) -> list[tuple[np.ndarray, str, bool, str]]:
 
 
 def fitted(found: list[tuple[np.ndarray, str, bool, str]]) -> Judges:
-    def classifier(question: str) -> Classifier:
+    def fit(question: str, judge: ClassifierMixin) -> Classifier:
         rows = [(x, style if question == "style" else answer) for x, asked, answer, style in found if asked == question]
-        judge = LogisticRegression(C=0.3, max_iter=2000) if question == "style" else SVC(C=3.0)
-        model = make_pipeline(StandardScaler(), judge)
-        return model.fit(np.array([x for x, _ in rows]), np.array([y for _, y in rows]))
+        clips, answers = (np.array(column) for column in zip(*rows, strict=True))
+        return make_pipeline(StandardScaler(), judge).fit(clips, answers)
 
-    return Judges(classifier("drums"), classifier("voice"), classifier("style"))
+    return Judges(
+        drums=fit("drums", HistGradientBoostingClassifier(random_state=0)),
+        voice=fit("voice", SVC(C=10.0)),
+        style=fit("style", LogisticRegression(C=0.3, max_iter=2000)),
+    )
 
 
 def likeness(audio: np.ndarray, source: np.ndarray) -> float:

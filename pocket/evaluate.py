@@ -20,7 +20,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -77,19 +77,24 @@ class Line:
 LINES = {
     "tempo": Line("tempo as asked (4 %, octaves allowed)", 0.9, relative=True),
     "key": Line("key as asked, or its relative", 0.85, relative=True),
-    "drums": Line("drums where asked, none where not", 0.9),
-    "voice": Line("voice with lyrics, none with `[Instrumental]`", 0.85),
+    "drums": Line("drums where they are asked", 0.9),
+    "no drums": Line("no drums where none are asked", 0.9),
+    "voice": Line("a voice where there are lyrics", 0.85),
+    "no voice": Line("no voice where there are none", 0.85),
     "sections": Line("bars as loud and dense as their sections (rank correlation)", 0.6),
     "codes tempo": Line("tempo as asked, from the Songwriter's codes"),
     "codes key": Line("key as asked, or its relative, from the Songwriter's codes"),
     "vae mel": Line("autoencoder: log-mel distance, dB"),
     "vae tempo": Line("autoencoder: tempo kept where the truth's is heard", 0.95),
     "vae key": Line("autoencoder: key kept where the truth's is heard", 0.95),
-    "vae drums": Line("autoencoder: drums heard in the truth's where there are any"),
-    "vae voice": Line("autoencoder: a voice heard in the truth's where there is one"),
+    "vae drums": Line("autoencoder: drums heard where the truth has some"),
+    "vae no drums": Line("autoencoder: no drums heard where the truth has none"),
+    "vae voice": Line("autoencoder: a voice heard where the truth has one"),
+    "vae no voice": Line("autoencoder: no voice heard where the truth has none"),
     **{f"cover {s:.0%}": Line(f"cover: likeness to the source at strength {s:.0%}") for s in STRENGTHS},
     "cover rises": Line("cover: 100 % is more like the source than 0 %", 0.9),
     "repaint follows": Line("repaint: the inside goes over to the new style", 0.8),
+    "repaint control": Line("repaint: the same of the source through the autoencoder, for comparison"),
     "repaint outside": Line("repaint: outside equals the source", 1.0),
     "repaint clicks": Line("repaint: no seam clicks above the local level", 0.95),
     "extract gain": Line("extract: gain in SI-SDR, as a share of the true stem's through the autoencoder", 0.6),
@@ -190,21 +195,38 @@ def heard(take: Take) -> np.ndarray:
 
 
 def follows_prompt(case: Case) -> Iterator[Score]:
-    """Tempo, key, instruments, sections and seeds of text to music."""
+    """Tempo, key, voice, sections and seeds of text to music."""
     piece, prompt = case.piece, case.prompt(duration=case.piece.duration)
     takes = [heard(take) for take in studio().render(**prompt, takes=4)]
     for who, audio in (("truth", case.mix), ("pocket", takes[0])):
         found = ears.listen(audio)
         yield Score("tempo", who, found.keeps_time(piece.bpm))
         yield Score("key", who, found.is_in(piece.tonic, piece.mode))
-        yield Score("drums", who, case.judges.has_drums(audio) == ("drums" in piece.tracks))
-        yield Score("voice", who, case.judges.sings(audio) == piece.voiced)
+        yield asked_for("voice", who, case.judges.sings(audio), piece.voiced)
         if len(piece.parts) > 1:
             yield Score("sections", who, section_sense(piece, audio))
     apart = [np.abs(a - b).max() for k, a in enumerate(takes) for b in takes[:k]]
     yield Score("seeds differ", "pocket", min(apart) > 0.01)
     again = heard(studio().render(**{**prompt, "seed": case.number + 2})[0])
     yield Score("seeds repeat", "pocket", np.array_equal(again, takes[2]))
+
+
+def plays_drums(case: Case) -> Iterator[Score]:
+    """With drums and without: most songs have some, so that who always plays them is right of most."""
+    left_out = "" if case.piece.left_out == "drums" else "drums"
+    other = corpus.describe(replace(case.piece, left_out=left_out), np.random.default_rng([case.number, 5]))
+    for piece in (case.piece, other):
+        truth, asked = band.render(piece), "drums" in piece.tracks
+        yield asked_for("drums", "truth", case.judges.has_drums(truth), asked)
+        yield asked_for("vae drums", "pocket", case.judges.has_drums(studio().through(truth)), asked)
+        [take] = studio().render(**case.prompt(piece, duration=piece.duration))
+        yield asked_for("drums", "pocket", case.judges.has_drums(heard(take)), asked)
+
+
+def asked_for(line: str, who: str, found: bool, asked: bool) -> Score:
+    """A score of `line` where something is asked for; of the line that says no where it is not."""
+    *what, name = line.split()
+    return Score(line if asked else " ".join([*what, "no", name]), who, found == asked)
 
 
 def follows_codes(case: Case) -> Iterator[Score]:
@@ -233,8 +255,7 @@ def section_sense(piece: corpus.Song, audio: np.ndarray) -> float:
 def survives_autoencoder(case: Case) -> Iterator[Score]:
     back = studio().through(case.mix)
     yield Score("vae mel", "pocket", ears.apart(back, case.mix))
-    yield Score("vae drums", "pocket", case.judges.has_drums(back) == ("drums" in case.piece.tracks))
-    yield Score("vae voice", "pocket", case.judges.sings(back) == case.piece.voiced)
+    yield asked_for("vae voice", "pocket", case.judges.sings(back), case.piece.voiced)
     before, after = ears.listen(case.mix), ears.listen(back)
     if before.keeps_time(case.piece.bpm):
         yield Score("vae tempo", "pocket", after.keeps_time(case.piece.bpm))
@@ -258,10 +279,12 @@ def repaints(case: Case) -> Iterator[Score]:
     start, end = case.piece.duration / 4, case.piece.duration * 3 / 4
     [take] = studio().render(**case.prompt(other), mode="repaint", source=source, start=start, end=end)
     inside = slice(int(start * SAMPLE_RATE), int(end * SAMPLE_RATE))
-    before, after = (
-        case.judges.leaning(audio[:, inside], other.style, case.piece.style) for audio in (case.mix, heard(take))
+    before, after, unchanged = (
+        case.judges.leaning(audio[:, inside], other.style, case.piece.style)
+        for audio in (case.mix, heard(take), studio().through(case.mix))
     )
     yield Score("repaint follows", "pocket", after > before and after > 0)
+    yield Score("repaint control", "pocket", unchanged > before and unchanged > 0)
     yield Score("repaint outside", "pocket", take.checks["outside_difference"] == 0)
     yield Score("repaint clicks", "pocket", all(v <= 0 for k, v in take.checks.items() if k.startswith("seam")))
 
@@ -368,17 +391,19 @@ def describes(case: Case) -> Iterator[Score]:
 
 
 BEHAVIOURS: tuple[Callable[[Case], Iterator[Score]], ...] = (
-    follows_prompt, follows_codes, survives_autoencoder, covers, repaints, extracts, adds, takes_after, writes,
-    describes,
+    follows_prompt, plays_drums, follows_codes, survives_autoencoder, covers, repaints, extracts, adds, takes_after,
+    writes, describes,
 )  # fmt: skip
 
 
-def judge(
-    number: int, judges: ears.Judges, weights: Path | None, only: list[str] | None, save: Path | None
-) -> list[Score]:
+def take_weights(folder: Path | None) -> None:
+    """Judge the weights in another folder than the built-in checkpoint's."""
+    if folder:
+        checkpoints.BUILT_IN_ROOT = folder.resolve()
+
+
+def judge(number: int, judges: ears.Judges, only: list[str] | None, save: Path | None) -> list[Score]:
     """All that is to be heard of one held-out song."""
-    if weights:
-        checkpoints.BUILT_IN_ROOT = weights.resolve()
     piece = corpus.song(corpus.HELD_OUT + number)
     with tempfile.TemporaryDirectory() as folder:
         case = Case(number, piece, band.play(piece), judges, save or Path(folder))
@@ -391,13 +416,18 @@ def mean(scores: np.ndarray) -> np.ndarray:
     return scores[..., 0].sum(-1) / scores[..., 1].sum(-1)
 
 
+def examples(seed: int) -> list[tuple[np.ndarray, str, bool, str]]:
+    return ears.examples(seed, studio().through)
+
+
 def judges(pool: Executor) -> ears.Judges:
-    """The classifiers, fitted once for a corpus and its ears, and kept in `pocket/work/`."""
+    """The classifiers, fitted once for a corpus, its ears and an autoencoder, and kept in `pocket/work/`."""
     home = Path(__file__).parent
     sources = [(home / f"{name}.py").read_bytes() for name in ("sounds", "corpus", "band", "ears")]
+    sources.append(checkpoints.locate(checkpoints.BUILT_IN).vae_hash().encode())
     file = home / f"work/judges-{JUDGED}-{sha256(b''.join(sources)).hexdigest()[:12]}.joblib"
     if not file.exists():
-        found = ears.fitted([one for own in pool.map(ears.examples, range(JUDGED), chunksize=10) for one in own])
+        found = ears.fitted([one for own in pool.map(examples, range(JUDGED), chunksize=10) for one in own])
         file.parent.mkdir(exist_ok=True)
         joblib.dump(found, file)
     return joblib.load(file)
@@ -441,8 +471,10 @@ def main() -> None:
     if asked.scores and asked.scores.exists():
         earlier = [Score(**one) for one in json.loads(asked.scores.read_text())]
     scores, shown = [], earlier
-    with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
-        work = partial(judge, judges=judges(pool), weights=asked.weights, only=asked.only, save=asked.save)
+    take_weights(asked.weights)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(asked.processes, context, take_weights, (asked.weights,)) as pool:
+        work = partial(judge, judges=judges(pool), only=asked.only, save=asked.save)
         for number, own in enumerate(pool.map(work, range(asked.count)), start=1):
             scores += own
             judged = {score.line for score in scores}
