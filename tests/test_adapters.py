@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from test_pipeline import FLOAT32, quiet, samples
 from torch import Tensor, nn
 
-from acestep_cli import adapters, checkpoints, completing, memory, workbench
+from acestep_cli import adapters, checkpoints, completing, memory, weightfiles, workbench
 from acestep_cli.adapters import Worn
 from acestep_cli.course import Course
 from acestep_cli.engine import graft
@@ -419,7 +419,7 @@ def test_its_fingerprint_is_of_every_byte_and_of_no_name(tmp_path: Path) -> None
     names = ("one", "other", "stronger")
     files = [adapter_files.comfyui(tmp_path / f"{name}.safetensors", weights, alpha=8) for name in names]
     contents = bytearray(files[-1].read_bytes())
-    alpha = next(one for name, one in checkpoints.read_contents(files[-1])[0].items() if "alpha" in name)
+    alpha = next(one for name, one in weightfiles.read_contents(files[-1])[0].items() if "alpha" in name)
     contents[alpha.start : alpha.end] = np.float32(9).tobytes()
     files[-1].write_bytes(contents)
     one, other, stronger = (adapters.read(file).fingerprint for file in files)

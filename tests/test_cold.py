@@ -50,7 +50,7 @@ ROOMS = [
     {"formats"},
     {"levels"},
     {"audio", "cache", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
-    {"disk", "tags", "team"},
+    {"disk", "tags", "team", "weightfiles"},
     {"lrc"},
     {"errors"},
     {"__init__"},

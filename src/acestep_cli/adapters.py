@@ -20,10 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from acestep_cli import checkpoints, recordings
-from acestep_cli.checkpoints import Stored
+from acestep_cli import checkpoints, recordings, weightfiles
 from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.sizes import DiTConfig
+from acestep_cli.weightfiles import Stored
 
 if TYPE_CHECKING:
     from acestep_cli.kinds import Lora
@@ -265,8 +265,8 @@ def read(path: Path) -> Adapter:
     """The adapter at `path`, a folder or a file. `AdapterError` where there is none, or none that can be read."""
     file = _file(path)
     try:
-        stored, notes = checkpoints.read_contents(file)
-        config = checkpoints.read_json(file.with_name(PEFT_CONFIG)) if _has_config(file) else {}
+        stored, notes = weightfiles.read_contents(file)
+        config = weightfiles.read_json(file.with_name(PEFT_CONFIG)) if _has_config(file) else {}
     except CheckpointError as error:
         raise AdapterError(error.message, error.hint) from error
     if not stored:
@@ -303,7 +303,7 @@ def _file(path: Path) -> Path:
         for folder in folders:
             if (folder / PEFT_WEIGHTS).is_file():
                 return folder / PEFT_WEIGHTS
-        files = sorted(file for folder in folders for file in folder.glob(f"*{checkpoints.WEIGHTS_SUFFIX}"))
+        files = sorted(file for folder in folders for file in folder.glob(f"*{weightfiles.WEIGHTS_SUFFIX}"))
         if len(files) == 1:
             return files[0]
         if not files:
@@ -322,9 +322,9 @@ def _file(path: Path) -> Path:
         raise AdapterError(
             f"The adapter {path} does not exist.", "Name a folder that PEFT wrote, or a .safetensors file."
         )
-    if path.suffix != checkpoints.WEIGHTS_SUFFIX:
+    if path.suffix != weightfiles.WEIGHTS_SUFFIX:
         raise AdapterError(
-            f"{path} is no adapter: one is a folder or a {checkpoints.WEIGHTS_SUFFIX} file.",
+            f"{path} is no adapter: one is a folder or a {weightfiles.WEIGHTS_SUFFIX} file.",
             "Pickles (.bin, .pt) can carry code and are not read; save it again as safetensors.",
         )
     return path

@@ -6,16 +6,14 @@ here reads headers only and imports no torch; the weights themselves are `engine
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from acestep_cli import weightfiles
 from acestep_cli.errors import CheckpointError
 
 PUBLISHER = "ACE-Step"
@@ -23,12 +21,9 @@ PREFIX = "acestep-v15-"
 MAIN_REPO = f"{PUBLISHER}/Ace-Step1.5"
 PUBLISHED_TASKS = ("generate", "cover", "repaint")
 BASE_TASKS = (*PUBLISHED_TASKS, "lego", "extract", "complete")
-WEIGHTS_SUFFIX = ".safetensors"
 #: Heads of the DiT's cross-attention that follow the lyrics, as (layer, head). A config may name others.
 ALIGNMENT_HEADS_2B = ((2, 6), (3, 10), (3, 11), (4, 3), (5, 8), (5, 9), (6, 8))
 ALIGNMENT_HEADS_XL = ((3, 18), (3, 27), (4, 22), (5, 5), (5, 6), (5, 7), (6, 2), (6, 12), (6, 13), (7, 20), (7, 21))
-FINGERPRINT_BLOCKS = 256
-FINGERPRINT_BLOCK_BYTES = 4096
 #: A pull writes `refs/acestep/FOLDER` into the cache when the folder is whole: it names the commit to use.
 OWN_REF = "acestep/"
 #: What a pull takes of a published folder, and never its `*.py`.
@@ -179,8 +174,10 @@ class Shard:
         return self.prefix + in_published_words(name)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight by its published name. `CheckpointError` as `read_header`."""
-        return {self.published(name): shape for name, shape in read_header(self.file).items() if name != SILENCE}
+        """The shape of each weight by its published name. `CheckpointError` as `weightfiles.read_header`."""
+        return {
+            self.published(name): shape for name, shape in weightfiles.read_header(self.file).items() if name != SILENCE
+        }
 
 
 @dataclass(frozen=True)
@@ -215,16 +212,16 @@ class Checkpoint:
         """All that shapes the samples. `CheckpointError` where an index of shards names nothing."""
         small = {self.dit: [self.config_file, self.silence_file], self.vae: [self.vae / "config.json"],
                  self.text: [self.text / "config.json", self.tokenizer]}  # fmt: skip
-        return [file for folder, needed in small.items() for file in (*needed, *weight_files(folder))]
+        return [file for folder, needed in small.items() for file in (*needed, *weightfiles.of(folder))]
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The sizes of the DiT under their published keys."""
-        return read_json(self.config_file)
+        return weightfiles.read_json(self.config_file)
 
     @cached_property
     def vae_config(self) -> dict[str, Any]:
-        return read_json(self.vae / "config.json")
+        return weightfiles.read_json(self.vae / "config.json")
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
@@ -268,11 +265,11 @@ class Checkpoint:
         Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
         so blocks across the file tell two checkpoints apart.
         """
-        return fingerprint(self.files)
+        return weightfiles.fingerprint(self.files)
 
     def vae_hash(self) -> str:
         """A fingerprint of the autoencoder's weights: latents mean nothing to another one."""
-        return fingerprint(weight_files(self.vae))
+        return weightfiles.fingerprint(weightfiles.of(self.vae))
 
 
 @dataclass(frozen=True)
@@ -286,7 +283,7 @@ class DiffusersCheckpoint(Checkpoint):
     @property
     def silence_file(self) -> Path:
         folder = self.dit / "condition_encoder"
-        found = next((file for file in weight_files(folder) if SILENCE in read_header(file)), None)
+        found = next((file for file in weightfiles.of(folder) if SILENCE in weightfiles.read_header(file)), None)
         if found is None:
             raise CheckpointError(
                 f"{folder} lacks the tensor {SILENCE}, so the checkpoint is incomplete.", "Download that folder again."
@@ -305,14 +302,14 @@ class DiffusersCheckpoint(Checkpoint):
     def files(self) -> list[Path]:
         folders = [*(self.dit / name for name in DIFFUSERS_DIT), self.vae, self.text]
         return [
-            *(file for folder in folders for file in (folder / "config.json", *weight_files(folder))),
+            *(file for folder in folders for file in (folder / "config.json", *weightfiles.of(folder))),
             self.tokenizer,
         ]
 
     @cached_property
     def config(self) -> dict[str, Any]:
         decoder, encoder, tokenizer = (
-            read_json(self.dit / folder / "config.json")
+            weightfiles.read_json(self.dit / folder / "config.json")
             for folder in ("transformer", "condition_encoder", "audio_tokenizer")
         )
         encoder_sizes = {f"encoder_{key}": encoder.get(key) for key in TWO_SIZES}
@@ -352,13 +349,13 @@ class Songwriter:
     @cached_property
     def levels(self) -> tuple[int, ...]:
         """The codebook it speaks, as levels of the quantizer."""
-        return tuple(read_json(self.folder / "config.json").get("fsq_input_levels", PUBLISHED_LEVELS))
+        return tuple(weightfiles.read_json(self.folder / "config.json").get("fsq_input_levels", PUBLISHED_LEVELS))
 
     @cached_property
     def weights(self) -> str:
         """A fingerprint of all that shapes what it writes."""
         small = [self.folder / name for name in ("config.json", "tokenizer.json")]
-        return fingerprint([*small, *weight_files(self.folder)])
+        return weightfiles.fingerprint([*small, *weightfiles.of(self.folder)])
 
     def fits(self, checkpoint: Checkpoint) -> bool:
         """Whether its codes mean to `checkpoint` what it means by them."""
@@ -373,24 +370,6 @@ def in_published_words(name: str) -> str:
     """The name of a tensor with the published words in place of diffusers'."""
     words = "|".join(map(re.escape, DIFFUSERS_WORDS))
     return re.sub(rf"(?<![^.])({words})(?=\.)", lambda found: DIFFUSERS_WORDS[found[1]], name)
-
-
-def fingerprint(files: Iterable[Path]) -> str:
-    """A hash over the files of a model: small ones whole, of weights evenly spaced blocks."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for file in files:
-        if file.suffix != WEIGHTS_SUFFIX:
-            digest.update(file.read_bytes())
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as stream:
-            for block in range(FINGERPRINT_BLOCKS):
-                stream.seek(size * block // FINGERPRINT_BLOCKS)
-                digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def parts(name: str) -> tuple[Part, ...]:
@@ -411,9 +390,9 @@ def part_folder(part: Part, models_dir: Path | None) -> Path | None:
 def check_part(part: Part, folder: Path) -> None:
     """Raise `CheckpointError` unless all files of a part are in `folder` and, as far as headers tell, uncut."""
     for name in part.needs:
-        require(folder / name)
-    for file in weight_files(folder):
-        read_header(file)
+        weightfiles.require(folder / name)
+    for file in weightfiles.of(folder):
+        weightfiles.read_header(file)
 
 
 def auto_order(task: str) -> tuple[str, ...]:
@@ -512,7 +491,7 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
             return _whole(name, row, dit, models_dir or dit.parent)
     if is_diffusers(dit):
         _require_class(dit / PIPELINE_INDEX, PIPELINE_CLASS)
-    config = read_json((dit / "transformer" if is_diffusers(dit) else dit) / "config.json")
+    config = weightfiles.read_json((dit / "transformer" if is_diffusers(dit) else dit) / "config.json")
     version = str(config.get("model_version", ""))
     turbo = bool(config.get("is_turbo")) or "turbo" in version or "turbo" in dit.name
     tasks = BASE_TASKS if version == "base" else PUBLISHED_TASKS
@@ -554,13 +533,13 @@ def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoin
     """Put the folders together and check that each file is there and uncut."""
     checkpoint = _pipeline(name, row, dit) if is_diffusers(dit) else _side_by_side(name, row, dit, models_dir)
     for file in checkpoint.files:
-        read_header(file) if file.suffix == WEIGHTS_SUFFIX else require(file)
-    require(checkpoint.silence_file)
+        weightfiles.read_header(file) if file.suffix == weightfiles.WEIGHTS_SUFFIX else weightfiles.require(file)
+    weightfiles.require(checkpoint.silence_file)
     for key, beside, other_key in (
         ("audio_acoustic_hidden_dim", checkpoint.vae, "decoder_input_channels"),
         ("text_hidden_dim", checkpoint.text, "hidden_size"),
     ):
-        ours, theirs = checkpoint.config.get(key), read_json(beside / "config.json").get(other_key)
+        ours, theirs = checkpoint.config.get(key), weightfiles.read_json(beside / "config.json").get(other_key)
         if ours != theirs:
             raise CheckpointError(
                 f"{beside} does not belong to {dit}: its {other_key} is {theirs}, and {key} there is {ours}.",
@@ -595,7 +574,7 @@ def _pipeline(name: str, row: Row, root: Path) -> Checkpoint:
 
 def _require_class(file: Path, kind: str) -> None:
     """`CheckpointError` unless the JSON `file` says that diffusers' class `kind` reads its folder."""
-    found = read_json(file).get("_class_name")
+    found = weightfiles.read_json(file).get("_class_name")
     if found != kind:
         raise CheckpointError(
             f"{file} describes a folder of {found or 'no class'}, and this program reads {kind} there.",
@@ -603,120 +582,6 @@ def _require_class(file: Path, kind: str) -> None:
         )
 
 
-def require(file: Path) -> None:
-    """Raise `CheckpointError` unless `file` exists."""
-    if not file.is_file():
-        raise CheckpointError(
-            f"{file} is missing, so the checkpoint is incomplete.",
-            "`acestep models pull` fetches what is missing of a published one; or copy the file.",
-        )
-
-
-def unreadable(file: Path, error: OSError) -> CheckpointError:
-    """Why a file that is there cannot be read, as the system put it."""
-    return CheckpointError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}.", "Mend its permissions.")
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint; `CheckpointError` when it is missing or something else."""
-    require(file)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise unreadable(file, error) from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise CheckpointError(
-            f"{file} is not JSON ({error}); a failed download often leaves a web page in its place.",
-            "Download that file again.",
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} should hold a JSON object, not a {type(content).__name__}.")
-    return content
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component: its shards by the index, else the single file."""
-    for stem in ("model", "diffusion_pytorch_model"):
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            shards = read_json(index).get("weight_map")
-            names = set(shards.values()) if isinstance(shards, dict) else set()
-            if not names or not all(isinstance(name, str) for name in names):
-                raise CheckpointError(f"{index} names no shards.", "Download that folder again.")
-            for name in sorted(names):
-                require(folder / name)
-            return [folder / name for name in sorted(names)]
-        if (folder / f"{stem}.safetensors").is_file():
-            return [folder / f"{stem}.safetensors"]
-    raise CheckpointError(
-        f"{folder} holds no model.safetensors or diffusion_pytorch_model.safetensors, so the checkpoint is incomplete.",
-        "`acestep models pull` fetches what is missing of a published one.",
-    )
-
-
 def shards(folder: Path, prefix: str | None = None) -> list[Shard]:
     """The files of weights of a component, as the engine reads them."""
-    return [Shard(file, prefix) for file in weight_files(folder)]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor as a safetensors header has it; it lies in the file from byte `start` to before `end`."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
-def read_header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a safetensors file. `CheckpointError` as `read_contents`."""
-    tensors, _ = read_contents(file)
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
-    """The tensors of a safetensors file by name, and what its writer noted. `CheckpointError` where it is none, or has
-    not the length and the tensors not the sizes that the header says.
-
-    Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
-    """
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            start = stream.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if length == 0 or 8 + length > size:
-                kind = "a web page" if start.lstrip()[:1] == b"<" else "cut short or something else"
-                raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
-            text = stream.read(length)
-    except OSError as error:
-        raise unreadable(file, error) from error
-    data = 8 + length
-    try:
-        entries = json.loads(text)
-        notes = dict(entries.pop("__metadata__", {}))
-        tensors = {name: _stored(entry, data) for name, entry in entries.items()}
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
-    end = max((tensor.end for tensor in tensors.values()), default=data)
-    if size != end:
-        raise CheckpointError(
-            f"{file} is cut short: its header promises {end:,} bytes, the file has {size:,}.",
-            "Finish or repeat the download.",
-        )
-    for name, tensor in tensors.items():
-        bits = re.search(r"\d+", tensor.dtype)  # F32, BF16, F8_E4M3
-        if bits and int(bits[0]) * math.prod(tensor.shape) != 8 * (tensor.end - tensor.start):
-            raise CheckpointError(
-                f"{file} has a header that lies: {name} is {list(tensor.shape)} in {tensor.dtype}, in "
-                f"{tensor.end - tensor.start:,} bytes.",
-                "Download it again, from a source you trust.",
-            )
-    return tensors, notes
-
-
-def _stored(entry: dict[str, Any], data: int) -> Stored:
-    """An entry of a header, whose offsets count from byte `data` of the file."""
-    start, end = map(int, entry["data_offsets"])
-    return Stored(str(entry["dtype"]), tuple(map(int, entry["shape"])), data + start, data + end)
+    return [Shard(file, prefix) for file in weightfiles.of(folder)]

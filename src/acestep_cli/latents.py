@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
-from acestep_cli import checkpoints, recordings, tensorfile
+from acestep_cli import recordings, tensorfile, weightfiles
 from acestep_cli.errors import CheckpointError, SourceError
 from acestep_cli.recordings import Recording
 
@@ -89,7 +89,7 @@ def write(path: Path, latents: Latents, header: Header) -> None:
 def read_header(path: Path) -> Header | None:
     """What the file `path` says of itself; None for a file that was not written here, or no whole one."""
     try:
-        tensors, notes = checkpoints.read_contents(path)
+        tensors, notes = weightfiles.read_contents(path)
         header, shape = Header.model_validate_json(notes[METADATA]), tensors[TENSOR].shape
     except (CheckpointError, KeyError, ValidationError):
         return None
@@ -127,7 +127,7 @@ def fingerprint(path: Path, header: Header) -> str:
     """What decides the sound that is made along the latents at `path`. `SourceError` where they cannot be read."""
     said = hashlib.sha256(header.model_dump_json(exclude={"audio"}).encode())
     try:
-        start = checkpoints.read_contents(path)[0][TENSOR].start
+        start = weightfiles.read_contents(path)[0][TENSOR].start
         with path.open("rb") as file:
             file.seek(start)
             return hashlib.file_digest(file, lambda: said).hexdigest()[:16]

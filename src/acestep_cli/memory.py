@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from acestep_cli import checkpoints, hardware, kinds, prompts
+from acestep_cli import checkpoints, hardware, kinds, prompts, weightfiles
 from acestep_cli.adapters import Adapter
 from acestep_cli.checkpoints import Checkpoint, Songwriter, Unpulled
 from acestep_cli.errors import CheckpointError
@@ -146,7 +146,7 @@ class Sizes:
 def qwen_of(folder: Path) -> QwenConfig:
     """The sizes of an installed language model."""
     file = folder / "config.json"
-    return QwenConfig.from_dict(checkpoints.read_json(file), str(file))
+    return QwenConfig.from_dict(weightfiles.read_json(file), str(file))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from safetensors import safe_open
 
-from acestep_cli import checkpoints, levels, memory
+from acestep_cli import levels, memory, weightfiles
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.completing import Completed
 from acestep_cli.engine.store import Report, Store
@@ -92,7 +92,7 @@ def finite_weights(checkpoint: Checkpoint) -> str:
     """Every number of every tensor, as it lies in the files."""
     count = 0
     for file in checkpoint.files:
-        if file.suffix != checkpoints.WEIGHTS_SUFFIX:
+        if file.suffix != weightfiles.WEIGHTS_SUFFIX:
             continue
         with safe_open(file, framework="pt") as shard:
             for name in shard.keys():  # noqa: SIM118 - not a dict

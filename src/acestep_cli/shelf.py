@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli import checkpoints
+from acestep_cli import checkpoints, weightfiles
 from acestep_cli.checkpoints import Checkpoint, Part, Songwriter
 from acestep_cli.errors import CheckpointError
 
@@ -101,7 +101,7 @@ def read_lock(folder: Path) -> Lock | None:
     file = folder / LOCK
     if not file.is_file():
         return None
-    content = checkpoints.read_json(file)
+    content = weightfiles.read_json(file)
     try:
         files = tuple(
             File(name, int(entry["size"]), entry.get("sha256"), entry.get("blob_id"))
@@ -459,7 +459,7 @@ def differing(lock: Lock, folder: Path, report: Report) -> list[str]:
             elif not file.matches(path, lambda done, file=file, label=label: report(label, done, file.size)):  # type: ignore[misc]
                 wrong.append(f"{path} is not the published file: its {'SHA-256' if file.sha256 else 'hash'} differs.")
         except OSError as error:
-            raise checkpoints.unreadable(path, error) from error
+            raise weightfiles.unreadable(path, error) from error
     return wrong
 
 

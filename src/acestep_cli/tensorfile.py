@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from acestep_cli import checkpoints
+from acestep_cli import weightfiles
 from acestep_cli.errors import CheckpointError
 
 
@@ -35,6 +35,6 @@ def written(path: Path) -> Iterator[None]:
 def holds(path: Path, names: set[str]) -> bool:
     """Whether the file is whole and has tensors of these names."""
     try:
-        return names <= checkpoints.read_header(path).keys()
+        return names <= weightfiles.read_header(path).keys()
     except CheckpointError:
         return False

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from acestep_cli import adapters, checkpoints, disk
+from acestep_cli import adapters, disk, weightfiles
 from acestep_cli.course import Course
 from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
@@ -77,7 +77,7 @@ def record(folder: Path) -> Record | None:
 def written_in(file: Path) -> Record | None:
     """What the header of a file of weights says of the run it is of; None where it is of none."""
     try:
-        _, notes = checkpoints.read_contents(file)
+        _, notes = weightfiles.read_contents(file)
         return Record.model_validate_json(notes[ENTRY])
     except (CheckpointError, KeyError, ValidationError):
         return None

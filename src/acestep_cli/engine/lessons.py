@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from acestep_cli import cache, checkpoints, disk, solvers
+from acestep_cli import cache, disk, solvers, weightfiles
 from acestep_cli.course import CONDITION_DROPOUT, Course
 from acestep_cli.dataset import Dataset, Lesson
 from acestep_cli.engine import codec, source, tensorfile
@@ -209,7 +209,7 @@ def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Pa
     """The files of text states [1, L, width] and lyric embeddings [1, L, width] of each pair of prompts."""
     checkpoint = weights.checkpoint
     model = checkpoint.text
-    network = checkpoints.fingerprint([model / "config.json", *checkpoints.weight_files(model), checkpoint.tokenizer])
+    network = weightfiles.fingerprint([model / "config.json", *weightfiles.of(model), checkpoint.tokenizer])
     files = [cached(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
     missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not holds(file, WORDS)]
     for done, ((text, lyrics), file) in enumerate(missing):

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-from acestep_cli import checkpoints, completing, prompts, writing
+from acestep_cli import completing, prompts, weightfiles, writing
 from acestep_cli.completing import Completed
 from acestep_cli.engine import sampling
 from acestep_cli.engine.codec import Progress
@@ -265,7 +265,7 @@ class Pen:
 
 def vocabulary(file: Path) -> Vocabulary:
     """Take a tokenizer file apart into text and codes. `CheckpointError` where it has none, or not in a row."""
-    content = checkpoints.read_json(file)
+    content = weightfiles.read_json(file)
     try:
         marks = {int(found[1]): int(token["id"]) for token in content["added_tokens"]
                  if (found := CODE.fullmatch(token["content"]))}  # fmt: skip
@@ -286,7 +286,7 @@ def not_a_tokenizer(file: Path, why: str) -> CheckpointError:
 def qwen3(file: Path, tokens: int) -> Qwen3Model:
     """The model that a config describes, without weights. `CheckpointError` for any that this engine does not run."""
     try:
-        config = Qwen3Config(**checkpoints.read_json(file), attn_implementation=ATTENTION)
+        config = Qwen3Config(**weightfiles.read_json(file), attn_implementation=ATTENTION)
         if config.vocab_size < tokens or "sliding_attention" in config.layer_types:
             raise ValueError(f"it has {config.vocab_size:,} tokens of {tokens:,}, layers {set(config.layer_types)}")
         with torch.device("meta"):  # the weights come from the store

@@ -33,7 +33,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from acestep_cli import checkpoints
+from acestep_cli import checkpoints, weightfiles
 from acestep_cli.adapters import Applied, Worn
 from acestep_cli.checkpoints import Checkpoint, Shard
 from acestep_cli.engine import packed
@@ -357,7 +357,7 @@ def silence(file: Path, channels: int) -> Tensor:
 
     A pickle is read with `weights_only`: one that carries code is refused, never run.
     """
-    if file.suffix == checkpoints.WEIGHTS_SUFFIX:
+    if file.suffix == weightfiles.WEIGHTS_SUFFIX:
         with safe_open(file, framework="pt") as shard:
             return _silent(shard.get_tensor(checkpoints.SILENCE).mT, file, channels)
     try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-from acestep_cli import checkpoints, prompts
+from acestep_cli import prompts, weightfiles
 from acestep_cli.errors import CheckpointError
 from acestep_cli.prompts import END_OF_TEXT, LYRIC_TOKENS, TEXT_TOKENS
 
@@ -45,7 +45,7 @@ class TextEncoder(nn.Module):
                 "Download that folder again.",
             )
         try:
-            config = Qwen3Config(**checkpoints.read_json(folder / "config.json"))
+            config = Qwen3Config(**weightfiles.read_json(folder / "config.json"))
             with torch.device("meta"):  # the weights come from the store
                 self.model = Qwen3Model(config)
         except (StrictDataclassError, ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:

@@ -1,0 +1,153 @@
+"""Files of weights and the JSON beside them, as they lie on disk: whole or not, what their headers say, and a hash.
+
+The tensors themselves are read by `engine.store`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acestep_cli.errors import CheckpointError
+
+WEIGHTS_SUFFIX = ".safetensors"
+FINGERPRINT_BLOCKS = 256
+FINGERPRINT_BLOCK_BYTES = 4096
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A hash over the files of a model: small ones whole, of weights evenly spaced blocks."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for file in files:
+        if file.suffix != WEIGHTS_SUFFIX:
+            digest.update(file.read_bytes())
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            for block in range(FINGERPRINT_BLOCKS):
+                stream.seek(size * block // FINGERPRINT_BLOCKS)
+                digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def require(file: Path) -> None:
+    """Raise `CheckpointError` unless `file` exists."""
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file} is missing, so the checkpoint is incomplete.",
+            "`acestep models pull` fetches what is missing of a published one; or copy the file.",
+        )
+
+
+def unreadable(file: Path, error: OSError) -> CheckpointError:
+    """Why a file that is there cannot be read, as the system put it."""
+    return CheckpointError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}.", "Mend its permissions.")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint; `CheckpointError` when it is missing or something else."""
+    require(file)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise CheckpointError(
+            f"{file} is not JSON ({error}); a failed download often leaves a web page in its place.",
+            "Download that file again.",
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} should hold a JSON object, not a {type(content).__name__}.")
+    return content
+
+
+def of(folder: Path) -> list[Path]:
+    """The safetensors files of a component in `folder`: its shards by the index, else the single file."""
+    for stem in ("model", "diffusion_pytorch_model"):
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.is_file():
+            shards = read_json(index).get("weight_map")
+            names = set(shards.values()) if isinstance(shards, dict) else set()
+            if not names or not all(isinstance(name, str) for name in names):
+                raise CheckpointError(f"{index} names no shards.", "Download that folder again.")
+            for name in sorted(names):
+                require(folder / name)
+            return [folder / name for name in sorted(names)]
+        if (folder / f"{stem}.safetensors").is_file():
+            return [folder / f"{stem}.safetensors"]
+    raise CheckpointError(
+        f"{folder} holds no model.safetensors or diffusion_pytorch_model.safetensors, so the checkpoint is incomplete.",
+        "`acestep models pull` fetches what is missing of a published one.",
+    )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as a safetensors header has it; it lies in the file from byte `start` to before `end`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read_header(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file. `CheckpointError` as `read_contents`."""
+    tensors, _ = read_contents(file)
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """The tensors of a safetensors file by name, and what its writer noted. `CheckpointError` where it is none, or has
+    not the length and the tensors not the sizes that the header says.
+
+    Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if length == 0 or 8 + length > size:
+                kind = "a web page" if start.lstrip()[:1] == b"<" else "cut short or something else"
+                raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
+            text = stream.read(length)
+    except OSError as error:
+        raise unreadable(file, error) from error
+    data = 8 + length
+    try:
+        entries = json.loads(text)
+        notes = dict(entries.pop("__metadata__", {}))
+        tensors = {name: _stored(entry, data) for name, entry in entries.items()}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
+    end = max((tensor.end for tensor in tensors.values()), default=data)
+    if size != end:
+        raise CheckpointError(
+            f"{file} is cut short: its header promises {end:,} bytes, the file has {size:,}.",
+            "Finish or repeat the download.",
+        )
+    for name, tensor in tensors.items():
+        bits = re.search(r"\d+", tensor.dtype)  # F32, BF16, F8_E4M3
+        if bits and int(bits[0]) * math.prod(tensor.shape) != 8 * (tensor.end - tensor.start):
+            raise CheckpointError(
+                f"{file} has a header that lies: {name} is {list(tensor.shape)} in {tensor.dtype}, in "
+                f"{tensor.end - tensor.start:,} bytes.",
+                "Download it again, from a source you trust.",
+            )
+    return tensors, notes
+
+
+def _stored(entry: dict[str, Any], data: int) -> Stored:
+    """An entry of a header, whose offsets count from byte `data` of the file."""
+    start, end = map(int, entry["data_offsets"])
+    return Stored(str(entry["dtype"]), tuple(map(int, entry["shape"])), data + start, data + end)
