@@ -51,7 +51,7 @@ ROOMS = [
     {"levels"},
     {"audio", "cache", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
     {"disk", "tags", "team", "weightfiles"},
-    {"lrc"},
+    {"lrc", "progress"},
     {"errors"},
     {"__init__"},
 ]

@@ -12,13 +12,14 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
 
 from acestep_cli import disk
+from acestep_cli.progress import Say
 
 #: Where the entries lie, if not in the user's cache folder, and how much they may take.
 FOLDER_VARIABLE, LIMIT_VARIABLE = "ACESTEP_CACHE_DIR", "ACESTEP_CACHE_LIMIT"
@@ -50,7 +51,7 @@ class Cache:
 
     folder: Path
     limit: int
-    warn: Callable[[str], None]
+    warn: Say
     _is_usable: bool = field(default=True, init=False)
 
     def read(self, stage: str, key: str) -> bytes | None:

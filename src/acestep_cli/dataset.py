@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from acestep_cli import companions, disk, document, formats, lyrics, meters, modes, prompts, recordings, spec
 from acestep_cli.errors import AceStepError, SourceError, UsageError, together
 from acestep_cli.kinds import Choice, Kind, Tag, quoted, suggestion
+from acestep_cli.progress import Progress, Say
 from acestep_cli.request import Request
 
 FILE = "dataset.yaml"
@@ -29,8 +30,6 @@ NOTE = """\
 # The songs of an adapter. Mend what is wrong, then: acestep train-lora {folder} -o my-sound/
 # Keys of a song: caption, lyrics, instrumental, language, bpm, key, time_signature; delete a song and it is left out.
 """
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -267,7 +266,7 @@ class Inspection:
         return Inspection(kept, (*self.problems, *nameless), (*self.remarks, *bare))
 
 
-def inspect(dataset: Dataset, shortest: float, longest: float, progress: Callable[[int, int], None]) -> Inspection:
+def inspect(dataset: Dataset, shortest: float, longest: float, progress: Progress) -> Inspection:
     """Listen to every song. One under `shortest` seconds is none for this checkpoint; of one over `longest`, parts are
     trained.
     """

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from acestep_cli import __version__, checkpoints, shelf
 from acestep_cli.checkpoints import Part
 from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError
+from acestep_cli.progress import Report
 from acestep_cli.shelf import File, Lock, Shelf
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Teller(Protocol):
 
     def say(self, line: str) -> None: ...
 
-    def transfers(self, total: int) -> AbstractContextManager[shelf.Report]: ...
+    def transfers(self, total: int) -> AbstractContextManager[Report]: ...
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _stored(one: Published, file: File, store: Shelf) -> Path | None:
     return path if path is not None and path.is_file() and file.matches(path) else None
 
 
-def _fetched(one: Published, file: File, store: Shelf, report: shelf.Report) -> Path:
+def _fetched(one: Published, file: File, store: Shelf, report: Report) -> Path:
     """Download a file, behind what there is of it, and verify it; what is wrong is fetched once more from the start."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from acestep_cli import adapters, completing, lengths, memory, modes, planning, prompts, scores, solvers
+from acestep_cli import adapters, completing, lengths, memory, modes, prompts, scores, solvers
 from acestep_cli.adapters import Applied
 from acestep_cli.audio import Audio
 from acestep_cli.cache import Cache
@@ -21,27 +21,19 @@ from acestep_cli.checkpoints import Checkpoint, Songwriter
 from acestep_cli.completing import Completed, Piece
 from acestep_cli.engine import alignment, codec, denoise, judgement, source, store
 from acestep_cli.engine.alignment import Aligned, Sheet
+from acestep_cli.engine.descent import Descent
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.source import Canvas
 from acestep_cli.engine.stages import Stages
-from acestep_cli.engine.store import Report, Store
+from acestep_cli.engine.store import Store
 from acestep_cli.latents import Latents
 from acestep_cli.lrc import Line
 from acestep_cli.modes import Prepared
 from acestep_cli.planning import Plan
+from acestep_cli.progress import Progress, Report, Say, Share
 from acestep_cli.sizes import VAEConfig
 from acestep_cli.writing import Sampling, Task
 
-R = TypeVar("R")
-#: How drivers and allocators put it that memory has run out.
-OUT_OF_MEMORY = (
-    "defaultcpuallocator",
-    "out of memory",
-    "cannot allocate memory",
-    "alloc_failed",  # cuBLAS, cuDNN
-    "out_of_device_memory",  # Level Zero
-)
-Say = Callable[[str], None]
 Scores = dict[str, float]
 
 
@@ -453,7 +445,7 @@ def diffuse(
     ground: Ground,
     heard: Sequence[Condition],
     take: Completed,
-    progress: codec.Progress,
+    progress: Progress,
 ) -> tuple[Tensor, bool]:
     """From the noise of a take to its latents [T, C], and whether that was done now.
 
@@ -530,43 +522,10 @@ def answer(weights: Store, task: Task, how: Sampling, seed: int) -> dict[str, An
         return songwriter.write(task, how, denoise.generator(seed, "text"), partial(weights.report, "write"))
 
 
-def decode(weights: Store, latents: Tensor, progress: codec.Progress) -> Tensor:
+def decode(weights: Store, latents: Tensor, progress: Progress) -> Tensor:
     """Latents [T, C] -> waveform [A, T * hop], float32 on the CPU."""
     with weights.vae() as vae:
         return codec.decode(vae, latents, weights.plan.tile_frames, progress)
-
-
-@dataclass
-class Descent:
-    """Does a stage again, a rung of the ladder lower, as often as memory runs out in it."""
-
-    weights: Store
-    sizes: memory.Sizes
-    say: Say
-
-    def __call__(self, stage: str, request: Completed, work: Callable[..., R], *arguments: Any) -> R:
-        while True:
-            try:
-                return work(*arguments)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                extra = sum(worn.adapter.parameters for worn in self.weights.stack)
-                sizes = replace(self.sizes, adapter_parameters=extra)
-                lower = planning.step_down(self.weights.plan, stage, request, sizes)
-                if lower is None:
-                    raise planning.exhausted(self.weights.plan, stage, request) from None
-            # Only out here is the error gone, and with its traceback what the stage held.
-            plan, rung = lower
-            self.weights.rearrange(plan)
-            self.say(f"Memory ran out on {plan.device}; from here on {rung}.")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; not all that is part of torch says so by the kind of its error."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 class Clock:
@@ -593,17 +552,3 @@ class Clock:
         """The seconds so far, rounded to milliseconds; counting starts anew."""
         seconds, self.seconds = self.seconds, {}
         return {stage: round(spent, 3) for stage, spent in seconds.items()}
-
-
-class Share:
-    """Progress of each take as its share of a stage over all takes, in the stage's own units."""
-
-    def __init__(self, report: Report, stage: str, units: Sequence[int]) -> None:
-        self.report, self.stage, self.units = report, stage, units
-        self.number = 0
-
-    def next(self) -> codec.Progress:
-        """The progress of the next take."""
-        before, own, total = sum(self.units[: self.number]), self.units[self.number], sum(self.units)
-        self.number += 1
-        return lambda done, of: self.report(self.stage, before + own * done // of, total)

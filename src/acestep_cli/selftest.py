@@ -11,11 +11,12 @@ from safetensors import safe_open
 from acestep_cli import levels, memory, weightfiles
 from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.completing import Completed
-from acestep_cli.engine.store import Report, Store
+from acestep_cli.engine.store import Store
 from acestep_cli.engine.text import TextEncoder
 from acestep_cli.errors import AceStepError, CheckError, CheckpointError
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.planning import Plan
+from acestep_cli.progress import Report, Say
 
 #: Source: `dit.md` 1.2 and 2 of the specification.
 PUBLISHED_TENSORS = {False: 677, True: 829}
@@ -33,9 +34,7 @@ class Check:
     problem: AceStepError | None = None
 
 
-def checks(
-    checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Callable[[str], None]
-) -> Iterator[Check]:
+def checks(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> Iterator[Check]:
     """Look at a checkpoint that was found and planned for, the cheapest first; the first problem ends it.
 
     `song` is what is rendered in the end, and `say` hears where its plan is left.
@@ -118,9 +117,7 @@ def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
     return " ".join(weights.warnings) or "every tensor has its place"
 
 
-def level_of_render(
-    checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Callable[[str], None]
-) -> str:
+def level_of_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
     """A song of a fixed seed: finite, not silent, and as loud as music."""
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = levels.peak(take.audio)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli import checkpoints, weightfiles
 from acestep_cli.checkpoints import Checkpoint, Part, Songwriter
 from acestep_cli.errors import CheckpointError
+from acestep_cli.progress import Report, Say
 
 if TYPE_CHECKING:
     from huggingface_hub import DeleteCacheStrategy
@@ -36,8 +37,6 @@ ASIDE = ".aside"
 HASH_BYTES = 1 << 20
 #: Another tool's unfinished download is left alone until it has not grown for so long.
 GROWING_SECONDS = 3600
-
-Report = Callable[[str, int, int], None]
 
 
 def in_words(size: float) -> str:
@@ -470,7 +469,7 @@ def bytes_of(path: Path) -> int:
 
 
 @contextmanager
-def alone(parts: Sequence[Part], store: Shelf, say: Callable[[str], None]) -> Iterator[None]:
+def alone(parts: Sequence[Part], store: Shelf, say: Say) -> Iterator[None]:
     """Hold the shelf for the body, while whoever else would change the same repositories waits."""
     from huggingface_hub.utils._fixes import WeakFileLock
 

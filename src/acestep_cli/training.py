@@ -27,17 +27,17 @@ from acestep_cli.dataset import FILE as SONGS
 from acestep_cli.dataset import Dataset, Lesson
 from acestep_cli.engine import graft, lessons, store, tensorfile
 from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.descent import is_out_of_memory
 from acestep_cli.engine.dit import AceStep, DiT
 from acestep_cli.engine.graft import Graft
 from acestep_cli.engine.lessons import Batch, Book
-from acestep_cli.engine.store import Report, Store
+from acestep_cli.engine.store import Store
 from acestep_cli.errors import CheckError, MemoryLimitError
-from acestep_cli.pipeline import is_out_of_memory
+from acestep_cli.progress import Report, Say
 from acestep_cli.team import Team
 from acestep_cli.workbench import ADAPTER, CONFIG, CURVE, LOSSES, STATE, Record
 from acestep_cli.workload import Workload
 
-Say = Callable[[str], None]
 Note = Callable[[int, float | None], None]
 #: How many times a run says how it goes.
 WORDS_IN_ALL = 20

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli.cli import failures
 from acestep_cli.cli.events import Events
 from acestep_cli.errors import OutputError
+from acestep_cli.progress import Report
 from acestep_cli.shelf import in_words as amount
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ STAGES = {
 #: What a stage counts in a second.
 RATES = {"codes": "codes/s", "diffuse": "steps/s", "decode": "s/s", "train": "steps/s"}
 
-Report = Callable[[str, int, int], None]
 COPY_BYTES = 1 << 20
 
 

@@ -14,11 +14,12 @@ import typer
 
 from acestep_cli import checkpoints, completing, disk, hardware, logbook, memory, request, shelf, spec
 from acestep_cli.cli import jobs
-from acestep_cli.cli.console import Console, Report, print_result
+from acestep_cli.cli.console import Console, print_result
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.outputs import Destination
 from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
+from acestep_cli.progress import Report
 from acestep_cli.request import Request
 
 #: The flags of `Run` that make sense without a render.

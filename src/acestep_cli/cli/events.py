@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from acestep_cli import disk
 from acestep_cli.cli import failures
 from acestep_cli.cli.results import Output
 from acestep_cli.errors import ExistsError, UsageError
+from acestep_cli.progress import Report
 
 SCHEMA = "acestep-event/1"
 #: How the files begin that are written here, and no others.
@@ -28,8 +29,6 @@ HEARTBEAT = 5.0
 DESCRIPTOR = "fd:"
 #: Of what a render reports of a file, what an event repeats.
 OF_A_TAKE = ("path", "sidecar", "seed", "take", "kind", "track", "status", "seconds", "error")
-
-Report = Callable[[str, int, int], None]
 
 
 class Events:

@@ -9,10 +9,11 @@ from typing import Any
 from acestep_cli import completing, meters, recordings, spec, writing
 from acestep_cli.checkpoints import Row
 from acestep_cli.cli import desk
-from acestep_cli.cli.console import Console, Report
+from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.dataset import Dataset, Inspection, Lesson, Say, Song
+from acestep_cli.dataset import Dataset, Inspection, Lesson, Song
+from acestep_cli.progress import Report, Say
 from acestep_cli.request import KEYS
 from acestep_cli.writing import Sampling
 

@@ -15,6 +15,7 @@ import typer
 
 from acestep_cli.cli import failures
 from acestep_cli.errors import UsageError
+from acestep_cli.progress import Say
 
 if TYPE_CHECKING:
     from acestep_cli.cache import Cache
@@ -68,7 +69,7 @@ def size(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is no size; 8G and 7.5GiB are.") from error
 
 
-def opened_cache(warn: Callable[[str], None]) -> Cache:
+def opened_cache(warn: Say) -> Cache:
     """The cache of this user, with the limit that the environment sets. `UsageError` where that is no size."""
     from acestep_cli import cache
 

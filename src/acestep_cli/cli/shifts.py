@@ -11,12 +11,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cli import crew, failures, keeping, player, render
-from acestep_cli.cli.console import Console, Report
+from acestep_cli.cli.console import Console
 from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.player import Failure, Files, Progress, Word
 from acestep_cli.cli.results import PLANNED
 from acestep_cli.completing import Completed
 from acestep_cli.errors import AceStepError, NetworkError, SourceError
+from acestep_cli.progress import Report
 
 if TYPE_CHECKING:
     from acestep_cli.cli.cluster import Node

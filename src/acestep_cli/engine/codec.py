@@ -8,15 +8,13 @@ Shapes: A audio channels, N samples, C latent channels, T latent frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from acestep_cli.engine.vae import OobleckVAE
+from acestep_cli.progress import Progress
 from acestep_cli.sizes import decoder_reach, encoder_reach
 
-Progress = Callable[[int, int], None]
 """(done, total)."""
 
 

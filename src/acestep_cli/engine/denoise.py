@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.engine.codec import Progress
 from acestep_cli.engine.dit import DiT, Memory
+from acestep_cli.progress import Progress
 from acestep_cli.solvers import GUIDANCE_METHODS, SOLVERS
 
 

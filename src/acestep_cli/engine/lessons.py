@@ -9,7 +9,7 @@ Shapes: C latent channels, T latent frames, E encoder width, L tokens of a condi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.store import Store
 from acestep_cli.memory import Sizes
+from acestep_cli.progress import Say
 from acestep_cli.tensorfile import holds
 
 #: So many batches' worth of songs are shuffled before they are put beside others of their length.
@@ -37,8 +38,6 @@ TURBO_STEPS, TURBO_SHIFT = 8, 3.0
 
 #: The tensors in a file of words.
 WORDS = {"text", "lyrics"}
-
-Say = Callable[[str], None]
 
 
 def folder() -> Path:

@@ -30,20 +30,17 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbe
 from acestep_cli import completing, prompts, weightfiles, writing
 from acestep_cli.completing import Completed
 from acestep_cli.engine import sampling
-from acestep_cli.engine.codec import Progress
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.tape import ATTENTION, Tape
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.kinds import CODES_PER_SECOND, LONGEST_SECONDS
+from acestep_cli.progress import Progress, Report, Say
 from acestep_cli.writing import CODE, Sampling, Task
 
 #: Tokens of a prompt and its answer together.
 CONTEXT = 8192
 #: Tokens of an answer besides caption and lyrics, were it spelt letter by letter.
 METADATA_TOKENS = 512
-
-
-Report = Callable[[str, int, int], None]
 
 
 class Vocabulary(NamedTuple):
@@ -142,9 +139,7 @@ class Songwriter(nn.Module):
             yield tuple(codes)
         progress(count * len(draws), count * len(draws))
 
-    def takes(
-        self, request: Completed, shortest: float, report: Report, tell: Callable[[str], None]
-    ) -> Iterator[Completed]:
+    def takes(self, request: Completed, shortest: float, report: Report, tell: Say) -> Iterator[Completed]:
         """Each take of `request` as a request of its own in which nothing is open, codes included.
 
         The text is written once, from `songwriter_seed`; `tell` hears of it. The codes are of each take's seed.

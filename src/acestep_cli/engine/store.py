@@ -46,10 +46,10 @@ from acestep_cli.engine.text import TextEncoder
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.planning import RUNTIME_BYTES, Plan
+from acestep_cli.progress import Report
 from acestep_cli.sizes import DiTConfig, VAEConfig
 
 M = TypeVar("M", bound=nn.Module)
-Report = Callable[[str, int, int], None]
 """(stage, done, total) of whatever is under way."""
 NAMES_SHOWN = 4
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -5,7 +5,6 @@ Limits and masks: `dit.md` 3 of the specification.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbe
 
 from acestep_cli import prompts, weightfiles
 from acestep_cli.errors import CheckpointError
+from acestep_cli.progress import Say
 from acestep_cli.prompts import END_OF_TEXT, LYRIC_TOKENS, TEXT_TOKENS
 
 
@@ -58,7 +58,7 @@ class TextEncoder(nn.Module):
     def device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
 
-    def ids(self, prompt: str, limit: int, warn: Callable[[str], None] = lambda sentence: None) -> list[int]:
+    def ids(self, prompt: str, limit: int, warn: Say = lambda sentence: None) -> list[int]:
         """Tokens of a prompt, at most `limit`, the closing one kept; `warn` hears of what was cut."""
         ids: list[int] = self.tokenizer.encode(prompt).ids
         if len(ids) > limit:
@@ -66,14 +66,14 @@ class TextEncoder(nn.Module):
             ids = [*ids[: limit - 1], ids[-1]]
         return ids
 
-    def tokens(self, prompt: str, limit: int, warn: Callable[[str], None]) -> Tensor:
+    def tokens(self, prompt: str, limit: int, warn: Say) -> Tensor:
         """Those of `ids`, [1, L]."""
         return torch.tensor([self.ids(prompt, limit, warn)], device=self.device)
 
-    def states(self, prompt: str, warn: Callable[[str], None]) -> Tensor:
+    def states(self, prompt: str, warn: Say) -> Tensor:
         """Last hidden states [1, L, width] of a text prompt; causal, so no mask."""
         return self.model(self.tokens(prompt, TEXT_TOKENS, warn)).last_hidden_state
 
-    def embeddings(self, prompt: str, warn: Callable[[str], None]) -> Tensor:
+    def embeddings(self, prompt: str, warn: Say) -> Tensor:
         """Rows of the embedding table [1, L, width] for a lyric prompt; its own encoder gives context."""
         return self.model.embed_tokens(self.tokens(prompt, LYRIC_TOKENS, warn))
