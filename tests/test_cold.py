@@ -38,6 +38,8 @@ ROOMS = [
     {"memory"},
     {"adapters"},
     {"prompts"},
+    {"remarks"},
+    {"captions"},
     {"lyrics"},
     {"regions", "template"},
     {"request"},

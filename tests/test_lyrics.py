@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from acestep_cli import lyrics, spec
+from acestep_cli import remarks as checks
+from acestep_cli import spec
 from acestep_cli.lyrics import Remark
 from acestep_cli.request import KEYS, Request
 
@@ -31,7 +32,7 @@ ARABIC = "[Verse]\nيا ليل طال غياب الحبيب\nوالقلب يسأ
 
 
 def remarks(text: str | None, seconds: float = 60, **keys: Any) -> list[Remark]:
-    return lyrics.remarks(Request(**{"caption": CAPTION, "lyrics": text, **keys}), seconds)
+    return checks.on(Request(**{"caption": CAPTION, "lyrics": text, **keys}), seconds)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_the_songs_we_ship_need_no_remark() -> None:
     assert songs
     for song in songs:
         request = spec.load(song)
-        assert lyrics.remarks(request, request.duration or 60) == [], song.name
+        assert checks.on(request, request.duration or 60) == [], song.name
 
 
 def test_remarks_come_in_the_order_of_the_keys_and_lines() -> None:

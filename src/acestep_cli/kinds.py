@@ -465,6 +465,12 @@ class MusicalKey(Kind):
         mode = "minor" if found[3] or found[4].casefold().startswith("min") else "major"
         return f"{found[1].upper()}{found[2].casefold()} {mode}"
 
+    @staticmethod
+    def pitch(key: str) -> tuple[int, str]:
+        """A key as semitones above C and its mode, so that Db is C#."""
+        note, _, mode = key.partition(" ")
+        return ("C D EF G A B".index(note[0]) + note.count("#") - note.count("b")) % 12, mode
+
 
 class TimeSignature(Kind):
     metavar = "|".join(TIME_SIGNATURES)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acestep_cli import disk, meters
+from acestep_cli import disk, kinds, meters
 from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.results import Ledger, error
@@ -66,10 +66,8 @@ def _range(text: str) -> Range:
 
 
 def _key(text: str) -> str:
-    from acestep_cli.kinds import MusicalKey
-
     try:
-        return str(MusicalKey().read(text))
+        return str(kinds.MusicalKey().read(text))
     except ValueError as error:
         raise typer.BadParameter(f"{error}.") from error
 
@@ -283,12 +281,10 @@ def tempo(heard: Heard, wanted: Range) -> Finding:
 
 
 def in_key(heard: Heard, wanted: str) -> Finding:
-    from acestep_cli import lyrics
-
     measured = meters.key(heard[0])
     if measured is None:
         return nothing("key", wanted)
-    return Finding("key", wanted, measured, lyrics.pitch(measured) == lyrics.pitch(wanted))
+    return Finding("key", wanted, measured, kinds.MusicalKey.pitch(measured) == kinds.MusicalKey.pitch(wanted))
 
 
 def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -> Finding:

@@ -33,7 +33,7 @@ from acestep_cli.request import Request
 from acestep_cli.spec import Resolved
 
 if TYPE_CHECKING:
-    from acestep_cli import lyrics
+    from acestep_cli.lyrics import Remark
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write, check and show song specs, without rendering."
@@ -150,7 +150,7 @@ def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Check
 
 def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
     """Warnings about one spec, each with its place. `UsageError` with all its problems."""
-    from acestep_cli import lyrics  # long tables, which no TAB should wait for
+    from acestep_cli import remarks  # long tables, which no TAB should wait for
 
     layers = spec.read(Path(file))
     found = spec.resolve(*layers)
@@ -171,13 +171,13 @@ def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Check
     if problems:
         with spec.placed(*layers):
             raise UsageError("\n".join(problems))
-    warnings += [placed(file, remark, found) for remark in lyrics.remarks(request, lengths.seconds(request, heard))]
+    warnings += [placed(file, remark, found) for remark in remarks.on(request, lengths.seconds(request, heard))]
     if not isinstance(checkpoint, CheckpointError):
         warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, lengths.seconds(request, heard))]
     return warnings
 
 
-def placed(file: str, remark: lyrics.Remark, found: Resolved) -> str:
+def placed(file: str, remark: Remark, found: Resolved) -> str:
     """A remark with the line of the file that it is about, where the text stands there as it is."""
     place = found.origins.get(remark.key, file)
     if remark.line is not None and remark.key in found.lines:
