@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from side_by_side import medians, parser, publish
 from torch import Tensor
 
-from acestep_cli import adapters
-from acestep_cli.adapters import Worn
-from acestep_cli.engine.adapters import Outfit
 from acestep_cli.engine.dit import Condition, DiT, Memory
 from acestep_cli.engine.int8 import Int8Linear, prepare
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.engine.lora import Outfit
+from acestep_cli.models import adapters
+from acestep_cli.models.adapters import Worn
+from acestep_cli.models.configs import DiTConfig
 
 CONDITION_TOKENS = 300
 RANK, STACK = 64, 4

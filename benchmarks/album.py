@@ -30,7 +30,7 @@ the {around} tracks up to the one named are made.
 """
 TORCH_LOADED = """
 import sys
-from acestep_cli.cli import main
+from acestep_cli.cli.app import main
 try:
     main()
 finally:

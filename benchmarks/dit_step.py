@@ -15,7 +15,7 @@ from side_by_side import medians, parser, publish
 from torch import Tensor
 
 from acestep_cli.engine.dit import Condition, DiT
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.models.configs import DiTConfig
 
 CONDITION_TOKENS = 300
 CASES = (  # layers, seconds of music, the speed-up we aim for

@@ -25,17 +25,22 @@ from published import FRAMES_PER_SECOND, TWO_B, VAE, diffusers_name
 from random_checkpoint import TEXT, write
 from side_by_side import medians, parser, publish
 
-from acestep_cli import audio, checkpoints, completing, formats, hardware, memory, planning, solvers
+from acestep_cli import solvers
+from acestep_cli.audio import encode, sound
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import Condition, DiT
-from acestep_cli.engine.store import Store
 from acestep_cli.engine.vae import OobleckVAE
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AceStepError
-from acestep_cli.hardware import GIB
+from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.hardware import GIB
+from acestep_cli.machine.plan import TIERS
+from acestep_cli.models import checkpoints
+from acestep_cli.models.configs import DiTConfig
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.planning import TIERS
-from acestep_cli.request import Request
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 SONG_SECONDS = (30, 120, 300)
 CONDITION_TOKENS = 300
@@ -70,12 +75,10 @@ def unheard(done: int, total: int) -> None:
     """A progress nobody reads."""
 
 
-def song(seconds: float, root: Path) -> tuple[checkpoints.Checkpoint, completing.Completed]:
+def song(seconds: float, root: Path) -> tuple[checkpoints.Checkpoint, complete.Completed]:
     checkpoint = checkpoints.locate("turbo", root)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 40
-    return checkpoint, completing.complete(
-        Request(caption="a song", lyrics=lyrics, duration=seconds, seed=1), checkpoint
-    )
+    return checkpoint, complete.complete(Request(caption="a song", lyrics=lyrics, duration=seconds, seed=1), checkpoint)
 
 
 def invented(total: int) -> hardware.Hardware:
@@ -199,9 +202,9 @@ def their_song(dit: AceStepTransformer1DModel, vae: AutoencoderOobleck, inputs: 
 
 
 def save(wave: torch.Tensor) -> None:
-    finish = formats.Finish(formats.encoding("wav"), "none")
+    finish = encode.Finish(encode.encoding("wav"), "none")
     with tempfile.TemporaryDirectory() as folder:
-        formats.write(Path(folder) / "song.wav", audio.Audio(wave.clamp(-1, 1).numpy(), 48_000), finish)
+        encode.write(Path(folder) / "song.wav", sound.Audio(wave.clamp(-1, 1).numpy(), 48_000), finish)
 
 
 def main() -> None:

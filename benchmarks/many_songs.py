@@ -9,9 +9,13 @@ from pathlib import Path
 from memory_peak import status_mb
 from side_by_side import parser, publish
 
-from acestep_cli import checkpoints, completing, formats, hardware, memory, planning
+from acestep_cli.audio import encode
+from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import plan as planning
+from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.request import Request
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 EARLY, LATE = 2, 20
 SECONDS = (20.0, 30.0)
@@ -27,7 +31,7 @@ def main() -> None:
     checkpoint = checkpoints.locate(checkpoints.BUILT_IN)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 4
     songs = [
-        completing.complete(
+        complete.complete(
             Request(caption="a song", lyrics=lyrics, duration=SECONDS[number % len(SECONDS)], seed=number), checkpoint
         )
         for number in range(LATE + 1)
@@ -43,8 +47,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         for take in Pipeline(checkpoint, plan).run(songs, report):
-            finish = formats.Finish(formats.encoding("flac"), take.request.loudness)
-            formats.write(Path(folder) / f"{written}.flac", take.audio, finish)
+            finish = encode.Finish(encode.encoding("flac"), take.request.loudness)
+            encode.write(Path(folder) / f"{written}.flac", take.audio, finish)
             written += 1
             del take
     ratio = f"{held[LATE] / held[EARLY]:.3f} x"

@@ -19,11 +19,11 @@ from published import FRAMES_PER_SECOND, TWO_B, fill
 from safetensors.torch import save_file
 from side_by_side import parser, publish
 
-from acestep_cli.checkpoints import CHECKPOINTS, Checkpoint
 from acestep_cli.engine.dit import AceStep, Condition, DiT
-from acestep_cli.engine.store import Store
-from acestep_cli.planning import Plan
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.engine.weights import Store
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint
+from acestep_cli.models.configs import DiTConfig
 
 CONDITION_TOKENS = 300
 STEP_LAYERS = 2  # one sliding, one full: all later layers reuse their memory

@@ -74,11 +74,16 @@ def asked(mode: str, seconds: float, folder: Path) -> dict[str, Any]:
 
 def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     """Render once; predicted and measured bytes."""
-    from acestep_cli import checkpoints, completing, formats, hardware, memory, pipeline, planning, recordings
-    from acestep_cli.cli import render as _imported  # noqa: F401 - what a render imports counts as imports
-    from acestep_cli.engine.stages import Stages
-    from acestep_cli.engine.store import Store
-    from acestep_cli.request import Request
+    from acestep_cli import pipeline
+    from acestep_cli.audio import decode, encode
+    from acestep_cli.engine.stage_cache import Stages
+    from acestep_cli.engine.weights import Store
+    from acestep_cli.machine import hardware, memory
+    from acestep_cli.machine import plan as planning
+    from acestep_cli.models import checkpoints
+    from acestep_cli.render import perform as _imported  # noqa: F401 - what a render imports counts as imports
+    from acestep_cli.song import complete
+    from acestep_cli.song.request import Request
 
     for name in ("pyloudnorm", "scipy.signal", "soundfile", "soxr", "mutagen"):
         __import__(name)
@@ -86,7 +91,7 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 16
     with tempfile.TemporaryDirectory() as folder:
         words = {"caption": "a song", "lyrics": lyrics, "steps": STEPS, "seed": 1}
-        request = completing.complete(Request(**words, **asked(mode, seconds, Path(folder))), checkpoint)
+        request = complete.complete(Request(**words, **asked(mode, seconds, Path(folder))), checkpoint)
         plan = planning.plan(
             hardware.detect(), request, planning.Asked(device="cpu", dtype="bf16"), memory.Sizes.of(checkpoint)
         )
@@ -96,13 +101,13 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
                 # Weights that the stage finds in memory are not brought there by it.
                 [stage] = [one for one in plan.stages if one.name == "listen"]
                 predicted = stage.total - stage.resident["dit"]
-                sound = recordings.read(Path(str(request.source)))
+                sound = decode.read(Path(str(request.source)))
                 with closing(Store(checkpoint, plan, lambda stage, done, total: None)) as weights:
                     pipeline.hear(weights, Stages(None, checkpoint, None), [torch.from_numpy(sound.samples)])
             else:
                 [take] = pipeline.Pipeline(checkpoint, plan).run([request], lambda stage, done, total: None)
-                finish = formats.Finish(formats.encoding("flac"), request.loudness)
-                formats.write(Path(folder) / "take.flac", take.audio, finish)
+                finish = encode.Finish(encode.encoding("flac"), request.loudness)
+                encode.write(Path(folder) / "take.flac", take.audio, finish)
     return {"predicted": predicted / 2**20, "measured": rise.mb}
 
 
@@ -119,7 +124,8 @@ def main() -> None:
     table = [["render", "length", "predicted", "measured", "predicted / measured"]]
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), DIT, MID_VAE, MID_TEXT)
-        from acestep_cli import checkpoints, memory
+        from acestep_cli.machine import memory
+        from acestep_cli.models import checkpoints
 
         sizes = memory.Sizes.of(checkpoints.locate("turbo", Path(name)))
         for mode, seconds in ROWS:

@@ -11,7 +11,7 @@ from random_checkpoint import TEXT
 from side_by_side import parser, publish
 from torch import Tensor, nn
 
-from acestep_cli.engine.packed import PackedLinear
+from acestep_cli.engine.packed_linear import PackedLinear
 
 WIDTH, INNER = TEXT["hidden_size"], TEXT["intermediate_size"]
 QUERIES = TEXT["num_attention_heads"] * TEXT["head_dim"]

@@ -15,8 +15,8 @@ from transformers import Qwen3Config, Qwen3Model
 
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.prompts import END_OF_TEXT
-from acestep_cli.sizes import DiTConfig, VAEConfig
+from acestep_cli.models.configs import DiTConfig, VAEConfig
+from acestep_cli.song.prompts import END_OF_TEXT
 
 SILENCE_FRAMES = 1500
 TEXT = {

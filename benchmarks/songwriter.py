@@ -28,17 +28,17 @@ from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
-from acestep_cli import writing
-from acestep_cli.engine import packed
+from acestep_cli.engine import packed_linear
 from acestep_cli.engine.songwriter import Songwriter
-from acestep_cli.engine.store import assign
-from acestep_cli.request import Request
-from acestep_cli.writing import Sampling
+from acestep_cli.engine.weights import assign
+from acestep_cli.song import songwriter_prompts
+from acestep_cli.song.request import Request
+from acestep_cli.song.songwriter_prompts import Sampling
 
 SIZES = TEXT | {"vocab_size": 217_204, "tie_word_embeddings": True}
 TEXT_TOKENS, CODE_MARKS, CODES = TEXT["vocab_size"], 65_535, 64_000
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-SONG = writing.song_prompt("warm lo-fi hip hop, dusty drums, rhodes", "[Verse]\n" + "la la la la la\n" * 20)
+SONG = songwriter_prompts.song_prompt("warm lo-fi hip hop, dusty drums, rhodes", "[Verse]\n" + "la la la la la\n" * 20)
 THOUGHT = "bpm: 84\nduration: 60\nkeyscale: A minor\nlanguage: en\ntimesignature: 4\n"
 CALLS = 20
 NOTES = """\
@@ -116,7 +116,7 @@ def bandwidth(summed: Tensor, rounds: int) -> float:
 
 def grammar(ours: Songwriter, tokens: int) -> tuple[float, float]:
     """Seconds of start-up beyond the tokenizer's, and the mean seconds of a mask."""
-    task = writing.expanding(Request(idea="x"), ["lyrics"], (10, 600))
+    task = songwriter_prompts.expanding(Request(idea="x"), ["lyrics"], (10, 600))
     start = time.perf_counter()
     alphabet = ours._alphabet
     LLMatcher(alphabet, task.thought_grammar()).compute_bitmask()
@@ -162,10 +162,10 @@ def main() -> None:
         startup, mask = grammar(ours, arguments.masks)
         theirs = rival(ours)
         body = sum(weight.numel() for name, weight in ours.model.named_parameters() if "embed" not in name)
-        if packed.is_possible(torch.device("cpu"), torch.bfloat16):  # as the store does
-            packed.pack(ours.model)
-        prompt = ours.encode(SONG + writing.thought(THOUGHT))
-        unguided = ours.encode(writing.unguided_prompt(None))
+        if packed_linear.is_possible(torch.device("cpu"), torch.bfloat16):  # as the store does
+            packed_linear.pack(ours.model)
+        prompt = ours.encode(SONG + songwriter_prompts.thought(THOUGHT))
+        unguided = ours.encode(songwriter_prompts.unguided_prompt(None))
 
         def our_codes(count: int = arguments.codes) -> None:
             next(iter(ours.compose(SONG, THOUGHT, count, how, [torch.Generator().manual_seed(0)], ignore)))

@@ -16,7 +16,7 @@ import tempfile
 from itertools import cycle, islice
 from pathlib import Path
 
-from acestep_cli import songbook
+from acestep_cli.song import examples
 
 RUNS, SPECS = 9, 100
 
@@ -31,7 +31,7 @@ def seconds(*arguments: str) -> float:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        alone = [file for file in songbook.files().values() if "extends:" not in file.read_text(encoding="utf-8")]
+        alone = [file for file in examples.files().values() if "extends:" not in file.read_text(encoding="utf-8")]
         specs = [
             shutil.copy(file, Path(folder, f"{number}{file.suffix}"))
             for number, file in enumerate(islice(cycle(alone), SPECS))

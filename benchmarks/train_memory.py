@@ -32,7 +32,10 @@ def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) ->
     import numpy as np
     import soundfile
 
-    from acestep_cli import dataset, hardware, memory, planning, training, workbench, workload
+    from acestep_cli.machine import hardware, memory
+    from acestep_cli.machine import plan as planning
+    from acestep_cli.training import dataset, loop, run_folder
+    from acestep_cli.training import plan as workload
 
     folder = root / "songs"
     folder.mkdir(exist_ok=True)
@@ -46,20 +49,21 @@ def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) ->
     longest = workload.lesson(sizes, min(seconds, course.crop), [("noise", "")])
     asked = planning.Asked(device="cpu", dtype="bf16")
     plan = workload.plan(hardware.detect(), course, asked, sizes, longest, lambda *_: planning.Experience())
-    record = workbench.Record(
+    record = run_folder.Record(
         base=checkpoint.name, base_weights="", course=course, trigger=None, trigger_position="prepend", dataset="",
         songs={}, dtype="bfloat16",
     )  # fmt: skip
     out = root / "out"
     out.mkdir()
-    return training.Job(found, looked.lessons, record, checkpoint, plan, out), sizes, longest
+    return loop.Job(found, looked.lessons, record, checkpoint, plan, out), sizes, longest
 
 
 def prepared(root: Path) -> dict[str, float]:
     """The resident set after the second song and after the last."""
-    from acestep_cli import checkpoints, training
-    from acestep_cli.course import Course
-    from acestep_cli.engine.store import Store
+    from acestep_cli.engine.weights import Store
+    from acestep_cli.models import checkpoints
+    from acestep_cli.training import loop
+    from acestep_cli.training.config import Course
 
     one, _, _ = job(root, checkpoints.locate("pocket"), Course(), SONGS, SONG_SECONDS)
     held: list[float] = []
@@ -68,14 +72,15 @@ def prepared(root: Path) -> dict[str, float]:
         if stage == "encode":
             held.append(status_mb("VmHWM"))
 
-    training.prepared(one, Store(one.checkpoint, one.plan, report), print)
+    loop.prepared(one, Store(one.checkpoint, one.plan, report), print)
     return {"early": held[SETTLED], "late": held[-1]}
 
 
 def trained(root: Path) -> dict[str, float]:
     """The resident set after the early step and after the last."""
-    from acestep_cli import checkpoints, training
-    from acestep_cli.course import Course
+    from acestep_cli.models import checkpoints
+    from acestep_cli.training import loop
+    from acestep_cli.training.config import Course
 
     one, _, _ = job(root, checkpoints.locate("pocket"), Course(steps=STEPS, accumulation=1, crop=10), 2, 20)
     held: dict[int, float] = {}
@@ -84,7 +89,7 @@ def trained(root: Path) -> dict[str, float]:
         if stage == "train":
             held[done] = status_mb("VmRSS")
 
-    training.train(one, report, lambda line: None, print)
+    loop.train(one, report, lambda line: None, print)
     return {"early": held[EARLY], "late": held[STEPS]}
 
 
@@ -93,8 +98,10 @@ def foreseen(root: Path, checkpointed: bool) -> dict[str, float]:
     from memory_model import DIT, MID_TEXT, MID_VAE
     from random_checkpoint import write
 
-    from acestep_cli import checkpoints, training, workload
-    from acestep_cli.course import Course
+    from acestep_cli.models import checkpoints
+    from acestep_cli.training import loop
+    from acestep_cli.training import plan as workload
+    from acestep_cli.training.config import Course
 
     write(root / "models", DIT, MID_VAE, MID_TEXT)
     checkpoint = checkpoints.locate("turbo", root / "models")
@@ -102,9 +109,9 @@ def foreseen(root: Path, checkpointed: bool) -> dict[str, float]:
     one, sizes, longest = job(root, checkpoint, course, 1, FORECAST_SECONDS)
     one = replace(one, plan=one.plan.model_copy(update={"checkpointed": checkpointed}))
     need = workload.Need(sizes, course, longest, one.plan.arrangement, checkpointed)
-    training.prepared(one, training.Store(checkpoint, one.plan, lambda *_: None), print)
+    loop.prepared(one, loop.Store(checkpoint, one.plan, lambda *_: None), print)
     with resident_rise() as rise:
-        training.train(one, lambda *_: None, lambda line: None, print)
+        loop.train(one, lambda *_: None, lambda line: None, print)
     train = next(stage for stage in need.stages if stage.name == "train")
     return {"early": train.total / 2**20, "late": rise.mb}
 

@@ -17,11 +17,12 @@ from published import FRAMES_PER_SECOND, TWO_B
 from side_by_side import medians, parser, publish
 from torch import Tensor, nn
 
-from acestep_cli import solvers, training
-from acestep_cli.course import LARGEST_GRADIENT, Course
+from acestep_cli import solvers
 from acestep_cli.engine.dit import Condition
-from acestep_cli.engine.graft import Graft
-from acestep_cli.engine.lessons import Batch
+from acestep_cli.training import loop
+from acestep_cli.training.adapter import Graft
+from acestep_cli.training.config import LARGEST_GRADIENT, Course
+from acestep_cli.training.examples import Batch
 
 CASES = ((2, 60), (2, 180))  # layers, seconds of music
 AIM = 1.1
@@ -35,7 +36,7 @@ one process. The aim is {aim} x. The difference is that of the losses of the fir
 
 def step(parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> Callable[[], float]:
     """A whole step; its loss."""
-    optimiser = training.optimiser(parameters, COURSE)
+    optimiser = loop.optimiser(parameters, COURSE)
 
     def run() -> float:
         loss = loss_of()
@@ -86,7 +87,7 @@ def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, flo
         )[0]
         return (found.float() - batch.velocity).square().mean()
 
-    our_step, their_step = step(graft.parameters, lambda: training.loss_of(ours, batch)), step(parameters, their_loss)
+    our_step, their_step = step(graft.parameters, lambda: loop.loss_of(ours, batch)), step(parameters, their_loss)
     first, reference = our_step(), their_step()  # and both are warm
     return *medians(rounds, our_step, their_step), abs(first - reference) / reference
 

@@ -18,14 +18,14 @@ from published import FRAMES_PER_SECOND, VAE, fill
 from side_by_side import medians, parser, publish
 from torch import Tensor
 
-from acestep_cli import planning
 from acestep_cli.engine import codec
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.hardware import Hardware, cpu_device
-from acestep_cli.memory import Sizes
-from acestep_cli.planning import Asked
-from acestep_cli.request import Request
-from acestep_cli.sizes import VAEConfig
+from acestep_cli.machine import plan
+from acestep_cli.machine.hardware import Hardware, cpu_device
+from acestep_cli.machine.memory import Sizes
+from acestep_cli.machine.plan import Asked
+from acestep_cli.models.configs import VAEConfig
+from acestep_cli.song.request import Request
 
 TIME_AIM, MEMORY_AIM = "at least 1.15 x", "at most 0.1"
 NOTES = """\
@@ -63,7 +63,7 @@ def build_theirs(ours: OobleckVAE) -> AutoencoderOobleck:
 def tile_frames() -> int:
     """What the program itself would choose on this processor."""
     song = Request(model="turbo", duration=20.0)
-    return planning.plan(Hardware((cpu_device(),)), song, Asked(), Sizes.published("turbo")).tile_frames
+    return plan.plan(Hardware((cpu_device(),)), song, Asked(), Sizes.published("turbo")).tile_frames
 
 
 def our_tiled(vae: OobleckVAE, latents: Tensor) -> Tensor:

@@ -34,13 +34,16 @@ import soundfile
 import torch
 from sounds import SAMPLE_RATE, TIMBRES
 
-from acestep_cli import checkpoints, completing, hardware, memory, planning, shelf, writing
-from acestep_cli.audio import Audio
-from acestep_cli.checkpoints import Songwriter
-from acestep_cli.cli import desk
-from acestep_cli.engine.store import Store
+from acestep_cli.audio.sound import Audio
+from acestep_cli.cli import songwriting
+from acestep_cli.engine.weights import Store
+from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import plan as planning
+from acestep_cli.models import checkpoints, local
+from acestep_cli.models.checkpoints import Songwriter
 from acestep_cli.pipeline import Pipeline, Take
-from acestep_cli.request import Request
+from acestep_cli.song import complete, songwriter_prompts
+from acestep_cli.song.request import Request
 
 JUDGED = 240  # songs of the training corpus that the classifiers are fitted on, truth only
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -118,8 +121,8 @@ class Studio:
         self.checkpoint = checkpoints.locate(checkpoints.BUILT_IN)
         self.machine = hardware.detect()
 
-    def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[completing.Completed, planning.Plan]:
-        completed = completing.complete(Request(**asked), self.checkpoint, helper)
+    def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[complete.Completed, planning.Plan]:
+        completed = complete.complete(Request(**asked), self.checkpoint, helper)
         sizes = memory.Sizes.of(self.checkpoint, helper)
         return completed, planning.plan(self.machine, completed, planning.Asked(), sizes)
 
@@ -135,7 +138,7 @@ class Studio:
             return vae.decode(vae.encode(torch.from_numpy(audio)[None].to(store.dtype)))[0].float().numpy()
 
     def songwriter(self) -> Songwriter:
-        [helper] = shelf.needed_songwriters(checkpoints.BUILT_IN, self.checkpoint, None, "The evaluation")
+        [helper] = local.needed_songwriters(checkpoints.BUILT_IN, self.checkpoint, None, "The evaluation")
         return helper
 
     def codes(self, audio: np.ndarray) -> tuple[int, ...]:
@@ -143,7 +146,7 @@ class Studio:
         [found] = Pipeline(self.checkpoint, plan).codes(completed, [Audio(audio, SAMPLE_RATE)], quiet, quiet)
         return found
 
-    def answer(self, task: writing.Task, how: writing.Sampling, seed: int) -> dict[str, object]:
+    def answer(self, task: songwriter_prompts.Task, how: songwriter_prompts.Sampling, seed: int) -> dict[str, object]:
         """What the Songwriter makes of a task, as keys of a request."""
         helper = self.songwriter()
         completed, plan = self.planned(helper, caption="any", duration=10, seed=seed)
@@ -364,8 +367,8 @@ def writes(case: Case) -> Iterator[Score]:
     piece = case.piece
     idea = corpus.idea(piece, np.random.default_rng([case.number, 4]))
     request = Request(idea=idea, instrumental=not piece.voiced)
-    task = writing.expanding(request, ("caption", "lyrics"), IDEA_SECONDS)
-    found = studio().answer(task, writing.Sampling.of(request), case.number)
+    task = songwriter_prompts.expanding(request, ("caption", "lyrics"), IDEA_SECONDS)
+    found = studio().answer(task, songwriter_prompts.Sampling.of(request), case.number)
     caption, bpm = str(found["caption"]), int(str(found["bpm"]))
     style = corpus.STYLES[piece.style]
     plain = re.sub("|".join(style.names), "", idea)  # "piano ballad" names no piano
@@ -382,8 +385,8 @@ def writes(case: Case) -> Iterator[Score]:
 def describes(case: Case) -> Iterator[Score]:
     """Tempo and key of a recording, from its codes alone; the truth's score is the analysers'."""
     piece, seconds = case.piece, int(case.piece.duration)
-    task = writing.understanding(studio().codes(case.mix), seconds)
-    found = studio().answer(task, writing.Sampling(temperature=desk.LISTENING), case.number)
+    task = songwriter_prompts.understanding(studio().codes(case.mix), seconds)
+    found = studio().answer(task, songwriter_prompts.Sampling(temperature=songwriting.LISTENING), case.number)
     told = ears.Heard(float(str(found["bpm"])), *ears.pitch_and_mode(str(found["key"])))
     for who, answer in (("truth", ears.listen(case.mix)), ("pocket", told)):
         yield Score("describe tempo", who, answer.keeps_time(piece.bpm))
@@ -462,7 +465,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=60, help="held-out songs")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--weights", type=Path, help="another folder in the layout of src/acestep_cli/pocket")
+    parser.add_argument("--weights", type=Path, help="another folder in the layout of src/acestep_cli/models/pocket")
     parser.add_argument("--only", nargs="*", choices=[b.__name__ for b in BEHAVIOURS], help="some behaviours")
     parser.add_argument("--save", type=Path, help="an existing folder for the audio that modes read")
     parser.add_argument("--scores", type=Path, help="JSON, kept after each song; lines judged now replace those in it")

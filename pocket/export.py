@@ -2,9 +2,9 @@
 
     python pocket/export.py
 
-Reads `vae.pt`, `dit.pt`, `songwriter.pt` and `silence.pt` in `pocket/work/`; writes `src/acestep_cli/pocket/`, or the
-folder given with `--to`, and prints the size of every file. DiT and Songwriter are their moving averages over training
-steps.
+Reads `vae.pt`, `dit.pt`, `songwriter.pt` and `silence.pt` in `pocket/work/`; writes `src/acestep_cli/models/pocket/`,
+or the folder given with `--to`, and prints the size of every file. DiT and Songwriter are their moving averages over
+training steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import train_vae
 from safetensors.torch import save_file
 from torch import Tensor
 
-HOME = Path(__file__).parent.parent / "src/acestep_cli/pocket"
+HOME = Path(__file__).parent.parent / "src/acestep_cli/models/pocket"
 MOST_BYTES, MOST_BYTES_OF_A_FILE = 32e6, 15e6
 
 

@@ -18,8 +18,8 @@ from evaluate import Studio
 from PIL import Image
 from sounds import SAMPLE_RATE
 
-from acestep_cli import pictures
-from acestep_cli.audio import Audio
+from acestep_cli.audio import plots
+from acestep_cli.audio.sound import Audio
 
 FILE = Path(__file__).parent / "picture.png"
 WIDTH, HEIGHT, GAP = 1000, 240, 8
@@ -37,7 +37,7 @@ def main() -> None:
     )  # fmt: skip
     both = Image.new("RGB", (WIDTH, 2 * HEIGHT + GAP), "white")
     for place, samples in enumerate((take.audio.samples, band.render(piece).astype(np.float32))):
-        drawn = pictures.spectrogram(Audio(samples, SAMPLE_RATE), WIDTH, HEIGHT)
+        drawn = plots.spectrogram(Audio(samples, SAMPLE_RATE), WIDTH, HEIGHT)
         both.paste(Image.open(io.BytesIO(drawn)).convert("RGB"), (0, place * (HEIGHT + GAP)))
     both.quantize(64).save(FILE, optimize=True)
     print(f"{FILE.name}: {piece.caption}, {piece.key}, {piece.bpm} bpm, {piece.duration} s")

@@ -16,8 +16,8 @@ from sounds import TIMBRES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from acestep_cli import modes, prompts
-from acestep_cli.kinds import TRACKS
+from acestep_cli.song import modes, prompts
+from acestep_cli.song.values import TRACKS
 
 VOCABULARY = 2304
 SONGS = 3000

@@ -23,7 +23,7 @@ from train_dit import CONFIG
 from train_vae import WORK
 
 from acestep_cli.engine.dit import AceStep
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.models.configs import DiTConfig
 
 CHECKPOINT = WORK / "codes.pt"
 PARTS = ("tokenizer", "detokenizer")

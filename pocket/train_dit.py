@@ -34,9 +34,10 @@ from train_vae import CONFIG as VAE
 from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
-from acestep_cli import modes, solvers
+from acestep_cli import solvers
 from acestep_cli.engine.dit import AceStep, Condition
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.models.configs import DiTConfig
+from acestep_cli.song import modes
 
 CHECKPOINT = WORK / "dit.pt"
 CHANNELS = VAE.decoder_input_channels

@@ -2,11 +2,11 @@
 
     python pocket/train_songwriter.py --minutes 60
 
-The lessons are the program's own prompts (`acestep_cli.writing`) with the answers that the corpus knows; only answers
-count. Ideas are of songs without end. Codes are those of the songs that `encode.py` has encoded, by `train_codes.py`,
-and of others put together from them (`Mosaic`). While codes are heard, and before each is written, the Songwriter is
-asked what is being played (`Notes`). Saves `pocket/work/songwriter.pt` every two minutes and goes on from it
-(`sitting.py`).
+The lessons are the program's own prompts (`acestep_cli.song.songwriter_prompts`) with the answers that the corpus
+knows; only answers count. Ideas are of songs without end. Codes are those of the songs that `encode.py` has encoded, by
+`train_codes.py`, and of others put together from them (`Mosaic`). While codes are heard, and before each is written,
+the Songwriter is asked what is being played (`Notes`). Saves `pocket/work/songwriter.pt` every two minutes and goes on
+from it (`sitting.py`).
 
 Shapes: B lessons, L tokens, K codes.
 """
@@ -39,14 +39,14 @@ from train_dit import HARMONICS, SCORE_ROWS, VOICES, beat_angles, number_curve, 
 from train_vae import WORK
 from transformers import Qwen3Config, Qwen3Model
 
-from acestep_cli import prompts, writing
 from acestep_cli.engine.dit import AceStep
-from acestep_cli.kinds import CODES_PER_SECOND
-from acestep_cli.request import Request
+from acestep_cli.song import prompts, songwriter_prompts
+from acestep_cli.song.request import Request
+from acestep_cli.song.values import CODES_PER_SECOND
 
 CHECKPOINT = WORK / "songwriter.pt"
 CODES = math.prod(DIT["fsq_input_levels"])
-MARKS = ("<|im_start|>", writing.TURN_END, writing.THOUGHT_BEGIN, writing.THOUGHT_END)
+MARKS = ("<|im_start|>", songwriter_prompts.TURN_END, songwriter_prompts.THOUGHT_BEGIN, songwriter_prompts.THOUGHT_END)
 # Bars are 5 to 20 codes long: with a rotary base of 200 a third of the angles lie there, as in the DiT.
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 192, "intermediate_size": 448,
@@ -103,7 +103,7 @@ def file_content() -> str:
 
 def encode(text: str) -> list[int]:
     """The ids of a text with codes in it."""
-    pieces = writing.CODE.split(text)
+    pieces = songwriter_prompts.CODE.split(text)
     ids = alphabet().encode(pieces[0], add_special_tokens=False).ids
     for code, words in zip(pieces[1::2], pieces[2::2], strict=True):
         ids += [first_code() + int(code), *alphabet().encode(words, add_special_tokens=False).ids]
@@ -173,14 +173,15 @@ def request_of(piece: corpus.Song, **other: object) -> Request:
 
 
 def thought(request: Request, fields: tuple[str, ...]) -> str:
-    known = {"language": "unknown", **writing.metadata(request)}
-    return writing.dump({name: known[name] for name in fields if name in known})
+    known = {"language": "unknown", **songwriter_prompts.metadata(request)}
+    return songwriter_prompts.dump({name: known[name] for name in fields if name in known})
 
 
 def answer(piece: corpus.Song, request: Request) -> str:
     """A whole song as the Songwriter writes it after a prompt."""
     lyrics = piece.lyrics if piece.voiced else prompts.INSTRUMENTAL
-    return f"{writing.thought(thought(request, (*writing.METADATA, 'caption')))}# Lyric\n{lyrics}{writing.TURN_END}"
+    facts = songwriter_prompts.thought(thought(request, (*songwriter_prompts.METADATA, "caption")))
+    return f"{facts}# Lyric\n{lyrics}{songwriter_prompts.TURN_END}"
 
 
 def played(piece: corpus.Song) -> corpus.Song:
@@ -292,36 +293,42 @@ def lesson(recordings: Recordings, rng: np.random.Generator) -> Lesson:
         piece = corpus.describe(corpus.song(int(rng.integers(corpus.HELD_OUT))), rng)
         request = request_of(piece)
         if task == "expand":
-            prompt = writing.idea_prompt(corpus.idea(piece, rng), instrumental=not piece.voiced)
+            prompt = songwriter_prompts.idea_prompt(corpus.idea(piece, rng), instrumental=not piece.voiced)
             return Lesson(prompt, answer(piece, request))
         other = corpus.describe(piece, rng).caption
-        return Lesson(writing.rewrite_prompt(other, request.lyrics), answer(piece, request))
+        return Lesson(songwriter_prompts.rewrite_prompt(other, request.lyrics), answer(piece, request))
     late = int(rng.integers(WINDOW))
     if task == "understand" and rng.random() < MOSAICS:
         piece = corpus.song(int(rng.integers(corpus.HELD_OUT)))
         if read := recordings.mosaic.read(piece, late, rng):
             codes, known = read
             begun = thought(request_of(played(piece)), ("bpm",))  # what follows in an answer may be untrue
-            return Lesson(writing.hearing_prompt(corrupted(codes, rng)), f"{writing.THOUGHT_BEGIN}\n{begun}", known)
+            return Lesson(
+                songwriter_prompts.hearing_prompt(corrupted(codes, rng)),
+                f"{songwriter_prompts.THOUGHT_BEGIN}\n{begun}",
+                known,
+            )
     recording = recordings.heard[rng.integers(len(recordings.heard))]
     piece, codes = corpus.describe(recording.piece, rng), recording.codes[0]
     known = notes(recording.piece, 0, len(codes))
     if task == "compose":
         sounds = "".join(f"<|audio_code_{code}|>" for code in codes)
         if rng.random() < UNGUIDED:
-            return Lesson(writing.unguided_prompt(None), sounds, known)
-        prompt = writing.song_prompt(piece.caption, request_of(piece).lyrics)
-        return Lesson(prompt, writing.thought(thought(request_of(piece), writing.METADATA)) + sounds, known)
+            return Lesson(songwriter_prompts.unguided_prompt(None), sounds, known)
+        prompt = songwriter_prompts.song_prompt(piece.caption, request_of(piece).lyrics)
+        return Lesson(
+            prompt, songwriter_prompts.thought(thought(request_of(piece), songwriter_prompts.METADATA)) + sounds, known
+        )
     piece = played(piece)
     if rng.random() > CROPPED:
-        return Lesson(writing.hearing_prompt(corrupted(codes, rng)), answer(piece, request_of(piece)), known)
+        return Lesson(songwriter_prompts.hearing_prompt(corrupted(codes, rng)), answer(piece, request_of(piece)), known)
     codes = recording.codes[late]
     length = int(rng.integers(min(SHORTEST_PART, len(codes)), len(codes) + 1))
     start = int(rng.integers(len(codes) - length + 1))
     request = request_of(piece, duration=length // CODES_PER_SECOND)
-    told = writing.thought(thought(request, (*writing.METADATA, "caption")))
+    told = songwriter_prompts.thought(thought(request, (*songwriter_prompts.METADATA, "caption")))
     known = notes(recording.piece, late + WINDOW * start, length)
-    return Lesson(writing.hearing_prompt(corrupted(codes[start : start + length], rng)), told, known)
+    return Lesson(songwriter_prompts.hearing_prompt(corrupted(codes[start : start + length], rng)), told, known)
 
 
 @dataclass(frozen=True)
@@ -397,7 +404,7 @@ class Student(nn.Module):
         logits = F.linear(states[told], self.model.embed_tokens.weight).float()
         each = F.cross_entropy(logits, lessons.wanted[told], reduction="none")
         # What comes after the thought is long, and much of it was drawn at random.
-        end = alphabet().token_to_id(writing.THOUGHT_END)
+        end = alphabet().token_to_id(songwriter_prompts.THOUGHT_END)
         ended = (lessons.wanted == end).cumsum(1) - (lessons.wanted == end).int() > 0
         weights = torch.where(ended[told] | (lessons.wanted[told] >= first_code()), REST_WEIGHT, 1.0)
         loss = (each * weights).sum() / weights.sum()

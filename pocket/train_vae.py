@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.sizes import VAEConfig
+from acestep_cli.models.configs import VAEConfig
 
 WORK = Path(__file__).parent / "work"
 CHECKPOINT = WORK / "vae.pt"

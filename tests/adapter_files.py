@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.models.configs import DiTConfig
 
 DIFFUSERS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "o_proj": "to_out.0"}
 Pairs = Mapping[str, tuple[Tensor, Tensor]]

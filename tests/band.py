@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from acestep_cli import completing, modes
-from acestep_cli.audio import Audio
+from acestep_cli.audio.sound import Audio
 from acestep_cli.errors import MemoryLimitError
-from acestep_cli.latents import Latents
+from acestep_cli.models.latents_file import Latents
+from acestep_cli.song import complete, modes
 
 RATE, HOP = 48_000, 1920
 
@@ -29,7 +29,7 @@ RATE, HOP = 48_000, 1920
 class Take:
     number: int
     audio: Audio
-    request: completing.Completed
+    request: complete.Completed
     plan: Any
     timings: dict[str, float]
     warnings: tuple[str, ...]
@@ -58,12 +58,12 @@ class Pipeline:
             os.write(1, b"from C as well\n")
 
     def run(
-        self, requests: Sequence[completing.Completed], report: Any, say: Any = None, tell: Any = None
+        self, requests: Sequence[complete.Completed], report: Any, say: Any = None, tell: Any = None
     ) -> Iterator[Take]:
         for request in requests:
             yield from self.play(request, report)
 
-    def play(self, request: completing.Completed, report: Any) -> Iterator[Take]:
+    def play(self, request: complete.Completed, report: Any) -> Iterator[Take]:
         caption = request.caption or ""
         if "breaks" in caption:
             raise RuntimeError("a string broke")
@@ -78,8 +78,8 @@ class Pipeline:
                 Path("a-song-overtaken-1.flac" if number == 1 else "a-2.wav").write_text("theirs")
             for stage in ("diffuse", "decode"):
                 self._play(stage, caption, report)
-            for piece in completing.pieces(request):
-                take = completing.take(piece.request, number)
+            for piece in complete.pieces(request):
+                take = complete.take(piece.request, number)
                 samples = self._tone(take.seed, request.duration)
                 if "silent" in caption and (number == 2 or "all" in caption):
                     samples *= 0
@@ -113,7 +113,7 @@ def module() -> ModuleType:
 
 
 if __name__ == "__main__":
-    from acestep_cli.cli import main
+    from acestep_cli.cli.app import main
 
     sys.modules["acestep_cli.pipeline"] = module()
     if "--auto" in sys.argv:  # which starts the program again

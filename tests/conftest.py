@@ -18,8 +18,8 @@ from hub_server import BLOCK, Hub, dit, main_repo
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
+from acestep_cli.models import checkpoints
 
 # What renders teach goes into a book of the tests' own, never into the user's.
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")

@@ -18,20 +18,23 @@ from safetensors.torch import save_file
 from test_pipeline import FLOAT32, quiet, samples
 from torch import Tensor, nn
 
-from acestep_cli import adapters, checkpoints, completing, memory, weightfiles, workbench
-from acestep_cli.adapters import Worn
-from acestep_cli.course import Course
-from acestep_cli.engine import graft
-from acestep_cli.engine.adapters import Outfit
 from acestep_cli.engine.dit import AceStep, Condition, DiT
 from acestep_cli.engine.int8 import Int8Linear, prepare
-from acestep_cli.engine.store import Store
-from acestep_cli.engine.streaming import stream_layers
+from acestep_cli.engine.layer_streaming import stream_layers
+from acestep_cli.engine.lora import Outfit
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AdapterError
-from acestep_cli.kinds import Lora
+from acestep_cli.machine import memory
+from acestep_cli.models import adapters, checkpoints, weight_files
+from acestep_cli.models.adapters import Worn
+from acestep_cli.models.configs import DiTConfig
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.request import Request
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
+from acestep_cli.song.values import Lora
+from acestep_cli.training import adapter as graft
+from acestep_cli.training import run_folder
+from acestep_cli.training.config import Course
 
 CONFIG = DiTConfig.from_dict(tiny.TWO_B)
 QUERY = "layers.1.self_attn.q_proj"
@@ -194,11 +197,11 @@ def test_what_is_trained_here_acts_as_it_was_trained(
         for weight in made.parameters:
             weight.add_(torch.randn(weight.shape, generator=draws), alpha=0.1)
     tensors = made.tensors() if export is None else graft.EXPORTS[export](made.tensors(), course)
-    record = workbench.Record(base="turbo", base_weights="0", course=course, trigger="harbour", dataset="0", songs={},
+    record = run_folder.Record(base="turbo", base_weights="0", course=course, trigger="harbour", dataset="0", songs={},
                               trigger_position="prepend", dtype="float32")  # fmt: skip
-    path = adapter_files.save(tmp_path / workbench.ADAPTER, tensors, **record.header())
+    path = adapter_files.save(tmp_path / run_folder.ADAPTER, tensors, **record.header())
     if export is None:
-        (tmp_path / workbench.CONFIG).write_text(made.json())
+        (tmp_path / run_folder.CONFIG).write_text(made.json())
     adapter = adapters.read(tmp_path if export is None else path)
     assert (adapter.base, adapter.trigger_word) == ("turbo", "harbour")
     assert adapter.fit(CONFIG).whole
@@ -313,9 +316,9 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
             assert torch.equal(velocity(plain), untouched)
 
 
-def song(two_b: tiny.Oracle, **asked: Any) -> completing.Completed:
+def song(two_b: tiny.Oracle, **asked: Any) -> complete.Completed:
     found = checkpoints.locate("turbo", two_b.root)
-    return completing.complete(Request(caption="a song", duration=10, seed=7, **asked), found)
+    return complete.complete(Request(caption="a song", duration=10, seed=7, **asked), found)
 
 
 @pytest.fixture
@@ -419,7 +422,7 @@ def test_its_fingerprint_is_of_every_byte_and_of_no_name(tmp_path: Path) -> None
     names = ("one", "other", "stronger")
     files = [adapter_files.comfyui(tmp_path / f"{name}.safetensors", weights, alpha=8) for name in names]
     contents = bytearray(files[-1].read_bytes())
-    alpha = next(one for name, one in weightfiles.read_contents(files[-1])[0].items() if "alpha" in name)
+    alpha = next(one for name, one in weight_files.read_contents(files[-1])[0].items() if "alpha" in name)
     contents[alpha.start : alpha.end] = np.float32(9).tobytes()
     files[-1].write_bytes(contents)
     one, other, stronger = (adapters.read(file).fingerprint for file in files)

@@ -24,12 +24,14 @@ from test_cold import loaded
 from test_contract import said
 from typer.testing import Result
 
-from acestep_cli import album, hardware, latents, logbook, spec, template
-from acestep_cli.cli import cards, crew, makefiles
+from acestep_cli.albums import album, gpu_lock, makefile, processes, template
+from acestep_cli.albums.tracks import Track
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import UsageError
-from acestep_cli.tracks import Track
+from acestep_cli.machine import hardware, history
+from acestep_cli.models import latents_file
+from acestep_cli.song import spec
 
 ROOT = Path(__file__).parent.parent
 Acestep = Callable[..., Result]
@@ -470,7 +472,7 @@ def test_latents_are_kept_of_every_step_and_edits_go_along_them(acestep: Acestep
     assert result.stderr.count("is not encoded") == 3
     files = sorted([*Path("out").rglob("*.flac"), *Path("out").rglob("*.wav")])
     assert len(files) == 4
-    assert all(latents.belong(latents.beside(file), file) for file in files)
+    assert all(latents_file.belong(latents_file.beside(file), file) for file in files)
     assert rendered == [*["low", "bridge", "ends", "metal"], *["bridge", "ends", "metal"]]  # the song itself is kept
     assert acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents").stdout == ""
     assert acestep("album", "render", "harbour.yaml", "-o", "out").stdout == ""
@@ -480,13 +482,13 @@ def test_latents_stay_those_of_a_file_with_other_tags(acestep: Acestep, rendered
     harbour(CHAIN)
     acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents")
     song = Path("out/harbour/01 low-water.flac")
-    before = latents.read(latents.beside(song))
+    before = latents_file.read(latents_file.beside(song))
     del rendered[:]
     harbour(CHAIN.replace("genre: Folk", "genre: Dub"))
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
     assert result.stdout == f"{song}\n"
-    assert latents.belong(latents.beside(song), song)
-    assert (latents.read(latents.beside(song)) == before).all()
+    assert latents_file.belong(latents_file.beside(song), song)
+    assert (latents_file.read(latents_file.beside(song)) == before).all()
     assert rendered == []  # nor what begins from it
     assert acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents").stdout == ""
 
@@ -677,16 +679,16 @@ def machine(*names: str) -> hardware.Hardware:
 def two_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the locks of two cards lie."""
     monkeypatch.setattr(hardware, "detect", lambda: machine("cuda:0", "cuda:1", "cpu"))
-    monkeypatch.setattr(logbook, "file", lambda: tmp_path / "state" / "logbook.json")
+    monkeypatch.setattr(history, "file", lambda: tmp_path / "state" / "logbook.json")
     return tmp_path / "state" / "cards"
 
 
 def test_each_render_has_a_card_to_itself(two_cards: Path) -> None:
     terminal = Console(quiet=True)
-    with cards.turn(Run(), terminal) as first, cards.turn(Run(), terminal) as second:
+    with gpu_lock.turn(Run(), terminal) as first, gpu_lock.turn(Run(), terminal) as second:
         assert (first.device, second.device) == ("cuda:0", "cuda:1")
         assert sorted(file.name for file in two_cards.iterdir()) == ["cuda-0.lock", "cuda-1.lock"]
-    with cards.turn(Run(device="cuda:1"), terminal) as asked:
+    with gpu_lock.turn(Run(device="cuda:1"), terminal) as asked:
         assert asked.device == "cuda:1"
 
 
@@ -695,7 +697,7 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     is_held, may_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with cards.turn(Run(device="cuda:1"), Console(quiet=True)):
+        with gpu_lock.turn(Run(device="cuda:1"), Console(quiet=True)):
             is_held.set()
             may_go.wait()
 
@@ -703,7 +705,7 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     other.start()
     is_held.wait()
     threading.Timer(0.5, may_go.set).start()
-    with cards.turn(Run(device="cuda:1"), Console()):
+    with gpu_lock.turn(Run(device="cuda:1"), Console()):
         assert may_go.is_set()
     other.join()
     assert "Another render is at work on cuda:1; waiting for it." in capsys.readouterr().err
@@ -711,16 +713,16 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_card_has_one_name_whoever_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
     card = machine("cuda:0").devices[0]
-    assert cards.identity(card) == "cuda-0"
+    assert gpu_lock.identity(card) == "cuda-0"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    assert cards.identity(card) == "cuda-3"
+    assert gpu_lock.identity(card) == "cuda-3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f/2a")
-    assert cards.identity(card) == "cuda-GPU-8f-2a"
+    assert gpu_lock.identity(card) == "cuda-GPU-8f-2a"
 
 
 def test_the_processor_is_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "detect", lambda: machine("cpu"))
-    with cards.turn(Run(), Console(quiet=True)) as run:
+    with gpu_lock.turn(Run(), Console(quiet=True)) as run:
         assert run.device is None
 
 
@@ -728,7 +730,7 @@ def test_a_state_folder_that_cannot_be_written_stops_nothing(
     two_cards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     two_cards.parent.write_text("")
-    with cards.turn(Run(), Console()) as run:
+    with gpu_lock.turn(Run(), Console()) as run:
         assert run == Run()
     assert "nothing keeps other renders from the same card" in capsys.readouterr().err
 
@@ -736,10 +738,10 @@ def test_a_state_folder_that_cannot_be_written_stops_nothing(
 def test_shares_keep_together_what_begins_from_each_other() -> None:
     ids = {"a": None, "b": "a", "c": None, "d": "b", "e": None, "f": None}
     tracks = [Track(id, "", (), base=base) for id, base in ids.items()]
-    assert crew.shares(tracks, 2) == [["a", "b", "d"], ["c", "e", "f"]]
-    assert crew.shares(tracks, 1) == [["a", "b", "d", "c", "e", "f"]]
-    assert crew.shares(tracks[:2], 4) == [["a", "b"]]
-    assert crew.shares(tracks, 0) == []
+    assert processes.shares(tracks, 2) == [["a", "b", "d"], ["c", "e", "f"]]
+    assert processes.shares(tracks, 1) == [["a", "b", "d", "c", "e", "f"]]
+    assert processes.shares(tracks[:2], 4) == [["a", "b"]]
+    assert processes.shares(tracks, 0) == []
 
 
 def test_with_one_card_one_process_makes_the_album(acestep: Acestep, rendered: list[str]) -> None:
@@ -759,7 +761,7 @@ def test_several_processes_make_what_one_makes(
     """With the processor for both cards, and the built-in model."""
     monkeypatch.delenv("ACESTEP_MODELS_DIR")
     harbour(SPLIT)
-    monkeypatch.setattr(cards, "present", lambda run: machine("cpu", "cpu").devices)
+    monkeypatch.setattr(gpu_lock, "present", lambda run: machine("cpu", "cpu").devices)
     result = acestep("album", "render", "harbour.yaml", "-o", "two", "-j", "2", "--json", "--depfile", "d")
     assert result.exit_code == 0, result.stderr
     assert [output["status"] for output in said(result)["outputs"]] == ["written"] * 2
@@ -771,16 +773,16 @@ def test_several_processes_make_what_one_makes(
         assert Path("one/harbour", name).read_bytes() == Path("two/harbour", name).read_bytes()
 
 
-def dies() -> crew.Outcome:
+def dies() -> processes.Outcome:
     os._exit(9)
 
 
-def refuses() -> crew.Outcome:
+def refuses() -> processes.Outcome:
     raise UsageError("It cannot be.", "Try another.")
 
 
 def test_a_process_that_dies_or_refuses_is_a_problem_of_the_album() -> None:
-    died, refused = crew.run(dies, [()]), crew.run(refuses, [()])
+    died, refused = processes.run(dies, [()]), processes.run(refuses, [()])
     assert "ended with code 9; run the command again to go on." in died[0].problems[0]["message"]
     assert refused[0].problems == [
         {"exit_code": 2, "name": "usage", "message": "It cannot be.", "hint": "Try another."}
@@ -845,7 +847,7 @@ def test_there_is_no_stamp_where_a_track_failed(acestep: Acestep) -> None:
 def test_paths_are_escaped_as_make_reads_them(name: str) -> None:
     Path(name).write_text("x")
     Path("makefile").write_text("all: t\n\ninclude d\nt:\n\t@touch t; echo made\n")
-    Path("d").write_text(makefiles.depfile(["t"], [name]))
+    Path("d").write_text(makefile.depfile(["t"], [name]))
     runs = [subprocess.run(["make", "-s"], capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert runs == ["made\n", ""]
     os.utime(name, (2e9, 2e9))
@@ -856,7 +858,7 @@ def test_paths_are_escaped_as_make_reads_them(name: str) -> None:
 
 def test_a_path_that_make_cannot_name_is_refused() -> None:
     with pytest.raises(UsageError, match="line break"):
-        makefiles.escaped("a\nb")
+        makefile.escaped("a\nb")
 
 
 def test_outputs_are_printed_for_other_programs(acestep: Acestep) -> None:

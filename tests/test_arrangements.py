@@ -12,15 +12,17 @@ import pytest
 import tiny
 import torch
 
-from acestep_cli import checkpoints, completing, planning
-from acestep_cli.engine import denoise, int8, streaming
+from acestep_cli.engine import denoise, int8, layer_streaming
 from acestep_cli.engine.dit import Condition, EncoderLayer, LyricEncoder
-from acestep_cli.engine.store import Store
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import MemoryLimitError
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.plan import LADDER, Plan
+from acestep_cli.models import checkpoints
+from acestep_cli.models.configs import DiTConfig
 from acestep_cli.pipeline import Pipeline, Take
-from acestep_cli.planning import LADDER, Plan
-from acestep_cli.request import Request
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=128, reasons={"tile_frames": "because"})
 #: A plan for a card, on the one device that is here: every rung may be taken.
@@ -29,7 +31,7 @@ AS_ON_A_CARD = FLOAT32.model_copy(update={"backend": "cuda"})
 
 def render(oracle: tiny.Oracle, plan: Plan = FLOAT32, said: list[str] | None = None, **asked: Any) -> list[Take]:
     found = checkpoints.locate("turbo", oracle.root)
-    request = completing.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
+    request = complete.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
     say = said.append if said is not None else lambda sentence: None
     return list(Pipeline(found, plan).run([request], lambda stage, done, total: None, say))
 
@@ -86,10 +88,10 @@ def test_an_int8_layer_stays_close(dtype: torch.dtype, bias: bool) -> None:
 def test_no_more_than_two_layers_are_ever_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is not the layers' home: `meta` takes copies of shapes alone."""
     layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(5))
-    stream = streaming.LayerStream(layers, torch.device("meta"))
-    places: list[streaming.Place] = []
-    make = streaming.Place.like
-    monkeypatch.setattr(streaming.Place, "like", lambda *args: places.append(make(*args)) or places[-1])
+    stream = layer_streaming.LayerStream(layers, torch.device("meta"))
+    places: list[layer_streaming.Place] = []
+    make = layer_streaming.Place.like
+    monkeypatch.setattr(layer_streaming.Place, "like", lambda *args: places.append(make(*args)) or places[-1])
     for turn, layer in enumerate(stream):
         there = [number for number, one in enumerate(layers) if one.weight.device.type == "meta"]
         assert there == [turn]
@@ -103,7 +105,7 @@ def test_a_streamed_decoder_finds_every_weight_on_its_device(two_b: tiny.Oracle)
     """All the decoder does, on `meta`: a weight that stayed at home would meet states that are not there."""
     store = Store(checkpoints.locate("turbo", two_b.root), FLOAT32, lambda stage, done, total: None)
     with store.dit() as model:
-        streaming.stream_layers(model, torch.device("meta"))
+        layer_streaming.stream_layers(model, torch.device("meta"))
         config = model.config
         heard = Condition(torch.empty(1, 30, config.encoder_hidden_size, device="meta"), None)
         remembered = model.decoder.remember(heard)
@@ -115,7 +117,7 @@ def test_a_streamed_decoder_finds_every_weight_on_its_device(two_b: tiny.Oracle)
 
 def test_layers_go_home_when_one_of_them_fails() -> None:
     layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
-    turns = iter(streaming.LayerStream(layers, torch.device("meta")))
+    turns = iter(layer_streaming.LayerStream(layers, torch.device("meta")))
     next(turns)
     turns.close()  # type: ignore[attr-defined]
     assert all(weight.device.type == "cpu" for weight in layers.parameters())
@@ -258,7 +260,7 @@ def test_a_take_is_the_same_whether_it_began_in_int8_or_came_to_it(two_b: tiny.O
 
 def test_the_first_song_s_descent_holds_for_the_next(two_b: tiny.Oracle) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    songs = [completing.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]
+    songs = [complete.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]
     with failing("decode", 2):
         made = list(Pipeline(found, AS_ON_A_CARD).run(songs, lambda stage, done, total: None))
     assert [take.plan.tile_frames for take in made] == [32, 32]

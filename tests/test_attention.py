@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from acestep_cli.engine.attention import KeysValues, attend, attend_band, band_bias
 from acestep_cli.engine.dit import AceStep, Condition, key_bias
-from acestep_cli.sizes import DiTConfig
+from acestep_cli.models.configs import DiTConfig
 
 REACH = 8
 KV_HEADS, HEAD_DIM = 2, 6

@@ -22,14 +22,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep_cli import audio, disk, formats, levels
-from acestep_cli.audio import Audio
+from acestep_cli import disk
+from acestep_cli.audio import encode
+from acestep_cli.audio import loudness as levels
+from acestep_cli.audio import sound as audio
+from acestep_cli.audio.sound import Audio
+from acestep_cli.audio.tags import Tags
 from acestep_cli.errors import CheckError, EncoderError, ExistsError, OutputError, UsageError
-from acestep_cli.tags import Tags
 
 RATE = 48_000
-FORMATS = {name: row for name, row in formats.FORMATS.items() if row.program is None}
-ENCODINGS = [formats.encoding(name, depth) for name, row in FORMATS.items() for depth in (row.bit_depths or [None])]
+FORMATS = {name: row for name, row in encode.FORMATS.items() if row.program is None}
+ENCODINGS = [encode.encoding(name, depth) for name, row in FORMATS.items() for depth in (row.bit_depths or [None])]
 TITLED = Tags("Nächte Ω", bpm=105, lyrics="la", recipe="0123")
 
 
@@ -42,14 +45,14 @@ def tone(seconds: float = 2.5, peak: float = 0.5) -> Audio:
     return Audio((peak * both / np.abs(both).max()).astype(np.float32), RATE)
 
 
-def write(path: Path, sound: Audio, encoding: formats.Encoding, *settings: Any, **more: Any) -> levels.Level:
+def write(path: Path, sound: Audio, encoding: encode.Encoding, *settings: Any, **more: Any) -> levels.Level:
     """As the program writes: whole or not at all."""
     with disk.whole(path, replace=[path]) as [part]:
-        return formats.write(part, sound, formats.Finish(encoding, *settings, **more))
+        return encode.write(part, sound, encode.Finish(encoding, *settings, **more))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
-def test_a_file_holds_what_was_written(tmp_path: Path, encoding: formats.Encoding) -> None:
+def test_a_file_holds_what_was_written(tmp_path: Path, encoding: encode.Encoding) -> None:
     sound, path = tone(), tmp_path / f"a.{encoding.format}"
     write(path, sound, encoding, tags=TITLED)
     with soundfile.SoundFile(path) as file:
@@ -57,7 +60,7 @@ def test_a_file_holds_what_was_written(tmp_path: Path, encoding: formats.Encodin
         assert file.title == "Nächte Ω"
         samples = file.read(dtype="float32").T
         if encoding.bit_depth:
-            assert file.subtype == formats.FORMATS[encoding.format].bit_depths[encoding.bit_depth]
+            assert file.subtype == encode.FORMATS[encoding.format].bit_depths[encoding.bit_depth]
     worst = {"16": 2**-15, "24": 2**-23, "32f": 0.0}.get(encoding.bit_depth or "")
     if worst is not None:
         assert np.abs(samples - sound.samples).max() <= worst
@@ -81,10 +84,10 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     assert [a == b for a, b in zip(first, written(), strict=True)] == [True] * len(ENCODINGS)
 
 
-@pytest.mark.parametrize("bitrate", formats.BITRATES)
+@pytest.mark.parametrize("bitrate", encode.BITRATES)
 def test_a_bitrate_is_honoured(tmp_path: Path, bitrate: int) -> None:
     path = tmp_path / "a.mp3"
-    write(path, tone(10), formats.encoding("mp3", bitrate=bitrate))
+    write(path, tone(10), encode.encoding("mp3", bitrate=bitrate))
     assert path.stat().st_size * 8 / 10 / 1000 == pytest.approx(bitrate, rel=0.02)
 
 
@@ -98,7 +101,7 @@ def test_the_peak_is_set_and_never_clips(
     tmp_path: Path, loudness: str, peak: float, expected: float, depth: str
 ) -> None:
     sound, path = tone(1, peak), tmp_path / "a.wav"
-    assert write(path, sound, formats.encoding("wav", depth), loudness).peak == pytest.approx(peak)
+    assert write(path, sound, encode.encoding("wav", depth), loudness).peak == pytest.approx(peak)
     samples = soundfile.read(path, dtype="float32")[0].T
     assert np.abs(samples).max() == pytest.approx(expected, abs=1e-4)
     assert np.corrcoef(samples.ravel(), sound.samples.ravel())[0, 1] > 0.9999  # scaled, not wrapped or cut
@@ -117,7 +120,7 @@ def test_the_peak_is_set_and_never_clips(
 def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: str) -> None:
     sound = Audio(spoil(tone().samples).astype(np.float32), RATE)
     with pytest.raises(CheckError, match=sentence) as caught:
-        write(tmp_path / "a.wav", sound, formats.encoding("wav"))
+        write(tmp_path / "a.wav", sound, encode.encoding("wav"))
     assert caught.value.exit_code == 6
     assert not list(tmp_path.iterdir())
 
@@ -134,18 +137,18 @@ def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: s
 )
 def test_contradicting_encodings_are_refused(settings, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        formats.encoding(*settings)
+        encode.encoding(*settings)
 
 
 def test_encodings_are_completed() -> None:
-    assert formats.encoding("flac") == formats.Encoding("flac", "24", None)
-    assert formats.encoding("mp3") == formats.Encoding("mp3", None, 192)
-    assert formats.encoding("ogg") == formats.Encoding("ogg", None, None)
+    assert encode.encoding("flac") == encode.Encoding("flac", "24", None)
+    assert encode.encoding("mp3") == encode.Encoding("mp3", None, 192)
+    assert encode.encoding("ogg") == encode.Encoding("ogg", None, None)
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no/a\.wav cannot be written: no such file or directory") as caught:
-        write(tmp_path / "no" / "a.wav", tone(), formats.encoding("wav"))
+        write(tmp_path / "no" / "a.wav", tone(), encode.encoding("wav"))
     assert caught.value.exit_code == 9
 
 
@@ -171,7 +174,7 @@ WRITE_UNDER_A_LIMIT = """
 def test_a_full_disk_leaves_no_file(tmp_path: Path, format: str, short_by: int) -> None:
     """libsndfile reports nothing when the last bytes do not fit: it writes them while closing."""
     path = tmp_path / f"a.{format}"
-    write(path, tone(), formats.encoding(format), tags=TITLED)
+    write(path, tone(), encode.encoding(format), tags=TITLED)
     limit = path.stat().st_size - short_by
     path.unlink()
     run = subprocess.run(
@@ -195,9 +198,9 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch)
             raise KeyboardInterrupt
         yield sound.samples[:, RATE:]
 
-    monkeypatch.setattr(formats, "blocks", blocks_until_interrupted)
+    monkeypatch.setattr(encode, "blocks", blocks_until_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(path, tone(), formats.encoding("flac"))
+        write(path, tone(), encode.encoding("flac"))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
 
 
@@ -207,9 +210,9 @@ def test_ctrl_c_inside_the_encoder_is_not_lost(tmp_path: Path, monkeypatch) -> N
     def interrupted(_data: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(formats, "memoryview", interrupted, raising=False)
+    monkeypatch.setattr(encode, "memoryview", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a.wav", tone(), formats.encoding("wav"))
+        write(tmp_path / "a.wav", tone(), encode.encoding("wav"))
     assert not list(tmp_path.iterdir())
 
 
@@ -224,7 +227,7 @@ def test_a_signal_inside_the_encoder_is_not_lost(
     sent: list[str] = []
     close = soundfile.SoundFile.close
 
-    def interrupting(sink: formats._Sink, *arguments: Any) -> Any:
+    def interrupting(sink: encode._Sink, *arguments: Any) -> Any:
         if not sent and not closing:
             sent.append(callback)
             os.kill(os.getpid(), signal.SIGINT)
@@ -235,11 +238,11 @@ def test_a_signal_inside_the_encoder_is_not_lost(
         closing = False
         close(file)
 
-    monkeypatch.setattr(formats._Sink, callback, interrupting)
+    monkeypatch.setattr(encode._Sink, callback, interrupting)
     monkeypatch.setattr(soundfile.SoundFile, "close", interrupting_close)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        write(tmp_path / f"a.{format}", tone(), formats.encoding(format))
+        write(tmp_path / f"a.{format}", tone(), encode.encoding(format))
     except KeyboardInterrupt:
         assert sent
     else:
@@ -251,18 +254,18 @@ def test_a_signal_inside_the_encoder_is_not_lost(
 
 @pytest.mark.parametrize("format", ["wav", "ogg"])
 def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, format: str) -> None:
-    encoding = formats.encoding(format, "32f" if format == "wav" else None)
-    settle = formats.FORMATS[format].settle
+    encoding = encode.encoding(format, "32f" if format == "wav" else None)
+    settle = encode.FORMATS[format].settle
     assert settle is not None
 
-    def failing_settle(sink: formats._Sink) -> None:
+    def failing_settle(sink: encode._Sink) -> None:
         def full(*_: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(formats, "memoryview", full, raising=False)
+        monkeypatch.setattr(encode, "memoryview", full, raising=False)
         settle(sink)
 
-    monkeypatch.setitem(formats.FORMATS, format, replace(formats.FORMATS[format], settle=failing_settle))
+    monkeypatch.setitem(encode.FORMATS, format, replace(encode.FORMATS[format], settle=failing_settle))
     with pytest.raises(OutputError, match="no space left"):
         write(tmp_path / f"a.{format}", tone(), encoding)
     assert not list(tmp_path.iterdir())
@@ -298,9 +301,9 @@ def test_what_the_new_rate_cannot_hold_is_filtered_out() -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_file_has_the_rate_asked_for(tmp_path: Path, format: str) -> None:
-    for rate in formats.FORMATS[format].sample_rates:
+    for rate in encode.FORMATS[format].sample_rates:
         path = tmp_path / f"a.{format}"
-        write(path, tone(), formats.encoding(format, sample_rate=rate), tags=TITLED)
+        write(path, tone(), encode.encoding(format, sample_rate=rate), tags=TITLED)
         found = soundfile.info(path)
         assert (found.samplerate, found.frames) == (rate, 2.5 * rate)
 
@@ -328,7 +331,7 @@ def test_the_level_is_that_of_the_faded_sound(tmp_path: Path) -> None:
     samples = tone(4, 0.25).samples
     samples[:, -100:] *= 4
     set_to = [
-        write(tmp_path / "a.wav", Audio(samples, RATE), formats.encoding("wav", "32f"), loudness, fade_out=1.0)
+        write(tmp_path / "a.wav", Audio(samples, RATE), encode.encoding("wav", "32f"), loudness, fade_out=1.0)
         for loudness in ("peak:-1", "lufs:-20")
     ]
     assert set_to[0].peak == pytest.approx(0.25, abs=0.01)
@@ -358,8 +361,8 @@ UNIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is 
 @UNIX_ONLY
 def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmpeg: Path) -> None:
     sound, path = tone(2.2, 0.5), tmp_path / "a b: 100%d.m4a"
-    encoding = formats.encoding("m4a", bitrate=256, sample_rate=44_100)
-    assert encoding == formats.Encoding("m4a", None, 256, 44_100)
+    encoding = encode.encoding("m4a", bitrate=256, sample_rate=44_100)
+    assert encoding == encode.Encoding("m4a", None, 256, 44_100)
     write(path, sound, encoding, "peak:0", fade_in=1.0, tags=TITLED)
     asked = (fake_ffmpeg / "asked").read_text()
     for words in ("-f f32le -ar 44100 -ac 2 -i pipe:0", "-c:a aac -b:a 256k", "+bitexact", "-f ipod"):
@@ -374,12 +377,12 @@ def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmp
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
-@pytest.mark.parametrize("rate", formats.FORMATS["m4a"].sample_rates)
+@pytest.mark.parametrize("rate", encode.FORMATS["m4a"].sample_rates)
 def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None:
     sound, path = tone(), tmp_path / "a b: 100%d.m4a"
-    write(path, sound, formats.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    write(path, sound, encode.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
     first = path.read_bytes()
-    write(path, sound, formats.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    write(path, sound, encode.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
     assert path.read_bytes() == first
     found = mutagen.File(path)
     assert (found.info.codec, found.info.sample_rate, found.tags["\xa9nam"]) == ("mp4a.40.2", rate, ["Nächte Ω"])
@@ -406,7 +409,7 @@ def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None
 def test_a_failing_ffmpeg_leaves_no_file(tmp_path: Path, monkeypatch, words: str, sentence: str) -> None:
     monkeypatch.setenv("FAKE_FFMPEG", words)
     with pytest.raises(EncoderError, match=sentence) as caught:
-        write(tmp_path / "a.m4a", tone(20), formats.encoding("m4a"), tags=TITLED)
+        write(tmp_path / "a.m4a", tone(20), encode.encoding("m4a"), tags=TITLED)
     assert caught.value.exit_code == 9
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
@@ -416,7 +419,7 @@ def test_an_ffmpeg_that_does_not_start_is_told(tmp_path: Path, fake_ffmpeg: Path
     monkeypatch.setenv("PATH", str(fake_ffmpeg))  # else the next one on it is tried
     (fake_ffmpeg / "ffmpeg").write_text("#!/no/such/interpreter\n")
     with pytest.raises(EncoderError, match="ffmpeg cannot be started: no such file or directory"):
-        write(tmp_path / "a.m4a", tone(), formats.encoding("m4a"))
+        write(tmp_path / "a.m4a", tone(), encode.encoding("m4a"))
 
 
 @UNIX_ONLY
@@ -437,9 +440,9 @@ def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> N
             if sys._getframe(1).f_code.co_name == "_pour":
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(formats, "blocks", blocks_until_interrupted)
+        monkeypatch.setattr(encode, "blocks", blocks_until_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a.m4a", tone(), formats.encoding("m4a"))
+        write(tmp_path / "a.m4a", tone(), encode.encoding("m4a"))
     assert started[0].poll() is not None
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
@@ -447,11 +450,11 @@ def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> N
 def test_a_missing_ffmpeg_is_told_before(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OutputError, match=r"ffmpeg is missing: it encodes m4a") as caught:
-        formats.require("m4a")
+        encode.require("m4a")
     assert caught.value.exit_code == 9
     assert "--format flac needs none" in str(caught.value)
     for format in FORMATS:
-        formats.require(format)
+        encode.require(format)
 
 
 # Files that appear whole or not at all
@@ -520,4 +523,4 @@ def test_ogg_pages_carry_valid_checksums() -> None:
         slow ^= byte << 24
         for _ in range(8):
             slow = (slow << 1) ^ (0x104C11DB7 if slow & 0x80000000 else 0)
-    assert formats.ogg_checksum(page) == slow
+    assert encode.ogg_checksum(page) == slow

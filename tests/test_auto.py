@@ -18,8 +18,8 @@ import soundfile
 import tiny
 from typer.testing import Result
 
-from acestep_cli import spec
 from acestep_cli.cli import listen
+from acestep_cli.song import spec
 
 BAND = Path(__file__).parent / "band.py"
 Run = Callable[..., Result]

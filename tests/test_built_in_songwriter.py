@@ -9,8 +9,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import spec
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
+from acestep_cli.song import spec
 
 Acestep = Callable[..., Result]
 

@@ -20,12 +20,13 @@ from test_lrc import HEADS
 from test_lrc import SONG as SUNG
 from typer.testing import Result
 
-from acestep_cli import checkpoints, completing
 from acestep_cli.cache import Cache
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.songwriter import Songwriter
+from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline, Take
-from acestep_cli.request import Request
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 Run = Callable[..., Result]
 SONG = ("generate", "-c", "a", "-d", "10", "--seed", "7", "--cache")
@@ -203,7 +204,7 @@ def test_cache_commands_load_no_torch() -> None:
 
 def render(shelf: Path, songwriter: checkpoints.Songwriter | None = None, **asked: Any) -> list[Take]:
     found = checkpoints.locate("turbo", shelf)
-    request = completing.complete(Request(**{"caption": "a song", "seed": 7, **asked}), found, songwriter)
+    request = complete.complete(Request(**{"caption": "a song", "seed": 7, **asked}), found, songwriter)
     cache = Cache(Path("cache").absolute(), 10**9, pytest.fail)
     return list(Pipeline(found, FLOAT32, songwriter, cache=cache).run([request], lambda *_: None))
 
@@ -270,7 +271,7 @@ def test_a_take_that_was_not_decoded_is_not_diffused_again(
     assert diffused == [7]
     assert "diffuse" not in again.timings
     found = checkpoints.locate("turbo", two_b.root)
-    request = completing.complete(Request(caption="a song", seed=7, steps=2, duration=10), found)
+    request = complete.complete(Request(caption="a song", seed=7, steps=2, duration=10), found)
     (alone,) = Pipeline(found, FLOAT32).run([request], lambda *_: None)
     assert np.array_equal(again.audio.samples, alone.audio.samples)
     assert again.latents is not None

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from acestep_cli import checkpoints, planning
-from acestep_cli.engine import store
-from acestep_cli.engine.store import Store
-from acestep_cli.engine.text import TextEncoder
+from acestep_cli.engine import weights as store
+from acestep_cli.engine.text_encoder import TextEncoder
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckpointError
+from acestep_cli.machine import plan as planning
+from acestep_cli.models import checkpoints
 
 DIT = "acestep-v15-turbo"
 WEIGHTS = f"{DIT}/model.safetensors"

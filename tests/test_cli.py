@@ -21,9 +21,12 @@ import tiny
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import __version__, cli, modes, spec
-from acestep_cli.cli import COMMANDS, app, outputs
-from acestep_cli.request import KEYS, Request
+from acestep_cli import __version__
+from acestep_cli.cli import app as cli
+from acestep_cli.cli.app import COMMANDS, app
+from acestep_cli.render import paths
+from acestep_cli.song import modes, spec
+from acestep_cli.song.request import KEYS, Request
 
 TESTS = Path(__file__).parent
 Run = Callable[..., Result]
@@ -304,7 +307,7 @@ def test_rolling_again_never_collides(acestep: Run) -> None:
         (Request(caption="夜の ドライブ"), None, "夜の-ドライブ"),
         (Request(caption="!!!"), None, "song"),
         (Request(lyrics="la"), None, "song"),
-        (Request(caption="a" * 100), None, "a" * outputs.SLUG_LENGTH),
+        (Request(caption="a" * 100), None, "a" * paths.SLUG_LENGTH),
         (Request(title="../../etc/passwd"), None, "etc-passwd"),
         (Request(title="T"), "songs/night-drive.yaml", "night-drive"),
         (Request(title="T"), "night-drive.flac.yaml", "night-drive"),
@@ -312,7 +315,7 @@ def test_rolling_again_never_collides(acestep: Run) -> None:
     ],
 )
 def test_names(request_: Request, spec_file: str | None, expected: str) -> None:
-    assert outputs.name(request_, Path(spec_file) if spec_file else None) == expected
+    assert paths.name(request_, Path(spec_file) if spec_file else None) == expected
 
 
 def test_a_folder_takes_the_spec_s_name(acestep: Run, here: Path) -> None:
@@ -430,7 +433,7 @@ def test_a_take_and_its_sidecar_appear_together(acestep: Run, monkeypatch: pytes
     def full(*_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("acestep_cli.cli.sidecar.text", full)
+    monkeypatch.setattr("acestep_cli.render.sidecar.text", full)
     result = acestep("-o", "a.wav")
     assert result.exit_code == 9
     assert "a.wav cannot be written: no space left on device." in result.stderr

@@ -27,11 +27,14 @@ from test_album import CHAIN, HARBOUR, flat, harbour, machine, said
 from test_cold import HOT, loaded
 from typer.testing import Result
 
-from acestep_cli import adapters, checkpoints, completing, hardware
-from acestep_cli.cli import failures, player
-from acestep_cli.cli.player import Look
+from acestep_cli.albums import ray_worker
+from acestep_cli.albums.ray_worker import Look
+from acestep_cli.cli import exit_codes
 from acestep_cli.errors import CheckpointError
-from acestep_cli.request import Request
+from acestep_cli.machine import hardware
+from acestep_cli.models import adapters, checkpoints
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 Acestep = Callable[..., Result]
 ON_RAY = ("album", "render", "harbour.yaml", "-o", "out", "--on", "ray")
@@ -149,7 +152,7 @@ def test_a_disk_that_takes_no_more_ends_the_run(acestep: Acestep, ray: Ray, monk
         raise OSError(28, "No space left on device")
 
     harbour(HARBOUR + "  - {id: a, caption: x}\n  - {id: b, caption: y}\n")
-    monkeypatch.setattr("acestep_cli.formats.write", full)
+    monkeypatch.setattr("acestep_cli.audio.encode.write", full)
     result = acestep(*ON_RAY, "--json")
     assert result.exit_code == 9
     assert {output["error"]["exit_code"] for output in said(result)["outputs"]} == {9}
@@ -205,7 +208,7 @@ def test_ctrl_c_stops_the_nodes_and_keeps_what_is_finished(acestep: Acestep, ray
 
 
 def look(**changes: Any) -> Look:
-    return replace(player.look(False), **changes)
+    return replace(ray_worker.look(False), **changes)
 
 
 HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",), free_bytes=2**50),))
@@ -214,13 +217,13 @@ HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",)
 @pytest.mark.parametrize(
     ("answers", "sentence"),
     [
-        ({"look": look(versions={**player.versions(), "torch": "2.0.1"})},
-         f"10.0.0.1 (two-2222) has torch 2.0.1, and this machine torch {player.versions()['torch']}: takes might"),
-        ({"look": fake_ray.RayTaskError(ModuleNotFoundError("No module named 'acestep_cli.cli.player'"))},
-         f"10.0.0.1 (two-2222) has no acestep-cli {player.versions()['acestep-cli']}. pip install acestep-cli=="),
+        ({"look": look(versions={**ray_worker.versions(), "torch": "2.0.1"})},
+         f"10.0.0.1 (two-2222) has torch 2.0.1, and this machine torch {ray_worker.versions()['torch']}: takes might"),
+        ({"look": fake_ray.RayTaskError(ModuleNotFoundError("No module named 'acestep_cli.albums.ray_worker'"))},
+         f"10.0.0.1 (two-2222) has no acestep-cli {ray_worker.versions()['acestep-cli']}. pip install acestep-cli=="),
         ({"look": fake_ray.WorkerCrashedError("It fell over.")}, "10.0.0.1 (two-2222) does not answer: It fell over."),
         ({"look": look(machine=HALF)}, "10.0.0.1 (two-2222) has no cpu that computes in"),
-        ({"lacks": failures.described(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
+        ({"lacks": exit_codes.described(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
          "10.0.0.1 (two-2222): The checkpoint turbo is not installed. Pull it."),
     ],
     ids=["torch", "program", "crash", "device", "checkpoint"],
@@ -239,7 +242,7 @@ def test_a_node_that_cannot_take_part_is_left_out_with_a_word(
 @pytest.mark.parametrize(
     ("answers", "code", "sentence"),
     [
-        ({"look": look(versions={**player.versions(), "torch": "2.0.1"})}, 2, "has torch 2.0.1, and this machine"),
+        ({"look": look(versions={**ray_worker.versions(), "torch": "2.0.1"})}, 2, "has torch 2.0.1, and this machine"),
         ({"look": look(machine=machine("cpu")), "lacks": {"exit_code": 3, "name": "checkpoint", "message": "No."}}, 3,
          "10.0.0.1 (one-1111): No."),
     ],
@@ -257,13 +260,13 @@ def test_where_no_node_can_take_part_that_is_why_it_fails(
 
 
 def test_a_node_with_other_weights_is_left_out(acestep: Acestep, xl: tiny.Oracle, two_b: tiny.Oracle) -> None:
-    wanted = player.Weights("turbo", checkpoints.locate("turbo", two_b.root).weights_hash(), None, None, None)
-    assert player.lacks(wanted) is None
-    found = player.lacks(replace(wanted, models_dir=xl.root))
+    wanted = ray_worker.Weights("turbo", checkpoints.locate("turbo", two_b.root).weights_hash(), None, None, None)
+    assert ray_worker.lacks(wanted) is None
+    found = ray_worker.lacks(replace(wanted, models_dir=xl.root))
     assert found is not None
     assert (found["exit_code"], found["message"]) == (3, "The weights of turbo are others there than here.")
-    assert player.lacks(replace(wanted, models_dir=Path("nowhere"))) is None  # its own are taken
-    unknown = player.lacks(replace(wanted, checkpoint="sft"))
+    assert ray_worker.lacks(replace(wanted, models_dir=Path("nowhere"))) is None  # its own are taken
+    unknown = ray_worker.lacks(replace(wanted, checkpoint="sft"))
     assert unknown is not None
     assert "The checkpoint sft is not installed" in unknown["message"]
 
@@ -307,23 +310,23 @@ def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
     config = checkpoints.locate("turbo", two_b.root).config
     adapter = adapter_files.peft(tmp_path / "my-sound", adapter_files.pairs(config))
     asked = Request(caption="x", duration=10, loras=({"path": str(adapter), "scale": 0.5},))
-    song = completing.complete(asked, checkpoints.locate("turbo", two_b.root))
+    song = complete.complete(asked, checkpoints.locate("turbo", two_b.root))
     before = adapters.read(adapter)
     contents = {str(adapter): [(file.name, file.read_bytes()) for file in before.files]}
     fingerprint = before.fingerprint
     shutil.rmtree(adapter)
     (tmp_path / "there").mkdir()
-    places = player.unpacked(contents, tmp_path / "there")
-    there = player.renamed(song, places)
+    places = ray_worker.unpacked(contents, tmp_path / "there")
+    there = ray_worker.renamed(song, places)
     assert there.loras is not None
     assert adapters.read(Path(there.loras[0].path)).fingerprint == fingerprint
     back = {place: name for name, place in places.items()}
-    assert player.renamed(there, back) == song
+    assert ray_worker.renamed(there, back) == song
     told: list[Any] = []
-    teller = player.Teller(told.append)
+    teller = ray_worker.Teller(told.append)
     teller.names = back
     teller.warn(f"{there.loras[0].path} is old.")
-    assert told == [player.Word(f"{adapter} is old.", is_warning=True)]
+    assert told == [ray_worker.Word(f"{adapter} is old.", is_warning=True)]
 
 
 # Refusals

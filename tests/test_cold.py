@@ -89,7 +89,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 LOADED_AFTER = """
 import sys
-from acestep_cli.cli import main
+from acestep_cli.cli.app import main
 try:
     main()
 finally:
@@ -107,7 +107,7 @@ def loaded(*arguments: str, watched: tuple[str, ...] = HOT) -> tuple[int, list[s
 
 def test_help_and_version_load_next_to_nothing() -> None:
     for words in (["--help"], ["--version"]):
-        assert loaded(*words, watched=(*HOT, "numpy", "soundfile", "yaml", "pydantic", "acestep_cli.request")) == (
+        assert loaded(*words, watched=(*HOT, "numpy", "soundfile", "yaml", "pydantic", "acestep_cli.song.request")) == (
             0,
             [],
         )

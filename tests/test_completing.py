@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from acestep_cli import checkpoints, completing, modes
-from acestep_cli.checkpoints import Checkpoint
 from acestep_cli.errors import UsageError
-from acestep_cli.request import Request
+from acestep_cli.models import checkpoints
+from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.song import complete, modes
+from acestep_cli.song.request import Request
 
 
 def checkpoint(name: str) -> Checkpoint:
@@ -22,33 +23,33 @@ TURBO, BASE = checkpoint("turbo"), checkpoint("base")
 
 
 def test_turbo_defaults() -> None:
-    done = completing.complete(Request(caption="x", seed=1), TURBO)
+    done = complete.complete(Request(caption="x", seed=1), TURBO)
     assert (done.steps, done.shift, done.guidance, done.guidance_method) == (8, 3.0, 1.0, None)
     assert (done.model, done.mode, done.solver, done.takes, done.duration) == ("turbo", "generate", "euler", 1, 60)
 
 
 def test_base_defaults() -> None:
-    done = completing.complete(Request(caption="x", seed=1), BASE)
+    done = complete.complete(Request(caption="x", seed=1), BASE)
     assert (done.steps, done.shift, done.guidance, done.guidance_method) == (50, 1.0, 7.0, "apg")
     assert done.cfg_interval == (0, 1)
 
 
 def test_completing_twice_changes_nothing() -> None:
     for where in (TURBO, BASE):
-        done = completing.complete(Request(caption="x", lyrics="la"), where)
-        assert completing.complete(Request(**done.model_dump()), where) == done
+        done = complete.complete(Request(caption="x", lyrics="la"), where)
+        assert complete.complete(Request(**done.model_dump()), where) == done
 
 
 def test_an_unset_seed_is_drawn_once_and_within_range() -> None:
-    seeds = {completing.complete(Request(caption="x"), TURBO).seed for _ in range(8)}
+    seeds = {complete.complete(Request(caption="x"), TURBO).seed for _ in range(8)}
     assert len(seeds) == 8
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 
 def test_take_seeds_count_up_and_wrap() -> None:
-    done = completing.complete(Request(caption="x", seed=2**32 - 1, takes=3), TURBO)
-    assert [completing.take(done, k).seed for k in (1, 2, 3)] == [2**32 - 1, 0, 1]
-    assert completing.take(done, 2).takes == 1
+    done = complete.complete(Request(caption="x", seed=2**32 - 1, takes=3), TURBO)
+    assert [complete.take(done, k).seed for k in (1, 2, 3)] == [2**32 - 1, 0, 1]
+    assert complete.take(done, 2).takes == 1
 
 
 @pytest.mark.parametrize(
@@ -69,34 +70,34 @@ def test_take_seeds_count_up_and_wrap() -> None:
 )
 def test_what_turbo_cannot_do_is_refused(asked: dict, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        completing.complete(Request(caption="x", **asked), TURBO)
+        complete.complete(Request(caption="x", **asked), TURBO)
 
 
 def test_guidance_that_is_off_has_no_method() -> None:
     with pytest.raises(UsageError, match="nothing to act on"):
-        completing.complete(Request(caption="x", guidance=1, guidance_method="cfg"), BASE)
+        complete.complete(Request(caption="x", guidance=1, guidance_method="cfg"), BASE)
 
 
 def test_all_contradictions_are_told_together() -> None:
     with pytest.raises(UsageError) as refusal:
-        completing.complete(Request(guidance=7, steps=50), TURBO)
+        complete.complete(Request(guidance=7, steps=50), TURBO)
     assert all(word in str(refusal.value) for word in ("caption", "guidance", "steps"))
 
 
 def test_codes_decide_the_length() -> None:
-    assert completing.complete(Request(codes=[5] * 60), TURBO).duration == 12
+    assert complete.complete(Request(codes=[5] * 60), TURBO).duration == 12
 
 
 def test_lyrics_decide_the_length() -> None:
     lyrics = "[Verse]\n" + "a line\n" * 4 + "[Chorus]\n" + "a line\n" * 4
-    short = completing.complete(Request(lyrics=lyrics), TURBO).duration
-    twice = completing.complete(Request(lyrics=lyrics * 2), TURBO).duration
-    fast = completing.complete(Request(lyrics=lyrics * 2, bpm=200), TURBO).duration
+    short = complete.complete(Request(lyrics=lyrics), TURBO).duration
+    twice = complete.complete(Request(lyrics=lyrics * 2), TURBO).duration
+    fast = complete.complete(Request(lyrics=lyrics * 2, bpm=200), TURBO).duration
     assert short == 48  # (8 lines x 2 + 4) bars of 4 beats at 100 bpm
     assert short < twice
     assert fast < twice
-    assert completing.complete(Request(lyrics="[Intro]\n[Outro]"), TURBO).duration == 60
-    assert completing.complete(Request(lyrics="[Intro]\n" + lyrics), TURBO).duration > short
+    assert complete.complete(Request(lyrics="[Intro]\n[Outro]"), TURBO).duration == 60
+    assert complete.complete(Request(lyrics="[Intro]\n" + lyrics), TURBO).duration > short
 
 
 def test_published_instructions() -> None:

@@ -12,8 +12,12 @@ import pytest
 from test_cold import loaded
 from typer.testing import CliRunner
 
-from acestep_cli import checkpoints, formats, hardware, kinds, request, songbook, spec
-from acestep_cli.cli import COMMANDS, app, options
+from acestep_cli.audio import encode
+from acestep_cli.cli import options
+from acestep_cli.cli.app import COMMANDS, app
+from acestep_cli.machine import hardware
+from acestep_cli.models import checkpoints
+from acestep_cli.song import examples, request, spec, values
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -63,7 +67,7 @@ def test_flags() -> None:
         ("acestep doctor --selftest b", ("base",)),
         ("acestep models path ", (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)),
         ("acestep models pull turbo --songwriter ", tuple(checkpoints.SONGWRITERS)),
-        ("acestep render --format ", tuple(formats.FORMATS)),
+        ("acestep render --format ", tuple(encode.FORMATS)),
         ("acestep generate --key F#", ("F#minor", "F#major")),
         ("acestep generate --language n", ("ne", "nl", "no")),
         ("acestep generate --language Nor", ("Norwegian",)),
@@ -72,7 +76,7 @@ def test_flags() -> None:
         ("acestep generate --set ti", ("time_signature=", "timesteps=", "title=")),
         ("acestep examples show night", ("night-drive-acoustic", "night-drive")),
         ("acestep spec new ba", ("ballad",)),
-        ("acestep examples show ", tuple(songbook.files())),
+        ("acestep examples show ", tuple(examples.files())),
         ("acestep generate --bpm ", ()),
     ],
 )
@@ -84,13 +88,13 @@ def test_what_is_offered_is_taken() -> None:
     for name, key in spec.KEYS.items():
         for word in key.kind.words:
             key.kind.read(word)
-            if key.flag and not isinstance(key.kind, kinds.Switch):  # whose words a flag does without
+            if key.flag and not isinstance(key.kind, values.Switch):  # whose words a flag does without
                 assert word in tab(f"acestep render {spec.flag(name)} {word[0]}")
 
 
 def test_every_key_has_words_that_need_no_quotes() -> None:
-    assert len(kinds.MusicalKey().words) == 42
-    assert kinds.MusicalKey().read("F#minor") == "F# minor"
+    assert len(values.MusicalKey().words) == 42
+    assert values.MusicalKey().read("F#minor") == "F# minor"
     assert not any(" " in word for key in spec.KEYS.values() for word in key.kind.words)
 
 

@@ -24,9 +24,12 @@ import soundfile
 import tiny
 from typer.testing import Result
 
-from acestep_cli import audio, formats, levels, modes, spec
-from acestep_cli.cli import failures, results
+from acestep_cli.audio import encode, loudness
+from acestep_cli.audio import sound as audio
+from acestep_cli.cli import exit_codes
 from acestep_cli.errors import EncoderError
+from acestep_cli.render import result as results
+from acestep_cli.song import modes, spec
 
 TESTS = Path(__file__).parent
 RESULT_SCHEMA = json.loads((TESTS.parent / "schemas" / "result.schema.json").read_text())
@@ -135,7 +138,9 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second mode, that is nothing but a row."""
     row = modes.Mode("Make it again.", modes.generate, ("acestep echo song.yaml",))
     monkeypatch.setitem(modes.MODES, "echo", row)
-    monkeypatch.setattr("acestep_cli.cli.COMMANDS", {**__import__("acestep_cli.cli").cli.COMMANDS, "echo": row.summary})
+    monkeypatch.setattr(
+        "acestep_cli.cli.app.COMMANDS", {**__import__("acestep_cli.cli.app").cli.app.COMMANDS, "echo": row.summary}
+    )
 
 
 @pytest.mark.usefixtures("echo")
@@ -482,7 +487,7 @@ def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch)
         written.append(arguments)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(formats, "write", full)
+    monkeypatch.setattr(encode, "write", full)
     result = acestep("generate", "a.yaml", "b.yaml", "-o", "out/", "--json")
     assert result.exit_code == 9
     assert [entry["status"] for entry in said(result)["outputs"]] == ["failed", "failed"]
@@ -490,14 +495,14 @@ def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_failed_encoder_keeps_the_lossless_master(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = formats.write
+    write = encode.write
 
-    def mp3_fails(path: Path, sound: audio.Audio, finish: formats.Finish) -> Any:
+    def mp3_fails(path: Path, sound: audio.Audio, finish: encode.Finish) -> Any:
         if finish.encoding.format == "mp3":
             raise EncoderError("The mp3 encoder failed: no idea.")
         return write(path, sound, finish)
 
-    monkeypatch.setattr(formats, "write", mp3_fails)
+    monkeypatch.setattr(encode, "write", mp3_fails)
     result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.mp3")
     assert result.exit_code == 9
     assert "The take is kept as a-1.flac. To convert it: ffmpeg -i a-1.flac a.mp3" in result.stderr
@@ -574,7 +579,7 @@ def test_peaks_keep_the_loudness_under_what_was_asked(acestep: Run, monkeypatch:
     assert result.exit_code == 0
     assert "lufs:-10 would push peaks over -1 dB; the loudness is" in result.stderr
     samples, rate = soundfile.read("a.wav", dtype="float32")
-    assert levels.true_peak(audio.Audio(samples.T, rate)) == pytest.approx(10 ** (-1 / 20), abs=0.01)
+    assert loudness.true_peak(audio.Audio(samples.T, rate)) == pytest.approx(10 ** (-1 / 20), abs=0.01)
 
 
 def test_true_peaks_lie_between_samples() -> None:
@@ -582,14 +587,14 @@ def test_true_peaks_lie_between_samples() -> None:
     wave = np.sin(np.pi / 2 * np.arange(48_000) + np.pi / 4).astype(np.float32)
     sound = audio.Audio(np.stack([wave, wave]), 48_000)
     assert np.abs(wave).max() == pytest.approx(np.sqrt(0.5))
-    assert levels.true_peak(sound) == pytest.approx(1.0, abs=0.03)
+    assert loudness.true_peak(sound) == pytest.approx(1.0, abs=0.03)
 
 
 def test_true_peaks_are_those_of_the_sound_and_not_of_where_it_is_cut_to_measure() -> None:
     """It is measured second by second, with 64 samples around each: they begin on a crest here."""
     wave = 0.5 * np.cos(2 * np.pi * 50 * (np.arange(3 * 48_000) + 64) / 48_000).astype(np.float32)
     wave *= np.minimum(1, 4 * np.sin(np.pi * np.linspace(0, 1, len(wave), dtype=np.float32)))  # no step at either end
-    assert levels.true_peak(audio.Audio(np.stack([wave, wave]), 48_000)) == pytest.approx(0.5, abs=0.002)
+    assert loudness.true_peak(audio.Audio(np.stack([wave, wave]), 48_000)) == pytest.approx(0.5, abs=0.002)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")
@@ -933,8 +938,8 @@ CODES = {
 
 
 def test_every_exit_code_is_that_of_a_command() -> None:
-    elsewhere = {8: "test_pull.py", failures.INTERRUPTED: "above", failures.TERMINATED: "above"}
-    assert CODES.keys() | elsewhere.keys() == failures.EXIT_CODES.keys()
+    elsewhere = {8: "test_pull.py", exit_codes.INTERRUPTED: "above", exit_codes.TERMINATED: "above"}
+    assert CODES.keys() | elsewhere.keys() == exit_codes.EXIT_CODES.keys()
 
 
 @pytest.mark.parametrize(("code", "words"), CODES.items(), ids=str)

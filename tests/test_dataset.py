@@ -12,9 +12,11 @@ import soundfile
 from test_contract import said
 from typer.testing import Result
 
-from acestep_cli import companions, dataset, formats, meters, modes, prompts
+from acestep_cli.audio import encode, measure
 from acestep_cli.errors import SourceError, UsageError
-from acestep_cli.request import Request
+from acestep_cli.song import modes, prompts
+from acestep_cli.song.request import Request
+from acestep_cli.training import dataset, metadata
 
 RATE = 16_000
 
@@ -90,11 +92,11 @@ def test_every_convention_is_read(tmp_path: Path, files: dict[str, object], expe
 def test_the_wheel_of_camelot_is_that_of_fifths() -> None:
     for number in range(1, 12):
         for letter, mode in (("A", "minor"), ("B", "major")):
-            here, there = (companions.respelt(f"{n}{letter}") for n in (number, number + 1))
+            here, there = (metadata.respelt(f"{n}{letter}") for n in (number, number + 1))
             assert here.endswith(mode)
             notes = [("C Db D Eb E F F# G Ab A Bb B".split()).index(key.split()[0]) for key in (here, there)]  # noqa: SIM905
             assert (notes[1] - notes[0]) % 12 == 7
-    assert companions.respelt("8A") == "A minor"
+    assert metadata.respelt("8A") == "A minor"
 
 
 def test_a_list_says_the_trigger_word(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_the_same_sound_under_other_tags_is_the_same(tmp_path: Path) -> None:
 
 def test_clipping_is_what_check_calls_so(tmp_path: Path) -> None:
     file = song(tmp_path / "a.wav", level=2.0)
-    assert dataset.listen(file).clipped == meters.measure(meters.read(file)).clipped > 0
+    assert dataset.listen(file).clipped == measure.measure(measure.read(file)).clipped > 0
 
 
 def test_what_changed_in_a_data_set_is_said() -> None:
@@ -340,4 +342,4 @@ def test_more_formats_than_wav_are_found(tmp_path: Path) -> None:
     song(tmp_path / ".hidden" / "no.wav")
     (tmp_path / "b.M4A").write_bytes(b"")
     assert set(dataset.audio_files(tmp_path)) == {"a.flac", "a.mp3", "a.ogg", "a.opus", "b.M4A"}
-    assert set(formats.FORMATS) == {suffix.removeprefix(".") for suffix in dataset.SUFFIXES}
+    assert set(encode.FORMATS) == {suffix.removeprefix(".") for suffix in dataset.SUFFIXES}

@@ -17,13 +17,14 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, completing
-from acestep_cli.cli import app
-from acestep_cli.engine.store import Store
+from acestep_cli.cli.app import app
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckpointError
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.planning import Plan
-from acestep_cli.request import Request
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 SHAPES = {"2b": tiny.TWO_B, "xl": tiny.XL, "base": tiny.BASE}
@@ -55,7 +56,7 @@ def theirs(published: tuple[Path, Path], tmp_path: Path) -> Path:
 def samples(folder: Path, **asked: Any) -> np.ndarray:
     found = checkpoints.locate(str(folder))
     asked = {"caption": "a song", "lyrics": "la", "model": str(folder), "seed": 7, "duration": 10, **asked}
-    request = completing.complete(Request(**asked), found)
+    request = complete.complete(Request(**asked), found)
     (take,) = Pipeline(found, FLOAT32).run([request], lambda stage, done, total: None)
     assert take.warnings == ()
     return take.audio.samples

@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, hardware, selftest
-from acestep_cli.cli import app
-from acestep_cli.hardware import GIB, Device, Hardware
+from acestep_cli.cli.app import app
+from acestep_cli.machine import hardware
+from acestep_cli.machine.hardware import GIB, Device, Hardware
+from acestep_cli.models import checkpoints
+from acestep_cli.render import selftest
 
 CPU = Device("cpu", "cpu", "a processor", 16 * GIB, 14 * GIB, ("float32",), "no bfloat16 here")
 

@@ -19,8 +19,9 @@ import soundfile
 import tiny
 from typer.testing import CliRunner, Result
 
-from acestep_cli import spec
-from acestep_cli.cli import app, events
+from acestep_cli.cli.app import app
+from acestep_cli.render import events
+from acestep_cli.song import spec
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "schemas" / "event.schema.json").read_text())

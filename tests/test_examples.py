@@ -14,7 +14,7 @@ import pytest
 import tiny
 import yaml
 
-from acestep_cli import spec
+from acestep_cli.song import spec
 
 ROOT = Path(__file__).parent.parent
 BATCH = ROOT / "examples" / "batch.sh"

@@ -23,8 +23,8 @@ import tiny
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import spec
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
+from acestep_cli.song import spec
 
 Run = Callable[..., Result]
 SONG = ("generate", "-c", "a", "-d", "10", "--seed", "7")

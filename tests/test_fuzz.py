@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from acestep_cli import document, modes, spec
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
+from acestep_cli.song import document, modes, spec
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOCUMENTED = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE) for code in row.split(",")}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from acestep_cli import hardware
-from acestep_cli.hardware import GIB
+from acestep_cli.machine import hardware
+from acestep_cli.machine.hardware import GIB
 
 
 def test_detection_always_finds_a_processor() -> None:

@@ -10,9 +10,10 @@ import tiny
 from test_dataset import song
 from typer.testing import CliRunner, Result
 
-from acestep_cli import dataset, meters
-from acestep_cli.cli import app
-from acestep_cli.cli import labels as labels_of
+from acestep_cli.audio import measure
+from acestep_cli.cli import auto_label as labels_of
+from acestep_cli.cli.app import app
+from acestep_cli.training import dataset
 
 RATE = 48_000
 
@@ -44,9 +45,9 @@ def test_analysis_fills_what_is_open(
     scan: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[float] = []
-    monkeypatch.setattr(meters, "has_analyser", lambda: True)
-    monkeypatch.setattr(meters, "tempo", lambda sound: heard.append(sound.seconds) or 76.9)
-    monkeypatch.setattr(meters, "key", lambda sound: "E minor")
+    monkeypatch.setattr(measure, "has_analyser", lambda: True)
+    monkeypatch.setattr(measure, "tempo", lambda sound: heard.append(sound.seconds) or 76.9)
+    monkeypatch.setattr(measure, "key", lambda sound: "E minor")
     run = scan()
     assert run.exit_code == 0, run.output
     assert "librosa estimates tempo and key of 1 song; look it through" in run.stderr
@@ -57,7 +58,7 @@ def test_analysis_fills_what_is_open(
 def test_without_analysis_it_is_said_and_stays_open(
     scan: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meters, "has_analyser", lambda: False)
+    monkeypatch.setattr(measure, "has_analyser", lambda: False)
     run = scan()
     assert run.exit_code == 0, run.output
     assert "Tempo or key of 1 song stay open, for nothing here finds them out" in run.stderr

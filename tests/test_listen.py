@@ -24,7 +24,7 @@ from typer.testing import Result
 
 from acestep_cli.cli import listen
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.finished import Finished
+from acestep_cli.render.take_file import Finished
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
 LYRICS = "[Verse]\nla\nlo\n[Chorus]\nhey\nho"

@@ -18,11 +18,12 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import document, formats, recordings, schema, spec, spectra
-from acestep_cli.audio import Audio
-from acestep_cli.cli import app
+from acestep_cli.audio import decode, distance, encode
+from acestep_cli.audio.sound import Audio
+from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
-from acestep_cli.kinds import Lora, Loras
+from acestep_cli.song import document, schema, spec
+from acestep_cli.song.values import Lora, Loras
 
 RESULT_SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
 Run = Callable[..., Result]
@@ -280,7 +281,7 @@ def test_compare_renders_one_seed_with_and_without() -> None:
         assert 0 < weak["distance_db"] < strong["distance_db"]
     alone = real("generate", "-c", "harbour", "-d", "10", "--seed", "7", "--no-think", "-o", "alone.flac")
     assert alone.exit_code == 0, alone.stderr
-    plain, without = recordings.read(Path("alone.flac")), recordings.read(Path("ab/without.flac"))
+    plain, without = decode.read(Path("alone.flac")), decode.read(Path("ab/without.flac"))
     assert np.array_equal(plain.samples, without.samples)
 
 
@@ -331,7 +332,7 @@ def test_compare_refuses(acestep: Run, arguments: list[str], code: int, said: st
 
 def test_compare_is_of_songs_in_one_file(acestep: Run, base: tiny.Oracle) -> None:
     sound = Audio(np.random.default_rng(0).normal(size=(2, 96_000)).astype(np.float32) * 0.1, 48_000)
-    formats.write(Path("song.wav"), sound, formats.Finish(formats.encoding("wav"), "none"))
+    encode.write(Path("song.wav"), sound, encode.Finish(encode.encoding("wav"), "none"))
     Path("stems.yaml").write_text("mode: extract\nsource: song.wav\ntrack: vocals\n")
     result = acestep("lora", "compare", "my-sound", "--spec", "stems.yaml", "--models-dir", str(base.root))
     assert result.exit_code == 2
@@ -341,8 +342,8 @@ def test_compare_is_of_songs_in_one_file(acestep: Run, base: tiny.Oracle) -> Non
 def test_the_distance_of_spectra() -> None:
     noise = np.random.default_rng(0).normal(size=(2, 60_000)).astype(np.float32) * 0.1
     sound = Audio(noise, 48_000)
-    assert spectra.distance(sound, sound) == 0
-    assert spectra.distance(sound, Audio(noise * 0.5, 48_000)) < 1e-3
+    assert distance.distance(sound, sound) == 0
+    assert distance.distance(sound, Audio(noise * 0.5, 48_000)) < 1e-3
     other = Audio(noise + 0.01 * np.random.default_rng(1).normal(size=noise.shape).astype(np.float32), 48_000)
     muffled = Audio(np.cumsum(noise, axis=1, dtype=np.float32) * 0.1, 48_000)
-    assert 0.1 < spectra.distance(sound, other) < 3 < spectra.distance(sound, muffled)
+    assert 0.1 < distance.distance(sound, other) < 3 < distance.distance(sound, muffled)

@@ -24,18 +24,20 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, completing, document, lrc, prompts
-from acestep_cli.cli import app
+from acestep_cli.audio import lrc
+from acestep_cli.audio.lrc import Line
+from acestep_cli.cli.app import app
 from acestep_cli.engine import alignment, denoise
 from acestep_cli.engine.alignment import Sheet
 from acestep_cli.engine.attention import attend
 from acestep_cli.engine.dit import AceStep
-from acestep_cli.engine.store import Store
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckpointError
-from acestep_cli.lrc import Line
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline, Take
-from acestep_cli.planning import Plan
-from acestep_cli.request import Request
+from acestep_cli.song import complete, document, prompts
+from acestep_cli.song.request import Request
 
 HEADS = {"3": [1], "1": [0, 3]}
 SONG = "[Verse]\nCity light slides\nover the glass\n\n[Chorus]\nWE RIDE ALONE\n"
@@ -62,7 +64,7 @@ def acestep(singer: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def take(singer: tiny.Oracle, plan: Plan = FLOAT32, **asked: Any) -> Take:
     found = checkpoints.locate("turbo", singer.root)
     keys = {"caption": "a song", "lyrics": SONG, "duration": 10, "steps": 2, "seed": 3, "lrc": True}
-    request = completing.complete(Request(**keys | asked), found)
+    request = complete.complete(Request(**keys | asked), found)
     (made,) = Pipeline(found, plan).run([request], lambda *_: None)
     return made
 
@@ -332,7 +334,7 @@ def test_a_repaint_has_no_times(acestep: Acestep) -> None:
 
 def test_refusals_are_cold(singer: tiny.Oracle, tmp_path: Path) -> None:
     code = (
-        "import sys; from acestep_cli.cli import main\n"
+        "import sys; from acestep_cli.cli.app import main\n"
         "sys.argv = ['acestep', 'generate', '-c', 'x', '--lyrics', 'la', '-m', 'pocket', '--lrc']\n"
         "try: main()\nexcept SystemExit as end: assert end.code == 3, end.code\n"
         "assert 'torch' not in sys.modules"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from acestep_cli import remarks as checks
-from acestep_cli import spec
-from acestep_cli.lyrics import Remark
-from acestep_cli.request import KEYS, Request
+from acestep_cli.song import spec
+from acestep_cli.song.lint import remarks as checks
+from acestep_cli.song.lint.lyrics import Remark
+from acestep_cli.song.request import KEYS, Request
 
 CAPTION = "slow piano ballad, brushed drums, female vocal"
 VERSE = """\

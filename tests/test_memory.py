@@ -13,12 +13,14 @@ import tiny
 import torch
 from transformers import Qwen3Config, Qwen3Model
 
-from acestep_cli import checkpoints, completing, hardware, memory, planning
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.memory import Arrangement, Model, Sizes, Work
-from acestep_cli.request import Request
-from acestep_cli.sizes import DiTConfig, QwenConfig, VAEConfig
+from acestep_cli.machine import hardware, memory, plan
+from acestep_cli.machine.memory import Arrangement, Model, Sizes, Work
+from acestep_cli.models import checkpoints
+from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 FULL = Arrangement(on_cpu=False, dtype="bfloat16", tile_frames=256)
 SONG = Work(frames=1500, text_tokens=100, lyric_tokens=500)
@@ -149,10 +151,10 @@ def test_a_completed_request_is_planned_with_what_it_hears(tmp_path: Path, two_b
         soundfile.write(tmp_path / f"{name}.wav", np.full((seconds * 48_000, 2), 0.1), 48_000)
     found = checkpoints.locate("turbo", two_b.root)
     source, reference = str(tmp_path / "s.wav"), str(tmp_path / "r.wav")
-    request = completing.complete(Request(mode="cover", caption="a", source=source, reference=reference), found)
-    made = planning.plan(hardware.detect(), request, planning.Asked(device="cpu"), Sizes.of(found))
+    request = complete.complete(Request(mode="cover", caption="a", source=source, reference=reference), found)
+    made = plan.plan(hardware.detect(), request, plan.Asked(device="cpu"), Sizes.of(found))
     assert "listen" in [stage.name for stage in made.stages]
     assert request.seconds_heard == 30
     without = request.model_copy(update={"reference": None, "reference_seconds": 0.0})
-    less = planning.plan(hardware.detect(), without, planning.Asked(device="cpu"), Sizes.of(found))
+    less = plan.plan(hardware.detect(), without, plan.Asked(device="cpu"), Sizes.of(found))
     assert less.stages[-1].total < made.stages[-1].total

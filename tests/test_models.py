@@ -18,16 +18,16 @@ from hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, 
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, shelf
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
+from acestep_cli.models import checkpoints, local
 
 ROOT = Path(__file__).parent.parent
 #: `acestep` with the blocks of a download made as small as these files; `{}` may change more.
 PROGRAM = f"""
 from huggingface_hub import constants
 constants.DOWNLOAD_CHUNK_SIZE = {BLOCK}
-from acestep_cli.cli import main
+from acestep_cli.cli.app import main
 main()
 """
 Run = Callable[..., Result]
@@ -75,18 +75,18 @@ def test_a_pull_into_a_models_folder(hub: Hub, models: Run) -> None:
     assert run.exit_code == 0, run.stderr
     folders = [f"m/{TURBO}", "m/vae", "m/Qwen3-Embedding-0.6B"]
     assert run.stdout.splitlines() == folders
-    assert files_in(Path("m")) == {*FETCHED, *(f"{f[2:]}/{shelf.LOCK}" for f in folders), ".acestep/pull.lock"}
+    assert files_in(Path("m")) == {*FETCHED, *(f"{f[2:]}/{local.LOCK}" for f in folders), ".acestep/pull.lock"}
     assert checkpoints.locate("turbo", Path("m")).dit == Path("m") / TURBO
     assert "100 %" in run.stderr
 
 
 def test_a_lock_file_says_what_a_folder_is(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
-    content = json.loads(Path("m", TURBO, shelf.LOCK).read_text())
+    content = json.loads(Path("m", TURBO, local.LOCK).read_text())
     files, published = content.pop("files"), main_repo()
     commit = hub.refs[checkpoints.MAIN_REPO]["main"]
     assert content == {
-        "schema": shelf.LOCK_SCHEMA, "repo": checkpoints.MAIN_REPO, "revision": "main", "commit": commit
+        "schema": local.LOCK_SCHEMA, "repo": checkpoints.MAIN_REPO, "revision": "main", "commit": commit
     }  # fmt: skip
     assert files["model.safetensors"] == {"size": len(published[WEIGHTS]), "sha256": sha256(published[WEIGHTS])}
     assert files["config.json"] == {"size": 2, "blob_id": blob_id(b"{}")}
@@ -100,7 +100,7 @@ def test_a_pull_into_the_cache(hub: Hub, models: Run) -> None:
     commit = hub.refs[checkpoints.MAIN_REPO]["main"]
     snapshot = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "snapshots" / commit
     assert found.dit == snapshot / TURBO
-    assert {name for name in files_in(snapshot) if not name.endswith(shelf.LOCK)} == FETCHED
+    assert {name for name in files_in(snapshot) if not name.endswith(local.LOCK)} == FETCHED
     if os.name != "nt":
         assert (found.dit / "model.safetensors").readlink().name == sha256(main_repo()[WEIGHTS])
     assert not (snapshot.parent.parent / "refs" / "main").exists()  # that is other tools' to say
@@ -295,7 +295,7 @@ def test_a_file_that_changed_while_it_came(
     assert [one.range for one in hub.sends() if WEIGHTS in one.path] == [None]
     assert Path(run.stdout.splitlines()[0], "model.safetensors").read_bytes() == main_repo(seed=9)[WEIGHTS]
     assert models("verify", "turbo", *where).exit_code == 0
-    [left] = [path for path in models("prune", *where).stdout.splitlines() if path.endswith(shelf.UNFINISHED)]
+    [left] = [path for path in models("prune", *where).stdout.splitlines() if path.endswith(local.UNFINISHED)]
     assert Path(left).stat().st_size < len(main_repo()[WEIGHTS])
 
 
@@ -416,7 +416,7 @@ def test_a_proxy_is_left_to_the_library(hub: Hub, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_full_disk_is_seen_before_the_first_byte(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "free_bytes", lambda folder: 5_000)
+    monkeypatch.setattr(local, "free_bytes", lambda folder: 5_000)
     refused(models("pull", "turbo"), 9, "9.86 kB are still", "5 kB free", "--models-dir")
     assert not hub.sends()
 
@@ -437,7 +437,7 @@ def test_a_disk_that_fills_on_the_way(hub: Hub, models: Run, in_a_process: Start
 @pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
 def test_a_disk_that_is_full_by_then(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
     """Others write to it too: what fitted before the first byte no longer does."""
-    store = shelf.of(Path("m") if where else None)
+    store = local.of(Path("m") if where else None)
     unfinished = store.unfinished(checkpoints.VAE, _published(f"{checkpoints.VAE.folder}/config.json"))
     unfinished.parent.mkdir(parents=True)
     unfinished.symlink_to("/dev/full")
@@ -449,10 +449,10 @@ def test_a_disk_that_is_full_by_then(hub: Hub, models: Run, where: tuple[str, ..
     assert models("verify", "turbo", *where).exit_code == 0
 
 
-def _published(name: str) -> shelf.File:
+def _published(name: str) -> local.File:
     """A small file of the main repository as the hub describes it."""
     content = main_repo()[name]
-    return shelf.File(name.rpartition("/")[2], len(content), None, blob_id(content))
+    return local.File(name.rpartition("/")[2], len(content), None, blob_id(content))
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
@@ -564,9 +564,9 @@ def test_verify_names_what_differs(hub: Hub, models: Run, where: tuple[str, ...]
 
 def test_verify_without_a_lock_file(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
-    Path("m", "vae", shelf.LOCK).unlink()
+    Path("m", "vae", local.LOCK).unlink()
     refused(models("verify", "turbo", "--models-dir", "m"), 3, "m/vae", "acestep models pull")
-    Path("m", "vae", shelf.LOCK).write_text("{}")
+    Path("m", "vae", local.LOCK).write_text("{}")
     refused(models("verify", "turbo", "--models-dir", "m"), 3, "not a lock file")
     assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
     assert models("verify", "turbo", "--models-dir", "m").exit_code == 0
@@ -599,9 +599,9 @@ def test_prune_of_a_models_folder(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
     hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
     models("pull", "turbo", "--models-dir", "m")
-    Path("m", ".acestep", f"x{shelf.UNFINISHED}").touch()
+    Path("m", ".acestep", f"x{local.UNFINISHED}").touch()
     Path("m", "mine.txt").touch()
-    expected = [f"m/.acestep/x{shelf.UNFINISHED}", f"m/{WEIGHTS}.aside"]
+    expected = [f"m/.acestep/x{local.UNFINISHED}", f"m/{WEIGHTS}.aside"]
     assert models("prune", "--models-dir", "m").stdout.splitlines() == expected
     assert models("prune", "--models-dir", "m", "--yes").stdout.splitlines() == expected
     assert Path("m", "mine.txt").exists()
@@ -628,7 +628,7 @@ def test_looking_needs_neither_torch_nor_the_web_client(
 ) -> None:
     models("pull", "turbo")
     program = PROGRAM.replace("main()", "").partition("constants.DOWN")[0] + (
-        "import sys\nfrom acestep_cli.cli import main\ntry:\n    main()\nfinally:\n"
+        "import sys\nfrom acestep_cli.cli.app import main\ntry:\n    main()\nfinally:\n"
         "    print([name for name in ('torch', 'transformers', 'httpx', 'httpx2', 'requests') if name in sys.modules],"
         " file=sys.stderr)\n"
     )

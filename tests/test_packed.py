@@ -8,13 +8,13 @@ import pytest
 import tiny
 import torch
 
-from acestep_cli import checkpoints
-from acestep_cli.engine import packed
-from acestep_cli.engine.store import Store
-from acestep_cli.planning import Plan
+from acestep_cli.engine import packed_linear
+from acestep_cli.engine.weights import Store
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints
 
 CPU = torch.device("cpu")
-DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packed.is_possible(CPU, dtype)]
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packed_linear.is_possible(CPU, dtype)]
 
 
 @pytest.mark.skipif(not DTYPES, reason="This torch packs nothing on this processor")
@@ -27,7 +27,7 @@ def test_a_packed_layer_is_the_layer(dtype: torch.dtype, rows: int, bias: bool) 
     linear = torch.nn.Linear(96, 64, bias=bias, dtype=dtype).requires_grad_(False)
     x = torch.randn(2, rows, 96, dtype=dtype)
     torch.testing.assert_close(
-        packed.PackedLinear(linear)(x), linear(x), atol=1e-5 if dtype is torch.float32 else 0.02, rtol=0
+        packed_linear.PackedLinear(linear)(x), linear(x), atol=1e-5 if dtype is torch.float32 else 0.02, rtol=0
     )
 
 
@@ -41,14 +41,14 @@ def test_the_songwriter_s_matrices_are_packed_and_nowhere_twice(two_b: tiny.Orac
     store = Store(checkpoints.locate("turbo", two_b.root), plan, lambda *_: None, found)
     with store.songwriter() as songwriter:
         kinds = {type(module) for module in songwriter.model.modules()}
-        assert packed.PackedLinear in kinds
+        assert packed_linear.PackedLinear in kinds
         assert torch.nn.Linear not in kinds
         assert all("proj" not in name for name, _ in songwriter.model.named_parameters())
     store.close()
 
 
 def test_what_cannot_be_packed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not packed.is_possible(torch.device("cuda"), torch.bfloat16)
-    assert not packed.is_possible(CPU, torch.float16)
-    monkeypatch.setattr(packed.platform, "machine", lambda: "arm64")
-    assert not packed.is_possible(CPU, torch.float32)
+    assert not packed_linear.is_possible(torch.device("cuda"), torch.bfloat16)
+    assert not packed_linear.is_possible(CPU, torch.float16)
+    monkeypatch.setattr(packed_linear.platform, "machine", lambda: "arm64")
+    assert not packed_linear.is_possible(CPU, torch.float32)

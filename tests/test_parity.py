@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from acestep_cli import modes, prompts, solvers
-from acestep_cli.engine import text
+from acestep_cli import solvers
+from acestep_cli.engine import text_encoder
 from acestep_cli.engine.denoise import Guided, denoise
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm
-from acestep_cli.sizes import DiTConfig, VAEConfig
+from acestep_cli.models.configs import DiTConfig, VAEConfig
+from acestep_cli.song import modes, prompts
 
 TOLERANCE = 1e-5
 
@@ -274,7 +275,7 @@ def test_ten_guided_steps(base: tiny.Oracle, shift: float) -> None:
 def test_prompts(two_b: tiny.Oracle) -> None:
     """The same song makes the same tokens, hidden states and packed condition."""
     listened = sample(two_b, NOISE, num_inference_steps=1).listened
-    encoder = text.TextEncoder(two_b.root / "Qwen3-Embedding-0.6B")
+    encoder = text_encoder.TextEncoder(two_b.root / "Qwen3-Embedding-0.6B")
     encoder.model.load_state_dict(load_file(two_b.root / "Qwen3-Embedding-0.6B" / "model.safetensors"), assign=True)
     metas = prompts.metas(PROMPT["bpm"], PROMPT["timesignature"], PROMPT["keyscale"], PROMPT["audio_duration"])
     states = encoder.states(prompts.text_prompt(modes.FILL_MASK, PROMPT["prompt"], metas), pytest.fail)

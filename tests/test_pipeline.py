@@ -12,16 +12,18 @@ import pytest
 import tiny
 import torch
 
-from acestep_cli import checkpoints, completing, prompts, solvers
-from acestep_cli.engine import codec, denoise, text
+from acestep_cli import solvers
+from acestep_cli.engine import codec, denoise, text_encoder
 from acestep_cli.engine.dit import DiT
-from acestep_cli.engine.store import Store
 from acestep_cli.engine.vae import OobleckVAE
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import MemoryLimitError
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints
+from acestep_cli.models.configs import VAEConfig, decoder_reach
 from acestep_cli.pipeline import Pipeline, Take
-from acestep_cli.planning import Plan
-from acestep_cli.request import Request
-from acestep_cli.sizes import VAEConfig, decoder_reach
+from acestep_cli.song import complete, prompts
+from acestep_cli.song.request import Request
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 
@@ -32,7 +34,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 def render(oracle: tiny.Oracle, model: str = "turbo", plan: Plan = FLOAT32, **asked: Any) -> list[Take]:
     found = checkpoints.locate(model, oracle.root)
-    request = completing.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
+    request = complete.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
     return list(Pipeline(found, plan).run([request], quiet))
 
 
@@ -78,7 +80,7 @@ def test_length_is_whole_frames_of_what_was_asked(two_b: tiny.Oracle, seconds: f
 
 def test_a_short_song_is_rendered_longer_and_cut(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    request = completing.complete(Request(caption="x", duration=10, seed=7), found).model_copy(update={"duration": 3.0})
+    request = complete.complete(Request(caption="x", duration=10, seed=7), found).model_copy(update={"duration": 3.0})
     drawn = []
     starting_noise = denoise.starting_noise
     monkeypatch.setattr(denoise, "starting_noise", lambda *args: drawn.append(args) or starting_noise(*args))
@@ -115,12 +117,12 @@ def test_what_is_cut_off_is_said(two_b: tiny.Oracle) -> None:
 
 
 @pytest.fixture
-def encoder(two_b: tiny.Oracle) -> Iterator[text.TextEncoder]:
+def encoder(two_b: tiny.Oracle) -> Iterator[text_encoder.TextEncoder]:
     with Store(checkpoints.locate("turbo", two_b.root), FLOAT32, quiet).text() as found:
         yield found
 
 
-def test_a_cut_prompt_keeps_its_closing_token(encoder: text.TextEncoder) -> None:
+def test_a_cut_prompt_keeps_its_closing_token(encoder: text_encoder.TextEncoder) -> None:
     heard: list[str] = []
     ids = encoder.tokens("abc " * 300, 256, heard.append)
     assert ids.shape == (1, 256)
@@ -193,7 +195,7 @@ def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "_filled", watch)
-        request = completing.complete(Request(caption="x", duration=10, takes=2), found)
+        request = complete.complete(Request(caption="x", duration=10, takes=2), found)
         plan = FLOAT32.model_copy(update={"one_network": one_network})
         list(Pipeline(found, plan).run([request], report))
     text, dit, vae = frozenset({"Qwen3Model"}), frozenset({"AceStep"}), frozenset({"OobleckVAE"})
@@ -239,7 +241,7 @@ def test_bfloat16_stays_close_to_float32(two_b: tiny.Oracle) -> None:
 
 def test_closing_early_releases_everything(two_b: tiny.Oracle) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    run = Pipeline(found, FLOAT32).run([completing.complete(Request(caption="x", takes=3, duration=10), found)], quiet)
+    run = Pipeline(found, FLOAT32).run([complete.complete(Request(caption="x", takes=3, duration=10), found)], quiet)
     assert next(run).number == 1
     run.close()
     with pytest.raises(StopIteration):

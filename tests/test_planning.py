@@ -13,12 +13,14 @@ import pytest
 import tiny
 from typer.testing import CliRunner
 
-from acestep_cli import completing, hardware, memory, planning
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.hardware import GIB, Device, Hardware
-from acestep_cli.memory import Arrangement, Sizes
-from acestep_cli.planning import LADDER, TIERS, Asked, Experience, Plan, Speed, Tier
+from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.hardware import GIB, Device, Hardware
+from acestep_cli.machine.memory import Arrangement, Sizes
+from acestep_cli.machine.plan import LADDER, TIERS, Asked, Experience, Plan, Speed, Tier
+from acestep_cli.song import complete
 
 CPU = Device("cpu", "cpu", "a processor", 16 * GIB, 14 * GIB, ("float32",), "the processor has no bfloat16 arithmetic")
 FAST_CPU = replace(CPU, dtypes=("bfloat16", "float32"), dtype_reason="the processor has avx512_bf16")
@@ -31,7 +33,7 @@ def card(gigabytes: float, number: int = 0, free: float | None = None, capabilit
     return hardware.cuda_device(number, "a card", capability, int(gigabytes * GIB), int(free * GIB))
 
 
-def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any) -> completing.Completed:
+def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any) -> complete.Completed:
     values = {
         "caption": "a song " * 20,
         "lyrics": "la la la\n" * 200,
@@ -40,12 +42,10 @@ def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any
         "takes": takes,
     }
     fixed = {"mode": "generate", "solver": "euler", "guidance": 1.0, "seed": 1, "loudness": "none", "format": "wav"}
-    return completing.Completed(**{**fixed, **values, "steps": 8, **more})
+    return complete.Completed(**{**fixed, **values, "steps": 8, **more})
 
 
-def plan(
-    *devices: Device, request: completing.Completed | None = None, sizes: Sizes | None = None, **asked: Any
-) -> Plan:
+def plan(*devices: Device, request: complete.Completed | None = None, sizes: Sizes | None = None, **asked: Any) -> Plan:
     request = request or song()
     built = next((device.backend for device in devices if device.backend in planning.OWN_MEMORY), None)
     machine = Hardware(devices, built)

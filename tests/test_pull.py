@@ -18,8 +18,8 @@ from hub_server import FETCHED, TURBO, WEIGHTS, Hub, dit, main_repo, weights
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, shelf
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
+from acestep_cli.models import checkpoints, local
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
 SONG = ("-c", "a song", "-d", "10", "--seed", "7")
@@ -244,7 +244,7 @@ def test_what_only_the_weights_tell_is_told_after_them(acestep: Run, playable: C
         (lambda hub, patch: hub.refusals.update({"/api/": [401] * 9}), 8, "HF_TOKEN"),
         (lambda hub, patch: hub.refusals.update({"/resolve/": [404] * 9}), 8, "HF_ENDPOINT"),
         (lambda hub, patch: hub.wrong.update({WEIGHTS: [weights(666)] * 2}), 3, "the hash differs"),
-        (lambda hub, patch: patch.setattr(shelf, "free_bytes", lambda folder: 5_000), 9, "--models-dir"),
+        (lambda hub, patch: patch.setattr(local, "free_bytes", lambda folder: 5_000), 9, "--models-dir"),
     ],
     ids=["token", "gone", "wrong", "full"],
 )

@@ -20,15 +20,17 @@ from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, completing, document, prompts, scores, writing
-from acestep_cli.cli import app, render
-from acestep_cli.cli.results import Output
-from acestep_cli.engine import alignment, judgement
+from acestep_cli.cli.app import app
+from acestep_cli.engine import alignment, code_likelihood
 from acestep_cli.engine.alignment import Sheet
 from acestep_cli.engine.songwriter import Songwriter
-from acestep_cli.engine.store import Store
-from acestep_cli.planning import Plan
-from acestep_cli.request import Request
+from acestep_cli.engine.weights import Store
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints
+from acestep_cli.render import perform
+from acestep_cli.render.result import Output
+from acestep_cli.song import complete, document, prompts, ranking, songwriter_prompts
+from acestep_cli.song.request import Request
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 Acestep = Callable[..., Result]
@@ -151,13 +153,13 @@ def plain_judgement(model: Qwen3ForCausalLM, tokenizer: Tokenizer, song: Request
     }
 
 
-def judged(hall: Path, **asked: Any) -> tuple[completing.Completed, dict[str, float]]:
+def judged(hall: Path, **asked: Any) -> tuple[complete.Completed, dict[str, float]]:
     found = checkpoints.locate("turbo", hall)
     helper = checkpoints.Songwriter("0.6B", hall / "acestep-5Hz-lm-0.6B")
-    song = completing.complete(Request(**{"seed": 1, "codes": tuple(range(0, 5000, 100)), **asked}), found, helper)
+    song = complete.complete(Request(**{"seed": 1, "codes": tuple(range(0, 5000, 100)), **asked}), found, helper)
     store = Store(found, FLOAT32, lambda *_: None, helper)
     with torch.inference_mode(), store.songwriter() as songwriter:
-        scored = judgement.judge(songwriter, song)
+        scored = code_likelihood.judge(songwriter, song)
     store.close()
     return song, scored
 
@@ -183,8 +185,8 @@ def test_a_long_text_is_read_in_pieces_with_the_same_result(
     hall: Path, oracle: Qwen3ForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, whole = judged(hall, caption="keys " * 30, lyrics="la la\n" * 30)
-    monkeypatch.setattr(judgement, "PASS_TOKENS", 7)
-    monkeypatch.setattr(judgement, "LOGIT_TOKENS", 5)
+    monkeypatch.setattr(code_likelihood, "PASS_TOKENS", 7)
+    monkeypatch.setattr(code_likelihood, "LOGIT_TOKENS", 5)
     _, pieces = judged(hall, caption="keys " * 30, lyrics="la la\n" * 30)
     assert pieces == pytest.approx(whole, abs=1e-4)
 
@@ -308,24 +310,24 @@ def test_refusals(acestep: Acestep, words: list[str], sentence: str) -> None:
 
 def test_the_order_is_by_what_all_takes_have() -> None:
     both, better, alone = {"lyric_alignment": 0.2, "judgement": 0.9}, {"lyric_alignment": 0.4, "judgement": 0.8}, {}
-    assert scores.overall([both, alone, better]) == [pytest.approx(0.55), None, pytest.approx(0.6)]
-    assert scores.overall([both, {"lyric_alignment": 0.3}]) == [0.2, 0.3]
-    assert scores.overall([{"judgement": 0.1}, {"lyric_alignment": 0.3}]) == [None, None]
+    assert ranking.overall([both, alone, better]) == [pytest.approx(0.55), None, pytest.approx(0.6)]
+    assert ranking.overall([both, {"lyric_alignment": 0.3}]) == [0.2, 0.3]
+    assert ranking.overall([{"judgement": 0.1}, {"lyric_alignment": 0.3}]) == [None, None]
 
 
 def test_a_take_that_failed_comes_last() -> None:
-    request = completing.complete(Request(caption="x", seed=1), checkpoints.locate("pocket"))
+    request = complete.complete(Request(caption="x", seed=1), checkpoints.locate("pocket"))
 
     def take(number: int, **more: Any) -> Output:
         return Output(Path(f"{number}.flac"), None, "flac", number, number, request, {}, **more)
 
     failed = take(1, scores={"judgement": 0.9}, error={"exit_code": 6})
     low, high, none = take(2, scores={"judgement": 0.1}), take(3, scores={"judgement": 0.2}), take(4)
-    found = render.ranked([failed, low, high, none])
+    found = perform.ranked([failed, low, high, none])
     assert found == [high, low, failed, none]
     assert [output.rank for output in found] == [1, 2, None, None]
 
 
 def test_targets_are_the_published_ones() -> None:
-    assert writing.judged("language", "no") == "<think>\nlanguage: 'no'\n</think>\n"
-    assert writing.judged_lyrics("la\nla") == "<think>\n</think>\n# Lyric\nla\nla\n"
+    assert songwriter_prompts.judged("language", "no") == "<think>\nlanguage: 'no'\n</think>\n"
+    assert songwriter_prompts.judged_lyrics("la\nla") == "<think>\n</think>\n# Lyric\nla\nla\n"

@@ -13,8 +13,12 @@ import pytest
 import soundfile
 import tiny
 
-from acestep_cli import album, checkpoints, errors, formats, songbook, spec
-from acestep_cli.cli import failures
+from acestep_cli import errors
+from acestep_cli.albums import album
+from acestep_cli.audio import encode
+from acestep_cli.cli import exit_codes
+from acestep_cli.models import checkpoints
+from acestep_cli.song import examples, spec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,8 +44,8 @@ def test_every_command_runs(two_b: tiny.Oracle, tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    paths = [line for line in run.stdout.splitlines() if line.rpartition(".")[2] in formats.FORMATS]
-    assert len(paths) >= len(songbook.files()) + 8
+    paths = [line for line in run.stdout.splitlines() if line.rpartition(".")[2] in encode.FORMATS]
+    assert len(paths) >= len(examples.files()) + 8
     planned = [path for path in paths if not (tmp_path / path).is_file()]
     assert sorted(planned) == ["ballad.mp3", "night-drive-1.flac"]  # of the dry runs
     for made in ("song.yaml", "ballad.yaml"):
@@ -62,7 +66,7 @@ def test_the_spec_loads(tmp_path: Path) -> None:
 
 
 def test_every_song_loads_and_opens_with_the_command_that_plays_it() -> None:
-    songs = songbook.files().values()
+    songs = examples.files().values()
     assert len(songs) >= 10
     for song in songs:
         assert spec.load(song).model is None  # so that it plays on any machine
@@ -82,8 +86,8 @@ def test_the_exit_codes_are_those_of_the_program() -> None:
     kinds = [errors.AceStepError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    assert {kind.exit_code for kind in kinds} | {0, failures.INTERRUPTED, failures.TERMINATED} == set(
-        failures.EXIT_CODES
+    assert {kind.exit_code for kind in kinds} | {0, exit_codes.INTERRUPTED, exit_codes.TERMINATED} == set(
+        exit_codes.EXIT_CODES
     )
 
 

@@ -18,8 +18,9 @@ import tiny
 from test_cold import loaded
 from typer.testing import CliRunner, Result
 
-from acestep_cli import formats, kinds, modes, recordings, spec
-from acestep_cli.cli import app
+from acestep_cli.audio import decode, encode
+from acestep_cli.cli.app import app
+from acestep_cli.song import modes, spec, values
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
 RATE = 48_000
@@ -101,7 +102,7 @@ def test_files_are_named_after_their_tracks() -> None:
 @pytest.mark.usefixtures("acestep")
 def test_all_are_twelve_stems_and_what_is_left() -> None:
     made = outputs("extract", "take.wav", "--all", "-o", "stems/")
-    assert [track for _, _, track in made] == [*kinds.TRACKS, None]
+    assert [track for _, _, track in made] == [*values.TRACKS, None]
     spec_file = Path("s.yaml")
     spec_file.write_text("mode: extract\nsource: take.wav\ntracks: all\n")
     assert len(outputs("extract", "s.yaml", "-o", "more/")) == 13
@@ -243,7 +244,7 @@ def test_a_seventh_mode_is_a_row(acestep: Run, monkeypatch: pytest.MonkeyPatch) 
     )
     monkeypatch.setitem(modes.MODES, "reverse", row)
     monkeypatch.setattr(
-        "acestep_cli.cli.COMMANDS", {**__import__("acestep_cli.cli").cli.COMMANDS, "reverse": row.summary}
+        "acestep_cli.cli.app.COMMANDS", {**__import__("acestep_cli.cli.app").cli.app.COMMANDS, "reverse": row.summary}
     )
     text = acestep("reverse", "--help").stdout
     assert row.summary in text
@@ -452,10 +453,10 @@ def test_what_is_written_outside_of_a_repaint_is_the_source(
     flags = ["-c", "a", "--models-dir", str(two_b.root), "-m", "turbo", "--steps", "2", "--bit-depth", bit_depth]
     result = run("repaint", source, "--start", "2", "--end", "3", *flags, "-o", f"made.{format}", "--json")
     assert result.exit_code == 0, result.stderr
-    formats.write(
+    encode.write(
         Path(f"plain.{format}"),
-        recordings.read(Path(source)),
-        formats.Finish(formats.encoding(format, bit_depth)),
+        decode.read(Path(source)),
+        encode.Finish(encode.encoding(format, bit_depth)),
     )
     made, plain = (soundfile.read(f"{name}.{format}", dtype="float64")[0] for name in ("made", "plain"))
     assert made.shape == plain.shape

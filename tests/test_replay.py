@@ -18,10 +18,11 @@ import soundfile
 import tiny
 from typer.testing import Result
 
-from acestep_cli import formats, spec, tags
+from acestep_cli.audio import encode, tags
+from acestep_cli.song import spec
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
-LIBRARIES_FORMATS = [name for name, row in formats.FORMATS.items() if row.program is None]
+LIBRARIES_FORMATS = [name for name, row in encode.FORMATS.items() if row.program is None]
 Run = Callable[..., Result]
 
 

@@ -7,9 +7,9 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from acestep_cli import request as song
-from acestep_cli.kinds import LANGUAGES
-from acestep_cli.request import KEYS, Request
+from acestep_cli.song import request as song
+from acestep_cli.song.request import KEYS, Request
+from acestep_cli.song.values import LANGUAGES
 
 
 def refusal(**values: object) -> str:

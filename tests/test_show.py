@@ -15,10 +15,11 @@ import tiny
 from PIL import Image
 from typer.testing import Result
 
-from acestep_cli import pictures, sections
-from acestep_cli.audio import Audio
+from acestep_cli.audio import plots
+from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import show
-from acestep_cli.sections import Section
+from acestep_cli.song import sections
+from acestep_cli.song.sections import Section
 
 RATE = 48_000
 LYRICS = "[Intro]\n\n[Verse - low]\nla\nlo\nlu\nli\n\n[Chorus]\nhey\nho"
@@ -65,14 +66,14 @@ def test_lyrics_in_time_say_where_sections_begin() -> None:
 def test_an_outline_is_the_lowest_and_highest_of_each_stretch() -> None:
     made = np.zeros((2, 1000), np.float32)
     made[0, 250], made[1, 990] = 0.5, -0.75
-    found = pictures.outline(Audio(made, RATE), 10)
+    found = plots.outline(Audio(made, RATE), 10)
     assert found[1].tolist() == [0, 0, 0.5, 0, 0, 0, 0, 0, 0, 0]
     assert found[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0, -0.75]
-    assert pictures.outline(Audio(np.zeros((2, 3), np.float32), RATE), 10).shape == (2, 10)
+    assert plots.outline(Audio(np.zeros((2, 3), np.float32), RATE), 10).shape == (2, 10)
 
 
 def test_a_spectrogram_has_high_pitches_above_low_ones() -> None:
-    picture = np.asarray(Image.open(io.BytesIO(pictures.spectrogram(sound(200, 4000), 80, 64))))
+    picture = np.asarray(Image.open(io.BytesIO(plots.spectrogram(sound(200, 4000), 80, 64))))
     assert picture.shape == (64, 80)
     low, high = picture[:, 20].argmax(), picture[:, 60].argmax()
     assert low > 45  # row 0 is the top
@@ -83,7 +84,7 @@ def test_a_spectrogram_has_high_pitches_above_low_ones() -> None:
 def test_silence_is_black() -> None:
     for seconds in (0, 0.01, 1):
         silent = sound(0, seconds=seconds)
-        assert not np.asarray(Image.open(io.BytesIO(pictures.spectrogram(silent, 20, 10)))).any()
+        assert not np.asarray(Image.open(io.BytesIO(plots.spectrogram(silent, 20, 10)))).any()
         blank = chr(show.BLANK) * 20
         assert [line == blank for line in show.drawn(silent, 20)] == [True, True, True, False, True, True]
 

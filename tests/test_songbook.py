@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from acestep_cli import songbook, spec
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
+from acestep_cli.song import examples, spec
 
-SONGS = songbook.files()
+SONGS = examples.files()
 
 
 def acestep(*arguments: str) -> Result:
@@ -59,5 +59,5 @@ def test_an_unknown_song_names_the_nearest() -> None:
 
 def test_an_installed_package_has_its_songs_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.yaml").write_text("caption: a\n")
-    monkeypatch.setattr(songbook, "FOLDERS", (tmp_path, *songbook.FOLDERS))
-    assert list(songbook.files()) == ["a"]
+    monkeypatch.setattr(examples, "FOLDERS", (tmp_path, *examples.FOLDERS))
+    assert list(examples.files()) == ["a"]

@@ -22,15 +22,16 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from acestep_cli import checkpoints, shelf, writing
 from acestep_cli.engine import sampling
+from acestep_cli.engine.kv_cache import PASS_TOKENS, Tape
 from acestep_cli.engine.songwriter import CONTEXT, Songwriter
-from acestep_cli.engine.store import Store
-from acestep_cli.engine.tape import PASS_TOKENS, Tape
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckpointError, UsageError
-from acestep_cli.planning import Plan
-from acestep_cli.request import Request
-from acestep_cli.writing import Sampling
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints, local
+from acestep_cli.song import songwriter_prompts
+from acestep_cli.song.request import Request
+from acestep_cli.song.songwriter_prompts import Sampling
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 SONG = Request(caption="a song", lyrics="[Verse]\nla la", seed=1)
@@ -83,42 +84,42 @@ def _no_gradients() -> Iterator[None]:
     ("made", "instruction", "content"),
     [
         (
-            writing.song_prompt("lo-fi", "[Verse]\nhi"),
+            songwriter_prompts.song_prompt("lo-fi", "[Verse]\nhi"),
             "Generate audio semantic tokens based on the given conditions:",
             "# Caption\nlo-fi\n\n# Lyric\n[Verse]\nhi\n",
         ),
         (
-            writing.song_prompt("lo-fi", None),
+            songwriter_prompts.song_prompt("lo-fi", None),
             "Generate audio semantic tokens based on the given conditions:",
             "# Caption\nlo-fi\n\n# Lyric\n[Instrumental]\n",
         ),
         (
-            writing.idea_prompt("a love song", instrumental=False),
+            songwriter_prompts.idea_prompt("a love song", instrumental=False),
             "Expand the user's input into a more detailed and specific musical description:",
             "a love song\n\ninstrumental: false",
         ),
         (
-            writing.idea_prompt(" ", instrumental=True),
+            songwriter_prompts.idea_prompt(" ", instrumental=True),
             "Expand the user's input into a more detailed and specific musical description:",
             "NO USER INPUT\n\ninstrumental: true",
         ),
         (
-            writing.rewrite_prompt("lo-fi", "hi"),
+            songwriter_prompts.rewrite_prompt("lo-fi", "hi"),
             "Format the user's input into a more detailed and specific musical description:",
             "# Caption\nlo-fi\n\n# Lyric\nhi",
         ),
         (
-            writing.rewrite_prompt(None, None),
+            songwriter_prompts.rewrite_prompt(None, None),
             "Format the user's input into a more detailed and specific musical description:",
             "# Caption\nNO USER INPUT\n\n# Lyric\n[Instrumental]",
         ),
         (
-            writing.hearing_prompt([0, 63_999]),
+            songwriter_prompts.hearing_prompt([0, 63_999]),
             "Understand the given musical conditions and describe the audio semantics accordingly:",
             "<|audio_code_0|><|audio_code_63999|>",
         ),
         (
-            writing.hearing_prompt([]),
+            songwriter_prompts.hearing_prompt([]),
             "Understand the given musical conditions and describe the audio semantics accordingly:",
             "NO USER INPUT",
         ),
@@ -135,31 +136,35 @@ def test_prompts_are_the_published_ones(
 
 def test_guidance_leads_away_from_no_wish_at_all() -> None:
     frame = FRAME.format("Generate audio semantic tokens based on the given conditions:", "{}")
-    assert writing.unguided_prompt(None) == frame.format("NO USER INPUT") + "<think>\n\n</think>\n\n"
-    assert writing.unguided_prompt("noise") == frame.format("noise") + "<think>\n\n</think>\n\n"
+    assert songwriter_prompts.unguided_prompt(None) == frame.format("NO USER INPUT") + "<think>\n\n</think>\n\n"
+    assert songwriter_prompts.unguided_prompt("noise") == frame.format("noise") + "<think>\n\n</think>\n\n"
 
 
 def test_a_thought_is_yaml_as_the_model_was_taught() -> None:
     request = Request(bpm=120, key="F# minor", time_signature="6/8", duration=90.5, language="no", caption="a\n b")
-    assert writing.dump(writing.metadata(request)) == (
+    assert songwriter_prompts.dump(songwriter_prompts.metadata(request)) == (
         "bpm: 120\ncaption: a b\nduration: 90\nkeyscale: F# minor\nlanguage: 'no'\ntimesignature: 6\n"
     )
-    assert writing.dump({"caption": "Intro: it's " + 20 * "long "}).startswith("caption: 'Intro: it''s long long")
-    assert "\n  long" in writing.dump({"caption": "Intro: it's " + 20 * "long "})
-    assert writing.dump({"caption": "2024"}) == "caption: 2024\n"
-    assert writing.thought("bpm: 120\n") == "<think>\nbpm: 120\n</think>\n\n"
-    assert len(writing.KEY_SIGNATURES) == 70
+    assert songwriter_prompts.dump({"caption": "Intro: it's " + 20 * "long "}).startswith(
+        "caption: 'Intro: it''s long long"
+    )
+    assert "\n  long" in songwriter_prompts.dump({"caption": "Intro: it's " + 20 * "long "})
+    assert songwriter_prompts.dump({"caption": "2024"}) == "caption: 2024\n"
+    assert songwriter_prompts.thought("bpm: 120\n") == "<think>\nbpm: 120\n</think>\n\n"
+    assert len(songwriter_prompts.KEY_SIGNATURES) == 70
 
 
 # What it writes.
 
 
-def document(songwriter: Songwriter, task: writing.Task, seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
+def document(
+    songwriter: Songwriter, task: songwriter_prompts.Task, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, Any]:
     """The text of a thought as it was written, and what was made of it."""
     texts: list[str] = []
-    read = writing.read
+    read = songwriter_prompts.read
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "read", lambda text: texts.append(text) or read(text))
+        patch.setattr(songwriter_prompts, "read", lambda text: texts.append(text) or read(text))
         found = songwriter.write(task, Sampling(), seeded(seed), quiet)
     return texts[0], found
 
@@ -168,15 +173,15 @@ def document(songwriter: Songwriter, task: writing.Task, seed: int, monkeypatch:
 def test_random_weights_write_a_valid_spec(
     songwriter: Songwriter, seeds: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "CAPTION_TOKENS", 60)
-    monkeypatch.setattr(writing, "LYRIC_TOKENS", 60)
-    task = writing.expanding(Request(idea="x"), ["lyrics"], SECONDS)
+    monkeypatch.setattr(songwriter_prompts, "CAPTION_TOKENS", 60)
+    monkeypatch.setattr(songwriter_prompts, "LYRIC_TOKENS", 60)
+    task = songwriter_prompts.expanding(Request(idea="x"), ["lyrics"], SECONDS)
     lengths = []
     for seed in seeds:
         text, found = document(songwriter, task, seed, monkeypatch)
         fields = yaml.safe_load(text)
         assert list(fields) == sorted(fields)
-        assert set(fields) | {"genres"} == set(writing.FIELDS)
+        assert set(fields) | {"genres"} == set(songwriter_prompts.FIELDS)
         assert "�" not in text + (found["lyrics"] or "")
         request = Request(**found)
         assert 10 <= (request.duration or 0) <= 600
@@ -196,23 +201,23 @@ def test_random_weights_write_a_valid_spec(
 )
 def test_what_is_asked_for_stays(songwriter: Songwriter, asked: dict[str, Any]) -> None:
     request = Request(idea="x", **asked)
-    found = songwriter.write(writing.expanding(request, ["lyrics"], SECONDS), Sampling(), seeded(3), quiet)
+    found = songwriter.write(songwriter_prompts.expanding(request, ["lyrics"], SECONDS), Sampling(), seeded(3), quiet)
     for key, value in asked.items():
         want = " ".join(value.split()) if key == "caption" else getattr(request, key)
         assert found[key] == want
 
 
 def test_a_spec_with_words_is_only_completed(songwriter: Songwriter) -> None:
-    found = songwriter.write(writing.thinking(SONG, ["bpm"], SECONDS), Sampling(), seeded(0), quiet)
+    found = songwriter.write(songwriter_prompts.thinking(SONG, ["bpm"], SECONDS), Sampling(), seeded(0), quiet)
     assert set(found) == {"bpm", "duration", "key", "language", "time_signature"}
-    task = writing.thinking(SONG, ["bpm", "caption"], SECONDS)
+    task = songwriter_prompts.thinking(SONG, ["bpm", "caption"], SECONDS)
     assert "caption" in songwriter.write(task, Sampling(), seeded(0), quiet)
-    instrumental = writing.thinking(Request(caption="x"), ["bpm"], SECONDS)
+    instrumental = songwriter_prompts.thinking(Request(caption="x"), ["bpm"], SECONDS)
     assert songwriter.write(instrumental, Sampling(), seeded(0), quiet)["language"] == "unknown"
 
 
 def test_text_follows_its_seed_and_its_temperature(songwriter: Songwriter) -> None:
-    task = writing.thinking(SONG, ["caption"], SECONDS)
+    task = songwriter_prompts.thinking(SONG, ["caption"], SECONDS)
 
     def written(seed: int, **how: Any) -> dict[str, Any]:
         torch.manual_seed(seed + 1)  # which nothing reads
@@ -229,8 +234,8 @@ def test_text_is_the_likeliest_that_the_grammar_allows(
     reads: list[list[int]] = []
     read = Tape.read
     monkeypatch.setattr(Tape, "read", lambda tape, tokens: reads.append(tokens[0]) or read(tape, tokens))
-    task = writing.thinking(SONG, ["caption"], SECONDS)
-    monkeypatch.setattr(writing, "CAPTION_TOKENS", 20)
+    task = songwriter_prompts.thinking(SONG, ["caption"], SECONDS)
+    monkeypatch.setattr(songwriter_prompts, "CAPTION_TOKENS", 20)
     songwriter.write(task, Sampling(temperature=0), seeded(0), quiet)
     ids, *steps = reads
     assert ids == songwriter.encode(task.prompt + "<think>\n")
@@ -256,7 +261,9 @@ def test_text_is_the_likeliest_that_the_grammar_allows(
 def codes(songwriter: Songwriter, count: int, seeds: list[int], **how: Any) -> list[tuple[int, ...]]:
     generators = [seeded(seed) for seed in seeds]
     return list(
-        songwriter.compose(writing.song_prompt("a", "b"), "bpm: 90\n", count, Sampling(**how), generators, quiet)
+        songwriter.compose(
+            songwriter_prompts.song_prompt("a", "b"), "bpm: 90\n", count, Sampling(**how), generators, quiet
+        )
     )
 
 
@@ -279,8 +286,8 @@ def test_greedy_codes_are_those_of_transformers(
     songwriter: Songwriter, oracle: Qwen3ForCausalLM, scale: float, negative: str | None
 ) -> None:
     [made] = codes(songwriter, 12, [1], temperature=0, cfg_scale=scale, negative_prompt=negative)
-    conditional = songwriter.encode(writing.song_prompt("a", "b") + "<think>\nbpm: 90\n</think>\n\n")
-    other = songwriter.encode(writing.unguided_prompt(negative))
+    conditional = songwriter.encode(songwriter_prompts.song_prompt("a", "b") + "<think>\nbpm: 90\n</think>\n\n")
+    other = songwriter.encode(songwriter_prompts.unguided_prompt(negative))
     first = songwriter.vocabulary.first_code
     for code in made:
         with_wish, without = (oracle(torch.tensor([ids])).logits[0, -1] for ids in (conditional, other))
@@ -341,7 +348,7 @@ def test_tokens_come_from_the_distribution_of_transformers(size: int, how: dict[
 def test_a_prompt_beyond_the_context_is_refused(songwriter: Songwriter) -> None:
     with pytest.raises(UsageError, match="tokens long; with its answer"):
         songwriter.write(
-            writing.expanding(Request(idea="x" * CONTEXT), ["lyrics"], SECONDS), Sampling(), seeded(0), quiet
+            songwriter_prompts.expanding(Request(idea="x" * CONTEXT), ["lyrics"], SECONDS), Sampling(), seeded(0), quiet
         )
     with pytest.raises(UsageError, match="codes"):
         codes(songwriter, CONTEXT, [1])
@@ -385,15 +392,15 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
 ) -> None:
     turbo, pocket = checkpoints.locate("turbo", two_b.root), checkpoints.locate("pocket")
     models = folder.parent
-    assert shelf.songwriters(None, turbo, models) == [checkpoints.Songwriter("0.6B", folder), None]
+    assert local.songwriters(None, turbo, models) == [checkpoints.Songwriter("0.6B", folder), None]
     own = checkpoints.built_in_songwriter()
     for asked in (None, "auto"):  # pocket speaks another codebook than the published ones
-        assert shelf.songwriters(asked, pocket, models) == [None]
-        assert shelf.needed_songwriters(asked, pocket, models, "An idea") == [own]
-    assert shelf.songwriters("pocket", pocket, models) == [own]
-    assert shelf.songwriters("auto", turbo, tmp_path) == [None]
-    assert shelf.songwriters("none", turbo, models) == [None]
-    assert shelf.songwriters(str(folder), turbo, models) == [checkpoints.Songwriter(str(folder), folder)]
+        assert local.songwriters(asked, pocket, models) == [None]
+        assert local.needed_songwriters(asked, pocket, models, "An idea") == [own]
+    assert local.songwriters("pocket", pocket, models) == [own]
+    assert local.songwriters("auto", turbo, tmp_path) == [None]
+    assert local.songwriters("none", turbo, models) == [None]
+    assert local.songwriters(str(folder), turbo, models) == [checkpoints.Songwriter(str(folder), folder)]
     for asked, checkpoint, sentence in (
         ("1.7B", turbo, "acestep models pull 1.7B"),
         ("0.6B", pocket, "do not speak the same codes"),
@@ -402,10 +409,10 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
         (str(tmp_path), turbo, "config.json is missing"),
     ):
         with pytest.raises(CheckpointError) as caught:
-            shelf.songwriters(asked, checkpoint, models)
+            local.songwriters(asked, checkpoint, models)
         assert sentence in str(caught.value)
     with pytest.raises(CheckpointError, match=r"An idea needs a Songwriter, and .* has none that goes with turbo"):
-        shelf.needed_songwriters("auto", turbo, tmp_path, "An idea")
+        local.needed_songwriters("auto", turbo, tmp_path, "An idea")
 
 
 def test_auto_takes_the_largest_whole_one(
@@ -416,6 +423,6 @@ def test_auto_takes_the_largest_whole_one(
         broken(folder, tmp_path, lambda content: None, "config.json").rename(tmp_path / f"acestep-5Hz-lm-{name}")
     cut = tmp_path / "acestep-5Hz-lm-4B" / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-10])
-    assert [one and one.name for one in shelf.songwriters("auto", turbo, tmp_path)] == ["1.7B", "0.6B", None]
+    assert [one and one.name for one in local.songwriters("auto", turbo, tmp_path)] == ["1.7B", "0.6B", None]
     with pytest.raises(CheckpointError, match="cut short"):
-        shelf.songwriters("4B", turbo, tmp_path)
+        local.songwriters("4B", turbo, tmp_path)

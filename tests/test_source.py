@@ -16,11 +16,14 @@ import torch
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
 from torch import Tensor
 
-from acestep_cli import checkpoints, completing, modes, prompts, recordings, solvers
-from acestep_cli.engine import codec, denoise, source
+from acestep_cli import solvers
+from acestep_cli.audio import decode
+from acestep_cli.engine import codec, conditioning, denoise
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline, Take
-from acestep_cli.planning import Plan
-from acestep_cli.request import Request
+from acestep_cli.song import complete, modes, prompts
+from acestep_cli.song.request import Request
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 RATE, HOP, CHANNELS = 48_000, 1920, tiny.LATENT_CHANNELS
@@ -48,7 +51,7 @@ def take(tmp_path: Path) -> Callable[..., str]:
 
 def render(oracle: tiny.Oracle, model: str = "base", **asked: Any) -> list[Take]:
     found = checkpoints.locate(model, oracle.root)
-    request = completing.complete(Request(**{"seed": 7, "steps": 4, **asked}), found)
+    request = complete.complete(Request(**{"seed": 7, "steps": 4, **asked}), found)
     return list(Pipeline(found, FLOAT32).run([request], lambda stage, done, total: None))
 
 
@@ -195,8 +198,8 @@ def test_a_cover_at_strength_0_is_text_to_music(
     """Whatever the length of the source, also where the model would make no song as short."""
     found = checkpoints.locate("turbo", two_b.root)
     asked = {"caption": "a", "takes": 2, "seed": 7, "steps": 4}
-    cover = completing.complete(Request(mode="cover", source=take(seconds), strength=0, **asked), found)
-    plain = completing.complete(Request(**asked), found).model_copy(update={"duration": cover.duration})
+    cover = complete.complete(Request(mode="cover", source=take(seconds), strength=0, **asked), found)
+    plain = complete.complete(Request(**asked), found).model_copy(update={"duration": cover.duration})
     made = list(Pipeline(found, FLOAT32).run([plain, cover], lambda stage, done, total: None))
     assert len(made) == 4
     for one, other in zip(made[:2], made[2:], strict=True):
@@ -247,7 +250,7 @@ def test_a_cover_may_start_from_the_source(two_b: tiny.Oracle, take: Callable[..
 
 def outside(made: Take, file: str, *regions: tuple[float, float], fade: float) -> np.ndarray:
     """The difference to the source outside of regions and crossfades, in seconds."""
-    original = recordings.read(Path(file)).samples
+    original = decode.read(Path(file)).samples
     difference = np.abs(made.audio.samples - original)
     for start, end in regions:
         difference[:, max(round((start - fade) * RATE), 0) : round((end + fade) * RATE)] = 0
@@ -267,7 +270,7 @@ def test_a_repaint_leaves_what_is_outside_alone(
     (made,) = render(two_b, "turbo", caption="a", mode="repaint", source=file, start=2.001, end=4, **how)
     difference = outside(made, file, (2.001, 4), fade=fade)
     assert difference.max() == 0
-    original = recordings.read(Path(file)).samples
+    original = decode.read(Path(file)).samples
     region = slice(round(2.001 * RATE), 4 * RATE)
     assert np.abs(made.audio.samples - original)[:, region].max() > 0.01
     changed = np.flatnonzero((made.audio.samples != original).any(axis=0)) / RATE
@@ -297,16 +300,16 @@ def test_how_a_repaint_holds_on_to_its_source(two_b: tiny.Oracle, take: Callable
 
 
 def test_latents_are_blended_around_a_region() -> None:
-    canvas = source.Canvas(150, 150 * HOP, HOP, RATE, ((50 * HOP, 100 * HOP),))
+    canvas = conditioning.Canvas(150, 150 * HOP, HOP, RATE, ((50 * HOP, 100 * HOP),))
     made, heard = torch.ones(1, 150, 3), torch.zeros(1, 150, 3)
     hold = denoise.Hold(1, heard, canvas.inside(), canvas.weights(4))
-    weight = source.blended(made, hold)[0, :, 0]
+    weight = conditioning.blended(made, hold)[0, :, 0]
     ramp = torch.tensor([0.2, 0.4, 0.6, 0.8])  # linspace(0, 1, 6) without its ends
     assert torch.equal(weight[50:100], torch.ones(50))
     torch.testing.assert_close(weight[46:50], ramp)
     torch.testing.assert_close(weight[100:104], ramp.flip(0))
     assert weight.sum() == pytest.approx(54)
-    edge = source.Canvas(150, 150 * HOP, HOP, RATE, ((2 * HOP, 150 * HOP),))
+    edge = conditioning.Canvas(150, 150 * HOP, HOP, RATE, ((2 * HOP, 150 * HOP),))
     torch.testing.assert_close(edge.weights(4)[0, :3, 0], torch.tensor([0.6, 0.8, 1]))
 
 
@@ -342,7 +345,7 @@ def test_a_song_is_extended_at_its_ends(
     assert mask.tolist() == wanted
     before = max(0, -asked.get("start", 0))
     original = np.zeros((2, frames * HOP), np.float32)
-    original[:, before * RATE : before * RATE + 6 * RATE] = recordings.read(Path(file)).samples
+    original[:, before * RATE : before * RATE + 6 * RATE] = decode.read(Path(file)).samples
     same = np.ones(frames * HOP, bool)
     for start, end in regions:
         same[start * RATE : end * RATE] = False
@@ -357,17 +360,15 @@ def test_a_repaint_that_changes_nothing_is_a_problem(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = take(6)
-    monkeypatch.setattr(
-        "acestep_cli.pipeline.decode", lambda *args: torch.from_numpy(recordings.read(Path(file)).samples)
-    )
+    monkeypatch.setattr("acestep_cli.pipeline.decode", lambda *args: torch.from_numpy(decode.read(Path(file)).samples))
     (made,) = render(two_b, "turbo", caption="a", mode="repaint", source=file, start=2, end=4)
     assert made.problem == "The repaint changed nothing between 2 and 4 s, so no file was written."
 
 
 def test_peaks_are_brought_down_in_the_region_alone() -> None:
     quiet = torch.full((2, 10 * HOP), 0.9)
-    canvas = source.Canvas(10, 10 * HOP, HOP, RATE, ((2 * HOP, 4 * HOP),), quiet)
-    song = source.spliced(canvas, torch.full((2, 10 * HOP), 3.0), modes.Splice("source"))
+    canvas = conditioning.Canvas(10, 10 * HOP, HOP, RATE, ((2 * HOP, 4 * HOP),), quiet)
+    song = conditioning.spliced(canvas, torch.full((2, 10 * HOP), 3.0), modes.Splice("source"))
     assert torch.equal(song[:, : 2 * HOP], quiet[:, : 2 * HOP])
     assert torch.equal(song[:, 4 * HOP :], quiet[:, 4 * HOP :])
     assert torch.equal(song[:, 2 * HOP : 4 * HOP], torch.ones(2, 2 * HOP))
@@ -375,10 +376,10 @@ def test_peaks_are_brought_down_in_the_region_alone() -> None:
 
 def test_a_click_stands_out_in_the_checks() -> None:
     wave = 0.5 * torch.sin(torch.arange(10 * HOP) / 40).expand(2, -1)
-    canvas = source.Canvas(10, 10 * HOP, HOP, RATE, ((4 * HOP, 10 * HOP),), wave)
+    canvas = conditioning.Canvas(10, 10 * HOP, HOP, RATE, ((4 * HOP, 10 * HOP),), wave)
     other = 0.5 * torch.sin(torch.arange(10 * HOP) / 40 + 3).expand(2, -1)
     hard, soft = (
-        source.measured(canvas, source.spliced(canvas, other, splice), splice)["seam_1_db"]
+        conditioning.measured(canvas, conditioning.spliced(canvas, other, splice), splice)["seam_1_db"]
         for splice in (modes.Splice("source"), modes.Splice("source", fade=0.02))
     )
     assert hard > -5 > -20 > soft
@@ -397,7 +398,7 @@ def test_a_track_for_a_region_is_silent_elsewhere_and_in_the_mix_with_its_source
     assert not stem.audio.samples[:, : round(1.99 * RATE) - 1].any()
     assert not stem.audio.samples[:, round(4.01 * RATE) + 1 :].any()
     assert np.abs(stem.audio.samples[:, 2 * RATE : 4 * RATE]).max() > 0.01
-    original = recordings.read(Path(file)).samples
+    original = decode.read(Path(file)).samples
     assert np.array_equal(mix.audio.samples, original + stem.audio.samples)
     whole, _ = render(base, **asked)
     assert np.abs(whole.audio.samples[:, : 2 * RATE]).max() > 0.01
@@ -411,7 +412,7 @@ def test_stems_and_residual_add_up_to_the_source(base: tiny.Oracle, take: Callab
         [(kind, track, number) for number in (1, 2)
          for kind, track in (("stem", "vocals"), ("stem", "drums"), ("residual", None))], key=str
     )  # fmt: skip
-    original = recordings.read(Path(file)).samples
+    original = decode.read(Path(file)).samples
     for number in (1, 2):
         of_take = [one for one in made if one.number == number]
         total = sum(one.audio.samples for one in of_take)
@@ -461,7 +462,7 @@ def test_requests_of_several_modes_share_a_run(base: tiny.Oracle, take: Callable
     found = checkpoints.locate("base", base.root)
     about = {"caption": "a", "seed": 7, "steps": 2}
     requests = [
-        completing.complete(
+        complete.complete(
             Request(mode=mode, **about, **more, **({} if mode == "generate" else {"source": take(6)})), found
         )
         for mode, more in ALL.items()
@@ -538,7 +539,7 @@ def test_memory_that_runs_out_while_listening_is_met_by_the_ladder(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = checkpoints.locate("turbo", two_b.root)
-    request = completing.complete(
+    request = complete.complete(
         Request(mode="repaint", caption="a", source=take(6), start=2, end=4, seed=7, steps=2), found
     )
     encode, tiles, said = codec.encode, [], []
@@ -583,26 +584,28 @@ def test_references_shape_the_sound_each_with_a_token(
 
 def test_the_windows_of_a_reference(take: Callable[..., str]) -> None:
     ramp = torch.arange(900).float().expand(2, -1)  # each sample says where it was
-    first, again, other = (source.thirds(ramp, 90, seed, "reference 0") for seed in (1, 1, 2))
+    first, again, other = (conditioning.thirds(ramp, 90, seed, "reference 0") for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     for third, window in enumerate(first[0].split(30)):
         assert torch.equal(window.diff(), torch.ones(29))
         assert 300 * third <= window[0]
         assert window[-1] < 300 * (third + 1)
-    assert torch.equal(source.thirds(ramp[:, :90], 90, 5, "reference 0"), ramp[:, :90])  # exactly as long: all of it
-    short = source.thirds(ramp[:, :20], 90, 5, "reference 0")
+    assert torch.equal(
+        conditioning.thirds(ramp[:, :90], 90, 5, "reference 0"), ramp[:, :90]
+    )  # exactly as long: all of it
+    short = conditioning.thirds(ramp[:, :20], 90, 5, "reference 0")
     assert short.shape == (2, 90)
     assert set(short[0].tolist()) <= set(range(20))
-    assert not torch.equal(first, source.thirds(ramp, 90, 1, "reference 1"))
+    assert not torch.equal(first, conditioning.thirds(ramp, 90, 1, "reference 1"))
 
 
 def test_references_are_heard_anew_in_each_take(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    real = source.thirds
-    monkeypatch.setattr(source, "thirds", lambda *args: drawn.append(args[1:]) or real(*args))
+    real = conditioning.thirds
+    monkeypatch.setattr(conditioning, "thirds", lambda *args: drawn.append(args[1:]) or real(*args))
     render(two_b, "turbo", caption="a", duration=10, takes=2, reference=[take(3), take(4)])
     samples = two_b.config["timbre_fix_frame"] * HOP
     assert drawn == [(samples, seed, f"reference {n}") for seed in (7, 8) for n in (0, 1)]

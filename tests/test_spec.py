@@ -13,10 +13,10 @@ import tiny
 import yaml
 from typer.testing import CliRunner
 
-from acestep_cli import spec
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
-from acestep_cli.request import Request
+from acestep_cli.song import spec
+from acestep_cli.song.request import Request
 
 
 @pytest.fixture

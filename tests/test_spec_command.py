@@ -16,10 +16,11 @@ import tiny
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import document, schema, songbook, spec
-from acestep_cli.cli import app
+from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
-from acestep_cli.request import GROUPS, KEYS, Request
+from acestep_cli.song import document, schema, spec
+from acestep_cli.song import examples as songbook
+from acestep_cli.song.request import GROUPS, KEYS, Request
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = schema.song_schema()
@@ -292,7 +293,7 @@ def test_the_bundled_songs_pass_without_a_warning(monkeypatch: pytest.MonkeyPatc
 def test_no_torch_is_loaded(two_b: tiny.Oracle) -> None:
     write("a.yaml", LYRICS)
     program = (
-        "import sys; from acestep_cli.cli import app\n"
+        "import sys; from acestep_cli.cli.app import app\n"
         "try: app(sys.argv[1:])\n"
         "finally: print(*(m for m in ('torch', 'transformers', 'tokenizers.x') if m in sys.modules), file=sys.stderr)"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acestep_cli import syllables
+from acestep_cli.song.lint import syllables
 
 
 @pytest.mark.parametrize(

@@ -17,16 +17,16 @@ import pytest
 import soundfile
 from mutagen import flac
 
-from acestep_cli import formats, tags
-from acestep_cli.audio import Audio
+from acestep_cli.audio import encode, tags
+from acestep_cli.audio.sound import Audio
+from acestep_cli.audio.tags import Tags
 from acestep_cli.errors import EncoderError
-from acestep_cli.kinds import LANGUAGES
-from acestep_cli.request import KEYS
-from acestep_cli.tags import Tags
+from acestep_cli.song.request import KEYS
+from acestep_cli.song.values import LANGUAGES
 
 RATE = 48_000
 LYRICS = "[Verse]\nStadtlicht gleitet übers Glas\n"
-FORMATS = [name for name, row in formats.FORMATS.items() if row.program is None]
+FORMATS = [name for name, row in encode.FORMATS.items() if row.program is None]
 FULL = Tags(
     title="Nächte Ω",
     artist="The Tide Tables",
@@ -58,7 +58,7 @@ def write(path: Path, asked: Tags | None, seconds: float = 1.0) -> Path:
     wave = np.sin(2 * np.pi * 220 * np.arange(int(seconds * RATE)) / RATE)
     sound = Audio(np.stack([wave, 0.5 * wave]).astype(np.float32), RATE)
     path.unlink(missing_ok=True)
-    formats.write(path, sound, formats.Finish(formats.encoding(path.suffix[1:]), tags=asked))
+    encode.write(path, sound, encode.Finish(encode.encoding(path.suffix[1:]), tags=asked))
     return path
 
 
@@ -193,7 +193,7 @@ def test_keys_are_written_in_three_letters() -> None:
 def test_every_tag_has_a_name_and_a_key_of_the_song() -> None:
     assert set(KEYS) >= tags.KEYS
     assert {field.name for field in fields(Tags)} == {*tags.NAMES, "cover", "lines"} - {"ai_generated"}
-    assert set(tags.WRITERS) == set(formats.FORMATS)
+    assert set(tags.WRITERS) == set(encode.FORMATS)
     for name in ("title", *{key for key in tags.KEYS if KEYS[key].panel == "Tags"}, "cover"):
         assert not KEYS[name].shapes
 

@@ -28,30 +28,25 @@ from test_dataset import song
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from acestep_cli import (
-    checkpoints,
-    course,
-    curve,
-    dataset,
-    hardware,
-    memory,
-    prompts,
-    recordings,
-    training,
-    workbench,
-    workload,
-)
-from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.cli import app, pace
+from acestep_cli.audio import decode
+from acestep_cli.cli import train_progress
+from acestep_cli.cli.app import app
 from acestep_cli.cli.console import Console
-from acestep_cli.course import Course
-from acestep_cli.engine import graft, lessons, tensorfile
+from acestep_cli.engine import tensor_file
 from acestep_cli.engine.dit import Condition
-from acestep_cli.engine.lessons import Book
-from acestep_cli.engine.store import Store
+from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckError, OutputError
-from acestep_cli.planning import Asked, Experience
-from acestep_cli.workbench import Record
+from acestep_cli.machine import hardware, memory
+from acestep_cli.machine.plan import Asked, Experience
+from acestep_cli.models import checkpoints
+from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.song import prompts
+from acestep_cli.training import adapter, dataset, examples, loop, loss_plot, run_folder
+from acestep_cli.training import config as course
+from acestep_cli.training import plan as workload
+from acestep_cli.training.config import Course
+from acestep_cli.training.examples import Book
+from acestep_cli.training.run_folder import Record
 
 RATE = 48_000
 EVENT_SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "event.schema.json").read_text())
@@ -77,7 +72,7 @@ def quiet(*_words: object) -> None:
     """Whoever listens to no progress."""
 
 
-def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COURSE) -> training.Job:
+def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COURSE) -> loop.Job:
     """A training run into `folder`, as the command line plans it."""
     found = dataset.scan(songs)
     looked = dataset.inspect(found, 5, course.crop, quiet)
@@ -96,17 +91,17 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COUR
         dtype=plan.arrangement.weights,
     )
     folder.mkdir(exist_ok=True)
-    return training.Job(found, looked.lessons, record, checkpoint, plan, folder)
+    return loop.Job(found, looked.lessons, record, checkpoint, plan, folder)
 
 
 def losses(folder: Path) -> list[float]:
-    found: list[float] = load_file(folder / workbench.STATE)[training.HISTORY].tolist()
+    found: list[float] = load_file(folder / run_folder.STATE)[loop.HISTORY].tolist()
     return found
 
 
-def gone_on(one: training.Job) -> training.Job:
+def gone_on(one: loop.Job) -> loop.Job:
     """The same run, as its last save has it."""
-    record = workbench.record(one.folder)
+    record = run_folder.record(one.folder)
     assert record is not None
     return replace(one, record=record)
 
@@ -119,7 +114,7 @@ def opened(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Call
     def open_(course: Course) -> tuple[Store, Book]:
         planned = job(songs, checkpoint, tmp_path / "out", course)
         stores.append(Store(checkpoint, planned.plan, quiet))
-        return stores[-1], training.prepared(planned, stores[-1], quiet)
+        return stores[-1], loop.prepared(planned, stores[-1], quiet)
 
     yield open_
     for one in stores:
@@ -133,7 +128,7 @@ def held_out(run_model: object, book: Book, count: int = 12) -> float:
     """The loss over passes that no run of thirty steps reaches."""
     with torch.no_grad():
         passes = [book.batch(100_000 + number, torch.device("cpu"), torch.float32) for number in range(count)]
-        return sum(float(training.loss_of(run_model, one)) for one in passes) / count  # type: ignore[arg-type]
+        return sum(float(loop.loss_of(run_model, one)) for one in passes) / count  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{}, {"type": "dora"}, {"type": "lokr"}, {"targets": "all", "batch": 2}], ids=str)
@@ -144,10 +139,10 @@ def test_thirty_steps_lower_the_loss_on_noise_not_seen(
     weights, book = opened(course)
     with weights.dit() as model:
         before = held_out(model.decoder, book)
-        training.train(job(songs, checkpoint, tmp_path / "out", course), quiet, quiet, quiet)
-        own = graft.Graft(model.decoder, course, "base")
+        loop.train(job(songs, checkpoint, tmp_path / "out", course), quiet, quiet, quiet)
+        own = adapter.Graft(model.decoder, course, "base")
         assert held_out(model.decoder.eval(), book) == pytest.approx(before, rel=1e-4)  # it changes nothing at first
-        own.load(load_file(tmp_path / "out" / workbench.ADAPTER))
+        own.load(load_file(tmp_path / "out" / run_folder.ADAPTER))
         after = held_out(model.decoder, book)
     assert after < 0.9 * before
 
@@ -157,7 +152,7 @@ def test_what_is_saved_is_what_was_trained(
 ) -> None:
     weights, book = opened(COURSE)
     with weights.dit() as model:
-        run = training.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
+        run = loop.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
         run.go()
         model.decoder.eval()
         unsaved = held_out(model.decoder, book, 3)
@@ -177,7 +172,7 @@ def test_only_the_adapter_moves_and_it_is_float32(
     weights, book = opened(COURSE)
     with weights.dit() as model:
         model.to(torch.bfloat16)
-        run = training.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
+        run = loop.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
         frozen = {name: weight.clone() for name, weight in model.decoder.named_parameters() if not weight.requires_grad}
         run.weights.dtype = torch.bfloat16
         run.go()
@@ -190,7 +185,7 @@ def test_only_the_adapter_moves_and_it_is_float32(
 
 def test_frozen_weights_in_eight_bits_are_trained_beside(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     one = job(songs, checkpoint, tmp_path / "out", COURSE.model_copy(update={"steps": 20, "accumulation": 1}))
-    training.train(replace(one, plan=one.plan.model_copy(update={"int8": True})), quiet, quiet, quiet)
+    loop.train(replace(one, plan=one.plan.model_copy(update={"int8": True})), quiet, quiet, quiet)
     found = losses(tmp_path / "out")
     assert np.mean(found[-5:]) < 0.9 * np.mean(found[:5])
 
@@ -198,7 +193,7 @@ def test_frozen_weights_in_eight_bits_are_trained_beside(songs: Path, checkpoint
 def test_layers_computed_again_change_no_number(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     for name, again in (("kept", False), ("again", True)):
         one = job(songs, checkpoint, tmp_path / name)
-        training.train(replace(one, plan=one.plan.model_copy(update={"checkpointed": again})), quiet, quiet, quiet)
+        loop.train(replace(one, plan=one.plan.model_copy(update={"checkpointed": again})), quiet, quiet, quiet)
     assert losses(tmp_path / "kept") == losses(tmp_path / "again")
 
 
@@ -221,7 +216,7 @@ def test_a_pass_is_what_a_render_would_be_fed(
     assert torch.allclose(page.condition, expected, atol=1e-6)
     assert page.frames == 11.5 * RATE // 1920
     with torch.no_grad(), weights.vae() as vae:
-        waveform = torch.from_numpy(recordings.read(songs / "two.wav").samples)
+        waveform = torch.from_numpy(decode.read(songs / "two.wav").samples)
         assert torch.allclose(page.latents(0, page.frames), vae.encode(waveform[None])[0].T, atol=1e-5)
 
 
@@ -259,7 +254,7 @@ def test_times_are_the_larger_of_two(opened: Callable[..., tuple[Store, Book]]) 
 
 
 def test_every_song_has_its_turn_and_neighbours_of_its_length() -> None:
-    pages = tuple(lessons.Page(str(n), Path(), 100 + n, torch.zeros(1, 1)) for n in range(10))
+    pages = tuple(examples.Page(str(n), Path(), 100 + n, torch.zeros(1, 1)) for n in range(10))
     book = Book(pages, torch.zeros(1, 1, 1), torch.zeros(1, 1), COURSE.model_copy(update={"batch": 2}), 1000)
     rounds = [[page.name for number in range(5) for page in book.songs(5 * turn + number)] for turn in range(3)]
     assert all(sorted(names, key=int) == [str(n) for n in range(10)] for names in rounds)
@@ -273,7 +268,7 @@ def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[Store, Book]
     one = book.batch(0, torch.device("cpu"), torch.float32)
     assert one.keep is not None
     with torch.no_grad(), weights.dit() as model:
-        together = training.loss_of(model.decoder, one)
+        together = loop.loss_of(model.decoder, one)
         alone = []
         for item, frames in enumerate(one.keep.sum(dim=1).tolist()):
             states = one.condition.states[item : item + 1]
@@ -287,7 +282,7 @@ def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[Store, Book]
                 condition=Condition(states, None),
                 keep=None,
             )
-            alone.append((frames, training.loss_of(model.decoder, song)))
+            alone.append((frames, loop.loss_of(model.decoder, song)))
     total = sum(frames for frames, _ in alone)
     assert float(together) == pytest.approx(float(sum(frames * loss for frames, loss in alone)) / total, rel=1e-4)
 
@@ -301,14 +296,14 @@ def test_its_own_timbre_is_heard(opened: Callable[..., tuple[Store, Book]]) -> N
 def test_songs_are_prepared_once(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lessons, "folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(examples, "folder", lambda: tmp_path / "cache")
     reported: list[str] = []
 
     def prepare() -> Book:
         reported.clear()
         planned = job(songs, checkpoint, tmp_path / "out")
         weights = Store(checkpoint, planned.plan, lambda stage, *_: reported.append(stage))
-        return training.prepared(planned, weights, quiet)
+        return loop.prepared(planned, weights, quiet)
 
     first = prepare()
     assert {"encode", "text", "condition"} <= set(reported)
@@ -334,9 +329,9 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
 ) -> None:
     import weakref
 
-    monkeypatch.setattr(lessons, "folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(examples, "folder", lambda: tmp_path / "cache")
     heard: list[weakref.ref[Tensor]] = []
-    read = lessons.source.recording
+    read = examples.source.recording
 
     def recording(file: str, rate: int) -> Tensor:
         assert [ref for ref in heard if ref() is not None] == []
@@ -344,9 +339,9 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
         heard.append(weakref.ref(waveform))
         return waveform
 
-    monkeypatch.setattr(lessons.source, "recording", recording)
+    monkeypatch.setattr(examples.source, "recording", recording)
     planned = job(songs, checkpoint, tmp_path / "out")
-    training.prepared(planned, Store(checkpoint, planned.plan, quiet), quiet)
+    loop.prepared(planned, Store(checkpoint, planned.plan, quiet), quiet)
     assert len(heard) == 2
 
 
@@ -358,7 +353,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, options: dict
 ) -> None:
     course = COURSE.model_copy(update=options)
-    training.train(job(songs, checkpoint, tmp_path / "whole", course), quiet, quiet, quiet)
+    loop.train(job(songs, checkpoint, tmp_path / "whole", course), quiet, quiet, quiet)
 
     def interrupt(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("train", 2):
@@ -367,29 +362,31 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     stopped = job(songs, checkpoint, tmp_path / "stopped", course)
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        training.train(stopped, interrupt, said.append, quiet)
+        loop.train(stopped, interrupt, said.append, quiet)
     assert said[-1] == "Stopped after step 2 of 6; all is saved, and --resume goes on."
     assert gone_on(stopped).record.step == 2
     torch.manual_seed(time.time_ns() % 2**32)  # whatever else has drawn meanwhile
-    training.train(gone_on(stopped), quiet, quiet, quiet)
+    loop.train(gone_on(stopped), quiet, quiet, quiet)
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
-    for name in (workbench.ADAPTER, workbench.STATE):
+    for name in (run_folder.ADAPTER, run_folder.STATE):
         one, other = (load_file(tmp_path / folder / name) for folder in ("stopped", "whole"))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
-    assert (tmp_path / "stopped" / workbench.LOSSES).read_text() == (tmp_path / "whole" / workbench.LOSSES).read_text()
+    assert (tmp_path / "stopped" / run_folder.LOSSES).read_text() == (
+        tmp_path / "whole" / run_folder.LOSSES
+    ).read_text()
 
 
 def test_it_saves_every_so_often(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
-    save = training.Run.save
-    monkeypatch.setattr(training.Run, "save", lambda run: (saved.append(run.progress.step), save(run))[1])
-    training.train(replace(job(songs, checkpoint, tmp_path / "out"), save_every=0.0), quiet, quiet, quiet)
+    save = loop.Run.save
+    monkeypatch.setattr(loop.Run, "save", lambda run: (saved.append(run.progress.step), save(run))[1])
+    loop.train(replace(job(songs, checkpoint, tmp_path / "out"), save_every=0.0), quiet, quiet, quiet)
     assert saved == [1, 2, 3, 4, 5, 6]
     saved.clear()
-    training.train(job(songs, checkpoint, tmp_path / "other"), quiet, quiet, quiet)
+    loop.train(job(songs, checkpoint, tmp_path / "other"), quiet, quiet, quiet)
     assert saved == [6]
 
 
@@ -397,7 +394,7 @@ def test_a_full_disk_keeps_the_save_before(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = job(songs, checkpoint, tmp_path / "out")
-    true_save, calls = tensorfile.save_file, []
+    true_save, calls = tensor_file.save_file, []
 
     def save(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
         if one.folder in Path(path).parents:  # and not where songs are kept prepared
@@ -407,15 +404,15 @@ def test_a_full_disk_keeps_the_save_before(
             raise SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
         true_save(tensors, path, header)
 
-    monkeypatch.setattr(tensorfile, "save_file", save)
+    monkeypatch.setattr(tensor_file, "save_file", save)
     with pytest.raises(OutputError, match=r"cannot be written: no space left on device") as error:
-        training.train(replace(one, save_every=0.0), quiet, quiet, quiet)
+        loop.train(replace(one, save_every=0.0), quiet, quiet, quiet)
     assert error.value.exit_code == 9
     assert gone_on(one).record.step == 1
     assert len(losses(one.folder)) == 1
     assert not list(one.folder.glob(".*.part"))
-    monkeypatch.setattr(tensorfile, "save_file", true_save)
-    training.train(gone_on(one), quiet, quiet, quiet)
+    monkeypatch.setattr(tensor_file, "save_file", true_save)
+    loop.train(gone_on(one), quiet, quiet, quiet)
     assert gone_on(one).record.is_finished
 
 
@@ -423,31 +420,31 @@ def test_steps_that_come_to_no_number_are_skipped_and_counted(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = {2, 3}
-    monkeypatch.setattr(training, "loss_of", broken_at(bad))
+    monkeypatch.setattr(loop, "loss_of", broken_at(bad))
     one, said = job(songs, checkpoint, tmp_path / "out"), list[str]()
-    training.train(one, quiet, said.append, quiet)
+    loop.train(one, quiet, said.append, quiet)
     assert gone_on(one).record.broken == 2
     assert [np.isnan(loss) for loss in losses(one.folder)] == [False, True, True, False, False, False]
-    assert all(bool(weight.isfinite().all()) for weight in load_file(one.folder / workbench.ADAPTER).values())
+    assert all(bool(weight.isfinite().all()) for weight in load_file(one.folder / run_folder.ADAPTER).values())
     assert "2 steps skipped" in said[-1]
 
 
 def test_three_in_a_row_stop_the_run_and_are_not_saved(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "loss_of", broken_at({2, 3, 4}))
+    monkeypatch.setattr(loop, "loss_of", broken_at({2, 3, 4}))
     one = job(songs, checkpoint, tmp_path / "out")
     with pytest.raises(CheckError, match=r"^3 steps in a row came to no number, the last of them step 4") as error:
-        training.train(one, quiet, quiet, quiet)
+        loop.train(one, quiet, quiet, quiet)
     assert error.value.exit_code == 6
     assert gone_on(one).record.step == 1
     assert len(losses(one.folder)) == 1
-    assert all(bool(weight.isfinite().all()) for weight in load_file(one.folder / workbench.ADAPTER).values())
+    assert all(bool(weight.isfinite().all()) for weight in load_file(one.folder / run_folder.ADAPTER).values())
 
 
 def broken_at(steps: set[int]) -> Callable[..., Tensor]:
     """A loss that is no number in these steps, counted from 1."""
-    passes, loss_of = 0, training.loss_of
+    passes, loss_of = 0, loop.loss_of
 
     def loss(*arguments: object) -> Tensor:
         nonlocal passes
@@ -463,20 +460,20 @@ def broken_at(steps: set[int]) -> Callable[..., Tensor]:
 
 def test_the_header_tells_how_it_came_about(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     one = job(songs, checkpoint, tmp_path / "out")
-    exports = tuple((name, one.folder / f"{name}.safetensors") for name in graft.EXPORTS)
-    training.train(replace(one, exports=exports), quiet, quiet, quiet)
-    for path in (one.folder / workbench.ADAPTER, *(path for _, path in exports)):
+    exports = tuple((name, one.folder / f"{name}.safetensors") for name in adapter.EXPORTS)
+    loop.train(replace(one, exports=exports), quiet, quiet, quiet)
+    for path in (one.folder / run_folder.ADAPTER, *(path for _, path in exports)):
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata()
-        record = Record.model_validate_json(header[workbench.ENTRY])
+        record = Record.model_validate_json(header[run_folder.ENTRY])
         assert (record.base, record.trigger, record.course, record.step) == ("base", "harbour", COURSE, 6)
         assert (header["base"], header["trigger"], header["dataset"]) == ("base", "harbour", one.record.dataset)
-        assert path.stat().st_mode & 0o044 == (one.folder / workbench.CONFIG).stat().st_mode & 0o044
-    config = json.loads((one.folder / workbench.CONFIG).read_text())
+        assert path.stat().st_mode & 0o044 == (one.folder / run_folder.CONFIG).stat().st_mode & 0o044
+    config = json.loads((one.folder / run_folder.CONFIG).read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 16.0)
-    picture = (one.folder / workbench.CURVE).read_bytes()
+    picture = (one.folder / run_folder.CURVE).read_bytes()
     assert picture.startswith(b"\x89PNG")
-    table = (one.folder / workbench.LOSSES).read_text().splitlines()
+    table = (one.folder / run_folder.LOSSES).read_text().splitlines()
     assert len(table) == 7
     assert table[0] == "step,loss,running_mean,learning_rate"
 
@@ -489,13 +486,13 @@ def test_exports_are_as_strong_as_the_adapter(base: tiny.Oracle) -> None:
     course = COURSE.model_copy(update={"alpha": 24.0})
     draw = torch.Generator().manual_seed(3)
     module = "layers.1.cross_attn.o_proj"
-    tensors = {f"{graft.PEFT}{module}.lora_A.weight": torch.randn(8, 64, generator=draw),
-               f"{graft.PEFT}{module}.lora_B.weight": torch.randn(64, 8, generator=draw)}  # fmt: skip
-    wanted = delta(tensors, graft.PEFT + module, 24, 8)
-    comfy = graft.comfyui(tensors, course)
+    tensors = {f"{adapter.PEFT}{module}.lora_A.weight": torch.randn(8, 64, generator=draw),
+               f"{adapter.PEFT}{module}.lora_B.weight": torch.randn(64, 8, generator=draw)}  # fmt: skip
+    wanted = delta(tensors, adapter.PEFT + module, 24, 8)
+    comfy = adapter.comfyui(tensors, course)
     name = f"diffusion_model.decoder.{module}"
     assert torch.allclose(delta(comfy, name, float(comfy[f"{name}.alpha"]), 8), wanted)
-    theirs = graft.diffusers(tensors, course)
+    theirs = adapter.diffusers(tensors, course)
     linear = base.decoder.get_submodule("layers.1.cross_attn.to_out.0")
     before = linear.weight.detach().clone()
     base.decoder.load_lora_adapter(theirs, prefix="transformer")  # takes alpha for rank
@@ -513,8 +510,8 @@ def test_the_sizes_of_a_dora_s_rows_are_exported_as_a_column() -> None:
     course = COURSE.model_copy(update={"type": "dora"})
     stem = "layers.0.self_attn.q_proj"
     parts = {"lora_A.weight": (8, 64), "lora_B.weight": (64, 8), "lora_magnitude_vector": (64,)}
-    tensors = {f"{graft.PEFT}{stem}.{part}": torch.ones(shape) for part, shape in parts.items()}
-    found = graft.comfyui(tensors, course)
+    tensors = {f"{adapter.PEFT}{stem}.{part}": torch.ones(shape) for part, shape in parts.items()}
+    found = adapter.comfyui(tensors, course)
     name = f"diffusion_model.decoder.{stem}"
     assert set(found) == {f"{name}.{end}" for end in ("lora_A.weight", "lora_B.weight", "dora_scale", "alpha")}
     assert found[f"{name}.dora_scale"].shape == (64, 1)
@@ -525,8 +522,8 @@ def test_lokr_is_exported_at_its_strength() -> None:
     draw = torch.Generator().manual_seed(3)
     course = COURSE.model_copy(update={"type": "lokr", "rank": 2, "alpha": 6.0})
     w1, a, b = (torch.randn(shape, generator=draw) for shape in ((8, 8), (8, 2), (2, 8)))
-    stem = f"{graft.PEFT}layers.0.self_attn.q_proj"
-    found = graft.comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, course)
+    stem = f"{adapter.PEFT}layers.0.self_attn.q_proj"
+    found = adapter.comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, course)
     name = "lycoris_layers_0_self_attn_q_proj"
     strength = float(found[f"{name}.alpha"]) / len(found[f"{name}.lokr_w2_b"])
     theirs = strength * torch.kron(found[f"{name}.lokr_w1"], found[f"{name}.lokr_w2_a"] @ found[f"{name}.lokr_w2_b"])
@@ -570,7 +567,14 @@ def test_the_command_trains_and_prints_the_folder(train: Callable[..., Result], 
     assert "Step 4 of 4: loss" in run.stderr
     assert "trigger: harbour" in (out / dataset.FILE).read_text()
     assert {path.name for path in out.iterdir()} == {
-        *(workbench.ADAPTER, workbench.CONFIG, workbench.CURVE, workbench.LOSSES, workbench.STATE, workbench.LOCK),
+        *(
+            run_folder.ADAPTER,
+            run_folder.CONFIG,
+            run_folder.CURVE,
+            run_folder.LOSSES,
+            run_folder.STATE,
+            run_folder.LOCK,
+        ),
         *(dataset.FILE, "out-comfyui.safetensors", "out-diffusers.safetensors"),
     }
 
@@ -588,7 +592,7 @@ def test_a_run_reports_itself_and_tells_of_each_step(train: Callable[..., Result
         jsonschema.validate(line, EVENT_SCHEMA)
     steps = [line for line in lines if line["event"] == "step"]
     assert [(line["step"], line["of"]) for line in steps] == [(number, 6) for number in range(1, 7)]
-    assert steps[-1]["loss"] == found["loss"] == pytest.approx(curve.smoothed(losses(tmp_path / "out"))[-1])
+    assert steps[-1]["loss"] == found["loss"] == pytest.approx(loss_plot.smoothed(losses(tmp_path / "out"))[-1])
     assert steps[0]["eta_seconds"] is None
     assert steps[1]["eta_seconds"] > 0
     assert steps[-1]["eta_seconds"] == 0
@@ -602,7 +606,7 @@ def test_a_run_reports_itself_and_tells_of_each_step(train: Callable[..., Result
 def test_the_first_steps_tell_how_long_a_run_will_be(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard = pace.Pace(50, Console())
+    heard = train_progress.Pace(50, Console())
     times = iter([100.0, 102.0, 104.0, 130.0, 132.0])  # a save comes in between
     monkeypatch.setattr("time.monotonic", lambda: next(times))
     for step in range(1, 6):
@@ -630,10 +634,10 @@ def test_the_optimiser_of_the_plan_is_recorded(
 
     monkeypatch.setattr(workload, "plan", planned)
     monkeypatch.setattr(course, "has_eight_bits", lambda: True)
-    monkeypatch.setattr(training, "optimiser", lambda parameters, _: torch.optim.AdamW(parameters))
+    monkeypatch.setattr(loop, "optimiser", lambda parameters, _: torch.optim.AdamW(parameters))
     open_, given = train(), train("--optimiser", "adamw", output="given")
     assert (open_.exit_code, given.exit_code, asked) == (0, 0, [True, False]), open_.output
-    records = workbench.record(tmp_path / "out"), workbench.record(tmp_path / "given")
+    records = run_folder.record(tmp_path / "out"), run_folder.record(tmp_path / "given")
     assert [one and one.course.optimiser for one in records] == ["adamw8bit", "adamw"]
     assert "The optimiser keeps its state in eight bits, with bitsandbytes" in open_.stderr
 
@@ -649,26 +653,26 @@ def test_a_finished_or_foreign_folder_is_left_alone(train: Callable[..., Result]
     assert "is finished: all 4 steps are done" in resumed.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / workbench.CONFIG).write_text("mine")
+    (tmp_path / "mine" / run_folder.CONFIG).write_text("mine")
     taken = train(output="mine")
     assert taken.exit_code == 9
     assert "adapter_config.json exists already" in taken.stderr
     assert "Nothing that is there is replaced" in taken.stderr
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == [workbench.CONFIG]
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [run_folder.CONFIG]
 
 
 @pytest.fixture
 def half_way(train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped after two of four steps."""
-    tell = training.Run._tell
+    tell = loop.Run._tell
 
-    def stop(run: training.Run) -> None:
+    def stop(run: loop.Run) -> None:
         tell(run)
         if run.progress.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.Run, "_tell", stop)
+        patched.setattr(loop.Run, "_tell", stop)
         stopped = train()
     assert stopped.exit_code == 143, stopped.output
     assert "Stopped after step 2 of 4; all is saved, and --resume goes on." in stopped.stderr
@@ -698,10 +702,10 @@ def test_what_an_export_would_replace_is_found_before_a_run_goes_on(
 
 
 def test_an_export_of_the_same_run_is_replaced(train: Callable[..., Result], half_way: Path) -> None:
-    before = (half_way / workbench.STATE).read_bytes()
+    before = (half_way / run_folder.STATE).read_bytes()
     assert train("--resume", "--export", "comfyui", few=False).exit_code == 0
     export = load_file(half_way / "out-comfyui.safetensors")
-    (half_way / workbench.STATE).write_bytes(before)
+    (half_way / run_folder.STATE).write_bytes(before)
     again = train("--resume", "--export", "comfyui", few=False)
     assert again.exit_code == 0, again.output
     assert all(torch.equal(weight, export[name])
@@ -715,7 +719,7 @@ def test_an_export_that_cannot_be_written_costs_no_step(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setitem(graft.EXPORTS, "comfyui", full)
+        patched.setitem(adapter.EXPORTS, "comfyui", full)
         failed = train("--resume", "--export", "comfyui", few=False)
     assert failed.exit_code == 9, failed.output
     assert "out-comfyui.safetensors cannot be written: no space left on device." in failed.stderr
@@ -749,7 +753,7 @@ def test_a_run_goes_on_as_it_began_or_says_what_differs(
         pytest.skip("this processor does not compute in bfloat16")
     run = train("--resume", *flags, few=False)
     assert (run.exit_code, said in run.stderr) == (code, True), run.stderr
-    record = workbench.record(half_way)
+    record = run_folder.record(half_way)
     assert record is not None
     assert record.step == 2
 
@@ -769,14 +773,14 @@ def test_nothing_to_resume_is_said(train: Callable[..., Result], tmp_path: Path)
     assert run.exit_code == 2
     assert f"{tmp_path / 'out'} holds no training run" in run.stderr
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / workbench.STATE).write_text("no")
+    (tmp_path / "out" / run_folder.STATE).write_text("no")
     broken = train("--resume")
     assert broken.exit_code == 3
     assert "is not the save of a training run" in broken.stderr
 
 
 def test_two_runs_into_one_folder_are_one_too_many(train: Callable[..., Result], tmp_path: Path) -> None:
-    with workbench.alone(tmp_path / "out"):
+    with run_folder.alone(tmp_path / "out"):
         run = train()
     assert run.exit_code == 9
     assert f"Another run is training into {tmp_path / 'out'}." in run.stderr
@@ -807,9 +811,9 @@ def test_a_run_that_was_stopped_before_its_first_step_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "prepared", interrupted)
+        patched.setattr(loop, "prepared", interrupted)
         assert train().exit_code == 130
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [workbench.LOCK]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [run_folder.LOCK]
     assert train().exit_code == 0
 
 
@@ -877,7 +881,7 @@ def test_a_refusal_loads_no_torch(base: tiny.Oracle, songs: Path, tmp_path: Path
     from test_cold import loaded
 
     (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / workbench.CONFIG).write_text("")
+    (tmp_path / "taken" / run_folder.CONFIG).write_text("")
     flags = ["--models-dir", str(base.root)]
     for output, more, code in (("taken", [], 9), ("out", ["--rank", "0"], 2), ("out", ["--max-vram", "1M"], 4)):
         assert loaded("train-lora", str(songs), "-o", str(tmp_path / output), *flags, *more) == (code, [])
@@ -889,9 +893,9 @@ def test_a_preview_is_rendered_between_steps(train: Callable[..., Result], tmp_p
     spec.write_text("caption: harbour\nduration: 10\nsteps: 2\n")
     run = train("--preview", str(spec), "--preview-every", "2")
     assert run.exit_code == 0, run.output
-    made = sorted(path.name for path in (tmp_path / "out" / workbench.PREVIEWS).iterdir())
+    made = sorted(path.name for path in (tmp_path / "out" / run_folder.PREVIEWS).iterdir())
     assert made == ["step-2.flac", "step-4.flac"]
-    first, last = (soundfile.read(tmp_path / "out" / workbench.PREVIEWS / name)[0] for name in made)
+    first, last = (soundfile.read(tmp_path / "out" / run_folder.PREVIEWS / name)[0] for name in made)
     assert first.shape == last.shape
     assert not np.array_equal(first, last)
     assert train(output="whole").exit_code == 0
@@ -910,7 +914,7 @@ def test_ctrl_c_in_a_real_terminal_saves(base: tiny.Oracle, songs: Path, tmp_pat
         rest = process.stderr.read()
     assert process.returncode == 130, rest
     assert "all is saved, and --resume goes on." in rest
-    record = workbench.record(tmp_path / "out")
+    record = run_folder.record(tmp_path / "out")
     assert record is not None
     assert record.step >= 1
 

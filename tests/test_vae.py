@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as parametrized_weight_norm
 
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm
-from acestep_cli.sizes import VAEConfig, decoder_reach, encoder_reach
+from acestep_cli.models.configs import VAEConfig, decoder_reach, encoder_reach
 
 NARROW = {
     "encoder_hidden_size": 8,

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from acestep_cli import course, hardware, memory, workload
-from acestep_cli.course import Course
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.hardware import GIB, Device, Hardware
-from acestep_cli.planning import Asked, Experience, Speed
-from acestep_cli.workload import Lesson, Workload
+from acestep_cli.machine import hardware, memory
+from acestep_cli.machine.hardware import GIB, Device, Hardware
+from acestep_cli.machine.plan import Asked, Experience, Speed
+from acestep_cli.training import config
+from acestep_cli.training import plan as workload
+from acestep_cli.training.config import Course
+from acestep_cli.training.plan import Lesson, Workload
 
 SIZES = memory.Sizes.published("base")
 SONG = Lesson(6000, 256, 800)  # four minutes
@@ -92,6 +94,6 @@ def test_renders_tell_how_long_it_takes_at_least() -> None:
 
 
 def test_alpha_follows_the_rank_unless_it_is_given() -> None:
-    assert course.of({"rank": "16", "alpha": None}).alpha == 32
-    assert course.of({"rank": "16", "alpha": "16"}).alpha == 16
-    assert (course.of({}).rank, course.of({}).alpha) == (64, 128)
+    assert config.of({"rank": "16", "alpha": None}).alpha == 32
+    assert config.of({"rank": "16", "alpha": "16"}).alpha == 16
+    assert (config.of({}).rank, config.of({}).alpha) == (64, 128)

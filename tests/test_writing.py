@@ -21,15 +21,17 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
-from acestep_cli import checkpoints, completing, spec
-from acestep_cli.cli import app, desk
+from acestep_cli.cli import songwriting
+from acestep_cli.cli.app import app
 from acestep_cli.cli.options import Run
 from acestep_cli.engine import codec
 from acestep_cli.engine.songwriter import Songwriter
-from acestep_cli.engine.store import Store
+from acestep_cli.engine.weights import Store
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline, Take
-from acestep_cli.planning import Plan
-from acestep_cli.request import Request
+from acestep_cli.song import complete, spec
+from acestep_cli.song.request import Request
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 OPEN = ["bpm", "key", "time_signature", "duration", "codes"]
@@ -51,8 +53,8 @@ def acestep(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ace
     """`acestep …` in an empty folder, with short texts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(shelf))
-    monkeypatch.setattr("acestep_cli.writing.CAPTION_TOKENS", 20)
-    monkeypatch.setattr("acestep_cli.writing.LYRIC_TOKENS", 30)
+    monkeypatch.setattr("acestep_cli.song.songwriter_prompts.CAPTION_TOKENS", 20)
+    monkeypatch.setattr("acestep_cli.song.songwriter_prompts.LYRIC_TOKENS", 30)
     return lambda *words: CliRunner().invoke(app, [*words])
 
 
@@ -77,7 +79,7 @@ def samples(path: Path) -> np.ndarray:
 def render(shelf: Path, **asked: Any) -> list[Take]:
     found = checkpoints.locate("turbo", shelf)
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
-    request = completing.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
+    request = complete.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
     return list(Pipeline(found, FLOAT32, helper).run([request], lambda *_: None))
 
 
@@ -95,7 +97,7 @@ def test_what_is_open_is_decided_and_what_is_asked_stays(shelf: Path) -> None:
 def test_the_codes_lead_the_render_and_replay_without_a_songwriter(shelf: Path) -> None:
     (take,) = render(shelf)
     alone = checkpoints.locate("turbo", shelf)
-    again = completing.complete(Request(**take.request.model_dump()), alone)
+    again = complete.complete(Request(**take.request.model_dump()), alone)
     (replay,) = Pipeline(alone, FLOAT32).run([again], lambda *_: None)
     assert np.array_equal(take.audio.samples, replay.audio.samples)
     (without,) = Pipeline(alone, FLOAT32).run([again.model_copy(update={"codes": None})], lambda *_: None)
@@ -127,7 +129,7 @@ def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatc
     monkeypatch.setattr(Store, "__init__", lambda self, *args: stores.append(self) or make(self, *args))
     found = checkpoints.locate("turbo", shelf)
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
-    request = completing.complete(Request(caption="x", duration=10), found, helper)
+    request = complete.complete(Request(caption="x", duration=10), found, helper)
     told: list[str] = []
 
     def report(stage: str, done: int, total: int) -> None:
@@ -159,7 +161,7 @@ def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatc
     ids=str,
 )
 def test_what_is_left_to_a_songwriter(asked: dict[str, Any], left: list[str]) -> None:
-    assert list(completing.open_keys(Request(**asked))) == left
+    assert list(complete.open_keys(Request(**asked))) == left
 
 
 # The command line.
@@ -335,7 +337,7 @@ def test_write_needs_the_memory_of_the_songwriter_alone(shelf: Path) -> None:
     run = Run(models_dir=shelf, pull=True, max_vram=2 << 30)
     layers = [spec.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
     resolved = spec.resolve(*layers)
-    job = desk.planned(resolved, layers, run, frozenset({"songwriter"}))  # base would be 4.8 GB, and is not here
+    job = songwriting.planned(resolved, layers, run, frozenset({"songwriter"}))  # base would be 4.8 GB, and is not here
     assert job.songwriter == helper
     assert [stage.name for stage in job.plan.stages] == ["write"]
 

@@ -2,7 +2,7 @@
 
     python tools/commands.py
 
-Rewrites the table in src/acestep_cli/cli/__init__.py between its `# modes` and `# end` lines, so that `--help` and
+Rewrites the table in src/acestep_cli/cli/app.py between its `# modes` and `# end` lines, so that `--help` and
 completion answer without loading a row; a test compares the two.
 """
 
@@ -12,9 +12,10 @@ import json
 import re
 from pathlib import Path
 
-from acestep_cli import cli, modes
+from acestep_cli.cli import app
+from acestep_cli.song import modes
 
-FILE = Path(cli.__file__)
+FILE = Path(app.__file__)
 BLOCK = re.compile(r"(?<=^    # modes\n).*?(?=^    # end\n)", re.MULTILINE | re.DOTALL)
 
 

@@ -11,8 +11,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from acestep_cli import formats, planning, spec
-from acestep_cli.cli import COMMANDS, failures
+from acestep_cli.audio import encode
+from acestep_cli.cli import exit_codes
+from acestep_cli.cli.app import COMMANDS
+from acestep_cli.machine import plan
+from acestep_cli.song import spec
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"(?<=^<!-- table: )(\w+)( -->\n).*?(?=^<!-- end -->)", re.MULTILINE | re.DOTALL)
@@ -43,28 +46,28 @@ def keys() -> str:
 
 
 def format_table() -> str:
-    def row(name: str, row: formats.Format) -> tuple[str, ...]:
+    def row(name: str, row: encode.Format) -> tuple[str, ...]:
         settings = f"`bit_depth` {', '.join(row.bit_depths)}" if row.bit_depths else ""
         if row.bitrates:
             settings = f"`bitrate` {', '.join(f'{rate}k' for rate in row.bitrates)}"
         return f"`{name}`", settings, ", ".join(map(str, row.sample_rates)), row.program or ""
 
     head = ("format", "settings", "`sample_rate`", "needs")
-    return table(head, [row(*entry) for entry in formats.FORMATS.items()])
+    return table(head, [row(*entry) for entry in encode.FORMATS.items()])
 
 
 def codes() -> str:
-    return table(("exit code", "meaning"), [(str(code), meaning) for code, meaning in failures.EXIT_CODES.items()])
+    return table(("exit code", "meaning"), [(str(code), meaning) for code, meaning in exit_codes.EXIT_CODES.items()])
 
 
 def ladder() -> str:
-    return "".join(f"{number}. {rung.sentence}\n" for number, rung in enumerate(planning.LADDER, start=1))
+    return "".join(f"{number}. {rung.sentence}\n" for number, rung in enumerate(plan.LADDER, start=1))
 
 
 def tiers() -> str:
     head = ("card", "longest song", "takes", "Songwriter")
     rows = [(f"{tier.memory_gb} GB", f"{tier.minutes} min", str(tier.takes), tier.songwriter or "none")
-            for tier in planning.TIERS]  # fmt: skip
+            for tier in plan.TIERS]  # fmt: skip
     return table(head, rows)
 
 

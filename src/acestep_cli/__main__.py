@@ -18,7 +18,7 @@ def main() -> None:
     if os.environ.get(COMPLETING):
         gc.disable()
     try:
-        from acestep_cli.cli import main as run
+        from acestep_cli.cli.app import main as run
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)

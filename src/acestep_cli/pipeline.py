@@ -13,26 +13,30 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from acestep_cli import adapters, completing, lengths, memory, modes, prompts, scores, solvers
-from acestep_cli.adapters import Applied
-from acestep_cli.audio import Audio
+from acestep_cli import solvers
+from acestep_cli.audio.lrc import Line
+from acestep_cli.audio.sound import Audio
 from acestep_cli.cache import Cache
-from acestep_cli.checkpoints import Checkpoint, Songwriter
-from acestep_cli.completing import Completed, Piece
-from acestep_cli.engine import alignment, codec, denoise, judgement, source, store
+from acestep_cli.engine import alignment, code_likelihood, codec, conditioning, denoise
+from acestep_cli.engine import weights as store
 from acestep_cli.engine.alignment import Aligned, Sheet
-from acestep_cli.engine.descent import Descent
+from acestep_cli.engine.conditioning import Canvas
 from acestep_cli.engine.dit import AceStep, Condition
-from acestep_cli.engine.source import Canvas
-from acestep_cli.engine.stages import Stages
-from acestep_cli.engine.store import Store
-from acestep_cli.latents import Latents
-from acestep_cli.lrc import Line
-from acestep_cli.modes import Prepared
-from acestep_cli.planning import Plan
+from acestep_cli.engine.oom_retry import Descent
+from acestep_cli.engine.stage_cache import Stages
+from acestep_cli.engine.weights import Store
+from acestep_cli.machine import memory
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import adapters
+from acestep_cli.models.adapters import Applied
+from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models.configs import VAEConfig
+from acestep_cli.models.latents_file import Latents
 from acestep_cli.progress import Progress, Report, Say, Share
-from acestep_cli.sizes import VAEConfig
-from acestep_cli.writing import Sampling, Task
+from acestep_cli.song import complete, duration, modes, prompts, ranking
+from acestep_cli.song.complete import Completed, Piece
+from acestep_cli.song.modes import Prepared
+from acestep_cli.song.songwriter_prompts import Sampling, Task
 
 Scores = dict[str, float]
 
@@ -159,7 +163,7 @@ class Pipeline:
             # 2. How long: as its source, or whole latent frames. And what lies there already.
             with clock("listen"):
                 canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)
-                references = [source.recording(file, canvas.rate) for file in song.request.reference or ()]
+                references = [conditioning.recording(file, canvas.rate) for file in song.request.reference or ()]
                 original = within_memory(
                     "listen", song.request, recall, weights, self.stages, song.request, canvas, silence
                 )
@@ -177,7 +181,7 @@ class Pipeline:
                     # 4. What it listens to: words and timbre. Each take hears windows of its own in the references.
                     if number == 1 or references:
                         with clock("listen"):
-                            windows = source.windows(references, self.sizes, take.seed)
+                            windows = conditioning.windows(references, self.sizes, take.seed)
                             timbre = within_memory("listen", take, hear, weights, self.stages, windows)
                         with clock("condition"):
                             heard = within_memory("condition", take, listen, weights, part, timbre, silence)
@@ -199,8 +203,8 @@ class Pipeline:
                     with clock("decode"):
                         waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
                         splice = part.prepared.splice
-                        waveform = source.spliced(canvas, waveform[:, : canvas.samples], splice)
-                        settled = source.settled(canvas, latents.float().cpu(), splice, silence)
+                        waveform = conditioning.spliced(canvas, waveform[:, : canvas.samples], splice)
+                        settled = conditioning.settled(canvas, latents.float().cpu(), splice, silence)
                     warnings = (*part.warnings, *weights.warnings)
                     made = Made(
                         *(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned),
@@ -244,7 +248,7 @@ class Part:
     @property
     def takes(self) -> list[Completed]:
         request = self.piece.request
-        return [completing.take(request, number) for number in range(1, request.takes + 1)]
+        return [complete.take(request, number) for number in range(1, request.takes + 1)]
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -294,26 +298,26 @@ class Song:
 
     @classmethod
     def of(cls, request: Completed, first: int, judged: Scores) -> Song:
-        pieces = completing.pieces(request)
+        pieces = complete.pieces(request)
         beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
         return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside, first, judged)
 
     def finished(self, part: Part, made: Made) -> Iterator[Take]:
         """The take of `part`, and after the last of its stems what is written beside them."""
-        review = source.review(made.canvas, made.waveform, part.prepared.splice)
+        review = conditioning.review(made.canvas, made.waveform, part.prepared.splice)
         yield packed(part.piece, made, review, self)
         if self.beside is None:
             return
         before = self.sums.pop(made.number, torch.zeros(1))
         self.sums[made.number] = before + made.waveform
         if part is self.parts[-1]:
-            whole, review = source.beside(made.canvas, self.sums.pop(made.number), self.beside.kind)
+            whole, review = conditioning.beside(made.canvas, self.sums.pop(made.number), self.beside.kind)
             yield packed(self.beside, made._replace(waveform=whole, latents=None, timings={}), review, self)
 
 
-def packed(piece: Piece, made: Made, review: source.Review, song: Song) -> Take:
+def packed(piece: Piece, made: Made, review: conditioning.Review, song: Song) -> Take:
     """A piece of a song as a file is written of it."""
-    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), completing.take(piece.request, made.number)
+    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), complete.take(piece.request, made.number)
     number = song.first + made.number - 1
     return Take(
         *(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review),
@@ -349,7 +353,7 @@ def decide_open(
     for request in requests:
         write = partial(compose, weights, request, tell)
         songs = stages.songs(request, weights.plan, write) if request.open else [request]
-        judged = judge(weights, songs) if scores.JUDGEMENT in request.scored else [{}] * len(songs)
+        judged = judge(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
         found += zip(range(1, len(songs) + 1), songs, judged, strict=True)
     return found
 
@@ -365,7 +369,7 @@ def judge(weights: Store, songs: Sequence[Completed]) -> list[Scores]:
     found = []
     with weights.songwriter() as songwriter:
         for done, song in enumerate(songs, start=1):
-            found.append(judgement.judge(songwriter, song))
+            found.append(code_likelihood.judge(songwriter, song))
             weights.report("judge", done, len(songs))
     return found
 
@@ -382,8 +386,8 @@ def read_words(weights: Store, parts: Sequence[Part]) -> None:
             prompt, lyrics = prompts.of(request, scene.prepared.instruction, request.duration)
             scene.text_states = encoder.states(prompt, warn)
             scene.lyric_states = encoder.embeddings(lyrics, warn)
-            wanted = request.lrc or scores.LYRIC_ALIGNMENT in request.scored
-            if wanted and lengths.is_sung(request.lyrics):
+            wanted = request.lrc or ranking.LYRIC_ALIGNMENT in request.scored
+            if wanted and duration.is_sung(request.lyrics):
                 part.sheet = Sheet.of(encoder.tokenizer, encoder.ids(lyrics, prompts.LYRIC_TOKENS), request.language)
         weights.report("text", len(scenes), len(scenes))
 
@@ -404,7 +408,7 @@ def recall(weights: Store, stages: Stages, request: Completed, canvas: Canvas, s
     autoencoder hears it; None of nothing.
     """
     if request.kept is not None:
-        return source.remembered(request.kept, canvas, silence)
+        return conditioning.remembered(request.kept, canvas, silence)
     return hear(weights, stages, canvas.sounds)
 
 
@@ -412,9 +416,9 @@ def lay(weights: Store, part: Part, canvas: Canvas, original: Tensor | None, sil
     """Make what the diffusion of a part starts from; `original` are the latents of what lies on the canvas."""
     prepared = part.prepared
     with weights.dit() as model:
-        sources = source.Sources(canvas, model, silence.to(weights.device, weights.dtype), original)
-        contexts = [source.context(scene.prepared, sources) for scene in part.scenes]
-        hold = source.hold(sources, prepared.splice)
+        sources = conditioning.Sources(canvas, model, silence.to(weights.device, weights.dtype), original)
+        contexts = [conditioning.context(scene.prepared, sources) for scene in part.scenes]
+        hold = conditioning.hold(sources, prepared.splice)
         start = sources.original() if prepared.kept else None
         return Ground(contexts, hold, start)
 
@@ -470,7 +474,7 @@ def diffuse(
                 hold=hold,
                 start=ground.start,
             )
-            return source.blended(latents, hold)[0]
+            return conditioning.blended(latents, hold)[0]
 
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
     settings = [part.schedule, take.solver, take.seed, guided, then and then[0], hold and hold.share]

@@ -11,14 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import album as albums
-from acestep_cli import formats, request, spec
-from acestep_cli.cli import building, cards, cluster, crew, events, failures, makefiles, options, render
-from acestep_cli.cli.building import CURRENT, Build
+from acestep_cli.albums import album as albums
+from acestep_cli.albums import build as building
+from acestep_cli.albums import gpu_lock, makefile, processes, ray_cluster
+from acestep_cli.albums.build import CURRENT, Build
+from acestep_cli.audio import encode
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, Stdout, print_result
 from acestep_cli.cli.options import Run
-from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import AceStepError, UsageError
+from acestep_cli.render import events, perform
+from acestep_cli.render.result import Ledger
+from acestep_cli.song import request, spec
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
 FORMATS = ("paths", "make", "json")
@@ -58,8 +62,8 @@ Jobs = Annotated[
 ]  # fmt: skip
 On = Annotated[
     str | None,
-    typer.Option("--on", metavar="|".join(cluster.KINDS), help="Have the nodes of a cluster make the tracks.",
-                 rich_help_panel=options.MACHINE, autocompletion=options.offering(cluster.KINDS)),
+    typer.Option("--on", metavar="|".join(ray_cluster.KINDS), help="Have the nodes of a cluster make the tracks.",
+                 rich_help_panel=options.MACHINE, autocompletion=options.offering(ray_cluster.KINDS)),
 ]  # fmt: skip
 NoCache = Annotated[
     bool,
@@ -122,10 +126,10 @@ def render_album(
         return
     if depfile is not None:
         targets = [stamp] if stamp is not None else [path for one in made.outputs() if (path := one.path)]
-        text = makefiles.depfile([str(target) for target in targets], [str(file) for file in made.files()])
-        makefiles.write(depfile, text)
+        text = makefile.depfile([str(target) for target in targets], [str(file) for file in made.files()])
+        makefile.write(depfile, text)
     if stamp is not None:
-        makefiles.touch(stamp)
+        makefile.touch(stamp)
 
 
 @app.command(
@@ -147,7 +151,7 @@ def list_outputs(
     there = [(track, building.paths(album, track, output)) for track in album.chosen(only or [])]
     files = [str(path) for _, paths in there for path in paths]
     if format == "make":
-        print_result(makefiles.variables({"TRACKS": [track.id for track, _ in there], "OUTPUTS": files}))
+        print_result(makefile.variables({"TRACKS": [track.id for track, _ in there], "OUTPUTS": files}))
     elif format == "json":
         entries = [
             {
@@ -175,26 +179,26 @@ def build(
     stamp: Path | None = None,
 ) -> Build:
     """Plan an album and, unless it is a dry run, make it. Raises what stands for all failures."""
-    if output.suffix.removeprefix(".").lower() in formats.FORMATS:
+    if output.suffix.removeprefix(".").lower() in encode.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
     terminal = console(run)
     ledger = Ledger.kept(ctx, terminal.warnings)
     if on is not None:
-        cluster.check(on, run, jobs)
-    makefiles.check(depfile, stamp)
+        ray_cluster.check(on, run, jobs)
+    makefile.check(depfile, stamp)
     with spec.reading_stdin(typing=not run.no_input):
         made = opened(file, output, only, song, run)
-    makefiles.refuse_files(depfile, [*made.paths(), *([stamp] if stamp is not None else ())])
+    makefile.refuse_files(depfile, [*made.paths(), *([stamp] if stamp is not None else ())])
     if run.dry_run:
-        elsewhere = cluster.opened(run, terminal) if on is not None else nullcontext()
+        elsewhere = ray_cluster.opened(run, terminal) if on is not None else nullcontext()
         with terminal.results() as stdout, elsewhere as made.cluster:
             made.run_steps(terminal, stdout)
             foretell(made, ledger, terminal, stdout)
         return made
     with events.to(run.events) as terminal.events:
         terminal.events.refuse_files(made.paths())
-        devices = [card.name for card in cards.present(run)] if jobs > 1 else []
-        shares = crew.shares(made.tracks, min(jobs, len(devices)))
+        devices = [card.name for card in gpu_lock.present(run)] if jobs > 1 else []
+        shares = processes.shares(made.tracks, min(jobs, len(devices)))
         if on is not None:
             problems = by_cluster(made, ledger, terminal)
         elif len(shares) > 1:
@@ -203,7 +207,7 @@ def build(
             if jobs > 1:
                 terminal.say("There is no second card or track, so one process makes the album.")
             problems = by_itself(made, ledger, terminal)
-        render.finish_report(ledger.outputs, terminal, problems)
+        perform.finish_report(ledger.outputs, terminal, problems)
     return made
 
 
@@ -219,13 +223,13 @@ def opened(file: Path, output: Path, only: Sequence[str] | None, song: dict[str,
 
 def by_itself(made: Build, ledger: Ledger, terminal: Console) -> list[AceStepError]:
     """Make an album in this process; what could not be begun."""
-    with terminal.results() as stdout, made.alone(terminal), cards.turn(made.run, terminal) as made.run:
+    with terminal.results() as stdout, made.alone(terminal), gpu_lock.turn(made.run, terminal) as made.run:
         return carried_out(made, ledger, terminal, stdout)
 
 
 def by_cluster(made: Build, ledger: Ledger, terminal: Console) -> list[AceStepError]:
     """Make an album on the cluster that this machine belongs to; what could not be begun."""
-    with terminal.results() as stdout, cluster.opened(made.run, terminal) as made.cluster, made.alone(terminal):
+    with terminal.results() as stdout, ray_cluster.opened(made.run, terminal) as made.cluster, made.alone(terminal):
         return carried_out(made, ledger, terminal, stdout)
 
 
@@ -243,17 +247,17 @@ def by_crew(
 ) -> list[AceStepError]:
     """Make an album in a process for each device and its share of the tracks; what could not be begun."""
     runs = [(replace(made.run, device=device, progress="none", events=None), ids) for device, ids in shares]
-    found = crew.run(share, [(*errand, *one) for one in runs])
+    found = processes.run(share, [(*errand, *one) for one in runs])
     ledger.outputs = [output for one in found for output in one.outputs]
     ledger.warnings += [warning for one in found for warning in one.warnings if warning not in ledger.warnings]
-    return [render.as_error(problem) for one in found for problem in one.problems]
+    return [perform.as_error(problem) for one in found for problem in one.problems]
 
 
-def share(file: Path, output: Path, song: dict[str, Any], run: Run, ids: list[str]) -> crew.Outcome:
+def share(file: Path, output: Path, song: dict[str, Any], run: Run, ids: list[str]) -> processes.Outcome:
     """What one process of several does."""
     terminal, ledger = console(run), Ledger()
     problems = by_itself(opened(file, output, ids, song, run), ledger, terminal)
-    return crew.Outcome(ledger.outputs, [failures.described(problem) for problem in problems], terminal.warnings)
+    return processes.Outcome(ledger.outputs, [exit_codes.described(problem) for problem in problems], terminal.warnings)
 
 
 def foretell(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) -> None:

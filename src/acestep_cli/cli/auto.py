@@ -17,12 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from acestep_cli import completing, disk, formats, spec
-from acestep_cli.cli import jobs, listen, outputs, provenance
+from acestep_cli import disk
+from acestep_cli.audio import encode
+from acestep_cli.cli import listen
 from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, UsageError
+from acestep_cli.render import job as jobs
+from acestep_cli.render import paths, provenance
+from acestep_cli.render.job import Job
+from acestep_cli.song import complete, spec
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: What a run that never ends has no use for.
@@ -123,12 +127,12 @@ class Session:
     @property
     def name(self) -> str:
         """What the files are called but for their numbers."""
-        return outputs.name(self.job.request, self.job.spec_file)
+        return paths.name(self.job.request, self.job.spec_file)
 
     def begin(self) -> Batch:
         """The next takes, whose seeds go on where those of the last batch ended."""
         asked, song = self.job.resolved.request, self.job.request
-        seed = (song.seed + self.begun * song.takes) % completing.SEEDS
+        seed = (song.seed + self.begun * song.takes) % complete.SEEDS
         text = spec.dump(asked.model_copy(update={"seed": seed, "takes": song.takes}))
         file = self.scratch / f"{self.name}.yaml"
         file.write_text(text, encoding="utf-8")
@@ -240,7 +244,7 @@ def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     if len(specs) > 1:
         raise UsageError(f"--auto rolls one song, and there are {len(specs)} specs.")
     output = run.output or "./"
-    if output == outputs.STDOUT or Path(output).suffix.removeprefix(".").lower() in formats.FORMATS:
+    if output == paths.STDOUT or Path(output).suffix.removeprefix(".").lower() in encode.FORMATS:
         raise UsageError("--auto makes one file after another; --output names their folder.", "--output takes/")
     folder = Path(output)
     terminal = Console(run.quiet, verbose=run.verbose)

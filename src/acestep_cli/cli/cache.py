@@ -10,9 +10,9 @@ import typer
 from acestep_cli import cache as stages
 from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import OutputError
-from acestep_cli.shelf import in_words
+from acestep_cli.models.local import in_words
+from acestep_cli.render.result import Ledger
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="See and clear what renders keep for each other.")
 

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acestep_cli import disk, kinds, meters
+from acestep_cli import disk
+from acestep_cli.audio import measure
 from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.results import Ledger, error
 from acestep_cli.errors import AceStepError, CheckError, SourceError, UsageError, together
-from acestep_cli.kinds import quoted
+from acestep_cli.render.result import Ledger, error
+from acestep_cli.song import values
+from acestep_cli.song.values import quoted
 
 if TYPE_CHECKING:
-    from acestep_cli.audio import Audio
-    from acestep_cli.meters import Measures
+    from acestep_cli.audio.measure import Measures
+    from acestep_cli.audio.sound import Audio
 
 app = typer.Typer(add_completion=False)
 
@@ -67,7 +69,7 @@ def _range(text: str) -> Range:
 
 def _key(text: str) -> str:
     try:
-        return str(kinds.MusicalKey().read(text))
+        return str(values.MusicalKey().read(text))
     except ValueError as error:
         raise typer.BadParameter(f"{error}.") from error
 
@@ -208,7 +210,7 @@ def check(
     if within is not None and same_as is None:
         raise UsageError("--within says how far from --same-as, which is not given.", "Add --same-as FILE.")
     if bpm is not None or key is not None:
-        meters.require_analyser()
+        measure.require_analyser()
     if junit is not None:
         refuse_report(junit, [*files, *([same_as] if same_as is not None else ())])
     checks: list[Check] = [fault for name, fault in faults().items() if name not in (skip or ())]
@@ -228,7 +230,7 @@ def check(
     if key is not None:
         checks.append(lambda heard: in_key(heard, key))
     if same_as is not None:
-        checks.append(partial(sameness, reference=meters.read(same_as), name=same_as, within=within))
+        checks.append(partial(sameness, reference=measure.read(same_as), name=same_as, within=within))
     with terminal.results() as stdout:
         done = [examined(file, checks) for file in files]
         ledger.more["checked"] = [one.report() for one in done]
@@ -274,23 +276,23 @@ def nothing(name: str, asked: str) -> Finding:
 
 
 def tempo(heard: Heard, wanted: Range) -> Finding:
-    measured, asked = meters.tempo(heard[0]), f"{wanted} bpm"
+    measured, asked = measure.tempo(heard[0]), f"{wanted} bpm"
     if measured is None:
         return nothing("tempo", asked)
     return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))
 
 
 def in_key(heard: Heard, wanted: str) -> Finding:
-    measured = meters.key(heard[0])
+    measured = measure.key(heard[0])
     if measured is None:
         return nothing("key", wanted)
-    return Finding("key", wanted, measured, kinds.MusicalKey.pitch(measured) == kinds.MusicalKey.pitch(wanted))
+    return Finding("key", wanted, measured, values.MusicalKey.pitch(measured) == values.MusicalKey.pitch(wanted))
 
 
 def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -> Finding:
     """Whether a file holds the samples of another."""
     asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
-    apart = meters.difference(heard[0], reference)
+    apart = measure.difference(heard[0], reference)
     if apart is None:
         found = f"{heard[0].seconds:g} s at {heard[0].sample_rate} Hz"
         other = f"{reference.seconds:g} s at {reference.sample_rate} Hz"
@@ -302,10 +304,10 @@ def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -
 
 def examined(path: Path, checks: Iterable[Check]) -> Checked:
     try:
-        sound = meters.read(path)
+        sound = measure.read(path)
     except SourceError as problem:
         return Checked(path, problem=problem)
-    measures = meters.measure(sound)
+    measures = measure.measure(sound)
     return Checked(path, measures, [look((sound, measures)) for look in checks])
 
 

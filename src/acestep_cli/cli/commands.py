@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import modes
 from acestep_cli.cli import options
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import UsageError
+from acestep_cli.song import modes
 
 RENDER = "Render specs, each by its own mode."
 RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/night-drive.flac.yaml --seed 8 -o more/")
@@ -43,11 +43,11 @@ def command(mode: str | None) -> typer.Typer:
         song: dict[str, Any],
         run: Run,
     ) -> None:
-        from acestep_cli.cli import render
+        from acestep_cli.render import perform
 
         if mode is None and not specs:
             raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
-        render.render(ctx, mode, specs or [], song, run)
+        perform.render(ctx, mode, specs or [], song, run)
 
     if mode is not None and modes.MODES[mode].has_source:
         render_specs.__annotations__["specs"] = Sources

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.cli import failures
-from acestep_cli.cli.events import Events
+from acestep_cli.cli import exit_codes
 from acestep_cli.errors import OutputError
+from acestep_cli.models.local import in_words as amount
 from acestep_cli.progress import Report
-from acestep_cli.shelf import in_words as amount
+from acestep_cli.render.events import Events
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -84,7 +84,7 @@ def print_result(text: str) -> None:
             sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        failures.discard_stdout()
+        exit_codes.discard_stdout()
 
 
 def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str]], text: str | None) -> None:

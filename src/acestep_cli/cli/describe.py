@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import checkpoints, completing, recordings, spec, writing
-from acestep_cli.cli import desk, options
+from acestep_cli.audio import decode
+from acestep_cli.cli import options, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
-from acestep_cli.writing import Sampling
+from acestep_cli.models import checkpoints
+from acestep_cli.song import complete, songwriter_prompts, spec
+from acestep_cli.song.songwriter_prompts import Sampling
 
 app = typer.Typer(add_completion=False)
 
@@ -25,28 +27,28 @@ Codes = Annotated[
     help="Turn a recording into a song spec: tempo, key, time signature, caption, lyrics.\n\n"
     "acestep describe take.flac -o described.yaml\n\nacestep describe take.flac --codes"
 )
-@options.flags(("model", *desk.SAMPLING), desk.FLAGS)
+@options.flags(("model", *songwriting.SAMPLING), songwriting.FLAGS)
 def describe(
     recording: Recording,
     codes: Codes = False,
-    output: desk.Output = None,
-    seed: desk.Seed = None,
+    output: songwriting.Output = None,
+    seed: songwriting.Seed = None,
     *,
     song: dict[str, Any],
     run: Run,
 ) -> None:
-    desk.check_output(output, force=run.force)
+    songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
-    sound = recordings.read(Path(recording))
+    sound = decode.read(Path(recording))
     # It is planned as a render of the same length, which needs more.
     planned = {"caption": "a recording", "duration": str(max(sound.seconds, checkpoints.Row.shortest_seconds))}
     layers = [spec.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]
     resolved = spec.resolve(*layers)
     if codes:
-        job = desk.planned(resolved, layers, run)
+        job = songwriting.planned(resolved, layers, run)
     else:
-        job = desk.with_songwriter(resolved, layers, run, "acestep describe", terminal)
-    with terminal.results(), desk.progress(job, terminal) as report:
+        job = songwriting.with_songwriter(resolved, layers, run, "acestep describe", terminal)
+    with terminal.results(), songwriting.progress(job, terminal) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
@@ -54,8 +56,8 @@ def describe(
         if codes:
             found: dict[str, Any] = {"codes": heard}
         else:
-            how = Sampling.of(resolved.request, temperature=desk.LISTENING)
-            draws = desk.seed_of(seed, resolved.request, terminal)
-            task = writing.understanding(heard, int(sound.seconds))
-            found = completing.sung_or_not(pipeline.write(job.request, task, how, draws, report, terminal.warn))
-    desk.answer(found, output)
+            how = Sampling.of(resolved.request, temperature=songwriting.LISTENING)
+            draws = songwriting.seed_of(seed, resolved.request, terminal)
+            task = songwriter_prompts.understanding(heard, int(sound.seconds))
+            found = complete.sung_or_not(pipeline.write(job.request, task, how, draws, report, terminal.warn))
+    songwriting.answer(found, output)

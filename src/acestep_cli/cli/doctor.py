@@ -12,14 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import __version__, checkpoints, completing, formats, hardware, logbook, memory, planning, shelf
-from acestep_cli.cli import forecast, options
+from acestep_cli import __version__
+from acestep_cli.audio import encode
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.hardware import Device, Hardware
-from acestep_cli.request import Request
-from acestep_cli.shelf import in_words
+from acestep_cli.machine import hardware, history, memory, plan_text
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.hardware import Device, Hardware
+from acestep_cli.models import checkpoints, local
+from acestep_cli.models.local import in_words
+from acestep_cli.render.result import Ledger
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
 
 app = typer.Typer(add_completion=False)
 
@@ -90,13 +95,13 @@ def examined(machine: Hardware, asked: planning.Asked, models_dir: Path | None) 
         "tier": tier,
         "ladder": [rung.sentence for rung in planning.LADDER],
         "checkpoints": [
-            forecast.fitting(shelf.state(name, models_dir), machine, asked, models_dir)
+            plan_text.fitting(local.state(name, models_dir), machine, asked, models_dir)
             for name in checkpoints.CHECKPOINTS
         ],
-        "songwriters": [shelf.state(name, models_dir).report() for name in checkpoints.SONGWRITERS],
+        "songwriters": [local.state(name, models_dir).report() for name in checkpoints.SONGWRITERS],
         "encoders": encoders(),
-        "models": str(shelf.of(models_dir).root),
-        "logbook": str(logbook.file()),
+        "models": str(local.of(models_dir).root),
+        "logbook": str(history.file()),
     }
 
 
@@ -146,7 +151,7 @@ def encoders() -> dict[str, str | None]:
     library = f"libsndfile {soundfile.__libsndfile_version__}"
     return {
         name: library if format.program is None else program_version(format.program)
-        for name, format in formats.FORMATS.items()
+        for name, format in encode.FORMATS.items()
     }
 
 
@@ -187,7 +192,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     said += ["", "Checkpoints, and what fits here"]
     width = max(len(one["name"]) for one in found["checkpoints"])
     said += [
-        f"  {one['name']:<{width}}  {one['status']:<9}  {forecast.in_minutes(one)}" for one in found["checkpoints"]
+        f"  {one['name']:<{width}}  {one['status']:<9}  {plan_text.in_minutes(one)}" for one in found["checkpoints"]
     ]
     helpers = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
     helpers.append(f"{checkpoints.BUILT_IN} comes with the program")
@@ -214,13 +219,13 @@ def prove(
     if name in ("", "auto"):
         raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
     checkpoint = checkpoints.locate(name, models_dir)
-    song = completing.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
+    song = complete.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
     plan = planning.plan(machine, song, asked, memory.Sizes.of(checkpoint))
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []
     ledger.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}
     with terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
-        from acestep_cli import selftest  # loads torch
+        from acestep_cli.render import selftest  # loads torch
 
         for check in selftest.checks(checkpoint, song, plan, report, terminal.warn):
             done.append({"name": check.name, "finding": check.finding, "ok": check.problem is None})

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import kinds, songbook
 from acestep_cli.cli import options
 from acestep_cli.cli.console import print_result
 from acestep_cli.errors import UsageError
+from acestep_cli.song import examples, values
 
 if TYPE_CHECKING:
-    from acestep_cli.request import Request
+    from acestep_cli.song.request import Request
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Read and search the songs that come with the program."
@@ -35,21 +35,21 @@ Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all
 
 @app.command(name="list", help="List the songs: name, language, tempo, caption.\n\nacestep examples list")
 def list_songs(as_json: Json = False) -> None:
-    from acestep_cli import spec
+    from acestep_cli.song import spec
 
-    print_result(listing({name: spec.load(file) for name, file in songbook.files().items()}, as_json))
+    print_result(listing({name: spec.load(file) for name, file in examples.files().items()}, as_json))
 
 
 @app.command(help="Print a song as it is written.\n\nacestep examples show night-drive > mine.yaml")
 def show(name: Name) -> None:
-    print_result(songbook.find(name).read_text(encoding="utf-8"))
+    print_result(examples.find(name).read_text(encoding="utf-8"))
 
 
 @app.command(help='Find songs by words in their caption, lyrics or title.\n\nacestep examples search waltz "F# minor"')
 def search(words: Words, as_json: Json = False) -> None:
-    from acestep_cli import spec
+    from acestep_cli.song import spec
 
-    found = {name: song for name, file in songbook.files().items() if has(file, song := spec.load(file), words)}
+    found = {name: song for name, file in examples.files().items() if has(file, song := spec.load(file), words)}
     if not found:
         raise UsageError(f"No song has {' and '.join(map(repr, words))} in it.", "acestep examples list")
     print_result(listing(found, as_json))
@@ -57,9 +57,9 @@ def search(words: Words, as_json: Json = False) -> None:
 
 def has(file: Path, song: Request, words: list[str]) -> bool:
     """Whether all words stand in the song, what it extends included; case and accents do not matter."""
-    from acestep_cli import spec
+    from acestep_cli.song import spec
 
-    text = folded(file.read_text(encoding="utf-8") + spec.dump(song) + kinds.LANGUAGES[song.language or "unknown"])
+    text = folded(file.read_text(encoding="utf-8") + spec.dump(song) + values.LANGUAGES[song.language or "unknown"])
     return all(folded(word) in text for word in words)
 
 
@@ -74,11 +74,11 @@ def listing(songs: dict[str, Request], as_json: bool) -> str:
     if as_json:
         content = [{"name": name, **song.model_dump(exclude_none=True)} for name, song in songs.items()]
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    rows = [(name, language(song), f"{song.bpm or '–'} bpm", kinds.quoted(song.caption or "", 60)[1:-1])
+    rows = [(name, language(song), f"{song.bpm or '–'} bpm", values.quoted(song.caption or "", 60)[1:-1])
             for name, song in songs.items()]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "".join("  ".join([*map(str.ljust, row, widths), row[3]]) + "\n" for row in rows)
 
 
 def language(song: Request) -> str:
-    return "instrumental" if song.instrumental else kinds.LANGUAGES[song.language or "unknown"]
+    return "instrumental" if song.instrumental else values.LANGUAGES[song.language or "unknown"]

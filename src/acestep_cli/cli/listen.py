@@ -16,13 +16,17 @@ from urllib.parse import quote
 
 import typer
 
-from acestep_cli import __version__, checkpoints, disk, formats, lrc, pictures, recordings, spec
-from acestep_cli.audio import Audio
-from acestep_cli.cli import options, outputs
+from acestep_cli import __version__, disk
+from acestep_cli.audio import decode, encode, lrc, plots
+from acestep_cli.audio.sound import Audio
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.finished import Finished
-from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import ExistsError, SourceError, UsageError
+from acestep_cli.models import checkpoints
+from acestep_cli.render import paths
+from acestep_cli.render.result import Ledger
+from acestep_cli.render.take_file import Finished
+from acestep_cli.song import spec
 
 app = typer.Typer(add_completion=False)
 
@@ -101,7 +105,7 @@ def make(
     """
     files = playable(folder)
     if not files:
-        raise SourceError(f"{folder} holds no audio files ({', '.join(formats.FORMATS)}).")
+        raise SourceError(f"{folder} holds no audio files ({', '.join(encode.FORMATS)}).")
     known = earlier(page)
     takes = []
     for file in files:
@@ -149,9 +153,9 @@ def kept_of(folder: Path, page: Path) -> list[str]:
 def playable(folder: Path) -> list[Path]:
     """The audio files in a folder, 2 before 10."""
     try:
-        there = [file for file in folder.iterdir() if file.suffix[1:].lower() in formats.FORMATS]
+        there = [file for file in folder.iterdir() if file.suffix[1:].lower() in encode.FORMATS]
     except OSError as error:
-        raise recordings.unreadable(folder, error) from error
+        raise decode.unreadable(folder, error) from error
     return sorted((file for file in there if not file.name.startswith(".")), key=by_number)
 
 
@@ -162,7 +166,7 @@ def by_number(file: Path) -> list[tuple[bool, int, str]]:
 
 def stamp_of(file: Path, page: Path, *, embed: bool) -> str:
     """What changes when anything that is said of a file may change."""
-    beside = (file, outputs.sidecar(file), lrc.beside(file))
+    beside = (file, paths.sidecar(file), lrc.beside(file))
     states = [f"{state.st_mtime_ns}:{state.st_size}" if (state := stat(one)) else "" for one in beside]
     return " ".join([__version__, address(file, page), *states, EMBEDDED * embed])
 
@@ -195,8 +199,8 @@ def address(file: Path, page: Path) -> str:
 def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
     """What the page shows of a take."""
     request, name = take.request, address(take.path, page)
-    low, high = (100 * pictures.outline(take.sound, COLUMNS)).round().astype(int).tolist()
-    beside = outputs.sidecar(take.path)
+    low, high = (100 * plots.outline(take.sound, COLUMNS)).round().astype(int).tolist()
+    beside = paths.sidecar(take.path)
     figures = take.facts()
     asked = dict(figures)
     facts = [
@@ -216,7 +220,7 @@ def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
         "seconds": take.sound.seconds,
         "lufs": lufs,
         "outline": [low, high],
-        "spectrogram": as_address("image/png", pictures.spectrogram(take.sound, WIDTH, HEIGHT)),
+        "spectrogram": as_address("image/png", plots.spectrogram(take.sound, WIDTH, HEIGHT)),
         "sections": [vars(section) for section in take.sections],
         "lyrics": request.lyrics,
         "spec": spec.dump(request) if take.made else None,
@@ -236,10 +240,10 @@ def more_steps(take: Finished) -> int | None:
 
 def opus(sound: Audio) -> str:
     """The sound itself, in an address."""
-    encoding = formats.encoding(EMBEDDED, sample_rate=recordings.READ_RATE)
+    encoding = encode.encoding(EMBEDDED, sample_rate=decode.READ_RATE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{EMBEDDED}"
-        formats.write(file, sound, formats.Finish(encoding))
+        encode.write(file, sound, encode.Finish(encoding))
         return as_address("audio/ogg", file.read_bytes())
 
 
@@ -264,4 +268,4 @@ def as_json(data: Any) -> str:
 
 
 def template(name: str) -> str:
-    return (resources.files("acestep_cli") / "page" / name).read_text(encoding="utf-8")
+    return (resources.files("acestep_cli.cli") / "page" / name).read_text(encoding="utf-8")

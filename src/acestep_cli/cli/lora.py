@@ -11,27 +11,21 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import (
-    adapters,
-    checkpoints,
-    completing,
-    hardware,
-    kinds,
-    logbook,
-    memory,
-    modes,
-    recordings,
-    spec,
-    spectra,
-)
-from acestep_cli.adapters import Adapter
-from acestep_cli.cli import events, jobs, options, outputs
+from acestep_cli.audio import decode, distance
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import CheckError, UsageError
-from acestep_cli.shelf import in_words
+from acestep_cli.machine import hardware, history, memory
+from acestep_cli.models import adapters, checkpoints
+from acestep_cli.models.adapters import Adapter
+from acestep_cli.models.local import in_words
+from acestep_cli.render import events
+from acestep_cli.render import job as jobs
+from acestep_cli.render import paths as outputs
+from acestep_cli.render.job import Job
+from acestep_cli.render.result import Ledger
+from acestep_cli.song import complete, modes, spec, values
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does."
@@ -179,7 +173,7 @@ class Variant:
 
 @app.command(
     help="Make a song without an adapter and with it, at each scale, of the same seed, and say how far apart they "
-    f"are: the {spectra.MEASURE}.\n\n"
+    f"are: the {distance.MEASURE}.\n\n"
     'acestep lora compare my-sound/ -c "dub techno, warm chords" -d 30 --scales 0,0.5,1 --seed 7 -o ab/'
 )
 @options.flags(SONG_KEYS, RUN)
@@ -208,23 +202,23 @@ def render_and_compare(
     terminal: Console,
 ) -> None:
     """Make the song without and with each adapter, and say how far apart they are. `CheckError` where one is idle."""
-    from acestep_cli.cli import render
+    from acestep_cli.render import perform
 
     with spec.reading_stdin(typing=not run.no_input):
         [plain, *others] = variants(paths, scales, spec_file, song, run)
     planned = [variant.job for variant in (plain, *others)]
     ledger.outputs = [output for job in planned for output in job.outputs]
-    render.announce(planned, terminal, dry_run=run.dry_run)
+    perform.announce(planned, terminal, dry_run=run.dry_run)
     with terminal.results() as stdout:
         if run.dry_run:
-            render.foretell(ledger.outputs, terminal, stdout)
+            perform.foretell(ledger.outputs, terminal, stdout)
             return
-        render.perform(planned, run, terminal, stdout)
-    render.finish_report(ledger.outputs, terminal)
-    without = recordings.read(plain.file)
-    apart = {id(variant): spectra.distance(without, recordings.read(variant.file)) for variant in others}
+        perform.perform(planned, run, terminal, stdout)
+    perform.finish_report(ledger.outputs, terminal)
+    without = decode.read(plain.file)
+    apart = {id(variant): distance.distance(without, decode.read(variant.file)) for variant in others}
     ledger.more["comparison"] = {
-        "measure": spectra.MEASURE,
+        "measure": distance.MEASURE,
         "without": str(plain.file),
         "with": [
             {"adapter": one.adapter, "scale": one.scale, "path": str(one.file), "distance_db": round(apart[id(one)], 3)}
@@ -234,7 +228,7 @@ def render_and_compare(
     for one in others:
         terminal.say(f"{one.adapter} at {one.scale:g}: {apart[id(one)]:.2f} dB from {plain.file.name}")
     if others:
-        terminal.say(f"({spectra.MEASURE})")
+        terminal.say(f"({distance.MEASURE})")
     if idle := [one for one in others if apart[id(one)] == 0]:
         raise CheckError(
             f"{idle[0].adapter} at {idle[0].scale:g} changes nothing: every sample is as without it.",
@@ -245,7 +239,7 @@ def render_and_compare(
 def scales_of(text: str) -> list[float]:
     """The scales of `--scales`, each once, without 0: that is always made."""
     try:
-        found = [kinds.Loras.scale(item) for item in kinds.items_of(text)]
+        found = [values.Loras.scale(item) for item in values.items_of(text)]
     except ValueError as error:
         raise UsageError(f"--scales: {error}.", "--scales 0,0.5,1") from error
     return [scale for scale in dict.fromkeys(found) if scale]
@@ -263,17 +257,17 @@ def variants(
     if not scales:
         raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
     flags = spec.from_flags(song, tuple(run.settings or ()))
-    studio = jobs.Studio(run, hardware.detect(), logbook.read())
+    studio = jobs.Studio(run, hardware.detect(), history.read())
     below = jobs.layers_of(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
-    seed = secrets.randbelow(completing.SEEDS) if seed is None else seed
+    seed = secrets.randbelow(complete.SEEDS) if seed is None else seed
     fixed = [spec.implied({"seed": str(seed)}, "one seed for all"), spec.implied({"takes": "1"}, "one take of each")]
 
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         worn = None if adapter is None else [f"{adapter}@{scale:g}"]
         layers = [*below, flags, *fixed, spec.implied({"loras": worn}, "PATH")]
         made = jobs.decided(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
-        if len(completing.pieces(made.request)) > 1:
+        if len(complete.pieces(made.request)) > 1:
             raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
         return Variant(adapter, scale, made)
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli import checkpoints, kinds, shelf
-from acestep_cli.cli import delivery, options
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import CheckpointError, OutputError, UsageError
-from acestep_cli.shelf import State
+from acestep_cli.models import checkpoints, local
+from acestep_cli.models.local import State
+from acestep_cli.render import fetch
+from acestep_cli.render.result import Ledger
+from acestep_cli.song import values
 
 NAMES = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
 _name = options.offering(NAMES)
@@ -60,7 +62,8 @@ def known(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
     for name in names:
         if name not in among:
             raise UsageError(
-                f"There is no model named {name!r}{kinds.suggestion(name, among) or '.'}", f"Names: {', '.join(among)}."
+                f"There is no model named {name!r}{values.suggestion(name, among) or '.'}",
+                f"Names: {', '.join(among)}.",
             )
     return list(dict.fromkeys(names))
 
@@ -89,8 +92,8 @@ def pull(
     with terminal.results() as stdout:
         if checkpoints.BUILT_IN in wanted:
             terminal.say(f"{checkpoints.BUILT_IN} comes with the program.")
-        pulled = delivery.pull(parts, models_dir, terminal, revision, again=force) if parts else []
-        states = [shelf.state(name, models_dir) for name in wanted]
+        pulled = fetch.pull(parts, models_dir, terminal, revision, again=force) if parts else []
+        states = [local.state(name, models_dir) for name in wanted]
         ledger.more["models"] = [state.report() for state in states]
         for state in states:
             if state.problem is not None:
@@ -111,23 +114,24 @@ def list_models(
     json_wanted: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    from acestep_cli import hardware, planning
-    from acestep_cli.cli import forecast
+    from acestep_cli.machine import hardware, plan, plan_text
 
     terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
     if models_dir is not None and not checkpoints.is_folder(models_dir):
         terminal.warn(f"The models folder {models_dir} does not exist.")
-    states = [shelf.state(name, models_dir) for name in NAMES]
-    machine, asked = hardware.detect(), planning.Asked()
+    states = [local.state(name, models_dir) for name in NAMES]
+    machine, asked = hardware.detect(), plan.Asked()
     entries = [
-        forecast.fitting(state, machine, asked, models_dir) if state.name in checkpoints.CHECKPOINTS else state.report()
+        plan_text.fitting(state, machine, asked, models_dir)
+        if state.name in checkpoints.CHECKPOINTS
+        else state.report()
         for state in states
     ]
     ledger.more["models"] = entries
     width = max(map(len, NAMES))
     with terminal.results() as stdout:
         for state, entry in zip(states, entries, strict=True):
-            fits = forecast.in_minutes(entry) if "longest_seconds" in entry else ""
+            fits = plan_text.in_minutes(entry) if "longest_seconds" in entry else ""
             words = f"{state.name:<{width}}  {state.status:<9}  {size(state):>10}  {fits}  {where(state)}"
             stdout.path(words.rstrip())
 
@@ -135,7 +139,7 @@ def list_models(
 def size(state: State) -> str:
     if state.status == "absent":
         return f"~{checkpoints.parts(state.name)[0].size_gb:g} GB"
-    return shelf.in_words(state.size)
+    return local.in_words(state.size)
 
 
 def where(state: State) -> str:
@@ -154,8 +158,8 @@ def path(
 ) -> None:
     terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
     [name] = known([name])
-    folder = shelf.find(name, models_dir)
-    ledger.more["models"] = [shelf.state(name, models_dir).report()]
+    folder = local.find(name, models_dir)
+    ledger.more["models"] = [local.state(name, models_dir).report()]
     with terminal.results() as stdout:
         stdout.path(folder)
 
@@ -173,20 +177,20 @@ def verify(
 ) -> None:
     terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
     wanted = known(names)
-    folders = {name: shelf.find(name, models_dir) for name in wanted}
+    folders = {name: local.find(name, models_dir) for name in wanted}
     for name, folder in folders.items():
         if checkpoints.is_diffusers(folder):
             raise CheckpointError(
                 f"{folder} is in diffusers' layout, and nothing here tells what its files should be.",
                 f"`acestep models pull {name}` fetches the published layout, which can be verified.",
             )
-    ledger.more["models"] = [shelf.state(name, models_dir).report() for name in wanted]
+    ledger.more["models"] = [local.state(name, models_dir).report() for name in wanted]
     parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.parts(name)))
     there = {part: checkpoints.part_folder(part, models_dir) for part in parts}
-    locks = {folder: shelf.expected(part, folder) for part, folder in there.items() if folder is not None}
+    locks = {folder: local.expected(part, folder) for part, folder in there.items() if folder is not None}
     with terminal.results() as stdout:
         with terminal.transfers(sum(file.size for lock in locks.values() for file in lock.files)) as report:
-            wrong = [line for folder, lock in locks.items() for line in shelf.differing(lock, folder, report)]
+            wrong = [line for folder, lock in locks.items() for line in local.differing(lock, folder, report)]
         if wrong:
             raise CheckpointError(
                 "\n".join(wrong), f"`acestep models pull {' '.join(wanted)} --force` fetches them again."
@@ -210,11 +214,11 @@ def prune(
     debug: options.Debug = False,
 ) -> None:
     terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
-    store = shelf.of(models_dir)
+    store = local.of(models_dir)
     found = sizes(store)
     try:
         if yes and found:
-            with shelf.alone(shelf.all_parts(), store, terminal.say):
+            with local.alone(local.all_parts(), store, terminal.say):
                 found = sizes(store)
                 store.clear()
     except OSError as error:
@@ -224,7 +228,7 @@ def prune(
     with terminal.results() as stdout:
         for path in found:
             stdout.path(path)
-    total = shelf.in_words(sum(found.values()))
+    total = local.in_words(sum(found.values()))
     if not found:
         terminal.say("Nothing is left over.")
     elif yes:
@@ -233,5 +237,5 @@ def prune(
         terminal.say(f"{total} could be freed. Nothing was deleted; `acestep models prune --yes` does.")
 
 
-def sizes(store: shelf.Shelf) -> dict[Path, int]:
-    return {path: shelf.bytes_of(path) for path in store.leftovers()}
+def sizes(store: local.Shelf) -> dict[Path, int]:
+    return {path: local.bytes_of(path) for path in store.leftovers()}

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from acestep_cli.cli import failures
+from acestep_cli.cli import exit_codes
 from acestep_cli.errors import UsageError
 from acestep_cli.progress import Say
 
 if TYPE_CHECKING:
     from acestep_cli.cache import Cache
-    from acestep_cli.request import Key
+    from acestep_cli.song.request import Key
 
 # These four repeat what `request` and `hardware` say, for which a TAB should not wait; a test compares them.
 OUTPUT = "Output"
@@ -87,9 +87,9 @@ def offering(words: Iterable[str]) -> Callable[[str], list[str]]:
 
 def offering_songs(incomplete: str) -> list[str]:
     """The bundled songs whose names begin so."""
-    from acestep_cli import songbook
+    from acestep_cli.song import examples
 
-    return offering(songbook.files())(incomplete)
+    return offering(examples.files())(incomplete)
 
 
 def offering_specs(incomplete: str) -> list[str]:
@@ -107,7 +107,7 @@ def offering_specs(incomplete: str) -> list[str]:
 
 def _setting(incomplete: str) -> list[str]:
     """The keys that begin so, each ready for its value."""
-    from acestep_cli import spec
+    from acestep_cli.song import spec
 
     return [f"{name}=" for name in spec.KEYS if name.startswith(incomplete)]
 
@@ -172,12 +172,13 @@ Json = Annotated[
         "--json",
         help="Print one JSON object instead of paths.",
         panel=OUTPUT,
-        callback=_remember(failures.JSON),
+        callback=_remember(exit_codes.JSON),
     ),
 ]
 Quiet = Annotated[bool, switch("-q", "--quiet", help="Only errors on stderr.", panel=MACHINE)]
 Debug = Annotated[
-    bool, switch("--debug", help="Show the traceback of a failure.", panel=MACHINE, callback=_remember(failures.DEBUG))
+    bool,
+    switch("--debug", help="Show the traceback of a failure.", panel=MACHINE, callback=_remember(exit_codes.DEBUG)),
 ]
 NoInput = Annotated[bool, switch("--no-input", help="Refuse to wait for typing on a terminal.", panel=MACHINE)]
 
@@ -282,7 +283,7 @@ def render_flags(command: Command, mode: str | None) -> Command:
     """Give `command` a flag for each key of the spec that `mode` takes, received as typed in the dict `song`, and those
     of `run`.
     """
-    from acestep_cli import modes, spec
+    from acestep_cli.song import modes, spec
 
     strange = modes.foreign(mode) if mode is not None else ()
     keys = [name for name, key in spec.KEYS.items() if key.flag and name not in strange]
@@ -291,7 +292,7 @@ def render_flags(command: Command, mode: str | None) -> Command:
 
 def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Command]:
     """A decorator like `render_flags` for some keys of the spec and some fields of `Run`."""
-    from acestep_cli import spec
+    from acestep_cli.song import spec
 
     switches = {name: key.switch for name in keys if (key := spec.KEYS[name]).switch is not None}
     hints = get_type_hints(Run, include_extras=True)
@@ -350,7 +351,7 @@ def keyed(keys: Mapping[str, Key], name: str) -> Callable[[Command], Command]:
 
 def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
     """The switch that stands for one value of a key."""
-    from acestep_cli import spec
+    from acestep_cli.song import spec
 
     assert key.switch is not None
     option = switch(flag, help=f"The same as {spec.flag(name)} {key.switch[1]}.", panel=key.panel)
@@ -360,8 +361,8 @@ def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
 
 
 def _flag(name: str, key: Key) -> inspect.Parameter:
-    from acestep_cli import spec
-    from acestep_cli.kinds import Switch
+    from acestep_cli.song import spec
+    from acestep_cli.song.values import Switch
 
     names = [spec.flag(name)] if key.short is None else [key.short, spec.flag(name)]
     # Square brackets are Rich's markup, and section tags are written with them.

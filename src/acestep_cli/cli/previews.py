@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acestep_cli import disk, formats, spec
-from acestep_cli.cli import desk, keeping
+from acestep_cli import disk
+from acestep_cli.audio import encode
+from acestep_cli.cli import songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, UsageError
-from acestep_cli.workbench import PREVIEWS
+from acestep_cli.render import write
+from acestep_cli.render.job import Job
+from acestep_cli.song import spec
+from acestep_cli.training.run_folder import PREVIEWS
 
 if TYPE_CHECKING:
     from acestep_cli.engine.dit import AceStep
-    from acestep_cli.planning import Plan
+    from acestep_cli.machine.plan import Plan
 
 
 def decided(file: Path, model: str, seed: int, run: Run) -> Job:
@@ -29,7 +32,7 @@ def decided(file: Path, model: str, seed: int, run: Run) -> Job:
     resolved = spec.resolve(*layers)
     if resolved.request.loras:
         raise UsageError(f"--preview {file}: names adapters, and only the one in training is heard.")
-    return desk.planned(resolved, layers, run)
+    return songwriting.planned(resolved, layers, run)
 
 
 def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, step: int) -> None:
@@ -42,7 +45,7 @@ def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, 
         path.parent.mkdir(exist_ok=True)
         for take in pipeline.run([job.request], lambda stage, done, total: None, terminal.warn):
             with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
-                formats.write(part, take.audio, keeping.finish(take, job))
+                encode.write(part, take.audio, write.finish(take, job))
         terminal.say(f"{path}: as it sounds after step {step}")
     except (AceStepError, OSError) as error:
         terminal.warn(f"The preview after step {step} failed: {error}")

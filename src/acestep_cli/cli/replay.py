@@ -12,17 +12,23 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import __version__, hardware, latents, logbook, meters, spec
-from acestep_cli.audio import Audio
-from acestep_cli.cli import events, jobs, options, outputs, provenance, render, sidecar
+from acestep_cli import __version__
+from acestep_cli.audio import measure
+from acestep_cli.audio.sound import Audio
+from acestep_cli.cli import options
 from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.jobs import Job
 from acestep_cli.cli.options import Run
-from acestep_cli.cli.provenance import Provenance
-from acestep_cli.cli.results import Ledger
-from acestep_cli.cli.sidecar import Origin, Record
 from acestep_cli.errors import CheckError, SourceError, UsageError
-from acestep_cli.request import KEYS
+from acestep_cli.machine import hardware, history
+from acestep_cli.models import latents_file
+from acestep_cli.render import events, paths, perform, provenance, sidecar
+from acestep_cli.render import job as jobs
+from acestep_cli.render.job import Job
+from acestep_cli.render.provenance import Provenance
+from acestep_cli.render.result import Ledger
+from acestep_cli.render.sidecar import Origin, Record
+from acestep_cli.song import spec
+from acestep_cli.song.request import KEYS
 
 app = typer.Typer(add_completion=False)
 
@@ -68,7 +74,7 @@ def render_and_compare(
     """Make the take of `file` again and say how near it comes. `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
-    there = meters.read(file)
+    there = measure.read(file)
     made = provenance_of(file, from_tags=from_tags)
     because: list[str] = []
     if isinstance(made.origin, Record) and made.origin.bytes not in (None, size := file.stat().st_size):
@@ -78,10 +84,10 @@ def render_and_compare(
         job = planned(made, f"{folder}/", run)
         refuse_edited(job, made, file)
         terminal.events.pass_over(job.outputs)
-        render.announce([job], terminal, dry_run=False)
-        render.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
-        render.conclude(job.outputs)
-        apart = nearest(there, (meters.read(output.path) for output in job.outputs if output.path))
+        perform.announce([job], terminal, dry_run=False)
+        perform.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
+        perform.conclude(job.outputs)
+        apart = nearest(there, (measure.read(output.path) for output in job.outputs if output.path))
         because += [*changes(made.origin, job), *other_latents(made.origin, job)]
         verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED
         ledger.more["replay"] = {
@@ -102,7 +108,7 @@ def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
     """How `file` was made. `SourceError` where nothing says it."""
     found = provenance.in_tags(file) if from_tags else provenance.of(file)
     if found is None:
-        missing = "which only this program writes" if from_tags else f"nor is there a sidecar {outputs.sidecar(file)}"
+        missing = "which only this program writes" if from_tags else f"nor is there a sidecar {paths.sidecar(file)}"
         raise SourceError(f"{file}: its tags do not say how it was made, {missing}.")
     return found
 
@@ -114,8 +120,8 @@ def planned(made: Provenance, folder: str, run: Run) -> Job:
     if device is not None:
         same = (name for name, dtype in hardware.DTYPES.items() if dtype == origin.dtype and dtype in device.dtypes)
         run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
-    studio = jobs.Studio(run, machine, logbook.read())
-    place = outputs.destination(folder)
+    studio = jobs.Studio(run, machine, history.read())
+    place = paths.destination(folder)
     job = jobs.decided(None, made.layers, spec.resolve(*made.layers), place, studio)
     return jobs.settled([job], run)[0]
 
@@ -143,7 +149,7 @@ def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
 
 def nearest(there: Audio, made: Iterable[Audio]) -> float | None:
     """How far, in dBFS, `there` is from the one of the sounds made that is like it: a take may be several files."""
-    found = [apart for sound in made if (apart := meters.difference(there, sound)) is not None]
+    found = [apart for sound in made if (apart := measure.difference(there, sound)) is not None]
     return min(found, default=None)
 
 
@@ -152,7 +158,7 @@ def other_latents(origin: Origin, job: Job) -> list[str]:
     kept = job.request.kept
     if job.request.source is None or origin.source_latents == (kept.fingerprint if kept is not None else None):
         return []
-    name = latents.beside(Path(job.request.source)).name
+    name = latents_file.beside(Path(job.request.source)).name
     return [f"{name} was not there then" if origin.source_latents is None else f"{name} is gone or another"]
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import levels, pictures, recordings
+from acestep_cli.audio import decode, loudness, plots
 from acestep_cli.cli import console, options
-from acestep_cli.cli.finished import Finished
+from acestep_cli.render.take_file import Finished
 
 if TYPE_CHECKING:
-    from acestep_cli.audio import Audio
-    from acestep_cli.sections import Section
+    from acestep_cli.audio.sound import Audio
+    from acestep_cli.song.sections import Section
 
 app = typer.Typer(add_completion=False)
 
@@ -42,9 +42,9 @@ def show(file: File, debug: options.Debug = False) -> None:
 
 def drawn(sound: Audio, width: int) -> list[str]:
     """The waveform in Braille, `width` signs wide; its highest peak fills the height."""
-    outline = pictures.outline(sound, 2 * width)
+    outline = plots.outline(sound, 2 * width)
     half = 2 * LINES
-    extent = max(float(abs(outline).max()), levels.SILENCE)
+    extent = max(float(abs(outline).max()), loudness.SILENCE)
     low, high = (outline / extent * half).round().astype(int)
     signs = [[BLANK] * width for _ in range(LINES)]
     for column in range(2 * width):
@@ -68,5 +68,5 @@ def named(sections: list[Section], seconds: float, width: int) -> Iterator[str]:
 
 def scale(seconds: float, width: int) -> str:
     """A line with times."""
-    marks = (recordings.clock(seconds * at / width) for at in range(0, width - EVERY // 2, EVERY))
+    marks = (decode.clock(seconds * at / width) for at in range(0, width - EVERY // 2, EVERY))
     return "".join(mark.ljust(EVERY) for mark in marks)

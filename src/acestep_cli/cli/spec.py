@@ -12,28 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import (
-    checkpoints,
-    completing,
-    contradictions,
-    document,
-    lengths,
-    modes,
-    prompts,
-    schema,
-    shelf,
-    songbook,
-    spec,
-)
 from acestep_cli.cli import options
 from acestep_cli.cli.console import Console, print_result
-from acestep_cli.cli.results import Ledger
 from acestep_cli.errors import AceStepError, CheckpointError, UsageError
-from acestep_cli.request import Request
-from acestep_cli.spec import Resolved
+from acestep_cli.models import checkpoints, local
+from acestep_cli.render.result import Ledger
+from acestep_cli.song import complete, document, duration, examples, modes, prompts, schema, spec, validate
+from acestep_cli.song.request import Request
+from acestep_cli.song.spec import Resolved
 
 if TYPE_CHECKING:
-    from acestep_cli.lyrics import Remark
+    from acestep_cli.song.lint.lyrics import Remark
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write, check and show song specs, without rendering."
@@ -102,7 +91,7 @@ def example(name: str) -> list[str]:
 
 def template(name: str) -> str:
     """The text of a bundled song, with the line for editors; what it extends is folded in."""
-    file = songbook.find(name)
+    file = examples.find(name)
     layers = spec.read(file)
     if len(layers) > 1:
         return f"{schema.EDITOR_LINE}\n{spec.dump(spec.resolve(*layers).request)}"
@@ -150,30 +139,30 @@ def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Check
 
 def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
     """Warnings about one spec, each with its place. `UsageError` with all its problems."""
-    from acestep_cli import remarks  # long tables, which no TAB should wait for
+    from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
 
     layers = spec.read(Path(file))
     found = spec.resolve(*layers)
     request = found.request
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
     with spec.placed(*layers):
-        heard = completing.survey(request)
-        _, said = completing.survey_adapters(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
+        heard = complete.survey(request)
+        _, said = complete.survey_adapters(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
     warnings = [f"{file}: {warning}" for warning in said]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")
-        problems = contradictions.of(request, request.model or "", row, None, heard) if row else []
+        problems = validate.of(request, request.model or "", row, None, heard) if row else []
     else:
-        completing.require_task(request, checkpoint.name, checkpoint.row)
-        completing.require_heads(request, checkpoint)
-        problems = contradictions.of(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
+        complete.require_task(request, checkpoint.name, checkpoint.row)
+        complete.require_heads(request, checkpoint)
+        problems = validate.of(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
     if problems:
         with spec.placed(*layers):
             raise UsageError("\n".join(problems))
-    warnings += [placed(file, remark, found) for remark in remarks.on(request, lengths.seconds(request, heard))]
+    warnings += [placed(file, remark, found) for remark in remarks.on(request, duration.seconds(request, heard))]
     if not isinstance(checkpoint, CheckpointError):
-        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, lengths.seconds(request, heard))]
+        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, duration.seconds(request, heard))]
     return warnings
 
 
@@ -216,9 +205,9 @@ def show(
     if resolved:
         task = modes.mode_of(found.request).task
         checkpoint = checkpoints.locate(found.request.model or "auto", models_dir, task)
-        songwriter = shelf.songwriters(found.request.songwriter, checkpoint, models_dir)[0]
+        songwriter = local.songwriters(found.request.songwriter, checkpoint, models_dir)[0]
         with spec.placed(*layers):
-            decided = completing.decide(found.request, checkpoint, songwriter)
+            decided = complete.decide(found.request, checkpoint, songwriter)
         values = spec.explain(found, decided)
     else:
         content = found.request.model_dump(exclude_none=True)

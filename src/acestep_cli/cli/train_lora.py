@@ -11,38 +11,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acestep_cli import (
-    checkpoints,
-    dataset,
-    disk,
-    hardware,
-    logbook,
-    memory,
-    planning,
-    recordings,
-    spec,
-    workbench,
-    workload,
-)
-from acestep_cli import course as courses
-from acestep_cli.checkpoints import Checkpoint
-from acestep_cli.cli import desk, events, forecast, labels, options, previews
+from acestep_cli import disk
+from acestep_cli.audio import decode
+from acestep_cli.cli import auto_label, options, previews, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
-from acestep_cli.cli.pace import Pace
-from acestep_cli.cli.results import Ledger
-from acestep_cli.course import Course
-from acestep_cli.dataset import Dataset, Inspection
+from acestep_cli.cli.train_progress import Pace
 from acestep_cli.errors import CheckpointError, ExistsError, UsageError
-from acestep_cli.request import OUTPUT
-from acestep_cli.shelf import in_words
+from acestep_cli.machine import hardware, history, memory, plan_text
+from acestep_cli.machine import plan as planning
+from acestep_cli.models import checkpoints
+from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.local import in_words
+from acestep_cli.render import events
+from acestep_cli.render.result import Ledger
 from acestep_cli.solvers import SHORTEST_FRAMES
-from acestep_cli.team import Team
-from acestep_cli.workbench import Record
-from acestep_cli.workload import Workload
+from acestep_cli.song import spec
+from acestep_cli.song.request import OUTPUT
+from acestep_cli.training import config as courses
+from acestep_cli.training import dataset, run_folder
+from acestep_cli.training import plan as workload
+from acestep_cli.training.config import Course
+from acestep_cli.training.dataset import Dataset, Inspection
+from acestep_cli.training.distributed import Team
+from acestep_cli.training.plan import Workload
+from acestep_cli.training.run_folder import Record
 
 if TYPE_CHECKING:
-    from acestep_cli.training import Job
+    from acestep_cli.training.loop import Job
 
 app = typer.Typer(add_completion=False)
 
@@ -55,7 +51,7 @@ SAVE_EVERY, PREVIEW_EVERY = 10, 500
 #: What diffusers reads.
 PLAIN = "lora"
 #: Networks in the words of a forecast that a render does not have.
-NETWORKS = {**forecast.NETWORKS, "adapter": "adapter and optimiser"}
+NETWORKS = {**plan_text.NETWORKS, "adapter": "adapter and optimiser"}
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The songs: 8 to 20 of one style.", show_default=False)]
 Output = Annotated[
@@ -121,7 +117,7 @@ class Task:
     "acestep train-lora my-songs/ --scan-only\n\n"
     "acestep train-lora my-songs/ -o my-sound/ --resume"
 )
-@options.flags(("model", "songwriter"), (*desk.FLAGS, "json", "events"))
+@options.flags(("model", "songwriter"), (*songwriting.FLAGS, "json", "events"))
 @options.keyed(courses.KEYS, "settings")
 def train_lora(
     ctx: typer.Context,
@@ -163,16 +159,16 @@ def teach(folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, A
         )
     if task.preview is None and task.preview_every is not None:
         raise UsageError("--preview-every says how often --preview renders, which is not given.", "Add --preview SPEC.")
-    before = workbench.going_on(output) if task.resume else None
+    before = run_folder.going_on(output) if task.resume else None
     course = courses.of(settings, None if before is None else before.course)
     courses.require(course)
     task.team.share(course.accumulation)
     exports = exported(task.export or [], output, course)
     files = [path for _, path in exports]
     if before is None:
-        workbench.beginning(output, files)
+        run_folder.beginning(output, files)
     else:
-        workbench.require_work(output, before, files)
+        run_folder.require_work(output, before, files)
     checkpoint = base(asked["model"], before, run)
     rendering = None if task.preview is None else previews.decided(task.preview, checkpoint.name, course.seed, run)
     songs = called(described(folder, output if task.resume else None), task.name)
@@ -186,7 +182,7 @@ def teach(folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, A
     course = course.model_copy(update={"optimiser": plan.optimiser})
     if before is None:
         with terminal.results():
-            songs = labels.completed(songs, found, course.seed, asked, run, terminal)
+            songs = auto_label.completed(songs, found, course.seed, asked, run, terminal)
     found = found.labelled(songs)
     for remark in found.remarks:
         terminal.warn(remark)
@@ -194,14 +190,14 @@ def teach(folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, A
     record = recorded(before, course, songs, found, checkpoint, plan)
     announce(plan, record, len(found.lessons), terminal)
     task.team.meet()  # none looks into the folder any more once the first of them writes there
-    with workbench.alone(output) if task.team.leads else nullcontext():
+    with run_folder.alone(output) if task.team.leads else nullcontext():
         if before is None and task.team.leads:  # another run may have been here meanwhile
-            workbench.beginning(output, files)
+            run_folder.beginning(output, files)
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
-            from acestep_cli import training  # loads torch: no refusal above waits for that
+            from acestep_cli.training import loop  # loads torch: no refusal above waits for that
 
             show = None if rendering is None else partial(previews.make, rendering, plan, output, terminal)
-            job: Job = training.Job(
+            job: Job = loop.Job(
                 songs,
                 found.lessons,
                 record,
@@ -215,7 +211,7 @@ def teach(folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, A
                 task.team,
             )
             pace, began = Pace(course.steps, terminal), time.monotonic()
-            made = training.train(job, report, terminal.say, terminal.warn, pace)
+            made = loop.train(job, report, terminal.say, terminal.warn, pace)
             stdout.path(f"{made}/")
             for path in files:
                 stdout.path(path)
@@ -269,9 +265,9 @@ def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, 
         raise ExistsError(path)
     songs = called(dataset.scan_again(folder) if disk.exists(path) else dataset.scan(folder), name)
     with terminal.progress(lambda: 0) as report:
-        found = dataset.inspect(songs, recordings.SHORTEST_READ, recordings.LONGEST_READ, partial(report, "scan"))
+        found = dataset.inspect(songs, decode.SHORTEST_READ, decode.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
-        songs = labels.completed(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
+        songs = auto_label.completed(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
         found = found.labelled(songs)
         for line in (*found.remarks, *(problem.message for problem in found.problems)):
             terminal.warn(line)
@@ -320,7 +316,7 @@ def planned(
     """How the songs are trained on here. Raises as `workload.plan`."""
     longest = min(max(lesson.heard.seconds for lesson in found.lessons), course.crop)
     words = [songs.prompts(lesson.song, longest) for lesson in found.lessons]
-    sizes, book = memory.Sizes.of(checkpoint), logbook.read()
+    sizes, book = memory.Sizes.of(checkpoint), history.read()
     asked = planning.Asked(run.device, run.dtype, run.max_vram)
     return workload.plan(
         hardware.detect(),
@@ -328,7 +324,7 @@ def planned(
         asked,
         sizes,
         workload.lesson(sizes, longest, words),
-        lambda device, dtype: logbook.recall(book, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram),
+        lambda device, dtype: history.recall(book, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram),
         previews=previews,
         eight_bits=eight_bits,
     )
@@ -380,7 +376,7 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
     if plan.checkpointed:
         terminal.say(f"Layers are computed again on the way back: {plan.reasons['checkpointed']}")
     if plan.int8:
-        terminal.say(f"{forecast.SETTINGS['int8']}: {plan.reasons['int8']}")
+        terminal.say(f"{plan_text.SETTINGS['int8']}: {plan.reasons['int8']}")
     if plan.optimiser == "adamw8bit":
         terminal.say(f"The optimiser keeps its state in eight bits, with {courses.EIGHT_BITS}")
     if plan.seconds is None:
@@ -388,5 +384,5 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
     else:
         left = plan.seconds * (1 - record.step / course.steps)
         terminal.say(
-            f"Time: {forecast.clock(left)} for the steps at the least, by the speed of renders; the first will tell."
+            f"Time: {plan_text.clock(left)} for the steps at the least, by the speed of renders; the first will tell."
         )

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli import completing, spec, writing
-from acestep_cli.cli import desk, options
+from acestep_cli.cli import options, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import UsageError
-from acestep_cli.kinds import LONGEST_SECONDS
-from acestep_cli.request import GROUPS, SONGWRITER_OPTIONS
-from acestep_cli.writing import Sampling
+from acestep_cli.song import complete, songwriter_prompts, spec
+from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS
+from acestep_cli.song.songwriter_prompts import Sampling
+from acestep_cli.song.values import LONGEST_SECONDS
 
 app = typer.Typer(add_completion=False)
 
@@ -28,7 +28,7 @@ From = Annotated[
 ]
 #: A text takes no checkpoint.
 NETWORKS = frozenset({"songwriter"})
-KEYS = ("instrumental", "language", "bpm", "key", "time_signature", "duration", "model", *desk.SAMPLING)
+KEYS = ("instrumental", "language", "bpm", "key", "time_signature", "duration", "model", *songwriting.SAMPLING)
 
 
 @app.command(
@@ -36,12 +36,12 @@ KEYS = ("instrumental", "language", "bpm", "key", "time_signature", "duration", 
     'acestep write "a soft love song for a quiet evening" --language English -o love.yaml\n\n'
     "acestep write --from draft.yaml -o better.yaml"
 )
-@options.flags(KEYS, desk.FLAGS)
+@options.flags(KEYS, songwriting.FLAGS)
 def write(
     idea: Idea = None,
     from_spec: From = None,
-    output: desk.Output = None,
-    seed: desk.Seed = None,
+    output: songwriting.Output = None,
+    seed: songwriting.Seed = None,
     *,
     song: dict[str, Any],
     run: Run,
@@ -51,7 +51,7 @@ def write(
         raise UsageError(f"{wrong}.", 'acestep write "a soft love song", or acestep write --from song.yaml')
     if idea is not None and not idea.strip():
         raise UsageError("The idea is empty.", 'acestep write "a soft love song"')
-    desk.check_output(output, force=run.force)
+    songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
     with spec.reading_stdin(typing=not run.no_input):
         layers = spec.read(Path(from_spec)) if from_spec is not None else []
@@ -59,15 +59,15 @@ def write(
         kept = spec.resolve(*layers).request
         who = spec.from_flags({"songwriter": song["songwriter"] or "auto"})  # a render without one can be rewritten
         resolved = spec.resolve(*layers, who)
-    job = desk.with_songwriter(resolved, [*layers, who], run, "acestep write", terminal, NETWORKS)
+    job = songwriting.with_songwriter(resolved, [*layers, who], run, "acestep write", terminal, NETWORKS)
     asked = resolved.request
     seconds = (math.ceil(job.checkpoint.row.shortest_seconds), LONGEST_SECONDS)
     if asked.idea is not None:
-        task = writing.expanding(asked, job.request.open, seconds)
+        task = songwriter_prompts.expanding(asked, job.request.open, seconds)
     else:
-        task = writing.rewriting(asked, seconds)
-    draws = desk.seed_of(seed, asked, terminal)
-    with terminal.results(), desk.progress(job, terminal) as report:
+        task = songwriter_prompts.rewriting(asked, seconds)
+    draws = songwriting.seed_of(seed, asked, terminal)
+    with terminal.results(), songwriting.progress(job, terminal) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
@@ -75,4 +75,4 @@ def write(
     used = {"idea", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS]}
     if any(layer.is_sidecar for layer in layers):
         used.add("songwriter")  # none was needed any more
-    desk.answer({**kept.model_dump(exclude=used, exclude_none=True), **completing.sung_or_not(found)}, output)
+    songwriting.answer({**kept.model_dump(exclude=used, exclude_none=True), **complete.sung_or_not(found)}, output)

@@ -1,1 +1,0 @@
-"""The rooms that import torch: modules under their published tensor names, and what runs them."""

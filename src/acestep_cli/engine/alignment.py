@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from acestep_cli import prompts, scores, solvers
-from acestep_cli.completing import Completed
+from acestep_cli import solvers
+from acestep_cli.audio.lrc import Line
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.dit import DiT, Memory
-from acestep_cli.lrc import Line
+from acestep_cli.song import prompts, ranking
+from acestep_cli.song.complete import Completed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -103,7 +104,7 @@ def aligned(look: Look, take: Completed, latents: Tensor, steps: int, seconds: f
     on them; for a score also at noise alone, where nothing but the codes tells of the words.
     """
     noise = torch.randn(latents.shape, generator=generator(take.seed, "align")).to(latents)
-    ended, name, scored = look.at(latents, noise, 1 / steps), scores.LYRIC_ALIGNMENT, {}
+    ended, name, scored = look.at(latents, noise, 1 / steps), ranking.LYRIC_ALIGNMENT, {}
     if name in take.scored:
         in_noise = score(look.sheet, look.at(latents, noise, 1.0))
         scored = {name: score(look.sheet, ended), f"{name}_in_noise": in_noise}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acestep_cli.sizes import AttentionSize
+from acestep_cli.models.configs import AttentionSize
 
 
 class KeysValues(NamedTuple):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from acestep_cli.engine.vae import OobleckVAE
+from acestep_cli.models.configs import decoder_reach, encoder_reach
 from acestep_cli.progress import Progress
-from acestep_cli.sizes import decoder_reach, encoder_reach
 
 """(done, total)."""
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, bias_from, rotary
-from acestep_cli.sizes import TIME_FREQUENCIES, WINDOWS_AT_ONCE, DiTConfig
+from acestep_cli.models.configs import TIME_FREQUENCIES, WINDOWS_AT_ONCE, DiTConfig
 
 TIME_MAX_PERIOD = 10_000
 TIME_SCALE = 1000

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from acestep_cli.writing import Sampling
+from acestep_cli.song.songwriter_prompts import Sampling
 
 #: A full sort of 64,000 logits takes 4 ms, this many at the top a tenth; a trained model's nucleus lies among them.
 NUCLEUS = 1024

@@ -27,15 +27,16 @@ from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-from acestep_cli import completing, prompts, weightfiles, writing
-from acestep_cli.completing import Completed
 from acestep_cli.engine import sampling
 from acestep_cli.engine.denoise import generator
-from acestep_cli.engine.tape import ATTENTION, Tape
+from acestep_cli.engine.kv_cache import ATTENTION, Tape
 from acestep_cli.errors import CheckpointError, UsageError
-from acestep_cli.kinds import CODES_PER_SECOND, LONGEST_SECONDS
+from acestep_cli.models import weight_files
 from acestep_cli.progress import Progress, Report, Say
-from acestep_cli.writing import CODE, Sampling, Task
+from acestep_cli.song import complete, prompts, songwriter_prompts
+from acestep_cli.song.complete import Completed
+from acestep_cli.song.songwriter_prompts import CODE, Sampling, Task
+from acestep_cli.song.values import CODES_PER_SECOND, LONGEST_SECONDS
 
 #: Tokens of a prompt and its answer together.
 CONTEXT = 8192
@@ -71,7 +72,9 @@ class Songwriter(nn.Module):
             raise not_a_tokenizer(folder / "tokenizer.json", str(error)) from error
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        marks = [self.tokenizer.token_to_id(mark) for mark in (writing.TURN_END, writing.THOUGHT_END)]
+        marks = [
+            self.tokenizer.token_to_id(mark) for mark in (songwriter_prompts.TURN_END, songwriter_prompts.THOUGHT_END)
+        ]
         if None in marks or self.vocabulary.codes < codes:
             lack = "the marks of a thought" if None in marks else f"{codes} audio codes; it has {self.vocabulary.codes}"
             raise not_a_tokenizer(folder / "tokenizer.json", f"it lacks {lack}")
@@ -93,16 +96,23 @@ class Songwriter(nn.Module):
 
         Raises `UsageError` where the prompt leaves no room to answer.
         """
-        prompt = self.encode(task.prompt + writing.THOUGHT_BEGIN + "\n")
-        decided = len(self.encode(writing.dump(task.decided)))
-        most = METADATA_TOKENS + decided + writing.CAPTION_TOKENS + (writing.LYRIC_TOKENS if task.lyrics else 0)
+        prompt = self.encode(task.prompt + songwriter_prompts.THOUGHT_BEGIN + "\n")
+        decided = len(self.encode(songwriter_prompts.dump(task.decided)))
+        most = (
+            METADATA_TOKENS
+            + decided
+            + songwriter_prompts.CAPTION_TOKENS
+            + (songwriter_prompts.LYRIC_TOKENS if task.lyrics else 0)
+        )
         tape, states = self.begin([prompt], most, "answer")
         pen = Pen(self, tape, how, draws, lambda done: progress(min(done, most), most))
-        thought = pen.write(states, task.thought_grammar(), writing.CAPTION_TOKENS, writing.AFTER_CAPTION)
-        found = writing.read(thought)
+        thought = pen.write(
+            states, task.thought_grammar(), songwriter_prompts.CAPTION_TOKENS, songwriter_prompts.AFTER_CAPTION
+        )
+        found = songwriter_prompts.read(thought)
         if task.lyrics:
-            states = tape.read([self.encode("\n" + writing.THOUGHT_END)])
-            words = writing.lyrics(pen.write(states, task.lyric_grammar(), writing.LYRIC_TOKENS))
+            states = tape.read([self.encode("\n" + songwriter_prompts.THOUGHT_END)])
+            words = songwriter_prompts.lyrics(pen.write(states, task.lyric_grammar(), songwriter_prompts.LYRIC_TOKENS))
             found["lyrics"] = None if words == prompts.INSTRUMENTAL else words
         progress(most, most)
         return found
@@ -120,9 +130,9 @@ class Songwriter(nn.Module):
 
         Raises `UsageError` where prompt and codes are more than the model holds.
         """
-        read = [self.encode(prompt + writing.thought(thought))]
+        read = [self.encode(prompt + songwriter_prompts.thought(thought))]
         if how.cfg_scale > 1:
-            read.append(self.encode(writing.unguided_prompt(how.negative_prompt)))
+            read.append(self.encode(songwriter_prompts.unguided_prompt(how.negative_prompt)))
         tape, first = self.begin(read, count, f"{count} codes")
         begun = tape.length
         rows = slice(self.vocabulary.first_code, self.vocabulary.first_code + self.codes)
@@ -149,19 +159,25 @@ class Songwriter(nn.Module):
         seconds = (math.ceil(shortest), LONGEST_SECONDS)
         seed = request.seed if request.songwriter_seed is None else request.songwriter_seed
         expands = request.idea is not None
-        task = (writing.expanding if expands else writing.thinking)(request, request.open, seconds)
+        task = (songwriter_prompts.expanding if expands else songwriter_prompts.thinking)(
+            request, request.open, seconds
+        )
         written: dict[str, Any] = {}
         if set(request.open) - {"codes"}:
             written = self.write(task, how, generator(seed, "text"), lambda done, of: report("write", done, of))
-        whole = completing.filled(request, written)
-        tell(writing.summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
-        prompt = writing.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt
-        fields = (*writing.METADATA, "caption") if "caption" in written and not expands else writing.METADATA
-        thought = {"language": "unknown", **writing.metadata(whole)}
-        songs = [completing.take(whole, number) for number in range(1, whole.takes + 1)]
+        whole = complete.filled(request, written)
+        tell(songwriter_prompts.summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
+        prompt = songwriter_prompts.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt
+        fields = (
+            (*songwriter_prompts.METADATA, "caption")
+            if "caption" in written and not expands
+            else songwriter_prompts.METADATA
+        )
+        thought = {"language": "unknown", **songwriter_prompts.metadata(whole)}
+        songs = [complete.take(whole, number) for number in range(1, whole.takes + 1)]
         codes = self.compose(
             prompt,
-            writing.dump({name: thought[name] for name in fields}),
+            songwriter_prompts.dump({name: thought[name] for name in fields}),
             int(CODES_PER_SECOND * whole.duration),
             how,
             [generator(song.seed, "codes") for song in songs],
@@ -260,7 +276,7 @@ class Pen:
 
 def vocabulary(file: Path) -> Vocabulary:
     """Take a tokenizer file apart into text and codes. `CheckpointError` where it has none, or not in a row."""
-    content = weightfiles.read_json(file)
+    content = weight_files.read_json(file)
     try:
         marks = {int(found[1]): int(token["id"]) for token in content["added_tokens"]
                  if (found := CODE.fullmatch(token["content"]))}  # fmt: skip
@@ -281,7 +297,7 @@ def not_a_tokenizer(file: Path, why: str) -> CheckpointError:
 def qwen3(file: Path, tokens: int) -> Qwen3Model:
     """The model that a config describes, without weights. `CheckpointError` for any that this engine does not run."""
     try:
-        config = Qwen3Config(**weightfiles.read_json(file), attn_implementation=ATTENTION)
+        config = Qwen3Config(**weight_files.read_json(file), attn_implementation=ATTENTION)
         if config.vocab_size < tokens or "sliding_attention" in config.layer_types:
             raise ValueError(f"it has {config.vocab_size:,} tokens of {tokens:,}, layers {set(config.layer_types)}")
         with torch.device("meta"):  # the weights come from the store

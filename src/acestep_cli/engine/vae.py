@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acestep_cli.sizes import RESIDUAL_DILATIONS, RESIDUAL_KERNEL, VAEConfig
+from acestep_cli.models.configs import RESIDUAL_DILATIONS, RESIDUAL_KERNEL, VAEConfig
 
 
 class Snake(nn.Module):

@@ -1,0 +1,399 @@
+"""Album specs: which tracks there are, and what their files are called.
+
+An album is read as strictly as a song: every problem of it and of its songs is found at once, each with its place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from acestep_cli.albums import template, tracks
+from acestep_cli.albums.tracks import Edit, Track
+from acestep_cli.audio import encode
+from acestep_cli.errors import UsageError
+from acestep_cli.song import document, modes, spec
+from acestep_cli.song.document import Entry
+from acestep_cli.song.request import KEYS
+from acestep_cli.song.spec import Layer, Value
+from acestep_cli.song.values import LONGEST_SECONDS, Duration, quoted, suggestion
+
+#: What an album file may hold.
+SECTIONS = ("album", "seed", "output", "defaults", "tracks", "matrix", "extends")
+#: What it says of itself, and the keys of a song those are.
+OF_ALBUM = {"title": "album", "artist": "artist", "year": "year", "cover": "cover"}
+#: What a track may say beside the keys of a song.
+OF_TRACK = ("id", "spec", "from", "edits", "matrix")
+#: What is done to a finished sound, and the mode that does it.
+EDITS = {"repaint": "repaint", "extend": "repaint", "cover": "cover", "lego": "lego", "complete": "complete"}
+#: Seconds that are taken of an extension that says them wrongly, so that nothing else is wrong because of that.
+NOTHING = 0.0
+DEFAULT_OUTPUT = "{album}/{n:02} {title}.{ext}"
+ID = re.compile(r"\w[\w.-]*")
+MOST_TRACKS = 1000
+
+
+@dataclass(frozen=True)
+class Album:
+    """An album file with its tracks; `files` are the album files that were read."""
+
+    file: Path
+    output: str
+    tracks: tuple[Track, ...]
+    files: tuple[Path, ...]
+
+    def path(self, track: Track) -> Path:
+        """The file of a track, relative to wherever the album goes."""
+        request = track.request
+        return template.path(
+            self.output,
+            {
+                "album": request.album or self.file.stem,
+                "artist": request.artist or "",
+                "year": request.year or "",
+                "n": request.track_number,
+                "title": request.title or track.id,
+                "id": track.id,
+                "ext": request.format or encode.DEFAULT_FORMAT,
+            },
+        )
+
+    def chosen(self, ids: Iterable[str]) -> list[Track]:
+        """The tracks with these ids, and those they begin from; all, where there are no ids. `UsageError` for an id
+        that is none.
+        """
+        wanted = [*ids]
+        by_id = {track.id: track for track in self.tracks}
+        for id in wanted:
+            if id not in by_id:
+                raise UsageError(
+                    f"{self.file}: has no track {id!r}{suggestion(id, by_id)}.", f"Ids: {', '.join(by_id)}."
+                )
+        for id in wanted:  # which grows meanwhile
+            if (base := by_id[id].base) is not None and base not in wanted:
+                wanted.append(base)
+        return [track for track in self.tracks if not wanted or track.id in wanted]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One album file: its sections, and the layers of what it says of all its songs."""
+
+    file: Path
+    sections: Mapping[str, Entry]
+    layers: tuple[Layer, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def where(self, entry: Entry) -> str:
+        return f"{self.file}:{entry.line}: {entry.name}"
+
+
+def read(file: Path, over: Layer | None = None) -> Album:
+    """The album in `file`, with the flags `over` every track. `UsageError` names every problem."""
+    pages = read_pages(file)
+    problems = [problem for page in pages for problem in page.problems]
+    found = {name: (page, entry) for page in pages for name, entry in page.sections.items()}
+    said: dict[str, Any] = {"seed": 0, "output": DEFAULT_OUTPUT}
+    for name, reader in (("seed", KEYS["seed"].kind.read), ("output", file_template)):
+        if name in found:
+            page, entry = found[name]
+            try:
+                said[name] = value(entry, reader, said[name])
+            except ValueError as error:
+                problems.append(f"{page.where(entry)}: {error}")
+    drafts = []
+    if "tracks" in found:
+        drafts = list(read_tracks(*found["tracks"], found.get("matrix"), problems))
+    elif not problems:
+        problems.append(f"{file}: has no tracks; name songs below `tracks:`")
+    shared = [layer for page in pages for layer in page.layers]
+    whole = []
+    for number, draft in enumerate(drafts, start=1):
+        place = spec.implied({"track_number": str(number)}, f"its place in {file.name}")
+        layers = (place, *shared, *draft.layers)
+        track, wrong = replace(draft, layers=layers, album_seed=said["seed"], over=over).checked()
+        problems += wrong
+        whole.append(track)
+    album = Album(file, said["output"], tuple(whole), tuple(page.file for page in pages))
+    if not problems:
+        problems += twice(album) + circles(album)
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    return album
+
+
+def value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
+    """What `read` makes of the one value of an entry; `default` where it has none. `ValueError` says what is wrong."""
+    if entry.problem is not None:
+        raise ValueError(entry.problem)
+    if isinstance(entry.raw, list):
+        raise ValueError("is a list, and takes one value")
+    return default if entry.raw is None else read(entry.raw)
+
+
+def file_template(raw: str) -> str:
+    """A template for the files of tracks."""
+    if problem := template.problem(raw):
+        raise ValueError(problem)
+    return raw
+
+
+def read_pages(file: Path) -> list[Page]:
+    """The page of the album, and before it those that it extends."""
+    pages = [read_page(file)]
+    seen = [file]
+    while (extends := pages[0].sections.get("extends")) and extends.raw is not None:
+        try:
+            base = spec.extended(extends.raw, pages[0].file.parent, seen)
+        except ValueError as error:
+            problem = f"{pages[0].where(extends)}: {error}"
+            return [Page(file, {}, problems=(problem,)), *pages]
+        seen.append(base)
+        pages.insert(0, read_page(base, wanted_by=f"{pages[0].where(extends)}: "))
+    return pages
+
+
+def read_page(file: Path, wanted_by: str = "") -> Page:
+    try:
+        text = spec.text_of(str(file))
+    except ValueError as error:
+        return Page(file, {}, problems=(f"{wanted_by}{file}: {error}",))
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        return Page(file, {}, problems=(f"{wanted_by}{file}: an album is a .yaml file",))
+    content = document.read(text, markdown=False)
+    problems = [f"{file}{problem}" for problem in content.problems]
+    sections: dict[str, Entry] = {}
+    layers = []
+    for entry in document.once(content.entries, file, problems):
+        where = f"{file}:{entry.line}: {entry.name}"
+        if entry.name not in SECTIONS:
+            problems.append(f"{where}: is no part of an album{suggestion(entry.name, SECTIONS)}")
+        elif entry.name in ("album", "defaults"):
+            entries = list(below(entry, file, problems))
+            if entry.name == "album":
+                entries = list(of_album(entries, where, problems))
+            layers.append(layer(entries, file, problems))
+        sections[entry.name] = entry
+    return Page(file, sections, tuple(layers), tuple(problems))
+
+
+def below(entry: Entry, file: Path, problems: list[str]) -> Iterator[Entry]:
+    """The entries of a map, each once; a problem where it is none."""
+    if entry.entries is None:
+        problems.append(f"{file}:{entry.line}: {entry.name}: is a map, with keys below it")
+        return
+    yield from document.once(entry.entries, file, problems)
+
+
+def of_album(entries: Iterable[Entry], where: str, problems: list[str]) -> Iterator[Entry]:
+    """What an album says of itself, as keys of a song."""
+    for entry in entries:
+        if entry.name in OF_ALBUM:
+            yield replace(entry, name=OF_ALBUM[entry.name])
+        else:
+            problems.append(f"{where}: has no {entry.name!r}{suggestion(entry.name, OF_ALBUM)}")
+
+
+def layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Layer:
+    """Keys of a song that stand in an album."""
+    kept = []
+    for entry in entries:
+        if entry.name == "extends":
+            problems.append(f"{file}:{entry.line}: extends: stands in a song or at the top of an album")
+        else:
+            kept.append(entry)
+    return spec.layer(kept, str(file), file.parent, file)
+
+
+def read_tracks(page: Page, section: Entry, matrix: tuple[Page, Entry] | None, problems: list[str]) -> Iterator[Track]:
+    """The tracks of a section, those of a matrix one by one. `matrix` is the one of the album."""
+    made = 0
+    names = [section.raw] if isinstance(section.raw, str) else section.raw or ()
+    items = section.items or [replace(section, raw=name) for name in names]
+    if not items:
+        problems.append(f"{page.where(section)}: is a list of songs, such as `- songs/*.md`")
+    for item in items:
+        for draft in read_item(page, item, problems):
+            own = next((entry for entry in item.entries or () if entry.name == "matrix"), None)
+            swept = (page, own) if own is not None else matrix
+            for one in variants(draft, *swept, problems) if swept is not None else (draft,):
+                made += 1
+                if made > MOST_TRACKS:
+                    problems.append(f"{page.where(section)}: are more than {MOST_TRACKS}")
+                    return
+                yield one
+
+
+def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
+    """The tracks of one item: a file, a pattern for files, or a map."""
+    where = page.where(item)
+    if isinstance(item.raw, str):
+        for file in files(page, item.raw, where, problems):
+            if ID.fullmatch(file.stem):
+                yield Track(file.stem, where, tuple(spec.read(file, f"{where}: ")), spec_file=file)
+            else:
+                problems.append(f"{where}: {quoted(file.stem)} is no id; write `- {{id: …, spec: {file.name}}}`")
+        return
+    if item.entries is None:
+        problems.append(f"{where}: is neither the file of a song nor a map of its keys")
+        return
+    said: dict[str, Entry] = {}
+    keys = []
+    for entry in document.once(item.entries, page.file, problems):
+        if entry.name in OF_TRACK:
+            said[entry.name] = entry
+        else:
+            keys.append(entry)
+    words = {name: str(said[name].raw or "") for name in ("id", "spec", "from") if name in said}
+    problems += [f"{page.where(said[name])}: is not a name" for name, word in words.items()
+                 if not word or said[name].problem]  # fmt: skip
+    layers = [layer(keys, page.file, problems)]
+    named = None
+    if "spec" in said:
+        named = next(iter(files(page, words["spec"], page.where(said["spec"]), problems)), None)
+        if named is not None:
+            layers = [*spec.read(named, f"{page.where(said['spec'])}: "), *layers]
+    id, base = words.get("id", named.stem if named is not None else ""), words.get("from")
+    edits = tuple(read_edits(page, said["edits"], problems)) if "edits" in said else ()
+    if not ID.fullmatch(id):
+        lack = "has no id" if not id else f"{quoted(id)} is no id"
+        problems.append(f"{where}: {lack}; an id is letters, digits, dots, dashes and underscores")
+    elif base is not None and not edits:
+        problems.append(f"{where}: begins from {base} and does nothing to it; write `edits:`")
+    elif base is not None and named is not None:
+        problems.append(f"{where}: begins from {base} and from {named.name}; leave one of them out")
+    else:
+        yield Track(id, where, tuple(layers), edits, base, named)
+
+
+def files(page: Page, pattern: str, where: str, problems: list[str]) -> list[Path]:
+    """The song that is named, or all that fit a pattern, in the order of their names."""
+    if not any(sign in pattern for sign in "*?["):
+        return [page.file.parent / spec.at_home(pattern)]
+    folder = Path(spec.at_home(pattern).anchor or page.file.parent)
+    try:
+        there = sorted(folder.glob(str(spec.at_home(pattern).relative_to(spec.at_home(pattern).anchor))))
+    except ValueError as error:
+        problems.append(f"{where}: {quoted(pattern)} is no pattern for files: {str(error).lower()}")
+        return []
+    found = [file for file in there if file.suffix.lower() in spec.SUFFIXES and not spec.same_file(file, page.file)]
+    if not found:
+        problems.append(f"{where}: no song fits {quoted(pattern)}")
+    return found
+
+
+def read_edits(page: Page, section: Entry, problems: list[str]) -> Iterator[Edit]:
+    if not section.items:
+        problems.append(f"{page.where(section)}: is a list, such as `- repaint: {{start: 4, end: 8}}`")
+    for item in section.items or ():
+        if item.entries is None or len(item.entries) != 1 or item.entries[0].name not in EDITS:
+            problems.append(f"{page.where(item)}: each item is one of {', '.join(EDITS)}, with its keys below it")
+            continue
+        [entry] = item.entries
+        where = page.where(entry)
+        mode = EDITS[entry.name]
+        added: dict[str, float | None] = {}
+        keys = []
+        for one in below(entry, page.file, problems):
+            if entry.name == "extend" and one.name in ("before", "after"):
+                try:
+                    added[one.name] = value(one, Duration(1, LONGEST_SECONDS).read, None)
+                except ValueError as error:
+                    added[one.name] = NOTHING
+                    problems.append(f"{page.where(one)}: {error}")
+            elif one.name in tracks.SETTLED or one.name in modes.foreign(mode):
+                problems.append(f"{page.where(one)}: has no meaning for an edit by {entry.name}")
+            else:
+                keys.append(one)
+        if entry.name == "extend" and not any(seconds is not None for seconds in added.values()):
+            problems.append(f"{where}: says neither how many seconds before nor after")
+            added["after"] = NOTHING
+        yield Edit(mode, layer(keys, page.file, problems), where, added.get("before"), added.get("after"))
+
+
+def variants(draft: Track, page: Page, matrix: Entry, problems: list[str]) -> Iterator[Track]:
+    """A track for each combination of the values of a matrix, named after them: those it excludes left out, those it
+    includes after them. Of a matrix that is wrong, the track as it is, in which more may be.
+    """
+    before = len(problems)
+    axes: dict[str, list[str]] = {}
+    lists: dict[str, list[dict[str, str]]] = {"exclude": [], "include": []}
+    for entry in below(matrix, page.file, problems):
+        if entry.name in lists:
+            lists[entry.name] = list(combinations(page, entry, problems))
+        elif entry.name not in spec.KEYS:
+            problems.append(f"{page.where(entry)}: is not a key of a song spec{spec.near(entry.name)}")
+        elif entry.raw is None or (items := [entry.raw] if isinstance(entry.raw, str) else entry.raw) == []:
+            problems.append(f"{page.where(entry)}: is a list of values")
+        else:
+            axes[entry.name] = items
+    strange = {name for wrong in lists["exclude"] for name in wrong} - axes.keys()
+    problems += [f"{page.where(matrix)}: excludes by {name}, which is none of its keys" for name in sorted(strange)]
+    if len(problems) > before:
+        yield draft
+        return
+    crossed = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
+    kept = [one for one in crossed if not any(wrong.items() <= one.items() for wrong in lists["exclude"])]
+    for values in [*kept, *lists["include"]]:
+        words = [re.sub(r"[^\w.]+", "-", value).strip("-") for value in values.values()]
+        swept = {name: Value(raw, page.where(matrix), f"{page.file}:{matrix.line}") for name, raw in values.items()}
+        over = Layer(page.file.parent, swept)
+        yield replace(draft, id="-".join((draft.id, *words)), layers=(*draft.layers, over))
+
+
+def combinations(page: Page, entry: Entry, problems: list[str]) -> Iterator[dict[str, str]]:
+    """Each combination of values in a list of maps."""
+    if not entry.items:
+        problems.append(f"{page.where(entry)}: is a list of maps, such as `- {{steps: 8, seed: 1}}`")
+    for item in entry.items or ():
+        values = {}
+        for one in below(item, page.file, problems):
+            if one.name not in spec.KEYS or not isinstance(one.raw, str):
+                problems.append(f"{page.where(one)}: is not a key of a song spec with one value{spec.near(one.name)}")
+            else:
+                values[one.name] = one.raw
+        yield values
+
+
+# What is wrong with tracks
+
+
+def twice(album: Album) -> list[str]:
+    """Tracks with one id, or with one file where a disk makes no difference between small letters and capitals."""
+    problems = []
+    ids: dict[str, Track] = {}
+    paths: dict[str, Track] = {}
+    for track in album.tracks:
+        if (other := ids.setdefault(track.id.casefold(), track)) is not track:
+            problems.append(f"{track.where}: the id {track.id} is that of a track already ({other.where})")
+        path = album.path(track)
+        if (other := paths.setdefault(str(path).casefold(), track)) is not track:
+            problems.append(
+                f"{track.where}: {track.id} and {other.id} would both be {path}; "
+                "give them titles, or put {id} into `output:`"
+            )
+    return problems
+
+
+def circles(album: Album) -> list[str]:
+    """Tracks that begin from none of the album, or in the end from themselves."""
+    problems = []
+    by_id = {track.id: track for track in album.tracks}
+    for track in album.tracks:
+        if track.base is None:
+            continue
+        if track.base not in by_id:
+            meant = suggestion(track.base, by_id)
+            problems.append(f"{track.where}: begins from {track.base!r}, which is no track{meant}")
+        elif not tracks.one_sound(by_id[track.base].request):
+            problems.append(f"{track.where}: begins from {track.base}, which is several sounds")
+        ring = [track.id]
+        while (base := by_id[ring[-1]].base) in by_id and base not in ring:
+            ring.append(str(base))
+        if base == track.id:
+            problems.append(f"{track.where}: goes round in a circle: {' -> '.join([*ring, track.id])}")
+    return problems

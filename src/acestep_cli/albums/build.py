@@ -1,0 +1,245 @@
+"""An album as a build: its tracks as steps, each a file with a recipe, rendered where the recipe is another now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from acestep_cli import disk
+from acestep_cli.albums import tracks
+from acestep_cli.albums.album import Album
+from acestep_cli.albums.ray_cluster import Cluster
+from acestep_cli.albums.tracks import Track
+from acestep_cli.audio import lrc
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import AceStepError, CheckError, together
+from acestep_cli.machine import hardware, history
+from acestep_cli.models import latents_file
+from acestep_cli.render import job as jobs
+from acestep_cli.render import paths as outputs
+from acestep_cli.render import perform, smoke, staleness
+from acestep_cli.render.job import Job
+from acestep_cli.render.paths import Destination
+from acestep_cli.render.result import FAILED, PLANNED, Output
+from acestep_cli.song import spec
+
+#: Where the steps on the way lie, and what keeps two builds apart; below the folder of the album.
+WORKSHOP = ".acestep"
+CURRENT, TAGS, STALE = "current", "tags", "stale"
+
+
+@dataclass
+class Step:
+    """One step of a track, and the job that makes its file, once what it works on is there."""
+
+    track: Track
+    number: int
+    place: Destination
+    #: What it works on.
+    source: Step | None = None
+    job: Job | None = None
+    #: Why there is no job.
+    problem: AceStepError | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many steps come before it."""
+        return 0 if self.source is None else self.source.depth + 1
+
+    @property
+    def main(self) -> Output | None:
+        """The file that the next step works on."""
+        made = self.job.outputs if self.job is not None else []
+        return next((output for output in made if output.kind in ("take", self.place.main)), None)
+
+    @property
+    def is_made(self) -> bool:
+        return self.main is not None and self.main.status not in (PLANNED, FAILED)
+
+    def plan(self, studio: jobs.Studio) -> Job:
+        """Decide the job; what it works on is there."""
+        source = self.source.main if self.source is not None else None
+        region = None
+        if source is not None and source.seconds is not None:
+            region = self.track.edits[self.number - 1].region(source.seconds)
+        path = source.path.absolute() if source is not None and source.path is not None else None
+        layers = self.track.step(self.number, path, region)
+        if studio.run.smoke:
+            cut_to = source.seconds if source is not None and not (region and region.values) else None
+            flags = self.track.over.values if self.track.over is not None else ()
+            layers.append(tracks.without(smoke.layer(layers, cut_to), flags))
+        self.job = jobs.decided(self.track.spec_file, layers, spec.resolve(*layers), self.place, studio)
+        self.job.track = self.track.id
+        return self.job
+
+    def why(self) -> list[str]:
+        """What is different about its files, in words; nothing where they are as they should be."""
+        if self.job is None:
+            return [] if self.problem is None else [self.problem.message]
+        found = [sentence for output in self.job.outputs for sentence in staleness.of(self.job, output)]
+        words = f"step {self.number + 1}: " if len(self.track.steps) > 1 else ""
+        return [f"{words}{sentence}" for sentence in dict.fromkeys(found)]
+
+
+class Build:
+    """The steps of those tracks of an album that were asked for, in an order in which they can be made."""
+
+    def __init__(self, album: Album, tracks: Sequence[Track], out: Path, run: Run) -> None:
+        self.album, self.tracks, self.out, self.run = album, tracks, out, run
+        #: Who makes the tracks, if not this machine.
+        self.cluster: Cluster | None = None
+        self._by_id = {track.id: track for track in tracks}
+        self._steps: dict[tuple[str, int], Step] = {}
+        self.last = {track.id: self._step(track, track.steps[-1]) for track in tracks}
+        self.steps = sorted(self._steps.values(), key=lambda step: step.depth)
+
+    def _step(self, track: Track, number: int) -> Step:
+        """A step, with those before it."""
+        if (track.id, number) not in self._steps:
+            source = None
+            if number > track.steps[0]:
+                source = self._step(track, number - 1)
+            elif track.base is not None:
+                base = self._by_id[track.base]
+                source = self._step(base, base.steps[-1])
+            self._steps[track.id, number] = Step(track, number, self._place(track, number), source)
+        return self._steps[track.id, number]
+
+    def _place(self, track: Track, number: int) -> Destination:
+        if number == track.steps[-1]:
+            found = place(self.album, track, self.out)
+        else:
+            stem = f"{self.album.file.stem}.{track.id}.{number + 1}"
+            folder = self.out / WORKSHOP
+            found = Destination(folder, stem, "wav", "wav", made=True, built=True, main="mix", on_the_way=True)
+        return replace(found, built=not self.run.smoke)  # which makes room for nothing: it would be for a sketch
+
+    def outputs(self) -> list[Output]:
+        """The files of the tracks, and what failed on the way to them."""
+        return [
+            output
+            for step in self.steps
+            for output in (step.job.outputs if step.job is not None else ())
+            if not step.place.on_the_way or output.status == FAILED
+        ]
+
+    def paths(self) -> list[Path]:
+        """The files of the tracks with those beside them, made or not."""
+        audio = [path for track in self.tracks for path in paths(self.album, track, self.out)]
+        return [*audio, *map(outputs.sidecar, audio), *map(lrc.beside, audio), *map(latents_file.beside, audio)]
+
+    def files(self) -> list[Path]:
+        """All that the tracks are made from, but for what the build itself makes."""
+        return list(dict.fromkeys([*self.album.files, *(file for track in self.tracks for file in track.files)]))
+
+    @contextmanager
+    def alone(self, terminal: Console) -> Iterator[None]:
+        """Keep other builds from the same tracks during the body; one that comes later waits."""
+        import filelock
+
+        folder = self.out / WORKSHOP
+        with ExitStack() as held:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for id in sorted(self._by_id):
+                    lock = filelock.FileLock(folder / f"{self.album.file.stem}.{id}.lock")
+                    try:
+                        held.enter_context(lock.acquire(timeout=0))
+                    except filelock.Timeout:
+                        terminal.say(f"Another render of {self.album.file.name} is at work on {id}; waiting for it.")
+                        held.enter_context(lock.acquire())
+            except OSError as error:
+                raise disk.refusal(folder, error) from error
+            yield
+
+    def run_steps(self, terminal: Console, stdout: Stdout) -> None:
+        """Plan and make the steps, all of one depth at once. What fails is noted, and what works on it is left out.
+
+        Raises what is wrong with the first steps together, before any is made. A dry run only plans.
+        """
+        for depth, level in groupby(self.steps, key=lambda step: step.depth):
+            ready = [step for step in level if step.source is None or step.source.is_made]
+            planned = self._fetched(self._planned(ready, alone=depth > 0), ready, terminal)
+            if self.run.explain and not self.run.dry_run:
+                for track, sentence in [(step.track, sentence) for step in ready for sentence in step.why()]:
+                    terminal.say(f"{track.id}: {sentence}")
+            if planned and any(job.pending() for job in planned):
+                perform.announce(planned, terminal, dry_run=self.run.dry_run)
+            if planned and not self.run.dry_run:
+                elsewhere = None if self.cluster is None else self.cluster.make
+                perform.perform(planned, self.run, terminal, stdout, elsewhere)
+
+    def _planned(self, steps: Sequence[Step], *, alone: bool) -> list[Job]:
+        """The jobs of steps. Problems are raised together, or with `alone` noted, each at its step."""
+        machine = hardware.detect() if self.cluster is None else self.cluster.machine()
+        studio = jobs.Studio(self.run, machine, history.read())
+        errors = []
+        for step in steps:
+            try:
+                job = step.plan(studio)
+                if alone:
+                    jobs.settled([job], self.run)
+            except AceStepError as error:
+                errors.append(jobs.named(error, step.track.id))
+                step.job, step.problem = None, error
+        if errors and not alone:
+            raise together(errors)
+        planned = [step.job for step in steps if step.job is not None]
+        return planned if alone or not planned else jobs.settled(planned, self.run)
+
+    def _fetched(self, planned: list[Job], steps: Sequence[Step], terminal: Console) -> list[Job]:
+        """The jobs of steps, once what they lack is here."""
+        lacking = jobs.lacking(planned)
+        if not lacking:
+            return planned
+        fetched = perform.fetched(planned, lacking, self.run, terminal)
+        for step, job in zip([step for step in steps if step.job is not None], fetched, strict=True):
+            step.job = job
+        return fetched
+
+    def problems(self) -> list[AceStepError]:
+        """Why tracks could not be begun or gone on with, where no file says it."""
+        found = []
+        for step in self.steps:
+            source = step.source
+            if step.problem is not None:
+                found.append(step.problem)
+            elif step.job is None and source is not None and source.track is not step.track:
+                found.append(CheckError(f"{step.track.id}: begins from {source.track.id}, which could not be made."))
+        return found
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each track with its state and the reasons for it."""
+        return [{"id": track.id, **self._state(track)} for track in self.tracks]
+
+    def _state(self, track: Track) -> dict[str, Any]:
+        chain = [self._steps[track.id, number] for number in track.steps]
+        why = [sentence for step in chain for sentence in step.why()]
+        path = self.out / self.album.path(track)
+        if all(step.is_made for step in chain):
+            status = TAGS if why else CURRENT
+        else:
+            status = STALE
+            if not why and (source := chain[0].source) is not None:
+                why = [f"{source.track.id}, which it begins from, is stale"]
+        return {"path": str(path), "status": status, "why": why}
+
+
+def place(album: Album, track: Track, out: Path) -> Destination:
+    """Where a track goes."""
+    path = out / album.path(track)
+    suffix = path.suffix.removeprefix(".")
+    return Destination(path.parent, path.stem, suffix, suffix, made=True, built=True, main="mix")
+
+
+def paths(album: Album, track: Track, out: Path) -> list[Path]:
+    """The audio files of a track."""
+    where, request = place(album, track, out), track.request
+    assert where.stem is not None
+    takes = outputs.paths(where, where.stem, request.takes or 1, where.suffix or "", (), outputs.parts(where, request))
+    return [path for take in takes for path in take]

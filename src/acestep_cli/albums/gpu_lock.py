@@ -1,0 +1,90 @@
+"""One render on one card: whoever comes later waits for its turn, in this process or another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.options import Run
+from acestep_cli.machine import hardware, history, plan
+from acestep_cli.machine.hardware import Device
+
+if TYPE_CHECKING:
+    import filelock
+
+#: Seconds between two looks at whether a card is free.
+LOOK = 0.2
+#: What hides cards from a process, and numbers those it shows anew.
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+
+
+def present(run: Run) -> list[Device]:
+    """The cards that a run may use."""
+    return [
+        device
+        for device in hardware.detect().devices
+        if device.backend != "cpu" and (run.device is None or run.device.lower() in plan.names(device))
+    ]
+
+
+@contextmanager
+def turn(run: Run, terminal: Console) -> Iterator[Run]:
+    """Hold a card while the body runs, the first that is free; yield the run, which keeps to that one of several.
+
+    The processor is never held: what runs on it is slowed by others, and no more.
+    """
+    cards = present(run)
+    if not cards:
+        yield run
+        return
+    try:
+        card, lock = first_free(cards, terminal)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        terminal.warn(f"{folder()} cannot be written: {reason}; nothing keeps other renders from the same card.")
+        yield run
+        return
+    with lock:
+        yield replace(run, device=card.name) if len(cards) > 1 else run
+
+
+def first_free(cards: Sequence[Device], terminal: Console) -> tuple[Device, filelock.BaseFileLock]:
+    """A card that nobody else holds, and its lock, which is taken; waits for one where all are held."""
+    import filelock
+
+    folder().mkdir(parents=True, exist_ok=True)
+    locks = [(card, filelock.FileLock(folder() / f"{identity(card)}.lock")) for card in cards]
+    is_said = False
+    while True:
+        for card, lock in locks:
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire(timeout=0)
+                return card, lock
+        if not is_said:
+            names = ", ".join(card.name for card in cards)
+            terminal.say(f"Another render is at work on {names}; waiting for it.")
+            is_said = True
+        time.sleep(LOOK)
+
+
+def folder() -> Path:
+    return history.file().parent / "cards"
+
+
+def identity(card: Device) -> str:
+    """The name of a card for every process on this machine, whatever it calls it."""
+    kind, _, number = card.name.partition(":")
+    for variable in VISIBLE:
+        shown = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+        if number.isdigit() and int(number) < len(shown):
+            number = shown[int(number)]
+            break
+    return re.sub(r"[^\w-]+", "-", f"{kind}-{number or 0}")

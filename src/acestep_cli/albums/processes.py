@@ -1,0 +1,88 @@
+"""Several processes at work on one album, each on a card of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from acestep_cli.albums.tracks import Track
+from acestep_cli.cli import exit_codes
+from acestep_cli.render import result
+from acestep_cli.render.result import Output
+
+#: Seconds in which a process may put away what it was writing.
+GRACE = 10.0
+
+
+@dataclass
+class Outcome:
+    """What one process has come to; `problems` are as `--json` says them."""
+
+    outputs: list[Output] = field(default_factory=list)
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+Work = Callable[..., Outcome]
+
+
+def shares(tracks: Sequence[Track], most: int) -> list[list[str]]:
+    """The ids of tracks in up to `most` shares of about as many; what begins from a track goes where that is made."""
+    root = {track.id: track.id for track in tracks}
+    bases = {track.id: track.base for track in tracks}
+    for id in root:
+        while (base := bases[root[id]]) is not None:
+            root[id] = base
+    groups: dict[str, list[str]] = {}
+    for id, first in root.items():
+        groups.setdefault(first, []).append(id)
+    made: list[list[str]] = [[] for _ in range(min(most, len(groups)))]
+    for group in sorted(groups.values(), key=len, reverse=True) if made else ():
+        min(made, key=len).extend(group)
+    return made
+
+
+def run(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[Outcome]:
+    """Do `work` with each of the errands, in a process each, and wait for all. Ctrl-C and SIGTERM end them too."""
+    start = multiprocessing.get_context("spawn")
+    crew = []
+    try:
+        for errand in errands:
+            ours, theirs = start.Pipe(duplex=False)
+            worker = start.Process(target=_work, args=(theirs, work, errand))
+            worker.start()
+            theirs.close()
+            crew.append((worker, ours))
+        return [_heard(worker, ours) for worker, ours in crew]
+    except BaseException:
+        for worker, _ in crew:
+            worker.terminate()
+        for worker, _ in crew:
+            worker.join(GRACE)
+        raise
+
+
+def _work(pipe: Connection, work: Work, errand: tuple[Any, ...]) -> None:
+    """What a process does: its errand, and the answer to whoever sent it."""
+    signal.signal(signal.SIGTERM, exit_codes.terminate)
+    try:
+        outcome = work(*errand)
+    except BaseException as error:
+        outcome = Outcome(problems=[exit_codes.described(error)])
+    pipe.send(outcome)
+
+
+def _heard(worker: Any, pipe: Connection) -> Outcome:
+    """The answer of a process; a problem where it died without one."""
+    try:
+        outcome: Outcome = pipe.recv()
+    except EOFError:
+        worker.join()
+        said = f"A process of the album ended with code {worker.exitcode}; run the command again to go on."
+        outcome = Outcome(problems=[result.error(exit_codes.UNEXPECTED, "unexpected", said, None)])
+    worker.join()
+    return outcome

@@ -1,0 +1,286 @@
+"""A Ray cluster on which albums are made: how it is found, its nodes, and what each of them lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acestep_cli import __version__
+from acestep_cli.albums import ray_scheduler, ray_worker
+from acestep_cli.albums.ray_worker import Errand, Files, Look, Weights
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import AceStepError, NetworkError, UsageError, together
+from acestep_cli.machine.hardware import Hardware
+from acestep_cli.render import job as jobs
+from acestep_cli.render import perform
+from acestep_cli.render.job import Job
+from acestep_cli.song.complete import Completed
+
+#: What `--on` may name.
+KINDS = ("ray",)
+INSTALL = "pip install 'acestep-cli[ray]'"
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+START = "ray start --head starts one; on other machines, ray start --address=HOST:6379 makes them part of it."
+#: Seconds in which a cluster answers that is there, and those in which Ray finds this machine's part of it.
+ANSWERS, JOINS = 3.0, 10
+JOINS_VARIABLE = "RAY_gcs_server_request_timeout_seconds"
+#: Seconds after which a node that does not answer is busy with something else.
+PATIENCE = 30.0
+
+
+def check(on: str, run: Run, processes: int) -> None:
+    """`UsageError` for what is no cluster, for flags that mean this machine, and where Ray is not installed."""
+    if on not in KINDS:
+        raise UsageError(f"--on {on}: is nothing that makes albums; {' or '.join(KINDS)} is.")
+    if processes > 1:
+        raise UsageError(
+            f"--jobs {processes}: is for this machine; with --on ray each node makes as many as it has room for."
+        )
+    if run.pull:
+        raise UsageError(
+            "--pull: fetches for this machine alone, and with --on ray each node needs the checkpoint.",
+            "Run acestep models pull on each of them.",
+        )
+    if run.device is not None and ":" in run.device:
+        raise UsageError(f"--device {run.device}: with --on ray, Ray says which card it is.", "Name its kind alone.")
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("--on ray: Ray is not installed.", INSTALL)
+
+
+@contextmanager
+def opened(run: Run, terminal: Console) -> Iterator[Cluster]:
+    """Yield the cluster that this machine belongs to, with the nodes that can take part in `run`.
+
+    `NetworkError` where there is none, and what keeps all nodes out where it has none that can.
+    """
+    os.environ.setdefault(JOINS_VARIABLE, str(JOINS))
+    with joined(reachable()):
+        yield Cluster(run, terminal)
+
+
+def reachable() -> str:
+    """The address of the cluster, which answers. Ray itself would wait for minutes for one that does not."""
+    asked = os.environ.get(ADDRESS_VARIABLE, "")
+    if "://" in asked:
+        raise UsageError(
+            f"{ADDRESS_VARIABLE} is {asked}, and albums are made from a machine of the cluster, not by Ray's client.",
+            "ray start --address=HOST:6379 --num-cpus=0 makes this machine part of it that plays nothing.",
+        )
+    from ray._private import services  # what Ray makes of `auto`; nothing public tells
+
+    try:
+        address = services.canonicalize_bootstrap_address("auto")
+    except (OSError, ValueError):  # the first is also how Ray says that there is none
+        address = None
+    if address is None:
+        named = f" by {ADDRESS_VARIABLE}, which is {asked}" if asked else " on this machine"
+        raise NetworkError(f"--on ray: no Ray cluster is found{named}.", START)
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise NetworkError(f"--on ray: the Ray cluster at {address} does not answer: {reason}.", START) from error
+    return str(address)
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """Be part of a cluster during the body. Ray takes SIGTERM for itself, and prints its affairs; neither is let."""
+    import ray
+
+    terminate = signal.getsignal(signal.SIGTERM)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        try:
+            try:
+                ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level="CRITICAL")
+            except (Exception, SystemExit) as error:  # the second where it gives up all of this process
+                raise NetworkError(
+                    f"--on ray: the Ray cluster at {address} does not take this machine: {last_line(error)}.",
+                    f"ray start --address={address} makes it part of that; with --num-cpus=0, one that plays nothing.",
+                ) from error
+            finally:
+                signal.signal(signal.SIGTERM, terminate)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip().removesuffix(".")
+
+
+def room(there: Mapping[str, Any], kind: str) -> int:
+    """For how many renders a node has room, as Ray describes it: one for each card, or one on all its processors."""
+    counted = int(there["Resources"].get(kind, 0))
+    return counted if kind == "GPU" else min(counted, 1)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster: for how many of our renders it has room, and what each of them finds there."""
+
+    id: str
+    name: str
+    room: int
+    machine: Hardware
+
+
+class Cluster:
+    """The nodes of a cluster that can take part in a run, and what they make."""
+
+    def __init__(self, run: Run, terminal: Console) -> None:
+        """`AceStepError` where no node can take part."""
+        import ray
+
+        self._terminal = terminal
+        self._nodes: list[Node] = []
+        #: The ids of all that were asked, those that are left out too.
+        self._known: set[str] = set()
+        #: What is wrong with a node for some weights; None where nothing is.
+        self._verdicts: dict[tuple[str, Weights], AceStepError | None] = {}
+        has_cards = any(room(there, "GPU") for there in ray.nodes() if there["Alive"])
+        self._kind = "GPU" if (has_cards if run.device is None else run.device.lower() != "cpu") else "CPU"
+        problems = self._meet()
+        if not self._nodes:
+            what = "card" if self._kind == "GPU" else "processor"
+            raise together(problems or [NetworkError(f"--on ray: no node of the cluster has a {what} for it.", START)])
+        self._leave_out(problems)
+        names = ", ".join(node.name for node in self._nodes)
+        terminal.say(f"On Ray: {names}; up to {sum(node.room for node in self._nodes)} tracks at a time")
+
+    def machine(self) -> Hardware:
+        """What plans are for: the node with least memory. The others have as much, or more."""
+        return min((node.machine for node in self._nodes), key=lambda machine: machine.devices[0].free_bytes)
+
+    def make(self, alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
+        """As `render.make`, by the nodes that have the weights."""
+        if not any(job.pending() for job in alike):
+            return True
+        weights = Weights.of(alike[0], run.models_dir)
+        try:
+            able = self._able(alike[0], weights)
+        except AceStepError as error:
+            ray_scheduler.give_up(alike, error)
+            return True
+        import torch  # whose threads are counted
+
+        plan, threads, uses_cache = alike[0].plan, torch.get_num_threads(), alike[0].cache is not None
+
+        def send(to: Node, songs: Sequence[Completed], files: Files) -> Any:
+            errand = Errand(weights, plan, tuple(songs), files, threads, uses_cache, run.debug)
+            return self._send(to.id, ray_worker.play, errand, num_returns="streaming")
+
+        def keep(share: list[Job], begin: ray_scheduler.Begin) -> Iterator[bool]:
+            return perform.making(share, begin, run, terminal, stdout)
+
+        places = [node for turn in range(max(node.room for node in able)) for node in able if turn < node.room]
+        return ray_scheduler.Rota(alike, places, send, keep, terminal).work()
+
+    def _meet(self) -> list[AceStepError]:
+        """Get to know the nodes that have come since the last time; what keeps some of them out."""
+        import ray
+
+        fresh = {one["NodeID"]: one for one in ray.nodes() if one["Alive"] and one["NodeID"] not in self._known}
+        self._known |= fresh.keys()
+        names = {id: f"{one['NodeManagerAddress']} ({id[:8]})" for id, one in fresh.items() if room(one, self._kind)}
+        problems = []
+        for id, found in self._ask(names, ray_worker.look, self._kind == "GPU").items():
+            problem = found if isinstance(found, AceStepError) else unsuited(found, names[id], self._kind)
+            if problem is None:
+                self._nodes.append(Node(id, names[id], room(fresh[id], self._kind), found.machine))
+            else:
+                problems.append(problem)
+        return problems
+
+    def _able(self, job: Job, weights: Weights) -> list[Node]:
+        """The nodes that can make a job. `AceStepError` where there are none, with what keeps each of them out."""
+        problems = self._meet()
+        fresh = {node.id: node for node in self._nodes if (node.id, weights) not in self._verdicts}
+        names = {id: node.name for id, node in fresh.items()}
+        for id, found in self._ask(names, ray_worker.lacks, weights).items():
+            problem = jobs.named(perform.as_error(found), names[id]) if isinstance(found, dict) else found
+            devices = fresh[id].machine.devices
+            backend, dtype = job.plan.backend, job.plan.dtype
+            if problem is None and not any(one.backend == backend and dtype in one.dtypes for one in devices):
+                problem = UsageError(f"{names[id]} has no {backend} that computes in {dtype}, as the plan does.")
+            self._verdicts[id, weights] = problem
+            problems += [problem] if problem is not None else []
+        able = [node for node in self._nodes if self._verdicts[node.id, weights] is None]
+        if not able:
+            why = [self._verdicts[node.id, weights] for node in self._nodes]
+            raise together([problem for problem in why if problem is not None])
+        self._leave_out(problems)
+        return able
+
+    def _leave_out(self, problems: Sequence[AceStepError]) -> None:
+        for problem in problems:
+            self._terminal.warn(f"Left out: {' '.join(str(problem).splitlines())}")
+
+    def _ask(self, names: Mapping[str, str], work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """What `work` answers at each node, or an `AceStepError` that says why it does not. Waits for the first that
+        is free; those that are busy for long after that are left out.
+        """
+        import ray
+
+        sent = {self._send(id, work, *arguments): id for id in names}
+        answers: dict[str, Any] = {}
+        waiting, is_said = list(sent), False
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=PATIENCE)
+            if not ready and answers:
+                break
+            if not ready and not is_said:
+                self._terminal.say("All nodes of the Ray cluster are busy; waiting for one.")
+                is_said = True
+            for answer in ready:
+                id = sent[answer]
+                try:
+                    answers[id] = ray.get(answer)
+                except ray.exceptions.RayError as error:
+                    answers[id] = unanswered(error, names[id])
+        for answer in waiting:
+            ray.cancel(answer, force=True)
+            answers[sent[answer]] = NetworkError(f"{names[sent[answer]]} is busy with something else.")
+        return answers
+
+    def _send(self, id: str, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Have a node do something, on a card of its own where there are cards."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        one = {"num_gpus": 1, "num_cpus": 0} if self._kind == "GPU" else {"num_cpus": 1}
+        there = NodeAffinitySchedulingStrategy(id, soft=False)
+        task = ray.remote(max_retries=0, scheduling_strategy=there, **one, **options)
+        return task(work).remote(*arguments)
+
+
+def unsuited(found: Look, name: str, kind: str) -> AceStepError | None:
+    """Why a node cannot take part; None where it can."""
+    here = ray_worker.versions()
+    if others := {library: version for library, version in found.versions.items() if version != here.get(library)}:
+        theirs, ours = (", ".join(f"{one} {of.get(one)}" for one in others) for of in (others, here))
+        return UsageError(
+            f"{name} has {theirs}, and this machine {ours}: takes might differ.", "Install the same there."
+        )
+    if kind == "GPU" and found.machine.devices[0].backend == "cpu":
+        return UsageError(f"{name}: Ray counts a card there that its torch has none of.", "--device cpu does without.")
+    return None
+
+
+def unanswered(error: Exception, name: str) -> AceStepError:
+    """Why a node gave no answer."""
+    if "acestep_cli" in str(error):  # what was asked could not be imported there
+        return UsageError(
+            f"{name} has no acestep-cli {__version__}.", f"pip install acestep-cli=={__version__}, there."
+        )
+    return NetworkError(f"{name} does not answer: {last_line(error)}.")

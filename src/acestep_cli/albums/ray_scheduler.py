@@ -1,0 +1,215 @@
+"""Who plays what on a cluster: shares of the jobs of one checkpoint, dealt out to its nodes until all is there.
+
+They are dealt out here rather than by Ray: of a share whose node is lost, only what is not written yet is played again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli.albums import processes, ray_worker
+from acestep_cli.albums.ray_worker import Failure, Files, Progress, Word
+from acestep_cli.cli import exit_codes
+from acestep_cli.cli.console import Console
+from acestep_cli.errors import AceStepError, NetworkError, SourceError
+from acestep_cli.progress import Report
+from acestep_cli.render import perform, write
+from acestep_cli.render.job import Job
+from acestep_cli.render.result import PLANNED
+from acestep_cli.song.complete import Completed
+
+if TYPE_CHECKING:
+    from acestep_cli.albums.ray_cluster import Node
+    from acestep_cli.pipeline import Take
+
+Begin = Callable[[Sequence[Completed]], "Generator[Take]"]
+#: Sends songs and their files to a node; Ray's own generator of what is told there comes back.
+Send = Callable[["Node", Sequence[Completed], Files], Any]
+#: Has takes kept as they come, as `render.making` does.
+Keep = Callable[[list[Job], Begin], Iterator[bool]]
+#: Seconds between two looks at whether somebody wants to stop.
+LOOK = 0.5
+#: Songs that a node loads its weights for, at most: where shares are small, nobody waits long for the last.
+LARGEST_SHARE = 4
+#: Workers that a song may cost: one that takes its worker down time and again is given up.
+MOST_LOSSES = 3
+
+
+class Shift:
+    """Jobs at a node, on their way."""
+
+    def __init__(self, jobs: list[Job], node: Node, send: Send, keep: Keep) -> None:
+        self.jobs, self.node, self._send = jobs, node, send
+        self._files = packed(jobs)
+        self._came: deque[Take | Failure] = deque()
+        #: What is told at the node.
+        self.stream: Any = None
+        self._kept = keep(jobs, self._begin)
+
+    def _begin(self, songs: Sequence[Completed]) -> Generator[Take]:
+        self.stream = self._send(self.node, songs, self._files)
+        return self._takes()
+
+    def _takes(self) -> Generator[Take]:
+        while True:
+            came = self._came.popleft()
+            if isinstance(came, Failure):
+                raise perform.as_error(came.error)
+            yield came
+
+    def go_on(self, came: Take | Failure | None = None) -> bool | None:
+        """Begin, or keep what came: True where something is to come, None where that was the last, False where the
+        run had better end.
+        """
+        if came is not None:
+            self._came.append(came)
+        return next(self._kept, None)
+
+
+class Tally:
+    """The progress of several shifts as one."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[Shift, str], Progress] = {}
+
+    def add(self, shift: Shift, progress: Progress, report: Report) -> None:
+        self._told[shift, progress.stage] = progress
+        alike = [one for one in self._told.values() if one.stage == progress.stage]
+        report(progress.stage, sum(one.done for one in alike), sum(one.total for one in alike))
+
+    def forget(self, shift: Shift) -> None:
+        self._told = {key: progress for key, progress in self._told.items() if key[0] is not shift}
+
+    def used_bytes(self) -> int:
+        """The most memory that a worker was seen to hold."""
+        return max((progress.used_bytes for progress in self._told.values()), default=0)
+
+
+class Rota:
+    """Jobs of one checkpoint and plan, and the places where they are played: each node as often as it has room."""
+
+    def __init__(self, alike: list[Job], places: Sequence[Node], send: Send, keep: Keep, terminal: Console) -> None:
+        self._waiting = deque(dealt(alike, len(places)))
+        self._free = deque(places)
+        self._send, self._keep, self._terminal = send, keep, terminal
+        self._at_work: list[Shift] = []
+        self._losses: Counter[int] = Counter()
+        self._tally = Tally()
+
+    def work(self) -> bool:
+        """Have all of it played; False if the run had better end. Where no node is left, the rest fails."""
+        import ray
+
+        with self._terminal.progress(self._tally.used_bytes, several=True) as report:
+            try:
+                while self._begin():
+                    streams = [shift.stream for shift in self._at_work]
+                    ready, _ = ray.wait(streams, timeout=LOOK)
+                    for shift in [shift for shift in self._at_work if shift.stream in ready]:
+                        if not self._hear(shift, report):
+                            return False
+            finally:
+                self._end()
+        if self._waiting:
+            gone = NetworkError("No node of the Ray cluster is left.", "Run the command again to go on.")
+            give_up([job for share in self._waiting for job in share], gone)
+        return True
+
+    def _begin(self) -> bool:
+        """Give shares to whoever is free; whether anybody is at work."""
+        while self._waiting and self._free:
+            shift = Shift(self._waiting.popleft(), self._free.popleft(), self._send, self._keep)
+            if shift.go_on():
+                self._at_work.append(shift)
+            else:
+                self._free.append(shift.node)
+        return bool(self._at_work)
+
+    def _hear(self, shift: Shift, report: Report) -> bool:
+        """Take what is told next at a node; False if the run had better end."""
+        import ray
+
+        try:
+            told = ray.get(next(shift.stream))
+        except ray.exceptions.RayTaskError as error:
+            told = Failure(exit_codes.described(error.cause))
+        except (ray.exceptions.RayError, StopIteration) as error:
+            gone = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
+            self._lose(shift, with_node=isinstance(error, gone))
+            return True
+        if isinstance(told, Progress):
+            self._tally.add(shift, told, report)
+            return True
+        if isinstance(told, Word):
+            (self._terminal.warn if told.is_warning else self._terminal.say)(told.text)
+            return True
+        goes_on = shift.go_on(told)
+        if not goes_on:
+            self._at_work.remove(shift)
+            self._free.append(shift.node)
+        if goes_on is False:
+            why = next(output.error for job in shift.jobs for output in job.outputs if output.error is not None)
+            others = [*(other.jobs for other in self._at_work), *self._waiting]
+            give_up([job for share in others for job in share], perform.as_error(why))
+        return goes_on is not False
+
+    def _lose(self, shift: Shift, *, with_node: bool) -> None:
+        """Have others play what a lost worker, or all of its node, has left."""
+        self._at_work.remove(shift)
+        self._tally.forget(shift)
+        if with_node:
+            self._free = deque(node for node in self._free if node is not shift.node)
+        else:
+            self._free.append(shift.node)
+        left = [job for job in shift.jobs if job.pending()]
+        if not left:
+            return
+        what = f"The node {shift.node.name}" if with_node else f"A worker of the node {shift.node.name}"
+        self._terminal.warn(f"{what} was lost; played again elsewhere: {', '.join(job.name for job in left)}.")
+        if not with_node:
+            self._losses[id(left[0])] += 1  # the one that was being played
+            if self._losses[id(left[0])] == MOST_LOSSES:
+                first, *left = left
+                gone = f"{first.name} took {MOST_LOSSES} workers down and is given up."
+                give_up([first], AceStepError(gone, "Ray's logs on the nodes may say why; often memory ran out."))
+        if left:
+            self._waiting.append(left)
+
+    def _end(self) -> None:
+        """Have whoever is still at work stop, and wait a moment for it."""
+        import ray
+
+        ended = [shift.stream.completed() for shift in self._at_work]
+        for shift in self._at_work:
+            ray.cancel(shift.stream)
+        if ended:
+            ray.wait(ended, num_returns=len(ended), timeout=processes.GRACE)
+
+
+def dealt(alike: Iterable[Job], places: int) -> list[list[Job]]:
+    """The jobs that have something to be made, in shares."""
+    jobs = [job for job in alike if job.pending()]
+    size = min(LARGEST_SHARE, math.ceil(len(jobs) / places))
+    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
+
+
+def packed(jobs: Iterable[Job]) -> Files:
+    """The files that jobs name; a job whose files cannot be read any more fails."""
+    files: Files = {}
+    for job in jobs:
+        try:
+            files |= ray_worker.files_of(job)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            again = "Run the command again."
+            give_up([job], SourceError(f"{error.filename} cannot be read any more: {reason}.", again))
+    return files
+
+
+def give_up(jobs: Iterable[Job], error: AceStepError) -> None:
+    """Note of all that is yet to be made that it could not be."""
+    waiting = [output for job in jobs for output in job.outputs if output.status == PLANNED]
+    write.fail(waiting, exit_codes.described(error))

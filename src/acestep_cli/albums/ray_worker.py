@@ -1,0 +1,285 @@
+"""What a node of a cluster does for an album: it says what it has, and plays songs. All of this runs over there.
+
+Whoever sends an errand finishes the takes and writes them, so that nodes need no folder in common.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli import __version__
+from acestep_cli.albums import gpu_lock
+from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli.console import Console
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import CheckpointError
+from acestep_cli.machine import hardware
+from acestep_cli.machine.hardware import Hardware
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints, local
+from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.render import sidecar
+from acestep_cli.render.job import Job
+from acestep_cli.song.complete import Completed
+from acestep_cli.song.values import is_folder_name
+
+if TYPE_CHECKING:
+    from acestep_cli.pipeline import Take
+
+#: What songs name, by its path where they were asked for: a name and the content of each file, the one that is meant
+#: first.
+Files = dict[str, list[tuple[str, bytes]]]
+#: Seconds between two reports of one stage.
+PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint and who writes for it, as they are named, with the hashes of their weights."""
+
+    checkpoint: str
+    hash: str
+    songwriter: str | None
+    songwriter_hash: str | None
+    #: Where whoever asks has them; a node that has no such folder looks where its own commands would.
+    models_dir: Path | None
+
+    @classmethod
+    def of(cls, job: Job, models_dir: Path | None) -> Weights:
+        asked, helper = job.resolved.request.model, job.songwriter
+        name = str(Path(asked).absolute()) if asked is not None and is_folder_name(asked) else job.checkpoint.name
+        writes = helper.name if helper is not None else None
+        if writes is not None and writes not in checkpoints.SONGWRITER_CHOICES:
+            writes = str(Path(writes).absolute())
+        whose = helper.weights if helper is not None else None
+        return cls(name, job.weights, writes, whose, models_dir.absolute() if models_dir is not None else None)
+
+    def find(self) -> tuple[Checkpoint, Songwriter | None]:
+        """Both as they lie on this machine. `CheckpointError` where they are not here, or are others."""
+        own = os.environ.get("ACESTEP_MODELS_DIR")
+        folder = Path(own) if own else None
+        if self.models_dir is not None and checkpoints.is_folder(self.models_dir):
+            folder = self.models_dir
+        checkpoint = checkpoints.locate(self.checkpoint, folder)
+        helper = local.songwriters(self.songwriter or "none", checkpoint, folder)[0]
+        for name, found, wanted in (
+            (self.checkpoint, checkpoint.weights_hash(), self.hash),
+            (self.songwriter, helper.weights if helper is not None else None, self.songwriter_hash),
+        ):
+            if found != wanted:
+                raise CheckpointError(
+                    f"The weights of {name} are others there than here.", f"acestep models pull {name}, on both."
+                )
+        return checkpoint, helper
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a node has: the versions of what has a say in the samples, and its devices."""
+
+    versions: dict[str, str]
+    machine: Hardware
+
+
+def look(with_card: bool) -> Look:
+    """What this machine has; without a card, of its devices the processor alone."""
+    found = hardware.detect()
+    if not with_card:
+        found = replace(found, devices=tuple(device for device in found.devices if device.backend == "cpu"))
+    return Look(versions(), found)
+
+
+def versions() -> dict[str, str]:
+    """Of this program and the libraries that a sidecar names; builds of one version are one."""
+    named = {"acestep-cli": __version__, **sidecar.versions()}
+    return {name: version.partition("+")[0] for name, version in named.items()}
+
+
+def lacks(weights: Weights) -> dict[str, Any] | None:
+    """Why these weights cannot be used on this machine, as `--json` says it; None where they can."""
+    try:
+        weights.find()
+    except CheckpointError as error:
+        return exit_codes.described(error)
+    return None
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Songs for a node to play as `plan` says, by so many threads of its processor, with the files that they name."""
+
+    weights: Weights
+    plan: Plan
+    songs: tuple[Completed, ...]
+    files: Files
+    threads: int
+    uses_cache: bool
+    debug: bool
+
+
+def files_of(job: Job) -> Files:
+    """What an errand takes along for a job. Raises `OSError` where a file is gone since it was looked at."""
+    paths = {name: [recording.path] for name, recording in job.decided.heard.items()}
+    paths |= {name: adapter.files for name, adapter in job.decided.adapters.items()}
+    if (kept := job.request.kept) is not None:
+        paths[str(kept.path)] = [kept.path]
+    return {name: [(file.name, file.read_bytes()) for file in files] for name, files in paths.items()}
+
+
+# What comes back, besides takes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """As a pipeline reports it, and the memory that it holds meanwhile."""
+
+    stage: str
+    done: int
+    total: int
+    used_bytes: int
+
+
+@dataclass(frozen=True)
+class Word:
+    """Something to be told, or to be warned of."""
+
+    text: str
+    is_warning: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended an errand, as `--json` says it."""
+
+    error: dict[str, Any]
+
+
+class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
+    """Nobody waits for the takes any more."""
+
+
+class Teller(Console):
+    """Tells whoever sent the errand what is said and reported; `Stopped` where nobody listens any more."""
+
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.tell, self.stopped = tell, threading.Event()
+        #: What the files of the errand are called there, by what they are called here.
+        self.names: Mapping[str, str] = {}
+        self._stage, self._told = "", 0.0
+
+    def say(self, line: str) -> None:
+        self.tell(Word(self.as_there(line), is_warning=False))
+
+    def warn(self, text: str) -> None:
+        self.tell(Word(self.as_there(text), is_warning=True))
+
+    def report(self, plan: Plan, stage: str, done: int, total: int) -> None:
+        if self.stopped.is_set():
+            raise Stopped
+        now = time.monotonic()
+        if stage != self._stage or done == total or now - self._told > PAUSE:
+            self._stage, self._told = stage, now
+            self.tell(Progress(stage, done, total, hardware.used_bytes(plan.device)))
+
+    def as_there(self, text: str) -> str:
+        """A sentence with the names that the files have there."""
+        for here, there in self.names.items():
+            text = text.replace(here, there)
+        return text
+
+
+def play(errand: Errand) -> Iterator[Take | Progress | Word | Failure]:
+    """The takes of an errand, each when it is made, with all that is said meanwhile; a failure ends it.
+
+    The takes are made in a thread of their own: reports come from deep within.
+    """
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    teller = Teller(told.put)
+
+    def work() -> None:
+        try:
+            for take in takes(errand, teller):
+                told.put(take)
+        except Stopped:
+            pass
+        except BaseException as error:
+            if errand.debug:
+                teller.say(traceback.format_exc())
+            found = exit_codes.described(error)
+            told.put(Failure(found | {"message": teller.as_there(found["message"])}))
+        finally:
+            told.put(None)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (one := told.get()) is not None:  # Ray sends to what it iterates over, so no `yield from`
+            yield one
+    finally:
+        teller.stopped.set()
+        thread.join()
+
+
+def takes(errand: Errand, teller: Teller) -> Iterator[Take]:
+    """The takes of an errand, made on one card, which nobody else has meanwhile."""
+    import torch
+
+    from acestep_cli.pipeline import Pipeline
+
+    torch.set_num_threads(errand.threads)  # samples may be others by another number
+    with (
+        tempfile.TemporaryDirectory(prefix="acestep-") as folder,
+        gpu_lock.turn(Run(device=errand.plan.device), teller),
+    ):
+        here = unpacked(errand.files, Path(folder))
+        teller.names = there = {path: name for name, path in here.items()}
+        checkpoint, songwriter = errand.weights.find()
+        cache = options.opened_cache(teller.warn) if errand.uses_cache else None
+        pipeline = Pipeline(checkpoint, errand.plan, songwriter, cache=cache)
+        songs = [renamed(song, here) for song in errand.songs]
+
+        def report(stage: str, done: int, total: int) -> None:
+            teller.report(errand.plan, stage, done, total)
+
+        for take in pipeline.run(songs, report, teller.warn, teller.say):
+            said = [tuple(map(teller.as_there, lines)) for lines in (take.warnings, take.remarks)]
+            yield replace(take, request=renamed(take.request, there), warnings=said[0], remarks=said[1])
+
+
+def unpacked(files: Files, folder: Path) -> dict[str, str]:
+    """Write the files of an errand below `folder`; where the first of each lies now."""
+    places = {}
+    for number, (name, contents) in enumerate(files.items()):
+        own = folder / str(number)
+        own.mkdir()
+        for file, content in contents:
+            (own / file).write_bytes(content)
+        places[name] = str(own / contents[0][0])
+    return places
+
+
+def renamed(song: Completed, names: Mapping[str, str]) -> Completed:
+    """A song with other names for its files."""
+
+    def name(path: str) -> str:
+        return names.get(path, path)
+
+    kept = song.kept and replace(song.kept, path=Path(name(str(song.kept.path))))
+    return song.model_copy(
+        update={
+            "source": song.source and name(song.source),
+            "reference": song.reference and tuple(map(name, song.reference)),
+            "loras": song.loras and tuple(replace(lora, path=name(lora.path)) for lora in song.loras),
+            "kept": kept,
+        }
+    )

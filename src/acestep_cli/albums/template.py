@@ -1,0 +1,63 @@
+"""What files are called after a template such as `{album}/{n:02} {title}.{ext}`, in signs that every disk takes."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+from acestep_cli.song.values import quoted, suggestion
+
+#: What a template may name.
+NAMES = ("album", "artist", "year", "n", "title", "id", "ext")
+#: Signs that one system or another takes in no file name.
+FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
+#: Names that Windows keeps for devices.
+DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+#: Bytes of a name, with room for numbers and the suffix of a sidecar.
+LONGEST_NAME = 200
+
+
+def folders(template: str) -> list[str]:
+    """A template as the names of folders and of a file."""
+    return template.replace("\\", "/").split("/")
+
+
+def problem(template: str) -> str | None:
+    """What is wrong with a template."""
+    try:
+        fields = [piece for part in folders(template) for piece in string.Formatter().parse(part)]
+    except ValueError as error:
+        return f"{quoted(template)} is no template: {str(error).lower()}"
+    for _, name, how, conversion in fields:
+        if name is not None and name not in NAMES:
+            return f"{quoted(template)} names {{{name}}}{suggestion(name, NAMES)}; there are {', '.join(NAMES)}"
+        if conversion or (how and not (name == "n" and re.fullmatch(r"0?\d", how))):
+            return f"{quoted(template)} says how {{{name}}} is written; only a width does that, as in {{n:02}}"
+    if any(part.strip() in ("", ".", "..") for part in folders(template)) or re.match(r"[A-Za-z]:", template):
+        return f"{quoted(template)} climbs out of the folder of the album, or has a part without a name"
+    if not template.endswith(".{ext}"):
+        return f"{quoted(template)} does not end in .{{ext}}, which is the format of a track"
+    return None
+
+
+def path(template: str, values: Mapping[str, object]) -> Path:
+    """The relative path that a template makes of `values`; what is in those never makes a folder."""
+    return Path(*(name(part, values) for part in folders(template)))
+
+
+def name(part: str, values: Mapping[str, object]) -> str:
+    """One folder or file of a template."""
+    pieces = [
+        text + ("" if field is None else format(values[field], how or ""))
+        for text, field, how, _ in string.Formatter().parse(part)
+    ]
+    made = unicodedata.normalize("NFC", FORBIDDEN.sub("-", "".join(pieces))).strip().rstrip(". ")
+    if DEVICES.fullmatch(made) or not made.strip("."):
+        made = f"_{made}"
+    stem, dot, suffix = made.rpartition(".") if "{ext}" in part else (made, "", "")
+    while len(f"{stem}{dot}{suffix}".encode()) > LONGEST_NAME:
+        stem = stem[:-1]
+    return f"{stem.rstrip()}{dot}{suffix}"

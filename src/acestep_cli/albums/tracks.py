@@ -1,0 +1,138 @@
+"""The tracks of an album: each a song, or what another track has become, and the edits that follow, step by step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from acestep_cli.errors import UsageError
+from acestep_cli.song import complete, duration, modes, spec, validate
+from acestep_cli.song.request import FINISH, Request
+from acestep_cli.song.spec import Layer, Resolved, Value
+
+#: What a chain of edits decides by itself.
+SETTLED = ("source", "mode", "mix", "takes")
+#: Keys that one mode or another claims for itself: what they say of a song says nothing of an edit of it.
+CLAIMED = frozenset(key for mode in modes.MODES.values() for key in mode.keys)
+#: How a step on the way is kept: as rendered.
+AS_RENDERED = {"format": "wav", "bit_depth": "32f", "loudness": "none"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to a finished sound: `layer` has what it says of the song, `mode` what does it.
+
+    An extension adds so many seconds `before` and `after`.
+    """
+
+    mode: str
+    layer: Layer
+    where: str
+    before: float | None = None
+    after: float | None = None
+
+    def region(self, source_seconds: float) -> Layer:
+        """Where the extension of a source of so many seconds lies; nothing where it is none."""
+        values = {}
+        if self.before is not None:
+            values["start"] = Value(-self.before, self.where, self.where)
+        if self.after is not None:
+            values["end"] = Value(source_seconds + self.after, self.where, self.where)
+        return Layer(Path(), values)
+
+    def lacking(self, request: Request) -> list[str]:
+        """What its mode needs that `request` has not; source and region come of the chain."""
+        needs = validate.lacking(request)
+        by_chain = ("source", *(("start",) if (self.before, self.after) != (None, None) else ()))
+        return [f"{self.where}: {need}" for need in needs if not need.startswith(by_chain)]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One track: its song as layers, or the id of the track it begins from, and the edits that follow.
+
+    `resolved` is what its last step asks for, which its file is named after.
+    """
+
+    id: str
+    where: str
+    layers: tuple[Layer, ...]
+    edits: tuple[Edit, ...] = ()
+    #: The id of the track whose finished sound is the beginning of this one.
+    base: str | None = None
+    spec_file: Path | None = None
+    album_seed: int = 0
+    #: Flags, which hold for every track.
+    over: Layer | None = None
+    resolved: Resolved | None = None
+    #: All that was read for it, but for the album.
+    files: tuple[Path, ...] = ()
+
+    @property
+    def request(self) -> Request:
+        assert self.resolved is not None
+        return self.resolved.request
+
+    @property
+    def steps(self) -> range:
+        """The numbers of its steps: 0 makes the song, the others are its edits."""
+        return range(0 if self.base is None else 1, len(self.edits) + 1)
+
+    def step(self, number: int, source: Path | None = None, region: Layer | None = None) -> list[Layer]:
+        """The layers of a step; an edit works on `source`.
+
+        What goes on to another step is kept as it is rendered, and without tags.
+        """
+        seed = seed_of(self.album_seed, self.id if number == 0 else f"{self.id}/{number}")
+        layers = [spec.implied({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
+        own = [*self.layers, *([self.over] if self.over else ())]
+        if number > 0:
+            edit = self.edits[number - 1]
+            dropped = {*CLAIMED, *SETTLED, "seed", *(spec.SUITED if "model" in edit.layer.values else ())}
+            kept = [without(layer, dropped) for layer in own]
+            by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
+            if source is not None:
+                by_chain["source"] = str(source)
+            layers += [spec.implied({"loudness": complete.DEFAULT_LOUDNESS}, duration.DEFAULT), *kept, edit.layer]
+            layers += [spec.implied(by_chain, edit.where), region or Layer(Path())]
+        else:
+            layers += own
+        if number < self.steps[-1]:
+            layers = [*(without(layer, FINISH) for layer in layers), spec.implied(AS_RENDERED, "a step on the way")]
+        return layers
+
+    def checked(self) -> tuple[Track, list[str]]:
+        """The track with what its last step asks for and all the files that were read, and what is wrong with it."""
+        problems: list[str] = []
+        files: list[Path] = []
+        resolved = None
+        for number in self.steps:
+            try:
+                resolved = spec.resolve(*self.step(number))
+            except UsageError as error:
+                problems += error.message.splitlines()
+                continue
+            files += resolved.files
+            if number > 0:
+                problems += self.edits[number - 1].lacking(resolved.request)
+            if number < self.steps[-1] and not one_sound(resolved.request):
+                problems.append(f"{self.where}: {self.id} makes several sounds, and an edit works on one")
+        return replace(self, resolved=resolved, files=tuple(dict.fromkeys(files))), problems
+
+
+def seed_of(album_seed: int, name: str) -> int:
+    """The seed of a track: its own, whatever the other tracks are."""
+    digest = hashlib.sha256(f"{album_seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def without(layer: Layer, names: Iterable[str]) -> Layer:
+    return replace(layer, values={name: value for name, value in layer.values.items() if name not in names})
+
+
+def one_sound(request: Request) -> bool:
+    """Whether one file comes of a request, or one that has all the others in it."""
+    mode = modes.mode_of(request)
+    return request.takes in (None, 1) and (mode.makes == "take" or mode.beside(request) == "mix")

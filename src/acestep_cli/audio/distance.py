@@ -1,0 +1,56 @@
+"""How far apart two recordings sound: the distance of their spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from acestep_cli.audio.sound import Audio
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: What is compared at a time, in samples: 43 ms at 48 kHz.
+WINDOW, HOP = 2048, 1024
+#: A level so far below a recording's mean power is as good as silence, in decibels.
+FLOOR = -80.0
+WINDOWS_AT_ONCE = 512
+MEASURE = "log-spectral distance in dB, both brought to one power"
+
+
+def distance(one: Audio, other: Audio) -> float:
+    """The log-spectral distance in decibels: the root mean square, over time and frequency and both channels, of the
+    difference between the levels of two recordings of one length. Both are brought to one power before.
+    """
+    import numpy as np
+
+    if np.array_equal(one.samples, other.samples):
+        return 0.0
+    squares, count = 0.0, 0
+    for ours, theirs in zip(levels(one), levels(other), strict=True):
+        squares += float(np.square(ours - theirs, dtype=np.float64).sum())
+        count += ours.size
+    return float(np.sqrt(squares / count)) if count else 0.0
+
+
+def levels(audio: Audio) -> Iterator[NDArray[np.float32]]:
+    """The levels [2, windows, frequencies] of the spectrum in decibels over its mean, some windows at a time."""
+    import numpy as np
+
+    sums, counts = zip(*((float(power.sum(dtype=np.float64)), power.size) for power in powers(audio)), strict=True)
+    mean = max(sum(sums) / sum(counts), float(np.finfo(np.float32).tiny))
+    for power in powers(audio):
+        yield 10 * np.log10(np.maximum(power / mean, 10 ** (FLOOR / 10)))
+
+
+def powers(audio: Audio) -> Iterator[NDArray[np.float32]]:
+    """The power [2, windows, frequencies] of the spectrum, some windows at a time."""
+    import numpy as np
+
+    shape = np.hanning(WINDOW).astype(np.float32)
+    padded = np.pad(audio.samples, ((0, 0), (0, max(WINDOW - audio.samples.shape[1], 0))))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=1)[:, ::HOP]
+    for first in range(0, windows.shape[1], WINDOWS_AT_ONCE):
+        spectrum = np.fft.rfft(windows[:, first : first + WINDOWS_AT_ONCE] * shape)
+        yield np.square(np.abs(spectrum)).astype(np.float32)

@@ -1,0 +1,287 @@
+"""Sound written to a file by its suffix: formats, their settings, and the encoders.
+
+libsndfile encodes all formats but one, which ffmpeg does. Two containers of libsndfile carry the clock or a dice roll
+of the moment; both are taken out again, because the same render must give the same file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import struct
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from acestep_cli import disk
+from acestep_cli.audio import loudness as levels
+from acestep_cli.audio import tags as labels
+from acestep_cli.audio.sound import Audio, blocks, faded, resampled
+from acestep_cli.errors import EncoderError, OutputError, UsageError
+
+BIT_DEPTHS = ("16", "24", "32f")
+BITRATES = (64, 96, 128, 160, 192, 224, 256, 320)
+DEFAULT_BIT_DEPTH = "24"
+DEFAULT_BITRATE = 192
+DEFAULT_FORMAT = "flac"
+SAMPLE_RATES = (44_100, 48_000, 96_000)
+FFMPEG = "ffmpeg"
+
+
+def erase_clock(file: io.FileIO) -> None:
+    """Zero the time of writing in the PEAK chunk that libsndfile adds to a float WAV."""
+    file.seek(12)
+    while (header := file.read(8)) and len(header) == 8:
+        name, size = struct.unpack("<4sI", header)
+        if name == b"PEAK":
+            file.seek(4, io.SEEK_CUR)
+            file.write(bytes(4))
+            return
+        file.seek(size + size % 2, io.SEEK_CUR)
+
+
+REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def ogg_checksum(page: bytes) -> int:
+    """The CRC of an Ogg page (RFC 3533): zlib's polynomial, with bits in the other order and no inversion."""
+    mirrored = zlib.crc32(page.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+def erase_serial(file: io.FileIO) -> None:
+    """Number the stream of an Ogg file 1, where libsndfile draws a number at random."""
+    start = 0
+    while True:
+        file.seek(start)
+        header = file.read(27)
+        if len(header) < 27:
+            return
+        segments = file.read(header[26])
+        page = bytearray(header + segments + file.read(sum(segments)))
+        struct.pack_into("<I", page, 14, 1)
+        struct.pack_into("<I", page, 22, 0)
+        struct.pack_into("<I", page, 22, ogg_checksum(bytes(page)))
+        file.seek(start)
+        file.write(page)
+        start += len(page)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the encoder is asked for the format of one suffix."""
+
+    container: str
+    #: For formats that have no bit depth.
+    subtype: str | None = None
+    #: libsndfile's subtype for each bit depth.
+    bit_depths: Mapping[str, str] = field(default_factory=dict)
+    bitrates: tuple[int, ...] = ()
+    sample_rates: tuple[int, ...] = SAMPLE_RATES
+    #: The program that encodes it, where libsndfile does not.
+    program: str | None = None
+    #: Takes out what differs from one writing to the next.
+    settle: Callable[[io.FileIO], None] | None = None
+
+
+FORMATS: Mapping[str, Format] = {
+    "wav": Format("WAV", bit_depths={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}, settle=erase_clock),
+    "flac": Format("FLAC", bit_depths={"16": "PCM_16", "24": "PCM_24"}),
+    "mp3": Format("MP3", "MPEG_LAYER_III", bitrates=BITRATES, sample_rates=(44_100, 48_000)),
+    "ogg": Format("OGG", "VORBIS", settle=erase_serial),
+    "opus": Format("OGG", "OPUS", sample_rates=(48_000,), settle=erase_serial),
+    "m4a": Format("ipod", "aac", bitrates=BITRATES, program=FFMPEG),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A format with its settings, complete. `bitrate` in kbit/s; without a `sample_rate` it is that of the samples."""
+
+    format: str
+    bit_depth: str | None
+    bitrate: int | None
+    sample_rate: int | None = None
+
+
+def encoding(
+    format: str, bit_depth: str | None = None, bitrate: int | None = None, sample_rate: int | None = None
+) -> Encoding:
+    """The encoding asked for, defaults filled in. `UsageError` where format and settings contradict."""
+    row = FORMATS[format]
+    if bit_depth is not None and bit_depth not in row.bit_depths:
+        able = _able(lambda other: bit_depth in other.bit_depths)
+        raise UsageError(f"bit_depth: {format} cannot have {bit_depth}; {able} can.")
+    if bitrate is not None and bitrate not in row.bitrates:
+        able = _able(lambda other: bitrate in other.bitrates)
+        raise UsageError(f"bitrate: {format} cannot have {bitrate}k; {able} can.")
+    if sample_rate is not None and sample_rate not in row.sample_rates:
+        able = _able(lambda other: sample_rate in other.sample_rates)
+        raise UsageError(f"sample_rate: {format} cannot have {sample_rate} Hz; {able} can.")
+    return Encoding(
+        format,
+        bit_depth or (DEFAULT_BIT_DEPTH if row.bit_depths else None),
+        bitrate or (DEFAULT_BITRATE if row.bitrates else None),
+        sample_rate,
+    )
+
+
+def _able(able: Callable[[Format], bool]) -> str:
+    """The formats that are able to: `wav, flac and ogg`."""
+    *others, last = (name for name, row in FORMATS.items() if able(row))
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def require(format: str) -> None:
+    """`OutputError` where the program that encodes `format` is not installed."""
+    program = FORMATS[format].program
+    if program is not None and shutil.which(program) is None:
+        raise OutputError(
+            f"{program} is missing: it encodes {format}, and is no part of acestep.",
+            f"Install it, or choose another format: --format {DEFAULT_FORMAT} needs none.",
+        )
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How samples become a file: what is done to them, how they are encoded, and what is written beside them.
+
+    In this order: they are resampled, faded over `fade_in` and `fade_out` seconds, and then measured and brought to
+    the loudness asked for, so that it is the loudness of the file.
+    """
+
+    encoding: Encoding
+    loudness: str = "none"
+    fade_in: float = 0.0
+    fade_out: float = 0.0
+    tags: labels.Tags | None = None
+
+
+class _Sink(io.FileIO):
+    """The file libsndfile writes to, which remembers why a write failed.
+
+    libsndfile would report a full disk as "System error", and while closing not at all. What is raised inside
+    its callbacks cannot pass through it either: it is kept here and raised afterwards.
+    """
+
+    failure: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[super().write(rest) :]
+        except BaseException as error:
+            self.failure = self.failure or error
+            return 0
+        return len(data)
+
+
+def write(path: Path, audio: Audio, finish: Finish) -> levels.Level:
+    """Write `audio` to the new file `path`, finished as asked, and return how its level was set.
+
+    A peak over full scale is divided down, whatever the loudness. Audio that is silent or not finite is a
+    `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
+    """
+    encoding = finish.encoding
+    audio = resampled(audio, encoding.sample_rate or audio.sample_rate)
+    audio = faded(audio, finish.fade_in, finish.fade_out)
+    set_to = levels.level(audio, finish.loudness)
+    encode = encode_by_libsndfile if FORMATS[encoding.format].program is None else encode_by_program
+    encode(path, audio, encoding, set_to.gain)
+    if finish.tags is not None:
+        labels.write(path, encoding.format, finish.tags)
+    return set_to
+
+
+def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, gain: float) -> None:
+    import soundfile
+
+    row = FORMATS[encoding.format]
+    settings: dict[str, Any] = {}
+    if encoding.bitrate is not None:
+        # libsndfile's scale for constant MP3: 0 is 320 kbit/s, 1 is 32.
+        settings = {"compression_level": (320 - encoding.bitrate) / 288, "bitrate_mode": "CONSTANT"}
+    with _Sink(path, "x+") as sink:
+        try:
+            # Signals wait, because Python would run their handlers inside libsndfile's callbacks.
+            with (
+                disk.signals_held() as deliver_signals,
+                soundfile.SoundFile(
+                    sink,
+                    "w",
+                    samplerate=audio.sample_rate,
+                    channels=audio.samples.shape[0],
+                    format=row.container,
+                    subtype=row.bit_depths[encoding.bit_depth] if encoding.bit_depth else row.subtype,
+                    **settings,
+                ) as file,
+            ):
+                for block in blocks(audio):
+                    file.write((block * gain).T)
+                    deliver_signals()
+        except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
+            if sink.failure is None:
+                raise EncoderError(f"The {encoding.format} encoder failed: {error}") from error
+        if row.settle and sink.failure is None:
+            row.settle(sink)
+        if sink.failure is not None:
+            raise sink.failure
+
+
+def encode_by_program(path: Path, audio: Audio, encoding: Encoding, gain: float) -> None:
+    """Encode by ffmpeg, which reads the samples from its stdin; `EncoderError` where it does not come to its end.
+
+    It is called directly rather than through pydub: that would hold the whole song twice more, as integers, and write
+    it to a temporary WAV first.
+    """
+    row = FORMATS[encoding.format]
+    command = [
+        *(str(row.program), "-v", "error", "-nostdin", "-y"),
+        *("-f", "f32le", "-ar", str(audio.sample_rate), "-ac", str(audio.samples.shape[0]), "-i", "pipe:0"),
+        *("-map_metadata", "-1", "-c:a", str(row.subtype), "-b:a", f"{encoding.bitrate}k"),
+        *("-fflags", "+bitexact", "-flags:a", "+bitexact"),  # no clock, no version
+        *("-movflags", "+faststart", "-f", row.container, f"file:{path}"),
+    ]
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+        except OSError as error:
+            raise EncoderError(f"{row.program} cannot be started: {(error.strerror or str(error)).lower()}.") from error
+        assert process.stdin is not None
+        try:
+            took_all = _pour(audio, gain, process.stdin)
+            process.wait()
+        except BaseException:  # Ctrl-C: it must not go on writing
+            process.kill()
+            process.wait()
+            raise
+        said.seek(0)
+        reason = last_line(said.read())
+    if process.returncode or not took_all or not path.is_file():
+        raise EncoderError(f"The {encoding.format} encoder, {row.program}, failed ({process.returncode}): {reason}")
+
+
+def last_line(said: bytes) -> str:
+    """What a program said last, which is why it failed."""
+    lines = [line.strip() for line in said.decode(errors="replace").split("\n")]
+    return next((line[:300] for line in reversed(lines) if line), "it gave no reason")
+
+
+def _pour(audio: Audio, gain: float, sink: IO[bytes]) -> bool:
+    """Give the samples to a program, interleaved; False if it stops reading before their end."""
+    try:
+        for block in blocks(audio):
+            sink.write((block * gain).T.astype("<f4").tobytes())
+        sink.close()
+    except OSError:  # a broken pipe
+        return False
+    finally:
+        with contextlib.suppress(OSError):  # which would hide what came before
+            sink.close()
+    return True

@@ -1,0 +1,204 @@
+"""What can be measured on a finished recording: levels, faults, tempo, key, and how far it is from another.
+
+What is silent, how loud something is and how high its true peaks are is defined in `audio`, where renders are held to
+the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli.audio import decode, loudness
+from acestep_cli.audio import sound as audio
+from acestep_cli.audio.sound import Audio
+from acestep_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: More of it would not fit beside its copies into the memory of a small machine.
+LONGEST = 3600.0
+#: The shortest that integrated loudness is defined for, ITU-R BS.1770-4.
+LOUDNESS_BLOCK = 0.4
+#: What a stretch of silence stays under: -60 dBFS.
+HUSH = 1e-3
+#: Samples in a row at full scale, as 16 bits have it, that are a clipped crest and not one that just fits.
+CLIPPED_RUN, FULL_SCALE = 3, 1 - 2**-15
+CHANNELS = ("left", "right")
+NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+#: How well each step of a scale fits its key (Krumhansl and Kessler, 1982).
+PROFILES = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+ANALYSER = "librosa"
+#: Samples that the analyser of pitches looks at together; of fewer, neither tempo nor key is heard.
+WINDOW = 8192
+INSTALL = "pip install 'acestep-cli[analysis]'"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What was measured: levels in decibels, None where there is nothing to measure; lengths in seconds.
+
+    `clipped` counts clipped crests of both channels; `dc` is the larger mean of the two.
+    """
+
+    seconds: float
+    sample_rate: int
+    peak_dbfs: float | None
+    true_peak_db: float | None
+    lufs: float | None
+    silence: float
+    clipped: int
+    dc: float
+    dead_channels: tuple[str, ...]
+
+    @property
+    def is_silent(self) -> bool:
+        return self.peak_dbfs is None
+
+    def report(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+
+def read(path: Path) -> Audio:
+    """The file `path` at its own rate, mono doubled, up to an hour long. `SourceError` where it cannot be read."""
+    decoding = decode.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
+    blocks = list(decoding)
+    return audio.joined(blocks, decoding.frames, decoding.rate)
+
+
+def measure(sound: Audio) -> Measures:
+    """Everything but tempo and key, which take an analyser."""
+    import numpy as np
+
+    samples = sound.samples
+    peaks = [float(np.abs(channel).max(initial=0)) for channel in samples]
+    silent = max(peaks) < loudness.SILENCE
+    loud = not silent and sound.seconds >= LOUDNESS_BLOCK
+    lufs = loudness.integrated(sound) if loud else -math.inf
+    hushed = np.abs(samples).max(axis=0) < HUSH
+    crests = Crests()
+    crests.hear(samples)
+    return Measures(
+        seconds=round(sound.seconds, 6),
+        sample_rate=sound.sample_rate,
+        peak_dbfs=None if silent else decibels(max(peaks)),
+        # Fourfold oversampling may miss half a decibel: hundredths would promise what it does not know.
+        true_peak_db=None if silent else round(decibels(loudness.true_peak(sound)), 1) + 0.0,
+        lufs=round(lufs, 2) if math.isfinite(lufs) else None,
+        silence=round(int(runs(hushed).max(initial=0)) / sound.sample_rate, 3),
+        clipped=crests.count,
+        dc=round(max(abs(float(channel.mean(dtype=np.float64))) for channel in samples), 6) if samples.size else 0.0,
+        dead_channels=tuple(
+            name for name, peak in zip(CHANNELS, peaks, strict=True) if peak < loudness.SILENCE and not silent
+        ),
+    )
+
+
+class Crests:
+    """Counts the clipped crests of both channels of a recording that is heard block by block."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        #: How many samples at full scale each channel ended with, as far as it matters.
+        self._last = [0, 0]
+
+    def hear(self, block: NDArray[np.float32]) -> None:
+        """Hear the next samples [2, n]."""
+        import numpy as np
+
+        for channel, samples in enumerate(block):
+            last = self._last[channel]
+            full = np.concatenate([np.ones(last, np.bool_), np.abs(samples) >= FULL_SCALE])
+            self.count += int((runs(full) >= CLIPPED_RUN).sum()) - (last >= CLIPPED_RUN)
+            self._last[channel] = int(full[-CLIPPED_RUN:][::-1].cumprod().sum())
+
+
+def runs(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The lengths of the stretches of `flags` [N] that are true."""
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
+    return edges[1::2] - edges[::2]
+
+
+def decibels(amplitude: float) -> float:
+    return round(20 * math.log10(amplitude), 2) + 0.0  # never -0.0
+
+
+def difference(one: Audio, other: Audio) -> float | None:
+    """The largest difference of two samples in dBFS, minus infinity where all are equal; None where rates or lengths
+    differ.
+    """
+    import numpy as np
+
+    if one.sample_rate != other.sample_rate or one.samples.shape != other.samples.shape:
+        return None
+    highest = max((float(np.abs(a - b).max(initial=0)) for a, b in zip(audio.blocks(one), audio.blocks(other),
+                                                                       strict=True)), default=0.0)  # fmt: skip
+    return decibels(highest) if highest else -math.inf
+
+
+def has_analyser() -> bool:
+    """Whether the library that hears tempo and key is installed."""
+    import importlib.util
+
+    return importlib.util.find_spec(ANALYSER) is not None
+
+
+def require_analyser() -> None:
+    """`UsageError` where the library that hears tempo and key is not installed."""
+    if not has_analyser():
+        raise UsageError(f"Tempo and key are heard by {ANALYSER}, which is not installed.", INSTALL)
+
+
+def tempo(sound: Audio) -> float | None:
+    """Beats per minute, as librosa follows them; it may hear half or double the tempo. None where it hears no beat."""
+    import numpy as np
+    from librosa.beat import beat_track
+
+    mono = analysed(sound)
+    if mono is None:
+        return None
+    bpm, beats = beat_track(y=mono, sr=sound.sample_rate)
+    return round(float(np.atleast_1d(bpm)[0]), 1) if len(beats) else None
+
+
+def key(sound: Audio) -> str | None:
+    """The key whose profile is nearest to how much of each note is heard; None where no note stands out."""
+    import warnings
+
+    import numpy as np
+    from librosa.feature import chroma_stft
+
+    mono = analysed(sound)
+    if mono is None:
+        return None
+    with warnings.catch_warnings(action="ignore"):  # of sound without pitches, it warns of how it is tuned
+        heard = chroma_stft(y=mono, sr=sound.sample_rate, n_fft=WINDOW).mean(axis=1)
+    if not heard.std() > 0:
+        return None
+    fits = {
+        f"{note} {scale}": float(np.corrcoef(heard, np.roll(profile, number))[0, 1])
+        for scale, profile in PROFILES.items()
+        for number, note in enumerate(NOTES)
+    }
+    return max(fits, key=lambda name: fits[name])
+
+
+def analysed(sound: Audio) -> NDArray[np.float32] | None:
+    """The two sides of a sound as one, around zero; None where that is silent, or too short to hear anything in."""
+    import numpy as np
+
+    mono = sound.samples.mean(axis=0, dtype=np.float32)
+    if len(mono) < WINDOW:
+        return None
+    mono -= mono.mean()
+    return mono if np.abs(mono).max() >= loudness.SILENCE else None

@@ -1,0 +1,141 @@
+"""The command line. Commands are loaded when they are run, so `acestep --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from acestep_cli import COMPLETING, __version__
+from acestep_cli.cli import exit_codes
+
+#: Each command with its line of help. A mode's own comes from its row (`commands.command`), and its line is copied from
+#: there by `python tools/commands.py`; any other's comes from the file of its name in this folder.
+COMMANDS = {
+    # modes
+    "generate": "Make a song from a caption and lyrics.",
+    "cover": "Play a recording again in another style.",
+    "repaint": "Make a part of a recording anew, or extend it.",
+    "lego": "Add one track to a recording, as a stem.",
+    "extract": "Take tracks out of a recording, and what is left.",
+    "complete": "Accompany a recording with the tracks it lacks.",
+    # end
+    "render": "Render specs, each by its own mode.",
+    "write": "Turn an idea into a song spec, or rewrite one.",
+    "describe": "Turn a recording into a song spec.",
+    "album": "Render albums: what is stale, and nothing else.",
+    "train-lora": "Teach a model your own sound, from a folder of songs.",
+    "cache": "See and clear what renders keep for each other.",
+    "spec": "Write, check and show song specs, without rendering.",
+    "lora": "Say what an adapter is and what it fits; hear what it does.",
+    "models": "Fetch checkpoints, and see which are there.",
+    "replay": "Make a take again by its own recipe, and compare.",
+    "show": "Show a take in the terminal: waveform, sections, recipe.",
+    "listen": "Make a page to audition takes: compare, pick, go on.",
+    "check": "Assert properties of audio files: levels, faults, tempo, key.",
+    "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",
+    "examples": "Read and search the songs that come with the program.",
+}
+
+
+class Root(TyperGroup):
+    """Names the commands without loading them, and turns every failure into a sentence and an exit code."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
+
+    def main(self, *arguments: Any, **more: Any) -> Any:
+        with values_unread() if os.environ.get(COMPLETING) else nullcontext():
+            return super().main(*arguments, **more)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            command = typer.main.get_command(loaded(name))
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        with exit_codes.as_exit_codes(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def values_unread() -> Iterator[None]:
+    """Take the values of flags as they were typed.
+
+    Completion asks whether a flag was given and not for what, and Typer builds a validator for each flag whose value
+    it reads: that took longer than all the rest.
+    """
+    kinds: tuple[Any, ...] = (TyperArgument, TyperOption)
+    for kind in kinds:
+        kind.process_value = lambda _param, _ctx, value: value
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            del kind.process_value
+
+
+def loaded(name: str) -> typer.Typer:
+    """The command `name`, with all that it imports."""
+    module = f"acestep_cli.cli.{name.replace('-', '_')}"
+    if importlib.util.find_spec(module):
+        app: typer.Typer = importlib.import_module(module).app
+        return app
+    from acestep_cli.cli import commands
+
+    return commands.command(None if name == "render" else name)
+
+
+app = typer.Typer(
+    name="acestep",
+    cls=Root,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"acestep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make music with ACE-Step 1.5.
+
+    acestep generate -c "warm lo-fi hip hop, dusty drums" --instrumental -d 30
+    """
+
+
+def main() -> None:
+    occupy_closed_descriptors()
+    app(prog_name="acestep")
+
+
+def occupy_closed_descriptors() -> None:
+    """Point standard descriptors that whoever started us has closed to nowhere.
+
+    Else the next file to be opened would get the number, and what libraries print would be written into a song.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest free number: this one
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs

@@ -1,0 +1,159 @@
+"""From an exception to a sentence on stderr, an object for `--json`, and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from acestep_cli.errors import AceStepError
+
+UNEXPECTED = 1
+UNWRITABLE = 9
+INTERRUPTED = 130
+TERMINATED = 143
+
+#: What a script may make of the way a command ended.
+EXIT_CODES = {
+    0: "all asked for exists and passed its checks",
+    UNEXPECTED: "something unexpected failed; `--debug` shows where",
+    2: "a flag or a spec asks for what cannot be",
+    3: "the checkpoint is missing, incomplete or of the wrong kind",
+    4: "it does not fit in memory",
+    5: "a source, reference or song to learn from cannot be read, or is too short, too long, silent or broken",
+    6: "audio failed its checks (a render is silent, not finite or unchanged by a repaint; what `acestep check` "
+    "asserts does not hold; a replay drifted), or training broke down",
+    7: "some of several takes failed; the rest are done. Where all failed for one cause: the code of that cause",
+    8: "the network, the hub or a cluster failed; what was fetched or made is kept, and the same command goes on from "
+    "there",
+    UNWRITABLE: "an output cannot be written: another recipe is there, no space, no permission, no working encoder",
+    INTERRUPTED: "interrupted (Ctrl-C); finished takes are kept",
+    TERMINATED: "terminated; finished takes are kept",
+}
+
+# Where a command's `--debug` and `--json` and its ledger are remembered, in the context all commands share.
+DEBUG = "acestep.debug"
+JSON = "acestep.json"
+LEDGER = "acestep.ledger"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which unwinds as Ctrl-C does: temporary files go, finished takes stay."""
+
+
+def terminate(_signal: int, _frame: Any) -> None:
+    raise Terminated
+
+
+@contextmanager
+def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
+    """Run the body; end the program with the exit code that its exception stands for.
+
+    With `--json` the one object is printed here, whatever happened.
+    """
+    ctx.ensure_object(dict)
+    in_main_thread = threading.current_thread() is threading.main_thread()  # signals are its affair alone
+    replaced = signal.signal(signal.SIGTERM, terminate) if in_main_thread else None
+    wants_json = "--json" in ctx.args  # before the command has read its flags, and for one that cannot be read
+    try:
+        yield
+    except (typer.Exit, typer.Abort, SystemExit):  # the last is how Rich ends where nobody reads its help
+        raise
+    except typer.TyperException as error:
+        suggest(error)
+        if wants_json:
+            print_object(ctx, {"exit_code": error.exit_code, "name": "usage", "message": error.format_message()})
+        raise
+    except BrokenPipeError as error:  # help that is read no further; other pipes are seen to where they are written
+        discard_stdout()
+        raise typer.Exit from error
+    except BaseException as error:
+        found = described(error)
+        print(error if isinstance(error, AceStepError) else found["message"], file=sys.stderr)
+        if ctx.obj.get(DEBUG):
+            traceback.print_exception(error, file=sys.stderr)
+        if ctx.obj.get(JSON) or wants_json:
+            print_object(ctx, found)
+        raise typer.Exit(found["exit_code"]) from error
+    else:
+        if ctx.obj.get(JSON) and LEDGER in ctx.obj and not print_object(ctx, None):
+            raise typer.Exit(UNWRITABLE)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, replaced)
+
+
+def suggest(error: Any) -> None:
+    """Let the message about an unknown flag name what a musician may have meant by it, or nothing."""
+    unknown = getattr(error, "option_name", None)
+    if not isinstance(unknown, str):
+        return
+    from acestep_cli.song import modes, spec
+
+    mode = (error.ctx.info_name if error.ctx is not None else None) or ""
+    for key in modes.foreign(mode) if mode in modes.MODES else ():
+        if unknown in (spec.flag(key), spec.KEYS[key].short, *(spec.KEYS[key].switch or ())):
+            error.message, error.possibilities = f"{unknown} {modes.misplaced(key, mode)}", None
+            return
+    if not unknown.startswith("--"):
+        return
+    name = unknown.removeprefix("--").replace("-", "_")
+    meant = spec.OTHER_NAMES.get(name, name)
+    if meant in spec.KEYS and not spec.KEYS[meant].flag:
+        error.possibilities = [f"--set {meant}=…"] if meant != "extends" else []
+    elif meant in spec.KEYS:
+        error.possibilities = [spec.flag(meant)] if spec.flag(meant) != unknown else []  # not here, though elsewhere
+    else:
+        known = sorted({spec.flag(key) for key in spec.KEYS if spec.KEYS[key].flag} | set(error.possibilities or ()))
+        error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """What happened, as `--json` says it."""
+    from acestep_cli.render import result
+
+    match error:
+        case AceStepError():
+            return result.error(error.exit_code, error.name, error.message, error.hint)
+        case Terminated():
+            return result.error(TERMINATED, "terminated", "Terminated.", None)
+        case KeyboardInterrupt():
+            return result.error(INTERRUPTED, "interrupted", "Interrupted.", None)
+        case _:
+            said = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
+            return result.error(UNEXPECTED, "unexpected", said, None)
+
+
+def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
+    """Print the object of `--json`; False where stdout did not take it, which is said on stderr.
+
+    Who stopped reading wants no more.
+    """
+    from acestep_cli.render import result
+
+    ledger = ctx.obj.get(LEDGER) or result.Ledger()
+    if sys.stdout is None:  # closed by whoever started us
+        return True
+    try:
+        print(result.text(ledger, error), flush=True)
+        return True
+    except BrokenPipeError:
+        is_read = True
+    except OSError as problem:
+        is_read = False
+        print(f"stdout cannot be written: {(problem.strerror or str(problem)).lower()}.", file=sys.stderr)
+    discard_stdout()
+    return is_read
+
+
+def discard_stdout() -> None:
+    """For a stdout that nobody reads any more: Python flushes it once more as it ends; let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

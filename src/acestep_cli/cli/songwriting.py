@@ -1,0 +1,138 @@
+"""What `write` and `describe` share: a Songwriter at work without a render, and a spec for an answer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acestep_cli import disk
+from acestep_cli.cli.console import Console, print_result
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
+from acestep_cli.machine import hardware, history, memory
+from acestep_cli.models import checkpoints, local
+from acestep_cli.progress import Report
+from acestep_cli.render import job as jobs
+from acestep_cli.render.job import Job
+from acestep_cli.render.paths import Destination
+from acestep_cli.song import complete, request, spec
+from acestep_cli.song.request import Request
+
+#: The flags of `Run` that make sense without a render.
+FLAGS = ("force", "models_dir", "device", "max_vram", "dtype", "progress", "quiet", "verbose", "no_input", "debug")
+#: The temperature of whoever describes a recording: to find the likeliest, not to invent.
+LISTENING = 0.3
+#: Keys that say how the Songwriter draws text.
+SAMPLING = ("songwriter", "temperature", "top_p", "top_k", "repetition_penalty")
+
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="SPEC.yaml", help="The spec to write. Unset: stdout.",
+                 rich_help_panel=request.OUTPUT),
+]  # fmt: skip
+
+
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar=f"0-{complete.SEEDS - 1}", min=0, max=complete.SEEDS - 1, show_default=False,
+                 help="The same seed writes the same again. Unset: the spec's, else drawn.",
+                 rich_help_panel=request.SONGWRITER),
+]  # fmt: skip
+
+
+def planned(
+    resolved: spec.Resolved, layers: list[spec.Layer], run: Run, networks: frozenset[str] = memory.NETWORKS
+) -> Job:
+    """A job that is never rendered, and uses these networks alone. Refuses what a render would refuse, but for a
+    checkpoint that is not here, where its diffusion transformer is not used.
+    """
+    if "dit" not in networks:
+        run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
+    studio = jobs.Studio(run, hardware.detect(), history.read(), networks)
+    return jobs.fitting(resolved, layers, None, Destination(Path()), studio)
+
+
+def with_songwriter(
+    resolved: spec.Resolved,
+    layers: list[spec.Layer],
+    run: Run,
+    command: str,
+    terminal: Console,
+    networks: frozenset[str] = memory.NETWORKS,
+) -> Job:
+    """`planned`, its Songwriter at hand."""
+    asked = resolved.request
+    if asked.songwriter == "none":
+        raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
+    if built_in_writes(asked, run.models_dir):
+        if checkpoints.BUILT_IN not in (asked.model, asked.songwriter):
+            terminal.say(
+                "No Songwriter is installed, so that of the built-in sketch model is asked; acestep models pull "
+                f"{next(iter(checkpoints.SONGWRITERS))} fetches a real one."
+            )
+        layers = [*layers, spec.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]
+        resolved = spec.resolve(*layers)
+    job = planned(resolved, layers, run, networks)
+    if job.songwriter is None:
+        local.needed_songwriters(asked.songwriter, job.checkpoint, run.models_dir, command)
+        raise MemoryLimitError("\n".join(job.warnings), "A smaller --songwriter needs less.")
+    for warning in job.warnings:
+        terminal.warn(warning)
+    terminal.say(f"The Songwriter {job.songwriter.name} on {job.plan.device}, {job.plan.dtype}")
+    return job
+
+
+def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
+    """Whether the Songwriter of the built-in checkpoint is meant: it or its checkpoint is named, or nothing is
+    installed.
+    """
+    names = {asked.model, asked.songwriter} - {None, "auto"}
+    if names:
+        return names == {checkpoints.BUILT_IN}
+    alone = checkpoints.installed(models_dir) == (checkpoints.BUILT_IN,)
+    return alone and not any(checkpoints.part_folder(part, models_dir) for part in checkpoints.SONGWRITERS.values())
+
+
+def progress(job: Job, terminal: Console) -> AbstractContextManager[Report]:
+    """What takes reports of progress while the Songwriter is at work."""
+    return terminal.progress(partial(hardware.used_bytes, job.plan.backend))
+
+
+def check_output(output: str | None, *, force: bool) -> None:
+    """`UsageError` or `ExistsError` where the answer could not be written, before anybody waits for it."""
+    if output is None:
+        return
+    path = Path(output)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"--output {output}: a spec is a .yaml file.")
+    if disk.exists(path) and not (force and path.is_file()):
+        raise ExistsError(path)
+
+
+def seed_of(given: int | None, asked: Request, terminal: Console) -> int:
+    """The seed of a text: that given, else the spec's, else one that is drawn and said."""
+    for seed in (given, asked.songwriter_seed, asked.seed):
+        if seed is not None:
+            return seed
+    drawn = secrets.randbelow(complete.SEEDS)
+    terminal.say(f"--seed {drawn} writes the same again")
+    return drawn
+
+
+def answer(song: Mapping[str, Any], output: str | None) -> None:
+    """Print the keys of a song as a spec, or write them into one and print its name."""
+    text = spec.dump(Request(**song))
+    if output is None:
+        print_result(text)
+        return
+    path = Path(output)
+    with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+        disk.write_text(part, text)
+    print_result(f"{path}\n")

@@ -1,0 +1,86 @@
+"""The Songwriter as a judge: how well it would have guessed, from its codes, what a song was asked to be.
+
+It reads the codes of a take as those of a recording it is to describe, and is told the answer word for word. What it
+expected of a word, with the codes and without any, is what it thinks of the take. Rules and constants: `dit.md` 8.3 of
+the specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from acestep_cli.engine.kv_cache import PASS_TOKENS, Tape
+from acestep_cli.engine.songwriter import Songwriter
+from acestep_cli.song import ranking, songwriter_prompts
+from acestep_cli.song.complete import Completed
+
+INFORMING = ("caption", "lyrics")
+METADATA = ("bpm", "duration", "genres", "keyscale", "language", "timesignature")
+WEIGHTS = {"caption": 0.5, "lyrics": 0.3, "metadata": 0.2}
+#: A token of the metadata counts the more, the higher it is among so many of the likeliest.
+LIKELIEST = 10
+#: The difference of mean logarithms that makes a caption or lyrics, once through a sigmoid, 73 %.
+SOFTNESS = 0.1
+#: Tokens whose logits, 217,000 each, are in memory at once.
+LOGIT_TOKENS = 16
+
+
+class Expected(NamedTuple):
+    """What was expected of each token of a text, with the codes and without: its log probability [2, S], and its place
+    among the likeliest, counted from 1, with the codes [S].
+    """
+
+    log_probabilities: Tensor
+    places: Tensor
+
+    @property
+    def recall(self) -> float:
+        """The mean of what each token counts."""
+        return float((1 - (self.places - 1) / LIKELIEST).clamp(min=0).mean())
+
+    @property
+    def information(self) -> float:
+        """How much likelier the codes make the text, from 0 to 1; 0.5 is not at all."""
+        heard, unheard = self.log_probabilities.mean(dim=1)
+        return float(torch.sigmoid((heard - unheard) / SOFTNESS))
+
+
+def judge(songwriter: Songwriter, song: Completed) -> dict[str, float]:
+    """The scores of a song by its codes: `judgement`, and what it is the weighted mean of."""
+    assert song.codes is not None
+    asked = songwriter_prompts.metadata(song)
+    texts = {name: songwriter_prompts.judged(name, value) for name, value in asked.items()}
+    if song.lyrics is not None:
+        texts["lyrics"] = songwriter_prompts.judged_lyrics(song.lyrics)
+    answers = {name: songwriter.encode(text)[: songwriter_prompts.LYRIC_TOKENS] for name, text in texts.items()}
+    prompts = [songwriter.encode(songwriter_prompts.hearing_prompt(codes)) for codes in (song.codes, ())]
+    tape, states = songwriter.begin(prompts, max(map(len, answers.values()), default=0), "answer")
+    heard = {name: expected(songwriter, tape, states, answer) for name, answer in answers.items()}
+    parts: dict[str, float] = {name: heard[name].information for name in INFORMING if name in heard}
+    if recalls := [heard[name].recall for name in METADATA if name in heard]:
+        parts["metadata"] = mean(recalls)
+    whole = sum(WEIGHTS[name] * part for name, part in parts.items()) / sum(WEIGHTS[name] for name in parts)
+    return {ranking.JUDGEMENT: whole, **{f"{ranking.JUDGEMENT}_{name}": part for name, part in parts.items()}}
+
+
+def expected(songwriter: Songwriter, tape: Tape, states: Tensor, answer: Sequence[int]) -> Expected:
+    """What is expected of the tokens of an answer after what is on the tape, which is left as it was; `states` [2,
+    width] are those of its last tokens.
+    """
+    begun, before = tape.length, answer[:-1]  # the last token is expected by what comes before it
+    pieces = [before[first : first + PASS_TOKENS] for first in range(0, len(before), PASS_TOKENS)]
+    told = torch.cat([states[:, None], *(tape.states([piece] * len(states)) for piece in pieces)], dim=1)
+    tape.rewind(begun)
+    probabilities, places = [], []
+    for first in range(0, len(answer), LOGIT_TOKENS):
+        here = slice(first, first + LOGIT_TOKENS)
+        logits = songwriter.logits(told[:, here])
+        own = logits[:, torch.arange(logits.shape[1]), answer[here]]
+        probabilities.append(own - logits.logsumexp(2))
+        places.append(1 + (logits[0] > own[0, :, None]).sum(dim=1))
+    return Expected(torch.cat(probabilities, dim=1), torch.cat(places))

@@ -1,0 +1,316 @@
+"""The recording that a song is made from: laid out on the clock of the song, heard as latents, and put back around
+what was made.
+
+Rules: `dit.md` 4.3, 4.5 and 5.6 of the specification, and the rulings.
+
+Shapes: A audio channels, N samples, C latent channels, T latent frames, R references.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from acestep_cli import solvers
+from acestep_cli.audio import decode, sound
+from acestep_cli.engine import codec, denoise
+from acestep_cli.engine.dit import AceStep
+from acestep_cli.machine.memory import Sizes
+from acestep_cli.models import latents_file
+from acestep_cli.models.configs import VAEConfig
+from acestep_cli.models.latents_file import Kept, Latents
+from acestep_cli.song import complete, modes, regions
+from acestep_cli.song.complete import Completed
+from acestep_cli.song.modes import Prepared, Splice
+
+#: A repaint that moves no sample further than this (one step of 16 bits) has changed nothing.
+UNCHANGED = 2**-15
+#: Around a seam, in seconds: where a click would be, and what its loudness is compared with.
+CLICK_REACH, CLICK_SURROUNDINGS = 0.001, 0.05
+#: What silence measures, in decibels.
+FLOOR = -200.0
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How long a song is, what lies on it already, and which parts of it are to be made.
+
+    `waveform` [A, N] is the source, with silence where the song goes on beyond it, filled up to whole frames; it begins
+    `before` samples after the song. `regions` are in samples. What is decoded is as loud as the source times `gain`.
+    """
+
+    frames: int
+    samples: int
+    hop: int
+    rate: int
+    regions: tuple[tuple[int, int], ...]
+    waveform: Tensor | None = None
+    before: int = 0
+    gain: float = 1.0
+
+    @classmethod
+    def of(cls, request: Completed, prepared: Prepared, vae: VAEConfig) -> Canvas:
+        """Raises `SourceError` where the source is not what it was when the request was completed."""
+        rate, hop = vae.sampling_rate, vae.hop
+        frames = vae.latent_frames(request.duration)
+        samples = min(solvers.duration_samples(request.duration, rate), frames * hop)
+        if request.source is None:
+            return cls(frames, samples, hop, rate, ((0, frames * hop),))
+        source = recording(request.source, rate)
+        seconds = source.shape[1] / rate
+        before = round(regions.before(request, seconds) * rate)
+        extended = round(regions.extended(request, seconds) * rate)
+        # The last frame is filled up with silence: a song is as long as its source, to the sample.
+        whole = math.ceil(extended / hop)
+        waveform = torch.zeros(source.shape[0], whole * hop)
+        waveform[:, before : before + source.shape[1]] = source
+        if not prepared.whole_frames:
+            frames, samples = max(whole, solvers.SHORTEST_FRAMES), extended
+        gain = request.kept.header.gain if request.kept and modes.mode_of(request).keeps_level else 1.0
+        if prepared.regions is None:
+            return cls(frames, samples, hop, rate, ((0, frames * hop),), waveform, before, gain)
+        parts = prepared.regions(seconds)
+        spans = tuple((round(start * rate), min(round(end * rate), samples)) for start, end in parts)
+        return cls(frames, samples, hop, rate, spans, waveform, before, gain)
+
+    @property
+    def sounds(self) -> tuple[Tensor, ...]:
+        """What lies on it, in whole frames: one waveform, or none."""
+        return () if self.waveform is None else (self.waveform,)
+
+    @property
+    def source(self) -> Tensor:
+        """What lies on it, as long as the song: [A, N]."""
+        assert self.waveform is not None
+        return self.waveform[:, : self.samples]
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The latent frames that a region touches."""
+        return tuple((start // self.hop, math.ceil(end / self.hop)) for start, end in self.regions)
+
+    def inside(self) -> Tensor:
+        """1 in the latent frames that are to be made, 0 elsewhere, [1, T, 1]."""
+        return self.weights(0)
+
+    def weights(self, blend: int) -> Tensor:
+        """How much of each latent frame is what was made, [1, T, 1]: less and less over `blend` frames around."""
+        return ramped(self.frames, self.spans, blend)[None, :, None]
+
+    def heard(self, splice: Splice) -> Tensor:
+        """How much of each sample is what was made, [N]: less and less around a region."""
+        return ramped(self.samples, self.regions, round(splice.fade * self.rate))
+
+
+def recording(file: str, rate: int) -> Tensor:
+    """An audio file as [A, N] at `rate`."""
+    read = decode.read(Path(file), complete.LONGEST_REFERENCE)
+    return torch.from_numpy(sound.resampled(read, rate).samples)
+
+
+def remembered(kept: Kept, canvas: Canvas, silence: Tensor) -> Tensor:
+    """The latents that were kept of the source, where it lies on the canvas, with silence [1, F, C] before: [1, T, C].
+
+    Nothing follows them: `Sources` fills up what is short.
+    """
+    front = codec.silence_of_length(silence, canvas.before // canvas.hop)
+    return torch.cat((front, torch.from_numpy(latents_file.read(kept.path))[None]), dim=1)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a mode draws its source latents from; see `modes.Studio`."""
+
+    canvas: Canvas
+    model: AceStep
+    recorded: Tensor  # the silence latent of the checkpoint, [1, F, C], on the device
+    heard: Tensor | None  # the latents of what lies on the canvas, [1, T, C]
+
+    def silence(self) -> Tensor:
+        return codec.silence_of_length(self.recorded, self.canvas.frames)
+
+    def follow(self, codes: Sequence[int]) -> Tensor:
+        numbers = torch.tensor([codes], device=self.recorded.device)
+        return self._filled(self.model.latents_from_codes(numbers), self.canvas.frames)
+
+    def original(self) -> Tensor:
+        assert self.heard is not None, "only a mode with a source asks for it"
+        return self._filled(self.heard.to(self.recorded), self.canvas.frames)
+
+    def coded(self) -> Tensor:
+        frames, window = self.canvas.frames, self.model.config.pool_window_size
+        _, codes = self.model.tokenizer(self._filled(self.original(), math.ceil(frames / window) * window))
+        return self.model.latents_from_codes(codes)[:, :frames]
+
+    def erased(self) -> Tensor:
+        return torch.where(self.canvas.inside().to(self.recorded) > 0, self.silence(), self.original())
+
+    def _filled(self, latents: Tensor, frames: int) -> Tensor:
+        """`latents` cut to `frames`, or filled up with silence from its beginning."""
+        rest = frames - latents.shape[1]
+        if rest <= 0:
+            return latents[:, :frames]
+        return torch.cat((latents, codec.silence_of_length(self.recorded, rest)), dim=1)
+
+
+def context(prepared: Prepared, sources: Sources) -> Tensor:
+    """Source latents and mask, [1, T, in_channels - C]."""
+    latents = prepared.source(sources)
+    return torch.cat((latents, sources.canvas.inside().to(latents).expand_as(latents)), dim=-1)
+
+
+def hold(sources: Sources, splice: Splice | None) -> denoise.Hold | None:
+    """What the diffusion holds on to around the regions; nothing where the splice is not onto the source."""
+    canvas = sources.canvas
+    if splice is None or splice.onto != "source":
+        return None
+    frames = splice.blend * canvas.rate / canvas.hop
+    return denoise.Hold(splice.held, sources.original(), canvas.inside(), canvas.weights(round(frames)))
+
+
+def windows(references: Sequence[Tensor], sizes: Sizes, seed: int) -> list[Tensor]:
+    """What one take hears of each reference [A, N]: as much as the timbre encoder takes."""
+    samples = sizes.dit.timbre_fix_frame * sizes.vae.hop
+    return [thirds(waveform, samples, seed, f"reference {number}") for number, waveform in enumerate(references)]
+
+
+def thirds(waveform: Tensor, samples: int, seed: int, name: str) -> Tensor:
+    """`samples` of a reference [A, N]: a window from each third of it, drawn by `seed`. A short one is repeated."""
+    waveform = waveform.repeat(1, math.ceil(samples / waveform.shape[1]))
+    draw = denoise.generator(seed, name)
+    third, window = waveform.shape[1] // 3, math.ceil(samples / 3)
+    found = []
+    for part in range(3):
+        start = part * third
+        latest = (waveform.shape[1] if part == 2 else start + third) - window
+        start += int(torch.randint(max(latest - start, 0) + 1, (1,), generator=draw))
+        found.append(waveform[:, start : start + window])
+    return torch.cat(found, dim=1)[:, :samples]
+
+
+def ramped(length: int, spans: Sequence[tuple[int, int]], width: int) -> Tensor:
+    """1 in the spans; it rises over `width` before each and falls over as much after it."""
+    ramp = torch.linspace(0, 1, width + 2)[1:-1]
+    found = torch.zeros(length)
+    for start, end in spans:
+        before, after = min(width, start), min(width, max(length - end, 0))
+        found[start:end] = 1
+        found[start - before : start] = found[start - before : start].maximum(ramp[width - before :])
+        found[end : end + after] = found[end : end + after].maximum(ramp.flip(0)[:after])
+    return found
+
+
+def blended(latents: Tensor, hold: denoise.Hold | None) -> Tensor:
+    """Latents [1, T, C] that go over into those that are held on to."""
+    if hold is None:
+        return latents
+    weight = hold.blend.to(latents)
+    return hold.clean.to(latents) * (1 - weight) + latents * weight
+
+
+def settled(canvas: Canvas, made: Tensor, splice: Splice | None, silence: Tensor) -> Latents:
+    """The latents of a finished song: what was made [T, C], which `blended` has joined to a source already, or with
+    `silence` [1, F, C] around, where the splice puts that.
+    """
+    if splice is not None and splice.onto == "silence":
+        made = torch.where(canvas.inside()[0] > 0, made, codec.silence_of_length(silence, canvas.frames)[0])
+    return Latents(made.numpy(), canvas.hop, canvas.gain)
+
+
+def spliced(canvas: Canvas, made: Tensor, splice: Splice | None) -> Tensor:
+    """What was made [A, N], at the level of the source, in its regions, and what the splice puts around them.
+
+    Peaks over full scale are brought down in the regions alone.
+    """
+    if canvas.gain != 1:
+        made = made * canvas.gain
+    if splice is None:
+        return made
+    around = canvas.source if splice.onto == "source" else torch.zeros_like(made)
+    weight = canvas.heard(splice)
+    made = made / made[:, weight > 0].abs().max().clamp(min=1)
+    return torch.where(weight > 0, around * (1 - weight) + made * weight, around)
+
+
+class Review(NamedTuple):
+    """What was measured of a song, in words, and why it is not fit to be kept, if it is not."""
+
+    checks: dict[str, float]
+    remarks: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def review(canvas: Canvas, song: Tensor, splice: Splice | None) -> Review:
+    """Look at a song [A, N] that was spliced onto its source: did the rest stay, and did the region change?"""
+    if splice is None or splice.onto != "source":
+        return Review({})
+    checks = measured(canvas, song, splice)
+    remark = (
+        f"outside of the region and its crossfade the largest difference to the source is "
+        f"{checks['outside_difference']:g}; inside it changed by {checks['inside_change_db']:.1f} dBFS"
+    )
+    spans = " and ".join(f"{start / canvas.rate:g} and {end / canvas.rate:g} s" for start, end in canvas.regions)
+    unchanged = f"The repaint changed nothing between {spans}, so no file was written."
+    return Review(checks, (remark,), unchanged if is_unchanged(canvas, song) else None)
+
+
+def beside(canvas: Canvas, stems: Tensor, kind: str) -> tuple[Tensor, Review]:
+    """The source with the sum of stems [A, N], as `modes.BESIDE` says it."""
+    sign = modes.BESIDE[kind]
+    made = canvas.source + sign * stems
+    if sign > 0:
+        return made, Review({})
+    left = decibels(made.square().mean().sqrt()) - decibels(canvas.source.square().mean().sqrt())
+    remark = (
+        f"what the stems leave of the source is {left:+.1f} dB of it; stems are generated, not cut out, "
+        "so they never add up exactly"
+    )
+    return made, Review({"residual_db": round(left, 2)}, (remark,))
+
+
+def measured(canvas: Canvas, song: Tensor, splice: Splice) -> dict[str, float]:
+    """What a splice onto the source did: the largest difference outside of the regions and their crossfades, the change
+    inside and the step at each seam, in decibels.
+
+    A seam is where the source and what was made meet. Its step is the largest from a sample to the next within a
+    millisecond of its crossfade, against the root mean square of the twentieth of a second around.
+    """
+    weight = canvas.heard(splice)
+    difference = (song - canvas.source).abs()
+    outside = difference[:, weight == 0]
+    found = {
+        "outside_difference": float(outside.max()) if outside.numel() else 0.0,
+        "inside_change_db": decibels(difference[:, weight == 1].square().mean().sqrt()),
+    }
+    for number, (start, end) in enumerate(seams(canvas, splice), start=1):
+        reach, around = round(CLICK_REACH * canvas.rate), round(CLICK_SURROUNDINGS * canvas.rate)
+        near = song[:, max(start - reach, 0) : end + reach]
+        level = song[:, max(start - around, 0) : end + around].square().mean().sqrt()
+        step = near.diff(dim=1).abs().max()
+        found[f"seam_{number}_db"] = decibels(step) - decibels(level)
+    return {name: round(value, 6 if name == "outside_difference" else 2) for name, value in found.items()}
+
+
+def seams(canvas: Canvas, splice: Splice) -> Iterator[tuple[int, int]]:
+    """From where to where each crossfade goes, in samples."""
+    fade = round(splice.fade * canvas.rate)
+    for start, end in canvas.regions:
+        if start > 0:
+            yield max(start - fade, 0), start
+        if end < canvas.samples:
+            yield end, min(end + fade, canvas.samples)
+
+
+def is_unchanged(canvas: Canvas, song: Tensor) -> bool:
+    """Whether the regions of a song hold what the source held there."""
+    return all(bool((song - canvas.source)[:, start:end].abs().max() < UNCHANGED) for start, end in canvas.regions)
+
+
+def decibels(value: Tensor) -> float:
+    return max(20 * math.log10(max(float(value), 1e-30)), FLOOR)

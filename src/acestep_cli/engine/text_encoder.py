@@ -1,0 +1,80 @@
+"""Words to numbers: the Qwen3 encoder that reads the prompts.
+
+Limits and masks: `dit.md` 3 of the specification.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
+
+from acestep_cli.errors import CheckpointError
+from acestep_cli.models import weight_files
+from acestep_cli.progress import Say
+from acestep_cli.song import prompts
+from acestep_cli.song.prompts import END_OF_TEXT, LYRIC_TOKENS, TEXT_TOKENS
+
+
+class TextEncoder(nn.Module):
+    """The checkpoint's tokenizer and its Qwen3 model."""
+
+    def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
+        """Without a `tokenizer` it is the one in `folder`.
+
+        Raises `CheckpointError` for files that are no tokenizer or no Qwen3 config, and when the tokenizer does not
+        close its prompts as the model was taught.
+        """
+        super().__init__()
+        tokenizer = tokenizer or folder / "tokenizer.json"
+        try:
+            self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(f"{tokenizer} is not a tokenizer ({error}).", "Download that file again.") from error
+        self.tokenizer.no_truncation()  # a file may carry limits of its own
+        self.tokenizer.no_padding()
+        end = self.tokenizer.token_to_id(END_OF_TEXT)
+        if end is None or self.tokenizer.encode("x").ids[-1] != end:
+            raise CheckpointError(
+                f"{tokenizer} does not end a prompt with {END_OF_TEXT}; songs would sound wrong and nothing else "
+                "would tell.",
+                "Download that folder again.",
+            )
+        try:
+            config = Qwen3Config(**weight_files.read_json(folder / "config.json"))
+            with torch.device("meta"):  # the weights come from the store
+                self.model = Qwen3Model(config)
+        except (StrictDataclassError, ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder / 'config.json'} does not describe a Qwen3 model ({error}).", "Download that folder again."
+            ) from error
+        self.model.rotary_emb = Qwen3RotaryEmbedding(config)  # its frequencies are no weights: computed, not stored
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed_tokens.weight.device
+
+    def ids(self, prompt: str, limit: int, warn: Say = lambda sentence: None) -> list[int]:
+        """Tokens of a prompt, at most `limit`, the closing one kept; `warn` hears of what was cut."""
+        ids: list[int] = self.tokenizer.encode(prompt).ids
+        if len(ids) > limit:
+            warn(prompts.cut_off(self.tokenizer, ids, limit))
+            ids = [*ids[: limit - 1], ids[-1]]
+        return ids
+
+    def tokens(self, prompt: str, limit: int, warn: Say) -> Tensor:
+        """Those of `ids`, [1, L]."""
+        return torch.tensor([self.ids(prompt, limit, warn)], device=self.device)
+
+    def states(self, prompt: str, warn: Say) -> Tensor:
+        """Last hidden states [1, L, width] of a text prompt; causal, so no mask."""
+        return self.model(self.tokens(prompt, TEXT_TOKENS, warn)).last_hidden_state
+
+    def embeddings(self, prompt: str, warn: Say) -> Tensor:
+        """Rows of the embedding table [1, L, width] for a lyric prompt; its own encoder gives context."""
+        return self.model.embed_tokens(self.tokens(prompt, LYRIC_TOKENS, warn))

@@ -1,0 +1,378 @@
+"""Weights in memory: who is resident, for how long, and how they get there.
+
+The doctrine:
+1. A component that is returned stays until another one is borrowed that it may not be resident with: the diffusion
+   transformer and the autoencoder may be where the plan says so, all others never are.
+2. Weights are mapped from their file and assigned to modules that were never initialised. In the dtype on
+   disk they stay file pages, which the system may drop; converted ones are copied tensor by tensor, and
+   each shard's pages are released before the next shard is opened.
+3. Names and shapes are checked for the whole component before the first weight is read.
+4. The diffusion transformer wears the adapters of the song at hand. Weights that they were merged into are read again
+   when they are taken off, so the base is back bit for bit; the others stay where they are.
+5. How a component is kept (dtype, int8, layer by layer from main memory, on the processor) is the plan's affair,
+   and may change between two loans when memory runs out.
+
+Sources: `dit.md` 1 and 2 of the specification, and the rulings on strict loading.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from acestep_cli.engine import packed_linear
+from acestep_cli.engine.dit import AceStep
+from acestep_cli.engine.int8 import Int8Linear, prepare
+from acestep_cli.engine.layer_streaming import stream_layers
+from acestep_cli.engine.lora import Outfit
+from acestep_cli.engine.songwriter import Songwriter
+from acestep_cli.engine.text_encoder import TextEncoder
+from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
+from acestep_cli.errors import CheckpointError, UsageError
+from acestep_cli.machine.plan import RUNTIME_BYTES, Plan
+from acestep_cli.models import checkpoints, weight_files
+from acestep_cli.models.adapters import Applied, Worn
+from acestep_cli.models.checkpoints import Checkpoint, Shard
+from acestep_cli.models.configs import DiTConfig, VAEConfig
+from acestep_cli.progress import Report
+
+M = TypeVar("M", bound=nn.Module)
+"""(stage, done, total) of whatever is under way."""
+NAMES_SHOWN = 4
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+#: Where most of a DiT folder's weights are.
+INT8_BLOCKS = "decoder.layers"
+#: Components that may be resident side by side.
+FRIENDS = frozenset({"dit", "vae"})
+
+
+class Store:
+    """Lends the components of one checkpoint to a pipeline."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        report: Report,
+        songwriter: checkpoints.Songwriter | None = None,
+        dit: AceStep | None = None,
+    ) -> None:
+        """A `dit` that somebody has in memory already is lent on, and stays."""
+        self.checkpoint = checkpoint
+        self._songwriter = songwriter
+        self.plan = plan
+        self.report = report
+        self.warnings: list[str] = []
+        #: Spent on making components resident.
+        self.loading_seconds = 0.0
+        self.device = torch.device(plan.device)
+        self.dtype: torch.dtype = getattr(torch, plan.dtype)
+        self._is_open = False
+        #: What the diffusion transformer is to wear from its next loan on.
+        self.stack: tuple[Worn, ...] = ()
+        self._outfit = Outfit()
+        self._residents: dict[str, nn.Module] = {}
+        self._borrowers: Counter[str] = Counter()
+        if dit is not None:
+            self._residents["dit"], self._borrowers["dit"] = dit, 1
+        self._makers: dict[str, Callable[[], nn.Module]] = {
+            "dit": self._make_dit,
+            "vae": self._make_vae,
+            "text": self._make_text,
+            "songwriter": self._make_songwriter,
+        }
+
+    @property
+    def residents(self) -> frozenset[str]:
+        """Names of the components in memory now."""
+        return frozenset(self._residents)
+
+    @property
+    def applied(self) -> tuple[Applied, ...]:
+        """What became of the adapters that the diffusion transformer wears."""
+        return self._outfit.applied
+
+    @contextmanager
+    def dit(self) -> Iterator[AceStep]:
+        """Borrow the diffusion transformer with its encoders."""
+        with self._borrow("dit") as module:
+            if self._outfit.stack != self.stack:
+                self._dress(module)
+            yield module
+
+    @contextmanager
+    def vae(self) -> Iterator[OobleckVAE]:
+        """Borrow the autoencoder."""
+        with self._borrow("vae") as module:
+            yield module
+
+    @contextmanager
+    def text(self) -> Iterator[TextEncoder]:
+        """Borrow the text encoder."""
+        with self._borrow("text") as module:
+            yield module
+
+    @contextmanager
+    def songwriter(self) -> Iterator[Songwriter]:
+        """Borrow the Songwriter, where there is one."""
+        with self._borrow("songwriter") as module:
+            yield module
+
+    @contextmanager
+    def _borrow(self, name: str) -> Iterator[Any]:
+        self._open()
+        if name not in self._residents:
+            self._evict(set(self._residents) - (FRIENDS if name in FRIENDS and not self.plan.one_network else set()))
+            start = time.perf_counter()
+            self._residents[name] = self._makers[name]()
+            self.loading_seconds += time.perf_counter() - start
+        self._borrowers[name] += 1
+        try:
+            yield self._residents[name]
+        finally:
+            self._borrowers[name] -= 1
+
+    def _dress(self, model: AceStep) -> None:
+        """Change the adapters that `model` wears to those of `stack`."""
+        start = time.perf_counter()
+        worn, self._outfit = self._outfit, Outfit(self.stack)
+        worn.take_off()
+        if names := {f"decoder.{target}.weight" for target in worn.merged}:
+            for shard in self.checkpoint.dit_shards:
+                pour(shard, model, self.device, self.dtype, names=names)
+        merging = not self.plan.int8 and not self.plan.streamed
+        self._outfit.put_on(model.decoder, self.device, self.dtype, merging=merging)
+        self.loading_seconds += time.perf_counter() - start
+
+    def _open(self) -> None:
+        """Take the device into use, once; with the first loan, since that too may run out of memory."""
+        if self._is_open:
+            return
+        if self.device.type == "cuda":
+            require_kernels(self.device)
+            torch.cuda.set_device(self.device)
+            torch.backends.cudnn.deterministic = True  # the same seed is to give the same samples
+            torch.backends.cudnn.allow_tf32 = False
+        if self.plan.max_vram is not None and self.device.type in ("cuda", "xpu"):
+            card = torch.get_device_module(self.device)
+            share = (self.plan.max_vram - RUNTIME_BYTES[self.plan.backend]) / card.mem_get_info(self.device)[1]
+            card.set_per_process_memory_fraction(min(share, 1.0), self.device)
+        self._is_open = True
+
+    def finish(self) -> None:
+        """Wait until the device has done what it was told, so that a clock may be read."""
+        if self._is_open and self.device.type != "cpu":
+            torch.get_device_module(self.device).synchronize()
+
+    def _evict(self, names: Iterable[str]) -> None:
+        """Let components go that nobody has on loan."""
+        for name in names:
+            if not self._borrowers[name]:
+                del self._residents[name]
+        gc.collect(0)
+        if self._is_open and self.device.type != "cpu":
+            torch.get_device_module(self.device).empty_cache()
+
+    def tidy(self) -> None:
+        """Give memory that nothing uses back to the system; glibc's heap would keep what a song leaves."""
+        gc.collect(0)
+        if (trim := getattr(LIBC, "malloc_trim", None)) is not None:  # not in every C library
+            trim(0)
+
+    def close(self) -> None:
+        """Let everything go."""
+        self._evict(list(self._residents))
+
+    def rearrange(self, plan: Plan) -> None:
+        """Go on under another plan for the same device; what is resident is made anew when it is next borrowed."""
+        self.plan = plan
+        self.close()
+
+    def _make_dit(self) -> AceStep:
+        self._outfit = Outfit()
+        config = DiTConfig.from_dict(self.checkpoint.config, str(self.checkpoint.config_file))
+        with torch.device("meta"):
+            model = AceStep(config)
+        if not self.plan.streamed:
+            return self._filled(
+                model, self.checkpoint.dit, self.checkpoint.dit_shards, self.device, int8=self.plan.int8
+            )
+        model = self._filled(
+            model, self.checkpoint.dit, self.checkpoint.dit_shards, torch.device("cpu"), int8=self.plan.int8
+        )
+        stream_layers(model, self.device)
+        return model
+
+    def _make_vae(self) -> OobleckVAE:
+        config = VAEConfig.from_dict(self.checkpoint.vae_config, str(self.checkpoint.vae / "config.json"))
+        with torch.device("meta"):
+            vae = OobleckVAE(config)
+        folder = self.checkpoint.vae
+        return self._filled(vae, folder, checkpoints.shards(folder), self.vae_device, folded=True)
+
+    def _make_text(self) -> TextEncoder:
+        folder = self.checkpoint.text
+        encoder = TextEncoder(folder, self.checkpoint.tokenizer)
+        self._filled(encoder.model, folder, checkpoints.shards(folder), self.device)
+        return encoder.eval()
+
+    def _make_songwriter(self) -> Songwriter:
+        assert self._songwriter is not None
+        folder = self._songwriter.folder
+        songwriter = Songwriter(folder, math.prod(self._songwriter.levels))
+        self._filled(songwriter.model, folder, checkpoints.shards(folder), self.device)
+        if packed_linear.is_possible(self.device, self.dtype):
+            packed_linear.pack(songwriter.model)
+        return songwriter.eval()
+
+    @property
+    def vae_device(self) -> torch.device:
+        return torch.device("cpu") if self.plan.vae_on_cpu else self.device
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """A card's dtype need not be one in which the processor computes."""
+        return torch.float32 if self.plan.vae_on_cpu else self.dtype
+
+    def _filled(
+        self,
+        module: M,
+        folder: Path,
+        shards: Sequence[Shard],
+        device: torch.device,
+        *,
+        folded: bool = False,
+        int8: bool = False,
+    ) -> M:
+        """Give `module` the weights of `folder`, on `device` in the plan's dtype; with `int8`, the matrices of its
+        decoder's layers in eight bits.
+        """
+        on_disk: dict[str, tuple[int, ...]] = {}
+        for shard in shards:
+            on_disk |= shard.shapes()
+        if folded:
+            on_disk = {name: on_disk[source] for name, (source, _) in folded_names(on_disk).items()}
+        self._check(module, on_disk, folder)
+        if int8:
+            prepare(module.get_submodule(INT8_BLOCKS))
+        dtype = self.vae_dtype if folded else self.dtype
+        for number, shard in enumerate(shards):
+            self.report("load", number, len(shards))
+            pour(shard, module, device, dtype, folded=folded)
+        self.report("load", len(shards), len(shards))
+        return module.to(device).eval()  # what is left to move are buffers that no file holds
+
+    def _check(self, module: nn.Module, on_disk: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+        """Compare names and shapes; unknown extra tensors are worth one warning, anything else an error."""
+        wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        if missing := [name for name in wanted if name not in on_disk]:
+            raise CheckpointError(
+                f"{folder} lacks {counted(missing)}.",
+                "It is incomplete or made for another model; download that folder again.",
+            )
+        wrong = [f"{name} is {list(on_disk[name])}, not {list(shape)}" for name, shape in wanted.items()
+                 if on_disk[name] != shape]  # fmt: skip
+        if wrong:
+            raise CheckpointError(
+                f"{folder} holds tensors of another shape than its config.json says: {counted(wrong)}.",
+                "Config and weights are of different models; download that folder again.",
+            )
+        if extra := [name for name in on_disk if name not in wanted]:
+            warning = f"{folder} holds tensors this engine does not know and ignores: {counted(extra)}."
+            if warning not in self.warnings:  # a component is read again for each take
+                self.warnings.append(warning)
+
+
+def pour(
+    shard: Shard,
+    module: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    folded: bool = False,
+    names: Set[str] | None = None,
+) -> None:
+    """Assign the weights of one shard, all or those of the published `names`; once this returns, only weights kept as
+    they were map its pages.
+    """
+    known = set(module.state_dict())
+    with safe_open(shard.file, framework="pt") as opened:
+        published = {shard.published(name): name for name in opened.keys()}  # noqa: SIM118 - it is no dict
+        tensors = {name: opened.get_tensor(own) for name, own in published.items() if names is None or name in names}
+    for name, tensor in fold_weight_norm(tensors) if folded else tensors.items():
+        if name not in known:
+            continue
+        owner = module.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, Int8Linear) and name.endswith(".weight"):
+            owner.fill(tensor, device, dtype)
+        else:
+            assign(module, name, tensor.to(device, dtype))
+
+
+def require_kernels(device: torch.device) -> None:
+    """Raise `UsageError` where the installed torch was built for other cards than this one."""
+    built = torch.cuda.get_arch_list()
+    if torch.version.hip or not built:
+        return
+    major, minor = torch.cuda.get_device_capability(device)
+    found = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(built))
+    versions = [(kind, int(one), int(other)) for kind, one, other in found]
+    same = any(kind == "sm" and one == major and other <= minor for kind, one, other in versions)
+    later = any(kind == "compute" and (one, other) <= (major, minor) for kind, one, other in versions)
+    if not (same or later):
+        raise UsageError(
+            f"The installed torch was built for {', '.join(built)}, and {torch.cuda.get_device_name(device)} has "
+            f"compute capability {major}.{minor}.",
+            "Install a torch built for it, or use --device cpu.",
+        )
+
+
+def counted(names: list[str]) -> str:
+    """`n tensors (a, b, …)`."""
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown})"
+
+
+def assign(module: nn.Module, name: str, weight: Tensor) -> None:
+    """Make `weight` the parameter `name` of `module`, which need not have had memory before."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(weight, requires_grad=False))
+
+
+def silence(file: Path, channels: int) -> Tensor:
+    """The silence latent [1, frames, C] of a checkpoint's `silence_file`, float32.
+
+    A pickle is read with `weights_only`: one that carries code is refused, never run.
+    """
+    if file.suffix == weight_files.WEIGHTS_SUFFIX:
+        with safe_open(file, framework="pt") as shard:
+            return _silent(shard.get_tensor(checkpoints.SILENCE).mT, file, channels)
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the file makes it, with advice not to be followed
+        raise CheckpointError(
+            f"{file} is not a plain tensor file ({type(error).__name__}), and was not run.",
+            "Download that file again, from a source you trust.",
+        ) from error
+    return _silent(stored, file, channels)
+
+
+def _silent(stored: Any, file: Path, channels: int) -> Tensor:
+    """What `file` holds as silence [1, C, frames], turned and float32. `CheckpointError` for anything else."""
+    if not isinstance(stored, Tensor) or stored.dim() != 3 or stored.shape[0] != 1 or stored.shape[1] != channels:
+        found = list(stored.shape) if isinstance(stored, Tensor) else type(stored).__name__
+        raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames], not {found}.")
+    return stored.float().transpose(1, 2)

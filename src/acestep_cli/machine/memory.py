@@ -1,0 +1,451 @@
+"""How much memory a render takes, stage by stage: from the sizes of the networks, the length, and what is resident
+when.
+
+Weights and caches are counted exactly, activations by how many numbers the largest moment of a stage holds for each
+token or sample; `benchmarks/memory_model.py` compares the sums with what renders really take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from acestep_cli.errors import CheckpointError
+from acestep_cli.machine import hardware
+from acestep_cli.machine.hardware import DType
+from acestep_cli.models import checkpoints, weight_files
+from acestep_cli.models.adapters import Adapter
+from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled
+from acestep_cli.models.configs import WINDOWS_AT_ONCE, DiTConfig, QwenConfig, VAEConfig, decoder_reach, encoder_reach
+from acestep_cli.song import prompts, values
+
+#: Source: `dit.md` 1.2 of the specification.
+PUBLISHED_2B = DiTConfig(
+    hidden_size=2048,
+    intermediate_size=6144,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    num_key_value_heads=8,
+    head_dim=128,
+    layer_types=("sliding_attention", "full_attention") * 12,
+    in_channels=192,
+    audio_acoustic_hidden_dim=64,
+    text_hidden_dim=1024,
+    timbre_hidden_dim=64,
+    fsq_dim=2048,
+    fsq_input_levels=(8, 8, 8, 5, 5, 5),
+    num_lyric_encoder_hidden_layers=8,
+    num_timbre_encoder_hidden_layers=4,
+    num_attention_pooler_hidden_layers=2,
+    encoder_hidden_size=2048,
+    encoder_intermediate_size=6144,
+    encoder_num_attention_heads=16,
+    encoder_num_key_value_heads=8,
+)
+PUBLISHED_XL = DiTConfig(
+    **{
+        **{name: getattr(PUBLISHED_2B, name) for name in PUBLISHED_2B.__dataclass_fields__},
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "layer_types": ("sliding_attention", "full_attention") * 16,
+    }
+)
+PUBLISHED_TEXT = QwenConfig(1024, 3072, 28, 16, 8, 151_669)
+#: Text tokens, audio codes and a few marks.
+SONGWRITER_VOCABULARY = 217_204
+#: Source: `songwriter-and-lora.md` 1 of the specification.
+PUBLISHED_SONGWRITERS = {
+    "0.6B": QwenConfig(1024, 3072, 28, 16, 8, SONGWRITER_VOCABULARY),
+    "1.7B": QwenConfig(2048, 6144, 28, 16, 8, SONGWRITER_VOCABULARY),
+    "4B": QwenConfig(2560, 9728, 36, 32, 8, SONGWRITER_VOCABULARY),
+}
+
+# Numbers held at the largest moment of a layer, for each token: the stream and its normalised copy, queries with what
+# their norm and their turning leave behind, keys and values; or, in the MLP, its two inner products.
+STREAMS_IN_ATTENTION, QUERIES_IN_ATTENTION, KEYS_IN_ATTENTION = 3, 14, 4
+STREAMS_IN_MLP, INNER_IN_MLP = 6, 2
+#: Copies of the widest activation that the last stage of the autoencoder's decoder holds; a processor's heap gives
+#: some of what it held back late.
+COPIES_IN_DECODER, HELD_BY_HEAP = 9, 3
+#: The same of the first stage of its encoder.
+COPIES_IN_ENCODER = 10
+#: Copies of the waveform, in float32, while it is levelled, measured and encoded.
+COPIES_IN_FINISH = 5
+#: And while it is spliced into a source and compared with that.
+COPIES_IN_SPLICE = 2
+#: Copies of a matrix, in float32, while adapters are merged into it and what is lost is measured.
+COPIES_IN_MERGING = 5
+FLOAT32 = 4
+#: Page-locked memory comes in powers of two: the matrices of the published sizes take a third more.
+PAGE_LOCKED = 4 / 3
+#: A byte of text is at most one token; of the tokenizers published, most words take one for three or four.
+BYTES_PER_TOKEN = 2
+#: What a prompt says besides the user's words.
+TEMPLATE_TOKENS = 80
+#: Guidance of the Songwriter runs two rows.
+SONGWRITER_ROWS = 2
+SONGWRITER_PROMPT_TOKENS = 1500
+#: Those that take part in a render.
+NETWORKS = frozenset({"text", "songwriter", "dit", "adapters", "vae"})
+LATENT_STATES = 8
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The networks of one checkpoint, and of the Songwriter and the adapters that help it, if any do; `used` are those
+    that take part.
+    """
+
+    dit: DiTConfig
+    vae: VAEConfig
+    text: QwenConfig
+    songwriter: QwenConfig | None = None
+    #: Weights of all adapters.
+    adapter_parameters: int = 0
+    used: frozenset[str] = NETWORKS
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, songwriter: Songwriter | None = None, adapters: Iterable[Adapter] = ()
+    ) -> Sizes:
+        """Those of a checkpoint, of a Songwriter and of adapters. `CheckpointError` for configs that describe no such
+        network.
+        """
+        helper = None if songwriter is None else qwen_of(songwriter.folder)
+        extra = sum(adapter.parameters for adapter in adapters)
+        if isinstance(checkpoint, Unpulled):
+            return replace(cls.published(checkpoint.name), songwriter=helper, adapter_parameters=extra)
+        return cls(
+            DiTConfig.from_dict(checkpoint.config, str(checkpoint.config_file)),
+            VAEConfig.from_dict(checkpoint.vae_config, str(checkpoint.vae / "config.json")),
+            qwen_of(checkpoint.text),
+            helper,
+            extra,
+        )
+
+    @classmethod
+    def known(cls, name: str, models_dir: Path | None) -> Sizes:
+        """Those of a checkpoint of the table: by its own configs where it is here, else as it is published."""
+        try:
+            return cls.of(checkpoints.locate(name, None if name == checkpoints.BUILT_IN else models_dir))
+        except CheckpointError:
+            return cls.published(name)
+
+    @classmethod
+    def published(cls, name: str, songwriter: str | None = None) -> Sizes:
+        """Those of a published checkpoint, whether it is here or not."""
+        dit = PUBLISHED_XL if checkpoints.CHECKPOINTS[name].is_xl else PUBLISHED_2B
+        helper = PUBLISHED_SONGWRITERS[songwriter] if songwriter else None
+        return cls(dit, VAEConfig(), PUBLISHED_TEXT, helper)
+
+
+def qwen_of(folder: Path) -> QwenConfig:
+    """The sizes of an installed language model."""
+    file = folder / "config.json"
+    return QwenConfig.from_dict(weight_files.read_json(file), str(file))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be made: latent frames, tokens of caption and lyrics. And what is heard for it: whether there is a
+    source, and whether it is encoded; how many references, and their seconds together.
+    """
+
+    frames: int
+    text_tokens: int
+    lyric_tokens: int
+    source: bool = False
+    encodes_source: bool = False
+    references: int = 0
+    seconds_heard: float = 0.0
+
+    @classmethod
+    def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Work:
+        """That of one song. Tokens are estimated, from above."""
+        tokens = [-(-len((words or "").encode()) // BYTES_PER_TOKEN) for words in (caption, lyrics)]
+        return cls(
+            vae.latent_frames(seconds),
+            min(prompts.TEXT_TOKENS, tokens[0] + TEMPLATE_TOKENS),
+            min(prompts.LYRIC_TOKENS, tokens[1] + TEMPLATE_TOKENS),
+        )
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the networks share the memory of one device: each field but the first two is a way to need less of it."""
+
+    on_cpu: bool
+    dtype: DType
+    tile_frames: int
+    one_network: bool = False
+    int8: bool = False
+    streamed: bool = False
+    vae_on_cpu: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """All but what the device decides."""
+        return {name: value for name, value in vars(self).items() if name != "on_cpu"}
+
+    @property
+    def weights(self) -> str:
+        """How the diffusion transformer's weights are kept, in words."""
+        return " ".join([self.dtype, *(word for word in ("int8", "streamed") if getattr(self, word))])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The memory of a stage in bytes: the weights that are resident, by network, and what it works with besides."""
+
+    name: str
+    resident: dict[str, int]
+    working: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.resident.values()) + self.working
+
+
+@dataclass(frozen=True)
+class Model:
+    """The memory of one render."""
+
+    sizes: Sizes
+    work: Work
+    arrangement: Arrangement
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of a render in which networks are used, in order."""
+        dit, vae = {"dit": self.dit_bytes}, {} if self.arrangement.vae_on_cpu else {"vae": self.vae_bytes}
+        if self.sizes.adapter_parameters:
+            dit["adapters"] = self.adapter_bytes
+        crowd = dit | vae
+        diffusing, decoding = (dit, vae) if self.arrangement.one_network else (crowd, crowd)
+        heard = self.heard_bytes if self.arrangement.on_cpu else 0
+        encoding, tile = self.encoding_bytes, self.tile_bytes
+        if self.arrangement.vae_on_cpu:
+            encoding, tile = 0, 0
+        found = [Stage("text", {"text": self.text_bytes}, self.work.text_tokens * self._qwen_token(self.sizes.text))]
+        if self.listens:
+            found.append(Stage("listen", decoding, heard + encoding))
+        found += [
+            Stage("condition", dit, heard + max(self.condition_bytes, self.merging_bytes)),
+            Stage("diffuse", diffusing, heard + self.memory_bytes + self.step_bytes),
+            Stage("decode", decoding, heard + self.kept_bytes + tile),
+        ]
+        if self.sizes.songwriter is not None:
+            found.insert(0, Stage("write", {"songwriter": self.songwriter_bytes}, self.writing_bytes))
+        if self.arrangement.on_cpu:
+            found.append(Stage("finish", decoding, heard + self.kept_bytes + self.finishing_bytes))
+        return tuple(stage for stage in found if self.sizes.used.issuperset(stage.resident))
+
+    @property
+    def listens(self) -> bool:
+        """Whether recordings are encoded."""
+        return self.work.encodes_source or self.work.references > 0
+
+    @property
+    def host_bytes(self) -> int:
+        """Main memory besides that of a card: what waits there, the autoencoder if it runs there, the waveform."""
+        if self.arrangement.on_cpu:
+            return 0
+        dit, vae = self.sizes.dit, self.sizes.vae
+        found = self.finishing_bytes + self.heard_bytes
+        if self.arrangement.streamed:
+            layers = dit.num_hidden_layers * self.block_bytes + dit.encoder_blocks * dit.encoder_block_parameters * (
+                self.element
+            )
+            found += int(layers * PAGE_LOCKED)
+        if self.arrangement.vae_on_cpu:
+            alone = Model(self.sizes, self.work, replace(self.arrangement, on_cpu=True, dtype="float32"))
+            found += vae.parameters * FLOAT32 + max(alone.tile_bytes, alone.encoding_bytes if self.listens else 0)
+        return found
+
+    @property
+    def peak(self) -> Stage:
+        """The stage that takes most."""
+        return max(self.stages, key=lambda stage: stage.total)
+
+    @cached_property
+    def element(self) -> int:
+        """Bytes of a number in the networks' dtype."""
+        return hardware.BYTES[self.arrangement.dtype]
+
+    @property
+    def text_bytes(self) -> int:
+        return self.sizes.text.parameters * self.element
+
+    @property
+    def vae_bytes(self) -> int:
+        return self.sizes.vae.parameters * self.element
+
+    @property
+    def songwriter_bytes(self) -> int:
+        return self.sizes.songwriter.parameters * self.element if self.sizes.songwriter else 0
+
+    @property
+    def block_bytes(self) -> int:
+        """One decoder layer."""
+        dit = self.sizes.dit
+        matrices = dit.block_matrix_parameters
+        rest = dit.block_parameters - matrices
+        return matrices * (1 if self.arrangement.int8 else self.element) + rest * self.element
+
+    @property
+    def dit_bytes(self) -> int:
+        """The diffusion transformer with its encoders: whole, or what of it is on the device at a time."""
+        dit, encoder_block = self.sizes.dit, self.sizes.dit.encoder_block_parameters * self.element
+        outside = dit.parameters_outside_blocks * self.element
+        if self.arrangement.streamed:  # one layer at work, one on its way
+            return outside + 2 * max(self.block_bytes, encoder_block)
+        return outside + dit.num_hidden_layers * self.block_bytes + dit.encoder_blocks * encoder_block
+
+    @property
+    def adapter_bytes(self) -> int:
+        """The adapters, as if none of them could be merged."""
+        return self.sizes.adapter_parameters * self.element
+
+    @property
+    def merging_bytes(self) -> int:
+        """Working the adapters into the largest matrix, where there are any."""
+        largest = max(map(math.prod, self.sizes.dit.decoder_matrices.values()))
+        return COPIES_IN_MERGING * largest * FLOAT32 if self.sizes.adapter_parameters else 0
+
+    @property
+    def tokens(self) -> int:
+        return -(-self.work.frames // self.sizes.dit.patch_size)
+
+    @property
+    def condition_tokens(self) -> int:
+        return self.work.text_tokens + self.work.lyric_tokens + max(self.work.references, 1)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the cross-attentions keep of the condition."""
+        dit = self.sizes.dit
+        keys = dit.num_key_value_heads * dit.head_dim
+        return dit.num_hidden_layers * 2 * keys * self.condition_tokens * self.element
+
+    @property
+    def condition_bytes(self) -> int:
+        """Encoding lyrics, timbre and audio codes, and what is kept of them."""
+        dit = self.sizes.dit
+        voices = max(self.work.references, 1)
+        windows = WINDOWS_AT_ONCE * (dit.pool_window_size + 1) * self.work.source
+        tokens = max(self.condition_tokens, voices * dit.timbre_fix_frame, windows)
+        numbers = self._layer_numbers(
+            dit.encoder_hidden_size,
+            dit.encoder_intermediate_size,
+            dit.encoder_num_attention_heads * dit.head_dim,
+            dit.encoder_num_key_value_heads * dit.head_dim,
+        )
+        return self.memory_bytes + tokens * numbers * self.element + self.latent_bytes
+
+    @property
+    def step_bytes(self) -> int:
+        """One pass through the diffusion transformer, with the latents it works on."""
+        dit = self.sizes.dit
+        numbers = self._layer_numbers(
+            dit.hidden_size,
+            dit.intermediate_size,
+            dit.num_attention_heads * dit.head_dim,
+            dit.num_key_value_heads * dit.head_dim,
+        )
+        return self.tokens * numbers * self.element + self.latent_bytes + self._unpacked_bytes
+
+    @property
+    def step_operations(self) -> float:
+        """Multiplications and additions of one pass through the diffusion transformer."""
+        dit, tokens = self.sizes.dit, self.tokens
+        width = dit.num_attention_heads * dit.head_dim
+        seen = [
+            self.condition_tokens + (min(tokens, 3 * dit.sliding_window) if dit.is_banded(layer) else tokens)
+            for layer in range(dit.num_hidden_layers)
+        ]
+        matrices = dit.num_hidden_layers * dit.block_matrix_parameters
+        return 2.0 * tokens * (matrices + 2 * width * sum(seen))
+
+    @property
+    def _unpacked_bytes(self) -> int:
+        """The one matrix that is multiplied with at a time, out of int8."""
+        dit = self.sizes.dit
+        return dit.hidden_size * dit.intermediate_size * self.element if self.arrangement.int8 else 0
+
+    @property
+    def latent_bytes(self) -> int:
+        """Noise, source, mask and velocity."""
+        return LATENT_STATES * self.work.frames * self.sizes.dit.latent_channels * FLOAT32
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the decoder finds in memory besides weights: on a processor, the waveform it fills too."""
+        waveform = self.waveform_bytes if self.arrangement.on_cpu else 0
+        return self.memory_bytes + self.latent_bytes + waveform
+
+    @property
+    def tile_bytes(self) -> int:
+        """Decoding the widest tile: one with neighbours on both sides, where the song has such."""
+        vae, tile = self.sizes.vae, self.arrangement.tile_frames
+        neighbours = min(-(-self.work.frames // tile) - 1, 2)
+        frames = min(tile + neighbours * decoder_reach(vae), self.work.frames)
+        copies = COPIES_IN_DECODER + (HELD_BY_HEAP if self.arrangement.on_cpu else 0)
+        return copies * vae.decoder_channels * frames * vae.hop * self.element
+
+    @property
+    def encoding_bytes(self) -> int:
+        """Encoding the widest tile of what is heard: of the source, or of the windows of a reference."""
+        vae, tile = self.sizes.vae, self.arrangement.tile_frames
+        window = self.sizes.dit.timbre_fix_frame if self.work.references else 0
+        heard = max(self.work.frames if self.work.encodes_source else 0, window)
+        neighbours = min(-(-heard // tile) - 1, 2)
+        frames = min(tile + neighbours * encoder_reach(vae), heard)
+        copies = COPIES_IN_ENCODER + (HELD_BY_HEAP if self.arrangement.on_cpu else 0)
+        return copies * vae.encoder_hidden_size * frames * vae.hop * self.element
+
+    @property
+    def finishing_bytes(self) -> int:
+        """What becomes of the waveform on its way into a file."""
+        return (COPIES_IN_FINISH + COPIES_IN_SPLICE * self.work.source) * self.waveform_bytes
+
+    @property
+    def heard_bytes(self) -> int:
+        """The recordings, which are there until the last take."""
+        vae = self.sizes.vae
+        references = vae.audio_channels * math.ceil(self.work.seconds_heard * vae.sampling_rate) * FLOAT32
+        return references + self.work.source * self.waveform_bytes
+
+    @property
+    def waveform_bytes(self) -> int:
+        return self.sizes.vae.audio_channels * self.work.frames * self.sizes.vae.hop * FLOAT32
+
+    @property
+    def writing_bytes(self) -> int:
+        """The Songwriter's keys and values, and the scores of one token."""
+        qwen = self.sizes.songwriter
+        if qwen is None:
+            return 0
+        seconds = self.work.frames * self.sizes.vae.hop / self.sizes.vae.sampling_rate
+        length = SONGWRITER_PROMPT_TOKENS + math.ceil(seconds * values.CODES_PER_SECOND)
+        keys = qwen.num_hidden_layers * 2 * qwen.num_key_value_heads * qwen.head_dim * length * self.element
+        return SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32)
+
+    def _qwen_token(self, qwen: QwenConfig) -> int:
+        """Bytes that one token takes on its way through a layer."""
+        numbers = self._layer_numbers(
+            qwen.hidden_size,
+            qwen.intermediate_size,
+            qwen.num_attention_heads * qwen.head_dim,
+            qwen.num_key_value_heads * qwen.head_dim,
+        )
+        return numbers * self.element
+
+    @staticmethod
+    def _layer_numbers(width: int, inner: int, queries: int, keys: int) -> int:
+        attention = STREAMS_IN_ATTENTION * width + QUERIES_IN_ATTENTION * queries + KEYS_IN_ATTENTION * keys
+        return max(attention, STREAMS_IN_MLP * width + INNER_IN_MLP * inner)

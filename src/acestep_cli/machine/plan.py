@@ -1,0 +1,475 @@
+"""What this machine will do for one render, with the reason for each choice: which device, in which number format,
+and which networks are in its memory when.
+
+Memory is what decides. A plan begins with everything as fast as it goes and takes the rungs of one fixed ladder until
+the memory model says that it fits; where memory runs out all the same, the render takes the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from acestep_cli.errors import MemoryLimitError, UsageError
+from acestep_cli.machine.hardware import BYTES, DTYPES, GIB, Backend, Device, DType, Hardware
+from acestep_cli.machine.memory import Arrangement, Model, Sizes, Stage, Work
+from acestep_cli.models.local import in_words
+from acestep_cli.solvers import SOLVERS
+from acestep_cli.song import prompts
+from acestep_cli.song.request import Request
+
+#: Memory that a device's own runtime takes before the first weight: libraries, kernels, workspaces.
+RUNTIME_BYTES: dict[Backend, int] = {
+    "cuda": GIB // 2,
+    "rocm": GIB // 2,
+    "xpu": GIB // 2,
+    "mps": GIB // 4,
+    "cpu": GIB // 2,
+}
+#: Share of the free memory that is left alone: allocators never fill it to the last byte.
+MARGIN = 0.05
+TILE_FRAMES = {"cpu": 128}
+TILE_FRAMES_ON_CARDS = 256
+SMALLEST_TILE_FRAMES = 32
+#: Cards with memory of their own: others share the processor's, and moving weights there would free none.
+OWN_MEMORY = ("cuda", "rocm", "xpu")
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What the guide promises for cards from `memory_gb` on: a floor for plans, never a cap."""
+
+    memory_gb: int
+    minutes: int
+    takes: int
+    songwriter: str | None
+
+    @property
+    def least_bytes(self) -> int:
+        """A card reports somewhat less than it is sold with."""
+        return int((self.memory_gb - 0.5) * GIB)
+
+
+TIERS = (
+    Tier(4, 6, 1, None),
+    Tier(6, 10, 2, "0.6B"),
+    Tier(8, 10, 4, "0.6B"),
+    Tier(12, 10, 4, "1.7B"),
+    Tier(16, 10, 4, "1.7B"),
+    Tier(20, 8, 8, "4B"),
+    Tier(24, 10, 8, "4B"),
+)
+
+
+def tier(device: Device) -> Tier | None:
+    """The highest tier that a card reaches; None for one below the first, for weights of four bytes, and where memory
+    is shared with the processor.
+    """
+    if device.backend not in OWN_MEMORY or BYTES[device.dtypes[0]] > 2:
+        return None
+    reached = [one for one in TIERS if device.total_bytes >= one.least_bytes]
+    return reached[-1] if reached else None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to need less memory: what it does, the stages it helps, and how it changes an arrangement.
+
+    `take` answers None where there is nothing left to take. A rung without it is part of every plan.
+    """
+
+    sentence: str
+    helps: frozenset[str] = frozenset()
+    take: Callable[[Arrangement, Backend], Arrangement | None] | None = None
+
+
+def _smaller_tiles(now: Arrangement, backend: Backend) -> Arrangement | None:
+    smaller = now.tile_frames // 2
+    return replace(now, tile_frames=smaller) if smaller >= SMALLEST_TILE_FRAMES else None
+
+
+def _one_network(now: Arrangement, backend: Backend) -> Arrangement | None:
+    return None if now.one_network else replace(now, one_network=True)
+
+
+def _int8(now: Arrangement, backend: Backend) -> Arrangement | None:
+    return None if now.int8 else replace(now, int8=True)
+
+
+def _streamed(now: Arrangement, backend: Backend) -> Arrangement | None:
+    return None if now.streamed or backend not in OWN_MEMORY else replace(now, streamed=True)
+
+
+def _vae_on_cpu(now: Arrangement, backend: Backend) -> Arrangement | None:
+    return None if now.vae_on_cpu or backend not in OWN_MEMORY else replace(now, vae_on_cpu=True)
+
+
+WITH_DIT = frozenset({"condition", "diffuse", "align"})
+SOUND = frozenset({"listen", "decode"})
+LADDER = (
+    Rung("takes are made one at a time, always"),
+    Rung("the text encoder and the Songwriter leave before the diffusion transformer comes, always"),
+    Rung("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
+    Rung(
+        "the diffusion transformer leaves before the autoencoder comes",
+        frozenset({"diffuse", "align", *SOUND, "finish"}),
+        _one_network,
+    ),
+    Rung("the diffusion transformer's weights are int8, which changes the sound a little", WITH_DIT, _int8),
+    Rung("the diffusion transformer's layers come from main memory one by one, which is slower", WITH_DIT, _streamed),
+    Rung("the autoencoder runs on the processor", SOUND, _vae_on_cpu),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked of the machine; `None` leaves the choice to the plan. `max_vram` is in bytes."""
+
+    device: str | None = None
+    dtype: str | None = None
+    max_vram: int | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a device is: multiplications of the diffusion, and seconds of sound decoded, in a second."""
+
+    operations_per_second: float
+    decoded_per_second: float
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What renders like this one taught before: the arrangement that memory allowed, and the speed of the device by
+    how its weights were kept (`Arrangement.weights`).
+    """
+
+    arrangement: Arrangement | None = None
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
+
+
+class Plan(BaseModel):
+    """What this machine will do for one render, and why. Memory is in bytes; `seconds` are None where nothing was
+    measured yet that would tell.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    dtype: DType
+    tile_frames: int
+    one_network: bool = False
+    int8: bool = False
+    streamed: bool = False
+    vae_on_cpu: bool = False
+    #: The backend's own name; torch calls AMD's cards `cuda` too.
+    backend: Backend = "cpu"
+    max_vram: int | None = None
+    budget_bytes: int | None = None
+    stages: tuple[Stage, ...] = ()
+    seconds: float | None = None
+    reasons: dict[str, str]
+
+    @property
+    def arrangement(self) -> Arrangement:
+        names = [field.name for field in fields(Arrangement) if field.name != "on_cpu"]
+        return Arrangement(on_cpu=self.backend == "cpu", **{name: getattr(self, name) for name in names})
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def peak_bytes(self) -> int:
+        """The device memory of the stage that takes most, its runtime included."""
+        return RUNTIME_BYTES[self.backend] + max((stage.total for stage in self.stages), default=0)
+
+    def shares_weights_with(self, other: Plan) -> bool:
+        """Whether renders of both plans can go through one pipeline."""
+        return (self.device, self.arrangement, self.max_vram) == (other.device, other.arrangement, other.max_vram)
+
+
+def plan(
+    machine: Hardware,
+    request: Request,
+    asked: Asked,
+    sizes: Sizes,
+    recall: Callable[[Device, DType], Experience] = lambda device, dtype: Experience(),
+) -> Plan:
+    """Decide how a completed request is rendered; pure.
+
+    Without a device asked for, it is the first that the render fits into. Raises `UsageError` when what was asked for
+    is not there, and `MemoryLimitError` when it fits nowhere.
+    """
+    found, why = devices(machine, asked)
+    host = next((device.free_bytes for device in machine.devices if device.backend == "cpu"), None)
+    failure: MemoryLimitError | None = None
+    for device in with_dtype(found, asked.dtype):
+        dtype, dtype_reason = _dtype(device, asked.dtype)
+        try:
+            made = _fitted(device, host, dtype, request, asked, sizes, recall(device, dtype))
+        except MemoryLimitError as error:
+            failure = failure or error
+            why = f"it does not fit into {device.name}"
+            continue
+        return made.model_copy(update={"reasons": {"device": why, "dtype": dtype_reason, **made.reasons}})
+    assert failure is not None
+    raise failure
+
+
+def step_down(now: Plan, stage: str, request: Request, sizes: Sizes) -> tuple[Plan, str] | None:
+    """The plan after the next rung that helps `stage`, and what that rung does; None at the foot of the ladder."""
+    found = _next_rung(now.arrangement, now.backend, stage)
+    if found is None:
+        return None
+    lower, rung = found
+    work = _work(request, sizes)
+    reasons = now.reasons | _changes(now.arrangement, lower, "memory ran out without")
+    update = {**lower.settings(), "stages": Model(sizes, work, lower).stages, "seconds": None, "reasons": reasons}
+    return now.model_copy(update=update), rung.sentence
+
+
+def exhausted(now: Plan, stage: str, request: Request) -> MemoryLimitError:
+    """What to say where memory ran out at the foot of the ladder."""
+    elsewhere = "--device cpu uses main memory; " if now.backend in OWN_MEMORY else ""
+    tried = ", after every way to need less" if any(stage in rung.helps for rung in LADDER) else ""
+    return MemoryLimitError(
+        f"{request.model} ran out of memory on {now.device} over {request.duration:g} s of music ({stage}){tried}.",
+        f"{elsewhere}--duration asks for a shorter song, --model for a smaller one.",
+    )
+
+
+def least_bytes(request: Request, asked: Asked, sizes: Sizes, device: Device) -> int:
+    """The least `--max-vram` with which the request could be planned on `device`."""
+    dtype, _ = _dtype(device, asked.dtype)
+    lowest = _lowest(highest(device, dtype), device.backend)
+    return _demand(Model(sizes, _work(request, sizes), lowest).peak.total, device)
+
+
+def devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
+    """The devices that may be taken, the preferred one first, and why that one is."""
+    if asked.device is None:
+        others = ", ".join(device.name for device in machine.devices)
+        return machine.devices, f"the first of {others}" if len(machine.devices) > 1 else "the only device here"
+    wanted = asked.device.lower()
+    kinds = {device.backend for device in machine.devices}
+    named = [device for device in machine.devices if wanted in names(device)]
+    if named:
+        return named[:1], "asked for"
+    here = ", ".join(device.name for device in machine.devices)
+    built = machine.torch_backend
+    if built is None and wanted.split(":")[0] in ("cuda", "rocm", "xpu"):
+        why = " (the installed torch is a CPU build)"
+    elif built and wanted.split(":")[0] in ("cuda", "rocm", "xpu") and built not in kinds:
+        why = f" (the installed torch is for {built}, and no such card answers)"
+    else:
+        why = ""
+    raise UsageError(
+        f"--device {asked.device}: this machine has no such device; it has {here}{why}.",
+        f"Leave --device out, or use --device {machine.devices[0].name}.",
+    )
+
+
+def names(device: Device) -> tuple[str, ...]:
+    """What a device answers to: torch calls AMD's cards `cuda` too."""
+    kind, _, number = device.name.partition(":")
+    return (device.name, kind, device.backend, f"{device.backend}:{number}")
+
+
+def with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
+    """The devices that have the number format asked for. `UsageError` where none has."""
+    if asked is None:
+        return list(devices)
+    named = DTYPES.get(asked.lower())
+    if named is None:
+        raise UsageError(f"--dtype {asked}: is not one of {', '.join(DTYPES)}.")
+    able = [device for device in devices if named in device.dtypes]
+    if not able:
+        have = "; ".join(f"{device.name} has {', '.join(device.dtypes)}" for device in devices)
+        raise UsageError(
+            f"--dtype {asked}: no device here computes in it: {have}.",
+            f"Leave --dtype out for {devices[0].dtypes[0]} ({devices[0].dtype_reason}).",
+        )
+    return able
+
+
+def _dtype(device: Device, asked: str | None) -> tuple[DType, str]:
+    return (device.dtypes[0], device.dtype_reason) if asked is None else (DTYPES[asked.lower()], "asked for")
+
+
+def _work(request: Request, sizes: Sizes) -> Work:
+    assert request.duration is not None, "only a completed request is planned"
+    work = Work.of(request.duration, request.caption, request.lyrics, sizes.vae)
+    return replace(
+        work,
+        source=request.source is not None,
+        encodes_source=request.encodes_source,
+        references=len(request.reference or ()),
+        seconds_heard=request.seconds_heard,
+    )
+
+
+def highest(device: Device, dtype: DType) -> Arrangement:
+    """Everything as fast as it goes."""
+    return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES.get(device.backend, TILE_FRAMES_ON_CARDS))
+
+
+def _lowest(arrangement: Arrangement, backend: Backend) -> Arrangement:
+    for rung in LADDER:
+        while rung.take is not None and (lower := rung.take(arrangement, backend)) is not None:
+            arrangement = lower
+    return arrangement
+
+
+def _is_below(top: Arrangement, other: Arrangement, backend: Backend) -> bool:
+    """Whether the ladder leads from `top` to `other`: a book that says otherwise was not written here."""
+    tiles = [top.tile_frames]
+    while tiles[-1] // 2 >= SMALLEST_TILE_FRAMES:
+        tiles.append(tiles[-1] // 2)
+    elsewhere = other.streamed or other.vae_on_cpu
+    return other.tile_frames in tiles and (backend in OWN_MEMORY or not elsewhere)
+
+
+def _next_rung(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangement, Rung] | None:
+    for rung in LADDER:
+        if rung.take is not None and stage in rung.helps and (lower := rung.take(now, backend)) is not None:
+            return lower, rung
+    return None
+
+
+def _fitted(
+    device: Device, host: int | None, dtype: DType, request: Request, asked: Asked, sizes: Sizes, experience: Experience
+) -> Plan:
+    """The highest arrangement that fits into the memory of `device`, and what waits beside it into the `host` bytes of
+    main memory; `MemoryLimitError` if none does.
+    """
+    work = _work(request, sizes)
+    top = highest(device, dtype)
+    remembers = experience.arrangement is not None and _is_below(top, experience.arrangement, device.backend)
+    arrangement = experience.arrangement if remembers and experience.arrangement else top
+    cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
+    budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
+    model = Model(sizes, work, arrangement)
+    while model.peak.total > budget:
+        found = _next_rung(model.arrangement, device.backend, model.peak.name)
+        if found is None:
+            raise _refusal(device, asked, request, sizes)
+        model = Model(sizes, work, found[0])
+    if host is not None and model.host_bytes > host * (1 - MARGIN):
+        raise MemoryLimitError(
+            f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
+            f"would wait in main memory takes {_gb(model.host_bytes, up=True)} of {_gb(host)} free.",
+            "Close other programs, or ask for a shorter song or a smaller model.",
+        )
+    remembered = _changes(top, arrangement, "memory ran out before without")
+    fitting = _changes(arrangement, model.arrangement, f"{in_words(budget)} are free for it, too little without")
+    return Plan(
+        device=device.name,
+        backend=device.backend,
+        max_vram=asked.max_vram,
+        budget_bytes=budget,
+        stages=model.stages,
+        seconds=_seconds(request, model, experience),
+        reasons={**standing_reasons(device), **remembered, **fitting},
+        **model.arrangement.settings(),
+    )
+
+
+def standing_reasons(device: Device) -> dict[str, str]:
+    tiles = "larger tiles are no faster on a processor" if device.backend == "cpu" else "a card is busy with that much"
+    return {"tile_frames": tiles}
+
+
+def _changes(before: Arrangement, after: Arrangement, why: str) -> dict[str, str]:
+    """A reason for each setting in which `after` differs."""
+    return {name: why for name, value in vars(after).items() if value != getattr(before, name)}
+
+
+def _refusal(device: Device, asked: Asked, request: Request, sizes: Sizes) -> MemoryLimitError:
+    """What does not fit where, and the flag that would help."""
+    least = least_bytes(request, asked, sizes, device)
+    capped = asked.max_vram is not None and asked.max_vram <= device.free_bytes
+    if capped and least <= device.free_bytes:
+        return MemoryLimitError(
+            f"--max-vram {in_words(asked.max_vram or 0)}: {request.duration:g} s of {request.model} take "
+            f"{_gb(least, up=True)} on {device.name} at the least.",
+            f"--max-vram {math.ceil(least / 1e8) / 10:g}G would do.",
+        )
+    other = "--model pocket sketches it" if request.model != "pocket" else "a machine with more memory does it"
+    shorter = _longest_seconds(device, asked, request, sizes)
+    hint = f"--duration {shorter} would fit; {other}." if shorter else f"{other[0].upper()}{other[1:]}."
+    if device.backend in OWN_MEMORY:
+        elsewhere = "--device cpu uses main memory; " if asked.device is not None else ""  # else it has been tried
+        hint = f"Close what else uses the card; {elsewhere}{hint[0].lower()}{hint[1:]}"
+    return MemoryLimitError(
+        f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}): they take "
+        f"{_gb(least, up=True)} at the least, and {_gb(device.free_bytes)} of {_gb(device.total_bytes)} are free.",
+        hint,
+    )
+
+
+def _longest_seconds(device: Device, asked: Asked, request: Request, sizes: Sizes) -> int | None:
+    """The longest of some round lengths, shorter than asked for, that would fit."""
+    cap = min(device.free_bytes, asked.max_vram or device.free_bytes)
+    for seconds in ROUND_LENGTHS:
+        shorter = request.model_copy(update={"duration": float(seconds)})
+        if seconds < (request.duration or 0) and least_bytes(shorter, asked, sizes, device) <= cap:
+            return seconds
+    return None
+
+
+def _demand(peak: int, device: Device) -> int:
+    """Free memory that a plan asks for whose largest stage takes `peak`."""
+    return math.ceil((peak + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
+
+
+def _seconds(request: Request, model: Model, experience: Experience) -> float | None:
+    """How long diffusion and decoding take, by what was measured before."""
+    speed = experience.speeds.get(model.arrangement.weights)
+    if speed is None:
+        return None
+    takes = request.takes or 1
+    assert request.duration is not None
+    diffusion = operations(request, model) / speed.operations_per_second
+    return round(takes * (diffusion + request.duration / speed.decoded_per_second), 1)
+
+
+#: Lengths that `reach` tries, in seconds.
+ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
+
+
+def reach(machine: Hardware, model: str, sizes: Sizes, asked: Asked) -> tuple[int, Plan] | None:
+    """The longest of some round lengths that this machine renders, lyrics as long as they may be, and how; None where
+    not even the shortest fits.
+    """
+    for seconds in ROUND_LENGTHS:
+        request = Request(model=model, duration=float(seconds), lyrics="la " * prompts.LYRIC_TOKENS)
+        try:
+            return seconds, plan(machine, request, asked, sizes)
+        except MemoryLimitError:
+            continue
+    return None
+
+
+def measured(request: Request, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:
+    """The speed that the seconds of a take's stages stand for; None where they are too short to tell."""
+    diffusion, decoding = timings.get("diffuse", 0.0), timings.get("decode", 0.0)
+    if diffusion <= 0 or decoding <= 0 or request.duration is None:
+        return None
+    model = Model(sizes, _work(request, sizes), plan.arrangement)
+    return Speed(operations(request, model) / diffusion, request.duration / decoding)
+
+
+def operations(request: Request, model: Model) -> float:
+    """Multiplications of the diffusion of one take."""
+    times = request.timesteps
+    steps = request.steps or 0 if times is None else len([t for t in times if t > 0])
+    passes = 2 if request.guidance is not None and request.guidance > 1 else 1
+    passes *= SOLVERS[request.solver or "euler"].evaluations
+    return float(steps * passes * model.step_operations)
+
+
+def _gb(size: int, *, up: bool = False) -> str:
+    """A size in gigabytes with one decimal, rounded to the nearest or upwards."""
+    tenths = size / 1e8
+    return f"{(math.ceil(tenths) if up else round(tenths)) / 10:g} GB"

@@ -1,0 +1,83 @@
+"""A plan in words: what is in memory when, how much that is, how long it will take, and why it is so; what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from acestep_cli.machine import memory
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.hardware import Device, Hardware
+from acestep_cli.machine.plan import Asked, Plan
+from acestep_cli.models.local import State, in_words
+
+#: What the networks are called here.
+NETWORKS = {
+    "text": "text encoder",
+    "songwriter": "Songwriter",
+    "dit": "diffusion transformer",
+    "vae": "autoencoder",
+    "adapters": "adapters",
+}
+#: A note on each setting that is not as fast as it goes.
+SETTINGS = {
+    "one_network": "The diffusion transformer leaves before the autoencoder comes",
+    "int8": "The weights of the diffusion transformer are int8",
+    "streamed": "The layers of the diffusion transformer come from main memory one by one",
+    "vae_on_cpu": "The autoencoder runs on the processor",
+}
+
+
+def lines(plan: Plan, device: Device) -> Iterator[str]:
+    """The plan, a line for each stage and each choice."""
+    runtime = planning.RUNTIME_BYTES[plan.backend]
+    free = in_words((plan.budget_bytes or 0) + runtime)
+    yield f"Memory of {plan.device} ({device.title}): about {in_words(plan.peak_bytes)} of {free} at most."
+    rows = [(stage.name, ", ".join(NETWORKS[name] for name in stage.resident) or "none: it runs on the processor",
+             in_words(runtime + stage.total)) for stage in plan.stages]  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for stage, networks, size in rows:
+        yield f"  {stage.ljust(widths[0])}  {networks.ljust(widths[1])}  {size.rjust(widths[2])}"
+    yield f"Decoding {plan.tile_frames} frames at a time: {plan.reasons['tile_frames']}."
+    for name, sentence in SETTINGS.items():
+        if getattr(plan, name):
+            yield f"{sentence}: {plan.reasons[name]}."
+    if plan.seconds is None:
+        yield "Time: not known before the first such render on this machine."
+    else:
+        yield f"Time: about {clock(plan.seconds)} and the loading of weights, by the speed of renders before."
+
+
+def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | None) -> dict[str, Any]:
+    """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones where there is
+    no config that tells.
+    """
+    reached = planning.reach(machine, state.name, memory.Sizes.known(state.name, models_dir), asked)
+    entry = state.report() | {"longest_seconds": None if reached is None else reached[0]}
+    if reached is None:
+        return entry
+    plan = reached[1]
+    return entry | {
+        "device": plan.device,
+        "peak_bytes": plan.peak_bytes,
+        **{setting: True for setting in SETTINGS if getattr(plan, setting)},
+    }
+
+
+def clock(seconds: float) -> str:
+    """A time as people read it."""
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02} min"
+
+
+def in_minutes(entry: dict[str, Any]) -> str:
+    """The longest song of what `fitting` found, and how it is made to fit."""
+    if entry["longest_seconds"] is None:
+        return "does not fit"
+    seconds, device = entry["longest_seconds"], entry["device"]
+    words = {"int8": "int8", "streamed": "layers from main memory", "vae_on_cpu": "autoencoder on the processor"}
+    how = ", ".join(word for setting, word in words.items() if entry.get(setting))
+    return f"up to {seconds // 60}:{seconds % 60:02} on {device} with {in_words(entry['peak_bytes'])}" + (
+        f" ({how})" if how else ""
+    )

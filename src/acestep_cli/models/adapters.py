@@ -1,0 +1,493 @@
+"""Adapters: what a file of LoRA, DoRA or LoKr weights holds, by its headers, and which model it fits.
+
+Names of tensors and what they mean: `songwriter-and-lora.md` 5.6, 5.8 and 5.10 of the specification, and the ruling on
+alpha. The weights themselves are `engine.adapters`' affair.
+
+Shapes: out and in of the matrix that is adapted, r the rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from acestep_cli.audio import decode
+from acestep_cli.errors import AdapterError, CheckpointError
+from acestep_cli.models import checkpoints, weight_files
+from acestep_cli.models.configs import DiTConfig
+from acestep_cli.models.weight_files import Stored
+
+if TYPE_CHECKING:
+    from acestep_cli.song.values import Lora
+
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+#: Where an adapter lies in the folders that trainers write.
+INSIDE = ("", "adapter", "final", "final/adapter")
+#: How the names of tensors begin, by who writes them so.
+FORMATS = {
+    "base_model.model.": "PEFT",
+    "diffusion_model.": "ComfyUI",
+    "transformer.": "diffusers",
+    "lora_unet_": "kohya",
+    "lora_transformer_": "kohya",
+    "lycoris_": "LyCORIS",
+}
+#: Before the name of a matrix within the decoder.
+BEFORE = re.compile(r"^(?:base_model\.model\.|diffusion_model\.|transformer\.|model\.|decoder\.)+")
+#: The same where dots are written as underscores.
+BEFORE_FLAT = re.compile(r"^(?:lycoris|lora_unet|lora_transformer)_(?:(?:diffusion_model|decoder)_)*")
+FLAT = (
+    (re.compile(r"^layers_(\d+)_(self_attn|cross_attn|mlp)_"), r"layers.\1.\2."),
+    (re.compile(r"^(time_embed(?:_r)?)_(?=linear|time_proj)"), r"\1."),
+    (re.compile(r"to_out_0$"), "to_out.0"),
+)
+#: What a tensor is to its matrix, by how its name ends; PEFT may name the adapter in it.
+ROLES = {
+    "down": r"(?:lora_A(?:\.\w+)?|lora_down|lora\.down)\.weight",
+    "up": r"(?:lora_B(?:\.\w+)?|lora_up|lora\.up)\.weight",
+    "magnitude": r"(?:lora_magnitude_vector(?:\.\w+)?|dora_scale)",
+    "alpha": r"alpha",
+    **{part: rf"lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")},
+}
+ROLE = re.compile(r"^(.+?)\.(?:" + "|".join(f"(?P<{role}>{end})" for role, end in ROLES.items()) + ")$")
+#: Under these notes of a header, or of a JSON within one, writers keep what an adapter was made for.
+BASE_NOTES = ("base", "base_model", "base_model_name_or_path", "ss_base_model_version", "modelspec.architecture")
+TRIGGER_NOTES = ("trigger_word", "trigger", "custom_tag", "modelspec.trigger_phrase")
+SETTINGS_NOTES = ("acestep", "lora_adapter_metadata", "lokr_config")
+#: The bits of a number's exponent: all set in what is not finite.
+EXPONENTS = {
+    "F64": ("<u8", 0x7FF0_0000_0000_0000),
+    "F32": ("<u4", 0x7F80_0000),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+}
+SCALARS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i"}
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What an adapter holds for one matrix: the name of each tensor by its role, and what to multiply them with."""
+
+    target: str
+    tensors: Mapping[str, str]
+    #: [out, in]; None for what adapts no matrix, such as a convolution.
+    shape: tuple[int, int] | None
+    #: None for a LoKr without a low-rank part.
+    rank: int | None
+    alpha: float | None
+    scale: float
+
+    @property
+    def kind(self) -> str:
+        family = "LoRA" if "down" in self.tensors else "LoKr"
+        if "magnitude" not in self.tensors:
+            return family
+        return "DoRA" if family == "LoRA" else "LoKr with magnitudes"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the pieces of an adapter meet the matrices of a decoder; `share` is of its tensors."""
+
+    matched: tuple[str, ...]
+    unknown: tuple[str, ...]
+    #: Matrices of another shape than the decoder's.
+    misshapen: tuple[str, ...]
+    share: float
+
+    @property
+    def whole(self) -> bool:
+        return self.share == 1
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter found on this machine, its file checked as far as headers tell."""
+
+    path: Path
+    file: Path
+    format: str
+    pieces: Mapping[str, Piece]
+    #: Tensors that are no part of an adapter this program reads.
+    strange: tuple[str, ...]
+    stored: Mapping[str, Stored]
+    notes: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        return " and ".join(dict.fromkeys(piece.kind for piece in self.pieces.values()))
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return tuple(sorted({piece.rank for piece in self.pieces.values() if piece.rank is not None}))
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        return tuple(sorted({piece.alpha for piece in self.pieces.values() if piece.alpha is not None}))
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """What its products are multiplied with before any scale."""
+        return tuple(sorted({piece.scale for piece in self.pieces.values()}))
+
+    @property
+    def targets(self) -> dict[str, int]:
+        """How many matrices of each name are adapted, whatever the layer."""
+        return dict(Counter(re.sub(r"^layers\.\d+\.", "", target) for target in self.pieces))
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(tensor.shape) for tensor in self.stored.values())
+
+    @property
+    def base(self) -> str | None:
+        return self._note(BASE_NOTES)
+
+    @property
+    def trigger_word(self) -> str | None:
+        return self._note(TRIGGER_NOTES)
+
+    def _note(self, names: Iterable[str]) -> str | None:
+        found = (self.notes.get(name) for name in names)
+        return next((str(note) for note in found if note), None)
+
+    @property
+    def files(self) -> list[Path]:
+        """The file of its weights, and what lies beside it that says how they are meant."""
+        return [self.file, *([self.file.with_name(PEFT_CONFIG)] if _has_config(self.file) else [])]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that shapes what it does, of every byte of it: its strength is a few of them alone."""
+        return hashlib.sha256(" ".join(map(decode.fingerprint, self.files)).encode()).hexdigest()[:16]
+
+    def fit(self, config: DiTConfig) -> Fit:
+        """How it meets the decoder of a model."""
+        matrices = config.decoder_matrices
+        unknown = [name for name, piece in self.pieces.items() if name not in matrices or piece.shape is None]
+        known = [name for name in self.pieces if name not in unknown]
+        misshapen = [name for name in known if self.pieces[name].shape != matrices[name]]
+        matched = [name for name in known if name not in misshapen]
+        tensors = sum(len(self.pieces[name].tensors) for name in matched)
+        return Fit(tuple(matched), tuple(unknown), tuple(misshapen), tensors / len(self.stored))
+
+    def require_fit(self, config: DiTConfig, model: str) -> list[str]:
+        """Warnings where it fits `model` in part. `AdapterError` where it does not fit."""
+        fit, matrices = self.fit(config), config.decoder_matrices
+        if fit.misshapen:
+            name = fit.misshapen[0]
+            ours, theirs = matrices[name], self.pieces[name].shape
+            raise AdapterError(
+                f"{self.path} was made for another model than {model}: it adapts {len(fit.misshapen)} of the matrices "
+                f"in other sizes ({name} is {list(theirs or ())} there, and {list(ours)} in {model}).",
+                "`acestep lora inspect` says which it fits; name that one with --model.",
+            )
+        if not fit.matched:
+            raise AdapterError(
+                f"{self.path} fits no matrix of {model}: its tensors are for {_some(fit.unknown)}.",
+                "`acestep lora inspect` says what it holds; it may be for another kind of model altogether.",
+            )
+        if fit.whole:
+            return []
+        rest = [*fit.unknown, *self.strange]
+        return [f"{self.path}: {math.floor(100 * fit.share)} % of its tensors fit {model}, the rest is left out: "
+                f"{_some(rest)}."]  # fmt: skip
+
+    def require_finite(self) -> None:
+        """`AdapterError` where a weight is no number; read without torch, so before anything else is."""
+        import numpy as np
+
+        for name, tensor in self.stored.items():
+            if tensor.dtype not in EXPONENTS or tensor.start == tensor.end:
+                continue
+            word, mask = EXPONENTS[tensor.dtype]
+            count = math.prod(tensor.shape)
+            bits = np.memmap(self.file, dtype=word, mode="r", offset=tensor.start, shape=(count,))
+            if broken := int(np.count_nonzero((bits & bits.dtype.type(mask)) == mask)):
+                raise AdapterError(
+                    f"{self.path} is broken: {name} holds {broken:,} weights that are not finite numbers.",
+                    "Its training diverged, or the file is damaged; take an earlier state of it.",
+                )
+
+
+@dataclass(frozen=True)
+class Worn:
+    """An adapter and how strongly it acts, all told."""
+
+    adapter: Adapter
+    strength: float
+
+
+class Applied(NamedTuple):
+    """What became of an adapter in a model: so many of its matrices are there, and so many of those it was merged into;
+    beside the others it acts.
+    """
+
+    name: str
+    strength: float
+    matrices: int
+    merged: int
+
+    @property
+    def sentence(self) -> str:
+        beside = self.matrices - self.merged
+        how = "merged into the weights" if self.merged else "beside the weights"
+        if self.merged and beside:
+            how = f"{self.merged} {how}, {beside} beside them"
+        matrices = "matrix" if self.matrices == 1 else "matrices"
+        return f"{self.name} at {self.strength:g}: {self.matrices} {matrices}, {how}"
+
+
+def strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
+    """How strongly each adapter of a stack acts: blended, their scales are shares of one."""
+    scales = [lora.scale for lora in loras]
+    whole = sum(map(abs, scales))
+    return [scale / whole for scale in scales] if mode == "blend" and whole else scales
+
+
+def stack(loras: Sequence[Lora], mode: str | None) -> tuple[Worn, ...]:
+    """The adapters of a request that do something. `AdapterError` as `read`."""
+    found = zip(loras, strengths(loras, mode), strict=True)
+    return tuple(Worn(read(Path(lora.path)), strength) for lora, strength in found if strength)
+
+
+def read(path: Path) -> Adapter:
+    """The adapter at `path`, a folder or a file. `AdapterError` where there is none, or none that can be read."""
+    file = _file(path)
+    try:
+        stored, notes = weight_files.read_contents(file)
+        config = weight_files.read_json(file.with_name(PEFT_CONFIG)) if _has_config(file) else {}
+    except CheckpointError as error:
+        raise AdapterError(error.message, error.hint) from error
+    if not stored:
+        raise AdapterError(f"{path} holds no tensors: the file is empty.", "Export it again.")
+    notes = dict(notes)
+    for name in SETTINGS_NOTES:
+        config = {**_json_note(notes, name), **config}
+    groups: dict[str, dict[str, str]] = {}
+    strange = []
+    for name in stored:
+        found = ROLE.match(checkpoints.in_published_words(_dotted(name)))
+        if found is None or found.lastgroup is None:
+            strange.append(name)
+        else:
+            target = BEFORE.sub("", found[1])
+            groups.setdefault(target, {})[found.lastgroup] = name
+    settings = Settings.of(config, path)
+    pieces = {target: _piece(path, file, target, tensors, stored, settings) for target, tensors in groups.items()}
+    if not pieces:
+        raise AdapterError(
+            f"{path} is not an adapter of a kind that can be read (LoRA, DoRA, LoKr): it holds {_some(strange)}.",
+            "A checkpoint is named with --model.",
+        )
+    bare = [piece for piece in pieces.values() if piece.alpha is None and piece.rank is not None]
+    warnings = (f"{path} has no alpha, neither as tensors nor in {PEFT_CONFIG}: it is taken to be the rank.",)
+    format = next((name for start, name in FORMATS.items() if next(iter(stored)).startswith(start)), "plain")
+    return Adapter(path, file, format, pieces, tuple(strange), stored, {**config, **notes}, warnings if bare else ())
+
+
+def _file(path: Path) -> Path:
+    """The file of weights that `path` names."""
+    if checkpoints.is_folder(path):
+        folders = [path / inside for inside in INSIDE]
+        for folder in folders:
+            if (folder / PEFT_WEIGHTS).is_file():
+                return folder / PEFT_WEIGHTS
+        files = sorted(file for folder in folders for file in folder.glob(f"*{weight_files.WEIGHTS_SUFFIX}"))
+        if len(files) == 1:
+            return files[0]
+        if not files:
+            pickles = any(folder.glob("adapter_model.bin") for folder in folders)
+            why = "adapter_model.bin is a pickle, which can carry code and is not read" if pickles else "it has none"
+            raise AdapterError(
+                f"{path} holds no adapter: it should have {PEFT_WEIGHTS} or another .safetensors file; {why}.",
+                "Save it again as safetensors." if pickles else "Name the folder or the file of an adapter.",
+            )
+        raise AdapterError(f"{path} holds {len(files)} .safetensors files.", f"Name one: {files[0]}.")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        raise AdapterError(
+            f"The adapter {path} does not exist.", "Name a folder that PEFT wrote, or a .safetensors file."
+        )
+    if path.suffix != weight_files.WEIGHTS_SUFFIX:
+        raise AdapterError(
+            f"{path} is no adapter: one is a folder or a {weight_files.WEIGHTS_SUFFIX} file.",
+            "Pickles (.bin, .pt) can carry code and are not read; save it again as safetensors.",
+        )
+    return path
+
+
+def _has_config(file: Path) -> bool:
+    """Whether PEFT's config lies beside a file and is about it."""
+    return file.name == PEFT_WEIGHTS and file.with_name(PEFT_CONFIG).is_file()
+
+
+def _json_note(notes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings that a note of a header holds as JSON; diffusers names the part of the model before each."""
+    try:
+        found = json.loads(notes.get(name, "{}"))
+    except (TypeError, ValueError):
+        return {}
+    return {key.removeprefix("transformer."): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _dotted(name: str) -> str:
+    """The name of a tensor with dots between the parts of its matrix, where it had underscores."""
+    flat, dot, role = name.partition(".")
+    if not (found := BEFORE_FLAT.match(flat)) or not dot:
+        return name
+    flat = flat[found.end() :]
+    for pattern, dotted in FLAT:
+        flat = pattern.sub(dotted, flat)
+    return f"{flat}.{role}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an `adapter_config.json` says of alpha and rank."""
+
+    alpha: float | None = None
+    #: Of LoKr by PEFT, which alone lets alpha act where nothing is low-rank.
+    lokr_rank: int | None = None
+    alphas: Mapping[str, Any] = field(default_factory=dict)
+    rooted: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], path: Path) -> Settings:
+        is_lokr = str(config.get("peft_type", "")).upper() == "LOKR"
+        rank = config.get("r") if is_lokr else None
+        if is_lokr and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+            raise AdapterError(f"{path}: {PEFT_CONFIG} has no rank but {rank!r}.", "Train it again with a rank.")
+        patterns = config.get("alpha_pattern")
+        alpha = config.get("lora_alpha", config.get("alpha"))
+        return cls(
+            None if alpha is None else _number(alpha, path),
+            rank,
+            patterns if isinstance(patterns, dict) else {},
+            bool(config.get("use_rslora")),
+        )
+
+    def alpha_of(self, target: str, path: Path) -> float | None:
+        """The alpha of one matrix: PEFT's patterns are the ends of names."""
+        own = next((alpha for end, alpha in self.alphas.items() if re.match(rf"(.*\.)?({end})$", target)), None)
+        return self.alpha if own is None else _number(own, path)
+
+
+def _number(alpha: Any, path: Path) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise AdapterError(
+            f"{path}: alpha is {alpha!r} in {PEFT_CONFIG}, which is no number.", "Write the number it was trained with."
+        )
+    return float(alpha)
+
+
+def _piece(
+    path: Path,
+    file: Path,
+    target: str,
+    tensors: Mapping[str, str],
+    stored: Mapping[str, Stored],
+    settings: Settings,
+) -> Piece:
+    """One matrix's share. `AdapterError` where tensors are missing or do not go together."""
+    shapes = {role: stored[name].shape for role, name in tensors.items()}
+    shape: tuple[int, int] | None
+    rank: int | None
+    if "down" in shapes or "up" in shapes:
+        _need(path, target, shapes, "down", "up")
+        shape, rank = _product(path, target, shapes["up"], shapes["down"])
+    else:
+        first, rank_1 = _factor(path, target, shapes, "w1")
+        second, rank_2 = _factor(path, target, shapes, "w2")
+        rank = rank_2 or rank_1
+        shape = (first[0] * second[0], first[1] * second[1]) if first and second else None
+    own = _scalar(path, file, tensors["alpha"], stored) if "alpha" in tensors else None
+    alpha = own if own is not None else settings.alpha_of(target, path)
+    if "magnitude" in shapes and shape is not None and shapes["magnitude"] not in ((shape[0],), (shape[0], 1)):
+        raise AdapterError(
+            f"{path}: the magnitudes of {target} are {list(shapes['magnitude'])}, and only those of rows, "
+            f"[{shape[0]}, 1], can be applied.",
+            "LyCORIS writes those of rows with wd_on_out.",
+        )
+    if settings.lokr_rank is not None and "down" not in shapes and own is None:
+        scale = (settings.lokr_rank if alpha is None else alpha) / settings.lokr_rank
+    elif rank is None or alpha is None:
+        scale = 1.0
+    else:
+        scale = alpha / (math.sqrt(rank) if settings.rooted else rank)
+    return Piece(target, tensors, shape, rank, alpha, scale)
+
+
+def _need(path: Path, target: str, shapes: Mapping[str, Any], *roles: str) -> None:
+    if lacking := [role for role in roles if role not in shapes]:
+        names = {"down": "lora_A (lora_down)", "up": "lora_B (lora_up)"}
+        raise AdapterError(
+            f"{path} is broken: {target} lacks {names.get(lacking[0], f'lokr_{lacking[0]}')}.", "Export it again."
+        )
+
+
+def _product(
+    path: Path, target: str, left: tuple[int, ...], right: tuple[int, ...]
+) -> tuple[tuple[int, int] | None, int]:
+    """The shape of a product [out, r] [r, in], and r; a convolution has no such shape."""
+    rank = right[0] if right else 0
+    if rank < 1:
+        raise AdapterError(f"{path}: {target} has rank 0, so it does nothing.", "Train it again with a rank.")
+    if len(left) != 2 or len(right) != 2:
+        return None, rank
+    if left[1] != rank:
+        raise AdapterError(
+            f"{path} is broken: the two tensors of {target}, {list(left)} and {list(right)}, do not go together.",
+            "Export it again.",
+        )
+    return (left[0], right[1]), rank
+
+
+def _factor(
+    path: Path, target: str, shapes: Mapping[str, tuple[int, ...]], name: str
+) -> tuple[tuple[int, int] | None, int | None]:
+    """The shape of one factor of a Kronecker product, and its rank where it is a product itself."""
+    if name in shapes:
+        whole = shapes[name]
+        return (whole if len(whole) == 2 else None), None
+    if f"{name}_a" not in shapes and f"{name}_b" not in shapes:
+        _need(path, target, shapes, name)
+    _need(path, target, shapes, f"{name}_a", f"{name}_b")
+    return _product(path, target, shapes[f"{name}_a"], shapes[f"{name}_b"])
+
+
+def _scalar(path: Path, file: Path, name: str, stored: Mapping[str, Stored]) -> float:
+    """The one number of a tensor."""
+    tensor = stored[name]
+    with file.open("rb") as stream:
+        stream.seek(tensor.start)
+        data = stream.read(tensor.end - tensor.start)
+    kind = tensor.dtype
+    if kind == "BF16":  # the upper half of a float32
+        kind, data = "F32", bytes(2) + data
+    if math.prod(tensor.shape) != 1 or kind not in SCALARS:
+        raise AdapterError(f"{path}: {name} is {list(tensor.shape)} in {tensor.dtype}, and no number.")
+    value = float(struct.unpack(SCALARS[kind], data)[0])
+    if not math.isfinite(value):
+        raise AdapterError(f"{path}: {name} is {value}, which is no number to multiply with.")
+    return value
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of the names."""
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -1,0 +1,590 @@
+"""Which checkpoints exist, where they lie, and whether their files are whole.
+
+Names, folders and sizes: `dit.md` 1 of the specification; diffusers' layout: its 1.1 and 2; heads: its 8.1. Everything
+here reads headers only and imports no torch; the weights themselves are `engine.store`'s affair.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from acestep_cli.errors import CheckpointError
+from acestep_cli.models import weight_files
+
+PUBLISHER = "ACE-Step"
+PREFIX = "acestep-v15-"
+MAIN_REPO = f"{PUBLISHER}/Ace-Step1.5"
+PUBLISHED_TASKS = ("generate", "cover", "repaint")
+BASE_TASKS = (*PUBLISHED_TASKS, "lego", "extract", "complete")
+#: Heads of the DiT's cross-attention that follow the lyrics, as (layer, head). A config may name others.
+ALIGNMENT_HEADS_2B = ((2, 6), (3, 10), (3, 11), (4, 3), (5, 8), (5, 9), (6, 8))
+ALIGNMENT_HEADS_XL = ((3, 18), (3, 27), (4, 22), (5, 5), (5, 6), (5, 7), (6, 2), (6, 12), (6, 13), (7, 20), (7, 21))
+#: A pull writes `refs/acestep/FOLDER` into the cache when the folder is whole: it names the commit to use.
+OWN_REF = "acestep/"
+#: What a pull takes of a published folder, and never its `*.py`.
+FETCHED = ("*.json", "*.safetensors", "silence_latent.pt", "merges.txt", "chat_template.jinja")
+
+#: In diffusers' layout this lies where a published folder has its config, and names the class of the whole.
+PIPELINE_INDEX = "model_index.json"
+PIPELINE_CLASS = "AceStepPipeline"
+#: A repository or folder in diffusers' layout has the published name with this behind it.
+DIFFUSERS_SUFFIX = "-diffusers"
+#: Where diffusers keeps the parts of the DiT: the class in each folder, and how its published names begin.
+DIFFUSERS_DIT = {
+    "transformer": ("AceStepTransformer1DModel", "decoder."),
+    "condition_encoder": ("AceStepConditionEncoder", "encoder."),
+    "audio_tokenizer": ("AceStepAudioTokenizer", "tokenizer."),
+    "audio_token_detokenizer": ("AceStepAudioTokenDetokenizer", "detokenizer."),
+}
+DIFFUSERS_VAE = {"vae": ("AutoencoderOobleck", "")}
+#: diffusers' words within the names of tensors, and the published ones.
+DIFFUSERS_WORDS = {
+    "to_q": "q_proj",
+    "to_k": "k_proj",
+    "to_v": "v_proj",
+    "to_out.0": "o_proj",
+    "norm_q": "q_norm",
+    "norm_k": "k_norm",
+    "proj_in_conv": "proj_in.1",
+    "proj_out_conv": "proj_out.1",
+}
+#: Tensors of diffusers' condition encoder that are published outside of all its parts; the second one as a file.
+UNCONDITIONAL, SILENCE = "null_condition_emb", "silence_latent"
+#: Keys that each of diffusers' parts has for itself, and a published config twice: for the decoder and the encoders.
+TWO_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A published folder, which is fetched and checked as one; `needs` are its files besides the weights."""
+
+    folder: str
+    repo: str
+    needs: tuple[str, ...]
+    size_gb: float
+
+    @property
+    def inside(self) -> str:
+        """Where it lies in its repository: the main one holds several, any other is one."""
+        return f"{self.folder}/" if self.repo == MAIN_REPO else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One diffusion checkpoint: where it is published and how it wants to be driven."""
+
+    folder: str
+    repo: str | None
+    turbo: bool
+    shift: float
+    tasks: tuple[str, ...] = PUBLISHED_TASKS
+    vae_folder: str = "vae"
+    text_folder: str = "Qwen3-Embedding-0.6B"
+    shortest_seconds: float = 10.0
+    size_gb: float = 4.8
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_xl(self) -> bool:
+        return self.folder.startswith(f"{PREFIX}xl-")
+
+    @property
+    def steps(self) -> int:
+        return 8 if self.turbo else 50
+
+    @property
+    def most_steps(self) -> int:
+        """Turbo checkpoints were distilled for short schedules; more steps only drift."""
+        return 20 if self.turbo else 200
+
+    @property
+    def guidance(self) -> float:
+        """Turbo checkpoints have guidance distilled into them."""
+        return 1.0 if self.turbo else 7.0
+
+
+def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> Row:
+    folder = PREFIX + name
+    heads = ALIGNMENT_HEADS_XL if name.startswith("xl-") else ALIGNMENT_HEADS_2B
+    repo = rest.pop("repo", f"{PUBLISHER}/{folder}")
+    return Row(folder, repo, turbo, shift, **{"alignment_heads": heads, **rest})
+
+
+CHECKPOINTS: dict[str, Row] = {
+    "turbo": _published("turbo", repo=MAIN_REPO, turbo=True, shift=3.0),
+    "turbo-shift1": _published("turbo-shift1", turbo=True, shift=1.0),
+    "turbo-shift3": _published("turbo-shift3", turbo=True, shift=3.0),
+    "turbo-continuous": _published("turbo-continuous", turbo=True, shift=3.0),
+    "sft": _published("sft", turbo=False, shift=1.0),
+    "base": _published("base", turbo=False, shift=1.0, tasks=BASE_TASKS),
+    "xl-turbo": _published("xl-turbo", turbo=True, shift=3.0, size_gb=20),
+    "xl-sft": _published("xl-sft", turbo=False, shift=1.0, size_gb=20),
+    "xl-base": _published("xl-base", turbo=False, shift=1.0, tasks=BASE_TASKS, size_gb=20),
+    "pocket": _published(
+        "pocket",
+        repo=None,
+        turbo=True,
+        shift=3.0,
+        tasks=BASE_TASKS,
+        text_folder="Qwen3-Embedding-pocket",
+        shortest_seconds=3.0,
+        size_gb=0.03,
+        alignment_heads=(),
+    ),
+}
+VAE = Part("vae", MAIN_REPO, ("config.json",), 0.34)
+TEXT = Part("Qwen3-Embedding-0.6B", MAIN_REPO, ("config.json", "tokenizer.json"), 1.2)
+SONGWRITERS: dict[str, Part] = {
+    name: Part(f"acestep-5Hz-lm-{name}", repo, ("config.json", "tokenizer.json"), size_gb)
+    for name, repo, size_gb in (
+        ("0.6B", "ACE-Step/acestep-5Hz-lm-0.6B", 1.3),
+        ("1.7B", MAIN_REPO, 3.7),
+        ("4B", "ACE-Step/acestep-5Hz-lm-4B", 8.4),
+    )
+}
+#: The codebook that the published Songwriters speak. Their tokenizers have more marks than it has codes, so they do not
+#: tell; a Songwriter made for another says so in its config, as `fsq_input_levels`.
+PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
+AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
+#: For what the base models alone were trained for.
+AUTO_ORDER_BASE = ("base", "xl-base")
+BUILT_IN = "pocket"
+BUILT_IN_ROOT = Path(str(resources.files("acestep_cli.models") / "pocket"))
+MODEL_CHOICES = ("auto", *CHECKPOINTS)
+#: The built-in checkpoint comes with a Songwriter, which goes by the same name.
+SONGWRITER_CHOICES = ("auto", "none", BUILT_IN, *SONGWRITERS)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of weights. With a `prefix` its tensors have diffusers' names, and their published ones begin with it."""
+
+    file: Path
+    prefix: str | None = None
+
+    def published(self, name: str) -> str:
+        """The published name of the tensor that is called `name` in the file."""
+        if self.prefix is None or name in (UNCONDITIONAL, SILENCE):
+            return name
+        return self.prefix + in_published_words(name)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight by its published name. `CheckpointError` as `weightfiles.read_header`."""
+        return {
+            self.published(name): shape
+            for name, shape in weight_files.read_header(self.file).items()
+            if name != SILENCE
+        }
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint found on this machine, its files checked as far as headers tell."""
+
+    name: str
+    row: Row
+    dit: Path
+    vae: Path
+    text: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.dit / "config.json"
+
+    @property
+    def silence_file(self) -> Path:
+        """What holds the silence latent: a pickled tensor [1, C, frames], or in diffusers' layout a shard."""
+        return self.dit / "silence_latent.pt"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.text / "tokenizer.json"
+
+    @property
+    def dit_shards(self) -> list[Shard]:
+        return shards(self.dit)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that shapes the samples. `CheckpointError` where an index of shards names nothing."""
+        small = {self.dit: [self.config_file, self.silence_file], self.vae: [self.vae / "config.json"],
+                 self.text: [self.text / "config.json", self.tokenizer]}  # fmt: skip
+        return [file for folder, needed in small.items() for file in (*needed, *weight_files.of(folder))]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The sizes of the DiT under their published keys."""
+        return weight_files.read_json(self.config_file)
+
+    @cached_property
+    def vae_config(self) -> dict[str, Any]:
+        return weight_files.read_json(self.vae / "config.json")
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """Those of the quantizer, which are the codebook it speaks; empty where the config does not say."""
+        return tuple(map(int, self.config.get("fsq_input_levels") or ()))
+
+    @property
+    def code_count(self) -> int | None:
+        """How many audio codes the quantizer knows; None where the config does not say."""
+        return math.prod(self.levels) if self.levels else None
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """Heads of the DiT's cross-attention that follow the lyrics, as (layer, head): those its config names, else
+        those of its row. `CheckpointError` where the DiT has no such heads.
+        """
+        named = self.config.get("lyric_alignment_layers_config")
+        if named is None:
+            heads = self.row.alignment_heads
+        else:
+            try:
+                heads = tuple((int(layer), int(head)) for layer, own in named.items() for head in own)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{self.config_file} names no heads in lyric_alignment_layers_config ({error}).",
+                    "Download that file again.",
+                ) from error
+        sizes = [self.config.get(key) or 0 for key in ("num_hidden_layers", "num_attention_heads")]
+        for layer, head in heads:
+            if not (0 <= layer < sizes[0] and 0 <= head < sizes[1]):
+                raise CheckpointError(
+                    f"{self.dit} has no alignment head {head} in layer {layer}: it has {sizes[0]} layers of {sizes[1]} "
+                    "heads.",
+                    f"Name those it has in {self.config_file}, as lyric_alignment_layers_config.",
+                )
+        return heads
+
+    def weights_hash(self) -> str:
+        """A fingerprint of all that shapes the samples.
+
+        Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
+        so blocks across the file tell two checkpoints apart.
+        """
+        return weight_files.fingerprint(self.files)
+
+    def vae_hash(self) -> str:
+        """A fingerprint of the autoencoder's weights: latents mean nothing to another one."""
+        return weight_files.fingerprint(weight_files.of(self.vae))
+
+
+@dataclass(frozen=True)
+class DiffusersCheckpoint(Checkpoint):
+    """A checkpoint in diffusers' layout: the same tensors under other names. `dit` is the folder of the pipeline."""
+
+    @property
+    def config_file(self) -> Path:
+        return self.dit / "transformer" / "config.json"
+
+    @property
+    def silence_file(self) -> Path:
+        folder = self.dit / "condition_encoder"
+        found = next((file for file in weight_files.of(folder) if SILENCE in weight_files.read_header(file)), None)
+        if found is None:
+            raise CheckpointError(
+                f"{folder} lacks the tensor {SILENCE}, so the checkpoint is incomplete.", "Download that folder again."
+            )
+        return found
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.dit / "tokenizer" / "tokenizer.json"
+
+    @property
+    def dit_shards(self) -> list[Shard]:
+        return [shard for folder, (_, prefix) in DIFFUSERS_DIT.items() for shard in shards(self.dit / folder, prefix)]
+
+    @property
+    def files(self) -> list[Path]:
+        folders = [*(self.dit / name for name in DIFFUSERS_DIT), self.vae, self.text]
+        return [
+            *(file for folder in folders for file in (folder / "config.json", *weight_files.of(folder))),
+            self.tokenizer,
+        ]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        decoder, encoder, tokenizer = (
+            weight_files.read_json(self.dit / folder / "config.json")
+            for folder in ("transformer", "condition_encoder", "audio_tokenizer")
+        )
+        encoder_sizes = {f"encoder_{key}": encoder.get(key) for key in TWO_SIZES}
+        return {**tokenizer, **encoder, **decoder, **encoder_sizes}
+
+
+@dataclass(frozen=True)
+class Unpulled(Checkpoint):
+    """A checkpoint of the table of which `lacking` has yet to be pulled. Its folders are where they will lie."""
+
+    lacking: tuple[Part, ...] = ()
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        return PUBLISHED_LEVELS
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        return self.row.alignment_heads
+
+    def weights_hash(self) -> str:
+        """Nothing: only the weights themselves tell."""
+        return ""
+
+    def vae_hash(self) -> str:
+        """Nothing, likewise."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Songwriter:
+    """A Songwriter found on this machine, its files checked as far as headers tell."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """The codebook it speaks, as levels of the quantizer."""
+        return tuple(weight_files.read_json(self.folder / "config.json").get("fsq_input_levels", PUBLISHED_LEVELS))
+
+    @cached_property
+    def weights(self) -> str:
+        """A fingerprint of all that shapes what it writes."""
+        small = [self.folder / name for name in ("config.json", "tokenizer.json")]
+        return weight_files.fingerprint([*small, *weight_files.of(self.folder)])
+
+    def fits(self, checkpoint: Checkpoint) -> bool:
+        """Whether its codes mean to `checkpoint` what it means by them."""
+        return self.levels == checkpoint.levels
+
+
+def built_in_songwriter() -> Songwriter:
+    return Songwriter(BUILT_IN, BUILT_IN_ROOT / "acestep-5Hz-lm-pocket")
+
+
+def in_published_words(name: str) -> str:
+    """The name of a tensor with the published words in place of diffusers'."""
+    words = "|".join(map(re.escape, DIFFUSERS_WORDS))
+    return re.sub(rf"(?<![^.])({words})(?=\.)", lambda found: DIFFUSERS_WORDS[found[1]], name)
+
+
+def parts(name: str) -> tuple[Part, ...]:
+    """The published folders of a checkpoint, its own first, or the one of a Songwriter; none of the built-in model."""
+    if name in SONGWRITERS:
+        return (SONGWRITERS[name],)
+    row = CHECKPOINTS[name]
+    if row.repo is None:
+        return ()
+    return Part(row.folder, row.repo, ("config.json", "silence_latent.pt"), row.size_gb), VAE, TEXT
+
+
+def part_folder(part: Part, models_dir: Path | None) -> Path | None:
+    """Where a part lies; None where it does not."""
+    return _folder_of(part.folder, part.repo, models_dir)
+
+
+def check_part(part: Part, folder: Path) -> None:
+    """Raise `CheckpointError` unless all files of a part are in `folder` and, as far as headers tell, uncut."""
+    for name in part.needs:
+        weight_files.require(folder / name)
+    for file in weight_files.of(folder):
+        weight_files.read_header(file)
+
+
+def auto_order(task: str) -> tuple[str, ...]:
+    """The checkpoints that `auto` looks for, in this order, for a task of their rows."""
+    return AUTO_ORDER if task in CHECKPOINTS[AUTO_ORDER[0]].tasks else AUTO_ORDER_BASE
+
+
+def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
+    """Find a checkpoint by name or folder.
+
+    `models_dir` is a folder in the published layout; without one the Hugging Face cache is looked through.
+    `auto` takes the first installed of `auto_order(task)`, else the built-in one. Raises `CheckpointError` when it is
+    not installed, or a file of it is missing, cut short or something else than it should be.
+    """
+    if models_dir is not None and not is_folder(models_dir):
+        raise CheckpointError(
+            f"The models folder {models_dir} does not exist.",
+            "Name the folder that holds acestep-v15-turbo/, vae/ and Qwen3-Embedding-0.6B/ with --models-dir.",
+        )
+    if model == "auto":
+        return locate(installed(models_dir, task)[0], models_dir)
+    if model == BUILT_IN:
+        return _whole(BUILT_IN, CHECKPOINTS[BUILT_IN], BUILT_IN_ROOT / CHECKPOINTS[BUILT_IN].folder, BUILT_IN_ROOT)
+    row = CHECKPOINTS.get(model)
+    if row is None:
+        return _from_folder(Path(model), models_dir)
+    dit = dit_folder(model, models_dir)
+    if dit is None:
+        where = f"the models folder {models_dir}" if models_dir else "the Hugging Face cache"
+        raise CheckpointError(
+            f"The checkpoint {model} is not installed: {where} has no {row.folder}/ (about {row.size_gb:g} GB, "
+            f"published as {row.repo}).",
+            f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it; --model "
+            f"{BUILT_IN} sketches the song.",
+        )
+    return _whole(model, row, dit, models_dir)
+
+
+def installed(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> tuple[str, ...]:
+    """What `auto` may take, in its order: those of `auto_order(task)` that are here, else the built-in one."""
+    return tuple(name for name in auto_order(task) if dit_folder(name, models_dir)) or (BUILT_IN,)
+
+
+def foresee(name: str, models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
+    """As `locate`, but a checkpoint of the table that is not whole here comes as `Unpulled`."""
+    try:
+        return locate(name, models_dir, task)
+    except CheckpointError:
+        wanted = parts(name) if name in CHECKPOINTS else ()
+        lacking = tuple(part for part in wanted if not _is_whole(part, models_dir))
+        if not lacking:
+            raise
+        dit, vae, text = (
+            cache_folder(part.repo) / part.inside if models_dir is None else models_dir / part.folder for part in wanted
+        )
+        return Unpulled(name, CHECKPOINTS[name], dit, vae, text, lacking)
+
+
+def dit_folder(name: str, models_dir: Path | None) -> Path | None:
+    """Where a checkpoint of the table lies, in the published layout or in diffusers'; None where it does not."""
+    row = CHECKPOINTS[name]
+    theirs = f"{row.folder}{DIFFUSERS_SUFFIX}"
+    return _folder_of(row.folder, row.repo, models_dir) or _folder_of(
+        theirs, f"{PUBLISHER}/{theirs}", models_dir, PIPELINE_INDEX
+    )
+
+
+def _is_whole(part: Part, models_dir: Path | None) -> bool:
+    folder = part_folder(part, models_dir)
+    try:
+        if folder is not None:
+            check_part(part, folder)
+    except CheckpointError:
+        return False
+    return folder is not None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
+    """A DiT folder of the user's own; its VAE and text encoder lie beside it or in `models_dir`."""
+    if not is_folder(dit):
+        raise CheckpointError(
+            f"{dit} is neither a checkpoint's name nor a folder.",
+            f"Names: {', '.join(MODEL_CHOICES)}; a folder holds config.json and model.safetensors, or diffusers' "
+            f"{PIPELINE_INDEX}.",
+        )
+    for name, row in CHECKPOINTS.items():
+        if dit.name.removesuffix(DIFFUSERS_SUFFIX) == row.folder:
+            return _whole(name, row, dit, models_dir or dit.parent)
+    if is_diffusers(dit):
+        _require_class(dit / PIPELINE_INDEX, PIPELINE_CLASS)
+    config = weight_files.read_json((dit / "transformer" if is_diffusers(dit) else dit) / "config.json")
+    version = str(config.get("model_version", ""))
+    turbo = bool(config.get("is_turbo")) or "turbo" in version or "turbo" in dit.name
+    tasks = BASE_TASKS if version == "base" else PUBLISHED_TASKS
+    row = Row(dit.name, None, turbo, shift=3.0 if turbo else 1.0, tasks=tasks)
+    return _whole(dit.name, row, dit, models_dir or dit.parent)
+
+
+def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: str = "config.json") -> Path | None:
+    """Where a component lies: in the models folder, else in the Hugging Face cache, where `marker` is in it."""
+    if models_dir is not None:
+        return models_dir / folder if is_folder(models_dir / folder) else None
+    if repo is None:
+        return None
+    storage = cache_folder(repo)
+    for ref in (OWN_REF + folder, "main"):
+        try:
+            commit = (storage / "refs" / ref).read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        found = storage / "snapshots" / commit / (folder if repo == MAIN_REPO else "")
+        if (found / marker).is_file():
+            return found
+    return None
+
+
+def cache_folder(repo: str) -> Path:
+    """Where the Hugging Face cache keeps a repository. The constants alone import no web client."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
+def is_diffusers(dit: Path) -> bool:
+    """Whether a folder is in diffusers' layout rather than the published one."""
+    return (dit / PIPELINE_INDEX).is_file() and not (dit / "config.json").is_file()
+
+
+def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
+    """Put the folders together and check that each file is there and uncut."""
+    checkpoint = _pipeline(name, row, dit) if is_diffusers(dit) else _side_by_side(name, row, dit, models_dir)
+    for file in checkpoint.files:
+        weight_files.read_header(file) if file.suffix == weight_files.WEIGHTS_SUFFIX else weight_files.require(file)
+    weight_files.require(checkpoint.silence_file)
+    for key, beside, other_key in (
+        ("audio_acoustic_hidden_dim", checkpoint.vae, "decoder_input_channels"),
+        ("text_hidden_dim", checkpoint.text, "hidden_size"),
+    ):
+        ours, theirs = checkpoint.config.get(key), weight_files.read_json(beside / "config.json").get(other_key)
+        if ours != theirs:
+            raise CheckpointError(
+                f"{beside} does not belong to {dit}: its {other_key} is {theirs}, and {key} there is {ours}.",
+                "Put folders that were published together side by side.",
+            )
+    return checkpoint
+
+
+def _side_by_side(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
+    """The published layout: the VAE and the text encoder lie beside the DiT, or in the cache as it does."""
+    parts = {}
+    for what, folder in (("VAE", row.vae_folder), ("text encoder", row.text_folder)):
+        found = _folder_of(folder, MAIN_REPO, models_dir)
+        if found is None:
+            where = models_dir if models_dir else "the Hugging Face cache"
+            raise CheckpointError(
+                f"The {what} of {name} is missing: {where} has no {folder}/.",
+                f"`acestep models pull {name if name in CHECKPOINTS else 'turbo'}` fetches it; or put {folder}/ of "
+                f"{MAIN_REPO} beside {row.folder}/.",
+            )
+        parts[what] = found
+    return Checkpoint(name, row, dit, parts["VAE"], parts["text encoder"])
+
+
+def _pipeline(name: str, row: Row, root: Path) -> Checkpoint:
+    """diffusers' layout: everything lies in one folder, each part under the name of its role."""
+    _require_class(root / PIPELINE_INDEX, PIPELINE_CLASS)
+    for folder, (kind, _) in (DIFFUSERS_DIT | DIFFUSERS_VAE).items():
+        _require_class(root / folder / "config.json", kind)
+    return DiffusersCheckpoint(name, row, root, root / "vae", root / "text_encoder")
+
+
+def _require_class(file: Path, kind: str) -> None:
+    """`CheckpointError` unless the JSON `file` says that diffusers' class `kind` reads its folder."""
+    found = weight_files.read_json(file).get("_class_name")
+    if found != kind:
+        raise CheckpointError(
+            f"{file} describes a folder of {found or 'no class'}, and this program reads {kind} there.",
+            "Name the folder of an ACE-Step 1.5 checkpoint.",
+        )
+
+
+def shards(folder: Path, prefix: str | None = None) -> list[Shard]:
+    """The files of weights of a component, as the engine reads them."""
+    return [Shard(file, prefix) for file in weight_files.of(folder)]

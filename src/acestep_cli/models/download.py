@@ -1,0 +1,383 @@
+"""The one room that asks the network: published folders come from the Hugging Face hub onto a shelf.
+
+`huggingface_hub` talks to the hub and moves the bytes, and with it what it takes from the environment: HF_HOME,
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, proxies. Since its version 2 it throws away what a cut download has brought, so
+an unfinished file is kept here and `http_get` told to go on behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from acestep_cli import __version__
+from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError
+from acestep_cli.models import checkpoints, local
+from acestep_cli.models.checkpoints import Part
+from acestep_cli.models.local import File, Lock, Shelf
+from acestep_cli.progress import Report
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from huggingface_hub.errors import HfHubHTTPError
+
+LIBRARY: dict[str, Any] = {"library_name": "acestep-cli", "library_version": __version__}
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+GO_ON = "The same command goes on from where this one stopped."
+
+
+class Teller(Protocol):
+    """Who hears of a pull: lines to say, and bytes by file."""
+
+    def say(self, line: str) -> None: ...
+
+    def transfers(self, total: int) -> AbstractContextManager[Report]: ...
+
+
+@dataclass(frozen=True)
+class Published:
+    """A part as it stands at one commit of the hub."""
+
+    part: Part
+    lock: Lock
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A part that is whole now. `fetched` bytes came over the network for it."""
+
+    part: Part
+    folder: Path
+    lock: Lock
+    fetched: int
+
+
+def pull(
+    parts: Sequence[Part], store: Shelf, revision: str | None, teller: Teller, *, again: bool = False
+) -> list[Pulled]:
+    """Bring parts onto a shelf, verified, each with its lock file.
+
+    What is whole already is not fetched again; nor read again, unless `again` asks for it. Raises `NetworkError`,
+    `CheckpointError` for content that is not what the hub names, and `OutputError` where it cannot be written, or
+    would not fit.
+    """
+    with _translated(store.root), _retries_told(teller):
+        try:
+            with _translated(store.root):
+                wanted = _published(parts, revision)
+        except NetworkError as error:
+            if revision is None and not again and (kept := _installed(parts, store)):
+                teller.say(f"{error.message} What is installed stays as it is.")
+                return kept
+            raise
+        fetched: dict[Part, int] = {}
+        if again or not all(_is_settled(one, store) and not _missing(one, store, teller) for one in wanted):
+            with local.alone(parts, store, teller.say):
+                missing = {one.part: _missing(one, store, teller, again=again) for one in wanted}
+                _require_room(missing, store)
+                fetched = _bring(wanted, missing, store, teller)
+    return [
+        Pulled(one.part, store.folder(one.part, one.lock.commit), one.lock, fetched.get(one.part, 0)) for one in wanted
+    ]
+
+
+def require_online() -> None:
+    """`NetworkError` where the environment forbids to ask the hub."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise _offline()
+
+
+def _offline() -> NetworkError:
+    return NetworkError("HF_HUB_OFFLINE is set, so the hub is not asked.", "Unset it to pull.")
+
+
+def _published(parts: Sequence[Part], revision: str | None) -> list[Published]:
+    """Ask the hub, once for each repository, which commit `revision` is and what files it has."""
+    from huggingface_hub import HfApi, constants
+
+    api, repos = HfApi(**LIBRARY), {}
+    for part in parts:
+        if part.repo not in repos:
+            try:
+                repos[part.repo] = api.model_info(
+                    part.repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise _no_hub(str(error)) from error
+            if not HASH.fullmatch(repos[part.repo].sha or ""):
+                raise _no_hub(f"no commit of {part.repo} is named")
+    return [Published(part, _lock(part, repos[part.repo], revision or "main")) for part in parts]
+
+
+def _no_hub(why: str) -> NetworkError:
+    from huggingface_hub import constants
+
+    return NetworkError(
+        f"{constants.ENDPOINT} does not answer as a hub does: {why}.",
+        "Is that the right HF_ENDPOINT? Some networks answer everything with a page to sign in.",
+    )
+
+
+def _lock(part: Part, info: Any, revision: str) -> Lock:
+    """The files of a part that are worth having. `CheckpointError` where what it needs is not published."""
+    files = []
+    for sibling in info.siblings or []:
+        name = sibling.rfilename.removeprefix(part.inside)
+        inside = sibling.rfilename.startswith(part.inside) and "/" not in name
+        if inside and any(fnmatch(name, pattern) for pattern in checkpoints.FETCHED):
+            sha256 = sibling.lfs.sha256 if sibling.lfs else None
+            file = File(name, sibling.size, sha256, None if sha256 else sibling.blob_id)
+            if not isinstance(file.size, int) or not HASH.fullmatch(file.hash):  # they become names of files
+                raise _no_hub(f"size or hash of {sibling.rfilename} is missing")
+            files.append(file)
+    names = {file.name for file in files}
+    lacking = [name for name in part.needs if name not in names]
+    if lacking or not any(name.endswith(".safetensors") for name in names):
+        raise CheckpointError(
+            f"{part.repo} has no {part.inside}{lacking[0] if lacking else '*.safetensors'} at its revision {revision}.",
+            "Leave --revision out, or name one that has it.",
+        )
+    return Lock(part.repo, revision, info.sha, tuple(sorted(files, key=lambda file: file.size)))
+
+
+def _installed(parts: Sequence[Part], store: Shelf) -> list[Pulled]:
+    """The parts as they are, if all of them are whole by their lock files."""
+    kept = []
+    for part in parts:
+        folder = checkpoints.part_folder(part, None if isinstance(store, local.Cache) else store.root)
+        lock = local.read_lock(folder) if folder else None
+        if folder is None or lock is None:
+            return []
+        if any(not (folder / f.name).is_file() or (folder / f.name).stat().st_size != f.size for f in lock.files):
+            return []
+        kept.append(Pulled(part, folder, lock, 0))
+    return kept
+
+
+def _missing(one: Published, store: Shelf, teller: Teller, *, again: bool = False) -> list[File]:
+    """The files that are not there, or are not what the hub names.
+
+    What a lock file vouches for is not read, unless `again` asks for it.
+    """
+    folder = store.folder(one.part, one.lock.commit)
+    try:
+        known = None if again else local.read_lock(folder)
+    except CheckpointError:
+        known = None
+    vouched = {file.name: file.hash for file in known.files} if known else {}
+    there = [
+        file for file in one.lock.files if (path := folder / file.name).is_file() and path.stat().st_size == file.size
+    ]
+    unread = [file for file in there if vouched.get(file.name) != file.hash]
+    if unread:
+        size = local.in_words(sum(file.size for file in unread))
+        teller.say(f"{one.part.folder}: comparing {size} that are there with what the hub names")
+    wrong = [file for file in unread if not file.matches(folder / file.name)]
+    return [file for file in one.lock.files if file not in there or file in wrong]
+
+
+def _is_settled(one: Published, store: Shelf) -> bool:
+    """Whether nothing is left to be written down about a part that is there."""
+    folder = store.folder(one.part, one.lock.commit)
+    try:
+        known = local.read_lock(folder)
+    except CheckpointError:
+        return False
+    same = known is not None and known.commit == one.lock.commit and set(known.files) == set(one.lock.files)
+    return same and store.is_published(one.part, one.lock.commit)
+
+
+def _require_room(missing: dict[Part, list[File]], store: Shelf) -> None:
+    """`OutputError` where the disk is too small for what is still to come."""
+    needed = 0
+    for part, files in missing.items():
+        for file in files:
+            unfinished = store.unfinished(part, file)
+            needed += max(0, file.size - (unfinished.stat().st_size if unfinished.is_file() else 0))
+    free = local.free_bytes(store.root)
+    if needed > free:
+        raise OutputError(
+            f"{local.in_words(needed)} are still to be fetched, and the disk of {store.root} has "
+            f"{local.in_words(free)} free.",
+            "Make room (`acestep models prune` lists what is left over), or name another disk with --models-dir or "
+            "HF_HOME.",
+        )
+
+
+def _bring(wanted: list[Published], missing: dict[Part, list[File]], store: Shelf, teller: Teller) -> dict[Part, int]:
+    """Fetch what is missing, part by part, small files first; a part that is whole gets its lock file at once.
+
+    Returns the bytes that came for each part.
+    """
+    fetched = dict.fromkeys(missing, 0)
+    with teller.transfers(sum(file.size for files in missing.values() for file in files)) as report:
+        for one in wanted:
+            for file in missing[one.part]:
+                content = _stored(one, file, store)
+                if content is None:
+                    content = _fetched(one, file, store, report)
+                    fetched[one.part] += file.size
+                report(f"{one.part.folder}/{file.name}", file.size, file.size)
+                store.place(one.part, one.lock.commit, file, content)
+            if not _is_settled(one, store):
+                one.lock.write(store.folder(one.part, one.lock.commit))
+                store.publish(one.part, one.lock.commit)
+    return fetched
+
+
+def _stored(one: Published, file: File, store: Shelf) -> Path | None:
+    """Content that is there, for another commit or from a pull that was cut between two steps."""
+    path = store.stored(one.part, file)
+    return path if path is not None and path.is_file() and file.matches(path) else None
+
+
+def _fetched(one: Published, file: File, store: Shelf, report: Report) -> Path:
+    """Download a file, behind what there is of it, and verify it; what is wrong is fetched once more from the start."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    url = hf_hub_url(one.part.repo, f"{one.part.inside}{file.name}", revision=one.lock.commit)
+    # Compressed on its way, a file could not be resumed.
+    headers = {**build_hf_headers(**LIBRARY), "accept-encoding": "identity"}
+    path = store.unfinished(one.part, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    label = f"{one.part.folder}/{file.name}"
+    for _ in range(2):
+        with path.open("ab") as stream:
+            if stream.tell() > file.size:
+                stream.truncate(0)
+            http_get(
+                url,
+                stream,
+                resume_size=stream.tell(),
+                headers=headers,
+                expected_size=file.size,
+                tqdm_class=_meter(lambda done: report(label, done, file.size)),
+            )
+        if file.matches(path):
+            return path
+        path.unlink()
+        report(label, 0, file.size)
+    raise CheckpointError(
+        f"What {one.part.repo} sends for {one.part.inside}{file.name} is not what it names: the hash differs, twice. "
+        "It was not kept.",
+        "Try again later, or without a mirror or proxy in between.",
+    )
+
+
+def _meter(report: Callable[[int], None]) -> Any:
+    """What `http_get` takes for a progress bar."""
+
+    class Meter:
+        def __init__(self, *, initial: int = 0, **_: Any) -> None:
+            self.done = initial
+
+        def __enter__(self) -> Meter:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, count: int) -> None:
+            self.done += count
+            report(self.done)
+
+    return Meter
+
+
+@contextmanager
+def _retries_told(teller: Teller) -> Iterator[None]:
+    """Say in one short line each what the library warns of: a broken connection, a wait."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            if "resume" in text:
+                teller.say("The connection broke; going on from there.")
+            elif text.startswith(("Rate limited", "Retrying in")):
+                teller.say(f"The hub wants a pause. {text}")
+
+    logger, lines = logging.getLogger("huggingface_hub"), Lines(logging.WARNING)
+    before = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [lines], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before
+
+
+@contextmanager
+def _translated(place: Path) -> Iterator[None]:
+    """Turn what the library and the system raise into this program's errors."""
+    from huggingface_hub import constants, errors
+
+    web_error: type[Exception] = errors.HfHubHTTPError.__mro__[1]  # of the web client, which is not ours to import
+    try:
+        yield
+    except AceStepError:
+        raise
+    except errors.OfflineModeIsEnabled as error:
+        raise _offline() from error
+    except errors.HfHubHTTPError as error:
+        raise _refused(error) from error
+    except web_error as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        raise NetworkError(
+            f"{constants.ENDPOINT} cannot be reached: {said[0]}.", f"Check the network and proxy. {GO_ON}"
+        ) from error
+    except OSError as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _refused(error.__cause__) from error
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
+            said = str(error).splitlines() or [type(error).__name__]
+            raise NetworkError(f"The download broke off: {said[0]}", GO_ON) from error
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(
+            f"{error.filename or place} cannot be written: {reason}.",
+            "Name a folder on another disk, or one you may write to, with --models-dir or HF_HOME. What was fetched "
+            "is kept.",
+        ) from error
+
+
+def _refused(error: HfHubHTTPError) -> NetworkError:
+    """Why the hub did not give something, and what to do about it."""
+    from huggingface_hub import constants, errors
+
+    response = error.response
+    what = f"{constants.ENDPOINT} ({response.status_code})"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return NetworkError(
+            f"{what} knows no such revision of {_repo(response)}.", "--revision takes a branch, tag or commit of it."
+        )
+    match response.status_code:
+        case 401 | 403:
+            return NetworkError(
+                f"{what} refuses access to {_repo(response)}.",
+                "Is the token right? It is read from HF_TOKEN, or from `hf auth login`; public models need none.",
+            )
+        case 404:
+            return NetworkError(
+                f"{what} has no {response.request.url.path.lstrip('/').removeprefix('api/models/')}.",
+                "Is that the right HF_ENDPOINT, and the right --revision? Models that are not public need a token.",
+            )
+        case 429:
+            after = response.headers.get("retry-after")
+            pause = f"{after} s" if after else "some minutes"
+            return NetworkError(f"{what} has had too many requests.", f"Wait {pause}; a token in HF_TOKEN helps.")
+        case _:
+            return NetworkError(f"{what} failed: {response.reason_phrase or 'no reason given'}.", f"Wait. {GO_ON}")
+
+
+def _repo(response: Any) -> str:
+    """The repository that a request was about."""
+    words: list[str] = response.request.url.path.strip("/").removeprefix("api/models/").split("/")
+    return "/".join(words[:2])

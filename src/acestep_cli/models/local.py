@@ -1,0 +1,490 @@
+"""Where published folders lie on this machine: a models folder or the Hugging Face cache, lock files beside them.
+
+A lock file says which commit a folder is and what each file of it must be. It is written when the folder is whole.
+Nothing here asks the network; `hub` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli.errors import CheckpointError
+from acestep_cli.models import checkpoints, weight_files
+from acestep_cli.models.checkpoints import Checkpoint, Part, Songwriter
+from acestep_cli.progress import Report, Say
+
+if TYPE_CHECKING:
+    from huggingface_hub import DeleteCacheStrategy
+
+LOCK = "acestep.lock.json"
+LOCK_SCHEMA = "acestep-lock/1"
+#: In a models folder: unfinished downloads, and what keeps two pulls apart.
+WORKSHOP = ".acestep"
+UNFINISHED = ".acestep.incomplete"
+ASIDE = ".aside"
+HASH_BYTES = 1 << 20
+#: Another tool's unfinished download is left alone until it has not grown for so long.
+GROWING_SECONDS = 3600
+
+
+def in_words(size: float) -> str:
+    """A size in bytes as people write it."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as the hub describes it. `sha256` is None where git itself keeps it: then `blob_id` is its git hash."""
+
+    name: str
+    size: int
+    sha256: str | None
+    blob_id: str | None
+
+    @property
+    def hash(self) -> str:
+        return self.sha256 or self.blob_id or ""
+
+    def matches(self, path: Path, report: Callable[[int], None] = lambda done: None) -> bool:
+        """Whether `path` holds just this; `report` hears of the bytes read."""
+        if path.stat().st_size != self.size:
+            return False
+        if self.sha256:
+            digest = hashlib.sha256()
+        else:
+            digest = hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+        done = 0
+        with path.open("rb") as stream:
+            while block := stream.read(HASH_BYTES):
+                digest.update(block)
+                done += len(block)
+                report(done)
+        return digest.hexdigest() == self.hash
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What a folder is: which commit of what, and its files."""
+
+    repo: str
+    revision: str
+    commit: str
+    files: tuple[File, ...]
+
+    def write(self, folder: Path) -> None:
+        files = {
+            file.name: {"size": file.size, **({"sha256": file.sha256} if file.sha256 else {"blob_id": file.blob_id})}
+            for file in sorted(self.files, key=lambda file: file.name)
+        }
+        content = {"schema": LOCK_SCHEMA, "repo": self.repo, "revision": self.revision, "commit": self.commit}
+        write_whole(folder / LOCK, json.dumps({**content, "files": files}, indent=2) + "\n")
+
+
+def read_lock(folder: Path) -> Lock | None:
+    """The lock file of a folder; None where there is none. `CheckpointError` when it is something else."""
+    file = folder / LOCK
+    if not file.is_file():
+        return None
+    content = weight_files.read_json(file)
+    try:
+        files = tuple(
+            File(name, int(entry["size"]), entry.get("sha256"), entry.get("blob_id"))
+            for name, entry in content["files"].items()
+        )
+        if content["schema"] != LOCK_SCHEMA or not all(file.hash for file in files):
+            raise ValueError(content["schema"])
+        return Lock(content["repo"], content["revision"], content["commit"], files)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} is not a lock file of this program ({error}).", "Remove it.") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that nobody ever reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what should not be there, as nothing is ever deleted unasked."""
+    number, aside = 1, path.with_name(path.name + ASIDE)
+    while aside.exists():
+        number, aside = number + 1, path.with_name(f"{path.name}{ASIDE}-{number}")
+    return path.rename(aside)
+
+
+@dataclass(frozen=True)
+class ModelsFolder:
+    """A folder in the published layout: each part under its own name."""
+
+    root: Path
+
+    def folder(self, part: Part, commit: str) -> Path:
+        return self.root / part.folder
+
+    def unfinished(self, part: Part, file: File) -> Path:
+        return self.root / WORKSHOP / f"{file.hash}{UNFINISHED}"
+
+    def guard(self, part: Part) -> Path:
+        """The file that a pull holds, so that another one waits."""
+        return self.root / WORKSHOP / "pull.lock"
+
+    def stored(self, part: Part, file: File) -> Path | None:
+        """Where the content of a file may lie already under another name than its own."""
+        return None
+
+    def place(self, part: Part, commit: str, file: File, content: Path) -> None:
+        """Give verified content its name. What had the name is set aside."""
+        target = self.folder(part, commit) / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(target):
+            set_aside(target)
+        content.rename(target)
+
+    def is_published(self, part: Part, commit: str) -> bool:
+        return True
+
+    def publish(self, part: Part, commit: str) -> None:
+        """Nothing more is to be done: the folder is found by its name."""
+
+    def trace(self, part: Part) -> Path | None:
+        """A folder in which a pull has begun; None where there is nothing of it."""
+        folder = self.root / part.folder
+        return folder if checkpoints.is_folder(folder) else None
+
+    def leftovers(self) -> list[Path]:
+        """Unfinished downloads, and what was set aside."""
+        if not checkpoints.is_folder(self.root):
+            return []
+        beside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{ASIDE}*"))
+        aside = (path for path in beside if re.search(rf"{re.escape(ASIDE)}(-\d+)?$", path.name))
+        return sorted([*(self.root / WORKSHOP).glob(f"*{UNFINISHED}"), *aside])
+
+    def clear(self) -> None:
+        for path in self.leftovers():
+            path.unlink()
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The Hugging Face cache, in its own layout: content under its hash, linked from a folder for each commit."""
+
+    @property
+    def root(self) -> Path:
+        from huggingface_hub import constants
+
+        return Path(constants.HF_HUB_CACHE)
+
+    def folder(self, part: Part, commit: str) -> Path:
+        return checkpoints.cache_folder(part.repo) / "snapshots" / commit / part.inside
+
+    def unfinished(self, part: Part, file: File) -> Path:
+        return checkpoints.cache_folder(part.repo) / "blobs" / f"{file.hash}{UNFINISHED}"
+
+    def guard(self, part: Part) -> Path:
+        return self.root / ".locks" / checkpoints.cache_folder(part.repo).name / "acestep.lock"
+
+    def stored(self, part: Part, file: File) -> Path | None:
+        return checkpoints.cache_folder(part.repo) / "blobs" / file.hash
+
+    def place(self, part: Part, commit: str, file: File, content: Path) -> None:
+        """Give verified content its hash for a name and let the library link it into the folder of its commit."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.file_download import are_symlinks_supported
+
+        blob = checkpoints.cache_folder(part.repo) / "blobs" / file.hash
+        link = self.folder(part, commit) / file.name
+        if link.is_symlink():
+            link.unlink()  # the library makes it anew
+        elif link.exists():
+            set_aside(link)
+        if not are_symlinks_supported(self.root):  # the library would copy, and so keep everything twice
+            link.parent.mkdir(parents=True, exist_ok=True)
+            content.rename(link)
+            return
+        if content != blob:
+            if os.path.lexists(blob):
+                set_aside(blob)
+            content.rename(blob)
+        made = Path(hf_hub_download(part.repo, f"{part.inside}{file.name}", revision=commit))
+        if made.resolve() != blob.resolve() and not file.matches(made):
+            set_aside(made)
+            raise CheckpointError(f"The hub gave another {file.name} than it had named; it is set aside.", "Try again.")
+
+    def is_published(self, part: Part, commit: str) -> bool:
+        ref = self._ref(part)
+        return ref.is_file() and ref.read_text(encoding="utf-8").strip() == commit
+
+    def publish(self, part: Part, commit: str) -> None:
+        """From now on the part is found, and at this commit. Other tools' idea of `main` is left as it is."""
+        write_whole(self._ref(part), commit)
+
+    def _ref(self, part: Part) -> Path:
+        return checkpoints.cache_folder(part.repo) / "refs" / f"{checkpoints.OWN_REF}{part.folder}"
+
+    def trace(self, part: Part) -> Path | None:
+        found = sorted(checkpoints.cache_folder(part.repo).glob(f"snapshots/*/{part.inside}*.*"))
+        return found[0].parent if found else None
+
+    def leftovers(self) -> list[Path]:
+        """Commits that no name leads to, with the content that only they have; unfinished downloads; loose content."""
+        old, loose = self._old_commits(), self._loose()
+        if old is None:
+            return loose
+        inside = [path for path in loose if not any(repo in path.parents for repo in old.repos)]
+        return sorted({*old.repos, *old.snapshots, *old.blobs, *inside})
+
+    def clear(self) -> None:
+        if (old := self._old_commits()) is not None:
+            old.execute()
+        for path in self._loose():
+            path.unlink()
+
+    def _old_commits(self) -> DeleteCacheStrategy | None:
+        from huggingface_hub import scan_cache_dir
+
+        if not self.root.is_dir():
+            return None
+        repos, scanned = {part.repo for part in all_parts()}, scan_cache_dir(self.root)
+        old = [
+            revision.commit_hash
+            for repo in scanned.repos
+            if repo.repo_id in repos and repo.repo_type == "model"
+            for revision in repo.revisions
+            if not revision.refs
+        ]
+        return scanned.delete_revisions(*old) if old else None
+
+    def _loose(self) -> list[Path]:
+        loose = []
+        for repo in {part.repo for part in all_parts()}:
+            storage = checkpoints.cache_folder(repo)
+            linked = {path.readlink().name for path in storage.glob("snapshots/**/*") if path.is_symlink()}
+            loose += [path for path in storage.glob("blobs/*") if path.name not in linked and not _is_growing(path)]
+        return sorted(loose)
+
+
+def _is_growing(path: Path) -> bool:
+    """Whether another tool may be downloading into `path`. Pulls of this program are kept out by their guard."""
+    foreign = path.name.endswith(".incomplete") and not path.name.endswith(UNFINISHED)
+    return foreign and time.time() - path.lstat().st_mtime < GROWING_SECONDS
+
+
+Shelf = ModelsFolder | Cache
+
+
+def of(models_dir: Path | None) -> Shelf:
+    return Cache() if models_dir is None else ModelsFolder(models_dir)
+
+
+def all_parts() -> list[Part]:
+    """Every published folder, once."""
+    names = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
+    return list(dict.fromkeys(part for name in names for part in checkpoints.parts(name)))
+
+
+@dataclass(frozen=True)
+class State:
+    """What there is of a model: `installed`, `partial` or `absent`; its folder, the bytes in it, what is wrong."""
+
+    name: str
+    status: str
+    folder: Path | None
+    size: int
+    lock: Lock | None = None
+    problem: CheckpointError | None = None
+
+    def report(self) -> dict[str, Any]:
+        """The entry of this model in `models` of `--json`."""
+        kind = "songwriter" if self.name in checkpoints.SONGWRITERS else "checkpoint"
+        entry: dict[str, Any] = {"name": self.name, "kind": kind, "status": self.status}
+        entry |= {"path": str(self.folder) if self.folder else None, "bytes": self.size}
+        if self.lock is not None:
+            entry |= {"repo": self.lock.repo, "revision": self.lock.revision, "commit": self.lock.commit}
+        if self.problem is not None and self.status == "partial":
+            entry["problem"] = self.problem.message
+        return entry
+
+
+def state(name: str, models_dir: Path | None) -> State:
+    """What there is of a checkpoint or Songwriter, as far as headers tell."""
+    try:
+        folder = find(name, models_dir)
+        return State(name, "installed", folder, size_of(folder), read_lock(folder))
+    except CheckpointError as error:
+        trace = of(models_dir).trace(checkpoints.parts(name)[0])
+        if trace is None and name in checkpoints.CHECKPOINTS:
+            trace = checkpoints.dit_folder(name, models_dir)
+        status, size = ("absent", 0) if trace is None else ("partial", size_of(trace))
+        return State(name, status, trace, size, problem=error)
+
+
+def find(name: str, models_dir: Path | None) -> Path:
+    """The folder of a checkpoint or Songwriter that is whole, as far as headers tell; else `CheckpointError`."""
+    if name == checkpoints.BUILT_IN:  # wherever others are looked for
+        return checkpoints.locate(name).dit
+    if name not in checkpoints.SONGWRITERS:
+        return checkpoints.locate(name, models_dir).dit
+    part = checkpoints.SONGWRITERS[name]
+    folder = checkpoints.part_folder(part, models_dir)
+    if folder is None:
+        raise CheckpointError(
+            f"The Songwriter {name} is not installed: {models_dir or 'the Hugging Face cache'} has no {part.folder}/.",
+            f"`acestep models pull {name}` fetches it.",
+        )
+    checkpoints.check_part(part, folder)
+    return folder
+
+
+def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
+    """The Songwriters to go with a checkpoint, the best first, and last None for nobody: the one of a name or folder
+    alone, for `auto` all whole ones that speak its codebook, the largest first. The built-in one never offers itself:
+    it is there for whoever names it or cannot do without (`needed_songwriters`), because the built-in checkpoint keeps
+    to a prompt better without its codes.
+
+    Raises `CheckpointError` for one named that is not there, broken, or of another codebook.
+    """
+    if asked == "none":
+        return [None]
+    if asked in (None, "auto"):
+        found: list[Songwriter | None] = []
+        for name in reversed(checkpoints.SONGWRITERS):
+            with contextlib.suppress(CheckpointError):
+                if (one := Songwriter(name, find(name, models_dir))).fits(checkpoint):
+                    found.append(one)
+        return [*found, None]
+    assert asked is not None
+    if asked == checkpoints.BUILT_IN:
+        named = checkpoints.built_in_songwriter()
+    elif asked in checkpoints.SONGWRITERS:
+        named = Songwriter(asked, find(asked, models_dir))
+    else:
+        folder = Path(asked)
+        if not checkpoints.is_folder(folder):
+            raise CheckpointError(
+                f"{asked} is neither a Songwriter's name nor a folder.",
+                f"Names: {', '.join(checkpoints.SONGWRITER_CHOICES)}; a folder holds config.json, tokenizer.json and "
+                "model.safetensors.",
+            )
+        checkpoints.check_part(next(iter(checkpoints.SONGWRITERS.values())), folder)
+        named = Songwriter(asked, folder)
+    if not named.fits(checkpoint):
+        raise CheckpointError(
+            f"The Songwriter {asked} and the checkpoint {checkpoint.name} do not speak the same codes: their levels "
+            f"are {in_row(named.levels)} and {in_row(checkpoint.levels)}.",
+            "Leave --songwriter out, or choose a --model it was trained with.",
+        )
+    return [named]
+
+
+def in_row(levels: Sequence[int]) -> str:
+    return "x".join(map(str, levels)) or "none"
+
+
+def needed_songwriters(
+    asked: str | None, checkpoint: Checkpoint, models_dir: Path | None, need: str
+) -> list[Songwriter]:
+    """`songwriters`, where nobody will not do: `need` says what cannot be done without."""
+    found = [one for one in songwriters(asked, checkpoint, models_dir) if one is not None]
+    own = checkpoints.built_in_songwriter()
+    if not found and asked in (None, "auto") and own.fits(checkpoint):
+        return [own]
+    if not found:
+        where = models_dir or "the Hugging Face cache"
+        raise CheckpointError(
+            f"{need} needs a Songwriter, and {where} has none that goes with {checkpoint.name}.",
+            f"`acestep models pull {next(iter(checkpoints.SONGWRITERS))}` fetches the smallest, for the published "
+            "checkpoints.",
+        )
+    return found
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder; of folders within only in diffusers' layout, where they belong to it."""
+    files = folder.rglob("*") if checkpoints.is_diffusers(folder) else folder.iterdir()
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def expected(part: Part, folder: Path) -> Lock:
+    """What the files of a part should be: by its lock file, else by their names in the cache, which are their hashes.
+
+    `CheckpointError` where neither tells.
+    """
+    lock = read_lock(folder)
+    if lock is not None:
+        return lock
+    blobs = [(path.name, path.readlink().name) for path in folder.iterdir() if path.is_symlink()]
+    files = tuple(
+        File(name, (folder / name).stat().st_size, blob if len(blob) == 64 else None, blob if len(blob) == 40 else None)
+        for name, blob in blobs
+        if (folder / name).is_file() and len(blob) in (40, 64)
+    )
+    if not files:
+        raise CheckpointError(
+            f"There is no {LOCK} in {folder}, so nothing tells what its files should be.",
+            "`acestep models pull` compares them with the hub's and writes it.",
+        )
+    return Lock(part.repo, "", folder.name if not part.inside else folder.parent.name, files)
+
+
+def differing(lock: Lock, folder: Path, report: Report) -> list[str]:
+    """Hash the files of a folder; what is wrong with each that is not as its lock says, as sentences."""
+    wrong = []
+    for file in lock.files:
+        path = folder / file.name
+        label = f"{folder.name}/{file.name}"
+        try:
+            if not path.is_file():
+                wrong.append(f"{path} is missing.")
+            elif not file.matches(path, lambda done, file=file, label=label: report(label, done, file.size)):  # type: ignore[misc]
+                wrong.append(f"{path} is not the published file: its {'SHA-256' if file.sha256 else 'hash'} differs.")
+        except OSError as error:
+            raise weight_files.unreadable(path, error) from error
+    return wrong
+
+
+def bytes_of(path: Path) -> int:
+    """What deleting `path` would free; links within lead elsewhere."""
+    within = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(one.lstat().st_size for one in within if one.is_symlink() or one.is_file())
+
+
+@contextmanager
+def alone(parts: Sequence[Part], store: Shelf, say: Say) -> Iterator[None]:
+    """Hold the shelf for the body, while whoever else would change the same repositories waits."""
+    from huggingface_hub.utils._fixes import WeakFileLock
+
+    with ExitStack() as held:
+        for guard in sorted({store.guard(part) for part in parts}):
+            guard.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(WeakFileLock(guard, timeout=0.1))
+            except TimeoutError:
+                say(f"Another pull is at work in {store.root}; waiting for it.")
+                held.enter_context(WeakFileLock(guard))
+        yield
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk that `folder` is on, or will be."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(there).free

@@ -1,0 +1,165 @@
+"""`--events`: what a render does, as it does it, a JSON object a line; with heartbeats, so that silence means trouble.
+
+Each line keeps to `schemas/event.schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from acestep_cli import disk
+from acestep_cli.cli import exit_codes
+from acestep_cli.errors import ExistsError, UsageError
+from acestep_cli.progress import Report
+from acestep_cli.render.result import Output
+
+SCHEMA = "acestep-event/1"
+#: How the files begin that are written here, and no others.
+OURS = json.dumps({"schema": SCHEMA})[:-1].encode()
+#: Seconds of nothing else to say after which a heartbeat comes.
+HEARTBEAT = 5.0
+DESCRIPTOR = "fd:"
+#: Of what a render reports of a file, what an event repeats.
+OF_A_TAKE = ("path", "sidecar", "seed", "take", "kind", "track", "status", "seconds", "error")
+
+
+class Events:
+    """Writes events to a descriptor; without one, nowhere.
+
+    Whoever reads them may leave: that is no reason to stop.
+    """
+
+    def __init__(self, descriptor: int | None = None, place: str | None = None) -> None:
+        self._descriptor, self._place = descriptor, place
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+        self._stage: dict[str, Any] = {}
+        self._told: set[int] = set()
+
+    def emit(self, event: str, **content: Any) -> None:
+        if self._descriptor is None:
+            return
+        line = json.dumps({"schema": SCHEMA, "time": round(time.time(), 3), "event": event, **content}) + "\n"
+        with self._lock:
+            self._last = time.monotonic()
+            rest = memoryview(line.encode())
+            try:
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError:
+                self._descriptor = None
+
+    def takes(self, outputs: Iterable[Output]) -> None:
+        """Say what became of files, once of each."""
+        for output in outputs:
+            if id(output) not in self._told:
+                self._told.add(id(output))
+                entry = output.report()
+                self.emit("take", **{name: entry[name] for name in OF_A_TAKE if name in entry})
+
+    def pass_over(self, outputs: Iterable[Output]) -> None:
+        """Say nothing of files that are gone before anybody reads of them."""
+        self._told.update(map(id, outputs))
+
+    def refuse_files(self, files: Iterable[Path]) -> None:
+        """`UsageError` where the events go into one of the `files` that the run writes."""
+        if self._place is not None and os.path.realpath(self._place) in map(os.path.realpath, files):
+            raise UsageError(f"--events {self._place}: is a file that this run writes.", "Name another one.")
+
+    def following(self, report: Report) -> Report:
+        """`report`, of which each step is an event too."""
+
+        def reported(stage: str, done: int, total: int) -> None:
+            step = {"stage": stage, "done": done, "total": total}
+            if step != self._stage:
+                self._stage = step
+                self.emit("progress", **step)
+            report(stage, done, total)
+
+        return reported
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """A heartbeat, with the stage that is at work, whenever nothing was said for a while."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(max(self._last + HEARTBEAT - time.monotonic(), 0.05)):
+                if time.monotonic() - self._last >= HEARTBEAT:
+                    self.emit("heartbeat", **self._stage)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+@contextmanager
+def to(place: str | None) -> Iterator[Events]:
+    """Yield what writes events to FILE, anew, or fd:N; the last of them says how the body ended."""
+    if place is None:
+        yield Events()
+        return
+    descriptor = opened(place)
+    try:
+        events = Events(descriptor, place)
+        with events.beating():
+            events.emit("start")
+            try:
+                yield events
+            except BaseException as error:
+                events.emit("end", **ended(error))
+                raise
+            events.emit("end", exit_code=0)
+    finally:
+        os.close(descriptor)
+
+
+def ended(error: BaseException) -> dict[str, Any]:
+    found = exit_codes.described(error)
+    return {"exit_code": found["exit_code"], "error": found}
+
+
+def opened(place: str) -> int:
+    """A descriptor of our own for what `--events` names. `ExistsError` for a file that holds anything but events."""
+    if not place.startswith(DESCRIPTOR):
+        try:
+            return emptied(place)
+        except OSError as error:
+            raise disk.refusal(Path(place), error) from error
+    number = place.removeprefix(DESCRIPTOR)
+    if number == "1":
+        raise UsageError("--events fd:1: stdout carries results alone.", "Take fd:3, and 3>events.ndjson behind it.")
+    try:
+        return os.dup(int(number))
+    except (ValueError, OverflowError):
+        raise UsageError(f"--events {place}: is no descriptor; fd:3 is.") from None
+    except OSError as error:
+        raise UsageError(f"--events {place}: is not open.", f"Open it: acestep … {number}>events.ndjson") from error
+
+
+def emptied(place: str) -> int:
+    """A descriptor of a file, without the events that it may hold of an earlier run, or of a device or pipe."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_size:
+            with Path(place).open("rb") as file:
+                if file.read(len(OURS)) != OURS:
+                    raise ExistsError(Path(place), why=" and holds no events", hint="Name another file for --events.")
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,158 @@
+"""What is there already: which takes of a run need not be made, and which files may not be written over."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acestep_cli import disk
+from acestep_cli.errors import ExistsError, UsageError
+from acestep_cli.models import latents_file
+from acestep_cli.render import paths, sidecar
+from acestep_cli.render.result import PLANNED, SKIPPED, Output
+from acestep_cli.song import complete
+
+if TYPE_CHECKING:
+    from acestep_cli.render.job import Job
+
+
+def refuse_collisions(jobs: list[Job]) -> None:
+    """`UsageError` where two songs of the run would have one file."""
+    owner: dict[Path, Job] = {}
+    for one in jobs:
+        files = [file for output in one.outputs for file in output.files]
+        for path in files:
+            if path in owner:
+                raise UsageError(
+                    f"{owner[path].name} and {one.name} would both write {path}.",
+                    "Rename one of the specs, or render them into two folders.",
+                )
+        owner |= dict.fromkeys(files, one)
+
+
+def settle_existing(jobs: list[Job], *, force: bool) -> None:
+    """Skip the takes that are there already, by their recipe; `ExistsError` for other files in the way."""
+    in_the_way: list[ExistsError] = []
+    for one in jobs:
+        if not force:
+            keep_seed(one)
+        for output in one.outputs:
+            assert output.path is not None
+            folder = next((file for file in output.files if disk.exists(file) and file.is_dir()), None)
+            if folder:
+                in_the_way.append(ExistsError(folder))
+            elif not force and (error := met(one, output)):
+                in_the_way.append(error)
+    if in_the_way:
+        first = in_the_way[0]
+        raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why, hint=first.hint)
+
+
+def met(job: Job, output: Output) -> ExistsError | None:
+    """What happens to a take whose file may be there: nothing, `skipped`, or the error returned."""
+    assert output.path is not None
+    beside = paths.sidecar(output.path)
+    there = disk.exists(output.path)
+    record = sidecar.read(beside)
+    if record is not None and is_same(job, output, record):
+        if there and is_another(output, record):
+            return ExistsError(output.path, why=" and is not the file that its sidecar describes")
+        is_bare = there and output.latents is not None and not latents_file.belong(output.latents, output.path)
+        is_timeless = there and output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental
+        if job.place.built and (is_bare or is_timeless):
+            return make_way(output)
+        if is_bare:
+            again = f"--seed {record.seed} --force makes both again."
+            return ExistsError(output.path, why=" without its latents", hint=again)
+        if is_timeless:
+            again = f"--seed {record.seed} --force makes both again."
+            return ExistsError(output.path, why=" without its lyrics in time", hint=again)
+        if there:
+            skip(output, record)
+            output.retagged = job.place.built and record.tags != job.labels(output)
+            return None
+        for file in filter(None, (beside, output.lrc)):  # a recipe without its audio waits to be rendered again
+            if disk.exists(file):
+                output.stale[file] = file.stat().st_mtime_ns
+    elif job.place.built and record is not None and not (there and is_another(output, record)):
+        return make_way(output)
+    if there:
+        return ExistsError(
+            output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
+        )
+    if output.latents is not None and latents_file.read_header(output.latents) is not None:
+        output.stale[output.latents] = output.latents.stat().st_mtime_ns
+    taken = next((file for file in output.files if file not in output.stale and disk.exists(file)), None)
+    return None if taken is None else ExistsError(taken)
+
+
+def make_way(output: Output) -> ExistsError | None:
+    """Have what was rendered before replaced; the error returned for latents beside that nobody made here."""
+    if output.latents is not None and disk.exists(output.latents) and latents_file.read_header(output.latents) is None:
+        return ExistsError(output.latents)
+    output.outdated = True
+    return None
+
+
+def is_another(output: Output, record: sidecar.Record) -> bool:
+    """Whether the file that is there is not the one that `record` was written for."""
+    assert output.path is not None
+    return record.bytes not in (None, output.path.stat().st_size)
+
+
+def is_same(job: Job, output: Output, record: sidecar.Record) -> bool:
+    """Whether the take of `record` is the one that `output` would be: of any seed, where none was asked for."""
+    any_seed = "seed" not in job.resolved.origins
+    return job.is_recipe_of(output, record) and (any_seed or record.seed == output.seed)
+
+
+def skip(output: Output, record: sidecar.Record) -> None:
+    """Keep what is there, and say of it what its sidecar says."""
+    output.status, output.seed = SKIPPED, record.seed
+    output.completed = output.completed.model_copy(update={"seed": record.seed})
+    output.seconds, output.sample_rate = record.seconds, record.sample_rate
+    output.scores = record.scores
+    if record.instrumental:
+        output.lrc = None
+    output.checks, output.timings = record.checks, record.timings
+
+
+def keep_seed(job: Job) -> None:
+    """An unset seed is that of the takes which are there already, so that a rerun goes on where they stopped."""
+    if "seed" in job.resolved.origins:
+        return
+    for output in job.outputs:
+        assert output.path is not None
+        beside = paths.sidecar(output.path)
+        record = sidecar.read(beside)
+        if record is not None and job.is_recipe_of(output, record):
+            seed = (record.seed - output.take + 1) % complete.SEEDS
+            origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
+            request = job.request.model_copy(update={"seed": seed})
+            job.decided = replace(job.decided, request=request, origins=origins)
+            for other in job.outputs:
+                other.seed = complete.take(request, other.take).seed
+                other.completed = other.completed.model_copy(update={"seed": other.seed})
+            return
+
+
+def refuse_recordings(jobs: list[Job]) -> None:
+    """`UsageError` where a render would write over a recording that it works on, whatever `--force` says."""
+    recordings = {os.path.realpath(recording.path) for one in jobs for recording in one.decided.heard.values()}
+    for path in [file for one in jobs for output in one.outputs for file in output.files]:
+        if os.path.realpath(path) in recordings:
+            raise UsageError(f"{path} is the recording that this run works on; it stays.", "Choose another --output.")
+
+
+def refuse_inputs(jobs: list[Job]) -> None:
+    """`UsageError` where a render would replace a file it was read from: unless it writes the same recipe again."""
+    sources = {os.path.realpath(file) for one in jobs for file in one.resolved.files}
+    for output in [output for one in jobs for output in one.outputs if output.status == PLANNED]:
+        for path in output.files:
+            if path not in output.stale and os.path.realpath(path) in sources:
+                raise UsageError(
+                    f"{path} is read by this run, so it cannot be written too.",
+                    "Choose another --output, or --no-sidecar where it is the sidecar.",
+                )

@@ -1,0 +1,48 @@
+"""Checkpoints brought here for a command: what is to come, the pull itself, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acestep_cli.cli.console import Console
+from acestep_cli.models import local
+from acestep_cli.models.checkpoints import Part
+
+if TYPE_CHECKING:
+    from acestep_cli.models.download import Pulled
+
+GB = 1e9
+
+
+def announce(lacking: Mapping[str, Sequence[Part]], terminal: Console, *, dry_run: bool) -> None:
+    """Say what is missing of each checkpoint, and about how much that is; sizes are the table's.
+
+    `NetworkError` where it will not be fetched, as the environment forbids it.
+    """
+    from acestep_cli.models import download
+
+    download.require_online()
+    for name, parts in lacking.items():
+        folders = ", ".join(f"{part.folder} ({local.in_words(part.size_gb * GB)})" for part in parts)
+        total = local.in_words(sum(part.size_gb for part in parts) * GB)
+        terminal.say(f"{name}: {'would be fetched' if dry_run else 'fetching'}, about {total}: {folders}")
+
+
+def pull(
+    parts: Sequence[Part],
+    models_dir: Path | None,
+    terminal: Console,
+    revision: str | None = None,
+    *,
+    again: bool = False,
+) -> list[Pulled]:
+    """Fetch parts, as `hub.pull` does, and say what came of each."""
+    from acestep_cli.models import download
+
+    pulled = download.pull(parts, local.of(models_dir), revision, terminal, again=again)
+    for one in pulled:
+        what = f"{local.in_words(one.fetched)} fetched" if one.fetched else "there already"
+        terminal.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
+    return pulled

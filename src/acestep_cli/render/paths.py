@@ -1,0 +1,155 @@
+"""Where the takes of one run go. All of it is decided, and checked, before any weights load."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from acestep_cli import disk
+from acestep_cli.audio import encode
+from acestep_cli.errors import UsageError
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
+from acestep_cli.song.values import quoted
+
+SLUG_LENGTH = 48
+#: That many of four bytes each leave a name short enough for every disk.
+MOST_SIGNS = 40
+STDOUT = "-"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What `--output` says: a folder, and for a file its name, its suffix as typed and the format that means. Without
+    it, the current folder.
+
+    `numbered` asks for the next free number; `made` for the folder to be made; `stdout` for no file at all. `built`
+    means that what was rendered there before is kept up to date.
+    """
+
+    folder: Path
+    stem: str | None = None
+    suffix: str | None = None
+    format: str | None = None
+    numbered: bool = False
+    made: bool = False
+    stdout: bool = False
+    built: bool = False
+    #: The kind of piece that has the name to itself, where there are several.
+    main: str | None = None
+    #: A step on the way to another file, of which nobody asked to hear.
+    on_the_way: bool = False
+
+
+def destination(output: str | None) -> Destination:
+    """Read `--output`: FILE with the suffix of a format, FOLDER/, or - for stdout."""
+    if output is None:
+        return Destination(Path(), numbered=True)
+    if output == STDOUT:
+        return Destination(Path(), stdout=True)
+    if not output.strip():
+        raise UsageError("--output: is empty.", "Leave it out to write into the current folder.")
+    path = Path(output)
+    if output.endswith(("/", "\\")):
+        return Destination(path, made=True)
+    if disk.exists(path) and path.is_dir():
+        return Destination(path)
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in encode.FORMATS:
+        raise UsageError(
+            f"--output: {quoted(output)} does not end in the suffix of a format ({', '.join(encode.FORMATS)}).",
+            "Add one, or a / to name a folder.",
+        )
+    return Destination(path.parent, path.stem, path.suffix.removeprefix("."), suffix)
+
+
+def sidecar(path: Path) -> Path:
+    """The spec beside an audio file."""
+    return path.with_name(path.name + ".yaml")
+
+
+def paths(
+    place: Destination,
+    stem: str,
+    takes: int,
+    format: str,
+    taken: Collection[Path] = (),
+    parts: Sequence[str] = ("",),
+) -> list[list[Path]]:
+    """For each take the paths of its parts, whose names follow the stem. Several takes of one name are numbered from
+    1, or on from the highest there is, also among those `taken` by other songs of the run.
+    """
+    suffix = place.suffix or format
+    stems = [f"{stem}-{part}" if part else stem for part in parts]
+    if takes == 1 and not place.numbered:
+        return [[place.folder / f"{one}.{suffix}" for one in stems]]
+    highest = max(highest_number(place.folder, one, taken) for one in stems) if place.numbered else 0
+    numbers = range(highest + 1, highest + 1 + takes)
+    return [[place.folder / f"{one}-{number}.{suffix}" for one in stems] for number in numbers]
+
+
+def parts(place: Destination, request: Request) -> list[str]:
+    """What follows the stem in the name of each file of a take: nothing after the only one, or the main one."""
+    kinds = complete.parts(request)
+    return ["" if len(kinds) == 1 or kind == place.main else track or kind for kind, track in kinds]
+
+
+def name(request: Request, spec_file: Path | None) -> str:
+    """The spec's own name; else the title, caption or idea, in lower case with dashes; else that of the source."""
+    if spec_file is not None:
+        stem = spec_file.stem  # a sidecar is `song.flac.yaml`
+        return Path(stem).stem if Path(stem).suffix.removeprefix(".") in encode.FORMATS else stem
+    words = "-".join(re.findall(r"\w+", (request.title or request.caption or request.idea or "").lower()))
+    return words[:SLUG_LENGTH].strip("-") or Path(request.source or "").stem or "song"
+
+
+def highest_number(folder: Path, stem: str, taken: Collection[Path] = ()) -> int:
+    """The highest N of the files `stem-N.*` in `folder` and among those `taken`; 0 without one."""
+    numbered = re.compile(re.escape(stem) + r"-(\d{1,18})\..+")
+    found = (numbered.fullmatch(file.name) for file in [*folder.iterdir(), *taken])
+    return max((int(match[1]) for match in found if match), default=0)
+
+
+def next_free(path: Path, taken: Collection[Path] = ()) -> Path:
+    """The numbered `path` with the next number that no file in its folder has, nor any of those `taken`."""
+    stem = path.stem.rpartition("-")[0]
+    return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem, taken)}{path.suffix}")
+
+
+def prepare(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: bool = False) -> None:
+    """Make sure that `folder` can be written to, and takes the signs in `names`; `made` creates it.
+
+    `OutputError` if not. A dry run only looks.
+    """
+    try:
+        if not made:
+            disk.require_folder(folder, f" (or let --output {folder}/ make it)")
+        if dry_run:
+            there = next(path for path in (folder, *folder.absolute().parents) if disk.exists(path))
+            if not there.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        disk.sweep(folder)
+        _try(folder, "")
+    except OSError as error:
+        raise disk.refusal(folder, error) from error
+    for name in names:
+        try:
+            _try(folder, re.sub(r"[\w. -]", "", name, flags=re.ASCII)[:MOST_SIGNS])
+        except OSError as error:
+            raise disk.refusal(folder / name, error) from error
+
+
+def _try(folder: Path, signs: str) -> None:
+    """Make a hidden file with `signs` in its name, and remove it: some disks tell only then what they refuse."""
+    file = folder / f".{uuid.uuid4().hex}{signs}.part"
+    file.touch(exist_ok=False)
+    file.unlink()

@@ -1,0 +1,356 @@
+"""What every rendering command does: from specs and flags to files, whatever the mode."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from acestep_cli.cli import auto, exit_codes, options
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError
+from acestep_cli.machine import hardware, history, memory, plan_text
+from acestep_cli.machine import plan as planning
+from acestep_cli.models import checkpoints, local
+from acestep_cli.render import events, fetch, paths, take_cache, write
+from acestep_cli.render import job as jobs
+from acestep_cli.render.job import Job
+from acestep_cli.render.result import PLANNED, SKIPPED, Ledger, Output
+from acestep_cli.song import modes, ranking, spec
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping, Sequence
+
+    from acestep_cli.machine.plan import Plan
+    from acestep_cli.models.checkpoints import Part
+    from acestep_cli.pipeline import Take
+    from acestep_cli.song.complete import Completed
+
+#: Renders jobs of one checkpoint and plan, as `make` does.
+Make = Callable[[list[Job], Run, Console, Stdout], bool]
+
+
+def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> None:
+    """Make what the specs and flags ask for."""
+    if run.auto:
+        auto.roll(mode, specs, song, run)
+        return
+    terminal = Console(
+        run.quiet,
+        verbose=run.verbose,
+        progress=run.progress,
+        paths=not run.json and run.output != paths.STDOUT,
+    )
+    with events.to(run.events) as terminal.events:
+        plan_and_make(ctx, mode, specs, song, run, terminal)
+
+
+def plan_and_make(
+    ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run, terminal: Console
+) -> None:
+    """Plan, announce and make."""
+    ledger = Ledger.kept(ctx, terminal.warnings)
+    with spec.reading_stdin(typing=not run.no_input):
+        planned = jobs.plan(mode, specs, song, run)
+    if lacking := jobs.lacking(planned):
+        planned = fetched(planned, lacking, run, terminal)
+        ledger.more["models"] = [local.state(name, run.models_dir).report() for name in lacking]
+    ledger.outputs = [output for job in planned for output in job.outputs]
+    announce(planned, terminal, dry_run=run.dry_run)
+    if run.explain and not run.json:
+        explain(planned, terminal)
+    with terminal.results() as stdout:
+        if run.dry_run:
+            foretell(ledger.outputs, terminal, stdout)
+            return
+        perform(planned, run, terminal, stdout)
+    if run.rank:
+        ledger.outputs = [output for job in planned for output in ranked(job.outputs)]
+    finish_report(ledger.outputs, terminal)
+
+
+def foretell(planned: list[Output], terminal: Console, stdout: Stdout) -> None:
+    """Say of each file what a render would do."""
+    for output in planned:
+        if output.path is not None:
+            is_there = output.status == SKIPPED and not output.retagged
+            what = "is there already" if is_there else "would get other tags" if output.retagged else "would be written"
+            terminal.say(f"{output.path}: {what}")
+            if not is_there:
+                stdout.path(output.path)
+
+
+def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout, by: Make | None = None) -> None:
+    """Make what is planned, here unless `by` somebody else. What fails is noted in its output."""
+    made = [output for job in planned for output in job.outputs]
+    terminal.events.refuse_files(file for output in made for file in output.files)
+    keep_skipped(planned, terminal, stdout)
+    if run.cache:
+        cache = options.opened_cache(terminal.warn)
+        for job in planned:
+            job.cache = cache
+    try:
+        for job in planned:
+            recall(job, run, terminal, stdout)
+        for alike in by_weights(planned):
+            if not (by or make)(alike, run, terminal, stdout):
+                break
+    except BaseException as error:
+        write.fail([output for output in made if output.status == PLANNED], exit_codes.described(error))
+        raise
+    finally:
+        terminal.events.takes(made)
+
+
+def recall(job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
+    """Finish the takes of a song that are in its cache."""
+    if job.cache is None:
+        return
+    for output in job.outputs:
+        if output.status == PLANNED and (take := take_cache.recall(job.cache, job, output)) is not None:
+            terminal.say(f"{output.path or 'stdout'}: made before, and finished anew")
+            write.keep(take, output, job, run, terminal, stdout)
+
+
+def finish_report(made: list[Output], terminal: Console, unbegun: Sequence[AceStepError] = ()) -> None:
+    """Say what came of several takes, and raise what stands for their failures and for what could not be begun."""
+    if len(made) > 1:
+        summarise(made, terminal)
+    conclude(made, unbegun)
+
+
+def fetched(planned: list[Job], lacking: Mapping[str, Sequence[Part]], run: Run, terminal: Console) -> list[Job]:
+    """The jobs once what they lack is here. A dry run only says what that is."""
+    fetch.announce(lacking, terminal, dry_run=run.dry_run)
+    if run.dry_run:
+        return planned
+    with terminal.results():
+        fetch.pull(list(dict.fromkeys(chain(*lacking.values()))), run.models_dir, terminal)
+    return jobs.renewed(planned, run)
+
+
+def by_weights(planned: list[Job]) -> list[list[Job]]:
+    """The jobs that share a checkpoint and a plan, together: their weights are loaded once."""
+    alike: list[list[Job]] = []
+    for job in planned:
+        same = next((jobs for jobs in alike if shares_weights(jobs[0], job)), None)
+        if same is None:
+            alike.append([job])
+        else:
+            same.append(job)
+    return alike
+
+
+def shares_weights(one: Job, other: Job) -> bool:
+    alike = (one.checkpoint, one.songwriter) == (other.checkpoint, other.songwriter)
+    return alike and one.plan.shares_weights_with(other.plan)
+
+
+def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
+    """Say which checkpoint plays, on what, and why; of a dry run, also what will be in memory when."""
+    for warning in [warning for job in planned for warning in job.warnings]:
+        terminal.warn(warning)
+    for job in planned:
+        asked = job.resolved.request.model or "auto"
+        if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
+            order = checkpoints.auto_order(modes.mode_of(job.request).task)
+            terminal.say(
+                f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
+                f"acestep models pull {order[0]} fetches a real one."
+            )
+            break
+    for [job, *_] in by_weights(planned):
+        checkpoint, plan = job.checkpoint, job.plan
+        terminal.say(
+            f"{checkpoint.name} on {plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']})"
+        )
+        terminal.detail(f"{checkpoint.name} is {checkpoint.dit}")
+        if job.songwriter is not None:
+            terminal.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
+        for line in plan_text.lines(plan, job.device):
+            say = terminal.say if dry_run else terminal.detail
+            say(line)
+
+    for job in planned:
+        if job.request.kept is not None:
+            terminal.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
+        where = f" in {job.name}" if len(planned) > 1 else ""
+        if job.request.scored:
+            names = " and ".join(name.replace("_", " ") for name in job.request.scored)
+            lacking = ranking.inapplicable(job.resolved.request, job.checkpoint, job.songwriter)
+            terminal.say(f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{ranking.sentence(lacking)}")
+        if job.songwriter is not None and job.request.open:
+            keys = ", ".join(key.replace("_", " ") for key in job.request.open)
+            where = f" in {job.name}" if job.spec_file is not None else ""
+            terminal.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
+
+
+def explain(planned: list[Job], terminal: Console) -> None:
+    """Say every effective value and where it came from, a line each."""
+    for job in planned:
+        if len(planned) > 1:
+            terminal.say(f"{job.name}:")
+        rows = [(one.name, spec.in_line(one.value), one.origin) for one in spec.explain(job.resolved, job.decided)]
+        rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for name, value, origin in rows:
+            terminal.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+
+
+def keep_skipped(planned: list[Job], terminal: Console, stdout: Stdout) -> None:
+    """Touch what is there already, so that make is content with it; write tags anew where those alone have changed."""
+    for job, output in [(one, output) for one in planned for output in one.outputs]:
+        if output.retagged:
+            try:
+                write.retag(output, job)
+            except OutputError as error:
+                write.fail([output], exit_codes.described(error))
+                continue
+            terminal.say(f"{output.path}: has new tags")
+            stdout.path(output.path or "")
+        elif output.status == SKIPPED and output.path is not None:
+            try:
+                for file in filter(None, (paths.sidecar(output.path), output.lrc, output.latents, output.path)):
+                    os.utime(file)
+            except OSError as error:
+                terminal.warn(f"{file} cannot be touched: {(error.strerror or str(error)).lower()}.")
+            say = terminal.detail if job.place.on_the_way else terminal.say
+            say(f"{output.path}: kept, for it has the same recipe")
+
+
+def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
+    """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end."""
+    if not any(job.pending() for job in alike):
+        return True
+    with terminal.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
+        from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
+
+        pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
+        begin = partial(pipeline.run, report=report, say=terminal.warn, tell=terminal.say)
+        return all(making(alike, begin, run, terminal, stdout))
+
+
+def making(
+    alike: list[Job], begin: Callable[[list[Completed]], Generator[Take]], run: Run, terminal: Console, stdout: Stdout
+) -> Iterator[bool]:
+    """Keep the takes of jobs as they come; `begin` has requests rendered. True before each take, for whoever has
+    several such renders at once; at last False where the run had better end.
+
+    A take that fails its checks does not stop the others. Any other failure ends its song, and a disk that takes no
+    more ends the run.
+    """
+    waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
+    while waiting:
+        made = begin([request for _, request, _ in waiting])
+        before = alike[0].plan
+        try:
+            for job, _, takes in waiting:
+                for output in takes:
+                    yield True
+                    take = next(made)
+                    write.keep(take, output, job, run, terminal, stdout)
+                    terminal.events.takes([output])
+                    learn(take, job, before, terminal)
+                    before = take.plan
+            return
+        except OutputError as error:
+            rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
+            write.fail(rest, exit_codes.described(error))
+            yield False
+            return
+        except Exception as error:
+            if not isinstance(error, AceStepError):
+                if len(waiting) == 1:
+                    raise
+                if run.debug:
+                    traceback.print_exception(error, file=sys.stderr)
+            broken = next(job for job, _, takes in waiting if is_waiting(takes))
+            write.fail([o for o in broken.outputs if o.status == PLANNED], exit_codes.described(error))
+            waiting = [entry for entry in waiting if entry[0] is not broken and is_waiting(entry[2])]
+        finally:
+            made.close()
+
+
+def learn(take: Take, job: Job, before: Plan, terminal: Console) -> None:
+    """Write into the logbook what the next plan for such a song should know; `before` is the plan when the take began:
+    what an earlier song had to leave says nothing of this one.
+    """
+    descended = take.plan.arrangement != before.arrangement
+    clean = not descended and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
+    speed = planning.measured(take.request, take.plan, memory.Sizes.of(job.checkpoint), take.timings) if clean else None
+    if speed is None and not descended:
+        return
+    try:
+        history.note(
+            job.device,
+            jobs.task(take.request, job.checkpoint),
+            take.plan,
+            descended=take.request.duration if descended else None,
+            speed=speed,
+        )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        terminal.warn(f"{history.file()} cannot be written: {reason}; what this render taught is forgotten.")
+
+
+def is_waiting(files: Sequence[Output]) -> bool:
+    """Whether any of the files is yet to be made."""
+    return any(output.status == PLANNED for output in files)
+
+
+def conclude(made: list[Output], unbegun: Sequence[AceStepError] = ()) -> None:
+    """Raise what stands for all failures of the run, if there are any."""
+    failed = {str(output.path): as_error(output.error) for output in made if output.error is not None}
+    errors = [*failed.values(), *unbegun]
+    if not errors:
+        return
+    asked = len(made) + len(unbegun)
+    if asked == 1:
+        raise errors[0]
+    report = "\n".join([*(f"{path}: {error}" for path, error in failed.items()), *map(str, unbegun)])
+    error: AceStepError
+    if len(errors) == asked and len({one.exit_code for one in errors}) == 1:
+        error = AceStepError(f"None of {asked} takes could be made.\n{report}")
+        error.exit_code, error.name = errors[0].exit_code, errors[0].name
+    else:
+        error = SeveralFailedError(f"{asked - len(errors)} of {asked} takes are there; the others are not.\n{report}")
+    raise error
+
+
+def ranked(takes: Sequence[Output]) -> list[Output]:
+    """The takes of a song, the best first; those without a score, or that failed, come last."""
+    means = ranking.overall([output.scores if output.error is None else {} for output in takes])
+    found = [(score, output) for score, output in zip(means, takes, strict=True) if score is not None]
+    best = [output for _, output in sorted(found, key=lambda one: -one[0])]
+    for place, output in enumerate(best, start=1):
+        output.rank = place
+    return best + [output for output in takes if output.rank is None]
+
+
+def summarise(made: list[Output], terminal: Console) -> None:
+    """Say what became of each take, a line each: its status, seed, length, peak as decoded, and file."""
+    scored = list(dict.fromkeys(name for output in made for name in ranking.ALL if name in output.scores))
+    rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]
+    for output in made:
+        seconds = "" if output.seconds is None else f"{output.seconds:.2f}"
+        peak = "" if "peak_dbfs" not in output.checks else f"{output.checks['peak_dbfs'] + 0:.1f}"
+        own = [f"{output.scores[name]:.4f}" if name in output.scores else "" for name in scored]
+        rows.append((output.status, *own, str(output.seed), seconds, peak, str(output.path)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for status, *numbers, file in rows:
+        aligned = "  ".join(number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))
+        terminal.say(f"{status.ljust(widths[0])}  {aligned}  {file}")
+
+
+def as_error(described: Mapping[str, Any]) -> AceStepError:
+    """The error that `failures.described` said."""
+    error = AceStepError(described["message"], described.get("hint"))
+    error.exit_code, error.name = described["exit_code"], described["name"]
+    return error

@@ -1,0 +1,37 @@
+"""How an audio file was made: by its sidecar, or where that is gone by its tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from acestep_cli.audio import tags
+from acestep_cli.render import paths, sidecar
+from acestep_cli.render.sidecar import Origin
+from acestep_cli.song import spec
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The spec of a file, what was recorded beside that, and where both stand."""
+
+    where: str
+    layers: list[spec.Layer]
+    origin: Origin
+
+
+def of(file: Path) -> Provenance | None:
+    """How `file` was made; None where neither a sidecar nor tags say it."""
+    beside = paths.sidecar(file)
+    record = sidecar.read(beside)
+    return in_tags(file) if record is None else Provenance(str(beside), spec.read(beside), record)
+
+
+def in_tags(file: Path) -> Provenance | None:
+    """What the tags of `file` say; paths in them are of files beside it."""
+    text = tags.spec_in(file)
+    origin = None if text is None else sidecar.recorded(text, Origin)
+    if text is None or origin is None:
+        return None
+    where = f"the tags of {file}"
+    return Provenance(where, [spec.parsed(text, where, file.parent)], origin)

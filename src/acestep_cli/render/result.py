@@ -1,0 +1,148 @@
+"""What a run reports with `--json`: one object, whose schema is `schemas/result.schema.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from acestep_cli.cli import exit_codes
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from acestep_cli.song.complete import Completed
+
+SCHEMA = "acestep/1"
+SEVERAL_FAILED = 7
+#: What becomes of an output.
+PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
+
+
+@dataclass
+class Output:
+    """One file of a take, from its plan to the file or its failure. `status`: `PLANNED` or what became of it.
+
+    `kind` is take, stem, mix or residual, and a stem has a `track`; `completed` is the request that makes it.
+    """
+
+    path: Path | None
+    sidecar: Path | None
+    format: str
+    take: int
+    seed: int
+    completed: Completed
+    plan: dict[str, Any]
+    kind: str = "take"
+    track: str | None = None
+    #: The file of its lyrics in time, where that was asked for.
+    lrc: Path | None = None
+    status: str = PLANNED
+    seconds: float | None = None
+    sample_rate: int | None = None
+    checks: dict[str, Any] = field(default_factory=dict)
+    #: Of `--rank`, and the place among the takes of its song that they give, counted from 1.
+    scores: dict[str, float] = field(default_factory=dict)
+    rank: int | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    origins: dict[str, str] | None = None
+    latents: Path | None = None
+    #: What is there without its audio and makes room for the new: what lies beside it, with their times.
+    stale: dict[Path, int] = field(default_factory=dict)
+    #: Whether another recipe is there, which was rendered before and makes room.
+    outdated: bool = False
+    #: Whether it is there with other tags.
+    retagged: bool = False
+
+    @property
+    def files(self) -> list[Path]:
+        """What this take is to be written into: the audio, and what lies beside it."""
+        return [file for file in (self.path, self.sidecar, self.lrc, self.latents) if file is not None]
+
+    def report(self) -> dict[str, Any]:
+        """The entry of this take in `outputs`."""
+        entry = {
+            "path": str(self.path) if self.path else None,
+            "sidecar": str(self.sidecar) if self.sidecar else None,
+            "lrc": str(self.lrc) if self.lrc else None,
+            "latents": str(self.latents) if self.latents else None,
+            "format": self.format,
+            "seconds": self.seconds,
+            "sample_rate": self.sample_rate,
+            "seed": self.seed,
+            "take": self.take,
+            "track": self.track,
+            "kind": self.kind,
+            "status": self.status,
+            "checks": self.checks,
+            "scores": self.scores,
+            "rank": self.rank,
+            "request": plain(self.completed),
+            "plan": self.plan,
+            "timings": self.timings,
+        }
+        if self.origins is not None:
+            entry["origins"] = self.origins
+        if self.error is not None:
+            entry["error"] = self.error
+        return entry
+
+
+def plain(model: BaseModel) -> dict[str, Any]:
+    """A pydantic model as JSON carries it."""
+    found: dict[str, Any] = json.loads(model.model_dump_json(exclude_none=True))
+    return found
+
+
+@dataclass
+class Ledger:
+    """What a run has come to so far."""
+
+    outputs: list[Output] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    #: What commands that make no audio report besides.
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def kept(cls, ctx: typer.Context, warnings: list[str]) -> Ledger:
+        """A ledger that `--json` prints when the command ends, however it ends."""
+        ctx.obj[exit_codes.LEDGER] = ledger = cls(warnings=warnings)
+        return ledger
+
+
+def error(exit_code: int, name: str, message: str, hint: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"exit_code": exit_code, "name": name, "message": message}
+    return found if hint is None else {**found, "hint": hint}
+
+
+def text(ledger: Ledger, error: dict[str, Any] | None) -> str:
+    """The object, as one line of JSON."""
+    status = "ok" if error is None else "partial" if error["exit_code"] == SEVERAL_FAILED else "error"
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "status": status,
+        "outputs": [output.report() for output in ledger.outputs],
+        "warnings": ledger.warnings,
+        **ledger.more,
+    }
+    if (peak := peak_memory_bytes()) is not None:
+        content["peak_memory_bytes"] = peak
+    if error is not None:
+        content["error"] = error
+    # What JSON cannot carry as text, such as file names that are no UTF-8, it carries escaped.
+    return json.dumps(content, ensure_ascii=True, allow_nan=False)
+
+
+def peak_memory_bytes() -> int | None:
+    """The most main memory this process has used; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,131 @@
+"""The first proof of a checkpoint on a machine: its files, its tensors, its tokens, and a render of a known seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from safetensors import safe_open
+
+from acestep_cli.audio import loudness
+from acestep_cli.engine.text_encoder import TextEncoder
+from acestep_cli.engine.weights import Store
+from acestep_cli.errors import AceStepError, CheckError, CheckpointError
+from acestep_cli.machine import memory
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import weight_files
+from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.pipeline import Pipeline
+from acestep_cli.progress import Report, Say
+from acestep_cli.song.complete import Completed
+
+#: Source: `dit.md` 1.2 and 2 of the specification.
+PUBLISHED_TENSORS = {False: 677, True: 829}
+PUBLISHED_END = 151_643
+#: A render quieter than this is no music, whatever it is.
+QUIETEST_DBFS = -50.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: `problem` is None where it is as it should be."""
+
+    name: str
+    finding: str
+    problem: AceStepError | None = None
+
+
+def checks(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> Iterator[Check]:
+    """Look at a checkpoint that was found and planned for, the cheapest first; the first problem ends it.
+
+    `song` is what is rendered in the end, and `say` hears where its plan is left.
+    """
+    steps: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("names", lambda: tensor_count(checkpoint)),
+        ("tokens", lambda: closing_token(checkpoint)),
+        ("silence", lambda: silence(checkpoint, plan)),
+        ("weights", lambda: finite_weights(checkpoint)),
+        ("networks", lambda: fitting_networks(checkpoint, plan, report)),
+        ("render", lambda: level_of_render(checkpoint, song, plan, report, say)),
+    )
+    for name, look in steps:
+        try:
+            yield Check(name, look())
+        except AceStepError as error:
+            yield Check(name, error.message, error)
+            return
+
+
+def tensor_count(checkpoint: Checkpoint) -> str:
+    """How many tensors the DiT folder has: a published one has a number of them that is known."""
+    count = sum(len(shard.shapes()) for shard in checkpoint.dit_shards)
+    sizes = memory.Sizes.of(checkpoint).dit
+    if sizes in (memory.PUBLISHED_2B, memory.PUBLISHED_XL):
+        expected = PUBLISHED_TENSORS[sizes.is_xl]
+        if count != expected:
+            raise CheckpointError(
+                f"{checkpoint.dit} holds {count} tensors; published checkpoints of its size hold {expected}.",
+                "`acestep models verify` says whether the files are the published ones.",
+            )
+    return f"{count} tensors in {checkpoint.dit.name}/"
+
+
+def closing_token(checkpoint: Checkpoint) -> str:
+    """Which token ends a prompt; `TextEncoder` itself refuses a tokenizer that does not close its prompts."""
+    end = TextEncoder(checkpoint.text, checkpoint.tokenizer).tokenizer.encode("x").ids[-1]
+    if memory.Sizes.of(checkpoint).text == memory.PUBLISHED_TEXT and end != PUBLISHED_END:
+        raise CheckpointError(
+            f"{checkpoint.tokenizer} ends prompts with token {end}; the published one is {PUBLISHED_END}."
+        )
+    return f"prompts end with token {end}"
+
+
+def silence(checkpoint: Checkpoint, plan: Plan) -> str:
+    """The silence latent, which most of what is not given is filled with."""
+    latent = Pipeline(checkpoint, plan).silence
+    if not latent.isfinite().all():
+        raise CheckpointError(f"{checkpoint.silence_file} holds numbers that are not finite.")
+    return f"{latent.shape[1]} frames of {latent.shape[2]} channels"
+
+
+def finite_weights(checkpoint: Checkpoint) -> str:
+    """Every number of every tensor, as it lies in the files."""
+    count = 0
+    for file in checkpoint.files:
+        if file.suffix != weight_files.WEIGHTS_SUFFIX:
+            continue
+        with safe_open(file, framework="pt") as shard:
+            for name in shard.keys():  # noqa: SIM118 - not a dict
+                count += 1
+                weight = shard.get_tensor(name)
+                if weight.is_floating_point() and not weight.isfinite().all():
+                    raise CheckpointError(
+                        f"{name} in {file} holds numbers that are not finite.",
+                        "Download that file again; `acestep models verify` says whether it is the published one.",
+                    )
+    return f"{count} tensors, all of them finite"
+
+
+def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
+    """Every network made and filled: the store refuses names and shapes that do not fit."""
+    weights = Store(checkpoint, plan, report)
+    try:
+        for lend in (weights.text, weights.dit, weights.vae):
+            with lend():
+                pass
+    finally:
+        weights.close()
+    return " ".join(weights.warnings) or "every tensor has its place"
+
+
+def level_of_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
+    """A song of a fixed seed: finite, not silent, and as loud as music."""
+    [take] = Pipeline(checkpoint, plan).run([song], report, say)
+    peak = loudness.peak(take.audio)
+    rms = math.sqrt(float((take.audio.samples.astype("float64") ** 2).mean()))
+    decibels = 20 * math.log10(rms) if rms else -math.inf
+    if decibels < QUIETEST_DBFS:
+        raise CheckError(f"The render is too quiet to be music: {decibels:.1f} dBFS RMS.")
+    spent = sum(take.timings.values())
+    return f"{take.audio.seconds:g} s, peak {20 * math.log10(peak):.1f} dBFS, {decibels:.1f} dBFS RMS, in {spent:.1f} s"

@@ -1,0 +1,217 @@
+"""The spec that is written beside each take, and what it says of one that is there already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from acestep_cli import __version__
+from acestep_cli.audio import loudness, tags
+from acestep_cli.models.checkpoints import Songwriter
+from acestep_cli.song import complete, document, spec
+from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
+from acestep_cli.song.values import Lora, is_folder_name
+
+if TYPE_CHECKING:
+    from acestep_cli.pipeline import Take
+
+#: The keys that a file repeats and that shape no sample.
+LABELS = tuple(name for name in (*tags.KEYS, "cover") if not KEYS[name].shapes)
+LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
+
+
+R = TypeVar("R", bound="Origin")
+
+
+class Weights(BaseModel):
+    """The checkpoint of a render: its name, and the hash of its weights."""
+
+    name: str
+    weights: str
+
+
+class Origin(BaseModel):
+    """What a sidecar, or the tags of a file, say of how it was made. Whoever edits them changes a spec, not that."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    recipe: str
+    seed: int
+    checkpoint: Weights
+    acestep: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    int8: bool = False
+    source_latents: str | None = None
+    versions: dict[str, str] = {}
+    adapters: list[str] = []
+    #: The recipe of what was asked for, where a Songwriter decided the rest of it.
+    asked: str | None = None
+
+    def is_of(self, recipe: str) -> bool:
+        """Whether the take is what `recipe` asks for: all of it, or what was open being left open."""
+        return recipe in (self.recipe, self.asked)
+
+
+class Record(Origin):
+    """What a sidecar says besides of the file that it lies beside."""
+
+    seconds: float
+    sample_rate: int
+    checks: dict[str, float]
+    scores: dict[str, float] = {}
+    timings: dict[str, float]
+    #: Of the audio file. Absent before it was recorded.
+    bytes: int | None = None
+    #: Of the tags that were asked for. Absent before that was recorded.
+    tags: str | None = None
+    #: Of its request: whether nobody sings, and whether the lyrics in time lie beside it.
+    instrumental: bool = False
+    lrc: bool = False
+
+
+def text(
+    take: Take,
+    recipe: str,
+    checkpoint: str,
+    weights: str,
+    measured: dict[str, Any],
+    size: int,
+    asked: str,
+    written: dict[str, Any],
+) -> str:
+    """The completed request of `take`, and under `render` what it was made with and how it went.
+
+    `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `asked` is
+    what `labels` says, `written` what `songwriting` and `adapting` say. There is no date in it: the same render differs
+    in timings alone.
+    """
+    return spec.dump(
+        take.request,
+        {
+            **made_with(take, recipe, checkpoint, weights, written),
+            "seconds": round(take.audio.seconds, 6),
+            "sample_rate": take.request.sample_rate or take.audio.sample_rate,
+            "bytes": size,
+            "tags": asked,
+            "checks": measured,
+            **({"scores": take.scores} if take.scores else {}),
+            **({"applied": [one._asdict() for one in take.applied]} if take.applied else {}),
+            "timings": take.timings,
+            "warnings": list(take.warnings),
+        },
+    )
+
+
+def for_tags(request: Request, origin: Origin) -> str:
+    """A completed request and how it was rendered: what every file carries, even where its sidecar is lost. It goes
+    wherever the file goes, so paths are names in it, as if all lay beside.
+    """
+    named = {key: bare(value) for key in KEYS if KEYS[key].kind.is_path
+             if (value := getattr(request, key)) is not None}  # fmt: skip
+    named |= {key: bare(value) for key in ("model", "songwriter")
+              if (value := getattr(request, key)) is not None and is_folder_name(value)}  # fmt: skip
+    said = origin.model_dump(include=set(Origin.model_fields) - {"asked"}, exclude_defaults=True)
+    return spec.dump(request.model_copy(update=named), said)
+
+
+def bare(path: Any) -> Any:
+    """A path, or each of several, without its folder."""
+    if isinstance(path, Lora):
+        return replace(path, path=bare(path.path))
+    return f"./{Path(path).name}" if isinstance(path, str) else tuple(bare(one) for one in path)
+
+
+def made_with(take: Take, recipe: str, checkpoint: str, weights: str, written: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the samples besides the request; what an `Origin` reads."""
+    return {
+        "acestep": __version__,
+        "recipe": recipe,
+        **written,
+        "seed": take.request.seed,
+        "checkpoint": {"name": checkpoint, "weights": weights},
+        "device": take.plan.device,
+        "dtype": take.plan.dtype,
+        **({"int8": True} if take.plan.int8 else {}),
+        **({"source_latents": take.request.kept.fingerprint} if take.request.kept else {}),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that have a say in the samples."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def songwriting(asked: complete.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
+    """Who decided what `asked` left open, and from what; `recipe` is of what was asked. A replay reads none of it."""
+    said = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
+    seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
+    whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": seed}
+    return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
+
+
+def adapting(decided: complete.Decided) -> dict[str, Any]:
+    """The hash of each adapter of a request, in its order; nothing where there is none."""
+    hashes = [adapter.fingerprint for adapter in decided.adapters.values()]
+    return {"adapters": hashes} if hashes else {}
+
+
+def labels(asked: complete.Completed, cover: tags.Picture | None) -> str:
+    """A fingerprint of the tags that were asked for, but for those that shape the song: they are in its recipe."""
+    said: dict[str, Any] = asked.model_dump(include=set(LABELS) - {"cover"}, exclude_none=True)
+    if cover is not None:
+        said["cover"] = hashlib.sha256(cover.data).hexdigest()
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def relabelled(file: Path, asked: complete.Completed) -> Request:
+    """The request of the sidecar `file` with the tags that were `asked` for; one that the Songwriter was free to write
+    stays.
+    """
+    kept = {name: getattr(asked, name) for name in LABELS if name not in asked.open}
+    over = spec.Layer(Path(), {name: spec.Value(raw, str(file), str(file)) for name, raw in kept.items()})
+    return spec.resolve(*spec.read(file), over).request
+
+
+def rewritten(file: Path, request: Request, size: int, asked: str) -> str:
+    """The text of the sidecar `file` for a `request` with other tags, whose audio has so many bytes; `asked` is what
+    `labels` says.
+    """
+    content = yaml.load(file.read_bytes(), Loader=document.LOADER)
+    return spec.dump(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
+
+
+def checks(level: loudness.Level) -> dict[str, float]:
+    """What was measured before the level was set, and the loudness it was brought to, if one was asked for."""
+    found = {"peak_dbfs": 20 * math.log10(level.peak), "lufs": level.lufs, "lufs_written": level.reached}
+    return {name: round(value, 2) + 0.0 for name, value in found.items() if value is not None}  # + 0.0: never -0.0
+
+
+def read(path: Path) -> Record | None:
+    """The record in the sidecar `path`; None where there is none, or none as this program writes it."""
+    try:
+        if path.stat().st_size > spec.MOST_BYTES:
+            return None
+        return recorded(path.read_bytes(), Record)
+    except OSError:
+        return None
+
+
+def recorded(text: str | bytes, kind: type[R]) -> R | None:
+    """What a spec records of its render; None where that is nothing, or not what this program writes."""
+    try:
+        content = yaml.load(text, Loader=document.LOADER)
+        asked = {key: content[key] for key in ("instrumental", "lrc") if key in content}
+        return kind.model_validate(asked | content[spec.RENDER])
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
+        return None

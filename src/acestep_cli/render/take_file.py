@@ -1,0 +1,84 @@
+"""A finished take as it lies on the disk: its sound, how it was made, where its sections begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from acestep_cli.audio import lrc, measure
+from acestep_cli.audio.measure import Measures
+from acestep_cli.audio.sound import Audio
+from acestep_cli.errors import UsageError
+from acestep_cli.render import provenance
+from acestep_cli.render.provenance import Provenance
+from acestep_cli.render.sidecar import Record
+from acestep_cli.song import document, sections, spec
+from acestep_cli.song.request import Request
+from acestep_cli.song.sections import Section
+
+#: Keys that are shown by themselves, or say nothing of the music.
+ASIDE = ("lyrics", "codes", "takes", "mode", "songwriter")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An audio file, with all that is known of it. What is no take of this program has a sound alone."""
+
+    path: Path
+    sound: Audio
+    made: Provenance | None
+
+    @classmethod
+    def at(cls, path: Path) -> Finished:
+        """Raises `SourceError` where the file cannot be read."""
+        return cls(path, measure.read(path), provenance.of(path))
+
+    @cached_property
+    def measures(self) -> Measures:
+        return measure.measure(self.sound)
+
+    @cached_property
+    def request(self) -> Request:
+        """What was asked for; nothing where what made it is no spec any more."""
+        if self.made is None:
+            return Request()
+        try:
+            return spec.resolve(*self.made.layers).request
+        except UsageError:  # somebody edited it
+            return Request()
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        beside = lrc.beside(self.path)
+        timed = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else None
+        return sections.of(self.request.lyrics, self.sound.seconds, timed)
+
+    @property
+    def title(self) -> str:
+        return self.request.title or self.path.name
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Keys of the spec and what was measured, for people: names with values."""
+        found = self.measures
+        levels = ["silent"] if found.is_silent else [f"{found.peak_dbfs:.1f} dBFS", f"{found.true_peak_db:.1f} dBTP"]
+        if found.lufs is not None:
+            levels.append(f"{found.lufs:.1f} LUFS")
+        rows = [("length", f"{found.seconds:.2f} s"), ("level", ", ".join(levels))]
+        if self.made is None:
+            return rows
+        asked = spec.grouped(self.request.model_dump(exclude=set(ASIDE), exclude_none=True))
+        for name, value in asked.items():
+            written = value if isinstance(value, str) else document.dump({name: value}).partition(":")[2].strip()
+            rows.append((name.replace("_", " "), written))
+        rows += [(name.replace("_", " "), f"{value:g}") for name, value in self.scores.items()]
+        rows.append(("recipe", self.made.origin.recipe))
+        return rows
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What the render found of the take, by its scores first; levels are measured anew."""
+        if self.made is None or not isinstance(self.made.origin, Record):
+            return {}
+        found = {**self.made.origin.scores, **self.made.origin.checks}
+        return {name: value for name, value in found.items() if name not in ("peak_dbfs", "lufs", "lufs_written")}

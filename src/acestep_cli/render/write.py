@@ -1,0 +1,251 @@
+"""A take as it is kept: its file with tags, its sidecar, lyrics in time and latents, all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acestep_cli import disk
+from acestep_cli.audio import decode, loudness, lrc, tags
+from acestep_cli.audio import encode as formats
+from acestep_cli.audio import sound as audio
+from acestep_cli.cli import exit_codes
+from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.cli.options import Run
+from acestep_cli.errors import CheckError, EncoderError, ExistsError
+from acestep_cli.models import latents_file
+from acestep_cli.render import existing, paths, result, sidecar, smoke, take_cache
+from acestep_cli.render.job import Job
+from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, Output
+from acestep_cli.song import complete
+
+if TYPE_CHECKING:
+    from acestep_cli.models.latents_file import Latents
+    from acestep_cli.pipeline import Take
+
+#: Decibels by which the loudness may miss what was asked before it is worth a word.
+LOUDNESS_TOLERANCE = 0.2
+
+
+def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
+    """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too.
+
+    A stem that is there already was made for what is written beside it.
+    """
+    if output.status != PLANNED:
+        return
+    for warning in take.warnings:
+        terminal.warn(warning)
+    output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
+    output.plan, output.scores = result.plain(take.plan), take.scores
+    output.sample_rate = take.request.sample_rate or take.audio.sample_rate
+    try:
+        if take.problem is not None:
+            raise CheckError(take.problem)
+        if output.path is None:
+            send(take, output, job, run, stdout)
+        else:
+            write(take, output, job, run)
+    except (CheckError, ExistsError, EncoderError) as error:
+        if isinstance(error, EncoderError):
+            keep_master(take, output, job, error, terminal)
+        if isinstance(error, ExistsError) and overtaken(output, job):
+            terminal.say(f"{output.path}: another run made it meanwhile")
+            return
+        fail([output], exit_codes.described(error))
+        return
+    if job.cache is not None:
+        take_cache.remember(job.cache, job, output, take)
+    output.status, output.completed = WRITTEN, take.request
+    asked, reached = loudness.loudness(take.request.loudness), output.checks.get("lufs_written")
+    if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
+        terminal.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
+    name = output.path.name if output.path else "stdout"
+    terminal.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
+    for remark in take.remarks:
+        terminal.say(f"{name}: {remark}")
+    terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
+    if job.request.lrc and not take.lines:
+        terminal.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
+    if output.path is not None and not job.place.on_the_way:
+        stdout.path(output.path)
+
+
+def finish(take: Take, job: Job) -> formats.Finish:
+    """What the request says of the file, beside what it says of the song."""
+    request = take.request
+    recipe = complete.recipe(request, job.weights, job.decided.contents)
+    adapting = sidecar.adapting(job.decided)
+    origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, adapting))
+    return formats.Finish(
+        formats.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
+        request.loudness,
+        request.fade_in or 0.0,
+        request.fade_out or 0.0,
+        tags.Tags(
+            **request.model_dump(include=set(tags.KEYS)),
+            recipe=recipe,
+            spec=sidecar.for_tags(request, origin),
+            cover=job.resolved.cover,
+            lines=take.lines,
+        ),
+    )
+
+
+def encode(file: Path, take: Take, output: Output, job: Job, run: Run) -> loudness.Level:
+    """Make the file of a take, and note what was measured on the way."""
+    level = formats.write(file, take.audio, finish(take, job))
+    output.checks = {**sidecar.checks(level), **take.checks}
+    if run.smoke:
+        smoke.inspect(file)
+    return level
+
+
+def write(take: Take, output: Output, job: Job, run: Run) -> None:
+    """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
+    assert output.path is not None
+    if not take.lines:
+        output.lrc = None
+    files = output.files
+    forced = (run.force and not job.place.numbered) or output.outdated
+    try:
+        with disk.whole(*files, replace=files if forced else ()) as temporary:
+            parts = dict(zip(files, temporary, strict=True))
+            sound = parts[output.path]
+            level = encode(sound, take, output, job, run)
+            if output.sidecar is not None:
+                recipe = complete.recipe(take.request, job.weights, job.decided.contents)
+                size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
+                said = {**songwriting(job, output), **sidecar.adapting(job.decided)}
+                text = sidecar.text(take, recipe, model, job.weights, output.checks, size, labels, said)
+                disk.write_text(parts[output.sidecar], text)
+            if output.lrc is not None:
+                disk.write_text(parts[output.lrc], lrc.dump(take.lines))
+            if output.latents is not None and take.latents is not None:
+                header = keepsake(take.audio, take.latents, level, sound, job)
+                latents_file.write(parts[output.latents], take.latents, header)
+            make_room(output, forced=forced)
+    except ExistsError:
+        if not job.place.numbered:
+            raise
+        free = paths.next_free(output.path, [other.path for other in job.outputs if other.path])
+        output.path, output.sidecar = free, paths.sidecar(free) if output.sidecar else None
+        output.lrc = lrc.beside(free) if output.lrc else None
+        output.latents = latents_file.beside(free) if output.latents else None
+        write(take, output, job, run)
+
+
+def keepsake(made: audio.Audio, kept: Latents, level: loudness.Level, file: Path, job: Job) -> latents_file.Header:
+    """What is written with the latents of a take whose audio is in `file`."""
+    return latents_file.Header(
+        audio=decode.fingerprint(file),
+        vae=job.checkpoint.vae_hash(),
+        gain=kept.gain * level.gain,
+        samples=made.samples.shape[1],
+        sample_rate=made.sample_rate,
+        hop=kept.hop,
+    )
+
+
+def songwriting(job: Job, output: Output) -> dict[str, Any]:
+    """What the sidecar of a take says of the Songwriter; nothing where it had no say."""
+    if job.songwriter is None or not job.request.open:
+        return {}
+    return sidecar.songwriting(job.request, job.recipe(output), job.songwriter)
+
+
+def make_room(output: Output, *, forced: bool) -> None:
+    """Remove a sidecar or latents that would lie about the new audio, and what lies beside audio that is gone.
+
+    What another run has written since the plan was made stays.
+    """
+    assert output.path is not None
+    record = sidecar.read(paths.sidecar(output.path)) if forced else None
+    if record is not None and record.lrc and output.lrc is None:
+        lrc.beside(output.path).unlink(missing_ok=True)
+    for file, is_ours in (
+        (paths.sidecar(output.path), sidecar.read),
+        (latents_file.beside(output.path), latents_file.read_header),
+    ):
+        if forced and file not in output.files and is_ours(file) is not None:
+            file.unlink()
+    for file, time_ns in output.stale.items():
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mtime_ns == time_ns:
+                file.unlink()
+
+
+def send(take: Take, output: Output, job: Job, run: Run, stdout: Stdout) -> None:
+    """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"take.{take.request.format}"
+        try:
+            encode(file, take, output, job, run)
+        except OSError as error:
+            raise disk.refusal(Path(folder), error) from error
+        stdout.file(file)
+
+
+def keep_master(take: Take, output: Output, job: Job, error: EncoderError, terminal: Console) -> None:
+    """What an encoder would not take is kept as a lossless file beside, under the next free number."""
+    if output.path is None or take.request.format == formats.DEFAULT_FORMAT:
+        return
+    master = paths.next_free(output.path.with_name(f"{output.path.stem}-1.{formats.DEFAULT_FORMAT}"))
+    lossless = formats.encoding(formats.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
+    with disk.whole(master) as [part]:
+        formats.write(part, take.audio, replace(finish(take, job), encoding=lossless))
+    convert = shlex.join([formats.FFMPEG, "-i", str(master), str(output.path)])
+    error.hint = f"The take is kept as {master}. To convert it: {convert}"
+    terminal.say(f"{master}: the lossless master of {output.path.name}")
+
+
+def overtaken(output: Output, job: Job) -> bool:
+    """Whether the file that appeared during the render is the same take, made by another run.
+
+    A sidecar appears a moment before its audio, which is waited for.
+    """
+    assert output.path is not None
+    record = sidecar.read(paths.sidecar(output.path))
+    if record is None or not existing.is_same(job, output, record):
+        return False
+    for _ in range(20):
+        if disk.exists(output.path):
+            existing.skip(output, record)
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def retag(output: Output, job: Job) -> None:
+    """Replace the tags of a file, and what its sidecar and latents say of them; no sample changes."""
+    assert output.path is not None
+    beside, kept, cover = paths.sidecar(output.path), latents_file.beside(output.path), job.resolved.cover
+    record = sidecar.read(beside)
+    assert record is not None
+    header = latents_file.read_header(kept) if latents_file.belong(kept, output.path) else None
+    files = [output.path, beside, *([kept] if header is not None else ())]
+    with disk.whole(*files, replace=files) as [part, beside_part, *latents_part]:
+        shutil.copyfile(output.path, part)
+        request = sidecar.relabelled(beside, output.completed)
+        said = request.model_dump(include=set(tags.KEYS))
+        text = sidecar.for_tags(request, record)
+        timed = lrc.read(output.lrc.read_text(encoding="utf-8")) if output.lrc is not None else ()
+        labels = tags.Tags(**said, recipe=record.recipe, spec=text, cover=cover, lines=timed)
+        tags.write(part, output.format, labels)
+        disk.write_text(beside_part, sidecar.rewritten(beside, request, part.stat().st_size, job.labels(output)))
+        if header is not None:
+            now = header.model_copy(update={"audio": decode.fingerprint(part)})
+            latents_file.rewrite(kept, now, latents_part[0])
+    output.status = WRITTEN
+
+
+def fail(failed: Sequence[Output], error: dict[str, Any]) -> None:
+    for output in failed:
+        output.status, output.error = FAILED, error

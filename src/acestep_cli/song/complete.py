@@ -1,0 +1,335 @@
+"""A request is completed exactly once: what nobody asked for is decided, by checkpoint, mode and recordings, and what
+cannot be is refused. What a Songwriter is to decide stays open until the song is made.
+
+Here too: the takes of a request, their files, and the fingerprint that equal takes share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from acestep_cli.audio import decode, encode
+from acestep_cli.audio.decode import Recording
+from acestep_cli.errors import AdapterError, CheckpointError, SourceError, UsageError
+from acestep_cli.models import latents_file
+from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint, Row, Songwriter
+from acestep_cli.models.latents_file import Kept
+from acestep_cli.song import duration as lengths
+from acestep_cli.song import modes, regions, validate
+from acestep_cli.song.request import KEYS, Request
+from acestep_cli.song.values import LORA_MODES
+
+if TYPE_CHECKING:
+    from acestep_cli.models.adapters import Adapter
+
+SEEDS = 2**32
+DEFAULT_LOUDNESS = "peak:-1"
+#: Of each reference, in seconds.
+LONGEST_REFERENCE = 3600.0
+
+
+class Completed(Request):
+    """A request with nothing left open but what the Songwriter is to decide; without that, it alone makes the takes
+    again.
+    """
+
+    mode: str
+    model: str
+    duration: float
+    solver: str
+    guidance: float
+    seed: int
+    takes: int
+    loudness: str
+    format: str
+    #: Keys that the Songwriter decides when the song is made; a duration among them is a guess until then.
+    open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    #: The latents beside the source, where they belong to it: it is not encoded then.
+    kept: Annotated[Kept | None, Field(exclude=True)] = None
+    #: The scores that its takes are given, as `scores` names them.
+    scored: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    #: How long its references are together, in seconds.
+    reference_seconds: Annotated[float, Field(exclude=True)] = 0.0
+
+    @property
+    def encodes_source(self) -> bool:
+        return super().encodes_source and self.kept is None
+
+    @property
+    def seconds_heard(self) -> float:
+        return self.reference_seconds
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A completed request, what decided each value that was left open, the recordings and adapters that it names, and
+    what to warn of.
+    """
+
+    request: Completed
+    origins: Mapping[str, str]
+    heard: Mapping[str, Recording]
+    adapters: Mapping[str, Adapter]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """What each file that the request names holds, as a fingerprint."""
+        sounds = {name: recording.sound for name, recording in self.heard.items()}
+        return {**sounds, **{name: adapter.fingerprint for name, adapter in self.adapters.items()}}
+
+
+def complete(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completed:
+    """Decide everything that was left open, exactly once: the result is what a sidecar records."""
+    return decide(request, checkpoint, songwriter).request
+
+
+def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Decided:
+    """`complete`, with the origin of each value it decided. What is left to a Songwriter stays open.
+
+    Raises `SourceError` for a recording that cannot be worked on, `CheckpointError` for a checkpoint that was not
+    trained for the mode, `AdapterError` for an adapter that does not fit it, and `UsageError` with all the
+    contradictions between request, recordings and checkpoint.
+    """
+    import secrets
+
+    row, name = checkpoint.row, checkpoint.name
+    require_task(request, name, row)
+    require_heads(request, checkpoint)
+    heard = survey(request)
+    adapters, warnings = survey_adapters(request, checkpoint)
+    if problems := validate.of(request, name, row, checkpoint.code_count, heard):
+        raise UsageError("\n".join(problems))
+    asked = request.model_dump()
+    found: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+
+    def settle(key: str, value: Any, origin: str) -> None:
+        """`value` for `key`, unless it was asked for."""
+        if asked[key] is None and value is not None:
+            found[key], origins[key] = value, origin
+
+    def settled(key: str) -> Any:
+        return found.get(key, asked[key])
+
+    settle("mode", "generate", lengths.DEFAULT)
+    if request.model in (None, "auto"):
+        found["model"], origins["model"] = name, "auto: the first installed that fits"
+    left = open_keys(request) if songwriter is not None else ()
+    if "songwriter" in modes.mode_of(request).keys and request.songwriter in (None, "auto"):
+        helper = songwriter.name if songwriter is not None and left else "none"
+        found["songwriter"], origins["songwriter"] = helper, "auto: the largest installed that fits, if it is needed"
+    whole, why = lengths.length(request, heard)
+    settle("duration", whole, f"{why}, until the Songwriter decides" if "duration" in left else why)
+    mode = modes.mode_of(request)
+    for key, value in mode.defaults(request).items():
+        settle(key, value, f"mode {request.mode}")
+    if mode.keeps_level:
+        settle("loudness", "none", f"mode {request.mode}")
+    settle("solver", "euler", lengths.DEFAULT)
+    settle("guidance", row.guidance, f"checkpoint {name}")
+    settle("seed", secrets.randbelow(SEEDS), "drawn")
+    settle("takes", 1, lengths.DEFAULT)
+    if settled("loudness") is None:
+        settle("loudness", DEFAULT_LOUDNESS, lengths.DEFAULT)
+    if request.timesteps is None:
+        settle("steps", row.steps, f"checkpoint {name}")
+        settle("shift", row.shift, f"checkpoint {name}")
+    if request.loras is not None:
+        settle("lora_mode", LORA_MODES[0], lengths.DEFAULT)
+    if settled("guidance") > 1:
+        settle("guidance_method", "apg", lengths.DEFAULT)
+        settle("cfg_interval", (0.0, 1.0), lengths.DEFAULT)
+    if not request.instrumental and request.lyrics is not None and "language" not in left:
+        settle("language", "unknown", lengths.DEFAULT)
+    settle("format", encode.DEFAULT_FORMAT, lengths.DEFAULT)
+    encoding = encode.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
+    settle("bit_depth", encoding.bit_depth, lengths.DEFAULT)
+    settle("bitrate", encoding.bitrate, lengths.DEFAULT)
+    kept, more = keepsake(request, checkpoint, heard)
+    listening = sum(heard[file].seconds for file in request.reference or ())
+    done = Completed(**{**asked, **found}, open=left, kept=kept, reference_seconds=listening)
+    return Decided(done, origins, heard, adapters, (*warnings, *more))
+
+
+def require_task(request: Request, name: str, row: Row) -> None:
+    """Raise `CheckpointError` where the checkpoint `name` was not trained for the mode of the request."""
+    task = modes.mode_of(request).task
+    if task not in row.tasks:
+        able = [other for other, one in CHECKPOINTS.items() if task in one.tasks]
+        raise CheckpointError(
+            f"{name} was not trained to {task}; {', '.join(able[:-1])} and {able[-1]} were.",
+            f"`acestep models pull {able[0]}` fetches one of them; then --model {able[0]}.",
+        )
+
+
+def require_heads(request: Request, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` where lyrics are to be timed and no head of the checkpoint is known to follow them."""
+    if request.lrc and not checkpoint.alignment_heads:
+        able = [other for other, one in CHECKPOINTS.items() if one.alignment_heads]
+        raise CheckpointError(
+            f"{checkpoint.name} has no alignment heads, by which lyrics are timed; {', '.join(able)} have.",
+            f"Leave lrc out; or `acestep models pull {able[0]}` fetches one that has, then --model {able[0]}.",
+        )
+
+
+def survey(request: Request) -> dict[str, Recording]:
+    """The recordings that a request names, by their paths. `SourceError`, beginning with the key, for one that does not
+    suit.
+    """
+    sources = () if request.source is None else (request.source,)
+    heard = {}
+    for key, files, longest in (
+        ("source", sources, decode.LONGEST_READ),
+        ("reference", request.reference or (), LONGEST_REFERENCE),
+    ):
+        for file in files:
+            try:
+                heard[file] = decode.survey(Path(file), longest)
+            except SourceError as error:
+                raise SourceError(f"{key}: {error.message}", error.hint) from error
+    return heard
+
+
+def keepsake(
+    request: Request, checkpoint: Checkpoint, heard: Mapping[str, Recording]
+) -> tuple[Kept | None, tuple[str, ...]]:
+    """The latents beside the source, and a warning where there are some that are of no use."""
+    source = heard.get(request.source or "")
+    if source is None or not (path := latents_file.beside(source.path)).exists():
+        return None, ()
+    found = latents_file.of(source, checkpoint.vae_hash(), regions.before(request, source.seconds))
+    return (None, (f"{path}: {found}; the source is encoded anew.",)) if isinstance(found, str) else (found, ())
+
+
+def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[dict[str, Adapter], list[str]]:
+    """The adapters that a request names, by their paths, and warnings about them. `AdapterError`, beginning with the
+    key, for one that is broken or does not fit the checkpoint, where that is here.
+    """
+    if request.loras is None:
+        return {}, []
+    from acestep_cli.machine import memory
+    from acestep_cli.models import adapters
+
+    found: dict[str, Adapter] = {}
+    warnings: list[str] = []
+    for lora in request.loras:
+        try:
+            adapter = found[lora.path] = adapters.read(Path(lora.path))
+            warnings += adapter.warnings
+            if checkpoint is not None:
+                warnings += adapter.require_fit(memory.Sizes.of(checkpoint).dit, checkpoint.name)
+            adapter.require_finite()
+        except AdapterError as error:
+            raise AdapterError(f"loras: {error.message}", error.hint) from error
+        word = adapter.trigger_word
+        if word is not None and request.caption is not None and word.casefold() not in request.caption.casefold():
+            warnings.append(f"{lora.path} was trained with the trigger word {word!r}, which the caption does not have.")
+    return found, warnings
+
+
+def open_keys(request: Request) -> tuple[str, ...]:
+    """What a request leaves to the Songwriter: nothing where codes are given, which are a song already, or where the
+    mode follows none.
+    """
+    if request.codes is not None or "codes" not in modes.mode_of(request).keys:
+        return ()
+    written = ("caption", "lyrics", "genre") if request.idea is not None else ("caption",)
+    keys = (*written, "language", "bpm", "key", "time_signature", "duration", "codes")
+    silent = () if lengths.may_be_sung(request) else ("lyrics", "language")
+    return tuple(key for key in keys if getattr(request, key) is None and key not in silent)
+
+
+def filled(request: Completed, written: Mapping[str, Any]) -> Completed:
+    """`request` with what the Songwriter has `written`, and without a trace of it: nothing is open now but codes."""
+    found = {key: written[key] for key in request.open if key in written}
+    if "lyrics" in request.open:
+        found = sung_or_not(found)
+        found["lrc"] = request.lrc if found["lyrics"] is not None else None
+    its_own = dict.fromkeys(modes.SONGWRITER_KEYS)
+    return request.model_copy(update={**found, **its_own, "songwriter": "none", "open": ()})
+
+
+def changes(before: Completed, after: Completed) -> dict[str, Any]:
+    """The keys that are others in `after`, as JSON carries them."""
+    names = {name for name in KEYS if getattr(before, name) != getattr(after, name)}
+    found: dict[str, Any] = json.loads(after.model_dump_json(include=names))
+    return found
+
+
+def changed(before: Completed, said: Mapping[str, Any]) -> Completed:
+    """`before` with what `changes` has said of it; nothing is open then."""
+    read = Request(**said)
+    return before.model_copy(update={**{name: getattr(read, name) for name in said}, "open": ()})
+
+
+def sung_or_not(song: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a song, which without lyrics is an instrumental and has no language."""
+    if song.get("lyrics") is not None:
+        return dict(song)
+    return {**song, "lyrics": None, "language": None, "instrumental": True}
+
+
+def take(request: Completed, number: int) -> Completed:
+    """Take `number`, counted from 1, of a completed request, as a request of its own."""
+    return takes(request, number, 1)
+
+
+def takes(request: Completed, first: int, count: int) -> Completed:
+    """Takes `first` and on of a completed request, as a request of their own. All of them are of one text."""
+    seeds: dict[str, Any] = {"seed": (request.seed + first - 1) % SEEDS}
+    if request.open and request.songwriter_seed is None:
+        seeds["songwriter_seed"] = request.seed
+    return request.model_copy(update={**seeds, "takes": count})
+
+
+def recipe(request: Completed, weights: str, contents: Mapping[str, str]) -> str:
+    """A fingerprint of what shapes the samples and their encoding, but for the seed; `weights` is a hash of theirs.
+
+    Two takes with one recipe and one seed are the same audio. Recordings and adapters are in it by what they hold,
+    which `contents` says of each file.
+    """
+    shaping = {name for name, key in KEYS.items() if key.shapes}
+    content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
+    if (source := contents.get(request.source or "")) is not None:
+        content["source"] = source
+    if request.kept is not None:
+        content["latents"] = request.kept.fingerprint
+    if request.reference is not None:
+        content["reference"] = [contents[file] for file in request.reference]
+    if request.loras is not None:
+        content["loras"] = [(contents[lora.path], lora.scale) for lora in request.loras]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file of a take: its kind (take, stem, mix, residual), its track, and the request that makes it."""
+
+    kind: str
+    track: str | None
+    request: Completed
+
+
+def parts(request: Request) -> list[tuple[str, str | None]]:
+    """Kind and track of each file of one take: a stem for each track, and what is written beside them."""
+    mode = modes.mode_of(request)
+    if mode.makes == "take":
+        return [("take", None)]
+    beside = mode.beside(request)
+    return [*(("stem", track) for track in request.track or ()), *([(beside, None)] if beside else [])]
+
+
+def pieces(request: Completed) -> list[Piece]:
+    """The files of one take of `request`, each with the request that makes it."""
+    return [
+        Piece(kind, track, request if track is None else request.model_copy(update={"track": (track,)}))
+        for kind, track in parts(request)
+    ]

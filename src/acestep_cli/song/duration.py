@@ -1,0 +1,65 @@
+"""How long a song is, before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from acestep_cli.audio.decode import Recording
+from acestep_cli.song import regions
+from acestep_cli.song.request import Request
+from acestep_cli.song.values import CODES_PER_SECOND, PULSES
+
+#: The origin of what no checkpoint, machine or user decides.
+DEFAULT = "default"
+DEFAULT_SECONDS = 60.0
+# The length of a song nobody gave a length: a sung line fills two bars, a section without lines four, and
+# four more bars go to its beginning and end. At 100 bpm, two verses and two choruses of four lines make 1:26.
+BARS_PER_LINE = 2
+BARS_PER_BARE_SECTION = 4
+BARS_AROUND = 4
+ESTIMATE_BPM = 100
+ESTIMATE_RANGE = (30.0, 300.0)
+
+
+def seconds(request: Request, heard: Mapping[str, Recording] | None = None) -> float:
+    """How long the song is or will be."""
+    return length(request, heard or {})[0]
+
+
+def length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str]:
+    """The length of the song, and what decided it."""
+    if (source := heard.get(request.source or "")) is not None:
+        return regions.extended(request, source.seconds), "the source"
+    if request.duration is not None:
+        return request.duration, "asked for"
+    if request.codes is not None:
+        return len(request.codes) / CODES_PER_SECOND, "the codes"
+    if not is_sung(request.lyrics):
+        return DEFAULT_SECONDS, DEFAULT
+    return estimated_duration(request), "estimated from the lyrics"
+
+
+def is_sung(lyrics: str | None) -> bool:
+    """Whether there is a line that is no section tag."""
+    return any(line.strip() and not is_tag(line) for line in (lyrics or "").splitlines())
+
+
+def may_be_sung(request: Request) -> bool:
+    """Whether there are words to sing, or an idea that may become some."""
+    return not request.instrumental and (request.idea is not None or is_sung(request.lyrics))
+
+
+def is_tag(line: str) -> bool:
+    return line.strip().startswith("[") and line.strip().endswith("]")
+
+
+def estimated_duration(request: Request) -> float:
+    """Seconds that the lyrics take to sing at the request's tempo; 60 where nothing is sung."""
+    if not is_sung(request.lyrics):
+        return DEFAULT_SECONDS
+    tags = [is_tag(line) for line in (request.lyrics or "").splitlines() if line.strip()]
+    bare = sum(tag and following for tag, following in zip(tags, [*tags[1:], True], strict=True))
+    bars = tags.count(False) * BARS_PER_LINE + bare * BARS_PER_BARE_SECTION + BARS_AROUND
+    estimate = bars * PULSES[request.time_signature or "4/4"] * 60 / (request.bpm or ESTIMATE_BPM)
+    low, high = ESTIMATE_RANGE
+    return float(round(min(max(estimate, low), high)))

@@ -1,0 +1,30 @@
+"""The songs that come with the program: examples to play, and templates to start from."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from acestep_cli.errors import UsageError
+from acestep_cli.song.values import suggestion
+
+#: In an installed package they lie beside this file, in a checkout at its root.
+PACKAGE = Path(str(resources.files("acestep_cli")))
+# In a wheel the songs lie in the package; in a checkout, beside `src/`.
+FOLDERS = (PACKAGE / "songs", PACKAGE.parent.parent / "songs")
+SUFFIXES = (".yaml", ".md")
+
+
+def files() -> dict[str, Path]:
+    """The specs by name."""
+    folder = next(folder for folder in FOLDERS if folder.is_dir())
+    return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES}
+
+
+def find(name: str) -> Path:
+    """The song of that name. `UsageError`, with the names there are, if there is none."""
+    songs = files()
+    if name not in songs:
+        near = suggestion(name, songs) or "."
+        raise UsageError(f"There is no song named {name!r}{near}", f"Songs: {', '.join(songs)}.")
+    return songs[name]

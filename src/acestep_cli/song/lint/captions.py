@@ -1,0 +1,121 @@
+"""Remarks on a caption: what it lacks, what other keys say otherwise, what is no caption."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from acestep_cli.song.lint import syllables
+from acestep_cli.song.lint.lyrics import Remark, Song, is_mute, section_of
+from acestep_cli.song.values import TIME_SIGNATURES, MusicalKey, quoted
+
+#: What the published models are documented to take.
+CAPTION_CHARACTERS = 512
+CAPTION_LINES = 6
+BPM = re.compile(r"\b(\d{2,3})(?:\s*(?:-|–|to)\s*(\d{2,3}))?[\s-]*(?:bpm\b|beats per minute)", re.I)
+KEY = re.compile(r"(?<![\w#])([A-G])(#|♯|♭|b|[ -](?i:sharp|flat))?[ -]((?i:major|minor|maj|min))\b(?![ -]key)")
+VOICELESS = re.compile(
+    r"^\s*instrumental\b(?!\s+(?:break|solo|intro|outro|interlude|bridge|section|hook|passage|part|build))"
+    r"|[,.;]\s*instrumental\s*(?=[,.;]|$)|\b(?:purely|fully|entirely|completely)[ -]instrumental\b"
+    r"|\binstrumental (?:music|track|piece|only|version)\b"
+    r"|\b(?:no|without(?: any)?) (?:vocals?|voices?|lyrics)\b(?! (?:in|until|till|at|on|for|during|before)\b)"
+    r"|纯音乐|純音樂",
+    re.I,
+)
+VOICED = re.compile(r"\b(?:vocals?|vocalists?|singers?|rappers?)\b", re.I)
+WORDLESS = re.compile(
+    r"\b(?:no|without|wordless|choir|choral|chop\w*|sampl\w*|humm\w*|scat\w*|chant\w*|oohs?|a+hs?|instrumental|textures?|"
+    r"pads?|cuts?)\b",
+    re.I,
+)
+
+
+def length(song: Song) -> Iterator[Remark]:
+    caption = song.caption
+    if not caption:
+        if song.sung:
+            yield Remark(
+                "caption", None, "is missing, so the style is left to chance; say genre, instruments and voice"
+            )
+    elif len(re.findall(r"\w+", caption)) == 1 and syllables.count(caption, "en") <= 4:
+        yield Remark("caption", None, f"{quoted(caption)} leaves nearly all to chance; add instruments, mood and voice")
+    elif is_over(caption, CAPTION_CHARACTERS):
+        yield Remark(
+            "caption",
+            None,
+            f"is {len(song.request.caption or '')} characters long, and the published models are made for "
+            f"{CAPTION_CHARACTERS} (half as many Chinese ones) and read 256 tokens, so its end may be cut; shorten it",
+        )
+
+
+def is_over(text: str, characters: int) -> bool:
+    """Whether `text` is longer than so many characters, or than half as many that take three bytes each."""
+    return len(text) > characters or len(text.encode()) > 2 * characters
+
+
+def bpm(song: Song) -> Iterator[Remark]:
+    bpm = song.request.bpm
+    said = [(int(low), int(high or low)) for low, high in BPM.findall(song.caption)]
+    if bpm is None or not said:
+        return
+    if not any(low - 2 <= tempo <= high + 2 for low, high in said for tempo in (bpm, 2 * bpm, bpm / 2)):
+        yield Remark("caption", None, f"says {said[0][0]} bpm, but bpm is {bpm}; leave the tempo to bpm")
+
+
+def key(song: Song) -> Iterator[Remark]:
+    key = song.request.key
+    said = keys_said(song.caption)
+    if key and said and MusicalKey.pitch(key) not in map(MusicalKey.pitch, said):
+        yield Remark("caption", None, f"says {said[0]}, but key is {key}; leave it to key")
+        return
+    mode = re.search(r"\b(major|minor)[ -]key\b", song.caption, re.IGNORECASE)
+    if key and mode and not said and mode[1].casefold() not in key:
+        yield Remark("caption", None, f"says {mode[0]!r}, but key is {key}; leave it to key")
+
+
+def keys_said(caption: str) -> list[str]:
+    """The musical keys a caption names: `in D major`, `F# minor`; not the article of `a major hit`."""
+    found = []
+    for said in KEY.finditer(caption):
+        before, after = caption[max(0, said.start() - 9) : said.start()], caption[said.end() : said.end() + 9]
+        is_article = said[1] == "A" and not said[2] and not re.search(r"(?:\bin|\bof|key:?)\s+$", before, re.IGNORECASE)
+        if not is_article or re.match(r"\s*(?:$|[,.;)])", after):
+            sign = {"": "", "#": "#", "♯": "#", "s": "#"}.get((said[2] or "").strip(" -")[:1].casefold(), "b")
+            found.append(f"{said[1]}{sign} {'minor' if said[3].casefold().startswith('min') else 'major'}")
+    return found
+
+
+def meter(song: Song) -> Iterator[Remark]:
+    meter = song.request.time_signature
+    said = [name for name in re.findall(r"(?<![\d/])\d/\d(?![\d/])", song.caption) if name in TIME_SIGNATURES]
+    waltz = re.search(r"\b(?:waltz|walzer|valse|vals|valzer)\b", song.caption, re.IGNORECASE)
+    if meter is None or meter in said:
+        return
+    if said:
+        yield Remark("caption", None, f"says {said[0]}, but time_signature is {meter}; leave it to time_signature")
+    elif waltz and meter not in ("3/4", "6/8"):
+        yield Remark("caption", None, f"says {waltz[0]!r}, but time_signature is {meter}; a waltz is in 3/4")
+
+
+def voice(song: Song) -> Iterator[Remark]:
+    if song.sung and (found := VOICELESS.search(song.caption)):
+        yield Remark(
+            "caption", None, f"says {found[0].strip(' ,.;')!r}, but there are words to sing; leave out one or the other"
+        )
+    elif is_mute(song) and (found := VOICED.search(song.caption)) and not WORDLESS.search(song.caption):
+        yield Remark(
+            "caption",
+            None,
+            f"says {found[0]!r}, but nothing is sung; write lyrics, or leave the voice out of the caption",
+        )
+
+
+def lyrics(song: Song) -> Iterator[Remark]:
+    lines = song.caption.strip().splitlines()
+    tagged = [place for place, line in enumerate(lines, 1) if any(map(section_of, re.findall(r"\[([^\[\]]+)\]", line)))]
+    if tagged or len(lines) >= CAPTION_LINES:
+        yield Remark(
+            "caption",
+            tagged[0] if tagged else None,
+            "looks like lyrics, which are not sung from here; words and section tags go to lyrics",
+        )

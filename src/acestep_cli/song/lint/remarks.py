@@ -1,0 +1,47 @@
+"""What will not sing as it is written: remarks on the lyrics, the caption and the language of a song.
+
+A remark refuses nothing. A model sings whatever it is given, and a songwriter may mean it: each check would rather
+miss a slip than find one that is none. CHECKS lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from acestep_cli.song.lint import captions, lyrics
+from acestep_cli.song.lint.lyrics import Remark, Song
+from acestep_cli.song.request import KEYS, Request
+
+CHECKS: tuple[Callable[[Song], Iterator[Remark]], ...] = (
+    lyrics.hurried,
+    lyrics.sparse,
+    lyrics.long_lines,
+    lyrics.misspelt_tags,
+    lyrics.open_brackets,
+    lyrics.unmarked_sections,
+    lyrics.untagged,
+    lyrics.wordless_sections,
+    lyrics.repeats,
+    lyrics.instrumental_tag,
+    lyrics.foreign_script,
+    lyrics.unnamed_language,
+    lyrics.idle_language,
+    captions.length,
+    captions.bpm,
+    captions.key,
+    captions.meter,
+    captions.voice,
+    captions.lyrics,
+    lyrics.chatter,
+    lyrics.markup,
+    lyrics.chords,
+    lyrics.timestamps,
+)
+
+
+def on(request: Request, seconds: float) -> list[Remark]:
+    """All remarks on `request`, in the order of its keys and lines. `seconds` is the length the song will have."""
+    song = Song(request, seconds)
+    found = [remark for check in CHECKS for remark in check(song)]
+    order = list(KEYS)
+    return sorted(found, key=lambda remark: (order.index(remark.key), remark.line or 0))

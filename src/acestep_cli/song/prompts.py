@@ -1,0 +1,81 @@
+"""The prompt strings of the model, and how much of them it reads.
+
+Exact strings and limits: `dit.md` 3 of the specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acestep_cli.song.values import quoted
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from acestep_cli.song.request import Request
+
+END_OF_TEXT = "<|endoftext|>"
+TEXT_TOKENS = 256
+LYRIC_TOKENS = 2048
+NOT_GIVEN = "N/A"
+INSTRUMENTAL = "[Instrumental]"
+
+
+def metas(bpm: int | None, time_signature: str | None, key: str | None, seconds: float) -> str:
+    """The four lines of metadata; `seconds` is the length that will really be rendered."""
+    beats = time_signature.split("/")[0] if time_signature else NOT_GIVEN
+    return (
+        f"- bpm: {bpm or NOT_GIVEN}\n- timesignature: {beats}\n"
+        f"- keyscale: {key or NOT_GIVEN}\n- duration: {int(seconds)} seconds\n"
+    )
+
+
+def text_prompt(instruction: str, caption: str, metas: str) -> str:
+    """What the text encoder reads."""
+    return f"# Instruction\n{instruction}\n\n# Caption\n{caption}\n\n# Metas\n{metas}{END_OF_TEXT}\n"
+
+
+def lyric_heading(language: str | None) -> str:
+    """What stands above the lyrics."""
+    return f"# Languages\n{language or 'unknown'}\n\n# Lyric\n"
+
+
+def lyric_prompt(lyrics: str | None, language: str | None) -> str:
+    """What the lyric encoder reads; no lyrics means an instrumental."""
+    return f"{lyric_heading(language)}{lyrics or INSTRUMENTAL}{END_OF_TEXT}"
+
+
+def of(request: Request, instruction: str, seconds: float) -> tuple[str, str]:
+    """The text prompt and the lyric prompt of a request."""
+    about = metas(request.bpm, request.time_signature, request.key, seconds)
+    text = text_prompt(instruction, request.caption or "", about)
+    return text, lyric_prompt(request.lyrics, request.language)
+
+
+def cut_off(tokenizer: Tokenizer, ids: Sequence[int], limit: int) -> str:
+    """What to say of a prompt that is longer than the model reads: its end, but for the closing token, goes."""
+    lost = quoted(tokenizer.decode(list(ids[limit - 1 : -1])), 60)
+    return f"The prompt is {len(ids)} tokens long and the model reads {limit}; this is cut off: {lost}"
+
+
+def cuts(text: str, lyrics: str, tokenizer_file: Path) -> Iterator[str]:
+    """What would be cut off the two prompts. The tokenizer is read only where their length makes one possible."""
+    for prompt, limit in ((text, TEXT_TOKENS), (lyrics, LYRIC_TOKENS)):
+        if len(prompt.encode(errors="replace")) <= limit:  # no token is shorter than a byte
+            continue
+        tokenizer = tokenizer_of(tokenizer_file)
+        ids = tokenizer.encode(prompt).ids
+        if len(ids) > limit:
+            yield cut_off(tokenizer, ids, limit)
+
+
+@cache
+def tokenizer_of(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,59 @@
+"""How takes are compared: which scores there are, when one does not apply, and the order they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from acestep_cli.errors import UsageError
+from acestep_cli.models.checkpoints import BUILT_IN, Checkpoint, Songwriter
+from acestep_cli.song import duration, modes
+from acestep_cli.song.request import Request
+
+#: How surely the words are heard in the song, one after another; and how well the Songwriter would have guessed, from
+#: the codes, what was asked for. Both are from 0 to 1, and a take's rank is by their mean.
+LYRIC_ALIGNMENT, JUDGEMENT = "lyric_alignment", "judgement"
+ALL = (LYRIC_ALIGNMENT, JUDGEMENT)
+
+
+def inapplicable(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> dict[str, str]:
+    """The scores that takes of `request` cannot have, each with the reason."""
+    mode = modes.mode_of(request)
+    found = {}
+    if "lrc" not in mode.keys:
+        found[LYRIC_ALIGNMENT] = f"{request.mode} makes no whole song"
+    elif not checkpoint.alignment_heads:
+        found[LYRIC_ALIGNMENT] = f"{checkpoint.name} has no alignment heads"
+    elif not duration.may_be_sung(request):
+        found[LYRIC_ALIGNMENT] = "there are no lyrics"
+    if "songwriter" not in mode.keys:
+        found[JUDGEMENT] = f"the Songwriter judges codes, and {request.mode} follows none"
+    elif songwriter is None:
+        absent = f"no Songwriter that goes with {checkpoint.name} is installed and fits"
+        if checkpoint.name == BUILT_IN:
+            absent = f"its Songwriter comes when it is named, with --songwriter {BUILT_IN}"
+        found[JUDGEMENT] = "songwriter is none" if request.songwriter == "none" else absent
+    return found
+
+
+def required(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> tuple[str, ...]:
+    """The scores that takes of `request` can have. `UsageError` where that is none."""
+    lacking = inapplicable(request, checkpoint, songwriter)
+    if len(lacking) == len(ALL):
+        raise UsageError(
+            f"--rank has nothing to go by: {sentence(lacking)}.",
+            "It takes lyrics and a checkpoint with alignment heads, or a Songwriter; see `acestep models list`.",
+        )
+    return tuple(name for name in ALL if name not in lacking)
+
+
+def sentence(lacking: Mapping[str, str]) -> str:
+    """Why scores do not apply, in words."""
+    return "; ".join(f"{name.replace('_', ' ')} does not apply, because {why}" for name, why in lacking.items())
+
+
+def overall(takes: Sequence[Mapping[str, float]]) -> list[float | None]:
+    """For each take the mean of the scores that all takes with scores have; None where it has none."""
+    scored = [take for take in takes if take]
+    common = [name for name in ALL if scored and all(name in take for take in scored)]
+    return [mean(take[name] for name in common) if take and common else None for take in takes]

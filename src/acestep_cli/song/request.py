@@ -1,0 +1,527 @@
+"""What to make: the one value that flows from flags and specs to the engine.
+
+Every key of a song is one field here. Its `Key` carries the help text and the kind of value, and the kind carries
+the range: flags, `--help`, completion and messages derive from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+
+from acestep_cli import solvers
+from acestep_cli.audio import encode
+from acestep_cli.song.values import (
+    EVERY_TRACK,
+    LONGEST_SECONDS,
+    LORA_MODES,
+    REPAINT_MODES,
+    Bitrate,
+    Choice,
+    Codes,
+    Duration,
+    Interval,
+    Kind,
+    Language,
+    Lora,
+    Loras,
+    Loudness,
+    Model,
+    MusicalKey,
+    Number,
+    Picture,
+    SampleRate,
+    Share,
+    Songwriter,
+    Sound,
+    Sounds,
+    Switch,
+    Tag,
+    Text,
+    Time,
+    TimeSignature,
+    Timesteps,
+    Tracks,
+    Whole,
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the song spec: its kind of value, its help text, the panel of `--help` it stands in."""
+
+    kind: Kind
+    help: str
+    panel: str
+    short: str | None = None
+    #: False for a key that has no flag.
+    flag: bool = True
+    #: The name of its flag, where that is not the key's own: a key of several, whose flag is given for each.
+    singular: str | None = None
+    #: False for a key that shapes neither the samples nor their encoding: it is no part of a recipe. Nor is the seed,
+    #: which is compared by itself.
+    shapes: bool = True
+    #: Values for the schema, as a spec writes them.
+    examples: tuple[Any, ...] = ()
+    #: A switch that stands for a value of its own, and that value.
+    switch: tuple[str, str] | None = None
+    #: The key of a spec under which it stands, in a map; its flag has its own name.
+    group: str | None = None
+
+
+SONG, SONGWRITER, SOURCE, SOUND, OUTPUT, TAGS = "Song", "Songwriter", "Source", "Sound", "Output", "Tags"
+SONGWRITER_OPTIONS = "songwriter_options"
+LONGEST_FADE = 60
+
+
+class Request(BaseModel):
+    """What to make. `None` is "not asked": `completing.complete` decides it, once.
+
+    Paths, the terminal and the machine are not in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    mode: Annotated[
+        str | None,
+        Key(
+            Text("MODE"), "What kind of render this is: generate unless set.", SONG, flag=False, examples=("generate",)
+        ),
+    ] = None
+    caption: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "What it sounds like: style, instruments, mood, voice.",
+            SONG,
+            short="-c",
+            examples=("warm lo-fi hip hop, dusty drums, rhodes",),
+        ),
+    ] = None
+    lyrics: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "Words to sing, with [Verse], [Chorus] and such above the sections.",
+            SONG,
+            examples=("[Verse]\nCity light slides over the glass\n",),
+        ),
+    ] = None
+    instrumental: Annotated[
+        bool | None,
+        Key(Switch(), "No singing.", SONG, shapes=False, examples=(True,)),  # the model reads lyrics, or none
+    ] = None
+    idea: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "What the song is about: the Songwriter writes caption, lyrics and metadata.",
+            SONG,
+            examples=("rainy-day bossa nova about a lost umbrella",),
+        ),
+    ] = None
+    language: Annotated[
+        str | None,
+        Key(Language(), "Language of the lyrics: its code or English name.", SONG, examples=("en",)),
+    ] = None
+    bpm: Annotated[
+        int | None,
+        Key(Whole(30, 300), "Tempo in beats per minute.", SONG, examples=(96,)),
+    ] = None
+    key: Annotated[
+        str | None,
+        Key(MusicalKey(), "Key, such as A minor or F# major.", SONG),
+    ] = None
+    time_signature: Annotated[
+        str | None,
+        Key(TimeSignature(), "Time signature; 2, 3, 4 and 6 do as well.", SONG, examples=("4/4",)),
+    ] = None
+    duration: Annotated[
+        float | None,
+        Key(
+            Duration(1, LONGEST_SECONDS),
+            "Length, 3 to 600 seconds. Unset: the Songwriter's, else estimated from the lyrics, else 60 s.",
+            SONG,
+            short="-d",
+            examples=("1:30", 90, "90s"),
+        ),
+    ] = None
+    codes: Annotated[
+        tuple[int, ...] | None,
+        Key(Codes(), "Audio codes to follow, 5 per second.", SONG, flag=False),
+    ] = None
+    reference: Annotated[
+        tuple[str, ...] | None,
+        Key(
+            Sounds(),
+            "A recording whose sound to take after, up to an hour long; repeatable.",
+            SONG,
+            shapes=False,  # what it holds does
+        ),
+    ] = None
+    source: Annotated[
+        str | None,
+        Key(
+            Sound(),
+            "The recording to work on, 1 s to 10 minutes long.",
+            SOURCE,
+            flag=False,
+            shapes=False,  # what it holds does
+        ),
+    ] = None
+    strength: Annotated[
+        float | None,
+        Key(
+            Share(),
+            "For how many of its steps a cover follows the source, all unless set: 30-50% for another genre, 50-70% "
+            "for a moderate change, 70-90% for a subtle one.",
+            SOURCE,
+        ),
+    ] = None
+    noise_strength: Annotated[
+        float | None,
+        Key(Share(), "How much of the source's own sound a cover starts from; 0 unless set.", SOURCE),
+    ] = None
+    close: Annotated[
+        bool | None,
+        Key(Switch(), "Cover the source in all its detail, not by way of audio codes.", SOURCE),
+    ] = None
+    start: Annotated[
+        float | None,
+        Key(
+            Time(-LONGEST_SECONDS, LONGEST_SECONDS),
+            "Where the new part begins; a negative time extends the song to the front.",
+            SOURCE,
+            examples=(10, -8),
+        ),
+    ] = None
+    end: Annotated[
+        float | None,
+        Key(
+            Time(0, LONGEST_SECONDS),
+            "Where it ends; a time past the source extends the song.",
+            SOURCE,
+            examples=(20, "1:30"),
+        ),
+    ] = None
+    repaint_mode: Annotated[
+        str | None,
+        Key(
+            Choice(tuple(REPAINT_MODES)),
+            "How the new part is joined: conservative holds on to what is around it, aggressive cuts hard; balanced "
+            "unless set.",
+            SOURCE,
+        ),
+    ] = None
+    repaint_strength: Annotated[
+        float | None,
+        Key(Share(), "How far balanced goes towards aggressive; 0.5 unless set.", SOURCE),
+    ] = None
+    track: Annotated[
+        tuple[str, ...] | None,
+        Key(
+            Tracks(),
+            "A track to make; repeatable, where several can be. A spec may say tracks, too.",
+            SOURCE,
+            switch=("--all", EVERY_TRACK),
+        ),
+    ] = None
+    mix: Annotated[
+        bool | None,
+        Key(Switch(), "Write source and new track together, too.", SOURCE, shapes=False),  # a file of its own
+    ] = None
+    songwriter: Annotated[
+        str | None,
+        Key(
+            Songwriter(),
+            "Who decides what the song leaves open, and its codes. Unset: the largest installed, else none.",
+            SONGWRITER,
+            shapes=False,  # its weights do
+            examples=("1.7B", "none"),
+        ),
+    ] = None
+    songwriter_seed: Annotated[
+        int | None,
+        Key(Whole(0, 2**32 - 1), "Seed of what the Songwriter writes. Unset: --seed.", SONGWRITER, examples=(7,)),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        Key(
+            Number(0, 2),
+            "How freely the Songwriter chooses, 0.85 unless set; 0 takes the likeliest.",
+            SONGWRITER,
+            examples=(0.85,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        Key(
+            Number(0.01, 1),
+            "It chooses among the likeliest that make up this much, 0.9 unless set.",
+            SONGWRITER,
+            examples=(0.9,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        Key(
+            Whole(0, 100_000),
+            "It chooses among so many at most; 0, unless set, is no limit.",
+            SONGWRITER,
+            examples=(50,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        Key(
+            Number(0.5, 2),
+            "Above 1 it repeats itself less.",
+            SONGWRITER,
+            examples=(1.1,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    cfg_scale: Annotated[
+        float | None,
+        Key(
+            Number(1, 20),
+            "How strongly caption and lyrics pull at the codes, 2 unless set; 1 is off.",
+            SONGWRITER,
+            examples=(2,),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    negative_prompt: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "What the codes are pulled away from.",
+            SONGWRITER,
+            examples=("harsh noise",),
+            group=SONGWRITER_OPTIONS,
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Key(
+            Model(),
+            "Checkpoint by name, or its folder. Unset: the first installed, else pocket.",
+            SOUND,
+            short="-m",
+            shapes=False,  # its weights are
+        ),
+    ] = None
+    loras: Annotated[
+        tuple[Lora, ...] | None,
+        Key(
+            Loras(),
+            "An adapter (LoRA, DoRA or LoKr; a folder or a .safetensors file), and how strongly it acts, 1 unless set; "
+            "repeatable.",
+            SOUND,
+            singular="lora",
+            shapes=False,  # what it holds does
+        ),
+    ] = None
+    lora_mode: Annotated[
+        str | None,
+        Key(
+            Choice(LORA_MODES),
+            "How several adapters go together: each at its own scale (sum, unless set), or their scales as shares of "
+            "one whole (blend).",
+            SOUND,
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Key(Whole(1, 200), "Diffusion steps. Unset: the checkpoint's own number.", SOUND, examples=(8,)),
+    ] = None
+    guidance: Annotated[
+        float | None,
+        Key(
+            Number(1, 30),
+            "How strongly the caption and lyrics pull; 1 is off. base and sft models only.",
+            SOUND,
+            examples=(7,),
+        ),
+    ] = None
+    guidance_method: Annotated[
+        str | None,
+        Key(Choice(tuple(solvers.GUIDANCE_METHODS)), "How guidance is applied.", SOUND),
+    ] = None
+    shift: Annotated[
+        float | None,
+        Key(
+            Number(0.1, 10),
+            "Above 1: more of the steps go to the song's outline, fewer to detail.",
+            SOUND,
+            examples=(3,),
+        ),
+    ] = None
+    solver: Annotated[
+        str | None,
+        Key(Choice(tuple(solvers.SOLVERS)), "How a step is taken.", SOUND),
+    ] = None
+    timesteps: Annotated[
+        tuple[float, ...] | None,
+        Key(Timesteps(), "The noise level of each step, instead of --steps and --shift.", SOUND),
+    ] = None
+    cfg_interval: Annotated[
+        tuple[float, float] | None,
+        Key(Interval(), "Noise levels between which guidance acts.", SOUND),
+    ] = None
+    seed: Annotated[
+        int | None,
+        Key(
+            Whole(0, 2**32 - 1),
+            "The same seed, request and machine give the same samples. Unset: drawn.",
+            SOUND,
+            shapes=False,
+            examples=(7,),
+        ),
+    ] = None
+    takes: Annotated[
+        int | None,
+        Key(Whole(1, 9999), "How many takes, each with the next seed.", SOUND, short="-n", shapes=False, examples=(4,)),
+    ] = None
+    title: Annotated[
+        str | None,
+        Key(
+            Tag(),
+            "Title, written into the file; without a spec it also names the file.",
+            TAGS,
+            shapes=False,
+            examples=("Night Drive",),
+        ),
+    ] = None
+    artist: Annotated[
+        str | None,
+        Key(Tag(), "Artist, written into the file.", TAGS, shapes=False, examples=("The Tide Tables",)),
+    ] = None
+    album: Annotated[
+        str | None,
+        Key(Tag(), "Album, written into the file.", TAGS, shapes=False, examples=("Low Water",)),
+    ] = None
+    track_number: Annotated[
+        int | None,
+        Key(Whole(1, 999), "Place on the album, written into the file.", TAGS, shapes=False),
+    ] = None
+    year: Annotated[
+        int | None,
+        Key(Whole(1000, 9999), "Year of release, written into the file.", TAGS, shapes=False, examples=(2026,)),
+    ] = None
+    genre: Annotated[
+        str | None,
+        Key(Tag(), "Genre, written into the file.", TAGS, shapes=False, examples=("Synthwave",)),
+    ] = None
+    comment: Annotated[
+        str | None,
+        Key(
+            Tag(most=5000, lines=True),
+            "Comment, written into the file.",
+            TAGS,
+            shapes=False,
+            examples=("Demo, not for release",),
+        ),
+    ] = None
+    cover: Annotated[
+        str | None,
+        Key(Picture(), "Picture for the file, up to 10 MB.", TAGS, shapes=False),
+    ] = None
+    format: Annotated[
+        str | None,
+        Key(Choice(tuple(encode.FORMATS)), "File format. Unset: the suffix of --output, else flac.", OUTPUT),
+    ] = None
+    bit_depth: Annotated[
+        str | None,
+        Key(
+            Choice(encode.BIT_DEPTHS),
+            "Bits per sample of wav and flac, 24 unless set; 32f (float) is for wav.",
+            OUTPUT,
+            examples=("24",),
+        ),
+    ] = None
+    bitrate: Annotated[
+        int | None,
+        Key(Bitrate(), "Bitrate of mp3 (constant) and m4a, 192k unless set.", OUTPUT, examples=("192k",)),
+    ] = None
+    sample_rate: Annotated[
+        int | None,
+        Key(SampleRate(), "Samples per second of the file. Unset: as rendered, 48000.", OUTPUT),
+    ] = None
+    fade_in: Annotated[
+        float | None,
+        Key(
+            Duration(0, LONGEST_FADE, "2|2s|0:02"),
+            "Fade in from silence, 0 to 60 seconds; the loudness is that of the faded song.",
+            OUTPUT,
+            examples=(2, "2s"),
+        ),
+    ] = None
+    fade_out: Annotated[
+        float | None,
+        Key(
+            Duration(0, LONGEST_FADE, "4|4s|0:04"),
+            "Fade out to silence, 0 to 60 seconds.",
+            OUTPUT,
+            examples=(4, "4s"),
+        ),
+    ] = None
+    lrc: Annotated[
+        bool | None,
+        Key(
+            Switch(),
+            "Time the lyrics by the diffusion's own attention: NAME.lrc beside the take.",
+            OUTPUT,
+            shapes=False,
+        ),
+    ] = None
+    loudness: Annotated[
+        str | None,
+        Key(
+            Loudness(),
+            "Highest peak in dBFS (peak:-1 unless set) or integrated loudness in LUFS, true peaks under -1 dB.",
+            OUTPUT,
+            examples=("peak:-1", "lufs:-14"),
+        ),
+    ] = None
+
+    @property
+    def encodes_source(self) -> bool:
+        """Whether the autoencoder is to hear the source."""
+        return self.source is not None
+
+    @property
+    def seconds_heard(self) -> float:
+        """Of references, which lie in memory while the song is made; a request that is not completed knows of none."""
+        return 0.0
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        if value is None or info.field_name not in KEYS:  # a completed request has more to it than keys
+            return value
+        return KEYS[info.field_name].kind.read(value)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Request:
+        if self.instrumental and self.lyrics is not None:
+            raise ValueError("instrumental and lyrics exclude each other")
+        return self
+
+
+KEYS: Mapping[str, Key] = {
+    name: next(part for part in field.metadata if isinstance(part, Key)) for name, field in Request.model_fields.items()
+}
+#: The keys that stand in a map of a spec, by the name of the map.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    SONGWRITER_OPTIONS: tuple(name for name, key in KEYS.items() if key.group == SONGWRITER_OPTIONS)
+}
+#: The keys that say of a file what its song does not: how it is encoded, how loud it is, what its tags are.
+FINISH = frozenset(name for name, key in KEYS.items() if key.panel in (OUTPUT, TAGS))

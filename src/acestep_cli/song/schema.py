@@ -1,0 +1,40 @@
+"""The JSON Schema of a song spec, draft 7, as editors read it for YAML: from the keys, their kinds and their help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from acestep_cli.song import modes, request, spec
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+FILE_NAME = "song.schema.json"
+#: The comment by which an editor finds the schema of a YAML file.
+EDITOR_LINE = f"# yaml-language-server: $schema={FILE_NAME}"
+
+
+def song_schema() -> dict[str, Any]:
+    """The schema. What it accepts a spec may say; the program refuses a little more, such as two keys at odds."""
+    properties = {name: describe(name) for name, key in spec.KEYS.items() if key.group is None}
+    for group, names in request.GROUPS.items():
+        inside = {name: describe(name) for name in names}
+        properties[group] = {"type": "object", "additionalProperties": False, "properties": inside}
+    properties["mode"]["enum"] = list(modes.MODES)
+    properties |= {name: describe(key) for name, key in spec.SYNONYMS.items()}
+    properties[spec.RENDER] = {"type": "object", "description": "What a render recorded; set aside when read."}
+    return {
+        "$schema": DRAFT,
+        "title": "A song for acestep",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "not": {"anyOf": [{"required": list(pair)} for pair in (("lyrics", "lyrics_file"), *spec.SYNONYMS.items())]},
+    }
+
+
+def describe(name: str) -> dict[str, Any]:
+    """The schema of one key."""
+    key = spec.KEYS[name]
+    found = {"description": key.help, **key.kind.schema()}
+    if examples := key.examples or key.kind.examples:
+        found["examples"] = list(examples)
+    return found

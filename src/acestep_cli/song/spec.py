@@ -1,0 +1,567 @@
+"""Song specs: layers of keys, one over another, and the request that comes of them.
+
+A layer is one file or the flags. Everything in it is text as it was written, until the key it belongs to says what it
+means. Every problem of every layer is found at once, each with its place.
+
+The YAML library loads with the first text that is read or written: completion asks for the keys alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from acestep_cli.audio import tags
+from acestep_cli.errors import AdapterError, SourceError, UsageError
+from acestep_cli.song import request as song
+from acestep_cli.song.complete import Decided
+from acestep_cli.song.modes import MODES
+from acestep_cli.song.request import Key, Request
+from acestep_cli.song.values import Choice, File, is_folder_name, quoted, suggestion
+
+if TYPE_CHECKING:
+    from acestep_cli.song.document import Entry
+
+LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
+EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
+
+#: Every key a spec may have: those of `Request`, and those that are answered before there is one.
+KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE, "extends": EXTENDS}
+
+#: What a sidecar records of its render; set aside when it is read as a spec.
+RENDER = "render"
+
+# What a layer may set aside in those below it, without naming it; `set_aside` says when.
+SINGING = ("lyrics", "lyrics_file", "instrumental")
+ENCODING = ("bit_depth", "bitrate")
+STACKING = ("lora_mode",)
+SCHEDULE = ("steps", "shift")
+GUIDING = ("guidance_method", "cfg_interval")
+#: What decides the length of a song that has a source.
+EXTENT = ("source", "start", "end")
+#: What suits one checkpoint and not another.
+SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING)
+#: What codes are composed from, and what is composed anew where that changes.
+COMPOSED_FROM = ("idea", "caption", "lyrics", "language", "bpm", "key", "time_signature", "duration")
+COMPOSED = ("codes", "songwriter")
+
+#: Another name of a key, which means the same.
+SYNONYMS = {"tracks": "track"}
+
+#: What other programs call our keys.
+OTHER_NAMES = {
+    "prompt": "caption",
+    "style": "caption",
+    "tags": "caption",
+    "lyric": "lyrics",
+    "vocal_language": "language",
+    "tempo": "bpm",
+    "keyscale": "key",
+    "timesignature": "time_signature",
+    "length": "duration",
+    "audio_duration": "duration",
+    "audio_codes": "codes",
+    "inference_steps": "steps",
+    "infer_step": "steps",
+    "guidance_scale": "guidance",
+    "sampler": "solver",
+    "batch_size": "takes",
+    "audio_format": "format",
+}
+
+STDIN = "-"
+MARKDOWN = (".md", ".markdown")
+SUFFIXES = (".yaml", ".yml", *MARKDOWN)
+#: More than this many specs that extend each other are a mistake.
+DEEPEST = 20
+#: Ten times the longest sidecar; what is longer is no song.
+MOST_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Value:
+    """What was written for a key: in messages its place, `song.yaml:3: bpm` or `--bpm`; for `--explain` its origin.
+
+    `lines` is where the lines of a text stand: `song.yaml` and the number of the first.
+    """
+
+    raw: Any
+    where: str
+    origin: str
+    lines: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The values of one spec, or of the flags, with what is wrong in it already."""
+
+    #: What relative paths in it are relative to.
+    folder: Path
+    values: Mapping[str, Value] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    #: Whether a render wrote it, so that much of it was nobody's wish.
+    is_sidecar: bool = False
+    #: The file it was read from.
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request, where each of its values came from, and the files that were read for it.
+
+    `lines` says where the lines of a text stand: its file and the number of the first.
+    """
+
+    request: Request
+    origins: Mapping[str, str]
+    files: tuple[Path, ...] = ()
+    lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    #: What `cover` names: read once, so that no take is made for a picture that is gone by then.
+    cover: tags.Picture | None = None
+
+
+def flag(name: str) -> str:
+    """The flag of a key, of a song or of something else that is said in keys."""
+    singular = KEYS[name].singular if name in KEYS else None
+    return "--" + (singular or name).replace("_", "-")
+
+
+def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Layer:
+    """The layer of the flags given, by key, and of the `key=value` of each `--set`; None is a flag not given."""
+    from acestep_cli.song import document
+
+    given = {name: Value(raw, flag(name), flag(name)) for name, raw in values.items() if raw is not None}
+    problems = []
+    for setting in settings:
+        name, equals, raw = setting.partition("=")
+        name = SYNONYMS.get(name := name.strip().replace("-", "_"), name)
+        where = f"--set {name}"
+        if not equals:
+            problems.append(f"--set {quoted(setting)}: is not key=value")
+        elif name == "extends":
+            problems.append(f"{where}: only a spec can extend another; give both as layers of a file")
+        elif name not in KEYS:
+            problems.append(f"{where}: is not a key of a song spec{near(name)}")
+        elif name in given:
+            problems.append(f"{where}: is given twice, here and by {given[name].where}")
+        else:
+            given[name] = Value(None if raw.strip() in document.NULLS[1:] else raw.strip(), where, where)
+    if "lyrics" in given and given["lyrics"].raw == STDIN:
+        given["lyrics_file"] = given.pop("lyrics")
+    return Layer(Path(), given, tuple(problems))
+
+
+def implied(values: Mapping[str, str | list[str] | None], by: str) -> Layer:
+    """The layer of keys that nobody wrote and something else decides; None unsets one."""
+    return Layer(Path(), {name: Value(raw, by, by) for name, raw in values.items()})
+
+
+def read(path: Path, wanted_by: str = "") -> list[Layer]:
+    """The layers of the spec at `path`: the last of what it extends first, and the spec itself last.
+
+    A file that is no spec is a layer with a problem, which begins with what wanted it.
+    """
+    layers = [read_one(path, wanted_by)]
+    seen = [path]
+    while (extends := layers[0].values.get("extends")) and extends.raw is not None:
+        try:
+            base = extended(extends.raw, layers[0].folder, seen)
+        except ValueError as error:
+            layers.insert(0, Layer(Path(), problems=(f"{extends.where}: {error}",)))
+            break
+        seen.append(base)
+        layers.insert(0, read_one(base, wanted_by=f"{extends.where}: "))
+    return layers
+
+
+def extended(raw: Any, folder: Path, seen: Sequence[Path]) -> Path:
+    """The file that an `extends` in `folder` names; `seen` are those that led to it. `ValueError` for a circle."""
+    base = folder / at_home(EXTENDS.kind.read(raw))
+    if any(same_file(base, other) for other in seen):
+        ring = " -> ".join(file.name for file in [*seen, base])
+        raise ValueError(f"goes round in a circle: {ring}")
+    if len(seen) > DEEPEST:
+        raise ValueError(f"is the end of a chain of more than {DEEPEST} specs")
+    return base
+
+
+def same_file(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def read_one(path: Path, wanted_by: str = "") -> Layer:
+    """The layer of the one file `path`, or of stdin."""
+    from acestep_cli.song import document
+
+    from_stdin = str(path) == STDIN and not wanted_by
+    name = "stdin" if from_stdin else str(path)
+    folder = Path() if from_stdin else path.parent
+    try:
+        text = text_of(STDIN if from_stdin else str(path))
+    except ValueError as error:
+        return Layer(folder, problems=(f"{wanted_by}{name}: {error}",))
+    markdown = document.is_markdown(text) if from_stdin else path.suffix.lower() in MARKDOWN
+    return parsed(text, name, folder, None if from_stdin else path, markdown=markdown)
+
+
+def parsed(text: str, name: str, folder: Path, file: Path | None = None, *, markdown: bool = False) -> Layer:
+    """The layer of a spec's text, which messages call `name` and whose paths are relative to `folder`."""
+    from acestep_cli.song import document
+
+    content = document.read(text, markdown=markdown)
+    return layer(content.entries, name, folder, file, [f"{name}{problem}" for problem in content.problems])
+
+
+def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, before: Iterable[str] = ()) -> Layer:
+    """The layer of the entries of a document that messages call `name`; `before` are problems found already."""
+    from acestep_cli.song import document
+
+    problems = [*before]
+    values: dict[str, Value] = {}
+    is_sidecar = False
+    for entry in document.once(flattened(entries), name, problems, SYNONYMS):
+        origin = f"{name}:{entry.line}"
+        where = f"{origin}: {entry.name}"
+        key = SYNONYMS.get(entry.name, entry.name)
+        if key not in (*KEYS, *song.GROUPS, RENDER):
+            problems.append(f"{where}: is not a key of a song spec{near(key)}")
+        elif key == RENDER:
+            is_sidecar = True
+        elif entry.items is not None and key in KEYS and KEYS[key].kind.of_maps:
+            try:
+                values[key] = Value(maps_in(entry.items), where, origin)
+            except ValueError as error:
+                problems.append(f"{where}: {error}")
+        elif entry.problem is not None:
+            problems.append(f"{where}: {entry.problem}")
+        elif key == "lyrics" and entry.is_folded:
+            problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
+        else:
+            lines_at = (name, entry.text_line) if entry.text_line is not None else None
+            values[key] = Value(entry.raw, where, origin, lines_at)
+    return Layer(folder, values, tuple(problems), is_sidecar, file)
+
+
+def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries, and in the place of a map of keys those in it. What stands in the wrong place gets a problem."""
+    lines: dict[str, int] = {}
+    for entry in entries:
+        keys = song.GROUPS.get(entry.name)
+        group = KEYS[entry.name].group if entry.name in KEYS else None
+        if group is not None:
+            yield replace(entry, problem=f"belongs under {group}")
+        elif keys is None:
+            yield entry
+        elif entry.name in lines:
+            yield replace(entry, problem=f"is here again, after line {lines[entry.name]}")
+        elif entry.entries is not None:
+            yield from (
+                one if one.name in keys or one.name not in KEYS else replace(one, problem=f"is no part of {entry.name}")
+                for one in entry.entries
+            )
+        elif entry.problem is None and entry.raw is None:  # null unsets them all
+            yield from (replace(entry, name=name) for name in keys)
+        else:
+            yield replace(entry, problem=f"is a map, with {', '.join(keys)} below it")
+        lines.setdefault(entry.name, entry.line)
+
+
+def maps_in(items: Iterable[Entry]) -> list[Any]:
+    """The items of a list that may be maps, those as dicts of texts. `ValueError` where one is neither."""
+    found: list[Any] = []
+    for item in items:
+        if item.entries is None:
+            if item.problem is not None:
+                raise ValueError(item.problem)
+            found.append(item.raw)
+            continue
+        if wrong := next((part for part in item.entries if part.problem is not None), None):
+            raise ValueError(f"{wrong.name} {wrong.problem}")
+        if len(names := [part.name for part in item.entries]) > len(set(names)):
+            raise ValueError("has an item with a key that is there twice")
+        found.append({part.name: part.raw for part in item.entries})
+    return found
+
+
+def near(name: str) -> str:
+    """`; did you mean 'bpm'?` for what is no key."""
+    return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
+
+
+@dataclass
+class Stdin:
+    """Who has read stdin, which can be read once, and whether it may be a terminal where somebody types."""
+
+    typing: bool = True
+    is_read: bool = False
+
+    def read(self, limit: int) -> bytes:
+        """Up to `limit` bytes. `ValueError` if it was read before, or waits for typing that is not wanted."""
+        if self.is_read:
+            raise ValueError("stdin can be read once: for one spec, or for the lyrics")
+        if sys.stdin is None:
+            raise ValueError("stdin is closed")
+        if not self.typing and sys.stdin.isatty():
+            raise ValueError("stdin is a terminal, and --no-input refuses to wait for typing; pipe the text in")
+        self.is_read = True
+        return sys.stdin.buffer.read(limit)
+
+
+_stdin: ContextVar[Stdin] = ContextVar("stdin")
+
+
+@contextmanager
+def reading_stdin(*, typing: bool) -> Iterator[None]:
+    """One run of the program, in which stdin is read once at most."""
+    token = _stdin.set(Stdin(typing))
+    try:
+        yield
+    finally:
+        _stdin.reset(token)
+
+
+def text_of(file: str) -> str:
+    """The text of a file or of stdin, with plain line ends. `ValueError` with the reason if there is none."""
+    stdin = _stdin.get(Stdin())
+    try:
+        if file == STDIN:  # whose text layer follows the locale, not the spec
+            data = stdin.read(MOST_BYTES + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                if not stdin.typing and stream.isatty():
+                    raise ValueError("is a terminal, and --no-input refuses to wait for typing")
+                data = stream.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise ValueError(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def resolve(*layers: Layer) -> Resolved:
+    """The request that `layers` ask for, later ones over earlier ones.
+
+    `UsageError` names every problem of every layer.
+    """
+    problems = [problem for layer in layers for problem in layer.problems]
+    files = [layer.file for layer in layers if layer.file is not None]
+    values: dict[str, Value] = {}
+    is_sidecar = False
+    for layer in layers:
+        upper = {
+            name: replace(value, raw=anchored(name, value.raw, layer.folder))
+            for name, value in layer.values.items()
+            if name != "extends"
+        }
+        meaningless = set_aside(values, upper, is_sidecar=is_sidecar)
+        values = {name: value for name, value in values.items() if name not in meaningless} | upper
+        is_sidecar |= layer.is_sidecar
+    values = {name: value for name, value in values.items() if value.raw is not None}  # null unsets
+    if "lyrics_file" in values:
+        file = values.pop("lyrics_file")
+        if "lyrics" in values:
+            problems.append(f"{file.where}: excludes lyrics ({values['lyrics'].where})")
+        else:
+            try:
+                name = LYRICS_FILE.kind.read(file.raw)
+                values["lyrics"] = Value(lyrics_of(name), file.where, f"{file.origin}, {name}", (name, 1))
+                files.append(Path(name))
+            except ValueError as error:
+                problems.append(f"{file.where}: {error}")
+    picture = None
+    if "cover" in values:
+        try:
+            cover = Path(KEYS["cover"].kind.read(values["cover"].raw))
+            picture = tags.picture(cover)
+            files.append(cover)
+        except ValueError as error:
+            problems.append(f"{values['cover'].where}: {error}")
+            del values["cover"]
+    files += [Path(file) for name in ("source", "reference") if name in values for file in meant_files(name, values)]
+    if "mode" in values:
+        mode = values.pop("mode")
+        try:
+            values["mode"] = Value(Choice(tuple(MODES)).read(mode.raw), mode.where, mode.origin)
+        except ValueError as error:
+            problems.append(f"{mode.where}: {error}")
+    if "lyrics" in values and "instrumental" in values and is_on(values["instrumental"].raw):
+        lyrics = values.pop("lyrics")
+        problems.append(f"{values['instrumental'].where}: excludes lyrics ({lyrics.where})")
+    try:
+        request = Request(**{name: value.raw for name, value in values.items()})
+    except ValidationError as error:
+        problems += [sentence(detail, values) for detail in error.errors()]
+    if problems:
+        raise UsageError("\n".join(problems))
+    origins = {name: value.origin for name, value in values.items()}
+    lines = {name: value.lines for name, value in values.items() if value.lines is not None}
+    return Resolved(request, origins, tuple(files), lines, picture)
+
+
+def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_sidecar: bool) -> set[str]:
+    """The keys of the lower layer that the upper one makes meaningless without naming them."""
+    others = {name for name in upper if name not in lower or meant(name, lower) != meant(name, upper)}
+    sings = [name for name in SINGING if name in upper and upper[name].raw is not None]
+    answers = any(name != "instrumental" or is_on(upper[name].raw) for name in sings)
+    rules = (
+        (answers, SINGING),  # one answer to one question
+        ("format" in lower and "format" in others, ENCODING),
+        ("loras" in lower and "loras" in others, STACKING),
+        ("timesteps" in upper and upper["timesteps"].raw is not None, SCHEDULE),
+        (any(name in upper and upper[name].raw is not None for name in SCHEDULE), ("timesteps",)),
+        ("guidance" in upper and is_off(upper["guidance"].raw), GUIDING),
+        (is_sidecar and "model" in others, SUITED),  # in a spec written by hand they were meant
+        (is_sidecar and bool(others.intersection(EXTENT)), ("duration",)),
+        (is_sidecar and "codes" in lower and not others.isdisjoint(COMPOSED_FROM), COMPOSED),
+    )
+    return {name for applies, names in rules if applies for name in names}
+
+
+def meant(name: str, values: Mapping[str, Value]) -> Any:
+    """The value of a key as its kind reads it; as it is written where the kind refuses it."""
+    try:
+        return KEYS[name].kind.read(values[name].raw)
+    except ValueError:
+        return values[name].raw
+
+
+def meant_files(name: str, values: Mapping[str, Value]) -> tuple[str, ...]:
+    """The files of a key that names one or several; none where its kind refuses it."""
+    try:
+        files = KEYS[name].kind.read(values[name].raw)
+    except ValueError:
+        return ()
+    return (files,) if isinstance(files, str) else tuple(files)
+
+
+def is_on(instrumental: Any) -> bool:
+    try:
+        return bool(KEYS["instrumental"].kind.read(instrumental))
+    except ValueError:
+        return False  # and refused in its turn
+
+
+def is_off(guidance: Any) -> bool:
+    try:
+        return bool(KEYS["guidance"].kind.read(guidance) <= 1)
+    except ValueError:
+        return False  # and refused in its turn
+
+
+def load(path: Path) -> Request:
+    """The request that the spec at `path` asks for."""
+    return resolve(*read(path)).request
+
+
+def anchored(name: str, raw: Any, folder: Path) -> Any:
+    """`raw`, or where it is a relative path, that path from `folder`; so for each of a list."""
+    if isinstance(raw, list | tuple):
+        return [anchored(name, one, folder) for one in raw] if KEYS[name].kind.is_path else raw
+    if isinstance(raw, Mapping):  # an adapter
+        return {part: anchored(name, one, folder) if part == "path" else one for part, one in raw.items()}
+    if not isinstance(raw, str) or not raw:  # its kind refuses it
+        return raw
+    is_path = KEYS[name].kind.is_path or (
+        raw != STDIN if name == "lyrics_file" else name in ("model", "songwriter") and is_folder_name(raw)
+    )
+    return str((folder / at_home(raw)).absolute()) if is_path else raw
+
+
+def at_home(file: str) -> Path:
+    """The path, which `~/` begins at the user's home."""
+    path = Path(file)  # "." has no parts
+    return Path.home().joinpath(*path.parts[1:]) if path.parts[:1] == ("~",) else path
+
+
+def lyrics_of(file: str) -> str:
+    try:
+        text = text_of(file)
+    except ValueError as error:
+        raise ValueError(f"{file} {error}") from error
+    if not text.strip():
+        raise ValueError(f"{file} is empty")
+    return text
+
+
+@contextmanager
+def placed(*layers: Layer) -> Iterator[None]:
+    """Problems found later, when the request meets recordings and a checkpoint, get the place of the key they begin
+    with, or else the name of the spec.
+    """
+    where = {name: value.where for layer in layers for name, value in layer.values.items()}
+    file = next((f"{layer.file}: " for layer in reversed(layers) if layer.file is not None), "")
+    try:
+        yield
+    except (AdapterError, SourceError, UsageError) as error:
+        lines = [line.partition(": ") for line in error.message.splitlines()]
+        placed = [f"{where.get(key, f'{file}{key}')}{colon}{rest}" for key, colon, rest in lines]
+        raise type(error)("\n".join(placed), error.hint) from error
+
+
+def sentence(detail: Mapping[str, Any], values: Mapping[str, Value]) -> str:
+    """One of pydantic's findings as we say it: where, which key, what is wrong."""
+    reason = detail["ctx"]["error"]
+    if not detail["loc"]:
+        return str(reason)
+    return f"{values[detail['loc'][0]].where}: {reason}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One effective value, and where it came from: a flag, `song.yaml:3`, the checkpoint, the machine, a default."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def explain(resolved: Resolved, decided: Decided) -> list[Origin]:
+    """Every effective value of a completed request with its origin, in the order of the keys."""
+    values = decided.request.model_dump(exclude_none=True)
+    return [
+        Origin(name, values[name], resolved.origins.get(name) or decided.origins[name])
+        for name in song.KEYS
+        if name in values
+    ]
+
+
+def dump(request: Request, render: Mapping[str, Any] | None = None) -> str:
+    """`request` as a spec that loads as the same request; `render` is recorded in a block of its own."""
+    from acestep_cli.song import document
+
+    content = grouped(request.model_dump(include=set(song.KEYS), exclude_none=True))
+    if render is not None:
+        content[RENDER] = dict(render)
+    return document.dump(content)
+
+
+def in_line(value: Any) -> str:
+    """A value on one short line, as a spec has it."""
+    from acestep_cli.song import document
+
+    if isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):  # adapters
+        value = [f"{Path(one['path']).name}@{one['scale']:g}" for one in value]
+    text = value if isinstance(value, str) else document.dump({"value": value}).partition(": ")[2]
+    return quoted(text)[1:-1]
+
+
+def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by key as a spec has them: those of a group in a map."""
+    content: dict[str, Any] = {}
+    for name, value in values.items():
+        group = song.KEYS[name].group if name in song.KEYS else None
+        if group is None:
+            content[name] = value
+        else:
+            content.setdefault(group, {})[name] = value
+    return content

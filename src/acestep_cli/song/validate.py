@@ -1,0 +1,135 @@
+"""What cannot be asked: of a request alone, of its recordings, of a checkpoint. All of it is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from acestep_cli.audio import encode
+from acestep_cli.audio.decode import Recording
+from acestep_cli.errors import UsageError
+from acestep_cli.models.checkpoints import Row
+from acestep_cli.song import duration, modes, regions
+from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
+from acestep_cli.song.values import CODES_PER_SECOND, REPAINT_MODES
+
+
+def of(
+    request: Request, name: str, row: Row, code_count: int | None, heard: Mapping[str, Recording] | None = None
+) -> list[str]:
+    """What cannot be, about the request alone, with its recordings, or with the checkpoint `name`; each begins with
+    its key.
+    """
+    found = _mode_problems(request) + _songwriter_problems(request) + _word_problems(request)
+    if heard and (source := heard.get(request.source or "")) is not None:
+        found += regions.problems(request, source.seconds)
+    whole = duration.seconds(request, heard)
+    found += _finish_problems(request, whole)
+    if row.turbo:
+        why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
+        if request.guidance is not None and request.guidance > 1:
+            found.append(f"guidance: {request.guidance:g} cannot be applied; {why}")
+        found += [f"{key}: cannot be applied; {why}" for key in ("guidance_method", "cfg_interval")
+                  if getattr(request, key) is not None]  # fmt: skip
+    elif request.guidance is not None and request.guidance <= 1:
+        found += [f"{key}: has nothing to act on, because guidance {request.guidance:g} is off."
+                  for key in ("guidance_method", "cfg_interval") if getattr(request, key) is not None]  # fmt: skip
+    if request.timesteps is not None:
+        found += [f"{key}: the timesteps are given one by one, so {key} has nothing to decide."
+                  for key in ("steps", "shift") if getattr(request, key) is not None]  # fmt: skip
+    steps = request.steps if request.timesteps is None else len([t for t in request.timesteps if t > 0])
+    if steps is not None and steps > row.most_steps:
+        found.append(f"steps: {name} takes at most {row.most_steps} steps, not {steps}.")
+    if request.lora_mode is not None and request.loras is None:
+        found.append("lora_mode: there are no adapters to put together; --lora names them.")
+    elif request.lora_mode == "blend" and len(request.loras or ()) < 2:
+        found.append("lora_mode: blend makes shares of the scales of several adapters, and there is one.")
+    if request.codes is not None:
+        found += _code_problems(request, name, code_count)
+    if whole < row.shortest_seconds and not modes.mode_of(request).has_source:
+        least = f"{row.shortest_seconds:g}"
+        found.append(
+            f"duration: {whole:g} s is too short for {name}, which makes at least {least} s; ask for {least} or more."
+        )
+    return found
+
+
+def _songwriter_problems(request: Request) -> list[str]:
+    """What cannot be asked of the Songwriter, or not without it."""
+    found = []
+    if request.idea is not None:
+        found += [f"idea: excludes {key}, which {why}; leave one of them out." for key, why in
+                  (("lyrics", "the Songwriter writes"), ("codes", "are a song already"))
+                  if getattr(request, key) is not None]  # fmt: skip
+        if request.songwriter == "none":
+            found.append("idea: needs a Songwriter, and songwriter is none.")
+    if request.songwriter == "none":
+        found += [f"{key}: has nothing to act on, because songwriter is none."
+                  for key in ("songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
+                  if getattr(request, key) is not None]  # fmt: skip
+    return found
+
+
+def _word_problems(request: Request) -> list[str]:
+    """What cannot be asked about words that nobody sings."""
+    if not request.lrc or duration.may_be_sung(request):
+        return []
+    return ["lrc: there are no lyrics to time; give some (--lyrics), or leave it out."]
+
+
+def _mode_problems(request: Request) -> list[str]:
+    """What the mode of a request does not take, or lacks."""
+    name, mode = request.mode or "generate", modes.mode_of(request)
+    found = []
+    for key in sorted(modes.foreign(name), key=list(KEYS).index):
+        if getattr(request, key) is None or (key == "duration" and mode.has_source):  # compared with the source's
+            continue
+        found.append(f"{key}: {modes.misplaced(key, name)}")
+    found += lacking(request)
+    if request.track and 0 < mode.most_tracks < len(request.track):
+        most = "one track" if mode.most_tracks == 1 else f"{mode.most_tracks} tracks"
+        found.append(f"track: {name} makes {most} at a time, not {len(request.track)}.")
+    if request.repaint_strength is not None and REPAINT_MODES[request.repaint_mode or "balanced"] is not None:
+        found.append(f"repaint_strength: has nothing to decide where repaint_mode is {request.repaint_mode}.")
+    if request.source is not None and request.source in (request.reference or ()):
+        found.append("reference: is the source too, whose sound is heard anyway; leave it out.")
+    return found
+
+
+def lacking(request: Request) -> list[str]:
+    """What the mode of a request needs and it has not, each beginning with its key."""
+    needed = [modes.NEEDS[need] for need in modes.mode_of(request).needs]
+    return [
+        f"{keys[0]}: {sentence.format(mode=request.mode or 'generate')}"
+        for keys, sentence in needed
+        if all(getattr(request, key) is None for key in keys)
+    ]
+
+
+def _finish_problems(request: Request, whole: float) -> list[str]:
+    """What cannot be done to the samples of so many seconds on their way into a file."""
+    found = []
+    try:
+        format = request.format or encode.DEFAULT_FORMAT
+        encode.encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
+    except UsageError as error:
+        found.append(error.message)
+    fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
+    if sum(seconds for _, seconds in fades) > whole:
+        added = " and ".join(f"{seconds:g} s" for _, seconds in fades)
+        found.append(f"{fades[-1][0]}: {added} of fading are longer than the song, {whole:g} s.")
+    return found
+
+
+def _code_problems(request: Request, name: str, code_count: int | None) -> list[str]:
+    codes = request.codes or ()
+    found = []
+    highest = max(codes, default=0)
+    if code_count is not None and highest >= code_count:
+        place = codes.index(highest) + 1
+        found.append(f"codes: code {place} is {highest}, but {name} knows codes 0 to {code_count - 1}.")
+    if request.duration is not None and len(codes) != (wanted := int(CODES_PER_SECOND * request.duration)):
+        found.append(
+            f"codes: {len(codes)} codes are {len(codes) / CODES_PER_SECOND:g} s, but duration asks for "
+            f"{request.duration:g} s, which takes {wanted}; leave duration out to follow the codes."
+        )
+    return found

@@ -1,0 +1,721 @@
+"""Kinds of values: how each is read, and how its range is written.
+
+A kind reads text, as flags and YAML scalars give it, and finished Python values alike, and returns one canonical
+form. What it cannot read it refuses with a sentence; it never clamps.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from acestep_cli.audio import encode
+from acestep_cli.audio import loudness as levels
+from acestep_cli.models import checkpoints
+
+LANGUAGES: Mapping[str, str] = {
+    "ar": "Arabic", "az": "Azerbaijani", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
+    "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "fa": "Persian",
+    "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "ht": "Haitian Creole",
+    "hu": "Hungarian", "id": "Indonesian", "is": "Icelandic", "it": "Italian", "ja": "Japanese", "ko": "Korean",
+    "la": "Latin", "lt": "Lithuanian", "ms": "Malay", "ne": "Nepali", "nl": "Dutch", "no": "Norwegian",
+    "pa": "Punjabi", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sa": "Sanskrit",
+    "sk": "Slovak", "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu",
+    "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese",
+    "yue": "Cantonese", "zh": "Chinese", "unknown": "unknown",
+}  # fmt: skip
+
+#: The tracks that the model knows, by the names it was taught.
+TRACKS = (
+    *("woodwinds", "brass", "fx", "synth", "strings", "percussion"),
+    *("keyboard", "guitar", "bass", "drums", "backing_vocals", "vocals"),
+)
+EVERY_TRACK = "all"
+#: How a repaint holds on to what is around its region: all the way, not at all, or for what its strength leaves.
+REPAINT_MODES: Mapping[str, float | None] = {"conservative": 1.0, "balanced": None, "aggressive": 0.0}
+
+#: How the scales of several adapters are meant: each by itself, or as shares of one whole.
+LORA_MODES = ("sum", "blend")
+
+LONGEST_SECONDS = 600
+CODES_PER_SECOND = 5
+MOST_CODES = CODES_PER_SECOND * LONGEST_SECONDS
+#: Pulses in a bar of each time signature; bpm counts them. 6/8 is counted in two, as it is conducted.
+PULSES: Mapping[str, int] = {"2/4": 2, "3/4": 3, "4/4": 4, "6/8": 2}
+TIME_SIGNATURES = tuple(PULSES)
+
+
+def quoted(value: object, limit: int = 40) -> str:
+    """`value` for a message: on one line, at most `limit` characters."""
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where a known word is near, else nothing."""
+    near = difflib.get_close_matches(word.casefold(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def is_folder_name(model: str) -> bool:
+    """Whether `model` names a folder on disk rather than a checkpoint of the table."""
+    return model.startswith(("~", ".")) or "/" in model or "\\" in model
+
+
+class Kind(ABC):
+    #: Whether its flag may be given several times, for a list of values.
+    several = False
+    #: Whether an item of its list may be a map of texts.
+    of_maps = False
+    #: Whether a relative path in a spec is meant from the folder of the spec.
+    is_path = False
+
+    @property
+    @abstractmethod
+    def metavar(self) -> str:
+        """The range, as `--help` writes it."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What completion offers."""
+        return ()
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """Values as a spec writes them."""
+        return self.words[:3]
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """What JSON Schema (draft 7) can say of the values a spec may have."""
+
+    @abstractmethod
+    def read(self, value: Any) -> Any:
+        """The value in its canonical form. `ValueError`, with a sentence, if it is not of this kind."""
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    metavar: str = "TEXT"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": ["string", "number"], "pattern": r"\S"}
+
+    def read(self, value: Any) -> str:
+        text = written(value)
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python carries bytes it cannot decode
+            raise ValueError(f"{quoted(value)} is not UTF-8 text")
+        return text
+
+
+@dataclass(frozen=True)
+class Tag(Text):
+    """Text as the tags of a file hold it: of a length that players show, and on one line unless `lines`."""
+
+    most: int = 500
+    lines: bool = False
+
+    def schema(self) -> dict[str, Any]:
+        return {**super().schema(), "maxLength": self.most}
+
+    def read(self, value: Any) -> str:
+        text = super().read(value).strip()
+        if len(text) > self.most:
+            raise ValueError(f"has {len(text):,} characters; the tags of a file take {self.most:,}")
+        if any(unicodedata.category(letter) == "Cc" and not (self.lines and letter in "\n\t") for letter in text):
+            held = "a control character" if self.lines else "a line break or another control character"
+            raise ValueError(f"{quoted(value)} holds {held}")
+        return text
+
+
+class File(Kind):
+    """The path of a file. A folder on its way may have a name that is no UTF-8 text: it is opened, not written."""
+
+    metavar = "FILE"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("words.txt",)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1}
+
+    def read(self, value: Any) -> str:
+        name = written(value)
+        if "\0" in name:
+            raise ValueError("holds the character NUL, which no file name can")
+        return name
+
+
+class Picture(File):
+    """The path of a picture. It is written into sidecars, so it has to be text."""
+
+    metavar = "JPG|PNG"
+    is_path = True
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("cover.jpg",)
+
+    def read(self, value: Any) -> str:
+        return Text().read(value)
+
+
+class Sound(File):
+    """The path of an audio file. It is written into sidecars, so it has to be text."""
+
+    metavar = "AUDIO"
+    is_path = True
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("take.flac",)
+
+    def read(self, value: Any) -> str:
+        return Text().read(super().read(value))
+
+
+class Sounds(Kind):
+    """The paths of one or several audio files."""
+
+    metavar = "AUDIO"
+    several = True
+    is_path = True
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("jazz.mp3", ["jazz.mp3", "swing.wav"])
+
+    def schema(self) -> dict[str, Any]:
+        one = Sound().schema()
+        return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        files = tuple(Sound().read(item) for item in items_of([value] if isinstance(value, str) else value))
+        refuse_twice(files)
+        return files
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter by its path, and how strongly it is to act: 1 is as it was trained."""
+
+    path: str
+    scale: float = 1.0
+
+
+class Loras(Kind):
+    """Adapters, each a path with its scale behind the last `@`, or a map of the two."""
+
+    metavar = "PATH[@SCALE]"
+    several = True
+    of_maps = True
+    is_path = True
+    #: What a flag and a spec may write behind the `@`.
+    pattern = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([{"path": "my-sound/", "scale": 0.6}], "my-sound@60%", ["my-sound", "jazz.safetensors@0.4"])
+
+    def schema(self) -> dict[str, Any]:
+        text = {"type": "string", "minLength": 1}
+        scale = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": rf"^\s*{self.pattern}\s*$"}]}
+        both = {"path": text, "scale": scale}
+        one = {"anyOf": [text, {"type": "object", "properties": both, "required": ["path"],
+                                "additionalProperties": False}]}  # fmt: skip
+        return {"anyOf": [text, {"type": "array", "items": one, "minItems": 1}]}
+
+    def read(self, value: Any) -> tuple[Lora, ...]:
+        loras = tuple(self._one(item) for item in items_of([value] if isinstance(value, str) else value))
+        refuse_twice(lora.path for lora in loras)
+        return loras
+
+    def _one(self, value: Any) -> Lora:
+        if isinstance(value, Lora):
+            return value
+        if not isinstance(value, Mapping):
+            path, scale = self.split(Text().read(value))
+            return Lora(File().read(path), self.scale(scale or "1"))
+        if strange := [name for name in value if name not in ("path", "scale")]:
+            raise ValueError(f"{quoted(strange[0])} is no part of an adapter, which has a path and a scale")
+        if value.get("path") is None:
+            raise ValueError("an adapter has a path, and this one has none")
+        scale = value.get("scale")
+        return Lora(Text().read(File().read(value["path"])), self.scale("1" if scale is None else scale))
+
+    @classmethod
+    def split(cls, text: str) -> tuple[str, str | None]:
+        """The path of `PATH@SCALE`, and the scale; None where no number stands behind the last `@`."""
+        path, _, scale = text.rpartition("@")
+        return (path, scale) if re.fullmatch(cls.pattern, scale.strip()) and "@" in text else (text, None)
+
+    @classmethod
+    def scale(cls, value: Any) -> float:
+        """A scale as a number, from `0.6` or `60%`."""
+        text = str(value).strip()
+        number = float(text.rstrip("% ")) if re.fullmatch(cls.pattern, text) else math.nan
+        if not math.isfinite(number) or isinstance(value, bool):
+            raise ValueError(f"{quoted(value)} is not a scale such as 0.6, 60% or -1")
+        return number / 100 if text.endswith("%") else number
+
+
+class Tracks(Kind):
+    """Names of tracks; `all` is every one."""
+
+    metavar = "TRACK"
+    several = True
+    words = (*TRACKS, EVERY_TRACK)
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("bass", ["vocals", "drums"], EVERY_TRACK)
+
+    def schema(self) -> dict[str, Any]:
+        some = {"type": "array", "items": {"enum": list(TRACKS)}, "minItems": 1, "uniqueItems": True}
+        return {"anyOf": [{"enum": list(self.words)}, some, {"type": "string"}]}
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        items = [name for item in items_of(value) for name in str(item).split(",")]
+        names = [name.strip().casefold().replace(" ", "_").replace("-", "_") for name in items]
+        if names == [EVERY_TRACK]:
+            return TRACKS
+        for name in names:
+            if name not in TRACKS:
+                near = suggestion(name, TRACKS)
+                raise ValueError(f"{quoted(name)} is not one of {', '.join(TRACKS)}{near}")
+        refuse_twice(names)
+        return tuple(names)
+
+
+class Switch(Kind):
+    metavar = "true|false"
+    words = ("true", "false")
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (True,)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [True, False, "yes", "no", "on", "off"]}
+
+    def read(self, value: Any) -> bool:
+        meaning = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        answer = meaning.get(str(value).casefold())
+        if answer is None:
+            raise ValueError(f"{quoted(value)} is neither true nor false")
+        return answer
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int | None = None
+
+    @property
+    def metavar(self) -> str:
+        return f"{self.low}-{self.high}" if self.high is not None else f"{self.low}-"
+
+    @property
+    def range(self) -> str:
+        return f"from {self.low} to {self.high}" if self.high is not None else f"of at least {self.low}"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (self.low,)
+
+    def schema(self) -> dict[str, Any]:
+        top = {} if self.high is None else {"maximum": self.high}
+        return {"type": "integer", "minimum": self.low, **top}
+
+    def read(self, value: Any) -> int:
+        text = str(value).strip()
+        # Ten digits hold every bound here; int() of a million digits would take its time.
+        if isinstance(value, bool) or not re.fullmatch(r"[+-]?0*\d{1,10}", text):
+            raise ValueError(f"{quoted(value)} is not a whole number {self.range}")
+        number = int(text)
+        if number < self.low or (self.high is not None and number > self.high):
+            raise ValueError(f"{number} is not a whole number {self.range}")
+        return number
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A number from `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+    @property
+    def metavar(self) -> str:
+        return f"{self.low:g}-{self.high:g}"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (self.low,)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text)
+        number = float(text) if plain and not isinstance(value, bool) else None
+        if number is None or not self.low <= number <= self.high:
+            raise ValueError(f"{quoted(value)} is not a number from {self.low:g} to {self.high:g}")
+        return number
+
+
+class Share(Number):
+    """A part of a whole, from 0 to 1; `40%` is 0.4."""
+
+    metavar = "0-1|40%"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (0.4, "40%")
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [super().schema(), {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"}]}
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        if not text.endswith("%"):
+            return super().read(value)
+        try:
+            return Number(0, 100).read(text[:-1].strip()) / 100
+        except ValueError as error:
+            raise ValueError(f"{quoted(value)} is not from 0% to 100%") from error
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    names: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.names
+
+    @property
+    def metavar(self) -> str:
+        return "|".join(self.names)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*self.names, *(int(name) for name in self.names if name.isdigit())]}
+
+    def read(self, value: Any) -> str:
+        word = str(value).strip().casefold()
+        if word not in self.names:
+            near = suggestion(word, self.names)
+            raise ValueError(f"{quoted(value)} is not one of {', '.join(self.names)}{near}")
+        return word
+
+
+class Language(Kind):
+    metavar = "CODE|NAME"
+    words = (*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES and " " not in name))
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES)]}
+
+    def read(self, value: Any) -> str:
+        word = str(value).strip().casefold()
+        codes = {name.casefold(): code for code, name in LANGUAGES.items()}
+        code = word if word in LANGUAGES else codes.get(word)
+        if code is None:
+            near = suggestion(word, [*LANGUAGES, *codes])
+            raise ValueError(
+                f"{quoted(value)} is not a language code such as en, ja or no, nor an English name of one{near}"
+            )
+        return code
+
+
+class MusicalKey(Kind):
+    """`A minor`, `F# major`; `Am`, `Bb maj` and the signs ♯ ♭ are read as meant."""
+
+    metavar = '"A minor"'
+    #: Without the blank, which a shell would want quoted.
+    words = tuple(f"{note}{sign}{mode}" for note in "ABCDEFG" for sign in ("", "#", "b") for mode in ("minor", "major"))
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ("A minor", "F# major", "Bb minor")
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^\s*[A-Ga-g][#b♯♭]?(?:m|\s*(?:[Mm]inor|min|[Mm]ajor|maj))\s*$"}
+
+    def read(self, value: Any) -> str:
+        text = str(value).strip().replace("♯", "#").replace("♭", "b")
+        found = re.fullmatch(r"([A-Ga-g])([#b]?)(?:(m)|\s*(minor|min|major|maj))", text, re.IGNORECASE)
+        if not found or found[3] == "M":
+            # YAML takes ` #` for a comment, so `key: A #m` arrives here as `A`.
+            bare = re.fullmatch(r"[A-Ga-g][#b]?", text)
+            more = " and `major` or `minor`, in quotes if there is a space before `#`" if bare else ""
+            raise ValueError(f"{quoted(value)} is not a key such as A minor or F# major: a note A to G, # or b{more}")
+        mode = "minor" if found[3] or found[4].casefold().startswith("min") else "major"
+        return f"{found[1].upper()}{found[2].casefold()} {mode}"
+
+    @staticmethod
+    def pitch(key: str) -> tuple[int, str]:
+        """A key as semitones above C and its mode, so that Db is C#."""
+        note, _, mode = key.partition(" ")
+        return ("C D EF G A B".index(note[0]) + note.count("#") - note.count("b")) % 12, mode
+
+
+class TimeSignature(Kind):
+    metavar = "|".join(TIME_SIGNATURES)
+    words = TIME_SIGNATURES
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*TIME_SIGNATURES, *(int(name[0]) for name in TIME_SIGNATURES)]}
+
+    def read(self, value: Any) -> str:
+        text = str(value).replace(" ", "")
+        for signature in TIME_SIGNATURES:
+            if text in (signature, signature.partition("/")[0]):
+                return signature
+        raise ValueError(f"{quoted(value)} is not one of {', '.join(TIME_SIGNATURES)}")
+
+
+@dataclass(frozen=True)
+class Duration(Kind):
+    """Seconds, from `90`, `90s` or `1:30`."""
+
+    low: float
+    high: float
+    metavar: str = "90|90s|1:30"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (90, "90s", "1:30")
+
+    def schema(self) -> dict[str, Any]:
+        seconds = {"type": "number", "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [seconds, {"type": "string", "pattern": r"^\s*(\d+(\.\d+)?\s*s?|\d+:[0-5]\d(\.\d+)?)\s*$"}]}
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*s?|(\d{1,3}):([0-5]\d(?:\.\d+)?)", text)
+        if not found or isinstance(value, bool):
+            raise ValueError(f"{quoted(value)} is not a length such as 90, 90s or 1:30")
+        seconds = float(found[1]) if found[1] else 60 * int(found[2]) + float(found[3])
+        if not self.low <= seconds <= self.high:
+            raise ValueError(f"{quoted(value)} is not between {self.low:g} and {self.high:g} seconds")
+        return seconds
+
+
+@dataclass(frozen=True)
+class Time(Duration):
+    """A point on the clock of a recording, in seconds; one before its beginning is negative."""
+
+    metavar: str = "SECONDS|1:30"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return (10, "1:30")
+
+    def schema(self) -> dict[str, Any]:
+        seconds = {"type": "number", "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [seconds, {"type": "string", "pattern": r"^\s*-?(\d+(\.\d+)?\s*s?|\d+:[0-5]\d(\.\d+)?)\s*$"}]}
+
+    def read(self, value: Any) -> float:
+        text = str(value).strip()
+        size = Duration(0, math.inf).read(value if isinstance(value, bool) else text.removeprefix("-"))
+        seconds = -size if text.startswith("-") else size
+        if not self.low <= seconds <= self.high:
+            raise ValueError(f"{quoted(value)} is not between {self.low:g} and {self.high:g} seconds")
+        return seconds
+
+
+class Codes(Kind):
+    """Audio codes, from numbers or the published `<|audio_code_N|>` string."""
+
+    metavar = "N,N,…"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([1, 2, 3],)
+
+    def schema(self) -> dict[str, Any]:
+        codes = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": MOST_CODES}
+        return {"anyOf": [codes, {"type": "string"}, {"type": "integer", "minimum": 0}]}
+
+    def read(self, value: Any) -> tuple[int, ...]:
+        if isinstance(value, str) and "<|" in value:
+            if re.sub(r"<\|audio_code_\d+\|>|\s", "", value):
+                raise ValueError(f"{quoted(value)} holds more than <|audio_code_N|> marks")
+            items: Iterable[Any] = re.findall(r"\d+", value)
+        else:
+            items = items_of(value)
+        codes = tuple(Whole(0).read(item) for item in items)
+        if len(codes) > MOST_CODES:
+            raise ValueError(f"are {len(codes)}; a song of 600 s, the longest there is, takes {MOST_CODES}")
+        return codes
+
+
+class Timesteps(Kind):
+    """A noise schedule: from 1 (noise) falling towards 0 (music)."""
+
+    metavar = "1,0.9,…"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([1, 0.8, 0.5],)
+
+    def schema(self) -> dict[str, Any]:
+        level = {"type": "number", "minimum": 0, "maximum": 1}
+        return {"anyOf": [{"type": "array", "items": level, "minItems": 1}, {"type": "string"}, level]}
+
+    def read(self, value: Any) -> tuple[float, ...]:
+        times = tuple(Number(0, 1).read(item) for item in items_of(value))
+        for earlier, later in pairwise(times):
+            if later >= earlier:
+                raise ValueError(
+                    f"rises from {earlier:g} to {later:g}; timesteps fall from 1 (noise) towards 0 (music)"
+                )
+        if times[0] == 0:
+            raise ValueError("leaves no step to take; timesteps fall from 1 (noise) towards 0 (music)")
+        return times
+
+
+class Interval(Kind):
+    """The part of the schedule, as two noise levels, in which guidance acts."""
+
+    metavar = "0.1,0.9"
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return ([0.1, 0.9],)
+
+    def schema(self) -> dict[str, Any]:
+        level = {"type": "number", "minimum": 0, "maximum": 1}
+        return {"anyOf": [{"type": "array", "items": level, "minItems": 2, "maxItems": 2}, {"type": "string"}]}
+
+    def read(self, value: Any) -> tuple[float, float]:
+        bounds = [Number(0, 1).read(item) for item in items_of(value)]
+        if len(bounds) != 2 or bounds[0] > bounds[1]:
+            raise ValueError(f"{quoted(value)} is not two numbers, low then high, such as 0.1,0.9")
+        return bounds[0], bounds[1]
+
+
+@dataclass(frozen=True)
+class Named(Kind):
+    """A name out of a table, or a folder of the user's own."""
+
+    names: tuple[str, ...]
+    metavar = "NAME|FOLDER"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.names
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(self.names)}, {"type": "string", "pattern": r"[/\\]|^[.~]"}]}
+
+    def read(self, value: Any) -> str:
+        name = Text().read(value)
+        if not is_folder_name(name) and name not in self.names:
+            near = suggestion(name, self.names)
+            raise ValueError(
+                f"{quoted(value)} is not one of {', '.join(self.names)}, nor a folder (one is written with a /){near}"
+            )
+        return name
+
+
+class Model(Named):
+    def __init__(self) -> None:
+        super().__init__(checkpoints.MODEL_CHOICES)
+
+
+class Songwriter(Named):
+    def __init__(self) -> None:
+        super().__init__(checkpoints.SONGWRITER_CHOICES)
+
+
+class Loudness(Kind):
+    metavar = "none|peak:-1|lufs:-14"
+    words = ("none", "peak:-1", "lufs:-14")
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^\s*(none|peak:(-\d+(\.\d+)?|0)|lufs:-\d+(\.\d+)?)\s*$"}
+
+    def read(self, value: Any) -> str:
+        text = str(value).strip().casefold()
+        loudness = levels.loudness(text)
+        return loudness.kind if loudness.kind == "none" else f"{loudness.kind}:{loudness.decibels:g}"
+
+
+class Bitrate(Kind):
+    metavar = f"{encode.BITRATES[0]}k…{encode.BITRATES[-1]}k"
+    words = tuple(f"{rate}k" for rate in encode.BITRATES)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*self.words, *encode.BITRATES]}
+
+    def read(self, value: Any) -> int:
+        text = str(value).strip().casefold().removesuffix("k")
+        if text not in {str(rate) for rate in encode.BITRATES}:
+            raise ValueError(f"{quoted(value)} is not one of {', '.join(self.words)}")
+        return int(text)
+
+
+class SampleRate(Kind):
+    metavar = "|".join(map(str, encode.SAMPLE_RATES))
+    words = tuple(map(str, encode.SAMPLE_RATES))
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        return encode.SAMPLE_RATES
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(encode.SAMPLE_RATES)}
+
+    def read(self, value: Any) -> int:
+        text = str(value).strip()
+        if text not in self.words:
+            raise ValueError(f"{quoted(value)} is not one of {', '.join(self.words)} (Hz)")
+        return int(text)
+
+
+def written(value: Any) -> str:
+    """`value`, which has to be text with something in it."""
+    if isinstance(value, list | tuple):
+        raise ValueError("a list is not text; put it in quotes, or after `|` on lines of its own")
+    if not isinstance(value, str):
+        raise ValueError(f"{quoted(value)} is not text")
+    if not value.strip():
+        raise ValueError("is empty; leave the key out instead")
+    return value
+
+
+def refuse_twice(items: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item in seen:
+            raise ValueError(f"{quoted(item)} is given twice")
+        seen.add(item)
+
+
+def items_of(value: Any) -> list[Any]:
+    """The items of a list, or of text with commas between them. At least one."""
+    if isinstance(value, str):
+        inner = value.strip()
+        value = (inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner).split(",")
+    items = value
+    if not isinstance(items, list | tuple):
+        items = [items]
+    if not items:
+        raise ValueError("is an empty list; leave the key out instead")
+    return list(items)

@@ -1,0 +1,144 @@
+"""A fresh adapter on the decoder of a diffusion transformer, by peft; and the names under which others read it.
+
+The base stays frozen in its own dtype. The adapter is float32: in bfloat16 most of what a step changes would be rounded
+away. Formats: `songwriter-and-lora.md` 5.6 and 5.8 of the specification.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from peft import LoKrConfig, LoraConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import set_peft_model_state_dict as fill
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.dit import DiT
+from acestep_cli.engine.int8 import Int8Linear
+from acestep_cli.errors import UsageError
+from acestep_cli.models.checkpoints import DIFFUSERS_WORDS
+from acestep_cli.training.config import Course
+
+#: How the names in a file of peft's begin.
+PEFT = "base_model.model."
+
+
+def configured(course: Course, base: str) -> PeftConfig:
+    """What peft calls a course; `base` is the checkpoint it is made for."""
+    # Layers alone: other parts of a decoder have projections of these names nowhere, but a pattern says so.
+    targets = rf"layers\.\d+\.(?:self_attn|cross_attn|mlp)\.(?:{'|'.join(course.modules)})"
+    shared = {"base_model_name_or_path": base, "target_modules": targets, "r": course.rank}
+    if course.type == "lokr":
+        return LoKrConfig(**shared, alpha=course.alpha, rank_dropout=course.dropout)
+    config = LoraConfig(
+        **shared, lora_alpha=course.alpha, lora_dropout=course.dropout, use_dora=course.type == "dora", bias="none"
+    )
+    config._register_custom_module({Int8Linear: LoraLinear})
+    return config
+
+
+class Graft:
+    """The adapter on a decoder, while it is trained."""
+
+    def __init__(self, decoder: DiT, course: Course, base: str) -> None:
+        """Puts it there; it changes nothing yet. Its first weights are drawn from the course's seed."""
+        self.decoder = decoder
+        self.course = course
+        self.config = configured(course, base)
+        decoder.requires_grad_(False)
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Unsupported layer type")  # ours, which it is told how to adapt
+            torch.manual_seed(generator(course.seed, "adapter").initial_seed())
+            inject_adapter_in_model(self.config, decoder)
+        for parameter in self.parameters:
+            parameter.data = parameter.data.float()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained, in one order always."""
+        return [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its weights by peft's names, on the CPU."""
+        found = get_peft_model_state_dict(self.decoder, save_embedding_layers=False)  # else it asks the hub
+        return {PEFT + name: weight.detach().cpu().contiguous().clone() for name, weight in found.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give it the weights of `tensors`, which has to hold all of them.
+
+        The adapter's name belongs into each tensor's, and peft alone knows where: without it every one of them would be
+        passed over in silence.
+        """
+        device = self.parameters[0].device
+        if set(tensors) != set(self.tensors()):
+            raise UsageError("The weights that were saved are of another adapter.", "Train into another --output.")
+        plain = {name.removeprefix(PEFT): weight.to(device) for name, weight in tensors.items()}
+        fill(self.decoder, plain)
+
+    def json(self) -> str:
+        """The text of `adapter_config.json`."""
+        plain = {name: sorted(value) if isinstance(value, set) else value
+                 for name, value in self.config.to_dict().items()}  # fmt: skip
+        return json.dumps(plain | {"inference_mode": True}, indent=2, sort_keys=True) + "\n"
+
+
+def recompute(decoder: DiT) -> None:
+    """Keep only what goes into each layer for the way back, and compute the rest again: less memory, more time."""
+    for layer in decoder.layers:
+        setattr(layer, "forward", partial(checkpoint, layer.forward, use_reentrant=False))  # noqa: B010 - mypy
+
+
+def comfyui(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
+    """An adapter as ComfyUI reads it, each matrix with its alpha; LoKr under the names of LyCORIS."""
+    if course.type == "lokr":
+        return lycoris(tensors, course)
+    found = {}
+    for name, weight in tensors.items():
+        module, leaf = re.split(r"\.(?=lora_)", f"diffusion_model.decoder.{name.removeprefix(PEFT)}")
+        if leaf == "lora_magnitude_vector":
+            found[f"{module}.dora_scale"] = weight[:, None]  # a column, which it divides by the norms of the rows
+        else:
+            found[f"{module}.{leaf}"] = weight
+            found[f"{module}.alpha"] = torch.tensor(course.alpha)
+    return found
+
+
+def lycoris(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
+    """A LoKr adapter as LyCORIS writes it.
+
+    It takes alpha for nothing where both factors are whole, so the strength is multiplied into the first, and alpha
+    says that there is nothing left to multiply.
+    """
+    found = {}
+    for name, weight in tensors.items():
+        module, _, leaf = name.removeprefix(PEFT).rpartition(".")
+        stem = f"lycoris_{module.replace('.', '_')}"
+        found[f"{stem}.{leaf}"] = weight * (course.alpha / course.rank) if leaf in ("lokr_w1", "lokr_w1_a") else weight
+        found[f"{stem}.alpha"] = torch.tensor(float(course.rank))
+    return found
+
+
+def diffusers(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
+    """A LoRA as diffusers reads it. It passes alpha over, so the strength is multiplied into the second matrix."""
+    words = {ours: theirs for theirs, ours in DIFFUSERS_WORDS.items()}
+    pattern = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, words))})(?=\.)")
+    strength = course.alpha / course.rank
+    return {
+        "transformer." + pattern.sub(lambda match: words[match[1]], name.removeprefix(PEFT)): (
+            weight * strength if ".lora_B." in name else weight
+        )
+        for name, weight in tensors.items()
+    }
+
+
+EXPORTS: Mapping[str, Callable[[Mapping[str, Tensor], Course], dict[str, Tensor]]] = {
+    "comfyui": comfyui,
+    "diffusers": diffusers,
+}

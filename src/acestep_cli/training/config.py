@@ -1,0 +1,189 @@
+"""How an adapter is trained: every setting with its range, its default and its help text.
+
+A course is what a resumed run has to keep to the letter; where it trains, where it writes and how often it saves is not
+in it. Defaults: `songwriter-and-lora.md` 5.6, 5.7 and 9 of the specification, and the rulings.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from acestep_cli.errors import UsageError
+from acestep_cli.song.request import Key
+from acestep_cli.song.values import LONGEST_SECONDS, Choice, Duration, Number, Whole
+
+ADAPTER, LEARNING = "Adapter", "Learning"
+
+#: The matrices of the decoder that each word stands for, by the last part of their names.
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+}
+TARGETS = {**TARGETS, "all": TARGETS["attention"] + TARGETS["mlp"]}
+TYPES = ("lora", "dora", "lokr")
+TIMBRES = ("silence", "own")
+#: When noise is as the model's own rule draws it, or on the eight steps that turbo checkpoints were distilled for.
+TIMES = ("continuous", "turbo")
+OPTIMISERS = ("adamw", "adamw8bit")
+EIGHT_BITS = "bitsandbytes"
+
+#: No published checkpoint renders less.
+SHORTEST_CROP = 10
+DEFAULT_SEED = 42
+#: Alpha, where it is not given, is so many times the rank.
+ALPHA_PER_RANK = 2
+#: The rate rises from a tenth over at most so many steps, or a tenth of all; it falls to a hundredth.
+WARM_UP_STEPS, WARM_UP_SHARE, WARM_UP_FROM, FALLS_TO = 100, 0.1, 0.1, 0.01
+WEIGHT_DECAY = 0.01
+#: Gradients are scaled down to this norm.
+LARGEST_GRADIENT = 1.0
+#: How often a song is trained without its words, so that guidance has something to lead away from.
+CONDITION_DROPOUT = 0.15
+#: So many steps in a row that come to no number end a run.
+MOST_BROKEN_STEPS = 3
+
+
+class Course(BaseModel):
+    """What is trained and how; complete, and the same course trains the same adapter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Annotated[
+        str,
+        Key(
+            Choice(TYPES),
+            "Kind of adapter: lora unless set; dora also trains the size of each row, lokr takes less room.",
+            ADAPTER,
+        ),
+    ] = "lora"
+    targets: Annotated[
+        str, Key(Choice(tuple(TARGETS)), "Matrices of the decoder's layers: attention unless set.", ADAPTER)
+    ] = "attention"
+    rank: Annotated[int, Key(Whole(1, 1024), "Width of the adapter, 64 unless set.", ADAPTER, examples=(16,))] = 64
+    alpha: Annotated[
+        float, Key(Number(0.01, 4096), "Its strength is alpha / rank; twice the rank unless set.", ADAPTER)
+    ] = 128.0
+    dropout: Annotated[
+        float, Key(Number(0, 0.9), "Share of its inputs left out at each step, 0.1 unless set.", ADAPTER)
+    ] = 0.1
+    steps: Annotated[int, Key(Whole(1, 1_000_000), "Steps in all, 2000 unless set.", LEARNING, examples=(500,))] = 2000
+    learning_rate: Annotated[
+        float, Key(Number(1e-7, 1), "Learning rate at its highest, 1e-4 unless set.", LEARNING, examples=(5e-5,))
+    ] = 1e-4
+    batch: Annotated[int, Key(Whole(1, 64), "Songs that share a pass through the model, 1 unless set.", LEARNING)] = 1
+    accumulation: Annotated[int, Key(Whole(1, 256), "Passes to a step, 4 unless set.", LEARNING)] = 4
+    crop: Annotated[
+        float,
+        Key(
+            Duration(SHORTEST_CROP, LONGEST_SECONDS),
+            "Longer songs are trained in parts of this length, 4:00 unless set; shorter parts need less memory.",
+            LEARNING,
+        ),
+    ] = 240.0
+    timbre: Annotated[
+        str,
+        Key(Choice(TIMBRES), "What a song is given as its reference: silence unless set, or parts of its own.",
+            LEARNING),
+    ] = "silence"  # fmt: skip
+    times: Annotated[
+        str,
+        Key(Choice(TIMES), "Noise levels: any (continuous) unless set, or the eight of the turbo models.", LEARNING),
+    ] = "continuous"
+    optimiser: Annotated[
+        str,
+        Key(
+            Choice(OPTIMISERS),
+            "adamw unless set, but adamw8bit, which takes less memory, on a CUDA card where bitsandbytes is installed.",
+            LEARNING,
+        ),
+    ] = "adamw"
+    seed: Annotated[
+        int, Key(Whole(0, 2**32 - 1), "The same seed trains the same adapter; 42 unless set.", LEARNING, examples=(7,))
+    ] = DEFAULT_SEED
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        return KEYS[info.field_name].kind.read(value)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The last parts of the names of the matrices that are adapted."""
+        return TARGETS[self.targets]
+
+    @property
+    def warm_up(self) -> int:
+        """Steps over which the learning rate rises."""
+        return min(WARM_UP_STEPS, int(self.steps * WARM_UP_SHARE))
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0: a line up, then half a cosine down."""
+        if step < self.warm_up:
+            return self.learning_rate * (WARM_UP_FROM + (1 - WARM_UP_FROM) * step / self.warm_up)
+        way = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
+        return self.learning_rate * (FALLS_TO + (1 - FALLS_TO) * (1 + math.cos(math.pi * way)) / 2)
+
+
+KEYS: Mapping[str, Key] = {
+    name: next(part for part in field.metadata if isinstance(part, Key)) for name, field in Course.model_fields.items()
+}
+
+
+def of(given: Mapping[str, Any], recorded: Course | None = None) -> Course:
+    """The course of flags as they were typed; None is a flag not given.
+
+    With `recorded`, the course of a run that is resumed, all that is given has to be as it was. `UsageError` names
+    every problem.
+    """
+    asked = {name: raw for name, raw in given.items() if raw is not None}
+    if "rank" in asked and "alpha" not in asked and recorded is None:
+        asked["alpha"] = _twice(asked["rank"])
+    try:
+        wanted = Course(**(asked if recorded is None else recorded.model_dump() | asked))
+    except ValidationError as error:
+        found = dict.fromkeys(f"--{name_of(detail)}: {detail['ctx']['error']}" for detail in error.errors())
+        raise UsageError("\n".join(found)) from error
+    if recorded is None or wanted == recorded:
+        return wanted
+    others = [f"--{name.replace('_', '-')} is {value(wanted, name)} and was {value(recorded, name)}"
+              for name in KEYS if getattr(wanted, name) != getattr(recorded, name)]  # fmt: skip
+    raise UsageError(
+        f"--resume: goes on with the settings that the run began with: {'; '.join(others)}.",
+        "Leave them out to go on, or train into another --output.",
+    )
+
+
+def require(course: Course) -> None:
+    """`UsageError` where a course needs a library that is not installed."""
+    if course.optimiser == "adamw8bit" and not has_eight_bits():
+        raise UsageError(
+            f"--optimiser {course.optimiser} needs {EIGHT_BITS}, which is not installed.",
+            f"pip install {EIGHT_BITS}; or leave --optimiser out.",
+        )
+
+
+def has_eight_bits() -> bool:
+    """Whether the optimiser that keeps its state in eight bits is installed."""
+    return importlib.util.find_spec(EIGHT_BITS) is not None
+
+
+def _twice(rank: Any) -> Any:
+    try:
+        return ALPHA_PER_RANK * KEYS["rank"].kind.read(rank)
+    except ValueError:
+        return None  # refused with the rank
+
+
+def name_of(detail: Mapping[str, Any]) -> str:
+    return str(detail["loc"][0]).replace("_", "-")
+
+
+def value(course: Course, name: str) -> str:
+    found = getattr(course, name)
+    return f"{found:g}" if isinstance(found, float) else str(found)

@@ -1,0 +1,354 @@
+"""The songs that an adapter is trained on: found in a folder, described in one `dataset.yaml` that a person edits and
+the training obeys, and looked through for what would spoil it.
+
+`songwriter-and-lora.md` 5.1 to 5.4 of the specification tells what other trainers read and where they went wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from acestep_cli import disk
+from acestep_cli.audio import decode, encode, measure
+from acestep_cli.errors import AceStepError, SourceError, UsageError, together
+from acestep_cli.progress import Progress, Say
+from acestep_cli.song import document, modes, prompts, spec
+from acestep_cli.song.lint import lyrics
+from acestep_cli.song.request import Request
+from acestep_cli.song.values import Choice, Kind, Tag, quoted, suggestion
+from acestep_cli.training import metadata
+
+FILE = "dataset.yaml"
+SUFFIXES = tuple(f".{suffix}" for suffix in encode.FORMATS)
+#: Where the trigger word stands: before the caption, after it, or in its place.
+POSITIONS = ("prepend", "append", "replace")
+HEAD: Mapping[str, Kind] = {"trigger": Tag(), "trigger_position": Choice(POSITIONS)}
+#: With fewer songs an adapter learns the songs rather than their style.
+FEWEST_SONGS = 8
+NOTE = """\
+# The songs of an adapter. Mend what is wrong, then: acestep train-lora {folder} -o my-sound/
+# Keys of a song: caption, lyrics, instrumental, language, bpm, key, time_signature; delete a song and it is left out.
+"""
+
+
+@dataclass(frozen=True)
+class Song:
+    """One recording and what it is. `name` is its path within the data set, with / on every system."""
+
+    name: str
+    path: Path
+    request: Request
+
+    def labelled(self, found: Mapping[str, Any]) -> Song:
+        """With what was found out of what nobody had said."""
+        known = self.request.model_dump(exclude_none=True)
+        answer = ("lyrics", "instrumental")  # to one question
+        if any(key in known for key in answer):
+            found = {key: value for key, value in found.items() if key not in answer}
+        return replace(self, request=Request(**{**found, **known}))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Songs, and the word that calls up their sound. `problems` are songs that cannot be trained on, each with why."""
+
+    folder: Path
+    songs: tuple[Song, ...]
+    trigger: str | None = None
+    trigger_position: str = POSITIONS[0]
+    problems: tuple[AceStepError, ...] = ()
+    #: Recordings in the folder that its `dataset.yaml` does not name.
+    strays: tuple[str, ...] = ()
+
+    def labelled(self, other: Dataset) -> Dataset:
+        """With what `other` says of the same songs, and the trigger word and its place, where this says nothing."""
+        told = {song.name: song.request.model_dump(exclude_none=True) for song in other.songs}
+        songs = tuple(song.labelled(told.get(song.name, {})) for song in self.songs)
+        head = {} if self.trigger is not None else {name: getattr(other, name) for name in HEAD}
+        return replace(self, songs=songs, **head)
+
+    def caption(self, song: Song) -> str:
+        """What a song is said to be, its trigger word included."""
+        own = song.request.caption
+        if self.trigger is None or own is None or self.trigger_position == "replace":
+            return self.trigger or own or ""
+        return f"{self.trigger}, {own}" if self.trigger_position == "prepend" else f"{own}, {self.trigger}"
+
+    def prompts(self, song: Song, seconds: float) -> tuple[str, str]:
+        """The text prompt and the lyric prompt of `seconds` of a song: those of a render of it."""
+        request = song.request.model_copy(update={"caption": self.caption(song)})
+        return prompts.of(request, modes.FILL_MASK, seconds)
+
+    def dump(self) -> str:
+        """The text of its `dataset.yaml`."""
+        head = {name: value for name in HEAD if (value := getattr(self, name)) is not None}
+        songs = {song.name: described(song.request) for song in self.songs}
+        return NOTE.format(folder=self.folder) + document.dump({**head, "songs": songs})
+
+
+def described(request: Request) -> dict[str, Any]:
+    """A song's keys with their values; one without words says so."""
+    found = {key: value for key in metadata.KEYS if (value := getattr(request, key)) is not None}
+    return found if "lyrics" in found else {**found, "instrumental": True}
+
+
+def audio_files(folder: Path) -> dict[str, Path]:
+    """The audio files in `folder` and the folders in it, by name. `SourceError` where there are none."""
+    if not folder.is_dir():
+        raise SourceError(
+            f"{folder} is {'not a folder' if disk.exists(folder) else 'not there'}; songs are learnt from a folder."
+        )
+    try:
+        files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    except OSError as error:
+        raise decode.unreadable(folder, error) from error
+    hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    found = {path.relative_to(folder).as_posix(): path for path in files if path not in hidden}
+    if not found:
+        raise SourceError(
+            f"{folder} holds no audio ({', '.join(encode.FORMATS)}).", "Put 8 to 20 songs of one style into it."
+        )
+    return found
+
+
+def read(folder: Path) -> Dataset:
+    """The data set of a folder: as its `dataset.yaml` has it, else as `scan` finds it."""
+    return parse(spec.text_of(str(folder / FILE)), folder) if (folder / FILE).is_file() else scan(folder)
+
+
+def scan(folder: Path) -> Dataset:
+    """The recordings in a folder, with what lies beside them. What cannot be read there is a problem of its song."""
+    found = audio_files(folder)
+    tables = {place: metadata.told_by_tables(place) for place in {path.parent for path in found.values()}}
+    songs = []
+    problems = [problem for _, _, unread in tables.values() for problem in unread]
+    for name, path in found.items():
+        try:
+            told = metadata.of(path, tables[path.parent][0])
+            songs.append(Song(name, path, request_of({key: (value, f"{name}: {key}") for key, value in told.items()})))
+        except UsageError as error:
+            problems.append(error)
+    problems = list({problem.message: problem for problem in problems}.values())  # a song's own list is met twice
+    head = {key: value for _, of_all, _ in tables.values() for key, value in of_all.items()}
+    try:
+        read_head = {name: HEAD[name].read(value) for name, value in head.items()}
+    except ValueError as error:
+        raise UsageError(f"{folder}: custom_tag or tag_position of its list {error}.") from error
+    return Dataset(folder, tuple(songs), problems=tuple(problems), **read_head)
+
+
+def scan_again(folder: Path) -> Dataset:
+    """As `scan` finds it; what that leaves open is as in its `dataset.yaml`, unless that names no songs."""
+    found = scan(folder)
+    try:
+        return found.labelled(read(folder))
+    except SourceError:
+        return found
+
+
+def parse(text: str, folder: Path) -> Dataset:
+    """Read the text of a `dataset.yaml` whose songs lie in `folder`.
+
+    `UsageError` names every problem of it with its line; a song that is not there is a problem of its own.
+    """
+    where = folder / FILE
+    content = document.read(text, markdown=False)
+    wrong = [f"{where}{problem}" for problem in content.problems]
+    head: dict[str, Any] = {}
+    songs: dict[str, Song] = {}
+    for entry in document.once(content.entries, where, wrong):
+        place = f"{where}:{entry.line}: {entry.name}"
+        if entry.name in HEAD:
+            if entry.raw is not None or entry.problem is not None:
+                try:
+                    if entry.problem is not None:
+                        raise ValueError(entry.problem)
+                    head[entry.name] = HEAD[entry.name].read(entry.raw)
+                except ValueError as error:
+                    wrong.append(f"{place}: {error}")
+        elif entry.name != "songs":
+            wrong.append(f"{place}: is not a key of a data set{suggestion(entry.name, (*HEAD, 'songs'))}")
+        elif entry.entries is None:
+            wrong.append(f"{place}: is a map, with the names of recordings below it")
+        else:
+            for one in document.once(entry.entries, where, wrong):
+                try:
+                    songs[one.name] = Song(one.name, folder / one.name, _described(one, where))
+                except UsageError as error:
+                    wrong.append(error.message)
+    if wrong:
+        raise UsageError("\n".join(wrong))
+    if not songs:
+        raise SourceError(f"{where} names no songs.", f"acestep train-lora {folder} --scan-only --force finds them.")
+    there = audio_files(folder)
+    gone = [name for name in songs if name not in there]
+    problems = [SourceError(f"{songs.pop(name).path} is not there, and {FILE} names it.") for name in gone]
+    strays = tuple(name for name in there if name not in songs)
+    return Dataset(folder, tuple(songs.values()), problems=tuple(problems), strays=strays, **head)
+
+
+def _described(entry: document.Entry, where: Path) -> Request:
+    """The request of one song's entry."""
+    values: dict[str, tuple[Any, str]] = {}
+    wrong: list[str] = []
+    if entry.entries is None and (entry.raw is not None or entry.problem is not None):
+        raise UsageError(f"{where}:{entry.line}: {entry.name}: is a map, with {', '.join(metadata.KEYS)} below it")
+    for one in document.once(entry.entries or (), where, wrong):
+        place = f"{where}:{one.line}: {one.name}"
+        if one.name not in metadata.KEYS:
+            wrong.append(f"{place}: is not a key of a song to learn from{suggestion(one.name, metadata.KEYS)}")
+        elif one.problem is not None:
+            wrong.append(f"{place}: {one.problem}")
+        else:
+            values[one.name] = (one.raw, place)
+    if wrong:
+        raise UsageError("\n".join(wrong))
+    return request_of(values)
+
+
+def request_of(values: Mapping[str, tuple[Any, str]]) -> Request:
+    """The request of values as they were written, each with its place for messages. `UsageError` names them all."""
+    layer = spec.Layer(Path(), {key: spec.Value(raw, place, place) for key, (raw, place) in values.items()})
+    return spec.resolve(layer).request
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one listening to a recording told: the fingerprint is of its samples, so that the same recording under other
+    tags is the same; `clipped` counts the crests that are cut off.
+    """
+
+    seconds: float
+    rate: int
+    fingerprint: str
+    clipped: int
+
+
+def listen(path: Path) -> Heard:
+    """Read a recording to its end, a second at a time. `SourceError` for what cannot be worked on."""
+    crests = measure.Crests()
+    found = decode.survey(path, hear=crests.hear)
+    return Heard(found.seconds, found.rate, found.sound, crests.count)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A song that was listened to and can be trained on."""
+
+    song: Song
+    heard: Heard
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What looking through a data set found: songs to train on, what is wrong with the others, what is worth a word."""
+
+    lessons: tuple[Lesson, ...] = ()
+    problems: tuple[AceStepError, ...] = ()
+    remarks: tuple[str, ...] = field(default=())
+
+    def labelled(self, dataset: Dataset) -> Inspection:
+        """The same of songs that have their labels by now: without words to learn it by, none can be trained on."""
+        songs = {song.name: song for song in dataset.songs}
+        lessons = [replace(one, song=songs[one.song.name]) for one in self.lessons]
+        nameless = [
+            UsageError(f"{one.song.path} has no caption, and no --name calls it up; there is nothing to learn it by.")
+            for one in lessons
+            if not dataset.caption(one.song)
+        ]
+        bare = [
+            f"{one.song.name} has no caption: the trigger word is all it is learnt by."
+            for one in lessons
+            if one.song.request.caption is None and dataset.trigger is not None
+        ]
+        kept = tuple(one for one in lessons if dataset.caption(one.song))
+        return Inspection(kept, (*self.problems, *nameless), (*self.remarks, *bare))
+
+
+def inspect(dataset: Dataset, shortest: float, longest: float, progress: Progress) -> Inspection:
+    """Listen to every song. One under `shortest` seconds is none for this checkpoint; of one over `longest`, parts are
+    trained.
+    """
+    lessons: dict[str, Lesson] = {}
+    problems: list[AceStepError] = list(dataset.problems)
+    remarks = [f"{name} is in {dataset.folder} and not in its {FILE}; it is left out." for name in dataset.strays]
+    for number, song in enumerate(dataset.songs):
+        progress(number, len(dataset.songs))
+        try:
+            heard = listen(song.path)
+            if heard.seconds < shortest:
+                raise SourceError(f"{song.path} is {heard.seconds:.1f} s long, and at least {shortest:g} s are needed.")
+            if (twin := lessons.get(heard.fingerprint)) is not None:
+                raise SourceError(f"{song.path} is the same recording as {twin.song.path}.")
+        except AceStepError as error:
+            problems.append(error)
+            continue
+        lessons[heard.fingerprint] = Lesson(song, heard)
+        remarks += remarked(song, heard, longest)
+    progress(len(dataset.songs), len(dataset.songs))
+    found = tuple(lessons.values())
+    return Inspection(found, tuple(problems), (*remarks, *compared(found)))
+
+
+def remarked(song: Song, heard: Heard, longest: float) -> Iterable[str]:
+    """What is worth a word about one song."""
+    if heard.clipped:
+        yield f"{song.name} is clipped at {heard.clipped} crest{'s' * (heard.clipped > 1)}, which is learnt too."
+    if heard.seconds > longest:
+        words = " with all of its lyrics" if song.request.lyrics else ""
+        whole, part = decode.clock(heard.seconds), decode.clock(longest)
+        yield f"{song.name} is {whole} long, and is trained in parts of {part}{words}."
+    for remark in lyrics.hurried(lyrics.Song(song.request, heard.seconds)):
+        yield f"{song.name}: its lyrics are longer than can be sung: {remark.text}"
+
+
+def compared(lessons: tuple[Lesson, ...]) -> Iterable[str]:
+    """What is worth a word about all songs together."""
+    if 0 < len(lessons) < FEWEST_SONGS:
+        yield f"From {FEWEST_SONGS} songs on, an adapter learns their style; from {len(lessons)}, rather the songs."
+    rates = Counter(lesson.heard.rate for lesson in lessons)
+    if len(rates) > 1:
+        said = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common())
+        yield f"The recordings have several sample rates ({said}); a low one sounds dull, which is learnt too."
+
+
+def refuse(found: Inspection, folder: Path, *, skip: bool, warn: Say) -> None:
+    """Raise an error that names all songs that cannot be trained on; with `skip` warn of them instead, while others are
+    left.
+    """
+    if found.problems and not skip:
+        error = together(list(found.problems))
+        error.hint = "--skip-bad trains on the others." if found.lessons else error.hint
+        raise error
+    for problem in found.problems:
+        warn(f"{problem.message} It is left out.")
+    if not found.lessons:
+        raise SourceError(f"No song in {folder} can be trained on.")
+
+
+def fingerprints(dataset: Dataset, lessons: Iterable[Lesson]) -> dict[str, str]:
+    """What shapes the training on each song, by name: its sound and its words."""
+    found = {}
+    for lesson in lessons:
+        told = "\0".join((lesson.heard.fingerprint, *dataset.prompts(lesson.song, lesson.heard.seconds)))
+        found[lesson.song.name] = hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()[:16]
+    return found
+
+
+def whole_fingerprint(prints: Mapping[str, str]) -> str:
+    """One hash for the whole data set, whatever its songs are called."""
+    return hashlib.sha256(" ".join(sorted(prints.values())).encode()).hexdigest()[:16]
+
+
+def changed(now: Mapping[str, str], before: Mapping[str, str]) -> str | None:
+    """What is no longer as it was in a data set, in words; None where nothing is."""
+    gone, new = sorted(before.keys() - now.keys()), sorted(now.keys() - before.keys())
+    other = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])
+    said = [f"{', '.join(map(quoted, names))} {what}"
+            for names, what in ((gone, "left out"), (new, "added"), (other, "changed")) if names]  # fmt: skip
+    return "; ".join(said) or None

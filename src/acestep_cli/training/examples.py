@@ -1,0 +1,236 @@
+"""What an adapter is trained on: songs as latents and conditions, made once by the networks and templates of a render.
+
+Latents and words are kept in files under the hash of what they are made of, so a run that was stopped goes on where it
+was, and another course finds them ready. One song's sound is in memory at a time.
+
+Shapes: C latent channels, T latent frames, E encoder width, L tokens of a condition, B songs of a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from acestep_cli import cache, disk, solvers
+from acestep_cli.engine import codec, conditioning, tensor_file
+from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.dit import Condition
+from acestep_cli.engine.weights import Store
+from acestep_cli.machine.memory import Sizes
+from acestep_cli.models import weight_files
+from acestep_cli.models.tensor_file import holds
+from acestep_cli.progress import Say
+from acestep_cli.training.config import CONDITION_DROPOUT, Course
+from acestep_cli.training.dataset import Dataset, Lesson
+
+#: So many batches' worth of songs are shuffled before they are put beside others of their length.
+POOL = 8
+#: The schedule that the turbo models were distilled for.
+TURBO_STEPS, TURBO_SHIFT = 8, 3.0
+
+#: The tensors in a file of words.
+WORDS = {"text", "lyrics"}
+
+
+def folder() -> Path:
+    """Where what was made of songs is kept for the next run: beside what renders keep, and never pruned with it."""
+    return cache.folder() / "lessons"
+
+
+class Batch(NamedTuple):
+    """One pass: noisy latents [B, T, C] at times [B], the velocities they are to be given, and what is listened to.
+
+    `keep` [B, T] is true at real frames; None where all are.
+    """
+
+    noisy: Tensor
+    times: Tensor
+    velocity: Tensor
+    context: Tensor
+    condition: Condition
+    keep: Tensor | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """One song, ready: where its latents are, how many frames they have, and its condition [L, E] on the CPU."""
+
+    name: str
+    file: Path
+    frames: int
+    condition: Tensor
+
+    def latents(self, start: int, frames: int) -> Tensor:
+        """`frames` of its latents, [T, C], float32; the rest stays in the file."""
+        with safe_open(self.file, framework="pt") as opened:
+            return opened.get_slice("latents")[start : start + frames]
+
+
+@dataclass(frozen=True)
+class Book:
+    """All songs, and in which order they are gone through. Everything in it follows from the course's seed and the
+    number of a pass, so that a run that goes on draws what it would have drawn.
+    """
+
+    pages: tuple[Page, ...]
+    silence: Tensor  # [1, F, C]
+    unconditional: Tensor  # [1, E]
+    course: Course
+    #: The most frames that a pass has of one song.
+    longest: int
+
+    @cached_property
+    def _batches(self) -> int:
+        """How many make a round through all songs."""
+        return -(-len(self.pages) // self.course.batch)
+
+    def songs(self, number: int) -> list[Page]:
+        """Those of pass `number`: each round goes through all of them, in an order of its own."""
+        round_, place = divmod(number, self._batches)
+        draw = generator(self.course.seed, f"round {round_}")
+        order = torch.randperm(len(self.pages), generator=draw).tolist()
+        size, pool = self.course.batch, POOL * self.course.batch
+        pools = [sorted(order[i : i + pool], key=lambda page: self._shown(self.pages[page]))
+                 for i in range(0, len(order), pool)]  # fmt: skip
+        alike = [page for pool in pools for page in pool]
+        batches = [alike[i : i + size] for i in range(0, len(alike), size)]
+        turn = torch.randperm(len(batches), generator=draw)
+        return [self.pages[page] for page in batches[int(turn[place])]]
+
+    def _shown(self, page: Page) -> int:
+        return min(page.frames, self.longest)
+
+    def batch(self, number: int, device: torch.device, dtype: torch.dtype) -> Batch:
+        """Pass `number`. Draws are made on the CPU, so that every device is taught alike."""
+        draw = generator(self.course.seed, f"pass {number}")
+        clean, conditions = [], []
+        for page in self.songs(number):
+            frames = self._shown(page)
+            start = int(torch.randint(page.frames - frames + 1, (1,), generator=draw))
+            clean.append(page.latents(start, frames))
+            unheard = torch.rand(1, generator=draw) < CONDITION_DROPOUT
+            conditions.append(self.unconditional if unheard else page.condition)
+        x = pad_sequence(clean, batch_first=True)
+        times = self._times(len(clean), draw)
+        noise = torch.randn(x.shape, generator=draw)
+        keep = kept(clean)
+        silence = codec.silence_of_length(self.silence, x.shape[1])
+        states = pad_sequence(conditions, batch_first=True).to(device, dtype)
+        heard = kept(conditions)
+        return Batch(
+            solvers.noised(x, noise, times).to(device, dtype),
+            times.to(device),
+            solvers.velocity(x, noise).to(device),
+            torch.cat((silence, torch.ones_like(silence)), dim=-1).to(device, dtype),
+            Condition(states, None if heard is None else heard.to(device)),
+            None if keep is None else keep.to(device),
+        )
+
+    def _times(self, count: int, draw: torch.Generator) -> Tensor:
+        if self.course.times == "turbo":
+            steps = torch.tensor(solvers.schedule(TURBO_STEPS, TURBO_SHIFT)[:-1])
+            return steps[torch.randint(len(steps), (count,), generator=draw)]
+        return solvers.training_times(torch.randn(count, 2, generator=draw))
+
+
+def kept(sequences: Sequence[Tensor]) -> Tensor | None:
+    """True where a padded batch of sequences [N, …] has real elements, [B, N]; None where all are real."""
+    lengths = torch.tensor([len(one) for one in sequences])
+    longest = int(lengths.max())
+    return None if bool((lengths == longest).all()) else torch.arange(longest) < lengths[:, None]
+
+
+@torch.no_grad()
+def prepare(
+    weights: Store,
+    sizes: Sizes,
+    silence: Tensor,
+    dataset: Dataset,
+    lessons: Sequence[Lesson],
+    course: Course,
+    warn: Say,
+) -> Book:
+    """Make the songs of a data set ready, with the networks that `weights` lends one after another."""
+    longest = sizes.vae.latent_frames(course.crop)
+    voices = hear(weights, sizes, lessons, own_timbre=course.timbre == "own")
+    # A render of the same length says the same: whole seconds of what it is given.
+    texts = [dataset.prompts(one.song, min(one.heard.seconds, course.crop)) for one in lessons]
+    words = read(weights, texts, warn)
+    pages = []
+    with weights.dit() as model:
+        quiet = codec.silence_of_length(silence, model.config.timbre_fix_frame)
+        for number, (lesson, voice, spoken) in enumerate(zip(lessons, voices, words, strict=True)):
+            weights.report("condition", number, len(lessons))
+            with safe_open(voice, framework="pt") as heard, safe_open(spoken, framework="pt") as said:
+                frames = heard.get_slice("latents").get_shape()[0]
+                timbre = heard.get_tensor("timbre")[None] if course.timbre == "own" else quiet
+                states = [said.get_tensor(name).to(weights.device, weights.dtype) for name in ("text", "lyrics")]
+            condition = model.encoder(*states, timbre.to(weights.device, weights.dtype)).states[0]
+            pages.append(Page(lesson.song.name, voice, frames, condition.cpu()))
+        weights.report("condition", len(lessons), len(lessons))
+        unconditional = model.null_condition_emb[0].cpu()
+    return Book(tuple(pages), silence, unconditional, course, longest)
+
+
+def hear(weights: Store, sizes: Sizes, lessons: Sequence[Lesson], *, own_timbre: bool) -> list[Path]:
+    """The files of latents [T, C] of each recording; with `own_timbre`, of [frames, C] of it as a reference too."""
+    kind = f"{weights.checkpoint.vae_hash()} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
+    files = [cached(f"{one.heard.fingerprint} {kind}") for one in lessons]
+    wanted = {"latents", "timbre"} if own_timbre else {"latents"}
+    missing = [(one, file) for one, file in zip(lessons, files, strict=True) if not holds(file, wanted)]
+    for done, (lesson, file) in enumerate(missing):
+        with weights.vae() as vae:
+            weights.report("encode", done, len(missing))
+            waveform = conditioning.recording(str(lesson.song.path), sizes.vae.sampling_rate)
+            tile = weights.plan.tile_frames
+            tensors = {"latents": codec.encode(vae, waveform, tile, lambda done, of: None)}
+            if own_timbre:
+                samples = sizes.dit.timbre_fix_frame * sizes.vae.hop
+                heard = conditioning.thirds(waveform, samples, 0, lesson.heard.fingerprint)
+                tensors["timbre"] = codec.encode(vae, heard, tile, lambda done, of: None)
+            write(file, tensors)
+            del waveform
+            weights.tidy()
+    if missing:
+        weights.report("encode", len(missing), len(missing))
+    return files
+
+
+def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Path]:
+    """The files of text states [1, L, width] and lyric embeddings [1, L, width] of each pair of prompts."""
+    checkpoint = weights.checkpoint
+    model = checkpoint.text
+    network = weight_files.fingerprint([model / "config.json", *weight_files.of(model), checkpoint.tokenizer])
+    files = [cached(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
+    missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not holds(file, WORDS)]
+    for done, ((text, lyrics), file) in enumerate(missing):
+        with weights.text() as encoder:
+            weights.report("text", done, len(missing))
+            write(file, {"text": encoder.states(text, warn), "lyrics": encoder.embeddings(lyrics, warn)})
+    if missing:
+        weights.report("text", len(missing), len(missing))
+    return files
+
+
+def cached(what: str) -> Path:
+    """The file for what is made of `what`."""
+    return folder() / f"{hashlib.sha256(what.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
+
+
+def write(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors whole or not at all. `OutputError` where there is no room."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk.refusal(file.parent, error) from error
+    with disk.whole(file, replace=[file]) as [part]:
+        tensor_file.write(part, tensors)

@@ -1,0 +1,302 @@
+"""From a data set and a course to an adapter: the one loop, what it saves, and how it stops and goes on.
+
+Everything random in step n follows from the seed and n. So what a save holds is the adapter, the optimiser's state and
+the number of steps; the learning rate, the order of the songs and every draw are what they would have been.
+
+Loss and times: `songwriter-and-lora.md` 5.5, 8.1 and 9 of the specification, and the rulings.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from acestep_cli import disk
+from acestep_cli.engine import tensor_file
+from acestep_cli.engine import weights as store
+from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.dit import AceStep, DiT
+from acestep_cli.engine.oom_retry import is_out_of_memory
+from acestep_cli.engine.weights import Store
+from acestep_cli.errors import CheckError, MemoryLimitError
+from acestep_cli.machine import memory
+from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.progress import Report, Say
+from acestep_cli.training import adapter as graft
+from acestep_cli.training import examples, loss_plot, run_folder
+from acestep_cli.training.adapter import Graft
+from acestep_cli.training.config import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, Course
+from acestep_cli.training.dataset import FILE as SONGS
+from acestep_cli.training.dataset import Dataset, Lesson
+from acestep_cli.training.distributed import Team
+from acestep_cli.training.examples import Batch, Book
+from acestep_cli.training.plan import Workload
+from acestep_cli.training.run_folder import ADAPTER, CONFIG, CURVE, LOSSES, STATE, Record
+
+Note = Callable[[int, float | None], None]
+#: How many times a run says how it goes.
+WORDS_IN_ALL = 20
+#: Names in a save: the adapter's weights, the optimiser's state of each of them, the loss of each step.
+WEIGHTS, OPTIMISER, HISTORY = "adapter:", "optimiser:", "losses"
+#: What is let go once the songs are ready, of a model that renders nothing meanwhile.
+ENCODERS = ("encoder", "tokenizer", "detokenizer")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: what on, how, and where to."""
+
+    dataset: Dataset
+    lessons: tuple[Lesson, ...]
+    record: Record
+    checkpoint: Checkpoint
+    plan: Workload
+    folder: Path
+    #: Formats besides peft's, each with its file.
+    exports: tuple[tuple[str, Path], ...] = ()
+    #: Seconds between saves.
+    save_every: float = 600.0
+    #: Called after every so many steps with the model as it is and their number.
+    preview: Callable[[AceStep, int], None] | None = None
+    preview_every: int = 500
+    team: Team = field(default_factory=Team)
+
+    @property
+    def course(self) -> Course:
+        return self.record.course
+
+
+@dataclass
+class Progress:
+    """Where a run is: steps done, the loss of each, how many came to no number."""
+
+    step: int = 0
+    broken: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def train(job: Job, report: Report, say: Say, warn: Say, note: Note = lambda step, loss: None) -> Path:
+    """Train, or go on, until all steps are done; the folder of the adapter. `note` hears after each step its number and
+    the running mean of the loss, None before the first that comes to a number; `say` hears how it goes now and then.
+
+    On Ctrl-C or SIGTERM the step at hand is finished and everything saved before they act. Raises `CheckError` after
+    three steps in a row that came to no number, `OutputError` where a save cannot be written (the one before stays),
+    `MemoryLimitError` where memory ran out.
+    """
+    with closing(Store(job.checkpoint, job.plan, report)) as weights:
+        try:
+            if not job.team.leads:
+                job.team.meet()  # the first of them prepares the songs for all
+            book = prepared(job, weights, warn)
+            if job.team.leads:
+                job.team.meet()
+            with weights.dit() as model:
+                Run(job, book, model, weights, say, note).go()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryLimitError(
+                f"Training ran out of memory on {job.plan.device}; what was saved is there.",
+                "--crop 60 and --batch 1 need less; so does --max-vram with less than is free.",
+            ) from None
+        for warning in weights.warnings:
+            warn(warning)
+    return job.folder
+
+
+def prepared(job: Job, weights: Store, warn: Say) -> Book:
+    """The songs, as latents and conditions."""
+    sizes = memory.Sizes.of(job.checkpoint)
+    silence = store.silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
+    return examples.prepare(weights, sizes, silence, job.dataset, job.lessons, job.course, warn)
+
+
+class Run:
+    """The loop over steps."""
+
+    def __init__(
+        self, job: Job, book: Book, model: AceStep, weights: Store, say: Say, note: Note = lambda step, loss: None
+    ) -> None:
+        self.job, self.book, self.model, self.weights, self.say, self.note = job, book, model, weights, say, note
+        if job.preview is None:
+            for name in ENCODERS:
+                delattr(model, name)
+            weights.tidy()
+        self.graft = Graft(model.decoder, job.course, job.checkpoint.name)
+        if job.plan.checkpointed:
+            graft.recompute(model.decoder)
+        self.optimiser = optimiser(self.graft.parameters, job.course)
+        self.progress = Progress()
+        if job.record.step:
+            self._restore()
+
+    @property
+    def course(self) -> Course:
+        return self.job.course
+
+    def go(self) -> None:
+        """Take every step that is left, saving on the way and at the end."""
+        steps, progress = self.course.steps, self.progress
+        saved, in_a_row = time.monotonic(), 0
+        self.model.decoder.train()
+        with disk.signals_held() as deliver_signals:
+            while progress.step < steps:
+                loss = self._step(progress.step)
+                in_a_row = 0 if math.isfinite(loss) else in_a_row + 1
+                if in_a_row == MOST_BROKEN_STEPS:
+                    raise self._broken()
+                progress.losses.append(loss)
+                progress.step += 1
+                progress.broken += not math.isfinite(loss)
+                self._tell()
+                if progress.step < steps and time.monotonic() - saved >= self.job.save_every:
+                    self.save()
+                    saved = time.monotonic()
+                self._preview()
+                if signal := self._signalled(deliver_signals):
+                    self.save()
+                    self.say(f"Stopped after step {progress.step} of {steps}; all is saved, and --resume goes on.")
+                    raise signal
+            self.save()
+
+    def _signalled(self, deliver_signals: Callable[[], None]) -> BaseException | None:
+        """What a signal raises, which stops every process of the team; None without one."""
+        found: BaseException | None = None
+        try:
+            deliver_signals()
+        except KeyboardInterrupt as signal:
+            found = signal
+        [count] = self.job.team.total(float(found is not None))
+        return found or (KeyboardInterrupt() if count else None)
+
+    def _step(self, number: int) -> float:
+        """One step of the optimiser; its loss, or what is no number where it was skipped."""
+        course, device = self.course, self.weights.device
+        for group in self.optimiser.param_groups:
+            group["lr"] = course.rate(number)
+        total = 0.0
+        for part in self.job.team.share(course.accumulation):
+            place = number * course.accumulation + part
+            batch = self.book.batch(place, device, self.weights.dtype)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):  # what the adapter leaves out
+                torch.manual_seed(generator(course.seed, f"dropout {place}").initial_seed())
+                loss = loss_of(self.model.decoder, batch) / course.accumulation
+                torch.autograd.backward(loss)
+            total += loss.item()
+        self.job.team.add_gradients(self.graft.parameters)
+        [total] = self.job.team.total(total)
+        size = nn.utils.clip_grad_norm_(self.graft.parameters, LARGEST_GRADIENT)
+        if math.isfinite(total) and bool(torch.isfinite(size)):
+            self.optimiser.step()
+        else:
+            total = math.nan
+        self.optimiser.zero_grad(set_to_none=True)
+        return total
+
+    def _tell(self) -> None:
+        """Report the step, and now and then say how it goes."""
+        progress, steps = self.progress, self.course.steps
+        mean = loss_plot.smoothed(progress.losses[-200:])[-1]
+        self.weights.report("train", progress.step, steps)
+        self.note(progress.step, mean if math.isfinite(mean) else None)
+        every = max(steps // WORDS_IN_ALL, 1)
+        if progress.step % every == 0 or progress.step == steps:
+            broken = f", {progress.broken} steps skipped" if progress.broken else ""
+            self.say(f"Step {progress.step} of {steps}: loss {mean:.4f}{broken}")
+
+    def _preview(self) -> None:
+        job, step = self.job, self.progress.step
+        if job.preview is not None and job.team.leads and step % job.preview_every == 0:
+            self.model.decoder.eval()
+            job.preview(self.model, step)
+            self.model.decoder.train()
+
+    def _broken(self) -> CheckError:
+        """Three steps in a row came to nothing: what is saved is as it was before them."""
+        progress, told = self.progress, MOST_BROKEN_STEPS - 1
+        self.progress = Progress(progress.step - told, progress.broken - told, progress.losses[:-told])
+        self.save()
+        return CheckError(
+            f"{MOST_BROKEN_STEPS} steps in a row came to no number, the last of them step {progress.step + 1}, so "
+            f"training stopped; the adapter in {self.job.folder} is as it was before them.",
+            "Train again into another --output with a lower --learning-rate.",
+        )
+
+    def save(self) -> None:
+        """Write the adapter and all that going on needs: whole, or what was there stays. Of the last save come the
+        exports, once it is safe: where one of them fails, a run that goes on has nothing left to do but write it.
+        """
+        if not self.job.team.leads:
+            return
+        folder, progress = self.job.folder, self.progress
+        record = self.job.record.model_copy(update={"step": progress.step, "broken": progress.broken})
+        header, tensors = record.header(), self.graft.tensors()
+        state = {WEIGHTS + name: weight for name, weight in tensors.items()}
+        state[HISTORY] = torch.tensor(progress.losses, dtype=torch.float64)
+        for number, parameter in enumerate(self.graft.parameters):
+            for name, value in self.optimiser.state[parameter].items():
+                state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
+        last = [folder / name for name in (STATE, ADAPTER, CONFIG, SONGS, CURVE, LOSSES)]
+        with disk.whole(*last, replace=last) as [state_part, adapter, config, songs, picture, table]:
+            tensor_file.write(adapter, tensors, header)
+            disk.write_text(config, self.graft.json())
+            disk.write_text(songs, self.job.dataset.dump())
+            loss_plot.draw(progress.losses, picture)
+            disk.write_text(table, table_of(progress.losses, self.course))
+            tensor_file.write(state_part, state, header)
+        exports = dict(self.job.exports) if record.is_finished else {}
+        run_folder.require_own(record, list(exports.values()))
+        for name, path in exports.items():
+            with disk.whole(path, replace=[path]) as [part]:
+                tensor_file.write(part, graft.EXPORTS[name](tensors, self.course), header)
+
+    def _restore(self) -> None:
+        """Go on where the save in the folder is."""
+        state = load_file(self.job.folder / STATE)
+        self.graft.load({name.removeprefix(WEIGHTS): weight for name, weight in state.items()
+                         if name.startswith(WEIGHTS)})  # fmt: skip
+        moments: dict[int, dict[str, Any]] = {}
+        for name, value in state.items():
+            if name.startswith(OPTIMISER):
+                number, _, what = name.removeprefix(OPTIMISER).partition(":")
+                moments.setdefault(int(number), {})[what] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        record = self.job.record
+        self.progress = Progress(record.step, record.broken, state[HISTORY].tolist())
+
+
+def loss_of(decoder: DiT, batch: Batch) -> Tensor:
+    """The mean squared error of the velocities of a pass, over real frames alone."""
+    listened = decoder.remember(batch.condition)
+    found = decoder(batch.noisy, batch.times, batch.context, listened, batch.keep)
+    squared = (found.float() - batch.velocity).square()
+    if batch.keep is None:
+        return squared.mean()
+    return squared[batch.keep].mean()
+
+
+def optimiser(parameters: Sequence[nn.Parameter], course: Course) -> torch.optim.Optimizer:
+    """AdamW, or the one that keeps its state in eight bits."""
+    if course.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, course.learning_rate, weight_decay=WEIGHT_DECAY)
+    from bitsandbytes.optim import AdamW8bit  # few have it, and it is large
+
+    found: torch.optim.Optimizer = AdamW8bit(parameters, course.learning_rate, weight_decay=WEIGHT_DECAY)
+    return found
+
+
+def table_of(losses: Sequence[float], course: Course) -> str:
+    """The losses as CSV: step, loss, its running mean, learning rate."""
+    rows = zip(losses, loss_plot.smoothed(losses), strict=True)
+    lines = [f"{step + 1},{loss:.6f},{mean:.6f},{course.rate(step):.3e}" for step, (loss, mean) in enumerate(rows)]
+    return "\n".join(["step,loss,running_mean,learning_rate", *lines, ""])

@@ -1,0 +1,240 @@
+"""What training an adapter takes: the memory of each stage, how a machine gets by with less, and how long it will be.
+
+Weights, the adapter and its optimiser are counted exactly, activations by how many numbers the way back needs of each
+token; `benchmarks/train_memory.py` compares the sum with what runs really take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from acestep_cli.errors import MemoryLimitError, UsageError
+from acestep_cli.machine import hardware
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.hardware import Device, DType, Hardware
+from acestep_cli.machine.memory import FLOAT32, Arrangement, Model, Sizes, Stage, Work
+from acestep_cli.machine.plan import MARGIN, RUNTIME_BYTES, Asked, Experience, Plan
+from acestep_cli.models.local import in_words
+from acestep_cli.training.config import Course
+
+#: In float16 gradients of most songs are too small to be numbers.
+DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
+#: Numbers a layer keeps for the way back, for each token: of the stream's width, of queries, of keys, of the MLP.
+STREAMS, QUERIES, KEYS, INNER = 12, 6, 6, 4
+#: Bytes that an adapted matrix keeps of each of its inputs: in float32 as it was and with some left out, and which.
+ADAPTED_INPUT = 9
+#: Float32 copies of each of the adapter's weights: itself and its gradient; the optimiser's two, in four bytes or one.
+ADAPTER_BYTES = 2 * FLOAT32
+OPTIMISER_BYTES = {"adamw": 2 * FLOAT32, "adamw8bit": 2}
+#: Passes' worth of multiplications: forward, and back to the inputs; the frozen weights take no gradient.
+PASSES = 2
+
+
+class Workload(Plan):
+    """How this machine trains; `checkpointed` layers are computed again on the way back, and the optimiser is that of
+    the course, unless it was left open.
+    """
+
+    checkpointed: bool = False
+    optimiser: str = "adamw"
+
+
+class Lesson(NamedTuple):
+    """The largest that a pass will see: latent frames and tokens of the longest song."""
+
+    frames: int
+    text_tokens: int
+    lyric_tokens: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """The memory of one way to train."""
+
+    sizes: Sizes
+    course: Course
+    lesson: Lesson
+    arrangement: Arrangement
+    checkpointed: bool
+    #: Whether renders are made between steps.
+    previews: bool = False
+
+    @property
+    def render(self) -> Model:
+        """A render of the longest song: what its stages take before they train."""
+        return Model(self.sizes, Work(*self.lesson), self.arrangement)
+
+    @property
+    def _matrices(self) -> list[tuple[int, int]]:
+        """The adapted matrices of all layers, [out, in]."""
+        named = self.sizes.dit.decoder_matrices.items()
+        return [shape for name, shape in named if name.rpartition(".")[2] in self.course.modules]
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Numbers of a LoRA; of other kinds, from above."""
+        return sum(self.course.rank * (outputs + inputs) for outputs, inputs in self._matrices)
+
+    @property
+    def adapter_bytes(self) -> int:
+        return self.adapter_parameters * (ADAPTER_BYTES + OPTIMISER_BYTES[self.course.optimiser])
+
+    @property
+    def layer_bytes(self) -> int:
+        """What one layer keeps for the way back."""
+        dit, element = self.sizes.dit, self.render.element
+        queries, keys = dit.num_attention_heads * dit.head_dim, dit.num_key_value_heads * dit.head_dim
+        numbers = STREAMS * dit.hidden_size + QUERIES * queries + KEYS * keys + INNER * dit.intermediate_size
+        adapted = ADAPTED_INPUT * sum(inputs for _, inputs in self._matrices) // dit.num_hidden_layers
+        return self.course.batch * self.render.tokens * (numbers * element + adapted)
+
+    @property
+    def step_bytes(self) -> int:
+        """What a pass forward and back works with, weights and adapter aside."""
+        dit, layers = self.sizes.dit, self.sizes.dit.num_hidden_layers
+        stream = self.course.batch * self.render.tokens * dit.hidden_size * self.render.element
+        kept = layers * stream + self.layer_bytes if self.checkpointed else layers * self.layer_bytes
+        return kept + self.course.batch * (self.render.memory_bytes + self.render.latent_bytes)
+
+    @property
+    def encoding_bytes(self) -> int:
+        """Hearing the longest song: its widest tile, and on a processor its sound as it is read and as it is heard."""
+        heard = replace(self.render, work=replace(self.render.work, encodes_source=True))
+        return heard.encoding_bytes + (2 * heard.waveform_bytes if self.arrangement.on_cpu else 0)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of a training run, in order."""
+        render = self.render
+        dit = {"dit": render.dit_bytes}
+        found = [
+            Stage("encode", {"vae": render.vae_bytes}, self.encoding_bytes),
+            *(stage for stage in render.stages if stage.name in ("text", "condition")),
+            Stage("train", {**dit, "adapter": self.adapter_bytes}, self.step_bytes),
+        ]
+        if self.previews:
+            found += [
+                Stage(stage.name, {**stage.resident, **dit, "adapter": self.adapter_bytes}, stage.working)
+                for stage in render.stages
+                if stage.name in ("text", "diffuse", "decode")
+            ]
+        return tuple(found)
+
+    @property
+    def peak(self) -> Stage:
+        return max(self.stages, key=lambda stage: stage.total)
+
+    @property
+    def operations(self) -> float:
+        """Multiplications of the whole run."""
+        passes = self.course.steps * self.course.accumulation * self.course.batch
+        return passes * (PASSES + self.checkpointed) * self.render.step_operations
+
+
+def plan(
+    machine: Hardware,
+    course: Course,
+    asked: Asked,
+    sizes: Sizes,
+    lesson: Lesson,
+    recall: Callable[[Device, DType], Experience],
+    *,
+    previews: bool = False,
+    eight_bits: bool = False,
+) -> Workload:
+    """How a course is trained here; pure. First with everything as fast as it goes, then with layers computed again,
+    then, for a LoRA, with the frozen weights in eight bits; each, where that is what is lacking, with small tiles.
+
+    With `eight_bits` the optimiser is open, and keeps its state in so many on cards. Raises `UsageError` when what was
+    asked for is not there, and `MemoryLimitError` when it fits nowhere.
+    """
+    found, why = planning.devices(machine, asked)
+    failure: MemoryLimitError | None = None
+    for device in planning.with_dtype(found, asked.dtype):
+        dtype, dtype_reason = dtype_of(device, asked.dtype)
+        cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
+        budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
+        if eight_bits:
+            course = course.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
+        need = Need(sizes, course, lesson, planning.highest(device, dtype), checkpointed=False, previews=previews)
+        ways = list(lowered(need))
+        fitting = next((way for way in ways if way.peak.total <= budget), None)
+        if fitting is None:
+            failure = failure or refusal(ways[-1], device, budget)
+            why = f"it does not fit into {device.name}"
+            continue
+        spare = f"{in_words(budget)} are free for it, too little without"
+        reasons = {"device": why, "dtype": dtype_reason, **planning.standing_reasons(device)}
+        taken = {
+            "checkpointed": fitting.checkpointed,
+            "int8": fitting.arrangement.int8,
+            "tile_frames": fitting.arrangement.tile_frames != need.arrangement.tile_frames,
+        }
+        reasons |= {name: spare for name, is_taken in taken.items() if is_taken}
+        speed = recall(device, dtype).speeds.get(fitting.arrangement.weights)
+        return Workload(
+            device=device.name,
+            backend=device.backend,
+            max_vram=asked.max_vram,
+            budget_bytes=budget,
+            stages=fitting.stages,
+            seconds=None if speed is None else fitting.operations / speed.operations_per_second,
+            reasons=reasons,
+            checkpointed=fitting.checkpointed,
+            optimiser=course.optimiser,
+            **fitting.arrangement.settings(),
+        )
+    assert failure is not None
+    raise failure
+
+
+def lowered(need: Need) -> Iterator[Need]:
+    """The ways to train, each with less memory than the one before."""
+    plain = replace(need.arrangement, one_network=not need.previews)
+    ways = [(plain, False), (plain, True)]
+    if need.course.type == "lora":  # the others look at the frozen weights
+        ways.append((replace(plain, int8=True), True))
+    for arrangement, checkpointed in ways:
+        for tile in (arrangement.tile_frames, planning.SMALLEST_TILE_FRAMES):  # songs are heard in smaller pieces
+            yield replace(need, arrangement=replace(arrangement, tile_frames=tile), checkpointed=checkpointed)
+
+
+def dtype_of(device: Device, asked: str | None) -> tuple[DType, str]:
+    """The number format of the frozen weights on a device, and why."""
+    if asked is not None:
+        named = hardware.DTYPES[asked.lower()]
+        if named not in DTYPES:
+            raise UsageError(
+                f"--dtype {asked}: gradients are lost in it; an adapter is trained in bf16 or fp32.",
+                "Leave --dtype out.",
+            )
+        return named, "asked for"
+    best = next(dtype for dtype in device.dtypes if dtype in DTYPES)
+    return best, device.dtype_reason if best == device.dtypes[0] else "gradients are lost in float16"
+
+
+def refusal(least: Need, device: Device, budget: int) -> MemoryLimitError:
+    """What does not fit where, and the flag that would help."""
+    free = budget + RUNTIME_BYTES[device.backend]
+    total = math.ceil((least.peak.total + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
+    one_song = replace(least, course=least.course.model_copy(update={"batch": 1}))
+    frames = least.lesson.frames
+    while frames > 1 and replace(one_song, lesson=least.lesson._replace(frames=frames)).peak.total > budget:
+        frames //= 2
+    seconds = frames * least.sizes.vae.hop // least.sizes.vae.sampling_rate
+    crop = f"--crop {seconds} with --batch 1 would fit; " if seconds >= 10 and frames < least.lesson.frames else ""
+    batch = "--batch 1 would fit; " if least.course.batch > 1 and one_song.peak.total <= budget else crop
+    return MemoryLimitError(
+        f"Training takes {in_words(total)} on {device.name} ({device.title}) at the least, and "
+        f"{in_words(free)} are free.",
+        f"{batch}--rank 16 takes less room, --model pocket tries it out.",
+    )
+
+
+def lesson(sizes: Sizes, seconds: float, words: list[tuple[str, str]]) -> Lesson:
+    """The largest pass over songs of at most `seconds` whose prompts are `words`."""
+    works = [Work.of(seconds, text, lyrics, sizes.vae) for text, lyrics in words]
+    return Lesson(works[0].frames, max(work.text_tokens for work in works), max(work.lyric_tokens for work in works))
