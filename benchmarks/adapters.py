@@ -25,8 +25,8 @@ from acestep_cli.engine.dit import Condition, DiT, Memory
 from acestep_cli.engine.int8 import Int8Linear, prepare
 from acestep_cli.engine.lora import Outfit
 from acestep_cli.models import adapters
-from acestep_cli.models.adapters import Worn
 from acestep_cli.models.configs import DiTConfig
+from acestep_cli.song.loras import Worn
 
 CONDITION_TOKENS = 300
 RANK, STACK = 64, 4

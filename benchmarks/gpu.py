@@ -32,12 +32,13 @@ from acestep_cli.engine.dit import Condition, DiT
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AceStepError
-from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import GIB
 from acestep_cli.machine.plan import TIERS
 from acestep_cli.models import checkpoints
 from acestep_cli.models.configs import DiTConfig
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -93,7 +94,7 @@ def tier(root: Path, memory_gb: float, seconds: float) -> dict[str, Any]:
     total = int((memory_gb - 0.5) * GIB)
     checkpoint, request = song(seconds, root)
     try:
-        plan = planning.plan(invented(total), request, planning.Asked(), memory.Sizes.of(checkpoint))
+        plan = planning.plan(invented(total), request, planning.Asked(), Sizes.of(checkpoint))
         if device().type == "cuda":
             allowed = total - planning.RUNTIME_BYTES["cuda"]  # a real card holds the runtime too
             torch.cuda.set_per_process_memory_fraction(min(allowed / torch.cuda.mem_get_info()[1], 1.0))
@@ -129,7 +130,7 @@ def tiers(root: Path, shorten: float) -> list[list[str]]:
 def songs(root: Path, shorten: float, rounds: int) -> list[list[str]]:
     """Noise to WAV: ours through the pipeline's own stages, diffusers' through its modules with the same weights."""
     checkpoint, request = song(30, root)
-    sizes = memory.Sizes.of(checkpoint)
+    sizes = Sizes.of(checkpoint)
     plan = planning.plan(hardware.detect(), request, planning.Asked(dtype="bf16"), sizes)
     store = Store(checkpoint, plan, quiet)
     table = [["song", "ours", "diffusers", "speed"]]

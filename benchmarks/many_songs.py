@@ -10,9 +10,10 @@ from memory_peak import status_mb
 from side_by_side import parser, publish
 
 from acestep_cli.audio import encode
-from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -36,7 +37,7 @@ def main() -> None:
         )
         for number in range(LATE + 1)
     ]
-    plan = planning.plan(hardware.detect(), songs[0], planning.Asked(device="cpu"), memory.Sizes.of(checkpoint))
+    plan = planning.plan(hardware.detect(), songs[0], planning.Asked(device="cpu"), Sizes.of(checkpoint))
     held: dict[int, float] = {}  # by songs written
     written = 0
 

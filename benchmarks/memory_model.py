@@ -78,9 +78,10 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     from acestep_cli.audio import decode, encode
     from acestep_cli.engine.stage_cache import Stages
     from acestep_cli.engine.weights import Store
-    from acestep_cli.machine import hardware, memory
+    from acestep_cli.machine import hardware
     from acestep_cli.machine import plan as planning
     from acestep_cli.models import checkpoints
+    from acestep_cli.models.sizes import Sizes
     from acestep_cli.render import perform as _imported  # noqa: F401 - what a render imports counts as imports
     from acestep_cli.song import complete
     from acestep_cli.song.request import Request
@@ -93,7 +94,7 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
         words = {"caption": "a song", "lyrics": lyrics, "steps": STEPS, "seed": 1}
         request = complete.complete(Request(**words, **asked(mode, seconds, Path(folder))), checkpoint)
         plan = planning.plan(
-            hardware.detect(), request, planning.Asked(device="cpu", dtype="bf16"), memory.Sizes.of(checkpoint)
+            hardware.detect(), request, planning.Asked(device="cpu", dtype="bf16"), Sizes.of(checkpoint)
         )
         predicted = plan.peak_bytes - planning.RUNTIME_BYTES["cpu"]
         with resident_rise() as rise, torch.inference_mode():
@@ -124,10 +125,10 @@ def main() -> None:
     table = [["render", "length", "predicted", "measured", "predicted / measured"]]
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), DIT, MID_VAE, MID_TEXT)
-        from acestep_cli.machine import memory
         from acestep_cli.models import checkpoints
+        from acestep_cli.models.sizes import Sizes
 
-        sizes = memory.Sizes.of(checkpoints.locate("turbo", Path(name)))
+        sizes = Sizes.of(checkpoints.locate("turbo", Path(name)))
         for mode, seconds in ROWS:
             command = [sys.executable, __file__, "--render", name, mode, str(seconds)]
             told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

@@ -32,8 +32,9 @@ def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) ->
     import numpy as np
     import soundfile
 
-    from acestep_cli.machine import hardware, memory
+    from acestep_cli.machine import hardware
     from acestep_cli.machine import plan as planning
+    from acestep_cli.models.sizes import Sizes
     from acestep_cli.training import dataset, loop, run_folder
     from acestep_cli.training import plan as workload
 
@@ -45,7 +46,7 @@ def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) ->
         (folder / f"{number}.caption.txt").write_text("noise")
     found = dataset.scan(folder)
     looked = dataset.inspect(found, 5, course.crop, lambda done, total: None)
-    sizes = memory.Sizes.of(checkpoint)
+    sizes = Sizes.of(checkpoint)
     longest = workload.lesson(sizes, min(seconds, course.crop), [("noise", "")])
     asked = planning.Asked(device="cpu", dtype="bf16")
     plan = workload.plan(hardware.detect(), course, asked, sizes, longest, lambda *_: planning.Experience())

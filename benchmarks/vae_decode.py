@@ -22,9 +22,9 @@ from acestep_cli.engine import codec
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.machine import plan
 from acestep_cli.machine.hardware import Hardware, cpu_device
-from acestep_cli.machine.memory import Sizes
 from acestep_cli.machine.plan import Asked
 from acestep_cli.models.configs import VAEConfig
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.song.request import Request
 
 TIME_AIM, MEMORY_AIM = "at least 1.15 x", "at most 0.1"

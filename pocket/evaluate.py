@@ -37,10 +37,11 @@ from sounds import SAMPLE_RATE, TIMBRES
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import songwriting
 from acestep_cli.engine.weights import Store
-from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.checkpoints import Songwriter
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline, Take
 from acestep_cli.song import complete, songwriter_prompts
 from acestep_cli.song.request import Request
@@ -123,7 +124,7 @@ class Studio:
 
     def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[complete.Completed, planning.Plan]:
         completed = complete.complete(Request(**asked), self.checkpoint, helper)
-        sizes = memory.Sizes.of(self.checkpoint, helper)
+        sizes = Sizes.of(self.checkpoint, helper)
         return completed, planning.plan(self.machine, completed, planning.Asked(), sizes)
 
     def render(self, helper: Songwriter | None = None, **asked: object) -> list[Take]:

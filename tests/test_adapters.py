@@ -26,10 +26,11 @@ from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AdapterError
 from acestep_cli.machine import memory
 from acestep_cli.models import adapters, checkpoints, weight_files
-from acestep_cli.models.adapters import Worn
 from acestep_cli.models.configs import DiTConfig
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.song import complete
+from acestep_cli.song import complete, loras
+from acestep_cli.song.loras import Worn
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import Lora
 from acestep_cli.training import adapter as graft
@@ -306,7 +307,7 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
             before, plain = state(model), model.decoder
             untouched = None if plan.int8 or plan.dtype != "float32" else velocity(plain)
         for stack in ((lora, other), (other,), ()):
-            store.stack = adapters.stack([Lora(str(path), 0.5) for path in stack], "sum")
+            store.stack = loras.stack([Lora(str(path), 0.5) for path in stack], "sum")
             with store.dit() as again:
                 assert again is model
                 assert any(m._forward_hooks for m in again.modules()) is bool(stack and (plan.int8 or plan.streamed))
@@ -388,15 +389,15 @@ def test_a_descent_keeps_the_adapter(two_b: tiny.Oracle, lora: Path, monkeypatch
 
 
 def test_blended_scales_are_shares_of_one(lora: Path) -> None:
-    loras = [Lora("a", 0.9), Lora("b", -0.3)]
-    assert adapters.strengths(loras, "sum") == [0.9, -0.3]
-    assert adapters.strengths(loras, "blend") == pytest.approx([0.75, -0.25])
-    assert adapters.strengths([Lora("a", 0), Lora("b", 0)], "blend") == [0, 0]
+    stack = [Lora("a", 0.9), Lora("b", -0.3)]
+    assert loras.strengths(stack, "sum") == [0.9, -0.3]
+    assert loras.strengths(stack, "blend") == pytest.approx([0.75, -0.25])
+    assert loras.strengths([Lora("a", 0), Lora("b", 0)], "blend") == [0, 0]
 
 
 def test_memory_counts_adapters(two_b: tiny.Oracle, lora: Path) -> None:
     found, adapter = checkpoints.locate("turbo", two_b.root), adapters.read(lora)
-    plain, more = memory.Sizes.of(found), memory.Sizes.of(found, None, [adapter])
+    plain, more = Sizes.of(found), Sizes.of(found, None, [adapter])
     work = memory.Work(frames=500, text_tokens=50, lyric_tokens=50)
     arrangement = memory.Arrangement(on_cpu=True, dtype="bfloat16", tile_frames=64)
     for before, after in zip(

@@ -1,8 +1,7 @@
-"""The house rules: imports go one way, and nothing cold waits for torch."""
+"""Commands that need no weights answer without importing torch."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,81 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
-
-import acestep_cli
-
-SOURCE = Path(acestep_cli.__file__).parent
-#: Each room may import those after it.
-ROOMS = [
-    {"__main__"},
-    {"cli"},
-    {"selftest", "training"},
-    {"pipeline"},
-    {"engine"},
-    {"workbench"},
-    {"dataset"},
-    {"companions"},
-    {"album", "schema", "songbook", "spectra"},
-    {"tracks"},
-    {"scores", "sections", "spec", "writing"},
-    {"completing"},
-    {"contradictions"},
-    {"lengths"},
-    {"modes"},
-    {"logbook"},
-    {"workload"},
-    {"course", "planning"},
-    {"memory"},
-    {"adapters"},
-    {"prompts"},
-    {"remarks"},
-    {"captions"},
-    {"lyrics"},
-    {"regions", "template"},
-    {"request"},
-    {"kinds"},
-    {"hub"},
-    {"shelf"},
-    {"sizes", "latents"},
-    {"meters", "pictures", "tensorfile"},
-    {"recordings"},
-    {"formats"},
-    {"levels"},
-    {"audio", "cache", "solvers", "checkpoints", "curve", "document", "syllables", "hardware"},
-    {"disk", "tags", "team", "weightfiles"},
-    {"lrc", "progress"},
-    {"errors"},
-    {"__init__"},
-]
-RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
-
-
-def room(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
-
-
-def imported_rooms(path: Path) -> set[str]:
-    """The rooms that a file imports anywhere, inside functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "acestep_cli":
-            found |= {name.name if name.name in RANK else "__init__" for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("acestep_cli."):
-            found.add(str(node.module).split(".")[1])
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            found.add("relative")  # there are none: every import is spelt out
-        elif isinstance(node, ast.Import):
-            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("acestep_cli.")}
-    return found
-
-
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_one_way(path: Path) -> None:
-    here = room(path)
-    assert here in RANK, f"say in test_cold.py where the room {here} stands"
-    for there in imported_rooms(path) - {here}:
-        assert RANK[there] > RANK[here], f"{here} imports {there}"
-
 
 LOADED_AFTER = """
 import sys

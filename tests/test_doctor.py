@@ -159,8 +159,8 @@ def test_silence_that_is_none_is_found(models: Path) -> None:
 
 
 def test_a_published_size_with_another_number_of_tensors(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = selftest.memory.Sizes.of(checkpoints.locate("turbo", two_b.root)).dit
-    monkeypatch.setattr(selftest.memory, "PUBLISHED_2B", sizes)
+    sizes = selftest.Sizes.of(checkpoints.locate("turbo", two_b.root)).dit
+    monkeypatch.setattr(selftest, "PUBLISHED_2B", sizes)
     result = run("--selftest", "turbo", "--models-dir", str(two_b.root))
     assert result.exit_code == 3
     assert "published checkpoints of its size hold 677" in result.stderr

@@ -16,9 +16,10 @@ from transformers import Qwen3Config, Qwen3Model
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.machine import hardware, memory, plan
-from acestep_cli.machine.memory import Arrangement, Model, Sizes, Work
+from acestep_cli.machine.memory import Arrangement, Model, Work
 from acestep_cli.models import checkpoints
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
+from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 
@@ -34,7 +35,7 @@ def parameters(module: torch.nn.Module) -> int:
 @pytest.mark.parametrize(
     ("config", "published"),
     [(DiTConfig.from_dict(tiny.TWO_B), None), (DiTConfig.from_dict(tiny.XL), None),
-     (memory.PUBLISHED_2B, 2_393_872_518), (memory.PUBLISHED_XL, 4_987_310_726)],
+     (PUBLISHED_2B, 2_393_872_518), (PUBLISHED_XL, 4_987_310_726)],
     ids=["tiny 2B", "tiny XL", "2B", "XL"],
 )  # fmt: skip
 def test_parameters_of_the_diffusion_transformer(config: DiTConfig, published: int | None) -> None:
@@ -55,7 +56,7 @@ def test_parameters_of_the_autoencoder(config: VAEConfig) -> None:
         assert config.parameters == parameters(OobleckVAE(config))
 
 
-@pytest.mark.parametrize("config", [QwenConfig(32, 64, 2, 4, 2, 300, 16), memory.PUBLISHED_TEXT], ids=["tiny", "0.6B"])
+@pytest.mark.parametrize("config", [QwenConfig(32, 64, 2, 4, 2, 300, 16), PUBLISHED_TEXT], ids=["tiny", "0.6B"])
 def test_parameters_of_the_text_encoder(config: QwenConfig) -> None:
     with torch.device("meta"):
         model = Qwen3Model(Qwen3Config(**vars(config)))

@@ -18,8 +18,9 @@ from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import GIB, Device, Hardware
-from acestep_cli.machine.memory import Arrangement, Sizes
+from acestep_cli.machine.memory import Arrangement
 from acestep_cli.machine.plan import LADDER, TIERS, Asked, Experience, Plan, Speed, Tier
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import complete
 
 CPU = Device("cpu", "cpu", "a processor", 16 * GIB, 14 * GIB, ("float32",), "the processor has no bfloat16 arithmetic")

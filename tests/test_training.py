@@ -36,10 +36,11 @@ from acestep_cli.engine import tensor_file
 from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckError, OutputError
-from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import hardware
 from acestep_cli.machine.plan import Asked, Experience
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import prompts
 from acestep_cli.training import adapter, dataset, examples, loop, loss_plot, run_folder
 from acestep_cli.training import config as course
@@ -76,7 +77,7 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COUR
     """A training run into `folder`, as the command line plans it."""
     found = dataset.scan(songs)
     looked = dataset.inspect(found, 5, course.crop, quiet)
-    sizes = memory.Sizes.of(checkpoint)
+    sizes = Sizes.of(checkpoint)
     longest = workload.lesson(sizes, course.crop, [found.prompts(one.song, course.crop) for one in looked.lessons])
     plan = workload.plan(hardware.detect(), course, Asked(dtype="fp32"), sizes, longest, lambda *_: Experience())
     prints = dataset.fingerprints(found, looked.lessons)

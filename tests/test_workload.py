@@ -7,15 +7,16 @@ from dataclasses import replace
 import pytest
 
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import GIB, Device, Hardware
 from acestep_cli.machine.plan import Asked, Experience, Speed
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.training import config
 from acestep_cli.training import plan as workload
 from acestep_cli.training.config import Course
 from acestep_cli.training.plan import Lesson, Workload
 
-SIZES = memory.Sizes.published("base")
+SIZES = Sizes.published("base")
 SONG = Lesson(6000, 256, 800)  # four minutes
 
 

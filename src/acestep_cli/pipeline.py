@@ -25,15 +25,14 @@ from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.oom_retry import Descent
 from acestep_cli.engine.stage_cache import Stages
 from acestep_cli.engine.weights import Store
-from acestep_cli.machine import memory
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import adapters
 from acestep_cli.models.adapters import Applied
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Progress, Report, Say, Share
-from acestep_cli.song import complete, duration, modes, prompts, ranking
+from acestep_cli.song import complete, duration, loras, modes, prompts, ranking
 from acestep_cli.song.complete import Completed, Piece
 from acestep_cli.song.modes import Prepared
 from acestep_cli.song.songwriter_prompts import Sampling, Task
@@ -89,7 +88,7 @@ class Pipeline:
         self.songwriter = songwriter
         self.plan = plan
         self.stages = Stages(cache, checkpoint, songwriter)
-        self.sizes = memory.Sizes.of(checkpoint, songwriter)
+        self.sizes = Sizes.of(checkpoint, songwriter)
 
     @cached_property
     def silence(self) -> Tensor:
@@ -159,7 +158,7 @@ class Pipeline:
         applied: tuple[Applied, ...] = ()
         for song in songs:
             weights.tidy()
-            weights.stack = adapters.stack(song.request.loras or (), song.request.lora_mode)
+            weights.stack = loras.stack(song.request.loras or (), song.request.lora_mode)
             # 2. How long: as its source, or whole latent frames. And what lies there already.
             with clock("listen"):
                 canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)

@@ -17,11 +17,12 @@ from acestep_cli.audio import encode
 from acestep_cli.cli import options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine import hardware, history, memory, plan_text
+from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.local import in_words
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.render.result import Ledger
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -108,7 +109,7 @@ def examined(machine: Hardware, asked: planning.Asked, models_dir: Path | None) 
 def choice(machine: Hardware, asked: planning.Asked) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What a small render would use and why, or why there is none; and what the guide promises for that device."""
     try:
-        plan = planning.plan(machine, EMPTY, asked, memory.Sizes.of(checkpoints.locate(checkpoints.BUILT_IN)))
+        plan = planning.plan(machine, EMPTY, asked, Sizes.of(checkpoints.locate(checkpoints.BUILT_IN)))
     except MemoryLimitError as error:
         return {"device": None, "problem": error.message}, None
     reasons = {name: plan.reasons[name] for name in ("device", "dtype")}
@@ -220,7 +221,7 @@ def prove(
         raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
     checkpoint = checkpoints.locate(name, models_dir)
     song = complete.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
-    plan = planning.plan(machine, song, asked, memory.Sizes.of(checkpoint))
+    plan = planning.plan(machine, song, asked, Sizes.of(checkpoint))
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []
     ledger.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}

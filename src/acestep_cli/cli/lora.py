@@ -16,10 +16,11 @@ from acestep_cli.cli import options
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import CheckError, UsageError
-from acestep_cli.machine import hardware, history, memory
+from acestep_cli.machine import hardware, history
 from acestep_cli.models import adapters, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.local import in_words
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events
 from acestep_cli.render import job as jobs
 from acestep_cli.render import paths as outputs
@@ -95,7 +96,7 @@ def inspect(
             for warning in adapter.warnings:
                 terminal.warn(warning)
             if wanted is not None:
-                for warning in adapter.require_fit(memory.Sizes.of(wanted).dit, wanted.name):
+                for warning in adapter.require_fit(Sizes.of(wanted).dit, wanted.name):
                     terminal.warn(warning)
             fits = fitting(adapter, models_dir)
             entries.append(report(adapter, fits))
@@ -107,7 +108,7 @@ def fitting(adapter: Adapter, models_dir: Path | None) -> dict[str, float]:
     """The share of an adapter's tensors that fits each checkpoint of the table: 0 where one has another size."""
     found = {}
     for name in checkpoints.CHECKPOINTS:
-        fit = adapter.fit(memory.Sizes.known(name, models_dir).dit)
+        fit = adapter.fit(Sizes.known(name, models_dir).dit)
         found[name] = 0.0 if fit.misshapen else round(fit.share, 4)
     return found
 

@@ -16,8 +16,9 @@ from acestep_cli import disk
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
-from acestep_cli.machine import hardware, history, memory
+from acestep_cli.machine import hardware, history
 from acestep_cli.models import checkpoints, local
+from acestep_cli.models.sizes import NETWORKS
 from acestep_cli.progress import Report
 from acestep_cli.render import job as jobs
 from acestep_cli.render.job import Job
@@ -47,9 +48,7 @@ Seed = Annotated[
 ]  # fmt: skip
 
 
-def planned(
-    resolved: spec.Resolved, layers: list[spec.Layer], run: Run, networks: frozenset[str] = memory.NETWORKS
-) -> Job:
+def planned(resolved: spec.Resolved, layers: list[spec.Layer], run: Run, networks: frozenset[str] = NETWORKS) -> Job:
     """A job that is never rendered, and uses these networks alone. Refuses what a render would refuse, but for a
     checkpoint that is not here, where its diffusion transformer is not used.
     """
@@ -65,7 +64,7 @@ def with_songwriter(
     run: Run,
     command: str,
     terminal: Console,
-    networks: frozenset[str] = memory.NETWORKS,
+    networks: frozenset[str] = NETWORKS,
 ) -> Job:
     """`planned`, its Songwriter at hand."""
     asked = resolved.request

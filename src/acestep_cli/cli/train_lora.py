@@ -18,11 +18,12 @@ from acestep_cli.cli.console import Console
 from acestep_cli.cli.options import Run
 from acestep_cli.cli.train_progress import Pace
 from acestep_cli.errors import CheckpointError, ExistsError, UsageError
-from acestep_cli.machine import hardware, history, memory, plan_text
+from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.local import in_words
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events
 from acestep_cli.render.result import Ledger
 from acestep_cli.solvers import SHORTEST_FRAMES
@@ -172,7 +173,7 @@ def teach(folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, A
     checkpoint = base(asked["model"], before, run)
     rendering = None if task.preview is None else previews.decided(task.preview, checkpoint.name, course.seed, run)
     songs = called(described(folder, output if task.resume else None), task.name)
-    sizes = memory.Sizes.of(checkpoint)
+    sizes = Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, shortest, course.crop, partial(report, "scan"))
@@ -316,7 +317,7 @@ def planned(
     """How the songs are trained on here. Raises as `workload.plan`."""
     longest = min(max(lesson.heard.seconds for lesson in found.lessons), course.crop)
     words = [songs.prompts(lesson.song, longest) for lesson in found.lessons]
-    sizes, book = memory.Sizes.of(checkpoint), history.read()
+    sizes, book = Sizes.of(checkpoint), history.read()
     asked = planning.Asked(run.device, run.dtype, run.max_vram)
     return workload.plan(
         hardware.detect(),

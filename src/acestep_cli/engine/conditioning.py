@@ -21,10 +21,10 @@ from acestep_cli import solvers
 from acestep_cli.audio import decode, sound
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
-from acestep_cli.machine.memory import Sizes
 from acestep_cli.models import latents_file
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Kept, Latents
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import complete, modes, regions
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.modes import Prepared, Splice

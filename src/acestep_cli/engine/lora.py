@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from acestep_cli.engine.int8 import Int8Linear
-from acestep_cli.models.adapters import Applied, Piece, Worn
+from acestep_cli.models.adapters import Applied, Piece
+from acestep_cli.song.loras import Worn
 
 #: The share of its norm that a change may lose in being merged.
 MOST_LOST = 0.02

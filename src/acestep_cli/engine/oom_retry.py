@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 from acestep_cli.engine.weights import Store
-from acestep_cli.machine import memory
 from acestep_cli.machine import plan as planning
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Say
 from acestep_cli.song.complete import Completed
 
@@ -30,7 +30,7 @@ class Descent:
     """Does a stage again, a rung of the ladder lower, as often as memory runs out in it."""
 
     weights: Store
-    sizes: memory.Sizes
+    sizes: Sizes
     say: Say
 
     def __call__(self, stage: str, request: Completed, work: Callable[..., R], *arguments: Any) -> R:

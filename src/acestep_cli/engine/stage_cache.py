@@ -20,10 +20,10 @@ from torch import Tensor
 from acestep_cli import __version__
 from acestep_cli.cache import Cache
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models.adapters import Worn
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.song import complete
 from acestep_cli.song.complete import Completed
+from acestep_cli.song.loras import Worn
 from acestep_cli.song.request import FINISH, KEYS, SOUND
 
 #: What a Songwriter neither reads nor decides; an instrumental has no lyrics to time.

@@ -44,10 +44,11 @@ from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.plan import RUNTIME_BYTES, Plan
 from acestep_cli.models import checkpoints, weight_files
-from acestep_cli.models.adapters import Applied, Worn
+from acestep_cli.models.adapters import Applied
 from acestep_cli.models.checkpoints import Checkpoint, Shard
 from acestep_cli.models.configs import DiTConfig, VAEConfig
 from acestep_cli.progress import Report
+from acestep_cli.song.loras import Worn
 
 M = TypeVar("M", bound=nn.Module)
 """(stage, done, total) of whatever is under way."""

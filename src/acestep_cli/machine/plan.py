@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine.hardware import BYTES, DTYPES, GIB, Backend, Device, DType, Hardware
-from acestep_cli.machine.memory import Arrangement, Model, Sizes, Stage, Work
+from acestep_cli.machine.memory import Arrangement, Model, Stage, Work
 from acestep_cli.models.local import in_words
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
 from acestep_cli.song import prompts
 from acestep_cli.song.request import Request

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from acestep_cli.machine import memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
 from acestep_cli.machine.plan import Asked, Plan
 from acestep_cli.models.local import State, in_words
+from acestep_cli.models.sizes import Sizes
 
 #: What the networks are called here.
 NETWORKS = {
@@ -53,7 +53,7 @@ def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | No
     """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones where there is
     no config that tells.
     """
-    reached = planning.reach(machine, state.name, memory.Sizes.known(state.name, models_dir), asked)
+    reached = planning.reach(machine, state.name, Sizes.known(state.name, models_dir), asked)
     entry = state.report() | {"longest_seconds": None if reached is None else reached[0]}
     if reached is None:
         return entry

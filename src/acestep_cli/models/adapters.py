@@ -18,16 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from acestep_cli.audio import decode
 from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.weight_files import Stored
-
-if TYPE_CHECKING:
-    from acestep_cli.song.values import Lora
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Where an adapter lies in the folders that trainers write.
@@ -221,14 +218,6 @@ class Adapter:
                 )
 
 
-@dataclass(frozen=True)
-class Worn:
-    """An adapter and how strongly it acts, all told."""
-
-    adapter: Adapter
-    strength: float
-
-
 class Applied(NamedTuple):
     """What became of an adapter in a model: so many of its matrices are there, and so many of those it was merged into;
     beside the others it acts.
@@ -247,19 +236,6 @@ class Applied(NamedTuple):
             how = f"{self.merged} {how}, {beside} beside them"
         matrices = "matrix" if self.matrices == 1 else "matrices"
         return f"{self.name} at {self.strength:g}: {self.matrices} {matrices}, {how}"
-
-
-def strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
-    """How strongly each adapter of a stack acts: blended, their scales are shares of one."""
-    scales = [lora.scale for lora in loras]
-    whole = sum(map(abs, scales))
-    return [scale / whole for scale in scales] if mode == "blend" and whole else scales
-
-
-def stack(loras: Sequence[Lora], mode: str | None) -> tuple[Worn, ...]:
-    """The adapters of a request that do something. `AdapterError` as `read`."""
-    found = zip(loras, strengths(loras, mode), strict=True)
-    return tuple(Worn(read(Path(lora.path)), strength) for lora, strength in found if strength)
 
 
 def read(path: Path) -> Adapter:

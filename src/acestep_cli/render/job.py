@@ -14,12 +14,13 @@ from acestep_cli.audio import encode, lrc
 from acestep_cli.cache import Cache
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, MemoryLimitError, OutputError, UsageError, together
-from acestep_cli.machine import hardware, history, memory
+from acestep_cli.machine import hardware, history
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints, latents_file, local
 from acestep_cli.models.checkpoints import Checkpoint, Part, Songwriter, Unpulled
+from acestep_cli.models.sizes import NETWORKS, Sizes
 from acestep_cli.render import existing, result, sidecar, smoke
 from acestep_cli.render import paths as outputs
 from acestep_cli.render.paths import Destination
@@ -222,7 +223,7 @@ class Studio:
     """
 
     def __init__(
-        self, run: Run, machine: hardware.Hardware, book: history.Book, networks: frozenset[str] = memory.NETWORKS
+        self, run: Run, machine: hardware.Hardware, book: history.Book, networks: frozenset[str] = NETWORKS
     ) -> None:
         self.run, self.machine, self.book, self.networks = run, machine, book, networks
         self.found: dict[str, tuple[Checkpoint, str]] = {}
@@ -254,7 +255,7 @@ class Studio:
             self.machine,
             request,
             asked,
-            replace(memory.Sizes.of(checkpoint, songwriter, decided.adapters.values()), used=self.networks),
+            replace(Sizes.of(checkpoint, songwriter, decided.adapters.values()), used=self.networks),
             lambda device, dtype: history.recall(
                 self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
             ),

@@ -16,9 +16,10 @@ from acestep_cli.cli import auto, exit_codes, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError
-from acestep_cli.machine import hardware, history, memory, plan_text
+from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints, local
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events, fetch, paths, take_cache, write
 from acestep_cli.render import job as jobs
 from acestep_cli.render.job import Job
@@ -284,7 +285,7 @@ def learn(take: Take, job: Job, before: Plan, terminal: Console) -> None:
     """
     descended = take.plan.arrangement != before.arrangement
     clean = not descended and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
-    speed = planning.measured(take.request, take.plan, memory.Sizes.of(job.checkpoint), take.timings) if clean else None
+    speed = planning.measured(take.request, take.plan, Sizes.of(job.checkpoint), take.timings) if clean else None
     if speed is None and not descended:
         return
     try:

@@ -12,10 +12,10 @@ from acestep_cli.audio import loudness
 from acestep_cli.engine.text_encoder import TextEncoder
 from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AceStepError, CheckError, CheckpointError
-from acestep_cli.machine import memory
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.progress import Report, Say
 from acestep_cli.song.complete import Completed
@@ -60,8 +60,8 @@ def checks(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, 
 def tensor_count(checkpoint: Checkpoint) -> str:
     """How many tensors the DiT folder has: a published one has a number of them that is known."""
     count = sum(len(shard.shapes()) for shard in checkpoint.dit_shards)
-    sizes = memory.Sizes.of(checkpoint).dit
-    if sizes in (memory.PUBLISHED_2B, memory.PUBLISHED_XL):
+    sizes = Sizes.of(checkpoint).dit
+    if sizes in (PUBLISHED_2B, PUBLISHED_XL):
         expected = PUBLISHED_TENSORS[sizes.is_xl]
         if count != expected:
             raise CheckpointError(
@@ -74,7 +74,7 @@ def tensor_count(checkpoint: Checkpoint) -> str:
 def closing_token(checkpoint: Checkpoint) -> str:
     """Which token ends a prompt; `TextEncoder` itself refuses a tokenizer that does not close its prompts."""
     end = TextEncoder(checkpoint.text, checkpoint.tokenizer).tokenizer.encode("x").ids[-1]
-    if memory.Sizes.of(checkpoint).text == memory.PUBLISHED_TEXT and end != PUBLISHED_END:
+    if Sizes.of(checkpoint).text == PUBLISHED_TEXT and end != PUBLISHED_END:
         raise CheckpointError(
             f"{checkpoint.tokenizer} ends prompts with token {end}; the published one is {PUBLISHED_END}."
         )

@@ -215,8 +215,8 @@ def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[di
     """
     if request.loras is None:
         return {}, []
-    from acestep_cli.machine import memory
     from acestep_cli.models import adapters
+    from acestep_cli.models.sizes import Sizes
 
     found: dict[str, Adapter] = {}
     warnings: list[str] = []
@@ -225,7 +225,7 @@ def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[di
             adapter = found[lora.path] = adapters.read(Path(lora.path))
             warnings += adapter.warnings
             if checkpoint is not None:
-                warnings += adapter.require_fit(memory.Sizes.of(checkpoint).dit, checkpoint.name)
+                warnings += adapter.require_fit(Sizes.of(checkpoint).dit, checkpoint.name)
             adapter.require_finite()
         except AdapterError as error:
             raise AdapterError(f"loras: {error.message}", error.hint) from error

@@ -25,8 +25,8 @@ from acestep_cli.engine import codec, conditioning, tensor_file
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.weights import Store
-from acestep_cli.machine.memory import Sizes
 from acestep_cli.models import weight_files
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.models.tensor_file import holds
 from acestep_cli.progress import Say
 from acestep_cli.training.config import CONDITION_DROPOUT, Course

@@ -28,8 +28,8 @@ from acestep_cli.engine.dit import AceStep, DiT
 from acestep_cli.engine.oom_retry import is_out_of_memory
 from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckError, MemoryLimitError
-from acestep_cli.machine import memory
 from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Report, Say
 from acestep_cli.training import adapter as graft
 from acestep_cli.training import examples, loss_plot, run_folder
@@ -115,7 +115,7 @@ def train(job: Job, report: Report, say: Say, warn: Say, note: Note = lambda ste
 
 def prepared(job: Job, weights: Store, warn: Say) -> Book:
     """The songs, as latents and conditions."""
-    sizes = memory.Sizes.of(job.checkpoint)
+    sizes = Sizes.of(job.checkpoint)
     silence = store.silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
     return examples.prepare(weights, sizes, silence, job.dataset, job.lessons, job.course, warn)
 

@@ -15,9 +15,10 @@ from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, DType, Hardware
-from acestep_cli.machine.memory import FLOAT32, Arrangement, Model, Sizes, Stage, Work
+from acestep_cli.machine.memory import FLOAT32, Arrangement, Model, Stage, Work
 from acestep_cli.machine.plan import MARGIN, RUNTIME_BYTES, Asked, Experience, Plan
 from acestep_cli.models.local import in_words
+from acestep_cli.models.sizes import Sizes
 from acestep_cli.training.config import Course
 
 #: In float16 gradients of most songs are too small to be numbers.

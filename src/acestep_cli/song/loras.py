@@ -1,0 +1,32 @@
+"""The adapters of a request, and how strongly each acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from acestep_cli.models import adapters
+from acestep_cli.models.adapters import Adapter
+from acestep_cli.song.values import Lora
+
+
+@dataclass(frozen=True)
+class Worn:
+    """An adapter and how strongly it acts, all told."""
+
+    adapter: Adapter
+    strength: float
+
+
+def strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
+    """How strongly each adapter of a stack acts: blended, their scales are shares of one."""
+    scales = [lora.scale for lora in loras]
+    whole = sum(map(abs, scales))
+    return [scale / whole for scale in scales] if mode == "blend" and whole else scales
+
+
+def stack(loras: Sequence[Lora], mode: str | None) -> tuple[Worn, ...]:
+    """The adapters of a request that do something. `AdapterError` as `adapters.read`."""
+    found = zip(loras, strengths(loras, mode), strict=True)
+    return tuple(Worn(adapters.read(Path(lora.path)), strength) for lora, strength in found if strength)
