@@ -27,10 +27,10 @@ from typer.testing import Result
 from acestep_cli.albums import album, gpu_lock, makefile, processes, template
 from acestep_cli.albums.tracks import Track
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import spec
 
 ROOT = Path(__file__).parent.parent
@@ -685,10 +685,10 @@ def two_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_each_render_has_a_card_to_itself(two_cards: Path) -> None:
     terminal = Console(quiet=True)
-    with gpu_lock.turn(Run(), terminal) as first, gpu_lock.turn(Run(), terminal) as second:
+    with gpu_lock.turn(RenderSettings(), terminal) as first, gpu_lock.turn(RenderSettings(), terminal) as second:
         assert (first.device, second.device) == ("cuda:0", "cuda:1")
         assert sorted(file.name for file in two_cards.iterdir()) == ["cuda-0.lock", "cuda-1.lock"]
-    with gpu_lock.turn(Run(device="cuda:1"), terminal) as asked:
+    with gpu_lock.turn(RenderSettings(device="cuda:1"), terminal) as asked:
         assert asked.device == "cuda:1"
 
 
@@ -697,7 +697,7 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     is_held, may_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with gpu_lock.turn(Run(device="cuda:1"), Console(quiet=True)):
+        with gpu_lock.turn(RenderSettings(device="cuda:1"), Console(quiet=True)):
             is_held.set()
             may_go.wait()
 
@@ -705,7 +705,7 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     other.start()
     is_held.wait()
     threading.Timer(0.5, may_go.set).start()
-    with gpu_lock.turn(Run(device="cuda:1"), Console()):
+    with gpu_lock.turn(RenderSettings(device="cuda:1"), Console()):
         assert may_go.is_set()
     other.join()
     assert "Another render is at work on cuda:1; waiting for it." in capsys.readouterr().err
@@ -722,7 +722,7 @@ def test_a_card_has_one_name_whoever_sees_it(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_processor_is_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "detect", lambda: machine("cpu"))
-    with gpu_lock.turn(Run(), Console(quiet=True)) as run:
+    with gpu_lock.turn(RenderSettings(), Console(quiet=True)) as run:
         assert run.device is None
 
 
@@ -730,8 +730,8 @@ def test_a_state_folder_that_cannot_be_written_stops_nothing(
     two_cards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     two_cards.parent.write_text("")
-    with gpu_lock.turn(Run(), Console()) as run:
-        assert run == Run()
+    with gpu_lock.turn(RenderSettings(), Console()) as run:
+        assert run == RenderSettings()
     assert "nothing keeps other renders from the same card" in capsys.readouterr().err
 
 

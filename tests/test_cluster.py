@@ -29,10 +29,10 @@ from typer.testing import Result
 
 from acestep_cli.albums import ray_worker
 from acestep_cli.albums.ray_worker import Look
-from acestep_cli.cli import exit_codes
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import hardware
 from acestep_cli.models import adapters, checkpoints
+from acestep_cli.render import result
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 
@@ -223,7 +223,7 @@ HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",)
          f"10.0.0.1 (two-2222) has no acestep-cli {ray_worker.versions()['acestep-cli']}. pip install acestep-cli=="),
         ({"look": fake_ray.WorkerCrashedError("It fell over.")}, "10.0.0.1 (two-2222) does not answer: It fell over."),
         ({"look": look(machine=HALF)}, "10.0.0.1 (two-2222) has no cpu that computes in"),
-        ({"lacks": exit_codes.described(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
+        ({"lacks": result.described(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
          "10.0.0.1 (two-2222): The checkpoint turbo is not installed. Pull it."),
     ],
     ids=["torch", "program", "crash", "device", "checkpoint"],

@@ -29,6 +29,7 @@ from acestep_cli.audio import sound as audio
 from acestep_cli.cli import exit_codes
 from acestep_cli.errors import EncoderError
 from acestep_cli.render import result as results
+from acestep_cli.render.result import INTERRUPTED, TERMINATED
 from acestep_cli.song import modes, spec
 
 TESTS = Path(__file__).parent
@@ -938,7 +939,7 @@ CODES = {
 
 
 def test_every_exit_code_is_that_of_a_command() -> None:
-    elsewhere = {8: "test_pull.py", exit_codes.INTERRUPTED: "above", exit_codes.TERMINATED: "above"}
+    elsewhere = {8: "test_pull.py", INTERRUPTED: "above", TERMINATED: "above"}
     assert CODES.keys() | elsewhere.keys() == exit_codes.EXIT_CODES.keys()
 
 

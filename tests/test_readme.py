@@ -18,6 +18,7 @@ from acestep_cli.albums import album
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes
 from acestep_cli.models import checkpoints
+from acestep_cli.render.result import INTERRUPTED, TERMINATED
 from acestep_cli.song import examples, spec
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +87,7 @@ def test_the_exit_codes_are_those_of_the_program() -> None:
     kinds = [errors.AceStepError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    assert {kind.exit_code for kind in kinds} | {0, exit_codes.INTERRUPTED, exit_codes.TERMINATED} == set(
-        exit_codes.EXIT_CODES
-    )
+    assert {kind.exit_code for kind in kinds} | {0, INTERRUPTED, TERMINATED} == set(exit_codes.EXIT_CODES)
 
 
 def test_the_models_are_those_of_the_table() -> None:

@@ -23,13 +23,13 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli import songwriting
 from acestep_cli.cli.app import app
-from acestep_cli.cli.options import Run
 from acestep_cli.engine import codec
 from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.engine.weights import Store
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, spec
 from acestep_cli.song.request import Request
 
@@ -334,7 +334,7 @@ def test_write_takes_no_checkpoint(acestep: Acestep, shelf: Path, tmp_path: Path
 
 def test_write_needs_the_memory_of_the_songwriter_alone(shelf: Path) -> None:
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
-    run = Run(models_dir=shelf, pull=True, max_vram=2 << 30)
+    run = RenderSettings(models_dir=shelf, pull=True, max_vram=2 << 30)
     layers = [spec.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
     resolved = spec.resolve(*layers)
     job = songwriting.planned(resolved, layers, run, frozenset({"songwriter"}))  # base would be 4.8 GB, and is not here

@@ -19,6 +19,7 @@ from pathlib import Path
 import platformdirs
 
 from acestep_cli import disk
+from acestep_cli.errors import UsageError
 from acestep_cli.progress import Say
 
 #: Where the entries lie, if not in the user's cache folder, and how much they may take.
@@ -43,6 +44,15 @@ class Entry:
 
 def folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_path("acestep") / "stages")
+
+
+def open_cache(warn: Say) -> Cache:
+    """Return this user's cache, with the limit that the environment sets. Raises `UsageError` where that is no size."""
+    limit = os.environ.get(LIMIT_VARIABLE)
+    try:
+        return Cache(folder(), disk.parse_size(limit) if limit else DEFAULT_LIMIT, warn)
+    except ValueError as error:
+        raise UsageError(f"{LIMIT_VARIABLE}: {error}") from error
 
 
 @dataclass

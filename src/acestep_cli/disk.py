@@ -146,3 +146,13 @@ def _rename_to_new(part: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with plain newlines on every system."""
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as `8G` or `7.5GiB`. Raises `ValueError` for any other text."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise ValueError(f"{text!r} is no size; 8G and 7.5GiB are.") from error

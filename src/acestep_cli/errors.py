@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+#: Exit codes that no exception of ours carries.
+UNEXPECTED, INTERRUPTED, TERMINATED = 1, 130, 143
 
 
 class AceStepError(Exception):
@@ -119,3 +123,12 @@ def together(errors: Sequence[AceStepError]) -> AceStepError:
     whole = AceStepError("\n".join(said))
     whole.exit_code, whole.name = first.exit_code, first.name
     return whole
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM; it unwinds as Ctrl-C does, so temporary files go and finished takes stay."""
+
+
+def terminate(_signal: int, _frame: Any) -> None:
+    """Raise `Terminated`; the handler of SIGTERM."""
+    raise Terminated

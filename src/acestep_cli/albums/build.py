@@ -15,17 +15,17 @@ from acestep_cli.albums.album import Album
 from acestep_cli.albums.ray_cluster import Cluster
 from acestep_cli.albums.tracks import Track
 from acestep_cli.audio import lrc
-from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, CheckError, together
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
-from acestep_cli.render import job as jobs
 from acestep_cli.render import paths as outputs
-from acestep_cli.render import perform, smoke, staleness
+from acestep_cli.render import perform, plan, smoke, staleness
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
+from acestep_cli.render.plan import Studio
+from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, Output
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import spec
 
 #: Where the steps on the way lie, and what keeps two builds apart; below the folder of the album.
@@ -61,7 +61,7 @@ class Step:
     def is_made(self) -> bool:
         return self.main is not None and self.main.status not in (PLANNED, FAILED)
 
-    def plan(self, studio: jobs.Studio) -> Job:
+    def plan(self, studio: Studio) -> Job:
         """Decide the job; what it works on is there."""
         source = self.source.main if self.source is not None else None
         region = None
@@ -73,7 +73,7 @@ class Step:
             cut_to = source.seconds if source is not None and not (region and region.values) else None
             flags = self.track.over.values if self.track.over is not None else ()
             layers.append(tracks.without(smoke.layer(layers, cut_to), flags))
-        self.job = jobs.decided(self.track.spec_file, layers, spec.resolve(*layers), self.place, studio)
+        self.job = plan.decided(self.track.spec_file, layers, spec.resolve(*layers), self.place, studio)
         self.job.track = self.track.id
         return self.job
 
@@ -89,7 +89,7 @@ class Step:
 class Build:
     """The steps of those tracks of an album that were asked for, in an order in which they can be made."""
 
-    def __init__(self, album: Album, tracks: Sequence[Track], out: Path, run: Run) -> None:
+    def __init__(self, album: Album, tracks: Sequence[Track], out: Path, run: RenderSettings) -> None:
         self.album, self.tracks, self.out, self.run = album, tracks, out, run
         #: Who makes the tracks, if not this machine.
         self.cluster: Cluster | None = None
@@ -138,7 +138,7 @@ class Build:
         return list(dict.fromkeys([*self.album.files, *(file for track in self.tracks for file in track.files)]))
 
     @contextmanager
-    def alone(self, terminal: Console) -> Iterator[None]:
+    def alone(self, terminal: Reporter) -> Iterator[None]:
         """Keep other builds from the same tracks during the body; one that comes later waits."""
         import filelock
 
@@ -157,7 +157,7 @@ class Build:
                 raise disk.refusal(folder, error) from error
             yield
 
-    def run_steps(self, terminal: Console, stdout: Stdout) -> None:
+    def run_steps(self, terminal: Reporter, stdout: ResultStream) -> None:
         """Plan and make the steps, all of one depth at once. What fails is noted, and what works on it is left out.
 
         Raises what is wrong with the first steps together, before any is made. A dry run only plans.
@@ -177,24 +177,24 @@ class Build:
     def _planned(self, steps: Sequence[Step], *, alone: bool) -> list[Job]:
         """The jobs of steps. Problems are raised together, or with `alone` noted, each at its step."""
         machine = hardware.detect() if self.cluster is None else self.cluster.machine()
-        studio = jobs.Studio(self.run, machine, history.read())
+        studio = Studio(self.run, machine, history.read())
         errors = []
         for step in steps:
             try:
                 job = step.plan(studio)
                 if alone:
-                    jobs.settled([job], self.run)
+                    plan.settled([job], self.run)
             except AceStepError as error:
-                errors.append(jobs.named(error, step.track.id))
+                errors.append(plan.named(error, step.track.id))
                 step.job, step.problem = None, error
         if errors and not alone:
             raise together(errors)
         planned = [step.job for step in steps if step.job is not None]
-        return planned if alone or not planned else jobs.settled(planned, self.run)
+        return planned if alone or not planned else plan.settled(planned, self.run)
 
-    def _fetched(self, planned: list[Job], steps: Sequence[Step], terminal: Console) -> list[Job]:
+    def _fetched(self, planned: list[Job], steps: Sequence[Step], terminal: Reporter) -> list[Job]:
         """The jobs of steps, once what they lack is here."""
-        lacking = jobs.lacking(planned)
+        lacking = plan.lacking(planned)
         if not lacking:
             return planned
         fetched = perform.fetched(planned, lacking, self.run, terminal)

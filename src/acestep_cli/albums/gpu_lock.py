@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.machine import hardware, history, plan
 from acestep_cli.machine.hardware import Device
+from acestep_cli.render.reporter import Messages
+from acestep_cli.render.settings import RenderSettings
 
 if TYPE_CHECKING:
     import filelock
@@ -26,7 +26,7 @@ LOOK = 0.2
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 
 
-def present(run: Run) -> list[Device]:
+def present(run: RenderSettings) -> list[Device]:
     """The cards that a run may use."""
     return [
         device
@@ -36,7 +36,7 @@ def present(run: Run) -> list[Device]:
 
 
 @contextmanager
-def turn(run: Run, terminal: Console) -> Iterator[Run]:
+def turn(run: RenderSettings, terminal: Messages) -> Iterator[RenderSettings]:
     """Hold a card while the body runs, the first that is free; yield the run, which keeps to that one of several.
 
     The processor is never held: what runs on it is slowed by others, and no more.
@@ -56,7 +56,7 @@ def turn(run: Run, terminal: Console) -> Iterator[Run]:
         yield replace(run, device=card.name) if len(cards) > 1 else run
 
 
-def first_free(cards: Sequence[Device], terminal: Console) -> tuple[Device, filelock.BaseFileLock]:
+def first_free(cards: Sequence[Device], terminal: Messages) -> tuple[Device, filelock.BaseFileLock]:
     """A card that nobody else holds, and its lock, which is taken; waits for one where all are held."""
     import filelock
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from acestep_cli.albums.tracks import Track
-from acestep_cli.cli import exit_codes
+from acestep_cli.errors import UNEXPECTED, terminate
 from acestep_cli.render import result
 from acestep_cli.render.result import Output
 
@@ -68,11 +68,11 @@ def run(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[Outcome]:
 
 def _work(pipe: Connection, work: Work, errand: tuple[Any, ...]) -> None:
     """What a process does: its errand, and the answer to whoever sent it."""
-    signal.signal(signal.SIGTERM, exit_codes.terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         outcome = work(*errand)
     except BaseException as error:
-        outcome = Outcome(problems=[exit_codes.described(error)])
+        outcome = Outcome(problems=[result.described(error)])
     pipe.send(outcome)
 
 
@@ -83,6 +83,6 @@ def _heard(worker: Any, pipe: Connection) -> Outcome:
     except EOFError:
         worker.join()
         said = f"A process of the album ended with code {worker.exitcode}; run the command again to go on."
-        outcome = Outcome(problems=[result.error(exit_codes.UNEXPECTED, "unexpected", said, None)])
+        outcome = Outcome(problems=[result.error_object(UNEXPECTED, "unexpected", said, None)])
     worker.join()
     return outcome

@@ -8,20 +8,19 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from acestep_cli import __version__
 from acestep_cli.albums import ray_scheduler, ray_worker
+from acestep_cli.albums.ray_node import Node
 from acestep_cli.albums.ray_worker import Errand, Files, Look, Weights
-from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, NetworkError, UsageError, together
 from acestep_cli.machine.hardware import Hardware
-from acestep_cli.render import job as jobs
-from acestep_cli.render import perform
+from acestep_cli.render import perform, plan
 from acestep_cli.render.job import Job
+from acestep_cli.render.reporter import Reporter, ResultStream
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song.complete import Completed
 
 #: What `--on` may name.
@@ -36,7 +35,7 @@ JOINS_VARIABLE = "RAY_gcs_server_request_timeout_seconds"
 PATIENCE = 30.0
 
 
-def check(on: str, run: Run, processes: int) -> None:
+def check(on: str, run: RenderSettings, processes: int) -> None:
     """`UsageError` for what is no cluster, for flags that mean this machine, and where Ray is not installed."""
     if on not in KINDS:
         raise UsageError(f"--on {on}: is nothing that makes albums; {' or '.join(KINDS)} is.")
@@ -56,7 +55,7 @@ def check(on: str, run: Run, processes: int) -> None:
 
 
 @contextmanager
-def opened(run: Run, terminal: Console) -> Iterator[Cluster]:
+def opened(run: RenderSettings, terminal: Reporter) -> Iterator[Cluster]:
     """Yield the cluster that this machine belongs to, with the nodes that can take part in `run`.
 
     `NetworkError` where there is none, and what keeps all nodes out where it has none that can.
@@ -125,20 +124,10 @@ def room(there: Mapping[str, Any], kind: str) -> int:
     return counted if kind == "GPU" else min(counted, 1)
 
 
-@dataclass(frozen=True)
-class Node:
-    """A machine of the cluster: for how many of our renders it has room, and what each of them finds there."""
-
-    id: str
-    name: str
-    room: int
-    machine: Hardware
-
-
 class Cluster:
     """The nodes of a cluster that can take part in a run, and what they make."""
 
-    def __init__(self, run: Run, terminal: Console) -> None:
+    def __init__(self, run: RenderSettings, terminal: Reporter) -> None:
         """`AceStepError` where no node can take part."""
         import ray
 
@@ -162,7 +151,7 @@ class Cluster:
         """What plans are for: the node with least memory. The others have as much, or more."""
         return min((node.machine for node in self._nodes), key=lambda machine: machine.devices[0].free_bytes)
 
-    def make(self, alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
+    def make(self, alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
         """As `render.make`, by the nodes that have the weights."""
         if not any(job.pending() for job in alike):
             return True
@@ -208,7 +197,7 @@ class Cluster:
         fresh = {node.id: node for node in self._nodes if (node.id, weights) not in self._verdicts}
         names = {id: node.name for id, node in fresh.items()}
         for id, found in self._ask(names, ray_worker.lacks, weights).items():
-            problem = jobs.named(perform.as_error(found), names[id]) if isinstance(found, dict) else found
+            problem = plan.named(perform.as_error(found), names[id]) if isinstance(found, dict) else found
             devices = fresh[id].machine.devices
             backend, dtype = job.plan.backend, job.plan.dtype
             if problem is None and not any(one.backend == backend and dtype in one.dtypes for one in devices):

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli.albums import processes, ray_worker
 from acestep_cli.albums.ray_worker import Failure, Files, Progress, Word
-from acestep_cli.cli import exit_codes
-from acestep_cli.cli.console import Console
 from acestep_cli.errors import AceStepError, NetworkError, SourceError
 from acestep_cli.progress import Report
-from acestep_cli.render import perform, write
+from acestep_cli.render import perform, result, write
 from acestep_cli.render.job import Job
+from acestep_cli.render.reporter import Reporter
 from acestep_cli.render.result import PLANNED
 from acestep_cli.song.complete import Completed
 
 if TYPE_CHECKING:
-    from acestep_cli.albums.ray_cluster import Node
+    from acestep_cli.albums.ray_node import Node
     from acestep_cli.pipeline import Take
 
 Begin = Callable[[Sequence[Completed]], "Generator[Take]"]
@@ -91,7 +90,7 @@ class Tally:
 class Rota:
     """Jobs of one checkpoint and plan, and the places where they are played: each node as often as it has room."""
 
-    def __init__(self, alike: list[Job], places: Sequence[Node], send: Send, keep: Keep, terminal: Console) -> None:
+    def __init__(self, alike: list[Job], places: Sequence[Node], send: Send, keep: Keep, terminal: Reporter) -> None:
         self._waiting = deque(dealt(alike, len(places)))
         self._free = deque(places)
         self._send, self._keep, self._terminal = send, keep, terminal
@@ -135,7 +134,7 @@ class Rota:
         try:
             told = ray.get(next(shift.stream))
         except ray.exceptions.RayTaskError as error:
-            told = Failure(exit_codes.described(error.cause))
+            told = Failure(result.described(error.cause))
         except (ray.exceptions.RayError, StopIteration) as error:
             gone = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
             self._lose(shift, with_node=isinstance(error, gone))
@@ -212,4 +211,4 @@ def packed(jobs: Iterable[Job]) -> Files:
 def give_up(jobs: Iterable[Job], error: AceStepError) -> None:
     """Note of all that is yet to be made that it could not be."""
     waiting = [output for job in jobs for output in job.outputs if output.status == PLANNED]
-    write.fail(waiting, exit_codes.described(error))
+    write.fail(waiting, result.described(error))

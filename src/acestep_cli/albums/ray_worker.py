@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli import __version__
 from acestep_cli.albums import gpu_lock
-from acestep_cli.cli import exit_codes, options
-from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
+from acestep_cli.cache import open_cache
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
-from acestep_cli.render import sidecar
+from acestep_cli.render import result, sidecar
 from acestep_cli.render.job import Job
+from acestep_cli.render.reporter import Messages
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.values import is_folder_name
 
@@ -109,7 +109,7 @@ def lacks(weights: Weights) -> dict[str, Any] | None:
     try:
         weights.find()
     except CheckpointError as error:
-        return exit_codes.described(error)
+        return result.described(error)
     return None
 
 
@@ -167,11 +167,10 @@ class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
     """Nobody waits for the takes any more."""
 
 
-class Teller(Console):
+class Teller(Messages):
     """Tells whoever sent the errand what is said and reported; `Stopped` where nobody listens any more."""
 
     def __init__(self, tell: Callable[[Any], None]) -> None:
-        super().__init__()
         self.tell, self.stopped = tell, threading.Event()
         #: What the files of the errand are called there, by what they are called here.
         self.names: Mapping[str, str] = {}
@@ -215,7 +214,7 @@ def play(errand: Errand) -> Iterator[Take | Progress | Word | Failure]:
         except BaseException as error:
             if errand.debug:
                 teller.say(traceback.format_exc())
-            found = exit_codes.described(error)
+            found = result.described(error)
             told.put(Failure(found | {"message": teller.as_there(found["message"])}))
         finally:
             told.put(None)
@@ -239,12 +238,12 @@ def takes(errand: Errand, teller: Teller) -> Iterator[Take]:
     torch.set_num_threads(errand.threads)  # samples may be others by another number
     with (
         tempfile.TemporaryDirectory(prefix="acestep-") as folder,
-        gpu_lock.turn(Run(device=errand.plan.device), teller),
+        gpu_lock.turn(RenderSettings(device=errand.plan.device), teller),
     ):
         here = unpacked(errand.files, Path(folder))
         teller.names = there = {path: name for name, path in here.items()}
         checkpoint, songwriter = errand.weights.find()
-        cache = options.opened_cache(teller.warn) if errand.uses_cache else None
+        cache = open_cache(teller.warn) if errand.uses_cache else None
         pipeline = Pipeline(checkpoint, errand.plan, songwriter, cache=cache)
         songs = [renamed(song, here) for song in errand.songs]
 

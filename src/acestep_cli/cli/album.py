@@ -18,10 +18,10 @@ from acestep_cli.albums.build import CURRENT, Build
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, Stdout, print_result
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, UsageError
-from acestep_cli.render import events, perform
+from acestep_cli.render import events, perform, result
 from acestep_cli.render.result import Ledger
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import request, spec
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
@@ -77,7 +77,7 @@ OutputFormat = Annotated[
 
 flags = options.flags(
     [name for name, key in spec.KEYS.items() if key.flag],
-    [field.name for field in fields(Run) if field.name not in OTHERWISE],
+    [field.name for field in fields(RenderSettings) if field.name not in OTHERWISE],
 )
 
 
@@ -93,7 +93,7 @@ def plan(
     only: Only = None,
     *,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
 ) -> None:
     build(ctx, file, output, only, song, replace(run, dry_run=True, explain=True))
 
@@ -118,7 +118,7 @@ def render_album(
     on: On = None,
     *,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
 ) -> None:
     run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
     made = build(ctx, file, output, only, song, run, jobs, on, depfile, stamp)
@@ -172,7 +172,7 @@ def build(
     output: Path,
     only: list[str] | None,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
     jobs: int = 1,
     on: str | None = None,
     depfile: Path | None = None,
@@ -182,7 +182,7 @@ def build(
     if output.suffix.removeprefix(".").lower() in encode.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
     terminal = console(run)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     if on is not None:
         ray_cluster.check(on, run, jobs)
     makefile.check(depfile, stamp)
@@ -211,13 +211,13 @@ def build(
     return made
 
 
-def console(run: Run) -> Console:
+def console(run: RenderSettings) -> Console:
     return Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
 
 
-def opened(file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: Run) -> Build:
+def opened(file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: RenderSettings) -> Build:
     """The build of those tracks of an album, with the flags over each."""
-    album = albums.read(file, spec.from_flags(song, tuple(run.settings or ())))
+    album = albums.read(file, spec.from_flags(song, tuple(run.overrides or ())))
     return Build(album, album.chosen(only or []), output, run)
 
 
@@ -253,11 +253,11 @@ def by_crew(
     return [perform.as_error(problem) for one in found for problem in one.problems]
 
 
-def share(file: Path, output: Path, song: dict[str, Any], run: Run, ids: list[str]) -> processes.Outcome:
+def share(file: Path, output: Path, song: dict[str, Any], run: RenderSettings, ids: list[str]) -> processes.Outcome:
     """What one process of several does."""
     terminal, ledger = console(run), Ledger()
     problems = by_itself(opened(file, output, ids, song, run), ledger, terminal)
-    return processes.Outcome(ledger.outputs, [exit_codes.described(problem) for problem in problems], terminal.warnings)
+    return processes.Outcome(ledger.outputs, [result.described(problem) for problem in problems], terminal.warnings)
 
 
 def foretell(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) -> None:

@@ -21,11 +21,10 @@ from acestep_cli import disk
 from acestep_cli.audio import encode
 from acestep_cli.cli import listen
 from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, UsageError
-from acestep_cli.render import job as jobs
-from acestep_cli.render import paths, provenance
+from acestep_cli.render import paths, plan, provenance
 from acestep_cli.render.job import Job
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, spec
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
@@ -110,7 +109,7 @@ class Session:
 
     job: Job
     folder: Path
-    run: Run
+    run: RenderSettings
     terminal: Console
     stdout: Stdout
     scratch: Path
@@ -236,7 +235,7 @@ class Session:
         return f"Repainted: {', '.join(one.name for one in batch.files)}"
 
 
-def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> None:
+def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> None:
     """Make takes of one song until somebody stops it. What can be refused is, before anything is made."""
     for name in REFUSED:
         if getattr(run, name):
@@ -250,7 +249,7 @@ def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> 
     terminal = Console(run.quiet, verbose=run.verbose)
     with spec.reading_stdin(typing=not run.no_input):
         # What is there is not in the way of takes whose numbers are free.
-        [job] = jobs.plan(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
+        [job] = plan.plan(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
     for warning in job.warnings:
         terminal.warn(warning)
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not run.no_input

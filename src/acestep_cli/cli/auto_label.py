@@ -9,10 +9,10 @@ from typing import Any
 from acestep_cli.audio import decode, measure
 from acestep_cli.cli import songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.models.checkpoints import Row
 from acestep_cli.progress import Report, Say
 from acestep_cli.render.job import Job
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec
 from acestep_cli.song.request import KEYS
 from acestep_cli.song.songwriter_prompts import Sampling
@@ -28,7 +28,7 @@ def lacking(song: Song, keys: tuple[str, ...]) -> bool:
 
 
 def completed(
-    songs: Dataset, found: Inspection, seed: int, asked: dict[str, Any], run: Run, terminal: Console
+    songs: Dataset, found: Inspection, seed: int, asked: dict[str, Any], run: RenderSettings, terminal: Console
 ) -> Dataset:
     """The data set with tempo, key and, by a Songwriter, caption of the songs that lack them.
 

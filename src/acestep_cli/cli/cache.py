@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from acestep_cli import cache as stages
-from acestep_cli.cli import options
+from acestep_cli.cache import open_cache
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import OutputError
 from acestep_cli.models.local import in_words
@@ -25,8 +26,8 @@ Most = Annotated[
 
 def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, Ledger, stages.Cache]:
     terminal = Console(paths=not wants_json)
-    ledger = Ledger.kept(ctx, terminal.warnings)
-    return terminal, ledger, options.opened_cache(terminal.warn)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    return terminal, ledger, open_cache(terminal.warn)
 
 
 @app.command(help="Say how much the cache holds of each stage, and where.\n\nacestep cache du")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,44 +14,35 @@ import typer
 
 from acestep_cli import disk
 from acestep_cli.audio import measure
-from acestep_cli.cli import options
+from acestep_cli.audio.checks import (
+    FAULTS,
+    Check,
+    Checked,
+    Finding,
+    Heard,
+    Range,
+    examined,
+    faults,
+    nothing,
+    sameness,
+    tempo,
+    within_range,
+)
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
-from acestep_cli.errors import AceStepError, CheckError, SourceError, UsageError, together
-from acestep_cli.render.result import Ledger, error
+from acestep_cli.errors import AceStepError, CheckError, UsageError, together
+from acestep_cli.render.result import error_object
 from acestep_cli.song import values
 from acestep_cli.song.values import quoted
 
 if TYPE_CHECKING:
-    from acestep_cli.audio.measure import Measures
-    from acestep_cli.audio.sound import Audio
+    pass
 
 app = typer.Typer(add_completion=False)
 
 LEVELS, CONTENT, REPORT = "Level", "Content", "Report"
-#: A mean further from zero than this (-40 dBFS) is a fault and not the music.
-MOST_DC = 0.01
-#: What is looked for unless it is skipped.
-FAULTS = ("silent", "dead-channel", "clipped", "dc")
-#: Tempi that are one and the same to an analyser.
-OCTAVES = (1.0, 2.0, 0.5)
 #: What XML 1.0 cannot hold.
 UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-@dataclass(frozen=True)
-class Range:
-    """From `low` to `high`, both included."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __str__(self) -> str:
-        if math.isinf(self.low):
-            return f"at most {self.high:g}"
-        return f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
 
 
 def _range(text: str) -> Range:
@@ -134,51 +124,6 @@ JUnit = Annotated[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One assertion about one file: what was asked, what was found, and whether that is well."""
-
-    name: str
-    asked: str
-    found: str
-    passed: bool
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.name} is {self.found}, not {self.asked}"
-
-
-Heard = tuple["Audio", "Measures"]
-Check = Callable[[Heard], Finding]
-
-
-@dataclass
-class Checked:
-    """What became of one file: its findings, or why it could not be read."""
-
-    path: Path
-    measures: Measures | None = None
-    findings: Sequence[Finding] = ()
-    problem: SourceError | None = None
-
-    @property
-    def failed(self) -> list[Finding]:
-        return [finding for finding in self.findings if not finding.passed]
-
-    def report(self) -> dict[str, Any]:
-        """The entry of `checked` in the object of `--json`."""
-        entry: dict[str, Any] = {
-            "path": str(self.path),
-            "status": "error" if self.problem else "failed" if self.failed else "passed",
-            "measures": self.measures.report() if self.measures else None,
-            "checks": [vars(finding) for finding in self.findings],
-        }
-        if self.problem is not None:
-            broken = self.problem
-            entry["error"] = error(broken.exit_code, broken.name, broken.message, broken.hint)
-        return entry
-
-
 @app.command(
     help="Assert properties of audio files: never silent, clipped, off centre or dead on one side, and what flags ask."
     "\n\nacestep check out/*.flac --min-duration 30 --max-silence 2 --true-peak -1 --lufs -18..-9"
@@ -203,7 +148,7 @@ def check(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     for name in skip or ():
         if name not in FAULTS:
             raise UsageError(f"--skip: {quoted(name)} is not one of {', '.join(FAULTS)}.")
@@ -233,7 +178,7 @@ def check(
         checks.append(partial(sameness, reference=measure.read(same_as), name=same_as, within=within))
     with terminal.results() as stdout:
         done = [examined(file, checks) for file in files]
-        ledger.more["checked"] = [one.report() for one in done]
+        ledger.more["checked"] = [report_of(one) for one in done]
         for one in done:
             stdout.path(line(one))
         if junit is not None:
@@ -249,39 +194,6 @@ def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     disk.require_folder(junit.parent)
 
 
-def faults() -> dict[str, Check]:
-    """What no file should have, by the names that `--skip` takes."""
-    return {
-        "silent": lambda heard: Finding("level", "sound", *(("silence", False) if heard[1].is_silent
-                                                            else (f"{heard[1].peak_dbfs:g} dBFS", True))),
-        "dead-channel": lambda heard: Finding("dead channel", "none", " and ".join(heard[1].dead_channels) or "none",
-                                              not heard[1].dead_channels),
-        "clipped": lambda heard: Finding("clipping", "none", crests(heard[1].clipped), not heard[1].clipped),
-        "dc": lambda heard: within_range("DC offset", heard[1].dc, Range(high=MOST_DC), "of full scale"),
-    }  # fmt: skip
-
-
-def crests(count: int) -> str:
-    return "none" if not count else "1 crest" if count == 1 else f"{count} crests"
-
-
-def within_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:
-    """Whether what was measured lies where it should; what is silent has no level."""
-    asked = f"{wanted} {unit}"
-    return nothing(name, asked) if value is None else Finding(name, asked, f"{value:g} {unit}", value in wanted)
-
-
-def nothing(name: str, asked: str) -> Finding:
-    return Finding(name, asked, "nothing that could be measured", False)
-
-
-def tempo(heard: Heard, wanted: Range) -> Finding:
-    measured, asked = measure.tempo(heard[0]), f"{wanted} bpm"
-    if measured is None:
-        return nothing("tempo", asked)
-    return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))
-
-
 def in_key(heard: Heard, wanted: str) -> Finding:
     measured = measure.key(heard[0])
     if measured is None:
@@ -289,26 +201,18 @@ def in_key(heard: Heard, wanted: str) -> Finding:
     return Finding("key", wanted, measured, values.MusicalKey.pitch(measured) == values.MusicalKey.pitch(wanted))
 
 
-def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -> Finding:
-    """Whether a file holds the samples of another."""
-    asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
-    apart = measure.difference(heard[0], reference)
-    if apart is None:
-        found = f"{heard[0].seconds:g} s at {heard[0].sample_rate} Hz"
-        other = f"{reference.seconds:g} s at {reference.sample_rate} Hz"
-        return Finding("sound", asked, f"{found}, where the other has {other}", False)
-    if apart == -math.inf:
-        return Finding("sound", asked, "identical", True)
-    return Finding("sound", asked, f"up to {apart:g} dBFS apart", within is not None and apart <= within)
-
-
-def examined(path: Path, checks: Iterable[Check]) -> Checked:
-    try:
-        sound = measure.read(path)
-    except SourceError as problem:
-        return Checked(path, problem=problem)
-    measures = measure.measure(sound)
-    return Checked(path, measures, [look((sound, measures)) for look in checks])
+def report_of(one: Checked) -> dict[str, Any]:
+    """Return the entry of one file in `checked` of the `--json` object."""
+    entry: dict[str, Any] = {
+        "path": str(one.path),
+        "status": "error" if one.problem else "failed" if one.failed else "passed",
+        "measures": one.measures.report() if one.measures else None,
+        "checks": [vars(finding) for finding in one.findings],
+    }
+    if one.problem is not None:
+        broken = one.problem
+        entry["error"] = error_object(broken.exit_code, broken.name, broken.message, broken.hint)
+    return entry
 
 
 def line(one: Checked) -> str:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from acestep_cli.cli import options
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import UsageError
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import modes
 
 RENDER = "Render specs, each by its own mode."
@@ -41,15 +41,31 @@ def command(mode: str | None) -> typer.Typer:
         specs: Specs = None,
         *,
         song: dict[str, Any],
-        run: Run,
+        run: RenderSettings,
     ) -> None:
-        from acestep_cli.render import perform
-
         if mode is None and not specs:
             raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
-        perform.render(ctx, mode, specs or [], song, run)
+        run_command(ctx, mode, specs or [], song, run)
 
     if mode is not None and modes.MODES[mode].has_source:
         render_specs.__annotations__["specs"] = Sources
     app.command(help="\n\n".join((summary, *examples)))(options.render_flags(render_specs, mode))
     return app
+
+
+def run_command(
+    ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings
+) -> None:
+    """Render what specs and flags ask for, and report it on the terminal."""
+    from acestep_cli.cli import auto, exit_codes
+    from acestep_cli.cli.console import Console
+    from acestep_cli.render import events, paths, perform
+
+    if run.auto:
+        auto.roll(mode, specs, song, run)
+        return
+    shows_paths = not run.json and run.output != paths.STDOUT
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=shows_paths)
+    with events.to(run.events) as terminal.events:
+        ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+        perform.plan_and_make(mode, specs, song, run, terminal, ledger)

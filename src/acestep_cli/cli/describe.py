@@ -10,8 +10,8 @@ import typer
 from acestep_cli.audio import decode
 from acestep_cli.cli import options, songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.models import checkpoints
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec
 from acestep_cli.song.songwriter_prompts import Sampling
 
@@ -35,7 +35,7 @@ def describe(
     seed: songwriting.Seed = None,
     *,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
 ) -> None:
     songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)

@@ -14,7 +14,7 @@ import typer
 
 from acestep_cli import __version__
 from acestep_cli.audio import encode
-from acestep_cli.cli import options
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
@@ -71,7 +71,7 @@ def doctor(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     machine, asked = hardware.detect(), planning.Asked(device, dtype, max_vram)
     with terminal.results() as stdout:
         if selftest is not None:

@@ -14,12 +14,11 @@ from typing import Any
 
 import typer
 
-from acestep_cli.errors import AceStepError
+from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, AceStepError, terminate
+from acestep_cli.render import result
+from acestep_cli.render.result import described
 
-UNEXPECTED = 1
 UNWRITABLE = 9
-INTERRUPTED = 130
-TERMINATED = 143
 
 #: What a script may make of the way a command ended.
 EXIT_CODES = {
@@ -43,14 +42,6 @@ EXIT_CODES = {
 DEBUG = "acestep.debug"
 JSON = "acestep.json"
 LEDGER = "acestep.ledger"
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which unwinds as Ctrl-C does: temporary files go, finished takes stay."""
-
-
-def terminate(_signal: int, _frame: Any) -> None:
-    raise Terminated
 
 
 @contextmanager
@@ -91,6 +82,12 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
             signal.signal(signal.SIGTERM, replaced)
 
 
+def keep_ledger(ctx: typer.Context, warnings: list[str]) -> result.Ledger:
+    """Return a ledger that `--json` prints when the command ends, however it ends."""
+    ctx.obj[LEDGER] = ledger = result.Ledger(warnings=warnings)
+    return ledger
+
+
 def suggest(error: Any) -> None:
     """Let the message about an unknown flag name what a musician may have meant by it, or nothing."""
     unknown = getattr(error, "option_name", None)
@@ -116,29 +113,11 @@ def suggest(error: Any) -> None:
         error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
 
 
-def described(error: BaseException) -> dict[str, Any]:
-    """What happened, as `--json` says it."""
-    from acestep_cli.render import result
-
-    match error:
-        case AceStepError():
-            return result.error(error.exit_code, error.name, error.message, error.hint)
-        case Terminated():
-            return result.error(TERMINATED, "terminated", "Terminated.", None)
-        case KeyboardInterrupt():
-            return result.error(INTERRUPTED, "interrupted", "Interrupted.", None)
-        case _:
-            said = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
-            return result.error(UNEXPECTED, "unexpected", said, None)
-
-
 def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
     """Print the object of `--json`; False where stdout did not take it, which is said on stderr.
 
     Who stopped reading wants no more.
     """
-    from acestep_cli.render import result
-
     ledger = ctx.obj.get(LEDGER) or result.Ledger()
     if sys.stdout is None:  # closed by whoever started us
         return True

@@ -19,12 +19,11 @@ import typer
 from acestep_cli import __version__, disk
 from acestep_cli.audio import decode, encode, lrc, plots
 from acestep_cli.audio.sound import Audio
-from acestep_cli.cli import options
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import ExistsError, SourceError, UsageError
 from acestep_cli.models import checkpoints
 from acestep_cli.render import paths
-from acestep_cli.render.result import Ledger
 from acestep_cli.render.take_file import Finished
 from acestep_cli.song import spec
 
@@ -75,7 +74,7 @@ def listen(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     page = output or folder / PAGE
     refuse_other(page, force=force)
     with terminal.results() as stdout:

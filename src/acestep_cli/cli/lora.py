@@ -12,20 +12,20 @@ from typing import Annotated, Any
 import typer
 
 from acestep_cli.audio import decode, distance
-from acestep_cli.cli import options
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import CheckError, UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import adapters, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.local import in_words
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.render import events
-from acestep_cli.render import job as jobs
+from acestep_cli.render import events, plan
 from acestep_cli.render import paths as outputs
 from acestep_cli.render.job import Job
+from acestep_cli.render.plan import Studio
 from acestep_cli.render.result import Ledger
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, modes, spec, values
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ SONG_KEYS = tuple(
 )
 #: What a render does besides, a comparison goes without: it makes one take of each, as they are, and ends.
 OTHERWISE = ("pull", "explain", "smoke", "auto", "rank")
-RUN = [field.name for field in fields(Run) if field.name not in OTHERWISE]
+RUN = [field.name for field in fields(RenderSettings) if field.name not in OTHERWISE]
 SCALES = "0,0.5,1"
 
 Paths = Annotated[
@@ -86,7 +86,7 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     wanted = None if model is None else checkpoints.locate(model, models_dir)
     entries = ledger.more["adapters"] = []
     with terminal.results() as stdout:
@@ -185,10 +185,10 @@ def compare(
     spec_file: Spec = None,
     *,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     with events.to(run.events) as terminal.events:
         render_and_compare(paths, scales_of(scales), spec_file, song, run, ledger, terminal)
 
@@ -198,7 +198,7 @@ def render_and_compare(
     scales: list[float],
     spec_file: str | None,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
     ledger: Ledger,
     terminal: Console,
 ) -> None:
@@ -247,7 +247,7 @@ def scales_of(text: str) -> list[float]:
 
 
 def variants(
-    paths: list[str], scales: list[float], spec_file: str | None, song: dict[str, Any], run: Run
+    paths: list[str], scales: list[float], spec_file: str | None, song: dict[str, Any], run: RenderSettings
 ) -> list[Variant]:
     """The song without an adapter, and with each at each scale, all of one seed."""
     place = outputs.destination(run.output)
@@ -257,9 +257,9 @@ def variants(
         )
     if not scales:
         raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
-    flags = spec.from_flags(song, tuple(run.settings or ()))
-    studio = jobs.Studio(run, hardware.detect(), history.read())
-    below = jobs.layers_of(spec_file, given=False)
+    flags = spec.from_flags(song, tuple(run.overrides or ()))
+    studio = Studio(run, hardware.detect(), history.read())
+    below = plan.layers_of(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
     seed = secrets.randbelow(complete.SEEDS) if seed is None else seed
     fixed = [spec.implied({"seed": str(seed)}, "one seed for all"), spec.implied({"takes": "1"}, "one take of each")]
@@ -267,7 +267,7 @@ def variants(
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         worn = None if adapter is None else [f"{adapter}@{scale:g}"]
         layers = [*below, flags, *fixed, spec.implied({"loras": worn}, "PATH")]
-        made = jobs.decided(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
+        made = plan.decided(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
         if len(complete.pieces(made.request)) > 1:
             raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
         return Variant(adapter, scale, made)
@@ -278,5 +278,5 @@ def variants(
         named[path] = next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in named.values())
     found = [variant(None, 0.0, "without")]
     found += [variant(path, scale, f"{named[path]}@{scale:g}") for path in named for scale in scales]
-    jobs.settled([one.job for one in found], run)
+    plan.settled([one.job for one in found], run)
     return found

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli.cli import options
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import CheckpointError, OutputError, UsageError
 from acestep_cli.models import checkpoints, local
@@ -53,7 +53,7 @@ Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is lis
 
 def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console, Ledger]:
     terminal = Console(quiet, paths=not wants_json)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     return terminal, ledger
 
 

@@ -7,18 +7,17 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from acestep_cli.cli import exit_codes
 from acestep_cli.errors import UsageError
-from acestep_cli.progress import Say
+from acestep_cli.render.settings import RenderSettings
 
 if TYPE_CHECKING:
-    from acestep_cli.cache import Cache
     from acestep_cli.song.request import Key
 
 # These four repeat what `request` and `hardware` say, for which a TAB should not wait; a test compares them.
@@ -61,23 +60,12 @@ def finite(value: float | None) -> float | None:
 
 def size(text: str) -> int:
     """A size such as 8G or 7.5GiB."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError
+    from acestep_cli import disk
 
     try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
-    except ValidationError as error:
-        raise typer.BadParameter(f"{text!r} is no size; 8G and 7.5GiB are.") from error
-
-
-def opened_cache(warn: Say) -> Cache:
-    """The cache of this user, with the limit that the environment sets. `UsageError` where that is no size."""
-    from acestep_cli import cache
-
-    limit = os.environ.get(cache.LIMIT_VARIABLE)
-    try:
-        return cache.Cache(cache.folder(), size(limit) if limit else cache.DEFAULT_LIMIT, warn)
-    except typer.BadParameter as error:
-        raise UsageError(f"{cache.LIMIT_VARIABLE}: {error.message}") from error
+        return disk.parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def offering(words: Iterable[str]) -> Callable[[str], list[str]]:
@@ -156,7 +144,7 @@ MaxVRAM = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-Settings = Annotated[
+SetKeys = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -183,11 +171,9 @@ Debug = Annotated[
 NoInput = Annotated[bool, switch("--no-input", help="Refuse to wait for typing on a terminal.", panel=MACHINE)]
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a rendering command is asked for besides the song: where to, on what, how loud the terminal is."""
-
-    output: Annotated[
+#: The flag of each field of `RenderSettings`.
+SETTINGS: dict[str, Any] = {
+    "output": Annotated[
         str | None,
         typer.Option(
             "-o",
@@ -197,35 +183,33 @@ class Run:
             "free number.",
             rich_help_panel=OUTPUT,
         ),
-    ] = None
-    settings: Settings = None
-    force: Annotated[bool, switch("--force", help="Replace existing files.", panel=OUTPUT)] = False
-    no_sidecar: Annotated[
+    ],
+    "overrides": SetKeys,
+    "force": Annotated[bool, switch("--force", help="Replace existing files.", panel=OUTPUT)],
+    "no_sidecar": Annotated[
         bool, switch("--no-sidecar", help="Do not write FILE.yaml, the spec of each take.", panel=OUTPUT)
-    ] = False
-    keep_latents: Annotated[
+    ],
+    "keep_latents": Annotated[
         bool,
         switch(
             "--keep-latents",
             help="Keep FILE.latents.safetensors: who works on FILE later need not encode it.",
             panel=OUTPUT,
         ),
-    ] = False
-    cache: Annotated[
+    ],
+    "cache": Annotated[
         bool,
         switch("--cache", help="Keep what each stage makes, and take from there what is the same.", panel=MACHINE),
-    ] = False
-    rank: Annotated[
+    ],
+    "rank": Annotated[
         bool, switch("--rank", help="Score the takes, and report the best first; none is deleted.", panel=OUTPUT)
-    ] = False
-    dry_run: Annotated[
-        bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)
-    ] = False
-    smoke: Annotated[
+    ],
+    "dry_run": Annotated[bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)],
+    "smoke": Annotated[
         bool,
         switch("--smoke", help="One take, as short and quick as it gets, looked at for faults; for CI.", panel=OUTPUT),
-    ] = False
-    auto: Annotated[
+    ],
+    "auto": Annotated[
         bool,
         switch(
             "--auto",
@@ -233,12 +217,12 @@ class Run:
             "is kept up to date.",
             panel=OUTPUT,
         ),
-    ] = False
-    explain: Annotated[
+    ],
+    "explain": Annotated[
         bool, switch("--explain", help="Say every effective value and where it came from.", panel=OUTPUT)
-    ] = False
-    json: Json = False
-    events: Annotated[
+    ],
+    "json": Json,
+    "events": Annotated[
         str | None,
         typer.Option(
             "--events",
@@ -246,17 +230,17 @@ class Run:
             help="Also write what happens, as it happens: a JSON object a line, with heartbeats.",
             rich_help_panel=OUTPUT,
         ),
-    ] = None
-    no_think: Annotated[bool, switch("--no-think", help="No Songwriter: --songwriter none.", panel=SONGWRITER)] = False
-    models_dir: ModelsDir = None
-    pull: Annotated[
+    ],
+    "no_think": Annotated[bool, switch("--no-think", help="No Songwriter: --songwriter none.", panel=SONGWRITER)],
+    "models_dir": ModelsDir,
+    "pull": Annotated[
         bool,
         switch("--pull", help="Fetch what is missing of the checkpoint first, as acestep models pull.", panel=MACHINE),
-    ] = False
-    device: DeviceName = None
-    dtype: DTypeName = None
-    max_vram: MaxVRAM = None
-    progress: Annotated[
+    ],
+    "device": DeviceName,
+    "dtype": DTypeName,
+    "max_vram": MaxVRAM,
+    "progress": Annotated[
         str,
         typer.Option(
             "--progress",
@@ -267,14 +251,14 @@ class Run:
             callback=_one_of(PROGRESS),
             autocompletion=offering(PROGRESS),
         ),
-    ] = "auto"
-    quiet: Quiet = False
-    verbose: Annotated[
+    ],
+    "quiet": Quiet,
+    "verbose": Annotated[
         bool, switch("-v", "--verbose", help="Also say why the machine is used as it is, and timings.", panel=MACHINE)
-    ] = False
-    no_input: NoInput = False
-    debug: Debug = False
-
+    ],
+    "no_input": NoInput,
+    "debug": Debug,
+}
 
 Command = Callable[..., None]
 
@@ -287,22 +271,21 @@ def render_flags(command: Command, mode: str | None) -> Command:
 
     strange = modes.foreign(mode) if mode is not None else ()
     keys = [name for name, key in spec.KEYS.items() if key.flag and name not in strange]
-    return flags(keys, [field.name for field in fields(Run)])(command)
+    return flags(keys, [field.name for field in fields(RenderSettings)])(command)
 
 
 def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Command]:
-    """A decorator like `render_flags` for some keys of the spec and some fields of `Run`."""
+    """A decorator like `render_flags` for some keys of the spec and some fields of `RenderSettings`."""
     from acestep_cli.song import spec
 
     switches = {name: key.switch for name in keys if (key := spec.KEYS[name]).switch is not None}
-    hints = get_type_hints(Run, include_extras=True)
     asked = [_flag(name, spec.KEYS[name]) for name in keys]
     asked += [_switch(name, flag, spec.KEYS[name]) for name, (flag, _) in switches.items()]
     others = [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=SETTINGS[field.name]
         )
-        for field in fields(Run)
+        for field in fields(RenderSettings)
         if field.name in machine and (field.name != "no_think" or "songwriter" in keys)
     ]
 
@@ -319,7 +302,7 @@ def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Co
                     if song_given[name] is not None:
                         raise UsageError(f"{flag}: excludes {spec.flag(name)}; leave one of them out.")
                     song_given[name] = meaning
-            run = Run(**{flag.name: given.pop(flag.name) for flag in others})
+            run = RenderSettings(**{flag.name: given.pop(flag.name) for flag in others})
             if run.no_think:
                 if song_given["songwriter"] not in (None, "none"):
                     raise UsageError(f"--no-think contradicts --songwriter {song_given['songwriter']}; leave one out.")

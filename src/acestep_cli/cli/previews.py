@@ -9,10 +9,10 @@ from acestep_cli import disk
 from acestep_cli.audio import encode
 from acestep_cli.cli import songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import write
 from acestep_cli.render.job import Job
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import spec
 from acestep_cli.training.run_folder import PREVIEWS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from acestep_cli.machine.plan import Plan
 
 
-def decided(file: Path, model: str, seed: int, run: Run) -> Job:
+def decided(file: Path, model: str, seed: int, run: RenderSettings) -> Job:
     """The render of a spec by the checkpoint that is trained; `seed` is that of a spec without one.
 
     Raises what a render of it would.

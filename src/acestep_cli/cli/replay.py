@@ -15,17 +15,17 @@ import typer
 from acestep_cli import __version__
 from acestep_cli.audio import measure
 from acestep_cli.audio.sound import Audio
-from acestep_cli.cli import options
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import CheckError, SourceError, UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
-from acestep_cli.render import events, paths, perform, provenance, sidecar
-from acestep_cli.render import job as jobs
+from acestep_cli.render import events, paths, perform, plan, provenance, sidecar
 from acestep_cli.render.job import Job
+from acestep_cli.render.plan import Studio
 from acestep_cli.render.provenance import Provenance
 from acestep_cli.render.result import Ledger
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.render.sidecar import Origin, Record
 from acestep_cli.song import spec
 from acestep_cli.song.request import KEYS
@@ -60,16 +60,16 @@ def replay(
     within: Within = NEAR,
     *,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     with events.to(run.events) as terminal.events:
         render_and_compare(file, within, run, ledger, terminal, from_tags=from_tags)
 
 
 def render_and_compare(
-    file: Path, within: float, run: Run, ledger: Ledger, terminal: Console, *, from_tags: bool
+    file: Path, within: float, run: RenderSettings, ledger: Ledger, terminal: Console, *, from_tags: bool
 ) -> None:
     """Make the take of `file` again and say how near it comes. `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
@@ -113,17 +113,17 @@ def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
     return found
 
 
-def planned(made: Provenance, folder: str, run: Run) -> Job:
+def planned(made: Provenance, folder: str, run: RenderSettings) -> Job:
     """The job that makes a take again, as like as this machine can."""
     origin, machine = made.origin, hardware.detect()
     device = next((one for one in machine.devices if one.name == origin.device), None)
     if device is not None:
         same = (name for name, dtype in hardware.DTYPES.items() if dtype == origin.dtype and dtype in device.dtypes)
         run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
-    studio = jobs.Studio(run, machine, history.read())
+    studio = Studio(run, machine, history.read())
     place = paths.destination(folder)
-    job = jobs.decided(None, made.layers, spec.resolve(*made.layers), place, studio)
-    return jobs.settled([job], run)[0]
+    job = plan.decided(None, made.layers, spec.resolve(*made.layers), place, studio)
+    return plan.settled([job], run)[0]
 
 
 def refuse_edited(job: Job, made: Provenance, file: Path) -> None:

@@ -14,15 +14,16 @@ import typer
 
 from acestep_cli import disk
 from acestep_cli.cli.console import Console, print_result
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import NETWORKS
 from acestep_cli.progress import Report
-from acestep_cli.render import job as jobs
+from acestep_cli.render import plan
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
+from acestep_cli.render.plan import Studio
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, request, spec
 from acestep_cli.song.request import Request
 
@@ -48,20 +49,22 @@ Seed = Annotated[
 ]  # fmt: skip
 
 
-def planned(resolved: spec.Resolved, layers: list[spec.Layer], run: Run, networks: frozenset[str] = NETWORKS) -> Job:
+def planned(
+    resolved: spec.Resolved, layers: list[spec.Layer], run: RenderSettings, networks: frozenset[str] = NETWORKS
+) -> Job:
     """A job that is never rendered, and uses these networks alone. Refuses what a render would refuse, but for a
     checkpoint that is not here, where its diffusion transformer is not used.
     """
     if "dit" not in networks:
         run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
-    studio = jobs.Studio(run, hardware.detect(), history.read(), networks)
-    return jobs.fitting(resolved, layers, None, Destination(Path()), studio)
+    studio = Studio(run, hardware.detect(), history.read(), networks)
+    return plan.fitting(resolved, layers, None, Destination(Path()), studio)
 
 
 def with_songwriter(
     resolved: spec.Resolved,
     layers: list[spec.Layer],
-    run: Run,
+    run: RenderSettings,
     command: str,
     terminal: Console,
     networks: frozenset[str] = NETWORKS,

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli.cli import options
+from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import AceStepError, CheckpointError, UsageError
 from acestep_cli.models import checkpoints, local
-from acestep_cli.render.result import Ledger
 from acestep_cli.song import complete, document, duration, examples, modes, prompts, schema, spec, validate
 from acestep_cli.song.request import Request
 from acestep_cli.song.spec import Resolved
@@ -114,7 +113,7 @@ def check(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet)
-    Ledger.kept(ctx, terminal.warnings)
+    exit_codes.keep_ledger(ctx, terminal.warnings)
     find = cache(lambda model, task: located(model, models_dir, task))
     problems: list[str] = []
     for file in files:
@@ -196,7 +195,7 @@ def show(
     ],
     resolved: Resolve = False,
     origin: WithOrigin = False,
-    settings: options.Settings = None,
+    settings: options.SetKeys = None,
     models_dir: options.ModelsDir = None,
     debug: options.Debug = False,
 ) -> None:

@@ -13,9 +13,8 @@ import typer
 
 from acestep_cli import disk
 from acestep_cli.audio import decode
-from acestep_cli.cli import auto_label, options, previews, songwriting
+from acestep_cli.cli import auto_label, exit_codes, options, previews, songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.cli.train_progress import Pace
 from acestep_cli.errors import CheckpointError, ExistsError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
@@ -26,6 +25,7 @@ from acestep_cli.models.local import in_words
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events
 from acestep_cli.render.result import Ledger
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.solvers import SHORTEST_FRAMES
 from acestep_cli.song import spec
 from acestep_cli.song.request import OUTPUT
@@ -135,12 +135,12 @@ def train_lora(
     *,
     settings: dict[str, Any],
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
 ) -> None:
     team = Team.here()
     run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.leads)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.leads and not run.json)
-    ledger = Ledger.kept(ctx, terminal.warnings) if team.leads else Ledger()  # one of them speaks
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings) if team.leads else Ledger()  # one of them speaks
     task = Task(output, name, skip_bad, resume, export, save_every, preview, preview_every, team, terminal)
     with events.to(run.events if team.leads else None) as terminal.events:
         if scan_only:
@@ -150,7 +150,9 @@ def train_lora(
             ledger.more["training"] = teach(folder, task, settings, song, run)
 
 
-def teach(folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, Any], run: Run) -> dict[str, Any]:
+def teach(
+    folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, Any], run: RenderSettings
+) -> dict[str, Any]:
     """Train an adapter on the songs of a folder, or go on with it; what came of it, as `--json` says it."""
     terminal, output = task.terminal, task.output
     if output is None:
@@ -259,7 +261,9 @@ def refuse_idle(task: Task, settings: dict[str, Any]) -> None:
         )
 
 
-def write_down(folder: Path, name: str | None, asked: dict[str, Any], run: Run, terminal: Console) -> dict[str, Any]:
+def write_down(
+    folder: Path, name: str | None, asked: dict[str, Any], run: RenderSettings, terminal: Console
+) -> dict[str, Any]:
     """Write the `dataset.yaml` of a folder, and say what is worth looking at in it; what `--json` says of that."""
     path = folder / dataset.FILE
     if disk.exists(path) and not run.force:
@@ -288,7 +292,7 @@ def exported(asked: list[str], output: Path, course: Course) -> tuple[tuple[str,
     return tuple((name, output / f"{output.absolute().name}-{name}.safetensors") for name in dict.fromkeys(asked))
 
 
-def base(model: str | None, before: Record | None, run: Run) -> Checkpoint:
+def base(model: str | None, before: Record | None, run: RenderSettings) -> Checkpoint:
     """The checkpoint to train on: that asked for, that of the run that goes on, else base where it is installed."""
     if before is not None and model not in (None, "auto", before.base):
         raise UsageError(f"--resume: the run was begun on {before.base}, not {model}.", "Leave --model out to go on.")
@@ -309,7 +313,7 @@ def planned(
     songs: Dataset,
     found: Inspection,
     checkpoint: Checkpoint,
-    run: Run,
+    run: RenderSettings,
     *,
     previews: bool,
     eight_bits: bool,

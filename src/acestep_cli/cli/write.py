@@ -10,8 +10,8 @@ import typer
 
 from acestep_cli.cli import options, songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import UsageError
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec
 from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS
 from acestep_cli.song.songwriter_prompts import Sampling
@@ -44,7 +44,7 @@ def write(
     seed: songwriting.Seed = None,
     *,
     song: dict[str, Any],
-    run: Run,
+    run: RenderSettings,
 ) -> None:
     if (idea is None) == (from_spec is None):
         wrong = "There is neither an idea nor a spec" if idea is None else "There are an idea and a spec"

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli import disk
-from acestep_cli.cli import exit_codes
 from acestep_cli.errors import ExistsError, UsageError
 from acestep_cli.progress import Report
+from acestep_cli.render import result
 from acestep_cli.render.result import Output
 
 SCHEMA = "acestep-event/1"
@@ -127,7 +127,7 @@ def to(place: str | None) -> Iterator[Events]:
 
 
 def ended(error: BaseException) -> dict[str, Any]:
-    found = exit_codes.described(error)
+    found = result.described(error)
     return {"exit_code": found["exit_code"], "error": found}
 
 

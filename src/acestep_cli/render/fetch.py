@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acestep_cli.cli.console import Console
 from acestep_cli.models import local
 from acestep_cli.models.checkpoints import Part
+from acestep_cli.render.reporter import Reporter
 
 if TYPE_CHECKING:
     from acestep_cli.models.download import Pulled
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GB = 1e9
 
 
-def announce(lacking: Mapping[str, Sequence[Part]], terminal: Console, *, dry_run: bool) -> None:
+def announce(lacking: Mapping[str, Sequence[Part]], terminal: Reporter, *, dry_run: bool) -> None:
     """Say what is missing of each checkpoint, and about how much that is; sizes are the table's.
 
     `NetworkError` where it will not be fetched, as the environment forbids it.
@@ -33,7 +33,7 @@ def announce(lacking: Mapping[str, Sequence[Part]], terminal: Console, *, dry_ru
 def pull(
     parts: Sequence[Part],
     models_dir: Path | None,
-    terminal: Console,
+    terminal: Reporter,
     revision: str | None = None,
     *,
     again: bool = False,

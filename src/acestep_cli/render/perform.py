@@ -10,20 +10,17 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from acestep_cli.cli import auto, exit_codes, options
-from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.options import Run
+from acestep_cli.cache import open_cache
 from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.render import events, fetch, paths, take_cache, write
-from acestep_cli.render import job as jobs
+from acestep_cli.render import fetch, paths, plan, result, take_cache, write
 from acestep_cli.render.job import Job
+from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import PLANNED, SKIPPED, Ledger, Output
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import modes, ranking, spec
 
 if TYPE_CHECKING:
@@ -35,32 +32,21 @@ if TYPE_CHECKING:
     from acestep_cli.song.complete import Completed
 
 #: Renders jobs of one checkpoint and plan, as `make` does.
-Make = Callable[[list[Job], Run, Console, Stdout], bool]
-
-
-def render(ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run) -> None:
-    """Make what the specs and flags ask for."""
-    if run.auto:
-        auto.roll(mode, specs, song, run)
-        return
-    terminal = Console(
-        run.quiet,
-        verbose=run.verbose,
-        progress=run.progress,
-        paths=not run.json and run.output != paths.STDOUT,
-    )
-    with events.to(run.events) as terminal.events:
-        plan_and_make(ctx, mode, specs, song, run, terminal)
+Make = Callable[[list[Job], RenderSettings, Reporter, ResultStream], bool]
 
 
 def plan_and_make(
-    ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: Run, terminal: Console
+    mode: str | None,
+    specs: list[str],
+    song: dict[str, Any],
+    run: RenderSettings,
+    terminal: Reporter,
+    ledger: Ledger,
 ) -> None:
-    """Plan, announce and make."""
-    ledger = Ledger.kept(ctx, terminal.warnings)
+    """Plan, announce and make what specs and flags ask for; `ledger` takes what came of it."""
     with spec.reading_stdin(typing=not run.no_input):
-        planned = jobs.plan(mode, specs, song, run)
-    if lacking := jobs.lacking(planned):
+        planned = plan.plan(mode, specs, song, run)
+    if lacking := plan.lacking(planned):
         planned = fetched(planned, lacking, run, terminal)
         ledger.more["models"] = [local.state(name, run.models_dir).report() for name in lacking]
     ledger.outputs = [output for job in planned for output in job.outputs]
@@ -77,7 +63,7 @@ def plan_and_make(
     finish_report(ledger.outputs, terminal)
 
 
-def foretell(planned: list[Output], terminal: Console, stdout: Stdout) -> None:
+def foretell(planned: list[Output], terminal: Reporter, stdout: ResultStream) -> None:
     """Say of each file what a render would do."""
     for output in planned:
         if output.path is not None:
@@ -88,13 +74,15 @@ def foretell(planned: list[Output], terminal: Console, stdout: Stdout) -> None:
                 stdout.path(output.path)
 
 
-def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout, by: Make | None = None) -> None:
+def perform(
+    planned: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream, by: Make | None = None
+) -> None:
     """Make what is planned, here unless `by` somebody else. What fails is noted in its output."""
     made = [output for job in planned for output in job.outputs]
     terminal.events.refuse_files(file for output in made for file in output.files)
     keep_skipped(planned, terminal, stdout)
     if run.cache:
-        cache = options.opened_cache(terminal.warn)
+        cache = open_cache(terminal.warn)
         for job in planned:
             job.cache = cache
     try:
@@ -104,13 +92,13 @@ def perform(planned: list[Job], run: Run, terminal: Console, stdout: Stdout, by:
             if not (by or make)(alike, run, terminal, stdout):
                 break
     except BaseException as error:
-        write.fail([output for output in made if output.status == PLANNED], exit_codes.described(error))
+        write.fail([output for output in made if output.status == PLANNED], result.described(error))
         raise
     finally:
         terminal.events.takes(made)
 
 
-def recall(job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
+def recall(job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
     """Finish the takes of a song that are in its cache."""
     if job.cache is None:
         return
@@ -120,21 +108,23 @@ def recall(job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
             write.keep(take, output, job, run, terminal, stdout)
 
 
-def finish_report(made: list[Output], terminal: Console, unbegun: Sequence[AceStepError] = ()) -> None:
+def finish_report(made: list[Output], terminal: Reporter, unbegun: Sequence[AceStepError] = ()) -> None:
     """Say what came of several takes, and raise what stands for their failures and for what could not be begun."""
     if len(made) > 1:
         summarise(made, terminal)
     conclude(made, unbegun)
 
 
-def fetched(planned: list[Job], lacking: Mapping[str, Sequence[Part]], run: Run, terminal: Console) -> list[Job]:
+def fetched(
+    planned: list[Job], lacking: Mapping[str, Sequence[Part]], run: RenderSettings, terminal: Reporter
+) -> list[Job]:
     """The jobs once what they lack is here. A dry run only says what that is."""
     fetch.announce(lacking, terminal, dry_run=run.dry_run)
     if run.dry_run:
         return planned
     with terminal.results():
         fetch.pull(list(dict.fromkeys(chain(*lacking.values()))), run.models_dir, terminal)
-    return jobs.renewed(planned, run)
+    return plan.renewed(planned, run)
 
 
 def by_weights(planned: list[Job]) -> list[list[Job]]:
@@ -154,7 +144,7 @@ def shares_weights(one: Job, other: Job) -> bool:
     return alike and one.plan.shares_weights_with(other.plan)
 
 
-def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
+def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
     """Say which checkpoint plays, on what, and why; of a dry run, also what will be in memory when."""
     for warning in [warning for job in planned for warning in job.warnings]:
         terminal.warn(warning)
@@ -193,7 +183,7 @@ def announce(planned: list[Job], terminal: Console, *, dry_run: bool) -> None:
             terminal.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
 
 
-def explain(planned: list[Job], terminal: Console) -> None:
+def explain(planned: list[Job], terminal: Reporter) -> None:
     """Say every effective value and where it came from, a line each."""
     for job in planned:
         if len(planned) > 1:
@@ -205,14 +195,14 @@ def explain(planned: list[Job], terminal: Console) -> None:
             terminal.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
 
 
-def keep_skipped(planned: list[Job], terminal: Console, stdout: Stdout) -> None:
+def keep_skipped(planned: list[Job], terminal: Reporter, stdout: ResultStream) -> None:
     """Touch what is there already, so that make is content with it; write tags anew where those alone have changed."""
     for job, output in [(one, output) for one in planned for output in one.outputs]:
         if output.retagged:
             try:
                 write.retag(output, job)
             except OutputError as error:
-                write.fail([output], exit_codes.described(error))
+                write.fail([output], result.described(error))
                 continue
             terminal.say(f"{output.path}: has new tags")
             stdout.path(output.path or "")
@@ -226,7 +216,7 @@ def keep_skipped(planned: list[Job], terminal: Console, stdout: Stdout) -> None:
             say(f"{output.path}: kept, for it has the same recipe")
 
 
-def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
+def make(alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
     """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end."""
     if not any(job.pending() for job in alike):
         return True
@@ -239,7 +229,11 @@ def make(alike: list[Job], run: Run, terminal: Console, stdout: Stdout) -> bool:
 
 
 def making(
-    alike: list[Job], begin: Callable[[list[Completed]], Generator[Take]], run: Run, terminal: Console, stdout: Stdout
+    alike: list[Job],
+    begin: Callable[[list[Completed]], Generator[Take]],
+    run: RenderSettings,
+    terminal: Reporter,
+    stdout: ResultStream,
 ) -> Iterator[bool]:
     """Keep the takes of jobs as they come; `begin` has requests rendered. True before each take, for whoever has
     several such renders at once; at last False where the run had better end.
@@ -263,7 +257,7 @@ def making(
             return
         except OutputError as error:
             rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
-            write.fail(rest, exit_codes.described(error))
+            write.fail(rest, result.described(error))
             yield False
             return
         except Exception as error:
@@ -273,13 +267,13 @@ def making(
                 if run.debug:
                     traceback.print_exception(error, file=sys.stderr)
             broken = next(job for job, _, takes in waiting if is_waiting(takes))
-            write.fail([o for o in broken.outputs if o.status == PLANNED], exit_codes.described(error))
+            write.fail([o for o in broken.outputs if o.status == PLANNED], result.described(error))
             waiting = [entry for entry in waiting if entry[0] is not broken and is_waiting(entry[2])]
         finally:
             made.close()
 
 
-def learn(take: Take, job: Job, before: Plan, terminal: Console) -> None:
+def learn(take: Take, job: Job, before: Plan, terminal: Reporter) -> None:
     """Write into the logbook what the next plan for such a song should know; `before` is the plan when the take began:
     what an earlier song had to leave says nothing of this one.
     """
@@ -291,7 +285,7 @@ def learn(take: Take, job: Job, before: Plan, terminal: Console) -> None:
     try:
         history.note(
             job.device,
-            jobs.task(take.request, job.checkpoint),
+            plan.task(take.request, job.checkpoint),
             take.plan,
             descended=take.request.duration if descended else None,
             speed=speed,
@@ -335,7 +329,7 @@ def ranked(takes: Sequence[Output]) -> list[Output]:
     return best + [output for output in takes if output.rank is None]
 
 
-def summarise(made: list[Output], terminal: Console) -> None:
+def summarise(made: list[Output], terminal: Reporter) -> None:
     """Say what became of each take, a line each: its status, seed, length, peak as decoded, and file."""
     scored = list(dict.fromkeys(name for output in made for name in ranking.ALL if name in output.scores))
     rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]

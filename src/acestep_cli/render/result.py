@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from acestep_cli.cli import exit_codes
+from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, AceStepError, Terminated
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -108,14 +106,8 @@ class Ledger:
     #: What commands that make no audio report besides.
     more: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def kept(cls, ctx: typer.Context, warnings: list[str]) -> Ledger:
-        """A ledger that `--json` prints when the command ends, however it ends."""
-        ctx.obj[exit_codes.LEDGER] = ledger = cls(warnings=warnings)
-        return ledger
 
-
-def error(exit_code: int, name: str, message: str, hint: str | None) -> dict[str, Any]:
+def error_object(exit_code: int, name: str, message: str, hint: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {"exit_code": exit_code, "name": name, "message": message}
     return found if hint is None else {**found, "hint": hint}
 
@@ -146,3 +138,17 @@ def peak_memory_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """Return an exception as the `error` object of `--json`."""
+    match error:
+        case AceStepError():
+            return error_object(error.exit_code, error.name, error.message, error.hint)
+        case Terminated():
+            return error_object(TERMINATED, "terminated", "Terminated.", None)
+        case KeyboardInterrupt():
+            return error_object(INTERRUPTED, "interrupted", "Interrupted.", None)
+        case _:
+            said = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
+            return error_object(UNEXPECTED, "unexpected", said, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from acestep_cli.cli import check
+from acestep_cli.audio import checks
 from acestep_cli.errors import CheckError
 from acestep_cli.models.checkpoints import Row
 from acestep_cli.song import modes, spec
@@ -30,7 +30,7 @@ def layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.Layer:
 
 def inspect(file: Path) -> None:
     """`CheckError` where a finished file has a fault: silent, dead on one side, clipped, off centre."""
-    found = check.examined(file, check.faults().values())
+    found = checks.examined(file, checks.faults().values())
     if found.problem is not None:
         raise CheckError(f"{FLAG}: {found.problem.message}")
     if found.failed:

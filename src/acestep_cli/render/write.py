@@ -16,14 +16,13 @@ from acestep_cli import disk
 from acestep_cli.audio import decode, loudness, lrc, tags
 from acestep_cli.audio import encode as formats
 from acestep_cli.audio import sound as audio
-from acestep_cli.cli import exit_codes
-from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.cli.options import Run
 from acestep_cli.errors import CheckError, EncoderError, ExistsError
 from acestep_cli.models import latents_file
 from acestep_cli.render import existing, paths, result, sidecar, smoke, take_cache
 from acestep_cli.render.job import Job
+from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, Output
+from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 LOUDNESS_TOLERANCE = 0.2
 
 
-def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdout: Stdout) -> None:
+def keep(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
     """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too.
 
     A stem that is there already was made for what is written beside it.
@@ -59,7 +58,7 @@ def keep(take: Take, output: Output, job: Job, run: Run, terminal: Console, stdo
         if isinstance(error, ExistsError) and overtaken(output, job):
             terminal.say(f"{output.path}: another run made it meanwhile")
             return
-        fail([output], exit_codes.described(error))
+        fail([output], result.described(error))
         return
     if job.cache is not None:
         take_cache.remember(job.cache, job, output, take)
@@ -99,7 +98,7 @@ def finish(take: Take, job: Job) -> formats.Finish:
     )
 
 
-def encode(file: Path, take: Take, output: Output, job: Job, run: Run) -> loudness.Level:
+def encode(file: Path, take: Take, output: Output, job: Job, run: RenderSettings) -> loudness.Level:
     """Make the file of a take, and note what was measured on the way."""
     level = formats.write(file, take.audio, finish(take, job))
     output.checks = {**sidecar.checks(level), **take.checks}
@@ -108,7 +107,7 @@ def encode(file: Path, take: Take, output: Output, job: Job, run: Run) -> loudne
     return level
 
 
-def write(take: Take, output: Output, job: Job, run: Run) -> None:
+def write(take: Take, output: Output, job: Job, run: RenderSettings) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
     if not take.lines:
@@ -182,7 +181,7 @@ def make_room(output: Output, *, forced: bool) -> None:
                 file.unlink()
 
 
-def send(take: Take, output: Output, job: Job, run: Run, stdout: Stdout) -> None:
+def send(take: Take, output: Output, job: Job, run: RenderSettings, stdout: ResultStream) -> None:
     """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
@@ -193,7 +192,7 @@ def send(take: Take, output: Output, job: Job, run: Run, stdout: Stdout) -> None
         stdout.file(file)
 
 
-def keep_master(take: Take, output: Output, job: Job, error: EncoderError, terminal: Console) -> None:
+def keep_master(take: Take, output: Output, job: Job, error: EncoderError, terminal: Reporter) -> None:
     """What an encoder would not take is kept as a lossless file beside, under the next free number."""
     if output.path is None or take.request.format == formats.DEFAULT_FORMAT:
         return

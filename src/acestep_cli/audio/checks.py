@@ -1,0 +1,128 @@
+"""Assertions about audio files: levels, faults, tempo and sameness, each with what was asked and what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acestep_cli.audio import measure
+from acestep_cli.errors import SourceError
+
+if TYPE_CHECKING:
+    from acestep_cli.audio.measure import Measures
+    from acestep_cli.audio.sound import Audio
+
+#: A mean further from zero than this (-40 dBFS) is a fault and not the music.
+MOST_DC = 0.01
+#: What is looked for unless it is skipped.
+FAULTS = ("silent", "dead-channel", "clipped", "dc")
+#: Tempi that are one and the same to an analyser.
+OCTAVES = (1.0, 2.0, 0.5)
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        if math.isinf(self.low):
+            return f"at most {self.high:g}"
+        return f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One assertion about one file: what was asked, what was found, and whether that is well."""
+
+    name: str
+    asked: str
+    found: str
+    passed: bool
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.name} is {self.found}, not {self.asked}"
+
+
+Heard = tuple["Audio", "Measures"]
+
+
+Check = Callable[[Heard], Finding]
+
+
+@dataclass
+class Checked:
+    """What became of one file: its findings, or why it could not be read."""
+
+    path: Path
+    measures: Measures | None = None
+    findings: Sequence[Finding] = ()
+    problem: SourceError | None = None
+
+    @property
+    def failed(self) -> list[Finding]:
+        return [finding for finding in self.findings if not finding.passed]
+
+
+def faults() -> dict[str, Check]:
+    """What no file should have, by the names that `--skip` takes."""
+    return {
+        "silent": lambda heard: Finding("level", "sound", *(("silence", False) if heard[1].is_silent
+                                                            else (f"{heard[1].peak_dbfs:g} dBFS", True))),
+        "dead-channel": lambda heard: Finding("dead channel", "none", " and ".join(heard[1].dead_channels) or "none",
+                                              not heard[1].dead_channels),
+        "clipped": lambda heard: Finding("clipping", "none", crests(heard[1].clipped), not heard[1].clipped),
+        "dc": lambda heard: within_range("DC offset", heard[1].dc, Range(high=MOST_DC), "of full scale"),
+    }  # fmt: skip
+
+
+def crests(count: int) -> str:
+    return "none" if not count else "1 crest" if count == 1 else f"{count} crests"
+
+
+def within_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:
+    """Whether what was measured lies where it should; what is silent has no level."""
+    asked = f"{wanted} {unit}"
+    return nothing(name, asked) if value is None else Finding(name, asked, f"{value:g} {unit}", value in wanted)
+
+
+def nothing(name: str, asked: str) -> Finding:
+    return Finding(name, asked, "nothing that could be measured", False)
+
+
+def tempo(heard: Heard, wanted: Range) -> Finding:
+    measured, asked = measure.tempo(heard[0]), f"{wanted} bpm"
+    if measured is None:
+        return nothing("tempo", asked)
+    return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))
+
+
+def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -> Finding:
+    """Whether a file holds the samples of another."""
+    asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
+    apart = measure.difference(heard[0], reference)
+    if apart is None:
+        found = f"{heard[0].seconds:g} s at {heard[0].sample_rate} Hz"
+        other = f"{reference.seconds:g} s at {reference.sample_rate} Hz"
+        return Finding("sound", asked, f"{found}, where the other has {other}", False)
+    if apart == -math.inf:
+        return Finding("sound", asked, "identical", True)
+    return Finding("sound", asked, f"up to {apart:g} dBFS apart", within is not None and apart <= within)
+
+
+def examined(path: Path, checks: Iterable[Check]) -> Checked:
+    try:
+        sound = measure.read(path)
+    except SourceError as problem:
+        return Checked(path, problem=problem)
+    measures = measure.measure(sound)
+    return Checked(path, measures, [look((sound, measures)) for look in checks])

@@ -1,0 +1,347 @@
+"""From specs and flags to jobs: every song of a run, with its paths, decided and checked before weights load."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from acestep_cli.audio import encode, lrc
+from acestep_cli.errors import AceStepError, MemoryLimitError, OutputError, UsageError, together
+from acestep_cli.machine import hardware, history
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.hardware import Device
+from acestep_cli.machine.plan import Plan
+from acestep_cli.models import checkpoints, latents_file, local
+from acestep_cli.models.checkpoints import Checkpoint, Part, Songwriter, Unpulled
+from acestep_cli.models.sizes import NETWORKS, Sizes
+from acestep_cli.render import existing, result, sidecar, smoke
+from acestep_cli.render import paths as outputs
+from acestep_cli.render.job import Job
+from acestep_cli.render.paths import Destination
+from acestep_cli.render.result import PLANNED, Output
+from acestep_cli.render.settings import RenderSettings
+from acestep_cli.song import complete, modes, ranking, spec
+from acestep_cli.song.complete import Completed
+from acestep_cli.song.request import Request
+
+
+def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> list[Job]:
+    """The jobs of a command, refused together if one of them cannot be.
+
+    `mode` is that of the command; None takes any spec by its own.
+    """
+    place = outputs.destination(run.output)
+    if len(specs) > 1 and place.stem is not None:
+        raise UsageError(
+            f"--output {run.output} is one file, and there are {len(specs)} specs.",
+            f"Name a folder: --output {Path(run.output or '').parent / 'out'}/",
+        )
+    if "" in specs:
+        raise UsageError("The name of a spec is empty.")
+    for twice, times in Counter(os.path.realpath(name) for name in specs if name != spec.STDIN).items():
+        if times > 1:
+            first = next(name for name in specs if os.path.realpath(name) == twice)
+            raise UsageError(f"{first} is given {times} times; --takes {times} makes {times} takes of it.")
+    flags = spec.from_flags(song, tuple(run.overrides or ()))
+    by_output = implied_format(place, flags, run)
+    jobs: list[Job] = []
+    errors: list[AceStepError] = []
+    names: list[str | None] = [*specs] or [None]
+    studio = Studio(run, hardware.detect(), history.read())
+    for name in names:
+        try:
+            jobs.append(job(mode, name, [*by_output, flags], place, studio))
+        except AceStepError as error:
+            errors.append(named(error, name) if len(names) > 1 else error)
+    if errors:
+        raise together(errors)
+    return settled(jobs, run)
+
+
+def lacking(jobs: list[Job]) -> dict[str, tuple[Part, ...]]:
+    """By checkpoint, what has yet to be pulled for the takes that are to be made."""
+    return {
+        one.checkpoint.name: one.checkpoint.lacking
+        for one in jobs
+        if isinstance(one.checkpoint, Unpulled) and one.pending()
+    }
+
+
+def renewed(jobs: list[Job], run: RenderSettings) -> list[Job]:
+    """The jobs after a pull: those with takes to be made are decided again, as some things only the weights tell."""
+    studio = Studio(replace(run, pull=False), hardware.detect(), history.read())
+    again = [
+        replace(decided(one.spec_file, one.layers, one.resolved, one.place, studio), track=one.track)
+        if one.pending()
+        else one
+        for one in jobs
+    ]
+    return settled(again, run)
+
+
+def settled(jobs: list[Job], run: RenderSettings) -> list[Job]:
+    """The jobs with the files of each take, or what is in the way of one."""
+    if run.keep_latents:
+        refuse_faded(jobs)
+    if jobs[0].place.stdout:
+        refuse_stdout(jobs, run)
+        for one in jobs:
+            one.outputs = [output(one, None, piece, 1, run) for piece in complete.pieces(one.request)]
+        require_encoders(jobs)
+        return jobs
+    for one in jobs:
+        taken = {output.path for other in jobs for output in other.outputs if output.path}
+        stem = one.place.stem or outputs.name(one.request, one.spec_file)
+        pieces = complete.pieces(one.request)
+        parts = outputs.parts(one.place, one.request)
+        takes = outputs.paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
+        one.outputs = [
+            output(one, path, piece, number, run)
+            for number, paths in enumerate(takes, start=1)
+            for piece, path in zip(pieces, paths, strict=True)
+        ]
+    existing.refuse_collisions(jobs)
+    existing.refuse_recordings(jobs)
+    existing.settle_existing([one for one in jobs if not one.place.numbered], force=run.force)
+    existing.refuse_inputs(jobs)
+    require_encoders(jobs)
+    names: dict[tuple[Path, bool], set[str]] = {}
+    for one in jobs:
+        planned = {output.path.name for output in one.outputs if output.status == PLANNED and output.path}
+        if planned:
+            names.setdefault((one.place.folder, one.place.made), set()).update(planned)
+    for (folder, made), planned in names.items():
+        outputs.prepare(folder, made, planned, dry_run=run.dry_run)
+    return jobs
+
+
+def implied_format(place: Destination, flags: spec.Layer, run: RenderSettings) -> list[spec.Layer]:
+    """The format that `--output` decides, as a layer between the specs and the flags."""
+    format = "wav" if place.stdout else place.format
+    if format is None:
+        return []
+    asked = flags.values.get("format")
+    if asked is not None and not place.stdout and str(asked.raw).strip().casefold() != format:
+        raise UsageError(f"{asked.where} {asked.raw} contradicts --output {run.output}; leave one of them out.")
+    return [spec.implied({"format": format}, "--output")]
+
+
+def named(error: AceStepError, name: str | None) -> AceStepError:
+    """`error` with the name of the spec in each sentence that has none."""
+    shown = "stdin" if name == spec.STDIN else name or ""
+    lines = [line if f"{shown}:" in line else f"{shown}: {line}" for line in error.message.splitlines()]
+    error.message = "\n".join(lines)
+    return error
+
+
+class Studio:
+    """What the songs of a run are planned with: this machine, its checkpoints, what it has taught, and the networks
+    that take part.
+    """
+
+    def __init__(
+        self, run: RenderSettings, machine: hardware.Hardware, book: history.Book, networks: frozenset[str] = NETWORKS
+    ) -> None:
+        self.run, self.machine, self.book, self.networks = run, machine, book, networks
+        self.found: dict[str, tuple[Checkpoint, str]] = {}
+
+    def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
+        """A checkpoint and the hash of its weights, which is taken once."""
+        if model not in self.found:
+            find = checkpoints.foresee if self.run.pull else checkpoints.locate
+            checkpoint = find(model, self.run.models_dir, task)
+            self.found[model] = checkpoint, checkpoint.weights_hash()
+        return self.found[model]
+
+    def candidates(self, model: str, task: str) -> tuple[str, ...]:
+        """The checkpoints that `model` may stand for; with none installed, the one that is worth pulling first."""
+        if model != "auto":
+            return (model,)
+        order = checkpoints.auto_order(task)
+        if self.run.pull and not any(checkpoints.dit_folder(name, self.run.models_dir) for name in order):
+            return order[:1]
+        return checkpoints.installed(self.run.models_dir, task)
+
+    def plan(
+        self, decided: complete.Decided, checkpoint: Checkpoint, songwriter: Songwriter | None = None
+    ) -> tuple[Plan, Device]:
+        """How a completed request is rendered, and on what."""
+        request = decided.request
+        asked = planning.Asked(self.run.device, self.run.dtype, self.run.max_vram)
+        made = planning.plan(
+            self.machine,
+            request,
+            asked,
+            replace(Sizes.of(checkpoint, songwriter, decided.adapters.values()), used=self.networks),
+            lambda device, dtype: history.recall(
+                self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
+            ),
+        )
+        renders = sum(piece.kind not in modes.BESIDE for piece in complete.pieces(request))  # each stem is one
+        if made.seconds is not None:
+            made = made.model_copy(update={"seconds": made.seconds * renders})
+        return made, next(device for device in self.machine.devices if device.name == made.device)
+
+
+def task(request: Completed, checkpoint: Checkpoint) -> str:
+    """What the logbook calls renders like this one."""
+    return f"{checkpoint.name} {request.mode}"
+
+
+def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, studio: Studio) -> Job:
+    """The job of one spec or source, or of the flags alone."""
+    given = is_recording(mode, name)
+    below = [*by_command(mode), *layers_of(name, given)]
+    layers = [*below, *([smoke.layer([*below, *flags])] if studio.run.smoke else ()), *flags]
+    resolved = spec.resolve(*layers)
+    wanted = resolved.request.mode or "generate"
+    if mode is not None and wanted != mode:
+        raise UsageError(
+            f"{name or '--set'}: is a spec of the mode {wanted}, not {mode}.",
+            f"acestep {wanted} {name}" if name else None,
+        )
+    spec_file = Path(name) if name not in (None, spec.STDIN) and not given else None
+    return decided(spec_file, layers, resolved, place, studio)
+
+
+def decided(
+    spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, studio: Studio
+) -> Job:
+    """A job, with all that the checkpoint and the machine decide."""
+    made = fitting(resolved, layers, spec_file, place, studio)
+    checkpoint = made.checkpoint
+    record = sidecar.read(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
+    same_name = record is not None and record.checkpoint.name == checkpoint.name
+    if record is not None and same_name and record.checkpoint.weights != made.weights_beside(record):
+        made.warnings.append(
+            f"{spec_file}: was rendered with other weights of {checkpoint.name} than are installed; it will sound "
+            "different."
+        )
+    return made
+
+
+def fitting(
+    resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, studio: Studio
+) -> Job:
+    """The job with the checkpoint and the Songwriter that were asked for, or with the first of those installed that
+    fit.
+    """
+    model = resolved.request.model or "auto"
+    task = modes.mode_of(resolved.request).task
+    names = studio.candidates(model, task)
+    warnings: list[str] = []
+    failure: MemoryLimitError | None = None
+    for name in names:
+        if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
+            complete.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
+        checkpoint, weights = studio.checkpoint(name, task)
+        for songwriter in songwriters(resolved.request, checkpoint, studio.run.models_dir):
+            with spec.placed(*layers):
+                choices = complete.decide(resolved.request, checkpoint, songwriter)
+            if studio.run.rank:
+                scored = ranking.required(resolved.request, checkpoint, songwriter)
+                choices = replace(choices, request=choices.request.model_copy(update={"scored": scored}))
+            helper = songwriter if choices.request.open or ranking.JUDGEMENT in choices.request.scored else None
+            try:
+                planned, device = studio.plan(choices, checkpoint, helper)
+            except MemoryLimitError as error:
+                failure = failure or error
+                passed_over = f"{name} with the Songwriter {helper.name}" if helper else name
+                warnings.append(f"{passed_over} is passed over: {error.message}")
+                continue
+            said = [*warnings, *choices.warnings]
+            return Job(
+                spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, helper, [], said
+            )
+    assert failure is not None
+    raise failure
+
+
+def songwriters(request: Request, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
+    """Who may decide what `request` leaves open, the best first; None is nobody. `CheckpointError` where somebody has
+    to and nobody is there.
+    """
+    if "songwriter" not in modes.mode_of(request).keys:
+        return [None]
+    if request.idea is not None and request.songwriter != "none":
+        return [*local.needed_songwriters(request.songwriter, checkpoint, models_dir, "An idea")]
+    return local.songwriters(request.songwriter, checkpoint, models_dir)
+
+
+def is_recording(mode: str | None, name: str | None) -> bool:
+    """Whether an argument of the command of `mode` is the source itself, and no spec that names one."""
+    if mode is None or name is None or not modes.MODES[mode].has_source:
+        return False
+    return name != spec.STDIN and Path(name).suffix.lower() not in spec.SUFFIXES
+
+
+def by_command(mode: str | None) -> list[spec.Layer]:
+    """What the command says under all else: its mode."""
+    return [] if mode is None else [spec.implied({"mode": mode}, f"acestep {mode}")]
+
+
+def layers_of(name: str | None, given: bool) -> list[spec.Layer]:
+    """The layers of an argument: of a spec, of a source that is given, or of none."""
+    if name is None:
+        return []
+    return [spec.implied({"source": name}, "SOURCE")] if given else spec.read(Path(name))
+
+
+def output(job: Job, path: Path | None, piece: complete.Piece, number: int, run: RenderSettings) -> Output:
+    """A file of the take `number` of a job as it is planned."""
+    take = complete.take(piece.request, number)
+    origins = {one.name: one.origin for one in spec.explain(job.resolved, job.decided)} if run.explain else None
+    beside = outputs.sidecar(path) if path is not None and not run.no_sidecar else None
+    keeps = path is not None and run.keep_latents and piece.kind not in modes.BESIDE
+    return Output(
+        path,
+        beside,
+        take.format,
+        number,
+        take.seed,
+        take,
+        result.plain(job.plan),
+        piece.kind,
+        piece.track if piece.kind == "stem" else None,
+        lrc.beside(path) if path is not None and take.lrc else None,
+        origins=origins,
+        latents=latents_file.beside(path) if path is not None and keeps else None,
+    )
+
+
+def refuse_faded(jobs: list[Job]) -> None:
+    """`UsageError` where latents are to be kept of a song that is another after its fades."""
+    for one in jobs:
+        if one.request.fade_in or one.request.fade_out:
+            where = f"{one.name}: " if one.spec_file or one.track else ""
+            raise UsageError(
+                f"{where}--keep-latents: a song that is faded is no longer what its latents are.",
+                "Leave the fades out here; what is made of the file later may have them.",
+            )
+
+
+def refuse_stdout(jobs: list[Job], run: RenderSettings) -> None:
+    """`--output -` carries one song and nothing else."""
+    if len(jobs) > 1 or jobs[0].request.takes > 1 or len(complete.pieces(jobs[0].request)) > 1:
+        raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
+    if run.keep_latents:
+        raise UsageError("--output - leaves no file beside which --keep-latents could keep them.", "Name a file.")
+    if jobs[0].request.lrc:
+        raise UsageError("--output - carries the song alone, and lrc asks for a file beside it; name a file.")
+    if run.json:
+        raise UsageError("--output - and --json both want stdout; name a file for one of them.")
+    if sys.stdout is None:
+        raise OutputError("--output -: stdout is closed.", "Name a file with --output.")
+    if sys.stdout.isatty() and not run.dry_run:
+        raise UsageError("--output - would write sound to the terminal.", "Redirect it: acestep … -o - > song.wav")
+
+
+def require_encoders(jobs: list[Job]) -> None:
+    """`OutputError` where a take is to be made for which there is no encoder."""
+    for one in jobs:
+        if any(output.status == PLANNED for output in one.outputs):
+            encode.require(one.request.format)

@@ -1,0 +1,57 @@
+"""What `render` and `albums` report to: lines, warnings, progress and finished files, wherever they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from acestep_cli.progress import Report
+from acestep_cli.render.events import Events
+
+
+class ResultStream(Protocol):
+    """The stream that results go to: stdout, for a command."""
+
+    def path(self, path: Path | str) -> None:
+        """Print a path on a line of its own."""
+
+    def file(self, path: Path) -> None:
+        """Send the bytes of a file. Raises `OutputError` where they are not all read."""
+
+
+class Messages(Protocol):
+    """Receives lines and warnings."""
+
+    def say(self, line: str) -> None:
+        """Show a line, unless only errors are wanted."""
+
+    def warn(self, text: str) -> None:
+        """Show a warning, once however often it is given."""
+
+
+class Reporter(Messages, Protocol):
+    """Receives what a run has to say. `cli.console.Console` shows it on a terminal."""
+
+    #: Every warning so far, each once.
+    warnings: list[str]
+    #: Where progress and takes are also written as JSON lines.
+    events: Events
+
+    def detail(self, line: str) -> None:
+        """Show a line where more than usual is wanted."""
+
+    def note(self, text: str) -> None:
+        """Show a text beside the progress of the stage at work."""
+
+    def results(self) -> AbstractContextManager[ResultStream]:
+        """Yield the stream of results, and keep whatever else prints away from it."""
+
+    def progress(self, memory: Callable[[], int], *, several: bool = False) -> AbstractContextManager[Report]:
+        """Yield a callback for the progress of stages; `memory` returns the bytes in use, `several` is for renders at
+        once.
+        """
+
+    def transfers(self, total: int) -> AbstractContextManager[Report]:
+        """Yield a callback for bytes per file, of `total` bytes in all files."""
