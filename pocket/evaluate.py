@@ -42,9 +42,10 @@ from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.checkpoints import Songwriter
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, songwriter_prompts
 from acestep_cli.song.request import Request
+from acestep_cli.take import Take
 
 JUDGED = 240  # songs of the training corpus that the classifiers are fitted on, truth only
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -20,9 +20,10 @@ from acestep_cli.machine import plan as planning
 from acestep_cli.machine.plan import LADDER, Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.models.configs import DiTConfig
-from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
+from acestep_cli.take import Take
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=128, reasons={"tile_frames": "because"})
 #: A plan for a card, on the one device that is here: every rung may be taken.

@@ -24,9 +24,10 @@ from acestep_cli.cache import Cache
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.models import checkpoints
-from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
+from acestep_cli.take import Take
 
 Run = Callable[..., Result]
 SONG = ("generate", "-c", "a", "-d", "10", "--seed", "7", "--cache")

@@ -35,9 +35,10 @@ from acestep_cli.engine.weights import Store
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
-from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, document, prompts
 from acestep_cli.song.request import Request
+from acestep_cli.take import Take
 
 HEADS = {"3": [1], "1": [0, 3]}
 SONG = "[Verse]\nCity light slides\nover the glass\n\n[Chorus]\nWE RIDE ALONE\n"

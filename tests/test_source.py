@@ -21,9 +21,10 @@ from acestep_cli.audio import decode
 from acestep_cli.engine import codec, conditioning, denoise
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
-from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, modes, prompts
 from acestep_cli.song.request import Request
+from acestep_cli.take import Take
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 RATE, HOP, CHANNELS = 48_000, 1920, tiny.LATENT_CHANNELS

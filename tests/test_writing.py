@@ -28,10 +28,11 @@ from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.engine.weights import Store
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
-from acestep_cli.pipeline import Pipeline, Take
+from acestep_cli.pipeline import Pipeline
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, spec
 from acestep_cli.song.request import Request
+from acestep_cli.take import Take
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
 OPEN = ["bpm", "key", "time_signature", "duration", "codes"]

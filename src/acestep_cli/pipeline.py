@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.audio.lrc import Line
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.engine import alignment, code_likelihood, codec, conditioning, denoise
@@ -35,38 +34,9 @@ from acestep_cli.progress import Progress, Report, Say, Share
 from acestep_cli.song import complete, duration, loras, modes, prompts, ranking
 from acestep_cli.song.complete import Completed, Piece
 from acestep_cli.song.modes import Prepared
+from acestep_cli.song.ranking import Scores
 from acestep_cli.song.songwriter_prompts import Sampling, Task
-
-Scores = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Take:
-    """One file of a finished take: the song, or a stem of its `track`, or what is written beside stems.
-
-    `audio` is as decoded, before any loudness is set. `request` is complete: it alone makes the take again. `plan`
-    is how the machine made it. `timings` are seconds by stage; those that all takes share, and what was spent on
-    loading, are on the first one's. `checks` were measured, `remarks` say what they mean, and with a `problem` it is
-    not fit to be kept. What is written beside stems was decoded from no `latents`.
-    """
-
-    number: int
-    audio: Audio
-    request: Completed
-    plan: Plan
-    timings: dict[str, float]
-    warnings: tuple[str, ...]
-    kind: str = "take"
-    track: str | None = None
-    checks: dict[str, float] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    problem: str | None = None
-    latents: Latents | None = None
-    #: The lyrics in time, and the scores, where they were asked for.
-    lines: tuple[Line, ...] = ()
-    scores: Scores = field(default_factory=dict)
-    #: What became of its adapters.
-    applied: tuple[Applied, ...] = ()
+from acestep_cli.take import Take
 
 
 class Pipeline:

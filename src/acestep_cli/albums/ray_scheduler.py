@@ -22,7 +22,7 @@ from acestep_cli.song.complete import Completed
 
 if TYPE_CHECKING:
     from acestep_cli.albums.ray_node import Node
-    from acestep_cli.pipeline import Take
+    from acestep_cli.take import Take
 
 Begin = Callable[[Sequence[Completed]], "Generator[Take]"]
 #: Sends songs and their files to a node; Ray's own generator of what is told there comes back.

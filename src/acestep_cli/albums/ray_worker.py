@@ -33,7 +33,7 @@ from acestep_cli.song.complete import Completed
 from acestep_cli.song.values import is_folder_name
 
 if TYPE_CHECKING:
-    from acestep_cli.pipeline import Take
+    from acestep_cli.take import Take
 
 #: What songs name, by its path where they were asked for: a name and the content of each file, the one that is meant
 #: first.

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from acestep_cli.machine.plan import Plan
     from acestep_cli.models.checkpoints import Part
-    from acestep_cli.pipeline import Take
     from acestep_cli.song.complete import Completed
+    from acestep_cli.take import Take
 
 #: Renders jobs of one checkpoint and plan, as `make` does.
 Make = Callable[[list[Job], RenderSettings, Reporter, ResultStream], bool]

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from safetensors import safe_open
 
 from acestep_cli.audio import loudness
-from acestep_cli.engine.text_encoder import TextEncoder
-from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AceStepError, CheckError, CheckpointError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
-from acestep_cli.pipeline import Pipeline
 from acestep_cli.progress import Report, Say
 from acestep_cli.song.complete import Completed
 
@@ -73,6 +70,8 @@ def tensor_count(checkpoint: Checkpoint) -> str:
 
 def closing_token(checkpoint: Checkpoint) -> str:
     """Which token ends a prompt; `TextEncoder` itself refuses a tokenizer that does not close its prompts."""
+    from acestep_cli.engine.text_encoder import TextEncoder
+
     end = TextEncoder(checkpoint.text, checkpoint.tokenizer).tokenizer.encode("x").ids[-1]
     if Sizes.of(checkpoint).text == PUBLISHED_TEXT and end != PUBLISHED_END:
         raise CheckpointError(
@@ -83,6 +82,8 @@ def closing_token(checkpoint: Checkpoint) -> str:
 
 def silence(checkpoint: Checkpoint, plan: Plan) -> str:
     """The silence latent, which most of what is not given is filled with."""
+    from acestep_cli.pipeline import Pipeline
+
     latent = Pipeline(checkpoint, plan).silence
     if not latent.isfinite().all():
         raise CheckpointError(f"{checkpoint.silence_file} holds numbers that are not finite.")
@@ -109,6 +110,8 @@ def finite_weights(checkpoint: Checkpoint) -> str:
 
 def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
     """Every network made and filled: the store refuses names and shapes that do not fit."""
+    from acestep_cli.engine.weights import Store
+
     weights = Store(checkpoint, plan, report)
     try:
         for lend in (weights.text, weights.dit, weights.vae):
@@ -121,6 +124,8 @@ def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
 
 def level_of_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
     """A song of a fixed seed: finite, not silent, and as loud as music."""
+    from acestep_cli.pipeline import Pipeline
+
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = loudness.peak(take.audio)
     rms = math.sqrt(float((take.audio.samples.astype("float64") ** 2).mean()))

@@ -22,7 +22,7 @@ from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 from acestep_cli.song.values import Lora, is_folder_name
 
 if TYPE_CHECKING:
-    from acestep_cli.pipeline import Take
+    from acestep_cli.take import Take
 
 #: The keys that a file repeats and that shape no sample.
 LABELS = tuple(name for name in (*tags.KEYS, "cover") if not KEYS[name].shapes)

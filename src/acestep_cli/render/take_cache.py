@@ -19,7 +19,7 @@ from acestep_cli.render.result import Output
 from acestep_cli.song import complete
 
 if TYPE_CHECKING:
-    from acestep_cli.pipeline import Take
+    from acestep_cli.take import Take
 
 STAGE = "takes"
 SAMPLES, LATENTS = "samples", "latents"
@@ -68,7 +68,7 @@ def recall(cache: Cache, job: Job, output: Output) -> Take | None:
     data = cache.read(STAGE, key(job, output))
     if data is None:
         return None
-    from acestep_cli.pipeline import Take
+    from acestep_cli.take import Take
 
     try:
         tensors = load(data)

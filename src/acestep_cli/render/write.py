@@ -27,7 +27,7 @@ from acestep_cli.song import complete
 
 if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
-    from acestep_cli.pipeline import Take
+    from acestep_cli.take import Take
 
 #: Decibels by which the loudness may miss what was asked before it is worth a word.
 LOUDNESS_TOLERANCE = 0.2

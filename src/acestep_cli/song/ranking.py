@@ -14,6 +14,8 @@ from acestep_cli.song.request import Request
 #: the codes, what was asked for. Both are from 0 to 1, and a take's rank is by their mean.
 LYRIC_ALIGNMENT, JUDGEMENT = "lyric_alignment", "judgement"
 ALL = (LYRIC_ALIGNMENT, JUDGEMENT)
+#: Scores of one take by name.
+Scores = dict[str, float]
 
 
 def inapplicable(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> dict[str, str]:
