@@ -156,9 +156,9 @@ WRITE_UNDER_A_LIMIT = """
     import resource, sys
     from pathlib import Path
     sys.path.insert(0, "tests")
-    from test_audio import TITLED, formats, tone, write
+    from test_audio import TITLED, encode, tone, write
     from acestep_cli.errors import OutputError
-    path, encoding, limit = Path(sys.argv[1]), formats.encoding(sys.argv[2]), int(sys.argv[3])
+    path, encoding, limit = Path(sys.argv[1]), encode.encoding(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         write(path, tone(), encoding, tags=TITLED)

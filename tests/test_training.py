@@ -332,7 +332,7 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
 
     monkeypatch.setattr(examples, "folder", lambda: tmp_path / "cache")
     heard: list[weakref.ref[Tensor]] = []
-    read = examples.source.recording
+    read = examples.conditioning.recording
 
     def recording(file: str, rate: int) -> Tensor:
         assert [ref for ref in heard if ref() is not None] == []
@@ -340,7 +340,7 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
         heard.append(weakref.ref(waveform))
         return waveform
 
-    monkeypatch.setattr(examples.source, "recording", recording)
+    monkeypatch.setattr(examples.conditioning, "recording", recording)
     planned = job(songs, checkpoint, tmp_path / "out")
     loop.prepared(planned, Store(checkpoint, planned.plan, quiet), quiet)
     assert len(heard) == 2
