@@ -5,15 +5,18 @@ Scalars stay text as they were written; what they mean is decided by the key the
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from types import MappingProxyType
 from typing import Any
 
 import yaml
+
+from acestep_cli.song import yaml_errors
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: YAML 1.1 readers take these for line ends, unless they are escaped.
@@ -26,6 +29,20 @@ FRONT_MATTER = re.compile(
     r"\A(?:[ \t]*\n)*---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)(.*)\Z", re.MULTILINE | re.DOTALL
 )
 OPENING = re.compile(r"\s*^---[ \t]*$", re.MULTILINE)
+#: A code block around a whole document, as chat programs write it.
+FENCED = re.compile(r"\A\s*^(`{3,}|~{3,})[ \t]*[\w.+-]*[ \t]*\n(.*)^\1[ \t]*\s*\Z", re.MULTILINE | re.DOTALL)
+#: A character beyond U+FFFF as JSON escapes it: the two halves of its UTF-16 form.
+PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+#: The marks with which a text file may name its encoding; that of UTF-32 begins as that of UTF-16 does.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+#: Programs that break long lines do so after 80 columns, some a little earlier; a line that somebody sings is shorter.
+WRAPPED_COLUMNS = 64
 
 LIST_WIDTH = 100
 
@@ -37,7 +54,7 @@ class Entry:
     """One key as it stands in a document. `problem` says why its value could not be read.
 
     `text_line` is the line in which the value's own first line stands, where its lines are those of the document.
-    `is_folded` says that the document has the value in lines, which YAML makes one of.
+    `is_folded` says that the document has the value in lines of which YAML makes one: their breaks are lost.
     """
 
     line: int
@@ -60,30 +77,93 @@ class Document:
     problems: tuple[str, ...] = field(default=())
 
 
+def decoded(data: bytes) -> str:
+    """Return the text of a file with plain line ends: UTF-8, or UTF-16 or UTF-32 with its byte order mark.
+
+    `ValueError` with the reason where it is neither.
+    """
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), None)
+    if encoding is None and (name := unmarked_utf16(data)):
+        encoding = name
+    try:
+        text = data.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        name = (encoding or "utf-8").upper().removesuffix("-SIG")
+        advice = "save it as UTF-8" if encoding is None else "it is cut short or damaged; save it again"
+        raise ValueError(f"is not {name} text (byte {error.start}); {advice}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def unmarked_utf16(data: bytes) -> str | None:
+    """Name the UTF-16 of a file that has no mark, where every other byte of its beginning is zero; else None."""
+    start = data[:64]
+    if len(start) >= 4 and len(data) % 2 == 0:
+        if not any(start[1::2]) and all(start[::2]):
+            return "utf-16-le"
+        if not any(start[::2]) and all(start[1::2]):
+            return "utf-16-be"
+    return None
+
+
+def unfenced(text: str) -> str:
+    """Return `text` without the code block that is around all of it, its lines where they were."""
+    found = FENCED.match(text)
+    return "\n" * text.count("\n", 0, found.start(2)) + found[2] if found else text
+
+
 def read(text: str, *, markdown: bool) -> Document:
     """The entries of a YAML map, or of a Markdown song: its front matter, and its body as `lyrics`."""
+    text = unfenced(text)
     front, body, front_line, body_line = split(text) if markdown else (text, "", 1, 0)
     if markdown and not front and OPENING.match(body):
         return Document(problems=(": has no line of --- that closes its front matter",))
     entries: list[Entry] = []
     problems: list[str] = []
-    try:
-        if front.strip() or not markdown:
-            entries.extend(yaml_entries(front, front_line - 1))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + front_line}" if mark else ""
-        problems.append(f"{line}: {error.problem}{advice(str(error.problem))}")
-    except yaml.reader.ReaderError as error:
-        line = f":{front.count(chr(10), 0, error.position) + front_line}"
-        problems.append(f"{line}: holds a character that is no text: {error.reason}")
-    except yaml.YAMLError as error:
-        problems.append(f": {' '.join(str(error).split())}")
+    if front.strip() or not markdown:
+        entries, problem = yaml_document(front, front_line - 1)
+        problems += problem
     if body.strip():
         entries.append(Entry(body_line, "lyrics", body.strip("\n") + "\n", text_line=body_line))
     if markdown and not entries and not problems:
         problems.append(": is not a song: it has neither front matter between --- lines nor lyrics")
     return Document(tuple(entries), tuple(problems))
+
+
+def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]:
+    """The entries of a YAML map that `lines_before` stand above, and what is wrong with it."""
+    entries: list[Entry] = []
+    try:
+        for entry in yaml_entries(text, lines_before):
+            entries.append(entry)  # noqa: PERF402  those before a problem are kept
+    except yaml.MarkedYAMLError as error:
+        problem, mark = str(error.problem), error.problem_mark or error.context_mark
+        if "expected ':'" in problem or "end of stream" in problem:
+            mark = error.context_mark or mark  # where the line without a key stands, or the quote that is never closed
+        if yaml_errors.ESCAPES.search(problem) and (joined := with_joined_pairs(text)) != text:
+            return yaml_document(joined, lines_before)
+        if mark is None:
+            return entries, [f": {yaml_errors.sentence(problem, '')}"]
+        lines = text.split("\n")
+        line = lines[mark.line] if mark.line < len(lines) else ""
+        return entries, [f":{mark.line + 1 + lines_before}: {yaml_errors.sentence(problem, line)}"]
+    except yaml.reader.ReaderError as error:
+        if (found := yaml.reader.Reader.NON_PRINTABLE.search(text)) is None:
+            return entries, [f": holds a character that is no text: {error.reason}"]
+        line_number = text.count("\n", 0, found.start()) + 1 + lines_before
+        return entries, [f":{line_number}: holds a character that is no text, U+{ord(found[0]):04X}; remove it"]
+    except yaml.YAMLError as error:
+        return entries, [f": {' '.join(str(error).split())}"]
+    return entries, []
+
+
+def with_joined_pairs(text: str) -> str:
+    """Return `text` with each character that JSON escapes in two halves escaped as YAML does."""
+
+    def joined(found: re.Match[str]) -> str:
+        high, low = int(found[2], 16), int(found[3], 16)
+        return f"{found[1]}\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
+
+    return PAIR.sub(joined, text)
 
 
 def once(
@@ -103,19 +183,9 @@ def once(
             yield entry
 
 
-def advice(problem: str) -> str:
-    """What most often mends a problem of the parser's."""
-    if "'\\t'" in problem:
-        return " (indent with spaces, not tabs)"
-    slips = "mapping values", "expected ':'", "<block end>", "expected the node", "alias", "anchor"
-    if any(slip in problem for slip in slips):
-        return " (text with `: ` or ` #` in it, or with [ or * in front, needs quotes or `|`)"
-    return ""
-
-
 def is_markdown(text: str) -> bool:
     """Whether `text` has front matter, which YAML has not."""
-    return FRONT_MATTER.match(text) is not None
+    return FRONT_MATTER.match(unfenced(text)) is not None
 
 
 def split(text: str) -> tuple[str, str, int, int]:
@@ -137,40 +207,77 @@ def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
     *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
     if not isinstance(first, yaml.MappingStartEvent):
         raise yaml.YAMLError("is not a song spec: it has no `key: value` lines")
-    yield from map_entries(events, lines_before)
+    yield from map_entries(events, lines_before, text)
     next(events)  # the end of the document
     if not isinstance(event := next(events), yaml.StreamEndEvent):
         raise yaml.MarkedYAMLError(problem="a second document begins", problem_mark=event.start_mark)
 
 
-def map_entries(events: Iterator[Any], lines_before: int) -> Iterator[Entry]:
-    """Each entry of the map that `events` go on in, up to its end."""
+def map_entries(events: Iterator[Any], lines_before: int, text: str) -> Iterator[Entry]:
+    """Each entry of the map in `text` that `events` go on in, up to its end."""
     while not isinstance(event := next(events), yaml.MappingEndEvent):
         key = node_of(event, events)
         value = node_of(next(events), events)
         line = event.start_mark.line + 1 + lines_before
         name = key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]"
-        yield entry(line, name, value, lines_before)
+        yield entry(line, name, value, lines_before, text)
 
 
-def entry(line: int, name: str, value: list[Any], lines_before: int) -> Entry:
-    """The entry of a key, or an item of a list, with the events of its value."""
+def entry(line: int, name: str, value: list[Any], lines_before: int, text: str) -> Entry:
+    """The entry of a key, or an item of a list, with the events of its value, which stands in `text`."""
     try:
-        style = value[0].style if isinstance(value[0], yaml.ScalarEvent) else None
-        is_folded = style in (None, "", "'", ">") and value[0].end_mark.line > value[0].start_mark.line + (style == ">")
-        text_line = line + 1 if style == "|" else None
-        return Entry(line, name, plain(value), text_line=text_line, is_folded=is_folded)
+        raw = plain(value)
+        text_line = line + 1 if isinstance(value[0], yaml.ScalarEvent) and value[0].style == "|" else None
+        return Entry(line, name, raw, text_line=text_line, is_folded=loses_breaks(value[0], text))
     except ValueError as error:
         is_map, is_list = (isinstance(value[0], kind) for kind in (yaml.MappingStartEvent, yaml.SequenceStartEvent))
-        entries = tuple(map_entries(iter(value[1:]), lines_before)) if is_map else None
-        items = tuple(list_items(iter(value[1:]), name, lines_before)) if is_list else None
+        entries = tuple(map_entries(iter(value[1:]), lines_before, text)) if is_map else None
+        items = tuple(list_items(iter(value[1:]), name, lines_before, text)) if is_list else None
         return Entry(line, name, problem=str(error), entries=entries, items=items)
 
 
-def list_items(events: Iterator[Any], name: str, lines_before: int) -> Iterator[Entry]:
+def loses_breaks(event: Any, text: str) -> bool:
+    """Whether YAML makes a space of a line break that somebody wrote in the scalar of `event`, which stands in `text`.
+
+    Programs write each break of a value as a blank line or as `\\n`, which is not lost, and break too long lines at a
+    space, which comes back.
+    """
+    if not isinstance(event, yaml.ScalarEvent) or event.style == "|":
+        return False
+    first, last = event.start_mark, event.end_mark
+    if first.line == last.line:
+        return False
+    rows = text.split("\n")[first.line : last.line + 1]
+    if event.style == ">":
+        rows = rows[1 : len(rows) if last.column else -1]
+        indent = min((len(row) - len(row.lstrip(" ")) for row in rows if row.strip()), default=0)
+        kept = [row[indent : indent + 1] in (" ", "\t") for row in rows]  # lines indented further keep their breaks
+    else:
+        rows[-1] = rows[-1][: last.column]
+        quote = event.style if event.style in ("'", '"') else ""
+        if rows[-1].strip() == quote:
+            rows[-1] = ""
+        if rows[0][first.column :].strip() == quote:
+            rows[0] = ""
+        kept = [False] * len(rows)
+    return any(
+        row.strip() and after.strip() and not (is_kept or next_is_kept or is_harmless(row, after, event.style))
+        for (row, is_kept), (after, next_is_kept) in pairwise(zip(rows, kept, strict=True))
+    )
+
+
+def is_harmless(row: str, after: str, style: str | None) -> bool:
+    """Whether a program broke a line between `row` and `after`: at an escaped break, or where it was too long."""
+    if style == '"' and (re.search(r"(?<!\\)(?:\\\\)*\\n\s*\\?$", row) or re.match(r"\s*\\?\s*\\n", after)):
+        return True
+    word = after.strip().split(" ", 1)[0]
+    return len(row.rstrip()) + 1 + len(word) > WRAPPED_COLUMNS
+
+
+def list_items(events: Iterator[Any], name: str, lines_before: int, text: str) -> Iterator[Entry]:
     """Each item of the list that `events` go on in, up to its end."""
     while not isinstance(event := next(events), yaml.SequenceEndEvent):
-        yield entry(event.start_mark.line + 1 + lines_before, name, node_of(event, events), lines_before)
+        yield entry(event.start_mark.line + 1 + lines_before, name, node_of(event, events), lines_before, text)
 
 
 def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
@@ -196,8 +303,14 @@ def plain(node: list[Any]) -> Raw:
 
 
 def scalar(event: Any) -> str | None:
-    if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
+    if isinstance(event, yaml.AliasEvent):
+        raise ValueError(yaml_errors.sign(f"*{event.anchor}"))
+    if not isinstance(event, yaml.ScalarEvent):
         raise ValueError("is neither text, a number nor a list of them")
+    if event.tag is not None:
+        raise ValueError(yaml_errors.sign(f"!{event.tag.lstrip('!')} {event.value}"))
+    if event.anchor is not None:
+        raise ValueError(yaml_errors.sign(f"&{event.anchor} {event.value}"))
     is_null = event.implicit[0] and event.value in NULLS
     return None if is_null else event.value
 

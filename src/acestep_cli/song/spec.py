@@ -9,6 +9,7 @@ The YAML library loads with the first text that is read or written: completion a
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,7 +143,7 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
     problems = []
     for setting in settings:
         name, equals, raw = setting.partition("=")
-        name = SYNONYMS.get(name := name.strip().replace("-", "_"), name)
+        name = SYNONYMS.get(name := key_named(name.strip().replace("-", "_")), name)
         where = f"--set {name}"
         if not equals:
             problems.append(f"--set {quoted(setting)}: is not key=value")
@@ -227,7 +228,7 @@ def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, 
     problems = [*before]
     values: dict[str, Value] = {}
     is_sidecar = False
-    for entry in document.once(flattened(entries), name, problems, SYNONYMS):
+    for entry in document.once(flattened(map(under_its_key, entries)), name, problems, SYNONYMS):
         origin = f"{name}:{entry.line}"
         where = f"{origin}: {entry.name}"
         key = SYNONYMS.get(entry.name, entry.name)
@@ -248,6 +249,18 @@ def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, 
             lines_at = (name, entry.text_line) if entry.text_line is not None else None
             values[key] = Value(entry.raw, where, origin, lines_at)
     return Layer(folder, values, tuple(problems), is_sidecar, file)
+
+
+def under_its_key(entry: Entry) -> Entry:
+    """`entry` under the name of its key, where that is written as a heading is: `Key`, `BPM`, `Time Signature`."""
+    inner = None if entry.entries is None or entry.name == RENDER else tuple(map(under_its_key, entry.entries))
+    return replace(entry, name=key_named(entry.name), entries=inner)
+
+
+def key_named(name: str) -> str:
+    """The key that `name` is but for capitals, blanks and dashes; `name` itself where it is none."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().casefold())
+    return plain if plain in (*KEYS, *SYNONYMS, *song.GROUPS) else name
 
 
 def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -330,6 +343,8 @@ def reading_stdin(*, typing: bool) -> Iterator[None]:
 
 def text_of(file: str) -> str:
     """The text of a file or of stdin, with plain line ends. `ValueError` with the reason if there is none."""
+    from acestep_cli.song import document
+
     stdin = _stdin.get(Stdin())
     try:
         if file == STDIN:  # whose text layer follows the locale, not the spec
@@ -341,9 +356,7 @@ def text_of(file: str) -> str:
                 data = stream.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 text (byte {error.start})") from error
+        return document.decoded(data)
     except OSError as error:
         raise ValueError(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
 
