@@ -78,7 +78,7 @@ WORDS = st.one_of(
     st.text(max_size=12).map(lambda word: [word]),
 )  # fmt: skip
 COMMANDS = st.sampled_from(
-    [*modes.MODES, "render", "spec check", "spec show", "spec new", "spec schema", "spec", "nonsense"]
+    [*modes.MODES, "render", "spec check", "spec show", "spec new", "spec schema", "spec languages", "spec", "nonsense"]
 )
 
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from acestep_cli.song import request as song
+from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.request import KEYS, Request
-from acestep_cli.song.values import LANGUAGES
 
 
 def refusal(**values: object) -> str:

@@ -21,8 +21,8 @@ from acestep_cli.audio import encode, tags
 from acestep_cli.audio.sound import Audio
 from acestep_cli.audio.tags import Tags
 from acestep_cli.errors import EncoderError
+from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.request import KEYS
-from acestep_cli.song.values import LANGUAGES
 
 RATE = 48_000
 LYRICS = "[Verse]\nStadtlicht gleitet übers Glas\n"

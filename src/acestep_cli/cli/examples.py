@@ -12,7 +12,8 @@ import typer
 from acestep_cli.cli import options
 from acestep_cli.cli.console import print_result
 from acestep_cli.errors import UsageError
-from acestep_cli.song import examples, values
+from acestep_cli.song import examples, languages
+from acestep_cli.song.values import quoted
 
 if TYPE_CHECKING:
     from acestep_cli.song.request import Request
@@ -59,7 +60,7 @@ def has(file: Path, song: Request, words: list[str]) -> bool:
     """Whether all words stand in the song, what it extends included; case and accents do not matter."""
     from acestep_cli.song import spec
 
-    text = folded(file.read_text(encoding="utf-8") + spec.dump(song) + values.LANGUAGES[song.language or "unknown"])
+    text = folded(file.read_text(encoding="utf-8") + spec.dump(song) + languages.LANGUAGES[song.language or "unknown"])
     return all(folded(word) in text for word in words)
 
 
@@ -74,11 +75,11 @@ def listing(songs: dict[str, Request], as_json: bool) -> str:
     if as_json:
         content = [{"name": name, **song.model_dump(exclude_none=True)} for name, song in songs.items()]
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    rows = [(name, language(song), f"{song.bpm or '–'} bpm", values.quoted(song.caption or "", 60)[1:-1])
+    rows = [(name, language(song), f"{song.bpm or '–'} bpm", quoted(song.caption or "", 60)[1:-1])
             for name, song in songs.items()]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "".join("  ".join([*map(str.ljust, row, widths), row[3]]) + "\n" for row in rows)
 
 
 def language(song: Request) -> str:
-    return "instrumental" if song.instrumental else values.LANGUAGES[song.language or "unknown"]
+    return "instrumental" if song.instrumental else languages.LANGUAGES[song.language or "unknown"]

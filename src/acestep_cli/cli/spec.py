@@ -16,7 +16,7 @@ from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import AceStepError, CheckpointError, UsageError
 from acestep_cli.models import checkpoints, local
-from acestep_cli.song import complete, document, duration, examples, modes, prompts, schema, spec, validate
+from acestep_cli.song import complete, document, duration, examples, languages, modes, prompts, schema, spec, validate
 from acestep_cli.song.request import Request
 from acestep_cli.song.spec import Resolved
 
@@ -235,3 +235,11 @@ def entry(one: spec.Origin, *, origin: bool) -> str:
 )
 def print_schema() -> None:
     print_result(json.dumps(schema.song_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command(
+    name="languages",
+    help="List the languages: code, name, own name, and what else means it.\n\nacestep spec languages",
+)
+def print_languages() -> None:
+    print_result(languages.listing())

@@ -125,7 +125,12 @@ class Request(BaseModel):
     ] = None
     language: Annotated[
         str | None,
-        Key(Language(), "Language of the lyrics: its code or English name.", SONG, examples=("en",)),
+        Key(
+            Language(),
+            "Language of the lyrics: its code or name, as spec languages lists them.",
+            SONG,
+            examples=("en",),
+        ),
     ] = None
     bpm: Annotated[
         int | None,

@@ -19,18 +19,8 @@ from typing import Any
 from acestep_cli.audio import encode
 from acestep_cli.audio import loudness as levels
 from acestep_cli.models import checkpoints
-
-LANGUAGES: Mapping[str, str] = {
-    "ar": "Arabic", "az": "Azerbaijani", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
-    "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "fa": "Persian",
-    "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "ht": "Haitian Creole",
-    "hu": "Hungarian", "id": "Indonesian", "is": "Icelandic", "it": "Italian", "ja": "Japanese", "ko": "Korean",
-    "la": "Latin", "lt": "Lithuanian", "ms": "Malay", "ne": "Nepali", "nl": "Dutch", "no": "Norwegian",
-    "pa": "Punjabi", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sa": "Sanskrit",
-    "sk": "Slovak", "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu",
-    "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese",
-    "yue": "Cantonese", "zh": "Chinese", "unknown": "unknown",
-}  # fmt: skip
+from acestep_cli.song import languages
+from acestep_cli.song.languages import LANGUAGES
 
 #: The tracks that the model knows, by the names it was taught.
 TRACKS = (
@@ -424,20 +414,24 @@ class Choice(Kind):
 
 
 class Language(Kind):
+    """A language by its code, with a region or not, by its English or its own name, or by another code of it."""
+
     metavar = "CODE|NAME"
     words = (*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES and " " not in name))
 
     def schema(self) -> dict[str, Any]:
-        return {"enum": [*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES)]}
+        names = dict.fromkeys(name for row in languages.ROWS.values() for name in (row.name, row.own, *row.others))
+        codes = "|".join(name for name in languages.known() if re.fullmatch("[a-z]{2,3}", name))
+        offered = [*LANGUAGES, *(name for name in names if name not in LANGUAGES)]
+        return {"anyOf": [{"enum": offered}, {"type": "string", "pattern": rf"^({codes})([-_.@][A-Za-z0-9]+)*$"}]}
 
     def read(self, value: Any) -> str:
-        word = str(value).strip().casefold()
-        codes = {name.casefold(): code for code, name in LANGUAGES.items()}
-        code = word if word in LANGUAGES else codes.get(word)
+        code = languages.find(str(value))
         if code is None:
-            near = suggestion(word, [*LANGUAGES, *codes])
+            near = suggestion(str(value).strip(), languages.known())
             raise ValueError(
-                f"{quoted(value)} is not a language code such as en, ja or no, nor an English name of one{near}"
+                f"{quoted(value)} is not a language code such as en, ja or no, nor the name of a language that the "
+                f"models know; `acestep spec languages` lists them{near}"
             )
         return code
 

@@ -11,9 +11,10 @@ from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import zip_longest
 
+from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.lint import syllables
 from acestep_cli.song.request import Request
-from acestep_cli.song.values import LANGUAGES, LONGEST_SECONDS, PULSES, quoted
+from acestep_cli.song.values import LONGEST_SECONDS, PULSES, quoted
 
 
 @dataclass(frozen=True)
