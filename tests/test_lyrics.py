@@ -102,7 +102,6 @@ def test_misspelt_tags(written: str, meant: str) -> None:
     [
         "Verse II",
         "verse1",
-        "Chorus x2",
         "Chorus: whispered",
         "Chorus | choir",
         "Hook",
@@ -357,3 +356,116 @@ def test_no_text_is_too_strange() -> None:
             assert remark.key in KEYS
             assert remark.line is None or 1 <= remark.line <= text.count("\n") + 1
             assert "\n" not in remark.text
+
+
+# What people and language models really write
+
+
+@pytest.mark.parametrize(
+    ("written", "part"),
+    [
+        ("[Chorus x2]", "'[Chorus x2]' is sung once, because a tag repeats nothing; write the words out"),
+        ("[Chorus ×3]", "'[Chorus ×3]' is sung once"),
+        ("[Chorus (2x)]", "'[Chorus (2x)]' is sung once"),
+        ("[Repeat Chorus]", "'[Repeat Chorus]' is sung once"),
+        ("[Chorus]]", "the bracket in '[Chorus]]' was never opened; write [Chorus]"),
+        ("[[Chorus]", "the bracket in '[[Chorus]' is never closed; write [Chorus]"),
+        ("[[Chorus]]", "the bracket in '[[Chorus]]' is there twice; write [Chorus]"),
+        ("[Anna]]", "write [Anna]"),
+        ("[Chorus)", "write [Chorus]"),
+        ("(Chorus]", "write [Chorus]"),
+        ("]Chorus[", "is turned round; write [Chorus]"),
+        ("[Verse 2[", "write [Verse 2]"),
+        ("[Verz]", "'[Verz]' is no section; did you mean [Verse]?"),
+        ("[Korus]", "did you mean [Chorus]?"),
+        ("[Bridj]", "did you mean [Bridge]?"),
+        ("[Estribilo]", "did you mean [Estribillo]?"),
+        ("【副歌】", "a section is marked as [副歌]"),
+        ("【Verse 2】", "a section is marked as [Verse 2]"),
+        ("［サビ］", "a section is marked as [サビ]"),
+        ("『間奏』", "a section is marked as [間奏]"),
+        ("【副歌】我在等你回家", "a section is marked as [副歌]"),
+        ("Summer sound[Verse 2]", "[Verse 2] stands among the words in 'Summer sound[Verse 2]'"),
+        ("Summer sound [Verse 2] on the road", "[Verse 2] stands among the words"),
+        ("[Verse 2]Summer sound", "[Verse 2] stands among the words"),
+        ("[Cho\u200brus]", "a character that nobody sees stands in a tag, which is another tag with it (U+200B)"),
+        ("[\ufeffChorus]", "stands in a tag, which is another tag with it (U+FEFF)"),
+        ("[Chor\u200dus]", "stands in a tag, which is another tag with it (U+200D)"),
+        ("Sum\u00admer sound", "a character that nobody sees stands among the words"),
+        ("Summer\x00 sound", "a control character stands here, which is no text (U+0000); remove it"),
+        ("Summer\x1b sound", "a control character stands here, which is no text (U+001B); remove it"),
+        ("Key: Am", "'Key: Am' is no line of the song"),
+        ("Capo: 2", "'Capo: 2' is no line of the song"),
+        ("00:00:12,000 --> 00:00:15,500", "the time in '00:00:12,000 --> 00:00:15,500' places nothing; remove it"),
+        ("WEBVTT", "places nothing"),
+        ("[ar: The Tide Tables]", "places nothing"),
+        ("<00:12.50> Run away", "places nothing"),
+        ("la cafe\u0301", "letters and their accents are apart here, é as U+0065 U+0301"),
+        ("la Ti\u1ebf\u0302ng u\u0308ber", "letters and their accents are apart here, ü as U+0075 U+0308"),
+    ],
+)
+def test_slips_of_people_and_language_models(written: str, part: str) -> None:
+    [remark] = remarks(f"{VERSE}{written}\n{LINE}")
+    assert (remark.key, remark.line) == ("lyrics", 5)
+    assert part in remark.text
+
+
+def test_a_break_of_two_characters_is_one_remark_and_the_lines_are_looked_at_as_they_are_meant() -> None:
+    for sign in ("\\n", "\\r\\n"):
+        [remark] = remarks(VERSE.replace("\n", sign))
+        assert (remark.key, remark.line) == ("lyrics", 1)
+        assert "\\n is two characters here and breaks no line" in remark.text
+    found = remarks("[Vrese]\\n" + LINE)
+    assert ["did you mean [Verse]?" in remark.text for remark in found] == [True, False]
+
+
+def test_joiners_are_part_of_the_words_of_their_scripts() -> None:
+    assert not remarks("[Verse]\n" + "می\u200cخواهم تو را\n" * 2, language="fa")
+
+
+def test_subtitles_are_no_words_and_one_remark() -> None:
+    cue = "{0}\n00:00:{0}0,000 --> 00:00:{0}5,500\nCity light slides over the glass\n\n"
+    [remark] = remarks("[Verse]\n" + "".join(cue.format(number) for number in range(1, 5)), 30)
+    assert (remark.line, remark.text) == (
+        3,
+        "the time in '00:00:10,000 --> 00:00:15,500' places nothing; remove it (3 more such lines)",
+    )
+
+
+@pytest.mark.parametrize("mark", ["+++", "---"])
+def test_keys_above_the_words_are_named(mark: str) -> None:
+    found = remarks(f'{mark}\ntitle = "Night"\n{mark}\n{VERSE}')
+    assert any(remark.line == 1 and f"{mark} begins the keys of a file" in remark.text for remark in found)
+
+
+def test_accents_apart_make_no_other_tag() -> None:
+    found = remarks("[Introduccio\u0301n]\n[Estribillo]\nLa luna duerme sobre el mar\n", language="es")
+    assert ["letters and their accents are apart" in remark.text for remark in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("caption", "is_vague"),
+    [
+        ("music", True),
+        ("a sad song", True),
+        ("nice pop music", True),
+        ("make me a hit", True),
+        ("a song", True),
+        ("epic rock song", False),
+        ("dusty slow blues", False),
+        ("happy ukulele", False),
+        ("轻快的流行钢琴曲，女声", False),
+    ],
+)
+def test_a_caption_that_says_little_is_vague(caption: str, is_vague: bool) -> None:
+    found = checks.on(Request(caption=caption), 60)
+    assert [remark.key for remark in found] == ["caption"] * is_vague
+    assert all("leaves nearly all to chance" in remark.text for remark in found)
+
+
+def test_what_the_songwriter_writes_is_sung_in_the_language() -> None:
+    asked = {"idea": "a lost umbrella", "language": "pt", "caption": "bossa nova, soft female vocals"}
+    assert not checks.on(Request(**asked), 60)
+    found = checks.on(Request(**asked, instrumental=True), 60)
+    assert [remark.key for remark in found] == ["caption", "language"]
+    assert not checks.on(Request(source="a.wav", mode="cover", caption="jazz trio, male vocal", language="en"), 60)

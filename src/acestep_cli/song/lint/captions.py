@@ -12,6 +12,13 @@ from acestep_cli.song.values import TIME_SIGNATURES, MusicalKey, quoted
 #: What the published models are documented to take.
 CAPTION_CHARACTERS = 512
 CAPTION_LINES = 6
+#: Words that say of a song no more than that it is one, or that it is to be good.
+SAYING_LITTLE = (
+    "a an and the some something any my me make for with very really so please of it is to in this that song songs "
+    "music track tune piece sound sounds good nice great cool best beautiful amazing awesome catchy original new hit "
+    "professional quality high one lied musik chanson musique canción música"
+)
+VAGUE = frozenset(SAYING_LITTLE.split())
 BPM = re.compile(r"\b(\d{2,3})(?:\s*(?:-|–|to)\s*(\d{2,3}))?[\s-]*(?:bpm\b|beats per minute)", re.I)
 KEY = re.compile(r"(?<![\w#])([A-G])(#|♯|♭|b|[ -](?i:sharp|flat))?[ -]((?i:major|minor|maj|min))\b(?![ -]key)")
 VOICELESS = re.compile(
@@ -37,7 +44,7 @@ def length(song: Song) -> Iterator[Remark]:
             yield Remark(
                 "caption", None, "is missing, so the style is left to chance; say genre, instruments and voice"
             )
-    elif len(re.findall(r"\w+", caption)) == 1 and syllables.count(caption, "en") <= 4:
+    elif len(telling := telling_words(caption)) <= 1 and syllables.count(" ".join(telling), "en") <= 4:
         yield Remark("caption", None, f"{quoted(caption)} leaves nearly all to chance; add instruments, mood and voice")
     elif is_over(caption, CAPTION_CHARACTERS):
         yield Remark(
@@ -46,6 +53,11 @@ def length(song: Song) -> Iterator[Remark]:
             f"is {len(song.request.caption or '')} characters long, and the published models are made for "
             f"{CAPTION_CHARACTERS} (half as many Chinese ones) and read 256 tokens, so its end may be cut; shorten it",
         )
+
+
+def telling_words(caption: str) -> list[str]:
+    """The words of a caption that say how the music sounds."""
+    return [word for word in re.findall(r"\w+", caption.casefold()) if word not in VAGUE]
 
 
 def is_over(text: str, characters: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Line:
     @cached_property
     def words(self) -> str:
         """What is left to sing."""
+        if SUBTITLE.match(self.text):
+            return ""
         words = re.sub(r"\[[^\[\]]*\]?", " ", self.text).strip()
         return words if re.search(r"\w", words) else ""
 
@@ -58,6 +61,17 @@ class Line:
 
 #: No model reads this far, so we read no further.
 READ_CHARACTERS = 20_000
+#: A line break as two characters, which shells and quoted YAML leave as they are.
+LITERAL_BREAK = re.compile(r"\\r\\n|\\n|\\r")
+#: Characters that nobody sees: those that join letters have their place between the letters of some scripts, not in a
+#: tag; the others have none.
+JOINERS = "\u200c\u200d"
+UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: The time of a line as subtitles have it, and their other lines that nobody sings.
+SUBTITLE = re.compile(
+    r"(?:\d{1,2}:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-+>|WEBVTT\b|\[(?:ar|ti|al|au|by|re|ve|offset|length|la)\s*:[^\]]*\]$"
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +87,15 @@ class Song:
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
-        lyrics = (self.request.lyrics or "")[:READ_CHARACTERS]
-        numbered = enumerate(lyrics.split("\n"), start=1)
-        return tuple(Line(number, text.strip()) for number, text in numbered if text.strip())
+        """The lines as they are meant: without what nobody sees, and apart where a break is two characters."""
+        parts = ((number, part) for number, text in self.written for part in LITERAL_BREAK.split(text))
+        seen = ((number, seen_of(part).strip()) for number, part in parts)
+        return tuple(Line(number, text) for number, text in seen if text)
+
+    @cached_property
+    def written(self) -> tuple[tuple[int, str], ...]:
+        """The lines as they are written, each with its number."""
+        return tuple(enumerate((self.request.lyrics or "")[:READ_CHARACTERS].split("\n"), start=1))
 
     @cached_property
     def sung(self) -> tuple[Line, ...]:
@@ -130,6 +150,14 @@ class Song:
     @property
     def singing_seconds(self) -> float:
         return self.seconds - min(self.played_seconds, self.seconds * MOST_PLAYED)
+
+
+def seen_of(text: str) -> str:
+    """What is seen of a line, each letter and its accent as one character."""
+    text = UNSEEN.sub("", CONTROL.sub("", text))
+    if text.lstrip()[:1] == "[":
+        text = re.sub(r"\[[^\]]*", lambda tag: re.sub(f"[{JOINERS}]", "", tag[0]), text)
+    return unicodedata.normalize("NFC", text)
 
 
 # Words against time
@@ -227,6 +255,8 @@ NAMED = {name: section for section, names in SECTIONS.items() for name in names.
 #: The English names that are long enough to be recognised with a slip in them.
 TARGETS = ("intro", "verse", "chorus", "refrain", "bridge", "interlude", "instrumental", "break", "breakdown", "outro",
            "prechorus", "postchorus", "build", "buildup", "fadeout")  # fmt: skip
+#: Section names of other languages that are long enough for that.
+LONG_NAMES = tuple(name for name in NAMED if len(name) >= 7 and name not in TARGETS)
 #: Words of their own that come near those.
 NEIGHBOURS = (
     "verses versed reverse inverse universe versus nerve serve chords choral choir chores bridges bridget bride ridge "
@@ -249,6 +279,12 @@ REPEAT = re.compile(
     r"[(（]\s*(?:[x×]\s?\d+|\d+\s?[x×]|\d+ times|repeat\w*[^()]{0,20})\s*[)）]$|^[x×]\s?\d+$|\s[x×]\d+$"
     r"|^repeat (?:the )?(?:verse|chorus|refrain|hook|bridge)\b[^a-z]*$",
     re.I,
+)
+
+
+#: The same in a tag.
+TAG_REPEAT = re.compile(
+    r"(?<![^\W\d])(?:[x×]\s?\d+|\d+\s?[x×]|\d+ times|twice|(?:repeat|wiederhol|répét|repetir)\w*)(?!\w)", re.I
 )
 
 
@@ -282,27 +318,68 @@ def corrected(tag: str) -> str | None:
         is_short = len(word) < (4 if len(words) == 1 else 6)
         if is_short or word in NAMED or word in WORDS:
             continue
-        if near := get_close_matches(word, TARGETS, n=1, cutoff=0.8):
-            return re.sub(re.escape(word), near[0].title() if tag[0].isupper() else near[0], tag, flags=re.IGNORECASE)
+        if near := nearest(word):
+            return re.sub(re.escape(word), near.title() if tag[0].isupper() else near, tag, flags=re.IGNORECASE)
     return None
+
+
+def nearest(word: str) -> str | None:
+    """The name of a section that `word` is with a slip in it, or as somebody who hears it may spell it."""
+    if near := get_close_matches(word, TARGETS, n=1, cutoff=0.8):
+        return near[0]
+    if heard := get_close_matches(as_heard(word), list(HEARD), n=1, cutoff=0.85):
+        return HEARD[heard[0]]
+    return next(iter(get_close_matches(word, LONG_NAMES, n=1, cutoff=0.86)), None)
+
+
+def as_heard(word: str) -> str:
+    """`word` in letters for its sounds, so that `Verz` is `Verse` and `Korus` is `Chorus`."""
+    for written, heard in (("ch", "k"), ("c", "k"), ("ph", "f"), ("z", "s"), ("y", "i"), ("ou", "o"), ("dg", "j")):
+        word = word.replace(written, heard)
+    return re.sub(r"(.)\1", r"\1", word.replace("e", "") if word[-1:] != "e" else word[:-1].replace("e", ""))
+
+
+HEARD = {as_heard(name): name for name in TARGETS}
 
 
 def open_brackets(song: Song) -> Iterator[Remark]:
     for line in song.lines:
         opened, closed = line.text.count("["), line.text.count("]")
         if opened > closed:
-            meant = mended(line.text.rpartition("[")[2])
-            advice = f"write [{meant}]" if meant else "close it, or leave it out"
-            text = f"the bracket in {quoted(line.text)} is never closed; {advice}"
+            what, part, remedy = "is never closed", line.text.rpartition("[")[2], "close it, or leave it out"
         elif closed > opened:
-            meant = mended(line.text.partition("]")[0])
-            advice = f"write [{meant}]" if meant else "open it, or leave it out"
-            text = f"the bracket in {quoted(line.text)} was never opened; {advice}"
+            what, part, remedy = "was never opened", line.text.partition("]")[0], "open it, or leave it out"
+        elif re.search(r"\[\s*\[[^\[\]]+\]\s*\]", line.text):
+            what, part, remedy = "is there twice", line.text, "write one"
+        elif re.fullmatch(r"\][^\[\]]+\[", line.text):
+            what, part, remedy = "is turned round", line.text, "write [ in front and ] behind"
         elif re.search(r"\[[\s.-]*\]", line.text):
-            text = "the brackets are empty; name a section, such as [Verse], or remove them"
+            yield Remark(
+                "lyrics", line.number, "the brackets are empty; name a section, such as [Verse], or remove them"
+            )
+            continue
         else:
             continue
-        yield Remark("lyrics", line.number, text)
+        whole = re.fullmatch(r"[\s\[\](){}<>]*([^\[\](){}<>]+?)[\s\[\](){}<>]*", line.text)
+        meant = mended(whole[1] if whole else part.strip("(){}<> "))
+        if not meant and whole and opened and closed:
+            meant = whole[1]  # somebody's own tag
+        advice = f"write [{meant}]" if meant else remedy
+        yield Remark("lyrics", line.number, f"the bracket in {quoted(line.text)} {what}; {advice}")
+
+
+def glued_tags(song: Song) -> Iterator[Remark]:
+    for line in song.lines:
+        for tag in re.finditer(r"\[([^\[\]]+)\]", line.text):
+            before, after = line.text[: tag.start()], line.text[tag.end() :]
+            is_inside = re.search(r"\w", re.sub(r"\[[^\[\]]*\]?", " ", before)) or re.match(r"\w", after)
+            if is_inside and section_of(tag[1]):
+                yield Remark(
+                    "lyrics",
+                    line.number,
+                    f"{tag[0]} stands among the words in {quoted(line.text)}; give it a line of its own above them",
+                )
+                break
 
 
 def mended(name: str) -> str | None:
@@ -326,7 +403,9 @@ def label(text: str) -> str | None:
         return None
     if named := re.match(r"([^\W\d_][\w -]{2,14}?(?: \d+)?)\s*[:：]\s*\S", text):
         return named[1] if NAMED.get(squeezed(named[1])) in UNMISTAKABLE else None
-    name = text.strip("#*_:：()（）{}<>「」=~.•–— \t")
+    if framed := re.match(r"[【［〔〖｛]\s*([^【】［］〔〕〖〗｛｝]{1,40}?)\s*[】］〕〗｝]", text):
+        return framed[1] if section_of(framed[1]) else None
+    name = text.strip("『』《》〈〉#*_:：()（）{}<>「」=~.•–— \t")
     section = NAMED.get(squeezed(re.split(r"\s[-–—]\s", name)[0]))
     if section is None or (name == text and squeezed(text) not in LABELS):
         return None
@@ -350,7 +429,11 @@ def untagged(song: Song) -> Iterator[Remark]:
 
 def wordless_sections(song: Song) -> Iterator[Remark]:
     for place, line in enumerate(song.lines):
-        is_plain = line.section in WORDED and not re.search(r"\s[-–—]|[:：|,(]", line.tags[0])
+        is_plain = (
+            line.section in WORDED
+            and not TAG_REPEAT.search(line.tags[0])
+            and not re.search(r"\s[-–—]|[:：|,(]", line.tags[0])
+        )
         if is_plain and song.sung and not line.words and is_silent(song.lines[place + 1 :]):
             yield Remark(
                 "lyrics",
@@ -372,6 +455,13 @@ def is_silent(lines: tuple[Line, ...]) -> bool:
 
 def repeats(song: Song) -> Iterator[Remark]:
     for line in song.lines:
+        if any(TAG_REPEAT.search(tag) for tag in line.tags):
+            yield Remark(
+                "lyrics",
+                line.number,
+                f"{quoted(line.text)} is sung once, because a tag repeats nothing; write the words out as often as "
+                "they are to be heard",
+            )
         if not line.tags and REPEAT.search(line.text):
             yield Remark(
                 "lyrics",
@@ -473,7 +563,10 @@ def idle_language(song: Song) -> Iterator[Remark]:
 
 
 def is_mute(song: Song) -> bool:
-    return not song.sung and song.request.codes is None
+    """Whether nothing will be sung: no words, none to come of an idea, no voice in codes or in a source."""
+    request = song.request
+    may_come = request.codes is not None or request.source is not None or (request.idea and not request.instrumental)
+    return not song.sung and not may_come
 
 
 def told_by_script(song: Song) -> str | None:
@@ -507,7 +600,8 @@ CHATTER = re.compile(
     r"|^here(?:['’]s| is| are)\b.{0,80}(?:\blyrics\b|:$)"
     r"|^let me know if you(?:['’]d| would| want)\b|^would you like me to\b|\bhope (?:this|that) helps\b"
     r"|^(?:i )?hope you (?:enjoy|like) (?:it|this|the|these) (?:song|lyrics)\b|^as an ai\b"
-    r"|^(?:lyrics|title|song title|artist|genre|style|tempo|bpm)\s*[:：]",
+    r"|^(?:lyrics|title|song title|artist|genre|style|tempo|bpm|time signature|capo|tuning)\s*[:：]"
+    r"|^key\s*[:：]\s*[A-H]\s?[#b♯♭]?\s?(?:m|min|maj|minor|major)?\W*$",
     re.I,
 )
 #: Emphasis in pairs (a censored f**k has none), rules, headings, fences, HTML.
@@ -551,6 +645,66 @@ def has_chords(line: Line) -> bool:
 
 
 def timestamps(song: Song) -> Iterator[Remark]:
-    found = [line for line in song.lines if re.match(r"\[\d{1,2}:\d\d\b", line.text)]
+    found = [line for line in song.lines if re.match(r"[\[<]\d{1,2}:\d\d\b", line.text) or SUBTITLE.match(line.text)]
     if found:
         yield at_first(found, f"the time in {quoted(found[0].text)} places nothing; remove it")
+
+
+def front_matter(song: Song) -> Iterator[Remark]:
+    first, rest = (song.lines[0], song.lines[1:]) if song.lines else (None, ())
+    if first is not None and first.text in ("+++", "---") and any(line.text == first.text for line in rest):
+        yield Remark(
+            "lyrics",
+            first.number,
+            f"{first.text} begins the keys of a file, which are sung as words here; a spec has them as `key: value` "
+            "between two lines of ---",
+        )
+
+
+# Characters
+
+
+def literal_breaks(song: Song) -> Iterator[Remark]:
+    found = [Line(number, text) for number, text in song.written if LITERAL_BREAK.search(text)]
+    if found:
+        yield at_first(
+            found,
+            "\\n is two characters here and breaks no line; write line breaks, or in a shell --lyrics $'…' or "
+            "--lyrics-file",
+        )
+
+
+def unseen(song: Song) -> Iterator[Remark]:
+    tags, words, controls = [], [], []
+    for number, text in song.written:
+        inside = "".join(re.findall(r"\[[^\]]*", text))
+        if found := UNSEEN.search(inside) or re.search(f"[{JOINERS}]", inside):
+            tags.append((Line(number, text), found[0]))
+        elif found := UNSEEN.search(text):
+            words.append((Line(number, text), found[0]))
+        if found := CONTROL.search(text):
+            controls.append((Line(number, text), found[0]))
+    for lines, what in (
+        (tags, "a character that nobody sees stands in a tag, which is another tag with it"),
+        (words, "a character that nobody sees stands among the words, and a model may stumble over it"),
+        (controls, "a control character stands here, which is no text"),
+    ):
+        if lines:
+            yield at_first([line for line, _ in lines], f"{what} (U+{ord(lines[0][1]):04X}); remove it")
+
+
+def decomposed(song: Song) -> Iterator[Remark]:
+    found = [Line(number, text) for number, text in song.written if unicodedata.normalize("NFC", text) != text]
+    if found:
+        pair = next(filter(None, map(composing, found[0].text, found[0].text[1:])), None)
+        example = f", {pair}" if pair else ""
+        yield at_first(
+            found,
+            f"letters and their accents are apart here{example}, which a model may not read; write them as one (NFC)",
+        )
+
+
+def composing(letter: str, accent: str) -> str | None:
+    """The character that a letter and an accent make, with its number; None where they make none."""
+    one = unicodedata.normalize("NFC", letter + accent)
+    return f"{one} as U+{ord(letter):04X} U+{ord(accent):04X}" if len(one) == 1 else None

@@ -18,6 +18,7 @@ CHECKS: tuple[Callable[[Song], Iterator[Remark]], ...] = (
     lyrics.long_lines,
     lyrics.misspelt_tags,
     lyrics.open_brackets,
+    lyrics.glued_tags,
     lyrics.unmarked_sections,
     lyrics.untagged,
     lyrics.wordless_sections,
@@ -36,6 +37,10 @@ CHECKS: tuple[Callable[[Song], Iterator[Remark]], ...] = (
     lyrics.markup,
     lyrics.chords,
     lyrics.timestamps,
+    lyrics.front_matter,
+    lyrics.literal_breaks,
+    lyrics.unseen,
+    lyrics.decomposed,
 )
 
 
