@@ -250,7 +250,7 @@ def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSe
     with spec.reading_stdin(typing=not run.no_input):
         # What is there is not in the way of takes whose numbers are free.
         [job] = plan.plan(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
-    for warning in job.warnings:
+    for warning in [*job.warnings, *plan.remarks_on(job)]:
         terminal.warn(warning)
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not run.no_input
     with terminal.results() as stdout, tempfile.TemporaryDirectory() as scratch:

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,10 +18,6 @@ from acestep_cli.errors import AceStepError, CheckpointError, UsageError
 from acestep_cli.models import checkpoints, local
 from acestep_cli.song import complete, document, duration, examples, languages, modes, prompts, schema, spec, validate
 from acestep_cli.song.request import Request
-from acestep_cli.song.spec import Resolved
-
-if TYPE_CHECKING:
-    from acestep_cli.song.lint.lyrics import Remark
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write, check and show song specs, without rendering."
@@ -159,19 +155,11 @@ def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Check
     if problems:
         with spec.placed(*layers):
             raise UsageError("\n".join(problems))
-    warnings += [placed(file, remark, found) for remark in remarks.on(request, duration.seconds(request, heard))]
+    said_of_words = remarks.on(request, duration.seconds(request, heard))
+    warnings += [remarks.placed(remark, file, found.origins, found.lines) for remark in said_of_words]
     if not isinstance(checkpoint, CheckpointError):
         warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, duration.seconds(request, heard))]
     return warnings
-
-
-def placed(file: str, remark: Remark, found: Resolved) -> str:
-    """A remark with the line of the file that it is about, where the text stands there as it is."""
-    place = found.origins.get(remark.key, file)
-    if remark.line is not None and remark.key in found.lines:
-        name, first = found.lines[remark.key]
-        place = f"{name}:{first + remark.line - 1}"
-    return f"{place}: {remark.key}: {remark.text}"
 
 
 def cuts(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -27,6 +28,9 @@ from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, modes, ranking, spec
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import Request
+
+#: How many remarks on a song a render makes; all of them are for `spec check`.
+MOST_REMARKS = 3
 
 
 def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> list[Job]:
@@ -60,6 +64,24 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSe
     if errors:
         raise together(errors)
     return settled(jobs, run)
+
+
+def remarks_on(job: Job) -> list[str]:
+    """What will not sing as it is written, in a few sentences, where takes are to be made. What a render recorded was
+    remarked on when it was made.
+    """
+    from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
+
+    if not job.pending() or any(layer.is_sidecar for layer in job.layers):
+        return []
+    found, name = job.resolved, job.track or ("" if job.spec_file is None else str(job.spec_file))
+    said = remarks.on(found.request, job.request.duration, is_guess="duration" in job.request.open)
+    sentences = [remarks.placed(remark, name, found.origins, found.lines) for remark in said[:MOST_REMARKS]]
+    if len(said) > MOST_REMARKS:
+        more = len(said) - MOST_REMARKS
+        listing = "" if job.spec_file is None else f"; acestep spec check {shlex.quote(str(job.spec_file))} lists them"
+        sentences.append(f"{name or 'The words'}: {more} more remark{'s' * (more > 1)}{listing}")
+    return sentences
 
 
 def lacking(jobs: list[Job]) -> dict[str, tuple[Part, ...]]:

@@ -194,7 +194,7 @@ def hurried(song: Song) -> Iterator[Remark]:
         "lyrics",
         None,
         f"{song.sung_syllables} {song.unit} in {song.seconds:g} s are {rate:.1f} a second where it is sung, and over "
-        f"{fastest:g} can hardly be sung, so lines will be rushed or left out; {advice}",
+        f"{fastest:g} can hardly be sung; {advice}",
     )
 
 

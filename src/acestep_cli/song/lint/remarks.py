@@ -6,7 +6,7 @@ miss a slip than find one that is none. CHECKS lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from acestep_cli.song.lint import captions, lyrics
 from acestep_cli.song.lint.lyrics import Remark, Song
@@ -44,9 +44,27 @@ CHECKS: tuple[Callable[[Song], Iterator[Remark]], ...] = (
 )
 
 
-def on(request: Request, seconds: float) -> list[Remark]:
-    """All remarks on `request`, in the order of its keys and lines. `seconds` is the length the song will have."""
+#: Those that hold words against the length of the song.
+TIMED = (lyrics.hurried, lyrics.sparse)
+
+
+def on(request: Request, seconds: float, *, is_guess: bool = False) -> list[Remark]:
+    """All remarks on `request`, in the order of its keys and lines. `seconds` is the length the song will have; where
+    that is a guess, nothing is held against it.
+    """
     song = Song(request, seconds)
-    found = [remark for check in CHECKS for remark in check(song)]
+    found = [remark for check in CHECKS if not (is_guess and check in TIMED) for remark in check(song)]
     order = list(KEYS)
     return sorted(found, key=lambda remark: (order.index(remark.key), remark.line or 0))
+
+
+def placed(remark: Remark, file: str, origins: Mapping[str, str], lines: Mapping[str, tuple[str, int]]) -> str:
+    """A remark with the line of the file that it is about, where the text stands there as it is, or its flag."""
+    place = origins.get(remark.key, file)
+    if remark.line is not None and remark.key in lines:
+        name, first = lines[remark.key]
+        place = f"{name}:{first + remark.line - 1}"
+    elif place.startswith("--"):
+        line = f", line {remark.line}" if remark.line is not None else ""
+        return f"{place}{line}: {remark.text}"
+    return f"{place}: {remark.key}: {remark.text}" if place else f"{remark.key}: {remark.text}"
