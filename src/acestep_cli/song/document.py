@@ -145,7 +145,9 @@ def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]
             return entries, [f": {yaml_errors.sentence(problem, '')}"]
         lines = text.split("\n")
         line = lines[mark.line] if mark.line < len(lines) else ""
-        return entries, [f":{mark.line + 1 + lines_before}: {yaml_errors.sentence(problem, line)}"]
+        number = mark.line + 1 + lines_before
+        whole = [entry for entry in entries if entry.line < number]  # one of this line is half of what was meant
+        return whole, [f":{number}: {yaml_errors.sentence(problem, line)}"]
     except yaml.reader.ReaderError as error:
         if (found := yaml.reader.Reader.NON_PRINTABLE.search(text)) is None:
             return entries, [f": holds a character that is no text: {error.reason}"]
@@ -206,7 +208,7 @@ def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
     events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
     *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
     if not isinstance(first, yaml.MappingStartEvent):
-        raise yaml.YAMLError("is not a song spec: it has no `key: value` lines")
+        raise yaml.YAMLError("is not a song spec: it has no `key: value` lines, with a space behind the colon")
     yield from map_entries(events, lines_before, text)
     next(events)  # the end of the document
     if not isinstance(event := next(events), yaml.StreamEndEvent):
