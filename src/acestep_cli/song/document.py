@@ -246,7 +246,8 @@ def loses_breaks(event: Any, text: str) -> bool:
     """
     if not isinstance(event, yaml.ScalarEvent) or event.style == "|":
         return False
-    first, last = event.start_mark, event.end_mark
+    first: Any = event.start_mark
+    last: Any = event.end_mark
     if first.line == last.line:
         return False
     rows = text.split("\n")[first.line : last.line + 1]
