@@ -170,7 +170,7 @@ class Build:
                     terminal.say(f"{track.id}: {sentence}")
             if planned and any(job.pending() for job in planned):
                 perform.announce(planned, terminal, dry_run=self.run.dry_run)
-                for remark in (remark for job in planned if depth == 0 for remark in jobs.remarks_on(job)):
+                for remark in (remark for job in planned if depth == 0 for remark in plan.remarks_on(job)):
                     terminal.warn(remark)
             if planned and not self.run.dry_run:
                 elsewhere = None if self.cluster is None else self.cluster.make

@@ -51,7 +51,7 @@ def plan_and_make(
         ledger.more["models"] = [local.state(name, run.models_dir).report() for name in lacking]
     ledger.outputs = [output for job in planned for output in job.outputs]
     announce(planned, terminal, dry_run=run.dry_run)
-    for remark in chain(*map(jobs.remarks_on, planned)):
+    for remark in chain(*map(plan.remarks_on, planned)):
         terminal.warn(remark)
     if run.explain and not run.json:
         explain(planned, terminal)
