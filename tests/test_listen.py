@@ -154,7 +154,9 @@ def test_a_page_is_made_anew_from_what_it_knows(acestep: Run, monkeypatch: pytes
     before = said()
     heard = []
     at = Finished.at.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(Finished, "at", classmethod(lambda cls, path: heard.append(path.name) or at(cls, path)))
+    monkeypatch.setattr(
+        Finished, "at", classmethod(lambda cls, path, warn: heard.append(path.name) or at(cls, path, warn))
+    )
     acestep("listen", "takes")
     assert (said(), heard) == (before, [])
     sidecar = Path("takes/folk-2.flac.yaml")

@@ -119,9 +119,9 @@ def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -
     return Finding("sound", asked, f"up to {apart:g} dBFS apart", within is not None and apart <= within)
 
 
-def examined(path: Path, checks: Iterable[Check]) -> Checked:
+def examined(path: Path, checks: Iterable[Check], warn: Callable[[str], None]) -> Checked:
     try:
-        sound = measure.read(path)
+        sound = measure.read(path, warn)
     except SourceError as problem:
         return Checked(path, problem=problem)
     measures = measure.measure(sound)

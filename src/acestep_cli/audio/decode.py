@@ -1,29 +1,36 @@
 """Audio files to work on or listen to, read from any format.
 
-What libsndfile cannot read, ffmpeg does, if it is there.
+What libsndfile cannot read, ffmpeg does, if it is there. A pipe is read to its end first.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
+import select
 import shlex
 import shutil
+import stat
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acestep_cli.audio import encode, loudness
+from acestep_cli import disk
+from acestep_cli.audio import containers, encode, loudness
+from acestep_cli.audio.containers import Pieces, Stream
 from acestep_cli.audio.sound import Audio, at_rate, joined
 from acestep_cli.errors import SourceError
 
 if TYPE_CHECKING:
     import numpy as np
+    import soundfile
     from numpy.typing import NDArray
 
 #: At which rate everything is read.
@@ -32,14 +39,20 @@ READ_RATE = 48_000
 SHORTEST_READ, LONGEST_READ = 1.0, 600.0
 #: What libsndfile says of a length that it does not know.
 UNKNOWN_FRAMES = 2**63 - 1
-#: How much less than its header promises a file may hold: encoders count the samples they pad with, or do not.
-MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02
+#: How much less than its header promises a file may hold, in seconds: writers of headers are off by a few bytes.
+MISSING_SECONDS = 0.01
+#: And where it holds MP3 or Ogg, whose encoders count the samples they pad with, or do not.
+MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE = 0.5, 0.02
+LOSSY = ("MP3", "OGG")
+#: How long a pipe that nobody writes to is waited for, and how much of one is read.
+PIPE_SECONDS, PIPE_BYTES = 0.8, 1 << 32
+COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Recording:
     """An audio file that was read to its end and found sound: its length in samples at `READ_RATE`, its own rate, a
-    fingerprint of its bytes, and one of what is heard, which other tags do not change.
+    fingerprint of its bytes, one of what is heard, which other tags do not change, and what to warn of.
     """
 
     path: Path
@@ -47,6 +60,7 @@ class Recording:
     rate: int
     fingerprint: str
     sound: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -65,27 +79,30 @@ def survey(
         digest.update(block.tobytes())
         if hear is not None:
             hear(block)
-    return Recording(path, decoding.samples, decoding.rate, fingerprint(path), digest.hexdigest()[:16])
+    warnings = tuple(decoding.warnings)
+    return Recording(path, decoding.samples, decoding.rate, fingerprint(path), digest.hexdigest()[:16], warnings)
 
 
 def fingerprint(path: Path) -> str:
     """A hash of the bytes of a file. `SourceError` where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def read(path: Path, longest: float = LONGEST_READ) -> Audio:
+def read(path: Path, longest: float = LONGEST_READ, warn: Callable[[str], None] = lambda _: None) -> Audio:
     """The audio file `path` as stereo at 48 kHz: mono is doubled, other rates are resampled, overs are clipped.
 
-    Raises `SourceError`, with the reason, for what `survey` would refuse.
+    Raises `SourceError`, with the reason, for what `survey` would refuse. Who has surveyed it needs no `warn`.
     """
     import numpy as np
 
     decoding = Decoding(path, longest)
     blocks = list(at_rate(decoding, decoding.rate, READ_RATE))
+    for warning in decoding.warnings:
+        warn(warning)
     audio = joined(blocks, decoding.samples, READ_RATE)
     np.clip(audio.samples, -1, 1, out=audio.samples)  # as a file of whole numbers would have it
     return audio
@@ -95,7 +112,8 @@ class Decoding:
     """The samples of a file as stereo blocks [2, n] of a second, at its own `rate`; counted while they pass.
 
     Raises `SourceError`: on opening for what is no audio, too short or too long by its header, or has more than two
-    channels; at the end for what is not above `quietest`, cut short, or holds samples that are not finite.
+    channels; at the end for what is not above `quietest`, cut short, or holds samples that are not finite. `warnings`
+    are complete when all of it has passed.
     """
 
     def __init__(
@@ -103,16 +121,11 @@ class Decoding:
     ) -> None:
         self.path, self.longest, self.shortest, self.quietest = path, longest, shortest, quietest
         self.frames, self.peak = 0, 0.0
-        try:
-            if path.is_dir():
-                raise SourceError(f"{path} is a folder, not an audio file.")
-            with path.open("rb") as file:
-                if not file.read(1):
-                    raise SourceError(f"{path} is empty.")
-        except OSError as error:
-            raise unreadable(path, error) from error
+        self.warnings: list[str] = []
         opened = decoded_by_libsndfile(path) or decoded_by_program(path)
-        self.rate, self._promised, self._blocks = opened
+        self.rate, self._promised, self._blocks = opened.rate, opened.promised, opened.blocks
+        self._lossy = opened.lossy
+        self.warnings += opened.warnings
         if self._promised is not None:
             self._measure(self._promised)
 
@@ -133,12 +146,12 @@ class Decoding:
                     raise SourceError(f"{self.path} holds samples that are not finite numbers, near second {second}.")
                 self._measure(self.frames, so_far=True)
                 yield block
-        promised = self._promised or 0
-        missing = (promised - self.frames) / self.rate
-        if missing > max(MISSING_SECONDS, MISSING_SHARE * promised / self.rate):
+        promised = (self._promised or 0) / self.rate
+        missing = promised - self.frames / self.rate
+        tolerated = max(MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE * promised) if self._lossy else MISSING_SECONDS
+        if missing > tolerated:
             raise SourceError(
-                f"{self.path} is cut short: its header promises {promised / self.rate:.1f} s, and "
-                f"{self.frames / self.rate:.1f} s can be read.",
+                f"{self.path} is cut short: {self.frames / self.rate:.2f} of {promised:.2f} s can be read.",
                 f"Fetch it again; or keep what is there: ffmpeg -i {shlex.quote(str(self.path))} whole.flac",
             )
         self._measure(self.frames)
@@ -156,41 +169,107 @@ class Decoding:
             raise SourceError(f"{self.path} is {seconds:.2f} s long, and at least {self.shortest:g} s are needed.")
 
 
-Decoded = tuple[int, int | None, "Generator[NDArray[np.float32]]"]
-"""The rate of a file, its length in samples where its header tells, and its samples as stereo blocks."""
+@dataclass(frozen=True)
+class Decoded:
+    """A file that is being decoded: its rate, its length in samples where it is known, whether a header may be a
+    little off about it, its samples as stereo blocks, and what to warn of.
+    """
+
+    rate: int
+    promised: int | None
+    blocks: Generator[NDArray[np.float32]]
+    lossy: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def decoded_by_libsndfile(path: Path) -> Decoded | None:
-    """None for a file that libsndfile does not know. `SourceError` for more than two channels."""
+    """None for a file that libsndfile does not know. `SourceError` for more than two channels, and for streams in a
+    row that have several rates.
+    """
     import soundfile
 
+    file = regular(path)
     try:
-        with hushed():
-            file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError:
-        return None
-    if file.channels > 2:
-        channels = file.channels
-        file.close()
-        raise crowded(path, channels)
-
-    def second() -> NDArray[np.float32]:
-        with hushed():
-            samples: NDArray[np.float32] = file.read(file.samplerate, dtype="float32", always_2d=True)
-        return samples
+        found = containers.streams(file) or [Stream(())]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    rates: list[int] = []
+    lengths: list[int | None] = []
+    lossy = False
+    for number, stream in enumerate(found, 1):
+        if not stream.share:
+            raise SourceError(f"{path} is cut short: it ends before its first sample.", "Fetch it again.")
+        try:
+            with opened(file, stream) as sound:
+                channels, frames = sound.channels, sound.frames
+                rates.append(sound.samplerate)
+                lossy = lossy or sound.format in LOSSY
+        except soundfile.LibsndfileError as error:
+            if number == 1:
+                return None
+            raise SourceError(
+                f"{path} holds {len(found)} recordings in a row, and number {number} is broken: {reason(error)}."
+            ) from error
+        if channels > 2:
+            raise crowded(path, channels)
+        known = 0 <= frames < UNKNOWN_FRAMES
+        lengths.append(
+            stream.samples if stream.samples is not None else round(frames / stream.share) if known else None
+        )
+    if len(set(rates)) > 1:
+        several = " and ".join(f"{rate} Hz" for rate in sorted(set(rates)))
+        raise SourceError(
+            f"{path} holds {len(found)} recordings in a row, at {several}.",
+            f"Bring them to one rate: ffmpeg -i {shlex.quote(str(path))} -ar {max(rates)} joined.flac",
+        )
 
     def blocks() -> Generator[NDArray[np.float32]]:
-        with file:
-            try:
-                # Its own blocks() gives old samples again where a file ends early.
-                while len(block := second()):
-                    yield block.T.repeat(2 // block.shape[1], axis=0)
-            except soundfile.LibsndfileError as error:
-                reason = error.error_string.removeprefix("Error : ").rstrip(".")
-                raise SourceError(f"{path} is broken: {reason}.") from error
+        read = 0
+        for stream in found:
+            with opened(file, stream) as sound:
+                try:
+                    # Its own blocks() gives old samples again where a file ends early.
+                    while len(block := second(sound)):
+                        read += len(block)
+                        yield block.T.repeat(2 // block.shape[1], axis=0)
+                except soundfile.LibsndfileError as error:
+                    of = "" if promised is None else f" of {promised / rates[0]:.2f}"
+                    can = f"{read / rates[0]:.2f}{of} s can be read"
+                    raise SourceError(f"{path} is broken or cut short: {can} ({reason(error)}).") from error
 
-    known = 0 < file.frames < UNKNOWN_FRAMES
-    return file.samplerate, file.frames if known else None, blocks()
+    known = [length for length in lengths if length is not None]
+    promised = sum(known) if len(known) == len(lengths) and sum(known) else None
+    warnings = tuple(f"{path} {stream.warning}." for stream in found if stream.warning is not None)
+    return Decoded(rates[0], promised, blocks(), lossy, tuple(dict.fromkeys(warnings)))
+
+
+@contextlib.contextmanager
+def opened(file: Path, stream: Stream) -> Iterator[soundfile.SoundFile]:
+    """A stream of a file, opened by libsndfile, which may be read from its beginning to its end alone."""
+    import soundfile
+
+    with contextlib.ExitStack() as closing:
+        source: Path | Pieces = file
+        if stream.pieces and (stream.pieces != (range(file.stat().st_size),) or stream.samples is not None):
+            source = closing.enter_context(Pieces(file, stream.pieces, stretched=stream.samples is not None))
+        with hushed(), disk.signals_held():
+            sound = soundfile.SoundFile(source)
+        closing.callback(sound.close)
+        # Else it would seek after each block, which fails at the end of a FLAC of unknown length.
+        sound.seekable = lambda: False
+        yield sound
+
+
+def second(sound: soundfile.SoundFile) -> NDArray[np.float32]:
+    """The next second [n, channels]. Signals wait: Python would handle them where libsndfile calls for more bytes."""
+    with hushed(), disk.signals_held():
+        samples: NDArray[np.float32] = sound.read(sound.samplerate, dtype="float32", always_2d=True)
+    return samples
+
+
+def reason(error: soundfile.LibsndfileError) -> str:
+    said: str = error.error_string
+    return said.removeprefix("Error : ").rstrip(".")
 
 
 @contextlib.contextmanager
@@ -221,7 +300,7 @@ def decoded_by_program(path: Path) -> Decoded:
             f"Give it as wav, flac, mp3, ogg or opus; with {encode.FFMPEG} installed, m4a, videos and more are read "
             "too.",
         )
-    stream = poured_out(path)
+    stream = poured_out(path, regular(path))
     rate, channels = struct.unpack(">2I", next(stream))
     if channels > 2:
         stream.close()
@@ -235,17 +314,17 @@ def decoded_by_program(path: Path) -> Decoded:
                 samples = np.frombuffer(data, ">f4").reshape(-1, channels)
                 yield samples.T.astype(np.float32).repeat(2 // channels, axis=0)
 
-    return rate, None, blocks()
+    return Decoded(rate, None, blocks())
 
 
-def poured_out(path: Path) -> Generator[bytes]:
-    """What ffmpeg makes of the first sound in a file: rate and channels, as two numbers of four bytes, and then the
-    samples, a second at a time. `SourceError` where it does not come to the end of the file.
+def poured_out(path: Path, file: Path) -> Generator[bytes]:
+    """What ffmpeg makes of the first sound in `file`: rate and channels, as two numbers of four bytes, and then the
+    samples, a second at a time. `SourceError`, about `path`, where it does not come to the end of the file.
 
     It is asked for Sun's container, which tells both at once and no length.
     """
     command = [
-        *(encode.FFMPEG, "-v", "error", "-nostdin", "-xerror", "-i", f"file:{path}", "-map", "0:a:0", "-vn"),
+        *(encode.FFMPEG, "-v", "error", "-nostdin", "-xerror", "-i", f"file:{file}", "-map", "0:a:0", "-vn"),
         *("-map_metadata", "-1", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"),
     ]
     with tempfile.TemporaryFile() as said:
@@ -278,6 +357,63 @@ def poured_out(path: Path) -> Generator[bytes]:
     if process.returncode or not begun:
         fault = "is broken or cut short" if begun else "is not audio that can be read"
         raise SourceError(f"{path} {fault}: {encode.last_line(reason).rstrip('.')}.")
+
+
+#: What was read from pipes in this process, by their paths and numbers.
+spooled: dict[tuple[Path, int, int], Path] = {}
+
+
+def regular(path: Path) -> Path:
+    """The file that holds the bytes of `path`: itself, or a temporary one with all that came out of a pipe, which can
+    be read only once. `SourceError` for what is no file with anything in it, and for a pipe that nobody writes to.
+    """
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise SourceError(f"{path} is a folder, not an audio file.")
+        if stat.S_ISFIFO(found.st_mode):
+            key = (path, found.st_dev, found.st_ino)
+            if key not in spooled:
+                spooled[key] = spool(path)
+            return spooled[key]
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceError(f"{path} is a device, not an audio file.")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise SourceError(f"{path} is empty.")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return path
+
+
+def spool(path: Path) -> Path:
+    """Read a pipe to its end, into a temporary file that is gone when the process ends.
+
+    It is opened without waiting for who writes to it, and read as soon as somebody does, however long that takes.
+    `SourceError` where nobody has begun after `PIPE_SECONDS`; `OSError` where there is no room for what comes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as pipe, tempfile.NamedTemporaryFile(delete=False) as copy:  # noqa: PTH123
+        atexit.register(Path(copy.name).unlink, missing_ok=True)
+        limit, size, begun = time.monotonic() + PIPE_SECONDS, 0, False
+        while True:
+            select.select([pipe], [], [], None if begun else max(0.0, limit - time.monotonic()))
+            data = pipe.read(COPY_BYTES)
+            if data == b"":
+                if begun or time.monotonic() > limit:
+                    break
+                time.sleep(0.01)
+                continue
+            begun = True  # without data too: somebody will write
+            size += len(data or b"")
+            if size > PIPE_BYTES:
+                raise SourceError(f"{path} has no end: over {PIPE_BYTES >> 30} GiB came out of it.")
+            copy.write(data or b"")
+    if begun and not size:
+        raise SourceError(f"{path} is empty.")
+    if not size:
+        raise SourceError(f"{path} is a pipe that nobody writes to.", "Start what writes to it first.")
+    return Path(copy.name)
 
 
 def unreadable(path: Path, error: OSError) -> SourceError:

@@ -7,6 +7,7 @@ the same.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,10 +68,12 @@ class Measures:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
 
-def read(path: Path) -> Audio:
+def read(path: Path, warn: Callable[[str], None] = lambda _: None) -> Audio:
     """The file `path` at its own rate, mono doubled, up to an hour long. `SourceError` where it cannot be read."""
     decoding = decode.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
     blocks = list(decoding)
+    for warning in decoding.warnings:
+        warn(warning)
     return audio.joined(blocks, decoding.frames, decoding.rate)
 
 

@@ -175,9 +175,9 @@ def check(
     if key is not None:
         checks.append(lambda heard: in_key(heard, key))
     if same_as is not None:
-        checks.append(partial(sameness, reference=measure.read(same_as), name=same_as, within=within))
+        checks.append(partial(sameness, reference=measure.read(same_as, terminal.warn), name=same_as, within=within))
     with terminal.results() as stdout:
-        done = [examined(file, checks) for file in files]
+        done = [examined(file, checks, terminal.warn) for file in files]
         ledger.more["checked"] = [report_of(one) for one in done]
         for one in done:
             stdout.path(line(one))

@@ -39,7 +39,7 @@ def describe(
 ) -> None:
     songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
-    sound = decode.read(Path(recording))
+    sound = decode.read(Path(recording), warn=terminal.warn)
     # It is planned as a render of the same length, which needs more.
     planned = {"caption": "a recording", "duration": str(max(sound.seconds, checkpoints.Row.shortest_seconds))}
     layers = [spec.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]

@@ -110,7 +110,9 @@ def make(
     for file in files:
         stamp = stamp_of(file, page, embed=embed)
         try:
-            takes.append(known.get(stamp) or {STAMP: stamp, **entry(Finished.at(file), page, embed=embed)})
+            takes.append(
+                known.get(stamp) or {STAMP: stamp, **entry(Finished.at(file, terminal.warn), page, embed=embed)}
+            )
         except SourceError as error:
             terminal.warn(f"{error.message} It is left out.")
     if not takes:

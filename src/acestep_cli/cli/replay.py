@@ -74,7 +74,7 @@ def render_and_compare(
     """Make the take of `file` again and say how near it comes. `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
-    there = measure.read(file)
+    there = measure.read(file, terminal.warn)
     made = provenance_of(file, from_tags=from_tags)
     because: list[str] = []
     if isinstance(made.origin, Record) and made.origin.bytes not in (None, size := file.stat().st_size):

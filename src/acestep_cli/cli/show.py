@@ -33,7 +33,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="An audio file, up to
     "acestep show out/night-drive.flac"
 )
 def show(file: File, debug: options.Debug = False) -> None:
-    take = Finished.at(file)
+    take = Finished.at(file, console.Console().warn)
     width = console.card_width()
     picture = [*named(take.sections, take.sound.seconds, width), *drawn(take.sound, width),
                scale(take.sound.seconds, width)]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +31,9 @@ class Finished:
     made: Provenance | None
 
     @classmethod
-    def at(cls, path: Path) -> Finished:
+    def at(cls, path: Path, warn: Callable[[str], None]) -> Finished:
         """Raises `SourceError` where the file cannot be read."""
-        return cls(path, measure.read(path), provenance.of(path))
+        return cls(path, measure.read(path, warn), provenance.of(path))
 
     @cached_property
     def measures(self) -> Measures:

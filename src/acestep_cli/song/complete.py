@@ -156,7 +156,8 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     kept, more = keepsake(request, checkpoint, heard)
     listening = sum(heard[file].seconds for file in request.reference or ())
     done = Completed(**{**asked, **found}, open=left, kept=kept, reference_seconds=listening)
-    return Decided(done, origins, heard, adapters, (*warnings, *more))
+    told = [warning for recording in heard.values() for warning in recording.warnings]
+    return Decided(done, origins, heard, adapters, (*told, *warnings, *more))
 
 
 def require_task(request: Request, name: str, row: Row) -> None:

@@ -227,13 +227,14 @@ class Heard:
     rate: int
     fingerprint: str
     clipped: int
+    warnings: tuple[str, ...] = ()
 
 
 def listen(path: Path) -> Heard:
     """Read a recording to its end, a second at a time. `SourceError` for what cannot be worked on."""
     crests = measure.Crests()
     found = decode.survey(path, hear=crests.hear)
-    return Heard(found.seconds, found.rate, found.sound, crests.count)
+    return Heard(found.seconds, found.rate, found.sound, crests.count, found.warnings)
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,7 @@ def inspect(dataset: Dataset, shortest: float, longest: float, progress: Progres
 
 def remarked(song: Song, heard: Heard, longest: float) -> Iterable[str]:
     """What is worth a word about one song."""
+    yield from heard.warnings
     if heard.clipped:
         yield f"{song.name} is clipped at {heard.clipped} crest{'s' * (heard.clipped > 1)}, which is learnt too."
     if heard.seconds > longest:

@@ -1,0 +1,469 @@
+"""The streams inside of an audio file: where each begins and ends, and how much of it its header promises.
+
+libsndfile reads the first stream of a file, and as much of it as is there, and says no word of the rest. It guesses
+the length of an MP3 without a Xing header from its first frame. So the bytes are looked at here before: a file that
+holds several streams in a row (`cat a.mp3 b.mp3`) is read stream by stream, one that ends before its header says so is
+told apart from one that was written to a pipe, whose header could not know its length.
+
+Sizes and places are in bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+#: From this size on, a header that promises more than is there was written to a pipe: sox says 0x7F000000 and
+#: 0x7FFFF000, ffmpeg and arecord more. No recording that is short enough to be read is as large.
+ENDLESS_BYTES = 0x7F000000
+#: How many times longer an MP3 without a header about its length is made to look: the smallest frame (8 kbit/s) is a
+#: fortieth of the largest (320 kbit/s), by which libsndfile may guess.
+STRETCH = 64
+#: Over how much that is no frame the next frame of an MP3 is looked for.
+JUNK_BYTES = 1 << 20
+#: The rest of the identifiers of chunks in a W64 file, which begin with four letters.
+W64_RIFF = bytes.fromhex("2e91cf11a5d628db04c10000")
+W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream of audio that can be decoded alone.
+
+    `pieces` in a row are its file: bytes as they are, or places in the file they were found in. `share` is how much
+    of what its header promises is there, 1 for all, or for as much as libsndfile finds itself. `samples` is its length
+    where it was counted, because libsndfile would guess it. `warning` says what else is wrong with it.
+    """
+
+    pieces: tuple[bytes | range, ...]
+    share: float = 1.0
+    samples: int | None = None
+    warning: str | None = None
+
+
+class Pieces(io.RawIOBase):
+    """A file made of pieces of another. One that is `stretched` looks longer than it is to who asks for its length."""
+
+    def __init__(self, path: Path, pieces: Sequence[bytes | range], *, stretched: bool = False) -> None:
+        self._file = path.open("rb")
+        self._pieces = pieces
+        self._length = sum(map(len, pieces))
+        self._place = 0
+        self._stretch = STRETCH if stretched else 1
+        self._asked_length = False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = (0, self._place, self._length)[whence] + offset
+        self._asked_length = whence == io.SEEK_END
+        return self.tell()
+
+    def tell(self) -> int:
+        return self._place * (self._stretch if self._asked_length else 1)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer with what follows, over the seams of pieces, as far as there is any."""
+        view = memoryview(buffer).cast("B")
+        filled, start = 0, 0
+        for piece in self._pieces:
+            within = self._place - start
+            if filled < len(view) and 0 <= within < len(piece):
+                data = self._of(piece, within, len(view) - filled)
+                view[filled : filled + len(data)] = data
+                filled += len(data)
+                self._place += len(data)
+            start += len(piece)
+        return filled
+
+    def _of(self, piece: bytes | range, within: int, wanted: int) -> bytes:
+        if isinstance(piece, bytes):
+            return piece[within : within + wanted]
+        self._file.seek(piece.start + within)
+        return self._file.read(min(wanted, len(piece) - within))
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def streams(path: Path) -> list[Stream] | None:
+    """The streams in a file, in their order; None where its container is not one that is known here.
+
+    Raises `OSError` where the file cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # it is empty
+            return None
+        with closing(data):
+            start = after_tag(data, 0)
+            found: list[Stream] = []
+            while start < len(data) and (reader := reader_of(data, start)) is not None:
+                more, start = reader(data, start)
+                found += more
+            return found or None
+
+
+Reader = Callable[[mmap.mmap, int], tuple[Iterable[Stream], int]]
+"""The streams from a place on that are of one kind, and where they end."""
+
+
+def reader_of(data: mmap.mmap, start: int) -> Reader | None:
+    head = data[start : start + 16]
+    for magic, reader in READERS.items():
+        if head.startswith(magic):
+            return reader
+    return all_of(mpeg) if mpeg_frame(data, start) is not None else None
+
+
+def all_of(read: Callable[[mmap.mmap, int], Iterator[Stream]]) -> Reader:
+    """A reader of streams that go on to the end of the file."""
+    return lambda data, start: (list(read(data, start)), len(data))
+
+
+def after_tag(data: mmap.mmap, start: int) -> int:
+    """Where what follows the ID3v2 tags at `start` begins."""
+    while data[start : start + 3] == b"ID3" and len(header := data[start : start + 10]) == 10:
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
+        start += 10 + size + (10 if header[5] & 0x10 else 0)
+    return start
+
+
+# Chunks: WAV, RF64, W64, AIFF, CAF, AU
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number in a header that follows from how many bytes of samples there are: as `added` more than them, counted
+    in units of `unit` bytes.
+    """
+
+    place: int
+    format: str
+    added: int = 0
+    unit: int = 1
+
+    def write(self, head: bytearray, start: int, samples: int) -> None:
+        """Write it into a header that begins at `start` in its file."""
+        most = 2 ** (8 * struct.calcsize(self.format)) - 1
+        struct.pack_into(self.format, head, self.place - start, min((samples + self.added) // self.unit, most))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the samples of a stream begin, how many bytes of them its header promises, and where what may follow it
+    begins: at one of several places, since writers differ.
+
+    Without `promised`, its header does not know; what it should say is then to be written to `sizes`.
+    """
+
+    samples: int
+    promised: int | None
+    ends: tuple[int, ...] = ()
+    sizes: tuple[Size, ...] = ()
+
+
+def chunked(layout: Callable[[mmap.mmap, int], Layout | None], again: bytes) -> Reader:
+    """A reader of streams that `layout` understands, and of which another begins with the bytes `again`, where it
+    follows one whose length nobody knows.
+    """
+
+    def read(data: mmap.mmap, start: int) -> tuple[Iterable[Stream], int]:
+        found = layout(data, start)
+        if found is None:  # libsndfile has the word for it
+            return [Stream((range(start, len(data)),))], len(data)
+        there = len(data) - found.samples
+        if found.promised is not None and found.promised <= there:
+            end = min((end for end in found.ends if end < len(data) and follows(data, end)), default=len(data))
+            return [Stream((range(start, end),))], end
+        end = len(data) if found.promised is not None else another(data, found.samples, again)
+        head = bytearray(data[start : found.samples])
+        for size in found.sizes:
+            size.write(head, start, end - found.samples)
+        share = 1.0 if found.promised is None else there / found.promised
+        return [Stream((bytes(head), range(found.samples, end)), share)], end
+
+    return read
+
+
+def follows(data: mmap.mmap, place: int) -> bool:
+    """Whether a stream of its own begins at `place`; bytes that only look like a frame of an MP3 do not count."""
+    head = data[place : place + 16]
+    return any(head.startswith(magic) for magic in READERS)
+
+
+def another(data: mmap.mmap, start: int, again: bytes) -> int:
+    """Where another stream of the kind that `again` is part of begins after `start`; else the end of the file."""
+    place = data.find(again, start) if again else -1
+    place -= 8 if again == b"WAVEfmt " else 0
+    return place if place > start and follows(data, place) else len(data)
+
+
+def chunks(data: mmap.mmap, start: int, header: str, *, padded: int) -> Iterator[tuple[bytes, int, int]]:
+    """The identifiers of chunks from `start` on, with the places of their contents, and their sizes."""
+    length = struct.calcsize(header)
+    while len(head := data[start : start + length]) == length:
+        name, size = struct.unpack(header, head)
+        yield name, start + length, size
+        start += length + size + -size % padded
+
+
+def wav(data: mmap.mmap, start: int) -> Layout | None:
+    order = ">" if data[start : start + 4] == b"RIFX" else "<"
+    [outer] = struct.unpack(f"{order}I", data[start + 4 : start + 8].ljust(4, b"\0"))
+    long: int | None = None
+    sizes: tuple[Size, ...]
+    align = 1
+    for name, place, size in chunks(data, start + 12, f"{order}4sI", padded=2):
+        if name == b"ds64":
+            long = place
+        elif name == b"fmt ":
+            align = max(1, int.from_bytes(data[place + 12 : place + 14], "little"))
+        elif name == b"data":
+            there = len(data) - place
+            if long is None:
+                sizes = (Size(start + 4, f"{order}I", place - start - 8), Size(place - 4, f"{order}I"))
+            else:
+                outer, size, _ = struct.unpack("<QQQ", data[long : long + 24])
+                outer_size = Size(long, "<Q", place - start - 8)
+                sizes = (outer_size, Size(long + 8, "<Q"), Size(long + 16, "<Q", unit=align))
+            # An empty one that was closed properly may have other chunks behind its samples.
+            closed = size == 0 and abs(start + 8 + outer - len(data)) <= 1
+            unknown = there > 0 and ((size == 0 and not closed) or (size > there and size >= ENDLESS_BYTES))
+            ends = (start + 8 + outer + outer % 2, place + size, place + size + size % 2, start + 8 + outer)
+            return Layout(place, None if unknown else size, tuple(end for end in ends if end >= place + size), sizes)
+    return None
+
+
+def w64(data: mmap.mmap, start: int) -> Layout | None:
+    place = start + 40
+    while len(head := data[place : place + 24]) == 24:
+        name, size = head[:4], int.from_bytes(head[16:], "little")
+        if name == b"data":
+            samples, there = place + 24, len(data) - place - 24
+            unknown = there > 0 and (size <= 24 or (size - 24 > there and size >= ENDLESS_BYTES))
+            sizes = (Size(start + 16, "<Q", samples - start), Size(place + 16, "<Q", 24))
+            end = place + size
+            return Layout(samples, None if unknown else size - 24, (end, end + -size % 8), sizes)
+        if size < 24:
+            return None
+        place += size + -size % 8
+    return None
+
+
+def aiff(data: mmap.mmap, start: int) -> Layout | None:
+    outer = int.from_bytes(data[start + 4 : start + 8], "big")
+    for name, place, size in chunks(data, start + 12, ">4sI", padded=2):
+        if name == b"SSND":
+            samples, there = place + 8, len(data) - place - 8
+            closed = size <= 8 and abs(start + 8 + outer - len(data)) <= 1
+            unknown = there > 0 and ((size <= 8 and not closed) or (size - 8 > there and size >= ENDLESS_BYTES))
+            sizes = (Size(start + 4, ">I", samples - start - 8), Size(place - 4, ">I", 8))
+            ends = (start + 8 + outer + outer % 2, place + size, place + size + size % 2, start + 8 + outer)
+            return Layout(
+                samples, None if unknown else max(size - 8, 0), tuple(end for end in ends if end >= place + size), sizes
+            )
+    return None
+
+
+def caf(data: mmap.mmap, start: int) -> Layout | None:
+    found: tuple[int, int] | None = None
+    end = start + 8
+    for name, place, size in chunks(data, start + 8, ">4sQ", padded=1):
+        if name[:4] == b"caff":  # another file begins
+            break
+        end = place + size
+        if name == b"data":
+            found = place, size
+    if found is None:
+        return None
+    place, size = found
+    there = len(data) - place
+    unknown = there > 4 and (size <= 4 or (size > there and size >= ENDLESS_BYTES))
+    samples = place + 4  # after the count of edits
+    return Layout(samples, None if unknown else max(size - 4, 0), (end,), (Size(place - 8, ">Q", 4),))
+
+
+def au(data: mmap.mmap, start: int) -> Layout | None:
+    header, size = struct.unpack(">II", data[start + 4 : start + 12].ljust(8, b"\0"))
+    samples = start + header
+    there = len(data) - samples
+    unknown = there > 0 and (size == 0 or (size > there and size >= ENDLESS_BYTES))
+    return Layout(samples, None if unknown else size, (samples + size,), (Size(start + 8, ">I"),))
+
+
+# FLAC
+
+
+def flac(data: mmap.mmap, start: int) -> Iterator[Stream]:
+    """Each stream of FLAC. No header says where its frames end: the next begins with the marker of the format and the
+    header of the block that must follow it.
+    """
+    while True:
+        place, last = start + 4, False
+        while not last and len(head := data[place : place + 4]) == 4:  # what blocks hold may look like a stream
+            last = bool(head[0] & 0x80)
+            place += 4 + int.from_bytes(head[1:], "big")
+        ends = [at for last in (0x00, 0x80) if (at := data.find(b"fLaC%c\0\0\x22" % last, place)) >= 0]
+        end = min(ends, default=len(data))
+        yield Stream((range(start, end),))
+        if end == len(data):
+            return
+        start = end
+
+
+# Ogg
+
+
+def ogg(data: mmap.mmap, start: int) -> Iterator[Stream]:
+    """Each link of a chain (RFC 3533): one begins where a page is the first of its stream and the page before it is
+    not. One without a last page was cut short, or never finished by who wrote it.
+    """
+    place, begun, first, last = start, start, True, False
+    while (place := data.find(b"OggS", place)) >= 0:
+        header = data[place : place + 27]
+        table = data[place + 27 : place + 27 + (header[26] if len(header) == 27 else 0)]
+        size = 27 + len(table) + sum(table)
+        if len(header) < 27 or header[4] != 0:
+            place += 4
+            continue
+        begins = bool(header[5] & 2)
+        if begins and not first:
+            yield link(range(begun, place), finished=last)
+            begun, last = place, False
+        first = begins
+        last = (last or bool(header[5] & 4)) and place + size <= len(data)
+        place += size
+    yield link(range(begun, len(data)), finished=last)
+
+
+def link(where: range, *, finished: bool) -> Stream:
+    unfinished = "has no last page, so that its length is not known; it may be cut short, and is read to its end"
+    return Stream((where,), warning=None if finished else unfinished)
+
+
+# MPEG audio
+
+BITRATES = {
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""In kbit/s, of MPEG 1 or not, by layer (ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4.2.3)."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The header of a frame: its size, how many samples it holds, what all frames of a stream have in common, and how
+    far from its beginning a header about the whole stream would be.
+    """
+
+    size: int
+    samples: int
+    kind: tuple[int, int, int, bool]
+    note: int
+
+
+def mpeg_frame(data: mmap.mmap, place: int) -> Frame | None:
+    """The frame at `place`; None where there is none, or one of free bitrate, which does not tell its size."""
+    head = data[place : place + 4]
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    index, rate_index, padding = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    if version == 1 or layer == 4 or index in (0, 15) or rate_index == 3:
+        return None
+    first = version == 3
+    mono = head[3] >> 6 == 3
+    rate = (44_100, 48_000, 32_000)[rate_index] >> (0 if first else 1 if version == 2 else 2)
+    bitrate = 1000 * BITRATES[first, layer][index - 1]
+    samples = 384 if layer == 1 else 576 if layer == 3 and not first else 1152
+    size = (12 * bitrate // rate + padding) * 4 if layer == 1 else samples // 8 * bitrate // rate + padding
+    note = 4 + ((17 if mono else 32) if first else (9 if mono else 17))
+    return Frame(size, samples, (version, layer, rate, mono), note)
+
+
+def mpeg(data: mmap.mmap, start: int) -> Iterator[Stream]:
+    """Each stream of MPEG audio: one begins with a header about its length, or where rate or channels change.
+
+    A Xing header is followed as far as it goes, since it tells the padding to leave out. What comes after the frames
+    it counts is another stream.
+    """
+    begun, end, kind, frames, promised, rest = start, start, None, 0, None, False  # of the stream at hand
+    samples = 0
+
+    def made() -> Iterator[Stream]:
+        # Some encoders do not count their last frame, which is padding.
+        if frames > (1 if rest else 0):
+            yield Stream((range(begun, end),), samples=frames * samples if promised is None else None)
+
+    place = start
+    while (found := next_frame(data, place, kind)) is not None:
+        place, frame = found
+        if place + frame.size > len(data):
+            break
+        head = data[place : place + 192]
+        xing = head[frame.note : frame.note + 4] in (b"Xing", b"Info") and frame.kind[1] == 3
+        vbri = head[36:40] == b"VBRI" and frame.kind[1] == 3
+        full = frames == promised
+        if xing or vbri or full or frame.kind != kind:
+            yield from made()
+            begun, frames, promised, rest = place, 0, None, full and not (xing or vbri)
+        kind, samples = frame.kind, frame.samples
+        place += frame.size
+        end = place
+        if vbri:  # libsndfile would play it
+            begun = place
+        elif xing and head[frame.note + 7] & 1:
+            promised = int.from_bytes(head[frame.note + 8 : frame.note + 12], "big") or None
+        elif not xing:
+            frames += 1
+    yield from made()
+
+
+def next_frame(data: mmap.mmap, place: int, kind: tuple[int, int, int, bool] | None) -> tuple[int, Frame] | None:
+    """The frame at `place` or after what is none there: tags between streams, and damage. Beyond other bytes, only one
+    that another follows is taken for a frame.
+    """
+    place = after_tag(data, place)
+    frame = mpeg_frame(data, place)
+    if frame is not None and (kind is None or frame.kind == kind):
+        return place, frame
+    limit = min(len(data), place + JUNK_BYTES)
+    while 0 <= place < limit:
+        frame = mpeg_frame(data, place)
+        if frame is not None:
+            following = mpeg_frame(data, place + frame.size)
+            if following is not None and following.kind == frame.kind:
+                return place, frame
+        place = data.find(b"\xff", place + 1)
+    return None
+
+
+READERS: Mapping[bytes, Reader] = {
+    b"RIFF": chunked(wav, b"WAVEfmt "),
+    b"RIFX": chunked(wav, b"WAVEfmt "),
+    b"RF64": chunked(wav, b"WAVEds64"),
+    b"BW64": chunked(wav, b"WAVEds64"),
+    b"riff" + W64_RIFF: chunked(w64, b"riff" + W64_RIFF),
+    b"FORM": chunked(aiff, b""),
+    b"caff": chunked(caf, b"caff\0\1\0\0desc"),
+    b".snd": chunked(au, b""),
+    b"fLaC": all_of(flac),
+    b"OggS": all_of(ogg),
+}
+"""By the bytes that a file begins with."""
