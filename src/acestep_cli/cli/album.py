@@ -31,11 +31,14 @@ FORMATS = ("paths", "make", "json")
 OTHERWISE = ("output", "auto", "explain", "no_sidecar", "cache", "dry_run", "rank")
 
 AlbumFile = Annotated[
-    Path, typer.Argument(metavar="ALBUM", help="An album spec (.yaml).", autocompletion=options.offering_specs)
+    Path,
+    typer.Argument(
+        metavar="ALBUM", readable=False, help="An album spec (.yaml).", autocompletion=options.offering_specs
+    ),
 ]
 Folder = Annotated[
     Path,
-    typer.Option("-o", "--output", metavar="FOLDER", help="Where the album goes. Unset: here.",
+    typer.Option("-o", "--output", metavar="FOLDER", readable=False, help="Where the album goes. Unset: here.",
                  rich_help_panel=request.OUTPUT, show_default=False),
 ]  # fmt: skip
 Only = Annotated[
@@ -47,12 +50,12 @@ Explain = Annotated[bool, options.switch("--explain", help="Say why each track i
 DryRun = Annotated[bool, options.switch("--dry-run", help="As album plan does: write nothing.", panel=request.OUTPUT)]
 Depfile = Annotated[
     Path | None,
-    typer.Option("--depfile", metavar="FILE", help="Write for make what the tracks are made from.",
+    typer.Option("--depfile", metavar="FILE", readable=False, help="Write for make what the tracks are made from.",
                  rich_help_panel=request.OUTPUT),
 ]  # fmt: skip
 Stamp = Annotated[
     Path | None,
-    typer.Option("--stamp", metavar="FILE", help="Touch this when all is there; --depfile is about it.",
+    typer.Option("--stamp", metavar="FILE", readable=False, help="Touch this when all is there; --depfile is about it.",
                  rich_help_panel=request.OUTPUT),
 ]  # fmt: skip
 Jobs = Annotated[

@@ -72,7 +72,9 @@ def _number(flag: str, metavar: str, help: str, panel: str) -> Any:
     return typer.Option(flag, callback=options.finite, metavar=metavar, help=help, rich_help_panel=panel)
 
 
-Files = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files, up to an hour long each.")]
+Files = Annotated[
+    list[Path], typer.Argument(metavar="AUDIO", readable=False, help="Audio files, up to an hour long each.")
+]
 MinDuration = Annotated[float | None, _number("--min-duration", "SECONDS", "At least so long.", CONTENT)]
 MaxDuration = Annotated[float | None, _number("--max-duration", "SECONDS", "At most so long.", CONTENT)]
 MaxSilence = Annotated[
@@ -88,7 +90,7 @@ MusicalKey = Annotated[
 SameAs = Annotated[
     Path | None,
     typer.Option(
-        "--same-as", metavar="AUDIO", help="The same samples as this file, or nearly: --within.",
+        "--same-as", metavar="AUDIO", readable=False, help="The same samples as this file, or nearly: --within.",
         rich_help_panel=CONTENT,
     ),
 ]  # fmt: skip
@@ -119,7 +121,7 @@ Skip = Annotated[
 ]
 JUnit = Annotated[
     Path | None,
-    typer.Option("--junit", metavar="FILE.xml", help="Also write a JUnit report, as CI reads it.",
+    typer.Option("--junit", metavar="FILE.xml", readable=False, help="Also write a JUnit report, as CI reads it.",
                  rich_help_panel=REPORT),
 ]  # fmt: skip
 

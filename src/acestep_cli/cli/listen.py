@@ -46,10 +46,14 @@ WIDTH, HEIGHT = 900, 96
 STAMP = "stamp"
 EMBEDDED = "opus"
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with takes, or with any audio files.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", readable=False, help="A folder with takes, or with any audio files.")
+]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE.html", help=f"The page to write. Unset: FOLDER/{PAGE}."),
+    typer.Option(
+        "-o", "--output", metavar="FILE.html", readable=False, help=f"The page to write. Unset: FOLDER/{PAGE}."
+    ),
 ]
 Embed = Annotated[
     bool, typer.Option("--embed", metavar="", help="Put the sound into the page, as Opus: one file to send to anybody.")

@@ -110,6 +110,7 @@ ModelsDir = Annotated[
         "--models-dir",
         envvar="ACESTEP_MODELS_DIR",
         metavar="FOLDER",
+        readable=False,
         help="Folder of checkpoints in the published layout. Unset: the Hugging Face cache.",
         rich_help_panel=MACHINE,
     ),

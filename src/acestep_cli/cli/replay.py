@@ -38,7 +38,9 @@ IDENTICAL, CLOSE, DRIFTED = "identical", "close", "drifted"
 SIDECAR = ".yaml"
 MACHINE = ("json", "events", "models_dir", "device", "dtype", "max_vram", "progress", "quiet", "verbose", "debug")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="An audio file that this program wrote, or its sidecar.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", readable=False, help="An audio file that this program wrote, or its sidecar.")
+]
 FromTags = Annotated[bool, typer.Option("--tags", metavar="", help="Go by the tags, whatever a sidecar says.")]
 Within = Annotated[
     float,

@@ -25,7 +25,7 @@ BLANK = 0x2800
 #: Signs between two times on the scale.
 EVERY = 16
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="An audio file, up to an hour long.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="An audio file, up to an hour long.")]
 
 
 @app.command(

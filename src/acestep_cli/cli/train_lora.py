@@ -54,10 +54,12 @@ PLAIN = "lora"
 #: Networks in the words of a forecast that a render does not have.
 NETWORKS = {**plan_text.NETWORKS, "adapter": "adapter and optimiser"}
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The songs: 8 to 20 of one style.", show_default=False)]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", readable=False, help="The songs: 8 to 20 of one style.", show_default=False)
+]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FOLDER/", help="The adapter, and all that going on needs.",
+    typer.Option("-o", "--output", metavar="FOLDER/", readable=False, help="The adapter, and all that going on needs.",
                  rich_help_panel=OUTPUT),
 ]  # fmt: skip
 Name = Annotated[
@@ -86,7 +88,8 @@ SaveEvery = Annotated[
 ]  # fmt: skip
 Preview = Annotated[
     Path | None,
-    typer.Option("--preview", metavar="SPEC", help="Render this spec between steps, always with one seed.",
+    typer.Option("--preview", metavar="SPEC", readable=False,
+                 help="Render this spec between steps, always with one seed.",
                  rich_help_panel=OUTPUT, autocompletion=options.offering_specs),
 ]  # fmt: skip
 PreviewEvery = Annotated[
