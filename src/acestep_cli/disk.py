@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import shlex
 import signal
 import threading
@@ -29,6 +30,10 @@ HINTS = {
 #: The name of a file that is unfinished; one that nobody has written to for an hour is what a killed run has left.
 PART = re.compile(r"\.[0-9a-f]{32}\.part")
 ABANDONED_SECONDS = 3600
+
+#: How long somebody who writes to a pipe is waited for.
+PIPE_SECONDS = 0.5
+PIPE_BLOCK_BYTES = 1 << 20
 
 
 def refusal(path: Path, error: OSError) -> OutputError:
@@ -101,6 +106,29 @@ def whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+def pipe_blocks(path: Path) -> Iterator[bytes]:
+    """What comes out of a pipe, to its end.
+
+    It is opened without waiting for who writes to it, and read from when somebody does, however long that takes.
+    `TimeoutError`, an `OSError`, where nobody has begun after `PIPE_SECONDS`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as pipe:  # noqa: PTH123
+        limit, begun = time.monotonic() + PIPE_SECONDS, False
+        while True:
+            select.select([pipe], [], [], None if begun else max(0.0, limit - time.monotonic()))
+            data = pipe.read(PIPE_BLOCK_BYTES)
+            if data != b"":  # None where somebody has opened it, and has not written yet
+                begun = True
+                yield data or b""
+            elif begun:
+                return
+            elif time.monotonic() > limit:
+                raise TimeoutError(errno.ETIMEDOUT, "Nobody writes to this pipe")
+            else:
+                time.sleep(0.01)
 
 
 def sweep(folder: Path) -> None:

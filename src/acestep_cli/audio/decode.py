@@ -9,14 +9,12 @@ import atexit
 import contextlib
 import hashlib
 import os
-import select
 import shlex
 import shutil
 import stat
 import struct
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +42,8 @@ MISSING_SECONDS = 0.01
 #: And where it holds MP3 or Ogg, whose encoders count the samples they pad with, or do not.
 MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE = 0.5, 0.02
 LOSSY = ("MP3", "OGG")
-#: How long a pipe that nobody writes to is waited for, and how much of one is read.
-PIPE_SECONDS, PIPE_BYTES = 0.8, 1 << 32
-COPY_BYTES = 1 << 20
+#: How much is read of a pipe, which may have no end.
+PIPE_BYTES = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -387,32 +384,17 @@ def regular(path: Path) -> Path:
 
 
 def spool(path: Path) -> Path:
-    """Read a pipe to its end, into a temporary file that is gone when the process ends.
-
-    It is opened without waiting for who writes to it, and read as soon as somebody does, however long that takes.
-    `SourceError` where nobody has begun after `PIPE_SECONDS`; `OSError` where there is no room for what comes.
+    """Read a pipe to its end, into a temporary file that is gone when the process ends. `OSError` where there is no
+    room for what comes, or nobody writes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(descriptor, "rb", buffering=0) as pipe, tempfile.NamedTemporaryFile(delete=False) as copy:  # noqa: PTH123
+    with tempfile.NamedTemporaryFile(delete=False) as copy:
         atexit.register(Path(copy.name).unlink, missing_ok=True)
-        limit, size, begun = time.monotonic() + PIPE_SECONDS, 0, False
-        while True:
-            select.select([pipe], [], [], None if begun else max(0.0, limit - time.monotonic()))
-            data = pipe.read(COPY_BYTES)
-            if data == b"":
-                if begun or time.monotonic() > limit:
-                    break
-                time.sleep(0.01)
-                continue
-            begun = True  # without data too: somebody will write
-            size += len(data or b"")
-            if size > PIPE_BYTES:
+        for data in disk.pipe_blocks(path):
+            copy.write(data)
+            if copy.tell() > PIPE_BYTES:
                 raise SourceError(f"{path} has no end: over {PIPE_BYTES >> 30} GiB came out of it.")
-            copy.write(data or b"")
-    if begun and not size:
-        raise SourceError(f"{path} is empty.")
-    if not size:
-        raise SourceError(f"{path} is a pipe that nobody writes to.", "Start what writes to it first.")
+        if not copy.tell():
+            raise SourceError(f"{path} is empty.")
     return Path(copy.name)
 
 

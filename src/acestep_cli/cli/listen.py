@@ -80,6 +80,7 @@ def listen(
     terminal = Console(quiet, paths=not json_wanted)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     page = output or folder / PAGE
+    playable(folder)  # which says whether there is a folder, before whether its page can be written
     refuse_other(page, force=force)
     with terminal.results() as stdout:
         takes = make(folder, page, terminal, embed=embed)

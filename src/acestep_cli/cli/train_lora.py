@@ -269,6 +269,7 @@ def write_down(
 ) -> dict[str, Any]:
     """Write the `dataset.yaml` of a folder, and say what is worth looking at in it; what `--json` says of that."""
     path = folder / dataset.FILE
+    dataset.audio_files(folder)  # which says whether there are any, before whether a file can be written beside them
     if disk.exists(path) and not run.force:
         raise ExistsError(path)
     songs = called(dataset.scan_again(folder) if disk.exists(path) else dataset.scan(folder), name)

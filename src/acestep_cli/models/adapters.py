@@ -276,6 +276,10 @@ def read(path: Path) -> Adapter:
 def _file(path: Path) -> Path:
     """The file of weights that `path` names."""
     if checkpoints.is_folder(path):
+        try:
+            next(path.iterdir(), None)  # glob keeps to itself that it may not look
+        except OSError as error:
+            raise AdapterError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
         folders = [path / inside for inside in INSIDE]
         for folder in folders:
             if (folder / PEFT_WEIGHTS).is_file():

@@ -415,6 +415,7 @@ def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBL
             f"The models folder {models_dir} does not exist.",
             "Name the folder that holds acestep-v15-turbo/, vae/ and Qwen3-Embedding-0.6B/ with --models-dir.",
         )
+    require_readable(models_dir)
     if model == "auto":
         return locate(installed(models_dir, task)[0], models_dir)
     if model == BUILT_IN:
@@ -432,6 +433,17 @@ def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBL
             f"{BUILT_IN} sketches the song.",
         )
     return _whole(model, row, dit, models_dir)
+
+
+def require_readable(models_dir: Path | None) -> None:
+    """`CheckpointError` for a models folder that may not be looked into: what it holds would seem to be missing."""
+    if models_dir is None or not is_folder(models_dir):
+        return
+    try:
+        next(models_dir.iterdir(), None)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"The models folder {models_dir} cannot be read: {reason}.") from error
 
 
 def installed(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> tuple[str, ...]:

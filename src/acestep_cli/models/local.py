@@ -293,6 +293,7 @@ Shelf = ModelsFolder | Cache
 
 
 def of(models_dir: Path | None) -> Shelf:
+    checkpoints.require_readable(models_dir)
     return Cache() if models_dir is None else ModelsFolder(models_dir)
 
 

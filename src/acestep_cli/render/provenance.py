@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from acestep_cli.audio import tags
+from acestep_cli.audio import decode, tags
 from acestep_cli.render import paths, sidecar
 from acestep_cli.render.sidecar import Origin
 from acestep_cli.song import spec
@@ -29,7 +29,7 @@ def of(file: Path) -> Provenance | None:
 
 def in_tags(file: Path) -> Provenance | None:
     """What the tags of `file` say; paths in them are of files beside it."""
-    text = tags.spec_in(file)
+    text = tags.spec_in(decode.regular(file) if file.is_fifo() else file)
     origin = None if text is None else sidecar.recorded(text, Origin)
     if text is None or origin is None:
         return None

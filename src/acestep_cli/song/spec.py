@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from acestep_cli import disk
 from acestep_cli.audio import tags
 from acestep_cli.errors import AdapterError, SourceError, UsageError
 from acestep_cli.song import request as song
@@ -350,10 +351,17 @@ def text_of(file: str) -> str:
         if file == STDIN:  # whose text layer follows the locale, not the spec
             data = stdin.read(MOST_BYTES + 1)
         else:
-            with Path(file).open("rb") as stream:
-                if not stdin.typing and stream.isatty():
-                    raise ValueError("is a terminal, and --no-input refuses to wait for typing")
-                data = stream.read(MOST_BYTES + 1)
+            data = b""
+            if Path(file).is_fifo():
+                for block in disk.pipe_blocks(Path(file)):
+                    data += block
+                    if len(data) > MOST_BYTES:
+                        break
+            else:
+                with Path(file).open("rb") as stream:
+                    if not stdin.typing and stream.isatty():
+                        raise ValueError("is a terminal, and --no-input refuses to wait for typing")
+                    data = stream.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
         return document.decoded(data)

@@ -99,11 +99,11 @@ def described(request: Request) -> dict[str, Any]:
 
 def audio_files(folder: Path) -> dict[str, Path]:
     """The audio files in `folder` and the folders in it, by name. `SourceError` where there are none."""
-    if not folder.is_dir():
-        raise SourceError(
-            f"{folder} is {'not a folder' if disk.exists(folder) else 'not there'}; songs are learnt from a folder."
-        )
     try:
+        if not folder.is_dir():
+            what = "not a folder" if disk.exists(folder) else "not there"
+            raise SourceError(f"{folder} is {what}; songs are learnt from a folder.")
+        next(folder.iterdir(), None)  # which says what rglob keeps to itself
         files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     except OSError as error:
         raise decode.unreadable(folder, error) from error
