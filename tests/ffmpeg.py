@@ -64,6 +64,10 @@ def decode(file: Path, words: str) -> None:
     sys.stdout.buffer.flush()
     if "hangs" in words:
         time.sleep(60)
+    if "cut" in words:
+        print("[matroska,webm @ 0x55] [error] File ended prematurely", file=sys.stderr)
+    if "joined" in words:
+        print("[mov,mp4,m4a,3gp,3g2,mj2 @ 0x55] [warning] Found duplicated MOOV Atom. Skipped it", file=sys.stderr)
     if "partial" in words:
         sys.exit(f"{file}: corrupt input packet in stream 0")
 

@@ -257,6 +257,24 @@ def test_an_ogg_without_its_last_page_is_read_to_its_end_with_a_warning(name: st
         assert "has no last page" in repaint.stderr
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("name", ["a.m4a", "a.mkv", "a.webm"])
+def test_what_ffmpeg_is_content_with_is_refused(name: str) -> None:
+    saved("a.wav", encoded("wav", sound(4)))
+    codec = "libopus" if name == "a.webm" else "aac"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", "a.wav", "-c:a", codec, name], check=True, timeout=60)
+    whole = Path(name).read_bytes()
+    assert heard(Path(name)).shape[1] == pytest.approx(4 * RATE, abs=0.1 * RATE)
+    with pytest.raises(SourceError, match=r"cut short|not audio"):
+        heard(saved(f"cut-{name}", whole[: len(whole) // 2]))
+    joined = saved(f"joined-{name}", whole + whole)
+    if name == "a.m4a":
+        with pytest.raises(SourceError, match="several recordings in a row"):
+            heard(joined)
+    else:
+        assert heard(joined).shape[1] == pytest.approx(8 * RATE, abs=0.1 * RATE)
+
+
 # Written to a pipe, whose header could not know
 
 

@@ -195,6 +195,9 @@ class TestByProgram:
             ("surround", "has 6 channels; how they become two is yours to say"),
             ("partial", "is broken or cut short: .*corrupt input packet"),
             ("no sound", "a.mp4 holds no sound."),
+            ("cut", r"a.mp4 is cut short: it ends after 2\.00 s\."),
+            ("joined", "a.mp4 holds several recordings in a row, of which the first alone can be read"),
+            ("joined partial", "a.mp4 holds several recordings in a row"),
         ],
     )
     def test_what_does_not_suit_is_refused(

@@ -321,7 +321,7 @@ def poured_out(path: Path, file: Path) -> Generator[bytes]:
     It is asked for Sun's container, which tells both at once and no length.
     """
     command = [
-        *(encode.FFMPEG, "-v", "error", "-nostdin", "-xerror", "-i", f"file:{file}", "-map", "0:a:0", "-vn"),
+        *(encode.FFMPEG, "-v", "level+warning", "-nostdin", "-xerror", "-i", f"file:{file}", "-map", "0:a:0", "-vn"),
         *("-map_metadata", "-1", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"),
     ]
     with tempfile.TemporaryFile() as said:
@@ -334,13 +334,14 @@ def poured_out(path: Path, file: Path) -> Generator[bytes]:
         assert process.stdout is not None
         try:
             header = process.stdout.read(24)
-            begun = len(header) == 24
+            begun, seconds = len(header) == 24, 0.0
             if begun:
                 _, size, _, _, rate, channels = struct.unpack(">6I", header)
                 yield header[16:]
                 process.stdout.read(size - len(header))  # a note
                 frame = 4 * channels
                 while data := process.stdout.read(frame * rate):
+                    seconds += len(data) // frame / rate
                     yield data[: len(data) // frame * frame]
             process.wait()
         finally:  # whoever listens may have heard enough
@@ -351,9 +352,18 @@ def poured_out(path: Path, file: Path) -> Generator[bytes]:
         reason = said.read()
     if b"matches no streams" in reason:
         raise SourceError(f"{path} holds no sound.")
+    # It is content with these.
+    if b"ended prematurely" in reason:
+        raise SourceError(f"{path} is cut short: it ends after {seconds:.2f} s.", "Fetch it again.")
+    if b"duplicated MOOV" in reason:
+        raise SourceError(
+            f"{path} holds several recordings in a row, of which the first alone can be read.",
+            "Join them instead: ffmpeg -i one.m4a -i two.m4a -filter_complex concat=v=0:a=1 joined.flac",
+        )
     if process.returncode or not begun:
         fault = "is broken or cut short" if begun else "is not audio that can be read"
-        raise SourceError(f"{path} {fault}: {encode.last_line(reason).rstrip('.')}.")
+        errors = b"\n".join(line.replace(b"[error] ", b"") for line in reason.split(b"\n") if b"[warning]" not in line)
+        raise SourceError(f"{path} {fault}: {encode.last_line(errors).rstrip('.')}.")
 
 
 #: What was read from pipes in this process, by their paths and numbers.
