@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     info = f"acestep_cli-{__version__}.dist-info/"
     assert {name for name in packed if not name.startswith(info)} == wanted
     assert f"{info}licenses/LICENSE" in packed
+
+
+def test_the_source_distribution_holds_what_its_tests_read(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    [path] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    data = {file.relative_to(ROOT).as_posix() for file in (ROOT / "tests" / "data").rglob("*") if file.is_file()}
+    assert data
+    assert data <= packed
 
 
 def test_the_wheel_plays(installed: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -
     return Finding("sound", asked, f"up to {apart:g} dBFS apart", within is not None and apart <= within)
 
 
-def examined(path: Path, checks: Iterable[Check], warn: Callable[[str], None]) -> Checked:
+def examined(path: Path, checks: Iterable[Check], warn: Callable[[str], None] = lambda _: None) -> Checked:
     try:
         sound = measure.read(path, warn)
     except SourceError as problem:
