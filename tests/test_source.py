@@ -300,10 +300,61 @@ def test_how_a_repaint_holds_on_to_its_source(two_b: tiny.Oracle, take: Callable
     assert inside.nonzero().flatten().tolist() == list(range(50, 100))
 
 
+@pytest.mark.parametrize(("checkpoint", "model", "puts_back"), [("two_b", "turbo", False), ("base", "base", True)])
+@pytest.mark.parametrize("how", [{"repaint_mode": "conservative"}, {"repaint_strength": 0}], ids=str)
+def test_only_a_checkpoint_that_is_no_turbo_has_the_source_put_back_after_the_last_step(
+    request: pytest.FixtureRequest,
+    take: Callable[..., str],
+    given: Given,
+    checkpoint: str,
+    model: str,
+    puts_back: bool,
+    how: dict[str, Any],
+) -> None:
+    oracle = request.getfixturevalue(checkpoint)
+    (made,) = render(oracle, model, caption="a", mode="repaint", source=take(6), start=2, end=4, **how)
+    hold, latents = given.options[-1]["hold"], given.latents[-1]
+    outside = hold.inside[0, :, 0] == 0
+    clean = hold.clean.to(latents)
+    assert torch.equal(latents[:, outside], clean[:, outside]) == puts_back
+    # What the crossfade mixes with the source beside the region, a second on both sides, is something else on turbo.
+    assert made.latents is not None
+    settled = torch.from_numpy(made.latents.frames)
+    beside = slice(40, 50)
+    assert torch.allclose(settled[beside], clean[0, beside], atol=1e-5) == puts_back
+    assert torch.equal(settled[:20], clean[0, :20])
+
+
+@pytest.mark.parametrize("schedule", [(1.0, 0.5, 0.0), (1.0, 0.7, 0.3, 0.0)], ids=str)
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_source_is_put_back_after_a_share_of_the_steps(schedule: tuple[float, ...], share: float) -> None:
+    noise, clean = torch.randn(1, 8, 3), torch.zeros(1, 8, 3)
+    inside = torch.zeros(1, 8, 1)
+    seen = []
+
+    def dit(x: Tensor, times: Tensor, context: Tensor, memory: Any) -> Tensor:
+        seen.append(x)
+        return torch.ones_like(x)
+
+    def run(*, last_step: bool) -> Tensor:
+        hold = denoise.Hold(share, clean, inside, inside, last_step)
+        return denoise.denoise(
+            dit, noise, torch.zeros(1, 8, 4), None, schedule, solver="euler", guided=None, seed=0,
+            progress=lambda done, total: None, hold=hold,
+        )  # fmt: skip
+
+    turbo, other = run(last_step=False), run(last_step=True)
+    held = round((len(schedule) - 1) * share)
+    assert torch.equal(seen[1], schedule[1] * noise)  # on the way from the clean latents to the noise
+    assert torch.equal(turbo, other) == (held < len(schedule) - 1)
+    assert torch.equal(other, clean) == (held == len(schedule) - 1)
+    assert not torch.equal(turbo, clean)
+
+
 def test_latents_are_blended_around_a_region() -> None:
     canvas = conditioning.Canvas(150, 150 * HOP, HOP, RATE, ((50 * HOP, 100 * HOP),))
     made, heard = torch.ones(1, 150, 3), torch.zeros(1, 150, 3)
-    hold = denoise.Hold(1, heard, canvas.inside(), canvas.weights(4))
+    hold = denoise.Hold(1, heard, canvas.inside(), canvas.weights(4), last_step=False)
     weight = conditioning.blended(made, hold)[0, :, 0]
     ramp = torch.tensor([0.2, 0.4, 0.6, 0.8])  # linspace(0, 1, 6) without its ends
     assert torch.equal(weight[50:100], torch.ones(50))

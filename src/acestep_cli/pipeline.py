@@ -387,7 +387,7 @@ def lay(weights: Store, part: Part, canvas: Canvas, original: Tensor | None, sil
     with weights.dit() as model:
         sources = conditioning.Sources(canvas, model, silence.to(weights.device, weights.dtype), original)
         contexts = [conditioning.context(scene.prepared, sources) for scene in part.scenes]
-        hold = conditioning.hold(sources, prepared.splice)
+        hold = conditioning.hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
         start = sources.original() if prepared.kept else None
         return Ground(contexts, hold, start)
 
@@ -446,7 +446,7 @@ def diffuse(
             return conditioning.blended(latents, hold)[0]
 
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
-    settings = [part.schedule, take.solver, take.seed, guided, then and then[0], hold and hold.share]
+    settings = [part.schedule, take.solver, take.seed, guided, then and then[0], hold and (hold.share, hold.last_step)]
     held = (hold.clean, hold.inside, hold.blend) if hold is not None else ()
     given = [*ground.contexts, *(tensor for condition in heard for tensor in condition), *held, ground.start]
     latents, is_new = stages.diffused(weights.stack, settings, given, weights.plan, made)

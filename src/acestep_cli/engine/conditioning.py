@@ -165,13 +165,17 @@ def context(prepared: Prepared, sources: Sources) -> Tensor:
     return torch.cat((latents, sources.canvas.inside().to(latents).expand_as(latents)), dim=-1)
 
 
-def hold(sources: Sources, splice: Splice | None) -> denoise.Hold | None:
-    """What the diffusion holds on to around the regions; nothing where the splice is not onto the source."""
+def hold(sources: Sources, splice: Splice | None, *, turbo: bool) -> denoise.Hold | None:
+    """What the diffusion holds on to around the regions; nothing where the splice is not onto the source.
+
+    A `turbo` checkpoint never has the source put back at the last step, the others do: `dit.md` 5.6 of the
+    specification.
+    """
     canvas = sources.canvas
     if splice is None or splice.onto != "source":
         return None
     frames = splice.blend * canvas.rate / canvas.hop
-    return denoise.Hold(splice.held, sources.original(), canvas.inside(), canvas.weights(round(frames)))
+    return denoise.Hold(splice.held, sources.original(), canvas.inside(), canvas.weights(round(frames)), not turbo)
 
 
 def windows(references: Sequence[Tensor], sizes: Sizes, seed: int) -> list[Tensor]:

@@ -43,13 +43,15 @@ class Turn:
 class Hold:
     """Clean latents [1, T, C] that are held on to where `inside` [1, T, 1] is 0, for a share of the steps.
 
-    `blend` is how much of each frame is new in the end.
+    `blend` is how much of each frame is new in the end. `last_step`: whether they are put back after the step to time
+    0 too. After that `blend` would mix them with themselves.
     """
 
     share: float
     clean: Tensor
     inside: Tensor
     blend: Tensor
+    last_step: bool
 
 
 def generator(seed: int, stage: str) -> torch.Generator:
@@ -105,7 +107,7 @@ def denoise(
         if turn is not None and done == int(steps * turn.share):
             context, memory = turn.context, turn.memory
         x = step(x, t, t_next, velocity)
-        if hold is not None and done < round(steps * hold.share):
+        if hold is not None and done < round(steps * hold.share) and (t_next > 0 or hold.last_step):
             around = solvers.noised(hold.clean.to(x), noise, noise.new_tensor([t_next]))
             x = torch.where(hold.inside.to(x) > 0, x, around)
         progress(done + 1, steps)
