@@ -17,7 +17,7 @@ from acestep_cli.engine import codec, denoise, text_encoder
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.engine.weights import Store
-from acestep_cli.errors import MemoryLimitError
+from acestep_cli.errors import CheckpointError, MemoryLimitError, ran_out_of_memory
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.models.configs import VAEConfig, decoder_reach
@@ -213,7 +213,15 @@ def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
      RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), RuntimeError("CUDA error: out of memory"),
      RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
      RuntimeError("level_zero backend failed with error: UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"),
-     RuntimeError("unable to mmap 9 bytes from file: Cannot allocate memory (12)")],
+     RuntimeError("unable to mmap 9 bytes from file: Cannot allocate memory (12)"),
+     RuntimeError("could not create a primitive"), RuntimeError("could not create a memory object"),
+     RuntimeError("could not execute a primitive"), RuntimeError("std::bad_alloc"),
+     RuntimeError("[enforce fail at alloc_cpu.cpp:1] data. DefaultCPUAllocator: not enough memory: you tried to allocate"),
+     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+     RuntimeError("Error: command buffer exited with error status. Insufficient Memory "
+                  "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"),
+     OSError(12, "Cannot allocate memory"), ImportError("libtorch.so: failed to map segment from shared object")],
 )  # fmt: skip
 def test_running_out_of_memory_is_said(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*args: Any, **options: Any) -> None:
@@ -225,13 +233,36 @@ def test_running_out_of_memory_is_said(two_b: tiny.Oracle, monkeypatch: pytest.M
     assert caught.value.exit_code == 4
 
 
-def test_other_failures_keep_their_names(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said",
+    ["shapes do not match", "could not create a primitive descriptor for a convolution forward propagation primitive"],
+)
+def test_other_failures_keep_their_names(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     def fail(*args: Any, **options: Any) -> None:
-        raise RuntimeError("shapes do not match")
+        raise RuntimeError(said)
 
     monkeypatch.setattr(denoise, "denoise", fail)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+    with pytest.raises(RuntimeError, match=said):
         render(two_b)
+
+
+def test_a_refusal_is_not_taken_for_a_lack_of_memory() -> None:
+    assert not ran_out_of_memory(CheckpointError("weights.safetensors: Cannot allocate memory"))
+
+
+def test_onednn_without_memory_takes_the_next_rung(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, tiles = codec.decode, []
+
+    def short_of_memory(vae: Any, latents: torch.Tensor, tile_frames: int, progress: Any) -> torch.Tensor:
+        tiles.append(tile_frames)
+        if tile_frames > 32:
+            raise RuntimeError("could not create a primitive")
+        return decode(vae, latents, tile_frames, progress)
+
+    monkeypatch.setattr(codec, "decode", short_of_memory)
+    plan = FLOAT32.model_copy(update={"tile_frames": 128})
+    assert np.isfinite(samples(two_b, plan=plan)).all()
+    assert tiles == [128, 64, 32]
 
 
 def test_bfloat16_stays_close_to_float32(two_b: tiny.Oracle) -> None:

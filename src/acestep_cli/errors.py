@@ -6,12 +6,38 @@ code belongs to the class, so `cli` needs one handler and no table of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 #: Exit codes that no exception of ours carries.
 UNEXPECTED, INTERRUPTED, TERMINATED = 1, 130, 143
+
+#: How libraries, drivers and the system say that memory has run out, in the texts of their exceptions.
+OUT_OF_MEMORY = re.compile(
+    "|".join(
+        (
+            "out of memory",  # CUDA, HIP, XPU, MPS
+            "out_?of_?(device_|host_)?memory",  # Level Zero, Metal, HIP's error names
+            "insufficient memory",  # Metal
+            "not enough memory",  # torch on Windows
+            "defaultcpuallocator",
+            "cannot allocate memory",  # the system: ENOMEM
+            "failed to map segment",  # the system's loader of libraries
+            "bad_?alloc",  # C++
+            "alloc(ation)?[ _]?failed",  # cuBLAS, cuDNN, MIOpen
+            "rocblas_status_memory_error",
+            "(unable|failed) to alloc",
+            # oneDNN tells by these that it got no memory: a shape it has no kernel for fails before, at a "primitive
+            # descriptor".
+            "could not create a primitive(?! descriptor)",
+            "could not create a (memory object|stream)",
+            "could not execute a primitive",
+        )
+    ),
+    re.IGNORECASE,
+)
 
 
 class AceStepError(Exception):
@@ -110,6 +136,15 @@ class ExistsError(OutputError):
         self.path, self.why = path, why
         usual = None if path.is_dir() else "--force replaces it; another --output keeps it."
         super().__init__(f"{path} exists already{others}{why}.", hint or usual)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of a library says that memory ran out; what this program raises itself is a
+    `MemoryLimitError`.
+    """
+    if isinstance(error, AceStepError):
+        return False
+    return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def together(errors: Sequence[AceStepError]) -> AceStepError:

@@ -14,7 +14,12 @@ from typing import Any
 
 import typer
 
-from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, AceStepError, terminate
+from acestep_cli.errors import (
+    INTERRUPTED,
+    TERMINATED,
+    UNEXPECTED,
+    terminate,
+)
 from acestep_cli.render import result
 from acestep_cli.render.result import described
 
@@ -68,7 +73,7 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         raise typer.Exit from error
     except BaseException as error:
         found = described(error)
-        print(error if isinstance(error, AceStepError) else found["message"], file=sys.stderr)
+        print("\n".join(said for said in (found["message"], found.get("hint")) if said), file=sys.stderr)
         if ctx.obj.get(DEBUG):
             traceback.print_exception(error, file=sys.stderr)
         if ctx.obj.get(JSON) or wants_json:

@@ -6,23 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import torch
-
 from acestep_cli.engine.weights import Store
+from acestep_cli.errors import ran_out_of_memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Say
 from acestep_cli.song.complete import Completed
 
 R = TypeVar("R")
-#: How drivers and allocators put it that memory has run out.
-OUT_OF_MEMORY = (
-    "defaultcpuallocator",
-    "out of memory",
-    "cannot allocate memory",
-    "alloc_failed",  # cuBLAS, cuDNN
-    "out_of_device_memory",  # Level Zero
-)
 
 
 @dataclass
@@ -37,8 +28,8 @@ class Descent:
         while True:
             try:
                 return work(*arguments)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+            except Exception as error:
+                if not ran_out_of_memory(error):
                     raise
                 extra = sum(worn.adapter.parameters for worn in self.weights.stack)
                 sizes = replace(self.sizes, adapter_parameters=extra)
@@ -49,10 +40,3 @@ class Descent:
             plan, rung = lower
             self.weights.rearrange(plan)
             self.say(f"Memory ran out on {plan.device}; from here on {rung}.")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; not all that is part of torch says so by the kind of its error."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY)

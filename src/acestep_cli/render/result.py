@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, AceStepError, Terminated
+from acestep_cli.errors import (
+    INTERRUPTED,
+    TERMINATED,
+    UNEXPECTED,
+    AceStepError,
+    MemoryLimitError,
+    Terminated,
+    ran_out_of_memory,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -149,6 +157,12 @@ def described(error: BaseException) -> dict[str, Any]:
             return error_object(TERMINATED, "terminated", "Terminated.", None)
         case KeyboardInterrupt():
             return error_object(INTERRUPTED, "interrupted", "Interrupted.", None)
+        case _ if ran_out_of_memory(error):
+            limit = MemoryLimitError(
+                f"Memory ran out: {type(error).__name__}: {error}",
+                "Close other programs, or ask for a shorter song or a smaller model.",
+            )
+            return error_object(limit.exit_code, limit.name, limit.message, limit.hint)
         case _:
             said = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
             return error_object(UNEXPECTED, "unexpected", said, None)

@@ -25,9 +25,8 @@ from acestep_cli.engine import tensor_file
 from acestep_cli.engine import weights as store
 from acestep_cli.engine.denoise import generator
 from acestep_cli.engine.dit import AceStep, DiT
-from acestep_cli.engine.oom_retry import is_out_of_memory
 from acestep_cli.engine.weights import Store
-from acestep_cli.errors import CheckError, MemoryLimitError
+from acestep_cli.errors import CheckError, MemoryLimitError, ran_out_of_memory
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Report, Say
@@ -101,8 +100,8 @@ def train(job: Job, report: Report, say: Say, warn: Say, note: Note = lambda ste
                 job.team.meet()
             with weights.dit() as model:
                 Run(job, book, model, weights, say, note).go()
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            if not ran_out_of_memory(error):
                 raise
             raise MemoryLimitError(
                 f"Training ran out of memory on {job.plan.device}; what was saved is there.",
