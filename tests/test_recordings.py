@@ -273,6 +273,33 @@ NEEDED = {
 }
 
 
+@pytest.mark.usefixtures("acestep")
+@pytest.mark.parametrize("mode", NEEDED)
+@pytest.mark.parametrize("how", [["--songwriter", "none"], ["--no-think"], ["--set", "songwriter=none"]], ids=" ".join)
+def test_every_mode_takes_that_there_is_no_songwriter(mode: str, how: list[str]) -> None:
+    command = [mode, "take.wav", *NEEDED[mode], "--seed", "1", "-o", "out/", "--json"]
+    plain = said(run(*command))
+    again = said(run(*command, *how))
+    # It changes nothing: the recipe neither, so that what is there is kept.
+    assert [entry["status"] for entry in again["outputs"]] == ["skipped"] * len(plain["outputs"])
+    assert [entry["request"] for entry in again["outputs"]] == [entry["request"] for entry in plain["outputs"]]
+    keys = {"--start": "start: 2", "--track": "track: bass"}
+    lines = [f"mode: {mode}", "source: take.wav", "caption: a", "songwriter: none",
+             *(keys[flag] for flag in NEEDED[mode] if flag in keys)]  # fmt: skip
+    Path("of.yaml").write_text("\n".join(lines))
+    assert run("render", "of.yaml", "-o", "more/").exit_code == 0
+    assert run("render", "of.yaml", "--no-think", "-o", "yet-more/").exit_code == 0
+
+
+@pytest.mark.parametrize("mode", NEEDED)
+def test_a_songwriter_is_refused_where_it_would_have_no_say(refused: Run, mode: str) -> None:
+    result = refused(mode, "take.wav", *NEEDED[mode], "--songwriter", "0.6B")
+    assert result.exit_code == 2
+    assert f"songwriter: 0.6B has nothing to decide in {mode}" in result.stderr
+    assert refused(mode, "take.wav", *NEEDED[mode], "--no-think", "--songwriter", "0.6B").exit_code == 2
+    assert refused(mode, "take.wav", *NEEDED[mode], "--temperature", "1").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

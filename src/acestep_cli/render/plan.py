@@ -287,7 +287,7 @@ def songwriters(request: Request, checkpoint: Checkpoint, models_dir: Path | Non
     """Who may decide what `request` leaves open, the best first; None is nobody. `CheckpointError` where somebody has
     to and nobody is there.
     """
-    if "songwriter" not in modes.mode_of(request).keys:
+    if not modes.mode_of(request).has_songwriter:
         return [None]
     if request.idea is not None and request.songwriter != "none":
         return [*local.needed_songwriters(request.songwriter, checkpoint, models_dir, "An idea")]

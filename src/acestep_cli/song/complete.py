@@ -123,7 +123,9 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     if request.model in (None, "auto"):
         found["model"], origins["model"] = name, "auto: the first installed that fits"
     left = open_keys(request) if songwriter is not None else ()
-    if "songwriter" in modes.mode_of(request).keys and request.songwriter in (None, "auto"):
+    if not modes.mode_of(request).has_songwriter:
+        found["songwriter"] = None  # to say that there is none changes nothing, a recipe neither
+    elif request.songwriter in (None, "auto"):
         helper = songwriter.name if songwriter is not None and left else "none"
         found["songwriter"], origins["songwriter"] = helper, "auto: the largest installed that fits, if it is needed"
     whole, why = lengths.length(request, heard)

@@ -34,6 +34,8 @@ STEM_FADE = 0.01
 
 #: What is asked of the Songwriter.
 SONGWRITER_KEYS = ("idea", "songwriter", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
+#: Of these, the one that every mode takes, be it to say that there is none.
+WITHOUT_SONGWRITER = "songwriter"
 #: What is asked about the words of a song that is made as a whole.
 WORD_KEYS = ("lrc",)
 
@@ -128,6 +130,11 @@ class Mode:
     @property
     def has_source(self) -> bool:
         return "source" in self.keys
+
+    @property
+    def has_songwriter(self) -> bool:
+        """Whether a Songwriter may decide what is left open. Where not, `songwriter` is none."""
+        return "songwriter_seed" in self.keys
 
 
 def generate(request: Request) -> Prepared:
@@ -233,7 +240,7 @@ MODES: dict[str, Mode] = {
             'acestep cover country.mp3 -c "heavy metal, distorted guitars, screaming vocals" --strength 40% -o metal/',
             'acestep cover demo.wav -c "polished indie rock" --close',
         ),
-        keys=("source", "strength", "noise_strength", "close", *WORD_KEYS),
+        keys=("source", "strength", "noise_strength", "close", WITHOUT_SONGWRITER, *WORD_KEYS),
         needs=("source", "words"),
         defaults=lambda _request: {"strength": 1.0},
         task="cover",
@@ -245,7 +252,7 @@ MODES: dict[str, Mode] = {
             'acestep repaint take.flac --start 0 --end 10 -c "dramatic orchestral build-up" -o fixed.flac',
             'acestep repaint take.flac --start -8 --end 0 -c "slow piano intro"',
         ),
-        keys=("source", "start", "end", "repaint_mode", "repaint_strength"),
+        keys=("source", "start", "end", "repaint_mode", "repaint_strength", WITHOUT_SONGWRITER),
         needs=("source", "start", "words"),
         defaults=lambda request: {
             "repaint_mode": "balanced",
@@ -258,7 +265,7 @@ MODES: dict[str, Mode] = {
         "Add one track to a recording, as a stem.",
         lego,
         ('acestep lego drums.wav --track bass -c "round fingered bass" --mix',),
-        keys=("source", "track", "start", "end", "mix"),
+        keys=("source", "track", "start", "end", "mix", WITHOUT_SONGWRITER),
         needs=("source", "track"),
         task="lego",
         most_tracks=1,
@@ -273,7 +280,7 @@ MODES: dict[str, Mode] = {
             "acestep extract song.flac --track vocals --track drums -o stems/",
             "acestep extract song.flac --all -o stems/",
         ),
-        keys=("source", "track"),
+        keys=("source", "track", WITHOUT_SONGWRITER),
         needs=("source", "track"),
         task="extract",
         most_tracks=len(TRACKS),
@@ -285,7 +292,7 @@ MODES: dict[str, Mode] = {
         "Accompany a recording with the tracks it lacks.",
         complete_tracks,
         ("acestep complete vocals.wav --track drums --track bass --track guitar",),
-        keys=("source", "track", *WORD_KEYS),
+        keys=("source", "track", WITHOUT_SONGWRITER, *WORD_KEYS),
         needs=("source",),
         task="complete",
         most_tracks=len(TRACKS),

@@ -56,6 +56,12 @@ def of(
 def _songwriter_problems(request: Request) -> list[str]:
     """What cannot be asked of the Songwriter, or not without it."""
     found = []
+    mode = request.mode or "generate"
+    if not modes.mode_of(request).has_songwriter and request.songwriter not in (None, "auto", "none"):
+        found.append(
+            f"songwriter: {request.songwriter} has nothing to decide in {mode}, which takes no more than none; leave "
+            "it out."
+        )
     if request.idea is not None:
         found += [f"idea: excludes {key}, which {why}; leave one of them out." for key, why in
                   (("lyrics", "the Songwriter writes"), ("codes", "are a song already"))
