@@ -64,6 +64,22 @@ def acestep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 
 @pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads look at one word after another, as those of a trained checkpoint do; random ones look at nothing."""
+
+    def attention(
+        self: Any, x: torch.Tensor, t: Any, context: Any, memory: Any, heads: Any, tokens: slice
+    ) -> torch.Tensor:
+        words, times = tokens.stop - tokens.start, x.shape[1] // 2
+        found = torch.zeros(len(heads), words, times)
+        for time in range(times):
+            found[:, time * words // times, time] = 1
+        return found
+
+    monkeypatch.setattr("acestep_cli.engine.dit.DiT.attention", attention)
+
+
+@pytest.fixture
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The captions that the band has played, in their order."""
     played: list[str] = []

@@ -299,6 +299,7 @@ def test_another_take_is_diffused(two_b: tiny.Oracle, diffused: list[int], other
     assert len(diffused) == 2
 
 
+@pytest.mark.usefixtures("followed")
 def test_words_are_timed_later_without_a_step(tmp_path: Path, diffused: list[int]) -> None:
     tiny.build(tmp_path / "models", {**tiny.TWO_B, "lyric_alignment_layers_config": HEADS})
     asked = {"steps": 2, "duration": 10, "lyrics": SUNG, "language": "en"}

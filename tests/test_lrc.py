@@ -169,6 +169,23 @@ def test_lines_begin_where_their_words_are_heard() -> None:
     assert [line.seconds for line in found] == pytest.approx([0, 10, 25], abs=0.51)
 
 
+@pytest.mark.parametrize("lines", [((0, "one"),), ((0, "one"), (2, "two"), (5, "three"))], ids=len)
+@pytest.mark.parametrize("value", [0.0, 0.25, np.nan], ids=str)
+def test_words_that_nothing_looks_at_have_no_times(lines: tuple[tuple[int, str], ...], value: float) -> None:
+    sheet = Sheet(slice(0, 6), lines, (True,) * 6)
+    assert alignment.lines(sheet, np.full((2, 6, 60), value, np.float32), 30.0) == ()
+
+
+@pytest.mark.parametrize("moment", [0, 30, 59])
+def test_lines_that_would_all_begin_at_one_time_have_none(moment: int) -> None:
+    sheet = Sheet(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")), (True,) * 6)
+    attention = np.zeros((2, 6, 60), np.float32)
+    attention[:, 5, moment] = 1
+    attention[:, 0, 0] = 1
+    found = alignment.lines(sheet, attention, 30.0)
+    assert found == () or len({line.seconds for line in found}) > 1
+
+
 # The lines.
 
 
@@ -202,6 +219,7 @@ def test_lines_of_other_programs_are_read() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("followed")
 def test_lines_are_in_order_and_inside_the_song(singer: tiny.Oracle) -> None:
     made = take(singer)
     assert [line.text for line in made.lines] == SUNG
@@ -217,6 +235,7 @@ def test_lines_take_no_part_in_the_sound(singer: tiny.Oracle) -> None:
     assert np.array_equal(take(singer).audio.samples, take(singer, lrc=None).audio.samples)
 
 
+@pytest.mark.usefixtures("followed")
 @pytest.mark.parametrize("change", [{"int8": True}, {"streamed": True}, {"one_network": True}])
 def test_lines_come_whatever_the_weights_are_kept_as(singer: tiny.Oracle, change: dict[str, Any]) -> None:
     assert [line.text for line in take(singer, FLOAT32.model_copy(update=change)).lines] == SUNG
@@ -251,6 +270,7 @@ def test_the_look_is_at_the_latents_with_a_last_trace_of_noise(
 # Where they are kept.
 
 
+@pytest.mark.usefixtures("followed")
 def test_the_file_lies_beside_the_take(acestep: Acestep) -> None:
     result = acestep("generate", "song.yaml", "--seed", "1", "-n", "2", "--lrc", "-o", "out/", "--json")
     assert result.exit_code == 0, result.stderr
@@ -267,6 +287,7 @@ def test_the_file_lies_beside_the_take(acestep: Acestep) -> None:
     assert not Path("b.lrc").exists()
 
 
+@pytest.mark.usefixtures("followed")
 def test_tags_hold_times_where_there_is_a_field_for_them(acestep: Acestep) -> None:
     result = acestep("generate", "song.yaml", "--lrc", "--language", "German", "-o", "a.mp3")
     assert result.exit_code == 0, result.stderr
@@ -281,6 +302,7 @@ def test_tags_hold_times_where_there_is_a_field_for_them(acestep: Acestep) -> No
     assert mutagen.File("b.opus")["lyrics"] == [Path("b.lrc").read_text()]
 
 
+@pytest.mark.usefixtures("followed")
 def test_a_replay_gives_the_same_times(acestep: Acestep) -> None:
     acestep("generate", "song.yaml", "--seed", "1", "--lrc", "-o", "a.flac")
     assert yaml.safe_load(Path("a.flac.yaml").read_text())["lrc"] is True
@@ -289,6 +311,7 @@ def test_a_replay_gives_the_same_times(acestep: Acestep) -> None:
     assert Path("a.flac").read_bytes() == Path("b.flac").read_bytes()
 
 
+@pytest.mark.usefixtures("followed")
 def test_a_take_without_its_file_is_no_such_take(acestep: Acestep) -> None:
     acestep("generate", "song.yaml", "--seed", "1", "-o", "a.flac")
     result = acestep("generate", "song.yaml", "--lrc", "-o", "a.flac")
@@ -304,6 +327,72 @@ def test_a_take_without_its_file_is_no_such_take(acestep: Acestep) -> None:
     taken = acestep("generate", "song.yaml", "--lrc", "-o", "b.flac")
     assert taken.exit_code == 9
     assert "b.lrc exists already" in taken.stderr
+
+
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Nothing looks at the words, but in takes of the seeds in this list."""
+    from acestep_cli.engine.alignment import aligned
+
+    heard: list[int] = []
+
+    def flat(look: Any, take: Any, *rest: Any) -> Any:
+        if take.seed in heard:
+            return aligned(look, take, *rest)
+        return aligned(look._replace(dit=Blind()), take, *rest)
+
+    class Blind:
+        def attention(self, x: Tensor, t: Tensor, context: Tensor, memory: Any, heads: Any, tokens: slice) -> Tensor:
+            return torch.zeros(len(heads), tokens.stop - tokens.start, x.shape[1] // 2)
+
+    monkeypatch.setattr(alignment, "aligned", flat)
+    return heard
+
+
+@pytest.mark.usefixtures("unheard")
+@pytest.mark.parametrize("format", ["flac", "mp3"])
+def test_lyrics_that_are_not_found_leave_the_song_without_a_file_and_end_in_6(acestep: Acestep, format: str) -> None:
+    words = ("generate", "song.yaml", "--seed", "1", "--lrc", "-o", f"a.{format}")
+    result = acestep(*words, "--json")
+    assert result.exit_code == 6
+    assert f"a.{format}: its lyrics were not found in it" in result.stderr
+    said = json.loads(result.stdout)
+    [entry] = said["outputs"]
+    assert (entry["status"], entry["lrc"], entry["error"]["exit_code"]) == ("written", None, 6)
+    assert any("not found" in warning for warning in said["warnings"])
+    assert sorted(file.name for file in Path().iterdir()) == [f"a.{format}", f"a.{format}.yaml", "song.yaml"]
+    if format == "mp3":
+        assert not ID3("a.mp3").getall("SYLT")
+        assert ID3("a.mp3").getall("USLT")[0].text == SONG
+    before = Path(f"a.{format}").stat().st_ino
+    again = acestep(*words, "--json")  # it would be the same song, so none is made
+    assert again.exit_code == 6
+    assert json.loads(again.stdout)["outputs"][0]["status"] == "skipped"
+    assert Path(f"a.{format}").stat().st_ino == before
+    assert acestep(*words[:4], "-o", f"a.{format}").exit_code == 0  # nobody asks for times
+
+
+@pytest.mark.usefixtures("followed")
+def test_takes_whose_lyrics_are_found_are_told_from_the_others(acestep: Acestep, unheard: list[int]) -> None:
+    words = ("generate", "song.yaml", "--seed", "1", "-n", "2", "--lrc")
+    none = acestep(*words, "-o", "none/")
+    assert none.exit_code == 6
+    assert "All 2 takes lack their lyrics in time." in none.stderr
+    assert none.stdout.splitlines() == ["none/song-1.flac", "none/song-2.flac"]
+    unheard.append(2)
+    one = acestep(*words, "-o", "one/")
+    assert one.exit_code == 7
+    assert "2 of 2 takes are there; not all of them as asked." in one.stderr
+    assert sorted(file.name for file in Path("one").glob("*.lrc")) == ["song-2.lrc"]
+
+
+@pytest.mark.usefixtures("unheard")
+def test_a_take_without_times_is_replayed(acestep: Acestep) -> None:
+    acestep("generate", "song.yaml", "--seed", "1", "--lrc", "-o", "a.flac")
+    assert yaml.safe_load(Path("a.flac.yaml").read_text())["render"]["untimed"] is True
+    result = acestep("replay", "a.flac")
+    assert result.exit_code == 0, result.stderr
+    assert "identical" in result.stdout
 
 
 # What is refused, and that torch need not be there for it.

@@ -252,6 +252,7 @@ def test_without_a_songwriter_the_words_alone_count(acestep: Acestep) -> None:
     assert set(json.loads(result.stdout)["outputs"][0]["scores"]) == {"lyric_alignment", "lyric_alignment_in_noise"}
 
 
+@pytest.mark.usefixtures("followed")
 def test_what_is_kept_of_a_take_are_its_times_and_scores_too(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACESTEP_CACHE_DIR", str(Path("cache").absolute()))
     asked = ["generate", "song.yaml", "--seed", "1", "--cache", "--json"]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from acestep_cli.errors import CheckError
+
 #: Minutes, seconds and a fraction, of a line in square brackets, of a word in any.
 TIME = r"(\d+):(\d{1,2}(?:[.:]\d{1,3})?)"
 STAMP = re.compile(rf"\s*\[{TIME}\]")
@@ -25,6 +27,15 @@ class Line(NamedTuple):
 def beside(file: Path) -> Path:
     """Where players look for the lyrics of an audio file."""
     return file.with_suffix(".lrc")
+
+
+def untimed(name: str) -> CheckError:
+    """What is said of a take that is there without the lyrics in time that were asked for."""
+    return CheckError(
+        f"{name}: its lyrics were not found in it by the attention that times them, so no .lrc was written; the song "
+        "is there.",
+        "Another --seed may sing them more clearly; without lrc the song is all that is asked for.",
+    )
 
 
 def read(text: str) -> tuple[Line, ...]:

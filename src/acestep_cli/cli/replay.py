@@ -24,7 +24,7 @@ from acestep_cli.render import events, paths, perform, plan, provenance, sidecar
 from acestep_cli.render.job import Job
 from acestep_cli.render.plan import Studio
 from acestep_cli.render.provenance import Provenance
-from acestep_cli.render.result import Ledger
+from acestep_cli.render.result import FAILED, Ledger
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.render.sidecar import Origin, Record
 from acestep_cli.song import spec
@@ -88,7 +88,7 @@ def render_and_compare(
         terminal.events.pass_over(job.outputs)
         perform.announce([job], terminal, dry_run=False)
         perform.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
-        perform.conclude(job.outputs)
+        perform.conclude([output for output in job.outputs if output.status == FAILED])
         apart = nearest(there, (measure.read(output.path) for output in job.outputs if output.path))
         because += [*changes(made.origin, job), *other_latents(made.origin, job)]
         verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED

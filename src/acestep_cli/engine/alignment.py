@@ -112,9 +112,17 @@ def aligned(look: Look, take: Completed, latents: Tensor, steps: int, seconds: f
 
 
 def lines(sheet: Sheet, attention: Heads, seconds: float) -> tuple[Line, ...]:
-    """When each line of a sheet begins in a song of so many seconds, by the attention [H, L, S] to its words."""
-    rows, times = path(-sharpened(attention))
+    """When each line of a sheet begins in a song of so many seconds, by the attention [H, L, S] to its words.
+
+    None of them where the words are not found: where no word stands out at any time, or all lines would begin at one.
+    """
+    matrix = sharpened(attention)
+    if not np.isfinite(matrix).all() or not np.ptp(matrix) > 0:
+        return ()
+    rows, times = path(-matrix)
     starts = times[np.searchsorted(rows, np.arange(attention.shape[1]))]
+    if len({int(starts[first]) for first, _ in sheet.lines}) < min(len(sheet.lines), 2):
+        return ()
     return tuple(Line(float(starts[first]) * seconds / attention.shape[2], text) for first, text in sheet.lines)
 
 

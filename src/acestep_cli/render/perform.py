@@ -19,7 +19,7 @@ from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import fetch, paths, plan, result, take_cache, write
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
-from acestep_cli.render.result import PLANNED, SKIPPED, Ledger, Output
+from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, Ledger, Output
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import modes, ranking, spec
 
@@ -311,13 +311,16 @@ def conclude(made: list[Output], unbegun: Sequence[AceStepError] = ()) -> None:
     asked = len(made) + len(unbegun)
     if asked == 1:
         raise errors[0]
+    lost = len(unbegun) + sum(output.status == FAILED for output in made)
     report = "\n".join([*(f"{path}: {error}" for path, error in failed.items()), *map(str, unbegun)])
     error: AceStepError
     if len(errors) == asked and len({one.exit_code for one in errors}) == 1:
-        error = AceStepError(f"None of {asked} takes could be made.\n{report}")
+        lacking = f"None of {asked} takes could be made." if lost else f"All {asked} takes lack their lyrics in time."
+        error = AceStepError(f"{lacking}\n{report}")
         error.exit_code, error.name = errors[0].exit_code, errors[0].name
     else:
-        error = SeveralFailedError(f"{asked - len(errors)} of {asked} takes are there; the others are not.\n{report}")
+        what = "the others are not" if lost == len(errors) else "not all of them as asked"
+        error = SeveralFailedError(f"{asked - lost} of {asked} takes are there; {what}.\n{report}")
     raise error
 
 

@@ -77,6 +77,8 @@ class Record(Origin):
     #: Of its request: whether nobody sings, and whether the lyrics in time lie beside it.
     instrumental: bool = False
     lrc: bool = False
+    #: Whether the lyrics were to be timed and were not found in the song.
+    untimed: bool = False
 
 
 def text(
@@ -92,8 +94,8 @@ def text(
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
     `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `asked` is
-    what `labels` says, `written` what `songwriting` and `adapting` say. There is no date in it: the same render differs
-    in timings alone.
+    what `labels` says, `written` what `songwriting` and `adapting` say, and whether it is `untimed`. There is no date in
+    it: the same render differs in timings alone.
     """
     return spec.dump(
         take.request,

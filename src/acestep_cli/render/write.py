@@ -23,7 +23,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, Output
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete
+from acestep_cli.song import complete, duration
 
 if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
@@ -72,9 +72,18 @@ def keep(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Re
         terminal.say(f"{name}: {remark}")
     terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
     if job.request.lrc and not take.lines:
-        terminal.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
+        if is_untimed(take):
+            output.error = exit_codes.described(lrc.untimed(name))
+            terminal.warn(output.error["message"])
+        else:
+            terminal.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
     if output.path is not None and not job.place.on_the_way:
         stdout.path(output.path)
+
+
+def is_untimed(take: Take) -> bool:
+    """Whether a take was to have its lyrics in time, and they were not found in it."""
+    return bool(take.request.lrc) and not take.lines and duration.is_sung(take.request.lyrics)
 
 
 def finish(take: Take, job: Job) -> formats.Finish:
@@ -123,6 +132,8 @@ def write(take: Take, output: Output, job: Job, run: RenderSettings) -> None:
                 recipe = complete.recipe(take.request, job.weights, job.decided.contents)
                 size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
                 said = {**songwriting(job, output), **sidecar.adapting(job.decided)}
+                if is_untimed(take):
+                    said["untimed"] = True
                 text = sidecar.text(take, recipe, model, job.weights, output.checks, size, labels, said)
                 disk.write_text(parts[output.sidecar], text)
             if output.lrc is not None:
