@@ -559,6 +559,43 @@ def test_a_reader_of_json_who_left_is_no_traceback() -> None:
     assert b"Exception" not in run.stderr
 
 
+WHOLE = "music is made in whole frames of 40 ms"
+
+
+def test_a_song_that_is_no_whole_frames_long_is_said_to_be_shorter(acestep: Run) -> None:
+    dry = acestep("generate", "-c", "a", "-d", "10.5", "-n", "3", "--dry-run", "-o", "out/")
+    assert dry.stderr.count(f"The song will be 10.48 s long instead of 10.5 s: {WHOLE}") == 1
+    assert acestep("generate", "-c", "a", "-d", "10.5", "-n", "3", "-o", "out/").stderr.count(WHOLE) == 1
+    song("a.yaml", duration="10.5")
+    song("b.yaml", duration="0:12.03")
+    song("c.yaml", duration="12.04")
+    several = acestep("generate", "a.yaml", "b.yaml", "c.yaml", "-o", "out/").stderr
+    assert f"a.yaml will be 10.48 s long instead of 10.5 s: {WHOLE}" in several
+    assert f"b.yaml will be 12 s long instead of 12.03 s: {WHOLE}" in several
+    assert several.count(WHOLE) == 2
+    again = acestep("generate", "a.yaml", "b.yaml", "c.yaml", "-o", "out/").stderr
+    assert WHOLE not in again  # nothing is made
+
+
+@pytest.mark.parametrize("asked", [["-d", "10.28"], ["-d", "10"], ["--set", "codes=" + ",".join("1" * 52)]], ids=str)
+def test_nothing_is_said_of_whole_frames(acestep: Run, asked: list[str]) -> None:
+    assert WHOLE not in acestep("generate", "-c", "a", *asked, "--dry-run").stderr
+
+
+def test_a_cover_is_of_whole_frames_and_a_repaint_as_long_as_its_source(acestep: Run) -> None:
+    soundfile.write("take.wav", 0.1 * np.random.default_rng(0).standard_normal((504_000, 2)), 48_000)
+    said = acestep("cover", "take.wav", "-c", "a", "--dry-run").stderr
+    assert f"The song will be 10.48 s long instead of 10.5 s: {WHOLE}" in said
+    assert WHOLE not in acestep("repaint", "take.wav", "-c", "a", "--start", "2.01", "--end", "4", "--dry-run").stderr
+    album = Path("album.yaml")
+    album.write_text("album: {title: A}\ntracks:\n  - a.yaml\n  - b.yaml\n")
+    song("a.yaml", duration="10.5")
+    song("b.yaml")
+    built = acestep("album", "render", "album.yaml", "--dry-run").stderr
+    assert built.count(WHOLE) == 1
+    assert "a will be 10.48 s long" in built
+
+
 def test_loudness_is_what_was_asked_and_true_peaks_stay_under_minus_one(acestep: Run) -> None:
     import pyloudnorm
 

@@ -59,7 +59,7 @@ class Canvas:
         """Raises `SourceError` where the source is not what it was when the request was completed."""
         rate, hop = vae.sampling_rate, vae.hop
         frames = vae.latent_frames(request.duration)
-        samples = min(solvers.duration_samples(request.duration, rate), frames * hop)
+        samples = vae.samples(request.duration)
         if request.source is None:
             return cls(frames, samples, hop, rate, ((0, frames * hop),))
         source = recording(request.source, rate)

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from pydantic.dataclasses import dataclass
 
 from acestep_cli.errors import CheckpointError
-from acestep_cli.solvers import SHORTEST_FRAMES, duration_frames
+from acestep_cli.solvers import SHORTEST_FRAMES, duration_frames, duration_samples
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -243,6 +243,10 @@ class VAEConfig:
     def latent_frames(self, seconds: float) -> int:
         """Frames that are rendered for `seconds` of music: whole hops, and never fewer than the model was shown."""
         return max(duration_frames(seconds, self.sampling_rate, self.hop), SHORTEST_FRAMES)
+
+    def samples(self, seconds: float) -> int:
+        """Samples that `seconds` of music have in the end: the last part of a frame, which is not made, is missing."""
+        return min(duration_samples(seconds, self.sampling_rate), self.latent_frames(seconds) * self.hop)
 
     @property
     def stage_widths(self) -> tuple[int, ...]:

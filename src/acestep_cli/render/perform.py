@@ -175,6 +175,8 @@ def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
         if job.request.kept is not None:
             terminal.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
         where = f" in {job.name}" if len(planned) > 1 else ""
+        if job.pending() and (length := jobs.shortened(job)) is not None:
+            terminal.say(f"{job.name if len(planned) > 1 else 'The song'} will be {length}")
         if job.request.scored:
             names = " and ".join(name.replace("_", " ") for name in job.request.scored)
             lacking = ranking.inapplicable(job.resolved.request, job.checkpoint, job.songwriter)

@@ -66,6 +66,21 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSe
     return settled(jobs, run)
 
 
+def shortened(job: Job) -> str | None:
+    """How long a song will be, and why that is less than its duration: no part of a latent frame is made. None where it
+    is not less, or the Songwriter has yet to decide.
+    """
+    request, mode = job.request, modes.mode_of(job.request)
+    if "duration" in request.open or (mode.has_source and not mode.prepare(request).whole_frames):
+        return None
+    vae = Sizes.of(job.checkpoint).vae
+    samples = vae.samples(request.duration)
+    if request.duration * vae.sampling_rate - samples < 1:
+        return None
+    seconds, frame = samples / vae.sampling_rate, 1000 * vae.seconds_per_frame
+    return f"{seconds:.6g} s long instead of {request.duration:.6g} s: music is made in whole frames of {frame:g} ms"
+
+
 def remarks_on(job: Job) -> list[str]:
     """What will not sing as it is written, in a few sentences, where takes are to be made. What a render recorded was
     remarked on when it was made.

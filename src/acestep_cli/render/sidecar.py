@@ -94,8 +94,8 @@ def text(
     """The completed request of `take`, and under `render` what it was made with and how it went.
 
     `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `asked` is
-    what `labels` says, `written` what `songwriting` and `adapting` say, and whether it is `untimed`. There is no date in
-    it: the same render differs in timings alone.
+    what `labels` says, `written` what `songwriting` and `adapting` say, and whether it is `untimed`. There is no date
+    in it: the same render differs in timings alone.
     """
     return spec.dump(
         take.request,
