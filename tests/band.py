@@ -42,6 +42,7 @@ class Take:
     lines: tuple[Any, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     applied: tuple[Any, ...] = ()
+    untouched: tuple[tuple[int, int], ...] = ()
 
 
 def rest() -> None:

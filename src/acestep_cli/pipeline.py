@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -274,7 +274,8 @@ class Song:
     def finished(self, part: Part, made: Made) -> Iterator[Take]:
         """The take of `part`, and after the last of its stems what is written beside them."""
         review = conditioning.review(made.canvas, made.waveform, part.prepared.splice)
-        yield packed(part.piece, made, review, self)
+        take = packed(part.piece, made, review, self)
+        yield replace(take, untouched=conditioning.untouched(made.canvas, part.prepared.splice))
         if self.beside is None:
             return
         before = self.sums.pop(made.number, torch.zeros(1))

@@ -40,3 +40,5 @@ class Take:
     scores: Scores = field(default_factory=dict)
     #: What became of its adapters.
     applied: tuple[Applied, ...] = ()
+    #: Of what was spliced onto its source: from where to where, in samples, it is the source.
+    untouched: tuple[tuple[int, int], ...] = ()

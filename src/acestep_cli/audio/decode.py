@@ -89,8 +89,15 @@ def fingerprint(path: Path) -> str:
         raise unreadable(path, error) from error
 
 
-def read(path: Path, longest: float = LONGEST_READ, warn: Callable[[str], None] = lambda _: None) -> Audio:
-    """The audio file `path` as stereo at 48 kHz: mono is doubled, other rates are resampled, overs are clipped.
+def read(
+    path: Path,
+    longest: float = LONGEST_READ,
+    warn: Callable[[str], None] = lambda _: None,
+    *,
+    keeps_overs: bool = False,
+) -> Audio:
+    """The audio file `path` as stereo at 48 kHz: mono is doubled, other rates are resampled, and what is over full
+    scale is clipped, unless it is kept.
 
     Raises `SourceError`, with the reason, for what `survey` would refuse. Who has surveyed it needs no `warn`.
     """
@@ -101,7 +108,8 @@ def read(path: Path, longest: float = LONGEST_READ, warn: Callable[[str], None] 
     for warning in decoding.warnings:
         warn(warning)
     audio = joined(blocks, decoding.samples, READ_RATE)
-    np.clip(audio.samples, -1, 1, out=audio.samples)  # as a file of whole numbers would have it
+    if not keeps_overs:
+        np.clip(audio.samples, -1, 1, out=audio.samples)  # as a file of whole numbers would have it
     return audio
 
 

@@ -26,6 +26,8 @@ from acestep_cli.errors import EncoderError, OutputError, UsageError
 
 BIT_DEPTHS = ("16", "24", "32f")
 BITRATES = (64, 96, 128, 160, 192, 224, 256, 320)
+#: The bit depth that holds peaks over full scale.
+FLOATING = "32f"
 DEFAULT_BIT_DEPTH = "24"
 DEFAULT_BITRATE = 192
 DEFAULT_FORMAT = "flac"
@@ -152,7 +154,8 @@ class Finish:
     """How samples become a file: what is done to them, how they are encoded, and what is written beside them.
 
     In this order: they are resampled, faded over `fade_in` and `fade_out` seconds, and then measured and brought to
-    the loudness asked for, so that it is the loudness of the file.
+    the loudness asked for, so that it is the loudness of the file. Where none is asked for, what is over full
+    scale is turned down with all the rest, or cut off where the rest `keeps_level`; floating point holds it as it is.
     """
 
     encoding: Encoding
@@ -160,6 +163,14 @@ class Finish:
     fade_in: float = 0.0
     fade_out: float = 0.0
     tags: labels.Tags | None = None
+    keeps_level: bool = False
+
+    @property
+    def overs(self) -> str:
+        """What becomes of peaks over full scale where no loudness is asked for."""
+        if self.encoding.bit_depth == FLOATING:
+            return levels.KEEP
+        return levels.CLIP if self.keeps_level else levels.TURN_DOWN
 
 
 class _Sink(io.FileIO):
@@ -185,21 +196,21 @@ class _Sink(io.FileIO):
 def write(path: Path, audio: Audio, finish: Finish) -> levels.Level:
     """Write `audio` to the new file `path`, finished as asked, and return how its level was set.
 
-    A peak over full scale is divided down, whatever the loudness. Audio that is silent or not finite is a
-    `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
+    Where no loudness is asked for, `finish` says what becomes of peaks over full scale. Audio that is silent or not
+    finite is a `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
     """
     encoding = finish.encoding
     audio = resampled(audio, encoding.sample_rate or audio.sample_rate)
     audio = faded(audio, finish.fade_in, finish.fade_out)
-    set_to = levels.level(audio, finish.loudness)
+    set_to = levels.level(audio, finish.loudness, finish.overs)
     encode = encode_by_libsndfile if FORMATS[encoding.format].program is None else encode_by_program
-    encode(path, audio, encoding, set_to.gain)
+    encode(path, audio, encoding, set_to)
     if finish.tags is not None:
         labels.write(path, encoding.format, finish.tags)
     return set_to
 
 
-def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, gain: float) -> None:
+def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: levels.Level) -> None:
     import soundfile
 
     row = FORMATS[encoding.format]
@@ -223,7 +234,7 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, gain: flo
                 ) as file,
             ):
                 for block in blocks(audio):
-                    file.write((block * gain).T)
+                    file.write(levels.at_level(block, level).T)
                     deliver_signals()
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
@@ -234,7 +245,7 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, gain: flo
             raise sink.failure
 
 
-def encode_by_program(path: Path, audio: Audio, encoding: Encoding, gain: float) -> None:
+def encode_by_program(path: Path, audio: Audio, encoding: Encoding, level: levels.Level) -> None:
     """Encode by ffmpeg, which reads the samples from its stdin; `EncoderError` where it does not come to its end.
 
     It is called directly rather than through pydub: that would hold the whole song twice more, as integers, and write
@@ -255,7 +266,7 @@ def encode_by_program(path: Path, audio: Audio, encoding: Encoding, gain: float)
             raise EncoderError(f"{row.program} cannot be started: {(error.strerror or str(error)).lower()}.") from error
         assert process.stdin is not None
         try:
-            took_all = _pour(audio, gain, process.stdin)
+            took_all = _pour(audio, level, process.stdin)
             process.wait()
         except BaseException:  # Ctrl-C: it must not go on writing
             process.kill()
@@ -273,11 +284,11 @@ def last_line(said: bytes) -> str:
     return next((line[:300] for line in reversed(lines) if line), "it gave no reason")
 
 
-def _pour(audio: Audio, gain: float, sink: IO[bytes]) -> bool:
+def _pour(audio: Audio, level: levels.Level, sink: IO[bytes]) -> bool:
     """Give the samples to a program, interleaved; False if it stops reading before their end."""
     try:
         for block in blocks(audio):
-            sink.write((block * gain).T.astype("<f4").tobytes())
+            sink.write(levels.at_level(block, level).T.astype("<f4").tobytes())
         sink.close()
     except OSError:  # a broken pipe
         return False

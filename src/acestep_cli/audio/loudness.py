@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from acestep_cli.audio.sound import Audio, blocks
 from acestep_cli.errors import CheckError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 #: The range of levels of each kind, in decibels.
 LEVELS = {"peak": (-60.0, 0.0), "lufs": (-60.0, -5.0)}
 TRUE_PEAK_LIMIT = 10 ** (-1 / 20)  # what EBU R 128 and the streaming services allow
+#: Seconds of the blocks whose loudness is gated, and from the beginning of one to that of the next: BS.1770-4.
+LOUDNESS_BLOCK, LOUDNESS_HOP, HOPS_IN_BLOCK = 0.4, 0.1, 4
 OVERSAMPLING = 4  # ITU-R BS.1770-4, annex 2
 #: Below this peak (-120 dBFS) there is nothing to hear.
 SILENCE = 1e-6
+#: What becomes of peaks over full scale where no level is asked for: they are written as they are, which takes floating
+#: point; everything is turned down until they fit; or they are cut off, and the rest keeps its level.
+KEEP, TURN_DOWN, CLIP = "keep", "turn down", "clip"
 
 
 @dataclass(frozen=True)
@@ -47,24 +57,27 @@ class Level:
     """What was measured on samples before their level was set, and the factor that sets it.
 
     `lufs` is measured where it is asked for; `reached` is then the loudness that `gain` gives, which true peaks may
-    keep under what was asked.
+    keep under what was asked. With `clips`, samples over full scale are cut off there.
     """
 
     peak: float
     gain: float
     lufs: float | None = None
     reached: float | None = None
+    clips: bool = False
 
 
-def level(audio: Audio, asked: str) -> Level:
-    """How to bring `audio` to the loudness asked for; peaks never go over full scale.
+def level(audio: Audio, asked: str, overs: str = TURN_DOWN) -> Level:
+    """How to bring `audio` to the loudness asked for. What has a level of its own, and peaks over full scale, is kept
+    as it is, clipped or turned down, as `overs` says.
 
     `CheckError` if it is silent or not finite. Loudness as in ITU-R BS.1770-4.
     """
     highest = peak(audio)
     wanted = loudness(asked)
     if wanted.kind == "none":
-        return Level(highest, min(1.0, 1 / highest))
+        gain = 1 / highest if overs == TURN_DOWN and highest > 1 else 1.0
+        return Level(highest, gain, clips=overs == CLIP and highest > 1)
     if wanted.kind == "peak":
         return Level(highest, float(10 ** (wanted.decibels / 20)) / highest)
     measured = integrated(audio)
@@ -74,11 +87,44 @@ def level(audio: Audio, asked: str) -> Level:
     return Level(highest, gain, measured, measured + 20 * math.log10(gain))
 
 
-def integrated(audio: Audio) -> float:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4, by pyloudnorm); minus infinity for what lies under its gate."""
-    import pyloudnorm
+def at_level(block: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
+    """Samples [2, n] as they are written."""
+    scaled = block * level.gain
+    return scaled.clip(-1, 1) if level.clips else scaled
 
-    return float(pyloudnorm.Meter(audio.sample_rate).integrated_loudness(audio.samples.T))
+
+def integrated(audio: Audio) -> float:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4, by pyloudnorm's filters, block by block: a long song would not fit
+    into memory several times over as float64); minus infinity for what lies under its gate.
+    """
+    import numpy as np
+    import pyloudnorm
+    from scipy.signal import lfilter
+
+    if audio.seconds < LOUDNESS_BLOCK:
+        raise ValueError(f"{audio.seconds:g} s are too short: loudness is defined from {LOUDNESS_BLOCK:g} s on")
+    hop = round(audio.sample_rate * LOUDNESS_HOP)
+    filters = list(pyloudnorm.Meter(audio.sample_rate)._filters.values())
+    states = [np.zeros((2, max(len(one.a), len(one.b)) - 1)) for one in filters]
+    rest, energies = np.zeros((2, 0)), []
+    for block in blocks(audio):
+        weighted = block.astype(np.float64)
+        for one, (number, state) in zip(filters, enumerate(states), strict=True):
+            weighted, states[number] = lfilter(one.b, one.a, weighted, axis=1, zi=state)
+            weighted *= one.passband_gain
+        rest = np.concatenate((rest, weighted), axis=1)
+        whole = rest.shape[1] // hop * hop
+        energies.append(np.square(rest[:, :whole]).reshape(2, -1, hop).sum(axis=2).sum(axis=0))
+        rest = rest[:, whole:]
+    # pyloudnorm counts a last block of which more than half a step is missing nothing.
+    count = int(np.round((audio.seconds - LOUDNESS_BLOCK) / LOUDNESS_HOP)) + HOPS_IN_BLOCK
+    sums = np.concatenate((*energies, [np.square(rest).sum()]))[:count]
+    overlapping = np.convolve(sums, np.ones(HOPS_IN_BLOCK), "valid") / (HOPS_IN_BLOCK * hop)
+    with np.errstate(divide="ignore"):
+        gated = overlapping[-0.691 + 10 * np.log10(overlapping) >= -70]
+        if len(gated):
+            gated = gated[10 * np.log10(gated) > 10 * np.log10(gated.mean()) - 10]
+        return -0.691 + 10 * math.log10(gated.mean()) if len(gated) else -math.inf
 
 
 def true_peak(audio: Audio) -> float:

@@ -62,7 +62,7 @@ class Canvas:
         samples = vae.samples(request.duration)
         if request.source is None:
             return cls(frames, samples, hop, rate, ((0, frames * hop),))
-        source = recording(request.source, rate)
+        source = recording(request.source, rate, keeps_overs=True)
         seconds = source.shape[1] / rate
         before = round(regions.before(request, seconds) * rate)
         extended = round(regions.extended(request, seconds) * rate)
@@ -108,9 +108,9 @@ class Canvas:
         return ramped(self.samples, self.regions, round(splice.fade * self.rate))
 
 
-def recording(file: str, rate: int) -> Tensor:
-    """An audio file as [A, N] at `rate`."""
-    read = decode.read(Path(file), complete.LONGEST_REFERENCE)
+def recording(file: str, rate: int, *, keeps_overs: bool = False) -> Tensor:
+    """An audio file as [A, N] at `rate`; what is over full scale in it is clipped, unless it is kept."""
+    read = decode.read(Path(file), complete.LONGEST_REFERENCE, keeps_overs=keeps_overs)
     return torch.from_numpy(sound.resampled(read, rate).samples)
 
 
@@ -255,13 +255,9 @@ def review(canvas: Canvas, song: Tensor, splice: Splice | None) -> Review:
     if splice is None or splice.onto != "source":
         return Review({})
     checks = measured(canvas, song, splice)
-    remark = (
-        f"outside of the region and its crossfade the largest difference to the source is "
-        f"{checks['outside_difference']:g}; inside it changed by {checks['inside_change_db']:.1f} dBFS"
-    )
     spans = " and ".join(f"{start / canvas.rate:g} and {end / canvas.rate:g} s" for start, end in canvas.regions)
     unchanged = f"The repaint changed nothing between {spans}, so no file was written."
-    return Review(checks, (remark,), unchanged if is_unchanged(canvas, song) else None)
+    return Review(checks, (regions.remark(checks),), unchanged if is_unchanged(canvas, song) else None)
 
 
 def beside(canvas: Canvas, stems: Tensor, kind: str) -> tuple[Tensor, Review]:
@@ -299,6 +295,15 @@ def measured(canvas: Canvas, song: Tensor, splice: Splice) -> dict[str, float]:
         step = near.diff(dim=1).abs().max()
         found[f"seam_{number}_db"] = decibels(step) - decibels(level)
     return {name: round(value, 6 if name == "outside_difference" else 2) for name, value in found.items()}
+
+
+def untouched(canvas: Canvas, splice: Splice | None) -> tuple[tuple[int, int], ...]:
+    """From where to where, in samples, a song that was spliced onto its source is the source."""
+    if splice is None or splice.onto != "source":
+        return ()
+    outside = torch.cat((torch.zeros(1), (canvas.heard(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
+    bounds = outside.flatten().tolist()
+    return tuple(zip(bounds[::2], bounds[1::2], strict=True))
 
 
 def seams(canvas: Canvas, splice: Splice) -> Iterator[tuple[int, int]]:

@@ -175,7 +175,7 @@ def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
         if job.request.kept is not None:
             terminal.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
         where = f" in {job.name}" if len(planned) > 1 else ""
-        if job.pending() and (length := jobs.shortened(job)) is not None:
+        if job.pending() and (length := plan.shortened(job)) is not None:
             terminal.say(f"{job.name if len(planned) > 1 else 'The song'} will be {length}")
         if job.request.scored:
             names = " and ".join(name.replace("_", " ") for name in job.request.scored)
@@ -337,7 +337,7 @@ def ranked(takes: Sequence[Output]) -> list[Output]:
 
 
 def summarise(made: list[Output], terminal: Reporter) -> None:
-    """Say what became of each take, a line each: its status, seed, length, peak as decoded, and file."""
+    """Say what became of each take, a line each: its status, seed, length, peak and file."""
     scored = list(dict.fromkeys(name for output in made for name in ranking.ALL if name in output.scores))
     rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]
     for output in made:

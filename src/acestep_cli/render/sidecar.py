@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 from dataclasses import replace
 from importlib import metadata
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from acestep_cli import __version__
 from acestep_cli.audio import loudness, tags
+from acestep_cli.audio.measure import Measures
 from acestep_cli.models.checkpoints import Songwriter
 from acestep_cli.song import complete, document, spec
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
@@ -193,10 +193,13 @@ def rewritten(file: Path, request: Request, size: int, asked: str) -> str:
     return spec.dump(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
 
 
-def checks(level: loudness.Level) -> dict[str, float]:
-    """What was measured before the level was set, and the loudness it was brought to, if one was asked for."""
-    found = {"peak_dbfs": 20 * math.log10(level.peak), "lufs": level.lufs, "lufs_written": level.reached}
-    return {name: round(value, 2) + 0.0 for name, value in found.items() if value is not None}  # + 0.0: never -0.0
+def checks(found: Measures, asked: str) -> dict[str, float]:
+    """What was measured of the file that was written: its levels, and its loudness by that name where one was asked
+    for.
+    """
+    figures = {"peak_dbfs": found.peak_dbfs, "true_peak_db": found.true_peak_db, "lufs": found.lufs,
+               "lufs_written": found.lufs if loudness.loudness(asked).kind == "lufs" else None}  # fmt: skip
+    return {name: round(value, 2) + 0.0 for name, value in figures.items() if value is not None}  # + 0.0: never -0.0
 
 
 def read(path: Path) -> Record | None:

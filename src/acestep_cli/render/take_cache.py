@@ -53,6 +53,7 @@ def remember(cache: Cache, job: Job, output: Output, take: Take) -> None:
         "lines": take.lines,
         "scores": take.scores,
         "applied": take.applied,
+        "untouched": take.untouched,
     }
     if take.latents is not None:
         tensors[LATENTS] = take.latents.frames
@@ -86,6 +87,7 @@ def recall(cache: Cache, job: Job, output: Output) -> Take | None:
         lines=tuple(Line(*line) for line in said["lines"]),
         scores=said["scores"],
         applied=tuple(Applied(*one) for one in said.get("applied", ())),
+        untouched=tuple((start, end) for start, end in said.get("untouched", ())),
     )
 
 

@@ -82,4 +82,8 @@ class Finished:
         if self.made is None or not isinstance(self.made.origin, Record):
             return {}
         found = {**self.made.origin.scores, **self.made.origin.checks}
-        return {name: value for name, value in found.items() if name not in ("peak_dbfs", "lufs", "lufs_written")}
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in ("peak_dbfs", "true_peak_db", "lufs", "lufs_written")
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import disk
-from acestep_cli.audio import decode, loudness, lrc, tags
+from acestep_cli.audio import decode, loudness, lrc, measure, tags
 from acestep_cli.audio import encode as formats
 from acestep_cli.audio import sound as audio
 from acestep_cli.errors import CheckError, EncoderError, ExistsError
@@ -23,7 +24,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, Output
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, duration
+from acestep_cli.song import complete, duration, regions
 
 if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
@@ -49,9 +50,9 @@ def keep(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Re
         if take.problem is not None:
             raise CheckError(take.problem)
         if output.path is None:
-            send(take, output, job, run, stdout)
+            send(take, output, job, run, terminal, stdout)
         else:
-            write(take, output, job, run)
+            write(take, output, job, run, terminal)
     except (CheckError, ExistsError, EncoderError) as error:
         if isinstance(error, EncoderError):
             keep_master(take, output, job, error, terminal)
@@ -69,11 +70,12 @@ def keep(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Re
     name = output.path.name if output.path else "stdout"
     terminal.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
     for remark in take.remarks:
-        terminal.say(f"{name}: {remark}")
+        is_of_splice = bool(take.untouched) and remark == regions.remark(take.checks)
+        terminal.say(f"{name}: {regions.remark(output.checks) if is_of_splice else remark}")
     terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
     if job.request.lrc and not take.lines:
         if is_untimed(take):
-            output.error = exit_codes.described(lrc.untimed(name))
+            output.error = result.described(lrc.untimed(name))
             terminal.warn(output.error["message"])
         else:
             terminal.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
@@ -104,19 +106,52 @@ def finish(take: Take, job: Job) -> formats.Finish:
             cover=job.resolved.cover,
             lines=take.lines,
         ),
+        keeps_level=bool(take.untouched),  # of its source
     )
 
 
-def encode(file: Path, take: Take, output: Output, job: Job, run: RenderSettings) -> loudness.Level:
-    """Make the file of a take, and note what was measured on the way."""
-    level = formats.write(file, take.audio, finish(take, job))
-    output.checks = {**sidecar.checks(level), **take.checks}
+def encode(file: Path, take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter) -> loudness.Level:
+    """Make the file of a take, and note what was measured in it."""
+    finished = finish(take, job)
+    level = formats.write(file, take.audio, finished)
+    if level.peak > 1 and loudness.loudness(finished.loudness).kind == "none" and finished.overs != loudness.KEEP:
+        terminal.warn(over_full_scale(level, output))
+    written = measure.read(file)
+    output.checks = {**sidecar.checks(measure.measure(written), finished.loudness), **take.checks}
+    if take.untouched:
+        output.checks["outside_difference"] = max(
+            take.checks["outside_difference"], round(difference(take, written), 6)
+        )
     if run.smoke:
         smoke.inspect(file)
     return level
 
 
-def write(take: Take, output: Output, job: Job, run: RenderSettings) -> None:
+def over_full_scale(level: loudness.Level, output: Output) -> str:
+    """What becomes of a peak that the format of a file does not hold."""
+    name = output.path.name if output.path else "stdout"
+    peak = 20 * math.log10(level.peak)
+    how = "what is over full scale is cut off" if level.clips else f"all of it is turned down by {peak:.1f} dB"
+    return (
+        f"{name}: peaks at {peak:+.1f} dBFS, which {output.format} cannot hold, so {how}; a .wav with --bit-depth "
+        f"{formats.FLOATING} holds it, and --loudness peak:-1 turns it down."
+    )
+
+
+def difference(take: Take, written: audio.Audio) -> float:
+    """The largest difference between the source and a file where it is to be the source; of as much as the file has,
+    for some encoders change the length.
+    """
+    import numpy as np
+
+    source = audio.resampled(take.audio, written.sample_rate).samples
+    share, length = written.sample_rate / take.audio.sample_rate, min(source.shape[1], written.samples.shape[1])
+    spans = [(math.ceil(start * share), min(int(end * share), length)) for start, end in take.untouched]
+    apart = [np.abs(source[:, start:end] - written.samples[:, start:end]).max(initial=0) for start, end in spans]
+    return max(map(float, apart), default=0.0)
+
+
+def write(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
     if not take.lines:
@@ -127,7 +162,7 @@ def write(take: Take, output: Output, job: Job, run: RenderSettings) -> None:
         with disk.whole(*files, replace=files if forced else ()) as temporary:
             parts = dict(zip(files, temporary, strict=True))
             sound = parts[output.path]
-            level = encode(sound, take, output, job, run)
+            level = encode(sound, take, output, job, run, terminal)
             if output.sidecar is not None:
                 recipe = complete.recipe(take.request, job.weights, job.decided.contents)
                 size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
@@ -149,7 +184,7 @@ def write(take: Take, output: Output, job: Job, run: RenderSettings) -> None:
         output.path, output.sidecar = free, paths.sidecar(free) if output.sidecar else None
         output.lrc = lrc.beside(free) if output.lrc else None
         output.latents = latents_file.beside(free) if output.latents else None
-        write(take, output, job, run)
+        write(take, output, job, run, terminal)
 
 
 def keepsake(made: audio.Audio, kept: Latents, level: loudness.Level, file: Path, job: Job) -> latents_file.Header:
@@ -192,12 +227,12 @@ def make_room(output: Output, *, forced: bool) -> None:
                 file.unlink()
 
 
-def send(take: Take, output: Output, job: Job, run: RenderSettings, stdout: ResultStream) -> None:
+def send(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
     """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
-            encode(file, take, output, job, run)
+            encode(file, take, output, job, run, terminal)
         except OSError as error:
             raise disk.refusal(Path(folder), error) from error
         stdout.file(file)

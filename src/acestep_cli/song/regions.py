@@ -6,6 +6,8 @@ which begins where the source was extended to. Times are in seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from acestep_cli.audio import decode
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import LONGEST_SECONDS
@@ -57,6 +59,14 @@ def repainted(request: Request, source: float) -> Regions:
     start, end = extent(request, source)
     both = start < 0 and end > source
     return placed(request, source, *(((start, 0.0), (source, end)) if both else ((start, end),)))
+
+
+def remark(checks: Mapping[str, float]) -> str:
+    """What was measured of a splice onto the source, in words."""
+    return (
+        "outside of the region and its crossfade the largest difference to the source is "
+        f"{checks['outside_difference']:g}; inside it changed by {checks['inside_change_db']:.1f} dBFS"
+    )
 
 
 def problems(request: Request, source: float) -> list[str]:
