@@ -26,6 +26,8 @@ STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
 atexit.register(STATE.cleanup)
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ["ACESTEP_CACHE_DIR"] = f"{STATE.name}/cache"
+# Threads gain nothing on tiny tensors, and wait for each other where tests share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -103,6 +103,8 @@ def test_the_peak_is_set_and_never_clips(
     sound, path = tone(1, peak), tmp_path / "a.wav"
     assert write(path, sound, encode.encoding("wav", depth), loudness).peak == pytest.approx(peak)
     samples = soundfile.read(path, dtype="float32")[0].T
+    if (loudness, depth) == ("none", "32f"):
+        expected = peak  # floating point holds it
     assert np.abs(samples).max() == pytest.approx(expected, abs=1e-4)
     assert np.corrcoef(samples.ravel(), sound.samples.ravel())[0, 1] > 0.9999  # scaled, not wrapped or cut
 

@@ -17,12 +17,15 @@ import ffmpeg
 import mutagen
 import numpy as np
 import pictures
+import pyloudnorm
 import pytest
 import soundfile
 import tiny
 import yaml
 from typer.testing import CliRunner, Result
 
+from acestep_cli.audio import loudness as levels
+from acestep_cli.audio import measure, sound
 from acestep_cli.cli.app import app
 from acestep_cli.song import spec
 
@@ -289,3 +292,108 @@ def test_a_failing_ffmpeg_keeps_the_finished_master(acestep: Run, monkeypatch, w
     assert rate == 44_100
     assert np.abs(samples[-rate // 100 :]).max() < 0.01
     assert mutagen.File("a-1.flac")["artist"] == ["The Tide Tables"]
+
+
+# Levels
+
+
+@pytest.mark.parametrize("format", ["flac", "wav", "mp3", "ogg", "opus"])
+@pytest.mark.parametrize("loudness", ["peak:-1", "peak:-12", "lufs:-20", "none"])
+def test_every_figure_is_of_the_file(acestep: Run, format: str, loudness: str) -> None:
+    words = [*SONG, "--loudness", loudness, "--fade-out", "2", "-o", f"a.{format}"]
+    result = acestep(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    [entry] = json.loads(result.stdout)["outputs"]
+    found = measure.measure(measure.read(Path(f"a.{format}")))
+    figures = {"peak_dbfs": found.peak_dbfs, "true_peak_db": found.true_peak_db, "lufs": found.lufs}
+    assert {name: entry["checks"][name] for name in figures} == pytest.approx(figures, abs=0.006)
+    assert entry["checks"] == yaml.safe_load(Path(f"a.{format}.yaml").read_text())["render"]["checks"]
+    assert ("lufs_written" in entry["checks"]) == (loudness == "lufs:-20")
+    if format in ("flac", "wav") and loudness.startswith("peak"):
+        assert entry["checks"]["peak_dbfs"] == pytest.approx(float(loudness[5:]), abs=0.01)
+
+
+def test_the_table_has_the_peaks_of_the_files(acestep: Run) -> None:
+    result = acestep(*SONG, "-n", "2", "--loudness", "peak:-3", "-o", "out/")
+    rows = [line.split() for line in result.stderr.splitlines() if line.startswith("written")]
+    assert [row[3] for row in rows] == ["-3.0", "-3.0"]
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
+@pytest.mark.parametrize("seconds", [0.4, 0.47, 1.23, 3.07])
+def test_loudness_is_that_of_pyloudnorm(rate: int, seconds: float) -> None:
+    count = round(seconds * rate)
+    swell = np.linspace(0.001, 0.3, count)
+    samples = (np.random.default_rng(0).standard_normal((2, count)) * swell).astype(np.float32)
+    theirs = pyloudnorm.Meter(rate).integrated_loudness(samples.T)
+    assert levels.integrated(sound.Audio(samples, rate)) == pytest.approx(theirs, abs=1e-4)
+
+
+# Peaks over full scale
+
+
+@pytest.fixture
+def loud(base: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """A recording in floating point with peaks at +6 dBFS, loud.wav, and its samples [N, 2]."""
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(base.root))
+    samples = (0.3 * np.random.default_rng(0).standard_normal((4 * 48_000, 2))).clip(-0.9, 0.9).astype(np.float32)
+    samples[::4800] = 1.98
+    samples[2400::4800] = -1.98
+    soundfile.write("loud.wav", samples, 48_000, subtype="FLOAT")
+    return samples
+
+
+def repainted(file: str, *more: str) -> tuple[np.ndarray, dict[str, Any], Result]:
+    """What lies outside of the repainted second, [N, 2], what was measured, and the run."""
+    words = ["repaint", "loud.wav", "-c", "x", "--start", "1", "--end", "2", "--seed", "1", "--set", "steps=2"]
+    result = CliRunner().invoke(app, [*words, "--repaint-mode", "aggressive", "-o", file, *more, "--json"])
+    assert result.exit_code == 0, result.stderr
+    samples, _ = soundfile.read(file, dtype="float32")
+    [entry] = json.loads(result.stdout)["outputs"]
+    return np.concatenate((samples[:48_000], samples[2 * 48_000 :])), entry["checks"], result
+
+
+def outside(samples: np.ndarray) -> np.ndarray:
+    return np.concatenate((samples[:48_000], samples[2 * 48_000 :]))
+
+
+def test_floating_point_keeps_what_is_over_full_scale(loud: np.ndarray) -> None:
+    found, checks, result = repainted("a.wav", "--bit-depth", "32f")
+    assert np.array_equal(found, outside(loud))
+    assert checks["outside_difference"] == 0
+    assert checks["peak_dbfs"] == pytest.approx(5.93, abs=0.01)
+    assert "cannot hold" not in result.stderr
+
+
+@pytest.mark.parametrize("format", ["flac", "wav"])
+def test_other_formats_cut_it_off_and_say_so(loud: np.ndarray, format: str) -> None:
+    found, checks, result = repainted(f"a.{format}")
+    assert np.abs(found - outside(loud).clip(-1, 1)).max() < 1e-6  # nothing else is moved
+    assert checks["outside_difference"] == pytest.approx(0.98, abs=1e-3)
+    assert f"peaks at +5.9 dBFS, which {format} cannot hold" in flat(result)
+    assert "difference to the source is 0.98" in flat(result)
+    assert any("+5.9 dBFS" in warning for warning in json.loads(result.stdout)["warnings"])
+
+
+@pytest.mark.parametrize("format", ["mp3", "ogg", "opus"])
+def test_what_an_encoder_loses_is_measured(loud: np.ndarray, format: str) -> None:
+    _, checks, _ = repainted(f"a.{format}")
+    assert checks["outside_difference"] > 0.01
+
+
+def test_a_level_that_was_asked_for_is_measured_outside_too(loud: np.ndarray) -> None:
+    found, checks, _ = repainted("a.wav", "--bit-depth", "32f", "--loudness", "peak:-6")
+    assert checks["outside_difference"] == pytest.approx(np.abs(found - outside(loud)).max(), abs=1e-5)
+
+
+def test_a_song_that_peaks_over_full_scale_is_turned_down_and_that_is_said(
+    acestep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tone = band.Pipeline._tone
+    monkeypatch.setattr(band.Pipeline, "_tone", lambda *given: 2 * tone(*given))
+    said = flat(acestep(*SONG, "--loudness", "none", "-o", "a.flac"))
+    assert "a.flac: peaks at +6.0 dBFS, which flac cannot hold, so all of it is turned down by 6.0 dB" in said
+    kept = acestep(*SONG, "--loudness", "none", "--bit-depth", "32f", "-o", "a.wav")
+    assert "cannot hold" not in kept.stderr
+    assert np.abs(soundfile.read("a.wav", dtype="float32")[0]).max() == pytest.approx(2, abs=1e-3)
+    assert "cannot hold" not in acestep(*SONG, "-o", "b.flac").stderr

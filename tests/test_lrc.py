@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import mutagen
 import numpy as np
 import pytest
@@ -357,6 +358,7 @@ def test_lyrics_that_are_not_found_leave_the_song_without_a_file_and_end_in_6(ac
     assert result.exit_code == 6
     assert f"a.{format}: its lyrics were not found in it" in result.stderr
     said = json.loads(result.stdout)
+    jsonschema.validate(said, json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text()))
     [entry] = said["outputs"]
     assert (entry["status"], entry["lrc"], entry["error"]["exit_code"]) == ("written", None, 6)
     assert any("not found" in warning for warning in said["warnings"])

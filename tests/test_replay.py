@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
+import yaml
 from typer.testing import Result
 
 from acestep_cli.audio import encode, tags
+from acestep_cli.machine import hardware
 from acestep_cli.song import spec
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
@@ -191,3 +194,39 @@ def test_a_checkpoint_that_is_gone_is_named(acestep: Run, monkeypatch: pytest.Mo
     result = acestep("replay", "a.wav")
     assert result.exit_code == 3
     assert "turbo" in result.stderr
+
+
+# Threads
+
+
+@pytest.mark.parametrize("format", ["wav", "flac"])
+@pytest.mark.parametrize("by", [[], ["--tags"]], ids=["sidecar", "tags"])
+def test_a_replay_computes_with_as_many_threads(
+    acestep: Run, monkeypatch: pytest.MonkeyPatch, format: str, by: list[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    made(acestep, f"a.{format}")
+    assert yaml.safe_load(Path(f"a.{format}.yaml").read_text())["render"]["threads"] == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    result = acestep("replay", f"a.{format}", *by, "--json", "-v")
+    assert result.exit_code == 0, result.stderr
+    assert "Threads of the processor: 2, the take was made with as many." in result.stderr
+    assert json.loads(result.stdout)["replay"]["because"] == []
+
+
+def test_a_number_of_threads_that_is_not_taken_again_is_named(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "192")
+    made(acestep, "a.wav")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    result = acestep("replay", "a.wav", "--json")
+    assert json.loads(result.stdout)["replay"]["because"] == ["threads 192 -> 1"]
+
+
+@pytest.mark.parametrize("asked", ["", "0", "many", "-2", "99999"])
+def test_the_program_chooses_the_threads(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    count, why = hardware.threads()
+    assert 1 <= count <= (os.cpu_count() or 1)
+    assert why == "one for each core that this process may use"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    assert hardware.threads()[0] == 1

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from acestep_cli.albums import ray_scheduler, ray_worker
 from acestep_cli.albums.ray_node import Node
 from acestep_cli.albums.ray_worker import Errand, Files, Look, Weights
 from acestep_cli.errors import AceStepError, NetworkError, UsageError, together
+from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.render import perform, plan
 from acestep_cli.render.job import Job
@@ -149,7 +151,9 @@ class Cluster:
 
     def machine(self) -> Hardware:
         """What plans are for: the node with least memory. The others have as much, or more."""
-        return min((node.machine for node in self._nodes), key=lambda machine: machine.devices[0].free_bytes)
+        least = min((node.machine for node in self._nodes), key=lambda machine: machine.devices[0].free_bytes)
+        threads, why = hardware.threads()  # as here: Ray lets each of its workers believe that it has one core
+        return replace(least, threads=threads, threads_reason=why)
 
     def make(self, alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
         """As `render.make`, by the nodes that have the weights."""
@@ -161,12 +165,10 @@ class Cluster:
         except AceStepError as error:
             ray_scheduler.give_up(alike, error)
             return True
-        import torch  # whose threads are counted
-
-        plan, threads, uses_cache = alike[0].plan, torch.get_num_threads(), alike[0].cache is not None
+        plan, uses_cache = alike[0].plan, alike[0].cache is not None
 
         def send(to: Node, songs: Sequence[Completed], files: Files) -> Any:
-            errand = Errand(weights, plan, tuple(songs), files, threads, uses_cache, run.debug)
+            errand = Errand(weights, plan, tuple(songs), files, uses_cache, run.debug)
             return self._send(to.id, ray_worker.play, errand, num_returns="streaming")
 
         def keep(share: list[Job], begin: ray_scheduler.Begin) -> Iterator[bool]:

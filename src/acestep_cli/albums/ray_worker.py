@@ -115,13 +115,12 @@ def lacks(weights: Weights) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Errand:
-    """Songs for a node to play as `plan` says, by so many threads of its processor, with the files that they name."""
+    """Songs for a node to play as `plan` says, with the files that they name."""
 
     weights: Weights
     plan: Plan
     songs: tuple[Completed, ...]
     files: Files
-    threads: int
     uses_cache: bool
     debug: bool
 
@@ -231,11 +230,8 @@ def play(errand: Errand) -> Iterator[Take | Progress | Word | Failure]:
 
 def takes(errand: Errand, teller: Teller) -> Iterator[Take]:
     """The takes of an errand, made on one card, which nobody else has meanwhile."""
-    import torch
-
     from acestep_cli.pipeline import Pipeline
 
-    torch.set_num_threads(errand.threads)  # samples may be others by another number
     with (
         tempfile.TemporaryDirectory(prefix="acestep-") as folder,
         gpu_lock.turn(RenderSettings(device=errand.plan.device), teller),

@@ -34,6 +34,9 @@ app = typer.Typer(add_completion=False)
 
 #: What nobody hears, in dBFS: a replay that is nearer than this has not drifted.
 NEAR = -60.0
+
+#: More threads than that would take turns on each core for too long, where a take was made on a far larger machine.
+MOST_THREADS_A_CORE = 16
 IDENTICAL, CLOSE, DRIFTED = "identical", "close", "drifted"
 SIDECAR = ".yaml"
 MACHINE = ("json", "events", "models_dir", "device", "dtype", "max_vram", "progress", "quiet", "verbose", "debug")
@@ -101,7 +104,10 @@ def render_and_compare(
         }
         if verdict == DRIFTED:
             how = "it has another length now" if apart is None else f"by up to {apart:g} dBFS"
-            why = ", and ".join(because) or "nothing that its recipe records; another processor or driver may"
+            others = (
+                "another processor or driver" if made.origin.threads else "another processor, driver or thread count"
+            )
+            why = ", and ".join(because) or f"nothing that its recipe records; {others} may"
             raise CheckError(f"{file}: drifted, {how}, because {why}.")
         stdout.path(f"{file}: {'identical' if verdict == IDENTICAL else f'within {apart:g} dBFS'}")
 
@@ -122,6 +128,8 @@ def planned(made: Provenance, folder: str, run: RenderSettings) -> Job:
     if device is not None:
         same = (name for name, dtype in hardware.DTYPES.items() if dtype == origin.dtype and dtype in device.dtypes)
         run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
+    if origin.threads is not None and origin.threads <= MOST_THREADS_A_CORE * hardware.threads()[0]:
+        machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
     studio = Studio(run, machine, history.read())
     place = paths.destination(folder)
     job = plan.decided(None, made.layers, spec.resolve(*made.layers), place, studio)
@@ -168,8 +176,15 @@ def changes(origin: Origin, job: Job) -> list[str]:
     """What is different from when a take was made, as `torch 2.13.0 -> 2.14.0`."""
     plan, weights = job.plan, job.checkpoint.name
     then = {"acestep": origin.acestep, **origin.versions, "device": origin.device, "dtype": origin.dtype,
-            "int8": str(origin.int8), f"weights of {weights}": origin.checkpoint.weights}  # fmt: skip
+            "threads": number(origin.threads), "int8": str(origin.int8),
+            f"weights of {weights}": origin.checkpoint.weights}  # fmt: skip
     now = {"acestep": __version__, **sidecar.versions(), "device": plan.device, "dtype": plan.dtype,
-           "int8": str(plan.int8), f"weights of {weights}": job.weights}  # fmt: skip
+           "threads": number(plan.threads), "int8": str(plan.int8),
+           f"weights of {weights}": job.weights}  # fmt: skip
     return [f"{name} {before} -> {now[name]}" for name, before in then.items()
             if before is not None and before != now.get(name, before)]  # fmt: skip
+
+
+def number(count: int | None) -> str | None:
+    """A number in words, if there is one."""
+    return None if count is None else str(count)

@@ -96,7 +96,7 @@ class Stages:
 
     def _key(self, plan: Plan, device: str, *content: Any) -> str:
         """The name of what is computed from `content` as this machine does it."""
-        arithmetic = (device, plan.dtype, platform.machine(), __version__, torch.__version__)
+        arithmetic = (device, plan.dtype, plan.threads, platform.machine(), __version__, torch.__version__)
         return hashlib.sha256(json.dumps([*arithmetic, *content]).encode()).hexdigest()
 
 

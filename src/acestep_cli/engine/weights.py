@@ -79,6 +79,8 @@ class Store:
         self.warnings: list[str] = []
         #: Spent on making components resident.
         self.loading_seconds = 0.0
+        if plan.threads is not None:
+            torch.set_num_threads(plan.threads)
         self.device = torch.device(plan.device)
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
         self._is_open = False

@@ -37,6 +37,7 @@ ROCM_BF16 = re.compile(r"gfx(90a|94\d|95\d|1[12]\d\d)")
 MPS_SHARE = 2 / 3
 GIB = 2**30
 XPU_INTEGRATED = 1
+MOST_THREADS = 1024
 
 C = TypeVar("C")
 
@@ -65,6 +66,9 @@ class Hardware:
 
     devices: tuple[Device, ...]
     torch_backend: Backend | None = None
+    #: Threads to compute with on the processor, and why so many; None leaves it to torch.
+    threads: int | None = None
+    threads_reason: str = ""
 
 
 def detect() -> Hardware:
@@ -72,7 +76,25 @@ def detect() -> Hardware:
     backend = torch_backend()
     look = {"cuda": cuda_devices, "rocm": rocm_devices, "xpu": xpu_devices}.get(backend or "")
     cards = sorted(look() if look else (), key=lambda card: -card.free_bytes)
-    return Hardware((*cards, *mps_devices(), cpu_device()), backend)
+    return Hardware((*cards, *mps_devices(), cpu_device()), backend, *threads())
+
+
+def threads() -> tuple[int, str]:
+    """How many threads to compute with on the processor, and why.
+
+    It is decided here because samples depend on it: oneDNN's convolutions of kernel 1 and transposed convolutions add
+    in another order with another number of threads, as the sum of a whole tensor does in torch. Measured with torch
+    2.13 on x86, 1 to 8 threads: matrix products, attention, other convolutions, norms and elementwise functions give
+    the same bits.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdecimal() and 1 <= int(asked) <= MOST_THREADS:
+        return int(asked), "OMP_NUM_THREADS says so"
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = psutil.cpu_count(logical=False) or allowed
+    return max(1, min(allowed, cores, MOST_THREADS)), "one for each core that this process may use"
 
 
 def torch_backend() -> Backend | None:

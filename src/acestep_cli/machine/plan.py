@@ -172,6 +172,8 @@ class Plan(BaseModel):
     budget_bytes: int | None = None
     stages: tuple[Stage, ...] = ()
     seconds: float | None = None
+    #: Threads that compute on the processor; None leaves it to torch.
+    threads: int | None = None
     reasons: dict[str, str]
 
     @property
@@ -213,7 +215,10 @@ def plan(
             failure = failure or error
             why = f"it does not fit into {device.name}"
             continue
-        return made.model_copy(update={"reasons": {"device": why, "dtype": dtype_reason, **made.reasons}})
+        reasons = {"device": why, "dtype": dtype_reason, **made.reasons}
+        if machine.threads is not None:
+            reasons["threads"] = machine.threads_reason
+        return made.model_copy(update={"threads": machine.threads, "reasons": reasons})
     assert failure is not None
     raise failure
 

@@ -40,6 +40,8 @@ def lines(plan: Plan, device: Device) -> Iterator[str]:
     for stage, networks, size in rows:
         yield f"  {stage.ljust(widths[0])}  {networks.ljust(widths[1])}  {size.rjust(widths[2])}"
     yield f"Decoding {plan.tile_frames} frames at a time: {plan.reasons['tile_frames']}."
+    if plan.threads is not None:
+        yield f"Threads of the processor: {plan.threads}, {plan.reasons['threads']}."
     for name, sentence in SETTINGS.items():
         if getattr(plan, name):
             yield f"{sentence}: {plan.reasons[name]}."

@@ -8,14 +8,15 @@ import platform
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from acestep_cli import __version__
 from acestep_cli.audio import loudness, tags
 from acestep_cli.audio.measure import Measures
+from acestep_cli.machine import hardware
 from acestep_cli.models.checkpoints import Songwriter
 from acestep_cli.song import complete, document, spec
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
@@ -50,6 +51,8 @@ class Origin(BaseModel):
     acestep: str | None = None
     device: str | None = None
     dtype: str | None = None
+    #: Of the processor, that computed it. Absent before they were recorded.
+    threads: Annotated[int, Field(ge=1, le=hardware.MOST_THREADS)] | None = None
     int8: bool = False
     source_latents: str | None = None
     versions: dict[str, str] = {}
@@ -143,6 +146,7 @@ def made_with(take: Take, recipe: str, checkpoint: str, weights: str, written: d
         "checkpoint": {"name": checkpoint, "weights": weights},
         "device": take.plan.device,
         "dtype": take.plan.dtype,
+        **({"threads": take.plan.threads} if take.plan.threads is not None else {}),
         **({"int8": True} if take.plan.int8 else {}),
         **({"source_latents": take.request.kept.fingerprint} if take.request.kept else {}),
         "versions": versions(),

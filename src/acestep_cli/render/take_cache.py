@@ -30,7 +30,7 @@ def key(job: Job, output: Output) -> str:
     its words.
     """
     plan = job.plan
-    arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, platform.machine())
+    arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, plan.threads, platform.machine())
     versions = (__version__, metadata.version("torch"))
     asked = (output.completed.lrc, output.completed.scored)
     content = [job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic, *versions]
