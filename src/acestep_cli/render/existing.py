@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from acestep_cli import disk
 from acestep_cli.audio import lrc
-from acestep_cli.cli import exit_codes
 from acestep_cli.errors import ExistsError, UsageError
 from acestep_cli.models import latents_file
-from acestep_cli.render import paths, sidecar
+from acestep_cli.render import paths, result, sidecar
 from acestep_cli.render.result import PLANNED, SKIPPED, Output
 from acestep_cli.song import complete
 
@@ -65,7 +64,7 @@ def met(job: Job, output: Output) -> ExistsError | None:
         is_timeless = there and output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental
         if is_timeless and record.untimed and not is_bare:  # made again, it would be the same
             skip(output, record)
-            output.lrc, output.error = None, exit_codes.described(lrc.untimed(output.path.name))
+            output.lrc, output.error = None, result.described(lrc.untimed(output.path.name))
             return None
         if job.place.built and (is_bare or is_timeless):
             return make_way(output)

@@ -160,14 +160,14 @@ def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
             )
             break
     for [job, *_] in by_weights(planned):
-        checkpoint, plan = job.checkpoint, job.plan
+        checkpoint, made = job.checkpoint, job.plan
         terminal.say(
-            f"{checkpoint.name} on {plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']})"
+            f"{checkpoint.name} on {made.device} ({made.reasons['device']}), {made.dtype} ({made.reasons['dtype']})"
         )
         terminal.detail(f"{checkpoint.name} is {checkpoint.dit}")
         if job.songwriter is not None:
             terminal.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
-        for line in plan_text.lines(plan, job.device):
+        for line in plan_text.lines(made, job.device):
             say = terminal.say if dry_run else terminal.detail
             say(line)
 
