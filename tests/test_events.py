@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ import tiny
 from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
+from acestep_cli.errors import OutputError
 from acestep_cli.render import events
 from acestep_cli.song import spec
 
@@ -135,6 +138,77 @@ def test_the_last_event_tells_of_the_signal_that_ended_it() -> None:
         run.communicate(timeout=60)
     lines = said(Path("e.ndjson").read_text())
     assert (lines[-1]["event"], lines[-1]["exit_code"], lines[-2]["status"]) == ("end", 143, "failed")
+
+
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+
+
+@needs_full
+@pytest.mark.parametrize("quiet", [[], ["-q"]])
+def test_a_disk_that_takes_no_events_is_an_error_at_the_end(acestep: Run, quiet: list[str]) -> None:
+    result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav", "--json", "--events", "/dev/full", *quiet)
+    assert result.exit_code == 9, result.output
+    sentence = "/dev/full cannot be written: no space left on device; the events end early."
+    assert ("Warning: " + sentence in result.stderr) == (not quiet)
+    closing = f"{sentence}\nFree some space, or name a file on another disk with --events."
+    assert result.stderr.endswith(closing + "\n")
+    content = json.loads(result.stdout)
+    assert [output["status"] for output in content["outputs"]] == ["written"]  # nothing else is lost
+    assert (content["status"], content["error"]["exit_code"]) == ("error", 9)
+    assert Path("a.wav").exists()
+
+
+@needs_full
+def test_another_failure_keeps_its_code_where_events_are_lost_too(acestep: Run) -> None:
+    result = acestep("generate", "-c", "silent", "-d", "10", "-n", "3", "-o", "out/", "--events", "/dev/full")
+    assert result.exit_code == 7, result.output
+    assert "the events end early" in result.stderr
+
+
+@pytest.mark.parametrize("takes", [0, 20, 400])
+def test_a_file_of_events_that_ends_early_ends_with_a_whole_line(monkeypatch: pytest.MonkeyPatch, takes: int) -> None:
+    room, write = takes, os.write
+    written: list[str] = []
+
+    def full(descriptor: int, data: bytes) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = write(descriptor, bytes(data[:room]))
+        room -= taken
+        return taken
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OutputError) as caught, events.to("e.ndjson", written.append) as out:
+            for step in range(9):
+                out.emit("progress", stage="load", done=step, total=9)
+    text = Path("e.ndjson").read_text()
+    assert text == "" or text.endswith("\n")
+    assert len(said(text)) == text.count("\n") == (3 if takes == 400 else 0)
+    assert len(written) == 1
+    assert caught.value.exit_code == 9
+
+
+def test_a_slow_reader_of_a_pipe_without_waiting_gets_every_event() -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    read: list[bytes] = []
+
+    def reader() -> None:
+        with os.fdopen(ours, "rb") as stream:
+            time.sleep(0.2)
+            read.append(stream.read())
+
+    thread = threading.Thread(target=reader, daemon=True)
+    thread.start()
+    with events.to(f"fd:{theirs}", read.append) as out:  # type: ignore[arg-type]
+        for step in range(2000):  # more than a pipe holds
+            out.emit("progress", stage="load", done=step, total=2000)
+    os.close(theirs)
+    thread.join(60)
+    assert len(read) == 1
+    assert kinds(said(read[0].decode())).count("progress") == 2000
 
 
 def test_no_file_but_one_of_events_is_written_over(acestep: Run) -> None:

@@ -198,7 +198,7 @@ def build(
             made.run_steps(terminal, stdout)
             foretell(made, ledger, terminal, stdout)
         return made
-    with events.to(run.events) as terminal.events:
+    with events.to(run.events, terminal.warn) as terminal.events:
         terminal.events.refuse_files(made.paths())
         devices = [card.name for card in gpu_lock.present(run)] if jobs > 1 else []
         shares = processes.shares(made.tracks, min(jobs, len(devices)))

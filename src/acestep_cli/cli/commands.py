@@ -66,6 +66,6 @@ def run_command(
         return
     shows_paths = not run.json and run.output != paths.STDOUT
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=shows_paths)
-    with events.to(run.events) as terminal.events:
+    with events.to(run.events, terminal.warn) as terminal.events:
         ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
         perform.plan_and_make(mode, specs, song, run, terminal, ledger)

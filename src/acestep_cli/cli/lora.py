@@ -189,7 +189,7 @@ def compare(
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    with events.to(run.events) as terminal.events:
+    with events.to(run.events, terminal.warn) as terminal.events:
         render_and_compare(paths, scales_of(scales), spec_file, song, run, ledger, terminal)
 
 

@@ -69,7 +69,7 @@ def replay(
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    with events.to(run.events) as terminal.events:
+    with events.to(run.events, terminal.warn) as terminal.events:
         render_and_compare(file, within, run, ledger, terminal, from_tags=from_tags)
 
 

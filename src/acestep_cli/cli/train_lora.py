@@ -145,7 +145,7 @@ def train_lora(
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.leads and not run.json)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings) if team.leads else Ledger()  # one of them speaks
     task = Task(output, name, skip_bad, resume, export, save_every, preview, preview_every, team, terminal)
-    with events.to(run.events if team.leads else None) as terminal.events:
+    with events.to(run.events if team.leads else None, terminal.warn) as terminal.events:
         if scan_only:
             refuse_idle(task, settings)
             ledger.more["dataset"] = write_down(folder, name, song, run, terminal)

@@ -5,19 +5,21 @@ Each line keeps to `schemas/event.schema.json`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from acestep_cli import disk
-from acestep_cli.errors import ExistsError, UsageError
-from acestep_cli.progress import Report
+from acestep_cli.errors import ExistsError, OutputError, UsageError
+from acestep_cli.progress import Report, Say
 from acestep_cli.render import result
 from acestep_cli.render.result import Output
 
@@ -34,11 +36,13 @@ OF_A_TAKE = ("path", "sidecar", "seed", "take", "kind", "track", "status", "seco
 class Events:
     """Writes events to a descriptor; without one, nowhere.
 
-    Whoever reads them may leave: that is no reason to stop.
+    Whoever reads them may leave: that is no reason to stop. Nor is a disk that takes no more of them, which `warn`
+    hears of; `lost` has the error for the end.
     """
 
-    def __init__(self, descriptor: int | None = None, place: str | None = None) -> None:
-        self._descriptor, self._place = descriptor, place
+    def __init__(self, descriptor: int | None = None, place: str | None = None, warn: Say = lambda line: None) -> None:
+        self._descriptor, self._place, self._warn = descriptor, place, warn
+        self.lost: OutputError | None = None
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._stage: dict[str, Any] = {}
@@ -50,12 +54,18 @@ class Events:
         line = json.dumps({"schema": SCHEMA, "time": round(time.time(), 3), "event": event, **content}) + "\n"
         with self._lock:
             self._last = time.monotonic()
-            rest = memoryview(line.encode())
+            if self._descriptor is None:  # lost by another thread meanwhile
+                return
             try:
-                while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
-            except OSError:
+                write_line(self._descriptor, line.encode())
+                return
+            except BrokenPipeError:
                 self._descriptor = None
+                return
+            except OSError as error:
+                self._descriptor = None
+                self.lost = lost = refusal(str(self._place), error, ends=True)
+        self._warn(f"{lost.message} The run goes on without them.")
 
     def takes(self, outputs: Iterable[Output]) -> None:
         """Say what became of files, once of each."""
@@ -105,15 +115,44 @@ class Events:
             thread.join()
 
 
+def write_line(descriptor: int, line: bytes) -> None:
+    """Write one line as a whole. `OSError` where it cannot be; what a file took of it is taken back."""
+    rest = memoryview(line)
+    try:
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # a pipe that its reader made so, and has not emptied yet
+                select.select([], [descriptor], [])
+    except OSError:
+        with suppress(OSError):  # no part of a line is worth an error of its own
+            if stat.S_ISREG(os.fstat(descriptor).st_mode) and (written := len(line) - len(rest)):
+                os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR) - written)
+        raise
+
+
+def refusal(place: str, error: OSError, *, ends: bool = False) -> OutputError:
+    """Why `--events` cannot be written to `place`, or with `ends` not any more, and what mends it."""
+    reason = (error.strerror or str(error)).lower()
+    hint = disk.HINTS.get(error.errno or 0, "").replace("--output", "--events")
+    if error.errno == errno.ENOSPC:
+        hint = "Free some space, or name a file on another disk with --events."
+    end = "; the events end early" if ends else ""
+    return OutputError(f"{place} cannot be written: {reason}{end}.", hint or None)
+
+
 @contextmanager
-def to(place: str | None) -> Iterator[Events]:
-    """Yield what writes events to FILE, anew, or fd:N; the last of them says how the body ended."""
+def to(place: str | None, warn: Say) -> Iterator[Events]:
+    """Yield what writes events to FILE, anew, or fd:N; the last of them says how the body ended.
+
+    `warn` hears when they cannot be written any more; `OutputError` in the end, where nothing else failed.
+    """
     if place is None:
         yield Events()
         return
     descriptor = opened(place)
     try:
-        events = Events(descriptor, place)
+        events = Events(descriptor, place, warn)
         with events.beating():
             events.emit("start")
             try:
@@ -122,6 +161,8 @@ def to(place: str | None) -> Iterator[Events]:
                 events.emit("end", **ended(error))
                 raise
             events.emit("end", exit_code=0)
+        if events.lost is not None:
+            raise events.lost
     finally:
         os.close(descriptor)
 
@@ -137,7 +178,7 @@ def opened(place: str) -> int:
         try:
             return emptied(place)
         except OSError as error:
-            raise disk.refusal(Path(place), error) from error
+            raise refusal(place, error) from error
     number = place.removeprefix(DESCRIPTOR)
     if number == "1":
         raise UsageError("--events fd:1: stdout carries results alone.", "Take fd:3, and 3>events.ndjson behind it.")
