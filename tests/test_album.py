@@ -69,6 +69,59 @@ def harbour(text: str = HARBOUR) -> Path:
     return write(text, "harbour.yaml")
 
 
+SONG = "---\ncaption: x\n---\n\n[Verse]\nla\n"
+
+
+def test_an_id_is_made_of_the_name_of_a_song(here: Path) -> None:
+    names = {
+        "Old Orchard": "old-orchard", "What's up?": "what-s-up", "12. Ebb & Flow (live)": "12.-ebb-flow-live",
+        "Slack-water_2": "Slack-water_2", "Cafe\u0301": "Caf\u00e9", "\u84dd\u6708\u4eae": "\u84dd\u6708\u4eae",
+        "\u0939\u093f\u0928\u094d\u0926\u0940 \u0917\u0940\u0924":
+        "\u0939\u093f\u0928\u094d\u0926\u0940-\u0917\u0940\u0924",
+    }  # fmt: skip
+    for name in names:
+        write(SONG, f"songs/{name}.md")
+    found = album.read(write("tracks:\n  - songs/*.md\n"))
+    assert {Path(str(track.spec_file)).stem: track.id for track in found.tracks} == names
+    named = album.read(write("tracks:\n  - spec: songs/Old Orchard.md\n"))
+    assert [track.id for track in named.tracks] == ["old-orchard"]
+    assert [track.id for track in named.chosen(["old-orchard"])] == ["old-orchard"]
+
+
+def test_hidden_files_are_no_songs_unless_they_are_asked_for(here: Path) -> None:
+    for name in ("a.md", ".hidden.md", "._a.md", ".drafts/b.md", "sub/.c.md", "sub/c.md"):
+        write(SONG, f"songs/{name}")
+    (here / "songs" / "._a.md").write_bytes(b"\0\5\x16\7")  # as macOS writes them
+
+    def ids(pattern: str) -> list[str]:
+        return [track.id for track in album.read(write(f"tracks:\n  - {pattern}\n")).tracks]
+
+    assert ids("songs/*.md") == ["a"]
+    assert ids("songs/**/*.md") == ["a", "c"]
+    assert ids("songs/.drafts/*.md") == ["b"]
+    assert ids("songs/.h*.md") == ["hidden"]
+    assert ids("songs/.hidden.md") == ["hidden"]
+    assert ids(f"{here}/songs/*.md") == ["a"]
+
+
+def test_a_name_that_makes_no_id_is_refused_with_an_item_that_works(here: Path) -> None:
+    write(SONG, "songs/?!.md")
+    with pytest.raises(UsageError) as caught:
+        album.read(write("tracks:\n  - songs/*.md\n"))
+    assert "a.yaml:1: tracks: no id can be made of '?!'" in caught.value.message
+    item = caught.value.message.split("`")[1].replace("\u2026", "mine")
+    assert [track.id for track in album.read(write(f"tracks:\n  {item}\n")).tracks] == ["mine"]
+
+
+def test_two_songs_of_one_id_are_named_with_their_files(here: Path) -> None:
+    for name in ("Old Orchard", "old-orchard"):
+        write(SONG, f"songs/{name}.md")
+    with pytest.raises(UsageError) as caught:
+        album.read(write("tracks:\n  - songs/*.md\n"))
+    for part in ("the id old-orchard", "songs/Old Orchard.md", "songs/old-orchard.md", "rename one of them"):
+        assert part in caught.value.message
+
+
 def refusal(text: str) -> list[str]:
     with pytest.raises(UsageError) as caught:
         album.read(harbour(text))

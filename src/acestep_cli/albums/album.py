@@ -6,9 +6,12 @@ An album is read as strictly as a song: every problem of it and of its songs is 
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,6 @@ EDITS = {"repaint": "repaint", "extend": "repaint", "cover": "cover", "lego": "l
 #: Seconds that are taken of an extension that says them wrongly, so that nothing else is wrong because of that.
 NOTHING = 0.0
 DEFAULT_OUTPUT = "{album}/{n:02} {title}.{ext}"
-ID = re.compile(r"\w[\w.-]*")
 MOST_TRACKS = 1000
 
 
@@ -233,10 +235,10 @@ def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
     where = page.where(item)
     if isinstance(item.raw, str):
         for file in files(page, item.raw, where, problems):
-            if ID.fullmatch(file.stem):
-                yield Track(file.stem, where, tuple(spec.read(file, f"{where}: ")), spec_file=file)
+            if id := id_of(file.stem):
+                yield Track(id, where, tuple(spec.read(file, f"{where}: ")), spec_file=file)
             else:
-                problems.append(f"{where}: {quoted(file.stem)} is no id; write `- {{id: …, spec: {file.name}}}`")
+                problems.append(f"{where}: no id can be made of {quoted(file.stem)}; write `{named_item(page, file)}`")
         return
     if item.entries is None:
         problems.append(f"{where}: is neither the file of a song nor a map of its keys")
@@ -257,9 +259,9 @@ def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
         named = next(iter(files(page, words["spec"], page.where(said["spec"]), problems)), None)
         if named is not None:
             layers = [*spec.read(named, f"{page.where(said['spec'])}: "), *layers]
-    id, base = words.get("id", named.stem if named is not None else ""), words.get("from")
+    id, base = words.get("id", id_of(named.stem) if named is not None else ""), words.get("from")
     edits = tuple(read_edits(page, said["edits"], problems)) if "edits" in said else ()
-    if not ID.fullmatch(id):
+    if not is_id(id):
         lack = "has no id" if not id else f"{quoted(id)} is no id"
         problems.append(f"{where}: {lack}; an id is letters, digits, dots, dashes and underscores")
     elif base is not None and not edits:
@@ -270,8 +272,45 @@ def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
         yield Track(id, where, tuple(layers), edits, base, named)
 
 
+def is_id(word: str) -> bool:
+    """Whether `word` can be the id of a track: letters, digits, dots, dashes and underscores of any script."""
+    return re.fullmatch(r"\w[\w.-]*", "".join(sign for sign in word if not is_mark(sign))) is not None
+
+
+def is_mark(sign: str) -> bool:
+    """Whether `sign` is part of the letter before it, as a vowel of Hindi or a separate accent."""
+    return unicodedata.category(sign).startswith("M")
+
+
+def id_of(stem: str) -> str:
+    """The id for a song file called `stem`; empty where it has neither letters nor digits.
+
+    A name that is an id stays as it is, with accents composed (NFC) on every system; of `Old Orchard` it is
+    `old-orchard`.
+    """
+    name = unicodedata.normalize("NFC", stem)
+    if is_id(name):
+        return name
+    kept = "".join(sign if sign in "_.-" or sign.isalnum() or is_mark(sign) else "-" for sign in name.lower())
+    found = re.sub(r"-{2,}", "-", kept).strip("-.")
+    return found if is_id(found) and any(sign.isalnum() for sign in found) else ""
+
+
+def named_item(page: Page, file: Path, id: str = "…") -> str:
+    """The item of `tracks:` that names `file` with an id of its own, as it is typed into the album."""
+    try:
+        name = file.relative_to(page.file.parent).as_posix()
+    except ValueError:
+        name = file.as_posix()
+    plain = re.fullmatch(r"[\w./-]+( [\w./-]+)*", name)
+    return f"- {{id: {id}, spec: {name if plain else json.dumps(name, ensure_ascii=False)}}}"
+
+
 def files(page: Page, pattern: str, where: str, problems: list[str]) -> list[Path]:
-    """The song that is named, or all that fit a pattern, in the order of their names."""
+    """The song that is named, or all that fit a pattern, in the order of their names.
+
+    Hidden files, such as macOS leaves beside others, fit only a pattern that begins their name with a dot too.
+    """
     if not any(sign in pattern for sign in "*?["):
         return [page.file.parent / spec.at_home(pattern)]
     folder = Path(spec.at_home(pattern).anchor or page.file.parent)
@@ -280,7 +319,18 @@ def files(page: Page, pattern: str, where: str, problems: list[str]) -> list[Pat
     except ValueError as error:
         problems.append(f"{where}: {quoted(pattern)} is no pattern for files: {str(error).lower()}")
         return []
-    found = [file for file in there if file.suffix.lower() in spec.SUFFIXES and not spec.same_file(file, page.file)]
+    dotted = [part for part in Path(pattern).parts if part.startswith(".")]
+    found = [
+        file
+        for file in there
+        if file.suffix.lower() in spec.SUFFIXES
+        and not spec.same_file(file, page.file)
+        and all(
+            any(fnmatchcase(part, shown) for shown in dotted)
+            for part in file.relative_to(folder).parts
+            if part.startswith(".")
+        )
+    ]
     if not found:
         problems.append(f"{where}: no song fits {quoted(pattern)}")
     return found
@@ -369,7 +419,10 @@ def twice(album: Album) -> list[str]:
     paths: dict[str, Track] = {}
     for track in album.tracks:
         if (other := ids.setdefault(track.id.casefold(), track)) is not track:
-            problems.append(f"{track.where}: the id {track.id} is that of a track already ({other.where})")
+            renamed = ""
+            if track.spec_file is not None and other.spec_file is not None and track.spec_file != other.spec_file:
+                renamed = f"; it is made of {track.spec_file} and of {other.spec_file}: rename one of them"
+            problems.append(f"{track.where}: the id {track.id} is that of a track already ({other.where}){renamed}")
         path = album.path(track)
         if (other := paths.setdefault(str(path).casefold(), track)) is not track:
             problems.append(
