@@ -79,6 +79,34 @@ def looked(found: dataset.Dataset, shortest: float = 5, longest: float = 240) ->
          {"caption": "ours", "lyrics": "[Verse]\nla\n"}),
         ({"a.yaml": "instrumental: true\n", "a.txt": "words"}, {"instrumental": True}),
         ({}, {"instrumental": True}),
+        ({"metadata.jsonl": '{"file_name": "a.wav", "text": "folk", "bpm": 90}\n{"file_name": "b.wav"}\n'},
+         {"caption": "folk", "bpm": 90, "instrumental": True}),
+        ({"metadata.csv": 'file_name,caption,lyrics\na.wav,folk,"[Verse]\nla, la\n\nli"\n'},
+         {"caption": "folk", "lyrics": "[Verse]\nla, la\n\nli\n"}),
+        ({"songs.tsv": "audio_path\tprompt\nx\\a.wav\tfolk\n"}, {"caption": "folk", "instrumental": True}),
+        ({"a_prompt.txt": "folk,\nslow", "a_lyrics.txt": "[Verse]\nla\n"},
+         {"caption": "folk, slow", "lyrics": "[Verse]\nla\n"}),
+        ({"a_lyrics.txt": "old", "a.lyrics.txt": "new", "a_caption.txt": "c"}, {"caption": "c", "lyrics": "new\n"}),
+        ({"a.txt": "<CAPTION>folk</CAPTION>\n<LYRICS>\n[Verse]\nla\n</LYRICS>\n<bpm>92</bpm><title>T</title>"},
+         {"caption": "folk", "lyrics": "[Verse]\nla\n", "bpm": 92}),
+        ({"a.txt": "<CAPTION>folk</CAPTION>\n\n[Verse]\nla\n"}, {"caption": "folk", "lyrics": "[Verse]\nla\n"}),
+        ({"a.caption.txt": "<CAPTION>\nfolk\n</CAPTION>"}, {"caption": "folk", "instrumental": True}),
+        ({"a.lyrics.txt": "<lyrics>la</lyrics>"}, {"lyrics": "la\n"}),
+        ({"a.txt": "caption: folk # no\nlyrics: |\n  [Verse]\n  Key: la\n\n  li\nbpm: 92\n"},
+         {"caption": "folk", "lyrics": "[Verse]\nKey: la\n\nli\n", "bpm": 92}),
+        ({"a.txt": "caption: slow: folk\nlyrics: |-\n    [Verse]\n      la\n"},
+         {"caption": "slow: folk", "lyrics": "[Verse]\n  la\n"}),
+        ({"a.txt": "---\ncaption: folk\n---\n\n[Verse]\nla\n"}, {"caption": "folk", "lyrics": "[Verse]\nla\n"}),
+        ({"a.txt": '{"caption": "folk", "bpm": "92 BPM"}'}, {"caption": "folk", "bpm": 92, "instrumental": True}),
+        ({"a.txt": "Title: House\nbpm: 92 BPM\n\n[Verse]\nla\n"}, {"bpm": 92, "lyrics": "[Verse]\nla\n"}),
+        ({"a.json": {"caption": ["folk", "slow"], "lyrics": ["[Verse]", "la"], "bpm": "~ 92,4 bpm",
+                     "timesignature": 3.0, "keyscale": "F#_minor"}},
+         {"caption": "folk, slow", "lyrics": "[Verse]\nla\n", "bpm": 92, "time_signature": "3/4", "key": "F# minor"}),
+        ({"a.json": {"key": "a-Moll", "time signature": "4/4 time", "is_instrumental": 1}},
+         {"key": "A minor", "time_signature": "4/4", "instrumental": True}),
+        ({"a.json": {"bpm": 0, "caption": "mine", "prompt": "theirs"}}, {"caption": "mine", "instrumental": True}),
+        ({"t.csv": "File,BPM\na.wav,90\n", "metadata.jsonl": '{"file_name": "a.wav", "bpm": 120}'},
+         {"bpm": 90, "instrumental": True}),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -251,6 +279,8 @@ def test_a_scan_writes_what_a_person_edits(tmp_path: Path, acestep: Callable[...
     again = acestep("train-lora", str(tmp_path), "--scan-only")
     assert again.exit_code == 9
     assert "exists already" in again.stderr
+    assert "--force scans again" in again.stderr
+    assert "--output" not in again.stderr  # which a scan refuses
     assert acestep("train-lora", str(tmp_path), "--scan-only", "--force").exit_code == 0
     assert "trigger: harbour" in (tmp_path / dataset.FILE).read_text()
 
@@ -292,22 +322,113 @@ def test_a_scan_refuses_what_is_for_training(tmp_path: Path, acestep: Callable[.
 def test_a_scan_reports_itself(tmp_path: Path, acestep: Callable[..., Result]) -> None:
     song(tmp_path / "a.wav")
     content = said(acestep("train-lora", str(tmp_path), "--scan-only", "--json"))
-    assert content["dataset"] == {"path": str(tmp_path / dataset.FILE), "songs": 1}
+    assert content["dataset"] == {"path": str(tmp_path / dataset.FILE), "songs": 1, "left_out": []}
     assert content["warnings"]
 
 
-@pytest.mark.parametrize(("name", "text"), [("other.json", "{"), ("b.json", "{"), ("table.csv", "File\nb.wav,\xff")])
-def test_a_list_that_cannot_be_read_is_one_problem_of_many(tmp_path: Path, name: str, text: str) -> None:
+@pytest.mark.parametrize(("name", "text"), [("other.json", "{"), ("b.json", "{"), ("table.csv", "File\nb.wav,\xe9")])
+def test_a_list_that_cannot_be_read_costs_no_song(tmp_path: Path, name: str, text: str) -> None:
     for stem in ("a", "b"):
         song(tmp_path / f"{stem}.wav", 220 if stem == "a" else 330)
         (tmp_path / f"{stem}.caption.txt").write_text("folk")
     (tmp_path / name).write_bytes(text.encode("latin-1"))
-    found = looked(dataset.scan(tmp_path))
-    assert [problem.message.partition(" ")[0] for problem in found.problems] == [str(tmp_path / name)]
-    assert [one.song.name for one in found.lessons] == (["a.wav"] if name == "b.json" else ["a.wav", "b.wav"])
-    warned: list[str] = []
-    dataset.refuse(found, tmp_path, skip=True, warn=warned.append)
-    assert [line.endswith("It is left out.") for line in warned] == [True]
+    scanned = dataset.scan(tmp_path)
+    assert [one.where for one in scanned.left_out] == [str(tmp_path / name)]
+    found = looked(scanned)
+    assert ([one.song.name for one in found.lessons], found.problems) == (["a.wav", "b.wav"], ())
+
+
+@pytest.mark.parametrize(
+    ("files", "key", "reason", "kept"),
+    [
+        ({"a.json": {"caption": "folk", "language": "martian", "bpm": 92}}, "language", "'martian' is not a language",
+         {"caption": "folk", "bpm": 92, "instrumental": True}),
+        ({"a.json": {"caption": "folk", "bpm": "fast"}}, "bpm", "'fast' is not a whole number from 30 to 300",
+         {"caption": "folk", "instrumental": True}),
+        ({"a.txt": "caption: folk\nkey: H minor\nlyrics: la"}, "key", "'H minor' is not a key",
+         {"caption": "folk", "lyrics": "la\n"}),
+        ({"a.json": {"bpm": 9000}, "t.csv": "File,BPM\na.wav,90\n"}, "bpm", "9000 is not", {"bpm": 90,
+         "instrumental": True}),
+        ({"a.json": {"bpm": 90}, "metadata.jsonl": '{"file_name": "a.wav", "bpm": "x"}'}, "bpm", "'x' is not",
+         {"bpm": 90, "instrumental": True}),
+        ({"a.lyrics.txt": b"caf\xe9", "a.caption.txt": "folk"}, "lyrics", "is not UTF-8 text (byte 3)",
+         {"caption": "folk", "instrumental": True}),
+        ({"a.caption.txt": b"caf\xe9", "a.txt": "la"}, "caption", "is not UTF-8 text", {"lyrics": "la\n"}),
+        ({"a.wav.yaml": "caption: folk\nbpm: 9000\nkey: Am\n"}, "bpm", ":2: bpm: 9000 is not a whole number",
+         {"caption": "folk", "key": "A minor", "instrumental": True}),
+        ({"a.wav.yaml": "caption: folk\nlyrics: [la\n"}, None, ":", {"caption": "folk", "instrumental": True}),
+        ({"a.yaml": "caption: folk\nlyrics_file: gone.txt\ncover: gone.png\n"}, "lyrics", "gone.txt",
+         {"caption": "folk", "instrumental": True}),
+        ({"a.yaml": "caption: folk\ntempoo: 90\n"}, None, ":2: tempoo: is not a key of a song spec",
+         {"caption": "folk", "instrumental": True}),
+        ({"a.json": "7", "a.caption.txt": "folk"}, None, "is neither a map of keys nor a list of songs",
+         {"caption": "folk", "instrumental": True}),
+        ({"metadata.jsonl": '{"file_name": "a.wav", "text": "folk"}\n{"file_name"\n'}, None, "is not JSON",
+         {"caption": "folk", "instrumental": True}),
+        ({"l.json": {"metadata": {"custom_tag": "x", "tag_position": "before"}, "samples": []}}, None,
+         "'before' is not one of prepend, append, replace", {"instrumental": True}),
+        ({"metadata.parquet": "PAR1", "a.caption.txt": "folk"}, None, "is a Parquet table",
+         {"caption": "folk", "instrumental": True}),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_read_is_left_out_alone(
+    tmp_path: Path,
+    acestep: Callable[..., Result],
+    files: dict[str, object],
+    key: str | None,
+    reason: str,
+    kept: dict[str, object],
+) -> None:
+    for name, content in files.items():
+        text = content if isinstance(content, str | bytes) else json.dumps(content)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert told(tmp_path) == kept
+    [one] = dataset.scan(tmp_path).left_out
+    assert (one.key, reason in one.reason) == (key, True), one
+    run = acestep("train-lora", str(tmp_path), "--scan-only", "--songwriter", "none", "--json")
+    assert run.exit_code == 0, run.output
+    content = said(run)
+    assert content["dataset"]["songs"] == 1
+    assert content["dataset"]["left_out"] == [one.report()]
+    assert str(one) in content["warnings"]
+    written = (tmp_path / dataset.FILE).read_text()
+    assert f"#   {dataset.comment(str(one))}\n" in written
+    again = dataset.described(dataset.read(tmp_path).songs[0].request)
+    assert again == kept
+    assert ("instrumental: true" in written) == (kept.get("instrumental", False) and key != "lyrics")
+
+
+def test_a_table_lists_songs_with_what_is_left_out(tmp_path: Path, acestep: Callable[..., Result]) -> None:
+    for stem, pitch in (("a", 220), ("b", 330)):
+        song(tmp_path / f"{stem}.wav", pitch)
+    (tmp_path / "a.json").write_text('{"caption": "folk", "language": "martian", "bpm": "92 BPM"}')
+    run = acestep("train-lora", str(tmp_path), "--scan-only", "--songwriter", "none")
+    rows = [line.split() for line in run.stderr.splitlines()]
+    assert ["a.wav", "-", "92", "-", "-", "-", "folk", "language"] in rows
+    assert ["b.wav", *["-"] * 7] in rows
+
+
+def test_what_is_mended_in_the_file_is_no_longer_left_out(tmp_path: Path, acestep: Callable[..., Result]) -> None:
+    song(tmp_path / "a.wav")
+    (tmp_path / "a.json").write_text('{"caption": "folk", "language": "martian", "bpm": "quick"}')
+    (tmp_path / dataset.FILE).write_text("songs:\n  a.wav: {language: ja}\n")
+    run = acestep("train-lora", str(tmp_path), "--scan-only", "--force", "--songwriter", "none", "--json")
+    assert [one["key"] for one in said(run)["dataset"]["left_out"]] == ["bpm"]
+    assert dataset.read(tmp_path).songs[0].request.language == "ja"
+
+
+def test_tables_name_songs_in_folders_below_them(tmp_path: Path) -> None:
+    for name, pitch in (("a.wav", 220), ("x/a.wav", 330), ("y/a.wav", 440)):
+        song(tmp_path / name, pitch)
+    rows = [{"file_name": "x/a.wav", "text": "in x"}, {"file_name": "./y/a.wav", "text": "in y", "bpm": 90}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "y" / "metadata.csv").write_text("file_name,text\na.wav,nearer\n")
+    (tmp_path / "._metadata.csv").write_bytes(b"\0\5\x16\7")  # as macOS leaves them
+    found = dataset.scan(tmp_path)
+    assert {one.name: (one.request.caption, one.request.bpm) for one in found.songs} == {
+        "a.wav": (None, None), "x/a.wav": ("in x", None), "y/a.wav": ("nearer", 90),
+    }  # fmt: skip
+    assert found.left_out == ()
 
 
 @pytest.mark.parametrize(("name", "value"), [("RANK", "x"), ("LOCAL_RANK", "-1"), ("WORLD_SIZE", "0")])

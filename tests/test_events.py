@@ -140,6 +140,12 @@ def test_the_last_event_tells_of_the_signal_that_ended_it() -> None:
     assert (lines[-1]["event"], lines[-1]["exit_code"], lines[-2]["status"]) == ("end", 143, "failed")
 
 
+def tell(place: str, warn: Callable[[str], None], steps: int) -> None:
+    with events.to(place, warn) as out:
+        for step in range(steps):
+            out.emit("progress", stage="load", done=step, total=steps)
+
+
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 
 
@@ -180,9 +186,8 @@ def test_a_file_of_events_that_ends_early_ends_with_a_whole_line(monkeypatch: py
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
-        with pytest.raises(OutputError) as caught, events.to("e.ndjson", written.append) as out:
-            for step in range(9):
-                out.emit("progress", stage="load", done=step, total=9)
+        with pytest.raises(OutputError) as caught:
+            tell("e.ndjson", written.append, 9)
     text = Path("e.ndjson").read_text()
     assert text == "" or text.endswith("\n")
     assert len(said(text)) == text.count("\n") == (3 if takes == 400 else 0)
@@ -202,9 +207,7 @@ def test_a_slow_reader_of_a_pipe_without_waiting_gets_every_event() -> None:
 
     thread = threading.Thread(target=reader, daemon=True)
     thread.start()
-    with events.to(f"fd:{theirs}", read.append) as out:  # type: ignore[arg-type]
-        for step in range(2000):  # more than a pipe holds
-            out.emit("progress", stage="load", done=step, total=2000)
+    tell(f"fd:{theirs}", print, 2000)  # more than a pipe holds
     os.close(theirs)
     thread.join(60)
     assert len(read) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from acestep_cli.audio import decode
 from acestep_cli.cli import auto_label, exit_codes, options, previews, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.train_progress import Pace
-from acestep_cli.errors import CheckpointError, ExistsError, UsageError
+from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints
@@ -30,7 +31,7 @@ from acestep_cli.solvers import SHORTEST_FRAMES
 from acestep_cli.song import spec
 from acestep_cli.song.request import OUTPUT
 from acestep_cli.training import config as courses
-from acestep_cli.training import dataset, run_folder
+from acestep_cli.training import dataset, metadata, run_folder
 from acestep_cli.training import plan as workload
 from acestep_cli.training.config import Course
 from acestep_cli.training.dataset import Dataset, Inspection
@@ -98,6 +99,10 @@ PreviewEvery = Annotated[
                  rich_help_panel=OUTPUT, show_default=False),
 ]  # fmt: skip
 
+#: Which files tell of songs, in the order in which the later ones win; for `--help`.
+LISTS = ", ".join(f"*{suffix}" for suffix in metadata.LISTS)
+TEXTS = ", ".join(f"song{suffix}" for suffix in metadata.READERS if suffix != ".json")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -119,7 +124,9 @@ class Task:
     help="Teach a model your own sound: find songs and what is said of them, prepare them, train an adapter.\n\n"
     'acestep train-lora my-songs/ -o my-sound/ --name "harbour"\n\n'
     "acestep train-lora my-songs/ --scan-only\n\n"
-    "acestep train-lora my-songs/ -o my-sound/ --resume"
+    "acestep train-lora my-songs/ -o my-sound/ --resume\n\n"
+    f"What is said of song.flac is read, the later over the earlier, from song.json, {LISTS} of its folder and those "
+    f"around it, and {TEXTS}. What cannot be read is left out and listed."
 )
 @options.flags(("model", "songwriter"), (*songwriting.FLAGS, "json", "events"))
 @options.keyed(courses.KEYS, "settings")
@@ -180,6 +187,8 @@ def teach(
     songs = called(described(folder, output if task.resume else None), task.name)
     sizes = Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
+    for line in map(str, songs.left_out):
+        terminal.warn(line)
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, shortest, course.crop, partial(report, "scan"))
     dataset.refuse(found, folder, skip=task.skip_bad, warn=terminal.warn)
@@ -225,6 +234,7 @@ def teach(
         "path": str(made),
         "base": record.base,
         "songs": len(found.lessons),
+        "left_out": [one.report() for one in songs.left_out],
         "steps": course.steps,
         "loss": pace.loss,
         "exports": [{"format": format, "path": str(path)} for format, path in exports],
@@ -271,19 +281,46 @@ def write_down(
     path = folder / dataset.FILE
     dataset.audio_files(folder)  # which says whether there are any, before whether a file can be written beside them
     if disk.exists(path) and not run.force:
-        raise ExistsError(path)
+        raise ExistsError(path, hint="--force scans again; what lies beside the songs then wins over what is in it.")
     songs = called(dataset.scan_again(folder) if disk.exists(path) else dataset.scan(folder), name)
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect(songs, decode.SHORTEST_READ, decode.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
         songs = auto_label.completed(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
         found = found.labelled(songs)
-        for line in (*found.remarks, *(problem.message for problem in found.problems)):
+        for line in (*map(str, songs.left_out), *found.remarks, *(problem.message for problem in found.problems)):
             terminal.warn(line)
-        with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
-            disk.write_text(part, songs.dump())
+        try:
+            with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+                disk.write_text(part, songs.dump())
+        except OutputError as error:  # whose hint is a flag that a scan has not
+            raise OutputError(
+                error.message, f"It is written beside the songs; copy {folder} to where you may write."
+            ) from error
+        for line in table(songs):
+            terminal.say(line)
         stdout.path(path)
-    return {"path": str(path), "songs": len(songs.songs)}
+    return {"path": str(path), "songs": len(songs.songs), "left_out": [one.report() for one in songs.left_out]}
+
+
+def table(songs: Dataset) -> Iterator[str]:
+    """The lines of a table of songs: what is known of each, and of which keys something was left out."""
+    keys = [key for key in metadata.KEYS if key not in ("caption", "lyrics", "instrumental")]
+    rows = [("song", *keys, "words", "caption", "left out")]
+    for song in songs.songs:
+        said = [str(getattr(song.request, key) or "-") for key in keys]
+        words = f"{len(song.request.lyrics.split())}" if song.request.lyrics else "-"
+        gone = ", ".join(dict.fromkeys(one.key or "a file" for one in songs.left_out if one.song == song.name))
+        rows.append((song.name, *said, words, shortened(song.request.caption or "-"), gone or "-"))
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """`text` on one line of at most `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def exported(asked: list[str], output: Path, course: Course) -> tuple[tuple[str, Path], ...]:

@@ -22,6 +22,7 @@ from acestep_cli.song.lint import lyrics
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import Choice, Kind, Tag, quoted, suggestion
 from acestep_cli.training import metadata
+from acestep_cli.training.metadata import LeftOut
 
 FILE = "dataset.yaml"
 SUFFIXES = tuple(f".{suffix}" for suffix in encode.FORMATS)
@@ -64,6 +65,8 @@ class Dataset:
     problems: tuple[AceStepError, ...] = ()
     #: Recordings in the folder that its `dataset.yaml` does not name.
     strays: tuple[str, ...] = ()
+    #: What stands beside the songs and could not be read.
+    left_out: tuple[LeftOut, ...] = ()
 
     def labelled(self, other: Dataset) -> Dataset:
         """With what `other` says of the same songs, and the trigger word and its place, where this says nothing."""
@@ -87,8 +90,21 @@ class Dataset:
     def dump(self) -> str:
         """The text of its `dataset.yaml`."""
         head = {name: value for name in HEAD if (value := getattr(self, name)) is not None}
+        wordless = {one.song for one in self.left_out if one.key == "lyrics"}
         songs = {song.name: described(song.request) for song in self.songs}
-        return NOTE.format(folder=self.folder) + document.dump({**head, "songs": songs})
+        for song in self.songs:
+            if song.name in wordless and song.request.instrumental is None:
+                songs[song.name].pop("instrumental", None)  # there are words, which could not be read
+        note = NOTE.format(folder=self.folder)
+        if self.left_out:
+            note += "# Left out, for it cannot be read; what is open of a song is written below its name:\n"
+            note += "".join(f"#   {comment(str(one))}\n" for one in self.left_out)
+        return note + document.dump({**head, "songs": songs})
+
+
+def comment(text: str) -> str:
+    """`text` as it can stand behind a `#`: on one line, of signs that YAML allows."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
 
 
 def described(request: Request) -> dict[str, Any]:
@@ -122,33 +138,38 @@ def read(folder: Path) -> Dataset:
 
 
 def scan(folder: Path) -> Dataset:
-    """The recordings in a folder, with what lies beside them. What cannot be read there is a problem of its song."""
+    """The recordings in a folder, with what lies beside them, but for what cannot be read there: `left_out` has it."""
     found = audio_files(folder)
-    tables = {place: metadata.told_by_tables(place) for place in {path.parent for path in found.values()}}
+    places = {place for path in found.values() for place in path.parents if place.is_relative_to(folder)}
+    tables = {place: metadata.told_by_tables(place) for place in sorted(places)}  # the outer ones first
     songs = []
-    problems = [problem for _, _, unread in tables.values() for problem in unread]
+    left_out = []
     for name, path in found.items():
+        left: list[LeftOut] = []
+        told = metadata.of(path, [one for place, one in tables.items() if path.is_relative_to(place)], left)
+        songs.append(Song(name, path, request_of({key: (value, f"{name}: {key}") for key, value in told.items()})))
+        left_out += [replace(one, song=name) for one in left]
+    told_of = {(one.where, one.reason) for one in left_out}  # a song's own list is met twice
+    left_out += [one for table in tables.values() for one in table.unread if (one.where, one.reason) not in told_of]
+    head = {}
+    for name, (value, file) in {key: value for table in tables.values() for key, value in table.of_all.items()}.items():
         try:
-            told = metadata.of(path, tables[path.parent][0])
-            songs.append(Song(name, path, request_of({key: (value, f"{name}: {key}") for key, value in told.items()})))
-        except UsageError as error:
-            problems.append(error)
-    problems = list({problem.message: problem for problem in problems}.values())  # a song's own list is met twice
-    head = {key: value for _, of_all, _ in tables.values() for key, value in of_all.items()}
-    try:
-        read_head = {name: HEAD[name].read(value) for name, value in head.items()}
-    except ValueError as error:
-        raise UsageError(f"{folder}: custom_tag or tag_position of its list {error}.") from error
-    return Dataset(folder, tuple(songs), problems=tuple(problems), **read_head)
+            head[name] = HEAD[name].read(value)
+        except ValueError as error:
+            left_out.append(LeftOut(f"{file}: {'custom_tag' if name == 'trigger' else 'tag_position'}", str(error)))
+    return Dataset(folder, tuple(songs), left_out=tuple(dict.fromkeys(left_out)), **head)
 
 
 def scan_again(folder: Path) -> Dataset:
     """As `scan` finds it; what that leaves open is as in its `dataset.yaml`, unless that names no songs."""
     found = scan(folder)
     try:
-        return found.labelled(read(folder))
+        again = found.labelled(read(folder))
     except SourceError:
         return found
+    given = {(song.name, key) for song in again.songs for key in metadata.KEYS
+             if getattr(song.request, key) is not None}  # fmt: skip
+    return replace(again, left_out=tuple(one for one in again.left_out if (one.song, one.key) not in given))
 
 
 def parse(text: str, folder: Path) -> Dataset:

@@ -1,22 +1,27 @@
 """What lies beside a recording and tells of it, in every convention that is about: texts, specs, lyrics with time
 stamps, tables and lists.
 
-Conventions: `songwriter-and-lora.md` 5.1 and 5.2 of the specification. Each is one row of `READERS`; what is read are
-keys of a song spec with values as they were written, which their kinds then read.
+Conventions: `songwriter-and-lora.md` 5.1 and 5.2 of the specification, and the tables of Hugging Face's audiofolder
+(https://huggingface.co/docs/datasets/audio_dataset). Each is one row of `READERS`; what is read are keys of a song spec
+with values as their kinds read them. A value that cannot be read is left out and told of, and no other for its sake.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from acestep_cli.audio import lrc
 from acestep_cli.errors import UsageError
-from acestep_cli.song import spec
+from acestep_cli.song import document, spec
 from acestep_cli.song.prompts import INSTRUMENTAL
 
 #: The keys of a song that a recording is described by.
@@ -29,10 +34,23 @@ WORDS: Mapping[str, str] = {
     "time signature": "time_signature",
     "is_instrumental": "instrumental",
 }
+#: What the columns of tables are called besides.
+COLUMNS: Mapping[str, str] = {**WORDS, "text": "caption", "description": "caption", "transcription": "lyrics"}
+#: What texts tell besides, of which nothing is learnt; a caption, where there is no other, is the genre.
+OTHERS = ("genre", "title", "artist", "album", "year", "duration", "custom_tag", "trigger", "filename", "repeat")
+#: The columns of a table that name the recording, the best first.
+NAMES = ("file_name", "filename", "audio_path", "file", "audio", "path")
 #: Words for nothing known.
-NOTHING = ("", "n/a", "unknown", "none", "null")
+NOTHING = ("", "n/a", "nan", "unknown", "none", "null")
+SAID = "|".join(sorted((re.escape(name) for name in (*WORDS, *OTHERS)), key=len, reverse=True))
 #: A line of `key: value`, as some write all they know into one text.
-LABELLED = re.compile(rf"^\s*({'|'.join(sorted(WORDS, key=len, reverse=True))}|genre)\s*:[ \t]*(.*)$", re.IGNORECASE)
+LABELLED = re.compile(rf"^\s*({SAID})\s*:[ \t]*(.*)$", re.IGNORECASE)
+#: `<KEY>value</KEY>`, as others do; the next one ends one that is not closed.
+MARKED = re.compile(rf"<({SAID})>(.*?)(?:</\1>|(?=<(?:{SAID})>)|\Z)", re.IGNORECASE | re.DOTALL)
+#: What YAML has behind the colon where the lines of a text follow.
+BLOCK = re.compile(r"[|>][+-]?\d?[+-]?")
+TEMPO = re.compile(r"(?:~|≈|ca?\.?\s|circa\s)?\s*(\d{1,6}(?:[.,]\d+)?)\s*(?:bpm|beats per minute)?", re.IGNORECASE)
+MODES = {"moll": "minor", "dur": "major"}
 CAMELOT = re.compile(r"(1[0-2]|[1-9])([AB])", re.IGNORECASE)
 NOTE = re.compile(r"[A-Ga-g][#b♯♭]?")
 #: The wheel by number: its minor keys (A) and its major ones (B).
@@ -44,182 +62,403 @@ WHEEL = {
 Told = dict[str, Any]
 
 
-def of(recording: Path, tables: Mapping[str, Told]) -> Told:
-    """All that is told of a recording; who comes later in `READERS` knows better.
+@dataclass(frozen=True)
+class LeftOut:
+    """What stands beside songs and cannot be read: its place, and the reason.
 
-    `tables` are what `told_by_tables` found in its folder, by file name. `UsageError` for a companion that cannot be
-    read.
+    `song` is the name of the recording in the data set, None where it is not of one; `key` the key that stays open.
+    """
+
+    where: str
+    reason: str
+    key: str | None = None
+    song: str | None = None
+
+    def __str__(self) -> str:
+        of_song = "" if self.song is None else f"{self.song}: "
+        return f"{of_song}{self.where}: {self.reason}; {self.key or 'this'} is left out."
+
+    def report(self) -> dict[str, str | None]:
+        """The entry of `--json`."""
+        return {"song": self.song, "key": self.key, "where": self.where, "reason": self.reason}
+
+
+@dataclass
+class Tables:
+    """What the lists and tables of one folder tell, by recording, and of all songs; and what could not be read."""
+
+    folder: Path
+    songs: dict[str, Told] = field(default_factory=dict)
+    of_all: Told = field(default_factory=dict)
+    #: Of one song, by recording, and of none.
+    left: dict[str, list[LeftOut]] = field(default_factory=dict)
+    unread: list[LeftOut] = field(default_factory=list)
+
+    def add(self, written: object, told: Mapping[str, Any], where: str) -> None:
+        """Take what a row tells of the recording that it names, over what is told of it so far."""
+        name = recording_of(self.folder, str(written))
+        self.songs[name] = over(self.songs.get(name, {}), known(told, where, self.left.setdefault(name, []), COLUMNS))
+
+    def of(self, recording: Path) -> tuple[Told, list[LeftOut]]:
+        """What is told of a recording, named with its suffix or without."""
+        name = recording.relative_to(self.folder).as_posix()
+        for one in (name, name.removesuffix(recording.suffix)):
+            if one in self.songs:
+                return self.songs[one], self.left[one]
+        return {}, []
+
+
+def recording_of(folder: Path, written: str) -> str:
+    """The path within `folder` that a table means: as written where that is there, else the last part of it.
+
+    Tables come along from other places, with paths of those.
+    """
+    name = written.strip().replace("\\", "/")
+    try:
+        inside = os.path.relpath(folder / name, folder).replace(os.sep, "/")
+        if (folder / name).is_file() and not inside.startswith("../"):
+            return inside
+    except (OSError, ValueError):  # too long for a file's name, or on another drive
+        pass
+    return name.rpartition("/")[2]
+
+
+def over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Told:
+    """What two tell of one recording: the upper one where both do. Lyrics and instrumental answer one question."""
+    answer = ("lyrics", "instrumental")
+    settled = any(key in upper for key in answer)
+    return {key: value for key, value in lower.items() if not (settled and key in answer)} | dict(upper)
+
+
+def of(recording: Path, tables: Iterable[Tables], left: list[LeftOut]) -> Told:
+    """All that is told of a recording; who comes later in `READERS` knows better, and so does the later one of
+    `tables`, which come after the song's own `.json`. What cannot be read is added to `left`.
     """
     found: Told = {}
     for suffix, read in READERS.items():
-        for file in (recording.with_suffix(suffix), recording.with_name(recording.name + suffix)):
+        for file in (recording.with_name(recording.stem + suffix), recording.with_name(recording.name + suffix)):
             if file.is_file():
-                told = read(file)
-                found |= told
-                if {"lyrics", "instrumental"} & set(told):  # one answer to one question
-                    found = {key: value for key, value in found.items()
-                             if key not in ("lyrics", "instrumental") or key in told}  # fmt: skip
+                try:
+                    found = over(found, read(file, left))
+                except ValueError as error:
+                    left.append(LeftOut(str(file), str(error), WHOLE.get(suffix)))
         if suffix == ".json":
-            found |= tables.get(recording.name, tables.get(recording.stem, {}))
+            for table in tables:
+                told, unread = table.of(recording)
+                found = over(found, told)
+                left += unread
     return found
 
 
 def text(file: Path) -> str:
-    """`UsageError` with the reason for what is no text."""
-    try:
-        return spec.text_of(str(file))
-    except ValueError as error:
-        raise UsageError(f"{file} {error}") from error
+    """`ValueError` with the reason for what is no text."""
+    return spec.text_of(str(file))
 
 
-def known(told: Mapping[str, Any]) -> Told:
-    """What others wrote under their names as ours, without what says nothing."""
-    found: Told = {}
+def known(told: Mapping[str, Any], where: object, left: list[LeftOut], names: Mapping[str, str] = WORDS) -> Told:
+    """What others wrote under their `names` as ours, without what says nothing.
+
+    What its kind cannot read is added to `left`, with the place `where` it stands.
+    """
+    written: dict[str, tuple[str, Any]] = {}
     for name, value in told.items():
-        key = WORDS.get(str(name).strip().casefold())
-        if key is None or value is None or str(value).strip().casefold() in NOTHING:
+        word = str(name).strip().casefold()
+        key = names.get(word)
+        if key is None or says_nothing(key, value) or (key in written and word != key):  # its own name knows better
             continue
-        found[key] = value.strip() if isinstance(value, str) else value
-    if "key" in found:
-        found["key"] = respelt(str(found["key"]).strip())
-    if "bpm" in found:
-        found["bpm"] = whole(found["bpm"])
-    if str(found.get("lyrics", "")).strip().casefold() in (INSTRUMENTAL.casefold(), "[inst]"):
-        del found["lyrics"]
-        found["instrumental"] = True
+        written[key] = (str(name).strip(), understood(key, value))
+    found: Told = {}
+    for key, (name, value) in written.items():
+        if key == "lyrics" and str(value).strip().casefold() in (INSTRUMENTAL.casefold(), "[inst]"):
+            found["instrumental"] = True
+            continue
+        try:
+            found[key] = spec.KEYS[key].kind.read(value)
+        except ValueError as error:
+            left.append(LeftOut(f"{where}: {name}", str(error), key))
     if "lyrics" in found:
         found.pop("instrumental", None)  # there are words after all
-        found["lyrics"] = f"{str(found['lyrics']).strip()}\n"
+        found["lyrics"] = f"{found['lyrics'].strip()}\n"
     return found
 
 
+def says_nothing(key: str, value: Any) -> bool:
+    """Whether a value stands for none: some write a tempo of 0 for one that is not known."""
+    return value is None or value == [] or str(value).strip().casefold() in NOTHING or (key == "bpm" and value == 0)
+
+
+def understood(key: str, value: Any) -> Any:
+    """A value as its kind reads it, where it can be understood; else as it is, which its kind refuses."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):  # tags, or lines
+        value = {"caption": ", ", "lyrics": "\n"}[key].join(value) if key in ("caption", "lyrics") else value
+    if isinstance(value, float) and value.is_integer() and key == "time_signature":
+        value = int(value)
+    word = value.strip() if isinstance(value, str) else value
+    match key:
+        case "bpm":
+            return whole(word)
+        case "key":
+            return respelt(str(word))
+        case "time_signature":
+            return re.sub(r"\s*time\Z", "", str(word), flags=re.IGNORECASE).removesuffix(".0")
+        case "instrumental":
+            return {"1": True, "0": False, "1.0": True, "0.0": False}.get(str(word), word)
+    return word
+
+
 def whole(bpm: Any) -> Any:
-    """A tempo of analysers, which have decimals, as a whole number."""
-    try:
-        return round(float(bpm))
-    except (OverflowError, TypeError, ValueError):
-        return bpm  # which its kind refuses
+    """A tempo of analysers, which have decimals, or with its unit, as a whole number."""
+    found = TEMPO.fullmatch(str(bpm).strip())
+    return bpm if found is None or isinstance(bpm, bool) else round(float(found[1].replace(",", ".")))
 
 
 def respelt(key: str) -> str:
     """A key in Camelot's numbers, or a bare note for its major, in words."""
+    key = re.sub(r"[\s_-]*\b(moll|dur|minor|major)\Z", lambda found: f" {MODES.get(found[1].casefold(), found[1])}",
+                 key.replace("_", " "), flags=re.IGNORECASE)  # fmt: skip
     if found := CAMELOT.fullmatch(key):
         return f"{WHEEL[found[2].upper()][int(found[1]) - 1]} {'minor' if found[2].upper() == 'A' else 'major'}"
     return f"{key} major" if NOTE.fullmatch(key) else key
 
 
-def lyrics(file: Path) -> Told:
-    return known({"lyrics": text(file)})
-
-
-def caption(file: Path) -> Told:
-    return known({"caption": " ".join(text(file).split())})
-
-
-def words(file: Path) -> Told:
-    """Lyrics; or `key: value` lines, of which lyrics go on until the next key."""
+def lyrics(file: Path, left: list[LeftOut]) -> Told:
     whole = text(file)
-    first = next((line for line in whole.splitlines() if line.strip()), "")
-    if not LABELLED.match(first):
-        return known({"lyrics": whole})
+    return known(marked(whole, "lyrics") or {"lyrics": whole}, file, left)
+
+
+def caption(file: Path, left: list[LeftOut]) -> Told:
+    whole = text(file)
+    told = marked(whole, "caption") or {"caption": whole}
+    return known({name: " ".join(part.split()) if WORDS.get(name) == "caption" else part
+                  for name, part in told.items()}, file, left)  # fmt: skip
+
+
+def words(file: Path, left: list[LeftOut]) -> Told:
+    """Lyrics; or all that is known: in `<KEY>` marks, as JSON, or in `key: value` lines, of which lyrics go on until
+    the next key.
+    """
+    whole = text(file)
+    told = marked(whole, "lyrics") or object_in(whole) or labelled(whole) or {"lyrics": whole}
+    return known(told, file, left)
+
+
+def with_genre(told: dict[str, Any]) -> dict[str, Any]:
+    """The same, with its genre for a caption unless it has one."""
+    has_caption = any(WORDS.get(name) == "caption" and not says_nothing("caption", told[name]) for name in told)
+    return told if has_caption or "genre" not in told else {**told, "caption": told["genre"]}
+
+
+def marked(text: str, rest: str) -> dict[str, Any]:
+    """What a text tells in `<KEY>` marks at its beginning; what stands outside of them is the `rest`."""
+    if not MARKED.match(text.lstrip()):
+        return {}
+    told = {found[1].casefold(): found[2].strip() for found in MARKED.finditer(text)}
+    outside = MARKED.sub("", text).strip()
+    if outside and not any(WORDS.get(name) == rest for name in told):
+        told[rest] = outside
+    return with_genre(told)
+
+
+def object_in(text: str) -> dict[str, Any]:
+    """What a text tells that is an object of JSON."""
+    if not text.lstrip().startswith("{"):
+        return {}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def labelled(text: str) -> dict[str, Any]:
+    """What a text tells in `key: value` lines, or as YAML where it has the lines of a text after `|`."""
+    lines = text.splitlines()
+    is_markdown = document.is_markdown(text)
+    first = next((line for line in lines if line.strip()), "")
+    if not LABELLED.match(first) and not is_markdown:
+        return {}
+    if is_markdown or any((match := LABELLED.match(line)) and BLOCK.fullmatch(match[2].strip()) for line in lines):
+        content = document.read(text, markdown=is_markdown)
+        if not content.problems and not any(entry.problem for entry in content.entries):
+            return with_genre({entry.name.casefold(): entry.raw for entry in content.entries})
     found: dict[str, list[str]] = {}
-    name = ""
-    for line in whole.splitlines():
+    rest: list[str] = []
+    goes_on, key = rest, ""
+    for line in lines:
         if match := LABELLED.match(line):
-            name = match[1].casefold()
-            found[name] = [match[2]]
+            key = WORDS.get(match[1].casefold(), "")
+            value = found[match[1].casefold()] = [] if BLOCK.fullmatch(match[2].strip()) else [match[2]]
+            goes_on = value if key in ("caption", "lyrics") else rest  # all else is said in one line
+        elif goes_on is not rest and key == "caption" and line.lstrip().startswith("["):  # as `[Verse]`
+            goes_on = rest
+            rest.append(line)
         else:
-            found[name].append(line)
-    told = {name: "\n".join(lines).strip() for name, lines in found.items()}
-    return known({"caption": told.pop("genre", None)} | told)
+            goes_on.append(line)
+    told: dict[str, Any] = {name: textwrap.dedent("\n".join(part)).strip() for name, part in found.items()}
+    if (unnamed := "\n".join(rest).strip()) and not any(WORDS.get(name) == "lyrics" for name in told):
+        told["lyrics"] = unnamed
+    return with_genre(told)
 
 
-def timed(file: Path) -> Told:
+def timed(file: Path, left: list[LeftOut]) -> Told:
     """Lyrics without their time stamps."""
-    return known({"lyrics": "\n".join(line.text for line in lrc.read(text(file)))})
+    return known({"lyrics": "\n".join(line.text for line in lrc.read(text(file)))}, file, left)
 
 
-def ours(file: Path) -> Told:
-    """A spec, or the sidecar of a render."""
-    request = spec.load(file)
-    return {key: value for key in KEYS if (value := getattr(request, key)) is not None}
+def ours(file: Path, left: list[LeftOut]) -> Told:
+    """A spec, or the sidecar of a render: what it says of a song, whatever else it asks for."""
+    layers = [
+        replace(layer, values={name: value for name, value in layer.values.items() if name in (*KEYS, "lyrics_file")})
+        for layer in spec.read(file)
+    ]
+    for layer in layers:
+        left += [LeftOut(str(file), said_of(file, problem)) for problem in layer.problems]
+    layers = [replace(layer, problems=()) for layer in layers]
+    while True:
+        try:
+            request = spec.resolve(*layers).request
+        except UsageError as error:
+            wrong = {
+                value.where: (name, line)
+                for line in error.message.splitlines()
+                for layer in layers
+                for name, value in layer.values.items()
+                if line.startswith(f"{value.where}:")
+            }
+            if not wrong:
+                raise ValueError(said_of(file, error.message)) from error
+            left += [LeftOut(str(file), said_of(file, line), "lyrics" if name == "lyrics_file" else name)
+                     for name, line in wrong.values()]  # fmt: skip
+            layers = [
+                replace(layer, values={name: value for name, value in layer.values.items() if value.where not in wrong})
+                for layer in layers
+            ]
+        else:
+            return {key: value for key in KEYS if (value := getattr(request, key)) is not None}
 
 
-def listed(file: Path) -> Told:
-    """One song's JSON."""
+def said_of(file: Path, problem: str) -> str:
+    """A problem without the name of the file that it begins with."""
+    return problem.removeprefix(str(file)).removeprefix(": ")
+
+
+def listed(file: Path, left: list[LeftOut]) -> Told:
+    """One song's JSON; a list is seen to with those of its folder."""
     content = parsed(file)
-    return known(content) if isinstance(content, dict) else {}
+    if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("samples"), list)):
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError("is neither a map of keys nor a list of songs")
+    return known(content, file, left)
 
 
 def parsed(file: Path) -> Any:
+    return from_json(text(file))
+
+
+def from_json(text: str) -> Any:
+    """`ValueError` with the reason for what is no JSON."""
     try:
-        return json.loads(text(file))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} is not JSON: {error}.") from error
+        raise ValueError(f"is not JSON: {error}") from error
 
 
-#: By the suffix behind the name of the recording, with or without its own suffix; the last one wins.
-READERS: Mapping[str, Callable[[Path], Told]] = {
+Reader = Callable[[Path, list[LeftOut]], Told]
+
+#: By the end of the name behind that of the recording, with or without its own suffix; the last one wins.
+READERS: Mapping[str, Reader] = {
     ".json": listed,
     ".lrc": timed,
     ".txt": words,
+    "_lyrics.txt": lyrics,
     ".lyrics.txt": lyrics,
+    "_prompt.txt": caption,
+    ".prompt.txt": caption,
+    "_caption.txt": caption,
     ".caption.txt": caption,
     ".md": ours,
     ".yml": ours,
     ".yaml": ours,
 }
+#: The key that stays open where a whole file cannot be read.
+WHOLE: Mapping[str, str] = {
+    suffix: "lyrics" if reader in (timed, words, lyrics) else "caption"
+    for suffix, reader in READERS.items()
+    if reader in (timed, words, lyrics, caption)
+}
+#: Lists and tables by suffix; the last one wins.
+LISTS = (".json", ".jsonl", ".csv", ".tsv")
 
 
-def told_by_tables(folder: Path) -> tuple[dict[str, Told], Told, list[UsageError]]:
-    """What the lists (.json) and tables (.csv) in `folder` tell, by file name, and of all its songs; and why some of
-    them could not be read. Tables overrule lists.
-    """
-    songs: dict[str, Told] = {}
-    of_all: Told = {}
-    unread: list[UsageError] = []
-    for file in (*sorted(folder.glob("*.json")), *sorted(folder.glob("*.csv"))):
-        try:
-            if file.suffix == ".json":
-                told, about = told_by_list(parsed(file))
-                songs |= told
-                of_all |= about
-            else:
-                for name, row in rows(file):
-                    songs[name] = songs.get(name, {}) | row
-        except UsageError as error:
-            unread.append(error)
-    return songs, of_all, unread
+def told_by_tables(folder: Path) -> Tables:
+    """What the lists and tables in `folder` tell. Tables overrule lists."""
+    found = Tables(folder)
+    there = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
+    for suffix in LISTS:
+        for file in (file for file in there if file.suffix.lower() == suffix):
+            try:
+                if suffix == ".json":
+                    read_list(file, found)
+                elif suffix == ".jsonl":
+                    read_lines(file, found)
+                else:
+                    read_table(file, found)
+            except (ValueError, csv.Error) as error:
+                found.unread.append(LeftOut(str(file), str(error)))
+    found.unread += [LeftOut(str(file), "is a Parquet table, which is not read here; metadata.csv would be")
+                     for file in there if file.name.lower() == "metadata.parquet"]  # fmt: skip
+    return found
 
 
-def told_by_list(content: Any) -> tuple[dict[str, Told], Told]:
-    """What a list tells of songs, by file name, and of all of them; nothing where it is one song's own."""
+def read_list(file: Path, into: Tables) -> None:
+    """What a list tells of songs, and of all of them; nothing where it is one song's own."""
+    content = parsed(file)
     samples = content.get("samples") if isinstance(content, dict) else content
     if not isinstance(samples, list):
-        return {}, {}
+        return
     about = content.get("metadata") if isinstance(content, dict) else None
-    of_all: Told = {}
     if isinstance(about, dict):
         pairs = (("trigger", about.get("custom_tag")), ("trigger_position", about.get("tag_position")))
-        of_all = {name: value for name, value in pairs if value}
-    songs: dict[str, Told] = {}
-    for sample in samples:
-        if isinstance(sample, dict):
-            name = Path(str(sample.get("filename") or sample.get("audio_path") or "")).name
-            raw = sample.get("raw_lyrics")
-            songs[name] = known(sample | ({"lyrics": raw} if raw and not sample.get("lyrics") else {}))
-    return songs, of_all
+        into.of_all |= {name: (value, file) for name, value in pairs if value}
+    for number, sample in enumerate(samples, start=1):
+        if isinstance(sample, dict) and (name := named(sample)):
+            into.add(name, with_raw_lyrics(sample), f"{file}, item {number}")
 
 
-def rows(file: Path) -> Iterator[tuple[str, Told]]:
-    """The rows of a table with a column `File`; its delimiter is found out."""
-    lines = text(file).splitlines()
-    if not lines:
-        return
-    delimiter = max(",;\t", key=lines[0].count)
-    for row in csv.DictReader(lines, delimiter=delimiter):
-        told = {str(name).strip().casefold(): value for name, value in row.items()}
+def with_raw_lyrics(sample: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A sample whose lyrics, where it has none, are those as they were before another trainer set them."""
+    raw = sample.get("raw_lyrics")
+    return {**sample, "lyrics": raw} if raw and not sample.get("lyrics") else sample
+
+
+def read_lines(file: Path, into: Tables) -> None:
+    """What a file tells that has an object of JSON in each line, as Hugging Face's `metadata.jsonl`."""
+    for number, line in enumerate(text(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = from_json(line)
+        except ValueError as error:
+            into.unread.append(LeftOut(f"{file}:{number}", str(error)))
+            continue
+        if isinstance(row, dict) and (name := named(row)):
+            into.add(name, with_raw_lyrics(row), f"{file}:{number}")
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """The recording that a row names; empty where it names none."""
+    return next((name for column in NAMES if isinstance(name := row.get(column), str) and name.strip()), "")
+
+
+def read_table(file: Path, into: Tables) -> None:
+    """The rows of a table with a column that names recordings; its delimiter is found out."""
+    content = text(file)
+    first = content.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count))
+    for row in reader:
+        told = {str(name).strip().casefold(): value for name, value in row.items() if name is not None}
         if told.get("camelot") and not told.get("key"):
             told["key"] = told["camelot"]
-        if name := str(told.get("file") or "").strip():
-            yield Path(name.replace("\\", "/")).name, known(told)
+        if name := named(told):
+            into.add(name, told, f"{file}:{reader.line_num}")
