@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import soundfile
 from test_contract import said
 from typer.testing import Result
 
+from acestep_cli import disk
 from acestep_cli.audio import encode, measure
 from acestep_cli.errors import SourceError, UsageError
 from acestep_cli.song import modes, prompts
@@ -317,6 +320,22 @@ def test_a_scan_refuses_what_is_for_training(tmp_path: Path, acestep: Callable[.
     assert run.exit_code == 2
     assert "so it has no use for --save-every, --preview-every." in " ".join(run.stderr.split())
     assert not (tmp_path / dataset.FILE).exists()
+
+
+def test_a_scan_that_cannot_write_advises_no_flag_that_it_refuses(
+    tmp_path: Path, acestep: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song(tmp_path / "a.wav")
+
+    def refused(path: Path, text: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(disk, "write_text", refused)
+    run = acestep("train-lora", str(tmp_path), "--scan-only", "--songwriter", "none")
+    assert run.exit_code == 9
+    assert "read-only file system" in run.stderr
+    assert "--output" not in run.stderr
+    assert f"copy {tmp_path} to where you may write." in run.stderr
 
 
 def test_a_scan_reports_itself(tmp_path: Path, acestep: Callable[..., Result]) -> None:

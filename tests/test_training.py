@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -602,6 +603,23 @@ def test_a_run_reports_itself_and_tells_of_each_step(train: Callable[..., Result
     assert run.stderr.count("by the first steps.") == 1
     again = train("--json", few=False)
     assert (again.exit_code, said(again)["error"]["name"]) == (2, "usage")
+
+
+def test_songs_with_a_value_that_cannot_be_read_are_trained_on_without_it(
+    train: Callable[..., Result], songs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "described"
+    shutil.copytree(songs, folder)
+    for file in folder.glob("*.txt"):
+        file.write_text(f"caption: {file.stem}\nlanguage: martian\nbpm: 92 BPM\nlyrics: la")
+    run = train("--json", "--steps", "1", folder=folder)
+    assert run.exit_code == 0, run.output
+    content = said(run)
+    assert content["training"]["songs"] == len(content["training"]["left_out"]) == 2
+    assert {one["key"] for one in content["training"]["left_out"]} == {"language"}
+    assert sum("language is left out." in line for line in content["warnings"]) == 2
+    used = (tmp_path / "out" / dataset.FILE).read_text()
+    assert (used.count("#   "), used.count("bpm: 92")) == (2, 2)
 
 
 def test_the_first_steps_tell_how_long_a_run_will_be(

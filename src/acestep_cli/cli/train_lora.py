@@ -293,6 +293,8 @@ def write_down(
         try:
             with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
                 disk.write_text(part, songs.dump())
+        except ExistsError:
+            raise
         except OutputError as error:  # whose hint is a flag that a scan has not
             raise OutputError(
                 error.message, f"It is written beside the songs; copy {folder} to where you may write."

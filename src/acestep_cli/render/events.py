@@ -49,13 +49,11 @@ class Events:
         self._told: set[int] = set()
 
     def emit(self, event: str, **content: Any) -> None:
-        if self._descriptor is None:
-            return
-        line = json.dumps({"schema": SCHEMA, "time": round(time.time(), 3), "event": event, **content}) + "\n"
         with self._lock:
-            self._last = time.monotonic()
-            if self._descriptor is None:  # lost by another thread meanwhile
+            if self._descriptor is None:
                 return
+            line = json.dumps({"schema": SCHEMA, "time": round(time.time(), 3), "event": event, **content}) + "\n"
+            self._last = time.monotonic()
             try:
                 write_line(self._descriptor, line.encode())
                 return
