@@ -886,9 +886,9 @@ def test_unreadable_songs_are_named_and_skipped_only_when_asked(
     (folder / "worse.txt").write_text("bpm: 4000\n")
     song(folder / "worse.wav", 440, 11, RATE)
     run = train(folder=folder)
-    assert run.exit_code == 2
+    assert run.exit_code == 5
     assert "bad.wav is not audio that can be read" in run.stderr
-    assert "worse.wav: bpm: 4000 is not a whole number from 30 to 300" in run.stderr
+    assert "worse.txt: bpm: 4000 is not a whole number from 30 to 300; bpm is left out." in run.stderr
     assert "--skip-bad trains on the others." in run.stderr
     assert not (tmp_path / "out").exists()
     skipped = train("--skip-bad", folder=folder)
