@@ -214,7 +214,7 @@ def test_the_page_may_be_opened_at_once(acestep: Run, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["nowhere"], 9, "The folder nowhere does not exist."),
+        (["nowhere"], 5, "nowhere cannot be read: no such file or directory."),
         (["nowhere", "-o", "a.html"], 5, "nowhere cannot be read: no such file or directory."),
         (["empty"], 5, "empty holds no audio files (wav, flac, mp3, ogg, opus, m4a)."),
         (["broken"], 5, "Nothing in broken can be read."),

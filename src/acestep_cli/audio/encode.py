@@ -249,7 +249,7 @@ def encode_by_program(path: Path, audio: Audio, encoding: Encoding, level: level
     """Encode by ffmpeg, which reads the samples from its stdin; `EncoderError` where it does not come to its end.
 
     It is called directly rather than through pydub: that would hold the whole song twice more, as integers, and write
-    it to a temporary WAV first.
+    it to a temporary WAV first (`benchmarks/ffmpeg_bridge.py`).
     """
     row = FORMATS[encoding.format]
     command = [
