@@ -181,7 +181,7 @@ def chunked(layout: Callable[[mmap.mmap, int], Layout | None], again: bytes) -> 
 
     def read(data: mmap.mmap, start: int) -> tuple[Iterable[Stream], int]:
         found = layout(data, start)
-        if found is None:  # libsndfile has the word for it
+        if found is None or found.samples > len(data):  # libsndfile has the word for it
             return [Stream((range(start, len(data)),))], len(data)
         there = len(data) - found.samples
         if found.promised is not None and found.promised <= there:

@@ -42,6 +42,8 @@ MISSING_SECONDS = 0.01
 #: And where it holds MP3 or Ogg, whose encoders count the samples they pad with, or do not.
 MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE = 0.5, 0.02
 LOSSY = ("MP3", "OGG")
+#: The most that is decoded at once, since a broken header may name any rate.
+BLOCK_FRAMES = 1 << 20
 #: How much is read of a pipe, which may have no end.
 PIPE_BYTES = 1 << 32
 
@@ -268,7 +270,7 @@ def opened(file: Path, stream: Stream) -> Iterator[soundfile.SoundFile]:
 def second(sound: soundfile.SoundFile) -> NDArray[np.float32]:
     """The next second [n, channels]. Signals wait: Python would handle them where libsndfile calls for more bytes."""
     with hushed(), disk.signals_held():
-        samples: NDArray[np.float32] = sound.read(sound.samplerate, dtype="float32", always_2d=True)
+        samples: NDArray[np.float32] = sound.read(min(sound.samplerate, BLOCK_FRAMES), dtype="float32", always_2d=True)
     return samples
 
 
