@@ -269,7 +269,7 @@ def test_a_sidecar_records_what_made_the_take(acestep: Run) -> None:
     assert render["device"] == "cpu"
     assert render["seconds"] == 10
     assert set(render["checks"]) == {"peak_dbfs", "true_peak_db", "lufs"}
-    assert render["checks"]["peak_dbfs"] == pytest.approx(-1, abs=0.2)  # of the MP3
+    assert render["checks"]["peak_dbfs"] == pytest.approx(-1, abs=0.5)  # of the MP3
     libraries = {"llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers"}
     assert set(render["versions"]) == {"python", *libraries}
 
