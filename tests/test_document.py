@@ -252,3 +252,11 @@ def test_a_key_may_be_written_as_a_heading(tmp_path: Path, line: str, key: str, 
     assert f"song.yaml:3: {key}: is here again, after line 2" in refusal(
         f"caption: a\n{line}\n{key}: x\n", tmp_path=tmp_path
     )
+
+
+@pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029"])
+def test_breaks_that_only_yaml_knows_are_counted_as_it_counts_them(tmp_path: Path, sign: str) -> None:
+    file = tmp_path / "song.yaml"
+    file.write_text(f"caption: a\nlyrics: 'la{sign}{sign}  la'", encoding="utf-8")
+    assert (spec.load(file).lyrics or "").split() == ["la", "la"]
+    assert "lyrics: YAML makes one line of these" in refusal(f"lyrics: 'la{sign}  la'", tmp_path=tmp_path)

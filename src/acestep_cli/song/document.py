@@ -21,6 +21,8 @@ from acestep_cli.song import yaml_errors
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: YAML 1.1 readers take these for line ends, unless they are escaped.
 STRANGE_BREAKS = "\r\x85\u2028\u2029\ufeff"
+#: What ends a line as the parser counts them.
+YAML_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 #: A sidecar needs a few levels; the parser's time grows with the square of them.
 DEEPEST = 50
 NULLS = ("", "~", "null", "Null", "NULL")
@@ -143,7 +145,7 @@ def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]
             return yaml_document(joined, lines_before)
         if mark is None:
             return entries, [f": {yaml_errors.sentence(problem, '')}"]
-        lines = text.split("\n")
+        lines = YAML_BREAK.split(text)
         line = lines[mark.line] if mark.line < len(lines) else ""
         number = mark.line + 1 + lines_before
         whole = [entry for entry in entries if entry.line < number]  # one of this line is half of what was meant
@@ -250,7 +252,7 @@ def loses_breaks(event: Any, text: str) -> bool:
     last: Any = event.end_mark
     if first.line == last.line:
         return False
-    rows = text.split("\n")[first.line : last.line + 1]
+    rows = YAML_BREAK.split(text)[first.line : last.line + 1]
     if event.style == ">":
         rows = rows[1 : len(rows) if last.column else -1]
         indent = min((len(row) - len(row.lstrip(" ")) for row in rows if row.strip()), default=0)
