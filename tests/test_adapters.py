@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 import tiny
 import torch
 from peft import LoKrConfig, LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_pipeline import FLOAT32, quiet, samples
 from torch import Tensor, nn
 
+from acestep_cli.engine import tensor_file as tensor_files
 from acestep_cli.engine.dit import AceStep, Condition, DiT
 from acestep_cli.engine.int8 import Int8Linear, prepare
 from acestep_cli.engine.layer_streaming import stream_layers
@@ -25,7 +27,8 @@ from acestep_cli.engine.lora import Outfit
 from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AdapterError
 from acestep_cli.machine import memory
-from acestep_cli.models import adapters, checkpoints, weight_files
+from acestep_cli.models import adapters, checkpoints, tensor_file, weight_files
+from acestep_cli.models.adapters import Worn
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
@@ -433,6 +436,23 @@ def test_its_fingerprint_is_of_every_byte_and_of_no_name(tmp_path: Path) -> None
     config = folder / adapters.PEFT_CONFIG
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
     assert adapters.read(folder).fingerprint != before
+
+
+def test_it_is_the_same_however_a_writer_orders_and_describes_it(tmp_path: Path) -> None:
+    weights = adapter_files.pairs(tiny.TWO_B)
+    file = adapter_files.comfyui(tmp_path / "one.safetensors", weights, alpha=8)
+    tensors = load_file(file)
+    blocks = {name: tensor_files.block(tensor) for name, tensor in reversed(tensors.items())}
+    tensor_file.write(tmp_path / "other.safetensors", blocks, {"trigger": "harbour", "a": "b"})
+    tensors[min(tensors)].view(-1)[0] += 1
+    save_file(tensors, tmp_path / "third.safetensors")
+    found = [adapters.read(tmp_path / f"{name}.safetensors").fingerprint for name in ("one", "other", "third")]
+    assert found[0] == found[1] != found[2]
+    folder = adapter_files.peft(tmp_path / "folder", weights)
+    before = adapters.read(folder).fingerprint
+    config = folder / adapters.PEFT_CONFIG
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "elsewhere"}))
+    assert adapters.read(folder).fingerprint == before
 
 
 def test_alpha_comes_from_the_tensor_then_the_config_then_the_rank(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from test_lrc import HEADS
 from test_lrc import SONG as SUNG
 from typer.testing import Result
 
-from acestep_cli.cache import Cache
+from acestep_cli.cache import FORMAT, Cache
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.songwriter import Songwriter
 from acestep_cli.models import checkpoints
@@ -85,6 +85,24 @@ def test_stems_and_their_mix_come_back_together(
     assert len(list(Path("b").glob("*.wav"))) == 3
 
 
+@pytest.mark.parametrize(
+    ("flags", "finished"),
+    [(("-d", "3"), ()), (("-d", "4.3"), ("--fade-out", "1")), (("-d", "7"), ("--format", "wav"))],
+    ids=["again", "faded", "another format"],
+)
+def test_both_channels_of_a_kept_take_are_those_of_the_render(
+    acestep: Run, flags: tuple[str, ...], finished: tuple[str, ...]
+) -> None:
+    """The built-in model, whose takes of these lengths are slices of what was decoded."""
+    words = ("generate", "-m", "pocket", "-c", "slow piano", "--instrumental", "--seed", "1", "--steps", "2", *flags)
+    assert acestep(*words, "--cache", "-o", "a.flac").exit_code == 0
+    kept = acestep(*words, *finished, "--cache", "-o", "kept/")
+    assert "made before, and finished anew" in kept.stderr
+    assert acestep(*words, *finished, "-o", "rendered/").exit_code == 0
+    [ours], [theirs] = (list(Path(folder).glob("*.[wf]*[vc]")) for folder in ("kept", "rendered"))
+    assert np.array_equal(soundfile.read(ours)[0], soundfile.read(theirs)[0])
+
+
 def test_what_failed_its_checks_is_not_kept(acestep: Run, rendered: list[str]) -> None:
     words = ("generate", "-c", "silent all", "-d", "10", "--seed", "7", "--cache")
     assert acestep(*words, "-o", "a.flac").exit_code == 6
@@ -136,10 +154,10 @@ def test_what_was_not_of_use_for_longest_goes_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "c", 350, pytest.fail)
     for number, name in enumerate("abc"):
         cache.write("takes", name, bytes(100 - 32))
-        os.utime(tmp_path / "c" / "takes" / name, (number, number))
+        os.utime(tmp_path / "c" / "takes" / f"{name}-{FORMAT}", (number, number))
     assert cache.read("takes", "a") is not None  # and so of use just now
     cache.write("takes", "d", bytes(100 - 32))
-    assert sorted(entry.path.name for entry in cache.entries()) == ["a", "c", "d"]
+    assert sorted(entry.path.name for entry in cache.entries()) == [f"{name}-{FORMAT}" for name in "acd"]
     cache.write("takes", "e", bytes(400))
     assert cache.read("takes", "e") is None
 
@@ -152,7 +170,7 @@ def test_what_a_killed_run_has_left_goes_after_an_hour(tmp_path: Path) -> None:
         file.write_bytes(b"half of it")
         os.utime(file, (time.time() - age,) * 2)
     assert [entry.path.name for entry in cache.prune(1000)] == [".old.part"]
-    assert sorted(entry.path.name for entry in cache.entries()) == [".young.part", "a"]
+    assert sorted(entry.path.name for entry in cache.entries()) == [".young.part", f"a-{FORMAT}"]
 
 
 def test_several_runs_may_write_read_and_prune_at_once(tmp_path: Path) -> None:

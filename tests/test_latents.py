@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from test_recordings import SCHEMA, recording
 from test_source import FLOAT32, Given, coded, given
@@ -25,7 +26,8 @@ from acestep_cli.audio import encode as formats
 from acestep_cli.audio import sound as audio
 from acestep_cli.cli.app import app
 from acestep_cli.engine import codec, denoise
-from acestep_cli.models import checkpoints, latents_file
+from acestep_cli.errors import SourceError
+from acestep_cli.models import checkpoints, latents_file, tensor_file
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -241,10 +243,10 @@ def test_a_full_disk_is_told_as_the_system_tells_it(song: str, monkeypatch: pyte
     header, frames = latents_file.read_header(file), load_file(file)[latents_file.TENSOR]
     assert header is not None
 
-    def full(*_: Any) -> None:
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    def full(*_: Any, **_more: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    monkeypatch.setattr(tensor_file, "dump", full)
     with pytest.raises(OSError, match=re.escape(os.strerror(28))) as error:
         latents_file.write(Path("new"), latents_file.Latents(frames, HOP), header)
     assert error.value.errno == 28
@@ -267,6 +269,14 @@ def spoiled(song: str, how: str) -> None:
         save_file({"a": np.ones(3)}, file)
     elif how == "cut":
         file.write_bytes(file.read_bytes()[:-100])
+    elif how == "zeros":  # the last KiB but one
+        data = file.read_bytes()
+        file.write_bytes(data[:-2048] + bytes(1024) + data[-1024:])
+    elif how == "one bit":
+        data = file.read_bytes()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif how == "gain":  # of the header, which is not what was written any more
+        file.write_bytes(re.sub(rb"(gain\W+)(\d)", lambda found: found[1] + b"7", file.read_bytes(), count=1))
     elif how == "autoencoder":
         latents_file.write(file, kept, header.model_copy(update={"vae": "other"}))
     elif how == "length":
@@ -280,6 +290,9 @@ def spoiled(song: str, how: str) -> None:
         ("words", "this is not what --keep-latents writes"),
         ("other tensors", "this is not what --keep-latents writes"),
         ("cut", "this is not what --keep-latents writes"),
+        ("zeros", "these are damaged, as their checksum tells"),
+        ("one bit", "these are damaged, as their checksum tells"),
+        ("gain", "these are damaged, as their checksum tells"),
         ("autoencoder", "these are of another autoencoder"),
         ("length", "these are of 9.96 s, and 10 s can be read"),
     ],
@@ -298,6 +311,33 @@ def test_what_does_not_belong_to_the_source_is_told_and_not_used(song: str, how:
     without = made(*repaint, "-o", "without.flac")
     assert "latents" not in without.stderr
     assert Path("with.flac").read_bytes() == Path("without.flac").read_bytes()
+
+
+def test_those_of_an_earlier_version_are_used_with_a_remark(song: str) -> None:
+    file = latents_file.beside(Path(song))
+    with safe_open(file, framework="np") as opened:
+        notes = {latents_file.METADATA: opened.metadata()[latents_file.METADATA]}
+    save_file({latents_file.TENSOR: load_file(file)[latents_file.TENSOR]}, file, notes)
+    result = made("repaint", song, "-c", "b", "--start", "4", "--end", "6", "-o", "a.flac")
+    assert result.stderr.count("has no checksum, as an earlier version wrote it") == 1
+    assert "is not encoded: song.wav.latents.safetensors beside it is used" in result.stderr
+
+
+def test_damage_between_plan_and_render_is_told(song: str) -> None:
+    spoiled(song, "zeros")
+    with pytest.raises(SourceError, match="is damaged, as its checksum tells"):
+        latents_file.read(latents_file.beside(Path(song)))
+
+
+def test_other_tags_give_damaged_latents_no_new_checksum(song: str) -> None:
+    spoiled(song, "zeros")
+    file = latents_file.beside(Path(song))
+    assert not latents_file.belong(file, Path(song))
+    header = latents_file.read_header(file)
+    assert header is not None
+    with pytest.raises(SourceError):
+        latents_file.rewrite(file, header, Path("new"))
+    assert not Path("new").exists()
 
 
 def test_they_cannot_be_moved_by_part_of_a_frame(song: str) -> None:

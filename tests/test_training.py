@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,8 +23,8 @@ import soundfile
 import tiny
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_contract import said
 from test_dataset import song
 from torch import Tensor
@@ -40,6 +41,7 @@ from acestep_cli.errors import CheckError, OutputError
 from acestep_cli.machine import hardware
 from acestep_cli.machine.plan import Asked, Experience
 from acestep_cli.models import checkpoints
+from acestep_cli.models import tensor_file as tensor_files
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import prompts
@@ -94,6 +96,10 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COUR
     )
     folder.mkdir(exist_ok=True)
     return loop.Job(found, looked.lessons, record, checkpoint, plan, folder)
+
+
+def flat(result: Result) -> str:
+    return " ".join(result.stderr.split())
 
 
 def losses(folder: Path) -> list[float]:
@@ -379,6 +385,88 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     ).read_text()
 
 
+def zeros(data: bytes) -> bytes:
+    """4 KiB of zeros in the middle, as a broken disk leaves them."""
+    middle = len(data) // 2
+    return data[:middle] + bytes(4096) + data[middle + 4096 :]
+
+
+def one_bit(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def another_step(data: bytes) -> bytes:
+    """The record in the header tells of another step."""
+    return re.sub(rb"(step\W+)2", rb"\g<1>3", data, count=1)
+
+
+@pytest.mark.parametrize("damage", [zeros, one_bit, another_step])
+def test_a_save_that_is_damaged_is_not_gone_on_from(
+    train: Callable[..., Result], half_way: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    state = half_way / run_folder.STATE
+    whole = state.read_bytes()
+    state.write_bytes(damage(whole))
+    assert state.read_bytes() != whole
+    before = {path: path.read_bytes() for path in half_way.iterdir() if path.is_file()}
+    refused = train("--resume", few=False)
+    assert refused.exit_code == 3, refused.output
+    assert "training.safetensors is damaged, as its checksum tells, so the run cannot go on." in flat(refused)
+    assert {path: path.read_bytes() for path in half_way.iterdir() if path.is_file()} == before
+    state.write_bytes(whole)
+    assert train("--resume", few=False).exit_code == 0
+
+
+def test_a_save_of_an_earlier_version_is_gone_on_from_with_a_remark(
+    train: Callable[..., Result], half_way: Path
+) -> None:
+    state = half_way / run_folder.STATE
+    with safe_open(state, framework="pt") as opened:
+        notes = {name: note for name, note in opened.metadata().items() if name != tensor_files.CHECKSUM}
+    save_file(load_file(state), state, notes)
+    run = train("--resume", few=False)
+    assert run.exit_code == 0, run.output
+    assert flat(run).count("has no checksum, as an earlier version wrote it") == 1
+
+
+def test_songs_that_were_prepared_and_are_damaged_are_prepared_again(
+    songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "folder", lambda: tmp_path / "cache")
+    loop.train(job(songs, checkpoint, tmp_path / "one"), quiet, quiet, quiet)
+    prepared = {path: path.read_bytes() for path in examples.folder().glob("*.safetensors")}
+    assert len(prepared) == 4
+    for path, content in prepared.items():
+        path.write_bytes(one_bit(content))
+    loop.train(job(songs, checkpoint, tmp_path / "two"), quiet, quiet, quiet)
+    assert {path: path.read_bytes() for path in prepared} == prepared
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "lokr"])
+def test_the_same_training_gives_the_same_bytes(train: Callable[..., Result], tmp_path: Path, kind: str) -> None:
+    """Alike in their metadata too, which the library writes in another order each time."""
+    exports = ["--export", "comfyui", *(["--export", "diffusers"] if kind == "lora" else [])]
+    for output in ("one/out", "two/out"):
+        (tmp_path / output).parent.mkdir()
+        run = train("--type", kind, "--name", "harbour", *exports, output=output)
+        assert run.exit_code == 0, run.output
+    files = sorted((tmp_path / "one" / "out").glob("*.safetensors"))
+    assert len(files) == 2 + len(exports) // 2
+    for file in [*files, tmp_path / "one" / "out" / run_folder.CONFIG]:
+        assert file.read_bytes() == (tmp_path / "two" / "out" / file.name).read_bytes(), file.name
+
+
+def test_what_other_programs_may_rewrite_carries_no_checksum(train: Callable[..., Result], tmp_path: Path) -> None:
+    assert train("--export", "comfyui").exit_code == 0
+    out = tmp_path / "out"
+    for file in (out / run_folder.ADAPTER, out / "out-comfyui.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            assert tensor_files.CHECKSUM not in opened.metadata()
+    with safe_open(out / run_folder.STATE, framework="pt") as opened:
+        assert tensor_files.CHECKSUM in opened.metadata()
+
+
 def test_it_saves_every_so_often(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,24 +484,24 @@ def test_a_full_disk_keeps_the_save_before(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = job(songs, checkpoint, tmp_path / "out")
-    true_save, calls = tensor_file.save_file, []
+    true_write, calls = tensor_file.write, []
 
-    def save(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
-        if one.folder in Path(path).parents:  # and not where songs are kept prepared
+    def write(path: Path, tensors: dict[str, Tensor], *more: object, **flags: bool) -> None:
+        if one.folder in path.parents:  # and not where songs are kept prepared
             calls.append(path)
         if len(calls) > 3:  # the second save's adapter is written, its state is not
-            Path(path).write_bytes(b"half")
-            raise SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
-        true_save(tensors, path, header)
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        true_write(path, tensors, *more, **flags)
 
-    monkeypatch.setattr(tensor_file, "save_file", save)
+    monkeypatch.setattr(tensor_file, "write", write)
     with pytest.raises(OutputError, match=r"cannot be written: no space left on device") as error:
         loop.train(replace(one, save_every=0.0), quiet, quiet, quiet)
     assert error.value.exit_code == 9
     assert gone_on(one).record.step == 1
     assert len(losses(one.folder)) == 1
     assert not list(one.folder.glob(".*.part"))
-    monkeypatch.setattr(tensor_file, "save_file", true_save)
+    monkeypatch.setattr(tensor_file, "write", true_write)
     loop.train(gone_on(one), quiet, quiet, quiet)
     assert gone_on(one).record.is_finished
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,9 @@ DEFAULT_LIMIT = 8_000_000_000
 #: as decoded.
 STAGES = ("songwriting", "sources", "latents", "takes")
 DIGEST_BYTES = 32
+#: Part of the name of each entry: another one once entries of the names before may be wrong. Until 2, arrays that
+#: were slices were kept as the memory behind them.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -85,18 +87,13 @@ class Cache:
         if not self._is_usable or len(data) > self.limit:
             return
         path = self._path(stage, key)
-        unfinished = path.with_name(f".{uuid.uuid4().hex}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():  # and so the same
                 return
-            try:
-                with unfinished.open("xb") as file:
-                    file.write(hashlib.sha256(data).digest())
-                    file.write(data)
-                unfinished.replace(path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            with disk.replaced(path, flushed=False) as part, part.open("xb") as file:  # its hash tells a half one
+                file.write(hashlib.sha256(data).digest())
+                file.write(data)
             self.prune(self.limit)
         except OSError as error:
             self._is_usable = False
@@ -131,4 +128,4 @@ class Cache:
         return gone
 
     def _path(self, stage: str, key: str) -> Path:
-        return self.folder / stage / key
+        return self.folder / stage / f"{key}-{FORMAT}"

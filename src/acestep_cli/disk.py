@@ -99,6 +99,8 @@ def whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator
     parts = {file: path.with_name(f".{uuid.uuid4().hex}.part") for file in (path, *beside)}
     try:
         yield list(parts.values())
+        for part in parts.values():
+            flush(part)
         with signals_held():
             _publish(parts, replace)
     except OSError as error:
@@ -106,6 +108,43 @@ def whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced(path: Path, *, flushed: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; when the body is done, what it wrote there takes the place of `path`.
+
+    If anything fails, `path` is as it was and nothing is left. `flushed` says whether it must survive a power cut.
+    `OSError` where it cannot be written.
+    """
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        if flushed:
+            flush(part)
+        part.replace(path)
+        if flushed:
+            flush(path.parent)
+    finally:
+        with suppress(OSError):  # which would hide why it could not be written
+            part.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the disk take a file, or the names in a folder, before anything else is done. `OSError` where it does not.
+
+    Renamed before its content is on the disk, a file can be empty under its new name after a power cut.
+    """
+    if path.is_dir() and os.name == "nt":  # no folder can be opened there, and names are written through
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks have nothing to flush
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def pipe_blocks(path: Path) -> Iterator[bytes]:
@@ -155,6 +194,8 @@ def _publish(parts: dict[Path, Path], replace: Collection[Path]) -> None:
         for path in there:
             path.unlink(missing_ok=True)
         raise
+    for folder in {path.parent for path in parts}:
+        flush(folder)
 
 
 def _rename_to_new(part: Path, path: Path) -> None:

@@ -182,6 +182,8 @@ def teach(
         run_folder.beginning(output, files)
     else:
         run_folder.require_work(output, before, files)
+        if remark := run_folder.require_undamaged(output):
+            terminal.warn(remark)
     checkpoint = base(asked["model"], before, run)
     rendering = None if task.preview is None else previews.decided(task.preview, checkpoint.name, course.seed, run)
     songs = called(described(folder, output if task.resume else None), task.name)

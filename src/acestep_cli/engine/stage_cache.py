@@ -14,11 +14,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from acestep_cli import __version__
 from acestep_cli.cache import Cache
+from acestep_cli.engine import tensor_file
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.song import complete
@@ -50,7 +51,7 @@ class Stages:
         if (data := self.cache.read("sources", key)) is not None:
             return load(data)["latents"]
         made = make()
-        self.cache.write("sources", key, save({"latents": made.contiguous()}))
+        self.cache.write("sources", key, tensor_file.dumps({"latents": made}))
         return made
 
     def diffused(
@@ -72,7 +73,7 @@ class Stages:
         if (data := self.cache.read("latents", key)) is not None:
             return load(data)["latents"], False
         made = make()
-        self.cache.write("latents", key, save({"latents": made.cpu().contiguous()}))
+        self.cache.write("latents", key, tensor_file.dumps({"latents": made}))
         return made, True
 
     @cached_property

@@ -5,13 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
-from acestep_cli.models.tensor_file import written
+from acestep_cli.models import tensor_file
+from acestep_cli.models.tensor_file import Block
+
+#: safetensors' names of torch's types.
+NAMES = {
+    torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.float16: "F16",
+    torch.bfloat16: "BF16", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None) -> None:
-    """Write tensors, from whatever device. `OSError` where the disk does not take them."""
-    with written(path):
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, header)
+def block(tensor: Tensor) -> Block:
+    """Return the elements of a tensor, from whatever device. `TypeError` for a type no file can have."""
+    if tensor.dtype not in NAMES:
+        raise TypeError(f"Tensors of {tensor.dtype} cannot be written.")
+    plain = tensor.detach().resolve_neg().cpu().contiguous()
+    return Block(NAMES[tensor.dtype], tuple(tensor.shape), plain.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def write(
+    path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None, *, checksum: bool = True
+) -> None:
+    """Write tensors. `OSError` where the disk does not take them."""
+    tensor_file.write(path, {name: block(tensor) for name, tensor in tensors.items()}, notes, checksum=checksum)
+
+
+def dumps(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as an entry of the cache."""
+    return tensor_file.dumps({name: block(tensor) for name, tensor in tensors.items()})

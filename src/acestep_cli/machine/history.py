@@ -5,9 +5,7 @@ One small file in the user's state folder, which may be deleted at any time.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +13,7 @@ from typing import Annotated, Any
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
+from acestep_cli import disk
 from acestep_cli.machine.hardware import Device, DType
 from acestep_cli.machine.memory import Arrangement
 from acestep_cli.machine.plan import Experience, Plan, Speed
@@ -119,14 +118,9 @@ def write(book: Book) -> None:
     """Put the file in place at once, so that no other run reads half of it."""
     path = file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.part")
     content: dict[str, Any] = book.model_dump(by_alias=True)
-    try:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+    with disk.replaced(path) as part:
+        disk.write_text(part, json.dumps(content, indent=2) + "\n")
 
 
 def at_hand(device: Device, max_vram: int | None) -> int:

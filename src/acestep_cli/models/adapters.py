@@ -20,7 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from acestep_cli.audio import decode
 from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.configs import DiTConfig
@@ -56,6 +55,7 @@ ROLES = {
     **{part: rf"lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")},
 }
 ROLE = re.compile(r"^(.+?)\.(?:" + "|".join(f"(?P<{role}>{end})" for role, end in ROLES.items()) + ")$")
+READ_BYTES = 1 << 20
 #: Under these notes of a header, or of a JSON within one, writers keep what an adapter was made for.
 BASE_NOTES = ("base", "base_model", "base_model_name_or_path", "ss_base_model_version", "modelspec.architecture")
 TRIGGER_NOTES = ("trigger_word", "trigger", "custom_tag", "modelspec.trigger_phrase")
@@ -166,8 +166,24 @@ class Adapter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that shapes what it does, of every byte of it: its strength is a few of them alone."""
-        return hashlib.sha256(" ".join(map(decode.fingerprint, self.files)).encode()).hexdigest()[:16]
+        """A hash of all that shapes what it does: every byte of its tensors, and what they are multiplied with. Notes,
+        and the order in which a writer puts things, are no part of it. `AdapterError` where it cannot be read.
+        """
+        meant = {target: (dict(piece.tensors), piece.scale) for target, piece in self.pieces.items()}
+        digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode())
+        try:
+            with self.file.open("rb") as file:
+                for name, tensor in sorted(self.stored.items()):
+                    digest.update(json.dumps([name, tensor.dtype, tensor.shape]).encode())
+                    file.seek(tensor.start)
+                    left = tensor.end - tensor.start
+                    while left and (data := file.read(min(left, READ_BYTES))):
+                        digest.update(data)
+                        left -= len(data)
+        except OSError as error:
+            unreadable = weight_files.unreadable(self.file, error)
+            raise AdapterError(unreadable.message, unreadable.hint) from error
+        return digest.hexdigest()[:16]
 
     def fit(self, config: DiTConfig) -> Fit:
         """How it meets the decoder of a model."""

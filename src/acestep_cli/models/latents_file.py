@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".latents.safetensors"
 TENSOR = "latents"
-#: The one key of the metadata: several would be written in any order, and the same take must give the same file.
+#: The key of the metadata under which a header stands.
 METADATA = "acestep"
 
 
@@ -66,12 +66,14 @@ class Header(BaseModel):
 @dataclass(frozen=True)
 class Kept:
     """Latents that lie beside a source and belong to it. `fingerprint` is of them and of what their header says, save
-    which bytes the source has: other tags change those, and no sound.
+    which bytes the source has: other tags change those, and no sound. `is_checked` is false where they carry no
+    checksum, being of an earlier version.
     """
 
     path: Path
     header: Header
     fingerprint: str
+    is_checked: bool = True
 
 
 def beside(file: Path) -> Path:
@@ -81,10 +83,8 @@ def beside(file: Path) -> Path:
 
 def write(path: Path, latents: Latents, header: Header) -> None:
     """Write the frames of what `header` tells of to the new file `path`. `OSError` where the disk takes none."""
-    from safetensors.numpy import save_file
-
-    with tensor_file.written(path):
-        save_file({TENSOR: latents.frames[: header.frames]}, path, {METADATA: header.model_dump_json()})
+    frames = tensor_file.block(latents.frames[: header.frames])
+    tensor_file.write(path, {TENSOR: frames}, {METADATA: header.model_dump_json()})
 
 
 def read_header(path: Path) -> Header | None:
@@ -100,7 +100,9 @@ def read_header(path: Path) -> Header | None:
 def belong(path: Path, file: Path) -> bool:
     """Whether there are latents at `path` that belong to the audio `file` as it is now."""
     header = read_header(path) if path.is_file() else None
-    return header is not None and header.audio == decode.fingerprint(file)
+    if header is None or header.audio != decode.fingerprint(file):
+        return False
+    return tensor_file.is_undamaged(path) is not False
 
 
 def of(recording: Recording, vae: str, before: float) -> Kept | str:
@@ -121,7 +123,9 @@ def of(recording: Recording, vae: str, before: float) -> Kept | str:
         return f"these are of {header.samples / header.sample_rate:g} s, and {recording.seconds:g} s can be read"
     if round(before * header.sample_rate) % header.hop:
         return f"they cannot be moved by {before:g} s, which are no multiple of {header.hop / header.sample_rate:g} s"
-    return Kept(path, header, fingerprint(path, header))
+    if (is_undamaged := tensor_file.is_undamaged(path)) is False:
+        return "these are damaged, as their checksum tells"
+    return Kept(path, header, fingerprint(path, header), is_checked=is_undamaged is True)
 
 
 def fingerprint(path: Path, header: Header) -> str:
@@ -142,12 +146,15 @@ def rewrite(path: Path, header: Header, to: Path) -> None:
 
 
 def read(path: Path) -> NDArray[np.float32]:
-    """The frames [T, C] of a file of latents. `SourceError` where they are gone."""
+    """The frames [T, C] of a file of latents. `SourceError` where they are gone or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
             frames: NDArray[np.float32] = file.get_tensor(TENSOR)
-    except (OSError, SafetensorError) as error:
+        is_undamaged = tensor_file.is_undamaged(path)
+    except (CheckpointError, OSError, SafetensorError) as error:
         raise SourceError(f"{path} cannot be read any more: {error}.", "Run the command again.") from error
+    if is_undamaged is False:
+        raise SourceError(f"{path} is damaged, as its checksum tells.", "Remove it; the source is encoded instead.")
     return frames

@@ -13,13 +13,13 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from acestep_cli import disk
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.checkpoints import Checkpoint, Part, Songwriter
@@ -116,12 +116,8 @@ def read_lock(folder: Path) -> Lock | None:
 def write_whole(path: Path, text: str) -> None:
     """Write a small file so that nobody ever reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with disk.replaced(path) as part:
+        disk.write_text(part, text)
 
 
 def set_aside(path: Path) -> Path:
@@ -130,6 +126,13 @@ def set_aside(path: Path) -> Path:
     while aside.exists():
         number, aside = number + 1, path.with_name(f"{path.name}{ASIDE}-{number}")
     return path.rename(aside)
+
+
+def _settle(content: Path, path: Path) -> None:
+    """Give verified content its name. It is on the disk before a lock file vouches for it."""
+    disk.flush(content)
+    content.rename(path)
+    disk.flush(path.parent)
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class ModelsFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
             set_aside(target)
-        content.rename(target)
+        _settle(content, target)
 
     def is_published(self, part: Part, commit: str) -> bool:
         return True
@@ -219,12 +222,12 @@ class Cache:
             set_aside(link)
         if not are_symlinks_supported(self.root):  # the library would copy, and so keep everything twice
             link.parent.mkdir(parents=True, exist_ok=True)
-            content.rename(link)
+            _settle(content, link)
             return
         if content != blob:
             if os.path.lexists(blob):
                 set_aside(blob)
-            content.rename(blob)
+            _settle(content, blob)
         made = Path(hf_hub_download(part.repo, f"{part.inside}{file.name}", revision=commit))
         if made.resolve() != blob.resolve() and not file.matches(made):
             set_aside(made)

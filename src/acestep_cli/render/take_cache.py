@@ -12,6 +12,7 @@ from acestep_cli import __version__
 from acestep_cli.audio import sound as audio
 from acestep_cli.audio.lrc import Line
 from acestep_cli.cache import Cache
+from acestep_cli.models import tensor_file
 from acestep_cli.models.adapters import Applied
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.render.job import Job
@@ -39,11 +40,9 @@ def key(job: Job, output: Output) -> str:
 
 def remember(cache: Cache, job: Job, output: Output, take: Take) -> None:
     """Keep a take; none that was made in another way than planned, as memory ran out."""
-    from safetensors.numpy import save
-
     if take.plan.arrangement != job.plan.arrangement:
         return
-    tensors = {SAMPLES: take.audio.samples}
+    blocks = {SAMPLES: tensor_file.block(take.audio.samples)}
     said: dict[str, Any] = {
         "decided": complete.changes(output.completed, take.request),
         "rate": take.audio.sample_rate,
@@ -56,9 +55,9 @@ def remember(cache: Cache, job: Job, output: Output, take: Take) -> None:
         "untouched": take.untouched,
     }
     if take.latents is not None:
-        tensors[LATENTS] = take.latents.frames
+        blocks[LATENTS] = tensor_file.block(take.latents.frames)
         said |= {"hop": take.latents.hop, "gain": take.latents.gain}
-    cache.write(STAGE, key(job, output), save(tensors, {"take": json.dumps(said)}))
+    cache.write(STAGE, key(job, output), tensor_file.dumps(blocks, {"take": json.dumps(said)}))
 
 
 def recall(cache: Cache, job: Job, output: Output) -> Take | None:

@@ -209,7 +209,10 @@ def keepsake(
     if source is None or not (path := latents_file.beside(source.path)).exists():
         return None, ()
     found = latents_file.of(source, checkpoint.vae_hash(), regions.before(request, source.seconds))
-    return (None, (f"{path}: {found}; the source is encoded anew.",)) if isinstance(found, str) else (found, ())
+    if isinstance(found, str):
+        return None, (f"{path}: {found}; the source is encoded anew.",)
+    unchecked = f"{path} has no checksum, as an earlier version wrote it: whether it is damaged cannot be told."
+    return found, (() if found.is_checked else (unchecked,))
 
 
 def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[dict[str, Adapter], list[str]]:

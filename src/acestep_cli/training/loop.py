@@ -246,7 +246,7 @@ class Run:
                 state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
         last = [folder / name for name in (STATE, ADAPTER, CONFIG, SONGS, CURVE, LOSSES)]
         with disk.whole(*last, replace=last) as [state_part, adapter, config, songs, picture, table]:
-            tensor_file.write(adapter, tensors, header)
+            tensor_file.write(adapter, tensors, header, checksum=False)  # other programs may rewrite it
             disk.write_text(config, self.graft.json())
             disk.write_text(songs, self.job.dataset.dump())
             loss_plot.draw(progress.losses, picture)
@@ -256,10 +256,11 @@ class Run:
         run_folder.require_own(record, list(exports.values()))
         for name, path in exports.items():
             with disk.whole(path, replace=[path]) as [part]:
-                tensor_file.write(part, graft.EXPORTS[name](tensors, self.course), header)
+                tensor_file.write(part, graft.EXPORTS[name](tensors, self.course), header, checksum=False)
 
     def _restore(self) -> None:
         """Go on where the save in the folder is."""
+        run_folder.require_undamaged(self.job.folder)
         state = load_file(self.job.folder / STATE)
         self.graft.load({name.removeprefix(WEIGHTS): weight for name, weight in state.items()
                          if name.startswith(WEIGHTS)})  # fmt: skip

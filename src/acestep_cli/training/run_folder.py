@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
-from acestep_cli.models import adapters, weight_files
+from acestep_cli.models import adapters, tensor_file, weight_files
 from acestep_cli.training.config import Course
 from acestep_cli.training.dataset import FILE as SONGS
 
@@ -114,6 +114,22 @@ def going_on(folder: Path) -> Record:
             f"--resume: {folder} holds no training run ({STATE} is not there).", "Leave --resume out to begin one."
         )
     return found
+
+
+def require_undamaged(folder: Path) -> str | None:
+    """Raise `CheckpointError` where the save in a folder is not what was written there; a remark where it carries no
+    checksum that could tell.
+    """
+    file = folder / STATE
+    is_undamaged = tensor_file.is_undamaged(file)
+    if is_undamaged is None:
+        return f"{file} has no checksum, as an earlier version wrote it: whether it is damaged cannot be told."
+    if not is_undamaged:
+        raise CheckpointError(
+            f"{file} is damaged, as its checksum tells, so the run cannot go on.",
+            "Put a copy of it in its place, or train into another --output.",
+        )
+    return None
 
 
 def require_work(folder: Path, before: Record, exports: list[Path]) -> None:
