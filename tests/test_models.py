@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import acestep_cli.hub
 import hub_server
 import jsonschema
 import pytest
@@ -435,16 +437,19 @@ def test_a_disk_that_fills_on_the_way(hub: Hub, models: Run, in_a_process: Start
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
 @pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
-def test_a_disk_that_is_full_by_then(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
+def test_a_disk_that_is_full_by_then(
+    hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch, where: tuple[str, ...]
+) -> None:
     """Others write to it too: what fitted before the first byte no longer does."""
-    store = local.of(Path("m") if where else None)
-    unfinished = store.unfinished(checkpoints.VAE, _published(f"{checkpoints.VAE.folder}/config.json"))
-    unfinished.parent.mkdir(parents=True)
-    unfinished.symlink_to("/dev/full")
-    run = models("pull", "turbo", *where)
+
+    def full(self: object, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(acestep_cli.models.download._Bounded, "write", full)
+        run = models("pull", "turbo", *where)
     refused(run, 9, "cannot be written: no space left on device", "What was fetched is kept")
     assert run.stdout == ""
-    unfinished.unlink()
     assert models("pull", "turbo", *where).exit_code == 0
     assert models("verify", "turbo", *where).exit_code == 0
 
@@ -634,3 +639,207 @@ def test_looking_needs_neither_torch_nor_the_web_client(
     )
     looking = in_a_process(*words, program=program)
     assert looking.communicate(timeout=30)[1].splitlines()[-1] == "[]"
+
+
+# Bodies, names, pauses and settings that are not as they should be
+
+
+@pytest.fixture
+def endless(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The hub answers requests for weights with chunks until the client hangs up; how many bytes went out each time."""
+    sent: list[int] = []
+
+    def stream(self: hub_server.Answer, name: str, content: bytes, headers: dict[str, str]) -> None:
+        if name != WEIGHTS:
+            return plain(self, name, content, headers)
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        sent.append(0)
+        self.close_connection = True
+        while sent[-1] < 200_000_000:
+            self.wfile.write(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+            sent[-1] += 65_536
+        return None
+
+    plain = hub_server.Answer.send_bytes
+    monkeypatch.setattr(hub_server.Answer, "send_bytes", stream)
+    return sent
+
+
+@pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
+def test_a_body_without_end_is_cut_off_at_the_size_of_the_file(
+    models: Run, endless: list[int], where: tuple[str, ...]
+) -> None:
+    refused(models("pull", "turbo", *where), 8, "is longer than the 8,071 bytes", "Some networks answer everything")
+    assert len(endless) == 2
+    left = list(Path().rglob(f"*{local.UNFINISHED}"))
+    assert all(path.stat().st_size == 0 for path in left)
+    assert max(endless) < 200_000_000
+
+
+@pytest.mark.parametrize("extra", [1, 5000])
+@pytest.mark.parametrize("begun", [0, 3000])
+def test_a_longer_body_spoils_nothing_for_the_next_pull(hub: Hub, models: Run, extra: int, begun: int) -> None:
+    content = main_repo()[WEIGHTS]
+    unfinished = Path("m/.acestep", f"{sha256(content)}{local.UNFINISHED}")
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(content[:begun])
+    hub.wrong[WEIGHTS] = [content + b"?" * extra] * 2
+    refused(models("pull", "turbo", "--models-dir", "m"), 8, "is longer than the")
+    assert unfinished.read_bytes() == content[:begun]  # what was there before is kept
+    assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
+    assert models("verify", "turbo", "--models-dir", "m").exit_code == 0
+
+
+def test_an_unfinished_file_that_is_too_long_begins_anew(hub: Hub, models: Run) -> None:
+    content = main_repo()[WEIGHTS]
+    unfinished = Path("m/.acestep", f"{sha256(content)}{local.UNFINISHED}")
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(content + b"more")
+    run = models("pull", "turbo", "--models-dir", "m")
+    assert run.exit_code == 0, run.stderr
+    assert [one.range for one in hub.sends() if WEIGHTS in one.path] == [None]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links as Unix has them")
+@pytest.mark.parametrize("kind", ["symlink", "broken symlink", "hard link"])
+def test_an_unfinished_file_is_never_followed_through_a_link(hub: Hub, models: Run, kind: str) -> None:
+    unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{local.UNFINISHED}")
+    unfinished.parent.mkdir(parents=True)
+    Path("mine").write_bytes(b"precious")
+    if kind == "hard link":
+        unfinished.hardlink_to("mine")
+    else:
+        unfinished.symlink_to(Path("mine" if kind == "symlink" else "nowhere").absolute())
+    run = models("pull", "turbo", "--models-dir", "m")
+    assert run.exit_code == 0, run.stderr
+    assert Path("mine").read_bytes() == b"precious"
+    assert not Path("nowhere").exists()
+    assert not Path("m", WEIGHTS).is_symlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes as Unix has them")
+def test_what_is_no_file_in_the_place_of_an_unfinished_one_is_said(hub: Hub, models: Run) -> None:
+    unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{local.UNFINISHED}")
+    unfinished.parent.mkdir(parents=True)
+    os.mkfifo(unfinished)
+    refused(models("pull", "turbo", "--models-dir", "m"), 9, "is no ordinary file")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("..\\..\\evil.json", "'..\\\\..\\\\evil.json'"),
+        ("a\x1b[31mred.json", "'a\\x1b[31mred.json'"),
+        ("C:evil.safetensors", "'C:evil.safetensors'"),
+        ("two\nlines.json", "'two\\nlines.json'"),
+        ("gnp\u202ecod.json", "'gnp\\u202ecod.json'"),
+    ],
+    ids=["path", "escape", "drive", "newline", "backwards"],
+)
+def test_names_that_no_file_can_have_are_refused(hub: Hub, models: Run, name: str, shown: str) -> None:
+    hub.publish("ACE-Step/acestep-v15-base", {**hub_server.dit("", 5), name: b"{}"})
+    run = models("pull", "base", "--models-dir", "m")
+    refused(run, 8, "no file here can have such a name")
+    assert shown in run.stderr.replace("\n", "")
+    assert "\x1b" not in run.stderr
+    assert "\u202e" not in run.stderr
+    assert not list(Path("m").rglob("*.json"))
+
+
+def test_a_lock_file_with_such_names_is_refused(hub: Hub, models: Run) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    lock = Path("m", TURBO, local.LOCK)
+    content = json.loads(lock.read_text())
+    content["files"]["..\\x\x1b"] = content["files"]["config.json"]
+    lock.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"it names '\.\.\\\\x\\x1b'"):
+        local.read_lock(lock.parent)
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "said"),
+    [
+        ("Retry-After", "86400", "24 hours"),
+        ("Retry-After", "3600", "60 minutes"),
+        ("Retry-After", "9" * 5000, "more than a year"),
+        ("Retry-After", "Wed, 21 Oct 2150 07:28:00 GMT", "more than a year"),
+        ("RateLimit", '"api";r=0;t=7200', "2 hours"),
+    ],
+    ids=["a day", "an hour", "for ever", "a date", "a limit"],
+)
+@pytest.mark.parametrize("part", ["/api/", "/content/"])
+def test_a_long_pause_is_not_slept(
+    hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch, part: str, header: str, value: str, said: str
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr(
+        hub_server.Answer, "refuse", lambda self, code, name="": self.answer(code, b"no", {header: value})
+    )
+    hub.refusals[part] = [429] * 3
+    run = models("pull", "turbo")
+    refused(run, 8, f"asks for a pause of {said}")
+    assert max(slept, default=0) < 1
+    assert ("Try again after" in run.stderr) == ("year" not in said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, ["ALL_PROXY names a SOCKS proxy", "pip install socksio"]),
+        ({"https_proxy": "socks5h://127.0.0.1:9"}, ["https_proxy names a SOCKS proxy", "pip install socksio"]),
+        ({"http_proxy": "http://[::1"}, ["http_proxy names no proxy that can be used"]),
+        ({"HTTPS_PROXY": "ftp://x", "http_proxy": "http://a:1"}, ["HTTPS_PROXY names no proxy that can be used"]),
+        ({"SSL_CERT_FILE": "/nonexistent"}, ["The certificates that SSL_CERT_FILE names cannot be read"]),
+        ({"HF_ENDPOINT": "http://[::1"}, ["HF_ENDPOINT is 'http://[::1', which is no address"]),
+    ],
+    ids=["socks", "socks5h", "bracket", "scheme", "certificates", "endpoint"],
+)
+def test_settings_that_cannot_be_used_are_named(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, in_a_process: Start, settings: dict[str, str], said: list[str]
+) -> None:
+    if "socks" in str(settings) and importlib.util.find_spec("socksio"):
+        pytest.skip("SOCKS proxies work here")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    pull = in_a_process("pull", "turbo", program="from acestep_cli.cli.app import main; main()")
+    told = " ".join(pull.communicate(timeout=60)[1].split())
+    assert pull.returncode == 8, told
+    assert "Traceback" not in told
+    for words in said:
+        assert words in told
+    assert not hub.asked
+
+
+ODD: dict[str, object] = {
+    "list": [],
+    "text": "hello",
+    "number": 1,
+    "nothing": None,
+    "siblings are text": {"siblings": "abc"},
+    "siblings are numbers": {"siblings": [1, 2]},
+    "name is none": {"siblings": [{"rfilename": None, "size": 1}]},
+    "name is a number": {"siblings": [{"rfilename": 7}]},
+    "size is text": {"siblings": [{"rfilename": f"{TURBO}/config.json", "size": "2", "blobId": "0" * 40}]},
+    "size is negative": {"siblings": [{"rfilename": f"{TURBO}/config.json", "size": -2, "blobId": "0" * 40}]},
+    "hash is a number": {"siblings": [{"rfilename": f"{TURBO}/config.json", "size": 2, "blobId": 7}]},
+    "weights are a number": {"siblings": [{"rfilename": WEIGHTS, "size": 2, "lfs": 7}]},
+    "commit is a number": {"sha": 7},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_answers_are_no_hub_s(hub: Hub, models: Run, odd: str) -> None:
+    answer = ODD[odd]
+    whole = {"id": checkpoints.MAIN_REPO, "modelId": checkpoints.MAIN_REPO, "sha": "0" * 40, "siblings": []}
+    hub.page = json.dumps({**whole, **answer} if isinstance(answer, dict) else answer)
+    refused(models("pull", "turbo"), 8, "does not answer as a hub does")
+
+
+def test_an_answer_of_a_hundred_thousand_brackets(hub: Hub, models: Run) -> None:
+    hub.page = "[" * 100_000
+    refused(models("pull", "turbo"), 8, "does not answer as a hub does")

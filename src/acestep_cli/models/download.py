@@ -8,13 +8,19 @@ an unfinished file is kept here and `http_get` told to go on behind it.
 from __future__ import annotations
 
 import logging
+import os
 import re
+import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from urllib.parse import urlsplit
 
 from acestep_cli import __version__
 from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError
@@ -31,6 +37,13 @@ if TYPE_CHECKING:
 LIBRARY: dict[str, Any] = {"library_name": "acestep-cli", "library_version": __version__}
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 GO_ON = "The same command goes on from where this one stopped."
+SIGN_IN = "Is that the right HF_ENDPOINT? Some networks answer everything with a page to sign in."
+#: The longest pause that the hub may ask for without the pull being given up.
+LONGEST_PAUSE = timedelta(minutes=1)
+#: From here on a pause is told in words alone.
+ENDLESS_SECONDS = 366 * 86_400
+#: What keeps the web client from being made, beside proxies: the certificates to trust.
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class Teller(Protocol):
@@ -68,9 +81,11 @@ def pull(
     `CheckpointError` for content that is not what the hub names, and `OutputError` where it cannot be written, or
     would not fit.
     """
-    with _translated(store.root), _retries_told(teller):
+    _require_endpoint()
+    with _translated(store.root), _retries_told(teller), _long_pauses_refused():
         try:
             with _translated(store.root):
+                _require_client()
                 wanted = _published(parts, revision)
         except NetworkError as error:
             if revision is None and not again and (kept := _installed(parts, store)):
@@ -90,6 +105,7 @@ def pull(
 
 def require_online() -> None:
     """`NetworkError` where the environment forbids to ask the hub."""
+    _require_endpoint()
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -98,6 +114,127 @@ def require_online() -> None:
 
 def _offline() -> NetworkError:
     return NetworkError("HF_HUB_OFFLINE is set, so the hub is not asked.", "Unset it to pull.")
+
+
+def _require_endpoint() -> None:
+    """`NetworkError` where HF_ENDPOINT is no address: the library would not even be imported."""
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:
+        raise NetworkError(
+            f"HF_ENDPOINT is {endpoint!r}, which is no address: {error}.", "Correct it, or unset it."
+        ) from error
+
+
+def _web() -> Any:
+    """The web client of the library, which is not ours to import: which one it is differs between its versions."""
+    from huggingface_hub import errors
+
+    return sys.modules[errors.HfHubHTTPError.__mro__[1].__module__]
+
+
+def _require_client() -> None:
+    """`NetworkError` where the environment names a proxy or certificates that the web client cannot use."""
+    from huggingface_hub import get_session
+
+    try:
+        get_session()
+    except (ImportError, OSError, ValueError, _web().InvalidURL) as error:
+        proxies = {
+            name: value for name, value in sorted(os.environ.items())
+            if name.lower().endswith("_proxy") and name.lower() != "no_proxy" and value
+        }  # fmt: skip
+        if isinstance(error, ImportError):
+            named = [name for name, value in proxies.items() if value.lower().startswith("socks")]
+            raise NetworkError(
+                f"{_listed(named or list(proxies))} names a SOCKS proxy, for which the package socksio is needed.",
+                "Install it beside this program (pip install socksio), or unset the variable.",
+            ) from error
+        if isinstance(error, OSError):
+            named = [name for name in CERTIFICATES if os.environ.get(name)]
+            raise NetworkError(
+                f"The certificates that {_listed(named)} names cannot be read: {error.strerror or error}.",
+                "Correct the variable, or unset it.",
+            ) from error
+        named = [name for name, value in proxies.items() if not _is_proxy(value)]
+        raise NetworkError(
+            f"{_listed(named or list(proxies))} names no proxy that can be used: {error}.",
+            "Write it as http://HOST:PORT, or unset the variable.",
+        ) from error
+
+
+def _is_proxy(address: str) -> bool:
+    """Tell whether the web client takes an address for a proxy's."""
+    web = _web()
+    try:
+        web.Proxy(address if "://" in address else f"http://{address}")
+    except (ValueError, web.InvalidURL):
+        return False
+    return True
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Variables of the environment, in words."""
+    return " or ".join(names) or "the environment"
+
+
+@contextmanager
+def _long_pauses_refused() -> Iterator[None]:
+    """Raise `NetworkError` in the body where the hub asks for a pause of more than a minute; the library would sleep
+    for as long as it is told.
+    """
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def refuse(response: Any) -> None:
+        asked = _pause(response) if response.status_code >= 400 else None
+        if asked is not None and asked > LONGEST_PAUSE.total_seconds():
+            raise _paused(response, asked)
+
+    def make() -> Any:
+        client = default_client_factory()
+        client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks["response"], refuse]}
+        return client
+
+    set_client_factory(make)
+    try:
+        yield
+    finally:
+        set_client_factory(default_client_factory)
+
+
+def _pause(response: Any) -> float | None:
+    """The seconds that an answer asks to wait before the next request; None where it does not say."""
+    from huggingface_hub.utils._http import parse_ratelimit_headers
+
+    limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+    if limit is not None and limit.remaining == 0:
+        return float(limit.reset_in_seconds)
+    after: str = response.headers.get("retry-after", "").strip()
+    if re.fullmatch("[0-9]+", after):
+        return float(after)
+    try:
+        then = parsedate_to_datetime(after)
+    except ValueError:
+        return None
+    return (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+
+
+def _paused(response: Any, seconds: float) -> NetworkError:
+    """Say when the hub is to be asked again."""
+    from huggingface_hub import constants
+
+    what = f"{constants.ENDPOINT} ({response.status_code})"
+    if seconds > ENDLESS_SECONDS:
+        return NetworkError(f"{what} asks for a pause of more than a year.", f"Another HF_ENDPOINT may do. {GO_ON}")
+    minutes = -(-seconds // 60)
+    words = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    then = datetime.now().astimezone() + timedelta(seconds=seconds)
+    return NetworkError(
+        f"{what} asks for a pause of {words}.",
+        f"Try again after {then:%Y-%m-%d %H:%M}; a token in HF_TOKEN may help. {GO_ON}",
+    )
 
 
 def _published(parts: Sequence[Part], revision: str | None) -> list[Published]:
@@ -111,20 +248,21 @@ def _published(parts: Sequence[Part], revision: str | None) -> list[Published]:
                 repos[part.repo] = api.model_info(
                     part.repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
                 )
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
                 raise _no_hub(str(error)) from error
-            if not HASH.fullmatch(repos[part.repo].sha or ""):
+            commit = repos[part.repo].sha
+            if not isinstance(commit, str) or not HASH.fullmatch(commit):
                 raise _no_hub(f"no commit of {part.repo} is named")
-    return [Published(part, _lock(part, repos[part.repo], revision or "main")) for part in parts]
+    try:
+        return [Published(part, _lock(part, repos[part.repo], revision or "main")) for part in parts]
+    except (AttributeError, TypeError) as error:
+        raise _no_hub(f"its list of files is none ({error})") from error
 
 
 def _no_hub(why: str) -> NetworkError:
     from huggingface_hub import constants
 
-    return NetworkError(
-        f"{constants.ENDPOINT} does not answer as a hub does: {why}.",
-        "Is that the right HF_ENDPOINT? Some networks answer everything with a page to sign in.",
-    )
+    return NetworkError(f"{constants.ENDPOINT} does not answer as a hub does: {why}.", SIGN_IN)
 
 
 def _lock(part: Part, info: Any, revision: str) -> Lock:
@@ -134,9 +272,12 @@ def _lock(part: Part, info: Any, revision: str) -> Lock:
         name = sibling.rfilename.removeprefix(part.inside)
         inside = sibling.rfilename.startswith(part.inside) and "/" not in name
         if inside and any(fnmatch(name, pattern) for pattern in checkpoints.FETCHED):
+            if not local.is_plain(name):
+                raise _no_hub(f"{part.repo} has a file {sibling.rfilename!r}, and no file here can have such a name")
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
             file = File(name, sibling.size, sha256, None if sha256 else sibling.blob_id)
-            if not isinstance(file.size, int) or not HASH.fullmatch(file.hash):  # they become names of files
+            is_size = type(file.size) is int and file.size >= 0
+            if not is_size or not isinstance(file.hash, str) or not HASH.fullmatch(file.hash):  # which names a file
                 raise _no_hub(f"size or hash of {sibling.rfilename} is missing")
             files.append(file)
     names = {file.name for file in files}
@@ -202,7 +343,8 @@ def _require_room(missing: dict[Part, list[File]], store: Shelf) -> None:
     for part, files in missing.items():
         for file in files:
             unfinished = store.unfinished(part, file)
-            needed += max(0, file.size - (unfinished.stat().st_size if unfinished.is_file() else 0))
+            is_begun = unfinished.is_file() and not unfinished.is_symlink()
+            needed += max(0, file.size - (unfinished.stat().st_size if is_begun else 0))
     free = local.free_bytes(store.root)
     if needed > free:
         raise OutputError(
@@ -241,7 +383,10 @@ def _stored(one: Published, file: File, store: Shelf) -> Path | None:
 
 
 def _fetched(one: Published, file: File, store: Shelf, report: Report) -> Path:
-    """Download a file, behind what there is of it, and verify it; what is wrong is fetched once more from the start."""
+    """Download a file, behind what there is of it, and verify it; what is wrong is fetched once more from the start.
+
+    `NetworkError` where more comes than the file has, twice; `CheckpointError` where its hash differs twice.
+    """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils._headers import build_hf_headers
@@ -252,27 +397,92 @@ def _fetched(one: Published, file: File, store: Shelf, report: Report) -> Path:
     path = store.unfinished(one.part, file)
     path.parent.mkdir(parents=True, exist_ok=True)
     label = f"{one.part.folder}/{file.name}"
+    too_long: _TooLongError | None = None
     for _ in range(2):
-        with path.open("ab") as stream:
-            if stream.tell() > file.size:
-                stream.truncate(0)
-            http_get(
-                url,
-                stream,
-                resume_size=stream.tell(),
-                headers=headers,
-                expected_size=file.size,
-                tqdm_class=_meter(lambda done: report(label, done, file.size)),
-            )
+        with _unfinished(path, file.size) as stream:
+            try:
+                http_get(
+                    url,
+                    stream,  # type: ignore[arg-type]  # all that it calls is there
+                    resume_size=stream.tell(),
+                    headers=headers,
+                    expected_size=file.size,
+                    tqdm_class=_meter(lambda done: report(label, min(done, file.size), file.size)),
+                )
+            except _TooLongError as error:
+                too_long = error
+                stream.cut()
+                continue
+            except ValueError as error:  # lengths that are no numbers, or over what the library takes
+                raise _no_hub(str(error)) from error
+        too_long = None
         if file.matches(path):
             return path
         path.unlink()
         report(label, 0, file.size)
+    if too_long is not None:
+        raise NetworkError(
+            f"What {one.part.repo} sends for {one.part.inside}{file.name} is longer than the {file.size:,} bytes that "
+            "it names, twice. The rest was not fetched.",
+            SIGN_IN,
+        )
     raise CheckpointError(
         f"What {one.part.repo} sends for {one.part.inside}{file.name} is not what it names: the hash differs, twice. "
         "It was not kept.",
         "Try again later, or without a mirror or proxy in between.",
     )
+
+
+class _TooLongError(Exception):
+    """More comes for a file than the hub said that it has."""
+
+
+class _Bounded:
+    """An unfinished file of which no more than `size` bytes are ever written."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self.stream, self.size = stream, size
+        #: To here it was there before, so this download is not to blame for it.
+        self.start = stream.tell()
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def seek(self, place: int) -> int:
+        return self.stream.seek(place)
+
+    def truncate(self) -> int:
+        """Cut the file where it is at; the library does so before it begins anew."""
+        self.start = min(self.start, self.stream.tell())
+        return self.stream.truncate()
+
+    def write(self, data: bytes) -> int:
+        if self.stream.tell() + len(data) > self.size:
+            raise _TooLongError
+        return self.stream.write(data)
+
+    def cut(self) -> None:
+        """Take away what this download has brought."""
+        self.seek(self.start)
+        self.truncate()
+
+
+@contextmanager
+def _unfinished(path: Path, size: int) -> Iterator[_Bounded]:
+    """Open an unfinished file behind what there is of it; one that is longer than `size` begins anew.
+
+    A link in its place is removed, and what it leads to left alone. `OutputError` where it is no ordinary file.
+    """
+    if path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1):  # else it is somebody's file too
+        path.unlink()
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "r+b") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OutputError(f"{path} is in the way of a download, and is no ordinary file.", "Move it away.")
+        if stream.seek(0, os.SEEK_END) > size:
+            stream.seek(0)
+            stream.truncate()
+        yield _Bounded(stream, size)
 
 
 def _meter(report: Callable[[int], None]) -> Any:
@@ -320,7 +530,7 @@ def _translated(place: Path) -> Iterator[None]:
     """Turn what the library and the system raise into this program's errors."""
     from huggingface_hub import constants, errors
 
-    web_error: type[Exception] = errors.HfHubHTTPError.__mro__[1]  # of the web client, which is not ours to import
+    web = _web()
     try:
         yield
     except AceStepError:
@@ -329,7 +539,7 @@ def _translated(place: Path) -> Iterator[None]:
         raise _offline() from error
     except errors.HfHubHTTPError as error:
         raise _refused(error) from error
-    except web_error as error:
+    except (web.HTTPError, web.InvalidURL) as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise NetworkError(
             f"{constants.ENDPOINT} cannot be reached: {said[0]}.", f"Check the network and proxy. {GO_ON}"
@@ -370,8 +580,8 @@ def _refused(error: HfHubHTTPError) -> NetworkError:
                 "Is that the right HF_ENDPOINT, and the right --revision? Models that are not public need a token.",
             )
         case 429:
-            after = response.headers.get("retry-after")
-            pause = f"{after} s" if after else "some minutes"
+            after = _pause(response)
+            pause = "some minutes" if after is None else f"{max(after, 0):.0f} s"
             return NetworkError(f"{what} has had too many requests.", f"Wait {pause}; a token in HF_TOKEN helps.")
         case _:
             return NetworkError(f"{what} failed: {response.reason_phrase or 'no reason given'}.", f"Wait. {GO_ON}")

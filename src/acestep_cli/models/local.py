@@ -108,9 +108,16 @@ def read_lock(folder: Path) -> Lock | None:
         )
         if content["schema"] != LOCK_SCHEMA or not all(file.hash for file in files):
             raise ValueError(content["schema"])
+        if strange := [file.name for file in files if not is_plain(file.name)]:
+            raise ValueError(f"it names {strange[0]!r}")
         return Lock(content["repo"], content["revision"], content["commit"], files)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} is not a lock file of this program ({error}).", "Remove it.") from error
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a file of a folder may be called so on every system: no path, no drive, nothing invisible."""
+    return name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\:")
 
 
 def write_whole(path: Path, text: str) -> None:

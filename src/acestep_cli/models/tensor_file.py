@@ -121,7 +121,7 @@ def is_undamaged(path: Path) -> bool | None:
                 digest.update(data)
     except OSError as error:
         raise weight_files.unreadable(path, error) from error
-    return digest.hexdigest() == expected
+    return bool(digest.hexdigest() == expected)
 
 
 def _digest(notes: Mapping[str, Any], spans: Mapping[str, Span]) -> hashlib._Hash:
