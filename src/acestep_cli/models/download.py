@@ -153,8 +153,9 @@ def _require_client() -> None:
             ) from error
         if isinstance(error, OSError):
             named = [name for name in CERTIFICATES if os.environ.get(name)]
+            missing = [name for name in named if not Path(os.environ[name]).exists()]
             raise NetworkError(
-                f"The certificates that {_listed(named)} names cannot be read: {error.strerror or error}.",
+                f"The certificates that {_listed(missing or named)} names cannot be read: {error.strerror or error}.",
                 "Correct the variable, or unset it.",
             ) from error
         named = [name for name, value in proxies.items() if not _is_proxy(value)]
@@ -476,9 +477,11 @@ def _unfinished(path: Path, size: int) -> Iterator[_Bounded]:
     if path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1):  # else it is somebody's file too
         path.unlink()
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o666), "r+b") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OutputError(f"{path} is in the way of a download, and is no ordinary file.", "Move it away.")
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OutputError(f"{path} is in the way of a download, and is no ordinary file.", "Move it away.")
+    with os.fdopen(descriptor, "r+b") as stream:
         if stream.seek(0, os.SEEK_END) > size:
             stream.seek(0)
             stream.truncate()
