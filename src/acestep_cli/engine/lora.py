@@ -115,14 +115,19 @@ class Outfit:
         """Apply the stack, which computes on `device` in `dtype`; without `merging`, only beside the weights."""
         with ExitStack() as stack:
             files = [stack.enter_context(safe_open(worn.adapter.file, framework="pt")) for worn in self.stack]
-            for target in dict.fromkeys(target for worn in self.stack for target in worn.adapter.pieces):
+            for target in dict.fromkeys(
+                target
+                for worn in self.stack
+                for target, piece in worn.adapter.pieces.items()
+                if piece.shape is not None
+            ):
                 layer = layer_of(decoder, target)
                 if layer is None:
                     continue
                 shares = [
                     share(piece, worn.strength, layer, tensors_of(file, piece, device))
                     for file, worn in zip(files, self.stack, strict=True)
-                    if (piece := worn.adapter.pieces.get(target)) is not None
+                    if (piece := worn.adapter.pieces.get(target)) is not None and piece.shape is not None
                 ]
                 changes = tuple(change for change, _ in shares)
                 gains = [gain for _, gain in shares if gain is not None]

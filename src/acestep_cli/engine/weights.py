@@ -229,14 +229,14 @@ class Store:
     def _make_text(self) -> TextEncoder:
         folder = self.checkpoint.text
         encoder = TextEncoder(folder, self.checkpoint.tokenizer)
-        self._filled(encoder.model, folder, checkpoints.shards(folder), self.device)
+        self._filled(encoder.model, folder, checkpoints.qwen3_shards(folder), self.device)
         return encoder.eval()
 
     def _make_songwriter(self) -> Songwriter:
         assert self._songwriter is not None
         folder = self._songwriter.folder
         songwriter = Songwriter(folder, math.prod(self._songwriter.levels))
-        self._filled(songwriter.model, folder, checkpoints.shards(folder), self.device)
+        self._filled(songwriter.model, folder, checkpoints.qwen3_shards(folder), self.device)
         if packed_linear.is_possible(self.device, self.dtype):
             packed_linear.pack(songwriter.model)
         return songwriter.eval()
@@ -375,7 +375,8 @@ def silence(file: Path, channels: int) -> Tensor:
 
 def _silent(stored: Any, file: Path, channels: int) -> Tensor:
     """What `file` holds as silence [1, C, frames], turned and float32. `CheckpointError` for anything else."""
-    if not isinstance(stored, Tensor) or stored.dim() != 3 or stored.shape[0] != 1 or stored.shape[1] != channels:
-        found = list(stored.shape) if isinstance(stored, Tensor) else type(stored).__name__
-        raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames], not {found}.")
+    shape = tuple(stored.shape) if isinstance(stored, Tensor) else ()
+    if len(shape) != 3 or shape[:2] != (1, channels) or not shape[2] or not stored.is_floating_point():
+        found = f"{list(shape)} of {stored.dtype}" if isinstance(stored, Tensor) else type(stored).__name__
+        raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames] of real numbers, not {found}.")
     return stored.float().transpose(1, 2)

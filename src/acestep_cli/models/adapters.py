@@ -13,12 +13,15 @@ import json
 import math
 import re
 import struct
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.models import checkpoints, weight_files
@@ -55,6 +58,9 @@ ROLES = {
     **{part: rf"lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")},
 }
 ROLE = re.compile(r"^(.+?)\.(?:" + "|".join(f"(?P<{role}>{end})" for role, end in ROLES.items()) + ")$")
+
+#: Kinds that are not applied here, by what stands in the names of their tensors.
+OTHER_KINDS = {"hada_": "LoHa", "oft_": "OFT", "boft_": "BOFT", "ia3_": "IA3", "lokr_t2": "LoKr with a Tucker core"}
 READ_BYTES = 1 << 20
 #: Under these notes of a header, or of a JSON within one, writers keep what an adapter was made for.
 BASE_NOTES = ("base", "base_model", "base_model_name_or_path", "ss_base_model_version", "modelspec.architecture")
@@ -276,6 +282,7 @@ def read(path: Path) -> Adapter:
         else:
             target = BEFORE.sub("", found[1])
             groups.setdefault(target, {})[found.lastgroup] = name
+    _require_known_kind(path, strange, config)
     settings = Settings.of(config, path)
     pieces = {target: _piece(path, file, target, tensors, stored, settings) for target, tensors in groups.items()}
     if not pieces:
@@ -332,11 +339,23 @@ def _has_config(file: Path) -> bool:
     return file.name == PEFT_WEIGHTS and file.with_name(PEFT_CONFIG).is_file()
 
 
+def _require_known_kind(path: Path, strange: Iterable[str], config: Mapping[str, Any]) -> None:
+    """`AdapterError` for an adapter of a kind that is known by name and not applied here."""
+    said = str(config.get("peft_type") or "LORA").upper()
+    kind = next((kind for part, kind in OTHER_KINDS.items() if any(part in name for name in strange)), None)
+    if kind is None and said not in ("LORA", "LOKR"):
+        kind = {"LOHA": "LoHa"}.get(said, ascii(said[:20]))
+    if kind is not None:
+        raise AdapterError(
+            f"{path}: {kind} is not supported.", "LoRA, DoRA and LoKr are; train it again as one of them."
+        )
+
+
 def _json_note(notes: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings that a note of a header holds as JSON; diffusers names the part of the model before each."""
     try:
         found = json.loads(notes.get(name, "{}"))
-    except (TypeError, ValueError):
+    except (RecursionError, TypeError, ValueError):
         return {}
     return {key.removeprefix("transformer."): value for key, value in found.items()} if isinstance(found, dict) else {}
 
@@ -379,14 +398,36 @@ class Settings:
 
     def alpha_of(self, target: str, path: Path) -> float | None:
         """The alpha of one matrix: PEFT's patterns are the ends of names."""
-        own = next((alpha for end, alpha in self.alphas.items() if re.match(rf"(.*\.)?({end})$", target)), None)
+        own = next((alpha for end, alpha in self.alphas.items() if _matches(end, target, path)), None)
         return self.alpha if own is None else _number(own, path)
 
 
-def _number(alpha: Any, path: Path) -> float:
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+def _matches(pattern: str, target: str, path: Path) -> bool:
+    """Whether `pattern` matches all of a name or its end after a dot, as PEFT means it. `AdapterError` for no pattern.
+
+    A file may hold a pattern on which `re` takes years; pydantic's expressions take time linear in the name.
+    """
+    try:
+        return bool(_expression(pattern)(target))
+    except SchemaError as error:
         raise AdapterError(
-            f"{path}: alpha is {alpha!r} in {PEFT_CONFIG}, which is no number.", "Write the number it was trained with."
+            f"{path}: {pattern!r:.60} in alpha_pattern of {PEFT_CONFIG} is no pattern that can be matched here.",
+            "Write names or ends of names, without look-around or references back.",
+        ) from error
+
+
+@lru_cache(maxsize=1024)
+def _expression(pattern: str) -> Callable[[str], bool]:
+    """A test of names. `SchemaError` for a pattern that cannot be compiled."""
+    schema = core_schema.str_schema(pattern=rf"^(?:.*\.)?(?:{pattern})$", regex_engine="rust-regex")
+    return SchemaValidator(schema).isinstance_python
+
+
+def _number(alpha: Any, path: Path) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= sys.float_info.max:
+        raise AdapterError(
+            f"{path}: alpha is {alpha!r:.40} in {PEFT_CONFIG}, which is no number.",
+            "Write the number it was trained with.",
         )
     return float(alpha)
 
@@ -411,6 +452,8 @@ def _piece(
         second, rank_2 = _factor(path, target, shapes, "w2")
         rank = rank_2 or rank_1
         shape = (first[0] * second[0], first[1] * second[1]) if first and second else None
+    if len(shapes.get("magnitude", ())) > 2:
+        shape = None  # of a convolution, whose low-rank parts are matrices too
     own = _scalar(path, file, tensors["alpha"], stored) if "alpha" in tensors else None
     alpha = own if own is not None else settings.alpha_of(target, path)
     if "magnitude" in shapes and shape is not None and shapes["magnitude"] not in ((shape[0],), (shape[0], 1)):

@@ -56,6 +56,8 @@ DIFFUSERS_WORDS = {
 }
 #: Tensors of diffusers' condition encoder that are published outside of all its parts; the second one as a file.
 UNCONDITIONAL, SILENCE = "null_condition_emb", "silence_latent"
+#: How the names of a Qwen3 model's tensors begin where it was saved with its head.
+QWEN3_PREFIX = "model."
 #: Keys that each of diffusers' parts has for itself, and a published config twice: for the decoder and the encoders.
 TWO_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 
@@ -163,13 +165,18 @@ SONGWRITER_CHOICES = ("auto", "none", BUILT_IN, *SONGWRITERS)
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of weights. With a `prefix` its tensors have diffusers' names, and their published ones begin with it."""
+    """A file of weights. With a `prefix` its tensors have diffusers' names, and their published ones begin with it;
+    the names of a Qwen3 model may begin with `model.`, which is left off.
+    """
 
     file: Path
     prefix: str | None = None
+    is_qwen3: bool = False
 
     def published(self, name: str) -> str:
         """The published name of the tensor that is called `name` in the file."""
+        if self.is_qwen3:
+            return name.removeprefix(QWEN3_PREFIX)
         if self.prefix is None or name in (UNCONDITIONAL, SILENCE):
             return name
         return self.prefix + in_published_words(name)
@@ -595,6 +602,11 @@ def _require_class(file: Path, kind: str) -> None:
             f"{file} describes a folder of {found or 'no class'}, and this program reads {kind} there.",
             "Name the folder of an ACE-Step 1.5 checkpoint.",
         )
+
+
+def qwen3_shards(folder: Path) -> list[Shard]:
+    """The files of weights of a Songwriter or a text encoder: the published ones have either spelling of names."""
+    return [Shard(file, is_qwen3=True) for file in weight_files.of(folder)]
 
 
 def shards(folder: Path, prefix: str | None = None) -> list[Shard]:

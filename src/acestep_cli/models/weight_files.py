@@ -17,6 +17,8 @@ from typing import Any
 from acestep_cli.errors import CheckpointError
 
 WEIGHTS_SUFFIX = ".safetensors"
+#: No offset or size in a header reaches this: they are 64-bit integers.
+LARGEST = 2**63
 FINGERPRINT_BLOCKS = 256
 FINGERPRINT_BLOCK_BYTES = 4096
 
@@ -57,9 +59,11 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint; `CheckpointError` when it is missing or something else."""
     require(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise unreadable(file, error) from error
+    except RecursionError as error:
+        raise CheckpointError(f"{file} nests too deeply to be read.", "Download that file again.") from error
     except ValueError as error:  # not UTF-8, or not JSON
         raise CheckpointError(
             f"{file} is not JSON ({error}); a failed download often leaves a web page in its place.",
@@ -128,7 +132,7 @@ def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
         entries = json.loads(text)
         notes = dict(entries.pop("__metadata__", {}))
         tensors = {name: _stored(entry, data) for name, entry in entries.items()}
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
     end = max((tensor.end for tensor in tensors.values()), default=data)
     if size != end:
@@ -149,5 +153,8 @@ def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
 
 def _stored(entry: dict[str, Any], data: int) -> Stored:
     """An entry of a header, whose offsets count from byte `data` of the file."""
-    start, end = map(int, entry["data_offsets"])
-    return Stored(str(entry["dtype"]), tuple(map(int, entry["shape"])), data + start, data + end)
+    start, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if any(type(number) is not int or not 0 <= number < LARGEST for number in (start, end, *shape)) or end < start:
+        raise ValueError(f"a tensor of shape {list(shape)!r:.60} at {start!r:.30} to {end!r:.30}")
+    return Stored(str(entry["dtype"]), shape, data + start, data + end)
