@@ -137,3 +137,16 @@ def test_any_header_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     else:
         found = str(file)
     assert str(file) in found
+
+
+@pytest.mark.parametrize("levels", ["text", ["8", 8], [10**400], [-1], {"a": 1}])
+def test_levels_that_are_none_are_refused(tmp_path: Path, levels: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"fsq_input_levels": levels}))
+    with pytest.raises(CheckpointError, match="fsq_input_levels"):
+        _ = checkpoints.Songwriter("x", tmp_path).levels
+
+
+@pytest.mark.parametrize("layers", [1_000_000, 10**400, float("inf")])
+def test_a_million_layers_are_refused(layers: Any) -> None:
+    with pytest.raises(CheckpointError, match="num_hidden_layers"):
+        DiTConfig.from_dict({**tiny.TWO_B, "num_hidden_layers": layers})

@@ -228,7 +228,9 @@ def prove(
     with terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
         from acestep_cli.render import selftest  # loads torch
 
-        for check in selftest.checks(checkpoint, song, plan, report, terminal.warn):
+        asked_songwriter = checkpoints.BUILT_IN if checkpoint.name == checkpoints.BUILT_IN else "auto"
+        songwriters = [one for one in local.songwriters(asked_songwriter, checkpoint, models_dir) if one is not None]
+        for check in selftest.checks(checkpoint, song, plan, report, terminal.warn, songwriters):
             done.append({"name": check.name, "finding": check.finding, "ok": check.problem is None})
             stdout.path(f"{'ok' if check.problem is None else 'FAILED'}  {check.name}: {check.finding}")
             if check.problem is not None:

@@ -16,6 +16,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbe
 
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import weight_files
+from acestep_cli.models.configs import QwenConfig
 from acestep_cli.progress import Say
 from acestep_cli.song import prompts
 from acestep_cli.song.prompts import END_OF_TEXT, LYRIC_TOKENS, TEXT_TOKENS
@@ -46,7 +47,9 @@ class TextEncoder(nn.Module):
                 "Download that folder again.",
             )
         try:
-            config = Qwen3Config(**weight_files.read_json(folder / "config.json"))
+            content = weight_files.read_json(folder / "config.json")
+            QwenConfig.from_dict(content, str(folder / "config.json"))  # bounds, before anything is made
+            config = Qwen3Config(**content)
             with torch.device("meta"):  # the weights come from the store
                 self.model = Qwen3Model(config)
         except (StrictDataclassError, ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:

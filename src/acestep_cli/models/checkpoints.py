@@ -153,6 +153,8 @@ SONGWRITERS: dict[str, Part] = {
 #: The codebook that the published Songwriters speak. Their tokenizers have more marks than it has codes, so they do not
 #: tell; a Songwriter made for another says so in its config, as `fsq_input_levels`.
 PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
+#: Bounds of a quantizer that is read, far above the published one.
+MOST_LEVELS, LARGEST_LEVEL = 32, 65_536
 AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
 #: For what the base models alone were trained for.
 AUTO_ORDER_BASE = ("base", "xl-base")
@@ -236,7 +238,7 @@ class Checkpoint:
     @cached_property
     def levels(self) -> tuple[int, ...]:
         """Those of the quantizer, which are the codebook it speaks; empty where the config does not say."""
-        return tuple(map(int, self.config.get("fsq_input_levels") or ()))
+        return _levels(self.config.get("fsq_input_levels") or (), self.config_file)
 
     @property
     def code_count(self) -> int | None:
@@ -359,7 +361,8 @@ class Songwriter:
     @cached_property
     def levels(self) -> tuple[int, ...]:
         """The codebook it speaks, as levels of the quantizer."""
-        return tuple(weight_files.read_json(self.folder / "config.json").get("fsq_input_levels", PUBLISHED_LEVELS))
+        file = self.folder / "config.json"
+        return _levels(weight_files.read_json(file).get("fsq_input_levels", PUBLISHED_LEVELS), file)
 
     @cached_property
     def weights(self) -> str:
@@ -370,6 +373,14 @@ class Songwriter:
     def fits(self, checkpoint: Checkpoint) -> bool:
         """Whether its codes mean to `checkpoint` what it means by them."""
         return self.levels == checkpoint.levels
+
+
+def _levels(found: Any, file: Path) -> tuple[int, ...]:
+    """Levels of a quantizer as a config has them. `CheckpointError` for anything but a few whole numbers from 2 on."""
+    usable = isinstance(found, list | tuple) and len(found) <= MOST_LEVELS
+    if not usable or any(type(level) is not int or not 2 <= level <= LARGEST_LEVEL for level in found):
+        raise CheckpointError(f"{file}: fsq_input_levels is {found!r:.60}, and no levels.", "Download it again.")
+    return tuple(found)
 
 
 def built_in_songwriter() -> Songwriter:

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 TIME_FREQUENCIES = 256
+#: More layers than any model has that could be read here; a crafted config would else keep the program busy.
+MOST_LAYERS = 1024
 #: Of those that an audio code each stands for: about as many tokens as a condition has.
 WINDOWS_AT_ONCE = 256
 RESIDUAL_DILATIONS = (1, 3, 9)
 RESIDUAL_KERNEL = 7
 
 C = TypeVar("C", bound="DataclassInstance")
+LayerCount = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 LayerType = Literal["sliding_attention", "full_attention"]
 
 
@@ -56,7 +59,7 @@ class DiTConfig:
 
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
+    num_hidden_layers: LayerCount
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt
     head_dim: PositiveInt
@@ -67,9 +70,9 @@ class DiTConfig:
     timbre_hidden_dim: PositiveInt
     fsq_dim: PositiveInt
     fsq_input_levels: tuple[Annotated[int, Field(ge=2)], ...]
-    num_lyric_encoder_hidden_layers: PositiveInt
-    num_timbre_encoder_hidden_layers: PositiveInt
-    num_attention_pooler_hidden_layers: PositiveInt
+    num_lyric_encoder_hidden_layers: LayerCount
+    num_timbre_encoder_hidden_layers: LayerCount
+    num_attention_pooler_hidden_layers: LayerCount
     encoder_hidden_size: PositiveInt
     encoder_intermediate_size: PositiveInt
     encoder_num_attention_heads: PositiveInt
@@ -107,7 +110,8 @@ class DiTConfig:
         rope = found.get("rope_parameters")  # where newer writers put it
         if isinstance(rope, Mapping) and "rope_theta" in rope:
             found.setdefault("rope_theta", rope["rope_theta"])
-        if isinstance(layers := found.get("num_hidden_layers"), int):
+        layers = found.get("num_hidden_layers")
+        if isinstance(layers, int) and layers <= MOST_LAYERS:  # more are refused, and not listed first
             found.setdefault("layer_types", [layer_type(i) for i in range(layers)])
         return checked(cls, found, where)
 
@@ -281,7 +285,7 @@ class QwenConfig:
 
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
+    num_hidden_layers: LayerCount
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt
     vocab_size: PositiveInt

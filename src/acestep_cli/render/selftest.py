@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from safetensors import safe_open
@@ -12,8 +12,9 @@ from acestep_cli.audio import loudness
 from acestep_cli.errors import AceStepError, CheckError, CheckpointError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
-from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
+from acestep_cli.pipeline import Pipeline
 from acestep_cli.progress import Report, Say
 from acestep_cli.song.complete import Completed
 
@@ -33,7 +34,14 @@ class Check:
     problem: AceStepError | None = None
 
 
-def checks(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> Iterator[Check]:
+def checks(
+    checkpoint: Checkpoint,
+    song: Completed,
+    plan: Plan,
+    report: Report,
+    say: Say,
+    songwriters: Sequence[Songwriter] = (),
+) -> Iterator[Check]:
     """Look at a checkpoint that was found and planned for, the cheapest first; the first problem ends it.
 
     `song` is what is rendered in the end, and `say` hears where its plan is left.
@@ -43,7 +51,7 @@ def checks(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, 
         ("tokens", lambda: closing_token(checkpoint)),
         ("silence", lambda: silence(checkpoint, plan)),
         ("weights", lambda: finite_weights(checkpoint)),
-        ("networks", lambda: fitting_networks(checkpoint, plan, report)),
+        ("networks", lambda: fitting_networks(checkpoint, plan, report, songwriters)),
         ("render", lambda: level_of_render(checkpoint, song, plan, report, say)),
     )
     for name, look in steps:
@@ -82,7 +90,6 @@ def closing_token(checkpoint: Checkpoint) -> str:
 
 def silence(checkpoint: Checkpoint, plan: Plan) -> str:
     """The silence latent, which most of what is not given is filled with."""
-    from acestep_cli.pipeline import Pipeline
 
     latent = Pipeline(checkpoint, plan).silence
     if not latent.isfinite().all():
@@ -108,7 +115,7 @@ def finite_weights(checkpoint: Checkpoint) -> str:
     return f"{count} tensors, all of them finite"
 
 
-def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
+def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwriters: Sequence[Songwriter] = ()) -> str:
     """Every network made and filled: the store refuses names and shapes that do not fit."""
     from acestep_cli.engine.weights import Store
 
@@ -119,12 +126,20 @@ def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report) -> str:
                 pass
     finally:
         weights.close()
-    return " ".join(weights.warnings) or "every tensor has its place"
+    warnings = list(weights.warnings)
+    for songwriter in songwriters:
+        lender = Store(checkpoint, plan, report, songwriter)
+        try:
+            with lender.songwriter():
+                pass
+        finally:
+            lender.close()
+        warnings += lender.warnings
+    return " ".join(warnings) or "every tensor has its place"
 
 
 def level_of_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
     """A song of a fixed seed: finite, not silent, and as loud as music."""
-    from acestep_cli.pipeline import Pipeline
 
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = loudness.peak(take.audio)
