@@ -286,7 +286,7 @@ def test_limits_within_a_tokenizer_file_are_not_obeyed(models: Path) -> None:
 def test_an_odd_text_config(models: Path) -> None:
     file = models / "Qwen3-Embedding-0.6B/config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "num_attention_heads": "two"}))
-    with pytest.raises(CheckpointError, match="does not describe a (Qwen3 )?model"):
+    with pytest.raises(CheckpointError, match=r"does not describe a (Qwen3 )?model"):
         load(models)
 
 
