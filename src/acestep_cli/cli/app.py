@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -123,8 +124,19 @@ def root(
 
 
 def main() -> None:
+    """Run a command; exit with its code, or with 9 where stdout did not take what it printed."""
     occupy_closed_descriptors()
-    app(prog_name="acestep")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names may be no UTF-8
+    try:
+        app(prog_name="acestep")
+    except SystemExit as ended:
+        code = exit_codes.flush_stdout()
+        if sys.exc_info()[1] is ended and isinstance(ended.__context__, BrokenPipeError):
+            ended.code = 0
+        if code and not ended.code:
+            ended.code = code
+        raise
 
 
 def occupy_closed_descriptors() -> None:

@@ -85,6 +85,9 @@ def print_result(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         exit_codes.discard_stdout()
+    except OSError as error:
+        exit_codes.discard_stdout()
+        raise OutputError(f"stdout cannot be written: {(error.strerror or str(error)).lower()}.") from error
 
 
 def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str]], text: str | None) -> None:
@@ -99,13 +102,13 @@ def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in rows:
-        facts.add_row(Text(name), Text(value))
+        facts.add_row(Text(exit_codes.printable(name)), Text(exit_codes.printable(value)))
     parts: list[Any] = [Text("\n".join(picture), style="cyan", no_wrap=True, overflow="crop"), Text(), facts]
     if text:
-        parts += [Text(), Text(text)]
+        parts += [Text(), Text(exit_codes.printable(text))]
     terminal = Terminal(file=sys.stdout)
     with terminal.capture() as captured:
-        terminal.print(Panel(Group(*parts), title=Text(title), title_align="left"))
+        terminal.print(Panel(Group(*parts), title=Text(exit_codes.printable(title)), title_align="left"))
     print_result(captured.get())
 
 
@@ -130,10 +133,12 @@ class Console:
         self._bars: Progress | None = None
         self.warnings: list[str] = []
         self.events = Events()
+        self._stdout_refused: str | None = None
 
     def say(self, line: str) -> None:
         if self.quiet:
             return
+        line = exit_codes.printable(line)
         if self._bars is not None:
             self._bars.console.out(line, highlight=False)
         else:
@@ -164,6 +169,13 @@ class Console:
         Libraries print while they load, some of them from C: so the descriptor itself is turned, not only Python's
         stream. A stdout without a descriptor, as in tests, is turned in Python alone.
         """
+        with self._turned_over() as stdout:
+            yield stdout
+        if self._stdout_refused is not None:
+            raise OutputError(f"stdout cannot be written: {self._stdout_refused}.", "What was made is there.")
+
+    @contextmanager
+    def _turned_over(self) -> Iterator[Stdout]:
         stdout = sys.stdout
         if stdout is None:  # closed by whoever started us
             yield Stdout(self, None)
@@ -185,21 +197,23 @@ class Console:
             os.close(kept)
 
     def print_path(self, stdout: Any, path: Path | str) -> None:
-        """Print a path. The file is there already, so what goes wrong here is no reason to stop."""
+        """Print a path. The file is there already, so a full stdout is no reason to stop: `results` says it at the end."""
         if stdout is None or not self._paths:
             return
         try:
             if self._bars is not None and stdout.isatty() and same_screen(stdout.fileno()):
                 # One screen shows both: the bars must know of the line, or they wipe it with their next picture.
-                self._bars.console.out(path, highlight=False)
+                self._bars.console.out(exit_codes.printable(str(path)), highlight=False)
             elif isinstance(stdout, io.TextIOBase):
                 print(path, file=stdout, flush=True)
+            elif os.isatty(stdout.fileno()) if hasattr(stdout, "fileno") else False:
+                stdout.write(exit_codes.printable(str(path)).encode(errors="replace") + os.linesep.encode())
             else:
                 stdout.write(os.fsencode(path) + os.linesep.encode())
         except BrokenPipeError:  # `| head -1` has read enough
             pass
         except OSError as error:
-            self.warn(f"stdout cannot be written: {(error.strerror or str(error)).lower()}.")
+            self._stdout_refused = (error.strerror or str(error)).lower()
 
     @contextmanager
     def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[Report]:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from acestep_cli.errors import (
     INTERRUPTED,
     TERMINATED,
     UNEXPECTED,
+    OutputError,
     terminate,
 )
 from acestep_cli.render import result
@@ -74,7 +76,7 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         raise typer.Exit from error
     except BaseException as error:
         found = described(error)
-        print("\n".join(said for said in (found["message"], found.get("hint")) if said), file=sys.stderr)
+        print(printable("\n".join(said for said in (found["message"], found.get("hint")) if said)), file=sys.stderr)
         if ctx.obj.get(DEBUG):
             traceback.print_exception(error, file=sys.stderr)
         if ctx.obj.get(JSON) or wants_json:
@@ -86,6 +88,45 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, replaced)
+
+
+def printable(text: str) -> str:
+    """Return text with the control characters that a terminal would obey shown as escapes; lines and tabs stay."""
+    return "".join(
+        sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}" for sign in text
+    )
+
+
+def without_folder(error: BaseException) -> BaseException:
+    """Return the error that says the current folder is gone, where that is why `error` was raised; else `error`."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, FileNotFoundError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return error
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return OutputError("The current folder was deleted.", "cd to a folder that is there, and run this again.")
+    return error
+
+
+def flush_stdout() -> int:
+    """Flush what was printed; return the exit code for it: 0, or that of an output that stdout did not take.
+
+    Who stopped reading wants no more, and that is no failure.
+    """
+    if sys.stdout is None:  # closed by whoever started us
+        return 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+    except OSError as problem:
+        print(f"stdout cannot be written: {(problem.strerror or str(problem)).lower()}.", file=sys.stderr)
+        discard_stdout()
+        return UNWRITABLE
+    return 0
 
 
 def keep_ledger(ctx: typer.Context, warnings: list[str]) -> result.Ledger:
