@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.models import checkpoints
+
+# A background job of a shell starts with SIGINT ignored, and what it starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What renders teach goes into a book of the tests' own, never into the user's.
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")

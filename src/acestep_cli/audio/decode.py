@@ -256,7 +256,7 @@ def opened(file: Path, stream: Stream) -> Iterator[soundfile.SoundFile]:
     import soundfile
 
     with contextlib.ExitStack() as closing:
-        source: Path | Pieces = file
+        source: bytes | Pieces = os.fsencode(file)  # a name that is not UTF-8, too
         if stream.pieces and (stream.pieces != (range(file.stat().st_size),) or stream.samples is not None):
             source = closing.enter_context(Pieces(file, stream.pieces, stretched=stream.samples is not None))
         with hushed(), disk.signals_held():

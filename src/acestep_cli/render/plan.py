@@ -38,7 +38,12 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSe
 
     `mode` is that of the command; None takes any spec by its own.
     """
-    place = outputs.destination(run.output)
+    errors: list[AceStepError] = []
+    try:
+        place = outputs.destination(run.output)
+    except UsageError as error:  # told together with what is wrong in the flags and the specs
+        errors.append(error)
+        place = outputs.destination(None)
     if len(specs) > 1 and place.stem is not None:
         raise UsageError(
             f"--output {run.output} is one file, and there are {len(specs)} specs.",
@@ -53,7 +58,6 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSe
     flags = spec.from_flags(song, tuple(run.overrides or ()))
     by_output = implied_format(place, flags, run)
     jobs: list[Job] = []
-    errors: list[AceStepError] = []
     names: list[str | None] = [*specs] or [None]
     studio = Studio(run, hardware.detect(), history.read())
     for name in names:

@@ -1,0 +1,61 @@
+"""Full and closed stdouts, names a terminal cannot show, a folder that is gone, and refusals told together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+FULL = Path("/dev/full")
+LIMIT = 120  # seconds
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="a full disk of Linux")
+
+
+def program(*arguments: str, **more: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "acestep_cli", *arguments]
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": LIMIT, "check": False, **more}
+    return subprocess.run(command, **given)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.parametrize("words", [["examples", "show", "ballad"], ["examples", "list"], ["--help"]], ids=str)
+def test_a_full_stdout_is_a_sentence(words: list[str]) -> None:
+    with FULL.open("wb") as full:
+        run = program(*words, stdout=full)
+    assert run.returncode == 9, run.stderr
+    assert b"stdout cannot be written: no space left on device." in run.stderr
+    assert b"Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["examples", "list"]], ids=str)
+def test_a_closed_stdout_is_no_failure(words: list[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    run = program(*words, stdout=theirs)
+    os.close(theirs)
+    assert run.returncode == 0, run.stderr
+
+
+def test_control_characters_reach_no_terminal() -> None:
+    for words in (["spec", "check", "e\x1b[31mv.yaml"], ["check", "e\x1b[31mv.wav"], ["e\x1b[31mv"]):
+        run = program(*words)
+        assert run.returncode in (2, 5)
+        assert b"\x1b[31m" not in run.stderr + run.stdout
+
+
+def test_a_name_that_is_not_utf_8_is_checked_and_shown(tmp_path: Path) -> None:
+    name = os.fsdecode(b"l\xe9.wav")
+    soundfile.write(os.fsencode(tmp_path / name), np.sin(np.arange(48_000))[:, None] / 2, 48_000, format="WAV")
+    for words in (["check", name], ["check", "--json", name], ["show", name]):
+        run = program(*words, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+
+
+def test_refusals_of_flags_and_output_are_told_together() -> None:
+    run = program("generate", "-c", "x", "--bpm", "fast", "--key", "H minor", "-o", "x.aac")
+    assert run.returncode == 2
+    assert all(word in run.stderr for word in (b"--bpm", b"--key", b"--output"))
