@@ -11,6 +11,7 @@ import traceback
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -105,7 +106,7 @@ def without_folder(error: BaseException) -> BaseException:
     if cause is None:
         return error
     try:
-        os.getcwd()
+        Path.cwd()
     except FileNotFoundError:
         return OutputError("The current folder was deleted.", "cd to a folder that is there, and run this again.")
     return error
