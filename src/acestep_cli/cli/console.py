@@ -197,7 +197,7 @@ class Console:
             os.close(kept)
 
     def print_path(self, stdout: Any, path: Path | str) -> None:
-        """Print a path. The file is there already, so a full stdout is no reason to stop: `results` says it at the end."""
+        """Print a path. The file is there already, so a full stdout stops nothing: `results` says it at the end."""
         if stdout is None or not self._paths:
             return
         try:
