@@ -28,7 +28,6 @@ from acestep_cli.engine.weights import Store
 from acestep_cli.errors import AdapterError
 from acestep_cli.machine import memory
 from acestep_cli.models import adapters, checkpoints, tensor_file, weight_files
-from acestep_cli.models.adapters import Worn
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
