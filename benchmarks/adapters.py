@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from side_by_side import medians, parser, publish
 from torch import Tensor
 
-from acestep_cli.engine.dit import Condition, DiT, Memory
-from acestep_cli.engine.int8 import Int8Linear, prepare
-from acestep_cli.engine.lora import Outfit
+from acestep_cli.engine.dit import Condition, CrossKV, DiT
+from acestep_cli.engine.int8 import Int8Linear, replace_linears
+from acestep_cli.engine.lora import AdapterStack
 from acestep_cli.models import adapters
 from acestep_cli.models.configs import DiTConfig
-from acestep_cli.song.loras import Worn
+from acestep_cli.song.loras import ActiveAdapter
 
 CONDITION_TOKENS = 300
 RANK, STACK = 64, 4
@@ -62,10 +62,10 @@ def write(folder: Path, config: DiTConfig, size: float, seed: int) -> Path:
 def packed(decoder: DiT) -> DiT:
     """The decoder with int8 weights."""
     made = copy.deepcopy(decoder)
-    prepare(made.layers)
+    replace_linears(made.layers)
     for name, layer in made.named_modules():
         if isinstance(layer, Int8Linear):
-            layer.fill(decoder.get_submodule(name).weight, CPU, torch.bfloat16)
+            layer.quantize(decoder.get_submodule(name).weight, CPU, torch.bfloat16)
     return made
 
 
@@ -73,8 +73,8 @@ def worn(decoder: DiT, files: list[Path]) -> tuple[DiT, int, float]:
     """A copy that wears the adapters at 1, how many of its matrices they are merged into, and the seconds that took."""
     made = copy.deepcopy(decoder)
     start = time.perf_counter()
-    outfit = Outfit(tuple(Worn(adapters.read(file), 1.0) for file in files))
-    outfit.put_on(made, CPU, torch.bfloat16, merging=True)
+    outfit = AdapterStack(tuple(ActiveAdapter(adapters.read_adapter(file), 1.0) for file in files))
+    outfit.apply(made, CPU, torch.bfloat16, merging=True)
     return made, len(outfit.merged), time.perf_counter() - start
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     x, context = (torch.randn(1, frames, width).bfloat16() for width in (channels, 2 * channels))
     heard, t = Condition(torch.randn(1, CONDITION_TOKENS, config.encoder_hidden_size).bfloat16(), None), torch.ones(1)
 
-    def step(model: DiT, memory: Memory) -> Tensor:
+    def step(model: DiT, memory: CrossKV) -> Tensor:
         return model(x, t, context, memory)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def main() -> None:
             f"int8 weights, {STACK}": (*worn(int8, strong), int8),
             f"PEFT, {STACK} at once": (by_peft(base), None, None, base),
         }
-    steps = {name: partial(step, model, model.remember(heard)) for name, (model, *_) in sides.items()}
+    steps = {name: partial(step, model, model.project_condition(heard)) for name, (model, *_) in sides.items()}
     for name, run in steps.items():
         print(f"warming up: {name}", file=sys.stderr)
         run()

@@ -51,7 +51,7 @@ def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, flo
     frames, channels = int(seconds * FRAMES_PER_SECOND), TWO_B["audio_acoustic_hidden_dim"]
     x, context = (torch.randn(1, frames, width).bfloat16() for width in (channels, 2 * channels))
     states, t = torch.randn(1, CONDITION_TOKENS, TWO_B["hidden_size"]).bfloat16(), torch.tensor([0.5])
-    memory = ours.remember(Condition(states, None))
+    memory = ours.project_condition(Condition(states, None))
 
     def our_step() -> Tensor:
         return ours(x, t, context, memory)

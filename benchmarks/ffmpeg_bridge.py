@@ -53,8 +53,8 @@ def read_pydub(file: Path) -> Any:
 
 
 def write_ours(samples: np.ndarray, file: Path) -> Any:
-    encoding = encode.encoding("m4a", bitrate=192)
-    return lambda: encode.encode_by_program(file, sound.Audio(samples, RATE), encoding, 1.0)
+    encoding = encode.resolve_encoding("m4a", bitrate=192)
+    return lambda: encode.encode_by_ffmpeg(file, sound.Audio(samples, RATE), encoding, 1.0)
 
 
 def write_pydub(samples: np.ndarray, file: Path) -> Any:

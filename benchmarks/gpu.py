@@ -30,7 +30,7 @@ from acestep_cli.audio import encode, sound
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import Condition, DiT
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import AceStepError
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
@@ -45,7 +45,7 @@ from acestep_cli.song.request import Request
 
 SONG_SECONDS = (30, 120, 300)
 CONDITION_TOKENS = 300
-SCHEDULE = solvers.schedule(8, 3.0)
+SCHEDULE = solvers.timestep_schedule(8, 3.0)
 NOTES = """\
 Random bfloat16 weights of the published 2B sizes, 8 steps. A tier's card is invented to report half a gigabyte less
 than its name, and the allocator of the process is capped to that less the runtime's share; `peak` is that share and
@@ -77,7 +77,7 @@ def unheard(done: int, total: int) -> None:
 
 
 def song(seconds: float, root: Path) -> tuple[checkpoints.Checkpoint, complete.Completed]:
-    checkpoint = checkpoints.locate("turbo", root)
+    checkpoint = checkpoints.find_checkpoint("turbo", root)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 40
     return checkpoint, complete.complete(Request(caption="a song", lyrics=lyrics, duration=seconds, seed=1), checkpoint)
 
@@ -94,7 +94,7 @@ def tier(root: Path, memory_gb: float, seconds: float) -> dict[str, Any]:
     total = int((memory_gb - 0.5) * GIB)
     checkpoint, request = song(seconds, root)
     try:
-        plan = planning.plan(invented(total), request, planning.Asked(), Sizes.of(checkpoint))
+        plan = planning.plan_render(invented(total), request, planning.MachineRequest(), Sizes.of(checkpoint))
         if device().type == "cuda":
             allowed = total - planning.RUNTIME_BYTES["cuda"]  # a real card holds the runtime too
             torch.cuda.set_per_process_memory_fraction(min(allowed / torch.cuda.mem_get_info()[1], 1.0))
@@ -131,8 +131,8 @@ def songs(root: Path, shorten: float, rounds: int) -> list[list[str]]:
     """Noise to WAV: ours through the pipeline's own stages, diffusers' through its modules with the same weights."""
     checkpoint, request = song(30, root)
     sizes = Sizes.of(checkpoint)
-    plan = planning.plan(hardware.detect(), request, planning.Asked(dtype="bf16"), sizes)
-    store = Store(checkpoint, plan, quiet)
+    plan = planning.plan_render(hardware.detect(), request, planning.MachineRequest(dtype="bf16"), sizes)
+    store = WeightStore(checkpoint, plan, quiet)
     table = [["song", "ours", "diffusers", "speed"]]
     with store.dit() as model, store.vae() as vae, torch.inference_mode():
         theirs = their_transformer(model.decoder)
@@ -179,11 +179,11 @@ def their_transformer(ours: DiT) -> AceStepTransformer1DModel:
 
 
 def our_song(dit: DiT, vae: OobleckVAE, tile_frames: int, inputs: Inputs) -> None:
-    remembered = dit.remember(Condition(inputs.states, None))
+    remembered = dit.project_condition(Condition(inputs.states, None))
     latents = denoise.denoise(
         dit, inputs.noise, inputs.context, remembered, SCHEDULE, solver="euler", guided=None, seed=1, progress=unheard
     )
-    save(codec.decode(vae, latents[0], tile_frames, unheard))
+    save(codec.decode_latents(vae, latents[0], tile_frames, unheard))
 
 
 def their_song(dit: AceStepTransformer1DModel, vae: AutoencoderOobleck, inputs: Inputs) -> None:
@@ -203,9 +203,9 @@ def their_song(dit: AceStepTransformer1DModel, vae: AutoencoderOobleck, inputs: 
 
 
 def save(wave: torch.Tensor) -> None:
-    finish = encode.Finish(encode.encoding("wav"), "none")
+    finish = encode.Finish(encode.resolve_encoding("wav"), "none")
     with tempfile.TemporaryDirectory() as folder:
-        encode.write(Path(folder) / "song.wav", sound.Audio(wave.clamp(-1, 1).numpy(), 48_000), finish)
+        encode.write_audio(Path(folder) / "song.wav", sound.Audio(wave.clamp(-1, 1).numpy(), 48_000), finish)
 
 
 def main() -> None:

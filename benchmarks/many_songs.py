@@ -29,7 +29,7 @@ read when the song before is written and the next one's diffusion begins.
 
 def main() -> None:
     arguments = parser(__doc__).parse_args()
-    checkpoint = checkpoints.locate(checkpoints.BUILT_IN)
+    checkpoint = checkpoints.find_checkpoint(checkpoints.BUILT_IN)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 4
     songs = [
         complete.complete(
@@ -37,7 +37,9 @@ def main() -> None:
         )
         for number in range(LATE + 1)
     ]
-    plan = planning.plan(hardware.detect(), songs[0], planning.Asked(device="cpu"), Sizes.of(checkpoint))
+    plan = planning.plan_render(
+        hardware.detect(), songs[0], planning.MachineRequest(device="cpu"), Sizes.of(checkpoint)
+    )
     held: dict[int, float] = {}  # by songs written
     written = 0
 
@@ -48,8 +50,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         for take in Pipeline(checkpoint, plan).run(songs, report):
-            finish = encode.Finish(encode.encoding("flac"), take.request.loudness)
-            encode.write(Path(folder) / f"{written}.flac", take.audio, finish)
+            finish = encode.Finish(encode.resolve_encoding("flac"), take.request.loudness)
+            encode.write_audio(Path(folder) / f"{written}.flac", take.audio, finish)
             written += 1
             del take
     ratio = f"{held[LATE] / held[EARLY]:.3f} x"

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from side_by_side import parser, publish
 
 from acestep_cli.engine.dit import AceStep, Condition, DiT
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint
 from acestep_cli.models.configs import DiTConfig
@@ -53,7 +53,7 @@ def step_mb(seconds: float) -> float:
     fill(dit)
     frames, channels = int(seconds * FRAMES_PER_SECOND), dit.config.latent_channels
     x, context = torch.randn(1, frames, channels), torch.randn(1, frames, 2 * channels)
-    memory = dit.remember(Condition(torch.randn(1, CONDITION_TOKENS, dit.config.encoder_hidden_size), None))
+    memory = dit.project_condition(Condition(torch.randn(1, CONDITION_TOKENS, dit.config.encoder_hidden_size), None))
     with resident_rise() as rise:
         dit(x, torch.tensor([0.5]), context, memory)
     return rise.mb
@@ -81,7 +81,7 @@ def load_mb(folder: Path, dtype: str) -> float:
     """The most anonymous memory that loading that folder takes, the loaded weights included."""
     plan = Plan(device="cpu", dtype=dtype, tile_frames=1, reasons={})
     checkpoint = Checkpoint("turbo", CHECKPOINTS["turbo"], dit=folder, vae=folder, text=folder)
-    with anonymous_rise() as rise, Store(checkpoint, plan, lambda _stage, _done, _total: None).dit():
+    with anonymous_rise() as rise, WeightStore(checkpoint, plan, lambda _stage, _done, _total: None).dit():
         pass
     return rise.mb
 

@@ -76,8 +76,8 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     """Render once; predicted and measured bytes."""
     from acestep_cli import pipeline
     from acestep_cli.audio import decode, encode
-    from acestep_cli.engine.stage_cache import Stages
-    from acestep_cli.engine.weights import Store
+    from acestep_cli.engine.stage_cache import StageCache
+    from acestep_cli.engine.weights import WeightStore
     from acestep_cli.machine import hardware
     from acestep_cli.machine import plan as planning
     from acestep_cli.models import checkpoints
@@ -88,13 +88,13 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
 
     for name in ("pyloudnorm", "scipy.signal", "soundfile", "soxr", "mutagen"):
         __import__(name)
-    checkpoint = checkpoints.locate("turbo", root)
+    checkpoint = checkpoints.find_checkpoint("turbo", root)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 16
     with tempfile.TemporaryDirectory() as folder:
         words = {"caption": "a song", "lyrics": lyrics, "steps": STEPS, "seed": 1}
         request = complete.complete(Request(**words, **asked(mode, seconds, Path(folder))), checkpoint)
-        plan = planning.plan(
-            hardware.detect(), request, planning.Asked(device="cpu", dtype="bf16"), Sizes.of(checkpoint)
+        plan = planning.plan_render(
+            hardware.detect(), request, planning.MachineRequest(device="cpu", dtype="bf16"), Sizes.of(checkpoint)
         )
         predicted = plan.peak_bytes - planning.RUNTIME_BYTES["cpu"]
         with resident_rise() as rise, torch.inference_mode():
@@ -102,13 +102,15 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
                 # Weights that the stage finds in memory are not brought there by it.
                 [stage] = [one for one in plan.stages if one.name == "listen"]
                 predicted = stage.total - stage.resident["dit"]
-                sound = decode.read(Path(str(request.source)))
-                with closing(Store(checkpoint, plan, lambda stage, done, total: None)) as weights:
-                    pipeline.hear(weights, Stages(None, checkpoint, None), [torch.from_numpy(sound.samples)])
+                sound = decode.read_audio(Path(str(request.source)))
+                with closing(WeightStore(checkpoint, plan, lambda stage, done, total: None)) as weights:
+                    pipeline.encode_references(
+                        weights, StageCache(None, checkpoint, None), [torch.from_numpy(sound.samples)]
+                    )
             else:
                 [take] = pipeline.Pipeline(checkpoint, plan).run([request], lambda stage, done, total: None)
-                finish = encode.Finish(encode.encoding("flac"), request.loudness)
-                encode.write(Path(folder) / "take.flac", take.audio, finish)
+                finish = encode.Finish(encode.resolve_encoding("flac"), request.loudness)
+                encode.write_audio(Path(folder) / "take.flac", take.audio, finish)
     return {"predicted": predicted / 2**20, "measured": rise.mb}
 
 
@@ -128,7 +130,7 @@ def main() -> None:
         from acestep_cli.models import checkpoints
         from acestep_cli.models.sizes import Sizes
 
-        sizes = Sizes.of(checkpoints.locate("turbo", Path(name)))
+        sizes = Sizes.of(checkpoints.find_checkpoint("turbo", Path(name)))
         for mode, seconds in ROWS:
             command = [sys.executable, __file__, "--render", name, mode, str(seconds)]
             told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

@@ -29,8 +29,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from acestep_cli.engine import packed_linear
-from acestep_cli.engine.songwriter import Songwriter
-from acestep_cli.engine.weights import assign
+from acestep_cli.engine.songwriter import SongwriterModel
+from acestep_cli.engine.weights import set_parameter
 from acestep_cli.song import songwriter_prompts
 from acestep_cli.song.request import Request
 from acestep_cli.song.songwriter_prompts import Sampling
@@ -81,24 +81,24 @@ def write_tokenizer(file: Path) -> None:
 
 
 @contextmanager
-def songwriter() -> Iterator[Songwriter]:
+def songwriter() -> Iterator[SongwriterModel]:
     """Ours, with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(Path(folder) / "tokenizer.json")
         (Path(folder) / "config.json").write_text(json.dumps(SIZES))
-        made = Songwriter(Path(folder), CODES)
+        made = SongwriterModel(Path(folder), CODES)
         fill(made.model.to(torch.bfloat16))
         made.model.rotary_emb = Qwen3RotaryEmbedding(made.model.config)  # its numbers are no weights
         yield made.eval()
 
 
-def rival(ours: Songwriter) -> Qwen3ForCausalLM:
+def rival(ours: SongwriterModel) -> Qwen3ForCausalLM:
     """transformers' model with our tensors."""
     config = Qwen3Config(**SIZES, dtype="bfloat16")
     with torch.device("meta"):
         theirs = Qwen3ForCausalLM(config)
     for name, tensor in ours.model.state_dict().items():
-        assign(theirs.model, name, tensor)
+        set_parameter(theirs.model, name, tensor)
     theirs.tie_weights()
     theirs.model.rotary_emb = ours.model.rotary_emb
     return theirs.eval()
@@ -114,11 +114,11 @@ def bandwidth(summed: Tensor, rounds: int) -> float:
     return summed.numel() * summed.element_size() / seconds
 
 
-def grammar(ours: Songwriter, tokens: int) -> tuple[float, float]:
+def grammar(ours: SongwriterModel, tokens: int) -> tuple[float, float]:
     """Seconds of start-up beyond the tokenizer's, and the mean seconds of a mask."""
-    task = songwriter_prompts.expanding(Request(idea="x"), ["lyrics"], (10, 600))
+    task = songwriter_prompts.idea_task(Request(idea="x"), ["lyrics"], (10, 600))
     start = time.perf_counter()
-    alphabet = ours._alphabet
+    alphabet = ours._grammar_tokenizer
     LLMatcher(alphabet, task.thought_grammar()).compute_bitmask()
     startup = time.perf_counter() - start
     draw = random.Random(0)
@@ -162,13 +162,13 @@ def main() -> None:
         startup, mask = grammar(ours, arguments.masks)
         theirs = rival(ours)
         body = sum(weight.numel() for name, weight in ours.model.named_parameters() if "embed" not in name)
-        if packed_linear.is_possible(torch.device("cpu"), torch.bfloat16):  # as the store does
-            packed_linear.pack(ours.model)
-        prompt = ours.encode(SONG + songwriter_prompts.thought(THOUGHT))
+        if packed_linear.can_pack(torch.device("cpu"), torch.bfloat16):  # as the store does
+            packed_linear.pack_linears(ours.model)
+        prompt = ours.encode(SONG + songwriter_prompts.format_thought(THOUGHT))
         unguided = ours.encode(songwriter_prompts.unguided_prompt(None))
 
         def our_codes(count: int = arguments.codes) -> None:
-            next(iter(ours.compose(SONG, THOUGHT, count, how, [torch.Generator().manual_seed(0)], ignore)))
+            next(iter(ours.sample_codes(SONG, THOUGHT, count, how, [torch.Generator().manual_seed(0)], ignore)))
 
         def their_codes(cache: str) -> None:
             theirs.generate(

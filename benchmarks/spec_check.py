@@ -31,7 +31,9 @@ def seconds(*arguments: str) -> float:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        alone = [file for file in examples.files().values() if "extends:" not in file.read_text(encoding="utf-8")]
+        alone = [
+            file for file in examples.example_files().values() if "extends:" not in file.read_text(encoding="utf-8")
+        ]
         specs = [
             shutil.copy(file, Path(folder, f"{number}{file.suffix}"))
             for number, file in enumerate(islice(cycle(alone), SPECS))

@@ -44,36 +44,36 @@ def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) ->
         noise = np.random.default_rng(number).normal(size=(int(48_000 * seconds), 2), scale=0.1)
         soundfile.write(folder / f"{number}.wav", noise, 48_000)
         (folder / f"{number}.caption.txt").write_text("noise")
-    found = dataset.scan(folder)
-    looked = dataset.inspect(found, 5, course.crop, lambda done, total: None)
+    found = dataset.scan_folder(folder)
+    looked = dataset.inspect_songs(found, 5, course.crop, lambda done, total: None)
     sizes = Sizes.of(checkpoint)
-    longest = workload.lesson(sizes, min(seconds, course.crop), [("noise", "")])
-    asked = planning.Asked(device="cpu", dtype="bf16")
-    plan = workload.plan(hardware.detect(), course, asked, sizes, longest, lambda *_: planning.Experience())
-    record = run_folder.Record(
+    longest = workload.longest_example(sizes, min(seconds, course.crop), [("noise", "")])
+    asked = planning.MachineRequest(device="cpu", dtype="bf16")
+    plan = workload.plan_training(hardware.detect(), course, asked, sizes, longest, lambda *_: planning.Experience())
+    record = run_folder.RunRecord(
         base=checkpoint.name, base_weights="", course=course, trigger=None, trigger_position="prepend", dataset="",
         songs={}, dtype="bfloat16",
     )  # fmt: skip
     out = root / "out"
     out.mkdir()
-    return loop.Job(found, looked.lessons, record, checkpoint, plan, out), sizes, longest
+    return loop.TrainingJob(found, looked.lessons, record, checkpoint, plan, out), sizes, longest
 
 
 def prepared(root: Path) -> dict[str, float]:
     """The resident set after the second song and after the last."""
-    from acestep_cli.engine.weights import Store
+    from acestep_cli.engine.weights import WeightStore
     from acestep_cli.models import checkpoints
     from acestep_cli.training import loop
-    from acestep_cli.training.config import Course
+    from acestep_cli.training.config import TrainingConfig
 
-    one, _, _ = job(root, checkpoints.locate("pocket"), Course(), SONGS, SONG_SECONDS)
+    one, _, _ = job(root, checkpoints.find_checkpoint("pocket"), TrainingConfig(), SONGS, SONG_SECONDS)
     held: list[float] = []
 
     def report(stage: str, done: int, total: int) -> None:
         if stage == "encode":
             held.append(status_mb("VmHWM"))
 
-    loop.prepared(one, Store(one.checkpoint, one.plan, report), print)
+    loop.prepare_training_set(one, WeightStore(one.checkpoint, one.plan, report), print)
     return {"early": held[SETTLED], "late": held[-1]}
 
 
@@ -81,9 +81,11 @@ def trained(root: Path) -> dict[str, float]:
     """The resident set after the early step and after the last."""
     from acestep_cli.models import checkpoints
     from acestep_cli.training import loop
-    from acestep_cli.training.config import Course
+    from acestep_cli.training.config import TrainingConfig
 
-    one, _, _ = job(root, checkpoints.locate("pocket"), Course(steps=STEPS, accumulation=1, crop=10), 2, 20)
+    one, _, _ = job(
+        root, checkpoints.find_checkpoint("pocket"), TrainingConfig(steps=STEPS, accumulation=1, crop=10), 2, 20
+    )
     held: dict[int, float] = {}
 
     def report(stage: str, done: int, total: int) -> None:
@@ -102,15 +104,15 @@ def foreseen(root: Path, checkpointed: bool) -> dict[str, float]:
     from acestep_cli.models import checkpoints
     from acestep_cli.training import loop
     from acestep_cli.training import plan as workload
-    from acestep_cli.training.config import Course
+    from acestep_cli.training.config import TrainingConfig
 
     write(root / "models", DIT, MID_VAE, MID_TEXT)
-    checkpoint = checkpoints.locate("turbo", root / "models")
-    course = Course(steps=2, accumulation=1)
+    checkpoint = checkpoints.find_checkpoint("turbo", root / "models")
+    course = TrainingConfig(steps=2, accumulation=1)
     one, sizes, longest = job(root, checkpoint, course, 1, FORECAST_SECONDS)
     one = replace(one, plan=one.plan.model_copy(update={"checkpointed": checkpointed}))
-    need = workload.Need(sizes, course, longest, one.plan.arrangement, checkpointed)
-    loop.prepared(one, loop.Store(checkpoint, one.plan, lambda *_: None), print)
+    need = workload.TrainingMemory(sizes, course, longest, one.plan.arrangement, checkpointed)
+    loop.prepare_training_set(one, loop.WeightStore(checkpoint, one.plan, lambda *_: None), print)
     with resident_rise() as rise:
         loop.train(one, lambda *_: None, lambda line: None, print)
     train = next(stage for stage in need.stages if stage.name == "train")

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from acestep_cli import solvers
 from acestep_cli.engine.dit import Condition
 from acestep_cli.training import loop
-from acestep_cli.training.adapter import Graft
-from acestep_cli.training.config import LARGEST_GRADIENT, Course
+from acestep_cli.training.adapter import TrainableAdapter
+from acestep_cli.training.config import LARGEST_GRADIENT, TrainingConfig
 from acestep_cli.training.examples import Batch
 
 CASES = ((2, 60), (2, 180))  # layers, seconds of music
 AIM = 1.1
-COURSE = Course(dropout=0.0)  # each would leave out others, and the losses are compared
+COURSE = TrainingConfig(dropout=0.0)  # each would leave out others, and the losses are compared
 NOTES = """\
 Random bfloat16 weights of the published width, {layers} layers (one sliding, one full), the same tensors in both;
 batch 1, a condition of {condition} tokens, no layer computed twice. Medians of {rounds} steps each, taken in turns in
@@ -36,7 +36,7 @@ one process. The aim is {aim} x. The difference is that of the losses of the fir
 
 def step(parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> Callable[[], float]:
     """A whole step; its loss."""
-    optimiser = loop.optimiser(parameters, COURSE)
+    optimiser = loop.build_optimizer(parameters, COURSE)
 
     def run() -> float:
         loss = loss_of()
@@ -49,7 +49,7 @@ def step(parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> Calla
     return run
 
 
-def adapted(theirs: AceStepTransformer1DModel, like: Graft) -> list[nn.Parameter]:
+def adapted(theirs: AceStepTransformer1DModel, like: TrainableAdapter) -> list[nn.Parameter]:
     """diffusers' transformer with an adapter that begins as ours; its parameters."""
     theirs.requires_grad_(False)
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -68,10 +68,14 @@ def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, flo
     context, states = torch.randn(1, frames, 2 * channels).bfloat16(), torch.randn(1, CONDITION_TOKENS, 2048).bfloat16()
     t = torch.tensor([0.5])
     batch = Batch(
-        solvers.noised(clean, noise, t).bfloat16(), t, solvers.velocity(clean, noise), context, Condition(states, None),
+        solvers.add_noise(clean, noise, t).bfloat16(),
+        t,
+        solvers.velocity(clean, noise),
+        context,
+        Condition(states, None),
         None,
     )  # fmt: skip
-    graft = Graft(ours, COURSE, "base")
+    graft = TrainableAdapter(ours, COURSE, "base")
     parameters = adapted(theirs, graft)
     ours.train()
     theirs.train()
@@ -87,7 +91,7 @@ def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, flo
         )[0]
         return (found.float() - batch.velocity).square().mean()
 
-    our_step, their_step = step(graft.parameters, lambda: loop.loss_of(ours, batch)), step(parameters, their_loss)
+    our_step, their_step = step(graft.parameters, lambda: loop.flow_loss(ours, batch)), step(parameters, their_loss)
     first, reference = our_step(), their_step()  # and both are warm
     return *medians(rounds, our_step, their_step), abs(first - reference) / reference
 

@@ -22,7 +22,7 @@ from acestep_cli.engine import codec
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.machine import plan
 from acestep_cli.machine.hardware import Hardware, cpu_device
-from acestep_cli.machine.plan import Asked
+from acestep_cli.machine.plan import MachineRequest
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song.request import Request
@@ -63,11 +63,11 @@ def build_theirs(ours: OobleckVAE) -> AutoencoderOobleck:
 def tile_frames() -> int:
     """What the program itself would choose on this processor."""
     song = Request(model="turbo", duration=20.0)
-    return plan.plan(Hardware((cpu_device(),)), song, Asked(), Sizes.published("turbo")).tile_frames
+    return plan.plan_render(Hardware((cpu_device(),)), song, MachineRequest(), Sizes.published("turbo")).tile_frames
 
 
 def our_tiled(vae: OobleckVAE, latents: Tensor) -> Tensor:
-    return codec.decode(vae, latents[0].T, tile_frames(), lambda _done, _total: None)
+    return codec.decode_latents(vae, latents[0].T, tile_frames(), lambda _done, _total: None)
 
 
 def latents_of(seconds: float) -> Tensor:

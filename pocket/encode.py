@@ -93,7 +93,7 @@ def heard(vae: OobleckVAE, seed: int, stems: bool = True) -> Heard:
 
     def latents(audio: np.ndarray) -> Tensor:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            return codec.encode(vae, torch.from_numpy(audio), TILE_FRAMES, lambda *_: None).half()
+            return codec.encode_waveform(vae, torch.from_numpy(audio), TILE_FRAMES, lambda *_: None).half()
 
     mix = sum(played.values())
     more = piece.duration <= MORE_SECONDS

@@ -36,7 +36,7 @@ from sounds import SAMPLE_RATE, TIMBRES
 
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import songwriting
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints, local
@@ -120,13 +120,13 @@ class Studio:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
-        self.checkpoint = checkpoints.locate(checkpoints.BUILT_IN)
+        self.checkpoint = checkpoints.find_checkpoint(checkpoints.BUILT_IN)
         self.machine = hardware.detect()
 
     def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[complete.Completed, planning.Plan]:
         completed = complete.complete(Request(**asked), self.checkpoint, helper)
         sizes = Sizes.of(self.checkpoint, helper)
-        return completed, planning.plan(self.machine, completed, planning.Asked(), sizes)
+        return completed, planning.plan_render(self.machine, completed, planning.MachineRequest(), sizes)
 
     def render(self, helper: Songwriter | None = None, **asked: object) -> list[Take]:
         completed, plan = self.planned(helper, **asked)
@@ -135,7 +135,7 @@ class Studio:
     def through(self, audio: np.ndarray) -> np.ndarray:
         """Audio through the autoencoder and back."""
         _, plan = self.planned(caption="any", duration=audio.shape[1] / SAMPLE_RATE, seed=0)
-        store = Store(self.checkpoint, plan, quiet)
+        store = WeightStore(self.checkpoint, plan, quiet)
         with torch.inference_mode(), store.vae() as vae:
             return vae.decode(vae.encode(torch.from_numpy(audio)[None].to(store.dtype)))[0].float().numpy()
 
@@ -148,7 +148,9 @@ class Studio:
         [found] = Pipeline(self.checkpoint, plan).codes(completed, [Audio(audio, SAMPLE_RATE)], quiet, quiet)
         return found
 
-    def answer(self, task: songwriter_prompts.Task, how: songwriter_prompts.Sampling, seed: int) -> dict[str, object]:
+    def answer(
+        self, task: songwriter_prompts.WritingTask, how: songwriter_prompts.Sampling, seed: int
+    ) -> dict[str, object]:
         """What the Songwriter makes of a task, as keys of a request."""
         helper = self.songwriter()
         completed, plan = self.planned(helper, caption="any", duration=10, seed=seed)
@@ -369,7 +371,7 @@ def writes(case: Case) -> Iterator[Score]:
     piece = case.piece
     idea = corpus.idea(piece, np.random.default_rng([case.number, 4]))
     request = Request(idea=idea, instrumental=not piece.voiced)
-    task = songwriter_prompts.expanding(request, ("caption", "lyrics"), IDEA_SECONDS)
+    task = songwriter_prompts.idea_task(request, ("caption", "lyrics"), IDEA_SECONDS)
     found = studio().answer(task, songwriter_prompts.Sampling.of(request), case.number)
     caption, bpm = str(found["caption"]), int(str(found["bpm"]))
     style = corpus.STYLES[piece.style]
@@ -387,7 +389,7 @@ def writes(case: Case) -> Iterator[Score]:
 def describes(case: Case) -> Iterator[Score]:
     """Tempo and key of a recording, from its codes alone; the truth's score is the analysers'."""
     piece, seconds = case.piece, int(case.piece.duration)
-    task = songwriter_prompts.understanding(studio().codes(case.mix), seconds)
+    task = songwriter_prompts.understanding_task(studio().codes(case.mix), seconds)
     found = studio().answer(task, songwriter_prompts.Sampling(temperature=songwriting.LISTENING), case.number)
     told = ears.Heard(float(str(found["bpm"])), *ears.pitch_and_mode(str(found["key"])))
     for who, answer in (("truth", ears.listen(case.mix)), ("pocket", told)):
@@ -429,7 +431,7 @@ def judges(pool: Executor) -> ears.Judges:
     """The classifiers, fitted once for a corpus, its ears and an autoencoder, and kept in `pocket/work/`."""
     home = Path(__file__).parent
     sources = [(home / f"{name}.py").read_bytes() for name in ("sounds", "corpus", "band", "ears")]
-    sources.append(checkpoints.locate(checkpoints.BUILT_IN).vae_hash().encode())
+    sources.append(checkpoints.find_checkpoint(checkpoints.BUILT_IN).vae_hash().encode())
     file = home / f"work/judges-{JUDGED}-{sha256(b''.join(sources)).hexdigest()[:12]}.joblib"
     if not file.exists():
         found = ears.fitted([one for own in pool.map(examples, range(JUDGED), chunksize=10) for one in own])

@@ -48,7 +48,7 @@ def main() -> None:
         song = corpus.song(corpus.HELD_OUT + 1000 + number)
         audio = torch.from_numpy(band.render(song))
         with torch.autocast("cpu", torch.bfloat16):
-            latents = codec.encode(vae, audio, encode.TILE_FRAMES, lambda *_: None).float()
+            latents = codec.encode_waveform(vae, audio, encode.TILE_FRAMES, lambda *_: None).float()
         error = explained(model, song, latents, tokens)
         sums[:, : error.shape[1]] += error
     print(f"step {state['step']}, {count} songs")

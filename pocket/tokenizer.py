@@ -32,7 +32,7 @@ INSTRUCTIONS = (
 
 def prompts_of(piece: corpus.Song, instruction: str) -> tuple[str, str]:
     """The text prompt and the lyric prompt of a song."""
-    metas = prompts.metas(piece.bpm, piece.time_signature, piece.key, piece.duration)
+    metas = prompts.metadata_lines(piece.bpm, piece.time_signature, piece.key, piece.duration)
     return prompts.text_prompt(instruction, piece.caption, metas), prompts.lyric_prompt(piece.lyrics, piece.language)
 
 

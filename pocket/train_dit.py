@@ -70,7 +70,7 @@ TEXT_CONFIG = {
     "dtype": "bfloat16",
 }  # fmt: skip
 SHIFT = 3.0
-TURBO_STEPS = solvers.schedule(8, SHIFT)[:-1]
+TURBO_STEPS = solvers.timestep_schedule(8, SHIFT)[:-1]
 # What a song in a batch is trained to do: from nothing, from audio codes, with a hole to fill; and, where its stems are
 # at hand, `STEMS` of the time, to take one out, to add one, to accompany one.
 WHOLE_TASKS = {"generate": 0.64, "cover": 0.22, "repaint": 0.14}
@@ -351,15 +351,15 @@ def losses(
     condition = model.condition(texts, text_keep, lyrics, lyric_keep, dropped, reference)
 
     t, noise = times(size, rng), torch.randn_like(clean)
-    mixed = solvers.noised(clean, noise, t)
+    mixed = solvers.add_noise(clean, noise, t)
     decoder = model.dit.decoder
     context = torch.cat([source, mask], dim=-1)
-    velocity = decoder(mixed, t, context, decoder.remember(condition)).float()
+    velocity = decoder(mixed, t, context, decoder.project_condition(condition)).float()
     beat_loss, score_loss = asked_losses(model, taught, ~dropped & (t > ASKED_TIME), frames)
     target = noise - clean
     if guidance:
         with torch.no_grad():
-            unconditional = decoder(mixed, t, context, decoder.remember(model.dit.null_condition())).float()
+            unconditional = decoder(mixed, t, context, decoder.project_condition(model.dit.null_condition())).float()
         guided = ~dropped & torch.tensor([own.task == "generate" for own in taught])
         target = target + guidance * (velocity.detach() - unconditional) * guided[:, None, None]
     return F.mse_loss(velocity, target), beat_loss, score_loss
@@ -394,7 +394,9 @@ def denoised(
     mixed = t * noise + (1 - t) * clean
     context = torch.cat([taught.source, taught.mask], dim=-1)[None]
     decoder = model.dit.decoder
-    return (mixed - t * decoder(mixed[None], torch.tensor([t]), context, decoder.remember(condition)).float())[0]
+    return (mixed - t * decoder(mixed[None], torch.tensor([t]), context, decoder.project_condition(condition)).float())[
+        0
+    ]
 
 
 def beat_angles(piece: corpus.Song, tokens: int) -> Tensor:

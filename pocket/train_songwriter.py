@@ -173,14 +173,14 @@ def request_of(piece: corpus.Song, **other: object) -> Request:
 
 
 def thought(request: Request, fields: tuple[str, ...]) -> str:
-    known = {"language": "unknown", **songwriter_prompts.metadata(request)}
-    return songwriter_prompts.dump({name: known[name] for name in fields if name in known})
+    known = {"language": "unknown", **songwriter_prompts.known_metadata(request)}
+    return songwriter_prompts.dump_thought({name: known[name] for name in fields if name in known})
 
 
 def answer(piece: corpus.Song, request: Request) -> str:
     """A whole song as the Songwriter writes it after a prompt."""
     lyrics = piece.lyrics if piece.voiced else prompts.INSTRUMENTAL
-    facts = songwriter_prompts.thought(thought(request, (*songwriter_prompts.METADATA, "caption")))
+    facts = songwriter_prompts.format_thought(thought(request, (*songwriter_prompts.METADATA, "caption")))
     return f"{facts}# Lyric\n{lyrics}{songwriter_prompts.TURN_END}"
 
 
@@ -304,7 +304,7 @@ def lesson(recordings: Recordings, rng: np.random.Generator) -> Lesson:
             codes, known = read
             begun = thought(request_of(played(piece)), ("bpm",))  # what follows in an answer may be untrue
             return Lesson(
-                songwriter_prompts.hearing_prompt(corrupted(codes, rng)),
+                songwriter_prompts.understanding_prompt(corrupted(codes, rng)),
                 f"{songwriter_prompts.THOUGHT_BEGIN}\n{begun}",
                 known,
             )
@@ -317,18 +317,22 @@ def lesson(recordings: Recordings, rng: np.random.Generator) -> Lesson:
             return Lesson(songwriter_prompts.unguided_prompt(None), sounds, known)
         prompt = songwriter_prompts.song_prompt(piece.caption, request_of(piece).lyrics)
         return Lesson(
-            prompt, songwriter_prompts.thought(thought(request_of(piece), songwriter_prompts.METADATA)) + sounds, known
+            prompt,
+            songwriter_prompts.format_thought(thought(request_of(piece), songwriter_prompts.METADATA)) + sounds,
+            known,
         )
     piece = played(piece)
     if rng.random() > CROPPED:
-        return Lesson(songwriter_prompts.hearing_prompt(corrupted(codes, rng)), answer(piece, request_of(piece)), known)
+        return Lesson(
+            songwriter_prompts.understanding_prompt(corrupted(codes, rng)), answer(piece, request_of(piece)), known
+        )
     codes = recording.codes[late]
     length = int(rng.integers(min(SHORTEST_PART, len(codes)), len(codes) + 1))
     start = int(rng.integers(len(codes) - length + 1))
     request = request_of(piece, duration=length // CODES_PER_SECOND)
-    told = songwriter_prompts.thought(thought(request, (*songwriter_prompts.METADATA, "caption")))
+    told = songwriter_prompts.format_thought(thought(request, (*songwriter_prompts.METADATA, "caption")))
     known = notes(recording.piece, late + WINDOW * start, length)
-    return Lesson(songwriter_prompts.hearing_prompt(corrupted(codes[start : start + length], rng)), told, known)
+    return Lesson(songwriter_prompts.understanding_prompt(corrupted(codes[start : start + length], rng)), told, known)
 
 
 @dataclass(frozen=True)

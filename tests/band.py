@@ -79,8 +79,8 @@ class Pipeline:
                 Path("a-song-overtaken-1.flac" if number == 1 else "a-2.wav").write_text("theirs")
             for stage in ("diffuse", "decode"):
                 self._play(stage, caption, report)
-            for piece in complete.pieces(request):
-                take = complete.take(piece.request, number)
+            for piece in complete.output_parts(request):
+                take = complete.take_request(piece.request, number)
                 samples = self._tone(take.seed, request.duration)
                 if "silent" in caption and (number == 2 or "all" in caption):
                     samples *= 0

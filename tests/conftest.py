@@ -82,7 +82,7 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> None:
             found[:, time * words // times, time] = 1
         return found
 
-    monkeypatch.setattr("acestep_cli.engine.dit.DiT.attention", attention)
+    monkeypatch.setattr("acestep_cli.engine.dit.DiT.attention_to_words", attention)
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from acestep_cli.engine import tensor_file as tensor_files
 from acestep_cli.engine.dit import AceStep, Condition, DiT
-from acestep_cli.engine.int8 import Int8Linear, prepare
+from acestep_cli.engine.int8 import Int8Linear, replace_linears
 from acestep_cli.engine.layer_streaming import stream_layers
-from acestep_cli.engine.lora import Outfit
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.lora import AdapterStack
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import AdapterError
 from acestep_cli.machine import memory
 from acestep_cli.models import adapters, checkpoints, tensor_file, weight_files
@@ -32,12 +32,12 @@ from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, loras
-from acestep_cli.song.loras import Worn
+from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import Lora
 from acestep_cli.training import adapter as graft
 from acestep_cli.training import run_folder
-from acestep_cli.training.config import Course
+from acestep_cli.training.config import TrainingConfig
 
 CONFIG = DiTConfig.from_dict(tiny.TWO_B)
 QUERY = "layers.1.self_attn.q_proj"
@@ -47,7 +47,10 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def decoder(two_b: tiny.Oracle) -> DiT:
     """The decoder of the tiny checkpoint."""
-    with closing(Store(checkpoints.locate("turbo", two_b.root), FLOAT32, quiet)) as store, store.dit() as model:
+    with (
+        closing(WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, quiet)) as store,
+        store.dit() as model,
+    ):
         return model.decoder
 
 
@@ -62,8 +65,8 @@ def dressed(
     """A copy of the decoder that wears adapters."""
     worn = copy.deepcopy(decoder).to(dtype)
     loras = [path if isinstance(path, tuple) else (path, 1.0) for path in paths]
-    outfit = Outfit(tuple(Worn(adapters.read(path), scale) for path, scale in loras))
-    outfit.put_on(worn, CPU, dtype, merging=merging)
+    outfit = AdapterStack(tuple(ActiveAdapter(adapters.read_adapter(path), scale) for path, scale in loras))
+    outfit.apply(worn, CPU, dtype, merging=merging)
     return worn
 
 
@@ -96,7 +99,7 @@ def relative(one: Tensor, other: Tensor) -> float:
 def test_every_naming_says_the_same(decoder: DiT, tmp_path: Path, naming: str) -> None:
     weights = adapter_files.pairs(tiny.TWO_B)
     path = adapter_files.WRITERS[naming](tmp_path / ("folder" if naming == "PEFT" else "file.safetensors"), weights)
-    adapter = adapters.read(path)
+    adapter = adapters.read_adapter(path)
     assert adapter.format == naming.partition(",")[0]
     assert (adapter.kind, adapter.ranks, adapter.alphas, adapter.warnings) == ("LoRA", (4,), (8,), ())
     assert adapter.fit(CONFIG).whole
@@ -130,7 +133,7 @@ def test_lycoris_lokr(decoder: DiT, tmp_path: Path, whole: bool, merging: bool) 
     by_hand = copy.deepcopy(decoder)
     added = (1 if whole else 3 / 2) * torch.kron(tensors[f"{name}.lokr_w1"], right)
     by_hand.get_submodule(QUERY).weight += added
-    assert adapters.read(tmp_path).kind == "LoKr"
+    assert adapters.read_adapter(tmp_path).kind == "LoKr"
     assert relative(velocity(dressed(decoder, path, merging=merging)), velocity(by_hand)) < 1e-5
 
 
@@ -178,7 +181,7 @@ PEFT_CONFIGS = {
 def test_peft_agrees(decoder: DiT, tmp_path: Path, kind: str, merging: bool) -> None:
     expected = velocity(by_peft(decoder, PEFT_CONFIGS[kind], tmp_path))
     assert relative(expected, velocity(decoder)) > 1e-2
-    adapter = adapters.read(tmp_path)
+    adapter = adapters.read_adapter(tmp_path)
     assert adapter.format == "PEFT"
     assert adapter.fit(CONFIG).whole
     assert relative(velocity(dressed(decoder, tmp_path, merging=merging)), expected) < 1e-5
@@ -192,20 +195,28 @@ def test_peft_agrees(decoder: DiT, tmp_path: Path, kind: str, merging: bool) -> 
 def test_what_is_trained_here_acts_as_it_was_trained(
     decoder: DiT, tmp_path: Path, kind: str, export: str | None
 ) -> None:
-    course = Course(type=kind, rank=4, alpha=6, targets="all")
+    course = TrainingConfig(type=kind, rank=4, alpha=6, targets="all")
     trained = copy.deepcopy(decoder)
-    made = graft.Graft(trained, course, "turbo")
+    made = graft.TrainableAdapter(trained, course, "turbo")
     draws = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in made.parameters:
             weight.add_(torch.randn(weight.shape, generator=draws), alpha=0.1)
     tensors = made.tensors() if export is None else graft.EXPORTS[export](made.tensors(), course)
-    record = run_folder.Record(base="turbo", base_weights="0", course=course, trigger="harbour", dataset="0", songs={},
-                              trigger_position="prepend", dtype="float32")  # fmt: skip
+    record = run_folder.RunRecord(
+        base="turbo",
+        base_weights="0",
+        course=course,
+        trigger="harbour",
+        dataset="0",
+        songs={},
+        trigger_position="prepend",
+        dtype="float32",
+    )
     path = adapter_files.save(tmp_path / run_folder.ADAPTER, tensors, **record.header())
     if export is None:
         (tmp_path / run_folder.CONFIG).write_text(made.json())
-    adapter = adapters.read(tmp_path if export is None else path)
+    adapter = adapters.read_adapter(tmp_path if export is None else path)
     assert (adapter.base, adapter.trigger_word) == ("turbo", "harbour")
     assert adapter.fit(CONFIG).whole
     expected = velocity(trained.eval())
@@ -258,8 +269,8 @@ def test_an_outfit_says_what_became_of_its_adapters(decoder: DiT, tmp_path: Path
         adapter_files.peft(tmp_path / name, weights)
         for name, weights in (("strong", strong), ("both", {**strong, **weak}), ("weak", weak))
     ]
-    outfit = Outfit(tuple(Worn(adapters.read(path), 0.6) for path in paths))
-    outfit.put_on(copy.deepcopy(decoder).bfloat16(), CPU, torch.bfloat16, merging=True)
+    outfit = AdapterStack(tuple(ActiveAdapter(adapters.read_adapter(path), 0.6) for path in paths))
+    outfit.apply(copy.deepcopy(decoder).bfloat16(), CPU, torch.bfloat16, merging=True)
     assert [one.sentence for one in outfit.applied] == [
         "strong at 0.6: 1 matrix, merged into the weights",
         "both at 0.6: 2 matrices, 1 merged into the weights, 1 beside them",
@@ -271,10 +282,10 @@ def test_int8_weights_stay_and_the_adapter_acts_beside(decoder: DiT, tmp_path: P
     dora = tmp_path / "dora"
     by_peft(decoder, PEFT_CONFIGS["dora"], dora)
     packed = copy.deepcopy(decoder)
-    prepare(packed.layers)
+    replace_linears(packed.layers)
     for name, layer in packed.named_modules():
         if isinstance(layer, Int8Linear):
-            layer.fill(decoder.get_submodule(name).weight, CPU, torch.float32)
+            layer.quantize(decoder.get_submodule(name).weight, CPU, torch.float32)
     for path in (lora, dora):
         worn = dressed(packed, path)
         assert not changes(packed, worn)
@@ -287,10 +298,10 @@ def test_streamed_layers_find_their_adapters(decoder: DiT, lora: Path) -> None:
     streamed = copy.deepcopy(decoder)
     stream_layers(streamed, CPU)
     plain = velocity(streamed)
-    outfit = Outfit((Worn(adapters.read(lora), 1.0),))
-    outfit.put_on(streamed, CPU, torch.float32, merging=False)
+    outfit = AdapterStack((ActiveAdapter(adapters.read_adapter(lora), 1.0),))
+    outfit.apply(streamed, CPU, torch.float32, merging=False)
     assert relative(velocity(streamed), expected) < 1e-5
-    outfit.take_off()
+    outfit.remove()
     assert torch.equal(velocity(streamed), plain)
 
 
@@ -304,12 +315,12 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
 ) -> None:
     other = adapter_files.comfyui(tmp_path / "other.safetensors", adapter_files.pairs(tiny.TWO_B, seed=1))
     plan = FLOAT32.model_copy(update=changed)
-    with closing(Store(checkpoints.locate("turbo", two_b.root), plan, quiet)) as store:
+    with closing(WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), plan, quiet)) as store:
         with store.dit() as model:
             before, plain = state(model), model.decoder
             untouched = None if plan.int8 or plan.dtype != "float32" else velocity(plain)
         for stack in ((lora, other), (other,), ()):
-            store.stack = loras.stack([Lora(str(path), 0.5) for path in stack], "sum")
+            store.stack = loras.active_adapters([Lora(str(path), 0.5) for path in stack], "sum")
             with store.dit() as again:
                 assert again is model
                 assert any(m._forward_hooks for m in again.modules()) is bool(stack and (plan.int8 or plan.streamed))
@@ -320,7 +331,7 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
 
 
 def song(two_b: tiny.Oracle, **asked: Any) -> complete.Completed:
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     return complete.complete(Request(caption="a song", duration=10, seed=7, **asked), found)
 
 
@@ -328,13 +339,13 @@ def song(two_b: tiny.Oracle, **asked: Any) -> complete.Completed:
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """One entry for each time that the diffusion transformer is loaded."""
     made: list[str] = []
-    make = Store._make_dit
+    make = WeightStore._make_dit
 
-    def count(self: Store) -> AceStep:
+    def count(self: WeightStore) -> AceStep:
         made.append("dit")
         return make(self)
 
-    monkeypatch.setattr(Store, "_make_dit", count)
+    monkeypatch.setattr(WeightStore, "_make_dit", count)
     return made  # type: ignore[return-value]
 
 
@@ -345,7 +356,8 @@ def test_songs_of_one_run_swap_adapters_without_loading_the_base_again(
     loads.clear()
     songs = [song(two_b), song(two_b, loras=[str(lora)]), song(two_b, loras=[f"{lora}@-1"]), song(two_b)]
     first, worn, against, last = (
-        take.audio.samples for take in Pipeline(checkpoints.locate("turbo", two_b.root), FLOAT32).run(songs, quiet)
+        take.audio.samples
+        for take in Pipeline(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32).run(songs, quiet)
     )
     assert loads == ["dit"]
     assert np.array_equal(first, alone)
@@ -375,7 +387,7 @@ def test_a_descent_keeps_the_adapter(two_b: tiny.Oracle, lora: Path, monkeypatch
     tries: list[bool] = []
     diffuse = pipeline.diffuse
 
-    def fail_once(weights: Store, *arguments: Any) -> Any:
+    def fail_once(weights: WeightStore, *arguments: Any) -> Any:
         tries.append(weights.plan.int8)
         result = diffuse(weights, *arguments)
         if not weights.plan.int8:
@@ -392,18 +404,20 @@ def test_a_descent_keeps_the_adapter(two_b: tiny.Oracle, lora: Path, monkeypatch
 
 def test_blended_scales_are_shares_of_one(lora: Path) -> None:
     stack = [Lora("a", 0.9), Lora("b", -0.3)]
-    assert loras.strengths(stack, "sum") == [0.9, -0.3]
-    assert loras.strengths(stack, "blend") == pytest.approx([0.75, -0.25])
-    assert loras.strengths([Lora("a", 0), Lora("b", 0)], "blend") == [0, 0]
+    assert loras.lora_strengths(stack, "sum") == [0.9, -0.3]
+    assert loras.lora_strengths(stack, "blend") == pytest.approx([0.75, -0.25])
+    assert loras.lora_strengths([Lora("a", 0), Lora("b", 0)], "blend") == [0, 0]
 
 
 def test_memory_counts_adapters(two_b: tiny.Oracle, lora: Path) -> None:
-    found, adapter = checkpoints.locate("turbo", two_b.root), adapters.read(lora)
+    found, adapter = checkpoints.find_checkpoint("turbo", two_b.root), adapters.read_adapter(lora)
     plain, more = Sizes.of(found), Sizes.of(found, None, [adapter])
-    work = memory.Work(frames=500, text_tokens=50, lyric_tokens=50)
+    work = memory.Workload(frames=500, text_tokens=50, lyric_tokens=50)
     arrangement = memory.Arrangement(on_cpu=True, dtype="bfloat16", tile_frames=64)
     for before, after in zip(
-        memory.Model(plain, work, arrangement).stages, memory.Model(more, work, arrangement).stages, strict=True
+        memory.MemoryModel(plain, work, arrangement).stages,
+        memory.MemoryModel(more, work, arrangement).stages,
+        strict=True,
     ):
         extra = 2 * adapter.parameters if "dit" in after.resident else 0
         assert sum(after.resident.values()) - sum(before.resident.values()) == extra
@@ -414,7 +428,7 @@ def test_memory_counts_adapters(two_b: tiny.Oracle, lora: Path) -> None:
 
 def refusal(path: Path) -> str:
     with pytest.raises(AdapterError) as caught:
-        adapters.read(path).require_finite()
+        adapters.read_adapter(path).require_finite()
     assert caught.value.exit_code == 3
     return caught.value.message
 
@@ -428,13 +442,13 @@ def test_its_fingerprint_is_of_every_byte_and_of_no_name(tmp_path: Path) -> None
     alpha = next(one for name, one in weight_files.read_contents(files[-1])[0].items() if "alpha" in name)
     contents[alpha.start : alpha.end] = np.float32(9).tobytes()
     files[-1].write_bytes(contents)
-    one, other, stronger = (adapters.read(file).fingerprint for file in files)
+    one, other, stronger = (adapters.read_adapter(file).fingerprint for file in files)
     assert one == other != stronger
     folder = adapter_files.peft(tmp_path / "folder", weights)
-    before = adapters.read(folder).fingerprint
+    before = adapters.read_adapter(folder).fingerprint
     config = folder / adapters.PEFT_CONFIG
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
-    assert adapters.read(folder).fingerprint != before
+    assert adapters.read_adapter(folder).fingerprint != before
 
 
 def test_it_is_the_same_however_a_writer_orders_and_describes_it(tmp_path: Path) -> None:
@@ -445,23 +459,23 @@ def test_it_is_the_same_however_a_writer_orders_and_describes_it(tmp_path: Path)
     tensor_file.write(tmp_path / "other.safetensors", blocks, {"trigger": "harbour", "a": "b"})
     tensors[min(tensors)].view(-1)[0] += 1
     save_file(tensors, tmp_path / "third.safetensors")
-    found = [adapters.read(tmp_path / f"{name}.safetensors").fingerprint for name in ("one", "other", "third")]
+    found = [adapters.read_adapter(tmp_path / f"{name}.safetensors").fingerprint for name in ("one", "other", "third")]
     assert found[0] == found[1] != found[2]
     folder = adapter_files.peft(tmp_path / "folder", weights)
-    before = adapters.read(folder).fingerprint
+    before = adapters.read_adapter(folder).fingerprint
     config = folder / adapters.PEFT_CONFIG
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "elsewhere"}))
-    assert adapters.read(folder).fingerprint == before
+    assert adapters.read_adapter(folder).fingerprint == before
 
 
 def test_alpha_comes_from_the_tensor_then_the_config_then_the_rank(tmp_path: Path) -> None:
     weights = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     both = adapter_files.peft(tmp_path / "both", weights, alpha=2)
     tensors = {f"base_model.model.{QUERY}.lora_{n}.weight": t for n, t in zip("AB", weights[QUERY], strict=True)}
-    assert adapters.read(both).pieces[QUERY].scale == 0.5
+    assert adapters.read_adapter(both).pieces[QUERY].scale == 0.5
     save_file({**tensors, f"base_model.model.{QUERY}.alpha": torch.tensor(6.0)}, both / "adapter_model.safetensors")
-    assert adapters.read(both).pieces[QUERY].scale == 1.5
-    bare = adapters.read(adapter_files.save(tmp_path / "bare.safetensors", tensors))
+    assert adapters.read_adapter(both).pieces[QUERY].scale == 1.5
+    bare = adapters.read_adapter(adapter_files.save(tmp_path / "bare.safetensors", tensors))
     assert bare.pieces[QUERY].scale == 1
     assert "has no alpha, neither as tensors nor in adapter_config.json: it is taken to be the rank" in bare.warnings[0]
 
@@ -523,16 +537,16 @@ def test_an_adapter_of_another_size_names_the_matrix(tmp_path: Path) -> None:
     path = adapter_files.peft(tmp_path / "xl", adapter_files.pairs(tiny.XL))
     why = r"another model than turbo: it adapts 32 .* in other sizes \(.*k_proj is \[32, 80\] there, and \[32, 64"
     with pytest.raises(AdapterError, match=why):
-        adapters.read(path).require_fit(CONFIG, "turbo")
+        adapters.read_adapter(path).require_fit(CONFIG, "turbo")
 
 
 def test_a_part_that_fits_is_a_warning_and_none_an_error(tmp_path: Path) -> None:
     weights = dict(adapter_files.pairs(tiny.TWO_B, targets=[QUERY]))
     strange = dict.fromkeys(("embed", "layers.9.self_attn.q_proj", "proj"), weights[QUERY])
     path = adapter_files.peft(tmp_path, {**weights, **strange})
-    [warning] = adapters.read(path).require_fit(CONFIG, "turbo")
+    [warning] = adapters.read_adapter(path).require_fit(CONFIG, "turbo")
     assert warning == (
         f"{path}: 25 % of its tensors fit turbo, the rest is left out: embed, layers.9.self_attn.q_proj, proj."
     )
     with pytest.raises(AdapterError, match=r"fits no matrix of turbo: its tensors are for embed, layers\.9"):
-        adapters.read(adapter_files.peft(tmp_path, strange)).require_fit(CONFIG, "turbo")
+        adapters.read_adapter(adapter_files.peft(tmp_path, strange)).require_fit(CONFIG, "turbo")

@@ -81,9 +81,9 @@ def test_an_id_is_made_of_the_name_of_a_song(here: Path) -> None:
     }  # fmt: skip
     for name in names:
         write(SONG, f"songs/{name}.md")
-    found = album.read(write("tracks:\n  - songs/*.md\n"))
+    found = album.read_album(write("tracks:\n  - songs/*.md\n"))
     assert {Path(str(track.spec_file)).stem: track.id for track in found.tracks} == names
-    named = album.read(write("tracks:\n  - spec: songs/Old Orchard.md\n"))
+    named = album.read_album(write("tracks:\n  - spec: songs/Old Orchard.md\n"))
     assert [track.id for track in named.tracks] == ["old-orchard"]
     assert [track.id for track in named.chosen(["old-orchard"])] == ["old-orchard"]
 
@@ -94,7 +94,7 @@ def test_hidden_files_are_no_songs_unless_they_are_asked_for(here: Path) -> None
     (here / "songs" / "._a.md").write_bytes(b"\0\5\x16\7")  # as macOS writes them
 
     def ids(pattern: str) -> list[str]:
-        return [track.id for track in album.read(write(f"tracks:\n  - {pattern}\n")).tracks]
+        return [track.id for track in album.read_album(write(f"tracks:\n  - {pattern}\n")).tracks]
 
     assert ids("songs/*.md") == ["a"]
     assert ids("songs/**/*.md") == ["a", "c"]
@@ -107,24 +107,24 @@ def test_hidden_files_are_no_songs_unless_they_are_asked_for(here: Path) -> None
 def test_a_name_that_makes_no_id_is_refused_with_an_item_that_works(here: Path) -> None:
     write(SONG, "songs/?!.md")
     with pytest.raises(UsageError) as caught:
-        album.read(write("tracks:\n  - songs/*.md\n"))
+        album.read_album(write("tracks:\n  - songs/*.md\n"))
     assert "a.yaml:1: tracks: no id can be made of '?!'" in caught.value.message
     item = caught.value.message.split("`")[1].replace("\u2026", "mine")
-    assert [track.id for track in album.read(write(f"tracks:\n  {item}\n")).tracks] == ["mine"]
+    assert [track.id for track in album.read_album(write(f"tracks:\n  {item}\n")).tracks] == ["mine"]
 
 
 def test_two_songs_of_one_id_are_named_with_their_files(here: Path) -> None:
     for name in ("Old Orchard", "old-orchard"):
         write(SONG, f"songs/{name}.md")
     with pytest.raises(UsageError) as caught:
-        album.read(write("tracks:\n  - songs/*.md\n"))
+        album.read_album(write("tracks:\n  - songs/*.md\n"))
     for part in ("the id old-orchard", "songs/Old Orchard.md", "songs/old-orchard.md", "rename one of them"):
         assert part in caught.value.message
 
 
 def refusal(text: str) -> list[str]:
     with pytest.raises(UsageError) as caught:
-        album.read(harbour(text))
+        album.read_album(harbour(text))
     return caught.value.message.splitlines()
 
 
@@ -136,7 +136,7 @@ def flat(result: Result) -> str:
 
 
 def test_an_album_is_songs_with_something_in_common() -> None:
-    read = album.read(harbour())
+    read = album.read_album(harbour())
     assert [track.id for track in read.tracks] == ["slack-water", "spring-tide", "low-water"]
     request = read.tracks[0].request
     assert (request.album, request.artist, request.year, request.genre) == ("Harbour", "The Tide Tables", 2026, "Folk")
@@ -147,29 +147,29 @@ def test_an_album_is_songs_with_something_in_common() -> None:
 
 
 def test_a_seed_is_that_of_the_id_and_of_nothing_else() -> None:
-    seeds = {track.id: track.request.seed for track in album.read(harbour()).tracks}
+    seeds = {track.id: track.request.seed for track in album.read_album(harbour()).tracks}
     assert len(set(seeds.values())) == 3
     turned = HARBOUR.replace("  - songs/*.md\n", "") + "  - songs/spring-tide.md\n"
-    assert {track.id: track.request.seed for track in album.read(harbour(turned)).tracks} == {
+    assert {track.id: track.request.seed for track in album.read_album(harbour(turned)).tracks} == {
         "low-water": seeds["low-water"],
         "spring-tide": seeds["spring-tide"],
     }
-    other = album.read(harbour(HARBOUR.replace("seed: 7", "seed: 8"))).tracks[0]
+    other = album.read_album(harbour(HARBOUR.replace("seed: 7", "seed: 8"))).tracks[0]
     assert other.request.seed != seeds["slack-water"]
-    own = album.read(harbour(HARBOUR.replace("caption: low", "caption: low, seed: 3"))).tracks[2]
+    own = album.read_album(harbour(HARBOUR.replace("caption: low", "caption: low, seed: 3"))).tracks[2]
     assert own.request.seed == 3
 
 
 def test_flags_hold_over_tracks_and_tracks_over_defaults() -> None:
     text = HARBOUR.replace("caption: low", "caption: low, genre: Dub, bpm: 90")
-    read = album.read(harbour(text), spec.from_flags({"bpm": "100"}))
+    read = album.read_album(harbour(text), spec.from_flags({"bpm": "100"}))
     assert [(track.request.genre, track.request.bpm) for track in read.tracks[1:]] == [("Folk", 100), ("Dub", 100)]
 
 
 def test_an_album_extends_another_whose_lists_it_replaces() -> None:
     harbour()
     write("extends: harbour.yaml\nalbum: {title: Live}\ntracks:\n  - {id: one, caption: x}\n", "live.yaml")
-    [track] = album.read(Path("live.yaml")).tracks
+    [track] = album.read_album(Path("live.yaml")).tracks
     assert (track.request.album, track.request.artist, track.request.genre) == ("Live", "The Tide Tables", "Folk")
 
 
@@ -187,7 +187,7 @@ tracks:
         - {steps: 16, bpm: 90}
 output: "{id}.{ext}"
 """
-    read = album.read(harbour(matrix))
+    read = album.read_album(harbour(matrix))
     assert [track.id for track in read.tracks] == ["sweep-4-1", "sweep-4-2", "sweep-8-1", "sweep-16-90"]
     assert [track.request.steps for track in read.tracks] == [4, 4, 8, 16]
     assert read.tracks[3].request.bpm == 90
@@ -195,7 +195,7 @@ output: "{id}.{ext}"
 
 def test_a_matrix_of_the_album_is_for_every_track() -> None:
     text = 'matrix: {bpm: [80, 90]}\noutput: "{id}.{ext}"\ntracks: [songs/slack-water.md, songs/spring-tide.md]\n'
-    ids = [track.id for track in album.read(harbour(text)).tracks]
+    ids = [track.id for track in album.read_album(harbour(text)).tracks]
     assert ids == ["slack-water-80", "slack-water-90", "spring-tide-80", "spring-tide-90"]
 
 
@@ -278,7 +278,7 @@ def test_nothing_false_follows_from_a_wrong_extension(edit: str) -> None:
 
 
 def test_a_section_without_a_value_says_nothing() -> None:
-    found = album.read(harbour("seed:\noutput:\n" + TRACKS))
+    found = album.read_album(harbour("seed:\noutput:\n" + TRACKS))
     assert (found.output, found.tracks[0].album_seed) == (album.DEFAULT_OUTPUT, 0)
 
 
@@ -295,11 +295,13 @@ def test_a_section_without_a_value_says_nothing() -> None:
     ],
 )
 def test_names_of_files_suit_every_disk(title: str, name: str) -> None:
-    assert str(template.path("{title}.{ext}", {"title": title, "ext": "flac"})) == name
+    assert str(template.template_path("{title}.{ext}", {"title": title, "ext": "flac"})) == name
 
 
 def test_what_is_in_a_title_makes_no_folder() -> None:
-    assert template.path("{title}/{n:02}.{ext}", {"title": "../..", "n": 3, "ext": "mp3"}) == Path("..-", "03.mp3")
+    assert template.template_path("{title}/{n:02}.{ext}", {"title": "../..", "n": 3, "ext": "mp3"}) == Path(
+        "..-", "03.mp3"
+    )
 
 
 # Rendering
@@ -525,7 +527,7 @@ def test_latents_are_kept_of_every_step_and_edits_go_along_them(acestep: Acestep
     assert result.stderr.count("is not encoded") == 3
     files = sorted([*Path("out").rglob("*.flac"), *Path("out").rglob("*.wav")])
     assert len(files) == 4
-    assert all(latents_file.belong(latents_file.beside(file), file) for file in files)
+    assert all(latents_file.latents_belong(latents_file.latents_path(file), file) for file in files)
     assert rendered == [*["low", "bridge", "ends", "metal"], *["bridge", "ends", "metal"]]  # the song itself is kept
     assert acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents").stdout == ""
     assert acestep("album", "render", "harbour.yaml", "-o", "out").stdout == ""
@@ -535,13 +537,13 @@ def test_latents_stay_those_of_a_file_with_other_tags(acestep: Acestep, rendered
     harbour(CHAIN)
     acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents")
     song = Path("out/harbour/01 low-water.flac")
-    before = latents_file.read(latents_file.beside(song))
+    before = latents_file.read_latents(latents_file.latents_path(song))
     del rendered[:]
     harbour(CHAIN.replace("genre: Folk", "genre: Dub"))
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
     assert result.stdout == f"{song}\n"
-    assert latents_file.belong(latents_file.beside(song), song)
-    assert (latents_file.read(latents_file.beside(song)) == before).all()
+    assert latents_file.latents_belong(latents_file.latents_path(song), song)
+    assert (latents_file.read_latents(latents_file.latents_path(song)) == before).all()
     assert rendered == []  # nor what begins from it
     assert acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents").stdout == ""
 
@@ -732,16 +734,19 @@ def machine(*names: str) -> hardware.Hardware:
 def two_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the locks of two cards lie."""
     monkeypatch.setattr(hardware, "detect", lambda: machine("cuda:0", "cuda:1", "cpu"))
-    monkeypatch.setattr(history, "file", lambda: tmp_path / "state" / "logbook.json")
+    monkeypatch.setattr(history, "history_file", lambda: tmp_path / "state" / "logbook.json")
     return tmp_path / "state" / "cards"
 
 
 def test_each_render_has_a_card_to_itself(two_cards: Path) -> None:
     terminal = Console(quiet=True)
-    with gpu_lock.turn(RenderSettings(), terminal) as first, gpu_lock.turn(RenderSettings(), terminal) as second:
+    with (
+        gpu_lock.lock_card(RenderSettings(), terminal) as first,
+        gpu_lock.lock_card(RenderSettings(), terminal) as second,
+    ):
         assert (first.device, second.device) == ("cuda:0", "cuda:1")
         assert sorted(file.name for file in two_cards.iterdir()) == ["cuda-0.lock", "cuda-1.lock"]
-    with gpu_lock.turn(RenderSettings(device="cuda:1"), terminal) as asked:
+    with gpu_lock.lock_card(RenderSettings(device="cuda:1"), terminal) as asked:
         assert asked.device == "cuda:1"
 
 
@@ -750,7 +755,7 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     is_held, may_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with gpu_lock.turn(RenderSettings(device="cuda:1"), Console(quiet=True)):
+        with gpu_lock.lock_card(RenderSettings(device="cuda:1"), Console(quiet=True)):
             is_held.set()
             may_go.wait()
 
@@ -758,7 +763,7 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     other.start()
     is_held.wait()
     threading.Timer(0.5, may_go.set).start()
-    with gpu_lock.turn(RenderSettings(device="cuda:1"), Console()):
+    with gpu_lock.lock_card(RenderSettings(device="cuda:1"), Console()):
         assert may_go.is_set()
     other.join()
     assert "Another render is at work on cuda:1; waiting for it." in capsys.readouterr().err
@@ -766,16 +771,16 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_card_has_one_name_whoever_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
     card = machine("cuda:0").devices[0]
-    assert gpu_lock.identity(card) == "cuda-0"
+    assert gpu_lock.card_id(card) == "cuda-0"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    assert gpu_lock.identity(card) == "cuda-3"
+    assert gpu_lock.card_id(card) == "cuda-3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f/2a")
-    assert gpu_lock.identity(card) == "cuda-GPU-8f-2a"
+    assert gpu_lock.card_id(card) == "cuda-GPU-8f-2a"
 
 
 def test_the_processor_is_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "detect", lambda: machine("cpu"))
-    with gpu_lock.turn(RenderSettings(), Console(quiet=True)) as run:
+    with gpu_lock.lock_card(RenderSettings(), Console(quiet=True)) as run:
         assert run.device is None
 
 
@@ -783,7 +788,7 @@ def test_a_state_folder_that_cannot_be_written_stops_nothing(
     two_cards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     two_cards.parent.write_text("")
-    with gpu_lock.turn(RenderSettings(), Console()) as run:
+    with gpu_lock.lock_card(RenderSettings(), Console()) as run:
         assert run == RenderSettings()
     assert "nothing keeps other renders from the same card" in capsys.readouterr().err
 
@@ -791,10 +796,10 @@ def test_a_state_folder_that_cannot_be_written_stops_nothing(
 def test_shares_keep_together_what_begins_from_each_other() -> None:
     ids = {"a": None, "b": "a", "c": None, "d": "b", "e": None, "f": None}
     tracks = [Track(id, "", (), base=base) for id, base in ids.items()]
-    assert processes.shares(tracks, 2) == [["a", "b", "d"], ["c", "e", "f"]]
-    assert processes.shares(tracks, 1) == [["a", "b", "d", "c", "e", "f"]]
-    assert processes.shares(tracks[:2], 4) == [["a", "b"]]
-    assert processes.shares(tracks, 0) == []
+    assert processes.share_tracks(tracks, 2) == [["a", "b", "d"], ["c", "e", "f"]]
+    assert processes.share_tracks(tracks, 1) == [["a", "b", "d", "c", "e", "f"]]
+    assert processes.share_tracks(tracks[:2], 4) == [["a", "b"]]
+    assert processes.share_tracks(tracks, 0) == []
 
 
 def test_with_one_card_one_process_makes_the_album(acestep: Acestep, rendered: list[str]) -> None:
@@ -814,7 +819,7 @@ def test_several_processes_make_what_one_makes(
     """With the processor for both cards, and the built-in model."""
     monkeypatch.delenv("ACESTEP_MODELS_DIR")
     harbour(SPLIT)
-    monkeypatch.setattr(gpu_lock, "present", lambda run: machine("cpu", "cpu").devices)
+    monkeypatch.setattr(gpu_lock, "usable_cards", lambda run: machine("cpu", "cpu").devices)
     result = acestep("album", "render", "harbour.yaml", "-o", "two", "-j", "2", "--json", "--depfile", "d")
     assert result.exit_code == 0, result.stderr
     assert [output["status"] for output in said(result)["outputs"]] == ["written"] * 2
@@ -826,16 +831,16 @@ def test_several_processes_make_what_one_makes(
         assert Path("one/harbour", name).read_bytes() == Path("two/harbour", name).read_bytes()
 
 
-def dies() -> processes.Outcome:
+def dies() -> processes.WorkerOutcome:
     os._exit(9)
 
 
-def refuses() -> processes.Outcome:
+def refuses() -> processes.WorkerOutcome:
     raise UsageError("It cannot be.", "Try another.")
 
 
 def test_a_process_that_dies_or_refuses_is_a_problem_of_the_album() -> None:
-    died, refused = processes.run(dies, [()]), processes.run(refuses, [()])
+    died, refused = processes.run_workers(dies, [()]), processes.run_workers(refuses, [()])
     assert "ended with code 9; run the command again to go on." in died[0].problems[0]["message"]
     assert refused[0].problems == [
         {"exit_code": 2, "name": "usage", "message": "It cannot be.", "hint": "Try another."}
@@ -900,7 +905,7 @@ def test_there_is_no_stamp_where_a_track_failed(acestep: Acestep) -> None:
 def test_paths_are_escaped_as_make_reads_them(name: str) -> None:
     Path(name).write_text("x")
     Path("makefile").write_text("all: t\n\ninclude d\nt:\n\t@touch t; echo made\n")
-    Path("d").write_text(makefile.depfile(["t"], [name]))
+    Path("d").write_text(makefile.depfile_text(["t"], [name]))
     runs = [subprocess.run(["make", "-s"], capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert runs == ["made\n", ""]
     os.utime(name, (2e9, 2e9))
@@ -911,7 +916,7 @@ def test_paths_are_escaped_as_make_reads_them(name: str) -> None:
 
 def test_a_path_that_make_cannot_name_is_refused() -> None:
     with pytest.raises(UsageError, match="line break"):
-        makefile.escaped("a\nb")
+        makefile.escape_path("a\nb")
 
 
 def test_outputs_are_printed_for_other_programs(acestep: Acestep) -> None:

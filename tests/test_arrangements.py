@@ -14,7 +14,7 @@ import torch
 
 from acestep_cli.engine import denoise, int8, layer_streaming
 from acestep_cli.engine.dit import Condition, EncoderLayer, LyricEncoder
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.plan import LADDER, Plan
@@ -31,7 +31,7 @@ AS_ON_A_CARD = FLOAT32.model_copy(update={"backend": "cuda"})
 
 
 def render(oracle: tiny.Oracle, plan: Plan = FLOAT32, said: list[str] | None = None, **asked: Any) -> list[Take]:
-    found = checkpoints.locate("turbo", oracle.root)
+    found = checkpoints.find_checkpoint("turbo", oracle.root)
     request = complete.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
     say = said.append if said is not None else lambda sentence: None
     return list(Pipeline(found, plan).run([request], lambda stage, done, total: None, say))
@@ -60,8 +60,8 @@ def test_int8_weights_change_the_sound_a_little(two_b: tiny.Oracle, streamed: bo
 
 
 def test_int8_is_one_byte_a_weight(two_b: tiny.Oracle) -> None:
-    found = checkpoints.locate("turbo", two_b.root)
-    store = Store(found, FLOAT32.model_copy(update={"int8": True}), lambda stage, done, total: None)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
+    store = WeightStore(found, FLOAT32.model_copy(update={"int8": True}), lambda stage, done, total: None)
     with store.dit() as model:
         layers = model.decoder.layers
         matrices = [weight for weight in layers.parameters() if weight.dim() == 2]
@@ -80,7 +80,7 @@ def test_an_int8_layer_stays_close(dtype: torch.dtype, bias: bool) -> None:
     linear = torch.nn.Linear(256, 64, bias=bias, dtype=dtype).requires_grad_(False)
     linear.weight[3] = 0  # a row of nothing has no scale to divide by
     rounded = int8.Int8Linear(linear)
-    rounded.fill(linear.weight, torch.device("cpu"), dtype)
+    rounded.quantize(linear.weight, torch.device("cpu"), dtype)
     x = torch.randn(5, 256, dtype=dtype) * 50
     assert rounded(x).dtype is dtype
     assert relative(rounded(x).float().numpy(), linear(x).float().numpy()) < 0.02
@@ -90,9 +90,9 @@ def test_no_more_than_two_layers_are_ever_there(monkeypatch: pytest.MonkeyPatch)
     """On a device that is not the layers' home: `meta` takes copies of shapes alone."""
     layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(5))
     stream = layer_streaming.LayerStream(layers, torch.device("meta"))
-    places: list[layer_streaming.Place] = []
-    make = layer_streaming.Place.like
-    monkeypatch.setattr(layer_streaming.Place, "like", lambda *args: places.append(make(*args)) or places[-1])
+    places: list[layer_streaming.DeviceBuffer] = []
+    make = layer_streaming.DeviceBuffer.like
+    monkeypatch.setattr(layer_streaming.DeviceBuffer, "like", lambda *args: places.append(make(*args)) or places[-1])
     for turn, layer in enumerate(stream):
         there = [number for number, one in enumerate(layers) if one.weight.device.type == "meta"]
         assert there == [turn]
@@ -104,12 +104,12 @@ def test_no_more_than_two_layers_are_ever_there(monkeypatch: pytest.MonkeyPatch)
 @torch.inference_mode()
 def test_a_streamed_decoder_finds_every_weight_on_its_device(two_b: tiny.Oracle) -> None:
     """All the decoder does, on `meta`: a weight that stayed at home would meet states that are not there."""
-    store = Store(checkpoints.locate("turbo", two_b.root), FLOAT32, lambda stage, done, total: None)
+    store = WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, lambda stage, done, total: None)
     with store.dit() as model:
         layer_streaming.stream_layers(model, torch.device("meta"))
         config = model.config
         heard = Condition(torch.empty(1, 30, config.encoder_hidden_size, device="meta"), None)
-        remembered = model.decoder.remember(heard)
+        remembered = model.decoder.project_condition(heard)
         x = torch.empty(1, 200, config.latent_channels, device="meta")
         context = torch.empty(1, 200, 2 * config.latent_channels, device="meta")
         assert model.decoder(x, torch.empty(1, device="meta"), context, remembered).shape == x.shape
@@ -162,7 +162,7 @@ def failing(stage: str, times: int) -> Iterator[list[Plan]]:
     seen: list[Plan] = []
     work = getattr(pipeline, stage)
 
-    def fail(weights: Store, *arguments: Any) -> Any:
+    def fail(weights: WeightStore, *arguments: Any) -> Any:
         seen.append(weights.plan)
         result = work(weights, *arguments)  # what it has allocated by then must not stay
         if len(seen) <= times:
@@ -211,14 +211,14 @@ def test_the_foot_of_the_ladder_is_an_error_with_a_way_out(two_b: tiny.Oracle, s
 
 def test_weights_that_do_not_fit_step_down_too(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading itself runs out of memory, until the layers are streamed."""
-    make = Store._make_dit
+    make = WeightStore._make_dit
 
-    def fail(self: Store) -> Any:
+    def fail(self: WeightStore) -> Any:
         if not self.plan.streamed:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return make(self)
 
-    monkeypatch.setattr(Store, "_make_dit", fail)
+    monkeypatch.setattr(WeightStore, "_make_dit", fail)
     [take] = render(two_b, AS_ON_A_CARD)
     assert take.plan.arrangement == replace(AS_ON_A_CARD.arrangement, int8=True, streamed=True)
 
@@ -260,7 +260,7 @@ def test_a_take_is_the_same_whether_it_began_in_int8_or_came_to_it(two_b: tiny.O
 
 
 def test_the_first_song_s_descent_holds_for_the_next(two_b: tiny.Oracle) -> None:
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     songs = [complete.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]
     with failing("decode", 2):
         made = list(Pipeline(found, AS_ON_A_CARD).run(songs, lambda stage, done, total: None))

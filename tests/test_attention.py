@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from acestep_cli.engine.attention import KeysValues, attend, attend_band, band_bias
+from acestep_cli.engine.attention import KeysValues, band_bias, banded_attention, full_attention
 from acestep_cli.engine.dit import AceStep, Condition, key_bias
 from acestep_cli.models.configs import DiTConfig
 
@@ -47,8 +47,8 @@ def banded(queries: Tensor, memory: KeysValues, keep: Tensor | None) -> Tensor:
     """What a sliding layer does."""
     band = band_bias(queries.shape[2], REACH, queries.shape[1] // memory.keys.shape[1], keep, queries)
     if band is None:
-        return attend(queries, memory, key_bias(keep, queries.dtype))
-    return attend_band(queries, memory, band)
+        return full_attention(queries, memory, key_bias(keep, queries.dtype))
+    return banded_attention(queries, memory, band)
 
 
 def padding(tokens: int) -> Tensor:
@@ -140,13 +140,13 @@ def test_an_item_does_not_feel_its_neighbours_padding(model: AceStep) -> None:
     context = [torch.randn(1, frames, 2 * latents, generator=generator) for frames in FRAMES]
     (x, keep), (source, _) = padded_batch(noisy), padded_batch(context)
     times = torch.tensor([0.9, 0.5, 0.1])
-    velocity = model.decoder(x, times, source, model.decoder.remember(together), keep)
+    velocity = model.decoder(x, times, source, model.decoder.project_condition(together), keep)
 
     for row, item in enumerate(items):
         alone = model.encoder(*item)
         assert alone.keep is None
         assert relative(together.states[row][together.keep[row]], alone.states[0]) < 1e-5
-        expected = model.decoder(noisy[row], times[row : row + 1], context[row], model.decoder.remember(alone))
+        expected = model.decoder(noisy[row], times[row : row + 1], context[row], model.decoder.project_condition(alone))
         assert relative(velocity[row, : FRAMES[row]], expected[0]) < 1e-5
 
 
@@ -156,7 +156,9 @@ def test_one_null_token_stands_for_a_whole_null_sequence(model: AceStep) -> None
     x, source = (torch.randn(1, 33, width, generator=generator) for width in (latents, 2 * latents))
     null = model.null_condition()
     repeated = Condition(null.states.expand(-1, 57, -1), None)
-    one, many = (model.decoder(x, torch.tensor([0.7]), source, model.decoder.remember(c)) for c in (null, repeated))
+    one, many = (
+        model.decoder(x, torch.tensor([0.7]), source, model.decoder.project_condition(c)) for c in (null, repeated)
+    )
     assert relative(one, many) < 1e-5
 
 
@@ -190,7 +192,7 @@ def test_no_tensor_grows_faster_than_the_song(model: AceStep, padded: bool, trai
     def largest(frames: int) -> int:
         x, source = torch.randn(1, frames, latents), torch.randn(1, frames, 2 * latents)
         keep = torch.arange(frames)[None] < frames - 100 if padded else None
-        memory = model.decoder.remember(Condition(torch.randn(1, 16, model.config.encoder_hidden_size), None))
+        memory = model.decoder.project_condition(Condition(torch.randn(1, 16, model.config.encoder_hidden_size), None))
         with torch.set_grad_enabled(training), largest_tensor() as elements:
             velocity = model.decoder(x.requires_grad_(training), torch.tensor([0.5]), source, memory, keep)
             if training:

@@ -32,7 +32,9 @@ from acestep_cli.errors import CheckError, EncoderError, ExistsError, OutputErro
 
 RATE = 48_000
 FORMATS = {name: row for name, row in encode.FORMATS.items() if row.program is None}
-ENCODINGS = [encode.encoding(name, depth) for name, row in FORMATS.items() for depth in (row.bit_depths or [None])]
+ENCODINGS = [
+    encode.resolve_encoding(name, depth) for name, row in FORMATS.items() for depth in (row.bit_depths or [None])
+]
 TITLED = Tags("Nächte Ω", bpm=105, lyrics="la", recipe="0123")
 
 
@@ -47,8 +49,8 @@ def tone(seconds: float = 2.5, peak: float = 0.5) -> Audio:
 
 def write(path: Path, sound: Audio, encoding: encode.Encoding, *settings: Any, **more: Any) -> levels.Level:
     """As the program writes: whole or not at all."""
-    with disk.whole(path, replace=[path]) as [part]:
-        return encode.write(part, sound, encode.Finish(encoding, *settings, **more))
+    with disk.write_whole(path, replace=[path]) as [part]:
+        return encode.write_audio(part, sound, encode.Finish(encoding, *settings, **more))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
@@ -87,7 +89,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bitrate", encode.BITRATES)
 def test_a_bitrate_is_honoured(tmp_path: Path, bitrate: int) -> None:
     path = tmp_path / "a.mp3"
-    write(path, tone(10), encode.encoding("mp3", bitrate=bitrate))
+    write(path, tone(10), encode.resolve_encoding("mp3", bitrate=bitrate))
     assert path.stat().st_size * 8 / 10 / 1000 == pytest.approx(bitrate, rel=0.02)
 
 
@@ -101,7 +103,7 @@ def test_the_peak_is_set_and_never_clips(
     tmp_path: Path, loudness: str, peak: float, expected: float, depth: str
 ) -> None:
     sound, path = tone(1, peak), tmp_path / "a.wav"
-    assert write(path, sound, encode.encoding("wav", depth), loudness).peak == pytest.approx(peak)
+    assert write(path, sound, encode.resolve_encoding("wav", depth), loudness).peak == pytest.approx(peak)
     samples = soundfile.read(path, dtype="float32")[0].T
     if (loudness, depth) == ("none", "32f"):
         expected = peak  # floating point holds it
@@ -122,7 +124,7 @@ def test_the_peak_is_set_and_never_clips(
 def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: str) -> None:
     sound = Audio(spoil(tone().samples).astype(np.float32), RATE)
     with pytest.raises(CheckError, match=sentence) as caught:
-        write(tmp_path / "a.wav", sound, encode.encoding("wav"))
+        write(tmp_path / "a.wav", sound, encode.resolve_encoding("wav"))
     assert caught.value.exit_code == 6
     assert not list(tmp_path.iterdir())
 
@@ -139,18 +141,18 @@ def test_what_cannot_be_heard_is_never_a_file(tmp_path: Path, spoil, sentence: s
 )
 def test_contradicting_encodings_are_refused(settings, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        encode.encoding(*settings)
+        encode.resolve_encoding(*settings)
 
 
 def test_encodings_are_completed() -> None:
-    assert encode.encoding("flac") == encode.Encoding("flac", "24", None)
-    assert encode.encoding("mp3") == encode.Encoding("mp3", None, 192)
-    assert encode.encoding("ogg") == encode.Encoding("ogg", None, None)
+    assert encode.resolve_encoding("flac") == encode.Encoding("flac", "24", None)
+    assert encode.resolve_encoding("mp3") == encode.Encoding("mp3", None, 192)
+    assert encode.resolve_encoding("ogg") == encode.Encoding("ogg", None, None)
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no/a\.wav cannot be written: no such file or directory") as caught:
-        write(tmp_path / "no" / "a.wav", tone(), encode.encoding("wav"))
+        write(tmp_path / "no" / "a.wav", tone(), encode.resolve_encoding("wav"))
     assert caught.value.exit_code == 9
 
 
@@ -176,7 +178,7 @@ WRITE_UNDER_A_LIMIT = """
 def test_a_full_disk_leaves_no_file(tmp_path: Path, format: str, short_by: int) -> None:
     """libsndfile reports nothing when the last bytes do not fit: it writes them while closing."""
     path = tmp_path / f"a.{format}"
-    write(path, tone(), encode.encoding(format), tags=TITLED)
+    write(path, tone(), encode.resolve_encoding(format), tags=TITLED)
     limit = path.stat().st_size - short_by
     path.unlink()
     run = subprocess.run(
@@ -200,9 +202,9 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch)
             raise KeyboardInterrupt
         yield sound.samples[:, RATE:]
 
-    monkeypatch.setattr(encode, "blocks", blocks_until_interrupted)
+    monkeypatch.setattr(encode, "one_second_blocks", blocks_until_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(path, tone(), encode.encoding("flac"))
+        write(path, tone(), encode.resolve_encoding("flac"))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
 
 
@@ -214,7 +216,7 @@ def test_ctrl_c_inside_the_encoder_is_not_lost(tmp_path: Path, monkeypatch) -> N
 
     monkeypatch.setattr(encode, "memoryview", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a.wav", tone(), encode.encoding("wav"))
+        write(tmp_path / "a.wav", tone(), encode.resolve_encoding("wav"))
     assert not list(tmp_path.iterdir())
 
 
@@ -244,7 +246,7 @@ def test_a_signal_inside_the_encoder_is_not_lost(
     monkeypatch.setattr(soundfile.SoundFile, "close", interrupting_close)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        write(tmp_path / f"a.{format}", tone(), encode.encoding(format))
+        write(tmp_path / f"a.{format}", tone(), encode.resolve_encoding(format))
     except KeyboardInterrupt:
         assert sent
     else:
@@ -256,7 +258,7 @@ def test_a_signal_inside_the_encoder_is_not_lost(
 
 @pytest.mark.parametrize("format", ["wav", "ogg"])
 def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, format: str) -> None:
-    encoding = encode.encoding(format, "32f" if format == "wav" else None)
+    encoding = encode.resolve_encoding(format, "32f" if format == "wav" else None)
     settle = encode.FORMATS[format].settle
     assert settle is not None
 
@@ -284,7 +286,7 @@ def sine(rate: int, seconds: float = 3.3, hertz: float = 1000) -> Audio:
 @pytest.mark.parametrize("rate", [44_100, 96_000])
 def test_a_resampled_tone_is_the_tone_without_clicks(rate: int) -> None:
     """Blocks of a second must leave no trace at their edges, and nothing may come late."""
-    made = audio.resampled(sine(RATE), rate)
+    made = audio.resample(sine(RATE), rate)
     assert (made.sample_rate, made.samples.shape) == (rate, (2, int(3.3 * rate)))
     edge = rate // 20
     assert np.abs(made.samples - sine(rate).samples)[:, edge:-edge].max() < 1e-5
@@ -293,39 +295,39 @@ def test_a_resampled_tone_is_the_tone_without_clicks(rate: int) -> None:
 @pytest.mark.parametrize("frames", [1, 7, 47_999, 48_000, 48_001])
 def test_a_resampled_sound_is_as_long_to_a_sample(frames: int) -> None:
     sound = Audio(np.ones((2, frames), np.float32), RATE)
-    assert audio.resampled(sound, 44_100).samples.shape == (2, round(frames * 44_100 / RATE))
-    assert audio.resampled(sound, RATE) is sound
+    assert audio.resample(sound, 44_100).samples.shape == (2, round(frames * 44_100 / RATE))
+    assert audio.resample(sound, RATE) is sound
 
 
 def test_what_the_new_rate_cannot_hold_is_filtered_out() -> None:
-    assert np.abs(audio.resampled(sine(96_000, hertz=30_000), 44_100).samples)[:, 4410:-4410].max() < 1e-5
+    assert np.abs(audio.resample(sine(96_000, hertz=30_000), 44_100).samples)[:, 4410:-4410].max() < 1e-5
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_file_has_the_rate_asked_for(tmp_path: Path, format: str) -> None:
     for rate in encode.FORMATS[format].sample_rates:
         path = tmp_path / f"a.{format}"
-        write(path, tone(), encode.encoding(format, sample_rate=rate), tags=TITLED)
+        write(path, tone(), encode.resolve_encoding(format, sample_rate=rate), tags=TITLED)
         found = soundfile.info(path)
         assert (found.samplerate, found.frames) == (rate, 2.5 * rate)
 
 
 def test_fades_are_quarter_sines_at_the_ends_alone() -> None:
     sound = Audio(np.ones((2, 4 * RATE), np.float32), RATE)
-    made = audio.faded(sound, 1.5, 0.5).samples
+    made = audio.apply_fades(sound, 1.5, 0.5).samples
     rise, fall = np.arange(int(1.5 * RATE)) / (1.5 * RATE), np.arange(RATE // 2) / (RATE // 2)
     assert made[0, : len(rise)] == pytest.approx(np.sin(np.pi / 2 * rise), abs=1e-6)
     assert made[1, -len(fall) :] == pytest.approx(np.sin(np.pi / 2 * fall)[::-1], abs=1e-6)
     assert (made[:, len(rise) : -len(fall)] == 1).all()
     assert (made[:, [0, -1]] == 0).all()
     assert (sound.samples == 1).all()
-    assert audio.faded(sound, 0, 0) is sound
+    assert audio.apply_fades(sound, 0, 0) is sound
 
 
 def test_fades_may_meet_and_a_sound_may_end_sooner() -> None:
     sound = Audio(np.ones((2, RATE), np.float32), RATE)
-    assert audio.faded(sound, 0.5, 0.5).samples.max() <= 1
-    assert audio.faded(sound, 2, 2).samples.shape == (2, RATE)
+    assert audio.apply_fades(sound, 0.5, 0.5).samples.max() <= 1
+    assert audio.apply_fades(sound, 2, 2).samples.shape == (2, RATE)
 
 
 def test_the_level_is_that_of_the_faded_sound(tmp_path: Path) -> None:
@@ -333,7 +335,7 @@ def test_the_level_is_that_of_the_faded_sound(tmp_path: Path) -> None:
     samples = tone(4, 0.25).samples
     samples[:, -100:] *= 4
     set_to = [
-        write(tmp_path / "a.wav", Audio(samples, RATE), encode.encoding("wav", "32f"), loudness, fade_out=1.0)
+        write(tmp_path / "a.wav", Audio(samples, RATE), encode.resolve_encoding("wav", "32f"), loudness, fade_out=1.0)
         for loudness in ("peak:-1", "lufs:-20")
     ]
     assert set_to[0].peak == pytest.approx(0.25, abs=0.01)
@@ -363,14 +365,14 @@ UNIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is 
 @UNIX_ONLY
 def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmpeg: Path) -> None:
     sound, path = tone(2.2, 0.5), tmp_path / "a b: 100%d.m4a"
-    encoding = encode.encoding("m4a", bitrate=256, sample_rate=44_100)
+    encoding = encode.resolve_encoding("m4a", bitrate=256, sample_rate=44_100)
     assert encoding == encode.Encoding("m4a", None, 256, 44_100)
     write(path, sound, encoding, "peak:0", fade_in=1.0, tags=TITLED)
     asked = (fake_ffmpeg / "asked").read_text()
     for words in ("-f f32le -ar 44100 -ac 2 -i pipe:0", "-c:a aac -b:a 256k", "+bitexact", "-f ipod"):
         assert words in asked.replace("\n", " ")
     heard = np.frombuffer(ffmpeg.samples_of(path.read_bytes()), np.float32).reshape(-1, 2).T
-    expected = audio.faded(audio.resampled(sound, 44_100), 1.0, 0.0).samples
+    expected = audio.apply_fades(audio.resample(sound, 44_100), 1.0, 0.0).samples
     assert heard == pytest.approx(expected / np.abs(expected).max(), abs=1e-6)
     assert mutagen.File(path).tags["\xa9nam"] == ["Nächte Ω"]
     first = path.read_bytes()
@@ -382,15 +384,15 @@ def test_ffmpeg_gets_the_samples_and_what_is_asked_for(tmp_path: Path, fake_ffmp
 @pytest.mark.parametrize("rate", encode.FORMATS["m4a"].sample_rates)
 def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None:
     sound, path = tone(), tmp_path / "a b: 100%d.m4a"
-    write(path, sound, encode.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    write(path, sound, encode.resolve_encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
     first = path.read_bytes()
-    write(path, sound, encode.encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
+    write(path, sound, encode.resolve_encoding("m4a", bitrate=320, sample_rate=rate), tags=TITLED)
     assert path.read_bytes() == first
     found = mutagen.File(path)
     assert (found.info.codec, found.info.sample_rate, found.tags["\xa9nam"]) == ("mp4a.40.2", rate, ["Nächte Ω"])
     decode = ["ffmpeg", "-v", "error", "-i", f"file:{path}", "-f", "f32le", "pipe:1"]
     played = np.frombuffer(subprocess.run(decode, capture_output=True, check=True).stdout, np.float32).reshape(-1, 2).T
-    expected = audio.resampled(sound, rate).samples
+    expected = audio.resample(sound, rate).samples
     assert abs(played.shape[1] - expected.shape[1]) <= 1024  # a frame: old versions do not cut the last one
     both = [one[:, : min(played.shape[1], expected.shape[1])].ravel() for one in (played, expected)]
     assert np.corrcoef(both)[0, 1] > 0.99
@@ -411,7 +413,7 @@ def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None
 def test_a_failing_ffmpeg_leaves_no_file(tmp_path: Path, monkeypatch, words: str, sentence: str) -> None:
     monkeypatch.setenv("FAKE_FFMPEG", words)
     with pytest.raises(EncoderError, match=sentence) as caught:
-        write(tmp_path / "a.m4a", tone(20), encode.encoding("m4a"), tags=TITLED)
+        write(tmp_path / "a.m4a", tone(20), encode.resolve_encoding("m4a"), tags=TITLED)
     assert caught.value.exit_code == 9
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
@@ -421,7 +423,7 @@ def test_an_ffmpeg_that_does_not_start_is_told(tmp_path: Path, fake_ffmpeg: Path
     monkeypatch.setenv("PATH", str(fake_ffmpeg))  # else the next one on it is tried
     (fake_ffmpeg / "ffmpeg").write_text("#!/no/such/interpreter\n")
     with pytest.raises(EncoderError, match="ffmpeg cannot be started: no such file or directory"):
-        write(tmp_path / "a.m4a", tone(), encode.encoding("m4a"))
+        write(tmp_path / "a.m4a", tone(), encode.resolve_encoding("m4a"))
 
 
 @UNIX_ONLY
@@ -435,16 +437,16 @@ def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> N
         monkeypatch.setenv("FAKE_FFMPEG", "hangs")
         threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
-        blocks = audio.blocks
+        blocks = audio.one_second_blocks
 
         def blocks_until_interrupted(sound: Audio):
             yield next(blocks(sound))
             if sys._getframe(1).f_code.co_name == "_pour":
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(encode, "blocks", blocks_until_interrupted)
+        monkeypatch.setattr(encode, "one_second_blocks", blocks_until_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "a.m4a", tone(), encode.encoding("m4a"))
+        write(tmp_path / "a.m4a", tone(), encode.resolve_encoding("m4a"))
     assert started[0].poll() is not None
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
@@ -452,11 +454,11 @@ def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> N
 def test_a_missing_ffmpeg_is_told_before(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OutputError, match=r"ffmpeg is missing: it encodes m4a") as caught:
-        encode.require("m4a")
+        encode.require_encoder("m4a")
     assert caught.value.exit_code == 9
     assert "--format flac needs none" in str(caught.value)
     for format in FORMATS:
-        encode.require(format)
+        encode.require_encoder(format)
 
 
 # Files that appear whole or not at all
@@ -464,7 +466,7 @@ def test_a_missing_ffmpeg_is_told_before(monkeypatch) -> None:
 
 def pair(folder: Path, replace: bool = False) -> None:
     names = [folder / "a", folder / "a.yaml"]
-    with disk.whole(*names, replace=names if replace else ()) as parts:
+    with disk.write_whole(*names, replace=names if replace else ()) as parts:
         for part, text in zip(parts, ("new", "new yaml"), strict=True):
             part.write_text(text)
 
@@ -511,10 +513,10 @@ def test_of_two_files_none_appears_when_one_cannot(tmp_path: Path) -> None:
 
 def test_a_broken_link_is_a_file_too(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("nowhere")
-    assert disk.exists(tmp_path / "a")
-    assert not disk.exists(tmp_path / "b")
+    assert disk.is_taken(tmp_path / "a")
+    assert not disk.is_taken(tmp_path / "b")
     with pytest.raises(OutputError, match="name too long"):
-        disk.exists(tmp_path / ("x" * 300))
+        disk.is_taken(tmp_path / ("x" * 300))
 
 
 def test_ogg_pages_carry_valid_checksums() -> None:

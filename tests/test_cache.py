@@ -22,7 +22,7 @@ from typer.testing import Result
 
 from acestep_cli.cache import FORMAT, Cache
 from acestep_cli.engine import codec, denoise
-from acestep_cli.engine.songwriter import Songwriter
+from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
@@ -222,7 +222,7 @@ def test_cache_commands_load_no_torch() -> None:
 
 
 def render(shelf: Path, songwriter: checkpoints.Songwriter | None = None, **asked: Any) -> list[Take]:
-    found = checkpoints.locate("turbo", shelf)
+    found = checkpoints.find_checkpoint("turbo", shelf)
     request = complete.complete(Request(**{"caption": "a song", "seed": 7, **asked}), found, songwriter)
     cache = Cache(Path("cache").absolute(), 10**9, pytest.fail)
     return list(Pipeline(found, FLOAT32, songwriter, cache=cache).run([request], lambda *_: None))
@@ -232,8 +232,8 @@ def test_a_recording_is_encoded_once(two_b: tiny.Oracle, monkeypatch: pytest.Mon
     rng = np.random.default_rng(0)
     soundfile.write("a.wav", 0.2 * rng.standard_normal((96_000, 2)).clip(-1, 1), 48_000)
     calls: list[int] = []
-    encode = codec.encode
-    monkeypatch.setattr(codec, "encode", lambda *given: calls.append(1) or encode(*given))
+    encode = codec.encode_waveform
+    monkeypatch.setattr(codec, "encode_waveform", lambda *given: calls.append(1) or encode(*given))
     (first,) = render(two_b.root, mode="cover", source=str(Path("a.wav").absolute()), steps=2)
     (again,) = render(two_b.root, mode="cover", source=str(Path("a.wav").absolute()), steps=2)
     assert len(calls) == 1
@@ -246,8 +246,8 @@ def test_other_steps_need_no_songwriter(two_b: tiny.Oracle, tmp_path: Path, monk
     tiny.build_songwriter(tmp_path / "acestep-5Hz-lm-0.6B")
     helper = checkpoints.Songwriter("0.6B", tmp_path / "acestep-5Hz-lm-0.6B")
     calls: list[int] = []
-    takes = Songwriter.takes
-    monkeypatch.setattr(Songwriter, "takes", lambda *given: calls.append(1) or takes(*given))
+    takes = SongwriterModel.complete_takes
+    monkeypatch.setattr(SongwriterModel, "complete_takes", lambda *given: calls.append(1) or takes(*given))
     first = render(two_b.root, helper, steps=2, takes=2, duration=10)
     again = render(two_b.root, helper, steps=2, takes=2, duration=10)
     other = render(two_b.root, helper, steps=3, takes=2, duration=10, title="Tide")
@@ -282,14 +282,14 @@ def test_a_take_that_was_not_decoded_is_not_diffused_again(
         raise OSError("the lights went out")
 
     with monkeypatch.context() as night:
-        night.setattr(codec, "decode", broken)
+        night.setattr(codec, "decode_latents", broken)
         with pytest.raises(OSError, match="lights"):
             render(two_b.root, steps=2, duration=10)
     assert diffused == [7]
     (again,) = render(two_b.root, steps=2, duration=10)
     assert diffused == [7]
     assert "diffuse" not in again.timings
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     request = complete.complete(Request(caption="a song", seed=7, steps=2, duration=10), found)
     (alone,) = Pipeline(found, FLOAT32).run([request], lambda *_: None)
     assert np.array_equal(again.audio.samples, alone.audio.samples)

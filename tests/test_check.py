@@ -85,9 +85,9 @@ def test_a_crest_is_counted_once_wherever_blocks_end(size: int) -> None:
     for start, length in ((0, 3), (4, 2), (7, 9), (20, 1), (37, 3)):
         sound[0, start : start + length] = -1
     sound[1, 10:14] = 1.5
-    crests = measure.Crests()
+    crests = measure.ClipCounter()
     for start in range(0, 40, size):
-        crests.hear(sound[:, start : start + size])
+        crests.add(sound[:, start : start + size])
     assert crests.count == 4
 
 
@@ -123,10 +123,10 @@ def test_difference_is_that_of_the_worst_sample() -> None:
     other = sound.copy()
     other[1, 70_000] += 0.01
     one = Audio(sound, RATE)
-    assert measure.difference(one, Audio(other, RATE)) == pytest.approx(-40, abs=0.05)
-    assert measure.difference(one, one) == -math.inf
-    assert measure.difference(one, Audio(sound[:, 1:], RATE)) is None
-    assert measure.difference(one, Audio(sound, 44_100)) is None
+    assert measure.sample_difference(one, Audio(other, RATE)) == pytest.approx(-40, abs=0.05)
+    assert measure.sample_difference(one, one) == -math.inf
+    assert measure.sample_difference(one, Audio(sound[:, 1:], RATE)) is None
+    assert measure.sample_difference(one, Audio(sound, 44_100)) is None
 
 
 @pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is not installed")
@@ -135,11 +135,11 @@ def test_tempo_and_key_of_a_tune_that_is_known() -> None:
     click = np.exp(-np.arange(2000) / 200) * np.sin(np.arange(2000) / 5)
     for number in range(24):
         beat[number * RATE // 2 :][:2000] += click[: len(beat) - number * RATE // 2]
-    assert measure.tempo(Audio(np.stack([beat, beat]), RATE)) == pytest.approx(120, abs=2.5)
+    assert measure.estimate_tempo(Audio(np.stack([beat, beat]), RATE)) == pytest.approx(120, abs=2.5)
     t = np.arange(RATE) / RATE
     chords = [(57, 60, 64), (62, 65, 69), (64, 68, 71), (57, 60, 64)]  # i iv V i of A minor
     song = np.concatenate([sum(np.sin(2 * np.pi * 440 * 2 ** ((n - 69) / 12) * t) for n in chord) for chord in chords])
-    assert measure.key(Audio(np.stack([song, song]).astype(np.float32), RATE)) == "A minor"
+    assert measure.estimate_key(Audio(np.stack([song, song]).astype(np.float32), RATE)) == "A minor"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is not installed")
@@ -150,7 +150,7 @@ def test_tempo_and_key_of_a_tune_that_is_known() -> None:
 )
 def test_what_has_neither_tempo_nor_key_is_given_none(sound: Any) -> None:
     heard = Audio(np.ascontiguousarray(sound.T, np.float32), RATE)
-    assert (measure.tempo(heard), measure.key(heard)) == (None, None)
+    assert (measure.estimate_tempo(heard), measure.estimate_key(heard)) == (None, None)
     written("a.wav", sound)
     result = check("a.wav", "--bpm", "0..300", "--key", "C major", "--skip", "silent", "--skip", "dc")
     assert result.exit_code == 6
@@ -235,8 +235,8 @@ def test_silence_that_is_too_long_fails() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is not installed")
 def test_tempo_may_be_heard_at_half_or_double_and_keys_by_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
     written("a.wav", sine())
-    monkeypatch.setattr(measure, "tempo", lambda sound: 60.1)
-    monkeypatch.setattr(measure, "key", lambda sound: "C# minor")
+    monkeypatch.setattr(measure, "estimate_tempo", lambda sound: 60.1)
+    monkeypatch.setattr(measure, "estimate_key", lambda sound: "C# minor")
     assert check("a.wav", "--bpm", "118..122", "--key", "Db minor").exit_code == 0
     result = check("a.wav", "--bpm", "90..100", "--key", "A minor")
     assert "a.wav: tempo is 60.1 bpm, not 90 to 100 bpm." in result.stderr

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from acestep_cli.engine import weights as store
 from acestep_cli.engine.text_encoder import TextEncoder
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints
@@ -33,42 +33,42 @@ def models(two_b: tiny.Oracle, tmp_path: Path) -> Path:
 
 def refusal(models: Path, model: str = "turbo") -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.locate(model, models)
+        checkpoints.find_checkpoint(model, models)
     assert caught.value.exit_code == 3
     assert caught.value.hint
     return caught.value
 
 
-def load(models: Path, model: str = "turbo") -> Store:
-    found = checkpoints.locate(model, models)
+def load(models: Path, model: str = "turbo") -> WeightStore:
+    found = checkpoints.find_checkpoint(model, models)
     plan = planning.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
-    weights = Store(found, plan, lambda stage, done, total: None)
+    weights = WeightStore(found, plan, lambda stage, done, total: None)
     with weights.dit(), weights.vae(), weights.text():
-        assert weights.residents == {"dit", "vae", "text"}
+        assert weights.resident == {"dit", "vae", "text"}
     weights.close()
-    assert not weights.residents
+    assert not weights.resident
     return weights
 
 
 def test_by_name_by_folder_and_auto(models: Path) -> None:
-    by_name = checkpoints.locate("turbo", models)
-    assert by_name == checkpoints.locate(str(models / DIT)) == checkpoints.locate("auto", models)
+    by_name = checkpoints.find_checkpoint("turbo", models)
+    assert by_name == checkpoints.find_checkpoint(str(models / DIT)) == checkpoints.find_checkpoint("auto", models)
     assert by_name.row.turbo
     assert by_name.code_count == 64_000
 
 
 def test_a_folder_of_any_name_tells_its_kind_by_its_config(models: Path) -> None:
     (models / DIT).rename(models / "mine")
-    assert checkpoints.locate(str(models / "mine")).row.steps == 8
+    assert checkpoints.find_checkpoint(str(models / "mine")).row.steps == 8
     config = json.loads((models / "mine/config.json").read_text())
     (models / "mine/config.json").write_text(json.dumps({**config, "is_turbo": False, "model_version": "base"}))
-    row = checkpoints.locate(str(models / "mine")).row
+    row = checkpoints.find_checkpoint(str(models / "mine")).row
     assert (row.steps, row.guidance, "extract" in row.tasks) == (50, 7.0, True)
 
 
 def test_auto_falls_back_to_the_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_whole", lambda name, row, dit, models_dir: name)
-    assert checkpoints.locate("auto", tmp_path) == "pocket"
+    monkeypatch.setattr(checkpoints, "_complete_checkpoint", lambda name, row, dit, models_dir: name)
+    assert checkpoints.find_checkpoint("auto", tmp_path) == "pocket"
 
 
 def test_not_installed_names_the_folder_and_the_way_out(models: Path) -> None:
@@ -185,7 +185,7 @@ def test_code_in_a_pickle_is_never_run(models: Path, tmp_path: Path) -> None:
     for write in (lambda: torch.save(Payload(), file), lambda: file.write_bytes(pickle.dumps(Payload()))):
         write()
         with pytest.raises(CheckpointError, match="was not run"):
-            store.silence(file, tiny.LATENT_CHANNELS)
+            store.load_silence(file, tiny.LATENT_CHANNELS)
     assert not marker.exists()
 
 
@@ -193,7 +193,7 @@ def test_silence_of_the_wrong_shape(models: Path) -> None:
     file = models / DIT / "silence_latent.pt"
     torch.save(torch.zeros(1, 5, 10), file)
     with pytest.raises(CheckpointError, match=r"\[1, 5, 10\]"):
-        store.silence(file, tiny.LATENT_CHANNELS)
+        store.load_silence(file, tiny.LATENT_CHANNELS)
 
 
 def test_a_tokenizer_that_does_not_close_its_prompts(models: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_silence_that_is_no_tensor(models: Path, content: bytes) -> None:
     file = models / DIT / "silence_latent.pt"
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match="was not run") as caught:
-        store.silence(file, tiny.LATENT_CHANNELS)
+        store.load_silence(file, tiny.LATENT_CHANNELS)
     assert "weights_only" not in str(caught.value)
 
 
@@ -315,19 +315,19 @@ def test_weight_norm_is_folded_in_float32_whatever_is_on_disk(models: Path) -> N
     file = models / "vae/diffusion_pytorch_model.safetensors"
     rounded = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
     save_file(rounded, file)
-    found = checkpoints.locate("turbo", models)
+    found = checkpoints.find_checkpoint("turbo", models)
     plan = planning.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
-    with Store(found, plan, lambda stage, done, total: None).vae() as vae:
+    with WeightStore(found, plan, lambda stage, done, total: None).vae() as vae:
         weight = vae.decoder.conv1.weight
     gain, direction = (rounded[f"decoder.conv1.weight_{part}"].float() for part in "gv")
     torch.testing.assert_close(weight.data, gain * direction / direction.norm(dim=(1, 2), keepdim=True))
 
 
 def test_the_hash_follows_the_weights(models: Path) -> None:
-    before = checkpoints.locate("turbo", models).weights_hash()
-    assert before == checkpoints.locate("turbo", models).weights_hash()
+    before = checkpoints.find_checkpoint("turbo", models).weights_hash()
+    assert before == checkpoints.find_checkpoint("turbo", models).weights_hash()
     tensors = load_file(models / WEIGHTS)
     save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, models / WEIGHTS)
-    after = checkpoints.locate("turbo", models).weights_hash()
+    after = checkpoints.find_checkpoint("turbo", models).weights_hash()
     torch.save(torch.zeros(1, tiny.LATENT_CHANNELS, 400), models / DIT / "silence_latent.pt")
-    assert len({before, after, checkpoints.locate("turbo", models).weights_hash()}) == 3
+    assert len({before, after, checkpoints.find_checkpoint("turbo", models).weights_hash()}) == 3

@@ -91,9 +91,12 @@ def test_every_key_has_its_flag_in_the_help() -> None:
     for mode in modes.MODES:
         text = CliRunner().invoke(app, [mode, "--help"]).stdout
         for name, key in KEYS.items():
-            assert (f" {spec.flag(name)} " in text) == (key.flag and name not in modes.foreign(mode)), (mode, name)
+            assert (f" {spec.flag_of(name)} " in text) == (key.flag and name not in modes.foreign_keys(mode)), (
+                mode,
+                name,
+            )
     text = CliRunner().invoke(app, ["render", "--help"]).stdout
-    assert all(f" {spec.flag(name)} " in text for name, key in KEYS.items() if key.flag)
+    assert all(f" {spec.flag_of(name)} " in text for name, key in KEYS.items() if key.flag)
     assert "[Verse]" in text
     assert " --lyrics-file " in text
 
@@ -316,7 +319,7 @@ def test_rolling_again_never_collides(acestep: Run) -> None:
     ],
 )
 def test_names(request_: Request, spec_file: str | None, expected: str) -> None:
-    assert paths.name(request_, Path(spec_file) if spec_file else None) == expected
+    assert paths.default_stem(request_, Path(spec_file) if spec_file else None) == expected
 
 
 def test_a_folder_takes_the_spec_s_name(acestep: Run, here: Path) -> None:
@@ -434,7 +437,7 @@ def test_a_take_and_its_sidecar_appear_together(acestep: Run, monkeypatch: pytes
     def full(*_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("acestep_cli.render.sidecar.text", full)
+    monkeypatch.setattr("acestep_cli.render.sidecar.sidecar_text", full)
     result = acestep("-o", "a.wav")
     assert result.exit_code == 9
     assert "a.wav cannot be written: no space left on device." in result.stderr

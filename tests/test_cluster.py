@@ -28,7 +28,7 @@ from test_cold import HOT, loaded
 from typer.testing import Result
 
 from acestep_cli.albums import ray_worker
-from acestep_cli.albums.ray_worker import Look
+from acestep_cli.albums.ray_worker import NodeInfo
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import hardware
 from acestep_cli.models import adapters, checkpoints
@@ -152,7 +152,7 @@ def test_a_disk_that_takes_no_more_ends_the_run(acestep: Acestep, ray: Ray, monk
         raise OSError(28, "No space left on device")
 
     harbour(HARBOUR + "  - {id: a, caption: x}\n  - {id: b, caption: y}\n")
-    monkeypatch.setattr("acestep_cli.audio.encode.write", full)
+    monkeypatch.setattr("acestep_cli.audio.encode.write_audio", full)
     result = acestep(*ON_RAY, "--json")
     assert result.exit_code == 9
     assert {output["error"]["exit_code"] for output in said(result)["outputs"]} == {9}
@@ -207,8 +207,8 @@ def test_ctrl_c_stops_the_nodes_and_keeps_what_is_finished(acestep: Acestep, ray
 # Who is left out
 
 
-def look(**changes: Any) -> Look:
-    return replace(ray_worker.look(False), **changes)
+def look(**changes: Any) -> NodeInfo:
+    return replace(ray_worker.inspect_node(False), **changes)
 
 
 HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",), free_bytes=2**50),))
@@ -223,7 +223,7 @@ HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",)
          f"10.0.0.1 (two-2222) has no acestep-cli {ray_worker.versions()['acestep-cli']}. pip install acestep-cli=="),
         ({"look": fake_ray.WorkerCrashedError("It fell over.")}, "10.0.0.1 (two-2222) does not answer: It fell over."),
         ({"look": look(machine=HALF)}, "10.0.0.1 (two-2222) has no cpu that computes in"),
-        ({"lacks": result.described(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
+        ({"lacks": result.describe_error(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
          "10.0.0.1 (two-2222): The checkpoint turbo is not installed. Pull it."),
     ],
     ids=["torch", "program", "crash", "device", "checkpoint"],
@@ -260,13 +260,15 @@ def test_where_no_node_can_take_part_that_is_why_it_fails(
 
 
 def test_a_node_with_other_weights_is_left_out(acestep: Acestep, xl: tiny.Oracle, two_b: tiny.Oracle) -> None:
-    wanted = ray_worker.Weights("turbo", checkpoints.locate("turbo", two_b.root).weights_hash(), None, None, None)
-    assert ray_worker.lacks(wanted) is None
-    found = ray_worker.lacks(replace(wanted, models_dir=xl.root))
+    wanted = ray_worker.WeightsRef(
+        "turbo", checkpoints.find_checkpoint("turbo", two_b.root).weights_hash(), None, None, None
+    )
+    assert ray_worker.missing_weights(wanted) is None
+    found = ray_worker.missing_weights(replace(wanted, models_dir=xl.root))
     assert found is not None
     assert (found["exit_code"], found["message"]) == (3, "The weights of turbo are others there than here.")
-    assert ray_worker.lacks(replace(wanted, models_dir=Path("nowhere"))) is None  # its own are taken
-    unknown = ray_worker.lacks(replace(wanted, checkpoint="sft"))
+    assert ray_worker.missing_weights(replace(wanted, models_dir=Path("nowhere"))) is None  # its own are taken
+    unknown = ray_worker.missing_weights(replace(wanted, checkpoint="sft"))
     assert unknown is not None
     assert "The checkpoint sft is not installed" in unknown["message"]
 
@@ -307,26 +309,26 @@ def test_a_render_has_a_card_of_a_node_to_itself(acestep: Acestep, ray: Ray, mon
 def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
     two_b: tiny.Oracle, base: tiny.Oracle, tmp_path: Path
 ) -> None:
-    config = checkpoints.locate("turbo", two_b.root).config
+    config = checkpoints.find_checkpoint("turbo", two_b.root).config
     adapter = adapter_files.peft(tmp_path / "my-sound", adapter_files.pairs(config))
     asked = Request(caption="x", duration=10, loras=({"path": str(adapter), "scale": 0.5},))
-    song = complete.complete(asked, checkpoints.locate("turbo", two_b.root))
-    before = adapters.read(adapter)
+    song = complete.complete(asked, checkpoints.find_checkpoint("turbo", two_b.root))
+    before = adapters.read_adapter(adapter)
     contents = {str(adapter): [(file.name, file.read_bytes()) for file in before.files]}
     fingerprint = before.fingerprint
     shutil.rmtree(adapter)
     (tmp_path / "there").mkdir()
-    places = ray_worker.unpacked(contents, tmp_path / "there")
-    there = ray_worker.renamed(song, places)
+    places = ray_worker.unpack_files(contents, tmp_path / "there")
+    there = ray_worker.rename_files(song, places)
     assert there.loras is not None
-    assert adapters.read(Path(there.loras[0].path)).fingerprint == fingerprint
+    assert adapters.read_adapter(Path(there.loras[0].path)).fingerprint == fingerprint
     back = {place: name for name, place in places.items()}
-    assert ray_worker.renamed(there, back) == song
+    assert ray_worker.rename_files(there, back) == song
     told: list[Any] = []
-    teller = ray_worker.Teller(told.append)
+    teller = ray_worker.WorkerConsole(told.append)
     teller.names = back
     teller.warn(f"{there.loras[0].path} is old.")
-    assert told == [ray_worker.Word(f"{adapter} is old.", is_warning=True)]
+    assert told == [ray_worker.TextMessage(f"{adapter} is old.", is_warning=True)]
 
 
 # Refusals

@@ -76,7 +76,7 @@ def test_flags() -> None:
         ("acestep generate --set ti", ("time_signature=", "timesteps=", "title=")),
         ("acestep examples show night", ("night-drive-acoustic", "night-drive")),
         ("acestep spec new ba", ("ballad",)),
-        ("acestep examples show ", tuple(examples.files())),
+        ("acestep examples show ", tuple(examples.example_files())),
         ("acestep generate --bpm ", ()),
     ],
 )
@@ -89,7 +89,7 @@ def test_what_is_offered_is_taken() -> None:
         for word in key.kind.words:
             key.kind.read(word)
             if key.flag and not isinstance(key.kind, values.Switch):  # whose words a flag does without
-                assert word in tab(f"acestep render {spec.flag(name)} {word[0]}")
+                assert word in tab(f"acestep render {spec.flag_of(name)} {word[0]}")
 
 
 def test_every_key_has_words_that_need_no_quotes() -> None:

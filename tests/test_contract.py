@@ -489,7 +489,7 @@ def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch)
         written.append(arguments)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(encode, "write", full)
+    monkeypatch.setattr(encode, "write_audio", full)
     result = acestep("generate", "a.yaml", "b.yaml", "-o", "out/", "--json")
     assert result.exit_code == 9
     assert [entry["status"] for entry in said(result)["outputs"]] == ["failed", "failed"]
@@ -497,14 +497,14 @@ def test_a_full_disk_ends_the_run(acestep: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_failed_encoder_keeps_the_lossless_master(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = encode.write
+    write = encode.write_audio
 
     def mp3_fails(path: Path, sound: audio.Audio, finish: encode.Finish) -> Any:
         if finish.encoding.format == "mp3":
             raise EncoderError("The mp3 encoder failed: no idea.")
         return write(path, sound, finish)
 
-    monkeypatch.setattr(encode, "write", mp3_fails)
+    monkeypatch.setattr(encode, "write_audio", mp3_fails)
     result = acestep("generate", "-c", "a", "-d", "10", "-o", "a.mp3")
     assert result.exit_code == 9
     assert "The take is kept as a-1.flac. To convert it: ffmpeg -i a-1.flac a.mp3" in result.stderr

@@ -58,7 +58,7 @@ def test_pieces_of_convolutions_with_magnitudes_are_left_out(tmp_path: Path) -> 
             "lycoris_proj_in_1.dora_scale": torch.ones(64, 1, 1),
         },
     )
-    adapter = adapters.read(file)
+    adapter = adapters.read_adapter(file)
     assert adapter.fit(CONFIG).matched == (QUERY,)
     [warning] = adapter.require_fit(CONFIG, "turbo")
     assert "proj_in_1" in warning
@@ -68,7 +68,7 @@ def test_a_config_with_a_byte_order_mark(tmp_path: Path) -> None:
     folder = adapter_files.peft(tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]), alpha=12)
     config = folder / "adapter_config.json"
     config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
-    assert adapters.read(folder).alphas == (12.0,)
+    assert adapters.read_adapter(folder).alphas == (12.0,)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_config_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_a_kind_that_is_not_supported_is_named(tmp_path: Path, tensor: str, kind: str) -> None:
     tensors = {f"lycoris_layers_0_mlp_up_proj.{name}": torch.ones(1) for name in (tensor, "alpha")}
     with pytest.raises(AdapterError, match=f"{kind} is not supported"):
-        adapters.read(adapter_files.save(tmp_path / "x.safetensors", tensors))
+        adapters.read_adapter(adapter_files.save(tmp_path / "x.safetensors", tensors))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_kind_that_is_not_supported_is_named(tmp_path: Path, tensor: str, kind
 def test_patterns_of_alpha_mean_what_peft_means(tmp_path: Path, pattern: str, alpha: float) -> None:
     pairs = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     folder = adapter_files.peft(tmp_path / "x", pairs, alpha=8, alpha_pattern={pattern: 4})
-    assert adapters.read(folder).alphas == (alpha,)
+    assert adapters.read_adapter(folder).alphas == (alpha,)
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=x)", r"(a)\1"])
@@ -95,7 +95,7 @@ def test_a_pattern_that_cannot_be_matched_is_refused(tmp_path: Path, pattern: st
     pairs = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     folder = adapter_files.peft(tmp_path / "x", pairs, alpha_pattern={pattern: 4})
     with pytest.raises(AdapterError, match="alpha_pattern"):
-        adapters.read(folder)
+        adapters.read_adapter(folder)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_deep_config_is_refused(tmp_path: Path) -> None:
 def test_silence_of_no_frames_or_no_real_numbers_is_refused(tmp_path: Path, silence: Any) -> None:
     torch.save(silence, tmp_path / "silence_latent.pt")
     with pytest.raises(CheckpointError, match=r"silence_latent\.pt should hold"):
-        store.silence(tmp_path / "silence_latent.pt", 8)
+        store.load_silence(tmp_path / "silence_latent.pt", 8)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)

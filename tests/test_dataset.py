@@ -37,13 +37,13 @@ def song(path: Path, pitch: float = 220, seconds: float = 7, rate: int = RATE, l
 def told(folder: Path, name: str = "a.wav") -> dict[str, object]:
     """What the scan finds out about the one recording in a folder, besides the sound."""
     song(folder / name)
-    found = dataset.scan(folder)
+    found = dataset.scan_folder(folder)
     assert not found.problems, found.problems
-    return dataset.described(found.songs[0].request)
+    return dataset.song_keys(found.songs[0].request)
 
 
 def looked(found: dataset.Dataset, shortest: float = 5, longest: float = 240) -> dataset.Inspection:
-    return dataset.inspect(found, shortest, longest, lambda done, total: None).labelled(found)
+    return dataset.inspect_songs(found, shortest, longest, lambda done, total: None).labelled(found)
 
 
 @pytest.mark.parametrize(
@@ -123,18 +123,18 @@ def test_every_convention_is_read(tmp_path: Path, files: dict[str, object], expe
 def test_the_wheel_of_camelot_is_that_of_fifths() -> None:
     for number in range(1, 12):
         for letter, mode in (("A", "minor"), ("B", "major")):
-            here, there = (metadata.respelt(f"{n}{letter}") for n in (number, number + 1))
+            here, there = (metadata.respell_key(f"{n}{letter}") for n in (number, number + 1))
             assert here.endswith(mode)
             notes = [("C Db D Eb E F F# G Ab A Bb B".split()).index(key.split()[0]) for key in (here, there)]  # noqa: SIM905
             assert (notes[1] - notes[0]) % 12 == 7
-    assert metadata.respelt("8A") == "A minor"
+    assert metadata.respell_key("8A") == "A minor"
 
 
 def test_a_list_says_the_trigger_word(tmp_path: Path) -> None:
     song(tmp_path / "a.wav")
     content = {"metadata": {"custom_tag": "harbour", "tag_position": "append"}, "samples": []}
     (tmp_path / "d.json").write_text(json.dumps(content))
-    found = dataset.scan(tmp_path)
+    found = dataset.scan_folder(tmp_path)
     assert (found.trigger, found.trigger_position) == ("harbour", "append")
 
 
@@ -149,19 +149,19 @@ def test_a_list_says_the_trigger_word(tmp_path: Path) -> None:
 )
 def test_prompts_are_those_of_a_render(position: str, caption: str | None, expected: str) -> None:
     request = Request(caption=caption, lyrics="[Verse]\nla\n", language="en", bpm=90, key="A minor")
-    one = dataset.Song("a.wav", Path("a.wav"), request)
+    one = dataset.DatasetSong("a.wav", Path("a.wav"), request)
     found = dataset.Dataset(Path(), (one,), "harbour", position)
     rendered = request.model_copy(update={"caption": expected})
-    assert found.prompts(one, 61.5) == prompts.of(rendered, modes.FILL_MASK, 61.5)
+    assert found.prompts(one, 61.5) == prompts.prompts_of(rendered, modes.FILL_MASK, 61.5)
 
 
 def test_what_is_written_reads_back_as_itself(tmp_path: Path) -> None:
     for name in ("a.wav", "sub/b: odd #1.wav"):
         song(tmp_path / name)
     (tmp_path / "a.txt").write_text("caption: no\nlyrics: [Verse]\n  la: la # x\n\nli\n")
-    found = dataset.scan(tmp_path)
+    found = dataset.scan_folder(tmp_path)
     assert [one.name for one in found.songs] == ["a.wav", "sub/b: odd #1.wav"]
-    again = dataset.parse(found.dump(), tmp_path)
+    again = dataset.parse_dataset(found.dump(), tmp_path)
     assert again.dump() == found.dump()
     assert [again.prompts(one, 7) for one in again.songs] == [found.prompts(one, 7) for one in found.songs]
 
@@ -184,7 +184,7 @@ def test_a_slip_in_a_data_set_is_refused_with_its_line(tmp_path: Path, text: str
     song(tmp_path / "a.wav")
     (tmp_path / dataset.FILE).write_text(text)
     with pytest.raises(UsageError) as error:
-        dataset.read(tmp_path)
+        dataset.load_dataset(tmp_path)
     assert said in str(error.value)
 
 
@@ -192,7 +192,7 @@ def test_the_file_is_obeyed(tmp_path: Path) -> None:
     for name in ("a.wav", "b.wav"):
         song(tmp_path / name)
     (tmp_path / dataset.FILE).write_text("songs:\n  a.wav: {caption: x}\n  gone.wav: {}\n")
-    found = looked(dataset.read(tmp_path))
+    found = looked(dataset.load_dataset(tmp_path))
     assert [one.song.name for one in found.lessons] == ["a.wav"]
     assert any("b.wav is in" in remark and "left out" in remark for remark in found.remarks)
     assert [type(problem) for problem in found.problems] == [SourceError]
@@ -215,14 +215,14 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path, make: Callable[[Path
     make(tmp_path)
     for name in ("a", "b"):
         (tmp_path / f"{name}.caption.txt").write_text(f"song {name}")
-    found = looked(dataset.scan(tmp_path))
+    found = looked(dataset.scan_folder(tmp_path))
     assert [one.song.name for one in found.lessons] == ["a.flac"]
     with pytest.raises((SourceError, UsageError)) as error:
-        dataset.refuse(found, tmp_path, skip=False, warn=print)
+        dataset.refuse_unusable(found, tmp_path, skip=False, warn=print)
     assert said in str(error.value)
     assert "--skip-bad" in str(error.value)
     warned: list[str] = []
-    dataset.refuse(found, tmp_path, skip=True, warn=warned.append)
+    dataset.refuse_unusable(found, tmp_path, skip=True, warn=warned.append)
     assert any(said in line and line.endswith("It is left out.") for line in warned)
 
 
@@ -244,7 +244,7 @@ def test_what_is_worth_a_word_is_said(
     song(tmp_path / name, 330, **options)  # type: ignore[arg-type]
     for stem in ("a", "b"):
         (tmp_path / f"{stem}.txt").write_text(text)
-    remarks = looked(dataset.scan(tmp_path), longest=10).remarks
+    remarks = looked(dataset.scan_folder(tmp_path), longest=10).remarks
     assert any("From 8 songs on" in remark for remark in remarks)
     if said is None:
         assert len(remarks) == 1
@@ -256,18 +256,20 @@ def test_the_same_sound_under_other_tags_is_the_same(tmp_path: Path) -> None:
     one, other = song(tmp_path / "a.wav"), tmp_path / "b.flac"
     samples, rate = soundfile.read(one, dtype="int16")
     soundfile.write(other, samples, rate)
-    assert dataset.listen(one).fingerprint == dataset.listen(other).fingerprint
-    assert dataset.listen(one).fingerprint != dataset.listen(song(tmp_path / "c.wav", 221)).fingerprint
+    assert dataset.read_recording(one).fingerprint == dataset.read_recording(other).fingerprint
+    assert dataset.read_recording(one).fingerprint != dataset.read_recording(song(tmp_path / "c.wav", 221)).fingerprint
 
 
 def test_clipping_is_what_check_calls_so(tmp_path: Path) -> None:
     file = song(tmp_path / "a.wav", level=2.0)
-    assert dataset.listen(file).clipped == measure.measure(measure.read(file)).clipped > 0
+    assert dataset.read_recording(file).clipped == measure.measure(measure.read_for_measuring(file)).clipped > 0
 
 
 def test_what_changed_in_a_data_set_is_said() -> None:
-    assert dataset.changed({"a": "1"}, {"a": "1"}) is None
-    assert dataset.changed({"a": "2", "c": "3"}, {"a": "1", "b": "4"}) == "'b' left out; 'c' added; 'a' changed"
+    assert dataset.describe_changes({"a": "1"}, {"a": "1"}) is None
+    assert (
+        dataset.describe_changes({"a": "2", "c": "3"}, {"a": "1", "b": "4"}) == "'b' left out; 'c' added; 'a' changed"
+    )
 
 
 def test_a_scan_writes_what_a_person_edits(tmp_path: Path, acestep: Callable[..., Result]) -> None:
@@ -296,7 +298,7 @@ def test_a_scan_by_force_finds_new_songs_and_keeps_labels(tmp_path: Path, aceste
     file.write_text("trigger: harbour\ntrigger_position: append\nsongs:\n  a.wav: {bpm: 97}\n  gone.wav: {bpm: 90}\n")
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--force")
     assert run.exit_code == 0, run.output
-    found = dataset.read(tmp_path)
+    found = dataset.load_dataset(tmp_path)
     assert [(one.name, one.request.caption, one.request.bpm) for one in found.songs] == [
         ("a.wav", "slow folk", 97), ("b.wav", None, None),
     ]  # fmt: skip
@@ -305,7 +307,7 @@ def test_a_scan_by_force_finds_new_songs_and_keeps_labels(tmp_path: Path, aceste
     empty = acestep("train-lora", str(tmp_path), "-o", str(tmp_path / "out"))
     assert (empty.exit_code, "--scan-only --force finds them" in empty.stderr) == (5, True), empty.output
     assert acestep("train-lora", str(tmp_path), "--scan-only", "--force").exit_code == 0
-    assert len(dataset.read(tmp_path).songs) == 2
+    assert len(dataset.load_dataset(tmp_path).songs) == 2
 
 
 def test_a_scan_refuses_what_is_for_training(tmp_path: Path, acestep: Callable[..., Result]) -> None:
@@ -351,7 +353,7 @@ def test_a_list_that_cannot_be_read_costs_no_song(tmp_path: Path, name: str, tex
         song(tmp_path / f"{stem}.wav", 220 if stem == "a" else 330)
         (tmp_path / f"{stem}.caption.txt").write_text("folk")
     (tmp_path / name).write_bytes(text.encode("latin-1"))
-    scanned = dataset.scan(tmp_path)
+    scanned = dataset.scan_folder(tmp_path)
     assert [one.where for one in scanned.left_out] == [str(tmp_path / name)]
     found = looked(scanned)
     assert ([one.song.name for one in found.lessons], found.problems) == (["a.wav", "b.wav"], ())
@@ -402,7 +404,7 @@ def test_a_value_that_cannot_be_read_is_left_out_alone(
         text = content if isinstance(content, str | bytes) else json.dumps(content)
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert told(tmp_path) == kept
-    [one] = dataset.scan(tmp_path).left_out
+    [one] = dataset.scan_folder(tmp_path).left_out
     assert (one.key, reason in one.reason) == (key, True), one
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--songwriter", "none", "--json")
     assert run.exit_code == 0, run.output
@@ -412,7 +414,7 @@ def test_a_value_that_cannot_be_read_is_left_out_alone(
     assert str(one) in content["warnings"]
     written = (tmp_path / dataset.FILE).read_text()
     assert f"#   {dataset.comment(str(one))}\n" in written
-    again = dataset.described(dataset.read(tmp_path).songs[0].request)
+    again = dataset.song_keys(dataset.load_dataset(tmp_path).songs[0].request)
     assert again == kept
     assert ("instrumental: true" in written) == (kept.get("instrumental", False) and key != "lyrics")
 
@@ -433,7 +435,7 @@ def test_what_is_mended_in_the_file_is_no_longer_left_out(tmp_path: Path, aceste
     (tmp_path / dataset.FILE).write_text("songs:\n  a.wav: {language: ja}\n")
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--force", "--songwriter", "none", "--json")
     assert [one["key"] for one in said(run)["dataset"]["left_out"]] == ["bpm"]
-    assert dataset.read(tmp_path).songs[0].request.language == "ja"
+    assert dataset.load_dataset(tmp_path).songs[0].request.language == "ja"
 
 
 def test_tables_name_songs_in_folders_below_them(tmp_path: Path) -> None:
@@ -443,7 +445,7 @@ def test_tables_name_songs_in_folders_below_them(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "y" / "metadata.csv").write_text("file_name,text\na.wav,nearer\n")
     (tmp_path / "._metadata.csv").write_bytes(b"\0\5\x16\7")  # as macOS leaves them
-    found = dataset.scan(tmp_path)
+    found = dataset.scan_folder(tmp_path)
     assert {one.name: (one.request.caption, one.request.bpm) for one in found.songs} == {
         "a.wav": (None, None), "x/a.wav": ("in x", None), "y/a.wav": ("nearer", 90),
     }  # fmt: skip

@@ -80,7 +80,7 @@ def saved(name: str, data: bytes) -> Path:
 
 def heard(file: Path, warnings: list[str] | None = None) -> np.ndarray:
     """All samples of a file [2, n] at its own rate."""
-    return measure.read(file, (warnings if warnings is not None else []).append).samples
+    return measure.read_for_measuring(file, (warnings if warnings is not None else []).append).samples
 
 
 # Lengths that are guessed
@@ -108,9 +108,9 @@ def test_every_command_takes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", path)
         result = run("check", str(VBR), "--json", "--skip", "clipped")
         assert json.loads(result.stdout)["checked"][0]["measures"]["seconds"] == pytest.approx(12.024)
-        found = decode.survey(VBR)
-        assert found.samples == decode.read(VBR).samples.shape[1] == VBR_SAMPLES
-        assert dataset.listen(VBR).seconds == pytest.approx(12.024)
+        found = decode.survey_file(VBR)
+        assert found.samples == decode.read_audio(VBR).samples.shape[1] == VBR_SAMPLES
+        assert dataset.read_recording(VBR).seconds == pytest.approx(12.024)
     for words in (
         ["repaint", str(VBR), "--start", "6", "--end", "8"],
         ["cover", str(VBR)],
@@ -164,7 +164,7 @@ def test_files_in_a_row_are_read_one_after_the_other(name: str) -> None:
     assert found.shape[1] == pytest.approx(4.3 * RATE, abs=0.1 * RATE)
     assert np.array_equal(found, wanted)
     assert not warnings
-    assert decode.survey(file).samples == found.shape[1]
+    assert decode.survey_file(file).samples == found.shape[1]
 
 
 def test_files_in_a_row_may_have_tags_headers_or_neither() -> None:
@@ -252,7 +252,7 @@ def test_an_ogg_without_its_last_page_is_read_to_its_end_with_a_warning(name: st
         assert 0.5 < content["checked"][0]["measures"]["seconds"] < 4
         [warning] = content["warnings"]
         assert warning.startswith(f"a.{name} has no last page, so that its length is not known")
-        assert decode.survey(file).warnings == (warning,)
+        assert decode.survey_file(file).warnings == (warning,)
         repaint = run("repaint", str(file), "--end", "0.4", "-c", "a", "-m", "pocket", "--dry-run")
         assert "has no last page" in repaint.stderr
 
@@ -314,7 +314,7 @@ def test_without_a_length_all_of_it_is_read(closed: bytes, piped: bytes) -> None
     wanted = heard(saved("closed", closed))
     assert wanted.shape[1] == 2 * RATE
     assert np.array_equal(heard(saved("piped", piped)), wanted)
-    assert decode.survey(Path("piped")).samples == 2 * RATE
+    assert decode.survey_file(Path("piped")).samples == 2 * RATE
 
 
 def test_two_without_a_length_are_two() -> None:
@@ -350,8 +350,8 @@ def test_a_pipe_is_read_to_its_end(name: str) -> None:
     assert np.array_equal(heard(Path("pipe")), heard(saved("file", data)))
     writer.join(10)
     # What came out is kept: a survey, a fingerprint and the samples are three readings.
-    assert decode.survey(Path("pipe")).sound == decode.survey(Path("file")).sound
-    assert decode.fingerprint(Path("pipe")) == decode.fingerprint(Path("file"))
+    assert decode.survey_file(Path("pipe")).sound == decode.survey_file(Path("file")).sound
+    assert decode.file_hash(Path("pipe")) == decode.file_hash(Path("file"))
 
 
 @pipes

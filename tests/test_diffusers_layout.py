@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
@@ -54,7 +54,7 @@ def theirs(published: tuple[Path, Path], tmp_path: Path) -> Path:
 
 
 def samples(folder: Path, **asked: Any) -> np.ndarray:
-    found = checkpoints.locate(str(folder))
+    found = checkpoints.find_checkpoint(str(folder))
     asked = {"caption": "a song", "lyrics": "la", "model": str(folder), "seed": 7, "duration": 10, **asked}
     request = complete.complete(Request(**asked), found)
     (take,) = Pipeline(found, FLOAT32).run([request], lambda stage, done, total: None)
@@ -88,31 +88,33 @@ def test_weights_are_poured_into_the_plan_s_dtype(theirs: Path) -> None:
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
-def load(folder: Path) -> Store:
+def load(folder: Path) -> WeightStore:
     """A store that has lent every component once."""
-    weights = Store(checkpoints.locate(str(folder)), FLOAT32, lambda stage, done, total: None)
+    weights = WeightStore(checkpoints.find_checkpoint(str(folder)), FLOAT32, lambda stage, done, total: None)
     with weights.dit(), weights.vae(), weights.text():
         pass
     return weights
 
 
 def test_the_kind_is_told_by_the_config_or_the_name(theirs: Path) -> None:
-    assert checkpoints.locate(str(theirs)).row.steps == 8
+    assert checkpoints.find_checkpoint(str(theirs)).row.steps == 8
     file = theirs / "transformer/config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "is_turbo": False, "model_version": "base"}))
-    row = checkpoints.locate(str(theirs)).row
+    row = checkpoints.find_checkpoint(str(theirs)).row
     assert (row.steps, row.guidance, "extract" in row.tasks) == (50, 7.0, True)
     named = theirs.rename(theirs.with_name("acestep-v15-xl-turbo-diffusers"))
-    assert checkpoints.locate(str(named)).row is checkpoints.CHECKPOINTS["xl-turbo"]
+    assert checkpoints.find_checkpoint(str(named)).row is checkpoints.CHECKPOINTS["xl-turbo"]
 
 
 @pytest.mark.parametrize("folder", ["acestep-v15-sft", "acestep-v15-sft-diffusers"])
 def test_in_a_models_folder(theirs: Path, tmp_path: Path, folder: str) -> None:
     (tmp_path / "m").mkdir()
     theirs.rename(tmp_path / "m" / folder)
-    found = checkpoints.locate("sft", tmp_path / "m")
+    found = checkpoints.find_checkpoint("sft", tmp_path / "m")
     assert found.dit == tmp_path / "m" / folder
-    assert checkpoints.locate("auto", tmp_path / "m") == found == checkpoints.foresee("sft", tmp_path / "m")
+    assert (
+        checkpoints.find_checkpoint("auto", tmp_path / "m") == found == checkpoints.find_or_plan("sft", tmp_path / "m")
+    )
     assert found.code_count == 64_000
 
 
@@ -120,7 +122,7 @@ def test_the_published_layout_comes_first(published: tuple[Path, Path], tmp_path
     models = Path(shutil.copytree(published[0].parent, tmp_path / "m"))
     (models / "mine").rename(models / "acestep-v15-sft")
     shutil.copytree(published[1], models / "acestep-v15-sft-diffusers")
-    assert checkpoints.locate("sft", models).dit == models / "acestep-v15-sft"
+    assert checkpoints.find_checkpoint("sft", models).dit == models / "acestep-v15-sft"
 
 
 def test_in_the_cache(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +131,11 @@ def test_in_the_cache(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copytree(theirs, storage / "snapshots" / "abc")
     (storage / "refs").mkdir()
     (storage / "refs" / "main").write_text("abc")
-    assert checkpoints.locate("xl-turbo").dit == checkpoints.locate("auto").dit == storage / "snapshots" / "abc"
+    assert (
+        checkpoints.find_checkpoint("xl-turbo").dit
+        == checkpoints.find_checkpoint("auto").dit
+        == storage / "snapshots" / "abc"
+    )
 
 
 # What is wrong with a folder is said before torch is loaded.
@@ -137,7 +143,7 @@ def test_in_the_cache(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def refusal(folder: Path) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.locate(str(folder))
+        checkpoints.find_checkpoint(str(folder))
     assert caught.value.exit_code == 3
     assert caught.value.hint
     return caught.value
@@ -210,7 +216,7 @@ def test_silence_is_no_part_of_the_weights_but_must_be_there(theirs: Path) -> No
     assert "lacks the tensor silence_latent" in refusal(theirs).message
     save_file({**tensors, "silence_latent": torch.zeros(1, 10, 5)}, theirs / CONDITION)
     with pytest.raises(CheckpointError, match=r"\[1, 8, frames\], not \[1, 5, 10\]"):
-        _ = Pipeline(checkpoints.locate(str(theirs)), FLOAT32).silence
+        _ = Pipeline(checkpoints.find_checkpoint(str(theirs)), FLOAT32).silence
 
 
 def test_missing_and_unknown_tensors_are_named_as_published(theirs: Path) -> None:
@@ -225,14 +231,14 @@ def test_missing_and_unknown_tensors_are_named_as_published(theirs: Path) -> Non
 
 
 def test_the_hash_follows_every_file(theirs: Path) -> None:
-    hashes = {checkpoints.locate(str(theirs)).weights_hash()}
+    hashes = {checkpoints.find_checkpoint(str(theirs)).weights_hash()}
     for part in PARTS:
         [file] = (theirs / part).glob("*.safetensors")
         save_file({name: tensor + 1e-3 for name, tensor in load_file(file).items()}, file)
-        hashes.add(checkpoints.locate(str(theirs)).weights_hash())
+        hashes.add(checkpoints.find_checkpoint(str(theirs)).weights_hash())
     tokenizer = theirs / "tokenizer/tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
-    hashes.add(checkpoints.locate(str(theirs)).weights_hash())
+    hashes.add(checkpoints.find_checkpoint(str(theirs)).weights_hash())
     assert len(hashes) == len(PARTS) + 2
 
 

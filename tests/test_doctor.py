@@ -159,7 +159,7 @@ def test_silence_that_is_none_is_found(models: Path) -> None:
 
 
 def test_a_published_size_with_another_number_of_tensors(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = selftest.Sizes.of(checkpoints.locate("turbo", two_b.root)).dit
+    sizes = selftest.Sizes.of(checkpoints.find_checkpoint("turbo", two_b.root)).dit
     monkeypatch.setattr(selftest, "PUBLISHED_2B", sizes)
     result = run("--selftest", "turbo", "--models-dir", str(two_b.root))
     assert result.exit_code == 3

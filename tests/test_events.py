@@ -141,7 +141,7 @@ def test_the_last_event_tells_of_the_signal_that_ended_it() -> None:
 
 
 def tell(place: str, warn: Callable[[str], None], steps: int) -> None:
-    with events.to(place, warn) as out:
+    with events.open_events(place, warn) as out:
         for step in range(steps):
             out.emit("progress", stage="load", done=step, total=steps)
 

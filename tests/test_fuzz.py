@@ -60,11 +60,11 @@ def test_a_document_is_read_or_refused_with_its_place(
         assert str(path) in found.message or "exclude each other" in found.message
         return
     again = path.with_name("again.yaml")
-    again.write_bytes(spec.dump(request).encode())
+    again.write_bytes(spec.dump_spec(request).encode())
     assert spec.load(again) == request
 
 
-FLAGS = st.sampled_from([spec.flag(name) for name, key in spec.KEYS.items() if key.flag])
+FLAGS = st.sampled_from([spec.flag_of(name) for name, key in spec.KEYS.items() if key.flag])
 WORDS = st.one_of(
     st.builds(lambda flag, value: [flag, value], FLAGS, SCALARS),
     st.builds(lambda key, value: ["--set", f"{key}={value}"], KEYS, SCALARS),
@@ -118,6 +118,7 @@ def test_the_readme_documents_all_codes_that_the_fuzz_allows() -> None:
 
 def test_a_document_s_lines_are_counted_from_its_top() -> None:
     found: dict[str, Any] = {
-        entry.name: entry.line for entry in document.read("---\na: b\n\nc: d\n---\n\nla", markdown=True).entries
+        entry.name: entry.line
+        for entry in document.parse_document("---\na: b\n\nc: d\n---\n\nla", markdown=True).entries
     }
     assert found == {"a": 2, "c": 4, "lyrics": 7}

@@ -163,7 +163,7 @@ def test_no_library_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_mac_lends_its_gpu_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(hardware.platform, "machine", lambda: "arm64")
-    monkeypatch.setattr(hardware, "memory", lambda: (24 * GIB, 20 * GIB))
+    monkeypatch.setattr(hardware, "main_memory", lambda: (24 * GIB, 20 * GIB))
     (device,) = hardware.mps_devices()
     assert (device.name, device.total_bytes, device.free_bytes) == ("mps", 16 * GIB, 16 * GIB)
 

@@ -34,8 +34,8 @@ def scan(base: tiny.Oracle, tmp_path: Path) -> Callable[..., Result]:
 
 
 def labels(tmp_path: Path) -> dict[str, dict[str, object]]:
-    found = dataset.read(tmp_path / "songs")
-    return {one.name: dataset.described(one.request) for one in found.songs}
+    found = dataset.load_dataset(tmp_path / "songs")
+    return {one.name: dataset.song_keys(one.request) for one in found.songs}
 
 
 SAID = {"caption": "said", "lyrics": "la\n", "bpm": 90, "key": "A minor", "time_signature": "3/4"}
@@ -46,8 +46,8 @@ def test_analysis_fills_what_is_open(
 ) -> None:
     heard: list[float] = []
     monkeypatch.setattr(measure, "has_analyser", lambda: True)
-    monkeypatch.setattr(measure, "tempo", lambda sound: heard.append(sound.seconds) or 76.9)
-    monkeypatch.setattr(measure, "key", lambda sound: "E minor")
+    monkeypatch.setattr(measure, "estimate_tempo", lambda sound: heard.append(sound.seconds) or 76.9)
+    monkeypatch.setattr(measure, "estimate_key", lambda sound: "E minor")
     run = scan()
     assert run.exit_code == 0, run.output
     assert "librosa estimates tempo and key of 1 song; look it through" in run.stderr
@@ -88,4 +88,4 @@ def test_a_songwriter_that_is_not_there_is_refused(scan: Callable[..., Result]) 
 
 
 def test_a_tempo_out_of_range_is_heard_an_octave_off() -> None:
-    assert [labels_of.doubled(tempo) for tempo in (120.4, 17.6, 480, 0, None)] == [120, 35, 240, None, None]
+    assert [labels_of.tempo_in_range(tempo) for tempo in (120.4, 17.6, 480, 0, None)] == [120, 35, 240, None, None]

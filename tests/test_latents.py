@@ -34,7 +34,7 @@ from acestep_cli.song.request import Request
 
 __all__ = ["given"]  # a fixture
 RATE, HOP = 48_000, 1920
-FINISH = formats.Finish(formats.encoding("wav"))
+FINISH = formats.Finish(formats.resolve_encoding("wav"))
 Run = Callable[..., Result]
 
 
@@ -58,12 +58,12 @@ def made(*arguments: str) -> Result:
 
 def kept(file: str) -> np.ndarray:
     """The latents beside a file [T, C]."""
-    frames: np.ndarray = load_file(latents_file.beside(Path(file)))[latents_file.TENSOR]
+    frames: np.ndarray = load_file(latents_file.latents_path(Path(file)))[latents_file.TENSOR]
     return frames
 
 
 def gain(file: str) -> float:
-    header = latents_file.read_header(latents_file.beside(Path(file)))
+    header = latents_file.read_header(latents_file.latents_path(Path(file)))
     assert header is not None
     return header.gain
 
@@ -76,7 +76,7 @@ def decoded(oracle: tiny.Oracle, file: str) -> np.ndarray:
 
 
 def samples(file: str) -> np.ndarray:
-    return decode.read(Path(file)).samples
+    return decode.read_audio(Path(file)).samples
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     def encode(*arguments: Any) -> Any:
         raise AssertionError("encoded")
 
-    monkeypatch.setattr(codec, "encode", encode)
+    monkeypatch.setattr(codec, "encode_waveform", encode)
 
 
 # What they hold
@@ -137,10 +137,10 @@ def test_those_of_a_stem_for_a_region_are_silence_around_it(base: tiny.Oracle, s
 
 
 def test_the_same_take_has_the_same_latents(song: str) -> None:
-    first = latents_file.beside(Path(song)).read_bytes()
+    first = latents_file.latents_path(Path(song)).read_bytes()
     made("generate", "-c", "a", "-d", "10", "--bit-depth", "32f", "--keep-latents", "-o", song, "--force")
-    assert latents_file.beside(Path(song)).read_bytes() == first
-    assert latents_file.beside(Path(song)).stat().st_mode == Path(song).stat().st_mode
+    assert latents_file.latents_path(Path(song)).read_bytes() == first
+    assert latents_file.latents_path(Path(song)).stat().st_mode == Path(song).stat().st_mode
 
 
 # Who uses them
@@ -163,26 +163,26 @@ def test_every_mode_works_along_them_and_encodes_nothing(song: str, given: Given
     around = slice(0, 100) if mode == "repaint" else slice(None)
     assert np.array_equal(source[around], kept(song)[around])
     [sidecar, *_] = Path("out").glob("*.yaml")
-    beside = latents_file.beside(Path(song))
+    beside = latents_file.latents_path(Path(song))
     header = latents_file.read_header(beside)
     assert header is not None
-    fingerprint = latents_file.fingerprint(beside, header)
+    fingerprint = latents_file.latents_hash(beside, header)
     assert f"source_latents: {fingerprint}" in sidecar.read_text().replace("'", "")
 
 
 def test_their_fingerprint_is_of_what_sounds(song: str) -> None:
-    beside = latents_file.beside(Path(song))
+    beside = latents_file.latents_path(Path(song))
     header = latents_file.read_header(beside)
     assert header is not None
-    before = latents_file.fingerprint(beside, header)
+    before = latents_file.latents_hash(beside, header)
     for change, is_same in (({"audio": "0123"}, True), ({"gain": 0.5}, False), ({"vae": "0123"}, False)):
         other = header.model_copy(update=change)
         Path("other").unlink(missing_ok=True)
-        latents_file.rewrite(beside, other, Path("other"))
-        assert (latents_file.fingerprint(Path("other"), other) == before) is is_same
-    frames = latents_file.Latents(latents_file.read(beside) * 2, header.hop)
-    latents_file.write(Path("louder"), frames, header)
-    assert latents_file.fingerprint(Path("louder"), header) != before
+        latents_file.rewrite_latents(beside, other, Path("other"))
+        assert (latents_file.latents_hash(Path("other"), other) == before) is is_same
+    frames = latents_file.Latents(latents_file.read_latents(beside) * 2, header.hop)
+    latents_file.write_latents(Path("louder"), frames, header)
+    assert latents_file.latents_hash(Path("louder"), header) != before
 
 
 @pytest.mark.usefixtures("deaf")
@@ -198,7 +198,7 @@ def test_what_a_repaint_leaves_as_it_was_comes_back_sample_for_sample(
 ) -> None:
     """What was made goes through the autoencoder at the level of the latents, and into the song at that of the file."""
     monkeypatch.setattr(denoise, "denoise", lambda *args, hold, **options: hold.clean)
-    found = checkpoints.locate("base", base.root)
+    found = checkpoints.find_checkpoint("base", base.root)
     asked = Request(mode="repaint", source=song, caption="b", start=4, end=6, repaint_mode="aggressive", seed=1)
     request = complete.complete(asked, found)
     (take,) = Pipeline(found, FLOAT32.model_copy(update={"tile_frames": 128})).run(
@@ -220,26 +220,28 @@ def test_a_song_is_extended_along_them(base: tiny.Oracle, song: str, given: Give
 def samples_at(file: str, bit_depth: str) -> np.ndarray:
     """A file as it would be at another bit depth."""
     other = Path(f"{file}.{bit_depth}.wav")
-    formats.write(other, decode.read(Path(file)), formats.Finish(formats.encoding("wav", bit_depth)))
+    formats.write_audio(
+        other, decode.read_audio(Path(file)), formats.Finish(formats.resolve_encoding("wav", bit_depth))
+    )
     return samples(str(other))
 
 
 @pytest.mark.usefixtures("deaf")
 def test_what_an_encoder_adds_at_the_end_is_silence(base: tiny.Oracle, song: str, given: Given) -> None:
-    file = latents_file.beside(Path(song))
+    file = latents_file.latents_path(Path(song))
     header, frames = latents_file.read_header(file), kept(song)
     assert header is not None
-    formats.write(Path("x.wav"), audio.Audio(np.pad(samples(song), ((0, 0), (0, 512))), RATE), FINISH)
+    formats.write_audio(Path("x.wav"), audio.Audio(np.pad(samples(song), ((0, 0), (0, 512))), RATE), FINISH)
     Path("x.wav").replace(song)
-    belonging = header.model_copy(update={"audio": decode.fingerprint(Path(song))})
-    latents_file.write(file, latents_file.Latents(frames, HOP), belonging)
+    belonging = header.model_copy(update={"audio": decode.file_hash(Path(song))})
+    latents_file.write_latents(file, latents_file.Latents(frames, HOP), belonging)
     made("complete", song, "-o", "b.wav")
     source = given.context[0][0, :, : tiny.LATENT_CHANNELS].numpy()
     assert np.array_equal(source, np.concatenate((frames, base.silence[0].T.numpy()[:1])))
 
 
 def test_a_full_disk_is_told_as_the_system_tells_it(song: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = latents_file.beside(Path(song))
+    file = latents_file.latents_path(Path(song))
     header, frames = latents_file.read_header(file), load_file(file)[latents_file.TENSOR]
     assert header is not None
 
@@ -248,7 +250,7 @@ def test_a_full_disk_is_told_as_the_system_tells_it(song: str, monkeypatch: pyte
 
     monkeypatch.setattr(tensor_file, "dump", full)
     with pytest.raises(OSError, match=re.escape(os.strerror(28))) as error:
-        latents_file.write(Path("new"), latents_file.Latents(frames, HOP), header)
+        latents_file.write_latents(Path("new"), latents_file.Latents(frames, HOP), header)
     assert error.value.errno == 28
 
 
@@ -256,12 +258,12 @@ def test_a_full_disk_is_told_as_the_system_tells_it(song: str, monkeypatch: pyte
 
 
 def spoiled(song: str, how: str) -> None:
-    file = latents_file.beside(Path(song))
+    file = latents_file.latents_path(Path(song))
     header = latents_file.read_header(file)
     assert header is not None
     kept = latents_file.Latents(load_file(file)[latents_file.TENSOR], HOP)
     if how == "edited":
-        formats.write(Path("x.wav"), audio.Audio(samples(song) * 0.5, RATE), FINISH)
+        formats.write_audio(Path("x.wav"), audio.Audio(samples(song) * 0.5, RATE), FINISH)
         Path("x.wav").replace(song)
     elif how == "words":
         file.write_text("la la")
@@ -278,9 +280,9 @@ def spoiled(song: str, how: str) -> None:
     elif how == "gain":  # of the header, which is not what was written any more
         file.write_bytes(re.sub(rb"(gain\W+)(\d)", lambda found: found[1] + b"7", file.read_bytes(), count=1))
     elif how == "autoencoder":
-        latents_file.write(file, kept, header.model_copy(update={"vae": "other"}))
+        latents_file.write_latents(file, kept, header.model_copy(update={"vae": "other"}))
     elif how == "length":
-        latents_file.write(file, kept, header.model_copy(update={"samples": header.samples - HOP}))
+        latents_file.write_latents(file, kept, header.model_copy(update={"samples": header.samples - HOP}))
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_what_does_not_belong_to_the_source_is_told_and_not_used(song: str, how:
     spoiled(song, how)
     repaint = ["repaint", song, "-c", "b", "--start", "4", "--end", "6"]
     with_it = made(*repaint, "-o", "with.flac")
-    file = latents_file.beside(Path(song))
+    file = latents_file.latents_path(Path(song))
     warning = f"{file.absolute()}: {sentence}; the source is encoded anew."
     assert with_it.stderr.count(warning) == 1
     assert "is not encoded" not in with_it.stderr
@@ -314,7 +316,7 @@ def test_what_does_not_belong_to_the_source_is_told_and_not_used(song: str, how:
 
 
 def test_those_of_an_earlier_version_are_used_with_a_remark(song: str) -> None:
-    file = latents_file.beside(Path(song))
+    file = latents_file.latents_path(Path(song))
     with safe_open(file, framework="np") as opened:
         notes = {latents_file.METADATA: opened.metadata()[latents_file.METADATA]}
     save_file({latents_file.TENSOR: load_file(file)[latents_file.TENSOR]}, file, notes)
@@ -326,17 +328,17 @@ def test_those_of_an_earlier_version_are_used_with_a_remark(song: str) -> None:
 def test_damage_between_plan_and_render_is_told(song: str) -> None:
     spoiled(song, "zeros")
     with pytest.raises(SourceError, match="is damaged, as its checksum tells"):
-        latents_file.read(latents_file.beside(Path(song)))
+        latents_file.read_latents(latents_file.latents_path(Path(song)))
 
 
 def test_other_tags_give_damaged_latents_no_new_checksum(song: str) -> None:
     spoiled(song, "zeros")
-    file = latents_file.beside(Path(song))
-    assert not latents_file.belong(file, Path(song))
+    file = latents_file.latents_path(Path(song))
+    assert not latents_file.latents_belong(file, Path(song))
     header = latents_file.read_header(file)
     assert header is not None
     with pytest.raises(SourceError):
-        latents_file.rewrite(file, header, Path("new"))
+        latents_file.rewrite_latents(file, header, Path("new"))
     assert not Path("new").exists()
 
 
@@ -349,7 +351,7 @@ def test_a_take_made_along_them_is_not_the_take_made_without(song: str) -> None:
     repaint = ["repaint", song, "-c", "b", "--start", "4", "--end", "6", "-o", "a.flac", "--json"]
     assert statuses(made(*repaint)) == ["written"]
     assert statuses(made(*repaint)) == ["skipped"]
-    latents_file.beside(Path(song)).unlink()
+    latents_file.latents_path(Path(song)).unlink()
     assert run(*repaint).exit_code == 9
 
 
@@ -358,7 +360,7 @@ def replayed(*words: str) -> Result:
 
 
 def test_a_replay_says_that_they_are_gone_or_came_since(song: str) -> None:
-    beside = latents_file.beside(Path(song))
+    beside = latents_file.latents_path(Path(song))
     repaint = ["repaint", song, "-c", "b", "--start", "4", "--end", "6"]
     made(*repaint, "-o", "along.wav")
     assert replayed("along.wav").exit_code == 0
@@ -393,7 +395,7 @@ def test_they_are_reported_and_numbered_as_their_takes(acestep: Run) -> None:
         assert [entry["latents"] for entry in json.loads(result.stdout)["outputs"]] == [
             f"{name}.latents.safetensors" for name in names
         ]
-        assert all(latents_file.belong(latents_file.beside(Path(name)), Path(name)) for name in names)
+        assert all(latents_file.latents_belong(latents_file.latents_path(Path(name)), Path(name)) for name in names)
     plain = json.loads(acestep("generate", "-c", "song", "-d", "10", "--json").stdout)
     assert plain["outputs"][0]["latents"] is None
 
@@ -425,7 +427,7 @@ def test_latents_without_their_take_make_room(acestep: Run) -> None:
     acestep(*song)
     Path("a.flac").unlink()
     assert acestep(*song).exit_code == 0
-    assert latents_file.belong(Path("a.flac.latents.safetensors"), Path("a.flac"))
+    assert latents_file.latents_belong(Path("a.flac.latents.safetensors"), Path("a.flac"))
     for file in ("a.flac", "a.flac.yaml"):
         Path(file).unlink()
     assert acestep(*song).exit_code == 0

@@ -24,7 +24,7 @@ from typer.testing import Result
 
 from acestep_cli.cli import listen
 from acestep_cli.cli.console import Console
-from acestep_cli.render.take_file import Finished
+from acestep_cli.render.take_file import TakeFile
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "result.schema.json").read_text())
 LYRICS = "[Verse]\nla\nlo\n[Chorus]\nhey\nho"
@@ -153,9 +153,9 @@ def test_a_page_is_made_anew_from_what_it_knows(acestep: Run, monkeypatch: pytes
     acestep("listen", "takes")
     before = said()
     heard = []
-    at = Finished.at.__func__  # type: ignore[attr-defined]
+    at = TakeFile.read.__func__  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        Finished, "at", classmethod(lambda cls, path, warn: heard.append(path.name) or at(cls, path, warn))
+        TakeFile, "read", classmethod(lambda cls, path, warn: heard.append(path.name) or at(cls, path, warn))
     )
     acestep("listen", "takes")
     assert (said(), heard) == (before, [])
@@ -200,7 +200,7 @@ def grow(acestep: Run, *more: str) -> None:
     """Make the page anew, as one that more takes will come to; with `more`, after one more take."""
     if more:
         assert acestep("generate", *more).exit_code == 0
-    listen.make(Path("takes"), Path("takes/listen.html"), Console(quiet=True), growing=True)
+    listen.make_page(Path("takes"), Path("takes/listen.html"), Console(quiet=True), growing=True)
 
 
 def test_the_page_may_be_opened_at_once(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_a_page_takes_in_new_takes_and_picks_what_was_kept(acestep: Run, chromiu
     page.press("4")
     assert page.js("[current.file, current.audio.paused]") == ["folk-2b.flac", False]
     kept = ["folk-2b.flac", "folk-3.flac"]
-    listen.tell(Path("takes/listen.html"), page.js("takes.map((take) => take.file)"), kept)
+    listen.write_growing(Path("takes/listen.html"), page.js("takes.map((take) => take.file)"), kept)
     page.until("takes.filter((take) => take.picked).length === 3")
     page.press("p")  # who was kept may be unpicked
     time.sleep(2.5)

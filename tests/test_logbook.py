@@ -27,11 +27,11 @@ def _own_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recall(seconds: float = 120, device: Device = CARD, task: str = TASK) -> plan.Experience:
-    return history.recall(history.read(), device, task, "bfloat16", seconds)
+    return history.recall_experience(history.read_history(), device, task, "bfloat16", seconds)
 
 
 def test_a_descent_is_remembered_for_songs_as_long_or_longer() -> None:
-    history.note(CARD, TASK, LOWER, descended=120.5, speed=None)
+    history.record_render(CARD, TASK, LOWER, descended=120.5, speed=None)
     assert recall(120).arrangement == recall(600).arrangement == LOWER.arrangement
     assert recall(119).arrangement is None
     assert recall(task="sft generate").arrangement is None
@@ -39,34 +39,34 @@ def test_a_descent_is_remembered_for_songs_as_long_or_longer() -> None:
 
 
 def test_a_descent_counts_only_while_memory_is_as_short() -> None:
-    history.note(CARD, TASK, LOWER, descended=120, speed=None)
+    history.record_render(CARD, TASK, LOWER, descended=120, speed=None)
     assert recall(device=replace(CARD, free_bytes=5 * GIB)).arrangement is not None
     assert recall(device=replace(CARD, free_bytes=8 * GIB)).arrangement is None
 
 
 def test_speeds_are_kept_apart_by_how_the_weights_are_kept() -> None:
-    history.note(CARD, TASK, LOWER, descended=None, speed=Speed(100, 10))
-    history.note(CARD, TASK, LOWER, descended=None, speed=Speed(200, 20))
-    history.note(CARD, TASK, LOWER.model_copy(update={"int8": False}), descended=None, speed=Speed(7, 7))
+    history.record_render(CARD, TASK, LOWER, descended=None, speed=Speed(100, 10))
+    history.record_render(CARD, TASK, LOWER, descended=None, speed=Speed(200, 20))
+    history.record_render(CARD, TASK, LOWER.model_copy(update={"int8": False}), descended=None, speed=Speed(7, 7))
     assert recall().speeds == {"bfloat16 int8": Speed(150, 15), "bfloat16": Speed(7, 7)}
 
 
 def test_a_descent_under_a_cap_counts_under_such_caps_alone() -> None:
     capped = LOWER.model_copy(update={"max_vram": 4 * GIB})
-    history.note(CARD, TASK, capped, descended=120, speed=None)
+    history.record_render(CARD, TASK, capped, descended=120, speed=None)
     assert recall().arrangement is None
-    under = history.recall(history.read(), CARD, TASK, "bfloat16", 120, 4 * GIB)
+    under = history.recall_experience(history.read_history(), CARD, TASK, "bfloat16", 120, 4 * GIB)
     assert under.arrangement == LOWER.arrangement
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema": "acestep-logbook/2"}', '{"devices": 5}', "[]"])
 def test_a_book_of_another_kind_is_an_empty_one(content: str) -> None:
-    history.file().parent.mkdir(parents=True)
-    history.file().write_text(content)
+    history.history_file().parent.mkdir(parents=True)
+    history.history_file().write_text(content)
     assert recall().arrangement is None
-    history.note(CARD, TASK, LOWER, descended=10, speed=None)
+    history.record_render(CARD, TASK, LOWER, descended=10, speed=None)
     assert recall(10).arrangement == LOWER.arrangement
-    assert list(history.file().parent.iterdir()) == [history.file()]
+    assert list(history.history_file().parent.iterdir()) == [history.history_file()]
 
 
 def test_a_render_teaches_the_next_plan(two_b: tiny.Oracle, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_render_teaches_the_next_plan(two_b: tiny.Oracle, tmp_path: Path) -> N
     made = CliRunner().invoke(app, [*song, str(tmp_path / "a.wav"), "-q"])
     assert made.exit_code == 0, made.stderr
     assert seconds() > 0
-    [task] = history.read().devices.popitem()[1]
+    [task] = history.read_history().devices.popitem()[1]
     assert task.startswith("turbo generate ")
 
 
@@ -117,5 +117,5 @@ def test_only_the_song_that_ran_out_of_memory_is_remembered(
     assert made.exit_code == 0, made.stderr
     report = json.loads(made.stdout)
     assert [output["plan"]["tile_frames"] for output in report["outputs"]] == [64, 64]
-    [task] = history.read().devices.popitem()[1].values()
+    [task] = history.read_history().devices.popitem()[1].values()
     assert list(task.descents) == [12]

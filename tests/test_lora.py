@@ -88,8 +88,8 @@ def test_paths_in_a_spec_are_relative_to_its_folder(here: Path) -> None:
     assert [lora.scale for lora in request.loras or ()] == [0.6, -1]
     assert [Path(lora.path).resolve() for lora in request.loras or ()] == [here / "my-sound", here / "jazz.safetensors"]
     content = [{"path": lora.path, "scale": lora.scale} for lora in request.loras or ()]
-    assert document.read(spec.dump(request), markdown=False).problems == ()
-    Path("b.yaml").write_text(spec.dump(request))
+    assert document.parse_document(spec.dump_spec(request), markdown=False).problems == ()
+    Path("b.yaml").write_text(spec.dump_spec(request))
     assert spec.load(Path("b.yaml")) == request
     jsonschema.validate({"loras": content}, schema.song_schema())
     jsonschema.validate({"loras": "my-sound@60%"}, schema.song_schema())
@@ -116,7 +116,7 @@ def test_a_list_of_maps_that_is_none(text: str, why: str) -> None:
 
 def test_flags_replace_the_adapters_of_a_spec_and_how_they_are_stacked() -> None:
     Path("a.yaml").write_text("loras: [my-sound, jazz.safetensors]\nlora_mode: blend\n")
-    found = spec.resolve(*spec.read(Path("a.yaml")), spec.from_flags({"loras": ["my-sound@2"]})).request
+    found = spec.resolve(*spec.read_layers(Path("a.yaml")), spec.from_flags({"loras": ["my-sound@2"]})).request
     assert [lora.scale for lora in found.loras or ()] == [2]
     assert found.lora_mode is None
 
@@ -281,7 +281,7 @@ def test_compare_renders_one_seed_with_and_without() -> None:
         assert 0 < weak["distance_db"] < strong["distance_db"]
     alone = real("generate", "-c", "harbour", "-d", "10", "--seed", "7", "--no-think", "-o", "alone.flac")
     assert alone.exit_code == 0, alone.stderr
-    plain, without = decode.read(Path("alone.flac")), decode.read(Path("ab/without.flac"))
+    plain, without = decode.read_audio(Path("alone.flac")), decode.read_audio(Path("ab/without.flac"))
     assert np.array_equal(plain.samples, without.samples)
 
 
@@ -332,7 +332,7 @@ def test_compare_refuses(acestep: Run, arguments: list[str], code: int, said: st
 
 def test_compare_is_of_songs_in_one_file(acestep: Run, base: tiny.Oracle) -> None:
     sound = Audio(np.random.default_rng(0).normal(size=(2, 96_000)).astype(np.float32) * 0.1, 48_000)
-    encode.write(Path("song.wav"), sound, encode.Finish(encode.encoding("wav"), "none"))
+    encode.write_audio(Path("song.wav"), sound, encode.Finish(encode.resolve_encoding("wav"), "none"))
     Path("stems.yaml").write_text("mode: extract\nsource: song.wav\ntrack: vocals\n")
     result = acestep("lora", "compare", "my-sound", "--spec", "stems.yaml", "--models-dir", str(base.root))
     assert result.exit_code == 2
@@ -342,8 +342,8 @@ def test_compare_is_of_songs_in_one_file(acestep: Run, base: tiny.Oracle) -> Non
 def test_the_distance_of_spectra() -> None:
     noise = np.random.default_rng(0).normal(size=(2, 60_000)).astype(np.float32) * 0.1
     sound = Audio(noise, 48_000)
-    assert distance.distance(sound, sound) == 0
-    assert distance.distance(sound, Audio(noise * 0.5, 48_000)) < 1e-3
+    assert distance.spectral_distance(sound, sound) == 0
+    assert distance.spectral_distance(sound, Audio(noise * 0.5, 48_000)) < 1e-3
     other = Audio(noise + 0.01 * np.random.default_rng(1).normal(size=noise.shape).astype(np.float32), 48_000)
     muffled = Audio(np.cumsum(noise, axis=1, dtype=np.float32) * 0.1, 48_000)
-    assert 0.1 < distance.distance(sound, other) < 3 < distance.distance(sound, muffled)
+    assert 0.1 < distance.spectral_distance(sound, other) < 3 < distance.spectral_distance(sound, muffled)

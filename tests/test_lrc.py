@@ -26,13 +26,13 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from acestep_cli.audio import lrc
-from acestep_cli.audio.lrc import Line
+from acestep_cli.audio.lrc import TimedLine
 from acestep_cli.cli.app import app
 from acestep_cli.engine import alignment, denoise
-from acestep_cli.engine.alignment import Sheet
-from acestep_cli.engine.attention import attend
+from acestep_cli.engine.alignment import LyricTokens
+from acestep_cli.engine.attention import full_attention
 from acestep_cli.engine.dit import AceStep
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
@@ -59,12 +59,14 @@ def singer(tmp_path_factory: pytest.TempPathFactory) -> tiny.Oracle:
 def acestep(singer: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Acestep:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(singer.root))
-    (tmp_path / "song.yaml").write_text(document.dump({"caption": "x", "lyrics": SONG, "duration": 10, "steps": 2}))
+    (tmp_path / "song.yaml").write_text(
+        document.dump_yaml({"caption": "x", "lyrics": SONG, "duration": 10, "steps": 2})
+    )
     return lambda *words: CliRunner().invoke(app, [*words])
 
 
 def take(singer: tiny.Oracle, plan: Plan = FLOAT32, **asked: Any) -> Take:
-    found = checkpoints.locate("turbo", singer.root)
+    found = checkpoints.find_checkpoint("turbo", singer.root)
     keys = {"caption": "a song", "lyrics": SONG, "duration": 10, "steps": 2, "seed": 3, "lrc": True}
     request = complete.complete(Request(**keys | asked), found)
     (made,) = Pipeline(found, plan).run([request], lambda *_: None)
@@ -75,7 +77,7 @@ def take(singer: tiny.Oracle, plan: Plan = FLOAT32, **asked: Any) -> Take:
 
 
 def test_attention_is_what_the_layers_attend_with(singer: tiny.Oracle) -> None:
-    store = Store(checkpoints.locate("turbo", singer.root), FLOAT32, lambda *_: None)
+    store = WeightStore(checkpoints.find_checkpoint("turbo", singer.root), FLOAT32, lambda *_: None)
     draws = torch.Generator().manual_seed(0)
     with torch.inference_mode(), store.dit() as model:
         assert isinstance(model, AceStep)
@@ -84,10 +86,10 @@ def test_attention_is_what_the_layers_attend_with(singer: tiny.Oracle) -> None:
         context = torch.randn(1, frames, config.in_channels - config.latent_channels, generator=draws)
         length = config.head_dim  # so that the identity below has the shape of values
         heard = torch.randn(1, length, config.encoder_hidden_size, generator=draws)
-        memory = model.decoder.remember(model.null_condition()._replace(states=heard))
+        memory = model.decoder.project_condition(model.null_condition()._replace(states=heard))
         t = torch.tensor([0.5])
         heads = ((3, 1), (1, 0), (1, 3))
-        found = model.decoder.attention(x, t, context, memory, heads, slice(4, 12))
+        found = model.decoder.attention_to_words(x, t, context, memory, heads, slice(4, 12))
         assert found.shape == (3, 8, frames // 2)
         states: dict[int, Tensor] = {}
         for number, layer in enumerate(model.decoder.layers):
@@ -97,21 +99,21 @@ def test_attention_is_what_the_layers_attend_with(singer: tiny.Oracle) -> None:
             crossing, kept = model.decoder.layers[number].cross_attn, memory.layers[number]
             # What an attention gives is its values, weighted: of values that are the identity, the weights.
             identity = torch.eye(length).expand(1, kept.keys.shape[1], -1, -1)
-            attended = attend(crossing.queries(states[number]), kept._replace(values=identity))
+            attended = full_attention(crossing.queries(states[number]), kept._replace(values=identity))
             expected = attended.view(frames // 2, -1, length)[:, head, 4:12].T
             torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-4)
     store.close()
 
 
 def test_layers_above_the_heads_are_not_run(singer: tiny.Oracle) -> None:
-    store = Store(checkpoints.locate("turbo", singer.root), FLOAT32, lambda *_: None)
+    store = WeightStore(checkpoints.find_checkpoint("turbo", singer.root), FLOAT32, lambda *_: None)
     run: list[int] = []
     with torch.inference_mode(), store.dit() as model:
         for number, layer in enumerate(model.decoder.layers):
             layer.register_forward_hook(lambda *_, number=number: run.append(number))
         x, context = torch.zeros(1, 8, 8), torch.zeros(1, 8, 16)
-        memory = model.decoder.remember(model.null_condition())
-        model.decoder.attention(x, torch.ones(1), context, memory, ((1, 0), (0, 2)), slice(0, 1))
+        memory = model.decoder.project_condition(model.null_condition())
+        model.decoder.attention_to_words(x, torch.ones(1), context, memory, ((1, 0), (0, 2)), slice(0, 1))
     store.close()
     assert run == [0, 1]
 
@@ -142,7 +144,7 @@ def plain_path(costs: NDArray[np.float32]) -> list[tuple[int, int]]:
 def test_the_path_is_that_of_a_cell_at_a_time(shape: tuple[int, int], ties: bool) -> None:
     costs = np.random.default_rng(5).normal(size=shape).astype(np.float32)
     costs = np.round(costs) if ties else costs
-    assert list(zip(*alignment.path(costs), strict=True)) == plain_path(costs)
+    assert list(zip(*alignment.cheapest_path(costs), strict=True)) == plain_path(costs)
 
 
 def test_sharpening_is_the_formula() -> None:
@@ -157,15 +159,15 @@ def test_sharpening_is_the_formula() -> None:
         powers.append(weights**2)
     stack = np.stack(powers)
     expected = ((stack - stack.mean()) / (np.sqrt(((stack - stack.mean()) ** 2).mean()) + 1e-9)).mean(axis=0)
-    np.testing.assert_allclose(alignment.sharpened(attention), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(alignment.sharpen(attention), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_lines_begin_where_their_words_are_heard() -> None:
-    sheet = Sheet(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")), (True,) * 6)
+    sheet = LyricTokens(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")), (True,) * 6)
     attention = np.zeros((2, 6, 60), np.float32)
     for token in range(6):
         attention[:, token, 10 * token : 10 * token + 10] = 1
-    found = alignment.lines(sheet, attention, 30.0)
+    found = alignment.line_times(sheet, attention, 30.0)
     assert [line.text for line in found] == ["one", "two", "three"]
     assert [line.seconds for line in found] == pytest.approx([0, 10, 25], abs=0.51)
 
@@ -173,17 +175,17 @@ def test_lines_begin_where_their_words_are_heard() -> None:
 @pytest.mark.parametrize("lines", [((0, "one"),), ((0, "one"), (2, "two"), (5, "three"))], ids=len)
 @pytest.mark.parametrize("value", [0.0, 0.25, np.nan], ids=str)
 def test_words_that_nothing_looks_at_have_no_times(lines: tuple[tuple[int, str], ...], value: float) -> None:
-    sheet = Sheet(slice(0, 6), lines, (True,) * 6)
-    assert alignment.lines(sheet, np.full((2, 6, 60), value, np.float32), 30.0) == ()
+    sheet = LyricTokens(slice(0, 6), lines, (True,) * 6)
+    assert alignment.line_times(sheet, np.full((2, 6, 60), value, np.float32), 30.0) == ()
 
 
 @pytest.mark.parametrize("moment", [0, 30, 59])
 def test_lines_that_would_all_begin_at_one_time_have_none(moment: int) -> None:
-    sheet = Sheet(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")), (True,) * 6)
+    sheet = LyricTokens(slice(0, 6), ((0, "one"), (2, "two"), (5, "three")), (True,) * 6)
     attention = np.zeros((2, 6, 60), np.float32)
     attention[:, 5, moment] = 1
     attention[:, 0, 0] = 1
-    found = alignment.lines(sheet, attention, 30.0)
+    found = alignment.line_times(sheet, attention, 30.0)
     assert found == () or len({line.seconds for line in found}) > 1
 
 
@@ -193,7 +195,7 @@ def test_lines_that_would_all_begin_at_one_time_have_none(moment: int) -> None:
 def test_a_sheet_holds_the_words_and_no_heading(singer: tiny.Oracle) -> None:
     tokenizer = Tokenizer.from_file(str(singer.root / "Qwen3-Embedding-0.6B" / "tokenizer.json"))
     ids = tokenizer.encode(prompts.lyric_prompt(SONG, "en")).ids
-    sheet = Sheet.of(tokenizer, ids, "en")
+    sheet = LyricTokens.of(tokenizer, ids, "en")
     assert tokenizer.decode(ids[: sheet.tokens.start]) == "# Languages\nen\n\n# Lyric\n"
     assert tokenizer.decode(ids[sheet.tokens]) == SONG
     assert [text for _, text in sheet.lines] == SUNG
@@ -202,20 +204,20 @@ def test_a_sheet_holds_the_words_and_no_heading(singer: tiny.Oracle) -> None:
 
 
 def test_times_are_of_hundredths() -> None:
-    lines = [Line(0, "[Verse]"), Line(59.996, "über"), Line(61.2349, "x"), Line(600, "y")]
-    assert lrc.dump(lines) == "[00:00.00][Verse]\n[01:00.00]über\n[01:01.23]x\n[10:00.00]y\n"
+    lines = [TimedLine(0, "[Verse]"), TimedLine(59.996, "über"), TimedLine(61.2349, "x"), TimedLine(600, "y")]
+    assert lrc.dump_lrc(lines) == "[00:00.00][Verse]\n[01:00.00]über\n[01:01.23]x\n[10:00.00]y\n"
 
 
 def test_lines_are_read_as_they_are_written() -> None:
-    lines = (Line(0.0, "[Verse]"), Line(61.25, "über"))
-    assert lrc.read("[ti:Song]\n" + lrc.dump(lines)) == lines
-    assert lrc.beside(Path("a/song.flac")) == Path("a/song.lrc")
+    lines = (TimedLine(0.0, "[Verse]"), TimedLine(61.25, "über"))
+    assert lrc.parse_lrc("[ti:Song]\n" + lrc.dump_lrc(lines)) == lines
+    assert lrc.lrc_path(Path("a/song.flac")) == Path("a/song.lrc")
 
 
 def test_lines_of_other_programs_are_read() -> None:
     """Several times of one line, hundredths behind a colon, times of words, lines without a time."""
     text = "[ar: me]\n[00:01.00] [01:09.5]la <00:02.00>la\n[00:05:25]li [00:06.00]li\nlo\n[offset:+5]\n[02:00]\n"
-    assert [tuple(line) for line in lrc.read(text)] == [
+    assert [tuple(line) for line in lrc.parse_lrc(text)] == [
         (1, "la la"), (5.25, "li li"), (5.25, "lo"), (69.5, "la la"), (120, ""),
     ]  # fmt: skip
 
@@ -249,7 +251,7 @@ def test_the_look_is_at_the_latents_with_a_last_trace_of_noise(
 
     seen: list[tuple[Tensor, Tensor]] = []
     ended: list[Tensor] = []
-    attention, rendered = DiT.attention, denoise.denoise
+    attention, rendered = DiT.attention_to_words, denoise.denoise
 
     def look(self: DiT, x: Tensor, t: Tensor, *rest: Any) -> Tensor:
         seen.append((x.clone(), t.clone()))
@@ -259,11 +261,11 @@ def test_the_look_is_at_the_latents_with_a_last_trace_of_noise(
         ended.append(rendered(*given, **named))
         return ended[-1]
 
-    monkeypatch.setattr(DiT, "attention", look)
+    monkeypatch.setattr(DiT, "attention_to_words", look)
     monkeypatch.setattr(denoise, "denoise", made)
     take(singer, steps=4)
     ((x, t),) = seen
-    noise = torch.randn(ended[0].shape, generator=denoise.generator(3, "align"))
+    noise = torch.randn(ended[0].shape, generator=denoise.stage_generator(3, "align"))
     assert t.tolist() == [0.25]
     torch.testing.assert_close(x, 0.25 * noise + 0.75 * ended[0])
 
@@ -295,7 +297,7 @@ def test_tags_hold_times_where_there_is_a_field_for_them(acestep: Acestep) -> No
     (frame,) = ID3("a.mp3").getall("SYLT")
     assert (frame.lang, frame.format, frame.type) == ("deu", 2, 1)
     assert [text for text, _ in frame.text] == SUNG
-    stamps = [lrc.stamp(milliseconds / 1000) for _, milliseconds in frame.text]
+    stamps = [lrc.format_stamp(milliseconds / 1000) for _, milliseconds in frame.text]
     lines = Path("a.lrc").read_text().splitlines()
     assert stamps == [line[1 : line.index("]")] for line in lines]
     assert ID3("a.mp3").getall("USLT")[0].text == SONG
@@ -333,20 +335,20 @@ def test_a_take_without_its_file_is_no_such_take(acestep: Acestep) -> None:
 @pytest.fixture
 def unheard(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Nothing looks at the words, but in takes of the seeds in this list."""
-    from acestep_cli.engine.alignment import aligned
+    from acestep_cli.engine.alignment import align_lyrics
 
     heard: list[int] = []
 
     def flat(look: Any, take: Any, *rest: Any) -> Any:
         if take.seed in heard:
-            return aligned(look, take, *rest)
-        return aligned(look._replace(dit=Blind()), take, *rest)
+            return align_lyrics(look, take, *rest)
+        return align_lyrics(look._replace(dit=Blind()), take, *rest)
 
     class Blind:
         def attention(self, x: Tensor, t: Tensor, context: Tensor, memory: Any, heads: Any, tokens: slice) -> Tensor:
             return torch.zeros(len(heads), tokens.stop - tokens.start, x.shape[1] // 2)
 
-    monkeypatch.setattr(alignment, "aligned", flat)
+    monkeypatch.setattr(alignment, "align_lyrics", flat)
     return heard
 
 
@@ -448,7 +450,7 @@ def test_heads_that_are_not_there_are_named(tmp_path: Path, named: Any, sentence
     config = {**tiny.TWO_B, "lyric_alignment_layers_config": named}
     tiny.build(tmp_path, config)
     with pytest.raises(CheckpointError, match=sentence):
-        _ = checkpoints.locate("turbo", tmp_path).alignment_heads
+        _ = checkpoints.find_checkpoint("turbo", tmp_path).alignment_heads
 
 
 def test_published_heads() -> None:

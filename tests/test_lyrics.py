@@ -32,7 +32,7 @@ ARABIC = "[Verse]\nيا ليل طال غياب الحبيب\nوالقلب يسأ
 
 
 def remarks(text: str | None, seconds: float = 60, **keys: Any) -> list[Remark]:
-    return checks.on(Request(**{"caption": CAPTION, "lyrics": text, **keys}), seconds)
+    return checks.song_remarks(Request(**{"caption": CAPTION, "lyrics": text, **keys}), seconds)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_the_songs_we_ship_need_no_remark() -> None:
     assert songs
     for song in songs:
         request = spec.load(song)
-        assert checks.on(request, request.duration or 60) == [], song.name
+        assert checks.song_remarks(request, request.duration or 60) == [], song.name
 
 
 def test_remarks_come_in_the_order_of_the_keys_and_lines() -> None:
@@ -458,14 +458,16 @@ def test_accents_apart_make_no_other_tag() -> None:
     ],
 )
 def test_a_caption_that_says_little_is_vague(caption: str, is_vague: bool) -> None:
-    found = checks.on(Request(caption=caption), 60)
+    found = checks.song_remarks(Request(caption=caption), 60)
     assert [remark.key for remark in found] == ["caption"] * is_vague
     assert all("leaves nearly all to chance" in remark.text for remark in found)
 
 
 def test_what_the_songwriter_writes_is_sung_in_the_language() -> None:
     asked = {"idea": "a lost umbrella", "language": "pt", "caption": "bossa nova, soft female vocals"}
-    assert not checks.on(Request(**asked), 60)
-    found = checks.on(Request(**asked, instrumental=True), 60)
+    assert not checks.song_remarks(Request(**asked), 60)
+    found = checks.song_remarks(Request(**asked, instrumental=True), 60)
     assert [remark.key for remark in found] == ["caption", "language"]
-    assert not checks.on(Request(source="a.wav", mode="cover", caption="jazz trio, male vocal", language="en"), 60)
+    assert not checks.song_remarks(
+        Request(source="a.wav", mode="cover", caption="jazz trio, male vocal", language="en"), 60
+    )

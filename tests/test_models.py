@@ -78,7 +78,7 @@ def test_a_pull_into_a_models_folder(hub: Hub, models: Run) -> None:
     folders = [f"m/{TURBO}", "m/vae", "m/Qwen3-Embedding-0.6B"]
     assert run.stdout.splitlines() == folders
     assert files_in(Path("m")) == {*FETCHED, *(f"{f[2:]}/{local.LOCK}" for f in folders), ".acestep/pull.lock"}
-    assert checkpoints.locate("turbo", Path("m")).dit == Path("m") / TURBO
+    assert checkpoints.find_checkpoint("turbo", Path("m")).dit == Path("m") / TURBO
     assert "100 %" in run.stderr
 
 
@@ -97,7 +97,7 @@ def test_a_lock_file_says_what_a_folder_is(hub: Hub, models: Run) -> None:
 def test_a_pull_into_the_cache(hub: Hub, models: Run) -> None:
     run = models("pull", "turbo")
     assert run.exit_code == 0, run.stderr
-    found = checkpoints.locate("turbo")
+    found = checkpoints.find_checkpoint("turbo")
     assert str(found.dit) == run.stdout.splitlines()[0]
     commit = hub.refs[checkpoints.MAIN_REPO]["main"]
     snapshot = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "snapshots" / commit
@@ -127,7 +127,7 @@ def test_what_is_shared_is_fetched_once(hub: Hub, models: Run) -> None:
     ]  # fmt: skip
     paths = [one.path for one in hub.sends()]
     assert len(paths) == len(set(paths)) == len(FETCHED) + 3 + 3
-    assert checkpoints.locate("base", Path("m")).name == "base"
+    assert checkpoints.find_checkpoint("base", Path("m")).name == "base"
     assert models("path", "1.7B", "--models-dir", "m").stdout == "m/acestep-5Hz-lm-1.7B\n"
 
 
@@ -150,7 +150,7 @@ def test_a_token_goes_to_the_hub_and_no_further(hub: Hub, models: Run, monkeypat
 
 def test_the_built_in_model_needs_no_pull(hub: Hub, models: Run) -> None:
     run = models("pull", "pocket")
-    assert run.stdout.strip() == str(checkpoints.locate("pocket").dit)
+    assert run.stdout.strip() == str(checkpoints.find_checkpoint("pocket").dit)
     assert not hub.asked
 
 
@@ -158,8 +158,8 @@ def test_a_revision_pins(hub: Hub, models: Run) -> None:
     old = hub.refs[checkpoints.MAIN_REPO]["main"]
     hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
     assert models("pull", "turbo", "--revision", old).exit_code == 0
-    assert checkpoints.locate("turbo").dit.parent.name == old
-    assert (checkpoints.locate("turbo").dit / "model.safetensors").read_bytes() == main_repo()[WEIGHTS]
+    assert checkpoints.find_checkpoint("turbo").dit.parent.name == old
+    assert (checkpoints.find_checkpoint("turbo").dit / "model.safetensors").read_bytes() == main_repo()[WEIGHTS]
 
 
 @pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
@@ -192,7 +192,7 @@ def test_a_cache_that_another_tool_has_filled(hub: Hub, models: Run) -> None:
     from huggingface_hub import snapshot_download
 
     snapshot_download(checkpoints.MAIN_REPO)
-    assert checkpoints.locate("turbo").name == "turbo"
+    assert checkpoints.find_checkpoint("turbo").name == "turbo"
     assert models("verify", "turbo").exit_code == 0  # there, names are hashes
     hub.asked.clear()
     assert models("pull", "turbo").exit_code == 0
@@ -202,7 +202,7 @@ def test_a_cache_that_another_tool_has_filled(hub: Hub, models: Run) -> None:
 def test_a_cache_on_a_disk_without_links(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
     assert models("pull", "turbo").exit_code == 0
-    dit = checkpoints.locate("turbo").dit
+    dit = checkpoints.find_checkpoint("turbo").dit
     assert not (dit / "model.safetensors").is_symlink()
     large = [path for path in Path().rglob("*") if path.is_file() and path.stat().st_size > 5000]
     assert [path.name for path in large] == ["model.safetensors"]  # once
@@ -254,7 +254,7 @@ def test_a_killed_pull_is_taken_up_by_the_next(
     assert first.returncode == 130
     folder = Path("m") if where else None
     with pytest.raises(CheckpointError):
-        checkpoints.locate("turbo", folder)
+        checkpoints.find_checkpoint("turbo", folder)
     listed = json.loads(models("list", "--json", *where).stdout)["models"][0]
     assert (listed["name"], listed["status"]) == ("turbo", "partial")
     hub.asked.clear()
@@ -454,10 +454,10 @@ def test_a_disk_that_is_full_by_then(
     assert models("verify", "turbo", *where).exit_code == 0
 
 
-def _published(name: str) -> local.File:
+def _published(name: str) -> local.RemoteFile:
     """A small file of the main repository as the hub describes it."""
     content = main_repo()[name]
-    return local.File(name.rpartition("/")[2], len(content), None, blob_id(content))
+    return local.RemoteFile(name.rpartition("/")[2], len(content), None, blob_id(content))
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
@@ -521,7 +521,7 @@ def test_list_before_and_after(hub: Hub, models: Run) -> None:
     jsonschema.validate(content, json.loads((ROOT / "schemas" / "result.schema.json").read_text()))
     found = {model["name"]: model["status"] for model in content["models"]}
     assert {name for name, status in found.items() if status == "installed"} == {"turbo", "pocket"}
-    assert str(checkpoints.locate("turbo").dit) in models("list").stdout
+    assert str(checkpoints.find_checkpoint("turbo").dit) in models("list").stdout
 
 
 def test_a_partial_folder_is_never_taken_for_whole(hub: Hub, models: Run) -> None:
@@ -530,12 +530,12 @@ def test_a_partial_folder_is_never_taken_for_whole(hub: Hub, models: Run) -> Non
         kept = Path("m", name).read_bytes()
         Path("m", name).unlink()
         with pytest.raises(CheckpointError):
-            checkpoints.locate("turbo", Path("m"))
+            checkpoints.find_checkpoint("turbo", Path("m"))
         assert models("path", "turbo", "--models-dir", "m").exit_code == 3
         listed = models("list", "--models-dir", "m").stdout.splitlines()[0]
         assert listed.split()[1] == "partial"
         Path("m", name).write_bytes(kept)
-    checkpoints.locate("turbo", Path("m"))
+    checkpoints.find_checkpoint("turbo", Path("m"))
 
 
 def test_a_folder_whose_pull_was_cut_is_mended_by_the_next(hub: Hub, models: Run) -> None:
@@ -547,7 +547,7 @@ def test_a_folder_whose_pull_was_cut_is_mended_by_the_next(hub: Hub, models: Run
 
 def test_a_missing_checkpoint_names_the_pull(hub: Hub) -> None:
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.locate("turbo")
+        checkpoints.find_checkpoint("turbo")
     assert "`acestep models pull turbo`" in (caught.value.hint or "")
 
 
@@ -581,7 +581,7 @@ def test_prune_of_the_cache(hub: Hub, models: Run) -> None:
     assert "Nothing is left over" in models("prune").stderr
     models("pull", "turbo")
     assert models("prune").stdout == ""
-    old = checkpoints.locate("turbo").dit.parent
+    old = checkpoints.find_checkpoint("turbo").dit.parent
     hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
     models("pull", "turbo")
     blobs = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "blobs"

@@ -9,12 +9,12 @@ import tiny
 import torch
 
 from acestep_cli.engine import packed_linear
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 
 CPU = torch.device("cpu")
-DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packed_linear.is_possible(CPU, dtype)]
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packed_linear.can_pack(CPU, dtype)]
 
 
 @pytest.mark.skipif(not DTYPES, reason="This torch packs nothing on this processor")
@@ -38,7 +38,7 @@ def test_the_songwriter_s_matrices_are_packed_and_nowhere_twice(two_b: tiny.Orac
     tiny.build_songwriter(folder)
     found = checkpoints.Songwriter("0.6B", folder)
     plan = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
-    store = Store(checkpoints.locate("turbo", two_b.root), plan, lambda *_: None, found)
+    store = WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), plan, lambda *_: None, found)
     with store.songwriter() as songwriter:
         kinds = {type(module) for module in songwriter.model.modules()}
         assert packed_linear.PackedLinear in kinds
@@ -48,7 +48,7 @@ def test_the_songwriter_s_matrices_are_packed_and_nowhere_twice(two_b: tiny.Orac
 
 
 def test_what_cannot_be_packed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not packed_linear.is_possible(torch.device("cuda"), torch.bfloat16)
-    assert not packed_linear.is_possible(CPU, torch.float16)
+    assert not packed_linear.can_pack(torch.device("cuda"), torch.bfloat16)
+    assert not packed_linear.can_pack(CPU, torch.float16)
     monkeypatch.setattr(packed_linear.platform, "machine", lambda: "arm64")
-    assert not packed_linear.is_possible(CPU, torch.float32)
+    assert not packed_linear.can_pack(CPU, torch.float32)

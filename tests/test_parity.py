@@ -71,7 +71,7 @@ def test_dit(oracle: tiny.Oracle, model: AceStep, frames: int) -> None:
     theirs = oracle.decoder(
         hidden_states=x, timestep=t, timestep_r=t, encoder_hidden_states=states, context_latents=context
     ).sample
-    memory = model.decoder.remember(Condition(states, None))
+    memory = model.decoder.project_condition(Condition(states, None))
     assert relative(model.decoder(x, t, context, memory), theirs) < TOLERANCE
 
 
@@ -167,7 +167,7 @@ def test_quantizer_reaches_every_level(oracle: tiny.Oracle, model: AceStep) -> N
     assert torch.equal(codes, their_codes.view_as(codes))
     for dimension, levels in enumerate(model.config.fsq_input_levels):
         assert values[..., dimension].unique().numel() == levels
-    assert relative(model.tokenizer.quantizer.expand(values), theirs) < TOLERANCE
+    assert relative(model.tokenizer.quantizer.project_out(values), theirs) < TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +233,10 @@ def sample(oracle: tiny.Oracle, noise: Tensor, **options: Any) -> Sampled:
 def follow(oracle: tiny.Oracle, noise: Tensor, sampled: Sampled, **options: Any) -> Tensor:
     """Our loop over our networks, from the noise, condition and context of that run."""
     model, first = ours(oracle), sampled.calls[0]
-    memory = model.decoder.remember(Condition(first["encoder_hidden_states"][:1], None))
+    memory = model.decoder.project_condition(Condition(first["encoder_hidden_states"][:1], None))
     guided = None
     if "scale" in options:
-        guided = Guided(model.decoder.remember(model.null_condition()), options.pop("scale"), "apg")
+        guided = Guided(model.decoder.project_condition(model.null_condition()), options.pop("scale"), "apg")
     return denoise(
         model.decoder,
         noise,
@@ -255,7 +255,7 @@ NOISE = randn(5, 1, 63, tiny.LATENT_CHANNELS)
 
 def test_eight_turbo_steps(oracle: tiny.Oracle) -> None:
     sampled = sample(oracle, NOISE, num_inference_steps=8, shift=3.0)
-    schedule = solvers.schedule(steps=8, shift=3.0)
+    schedule = solvers.timestep_schedule(steps=8, shift=3.0)
     assert [float(call["timestep"][0]) for call in sampled.calls] == pytest.approx(schedule[:-1])
     latents = follow(oracle, NOISE, sampled, schedule=schedule)
     assert relative(latents, sampled.latents) < 1e-4
@@ -265,7 +265,7 @@ def test_eight_turbo_steps(oracle: tiny.Oracle) -> None:
 def test_ten_guided_steps(base: tiny.Oracle, shift: float) -> None:
     sampled = sample(base, NOISE, num_inference_steps=10, shift=shift, guidance_scale=7.0)
     assert all(len(call["hidden_states"]) == 2 for call in sampled.calls)  # the guided and the null half
-    schedule = solvers.schedule(steps=10, shift=shift)
+    schedule = solvers.timestep_schedule(steps=10, shift=shift)
     latents = follow(base, NOISE, sampled, schedule=schedule, scale=7.0)
     assert relative(latents, sampled.latents) < 1e-4
     unguided = follow(base, NOISE, sampled, schedule=schedule)
@@ -277,8 +277,8 @@ def test_prompts(two_b: tiny.Oracle) -> None:
     listened = sample(two_b, NOISE, num_inference_steps=1).listened
     encoder = text_encoder.TextEncoder(two_b.root / "Qwen3-Embedding-0.6B")
     encoder.model.load_state_dict(load_file(two_b.root / "Qwen3-Embedding-0.6B" / "model.safetensors"), assign=True)
-    metas = prompts.metas(PROMPT["bpm"], PROMPT["timesignature"], PROMPT["keyscale"], PROMPT["audio_duration"])
-    states = encoder.states(prompts.text_prompt(modes.FILL_MASK, PROMPT["prompt"], metas), pytest.fail)
+    metas = prompts.metadata_lines(PROMPT["bpm"], PROMPT["timesignature"], PROMPT["keyscale"], PROMPT["audio_duration"])
+    states = encoder.hidden_states(prompts.text_prompt(modes.FILL_MASK, PROMPT["prompt"], metas), pytest.fail)
     lyrics = encoder.embeddings(prompts.lyric_prompt(PROMPT["lyrics"], PROMPT["vocal_language"]), pytest.fail)
     assert relative(states, listened["text_hidden_states"]) < TOLERANCE
     assert relative(lyrics, listened["lyric_hidden_states"]) < TOLERANCE

@@ -16,7 +16,7 @@ from acestep_cli import solvers
 from acestep_cli.engine import codec, denoise, text_encoder
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, MemoryLimitError, ran_out_of_memory
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
@@ -34,7 +34,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 def render(oracle: tiny.Oracle, model: str = "turbo", plan: Plan = FLOAT32, **asked: Any) -> list[Take]:
-    found = checkpoints.locate(model, oracle.root)
+    found = checkpoints.find_checkpoint(model, oracle.root)
     request = complete.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
     return list(Pipeline(found, plan).run([request], quiet))
 
@@ -69,7 +69,7 @@ def test_solvers_and_timesteps_matter(two_b: tiny.Oracle) -> None:
 
 
 def test_explicit_timesteps_equal_the_schedule_they_spell(two_b: tiny.Oracle) -> None:
-    times = solvers.schedule(8, 3.0)
+    times = solvers.timestep_schedule(8, 3.0)
     assert np.array_equal(samples(two_b), samples(two_b, timesteps=list(times)))
     assert np.array_equal(samples(two_b), samples(two_b, timesteps=list(times[:-1])))
 
@@ -80,7 +80,7 @@ def test_length_is_whole_frames_of_what_was_asked(two_b: tiny.Oracle, seconds: f
 
 
 def test_a_short_song_is_rendered_longer_and_cut(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     request = complete.complete(Request(caption="x", duration=10, seed=7), found).model_copy(update={"duration": 3.0})
     drawn = []
     starting_noise = denoise.starting_noise
@@ -99,12 +99,12 @@ def test_caption_lyrics_and_metadata_reach_the_song(two_b: tiny.Oracle) -> None:
 
 
 def test_the_prompt_is_the_published_one() -> None:
-    metas = prompts.metas(84, "6/8", "A minor", 30.9)
+    metas = prompts.metadata_lines(84, "6/8", "A minor", 30.9)
     assert prompts.text_prompt("Do it:", "lo-fi", metas) == (
         "# Instruction\nDo it:\n\n# Caption\nlo-fi\n\n# Metas\n- bpm: 84\n- timesignature: 6\n"
         "- keyscale: A minor\n- duration: 30 seconds\n<|endoftext|>\n"
     )
-    assert "- bpm: N/A\n- timesignature: N/A\n- keyscale: N/A\n" in prompts.metas(None, None, None, 60)
+    assert "- bpm: N/A\n- timesignature: N/A\n- keyscale: N/A\n" in prompts.metadata_lines(None, None, None, 60)
     assert prompts.lyric_prompt(None, None) == "# Languages\nunknown\n\n# Lyric\n[Instrumental]<|endoftext|>"
     assert prompts.lyric_prompt("[Verse]\nhi", "en") == "# Languages\nen\n\n# Lyric\n[Verse]\nhi<|endoftext|>"
 
@@ -119,7 +119,7 @@ def test_what_is_cut_off_is_said(two_b: tiny.Oracle) -> None:
 
 @pytest.fixture
 def encoder(two_b: tiny.Oracle) -> Iterator[text_encoder.TextEncoder]:
-    with Store(checkpoints.locate("turbo", two_b.root), FLOAT32, quiet).text() as found:
+    with WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, quiet).text() as found:
         yield found
 
 
@@ -182,12 +182,12 @@ def test_guidance_methods_differ(base: tiny.Oracle, method: str) -> None:
 
 @pytest.mark.parametrize("one_network", [False, True])
 def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     seen: dict[str, set[frozenset[str]]] = {}
     made: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-    fill = Store._filled
+    fill = WeightStore._load
 
-    def watch(self: Store, module: torch.nn.Module, *args: Any, **options: Any) -> torch.nn.Module:
+    def watch(self: WeightStore, module: torch.nn.Module, *args: Any, **options: Any) -> torch.nn.Module:
         made.add(module)
         return fill(self, module, *args, **options)
 
@@ -195,7 +195,7 @@ def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
         seen.setdefault(stage, set()).add(frozenset(type(module).__name__ for module in made))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "_filled", watch)
+        patch.setattr(WeightStore, "_load", watch)
         request = complete.complete(Request(caption="x", duration=10, takes=2), found)
         plan = FLOAT32.model_copy(update={"one_network": one_network})
         list(Pipeline(found, plan).run([request], report))
@@ -251,7 +251,7 @@ def test_a_refusal_is_not_taken_for_a_lack_of_memory() -> None:
 
 
 def test_onednn_without_memory_takes_the_next_rung(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode, tiles = codec.decode, []
+    decode, tiles = codec.decode_latents, []
 
     def short_of_memory(vae: Any, latents: torch.Tensor, tile_frames: int, progress: Any) -> torch.Tensor:
         tiles.append(tile_frames)
@@ -259,7 +259,7 @@ def test_onednn_without_memory_takes_the_next_rung(two_b: tiny.Oracle, monkeypat
             raise RuntimeError("could not create a primitive")
         return decode(vae, latents, tile_frames, progress)
 
-    monkeypatch.setattr(codec, "decode", short_of_memory)
+    monkeypatch.setattr(codec, "decode_latents", short_of_memory)
     plan = FLOAT32.model_copy(update={"tile_frames": 128})
     assert np.isfinite(samples(two_b, plan=plan)).all()
     assert tiles == [128, 64, 32]
@@ -272,7 +272,7 @@ def test_bfloat16_stays_close_to_float32(two_b: tiny.Oracle) -> None:
 
 
 def test_closing_early_releases_everything(two_b: tiny.Oracle) -> None:
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     run = Pipeline(found, FLOAT32).run([complete.complete(Request(caption="x", takes=3, duration=10), found)], quiet)
     assert next(run).number == 1
     run.close()
@@ -295,7 +295,7 @@ def vae() -> OobleckVAE:
 def test_tiled_decode_equals_the_whole(vae: OobleckVAE, tile: int, frames: int) -> None:
     latents = torch.randn(frames, tiny.LATENT_CHANNELS)
     whole = vae.decode(latents.T[None])[0]
-    tiled = codec.decode(vae, latents, tile, lambda done, total: None)
+    tiled = codec.decode_latents(vae, latents, tile, lambda done, total: None)
     assert (tiled - whole).norm() / whole.norm() < 1e-5
 
 
@@ -305,7 +305,7 @@ def test_tiled_decode_equals_the_whole(vae: OobleckVAE, tile: int, frames: int) 
 def test_tiled_encode_equals_the_whole(vae: OobleckVAE, tile: int, samples: int) -> None:
     waveform = torch.randn(2, samples) * 0.3
     whole = vae.encode(waveform[None])[0].T
-    tiled = codec.encode(vae, waveform, tile, lambda done, total: None)
+    tiled = codec.encode_waveform(vae, waveform, tile, lambda done, total: None)
     assert tiled.shape == whole.shape == (samples // 1920, tiny.LATENT_CHANNELS)
     assert (tiled - whole).norm() / whole.norm() < 1e-5
 
@@ -316,13 +316,13 @@ def test_a_decode_tile_is_bounded_however_long_the_song(vae: OobleckVAE, monkeyp
     monkeypatch.setattr(
         vae, "decode", lambda tile: widths.append(tile.shape[-1]) or torch.zeros(1, 2, tile.shape[-1] * 1920)
     )
-    codec.decode(vae, torch.zeros(500, tiny.LATENT_CHANNELS), 16, lambda done, total: None)
+    codec.decode_latents(vae, torch.zeros(500, tiny.LATENT_CHANNELS), 16, lambda done, total: None)
     assert max(widths) == 16 + 2 * decoder_reach(vae.config)
 
 
 def test_silence_repeats_beyond_its_end() -> None:
     stored = torch.arange(6.0).view(1, 3, 2)
-    longer = codec.silence_of_length(stored, 7)
+    longer = codec.repeat_silence(stored, 7)
     assert torch.equal(longer[0], torch.cat((stored[0], stored[0], stored[0, :1])))
 
 
@@ -334,7 +334,7 @@ def test_noise_is_per_take_and_float32() -> None:
 
 
 def test_a_stage_draws_from_its_own_generator() -> None:
-    draws = {denoise.generator(seed, stage).initial_seed() for seed in (0, 1) for stage in ("sde", "window")}
+    draws = {denoise.stage_generator(seed, stage).initial_seed() for seed in (0, 1) for stage in ("sde", "window")}
     assert len(draws) == 4
 
 

@@ -19,7 +19,7 @@ from acestep_cli.machine import hardware, memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import GIB, Device, Hardware
 from acestep_cli.machine.memory import Arrangement
-from acestep_cli.machine.plan import LADDER, TIERS, Asked, Experience, Plan, Speed, Tier
+from acestep_cli.machine.plan import LADDER, TIERS, Experience, MachineRequest, Plan, Speed, Tier
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import complete
 
@@ -50,7 +50,7 @@ def plan(*devices: Device, request: complete.Completed | None = None, sizes: Siz
     request = request or song()
     built = next((device.backend for device in devices if device.backend in planning.OWN_MEMORY), None)
     machine = Hardware(devices, built)
-    return planning.plan(machine, request, Asked(**asked), sizes or Sizes.published(request.model))
+    return planning.plan_render(machine, request, MachineRequest(**asked), sizes or Sizes.published(request.model))
 
 
 def test_the_first_device_and_its_best_dtype() -> None:
@@ -95,7 +95,7 @@ def test_what_is_not_there_is_refused(asked: dict, sentence: str) -> None:
 def test_a_tier_keeps_its_promise(tier: Tier, capability: tuple[int, int]) -> None:
     """A card that reports half a gigabyte less than it is sold with, under a desktop."""
     device = card(tier.memory_gb - 0.5, capability=capability)
-    assert planning.tier(device) == tier
+    assert planning.tier_of(device) == tier
     sizes = Sizes.published("turbo", tier.songwriter)
     made = plan(device, request=song(60 * tier.minutes, takes=tier.takes), sizes=sizes)
     assert made.device == "cuda:0"
@@ -109,7 +109,7 @@ def test_a_tier_keeps_its_promise(tier: Tier, capability: tuple[int, int]) -> No
 def test_tiers_are_floors_and_no_caps() -> None:
     """The 20 GB tier promises eight minutes; nothing keeps it from ten."""
     assert plan(card(19.5), request=song(600, takes=20)).device == "cuda:0"
-    assert planning.tier(card(3)) is None
+    assert planning.tier_of(card(3)) is None
 
 
 @pytest.mark.parametrize("model", ["xl-turbo", "xl-base"])
@@ -158,15 +158,17 @@ def test_a_book_that_leads_nowhere_is_not_followed() -> None:
     odd = [Arrangement(True, "float32", 1), Arrangement(True, "float32", 128, streamed=True)]
     machine, sizes = Hardware((CPU,)), Sizes.published("turbo")
     for arrangement in odd:
-        made = planning.plan(machine, song(), Asked(), sizes, lambda *_, known=arrangement: Experience(known))
-        assert made == planning.plan(machine, song(), Asked(), sizes)
+        made = planning.plan_render(
+            machine, song(), MachineRequest(), sizes, lambda *_, known=arrangement: Experience(known)
+        )
+        assert made == planning.plan_render(machine, song(), MachineRequest(), sizes)
 
 
 def test_tiers_are_for_cards_with_memory_of_their_own() -> None:
-    assert planning.tier(CPU) is None
-    assert planning.tier(Device("mps", "mps", "Apple GPU", 16 * GIB, 16 * GIB, ("float32",), "why")) is None
-    assert planning.tier(hardware.rocm_device(0, "a card", "gfx1032", 8 * GIB, 8 * GIB)) is None
-    assert planning.tier(hardware.rocm_device(0, "a card", "gfx1100", 8 * GIB, 8 * GIB)) == TIERS[2]
+    assert planning.tier_of(CPU) is None
+    assert planning.tier_of(Device("mps", "mps", "Apple GPU", 16 * GIB, 16 * GIB, ("float32",), "why")) is None
+    assert planning.tier_of(hardware.rocm_device(0, "a card", "gfx1032", 8 * GIB, 8 * GIB)) is None
+    assert planning.tier_of(hardware.rocm_device(0, "a card", "gfx1100", 8 * GIB, 8 * GIB)) == TIERS[2]
 
 
 def test_nothing_free_is_said() -> None:
@@ -233,7 +235,7 @@ def test_stepping_down_reaches_the_foot_and_never_turns_back(backend: str, stage
         assert demand(lower) < demand(higher)
     assert plans[-1].one_network
     assert plans[-1].streamed == (backend == "cuda" and stage == "diffuse")
-    error = planning.exhausted(plans[-1], stage, request)
+    error = planning.exhausted_error(plans[-1], stage, request)
     assert ("--device cpu" in str(error)) == (backend == "cuda")
 
 
@@ -241,24 +243,26 @@ def test_what_was_learnt_before_is_where_a_plan_begins() -> None:
     arrangement = Arrangement(on_cpu=False, dtype="bfloat16", tile_frames=64, one_network=True)
     speeds = {"bfloat16": Speed(operations_per_second=1e12, decoded_per_second=10)}
     machine, request, sizes = Hardware((card(24),), "cuda"), song(100, takes=3), Sizes.published("turbo")
-    made = planning.plan(machine, request, Asked(), sizes, lambda device, dtype: Experience(arrangement, speeds))
+    made = planning.plan_render(
+        machine, request, MachineRequest(), sizes, lambda device, dtype: Experience(arrangement, speeds)
+    )
     assert (made.tile_frames, made.one_network, made.int8) == (64, True, False)
     assert "memory ran out before" in made.reasons["one_network"]
-    model = memory.Model(sizes, memory.Work.of(100, request.caption, request.lyrics, sizes.vae), arrangement)
+    model = memory.MemoryModel(sizes, memory.Workload.of(100, request.caption, request.lyrics, sizes.vae), arrangement)
     assert made.seconds == pytest.approx(3 * (8 * model.step_operations / 1e12 + 10), abs=0.1)
 
 
 def test_speed_is_what_the_stages_took() -> None:
     request, sizes = song(100), Sizes.published("turbo")
     made = plan(card(24), request=request)
-    speed = planning.measured(request, made, sizes, {"diffuse": 4.0, "decode": 5.0})
+    speed = planning.measured_speed(request, made, sizes, {"diffuse": 4.0, "decode": 5.0})
     assert speed is not None
     assert speed.decoded_per_second == 20
     guided = song(100, "sft", guidance=7.0, guidance_method="apg", cfg_interval=(0.0, 1.0))
-    twice = planning.measured(guided, made, sizes, {"diffuse": 4.0, "decode": 5.0})
+    twice = planning.measured_speed(guided, made, sizes, {"diffuse": 4.0, "decode": 5.0})
     assert twice is not None
     assert twice.operations_per_second == pytest.approx(2 * speed.operations_per_second)
-    assert planning.measured(request, made, sizes, {"diffuse": 4.0}) is None
+    assert planning.measured_speed(request, made, sizes, {"diffuse": 4.0}) is None
 
 
 def test_auto_passes_over_what_does_not_fit(

@@ -79,7 +79,7 @@ def test_what_is_missing_is_fetched_and_the_song_made(acestep: Run, hub: Hub, wh
     assert f"turbo: fetching, about 6.34 GB: {TURBO} (4.8 GB), vae (340 MB)" in run.stderr
     assert "100 %" in run.stderr
     assert soundfile.info("a.wav").duration == 10
-    checkpoints.locate("turbo", Path("m") if where else None)
+    checkpoints.find_checkpoint("turbo", Path("m") if where else None)
 
 
 def test_only_what_is_missing(acestep: Run, hub: Hub, playable: Callable[..., None]) -> None:

@@ -22,13 +22,13 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.engine import alignment, code_likelihood
-from acestep_cli.engine.alignment import Sheet
-from acestep_cli.engine.songwriter import Songwriter
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.alignment import LyricTokens
+from acestep_cli.engine.songwriter import SongwriterModel
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.render import perform
-from acestep_cli.render.result import Output
+from acestep_cli.render.result import OutputFile
 from acestep_cli.song import complete, document, prompts, ranking, songwriter_prompts
 from acestep_cli.song.request import Request
 
@@ -54,7 +54,7 @@ def acestep(hall: Path, oracle: Qwen3ForCausalLM, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(hall))
     song = {"caption": "x", "lyrics": SONG, "duration": 10, "steps": 2, "bpm": 90, "language": "en"}
-    (tmp_path / "song.yaml").write_text(document.dump(song))
+    (tmp_path / "song.yaml").write_text(document.dump_yaml(song))
     return lambda *words: CliRunner().invoke(app, [*words])
 
 
@@ -85,26 +85,26 @@ def test_the_score_is_the_formula(seed: int) -> None:
     attention[:, 5] *= 1e-4  # a word that is heard nowhere
     sung = [bool(flag) for flag in draws.integers(0, 2, 12)]
     sung[3] = True
-    sheet = Sheet(slice(0, 12), (), tuple(sung))
-    assert alignment.score(sheet, attention) == pytest.approx(plain_score(attention, sung), abs=2e-4)
+    sheet = LyricTokens(slice(0, 12), (), tuple(sung))
+    assert alignment.alignment_score(sheet, attention) == pytest.approx(plain_score(attention, sung), abs=2e-4)
 
 
 def test_words_in_order_score_higher_than_words_that_are_not() -> None:
-    sheet = Sheet(slice(0, 6), (), (True,) * 6)
+    sheet = LyricTokens(slice(0, 6), (), (True,) * 6)
     ordered = np.zeros((1, 6, 120), np.float32)
     for token in range(6):
         ordered[0, token, 20 * token : 20 * token + 20] = 1
     backwards, noise = ordered[:, ::-1], np.random.default_rng(0).random(ordered.shape).astype(np.float32)
-    assert alignment.score(sheet, ordered) == 0.96  # the path goes over five corners
-    assert alignment.score(sheet, np.ascontiguousarray(backwards)) == 0
-    assert alignment.score(sheet, noise) < 0.9
-    assert alignment.score(sheet, np.ones_like(ordered)) == 0  # what looks at everything hears nothing
+    assert alignment.alignment_score(sheet, ordered) == 0.96  # the path goes over five corners
+    assert alignment.alignment_score(sheet, np.ascontiguousarray(backwards)) == 0
+    assert alignment.alignment_score(sheet, noise) < 0.9
+    assert alignment.alignment_score(sheet, np.ones_like(ordered)) == 0  # what looks at everything hears nothing
 
 
 def test_words_are_what_stands_outside_of_brackets(hall: Path) -> None:
     tokenizer = Tokenizer.from_file(str(hall / "Qwen3-Embedding-0.6B" / "tokenizer.json"))
     ids = tokenizer.encode(prompts.lyric_prompt("[Verse - soft]\nla [x] lo\n[Outro", None)).ids
-    sheet = Sheet.of(tokenizer, ids, None)
+    sheet = LyricTokens.of(tokenizer, ids, None)
     words = ids[sheet.tokens]
     outside = [token for token, sung in zip(words, sheet.sung, strict=True) if sung]
     assert tokenizer.decode(outside) == "\nla  lo\n"
@@ -154,12 +154,12 @@ def plain_judgement(model: Qwen3ForCausalLM, tokenizer: Tokenizer, song: Request
 
 
 def judged(hall: Path, **asked: Any) -> tuple[complete.Completed, dict[str, float]]:
-    found = checkpoints.locate("turbo", hall)
+    found = checkpoints.find_checkpoint("turbo", hall)
     helper = checkpoints.Songwriter("0.6B", hall / "acestep-5Hz-lm-0.6B")
     song = complete.complete(Request(**{"seed": 1, "codes": tuple(range(0, 5000, 100)), **asked}), found, helper)
-    store = Store(found, FLOAT32, lambda *_: None, helper)
+    store = WeightStore(found, FLOAT32, lambda *_: None, helper)
     with torch.inference_mode(), store.songwriter() as songwriter:
-        scored = code_likelihood.judge(songwriter, song)
+        scored = code_likelihood.score_codes(songwriter, song)
     store.close()
     return song, scored
 
@@ -267,7 +267,7 @@ def test_what_is_kept_of_a_take_are_its_times_and_scores_too(acestep: Acestep, m
 
 def test_an_idea_that_becomes_an_instrumental_has_no_times(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
     written = {"caption": "soft keys", "lyrics": None, "bpm": 90, "key": "A minor", "time_signature": "4/4"}
-    monkeypatch.setattr(Songwriter, "write", lambda *_: written)
+    monkeypatch.setattr(SongwriterModel, "answer", lambda *_: written)
     idea = ["generate", "--idea", "x", "-d", "10", "--seed", "1", "--lrc", "--rank", "-o", "a.flac", "--json"]
     result = acestep(*idea)
     assert result.exit_code == 0, result.stderr
@@ -311,24 +311,24 @@ def test_refusals(acestep: Acestep, words: list[str], sentence: str) -> None:
 
 def test_the_order_is_by_what_all_takes_have() -> None:
     both, better, alone = {"lyric_alignment": 0.2, "judgement": 0.9}, {"lyric_alignment": 0.4, "judgement": 0.8}, {}
-    assert ranking.overall([both, alone, better]) == [pytest.approx(0.55), None, pytest.approx(0.6)]
-    assert ranking.overall([both, {"lyric_alignment": 0.3}]) == [0.2, 0.3]
-    assert ranking.overall([{"judgement": 0.1}, {"lyric_alignment": 0.3}]) == [None, None]
+    assert ranking.mean_scores([both, alone, better]) == [pytest.approx(0.55), None, pytest.approx(0.6)]
+    assert ranking.mean_scores([both, {"lyric_alignment": 0.3}]) == [0.2, 0.3]
+    assert ranking.mean_scores([{"judgement": 0.1}, {"lyric_alignment": 0.3}]) == [None, None]
 
 
 def test_a_take_that_failed_comes_last() -> None:
-    request = complete.complete(Request(caption="x", seed=1), checkpoints.locate("pocket"))
+    request = complete.complete(Request(caption="x", seed=1), checkpoints.find_checkpoint("pocket"))
 
-    def take(number: int, **more: Any) -> Output:
-        return Output(Path(f"{number}.flac"), None, "flac", number, number, request, {}, **more)
+    def take(number: int, **more: Any) -> OutputFile:
+        return OutputFile(Path(f"{number}.flac"), None, "flac", number, number, request, {}, **more)
 
     failed = take(1, scores={"judgement": 0.9}, error={"exit_code": 6})
     low, high, none = take(2, scores={"judgement": 0.1}), take(3, scores={"judgement": 0.2}), take(4)
-    found = perform.ranked([failed, low, high, none])
+    found = perform.rank_takes([failed, low, high, none])
     assert found == [high, low, failed, none]
     assert [output.rank for output in found] == [1, 2, None, None]
 
 
 def test_targets_are_the_published_ones() -> None:
-    assert songwriter_prompts.judged("language", "no") == "<think>\nlanguage: 'no'\n</think>\n"
-    assert songwriter_prompts.judged_lyrics("la\nla") == "<think>\n</think>\n# Lyric\nla\nla\n"
+    assert songwriter_prompts.scored_field("language", "no") == "<think>\nlanguage: 'no'\n</think>\n"
+    assert songwriter_prompts.scored_lyrics("la\nla") == "<think>\n</think>\n# Lyric\nla\nla\n"

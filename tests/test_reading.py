@@ -35,7 +35,7 @@ def saved(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str = "FLO
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_stereo_at_48_khz_comes_as_it_is(tmp_path: Path, subtype: str) -> None:
     file = saved(tmp_path / "a.wav", tone(), subtype=subtype)
-    found = decode.read(file)
+    found = decode.read_audio(file)
     stored, _ = soundfile.read(file, dtype="float32")
     assert (found.sample_rate, found.samples.dtype) == (RATE, np.float32)
     assert np.array_equal(found.samples, stored.T)
@@ -44,21 +44,21 @@ def test_stereo_at_48_khz_comes_as_it_is(tmp_path: Path, subtype: str) -> None:
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 96_000, 192_000])
 def test_other_rates_are_resampled_to_the_same_seconds(tmp_path: Path, rate: int) -> None:
     file = saved(tmp_path / "a.wav", tone(2, rate), rate)
-    found = decode.read(file)
+    found = decode.read_audio(file)
     assert found.samples.shape == (2, 96_000)
     middle = slice(12_000, -12_000)
     assert np.abs(found.samples - tone(2).T)[:, middle].max() < 1e-3
-    assert decode.survey(file).samples == 96_000
+    assert decode.survey_file(file).samples == 96_000
 
 
 def test_mono_is_doubled(tmp_path: Path) -> None:
-    found = decode.read(saved(tmp_path / "a.wav", tone(channels=1)))
+    found = decode.read_audio(saved(tmp_path / "a.wav", tone(channels=1)))
     assert np.array_equal(found.samples[0], found.samples[1])
     assert np.array_equal(found.samples[0], tone(channels=1)[:, 0])
 
 
 def test_overs_are_clipped(tmp_path: Path) -> None:
-    found = decode.read(saved(tmp_path / "a.wav", tone(loud=1.5)))
+    found = decode.read_audio(saved(tmp_path / "a.wav", tone(loud=1.5)))
     assert np.abs(found.samples).max() == 1
 
 
@@ -66,17 +66,17 @@ def test_overs_are_clipped(tmp_path: Path) -> None:
 def test_every_format_that_is_written_can_be_read(tmp_path: Path, format: str) -> None:
     file = tmp_path / f"a.{format}"
     made = sound.Audio(tone().T.copy(), RATE)
-    encode.write(file, made, encode.Finish(encode.encoding(format)))
-    found = decode.read(file)
+    encode.write_audio(file, made, encode.Finish(encode.resolve_encoding(format)))
+    found = decode.read_audio(file)
     assert found.seconds == pytest.approx(2, abs=0.06)
-    assert decode.survey(file).samples == found.samples.shape[1]
+    assert decode.survey_file(file).samples == found.samples.shape[1]
     assert float(np.sqrt((found.samples[0] ** 2).mean())) == pytest.approx(0.5 / 2**0.5, rel=0.1)
 
 
 def test_a_survey_tells_content_apart_and_not_names(tmp_path: Path) -> None:
     one, same = saved(tmp_path / "a.wav", tone()), saved(tmp_path / "b.wav", tone())
     other = saved(tmp_path / "c.wav", tone(loud=0.4))
-    found = [decode.survey(file) for file in (one, same, other)]
+    found = [decode.survey_file(file) for file in (one, same, other)]
     assert found[0].fingerprint == found[1].fingerprint != found[2].fingerprint
     assert found[0].seconds == 2
 
@@ -101,7 +101,7 @@ def nan(samples: np.ndarray) -> np.ndarray:
 )
 def test_what_does_not_suit_is_refused(tmp_path: Path, samples: np.ndarray, rate: int, sentence: str) -> None:
     file = saved(tmp_path / "a.wav", samples, rate)
-    for refuse in (decode.survey, decode.read):
+    for refuse in (decode.survey_file, decode.read_audio):
         with pytest.raises(SourceError, match=sentence) as refusal:
             refuse(file)
         assert str(file) in refusal.value.message
@@ -120,7 +120,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         "words.mp3": "is not audio that can be read|holds no sound",
     }.items():
         with pytest.raises(SourceError, match=sentence):
-            decode.survey(tmp_path / name)
+            decode.survey_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("format", ["mp3", "flac"])
@@ -130,10 +130,10 @@ def test_what_was_cut_short_is_refused(tmp_path: Path, format: str) -> None:
     soundfile.write(whole, rng.uniform(-0.1, 0.1, (4 * RATE, 2)), RATE, format=format)
     file = tmp_path / f"a.{format}"
     file.write_bytes(whole.getvalue())
-    decode.survey(file)
+    decode.survey_file(file)
     file.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
     with pytest.raises(SourceError, match=r"is cut short|is broken"):
-        decode.survey(file)
+        decode.survey_file(file)
 
 
 def test_what_a_library_says_of_a_broken_file_is_not_passed_on(
@@ -146,7 +146,7 @@ def test_what_a_library_says_of_a_broken_file_is_not_passed_on(
     (tmp_path / "words.mp3").write_text("la la la\n" * 99)
     for name in ("cut.mp3", "words.mp3"):
         with pytest.raises(SourceError):
-            decode.survey(tmp_path / name)
+            decode.survey_file(tmp_path / name)
     assert capfd.readouterr() == ("", "")
 
 
@@ -157,8 +157,8 @@ def test_more_than_the_header_promises_ends_at_the_limit(tmp_path: Path) -> None
         stream.setparams((1, 2, 100, 0, "NONE", ""))
         stream.writeframes(b"\1\0" * 100 * 700)
     with pytest.raises(SourceError, match="10 minutes"):
-        decode.survey(file)
-    assert decode.survey(file, longest=701).seconds == 700
+        decode.survey_file(file)
+    assert decode.survey_file(file, longest=701).seconds == 700
 
 
 @pytest.fixture
@@ -175,19 +175,19 @@ def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script")
 class TestByProgram:
     def test_a_video_is_heard(self, video: Path) -> None:
-        assert np.array_equal(decode.read(video).samples, tone().T)
-        assert decode.survey(video).samples == 2 * RATE
+        assert np.array_equal(decode.read_audio(video).samples, tone().T)
+        assert decode.survey_file(video).samples == 2 * RATE
 
     def test_without_the_program_it_is_refused(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
         with pytest.raises(SourceError, match="is not audio that can be read here") as refusal:
-            decode.survey(video)
+            decode.survey_file(video)
         assert "with ffmpeg installed" in (refusal.value.hint or "")
 
     def test_the_program_s_reason_is_given(self, video: Path) -> None:
         video.write_text("a text, not a video")
         with pytest.raises(SourceError, match="Invalid data found when processing input"):
-            decode.survey(video)
+            decode.survey_file(video)
 
     @pytest.mark.parametrize(
         ("words", "sentence"),
@@ -204,13 +204,13 @@ class TestByProgram:
         self, video: Path, monkeypatch: pytest.MonkeyPatch, words: str, sentence: str
     ) -> None:
         monkeypatch.setenv("FAKE_FFMPEG", words)
-        for refuse in (decode.survey, decode.read):
+        for refuse in (decode.survey_file, decode.read_audio):
             with pytest.raises(SourceError, match=sentence):
                 refuse(video)
 
     def test_another_rate_is_resampled_here(self, video: Path) -> None:
         video.write_bytes(ffmpeg.mp4(44_100, tone(2, 44_100).tobytes()))
-        found = decode.read(video)
+        found = decode.read_audio(video)
         assert found.samples.shape == (2, 2 * RATE)
         assert np.abs(found.samples - tone().T)[:, 12_000:-12_000].max() < 1e-3
 
@@ -219,6 +219,6 @@ class TestByProgram:
     ) -> None:
         monkeypatch.setenv("FAKE_FFMPEG", "endless hangs")
         with pytest.raises(SourceError, match="is longer than 10 minutes"):
-            decode.survey(video)
+            decode.survey_file(video)
         left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
         assert str(video) not in left

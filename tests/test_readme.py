@@ -46,7 +46,7 @@ def test_every_command_runs(two_b: tiny.Oracle, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     paths = [line for line in run.stdout.splitlines() if line.rpartition(".")[2] in encode.FORMATS]
-    assert len(paths) >= len(examples.files()) + 8
+    assert len(paths) >= len(examples.example_files()) + 8
     planned = [path for path in paths if not (tmp_path / path).is_file()]
     assert sorted(planned) == ["ballad.mp3", "night-drive-1.flac"]  # of the dry runs
     for made in ("song.yaml", "ballad.yaml"):
@@ -62,12 +62,12 @@ def test_the_spec_loads(tmp_path: Path) -> None:
     (tmp_path / "harbour.yaml").write_text(whole, encoding="utf-8")
     (tmp_path / "songs").mkdir()
     (tmp_path / "songs" / "low-water.md").write_text("[Verse]\nla\n", encoding="utf-8")
-    ids = [track.id for track in album.read(tmp_path / "harbour.yaml").tracks]
+    ids = [track.id for track in album.read_album(tmp_path / "harbour.yaml").tracks]
     assert ids == ["low-water", "slack-water", "undertow", "sweep-8-1", "sweep-8-2", "sweep-16-1"]
 
 
 def test_every_song_loads_and_opens_with_the_command_that_plays_it() -> None:
-    songs = examples.files().values()
+    songs = examples.example_files().values()
     assert len(songs) >= 10
     for song in songs:
         assert spec.load(song).model is None  # so that it plays on any machine

@@ -480,10 +480,10 @@ def test_what_is_written_outside_of_a_repaint_is_the_source(
     flags = ["-c", "a", "--models-dir", str(two_b.root), "-m", "turbo", "--steps", "2", "--bit-depth", bit_depth]
     result = run("repaint", source, "--start", "2", "--end", "3", *flags, "-o", f"made.{format}", "--json")
     assert result.exit_code == 0, result.stderr
-    encode.write(
+    encode.write_audio(
         Path(f"plain.{format}"),
-        decode.read(Path(source)),
-        encode.Finish(encode.encoding(format, bit_depth)),
+        decode.read_audio(Path(source)),
+        encode.Finish(encode.resolve_encoding(format, bit_depth)),
     )
     made, plain = (soundfile.read(f"{name}.{format}", dtype="float64")[0] for name in ("made", "plain"))
     assert made.shape == plain.shape

@@ -79,8 +79,8 @@ def test_a_sidecar_stands_for_its_file(acestep: Run) -> None:
 def test_mp4_has_the_spec_in_its_tags_too(tmp_path: Path) -> None:
     file = tmp_path / "a.m4a"
     file.write_bytes(ffmpeg.mp4(48_000, bytes(80_000)))
-    tags.write(file, "m4a", tags.Tags(spec="caption: Ω\n"))
-    assert tags.spec_in(file) == "caption: Ω\n"
+    tags.write_tags(file, "m4a", tags.Tags(spec="caption: Ω\n"))
+    assert tags.read_spec(file) == "caption: Ω\n"
 
 
 def test_what_nobody_hears_is_close(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,11 +162,11 @@ def test_tags_name_no_folder_of_whoever_made_the_song(acestep: Run) -> None:
     result = acestep("cover", "mine.wav", "-c", "a", "-o", "b.flac", "--seed", "3", "--reference", "mine.wav")
     assert result.exit_code == 2  # the source is heard anyway
     assert acestep("cover", "mine.wav", "-c", "a", "-o", "b.flac", "--seed", "3").exit_code == 0
-    text = tags.spec_in(Path("b.flac"))
+    text = tags.read_spec(Path("b.flac"))
     assert text is not None
     assert "source: ./mine.wav\n" in text
     assert str(Path.cwd()) not in text
-    assert spec.resolve(spec.parsed(text, "tags", Path.cwd())).request.source == str(Path("mine.wav").absolute())
+    assert spec.resolve(spec.parse_layer(text, "tags", Path.cwd())).request.source == str(Path("mine.wav").absolute())
     assert acestep("replay", "b.flac", "--tags").exit_code == 0
 
 

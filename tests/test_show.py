@@ -43,21 +43,25 @@ def sound(*pitches: float, seconds: float = 2.0) -> Audio:
 
 def test_sections_are_as_long_as_their_lines_take() -> None:
     """Four bars of intro, eight of verse, four of chorus."""
-    assert sections.of(LYRICS, 32.0) == [Section("Intro", 0.0), Section("Verse - low", 8.0), Section("Chorus", 24.0)]
+    assert sections.song_sections(LYRICS, 32.0) == [
+        Section("Intro", 0.0),
+        Section("Verse - low", 8.0),
+        Section("Chorus", 24.0),
+    ]
 
 
 def test_lines_before_the_first_tag_take_their_time_and_have_no_name() -> None:
-    assert sections.of("la\nla\n[Chorus]\nla\nla", 8.0) == [Section("Chorus", 4.0)]
-    assert sections.of(None, 8.0) == sections.of("", 8.0) == []
+    assert sections.song_sections("la\nla\n[Chorus]\nla\nla", 8.0) == [Section("Chorus", 4.0)]
+    assert sections.song_sections(None, 8.0) == sections.song_sections("", 8.0) == []
 
 
 def test_lyrics_in_time_say_where_sections_begin() -> None:
     timed = "[00:02.10]la\n[00:04.00]lo\n[00:06.00]lu\n[00:08.00]li\n[01:00.50]hey\n[01:02.00]ho\n"
     heard = [Section("Verse - low", 2.1, sure=True), Section("Chorus", 60.5, sure=True)]
-    assert sections.of(LYRICS, 90.0, timed) == heard
-    assert sections.of(LYRICS, 90.0, "[ti:x]\n" + timed) == heard
-    other_words = sections.of(LYRICS, 32.0, timed + "[01:10.00]more\n")
-    assert other_words == sections.of(LYRICS, 32.0)
+    assert sections.song_sections(LYRICS, 90.0, timed) == heard
+    assert sections.song_sections(LYRICS, 90.0, "[ti:x]\n" + timed) == heard
+    other_words = sections.song_sections(LYRICS, 32.0, timed + "[01:10.00]more\n")
+    assert other_words == sections.song_sections(LYRICS, 32.0)
 
 
 # Pictures
@@ -86,7 +90,7 @@ def test_silence_is_black() -> None:
         silent = sound(0, seconds=seconds)
         assert not np.asarray(Image.open(io.BytesIO(plots.spectrogram(silent, 20, 10)))).any()
         blank = chr(show.BLANK) * 20
-        assert [line == blank for line in show.drawn(silent, 20)] == [True, True, True, False, True, True]
+        assert [line == blank for line in show.draw_waveform(silent, 20)] == [True, True, True, False, True, True]
 
 
 # What it says
@@ -95,7 +99,7 @@ def test_silence_is_black() -> None:
 def test_a_loud_half_is_taller_than_a_quiet_one() -> None:
     made = sound(200)
     made.samples[:, : RATE // 1] *= 0.1
-    lines = show.drawn(made, 40)
+    lines = show.draw_waveform(made, 40)
     assert len(lines) == show.LINES
     assert all(len(line) == 40 for line in lines)
     assert set(lines[0][:20]) == {chr(show.BLANK)}
@@ -103,9 +107,9 @@ def test_a_loud_half_is_taller_than_a_quiet_one() -> None:
 
 
 def test_names_stand_above_their_beginnings_and_are_cut() -> None:
-    [line] = show.named([Section("Intro", 0), Section("Verse", 5, sure=True), Section("Chorus", 6)], 10, 20)
+    [line] = show.section_line([Section("Intro", 0), Section("Verse", 5, sure=True), Section("Chorus", 6)], 10, 20)
     assert line == "▏~Intro   ▏V▏~Chorus"
-    assert list(show.named([], 10, 20)) == []
+    assert list(show.section_line([], 10, 20)) == []
 
 
 def test_a_take_is_shown_with_its_recipe_from_sidecar_or_tags(acestep: Run) -> None:

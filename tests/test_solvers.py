@@ -20,13 +20,13 @@ TURBO_TABLES = {
 
 @pytest.mark.parametrize("shift", TURBO_TABLES)
 def test_schedule_is_the_published_table(shift: int) -> None:
-    assert solvers.schedule(8, shift) == pytest.approx((*TURBO_TABLES[shift], 0), abs=1e-15)
+    assert solvers.timestep_schedule(8, shift) == pytest.approx((*TURBO_TABLES[shift], 0), abs=1e-15)
 
 
 @pytest.mark.parametrize("steps", [1, 8, 50, 200])
 @pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
 def test_schedule_falls_from_noise_to_music(steps: int, shift: float) -> None:
-    times = solvers.schedule(steps, shift)
+    times = solvers.timestep_schedule(steps, shift)
     assert (times[0], times[-1], len(times)) == (1, 0, steps + 1)
     assert all(later < earlier for earlier, later in pairwise(times))
 
@@ -50,7 +50,7 @@ def test_a_perfect_model_leads_to_its_clean_latents(name: str) -> None:
     def velocity(x: torch.Tensor, t: float, corrector: bool = False) -> torch.Tensor:
         return (x - clean) / t
 
-    reached = integrate(name, velocity, noise, solvers.schedule(8, 1.0))
+    reached = integrate(name, velocity, noise, solvers.timestep_schedule(8, 1.0))
     torch.testing.assert_close(reached, clean, atol=1e-12, rtol=0)
 
 
@@ -152,7 +152,7 @@ def test_adg_turns_by_at_most_its_angle() -> None:
 def test_noising_is_the_path_the_solvers_walk() -> None:
     clean, noise = torch.randn(2, 3, 5, 4)
     t = torch.tensor([0.0, 0.25, 1.0])
-    noised = solvers.noised(clean, noise, t)
+    noised = solvers.add_noise(clean, noise, t)
     torch.testing.assert_close(noised[0], clean[0])
     torch.testing.assert_close(noised[1], 0.25 * noise[1] + 0.75 * clean[1])
     torch.testing.assert_close(noised[2], noise[2])

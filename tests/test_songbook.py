@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from acestep_cli.cli.app import app
 from acestep_cli.song import examples, spec
 
-SONGS = examples.files()
+SONGS = examples.example_files()
 
 
 def acestep(*arguments: str) -> Result:
@@ -60,4 +60,4 @@ def test_an_unknown_song_names_the_nearest() -> None:
 def test_an_installed_package_has_its_songs_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.yaml").write_text("caption: a\n")
     monkeypatch.setattr(examples, "FOLDERS", (tmp_path, *examples.FOLDERS))
-    assert list(examples.files()) == ["a"]
+    assert list(examples.example_files()) == ["a"]

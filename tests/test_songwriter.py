@@ -23,9 +23,9 @@ from transformers.generation.logits_process import (
 )
 
 from acestep_cli.engine import sampling
-from acestep_cli.engine.kv_cache import PASS_TOKENS, Tape
-from acestep_cli.engine.songwriter import CONTEXT, Songwriter
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.kv_cache import PASS_TOKENS, KVCache
+from acestep_cli.engine.songwriter import CONTEXT, SongwriterModel
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints, local
@@ -60,14 +60,14 @@ def oracle(folder: Path) -> Qwen3ForCausalLM:
 
 
 @pytest.fixture(scope="session")
-def songwriter(two_b: tiny.Oracle, folder: Path, oracle: Qwen3ForCausalLM) -> Iterator[Songwriter]:
+def songwriter(two_b: tiny.Oracle, folder: Path, oracle: Qwen3ForCausalLM) -> Iterator[SongwriterModel]:
     found = checkpoints.Songwriter("0.6B", folder)
-    store = Store(checkpoints.locate("turbo", two_b.root), FLOAT32, lambda *_: None, found)
+    store = WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, lambda *_: None, found)
     with store.songwriter() as borrowed:
-        assert store.residents == {"songwriter"}
+        assert store.resident == {"songwriter"}
         yield borrowed
     store.close()
-    assert not store.residents
+    assert not store.resident
     assert not store.warnings
 
 
@@ -114,12 +114,12 @@ def _no_gradients() -> Iterator[None]:
             "# Caption\nNO USER INPUT\n\n# Lyric\n[Instrumental]",
         ),
         (
-            songwriter_prompts.hearing_prompt([0, 63_999]),
+            songwriter_prompts.understanding_prompt([0, 63_999]),
             "Understand the given musical conditions and describe the audio semantics accordingly:",
             "<|audio_code_0|><|audio_code_63999|>",
         ),
         (
-            songwriter_prompts.hearing_prompt([]),
+            songwriter_prompts.understanding_prompt([]),
             "Understand the given musical conditions and describe the audio semantics accordingly:",
             "NO USER INPUT",
         ),
@@ -127,7 +127,7 @@ def _no_gradients() -> Iterator[None]:
     ids=["song", "instrumental", "idea", "no idea", "rewrite", "nothing to rewrite", "hearing", "silence"],
 )
 def test_prompts_are_the_published_ones(
-    songwriter: Songwriter, folder: Path, made: str, instruction: str, content: str
+    songwriter: SongwriterModel, folder: Path, made: str, instruction: str, content: str
 ) -> None:
     assert made == FRAME.format(instruction, content)
     published = Tokenizer.from_file(str(folder / "tokenizer.json"))  # with all its 64,005 marks of codes
@@ -142,15 +142,15 @@ def test_guidance_leads_away_from_no_wish_at_all() -> None:
 
 def test_a_thought_is_yaml_as_the_model_was_taught() -> None:
     request = Request(bpm=120, key="F# minor", time_signature="6/8", duration=90.5, language="no", caption="a\n b")
-    assert songwriter_prompts.dump(songwriter_prompts.metadata(request)) == (
+    assert songwriter_prompts.dump_thought(songwriter_prompts.known_metadata(request)) == (
         "bpm: 120\ncaption: a b\nduration: 90\nkeyscale: F# minor\nlanguage: 'no'\ntimesignature: 6\n"
     )
-    assert songwriter_prompts.dump({"caption": "Intro: it's " + 20 * "long "}).startswith(
+    assert songwriter_prompts.dump_thought({"caption": "Intro: it's " + 20 * "long "}).startswith(
         "caption: 'Intro: it''s long long"
     )
-    assert "\n  long" in songwriter_prompts.dump({"caption": "Intro: it's " + 20 * "long "})
-    assert songwriter_prompts.dump({"caption": "2024"}) == "caption: 2024\n"
-    assert songwriter_prompts.thought("bpm: 120\n") == "<think>\nbpm: 120\n</think>\n\n"
+    assert "\n  long" in songwriter_prompts.dump_thought({"caption": "Intro: it's " + 20 * "long "})
+    assert songwriter_prompts.dump_thought({"caption": "2024"}) == "caption: 2024\n"
+    assert songwriter_prompts.format_thought("bpm: 120\n") == "<think>\nbpm: 120\n</think>\n\n"
     assert len(songwriter_prompts.KEY_SIGNATURES) == 70
 
 
@@ -158,24 +158,24 @@ def test_a_thought_is_yaml_as_the_model_was_taught() -> None:
 
 
 def document(
-    songwriter: Songwriter, task: songwriter_prompts.Task, seed: int, monkeypatch: pytest.MonkeyPatch
+    songwriter: SongwriterModel, task: songwriter_prompts.WritingTask, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, Any]:
     """The text of a thought as it was written, and what was made of it."""
     texts: list[str] = []
-    read = songwriter_prompts.read
+    read = songwriter_prompts.parse_thought
     with monkeypatch.context() as patch:
-        patch.setattr(songwriter_prompts, "read", lambda text: texts.append(text) or read(text))
-        found = songwriter.write(task, Sampling(), seeded(seed), quiet)
+        patch.setattr(songwriter_prompts, "parse_thought", lambda text: texts.append(text) or read(text))
+        found = songwriter.answer(task, Sampling(), seeded(seed), quiet)
     return texts[0], found
 
 
 @pytest.mark.parametrize("seeds", [range(20), pytest.param(range(20, 320), marks=pytest.mark.slow)], ids=str)
 def test_random_weights_write_a_valid_spec(
-    songwriter: Songwriter, seeds: range, monkeypatch: pytest.MonkeyPatch
+    songwriter: SongwriterModel, seeds: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(songwriter_prompts, "CAPTION_TOKENS", 60)
     monkeypatch.setattr(songwriter_prompts, "LYRIC_TOKENS", 60)
-    task = songwriter_prompts.expanding(Request(idea="x"), ["lyrics"], SECONDS)
+    task = songwriter_prompts.idea_task(Request(idea="x"), ["lyrics"], SECONDS)
     lengths = []
     for seed in seeds:
         text, found = document(songwriter, task, seed, monkeypatch)
@@ -199,47 +199,47 @@ def test_random_weights_write_a_valid_spec(
     ],
     ids=["metadata", "words"],
 )
-def test_what_is_asked_for_stays(songwriter: Songwriter, asked: dict[str, Any]) -> None:
+def test_what_is_asked_for_stays(songwriter: SongwriterModel, asked: dict[str, Any]) -> None:
     request = Request(idea="x", **asked)
-    found = songwriter.write(songwriter_prompts.expanding(request, ["lyrics"], SECONDS), Sampling(), seeded(3), quiet)
+    found = songwriter.answer(songwriter_prompts.idea_task(request, ["lyrics"], SECONDS), Sampling(), seeded(3), quiet)
     for key, value in asked.items():
         want = " ".join(value.split()) if key == "caption" else getattr(request, key)
         assert found[key] == want
 
 
-def test_a_spec_with_words_is_only_completed(songwriter: Songwriter) -> None:
-    found = songwriter.write(songwriter_prompts.thinking(SONG, ["bpm"], SECONDS), Sampling(), seeded(0), quiet)
+def test_a_spec_with_words_is_only_completed(songwriter: SongwriterModel) -> None:
+    found = songwriter.answer(songwriter_prompts.metadata_task(SONG, ["bpm"], SECONDS), Sampling(), seeded(0), quiet)
     assert set(found) == {"bpm", "duration", "key", "language", "time_signature"}
-    task = songwriter_prompts.thinking(SONG, ["bpm", "caption"], SECONDS)
-    assert "caption" in songwriter.write(task, Sampling(), seeded(0), quiet)
-    instrumental = songwriter_prompts.thinking(Request(caption="x"), ["bpm"], SECONDS)
-    assert songwriter.write(instrumental, Sampling(), seeded(0), quiet)["language"] == "unknown"
+    task = songwriter_prompts.metadata_task(SONG, ["bpm", "caption"], SECONDS)
+    assert "caption" in songwriter.answer(task, Sampling(), seeded(0), quiet)
+    instrumental = songwriter_prompts.metadata_task(Request(caption="x"), ["bpm"], SECONDS)
+    assert songwriter.answer(instrumental, Sampling(), seeded(0), quiet)["language"] == "unknown"
 
 
-def test_text_follows_its_seed_and_its_temperature(songwriter: Songwriter) -> None:
-    task = songwriter_prompts.thinking(SONG, ["caption"], SECONDS)
+def test_text_follows_its_seed_and_its_temperature(songwriter: SongwriterModel) -> None:
+    task = songwriter_prompts.metadata_task(SONG, ["caption"], SECONDS)
 
     def written(seed: int, **how: Any) -> dict[str, Any]:
         torch.manual_seed(seed + 1)  # which nothing reads
-        return songwriter.write(task, Sampling(**how), seeded(seed), quiet)
+        return songwriter.answer(task, Sampling(**how), seeded(seed), quiet)
 
     assert written(1) == written(1) != written(2)
     assert written(1, temperature=0) == written(2, temperature=0)
 
 
 def test_text_is_the_likeliest_that_the_grammar_allows(
-    songwriter: Songwriter, oracle: Qwen3ForCausalLM, monkeypatch: pytest.MonkeyPatch
+    songwriter: SongwriterModel, oracle: Qwen3ForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Greedily, each token against transformers' own forward pass over all before it, each token tried by itself."""
     reads: list[list[int]] = []
-    read = Tape.read
-    monkeypatch.setattr(Tape, "read", lambda tape, tokens: reads.append(tokens[0]) or read(tape, tokens))
-    task = songwriter_prompts.thinking(SONG, ["caption"], SECONDS)
+    read = KVCache.step
+    monkeypatch.setattr(KVCache, "step", lambda tape, tokens: reads.append(tokens[0]) or read(tape, tokens))
+    task = songwriter_prompts.metadata_task(SONG, ["caption"], SECONDS)
     monkeypatch.setattr(songwriter_prompts, "CAPTION_TOKENS", 20)
-    songwriter.write(task, Sampling(temperature=0), seeded(0), quiet)
+    songwriter.answer(task, Sampling(temperature=0), seeded(0), quiet)
     ids, *steps = reads
     assert ids == songwriter.encode(task.prompt + "<think>\n")
-    matcher = llguidance.LLMatcher(songwriter._alphabet, task.thought_grammar())
+    matcher = llguidance.LLMatcher(songwriter._grammar_tokenizer, task.thought_grammar())
     sampled = 0
     for step in steps:
         forced = matcher.compute_ff_tokens()
@@ -258,23 +258,23 @@ def test_text_is_the_likeliest_that_the_grammar_allows(
 # Its codes.
 
 
-def codes(songwriter: Songwriter, count: int, seeds: list[int], **how: Any) -> list[tuple[int, ...]]:
+def codes(songwriter: SongwriterModel, count: int, seeds: list[int], **how: Any) -> list[tuple[int, ...]]:
     generators = [seeded(seed) for seed in seeds]
     return list(
-        songwriter.compose(
+        songwriter.sample_codes(
             songwriter_prompts.song_prompt("a", "b"), "bpm: 90\n", count, Sampling(**how), generators, quiet
         )
     )
 
 
-def test_codes_are_as_many_as_asked_and_all_valid(songwriter: Songwriter) -> None:
+def test_codes_are_as_many_as_asked_and_all_valid(songwriter: SongwriterModel) -> None:
     for made in codes(songwriter, 57, [1, 2]):
         assert len(made) == 57
         assert all(0 <= code < tiny.SONGWRITER_CODES for code in made)
         assert len(set(made)) > 20
 
 
-def test_takes_are_what_they_are_alone(songwriter: Songwriter) -> None:
+def test_takes_are_what_they_are_alone(songwriter: SongwriterModel) -> None:
     together = codes(songwriter, 30, [1, 2, 3])
     assert together == [codes(songwriter, 30, [seed])[0] for seed in (1, 2, 3)]
     assert len(set(together)) == 3
@@ -283,7 +283,7 @@ def test_takes_are_what_they_are_alone(songwriter: Songwriter) -> None:
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 @pytest.mark.parametrize("negative", [None, "a much longer wish that nobody has, repeated " * 3], ids=["short", "long"])
 def test_greedy_codes_are_those_of_transformers(
-    songwriter: Songwriter, oracle: Qwen3ForCausalLM, scale: float, negative: str | None
+    songwriter: SongwriterModel, oracle: Qwen3ForCausalLM, scale: float, negative: str | None
 ) -> None:
     [made] = codes(songwriter, 12, [1], temperature=0, cfg_scale=scale, negative_prompt=negative)
     conditional = songwriter.encode(songwriter_prompts.song_prompt("a", "b") + "<think>\nbpm: 90\n</think>\n\n")
@@ -296,7 +296,7 @@ def test_greedy_codes_are_those_of_transformers(
         conditional, other = ([*ids, first + code] for ids in (conditional, other))
 
 
-def test_a_tape_reads_as_the_model_does(songwriter: Songwriter, oracle: Qwen3ForCausalLM) -> None:
+def test_a_tape_reads_as_the_model_does(songwriter: SongwriterModel, oracle: Qwen3ForCausalLM) -> None:
     """Prompts of several passes and of different lengths, and back again."""
     prompts = [[(7 * place + row) % 300 for place in range(length)]
                for row, length in enumerate((2 * PASS_TOKENS + 13, 40))]  # fmt: skip
@@ -307,12 +307,12 @@ def test_a_tape_reads_as_the_model_does(songwriter: Songwriter, oracle: Qwen3For
     def logits(states: Tensor) -> Tensor:
         return torch.nn.functional.linear(states, songwriter.model.embed_tokens.weight)
 
-    tape = Tape.blank(songwriter.model, 2, len(prompts[0]) + 4)
-    torch.testing.assert_close(logits(tape.begin(prompts)), expected(), atol=1e-4, rtol=1e-4)
+    tape = KVCache.empty(songwriter.model, 2, len(prompts[0]) + 4)
+    torch.testing.assert_close(logits(tape.prefill(prompts)), expected(), atol=1e-4, rtol=1e-4)
     begun = tape.length
-    torch.testing.assert_close(logits(tape.read([[9, 8], [9, 8]])), expected(9, 8), atol=1e-4, rtol=1e-4)
-    tape.rewind(begun)
-    torch.testing.assert_close(logits(tape.read([[5], [5]])), expected(5), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(tape.step([[9, 8], [9, 8]])), expected(9, 8), atol=1e-4, rtol=1e-4)
+    tape.truncate(begun)
+    torch.testing.assert_close(logits(tape.step([[5], [5]])), expected(5), atol=1e-4, rtol=1e-4)
 
 
 # Sampling.
@@ -335,7 +335,7 @@ def test_tokens_come_from_the_distribution_of_transformers(size: int, how: dict[
     want = TopPLogitsWarper(options.top_p)(None, want)
     probabilities = TemperatureLogitsWarper(options.temperature)(None, want)[0].softmax(0)
     generator = seeded(0)
-    drawn = torch.tensor([sampling.draw(logits, seen, options, generator) for _ in range(3000)])
+    drawn = torch.tensor([sampling.sample_token(logits, seen, options, generator) for _ in range(3000)])
     found = drawn.bincount(minlength=size) / len(drawn)
     assert not found[probabilities == 0].any()
     top = probabilities.topk(10)
@@ -345,10 +345,10 @@ def test_tokens_come_from_the_distribution_of_transformers(size: int, how: dict[
 # What is refused.
 
 
-def test_a_prompt_beyond_the_context_is_refused(songwriter: Songwriter) -> None:
+def test_a_prompt_beyond_the_context_is_refused(songwriter: SongwriterModel) -> None:
     with pytest.raises(UsageError, match="tokens long; with its answer"):
-        songwriter.write(
-            songwriter_prompts.expanding(Request(idea="x" * CONTEXT), ["lyrics"], SECONDS), Sampling(), seeded(0), quiet
+        songwriter.answer(
+            songwriter_prompts.idea_task(Request(idea="x" * CONTEXT), ["lyrics"], SECONDS), Sampling(), seeded(0), quiet
         )
     with pytest.raises(UsageError, match="codes"):
         codes(songwriter, CONTEXT, [1])
@@ -383,14 +383,14 @@ def test_what_is_no_songwriter_is_refused(
     folder: Path, oracle: Qwen3ForCausalLM, tmp_path: Path, name: str, change: Any, sentence: str
 ) -> None:
     with pytest.raises(CheckpointError, match=sentence) as caught:
-        Songwriter(broken(folder, tmp_path, change, name), tiny.SONGWRITER_CODES)
+        SongwriterModel(broken(folder, tmp_path, change, name), tiny.SONGWRITER_CODES)
     assert caught.value.exit_code == 3
 
 
 def test_a_songwriter_is_found_by_name_and_by_folder(
     two_b: tiny.Oracle, folder: Path, oracle: Qwen3ForCausalLM, tmp_path: Path
 ) -> None:
-    turbo, pocket = checkpoints.locate("turbo", two_b.root), checkpoints.locate("pocket")
+    turbo, pocket = checkpoints.find_checkpoint("turbo", two_b.root), checkpoints.find_checkpoint("pocket")
     models = folder.parent
     assert local.songwriters(None, turbo, models) == [checkpoints.Songwriter("0.6B", folder), None]
     own = checkpoints.built_in_songwriter()
@@ -418,7 +418,7 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
 def test_auto_takes_the_largest_whole_one(
     two_b: tiny.Oracle, folder: Path, oracle: Qwen3ForCausalLM, tmp_path: Path
 ) -> None:
-    turbo = checkpoints.locate("turbo", two_b.root)
+    turbo = checkpoints.find_checkpoint("turbo", two_b.root)
     for name in ("0.6B", "1.7B", "4B"):
         broken(folder, tmp_path, lambda content: None, "config.json").rename(tmp_path / f"acestep-5Hz-lm-{name}")
     cut = tmp_path / "acestep-5Hz-lm-4B" / "model.safetensors"

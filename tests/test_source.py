@@ -51,7 +51,7 @@ def take(tmp_path: Path) -> Callable[..., str]:
 
 
 def render(oracle: tiny.Oracle, model: str = "base", **asked: Any) -> list[Take]:
-    found = checkpoints.locate(model, oracle.root)
+    found = checkpoints.find_checkpoint(model, oracle.root)
     request = complete.complete(Request(**{"seed": 7, "steps": 4, **asked}), found)
     return list(Pipeline(found, FLOAT32).run([request], lambda stage, done, total: None))
 
@@ -197,7 +197,7 @@ def test_a_cover_at_strength_0_is_text_to_music(
     two_b: tiny.Oracle, take: Callable[..., str], seconds: float, samples: int
 ) -> None:
     """Whatever the length of the source, also where the model would make no song as short."""
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     asked = {"caption": "a", "takes": 2, "seed": 7, "steps": 4}
     cover = complete.complete(Request(mode="cover", source=take(seconds), strength=0, **asked), found)
     plain = complete.complete(Request(**asked), found).model_copy(update={"duration": cover.duration})
@@ -237,7 +237,7 @@ def test_a_cover_goes_over_to_text_to_music_at_its_strength(
 
 def test_a_cover_may_start_from_the_source(two_b: tiny.Oracle, take: Callable[..., str], given: Given) -> None:
     file = take(6)
-    whole = solvers.schedule(8, 3.0)
+    whole = solvers.timestep_schedule(8, 3.0)
     for kept, times in ((0.1, whole[2:]), (0.5, whole[6:]), (1, whole[7:])):
         render(two_b, "turbo", caption="a", mode="cover", source=file, noise_strength=kept, steps=8)
         assert given.schedule[-1] == times  # from the time nearest to what is left of the noise
@@ -251,7 +251,7 @@ def test_a_cover_may_start_from_the_source(two_b: tiny.Oracle, take: Callable[..
 
 def outside(made: Take, file: str, *regions: tuple[float, float], fade: float) -> np.ndarray:
     """The difference to the source outside of regions and crossfades, in seconds."""
-    original = decode.read(Path(file)).samples
+    original = decode.read_audio(Path(file)).samples
     difference = np.abs(made.audio.samples - original)
     for start, end in regions:
         difference[:, max(round((start - fade) * RATE), 0) : round((end + fade) * RATE)] = 0
@@ -271,7 +271,7 @@ def test_a_repaint_leaves_what_is_outside_alone(
     (made,) = render(two_b, "turbo", caption="a", mode="repaint", source=file, start=2.001, end=4, **how)
     difference = outside(made, file, (2.001, 4), fade=fade)
     assert difference.max() == 0
-    original = decode.read(Path(file)).samples
+    original = decode.read_audio(Path(file)).samples
     region = slice(round(2.001 * RATE), 4 * RATE)
     assert np.abs(made.audio.samples - original)[:, region].max() > 0.01
     changed = np.flatnonzero((made.audio.samples != original).any(axis=0)) / RATE
@@ -337,7 +337,7 @@ def test_the_source_is_put_back_after_a_share_of_the_steps(schedule: tuple[float
         return torch.ones_like(x)
 
     def run(*, last_step: bool) -> Tensor:
-        hold = denoise.Hold(share, clean, inside, inside, last_step)
+        hold = denoise.SourceHold(share, clean, inside, inside, last_step)
         return denoise.denoise(
             dit, noise, torch.zeros(1, 8, 4), None, schedule, solver="euler", guided=None, seed=0,
             progress=lambda done, total: None, hold=hold,
@@ -352,17 +352,17 @@ def test_the_source_is_put_back_after_a_share_of_the_steps(schedule: tuple[float
 
 
 def test_latents_are_blended_around_a_region() -> None:
-    canvas = conditioning.Canvas(150, 150 * HOP, HOP, RATE, ((50 * HOP, 100 * HOP),))
+    canvas = conditioning.SourceLayout(150, 150 * HOP, HOP, RATE, ((50 * HOP, 100 * HOP),))
     made, heard = torch.ones(1, 150, 3), torch.zeros(1, 150, 3)
-    hold = denoise.Hold(1, heard, canvas.inside(), canvas.weights(4), last_step=False)
-    weight = conditioning.blended(made, hold)[0, :, 0]
+    hold = denoise.SourceHold(1, heard, canvas.mask(), canvas.frame_weights(4), last_step=False)
+    weight = conditioning.crossfade_latents(made, hold)[0, :, 0]
     ramp = torch.tensor([0.2, 0.4, 0.6, 0.8])  # linspace(0, 1, 6) without its ends
     assert torch.equal(weight[50:100], torch.ones(50))
     torch.testing.assert_close(weight[46:50], ramp)
     torch.testing.assert_close(weight[100:104], ramp.flip(0))
     assert weight.sum() == pytest.approx(54)
-    edge = conditioning.Canvas(150, 150 * HOP, HOP, RATE, ((2 * HOP, 150 * HOP),))
-    torch.testing.assert_close(edge.weights(4)[0, :3, 0], torch.tensor([0.6, 0.8, 1]))
+    edge = conditioning.SourceLayout(150, 150 * HOP, HOP, RATE, ((2 * HOP, 150 * HOP),))
+    torch.testing.assert_close(edge.frame_weights(4)[0, :3, 0], torch.tensor([0.6, 0.8, 1]))
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_a_song_is_extended_at_its_ends(
     assert mask.tolist() == wanted
     before = max(0, -asked.get("start", 0))
     original = np.zeros((2, frames * HOP), np.float32)
-    original[:, before * RATE : before * RATE + 6 * RATE] = decode.read(Path(file)).samples
+    original[:, before * RATE : before * RATE + 6 * RATE] = decode.read_audio(Path(file)).samples
     same = np.ones(frames * HOP, bool)
     for start, end in regions:
         same[start * RATE : end * RATE] = False
@@ -412,15 +412,17 @@ def test_a_repaint_that_changes_nothing_is_a_problem(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = take(6)
-    monkeypatch.setattr("acestep_cli.pipeline.decode", lambda *args: torch.from_numpy(decode.read(Path(file)).samples))
+    monkeypatch.setattr(
+        "acestep_cli.pipeline.decode", lambda *args: torch.from_numpy(decode.read_audio(Path(file)).samples)
+    )
     (made,) = render(two_b, "turbo", caption="a", mode="repaint", source=file, start=2, end=4)
     assert made.problem == "The repaint changed nothing between 2 and 4 s, so no file was written."
 
 
 def test_peaks_are_brought_down_in_the_region_alone() -> None:
     quiet = torch.full((2, 10 * HOP), 0.9)
-    canvas = conditioning.Canvas(10, 10 * HOP, HOP, RATE, ((2 * HOP, 4 * HOP),), quiet)
-    song = conditioning.spliced(canvas, torch.full((2, 10 * HOP), 3.0), modes.Splice("source"))
+    canvas = conditioning.SourceLayout(10, 10 * HOP, HOP, RATE, ((2 * HOP, 4 * HOP),), quiet)
+    song = conditioning.splice_waveform(canvas, torch.full((2, 10 * HOP), 3.0), modes.Splice("source"))
     assert torch.equal(song[:, : 2 * HOP], quiet[:, : 2 * HOP])
     assert torch.equal(song[:, 4 * HOP :], quiet[:, 4 * HOP :])
     assert torch.equal(song[:, 2 * HOP : 4 * HOP], torch.ones(2, 2 * HOP))
@@ -428,10 +430,10 @@ def test_peaks_are_brought_down_in_the_region_alone() -> None:
 
 def test_a_click_stands_out_in_the_checks() -> None:
     wave = 0.5 * torch.sin(torch.arange(10 * HOP) / 40).expand(2, -1)
-    canvas = conditioning.Canvas(10, 10 * HOP, HOP, RATE, ((4 * HOP, 10 * HOP),), wave)
+    canvas = conditioning.SourceLayout(10, 10 * HOP, HOP, RATE, ((4 * HOP, 10 * HOP),), wave)
     other = 0.5 * torch.sin(torch.arange(10 * HOP) / 40 + 3).expand(2, -1)
     hard, soft = (
-        conditioning.measured(canvas, conditioning.spliced(canvas, other, splice), splice)["seam_1_db"]
+        conditioning.measure_splice(canvas, conditioning.splice_waveform(canvas, other, splice), splice)["seam_1_db"]
         for splice in (modes.Splice("source"), modes.Splice("source", fade=0.02))
     )
     assert hard > -5 > -20 > soft
@@ -450,7 +452,7 @@ def test_a_track_for_a_region_is_silent_elsewhere_and_in_the_mix_with_its_source
     assert not stem.audio.samples[:, : round(1.99 * RATE) - 1].any()
     assert not stem.audio.samples[:, round(4.01 * RATE) + 1 :].any()
     assert np.abs(stem.audio.samples[:, 2 * RATE : 4 * RATE]).max() > 0.01
-    original = decode.read(Path(file)).samples
+    original = decode.read_audio(Path(file)).samples
     assert np.array_equal(mix.audio.samples, original + stem.audio.samples)
     whole, _ = render(base, **asked)
     assert np.abs(whole.audio.samples[:, : 2 * RATE]).max() > 0.01
@@ -464,7 +466,7 @@ def test_stems_and_residual_add_up_to_the_source(base: tiny.Oracle, take: Callab
         [(kind, track, number) for number in (1, 2)
          for kind, track in (("stem", "vocals"), ("stem", "drums"), ("residual", None))], key=str
     )  # fmt: skip
-    original = decode.read(Path(file)).samples
+    original = decode.read_audio(Path(file)).samples
     for number in (1, 2):
         of_take = [one for one in made if one.number == number]
         total = sum(one.audio.samples for one in of_take)
@@ -511,7 +513,7 @@ def test_a_take_alone_equals_the_take_in_a_batch(
 
 
 def test_requests_of_several_modes_share_a_run(base: tiny.Oracle, take: Callable[..., str]) -> None:
-    found = checkpoints.locate("base", base.root)
+    found = checkpoints.find_checkpoint("base", base.root)
     about = {"caption": "a", "seed": 7, "steps": 2}
     requests = [
         complete.complete(
@@ -590,11 +592,11 @@ def test_diffusers_pipeline_makes_the_same_latents(
 def test_memory_that_runs_out_while_listening_is_met_by_the_ladder(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = checkpoints.locate("turbo", two_b.root)
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
     request = complete.complete(
         Request(mode="repaint", caption="a", source=take(6), start=2, end=4, seed=7, steps=2), found
     )
-    encode, tiles, said = codec.encode, [], []
+    encode, tiles, said = codec.encode_waveform, [], []
 
     def fails_once(vae: Any, waveform: Tensor, tile_frames: int, progress: Any) -> Tensor:
         tiles.append(tile_frames)
@@ -602,7 +604,7 @@ def test_memory_that_runs_out_while_listening_is_met_by_the_ladder(
             raise MemoryError
         return encode(vae, waveform, tile_frames, progress)
 
-    monkeypatch.setattr(codec, "encode", fails_once)
+    monkeypatch.setattr(codec, "encode_waveform", fails_once)
     (made,) = Pipeline(found, FLOAT32).run([request], lambda stage, done, total: None, said.append)
     assert tiles == [64, 32]
     assert said == ["Memory ran out on cpu; from here on sound is decoded in smaller tiles."]
@@ -636,7 +638,7 @@ def test_references_shape_the_sound_each_with_a_token(
 
 def test_the_windows_of_a_reference(take: Callable[..., str]) -> None:
     ramp = torch.arange(900).float().expand(2, -1)  # each sample says where it was
-    first, again, other = (conditioning.thirds(ramp, 90, seed, "reference 0") for seed in (1, 1, 2))
+    first, again, other = (conditioning.window_per_third(ramp, 90, seed, "reference 0") for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     for third, window in enumerate(first[0].split(30)):
@@ -644,20 +646,20 @@ def test_the_windows_of_a_reference(take: Callable[..., str]) -> None:
         assert 300 * third <= window[0]
         assert window[-1] < 300 * (third + 1)
     assert torch.equal(
-        conditioning.thirds(ramp[:, :90], 90, 5, "reference 0"), ramp[:, :90]
+        conditioning.window_per_third(ramp[:, :90], 90, 5, "reference 0"), ramp[:, :90]
     )  # exactly as long: all of it
-    short = conditioning.thirds(ramp[:, :20], 90, 5, "reference 0")
+    short = conditioning.window_per_third(ramp[:, :20], 90, 5, "reference 0")
     assert short.shape == (2, 90)
     assert set(short[0].tolist()) <= set(range(20))
-    assert not torch.equal(first, conditioning.thirds(ramp, 90, 1, "reference 1"))
+    assert not torch.equal(first, conditioning.window_per_third(ramp, 90, 1, "reference 1"))
 
 
 def test_references_are_heard_anew_in_each_take(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    real = conditioning.thirds
-    monkeypatch.setattr(conditioning, "thirds", lambda *args: drawn.append(args[1:]) or real(*args))
+    real = conditioning.window_per_third
+    monkeypatch.setattr(conditioning, "window_per_third", lambda *args: drawn.append(args[1:]) or real(*args))
     render(two_b, "turbo", caption="a", duration=10, takes=2, reference=[take(3), take(4)])
     samples = two_b.config["timbre_fix_frame"] * HOP
     assert drawn == [(samples, seed, f"reference {n}") for seed in (7, 8) for n in (0, 1)]

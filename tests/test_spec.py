@@ -31,7 +31,7 @@ def write(tmp_path: Path):
 
 def refusal(path: Path, **flags: object) -> str:
     with pytest.raises(UsageError) as caught:
-        spec.resolve(*spec.read(path), spec.from_flags(flags))
+        spec.resolve(*spec.read_layers(path), spec.from_flags(flags))
     assert caught.value.exit_code == 2
     return caught.value.message
 
@@ -127,22 +127,25 @@ def test_all_problems_of_spec_and_flags_come_together(write) -> None:
 
 def test_flags_override_the_spec(write) -> None:
     path = write("caption: a\nbpm: 20\nkey: A minor")
-    merged = spec.resolve(*spec.read(path), spec.from_flags({"bpm": "90", "key": None})).request
+    merged = spec.resolve(*spec.read_layers(path), spec.from_flags({"bpm": "90", "key": None})).request
     assert merged == Request(caption="a", bpm=90, key="A minor")
 
 
 def test_a_flag_about_singing_sets_the_others_aside(write) -> None:
     sung, bare = write("lyrics: la", "a.yaml"), write("instrumental: true", "b.yaml")
-    assert spec.resolve(*spec.read(sung), spec.from_flags({"instrumental": True})).request == Request(instrumental=True)
-    assert spec.resolve(*spec.read(bare), spec.from_flags({"lyrics": "la"})).request == Request(lyrics="la")
+    assert spec.resolve(*spec.read_layers(sung), spec.from_flags({"instrumental": True})).request == Request(
+        instrumental=True
+    )
+    assert spec.resolve(*spec.read_layers(bare), spec.from_flags({"lyrics": "la"})).request == Request(lyrics="la")
 
 
 def test_another_format_sets_the_bit_depth_of_the_spec_aside(write) -> None:
     path = write("format: flac\nbit_depth: 16")
-    assert spec.resolve(*spec.read(path), spec.from_flags({"format": "mp3"})).request == Request(format="mp3")
-    assert spec.resolve(*spec.read(path), spec.from_flags({"format": "flac"})).request.bit_depth == "16"
+    assert spec.resolve(*spec.read_layers(path), spec.from_flags({"format": "mp3"})).request == Request(format="mp3")
+    assert spec.resolve(*spec.read_layers(path), spec.from_flags({"format": "flac"})).request.bit_depth == "16"
     assert (
-        spec.resolve(*spec.read(write("bit_depth: 16")), spec.from_flags({"format": "wav"})).request.bit_depth == "16"
+        spec.resolve(*spec.read_layers(write("bit_depth: 16")), spec.from_flags({"format": "wav"})).request.bit_depth
+        == "16"
     )
 
 
@@ -173,7 +176,7 @@ TIMED_TAKE = "model: turbo\ntimesteps: [1, 0.5]\nguidance: 1\nrender: {}"
     ],
 )
 def test_flags_override_what_a_take_records(write, below: str, flags: dict[str, str], meant: dict) -> None:
-    assert spec.resolve(*spec.read(write(below)), spec.from_flags(flags)).request == Request(**meant)
+    assert spec.resolve(*spec.read_layers(write(below)), spec.from_flags(flags)).request == Request(**meant)
 
 
 def test_guidance_that_cannot_be_read_is_refused_over_a_take(write) -> None:
@@ -181,8 +184,8 @@ def test_guidance_that_cannot_be_read_is_refused_over_a_take(write) -> None:
 
 
 def test_what_the_checkpoint_refuses_is_named_with_its_place(write) -> None:
-    layers = *spec.read(write("caption: a\nguidance: 7\n")), spec.from_flags({"steps": "50"})
-    with pytest.raises(UsageError) as caught, spec.placed(*layers):
+    layers = *spec.read_layers(write("caption: a\nguidance: 7\n")), spec.from_flags({"steps": "50"})
+    with pytest.raises(UsageError) as caught, spec.placing_problems(*layers):
         raise UsageError("guidance: no.\nsteps: no.\ncaption: no: really.\nOther: words.", "Do this.")
     guidance, *others = caught.value.message.splitlines()
     assert guidance.endswith("song.yaml:2: guidance: no.")
@@ -274,7 +277,7 @@ FULL = Request(
 
 
 def test_what_is_dumped_loads_as_itself(write) -> None:
-    text = spec.dump(FULL, {"timings": {"decode": 1.25}, "versions": {"torch": "2.13.0"}, "seconds": 90.48})
+    text = spec.dump_spec(FULL, {"timings": {"decode": 1.25}, "versions": {"torch": "2.13.0"}, "seconds": 90.48})
     assert spec.load(write(text)) == FULL
     assert yaml.safe_load(text)["render"] == {
         "timings": {"decode": 1.25},
@@ -284,13 +287,13 @@ def test_what_is_dumped_loads_as_itself(write) -> None:
 
 
 def test_any_yaml_reader_sees_the_same_texts(write) -> None:
-    plain = yaml.safe_load(spec.dump(FULL))
+    plain = yaml.safe_load(spec.dump_spec(FULL))
     for name in ("caption", "lyrics", "language", "key", "time_signature", "title"):
         assert plain[name] == getattr(FULL, name)
 
 
 def test_lyrics_are_dumped_as_lines() -> None:
-    assert "lyrics: |\n  [Verse]\n  la\n" in spec.dump(Request(lyrics="[Verse]\nla\n"))
+    assert "lyrics: |\n  [Verse]\n  la\n" in spec.dump_spec(Request(lyrics="[Verse]\nla\n"))
 
 
 def test_any_text_survives_a_round_trip(write) -> None:
@@ -299,7 +302,7 @@ def test_any_text_survives_a_round_trip(write) -> None:
     for _ in range(400):
         text = "".join(dice.choices(alphabet, k=dice.randint(1, 30)))
         if text.strip():
-            assert spec.load(write(spec.dump(Request(lyrics=text)))).lyrics == text
+            assert spec.load(write(spec.dump_spec(Request(lyrics=text)))).lyrics == text
 
 
 def test_aliases_do_not_multiply(write) -> None:
@@ -333,10 +336,12 @@ def test_the_keys_of_a_map_are_layered_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "extends: base.yaml\nsongwriter_options: {temperature: 0.7, negative_prompt: null}\n"
     )
-    layers = [*spec.read(tmp_path / "a.yaml"), spec.from_flags({"cfg_scale": "3"})]
+    layers = [*spec.read_layers(tmp_path / "a.yaml"), spec.from_flags({"cfg_scale": "3"})]
     request = spec.resolve(*layers).request
     assert (request.temperature, request.top_k, request.cfg_scale, request.negative_prompt) == (0.7, 40, 3, None)
-    assert spec.dump(request) == "caption: x\nsongwriter_options:\n  temperature: 0.7\n  top_k: 40\n  cfg_scale: 3\n"
+    assert (
+        spec.dump_spec(request) == "caption: x\nsongwriter_options:\n  temperature: 0.7\n  top_k: 40\n  cfg_scale: 3\n"
+    )
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nsongwriter_options: null\n")
     assert spec.load(tmp_path / "b.yaml").top_k is None
 

@@ -47,10 +47,10 @@ def write(name: str, text: str) -> str:
 # new
 
 
-@pytest.mark.parametrize("name", songbook.files())
+@pytest.mark.parametrize("name", songbook.example_files())
 def test_every_song_is_a_template_that_loads_as_the_song(name: str) -> None:
     result = acestep("new", name)
-    file = songbook.files()[name]
+    file = songbook.example_files()[name]
     first, second = result.stdout.splitlines()[:2]
     assert schema.EDITOR_LINE in (first, second)
     assert "songs/" not in result.stdout
@@ -136,11 +136,11 @@ def test_the_schema_is_draft_7_and_says_something_of_every_key() -> None:
             jsonschema.validate(example, described()[name])
 
 
-@pytest.mark.parametrize("name", songbook.files())
+@pytest.mark.parametrize("name", songbook.example_files())
 def test_songs_keep_to_the_schema(name: str) -> None:
-    file = songbook.files()[name]
+    file = songbook.example_files()[name]
     text = file.read_text(encoding="utf-8")
-    jsonschema.validate(typed(document.split(text)[0] if file.suffix == ".md" else text), SCHEMA)
+    jsonschema.validate(typed(document.split_front_matter(text)[0] if file.suffix == ".md" else text), SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_a_model_that_is_not_installed_is_a_warning() -> None:
 
 def test_the_bundled_songs_pass_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACESTEP_MODELS_DIR")  # the tiny checkpoint's tokenizer knows letters only
-    files = [str(file) for file in songbook.files().values()]
+    files = [str(file) for file in songbook.example_files().values()]
     assert acestep("check", *files, "--strict").stderr == f"No errors in {len(files)} specs.\n"
 
 

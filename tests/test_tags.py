@@ -49,22 +49,22 @@ EXPECTED = {
 }  # fmt: skip
 
 
-def picture(folder: Path, data: bytes) -> tags.Picture:
+def picture(folder: Path, data: bytes) -> tags.Cover:
     (folder / "cover").write_bytes(data)
-    return tags.picture(folder / "cover")
+    return tags.read_picture(folder / "cover")
 
 
 def write(path: Path, asked: Tags | None, seconds: float = 1.0) -> Path:
     wave = np.sin(2 * np.pi * 220 * np.arange(int(seconds * RATE)) / RATE)
     sound = Audio(np.stack([wave, 0.5 * wave]).astype(np.float32), RATE)
     path.unlink(missing_ok=True)
-    encode.write(path, sound, encode.Finish(encode.encoding(path.suffix[1:]), tags=asked))
+    encode.write_audio(path, sound, encode.Finish(encode.resolve_encoding(path.suffix[1:]), tags=asked))
     return path
 
 
 def mp4(path: Path, asked: Tags, samples: bytes = bytes(80_000)) -> Path:
     path.write_bytes(ffmpeg.mp4(RATE, samples))
-    tags.write(path, "m4a", asked)
+    tags.write_tags(path, "m4a", asked)
     return path
 
 
@@ -186,8 +186,8 @@ def test_languages_are_named_as_players_know_them() -> None:
 
 
 def test_keys_are_written_in_three_letters() -> None:
-    assert tags.texts(Tags(key="Bb major"))["key"] == "Bb"
-    assert tags.texts(Tags(key="Bb minor"))["key"] == "Bbm"
+    assert tags.tag_texts(Tags(key="Bb major"))["key"] == "Bb"
+    assert tags.tag_texts(Tags(key="Bb minor"))["key"] == "Bbm"
 
 
 def test_every_tag_has_a_name_and_a_key_of_the_song() -> None:
@@ -221,9 +221,9 @@ def test_what_is_no_cover_is_refused(tmp_path: Path, data: bytes, sentence: str)
 
 def test_a_cover_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no cannot be read: no such file or directory$"):
-        tags.picture(tmp_path / "no")
+        tags.read_picture(tmp_path / "no")
     with pytest.raises(ValueError, match=r" cannot be read: "):
-        tags.picture(tmp_path)
+        tags.read_picture(tmp_path)
 
 
 @pytest.mark.parametrize("format", [*FORMATS, "m4a"])
@@ -231,11 +231,11 @@ def test_a_file_of_another_format_is_an_encoder_s_failure(tmp_path: Path, format
     path = tmp_path / "a"
     path.write_bytes(b"nonsense" * 100)
     if format == "mp3":  # ID3 stands in front of anything
-        tags.write(path, format, FULL)
+        tags.write_tags(path, format, FULL)
         assert path.read_bytes().endswith(b"nonsense")
         return
     with pytest.raises(EncoderError, match=f"The tags of the {format} file could not be written") as caught:
-        tags.write(path, format, FULL)
+        tags.write_tags(path, format, FULL)
     assert caught.value.exit_code == 9
 
 

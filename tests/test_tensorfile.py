@@ -128,13 +128,13 @@ def test_damage_is_told(file: Path, damage: Callable[[bytes], bytes]) -> None:
     file.write_bytes(damage(before))
     assert (file.stat().st_size, file.read_bytes() == before) == (len(before), False)
     assert tensor_file.is_undamaged(file) is False
-    assert not tensor_file.holds(file, {"noise"})
+    assert not tensor_file.has_tensors(file, {"noise"})
 
 
 def test_a_file_without_a_checksum_says_nothing_of_damage(file: Path, tmp_path: Path) -> None:
     from_numpy.save_file({"noise": WHOLE}, tmp_path / "old")
     assert tensor_file.is_undamaged(tmp_path / "old") is None
-    assert not tensor_file.holds(tmp_path / "old", {"noise"})
+    assert not tensor_file.has_tensors(tmp_path / "old", {"noise"})
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="cut short"):
         tensor_file.is_undamaged(file)
@@ -178,7 +178,7 @@ def test_files_are_on_the_disk_before_they_are_named(tmp_path: Path, steps: list
     files = [folder / "a", folder / "b"]
     if there:
         files[0].write_text("old")
-    with disk.whole(*files, replace=files if there else ()) as parts:
+    with disk.write_whole(*files, replace=files if there else ()) as parts:
         for part in parts:
             part.write_text("new")
     assert steps == ["flush part", "flush part", "name b", "name a", "flush folder"]
@@ -205,7 +205,7 @@ def test_a_disk_that_does_not_take_it_keeps_what_was_there(
     file = tmp_path / "a"
     file.write_text("old")
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutputError, match="cannot be written"), disk.whole(file, replace=[file]) as [part]:
+    with pytest.raises(OutputError, match="cannot be written"), disk.write_whole(file, replace=[file]) as [part]:
         part.write_text("new")
     with pytest.raises(OSError, match=r"."), disk.replaced(file) as part:
         part.write_text("new")
@@ -217,7 +217,7 @@ def test_a_disk_that_can_flush_nothing_is_written_all_the_same(tmp_path: Path, m
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with disk.whole(tmp_path / "a") as [part]:
+    with disk.write_whole(tmp_path / "a") as [part]:
         part.write_text("new")
     assert (tmp_path / "a").read_text() == "new"
 

@@ -36,10 +36,10 @@ from acestep_cli.cli.app import app
 from acestep_cli.cli.console import Console
 from acestep_cli.engine import tensor_file
 from acestep_cli.engine.dit import Condition
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckError, OutputError
 from acestep_cli.machine import hardware
-from acestep_cli.machine.plan import Asked, Experience
+from acestep_cli.machine.plan import Experience, MachineRequest
 from acestep_cli.models import checkpoints
 from acestep_cli.models import tensor_file as tensor_files
 from acestep_cli.models.checkpoints import Checkpoint
@@ -48,13 +48,13 @@ from acestep_cli.song import prompts
 from acestep_cli.training import adapter, dataset, examples, loop, loss_plot, run_folder
 from acestep_cli.training import config as course
 from acestep_cli.training import plan as workload
-from acestep_cli.training.config import Course
-from acestep_cli.training.examples import Book
-from acestep_cli.training.run_folder import Record
+from acestep_cli.training.config import TrainingConfig
+from acestep_cli.training.examples import TrainingSet
+from acestep_cli.training.run_folder import RunRecord
 
 RATE = 48_000
 EVENT_SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "event.schema.json").read_text())
-COURSE = Course(rank=8, alpha=16, learning_rate=1e-2, steps=6, accumulation=2, crop=10)
+COURSE = TrainingConfig(rank=8, alpha=16, learning_rate=1e-2, steps=6, accumulation=2, crop=10)
 
 
 @pytest.fixture(scope="session")
@@ -69,22 +69,26 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(base: tiny.Oracle) -> Checkpoint:
-    return checkpoints.locate("base", base.root)
+    return checkpoints.find_checkpoint("base", base.root)
 
 
 def quiet(*_words: object) -> None:
     """Whoever listens to no progress."""
 
 
-def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COURSE) -> loop.Job:
+def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: TrainingConfig = COURSE) -> loop.TrainingJob:
     """A training run into `folder`, as the command line plans it."""
-    found = dataset.scan(songs)
-    looked = dataset.inspect(found, 5, course.crop, quiet)
+    found = dataset.scan_folder(songs)
+    looked = dataset.inspect_songs(found, 5, course.crop, quiet)
     sizes = Sizes.of(checkpoint)
-    longest = workload.lesson(sizes, course.crop, [found.prompts(one.song, course.crop) for one in looked.lessons])
-    plan = workload.plan(hardware.detect(), course, Asked(dtype="fp32"), sizes, longest, lambda *_: Experience())
+    longest = workload.longest_example(
+        sizes, course.crop, [found.prompts(one.song, course.crop) for one in looked.lessons]
+    )
+    plan = workload.plan_training(
+        hardware.detect(), course, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: Experience()
+    )
     prints = dataset.fingerprints(found, looked.lessons)
-    record = Record(
+    record = RunRecord(
         base="base",
         base_weights=checkpoint.weights_hash(),
         course=course,
@@ -95,7 +99,7 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: Course = COUR
         dtype=plan.arrangement.weights,
     )
     folder.mkdir(exist_ok=True)
-    return loop.Job(found, looked.lessons, record, checkpoint, plan, folder)
+    return loop.TrainingJob(found, looked.lessons, record, checkpoint, plan, folder)
 
 
 def flat(result: Result) -> str:
@@ -107,22 +111,24 @@ def losses(folder: Path) -> list[float]:
     return found
 
 
-def gone_on(one: loop.Job) -> loop.Job:
+def gone_on(one: loop.TrainingJob) -> loop.TrainingJob:
     """The same run, as its last save has it."""
-    record = run_folder.record(one.folder)
+    record = run_folder.read_record(one.folder)
     assert record is not None
     return replace(one, record=record)
 
 
 @pytest.fixture
-def opened(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[[Course], tuple[Store, Book]]]:
+def opened(
+    songs: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> Iterator[Callable[[TrainingConfig], tuple[WeightStore, TrainingSet]]]:
     """The store and the book of a course."""
-    stores: list[Store] = []
+    stores: list[WeightStore] = []
 
-    def open_(course: Course) -> tuple[Store, Book]:
+    def open_(course: TrainingConfig) -> tuple[WeightStore, TrainingSet]:
         planned = job(songs, checkpoint, tmp_path / "out", course)
-        stores.append(Store(checkpoint, planned.plan, quiet))
-        return stores[-1], loop.prepared(planned, stores[-1], quiet)
+        stores.append(WeightStore(checkpoint, planned.plan, quiet))
+        return stores[-1], loop.prepare_training_set(planned, stores[-1], quiet)
 
     yield open_
     for one in stores:
@@ -132,23 +138,27 @@ def opened(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Call
 # Learning
 
 
-def held_out(run_model: object, book: Book, count: int = 12) -> float:
+def held_out(run_model: object, book: TrainingSet, count: int = 12) -> float:
     """The loss over passes that no run of thirty steps reaches."""
     with torch.no_grad():
         passes = [book.batch(100_000 + number, torch.device("cpu"), torch.float32) for number in range(count)]
-        return sum(float(loop.loss_of(run_model, one)) for one in passes) / count  # type: ignore[arg-type]
+        return sum(float(loop.flow_loss(run_model, one)) for one in passes) / count  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{}, {"type": "dora"}, {"type": "lokr"}, {"targets": "all", "batch": 2}], ids=str)
 def test_thirty_steps_lower_the_loss_on_noise_not_seen(
-    songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[Store, Book]], options: dict
+    songs: Path,
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    opened: Callable[..., tuple[WeightStore, TrainingSet]],
+    options: dict,
 ) -> None:
     course = COURSE.model_copy(update={"steps": 30, "accumulation": 1, **options})
     weights, book = opened(course)
     with weights.dit() as model:
         before = held_out(model.decoder, book)
         loop.train(job(songs, checkpoint, tmp_path / "out", course), quiet, quiet, quiet)
-        own = adapter.Graft(model.decoder, course, "base")
+        own = adapter.TrainableAdapter(model.decoder, course, "base")
         assert held_out(model.decoder.eval(), book) == pytest.approx(before, rel=1e-4)  # it changes nothing at first
         own.load(load_file(tmp_path / "out" / run_folder.ADAPTER))
         after = held_out(model.decoder, book)
@@ -156,12 +166,12 @@ def test_thirty_steps_lower_the_loss_on_noise_not_seen(
 
 
 def test_what_is_saved_is_what_was_trained(
-    songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[Store, Book]]
+    songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[WeightStore, TrainingSet]]
 ) -> None:
     weights, book = opened(COURSE)
     with weights.dit() as model:
-        run = loop.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
-        run.go()
+        run = loop.TrainingLoop(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
+        run.train()
         model.decoder.eval()
         unsaved = held_out(model.decoder, book, 3)
     weights.close()
@@ -175,15 +185,15 @@ def test_what_is_saved_is_what_was_trained(
 
 
 def test_only_the_adapter_moves_and_it_is_float32(
-    songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[Store, Book]]
+    songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[WeightStore, TrainingSet]]
 ) -> None:
     weights, book = opened(COURSE)
     with weights.dit() as model:
         model.to(torch.bfloat16)
-        run = loop.Run(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
+        run = loop.TrainingLoop(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
         frozen = {name: weight.clone() for name, weight in model.decoder.named_parameters() if not weight.requires_grad}
         run.weights.dtype = torch.bfloat16
-        run.go()
+        run.train()
         after = dict(model.decoder.named_parameters())
         assert all(torch.equal(weight, after[name]) for name, weight in frozen.items())
         assert {weight.dtype for weight in frozen.values()} == {torch.bfloat16}
@@ -209,31 +219,31 @@ def test_layers_computed_again_change_no_number(songs: Path, checkpoint: Checkpo
 
 
 def test_a_pass_is_what_a_render_would_be_fed(
-    songs: Path, checkpoint: Checkpoint, opened: Callable[..., tuple[Store, Book]]
+    songs: Path, checkpoint: Checkpoint, opened: Callable[..., tuple[WeightStore, TrainingSet]]
 ) -> None:
     weights, book = opened(COURSE.model_copy(update={"crop": 240.0}))
     page = next(page for page in book.pages if page.name == "two.wav")
-    found = dataset.scan(songs)
+    found = dataset.scan_folder(songs)
     two = next(one for one in found.songs if one.name == "two.wav")
-    text, words = prompts.of(two.request, "Fill the audio semantic mask based on the given conditions:", 11.5)
+    text, words = prompts.prompts_of(two.request, "Fill the audio semantic mask based on the given conditions:", 11.5)
     with torch.no_grad(), weights.text() as encoder:
-        states, embeddings = encoder.states(text, quiet), encoder.embeddings(words, quiet)
+        states, embeddings = encoder.hidden_states(text, quiet), encoder.embeddings(words, quiet)
     with torch.no_grad(), weights.dit() as model:
         silence = book.silence.repeat(1, 2, 1)[:, : model.config.timbre_fix_frame]
         expected = model.encoder(states, embeddings, silence).states[0]
     assert torch.allclose(page.condition, expected, atol=1e-6)
     assert page.frames == 11.5 * RATE // 1920
     with torch.no_grad(), weights.vae() as vae:
-        waveform = torch.from_numpy(decode.read(songs / "two.wav").samples)
+        waveform = torch.from_numpy(decode.read_audio(songs / "two.wav").samples)
         assert torch.allclose(page.latents(0, page.frames), vae.encode(waveform[None])[0].T, atol=1e-5)
 
 
-def test_a_pass_is_a_point_between_song_and_noise(opened: Callable[..., tuple[Store, Book]]) -> None:
+def test_a_pass_is_a_point_between_song_and_noise(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
     _, book = opened(COURSE)
     for number in range(6):
         one = book.batch(number, torch.device("cpu"), torch.float32)
         clean = one.noisy - one.times[:, None, None] * one.velocity
-        page = book.songs(number)[0]
+        page = book.examples_of(number)[0]
         whole = page.latents(0, page.frames)
         places = [start for start in range(page.frames - clean.shape[1] + 1)
                   if torch.allclose(whole[start : start + clean.shape[1]], clean[0], atol=1e-4)]  # fmt: skip
@@ -242,7 +252,7 @@ def test_a_pass_is_a_point_between_song_and_noise(opened: Callable[..., tuple[St
         assert torch.equal(one.context[..., clean.shape[2] :], torch.ones_like(one.context[..., clean.shape[2] :]))
 
 
-def test_words_are_left_out_at_the_rate_of_the_model(opened: Callable[..., tuple[Store, Book]]) -> None:
+def test_words_are_left_out_at_the_rate_of_the_model(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
     _, book = opened(COURSE)
     lengths = [
         book.batch(number, torch.device("cpu"), torch.float32).condition.states.shape[1] for number in range(300)
@@ -250,7 +260,7 @@ def test_words_are_left_out_at_the_rate_of_the_model(opened: Callable[..., tuple
     assert 0.10 < lengths.count(1) / 300 < 0.20
 
 
-def test_times_are_the_larger_of_two(opened: Callable[..., tuple[Store, Book]]) -> None:
+def test_times_are_the_larger_of_two(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
     _, book = opened(COURSE)
     times = torch.cat([book.batch(number, torch.device("cpu"), torch.float32).times for number in range(400)])
     draws = (torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)) - 0.4).sigmoid().amax(dim=1)
@@ -262,21 +272,21 @@ def test_times_are_the_larger_of_two(opened: Callable[..., tuple[Store, Book]]) 
 
 
 def test_every_song_has_its_turn_and_neighbours_of_its_length() -> None:
-    pages = tuple(examples.Page(str(n), Path(), 100 + n, torch.zeros(1, 1)) for n in range(10))
-    book = Book(pages, torch.zeros(1, 1, 1), torch.zeros(1, 1), COURSE.model_copy(update={"batch": 2}), 1000)
-    rounds = [[page.name for number in range(5) for page in book.songs(5 * turn + number)] for turn in range(3)]
+    pages = tuple(examples.Example(str(n), Path(), 100 + n, torch.zeros(1, 1)) for n in range(10))
+    book = TrainingSet(pages, torch.zeros(1, 1, 1), torch.zeros(1, 1), COURSE.model_copy(update={"batch": 2}), 1000)
+    rounds = [[page.name for number in range(5) for page in book.examples_of(5 * turn + number)] for turn in range(3)]
     assert all(sorted(names, key=int) == [str(n) for n in range(10)] for names in rounds)
     assert rounds[0] != rounds[1]
-    assert all(abs(one.frames - other.frames) == 1 for one, other in (book.songs(number) for number in range(15)))
+    assert all(abs(one.frames - other.frames) == 1 for one, other in (book.examples_of(number) for number in range(15)))
 
 
-def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[Store, Book]]) -> None:
+def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
     """Two songs of different lengths in one batch are worth what they are one by one."""
     weights, book = opened(COURSE.model_copy(update={"crop": 240.0, "batch": 2}))
     one = book.batch(0, torch.device("cpu"), torch.float32)
     assert one.keep is not None
     with torch.no_grad(), weights.dit() as model:
-        together = loop.loss_of(model.decoder, one)
+        together = loop.flow_loss(model.decoder, one)
         alone = []
         for item, frames in enumerate(one.keep.sum(dim=1).tolist()):
             states = one.condition.states[item : item + 1]
@@ -290,12 +300,12 @@ def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[Store, Book]
                 condition=Condition(states, None),
                 keep=None,
             )
-            alone.append((frames, loop.loss_of(model.decoder, song)))
+            alone.append((frames, loop.flow_loss(model.decoder, song)))
     total = sum(frames for frames, _ in alone)
     assert float(together) == pytest.approx(float(sum(frames * loss for frames, loss in alone)) / total, rel=1e-4)
 
 
-def test_its_own_timbre_is_heard(opened: Callable[..., tuple[Store, Book]]) -> None:
+def test_its_own_timbre_is_heard(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
     _, plain = opened(COURSE)
     _, own = opened(COURSE.model_copy(update={"timbre": "own"}))
     assert not torch.allclose(plain.pages[0].condition, own.pages[0].condition)
@@ -304,14 +314,14 @@ def test_its_own_timbre_is_heard(opened: Callable[..., tuple[Store, Book]]) -> N
 def test_songs_are_prepared_once(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples, "folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(examples, "examples_folder", lambda: tmp_path / "cache")
     reported: list[str] = []
 
-    def prepare() -> Book:
+    def prepare() -> TrainingSet:
         reported.clear()
         planned = job(songs, checkpoint, tmp_path / "out")
-        weights = Store(checkpoint, planned.plan, lambda stage, *_: reported.append(stage))
-        return loop.prepared(planned, weights, quiet)
+        weights = WeightStore(checkpoint, planned.plan, lambda stage, *_: reported.append(stage))
+        return loop.prepare_training_set(planned, weights, quiet)
 
     first = prepare()
     assert {"encode", "text", "condition"} <= set(reported)
@@ -337,9 +347,9 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
 ) -> None:
     import weakref
 
-    monkeypatch.setattr(examples, "folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(examples, "examples_folder", lambda: tmp_path / "cache")
     heard: list[weakref.ref[Tensor]] = []
-    read = examples.conditioning.recording
+    read = examples.conditioning.load_waveform
 
     def recording(file: str, rate: int) -> Tensor:
         assert [ref for ref in heard if ref() is not None] == []
@@ -347,9 +357,9 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
         heard.append(weakref.ref(waveform))
         return waveform
 
-    monkeypatch.setattr(examples.conditioning, "recording", recording)
+    monkeypatch.setattr(examples.conditioning, "load_waveform", recording)
     planned = job(songs, checkpoint, tmp_path / "out")
-    loop.prepared(planned, Store(checkpoint, planned.plan, quiet), quiet)
+    loop.prepare_training_set(planned, WeightStore(checkpoint, planned.plan, quiet), quiet)
     assert len(heard) == 2
 
 
@@ -432,9 +442,9 @@ def test_a_save_of_an_earlier_version_is_gone_on_from_with_a_remark(
 def test_songs_that_were_prepared_and_are_damaged_are_prepared_again(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples, "folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(examples, "examples_folder", lambda: tmp_path / "cache")
     loop.train(job(songs, checkpoint, tmp_path / "one"), quiet, quiet, quiet)
-    prepared = {path: path.read_bytes() for path in examples.folder().glob("*.safetensors")}
+    prepared = {path: path.read_bytes() for path in examples.examples_folder().glob("*.safetensors")}
     assert len(prepared) == 4
     for path, content in prepared.items():
         path.write_bytes(one_bit(content))
@@ -471,8 +481,8 @@ def test_it_saves_every_so_often(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
-    save = loop.Run.save
-    monkeypatch.setattr(loop.Run, "save", lambda run: (saved.append(run.progress.step), save(run))[1])
+    save = loop.TrainingLoop.save
+    monkeypatch.setattr(loop.TrainingLoop, "save", lambda run: (saved.append(run.progress.step), save(run))[1])
     loop.train(replace(job(songs, checkpoint, tmp_path / "out"), save_every=0.0), quiet, quiet, quiet)
     assert saved == [1, 2, 3, 4, 5, 6]
     saved.clear()
@@ -484,7 +494,7 @@ def test_a_full_disk_keeps_the_save_before(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = job(songs, checkpoint, tmp_path / "out")
-    true_write, calls = tensor_file.write, []
+    true_write, calls = tensor_file.save_tensors, []
 
     def write(path: Path, tensors: dict[str, Tensor], *more: object, **flags: bool) -> None:
         if one.folder in path.parents:  # and not where songs are kept prepared
@@ -494,14 +504,14 @@ def test_a_full_disk_keeps_the_save_before(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         true_write(path, tensors, *more, **flags)
 
-    monkeypatch.setattr(tensor_file, "write", write)
+    monkeypatch.setattr(tensor_file, "save_tensors", write)
     with pytest.raises(OutputError, match=r"cannot be written: no space left on device") as error:
         loop.train(replace(one, save_every=0.0), quiet, quiet, quiet)
     assert error.value.exit_code == 9
     assert gone_on(one).record.step == 1
     assert len(losses(one.folder)) == 1
     assert not list(one.folder.glob(".*.part"))
-    monkeypatch.setattr(tensor_file, "write", true_write)
+    monkeypatch.setattr(tensor_file, "save_tensors", true_write)
     loop.train(gone_on(one), quiet, quiet, quiet)
     assert gone_on(one).record.is_finished
 
@@ -510,7 +520,7 @@ def test_steps_that_come_to_no_number_are_skipped_and_counted(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = {2, 3}
-    monkeypatch.setattr(loop, "loss_of", broken_at(bad))
+    monkeypatch.setattr(loop, "flow_loss", broken_at(bad))
     one, said = job(songs, checkpoint, tmp_path / "out"), list[str]()
     loop.train(one, quiet, said.append, quiet)
     assert gone_on(one).record.broken == 2
@@ -522,7 +532,7 @@ def test_steps_that_come_to_no_number_are_skipped_and_counted(
 def test_three_in_a_row_stop_the_run_and_are_not_saved(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "loss_of", broken_at({2, 3, 4}))
+    monkeypatch.setattr(loop, "flow_loss", broken_at({2, 3, 4}))
     one = job(songs, checkpoint, tmp_path / "out")
     with pytest.raises(CheckError, match=r"^3 steps in a row came to no number, the last of them step 4") as error:
         loop.train(one, quiet, quiet, quiet)
@@ -534,7 +544,7 @@ def test_three_in_a_row_stop_the_run_and_are_not_saved(
 
 def broken_at(steps: set[int]) -> Callable[..., Tensor]:
     """A loss that is no number in these steps, counted from 1."""
-    passes, loss_of = 0, loop.loss_of
+    passes, loss_of = 0, loop.flow_loss
 
     def loss(*arguments: object) -> Tensor:
         nonlocal passes
@@ -555,7 +565,7 @@ def test_the_header_tells_how_it_came_about(songs: Path, checkpoint: Checkpoint,
     for path in (one.folder / run_folder.ADAPTER, *(path for _, path in exports)):
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata()
-        record = Record.model_validate_json(header[run_folder.ENTRY])
+        record = RunRecord.model_validate_json(header[run_folder.ENTRY])
         assert (record.base, record.trigger, record.course, record.step) == ("base", "harbour", COURSE, 6)
         assert (header["base"], header["trigger"], header["dataset"]) == ("base", "harbour", one.record.dataset)
         assert path.stat().st_mode & 0o044 == (one.folder / run_folder.CONFIG).stat().st_mode & 0o044
@@ -579,10 +589,10 @@ def test_exports_are_as_strong_as_the_adapter(base: tiny.Oracle) -> None:
     tensors = {f"{adapter.PEFT}{module}.lora_A.weight": torch.randn(8, 64, generator=draw),
                f"{adapter.PEFT}{module}.lora_B.weight": torch.randn(64, 8, generator=draw)}  # fmt: skip
     wanted = delta(tensors, adapter.PEFT + module, 24, 8)
-    comfy = adapter.comfyui(tensors, course)
+    comfy = adapter.to_comfyui(tensors, course)
     name = f"diffusion_model.decoder.{module}"
     assert torch.allclose(delta(comfy, name, float(comfy[f"{name}.alpha"]), 8), wanted)
-    theirs = adapter.diffusers(tensors, course)
+    theirs = adapter.to_diffusers(tensors, course)
     linear = base.decoder.get_submodule("layers.1.cross_attn.to_out.0")
     before = linear.weight.detach().clone()
     base.decoder.load_lora_adapter(theirs, prefix="transformer")  # takes alpha for rank
@@ -601,7 +611,7 @@ def test_the_sizes_of_a_dora_s_rows_are_exported_as_a_column() -> None:
     stem = "layers.0.self_attn.q_proj"
     parts = {"lora_A.weight": (8, 64), "lora_B.weight": (64, 8), "lora_magnitude_vector": (64,)}
     tensors = {f"{adapter.PEFT}{stem}.{part}": torch.ones(shape) for part, shape in parts.items()}
-    found = adapter.comfyui(tensors, course)
+    found = adapter.to_comfyui(tensors, course)
     name = f"diffusion_model.decoder.{stem}"
     assert set(found) == {f"{name}.{end}" for end in ("lora_A.weight", "lora_B.weight", "dora_scale", "alpha")}
     assert found[f"{name}.dora_scale"].shape == (64, 1)
@@ -613,7 +623,7 @@ def test_lokr_is_exported_at_its_strength() -> None:
     course = COURSE.model_copy(update={"type": "lokr", "rank": 2, "alpha": 6.0})
     w1, a, b = (torch.randn(shape, generator=draw) for shape in ((8, 8), (8, 2), (2, 8)))
     stem = f"{adapter.PEFT}layers.0.self_attn.q_proj"
-    found = adapter.comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, course)
+    found = adapter.to_comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, course)
     name = "lycoris_layers_0_self_attn_q_proj"
     strength = float(found[f"{name}.alpha"]) / len(found[f"{name}.lokr_w2_b"])
     theirs = strength * torch.kron(found[f"{name}.lokr_w1"], found[f"{name}.lokr_w2_a"] @ found[f"{name}.lokr_w2_b"])
@@ -621,14 +631,14 @@ def test_lokr_is_exported_at_its_strength() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    course = Course(steps=2000, learning_rate=1e-4)
-    rates = [course.rate(step) for step in range(2000)]
+    course = TrainingConfig(steps=2000, learning_rate=1e-4)
+    rates = [course.learning_rate_at(step) for step in range(2000)]
     assert rates[0] == pytest.approx(1e-5)
     assert rates[100] == pytest.approx(1e-4) == max(rates)
     assert rates[-1] == pytest.approx(1e-6, rel=0.01)
     assert rates[:101] == sorted(rates[:101])
     assert rates[100:] == sorted(rates[100:], reverse=True)
-    assert Course(steps=1).rate(0) == 1e-4
+    assert TrainingConfig(steps=1).learning_rate_at(0) == 1e-4
 
 
 # The command
@@ -682,7 +692,7 @@ def test_a_run_reports_itself_and_tells_of_each_step(train: Callable[..., Result
         jsonschema.validate(line, EVENT_SCHEMA)
     steps = [line for line in lines if line["event"] == "step"]
     assert [(line["step"], line["of"]) for line in steps] == [(number, 6) for number in range(1, 7)]
-    assert steps[-1]["loss"] == found["loss"] == pytest.approx(loss_plot.smoothed(losses(tmp_path / "out"))[-1])
+    assert steps[-1]["loss"] == found["loss"] == pytest.approx(loss_plot.running_mean(losses(tmp_path / "out"))[-1])
     assert steps[0]["eta_seconds"] is None
     assert steps[1]["eta_seconds"] > 0
     assert steps[-1]["eta_seconds"] == 0
@@ -713,7 +723,7 @@ def test_songs_with_a_value_that_cannot_be_read_are_trained_on_without_it(
 def test_the_first_steps_tell_how_long_a_run_will_be(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard = train_progress.Pace(50, Console())
+    heard = train_progress.TrainingRate(50, Console())
     times = iter([100.0, 102.0, 104.0, 130.0, 132.0])  # a save comes in between
     monkeypatch.setattr("time.monotonic", lambda: next(times))
     for step in range(1, 6):
@@ -733,18 +743,18 @@ def test_the_optimiser_of_the_plan_is_recorded(
     train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A card of eight bits is told of and recorded; here a plan stands in for one."""
-    plan, asked = workload.plan, []
+    plan, asked = workload.plan_training, []
 
-    def planned(*arguments: Any, eight_bits: bool, **more: Any) -> workload.Workload:
+    def planned(*arguments: Any, eight_bits: bool, **more: Any) -> workload.TrainingPlan:
         asked.append(eight_bits)
         return plan(*arguments, **more).model_copy(update={"optimiser": "adamw8bit"} if eight_bits else {})
 
-    monkeypatch.setattr(workload, "plan", planned)
+    monkeypatch.setattr(workload, "plan_training", planned)
     monkeypatch.setattr(course, "has_eight_bits", lambda: True)
-    monkeypatch.setattr(loop, "optimiser", lambda parameters, _: torch.optim.AdamW(parameters))
+    monkeypatch.setattr(loop, "build_optimizer", lambda parameters, _: torch.optim.AdamW(parameters))
     open_, given = train(), train("--optimiser", "adamw", output="given")
     assert (open_.exit_code, given.exit_code, asked) == (0, 0, [True, False]), open_.output
-    records = run_folder.record(tmp_path / "out"), run_folder.record(tmp_path / "given")
+    records = run_folder.read_record(tmp_path / "out"), run_folder.read_record(tmp_path / "given")
     assert [one and one.course.optimiser for one in records] == ["adamw8bit", "adamw"]
     assert "The optimiser keeps its state in eight bits, with bitsandbytes" in open_.stderr
 
@@ -771,15 +781,15 @@ def test_a_finished_or_foreign_folder_is_left_alone(train: Callable[..., Result]
 @pytest.fixture
 def half_way(train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped after two of four steps."""
-    tell = loop.Run._tell
+    tell = loop.TrainingLoop._report
 
-    def stop(run: loop.Run) -> None:
+    def stop(run: loop.TrainingLoop) -> None:
         tell(run)
         if run.progress.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Run, "_tell", stop)
+        patched.setattr(loop.TrainingLoop, "_report", stop)
         stopped = train()
     assert stopped.exit_code == 143, stopped.output
     assert "Stopped after step 2 of 4; all is saved, and --resume goes on." in stopped.stderr
@@ -860,7 +870,7 @@ def test_a_run_goes_on_as_it_began_or_says_what_differs(
         pytest.skip("this processor does not compute in bfloat16")
     run = train("--resume", *flags, few=False)
     assert (run.exit_code, said in run.stderr) == (code, True), run.stderr
-    record = run_folder.record(half_way)
+    record = run_folder.read_record(half_way)
     assert record is not None
     assert record.step == 2
 
@@ -887,7 +897,7 @@ def test_nothing_to_resume_is_said(train: Callable[..., Result], tmp_path: Path)
 
 
 def test_two_runs_into_one_folder_are_one_too_many(train: Callable[..., Result], tmp_path: Path) -> None:
-    with run_folder.alone(tmp_path / "out"):
+    with run_folder.lock_folder(tmp_path / "out"):
         run = train()
     assert run.exit_code == 9
     assert f"Another run is training into {tmp_path / 'out'}." in run.stderr
@@ -918,7 +928,7 @@ def test_a_run_that_was_stopped_before_its_first_step_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "prepared", interrupted)
+        patched.setattr(loop, "prepare_training_set", interrupted)
         assert train().exit_code == 130
     assert [path.name for path in (tmp_path / "out").iterdir()] == [run_folder.LOCK]
     assert train().exit_code == 0
@@ -1021,7 +1031,7 @@ def test_ctrl_c_in_a_real_terminal_saves(base: tiny.Oracle, songs: Path, tmp_pat
         rest = process.stderr.read()
     assert process.returncode == 130, rest
     assert "all is saved, and --resume goes on." in rest
-    record = run_folder.record(tmp_path / "out")
+    record = run_folder.read_record(tmp_path / "out")
     assert record is not None
     assert record.step >= 1
 

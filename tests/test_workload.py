@@ -9,15 +9,15 @@ import pytest
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import GIB, Device, Hardware
-from acestep_cli.machine.plan import Asked, Experience, Speed
+from acestep_cli.machine.plan import Experience, MachineRequest, Speed
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.training import config
 from acestep_cli.training import plan as workload
-from acestep_cli.training.config import Course
-from acestep_cli.training.plan import Lesson, Workload
+from acestep_cli.training.config import TrainingConfig
+from acestep_cli.training.plan import LongestExample, TrainingPlan
 
 SIZES = Sizes.published("base")
-SONG = Lesson(6000, 256, 800)  # four minutes
+SONG = LongestExample(6000, 256, 800)  # four minutes
 
 
 def card(memory_gb: float, **more: object) -> Hardware:
@@ -26,17 +26,19 @@ def card(memory_gb: float, **more: object) -> Hardware:
     return Hardware((device,), "cuda")
 
 
-def planned(machine: Hardware, settings: Course | None = None, **asked: str) -> Workload:
-    return workload.plan(machine, settings or Course(), Asked(**asked), SIZES, SONG, lambda *_: Experience())
+def planned(machine: Hardware, settings: TrainingConfig | None = None, **asked: str) -> TrainingPlan:
+    return workload.plan_training(
+        machine, settings or TrainingConfig(), MachineRequest(**asked), SIZES, SONG, lambda *_: Experience()
+    )
 
 
 def test_the_adapter_of_the_2b_is_as_large_as_published() -> None:
     """Source: `songwriter-and-lora.md` 5.6 of the specification: rank times 688,128."""
     plan = planned(card(80))
-    need = workload.Need(SIZES, Course(), SONG, plan.arrangement, checkpointed=False)
+    need = workload.TrainingMemory(SIZES, TrainingConfig(), SONG, plan.arrangement, checkpointed=False)
     assert need.adapter_parameters == 64 * 688_128
     assert need.adapter_bytes == 16 * 64 * 688_128
-    eight = replace(need, course=Course(optimiser="adamw8bit"))
+    eight = replace(need, course=TrainingConfig(optimiser="adamw8bit"))
     assert eight.adapter_bytes == 10 * 64 * 688_128
 
 
@@ -53,23 +55,23 @@ def test_memory_is_won_by_time_and_then_by_eight_bits() -> None:
 def test_an_open_optimiser_keeps_its_state_in_eight_bits_on_cards_alone() -> None:
     """Source: the text of the issue, AdamW in eight bits where its library is installed."""
     machine = card(80)
-    settings = (Course(), Asked(), SIZES, SONG, lambda *_: Experience())
-    eight = workload.plan(machine, *settings, eight_bits=True)
+    settings = (TrainingConfig(), MachineRequest(), SIZES, SONG, lambda *_: Experience())
+    eight = workload.plan_training(machine, *settings, eight_bits=True)
     assert (eight.optimiser, planned(machine).optimiser) == ("adamw8bit", "adamw")
     assert planned(machine).peak_bytes - eight.peak_bytes == 6 * 64 * 688_128
     ours = replace(hardware.cpu_device(), free_bytes=80 * GIB)
     small = Hardware((replace(machine.devices[0], free_bytes=4 * GIB), ours), "cuda")
-    assert workload.plan(small, *settings, eight_bits=True).optimiser == "adamw"
+    assert workload.plan_training(small, *settings, eight_bits=True).optimiser == "adamw"
 
 
 def test_only_a_lora_learns_beside_eight_bits() -> None:
     with pytest.raises(MemoryLimitError):
-        planned(card(7), Course(type="dora"))
+        planned(card(7), TrainingConfig(type="dora"))
 
 
 def test_a_card_that_is_too_small_is_told_what_would_fit() -> None:
     with pytest.raises(MemoryLimitError, match=r"^Training takes .* on cuda:0 \(a card\) at the least") as error:
-        planned(card(6), Course(batch=8))
+        planned(card(6), TrainingConfig(batch=8))
     assert error.value.exit_code == 4
     assert "--batch 1 would fit" in str(error.value) or "--crop" in str(error.value)
 
@@ -86,15 +88,15 @@ def test_renders_tell_how_long_it_takes_at_least() -> None:
     def recall(*_: object) -> Experience:
         return Experience(speeds={"bfloat16": Speed(1e14, 100.0)})
 
-    one = workload.plan(card(80), Course(steps=100), Asked(), SIZES, SONG, recall)
-    other = workload.plan(card(80), Course(steps=200), Asked(), SIZES, SONG, recall)
+    one = workload.plan_training(card(80), TrainingConfig(steps=100), MachineRequest(), SIZES, SONG, recall)
+    other = workload.plan_training(card(80), TrainingConfig(steps=200), MachineRequest(), SIZES, SONG, recall)
     assert one.seconds is not None
     assert other.seconds == pytest.approx(2 * one.seconds)
-    again = workload.plan(card(16), Course(steps=100), Asked(), SIZES, SONG, recall)
+    again = workload.plan_training(card(16), TrainingConfig(steps=100), MachineRequest(), SIZES, SONG, recall)
     assert again.seconds == pytest.approx(1.5 * one.seconds)
 
 
 def test_alpha_follows_the_rank_unless_it_is_given() -> None:
-    assert config.of({"rank": "16", "alpha": None}).alpha == 32
-    assert config.of({"rank": "16", "alpha": "16"}).alpha == 16
-    assert (config.of({}).rank, config.of({}).alpha) == (64, 128)
+    assert config.config_from_flags({"rank": "16", "alpha": None}).alpha == 32
+    assert config.config_from_flags({"rank": "16", "alpha": "16"}).alpha == 16
+    assert (config.config_from_flags({}).rank, config.config_from_flags({}).alpha) == (64, 128)

@@ -24,8 +24,8 @@ from typer.testing import CliRunner, Result
 from acestep_cli.cli import songwriting
 from acestep_cli.cli.app import app
 from acestep_cli.engine import codec
-from acestep_cli.engine.songwriter import Songwriter
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.songwriter import SongwriterModel
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline
@@ -78,7 +78,7 @@ def samples(path: Path) -> np.ndarray:
 
 
 def render(shelf: Path, **asked: Any) -> list[Take]:
-    found = checkpoints.locate("turbo", shelf)
+    found = checkpoints.find_checkpoint("turbo", shelf)
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
     request = complete.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
     return list(Pipeline(found, FLOAT32, helper).run([request], lambda *_: None))
@@ -97,7 +97,7 @@ def test_what_is_open_is_decided_and_what_is_asked_stays(shelf: Path) -> None:
 
 def test_the_codes_lead_the_render_and_replay_without_a_songwriter(shelf: Path) -> None:
     (take,) = render(shelf)
-    alone = checkpoints.locate("turbo", shelf)
+    alone = checkpoints.find_checkpoint("turbo", shelf)
     again = complete.complete(Request(**take.request.model_dump()), alone)
     (replay,) = Pipeline(alone, FLOAT32).run([again], lambda *_: None)
     assert np.array_equal(take.audio.samples, replay.audio.samples)
@@ -125,16 +125,16 @@ def test_a_decided_duration_decides_the_codes(shelf: Path) -> None:
 
 def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     residents: dict[str, frozenset[str]] = {}
-    stores: list[Store] = []
-    make = Store.__init__
-    monkeypatch.setattr(Store, "__init__", lambda self, *args: stores.append(self) or make(self, *args))
-    found = checkpoints.locate("turbo", shelf)
+    stores: list[WeightStore] = []
+    make = WeightStore.__init__
+    monkeypatch.setattr(WeightStore, "__init__", lambda self, *args: stores.append(self) or make(self, *args))
+    found = checkpoints.find_checkpoint("turbo", shelf)
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
     request = complete.complete(Request(caption="x", duration=10), found, helper)
     told: list[str] = []
 
     def report(stage: str, done: int, total: int) -> None:
-        residents[stage] = stores[0].residents
+        residents[stage] = stores[0].resident
 
     takes = Pipeline(found, FLOAT32, helper).run(
         [request], report, tell=lambda line: told.append(f"{line} {residents}")
@@ -338,7 +338,9 @@ def test_write_needs_the_memory_of_the_songwriter_alone(shelf: Path) -> None:
     run = RenderSettings(models_dir=shelf, pull=True, max_vram=2 << 30)
     layers = [spec.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
     resolved = spec.resolve(*layers)
-    job = songwriting.planned(resolved, layers, run, frozenset({"songwriter"}))  # base would be 4.8 GB, and is not here
+    job = songwriting.plan_writing(
+        resolved, layers, run, frozenset({"songwriter"})
+    )  # base would be 4.8 GB, and is not here
     assert job.songwriter == helper
     assert [stage.name for stage in job.plan.stages] == ["write"]
 
@@ -348,7 +350,7 @@ def refuse_memory(*_: Any) -> Any:
 
 
 def test_memory_that_runs_out_while_it_writes_is_said(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Songwriter, "write", refuse_memory)
+    monkeypatch.setattr(SongwriterModel, "answer", refuse_memory)
     result = acestep("write", "x", "-o", "a.yaml")
     assert result.exit_code == 4, result.stderr
     assert "ran out of memory on cpu" in result.stderr
@@ -360,13 +362,13 @@ def test_what_hears_a_recording_goes_down_the_ladder(acestep: Acestep, monkeypat
     [path] = made(acestep, "-c", "x", "-d", "10", "--seed", "1", "-o", "a.flac", "--no-think")
     plain = acestep("describe", str(path), "--codes").stdout
     tiles: list[int] = []
-    encode = codec.encode
+    encode = codec.encode_waveform
 
     def fail(vae: Any, waveform: Any, tile: int, *rest: Any) -> Any:
         tiles.append(tile)
         return refuse_memory() if len(tiles) < 3 else encode(vae, waveform, tile, *rest)
 
-    monkeypatch.setattr(codec, "encode", fail)
+    monkeypatch.setattr(codec, "encode_waveform", fail)
     result = acestep("describe", str(path), "--codes")
     assert result.exit_code == 0, result.stderr
     assert "Memory ran out on cpu; from here on sound is decoded in smaller tiles." in result.stderr

@@ -35,7 +35,7 @@ def keys() -> str:
         key = spec.KEYS[name]
         if not key.flag:
             return "–" if name in ("extends", "mode") else f"`--set {name}=…`"
-        return f"`{f'{key.short}/' if key.short else ''}{spec.flag(name)}`"
+        return f"`{f'{key.short}/' if key.short else ''}{spec.flag_of(name)}`"
 
     rows = []
     for name, key in spec.KEYS.items():

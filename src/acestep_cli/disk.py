@@ -36,20 +36,20 @@ PIPE_SECONDS = 0.5
 PIPE_BLOCK_BYTES = 1 << 20
 
 
-def refusal(path: Path, error: OSError) -> OutputError:
+def write_error(path: Path, error: OSError) -> OutputError:
     """Why `path` could not be written, as the system put it."""
     reason = (error.strerror or str(error)).lower()
     return OutputError(f"{path} cannot be written: {reason}.", HINTS.get(error.errno or 0))
 
 
-def exists(path: Path) -> bool:
+def is_taken(path: Path) -> bool:
     """Whether `path` is taken, if only by a broken link. `OutputError` for a name that no file can have."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise refusal(path, error) from error
+        raise write_error(path, error) from error
     return True
 
 
@@ -61,7 +61,7 @@ def require_folder(folder: Path, or_else: str = "") -> None:
 
 
 @contextmanager
-def signals_held() -> Iterator[Callable[[], None]]:
+def holding_signals() -> Iterator[Callable[[], None]]:
     """Only note Ctrl-C and SIGTERM during the body; they act when it calls what is yielded, else after it.
 
     For work that what a signal handler raises would leave half done, or that would swallow it.
@@ -90,7 +90,7 @@ def signals_held() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator[list[Path]]:
+def write_whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator[list[Path]]:
     """Yield a temporary path for `path` and for each file `beside` it; when the body is done, all of them appear.
 
     If anything fails, Ctrl-C included, none does and nothing is left. An `OSError` becomes an `OutputError`; a file
@@ -101,10 +101,10 @@ def whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator
         yield list(parts.values())
         for part in parts.values():
             flush(part)
-        with signals_held():
+        with holding_signals():
             _publish(parts, replace)
     except OSError as error:
-        raise refusal(path, error) from error
+        raise write_error(path, error) from error
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
@@ -170,7 +170,7 @@ def pipe_blocks(path: Path) -> Iterator[bytes]:
                 time.sleep(0.01)
 
 
-def sweep(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove from `folder` what killed runs have left unfinished. What cannot be removed stays."""
     with suppress(OSError):
         for part in [file for file in folder.iterdir() if PART.fullmatch(file.name)]:
@@ -188,7 +188,7 @@ def _publish(parts: dict[Path, Path], replace: Collection[Path]) -> None:
             except FileExistsError as error:
                 raise ExistsError(path) from error
             except OSError as error:
-                raise refusal(path, error) from error
+                raise write_error(path, error) from error
             there.append(path)
     except OutputError:
         for path in there:
@@ -205,7 +205,7 @@ def _rename_to_new(part: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a disk without links, such as a memory stick
-        if exists(path):
+        if is_taken(path):
             raise FileExistsError from None
         part.rename(path)
     else:

@@ -147,7 +147,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def together(errors: Sequence[AceStepError]) -> AceStepError:
+def combine_errors(errors: Sequence[AceStepError]) -> AceStepError:
     """One error for several, none of which kept anything from being done: with the exit code of them all if they
     have one in common, else that of a usage error if there is one, else that of the first.
     """

@@ -18,24 +18,24 @@ from acestep_cli.audio.sound import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.engine import alignment, code_likelihood, codec, conditioning, denoise
 from acestep_cli.engine import weights as store
-from acestep_cli.engine.alignment import Aligned, Sheet
-from acestep_cli.engine.conditioning import Canvas
+from acestep_cli.engine.alignment import LyricAlignment, LyricTokens
+from acestep_cli.engine.conditioning import SourceLayout
 from acestep_cli.engine.dit import AceStep, Condition
-from acestep_cli.engine.oom_retry import Descent
-from acestep_cli.engine.stage_cache import Stages
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.oom_retry import OutOfMemoryRetry
+from acestep_cli.engine.stage_cache import StageCache
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models.adapters import Applied
+from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.progress import Progress, Report, Say, Share
+from acestep_cli.progress import Progress, Report, Say, StageShare
 from acestep_cli.song import complete, duration, loras, modes, prompts, ranking
-from acestep_cli.song.complete import Completed, Piece
+from acestep_cli.song.complete import Completed, OutputPart
 from acestep_cli.song.modes import Prepared
 from acestep_cli.song.ranking import Scores
-from acestep_cli.song.songwriter_prompts import Sampling, Task
+from acestep_cli.song.songwriter_prompts import Sampling, WritingTask
 from acestep_cli.take import Take
 
 
@@ -57,13 +57,13 @@ class Pipeline:
         self.dit = dit
         self.songwriter = songwriter
         self.plan = plan
-        self.stages = Stages(cache, checkpoint, songwriter)
+        self.stages = StageCache(cache, checkpoint, songwriter)
         self.sizes = Sizes.of(checkpoint, songwriter)
 
     @cached_property
     def silence(self) -> Tensor:
         """The silence latent of the checkpoint, [1, frames, C]."""
-        return store.silence(self.checkpoint.silence_file, self.sizes.dit.latent_channels)
+        return store.load_silence(self.checkpoint.silence_file, self.sizes.dit.latent_channels)
 
     @torch.inference_mode()
     def run(
@@ -84,63 +84,67 @@ class Pipeline:
         what the Songwriter decided, before anything is made of it, and how the adapters of a song are applied. Raises
         `CheckpointError` for weights that do not fit their config, `MemoryLimitError` at the foot of the ladder.
         """
-        with closing(Store(self.checkpoint, self.plan, report, self.songwriter, self.dit)) as weights:
+        with closing(WeightStore(self.checkpoint, self.plan, report, self.songwriter, self.dit)) as weights:
             yield from self._takes(requests, weights, report, say, tell)
 
     @torch.inference_mode()
-    def write(self, song: Completed, task: Task, how: Sampling, seed: int, report: Report, say: Say) -> dict[str, Any]:
+    def write(
+        self, song: Completed, task: WritingTask, how: Sampling, seed: int, report: Report, say: Say
+    ) -> dict[str, Any]:
         """What the Songwriter answers to a task about `song`, as keys of a request with their values; lyrics None are
         an instrumental. `say` and errors as in `run`.
         """
-        with closing(Store(self.checkpoint, self.plan, report, self.songwriter)) as weights:
-            return Descent(weights, self.sizes, say)("write", song, answer, weights, task, how, seed)
+        with closing(WeightStore(self.checkpoint, self.plan, report, self.songwriter)) as weights:
+            return OutOfMemoryRetry(weights, self.sizes, say)("write", song, ask_songwriter, weights, task, how, seed)
 
     @torch.inference_mode()
     def codes(self, song: Completed, sounds: Iterable[Audio], report: Report, say: Say) -> Generator[tuple[int, ...]]:
         """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder;
         the longest is as long as `song`. `say` and errors as in `run`.
         """
-        with closing(Store(self.checkpoint, self.plan, report)) as weights:
-            within_memory = Descent(weights, self.sizes, say)
+        with closing(WeightStore(self.checkpoint, self.plan, report)) as weights:
+            within_memory = OutOfMemoryRetry(weights, self.sizes, say)
             for sound in sounds:
                 latents = within_memory("listen", song, encode, weights, torch.from_numpy(sound.samples))
-                yield within_memory("condition", song, code, weights, latents, self.silence)
+                yield within_memory("condition", song, tokenize, weights, latents, self.silence)
 
     def _takes(
-        self, requests: Sequence[Completed], weights: Store, report: Report, say: Say, tell: Say
+        self, requests: Sequence[Completed], weights: WeightStore, report: Report, say: Say, tell: Say
     ) -> Iterator[Take]:
-        within_memory = Descent(weights, self.sizes, say)
-        clock = Clock(weights)
+        within_memory = OutOfMemoryRetry(weights, self.sizes, say)
+        clock = StageClock(weights)
         silence = self.silence  # what is wrong with it is better known before anything loads
 
         # 0. What is open becomes words, metadata and codes.
         with clock("write"):
-            decided = within_memory("write", requests[0], decide_open, weights, self.stages, requests, tell)
-        songs = [Song.of(request, first, judged) for first, request, judged in decided]
+            decided = within_memory("write", requests[0], run_songwriter, weights, self.stages, requests, tell)
+        songs = [SongRender.of(request, first, judged) for first, request, judged in decided]
         parts = [part for song in songs for part in song.parts]
-        steps = Share(report, "diffuse", [part.steps for part in parts for _ in part.takes])
-        seconds = Share(report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes])
+        steps = StageShare(report, "diffuse", [part.steps for part in parts for _ in part.takes])
+        seconds = StageShare(report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes])
 
         # 1. Words to numbers.
         with clock("text"):
-            within_memory("text", requests[0], read_words, weights, parts)
+            within_memory("text", requests[0], encode_prompts, weights, parts)
 
-        applied: tuple[Applied, ...] = ()
+        applied: tuple[AppliedAdapter, ...] = ()
         for song in songs:
-            weights.tidy()
-            weights.stack = loras.stack(song.request.loras or (), song.request.lora_mode)
+            weights.trim_memory()
+            weights.stack = loras.active_adapters(song.request.loras or (), song.request.lora_mode)
             # 2. How long: as its source, or whole latent frames. And what lies there already.
             with clock("listen"):
-                canvas = Canvas.of(song.request, song.parts[0].prepared, self.sizes.vae)
-                references = [conditioning.recording(file, canvas.rate) for file in song.request.reference or ()]
+                canvas = SourceLayout.of(song.request, song.parts[0].prepared, self.sizes.vae)
+                references = [conditioning.load_waveform(file, canvas.rate) for file in song.request.reference or ()]
                 original = within_memory(
-                    "listen", song.request, recall, weights, self.stages, song.request, canvas, silence
+                    "listen", song.request, source_latents, weights, self.stages, song.request, canvas, silence
                 )
 
             for part in song.parts:
                 # 3. What the diffusion starts from, once for all takes.
                 with clock("condition"):
-                    ground = within_memory("condition", song.request, lay, weights, part, canvas, original, silence)
+                    ground = within_memory(
+                        "condition", song.request, prepare_inputs, weights, part, canvas, original, silence
+                    )
                 if weights.applied != applied:
                     applied = weights.applied
                     for adapter in applied:
@@ -150,10 +154,10 @@ class Pipeline:
                     # 4. What it listens to: words and timbre. Each take hears windows of its own in the references.
                     if number == 1 or references:
                         with clock("listen"):
-                            windows = conditioning.windows(references, self.sizes, take.seed)
-                            timbre = within_memory("listen", take, hear, weights, self.stages, windows)
+                            windows = conditioning.reference_windows(references, self.sizes, take.seed)
+                            timbre = within_memory("listen", take, encode_references, weights, self.stages, windows)
                         with clock("condition"):
-                            heard = within_memory("condition", take, listen, weights, part, timbre, silence)
+                            heard = within_memory("condition", take, encode_conditions, weights, part, timbre, silence)
                     # 5. Noise to latents.
                     with clock("diffuse"):
                         latents, is_new = within_memory(
@@ -162,20 +166,20 @@ class Pipeline:
                     if not is_new:
                         clock.forget("diffuse")
                     # 6. When the words are sung, and how surely.
-                    aligned = Aligned()
+                    aligned = LyricAlignment()
                     if part.sheet is not None:
                         with clock("align"):
                             aligned = within_memory(
-                                "align", take, align, weights, part, ground, heard, take, latents, self.sizes.vae
+                                "align", take, align_take, weights, part, ground, heard, take, latents, self.sizes.vae
                             )
                     # 7. Latents to waveform, and that to where it belongs.
                     with clock("decode"):
                         waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
                         splice = part.prepared.splice
-                        waveform = conditioning.spliced(canvas, waveform[:, : canvas.samples], splice)
-                        settled = conditioning.settled(canvas, latents.float().cpu(), splice, silence)
+                        waveform = conditioning.splice_waveform(canvas, waveform[:, : canvas.samples], splice)
+                        settled = conditioning.finished_latents(canvas, latents.float().cpu(), splice, silence)
                     warnings = (*part.warnings, *weights.warnings)
-                    made = Made(
+                    made = DecodedTake(
                         *(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned),
                         weights.applied,
                     )
@@ -183,7 +187,7 @@ class Pipeline:
 
 
 @dataclass
-class Scene:
+class ConditionInputs:
     """What one mode prepared, and the words to it."""
 
     prepared: Prepared
@@ -193,22 +197,22 @@ class Scene:
 
 
 @dataclass
-class Part:
+class RenderPart:
     """What of a song is rendered at once, on its way through the stages: all of it, or one stem.
 
     The diffusion goes from the first scene to the last.
     """
 
-    piece: Piece
-    scenes: list[Scene]
+    piece: OutputPart
+    scenes: list[ConditionInputs]
     warnings: list[str] = field(default_factory=list)
     #: Its words, once they are read, where they are to be found again in the song.
-    sheet: Sheet | None = None
+    sheet: LyricTokens | None = None
 
     @classmethod
-    def of(cls, piece: Piece) -> Part:
+    def of(cls, piece: OutputPart) -> RenderPart:
         prepared = modes.mode_of(piece.request).prepare(piece.request)
-        return cls(piece, [Scene(prepared), *([Scene(prepared.then[1])] if prepared.then else [])])
+        return cls(piece, [ConditionInputs(prepared), *([ConditionInputs(prepared.then[1])] if prepared.then else [])])
 
     @property
     def prepared(self) -> Prepared:
@@ -217,7 +221,7 @@ class Part:
     @property
     def takes(self) -> list[Completed]:
         request = self.piece.request
-        return [complete.take(request, number) for number in range(1, request.takes + 1)]
+        return [complete.take_request(request, number) for number in range(1, request.takes + 1)]
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -228,36 +232,36 @@ class Part:
         else:
             assert request.steps is not None
             assert request.shift is not None
-            times = solvers.schedule(request.steps, request.shift)
-        return solvers.shortened(times, kept) if kept else times
+            times = solvers.timestep_schedule(request.steps, request.shift)
+        return solvers.shorten_schedule(times, kept) if kept else times
 
     @property
     def steps(self) -> int:
         return len(self.schedule) - 1
 
 
-class Made(NamedTuple):
+class DecodedTake(NamedTuple):
     """One take of a part, as it leaves the stages."""
 
     number: int
-    canvas: Canvas
+    canvas: SourceLayout
     waveform: Tensor  # [A, N]
     latents: Latents | None
     plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
-    aligned: Aligned
-    applied: tuple[Applied, ...]
+    aligned: LyricAlignment
+    applied: tuple[AppliedAdapter, ...]
 
 
 @dataclass
-class Song:
+class SongRender:
     """One request, and the parts in which it is rendered."""
 
     request: Completed
-    parts: list[Part]
+    parts: list[RenderPart]
     #: What is written beside its stems, if anything.
-    beside: Piece | None
+    beside: OutputPart | None
     #: The number of its first take: takes with codes of their own come here as songs of their own.
     first: int = 1
     #: What the Songwriter thinks of its codes.
@@ -266,28 +270,28 @@ class Song:
     sums: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: Completed, first: int, judged: Scores) -> Song:
-        pieces = complete.pieces(request)
+    def of(cls, request: Completed, first: int, judged: Scores) -> SongRender:
+        pieces = complete.output_parts(request)
         beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
-        return cls(request, [Part.of(piece) for piece in pieces if piece is not beside], beside, first, judged)
+        return cls(request, [RenderPart.of(piece) for piece in pieces if piece is not beside], beside, first, judged)
 
-    def finished(self, part: Part, made: Made) -> Iterator[Take]:
+    def finished(self, part: RenderPart, made: DecodedTake) -> Iterator[Take]:
         """The take of `part`, and after the last of its stems what is written beside them."""
-        review = conditioning.review(made.canvas, made.waveform, part.prepared.splice)
-        take = packed(part.piece, made, review, self)
+        review = conditioning.check_splice(made.canvas, made.waveform, part.prepared.splice)
+        take = make_take(part.piece, made, review, self)
         yield replace(take, untouched=conditioning.untouched(made.canvas, part.prepared.splice))
         if self.beside is None:
             return
         before = self.sums.pop(made.number, torch.zeros(1))
         self.sums[made.number] = before + made.waveform
         if part is self.parts[-1]:
-            whole, review = conditioning.beside(made.canvas, self.sums.pop(made.number), self.beside.kind)
-            yield packed(self.beside, made._replace(waveform=whole, latents=None, timings={}), review, self)
+            whole, review = conditioning.mix_stems(made.canvas, self.sums.pop(made.number), self.beside.kind)
+            yield make_take(self.beside, made._replace(waveform=whole, latents=None, timings={}), review, self)
 
 
-def packed(piece: Piece, made: Made, review: conditioning.Review, song: Song) -> Take:
+def make_take(piece: OutputPart, made: DecodedTake, review: conditioning.SpliceReport, song: SongRender) -> Take:
     """A piece of a song as a file is written of it."""
-    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), complete.take(piece.request, made.number)
+    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), complete.take_request(piece.request, made.number)
     number = song.first + made.number - 1
     return Take(
         *(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review),
@@ -298,13 +302,13 @@ def packed(piece: Piece, made: Made, review: conditioning.Review, song: Song) ->
     )
 
 
-class Ground(NamedTuple):
+class DiffusionInputs(NamedTuple):
     """What the diffusion of a part starts from: a context [1, T, in_channels - C] for each scene, what it holds on to,
     and latents to begin with.
     """
 
     contexts: list[Tensor]
-    hold: denoise.Hold | None
+    hold: denoise.SourceHold | None
     start: Tensor | None
 
 
@@ -312,8 +316,8 @@ class Ground(NamedTuple):
 # the store thinks.
 
 
-def decide_open(
-    weights: Store, stages: Stages, requests: Sequence[Completed], tell: Say
+def run_songwriter(
+    weights: WeightStore, stages: StageCache, requests: Sequence[Completed], tell: Say
 ) -> list[tuple[int, Completed, Scores]]:
     """The requests with nothing open, each with the number of its first take, and what the Songwriter thinks of it.
 
@@ -321,30 +325,30 @@ def decide_open(
     """
     found: list[tuple[int, Completed, Scores]] = []
     for request in requests:
-        write = partial(compose, weights, request, tell)
+        write = partial(complete_request, weights, request, tell)
         songs = stages.songs(request, weights.plan, write) if request.open else [request]
-        judged = judge(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
+        judged = score_codes(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
         found += zip(range(1, len(songs) + 1), songs, judged, strict=True)
     return found
 
 
-def compose(weights: Store, request: Completed, tell: Say) -> list[Completed]:
+def complete_request(weights: WeightStore, request: Completed, tell: Say) -> list[Completed]:
     """The takes of a request as the Songwriter makes them."""
     with weights.songwriter() as songwriter:
-        return list(songwriter.takes(request, weights.checkpoint.row.shortest_seconds, weights.report, tell))
+        return list(songwriter.complete_takes(request, weights.checkpoint.row.shortest_seconds, weights.report, tell))
 
 
-def judge(weights: Store, songs: Sequence[Completed]) -> list[Scores]:
+def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:
     """What the Songwriter thinks of songs with codes."""
     found = []
     with weights.songwriter() as songwriter:
         for done, song in enumerate(songs, start=1):
-            found.append(code_likelihood.judge(songwriter, song))
+            found.append(code_likelihood.score_codes(songwriter, song))
             weights.report("judge", done, len(songs))
     return found
 
 
-def read_words(weights: Store, parts: Sequence[Part]) -> None:
+def encode_prompts(weights: WeightStore, parts: Sequence[RenderPart]) -> None:
     """Give each scene the states of its text prompt and the embeddings of its lyric prompt."""
     scenes = [(part, scene) for part in parts for scene in part.scenes]
     for part in parts:
@@ -353,50 +357,58 @@ def read_words(weights: Store, parts: Sequence[Part]) -> None:
         for number, (part, scene) in enumerate(scenes):
             weights.report("text", number, len(scenes))
             request, warn = part.piece.request, part.warnings.append
-            prompt, lyrics = prompts.of(request, scene.prepared.instruction, request.duration)
-            scene.text_states = encoder.states(prompt, warn)
+            prompt, lyrics = prompts.prompts_of(request, scene.prepared.instruction, request.duration)
+            scene.text_states = encoder.hidden_states(prompt, warn)
             scene.lyric_states = encoder.embeddings(lyrics, warn)
             wanted = request.lrc or ranking.LYRIC_ALIGNMENT in request.scored
             if wanted and duration.is_sung(request.lyrics):
-                part.sheet = Sheet.of(encoder.tokenizer, encoder.ids(lyrics, prompts.LYRIC_TOKENS), request.language)
+                part.sheet = LyricTokens.of(
+                    encoder.tokenizer, encoder.token_ids(lyrics, prompts.LYRIC_TOKENS), request.language
+                )
         weights.report("text", len(scenes), len(scenes))
 
 
-def hear(weights: Store, stages: Stages, sounds: Sequence[Tensor]) -> Tensor | None:
+def encode_references(weights: WeightStore, stages: StageCache, sounds: Sequence[Tensor]) -> Tensor | None:
     """Waveforms [A, N], all as long, -> latents [R, N // hop, C], float32 on the CPU; None of none."""
 
     def encoded() -> Tensor:
         with weights.vae() as vae:
             tile, report = weights.plan.tile_frames, partial(weights.report, "listen")
-            return torch.stack([codec.encode(vae, waveform, tile, report) for waveform in sounds])
+            return torch.stack([codec.encode_waveform(vae, waveform, tile, report) for waveform in sounds])
 
     return stages.latents(sounds, weights.plan, encoded) if sounds else None
 
 
-def recall(weights: Store, stages: Stages, request: Completed, canvas: Canvas, silence: Tensor) -> Tensor | None:
+def source_latents(
+    weights: WeightStore, stages: StageCache, request: Completed, canvas: SourceLayout, silence: Tensor
+) -> Tensor | None:
     """The latents [1, T, C] of what lies on the canvas, float32 on the CPU: as they were kept, or else as the
     autoencoder hears it; None of nothing.
     """
     if request.kept is not None:
-        return conditioning.remembered(request.kept, canvas, silence)
-    return hear(weights, stages, canvas.sounds)
+        return conditioning.place_stored_latents(request.kept, canvas, silence)
+    return encode_references(weights, stages, canvas.sounds)
 
 
-def lay(weights: Store, part: Part, canvas: Canvas, original: Tensor | None, silence: Tensor) -> Ground:
+def prepare_inputs(
+    weights: WeightStore, part: RenderPart, canvas: SourceLayout, original: Tensor | None, silence: Tensor
+) -> DiffusionInputs:
     """Make what the diffusion of a part starts from; `original` are the latents of what lies on the canvas."""
     prepared = part.prepared
     with weights.dit() as model:
-        sources = conditioning.Sources(canvas, model, silence.to(weights.device, weights.dtype), original)
-        contexts = [conditioning.context(scene.prepared, sources) for scene in part.scenes]
-        hold = conditioning.hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
+        sources = conditioning.SourceLatents(canvas, model, silence.to(weights.device, weights.dtype), original)
+        contexts = [conditioning.context_latents(scene.prepared, sources) for scene in part.scenes]
+        hold = conditioning.source_hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
         start = sources.original() if prepared.kept else None
-        return Ground(contexts, hold, start)
+        return DiffusionInputs(contexts, hold, start)
 
 
-def listen(weights: Store, part: Part, timbre: Tensor | None, silence: Tensor) -> list[Condition]:
+def encode_conditions(
+    weights: WeightStore, part: RenderPart, timbre: Tensor | None, silence: Tensor
+) -> list[Condition]:
     """Encode the condition of each scene, with the latents of references [R, frames, C], or of silence."""
     with weights.dit() as model:
-        quiet = codec.silence_of_length(silence, model.config.timbre_fix_frame)
+        quiet = codec.repeat_silence(silence, model.config.timbre_fix_frame)
         voices = (quiet if timbre is None else timbre).to(weights.device, weights.dtype)
         return [
             model.encoder(scene.text_states, scene.lyric_states, voices, timbre_owner=[0] * len(voices))
@@ -404,19 +416,19 @@ def listen(weights: Store, part: Part, timbre: Tensor | None, silence: Tensor) -
         ]
 
 
-def guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
+def prepare_guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
     """How the velocity is guided; None where guidance is off."""
     if request.guidance_method is None or request.cfg_interval is None:
         return None
-    unconditional = model.decoder.remember(model.null_condition())
+    unconditional = model.decoder.project_condition(model.null_condition())
     return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
 
 
 def diffuse(
-    weights: Store,
-    stages: Stages,
-    part: Part,
-    ground: Ground,
+    weights: WeightStore,
+    stages: StageCache,
+    part: RenderPart,
+    ground: DiffusionInputs,
     heard: Sequence[Condition],
     take: Completed,
     progress: Progress,
@@ -429,7 +441,7 @@ def diffuse(
 
     def made() -> Tensor:
         with weights.dit() as model:
-            memories = [model.decoder.remember(condition) for condition in heard]
+            memories = [model.decoder.project_condition(condition) for condition in heard]
             latents = denoise.denoise(
                 model.decoder,
                 denoise.starting_noise(take.seed, ground.contexts[0].shape[1], model.config.latent_channels),
@@ -437,14 +449,14 @@ def diffuse(
                 memories[0],
                 part.schedule,
                 solver=take.solver,
-                guided=guidance(take, model),
+                guided=prepare_guidance(take, model),
                 seed=take.seed,
                 progress=progress,
-                turn=denoise.Turn(then[0], ground.contexts[1], memories[1]) if then else None,
+                turn=denoise.ConditionSwitch(then[0], ground.contexts[1], memories[1]) if then else None,
                 hold=hold,
                 start=ground.start,
             )
-            return conditioning.blended(latents, hold)[0]
+            return conditioning.crossfade_latents(latents, hold)[0]
 
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
     settings = [part.schedule, take.solver, take.seed, guided, then and then[0], hold and (hold.share, hold.last_step)]
@@ -456,56 +468,56 @@ def diffuse(
     return latents.to(weights.device), is_new
 
 
-def align(
-    weights: Store,
-    part: Part,
-    ground: Ground,
+def align_take(
+    weights: WeightStore,
+    part: RenderPart,
+    ground: DiffusionInputs,
     heard: Sequence[Condition],
     take: Completed,
     latents: Tensor,
     vae: VAEConfig,
-) -> Aligned:
+) -> LyricAlignment:
     """When the words of a take are sung, and how surely, as the last of its scenes hears its latents [T, C]."""
     assert part.sheet is not None
     with weights.dit() as model:
-        memory = model.decoder.remember(heard[-1])
-        look = alignment.Look(
+        memory = model.decoder.project_condition(heard[-1])
+        look = alignment.AttentionProbe(
             model.decoder, weights.checkpoint.alignment_heads, part.sheet, ground.contexts[-1], memory
         )
-        return alignment.aligned(look, take, latents, part.steps, len(latents) * vae.seconds_per_frame)
+        return alignment.align_lyrics(look, take, latents, part.steps, len(latents) * vae.seconds_per_frame)
 
 
-def encode(weights: Store, waveform: Tensor) -> Tensor:
+def encode(weights: WeightStore, waveform: Tensor) -> Tensor:
     """Waveform [A, N] -> latents [T, C], float32 on the CPU."""
     with weights.vae() as vae:
         report = partial(weights.report, "encode")
-        return codec.encode(vae, waveform, weights.plan.tile_frames, report)
+        return codec.encode_waveform(vae, waveform, weights.plan.tile_frames, report)
 
 
-def code(weights: Store, latents: Tensor, silence: Tensor) -> tuple[int, ...]:
+def tokenize(weights: WeightStore, latents: Tensor, silence: Tensor) -> tuple[int, ...]:
     """The audio codes of latents [T, C]; what the last one lacks is silence."""
     with weights.dit() as model:
-        rest = codec.silence_of_length(silence, -len(latents) % model.config.pool_window_size)
+        rest = codec.repeat_silence(silence, -len(latents) % model.config.pool_window_size)
         _, codes = model.tokenizer(torch.cat((latents[None], rest), dim=1).to(weights.device, weights.dtype))
         return tuple(codes[0].tolist())
 
 
-def answer(weights: Store, task: Task, how: Sampling, seed: int) -> dict[str, Any]:
+def ask_songwriter(weights: WeightStore, task: WritingTask, how: Sampling, seed: int) -> dict[str, Any]:
     """What the Songwriter writes."""
     with weights.songwriter() as songwriter:
-        return songwriter.write(task, how, denoise.generator(seed, "text"), partial(weights.report, "write"))
+        return songwriter.answer(task, how, denoise.stage_generator(seed, "text"), partial(weights.report, "write"))
 
 
-def decode(weights: Store, latents: Tensor, progress: Progress) -> Tensor:
+def decode(weights: WeightStore, latents: Tensor, progress: Progress) -> Tensor:
     """Latents [T, C] -> waveform [A, T * hop], float32 on the CPU."""
     with weights.vae() as vae:
-        return codec.decode(vae, latents, weights.plan.tile_frames, progress)
+        return codec.decode_latents(vae, latents, weights.plan.tile_frames, progress)
 
 
-class Clock:
+class StageClock:
     """Seconds spent in each stage since the last lap; loading is a stage of its own, whichever others it interrupts."""
 
-    def __init__(self, weights: Store) -> None:
+    def __init__(self, weights: WeightStore) -> None:
         self.weights = weights
         self.seconds: dict[str, float] = {}
 
@@ -513,7 +525,7 @@ class Clock:
     def __call__(self, stage: str) -> Iterator[None]:
         start, loaded = time.perf_counter(), self.weights.loading_seconds
         yield
-        self.weights.finish()
+        self.weights.synchronize()
         loading = self.weights.loading_seconds - loaded
         for name, spent in ((stage, time.perf_counter() - start - loading), ("load", loading)):
             self.seconds[name] = self.seconds.get(name, 0.0) + spent

@@ -12,7 +12,7 @@ Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 
-class Share:
+class StageShare:
     """Progress of each take as its share of a stage over all takes, in the stage's own units."""
 
     def __init__(self, report: Report, stage: str, units: Sequence[int]) -> None:

@@ -26,7 +26,7 @@ ADG_SMALL_SINE = 1e-3
 TRAINING_MEAN, TRAINING_SPREAD = -0.4, 1.0
 
 
-def schedule(steps: int, shift: float) -> tuple[float, ...]:
+def timestep_schedule(steps: int, shift: float) -> tuple[float, ...]:
     """`steps` + 1 times from 1 to 0: even ones moved toward noise by t' = s t / (1 + (s - 1) t)."""
     even = [1 - i / steps for i in range(steps)]
     return (*(shift * t / (1 + (shift - 1) * t) for t in even), 0.0)
@@ -37,7 +37,7 @@ def explicit_schedule(timesteps: Sequence[float]) -> tuple[float, ...]:
     return (*(t for t in timesteps if t > 0), 0.0)
 
 
-def shortened(schedule: Sequence[float], kept: float) -> tuple[float, ...]:
+def shorten_schedule(schedule: Sequence[float], kept: float) -> tuple[float, ...]:
     """The end of a schedule, from its time nearest to 1 - `kept`: that much of what is there already stays."""
     times = schedule[:-1]
     nearest = min(range(len(times)), key=lambda place: abs(times[place] - (1 - kept)))
@@ -189,7 +189,7 @@ GUIDANCE_METHODS: dict[str, Guidance] = {
 }
 
 
-def noised(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """x_t for clean latents [B, T, C] at times t [B]: the one definition that training shares."""
     times = t.view(-1, 1, 1)
     return noise * times + clean * (1 - times)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from acestep_cli.audio.lrc import Line
+from acestep_cli.audio.lrc import TimedLine
 from acestep_cli.audio.sound import Audio
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models.adapters import Applied
+from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.ranking import Scores
@@ -36,9 +36,9 @@ class Take:
     problem: str | None = None
     latents: Latents | None = None
     #: The lyrics in time, and the scores, where they were asked for.
-    lines: tuple[Line, ...] = ()
+    lines: tuple[TimedLine, ...] = ()
     scores: Scores = field(default_factory=dict)
     #: What became of its adapters.
-    applied: tuple[Applied, ...] = ()
+    applied: tuple[AppliedAdapter, ...] = ()
     #: Of what was spliced onto its source: from where to where, in samples, it is the source.
     untouched: tuple[tuple[int, int], ...] = ()

@@ -22,7 +22,7 @@ from acestep_cli.errors import UsageError
 from acestep_cli.song import document, modes, spec
 from acestep_cli.song.document import Entry
 from acestep_cli.song.request import KEYS
-from acestep_cli.song.spec import Layer, Value
+from acestep_cli.song.spec import Layer, WrittenValue
 from acestep_cli.song.values import LONGEST_SECONDS, Duration, quoted, suggestion
 
 #: What an album file may hold.
@@ -51,7 +51,7 @@ class Album:
     def path(self, track: Track) -> Path:
         """The file of a track, relative to wherever the album goes."""
         request = track.request
-        return template.path(
+        return template.template_path(
             self.output,
             {
                 "album": request.album or self.file.stem,
@@ -82,7 +82,7 @@ class Album:
 
 
 @dataclass(frozen=True)
-class Page:
+class AlbumPage:
     """One album file: its sections, and the layers of what it says of all its songs."""
 
     file: Path
@@ -94,7 +94,7 @@ class Page:
         return f"{self.file}:{entry.line}: {entry.name}"
 
 
-def read(file: Path, over: Layer | None = None) -> Album:
+def read_album(file: Path, over: Layer | None = None) -> Album:
     """The album in `file`, with the flags `over` every track. `UsageError` names every problem."""
     pages = read_pages(file)
     problems = [problem for page in pages for problem in page.problems]
@@ -104,7 +104,7 @@ def read(file: Path, over: Layer | None = None) -> Album:
         if name in found:
             page, entry = found[name]
             try:
-                said[name] = value(entry, reader, said[name])
+                said[name] = entry_value(entry, reader, said[name])
             except ValueError as error:
                 problems.append(f"{page.where(entry)}: {error}")
     drafts = []
@@ -115,20 +115,20 @@ def read(file: Path, over: Layer | None = None) -> Album:
     shared = [layer for page in pages for layer in page.layers]
     whole = []
     for number, draft in enumerate(drafts, start=1):
-        place = spec.implied({"track_number": str(number)}, f"its place in {file.name}")
+        place = spec.implied_layer({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
         track, wrong = replace(draft, layers=layers, album_seed=said["seed"], over=over).checked()
         problems += wrong
         whole.append(track)
     album = Album(file, said["output"], tuple(whole), tuple(page.file for page in pages))
     if not problems:
-        problems += twice(album) + circles(album)
+        problems += duplicate_problems(album) + circle_problems(album)
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     return album
 
 
-def value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
+def entry_value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
     """What `read` makes of the one value of an entry; `default` where it has none. `ValueError` says what is wrong."""
     if entry.problem is not None:
         raise ValueError(entry.problem)
@@ -139,59 +139,59 @@ def value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
 
 def file_template(raw: str) -> str:
     """A template for the files of tracks."""
-    if problem := template.problem(raw):
+    if problem := template.template_problem(raw):
         raise ValueError(problem)
     return raw
 
 
-def read_pages(file: Path) -> list[Page]:
+def read_pages(file: Path) -> list[AlbumPage]:
     """The page of the album, and before it those that it extends."""
     pages = [read_page(file)]
     seen = [file]
     while (extends := pages[0].sections.get("extends")) and extends.raw is not None:
         try:
-            base = spec.extended(extends.raw, pages[0].file.parent, seen)
+            base = spec.extended_file(extends.raw, pages[0].file.parent, seen)
         except ValueError as error:
             problem = f"{pages[0].where(extends)}: {error}"
-            return [Page(file, {}, problems=(problem,)), *pages]
+            return [AlbumPage(file, {}, problems=(problem,)), *pages]
         seen.append(base)
         pages.insert(0, read_page(base, wanted_by=f"{pages[0].where(extends)}: "))
     return pages
 
 
-def read_page(file: Path, wanted_by: str = "") -> Page:
+def read_page(file: Path, wanted_by: str = "") -> AlbumPage:
     try:
-        text = spec.text_of(str(file))
+        text = spec.read_text(str(file))
     except ValueError as error:
-        return Page(file, {}, problems=(f"{wanted_by}{file}: {error}",))
+        return AlbumPage(file, {}, problems=(f"{wanted_by}{file}: {error}",))
     if file.suffix.lower() not in (".yaml", ".yml"):
-        return Page(file, {}, problems=(f"{wanted_by}{file}: an album is a .yaml file",))
-    content = document.read(text, markdown=False)
+        return AlbumPage(file, {}, problems=(f"{wanted_by}{file}: an album is a .yaml file",))
+    content = document.parse_document(text, markdown=False)
     problems = [f"{file}{problem}" for problem in content.problems]
     sections: dict[str, Entry] = {}
     layers = []
-    for entry in document.once(content.entries, file, problems):
+    for entry in document.refuse_duplicates(content.entries, file, problems):
         where = f"{file}:{entry.line}: {entry.name}"
         if entry.name not in SECTIONS:
             problems.append(f"{where}: is no part of an album{suggestion(entry.name, SECTIONS)}")
         elif entry.name in ("album", "defaults"):
-            entries = list(below(entry, file, problems))
+            entries = list(entries_below(entry, file, problems))
             if entry.name == "album":
-                entries = list(of_album(entries, where, problems))
-            layers.append(layer(entries, file, problems))
+                entries = list(album_entries(entries, where, problems))
+            layers.append(song_layer(entries, file, problems))
         sections[entry.name] = entry
-    return Page(file, sections, tuple(layers), tuple(problems))
+    return AlbumPage(file, sections, tuple(layers), tuple(problems))
 
 
-def below(entry: Entry, file: Path, problems: list[str]) -> Iterator[Entry]:
+def entries_below(entry: Entry, file: Path, problems: list[str]) -> Iterator[Entry]:
     """The entries of a map, each once; a problem where it is none."""
     if entry.entries is None:
         problems.append(f"{file}:{entry.line}: {entry.name}: is a map, with keys below it")
         return
-    yield from document.once(entry.entries, file, problems)
+    yield from document.refuse_duplicates(entry.entries, file, problems)
 
 
-def of_album(entries: Iterable[Entry], where: str, problems: list[str]) -> Iterator[Entry]:
+def album_entries(entries: Iterable[Entry], where: str, problems: list[str]) -> Iterator[Entry]:
     """What an album says of itself, as keys of a song."""
     for entry in entries:
         if entry.name in OF_ALBUM:
@@ -200,7 +200,7 @@ def of_album(entries: Iterable[Entry], where: str, problems: list[str]) -> Itera
             problems.append(f"{where}: has no {entry.name!r}{suggestion(entry.name, OF_ALBUM)}")
 
 
-def layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Layer:
+def song_layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Layer:
     """Keys of a song that stand in an album."""
     kept = []
     for entry in entries:
@@ -208,10 +208,12 @@ def layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Layer:
             problems.append(f"{file}:{entry.line}: extends: stands in a song or at the top of an album")
         else:
             kept.append(entry)
-    return spec.layer(kept, str(file), file.parent, file)
+    return spec.layer_of_entries(kept, str(file), file.parent, file)
 
 
-def read_tracks(page: Page, section: Entry, matrix: tuple[Page, Entry] | None, problems: list[str]) -> Iterator[Track]:
+def read_tracks(
+    page: AlbumPage, section: Entry, matrix: tuple[AlbumPage, Entry] | None, problems: list[str]
+) -> Iterator[Track]:
     """The tracks of a section, those of a matrix one by one. `matrix` is the one of the album."""
     made = 0
     names = [section.raw] if isinstance(section.raw, str) else section.raw or ()
@@ -230,13 +232,13 @@ def read_tracks(page: Page, section: Entry, matrix: tuple[Page, Entry] | None, p
                 yield one
 
 
-def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
+def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Track]:
     """The tracks of one item: a file, a pattern for files, or a map."""
     where = page.where(item)
     if isinstance(item.raw, str):
-        for file in files(page, item.raw, where, problems):
+        for file in matching_files(page, item.raw, where, problems):
             if id := id_of(file.stem):
-                yield Track(id, where, tuple(spec.read(file, f"{where}: ")), spec_file=file)
+                yield Track(id, where, tuple(spec.read_layers(file, f"{where}: ")), spec_file=file)
             else:
                 problems.append(f"{where}: no id can be made of {quoted(file.stem)}; write `{named_item(page, file)}`")
         return
@@ -245,7 +247,7 @@ def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
         return
     said: dict[str, Entry] = {}
     keys = []
-    for entry in document.once(item.entries, page.file, problems):
+    for entry in document.refuse_duplicates(item.entries, page.file, problems):
         if entry.name in OF_TRACK:
             said[entry.name] = entry
         else:
@@ -253,12 +255,12 @@ def read_item(page: Page, item: Entry, problems: list[str]) -> Iterator[Track]:
     words = {name: str(said[name].raw or "") for name in ("id", "spec", "from") if name in said}
     problems += [f"{page.where(said[name])}: is not a name" for name, word in words.items()
                  if not word or said[name].problem]  # fmt: skip
-    layers = [layer(keys, page.file, problems)]
+    layers = [song_layer(keys, page.file, problems)]
     named = None
     if "spec" in said:
-        named = next(iter(files(page, words["spec"], page.where(said["spec"]), problems)), None)
+        named = next(iter(matching_files(page, words["spec"], page.where(said["spec"]), problems)), None)
         if named is not None:
-            layers = [*spec.read(named, f"{page.where(said['spec'])}: "), *layers]
+            layers = [*spec.read_layers(named, f"{page.where(said['spec'])}: "), *layers]
     id, base = words.get("id", id_of(named.stem) if named is not None else ""), words.get("from")
     edits = tuple(read_edits(page, said["edits"], problems)) if "edits" in said else ()
     if not is_id(id):
@@ -296,7 +298,7 @@ def id_of(stem: str) -> str:
     return found if is_id(found) and any(sign.isalnum() for sign in found) else ""
 
 
-def named_item(page: Page, file: Path, id: str = "…") -> str:
+def named_item(page: AlbumPage, file: Path, id: str = "…") -> str:
     """The item of `tracks:` that names `file` with an id of its own, as it is typed into the album."""
     try:
         name = file.relative_to(page.file.parent).as_posix()
@@ -306,16 +308,16 @@ def named_item(page: Page, file: Path, id: str = "…") -> str:
     return f"- {{id: {id}, spec: {name if plain else json.dumps(name, ensure_ascii=False)}}}"
 
 
-def files(page: Page, pattern: str, where: str, problems: list[str]) -> list[Path]:
+def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str]) -> list[Path]:
     """The song that is named, or all that fit a pattern, in the order of their names.
 
     Hidden files, such as macOS leaves beside others, fit only a pattern that begins their name with a dot too.
     """
     if not any(sign in pattern for sign in "*?["):
-        return [page.file.parent / spec.at_home(pattern)]
-    folder = Path(spec.at_home(pattern).anchor or page.file.parent)
+        return [page.file.parent / spec.expand_home(pattern)]
+    folder = Path(spec.expand_home(pattern).anchor or page.file.parent)
     try:
-        there = sorted(folder.glob(str(spec.at_home(pattern).relative_to(spec.at_home(pattern).anchor))))
+        there = sorted(folder.glob(str(spec.expand_home(pattern).relative_to(spec.expand_home(pattern).anchor))))
     except ValueError as error:
         problems.append(f"{where}: {quoted(pattern)} is no pattern for files: {str(error).lower()}")
         return []
@@ -336,7 +338,7 @@ def files(page: Page, pattern: str, where: str, problems: list[str]) -> list[Pat
     return found
 
 
-def read_edits(page: Page, section: Entry, problems: list[str]) -> Iterator[Edit]:
+def read_edits(page: AlbumPage, section: Entry, problems: list[str]) -> Iterator[Edit]:
     if not section.items:
         problems.append(f"{page.where(section)}: is a list, such as `- repaint: {{start: 4, end: 8}}`")
     for item in section.items or ():
@@ -348,35 +350,35 @@ def read_edits(page: Page, section: Entry, problems: list[str]) -> Iterator[Edit
         mode = EDITS[entry.name]
         added: dict[str, float | None] = {}
         keys = []
-        for one in below(entry, page.file, problems):
+        for one in entries_below(entry, page.file, problems):
             if entry.name == "extend" and one.name in ("before", "after"):
                 try:
-                    added[one.name] = value(one, Duration(1, LONGEST_SECONDS).read, None)
+                    added[one.name] = entry_value(one, Duration(1, LONGEST_SECONDS).read, None)
                 except ValueError as error:
                     added[one.name] = NOTHING
                     problems.append(f"{page.where(one)}: {error}")
-            elif one.name in tracks.SETTLED or one.name in modes.foreign(mode):
+            elif one.name in tracks.SETTLED or one.name in modes.foreign_keys(mode):
                 problems.append(f"{page.where(one)}: has no meaning for an edit by {entry.name}")
             else:
                 keys.append(one)
         if entry.name == "extend" and not any(seconds is not None for seconds in added.values()):
             problems.append(f"{where}: says neither how many seconds before nor after")
             added["after"] = NOTHING
-        yield Edit(mode, layer(keys, page.file, problems), where, added.get("before"), added.get("after"))
+        yield Edit(mode, song_layer(keys, page.file, problems), where, added.get("before"), added.get("after"))
 
 
-def variants(draft: Track, page: Page, matrix: Entry, problems: list[str]) -> Iterator[Track]:
+def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) -> Iterator[Track]:
     """A track for each combination of the values of a matrix, named after them: those it excludes left out, those it
     includes after them. Of a matrix that is wrong, the track as it is, in which more may be.
     """
     before = len(problems)
     axes: dict[str, list[str]] = {}
     lists: dict[str, list[dict[str, str]]] = {"exclude": [], "include": []}
-    for entry in below(matrix, page.file, problems):
+    for entry in entries_below(matrix, page.file, problems):
         if entry.name in lists:
             lists[entry.name] = list(combinations(page, entry, problems))
         elif entry.name not in spec.KEYS:
-            problems.append(f"{page.where(entry)}: is not a key of a song spec{spec.near(entry.name)}")
+            problems.append(f"{page.where(entry)}: is not a key of a song spec{spec.nearest_key(entry.name)}")
         elif entry.raw is None or (items := [entry.raw] if isinstance(entry.raw, str) else entry.raw) == []:
             problems.append(f"{page.where(entry)}: is a list of values")
         else:
@@ -390,20 +392,24 @@ def variants(draft: Track, page: Page, matrix: Entry, problems: list[str]) -> It
     kept = [one for one in crossed if not any(wrong.items() <= one.items() for wrong in lists["exclude"])]
     for values in [*kept, *lists["include"]]:
         words = [re.sub(r"[^\w.]+", "-", value).strip("-") for value in values.values()]
-        swept = {name: Value(raw, page.where(matrix), f"{page.file}:{matrix.line}") for name, raw in values.items()}
+        swept = {
+            name: WrittenValue(raw, page.where(matrix), f"{page.file}:{matrix.line}") for name, raw in values.items()
+        }
         over = Layer(page.file.parent, swept)
         yield replace(draft, id="-".join((draft.id, *words)), layers=(*draft.layers, over))
 
 
-def combinations(page: Page, entry: Entry, problems: list[str]) -> Iterator[dict[str, str]]:
+def combinations(page: AlbumPage, entry: Entry, problems: list[str]) -> Iterator[dict[str, str]]:
     """Each combination of values in a list of maps."""
     if not entry.items:
         problems.append(f"{page.where(entry)}: is a list of maps, such as `- {{steps: 8, seed: 1}}`")
     for item in entry.items or ():
         values = {}
-        for one in below(item, page.file, problems):
+        for one in entries_below(item, page.file, problems):
             if one.name not in spec.KEYS or not isinstance(one.raw, str):
-                problems.append(f"{page.where(one)}: is not a key of a song spec with one value{spec.near(one.name)}")
+                problems.append(
+                    f"{page.where(one)}: is not a key of a song spec with one value{spec.nearest_key(one.name)}"
+                )
             else:
                 values[one.name] = one.raw
         yield values
@@ -412,7 +418,7 @@ def combinations(page: Page, entry: Entry, problems: list[str]) -> Iterator[dict
 # What is wrong with tracks
 
 
-def twice(album: Album) -> list[str]:
+def duplicate_problems(album: Album) -> list[str]:
     """Tracks with one id, or with one file where a disk makes no difference between small letters and capitals."""
     problems = []
     ids: dict[str, Track] = {}
@@ -432,7 +438,7 @@ def twice(album: Album) -> list[str]:
     return problems
 
 
-def circles(album: Album) -> list[str]:
+def circle_problems(album: Album) -> list[str]:
     """Tracks that begin from none of the album, or in the end from themselves."""
     problems = []
     by_id = {track.id: track for track in album.tracks}
@@ -442,7 +448,7 @@ def circles(album: Album) -> list[str]:
         if track.base not in by_id:
             meant = suggestion(track.base, by_id)
             problems.append(f"{track.where}: begins from {track.base!r}, which is no track{meant}")
-        elif not tracks.one_sound(by_id[track.base].request):
+        elif not tracks.makes_one_file(by_id[track.base].request):
             problems.append(f"{track.where}: begins from {track.base}, which is several sounds")
         ring = [track.id]
         while (base := by_id[ring[-1]].base) in by_id and base not in ring:

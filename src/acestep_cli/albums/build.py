@@ -15,16 +15,16 @@ from acestep_cli.albums.album import Album
 from acestep_cli.albums.ray_cluster import Cluster
 from acestep_cli.albums.tracks import Track
 from acestep_cli.audio import lrc
-from acestep_cli.errors import AceStepError, CheckError, together
+from acestep_cli.errors import AceStepError, CheckError, combine_errors
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths as outputs
 from acestep_cli.render import perform, plan, smoke, staleness
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
-from acestep_cli.render.plan import Studio
+from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.reporter import Reporter, ResultStream
-from acestep_cli.render.result import FAILED, PLANNED, Output
+from acestep_cli.render.result import FAILED, PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import spec
 
@@ -34,14 +34,14 @@ CURRENT, TAGS, STALE = "current", "tags", "stale"
 
 
 @dataclass
-class Step:
+class BuildStep:
     """One step of a track, and the job that makes its file, once what it works on is there."""
 
     track: Track
     number: int
     place: Destination
     #: What it works on.
-    source: Step | None = None
+    source: BuildStep | None = None
     job: Job | None = None
     #: Why there is no job.
     problem: AceStepError | None = None
@@ -52,7 +52,7 @@ class Step:
         return 0 if self.source is None else self.source.depth + 1
 
     @property
-    def main(self) -> Output | None:
+    def main(self) -> OutputFile | None:
         """The file that the next step works on."""
         made = self.job.outputs if self.job is not None else []
         return next((output for output in made if output.kind in ("take", self.place.main)), None)
@@ -61,7 +61,7 @@ class Step:
     def is_made(self) -> bool:
         return self.main is not None and self.main.status not in (PLANNED, FAILED)
 
-    def plan(self, studio: Studio) -> Job:
+    def plan(self, studio: PlanContext) -> Job:
         """Decide the job; what it works on is there."""
         source = self.source.main if self.source is not None else None
         region = None
@@ -72,8 +72,8 @@ class Step:
         if studio.run.smoke:
             cut_to = source.seconds if source is not None and not (region and region.values) else None
             flags = self.track.over.values if self.track.over is not None else ()
-            layers.append(tracks.without(smoke.layer(layers, cut_to), flags))
-        self.job = plan.decided(self.track.spec_file, layers, spec.resolve(*layers), self.place, studio)
+            layers.append(tracks.without_keys(smoke.smoke_layer(layers, cut_to), flags))
+        self.job = plan.complete_job(self.track.spec_file, layers, spec.resolve(*layers), self.place, studio)
         self.job.track = self.track.id
         return self.job
 
@@ -81,7 +81,7 @@ class Step:
         """What is different about its files, in words; nothing where they are as they should be."""
         if self.job is None:
             return [] if self.problem is None else [self.problem.message]
-        found = [sentence for output in self.job.outputs for sentence in staleness.of(self.job, output)]
+        found = [sentence for output in self.job.outputs for sentence in staleness.differences(self.job, output)]
         words = f"step {self.number + 1}: " if len(self.track.steps) > 1 else ""
         return [f"{words}{sentence}" for sentence in dict.fromkeys(found)]
 
@@ -94,11 +94,11 @@ class Build:
         #: Who makes the tracks, if not this machine.
         self.cluster: Cluster | None = None
         self._by_id = {track.id: track for track in tracks}
-        self._steps: dict[tuple[str, int], Step] = {}
+        self._steps: dict[tuple[str, int], BuildStep] = {}
         self.last = {track.id: self._step(track, track.steps[-1]) for track in tracks}
         self.steps = sorted(self._steps.values(), key=lambda step: step.depth)
 
-    def _step(self, track: Track, number: int) -> Step:
+    def _step(self, track: Track, number: int) -> BuildStep:
         """A step, with those before it."""
         if (track.id, number) not in self._steps:
             source = None
@@ -107,19 +107,19 @@ class Build:
             elif track.base is not None:
                 base = self._by_id[track.base]
                 source = self._step(base, base.steps[-1])
-            self._steps[track.id, number] = Step(track, number, self._place(track, number), source)
+            self._steps[track.id, number] = BuildStep(track, number, self._place(track, number), source)
         return self._steps[track.id, number]
 
     def _place(self, track: Track, number: int) -> Destination:
         if number == track.steps[-1]:
-            found = place(self.album, track, self.out)
+            found = track_destination(self.album, track, self.out)
         else:
             stem = f"{self.album.file.stem}.{track.id}.{number + 1}"
             folder = self.out / WORKSHOP
             found = Destination(folder, stem, "wav", "wav", made=True, built=True, main="mix", on_the_way=True)
         return replace(found, built=not self.run.smoke)  # which makes room for nothing: it would be for a sketch
 
-    def outputs(self) -> list[Output]:
+    def outputs(self) -> list[OutputFile]:
         """The files of the tracks, and what failed on the way to them."""
         return [
             output
@@ -130,15 +130,20 @@ class Build:
 
     def paths(self) -> list[Path]:
         """The files of the tracks with those beside them, made or not."""
-        audio = [path for track in self.tracks for path in paths(self.album, track, self.out)]
-        return [*audio, *map(outputs.sidecar, audio), *map(lrc.beside, audio), *map(latents_file.beside, audio)]
+        audio = [path for track in self.tracks for path in track_paths(self.album, track, self.out)]
+        return [
+            *audio,
+            *map(outputs.sidecar_path, audio),
+            *map(lrc.lrc_path, audio),
+            *map(latents_file.latents_path, audio),
+        ]
 
     def files(self) -> list[Path]:
         """All that the tracks are made from, but for what the build itself makes."""
         return list(dict.fromkeys([*self.album.files, *(file for track in self.tracks for file in track.files)]))
 
     @contextmanager
-    def alone(self, terminal: Reporter) -> Iterator[None]:
+    def lock(self, terminal: Reporter) -> Iterator[None]:
         """Keep other builds from the same tracks during the body; one that comes later waits."""
         import filelock
 
@@ -154,7 +159,7 @@ class Build:
                         terminal.say(f"Another render of {self.album.file.name} is at work on {id}; waiting for it.")
                         held.enter_context(lock.acquire())
             except OSError as error:
-                raise disk.refusal(folder, error) from error
+                raise disk.write_error(folder, error) from error
             yield
 
     def run_steps(self, terminal: Reporter, stdout: ResultStream) -> None:
@@ -169,37 +174,37 @@ class Build:
                 for track, sentence in [(step.track, sentence) for step in ready for sentence in step.why()]:
                     terminal.say(f"{track.id}: {sentence}")
             if planned and any(job.pending() for job in planned):
-                perform.announce(planned, terminal, dry_run=self.run.dry_run)
+                perform.announce_plan(planned, terminal, dry_run=self.run.dry_run)
                 for remark in (remark for job in planned if depth == 0 for remark in plan.remarks_on(job)):
                     terminal.warn(remark)
             if planned and not self.run.dry_run:
                 elsewhere = None if self.cluster is None else self.cluster.make
-                perform.perform(planned, self.run, terminal, stdout, elsewhere)
+                perform.make_planned(planned, self.run, terminal, stdout, elsewhere)
 
-    def _planned(self, steps: Sequence[Step], *, alone: bool) -> list[Job]:
+    def _planned(self, steps: Sequence[BuildStep], *, alone: bool) -> list[Job]:
         """The jobs of steps. Problems are raised together, or with `alone` noted, each at its step."""
         machine = hardware.detect() if self.cluster is None else self.cluster.machine()
-        studio = Studio(self.run, machine, history.read())
+        studio = PlanContext(self.run, machine, history.read_history())
         errors = []
         for step in steps:
             try:
                 job = step.plan(studio)
                 if alone:
-                    plan.settled([job], self.run)
+                    plan.assign_outputs([job], self.run)
             except AceStepError as error:
-                errors.append(plan.named(error, step.track.id))
+                errors.append(plan.name_spec(error, step.track.id))
                 step.job, step.problem = None, error
         if errors and not alone:
-            raise together(errors)
+            raise combine_errors(errors)
         planned = [step.job for step in steps if step.job is not None]
-        return planned if alone or not planned else plan.settled(planned, self.run)
+        return planned if alone or not planned else plan.assign_outputs(planned, self.run)
 
-    def _fetched(self, planned: list[Job], steps: Sequence[Step], terminal: Reporter) -> list[Job]:
+    def _fetched(self, planned: list[Job], steps: Sequence[BuildStep], terminal: Reporter) -> list[Job]:
         """The jobs of steps, once what they lack is here."""
-        lacking = plan.lacking(planned)
+        lacking = plan.missing_parts(planned)
         if not lacking:
             return planned
-        fetched = perform.fetched(planned, lacking, self.run, terminal)
+        fetched = perform.fetch_missing(planned, lacking, self.run, terminal)
         for step, job in zip([step for step in steps if step.job is not None], fetched, strict=True):
             step.job = job
         return fetched
@@ -232,16 +237,18 @@ class Build:
         return {"path": str(path), "status": status, "why": why}
 
 
-def place(album: Album, track: Track, out: Path) -> Destination:
+def track_destination(album: Album, track: Track, out: Path) -> Destination:
     """Where a track goes."""
     path = out / album.path(track)
     suffix = path.suffix.removeprefix(".")
     return Destination(path.parent, path.stem, suffix, suffix, made=True, built=True, main="mix")
 
 
-def paths(album: Album, track: Track, out: Path) -> list[Path]:
+def track_paths(album: Album, track: Track, out: Path) -> list[Path]:
     """The audio files of a track."""
-    where, request = place(album, track, out), track.request
+    where, request = track_destination(album, track, out), track.request
     assert where.stem is not None
-    takes = outputs.paths(where, where.stem, request.takes or 1, where.suffix or "", (), outputs.parts(where, request))
+    takes = outputs.take_paths(
+        where, where.stem, request.takes or 1, where.suffix or "", (), outputs.name_suffixes(where, request)
+    )
     return [path for take in takes for path in take]

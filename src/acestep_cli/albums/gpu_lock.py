@@ -26,42 +26,42 @@ LOOK = 0.2
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 
 
-def present(run: RenderSettings) -> list[Device]:
+def usable_cards(run: RenderSettings) -> list[Device]:
     """The cards that a run may use."""
     return [
         device
         for device in hardware.detect().devices
-        if device.backend != "cpu" and (run.device is None or run.device.lower() in plan.names(device))
+        if device.backend != "cpu" and (run.device is None or run.device.lower() in plan.device_names(device))
     ]
 
 
 @contextmanager
-def turn(run: RenderSettings, terminal: Messages) -> Iterator[RenderSettings]:
+def lock_card(run: RenderSettings, terminal: Messages) -> Iterator[RenderSettings]:
     """Hold a card while the body runs, the first that is free; yield the run, which keeps to that one of several.
 
     The processor is never held: what runs on it is slowed by others, and no more.
     """
-    cards = present(run)
+    cards = usable_cards(run)
     if not cards:
         yield run
         return
     try:
-        card, lock = first_free(cards, terminal)
+        card, lock = acquire_card(cards, terminal)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        terminal.warn(f"{folder()} cannot be written: {reason}; nothing keeps other renders from the same card.")
+        terminal.warn(f"{lock_folder()} cannot be written: {reason}; nothing keeps other renders from the same card.")
         yield run
         return
     with lock:
         yield replace(run, device=card.name) if len(cards) > 1 else run
 
 
-def first_free(cards: Sequence[Device], terminal: Messages) -> tuple[Device, filelock.BaseFileLock]:
+def acquire_card(cards: Sequence[Device], terminal: Messages) -> tuple[Device, filelock.BaseFileLock]:
     """A card that nobody else holds, and its lock, which is taken; waits for one where all are held."""
     import filelock
 
-    folder().mkdir(parents=True, exist_ok=True)
-    locks = [(card, filelock.FileLock(folder() / f"{identity(card)}.lock")) for card in cards]
+    lock_folder().mkdir(parents=True, exist_ok=True)
+    locks = [(card, filelock.FileLock(lock_folder() / f"{card_id(card)}.lock")) for card in cards]
     is_said = False
     while True:
         for card, lock in locks:
@@ -75,11 +75,11 @@ def first_free(cards: Sequence[Device], terminal: Messages) -> tuple[Device, fil
         time.sleep(LOOK)
 
 
-def folder() -> Path:
-    return history.file().parent / "cards"
+def lock_folder() -> Path:
+    return history.history_file().parent / "cards"
 
 
-def identity(card: Device) -> str:
+def card_id(card: Device) -> str:
     """The name of a card for every process on this machine, whatever it calls it."""
     kind, _, number = card.name.partition(":")
     for variable in VISIBLE:

@@ -14,7 +14,7 @@ from acestep_cli.errors import ExistsError, UsageError
 OURS = re.compile(rb"[^\n]+: \\\n(?:  [^\n]+ \\\n)*  [^\n]+\n(?:\n[^\n]+:\n)*")
 
 
-def escaped(path: str) -> str:
+def escape_path(path: str) -> str:
     """A path as a target or prerequisite in Make syntax.
 
     Backslashes count only before a space, a # or another sign with a meaning; `$` is doubled. Raises `UsageError` for a
@@ -25,40 +25,40 @@ def escaped(path: str) -> str:
     return re.sub(r"(\\*)([ \t#:])", lambda found: found[1] * 2 + "\\" + found[2], path).replace("$", "$$")
 
 
-def depfile(targets: Sequence[str], files: Iterable[str]) -> str:
+def depfile_text(targets: Sequence[str], files: Iterable[str]) -> str:
     """A rule by which `targets` depend on `files`, and an empty one for each: where one is gone, make goes on."""
-    needed = [escaped(file) for file in files]  # what has a % in its name would be a pattern as a target
-    rule = " \\\n  ".join([f"{' '.join(map(escaped, targets))}:", *needed])
+    needed = [escape_path(file) for file in files]  # what has a % in its name would be a pattern as a target
+    rule = " \\\n  ".join([f"{' '.join(map(escape_path, targets))}:", *needed])
     return f"{rule}\n" + "".join(f"\n{file}:\n" for file in needed if "%" not in file)
 
 
 def variables(values: Mapping[str, Iterable[str]]) -> str:
     """Variables that hold paths."""
-    return "".join(f"{name} := {' '.join(map(escaped, paths))}\n" for name, paths in values.items())
+    return "".join(f"{name} := {' '.join(map(escape_path, paths))}\n" for name, paths in values.items())
 
 
-def write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Put `text` into a file that appears whole. `OutputError` where it cannot be."""
-    with disk.whole(path, replace=[path]) as [part]:
+    with disk.write_whole(path, replace=[path]) as [part]:
         disk.write_text(part, text)
 
 
-def touch(path: Path) -> None:
+def touch_stamp(path: Path) -> None:
     """Say that all is done: make compares the time of the stamp. `OutputError` where it cannot be."""
     try:
         path.touch()
     except OSError as error:
-        raise disk.refusal(path, error) from error
+        raise disk.write_error(path, error) from error
 
 
-def check(depfile: Path | None, stamp: Path | None) -> None:
+def check_paths(depfile: Path | None, stamp: Path | None) -> None:
     """Refuse what cannot be written, before anybody waits for it: into a folder that is missing, or over a file that is
     no depfile. `OutputError` says so.
     """
     for path in (depfile, stamp):
         if path is not None:
             disk.require_folder(path.parent)
-    if depfile is not None and disk.exists(depfile) and not (depfile.is_file() and is_ours(depfile)):
+    if depfile is not None and disk.is_taken(depfile) and not (depfile.is_file() and is_ours(depfile)):
         raise ExistsError(depfile, why=" and is no depfile", hint="Name another file for --depfile.")
 
 
@@ -67,7 +67,7 @@ def is_ours(path: Path) -> bool:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise disk.refusal(path, error) from error
+        raise disk.write_error(path, error) from error
     return not content or OURS.fullmatch(content) is not None
 
 

@@ -12,25 +12,25 @@ from typing import Any
 from acestep_cli.albums.tracks import Track
 from acestep_cli.errors import UNEXPECTED, terminate
 from acestep_cli.render import result
-from acestep_cli.render.result import Output
+from acestep_cli.render.result import OutputFile
 
 #: Seconds in which a process may put away what it was writing.
 GRACE = 10.0
 
 
 @dataclass
-class Outcome:
+class WorkerOutcome:
     """What one process has come to; `problems` are as `--json` says them."""
 
-    outputs: list[Output] = field(default_factory=list)
+    outputs: list[OutputFile] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-Work = Callable[..., Outcome]
+Work = Callable[..., WorkerOutcome]
 
 
-def shares(tracks: Sequence[Track], most: int) -> list[list[str]]:
+def share_tracks(tracks: Sequence[Track], most: int) -> list[list[str]]:
     """The ids of tracks in up to `most` shares of about as many; what begins from a track goes where that is made."""
     root = {track.id: track.id for track in tracks}
     bases = {track.id: track.base for track in tracks}
@@ -46,7 +46,7 @@ def shares(tracks: Sequence[Track], most: int) -> list[list[str]]:
     return made
 
 
-def run(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[Outcome]:
+def run_workers(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[WorkerOutcome]:
     """Do `work` with each of the errands, in a process each, and wait for all. Ctrl-C and SIGTERM end them too."""
     start = multiprocessing.get_context("spawn")
     crew = []
@@ -57,7 +57,7 @@ def run(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[Outcome]:
             worker.start()
             theirs.close()
             crew.append((worker, ours))
-        return [_heard(worker, ours) for worker, ours in crew]
+        return [_outcome_of(worker, ours) for worker, ours in crew]
     except BaseException:
         for worker, _ in crew:
             worker.terminate()
@@ -72,17 +72,17 @@ def _work(pipe: Connection, work: Work, errand: tuple[Any, ...]) -> None:
     try:
         outcome = work(*errand)
     except BaseException as error:
-        outcome = Outcome(problems=[result.described(error)])
+        outcome = WorkerOutcome(problems=[result.describe_error(error)])
     pipe.send(outcome)
 
 
-def _heard(worker: Any, pipe: Connection) -> Outcome:
+def _outcome_of(worker: Any, pipe: Connection) -> WorkerOutcome:
     """The answer of a process; a problem where it died without one."""
     try:
-        outcome: Outcome = pipe.recv()
+        outcome: WorkerOutcome = pipe.recv()
     except EOFError:
         worker.join()
         said = f"A process of the album ended with code {worker.exitcode}; run the command again to go on."
-        outcome = Outcome(problems=[result.error_object(UNEXPECTED, "unexpected", said, None)])
+        outcome = WorkerOutcome(problems=[result.error_object(UNEXPECTED, "unexpected", said, None)])
     worker.join()
     return outcome

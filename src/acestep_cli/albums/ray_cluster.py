@@ -15,8 +15,8 @@ from typing import Any
 from acestep_cli import __version__
 from acestep_cli.albums import ray_scheduler, ray_worker
 from acestep_cli.albums.ray_node import Node
-from acestep_cli.albums.ray_worker import Errand, Files, Look, Weights
-from acestep_cli.errors import AceStepError, NetworkError, UsageError, together
+from acestep_cli.albums.ray_worker import Files, NodeInfo, RenderTask, WeightsRef
+from acestep_cli.errors import AceStepError, NetworkError, UsageError, combine_errors
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.render import perform, plan
@@ -37,7 +37,7 @@ JOINS_VARIABLE = "RAY_gcs_server_request_timeout_seconds"
 PATIENCE = 30.0
 
 
-def check(on: str, run: RenderSettings, processes: int) -> None:
+def check_backend(on: str, run: RenderSettings, processes: int) -> None:
     """`UsageError` for what is no cluster, for flags that mean this machine, and where Ray is not installed."""
     if on not in KINDS:
         raise UsageError(f"--on {on}: is nothing that makes albums; {' or '.join(KINDS)} is.")
@@ -57,17 +57,17 @@ def check(on: str, run: RenderSettings, processes: int) -> None:
 
 
 @contextmanager
-def opened(run: RenderSettings, terminal: Reporter) -> Iterator[Cluster]:
+def open_cluster(run: RenderSettings, terminal: Reporter) -> Iterator[Cluster]:
     """Yield the cluster that this machine belongs to, with the nodes that can take part in `run`.
 
     `NetworkError` where there is none, and what keeps all nodes out where it has none that can.
     """
     os.environ.setdefault(JOINS_VARIABLE, str(JOINS))
-    with joined(reachable()):
+    with join_cluster(find_address()):
         yield Cluster(run, terminal)
 
 
-def reachable() -> str:
+def find_address() -> str:
     """The address of the cluster, which answers. Ray itself would wait for minutes for one that does not."""
     asked = os.environ.get(ADDRESS_VARIABLE, "")
     if "://" in asked:
@@ -94,7 +94,7 @@ def reachable() -> str:
 
 
 @contextmanager
-def joined(address: str) -> Iterator[None]:
+def join_cluster(address: str) -> Iterator[None]:
     """Be part of a cluster during the body. Ray takes SIGTERM for itself, and prints its affairs; neither is let."""
     import ray
 
@@ -120,7 +120,7 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip().removesuffix(".")
 
 
-def room(there: Mapping[str, Any], kind: str) -> int:
+def node_capacity(there: Mapping[str, Any], kind: str) -> int:
     """For how many renders a node has room, as Ray describes it: one for each card, or one on all its processors."""
     counted = int(there["Resources"].get(kind, 0))
     return counted if kind == "GPU" else min(counted, 1)
@@ -138,13 +138,15 @@ class Cluster:
         #: The ids of all that were asked, those that are left out too.
         self._known: set[str] = set()
         #: What is wrong with a node for some weights; None where nothing is.
-        self._verdicts: dict[tuple[str, Weights], AceStepError | None] = {}
-        has_cards = any(room(there, "GPU") for there in ray.nodes() if there["Alive"])
+        self._verdicts: dict[tuple[str, WeightsRef], AceStepError | None] = {}
+        has_cards = any(node_capacity(there, "GPU") for there in ray.nodes() if there["Alive"])
         self._kind = "GPU" if (has_cards if run.device is None else run.device.lower() != "cpu") else "CPU"
         problems = self._meet()
         if not self._nodes:
             what = "card" if self._kind == "GPU" else "processor"
-            raise together(problems or [NetworkError(f"--on ray: no node of the cluster has a {what} for it.", START)])
+            raise combine_errors(
+                problems or [NetworkError(f"--on ray: no node of the cluster has a {what} for it.", START)]
+            )
         self._leave_out(problems)
         names = ", ".join(node.name for node in self._nodes)
         terminal.say(f"On Ray: {names}; up to {sum(node.room for node in self._nodes)} tracks at a time")
@@ -159,23 +161,23 @@ class Cluster:
         """As `render.make`, by the nodes that have the weights."""
         if not any(job.pending() for job in alike):
             return True
-        weights = Weights.of(alike[0], run.models_dir)
+        weights = WeightsRef.of(alike[0], run.models_dir)
         try:
             able = self._able(alike[0], weights)
         except AceStepError as error:
-            ray_scheduler.give_up(alike, error)
+            ray_scheduler.mark_unmade(alike, error)
             return True
         plan, uses_cache = alike[0].plan, alike[0].cache is not None
 
         def send(to: Node, songs: Sequence[Completed], files: Files) -> Any:
-            errand = Errand(weights, plan, tuple(songs), files, uses_cache, run.debug)
-            return self._send(to.id, ray_worker.play, errand, num_returns="streaming")
+            errand = RenderTask(weights, plan, tuple(songs), files, uses_cache, run.debug)
+            return self._send(to.id, ray_worker.run_task, errand, num_returns="streaming")
 
         def keep(share: list[Job], begin: ray_scheduler.Begin) -> Iterator[bool]:
-            return perform.making(share, begin, run, terminal, stdout)
+            return perform.render_takes(share, begin, run, terminal, stdout)
 
         places = [node for turn in range(max(node.room for node in able)) for node in able if turn < node.room]
-        return ray_scheduler.Rota(alike, places, send, keep, terminal).work()
+        return ray_scheduler.Scheduler(alike, places, send, keep, terminal).run()
 
     def _meet(self) -> list[AceStepError]:
         """Get to know the nodes that have come since the last time; what keeps some of them out."""
@@ -183,23 +185,25 @@ class Cluster:
 
         fresh = {one["NodeID"]: one for one in ray.nodes() if one["Alive"] and one["NodeID"] not in self._known}
         self._known |= fresh.keys()
-        names = {id: f"{one['NodeManagerAddress']} ({id[:8]})" for id, one in fresh.items() if room(one, self._kind)}
+        names = {
+            id: f"{one['NodeManagerAddress']} ({id[:8]})" for id, one in fresh.items() if node_capacity(one, self._kind)
+        }
         problems = []
-        for id, found in self._ask(names, ray_worker.look, self._kind == "GPU").items():
-            problem = found if isinstance(found, AceStepError) else unsuited(found, names[id], self._kind)
+        for id, found in self._ask(names, ray_worker.inspect_node, self._kind == "GPU").items():
+            problem = found if isinstance(found, AceStepError) else unsuitable(found, names[id], self._kind)
             if problem is None:
-                self._nodes.append(Node(id, names[id], room(fresh[id], self._kind), found.machine))
+                self._nodes.append(Node(id, names[id], node_capacity(fresh[id], self._kind), found.machine))
             else:
                 problems.append(problem)
         return problems
 
-    def _able(self, job: Job, weights: Weights) -> list[Node]:
+    def _able(self, job: Job, weights: WeightsRef) -> list[Node]:
         """The nodes that can make a job. `AceStepError` where there are none, with what keeps each of them out."""
         problems = self._meet()
         fresh = {node.id: node for node in self._nodes if (node.id, weights) not in self._verdicts}
         names = {id: node.name for id, node in fresh.items()}
-        for id, found in self._ask(names, ray_worker.lacks, weights).items():
-            problem = plan.named(perform.as_error(found), names[id]) if isinstance(found, dict) else found
+        for id, found in self._ask(names, ray_worker.missing_weights, weights).items():
+            problem = plan.name_spec(perform.as_error(found), names[id]) if isinstance(found, dict) else found
             devices = fresh[id].machine.devices
             backend, dtype = job.plan.backend, job.plan.dtype
             if problem is None and not any(one.backend == backend and dtype in one.dtypes for one in devices):
@@ -209,7 +213,7 @@ class Cluster:
         able = [node for node in self._nodes if self._verdicts[node.id, weights] is None]
         if not able:
             why = [self._verdicts[node.id, weights] for node in self._nodes]
-            raise together([problem for problem in why if problem is not None])
+            raise combine_errors([problem for problem in why if problem is not None])
         self._leave_out(problems)
         return able
 
@@ -238,7 +242,7 @@ class Cluster:
                 try:
                     answers[id] = ray.get(answer)
                 except ray.exceptions.RayError as error:
-                    answers[id] = unanswered(error, names[id])
+                    answers[id] = no_answer(error, names[id])
         for answer in waiting:
             ray.cancel(answer, force=True)
             answers[sent[answer]] = NetworkError(f"{names[sent[answer]]} is busy with something else.")
@@ -255,7 +259,7 @@ class Cluster:
         return task(work).remote(*arguments)
 
 
-def unsuited(found: Look, name: str, kind: str) -> AceStepError | None:
+def unsuitable(found: NodeInfo, name: str, kind: str) -> AceStepError | None:
     """Why a node cannot take part; None where it can."""
     here = ray_worker.versions()
     if others := {library: version for library, version in found.versions.items() if version != here.get(library)}:
@@ -268,7 +272,7 @@ def unsuited(found: Look, name: str, kind: str) -> AceStepError | None:
     return None
 
 
-def unanswered(error: Exception, name: str) -> AceStepError:
+def no_answer(error: Exception, name: str) -> AceStepError:
     """Why a node gave no answer."""
     if "acestep_cli" in str(error):  # what was asked could not be imported there
         return UsageError(

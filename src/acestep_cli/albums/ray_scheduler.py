@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.albums import processes, ray_worker
-from acestep_cli.albums.ray_worker import Failure, Files, Progress, Word
+from acestep_cli.albums.ray_worker import FailureMessage, Files, ProgressMessage, TextMessage
 from acestep_cli.errors import AceStepError, NetworkError, SourceError
 from acestep_cli.progress import Report
 from acestep_cli.render import perform, result, write
@@ -37,13 +37,13 @@ LARGEST_SHARE = 4
 MOST_LOSSES = 3
 
 
-class Shift:
+class RunningTask:
     """Jobs at a node, on their way."""
 
     def __init__(self, jobs: list[Job], node: Node, send: Send, keep: Keep) -> None:
         self.jobs, self.node, self._send = jobs, node, send
-        self._files = packed(jobs)
-        self._came: deque[Take | Failure] = deque()
+        self._files = pack_files(jobs)
+        self._came: deque[Take | FailureMessage] = deque()
         #: What is told at the node.
         self.stream: Any = None
         self._kept = keep(jobs, self._begin)
@@ -55,11 +55,11 @@ class Shift:
     def _takes(self) -> Generator[Take]:
         while True:
             came = self._came.popleft()
-            if isinstance(came, Failure):
+            if isinstance(came, FailureMessage):
                 raise perform.as_error(came.error)
             yield came
 
-    def go_on(self, came: Take | Failure | None = None) -> bool | None:
+    def go_on(self, came: Take | FailureMessage | None = None) -> bool | None:
         """Begin, or keep what came: True where something is to come, None where that was the last, False where the
         run had better end.
         """
@@ -68,18 +68,18 @@ class Shift:
         return next(self._kept, None)
 
 
-class Tally:
+class TotalProgress:
     """The progress of several shifts as one."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[Shift, str], Progress] = {}
+        self._told: dict[tuple[RunningTask, str], ProgressMessage] = {}
 
-    def add(self, shift: Shift, progress: Progress, report: Report) -> None:
+    def add(self, shift: RunningTask, progress: ProgressMessage, report: Report) -> None:
         self._told[shift, progress.stage] = progress
         alike = [one for one in self._told.values() if one.stage == progress.stage]
         report(progress.stage, sum(one.done for one in alike), sum(one.total for one in alike))
 
-    def forget(self, shift: Shift) -> None:
+    def forget(self, shift: RunningTask) -> None:
         self._told = {key: progress for key, progress in self._told.items() if key[0] is not shift}
 
     def used_bytes(self) -> int:
@@ -87,18 +87,18 @@ class Tally:
         return max((progress.used_bytes for progress in self._told.values()), default=0)
 
 
-class Rota:
+class Scheduler:
     """Jobs of one checkpoint and plan, and the places where they are played: each node as often as it has room."""
 
     def __init__(self, alike: list[Job], places: Sequence[Node], send: Send, keep: Keep, terminal: Reporter) -> None:
-        self._waiting = deque(dealt(alike, len(places)))
+        self._waiting = deque(split_jobs(alike, len(places)))
         self._free = deque(places)
         self._send, self._keep, self._terminal = send, keep, terminal
-        self._at_work: list[Shift] = []
+        self._at_work: list[RunningTask] = []
         self._losses: Counter[int] = Counter()
-        self._tally = Tally()
+        self._tally = TotalProgress()
 
-    def work(self) -> bool:
+    def run(self) -> bool:
         """Have all of it played; False if the run had better end. Where no node is left, the rest fails."""
         import ray
 
@@ -108,41 +108,41 @@ class Rota:
                     streams = [shift.stream for shift in self._at_work]
                     ready, _ = ray.wait(streams, timeout=LOOK)
                     for shift in [shift for shift in self._at_work if shift.stream in ready]:
-                        if not self._hear(shift, report):
+                        if not self._receive(shift, report):
                             return False
             finally:
-                self._end()
+                self._stop()
         if self._waiting:
             gone = NetworkError("No node of the Ray cluster is left.", "Run the command again to go on.")
-            give_up([job for share in self._waiting for job in share], gone)
+            mark_unmade([job for share in self._waiting for job in share], gone)
         return True
 
     def _begin(self) -> bool:
         """Give shares to whoever is free; whether anybody is at work."""
         while self._waiting and self._free:
-            shift = Shift(self._waiting.popleft(), self._free.popleft(), self._send, self._keep)
+            shift = RunningTask(self._waiting.popleft(), self._free.popleft(), self._send, self._keep)
             if shift.go_on():
                 self._at_work.append(shift)
             else:
                 self._free.append(shift.node)
         return bool(self._at_work)
 
-    def _hear(self, shift: Shift, report: Report) -> bool:
+    def _receive(self, shift: RunningTask, report: Report) -> bool:
         """Take what is told next at a node; False if the run had better end."""
         import ray
 
         try:
             told = ray.get(next(shift.stream))
         except ray.exceptions.RayTaskError as error:
-            told = Failure(result.described(error.cause))
+            told = FailureMessage(result.describe_error(error.cause))
         except (ray.exceptions.RayError, StopIteration) as error:
             gone = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
-            self._lose(shift, with_node=isinstance(error, gone))
+            self._requeue(shift, with_node=isinstance(error, gone))
             return True
-        if isinstance(told, Progress):
+        if isinstance(told, ProgressMessage):
             self._tally.add(shift, told, report)
             return True
-        if isinstance(told, Word):
+        if isinstance(told, TextMessage):
             (self._terminal.warn if told.is_warning else self._terminal.say)(told.text)
             return True
         goes_on = shift.go_on(told)
@@ -152,10 +152,10 @@ class Rota:
         if goes_on is False:
             why = next(output.error for job in shift.jobs for output in job.outputs if output.error is not None)
             others = [*(other.jobs for other in self._at_work), *self._waiting]
-            give_up([job for share in others for job in share], perform.as_error(why))
+            mark_unmade([job for share in others for job in share], perform.as_error(why))
         return goes_on is not False
 
-    def _lose(self, shift: Shift, *, with_node: bool) -> None:
+    def _requeue(self, shift: RunningTask, *, with_node: bool) -> None:
         """Have others play what a lost worker, or all of its node, has left."""
         self._at_work.remove(shift)
         self._tally.forget(shift)
@@ -173,11 +173,11 @@ class Rota:
             if self._losses[id(left[0])] == MOST_LOSSES:
                 first, *left = left
                 gone = f"{first.name} took {MOST_LOSSES} workers down and is given up."
-                give_up([first], AceStepError(gone, "Ray's logs on the nodes may say why; often memory ran out."))
+                mark_unmade([first], AceStepError(gone, "Ray's logs on the nodes may say why; often memory ran out."))
         if left:
             self._waiting.append(left)
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         """Have whoever is still at work stop, and wait a moment for it."""
         import ray
 
@@ -188,14 +188,14 @@ class Rota:
             ray.wait(ended, num_returns=len(ended), timeout=processes.GRACE)
 
 
-def dealt(alike: Iterable[Job], places: int) -> list[list[Job]]:
+def split_jobs(alike: Iterable[Job], places: int) -> list[list[Job]]:
     """The jobs that have something to be made, in shares."""
     jobs = [job for job in alike if job.pending()]
     size = min(LARGEST_SHARE, math.ceil(len(jobs) / places))
     return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
-def packed(jobs: Iterable[Job]) -> Files:
+def pack_files(jobs: Iterable[Job]) -> Files:
     """The files that jobs name; a job whose files cannot be read any more fails."""
     files: Files = {}
     for job in jobs:
@@ -204,11 +204,11 @@ def packed(jobs: Iterable[Job]) -> Files:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             again = "Run the command again."
-            give_up([job], SourceError(f"{error.filename} cannot be read any more: {reason}.", again))
+            mark_unmade([job], SourceError(f"{error.filename} cannot be read any more: {reason}.", again))
     return files
 
 
-def give_up(jobs: Iterable[Job], error: AceStepError) -> None:
+def mark_unmade(jobs: Iterable[Job], error: AceStepError) -> None:
     """Note of all that is yet to be made that it could not be."""
     waiting = [output for job in jobs for output in job.outputs if output.status == PLANNED]
-    write.fail(waiting, result.described(error))
+    write.mark_failed(waiting, result.describe_error(error))

@@ -43,7 +43,7 @@ PAUSE = 0.2
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsRef:
     """A checkpoint and who writes for it, as they are named, with the hashes of their weights."""
 
     checkpoint: str
@@ -54,7 +54,7 @@ class Weights:
     models_dir: Path | None
 
     @classmethod
-    def of(cls, job: Job, models_dir: Path | None) -> Weights:
+    def of(cls, job: Job, models_dir: Path | None) -> WeightsRef:
         asked, helper = job.resolved.request.model, job.songwriter
         name = str(Path(asked).absolute()) if asked is not None and is_folder_name(asked) else job.checkpoint.name
         writes = helper.name if helper is not None else None
@@ -69,7 +69,7 @@ class Weights:
         folder = Path(own) if own else None
         if self.models_dir is not None and checkpoints.is_folder(self.models_dir):
             folder = self.models_dir
-        checkpoint = checkpoints.locate(self.checkpoint, folder)
+        checkpoint = checkpoints.find_checkpoint(self.checkpoint, folder)
         helper = local.songwriters(self.songwriter or "none", checkpoint, folder)[0]
         for name, found, wanted in (
             (self.checkpoint, checkpoint.weights_hash(), self.hash),
@@ -83,19 +83,19 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Look:
+class NodeInfo:
     """What a node has: the versions of what has a say in the samples, and its devices."""
 
     versions: dict[str, str]
     machine: Hardware
 
 
-def look(with_card: bool) -> Look:
+def inspect_node(with_card: bool) -> NodeInfo:
     """What this machine has; without a card, of its devices the processor alone."""
     found = hardware.detect()
     if not with_card:
         found = replace(found, devices=tuple(device for device in found.devices if device.backend == "cpu"))
-    return Look(versions(), found)
+    return NodeInfo(versions(), found)
 
 
 def versions() -> dict[str, str]:
@@ -104,20 +104,20 @@ def versions() -> dict[str, str]:
     return {name: version.partition("+")[0] for name, version in named.items()}
 
 
-def lacks(weights: Weights) -> dict[str, Any] | None:
+def missing_weights(weights: WeightsRef) -> dict[str, Any] | None:
     """Why these weights cannot be used on this machine, as `--json` says it; None where they can."""
     try:
         weights.find()
     except CheckpointError as error:
-        return result.described(error)
+        return result.describe_error(error)
     return None
 
 
 @dataclass(frozen=True)
-class Errand:
+class RenderTask:
     """Songs for a node to play as `plan` says, with the files that they name."""
 
-    weights: Weights
+    weights: WeightsRef
     plan: Plan
     songs: tuple[Completed, ...]
     files: Files
@@ -138,7 +138,7 @@ def files_of(job: Job) -> Files:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressMessage:
     """As a pipeline reports it, and the memory that it holds meanwhile."""
 
     stage: str
@@ -148,7 +148,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Word:
+class TextMessage:
     """Something to be told, or to be warned of."""
 
     text: str
@@ -156,7 +156,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailureMessage:
     """What ended an errand, as `--json` says it."""
 
     error: dict[str, Any]
@@ -166,7 +166,7 @@ class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
     """Nobody waits for the takes any more."""
 
 
-class Teller(Messages):
+class WorkerConsole(Messages):
     """Tells whoever sent the errand what is said and reported; `Stopped` where nobody listens any more."""
 
     def __init__(self, tell: Callable[[Any], None]) -> None:
@@ -176,10 +176,10 @@ class Teller(Messages):
         self._stage, self._told = "", 0.0
 
     def say(self, line: str) -> None:
-        self.tell(Word(self.as_there(line), is_warning=False))
+        self.tell(TextMessage(self.with_original_names(line), is_warning=False))
 
     def warn(self, text: str) -> None:
-        self.tell(Word(self.as_there(text), is_warning=True))
+        self.tell(TextMessage(self.with_original_names(text), is_warning=True))
 
     def report(self, plan: Plan, stage: str, done: int, total: int) -> None:
         if self.stopped.is_set():
@@ -187,34 +187,34 @@ class Teller(Messages):
         now = time.monotonic()
         if stage != self._stage or done == total or now - self._told > PAUSE:
             self._stage, self._told = stage, now
-            self.tell(Progress(stage, done, total, hardware.used_bytes(plan.device)))
+            self.tell(ProgressMessage(stage, done, total, hardware.used_bytes(plan.device)))
 
-    def as_there(self, text: str) -> str:
+    def with_original_names(self, text: str) -> str:
         """A sentence with the names that the files have there."""
         for here, there in self.names.items():
             text = text.replace(here, there)
         return text
 
 
-def play(errand: Errand) -> Iterator[Take | Progress | Word | Failure]:
+def run_task(errand: RenderTask) -> Iterator[Take | ProgressMessage | TextMessage | FailureMessage]:
     """The takes of an errand, each when it is made, with all that is said meanwhile; a failure ends it.
 
     The takes are made in a thread of their own: reports come from deep within.
     """
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    teller = Teller(told.put)
+    teller = WorkerConsole(told.put)
 
     def work() -> None:
         try:
-            for take in takes(errand, teller):
+            for take in render_task(errand, teller):
                 told.put(take)
         except Stopped:
             pass
         except BaseException as error:
             if errand.debug:
                 teller.say(traceback.format_exc())
-            found = result.described(error)
-            told.put(Failure(found | {"message": teller.as_there(found["message"])}))
+            found = result.describe_error(error)
+            told.put(FailureMessage(found | {"message": teller.with_original_names(found["message"])}))
         finally:
             told.put(None)
 
@@ -228,30 +228,30 @@ def play(errand: Errand) -> Iterator[Take | Progress | Word | Failure]:
         thread.join()
 
 
-def takes(errand: Errand, teller: Teller) -> Iterator[Take]:
+def render_task(errand: RenderTask, teller: WorkerConsole) -> Iterator[Take]:
     """The takes of an errand, made on one card, which nobody else has meanwhile."""
     from acestep_cli.pipeline import Pipeline
 
     with (
         tempfile.TemporaryDirectory(prefix="acestep-") as folder,
-        gpu_lock.turn(RenderSettings(device=errand.plan.device), teller),
+        gpu_lock.lock_card(RenderSettings(device=errand.plan.device), teller),
     ):
-        here = unpacked(errand.files, Path(folder))
+        here = unpack_files(errand.files, Path(folder))
         teller.names = there = {path: name for name, path in here.items()}
         checkpoint, songwriter = errand.weights.find()
         cache = open_cache(teller.warn) if errand.uses_cache else None
         pipeline = Pipeline(checkpoint, errand.plan, songwriter, cache=cache)
-        songs = [renamed(song, here) for song in errand.songs]
+        songs = [rename_files(song, here) for song in errand.songs]
 
         def report(stage: str, done: int, total: int) -> None:
             teller.report(errand.plan, stage, done, total)
 
         for take in pipeline.run(songs, report, teller.warn, teller.say):
-            said = [tuple(map(teller.as_there, lines)) for lines in (take.warnings, take.remarks)]
-            yield replace(take, request=renamed(take.request, there), warnings=said[0], remarks=said[1])
+            said = [tuple(map(teller.with_original_names, lines)) for lines in (take.warnings, take.remarks)]
+            yield replace(take, request=rename_files(take.request, there), warnings=said[0], remarks=said[1])
 
 
-def unpacked(files: Files, folder: Path) -> dict[str, str]:
+def unpack_files(files: Files, folder: Path) -> dict[str, str]:
     """Write the files of an errand below `folder`; where the first of each lies now."""
     places = {}
     for number, (name, contents) in enumerate(files.items()):
@@ -263,7 +263,7 @@ def unpacked(files: Files, folder: Path) -> dict[str, str]:
     return places
 
 
-def renamed(song: Completed, names: Mapping[str, str]) -> Completed:
+def rename_files(song: Completed, names: Mapping[str, str]) -> Completed:
     """A song with other names for its files."""
 
     def name(path: str) -> str:

@@ -20,15 +20,15 @@ DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 LONGEST_NAME = 200
 
 
-def folders(template: str) -> list[str]:
+def split_template(template: str) -> list[str]:
     """A template as the names of folders and of a file."""
     return template.replace("\\", "/").split("/")
 
 
-def problem(template: str) -> str | None:
+def template_problem(template: str) -> str | None:
     """What is wrong with a template."""
     try:
-        fields = [piece for part in folders(template) for piece in string.Formatter().parse(part)]
+        fields = [piece for part in split_template(template) for piece in string.Formatter().parse(part)]
     except ValueError as error:
         return f"{quoted(template)} is no template: {str(error).lower()}"
     for _, name, how, conversion in fields:
@@ -36,19 +36,19 @@ def problem(template: str) -> str | None:
             return f"{quoted(template)} names {{{name}}}{suggestion(name, NAMES)}; there are {', '.join(NAMES)}"
         if conversion or (how and not (name == "n" and re.fullmatch(r"0?\d", how))):
             return f"{quoted(template)} says how {{{name}}} is written; only a width does that, as in {{n:02}}"
-    if any(part.strip() in ("", ".", "..") for part in folders(template)) or re.match(r"[A-Za-z]:", template):
+    if any(part.strip() in ("", ".", "..") for part in split_template(template)) or re.match(r"[A-Za-z]:", template):
         return f"{quoted(template)} climbs out of the folder of the album, or has a part without a name"
     if not template.endswith(".{ext}"):
         return f"{quoted(template)} does not end in .{{ext}}, which is the format of a track"
     return None
 
 
-def path(template: str, values: Mapping[str, object]) -> Path:
+def template_path(template: str, values: Mapping[str, object]) -> Path:
     """The relative path that a template makes of `values`; what is in those never makes a folder."""
-    return Path(*(name(part, values) for part in folders(template)))
+    return Path(*(template_name(part, values) for part in split_template(template)))
 
 
-def name(part: str, values: Mapping[str, object]) -> str:
+def template_name(part: str, values: Mapping[str, object]) -> str:
     """One folder or file of a template."""
     pieces = [
         text + ("" if field is None else format(values[field], how or ""))

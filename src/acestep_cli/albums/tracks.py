@@ -10,7 +10,7 @@ from pathlib import Path
 from acestep_cli.errors import UsageError
 from acestep_cli.song import complete, duration, modes, spec, validate
 from acestep_cli.song.request import FINISH, Request
-from acestep_cli.song.spec import Layer, Resolved, Value
+from acestep_cli.song.spec import Layer, Resolved, WrittenValue
 
 #: What a chain of edits decides by itself.
 SETTLED = ("source", "mode", "mix", "takes")
@@ -37,14 +37,14 @@ class Edit:
         """Where the extension of a source of so many seconds lies; nothing where it is none."""
         values = {}
         if self.before is not None:
-            values["start"] = Value(-self.before, self.where, self.where)
+            values["start"] = WrittenValue(-self.before, self.where, self.where)
         if self.after is not None:
-            values["end"] = Value(source_seconds + self.after, self.where, self.where)
+            values["end"] = WrittenValue(source_seconds + self.after, self.where, self.where)
         return Layer(Path(), values)
 
     def lacking(self, request: Request) -> list[str]:
         """What its mode needs that `request` has not; source and region come of the chain."""
-        needs = validate.lacking(request)
+        needs = validate.missing_keys(request)
         by_chain = ("source", *(("start",) if (self.before, self.after) != (None, None) else ()))
         return [f"{self.where}: {need}" for need in needs if not need.startswith(by_chain)]
 
@@ -85,22 +85,25 @@ class Track:
 
         What goes on to another step is kept as it is rendered, and without tags.
         """
-        seed = seed_of(self.album_seed, self.id if number == 0 else f"{self.id}/{number}")
-        layers = [spec.implied({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
+        seed = track_seed(self.album_seed, self.id if number == 0 else f"{self.id}/{number}")
+        layers = [spec.implied_layer({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
         own = [*self.layers, *([self.over] if self.over else ())]
         if number > 0:
             edit = self.edits[number - 1]
             dropped = {*CLAIMED, *SETTLED, "seed", *(spec.SUITED if "model" in edit.layer.values else ())}
-            kept = [without(layer, dropped) for layer in own]
+            kept = [without_keys(layer, dropped) for layer in own]
             by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
             if source is not None:
                 by_chain["source"] = str(source)
-            layers += [spec.implied({"loudness": complete.DEFAULT_LOUDNESS}, duration.DEFAULT), *kept, edit.layer]
-            layers += [spec.implied(by_chain, edit.where), region or Layer(Path())]
+            layers += [spec.implied_layer({"loudness": complete.DEFAULT_LOUDNESS}, duration.DEFAULT), *kept, edit.layer]
+            layers += [spec.implied_layer(by_chain, edit.where), region or Layer(Path())]
         else:
             layers += own
         if number < self.steps[-1]:
-            layers = [*(without(layer, FINISH) for layer in layers), spec.implied(AS_RENDERED, "a step on the way")]
+            layers = [
+                *(without_keys(layer, FINISH) for layer in layers),
+                spec.implied_layer(AS_RENDERED, "a step on the way"),
+            ]
         return layers
 
     def checked(self) -> tuple[Track, list[str]]:
@@ -117,22 +120,22 @@ class Track:
             files += resolved.files
             if number > 0:
                 problems += self.edits[number - 1].lacking(resolved.request)
-            if number < self.steps[-1] and not one_sound(resolved.request):
+            if number < self.steps[-1] and not makes_one_file(resolved.request):
                 problems.append(f"{self.where}: {self.id} makes several sounds, and an edit works on one")
         return replace(self, resolved=resolved, files=tuple(dict.fromkeys(files))), problems
 
 
-def seed_of(album_seed: int, name: str) -> int:
+def track_seed(album_seed: int, name: str) -> int:
     """The seed of a track: its own, whatever the other tracks are."""
     digest = hashlib.sha256(f"{album_seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
-def without(layer: Layer, names: Iterable[str]) -> Layer:
+def without_keys(layer: Layer, names: Iterable[str]) -> Layer:
     return replace(layer, values={name: value for name, value in layer.values.items() if name not in names})
 
 
-def one_sound(request: Request) -> bool:
+def makes_one_file(request: Request) -> bool:
     """Whether one file comes of a request, or one that has all the others in it."""
     mode = modes.mode_of(request)
     return request.takes in (None, 1) and (mode.makes == "take" or mode.beside(request) == "mix")

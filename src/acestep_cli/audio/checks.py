@@ -53,14 +53,14 @@ class Finding:
         return f"{self.name} is {self.found}, not {self.asked}"
 
 
-Heard = tuple["Audio", "Measures"]
+MeasuredAudio = tuple["Audio", "Measures"]
 
 
-Check = Callable[[Heard], Finding]
+Check = Callable[[MeasuredAudio], Finding]
 
 
 @dataclass
-class Checked:
+class CheckedFile:
     """What became of one file: its findings, or why it could not be read."""
 
     path: Path
@@ -73,43 +73,43 @@ class Checked:
         return [finding for finding in self.findings if not finding.passed]
 
 
-def faults() -> dict[str, Check]:
+def fault_checks() -> dict[str, Check]:
     """What no file should have, by the names that `--skip` takes."""
     return {
         "silent": lambda heard: Finding("level", "sound", *(("silence", False) if heard[1].is_silent
                                                             else (f"{heard[1].peak_dbfs:g} dBFS", True))),
         "dead-channel": lambda heard: Finding("dead channel", "none", " and ".join(heard[1].dead_channels) or "none",
                                               not heard[1].dead_channels),
-        "clipped": lambda heard: Finding("clipping", "none", crests(heard[1].clipped), not heard[1].clipped),
-        "dc": lambda heard: within_range("DC offset", heard[1].dc, Range(high=MOST_DC), "of full scale"),
+        "clipped": lambda heard: Finding("clipping", "none", count_crests(heard[1].clipped), not heard[1].clipped),
+        "dc": lambda heard: check_range("DC offset", heard[1].dc, Range(high=MOST_DC), "of full scale"),
     }  # fmt: skip
 
 
-def crests(count: int) -> str:
+def count_crests(count: int) -> str:
     return "none" if not count else "1 crest" if count == 1 else f"{count} crests"
 
 
-def within_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:
+def check_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:
     """Whether what was measured lies where it should; what is silent has no level."""
     asked = f"{wanted} {unit}"
-    return nothing(name, asked) if value is None else Finding(name, asked, f"{value:g} {unit}", value in wanted)
+    return not_measurable(name, asked) if value is None else Finding(name, asked, f"{value:g} {unit}", value in wanted)
 
 
-def nothing(name: str, asked: str) -> Finding:
+def not_measurable(name: str, asked: str) -> Finding:
     return Finding(name, asked, "nothing that could be measured", False)
 
 
-def tempo(heard: Heard, wanted: Range) -> Finding:
-    measured, asked = measure.tempo(heard[0]), f"{wanted} bpm"
+def check_tempo(heard: MeasuredAudio, wanted: Range) -> Finding:
+    measured, asked = measure.estimate_tempo(heard[0]), f"{wanted} bpm"
     if measured is None:
-        return nothing("tempo", asked)
+        return not_measurable("tempo", asked)
     return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))
 
 
-def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -> Finding:
+def check_sameness(heard: MeasuredAudio, reference: Audio, name: Path, within: float | None) -> Finding:
     """Whether a file holds the samples of another."""
     asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
-    apart = measure.difference(heard[0], reference)
+    apart = measure.sample_difference(heard[0], reference)
     if apart is None:
         found = f"{heard[0].seconds:g} s at {heard[0].sample_rate} Hz"
         other = f"{reference.seconds:g} s at {reference.sample_rate} Hz"
@@ -119,10 +119,10 @@ def sameness(heard: Heard, reference: Audio, name: Path, within: float | None) -
     return Finding("sound", asked, f"up to {apart:g} dBFS apart", within is not None and apart <= within)
 
 
-def examined(path: Path, checks: Iterable[Check], warn: Callable[[str], None] = lambda _: None) -> Checked:
+def check_file(path: Path, checks: Iterable[Check], warn: Callable[[str], None] = lambda _: None) -> CheckedFile:
     try:
-        sound = measure.read(path, warn)
+        sound = measure.read_for_measuring(path, warn)
     except SourceError as problem:
-        return Checked(path, problem=problem)
+        return CheckedFile(path, problem=problem)
     measures = measure.measure(sound)
-    return Checked(path, measures, [look((sound, measures)) for look in checks])
+    return CheckedFile(path, measures, [look((sound, measures)) for look in checks])

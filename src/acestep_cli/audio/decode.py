@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from acestep_cli import disk
 from acestep_cli.audio import containers, encode, loudness
 from acestep_cli.audio.containers import Pieces, Stream
-from acestep_cli.audio.sound import Audio, at_rate, joined
+from acestep_cli.audio.sound import Audio, join_blocks, resample_blocks
 from acestep_cli.errors import SourceError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Recording:
         return self.samples / READ_RATE
 
 
-def survey(
+def survey_file(
     path: Path, longest: float = LONGEST_READ, hear: Callable[[NDArray[np.float32]], None] | None = None
 ) -> Recording:
     """Read the file `path` to its end; `hear` is given each block [2, n] of it. `SourceError` with the reason where it
@@ -79,19 +79,19 @@ def survey(
         if hear is not None:
             hear(block)
     warnings = tuple(decoding.warnings)
-    return Recording(path, decoding.samples, decoding.rate, fingerprint(path), digest.hexdigest()[:16], warnings)
+    return Recording(path, decoding.samples, decoding.rate, file_hash(path), digest.hexdigest()[:16], warnings)
 
 
-def fingerprint(path: Path) -> str:
+def file_hash(path: Path) -> str:
     """A hash of the bytes of a file. `SourceError` where it cannot be read."""
     try:
         with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
-def read(
+def read_audio(
     path: Path,
     longest: float = LONGEST_READ,
     warn: Callable[[str], None] = lambda _: None,
@@ -106,10 +106,10 @@ def read(
     import numpy as np
 
     decoding = Decoding(path, longest)
-    blocks = list(at_rate(decoding, decoding.rate, READ_RATE))
+    blocks = list(resample_blocks(decoding, decoding.rate, READ_RATE))
     for warning in decoding.warnings:
         warn(warning)
-    audio = joined(blocks, decoding.samples, READ_RATE)
+    audio = join_blocks(blocks, decoding.samples, READ_RATE)
     if not keeps_overs:
         np.clip(audio.samples, -1, 1, out=audio.samples)  # as a file of whole numbers would have it
     return audio
@@ -129,7 +129,7 @@ class Decoding:
         self.path, self.longest, self.shortest, self.quietest = path, longest, shortest, quietest
         self.frames, self.peak = 0, 0.0
         self.warnings: list[str] = []
-        opened = decoded_by_libsndfile(path) or decoded_by_program(path)
+        opened = decode_by_libsndfile(path) or decode_by_ffmpeg(path)
         self.rate, self._promised, self._blocks = opened.rate, opened.promised, opened.blocks
         self._lossy = opened.lossy
         self.warnings += opened.warnings
@@ -169,7 +169,7 @@ class Decoding:
         seconds = frames / self.rate
         if seconds > self.longest:
             most = f"{self.longest / 60:g} minutes"
-            length = f"is longer than {most}" if so_far else f"is {clock(seconds)} long, and {most} are the most"
+            length = f"is longer than {most}" if so_far else f"is {format_time(seconds)} long, and {most} are the most"
             cut = f"ffmpeg -i {shlex.quote(str(self.path))} -t {self.longest:g} shorter.flac"
             raise SourceError(f"{self.path} {length}.", f"Cut it: {cut}")
         if seconds < self.shortest and not so_far:
@@ -189,7 +189,7 @@ class Decoded:
     warnings: tuple[str, ...] = ()
 
 
-def decoded_by_libsndfile(path: Path) -> Decoded | None:
+def decode_by_libsndfile(path: Path) -> Decoded | None:
     """None for a file that libsndfile does not know. `SourceError` for more than two channels, and for streams in a
     row that have several rates.
     """
@@ -199,7 +199,7 @@ def decoded_by_libsndfile(path: Path) -> Decoded | None:
     try:
         found = containers.streams(file) or [Stream(())]
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
     rates: list[int] = []
     lengths: list[int | None] = []
     lossy = False
@@ -218,7 +218,7 @@ def decoded_by_libsndfile(path: Path) -> Decoded | None:
                 f"{path} holds {len(found)} recordings in a row, and number {number} is broken: {reason(error)}."
             ) from error
         if channels > 2:
-            raise crowded(path, channels)
+            raise too_many_channels(path, channels)
         known = 0 <= frames < UNKNOWN_FRAMES
         lengths.append(
             stream.samples if stream.samples is not None else round(frames / stream.share) if known else None
@@ -259,7 +259,7 @@ def opened(file: Path, stream: Stream) -> Iterator[soundfile.SoundFile]:
         source: bytes | Pieces = os.fsencode(file)  # a name that is not UTF-8, too
         if stream.pieces and (stream.pieces != (range(file.stat().st_size),) or stream.samples is not None):
             source = closing.enter_context(Pieces(file, stream.pieces, stretched=stream.samples is not None))
-        with hushed(), disk.signals_held():
+        with silencing_stderr(), disk.holding_signals():
             sound = soundfile.SoundFile(source)
         closing.callback(sound.close)
         # Else it would seek after each block, which fails at the end of a FLAC of unknown length.
@@ -269,7 +269,7 @@ def opened(file: Path, stream: Stream) -> Iterator[soundfile.SoundFile]:
 
 def second(sound: soundfile.SoundFile) -> NDArray[np.float32]:
     """The next second [n, channels]. Signals wait: Python would handle them where libsndfile calls for more bytes."""
-    with hushed(), disk.signals_held():
+    with silencing_stderr(), disk.holding_signals():
         samples: NDArray[np.float32] = sound.read(min(sound.samplerate, BLOCK_FRAMES), dtype="float32", always_2d=True)
     return samples
 
@@ -280,7 +280,7 @@ def reason(error: soundfile.LibsndfileError) -> str:
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def silencing_stderr() -> Iterator[None]:
     """Turn what a library in C says on stderr to nowhere: of a broken MP3, several lines before the one that counts."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -292,14 +292,14 @@ def hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def crowded(path: Path, channels: int) -> SourceError:
+def too_many_channels(path: Path, channels: int) -> SourceError:
     return SourceError(
         f"{path} has {channels} channels; how they become two is yours to say.",
         f"Mix them: ffmpeg -i {shlex.quote(str(path))} -ac 2 stereo.flac",
     )
 
 
-def decoded_by_program(path: Path) -> Decoded:
+def decode_by_ffmpeg(path: Path) -> Decoded:
     """By ffmpeg. `SourceError` where there is none, and for a file without sound or with more than two channels."""
     if shutil.which(encode.FFMPEG) is None:
         raise SourceError(
@@ -307,11 +307,11 @@ def decoded_by_program(path: Path) -> Decoded:
             f"Give it as wav, flac, mp3, ogg or opus; with {encode.FFMPEG} installed, m4a, videos and more are read "
             "too.",
         )
-    stream = poured_out(path, regular(path))
+    stream = ffmpeg_output(path, regular(path))
     rate, channels = struct.unpack(">2I", next(stream))
     if channels > 2:
         stream.close()
-        raise crowded(path, channels)
+        raise too_many_channels(path, channels)
 
     def blocks() -> Generator[NDArray[np.float32]]:
         import numpy as np
@@ -324,7 +324,7 @@ def decoded_by_program(path: Path) -> Decoded:
     return Decoded(rate, None, blocks())
 
 
-def poured_out(path: Path, file: Path) -> Generator[bytes]:
+def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
     """What ffmpeg makes of the first sound in `file`: rate and channels, as two numbers of four bytes, and then the
     samples, a second at a time. `SourceError`, about `path`, where it does not come to the end of the file.
 
@@ -399,7 +399,7 @@ def regular(path: Path) -> Path:
             if not file.read(1):
                 raise SourceError(f"{path} is empty.")
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
     return path
 
 
@@ -418,11 +418,11 @@ def spool(path: Path) -> Path:
     return Path(copy.name)
 
 
-def unreadable(path: Path, error: OSError) -> SourceError:
+def unreadable_error(path: Path, error: OSError) -> SourceError:
     return SourceError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.")
 
 
-def clock(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """`1:05`, or `2:00:00`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -19,7 +19,7 @@ WINDOWS_AT_ONCE = 512
 MEASURE = "log-spectral distance in dB, both brought to one power"
 
 
-def distance(one: Audio, other: Audio) -> float:
+def spectral_distance(one: Audio, other: Audio) -> float:
     """The log-spectral distance in decibels: the root mean square, over time and frequency and both channels, of the
     difference between the levels of two recordings of one length. Both are brought to one power before.
     """
@@ -28,23 +28,25 @@ def distance(one: Audio, other: Audio) -> float:
     if np.array_equal(one.samples, other.samples):
         return 0.0
     squares, count = 0.0, 0
-    for ours, theirs in zip(levels(one), levels(other), strict=True):
+    for ours, theirs in zip(spectral_levels(one), spectral_levels(other), strict=True):
         squares += float(np.square(ours - theirs, dtype=np.float64).sum())
         count += ours.size
     return float(np.sqrt(squares / count)) if count else 0.0
 
 
-def levels(audio: Audio) -> Iterator[NDArray[np.float32]]:
+def spectral_levels(audio: Audio) -> Iterator[NDArray[np.float32]]:
     """The levels [2, windows, frequencies] of the spectrum in decibels over its mean, some windows at a time."""
     import numpy as np
 
-    sums, counts = zip(*((float(power.sum(dtype=np.float64)), power.size) for power in powers(audio)), strict=True)
+    sums, counts = zip(
+        *((float(power.sum(dtype=np.float64)), power.size) for power in power_spectrum(audio)), strict=True
+    )
     mean = max(sum(sums) / sum(counts), float(np.finfo(np.float32).tiny))
-    for power in powers(audio):
+    for power in power_spectrum(audio):
         yield 10 * np.log10(np.maximum(power / mean, 10 ** (FLOOR / 10)))
 
 
-def powers(audio: Audio) -> Iterator[NDArray[np.float32]]:
+def power_spectrum(audio: Audio) -> Iterator[NDArray[np.float32]]:
     """The power [2, windows, frequencies] of the spectrum, some windows at a time."""
     import numpy as np
 

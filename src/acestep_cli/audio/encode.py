@@ -21,7 +21,7 @@ from typing import IO, Any
 from acestep_cli import disk
 from acestep_cli.audio import loudness as levels
 from acestep_cli.audio import tags as labels
-from acestep_cli.audio.sound import Audio, blocks, faded, resampled
+from acestep_cli.audio.sound import Audio, apply_fades, one_second_blocks, resample
 from acestep_cli.errors import EncoderError, OutputError, UsageError
 
 BIT_DEPTHS = ("16", "24", "32f")
@@ -35,7 +35,7 @@ SAMPLE_RATES = (44_100, 48_000, 96_000)
 FFMPEG = "ffmpeg"
 
 
-def erase_clock(file: io.FileIO) -> None:
+def zero_peak_time(file: io.FileIO) -> None:
     """Zero the time of writing in the PEAK chunk that libsndfile adds to a float WAV."""
     file.seek(12)
     while (header := file.read(8)) and len(header) == 8:
@@ -56,7 +56,7 @@ def ogg_checksum(page: bytes) -> int:
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
-def erase_serial(file: io.FileIO) -> None:
+def fix_ogg_serial(file: io.FileIO) -> None:
     """Number the stream of an Ogg file 1, where libsndfile draws a number at random."""
     start = 0
     while True:
@@ -92,11 +92,11 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "wav": Format("WAV", bit_depths={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}, settle=erase_clock),
+    "wav": Format("WAV", bit_depths={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}, settle=zero_peak_time),
     "flac": Format("FLAC", bit_depths={"16": "PCM_16", "24": "PCM_24"}),
     "mp3": Format("MP3", "MPEG_LAYER_III", bitrates=BITRATES, sample_rates=(44_100, 48_000)),
-    "ogg": Format("OGG", "VORBIS", settle=erase_serial),
-    "opus": Format("OGG", "OPUS", sample_rates=(48_000,), settle=erase_serial),
+    "ogg": Format("OGG", "VORBIS", settle=fix_ogg_serial),
+    "opus": Format("OGG", "OPUS", sample_rates=(48_000,), settle=fix_ogg_serial),
     "m4a": Format("ipod", "aac", bitrates=BITRATES, program=FFMPEG),
 }
 
@@ -111,19 +111,19 @@ class Encoding:
     sample_rate: int | None = None
 
 
-def encoding(
+def resolve_encoding(
     format: str, bit_depth: str | None = None, bitrate: int | None = None, sample_rate: int | None = None
 ) -> Encoding:
     """The encoding asked for, defaults filled in. `UsageError` where format and settings contradict."""
     row = FORMATS[format]
     if bit_depth is not None and bit_depth not in row.bit_depths:
-        able = _able(lambda other: bit_depth in other.bit_depths)
+        able = _formats_with(lambda other: bit_depth in other.bit_depths)
         raise UsageError(f"bit_depth: {format} cannot have {bit_depth}; {able} can.")
     if bitrate is not None and bitrate not in row.bitrates:
-        able = _able(lambda other: bitrate in other.bitrates)
+        able = _formats_with(lambda other: bitrate in other.bitrates)
         raise UsageError(f"bitrate: {format} cannot have {bitrate}k; {able} can.")
     if sample_rate is not None and sample_rate not in row.sample_rates:
-        able = _able(lambda other: sample_rate in other.sample_rates)
+        able = _formats_with(lambda other: sample_rate in other.sample_rates)
         raise UsageError(f"sample_rate: {format} cannot have {sample_rate} Hz; {able} can.")
     return Encoding(
         format,
@@ -133,13 +133,13 @@ def encoding(
     )
 
 
-def _able(able: Callable[[Format], bool]) -> str:
+def _formats_with(able: Callable[[Format], bool]) -> str:
     """The formats that are able to: `wav, flac and ogg`."""
     *others, last = (name for name, row in FORMATS.items() if able(row))
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def require(format: str) -> None:
+def require_encoder(format: str) -> None:
     """`OutputError` where the program that encodes `format` is not installed."""
     program = FORMATS[format].program
     if program is not None and shutil.which(program) is None:
@@ -193,20 +193,20 @@ class _Sink(io.FileIO):
         return len(data)
 
 
-def write(path: Path, audio: Audio, finish: Finish) -> levels.Level:
+def write_audio(path: Path, audio: Audio, finish: Finish) -> levels.Level:
     """Write `audio` to the new file `path`, finished as asked, and return how its level was set.
 
     Where no loudness is asked for, `finish` says what becomes of peaks over full scale. Audio that is silent or not
     finite is a `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
     """
     encoding = finish.encoding
-    audio = resampled(audio, encoding.sample_rate or audio.sample_rate)
-    audio = faded(audio, finish.fade_in, finish.fade_out)
-    set_to = levels.level(audio, finish.loudness, finish.overs)
-    encode = encode_by_libsndfile if FORMATS[encoding.format].program is None else encode_by_program
+    audio = resample(audio, encoding.sample_rate or audio.sample_rate)
+    audio = apply_fades(audio, finish.fade_in, finish.fade_out)
+    set_to = levels.find_level(audio, finish.loudness, finish.overs)
+    encode = encode_by_libsndfile if FORMATS[encoding.format].program is None else encode_by_ffmpeg
     encode(path, audio, encoding, set_to)
     if finish.tags is not None:
-        labels.write(path, encoding.format, finish.tags)
+        labels.write_tags(path, encoding.format, finish.tags)
     return set_to
 
 
@@ -222,7 +222,7 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: le
         try:
             # Signals wait, because Python would run their handlers inside libsndfile's callbacks.
             with (
-                disk.signals_held() as deliver_signals,
+                disk.holding_signals() as deliver_signals,
                 soundfile.SoundFile(
                     sink,
                     "w",
@@ -233,7 +233,7 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: le
                     **settings,
                 ) as file,
             ):
-                for block in blocks(audio):
+                for block in one_second_blocks(audio):
                     file.write(levels.at_level(block, level).T)
                     deliver_signals()
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
@@ -245,7 +245,7 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: le
             raise sink.failure
 
 
-def encode_by_program(path: Path, audio: Audio, encoding: Encoding, level: levels.Level) -> None:
+def encode_by_ffmpeg(path: Path, audio: Audio, encoding: Encoding, level: levels.Level) -> None:
     """Encode by ffmpeg, which reads the samples from its stdin; `EncoderError` where it does not come to its end.
 
     It is called directly rather than through pydub: that would hold the whole song twice more, as integers, and write
@@ -266,7 +266,7 @@ def encode_by_program(path: Path, audio: Audio, encoding: Encoding, level: level
             raise EncoderError(f"{row.program} cannot be started: {(error.strerror or str(error)).lower()}.") from error
         assert process.stdin is not None
         try:
-            took_all = _pour(audio, level, process.stdin)
+            took_all = _feed(audio, level, process.stdin)
             process.wait()
         except BaseException:  # Ctrl-C: it must not go on writing
             process.kill()
@@ -284,10 +284,10 @@ def last_line(said: bytes) -> str:
     return next((line[:300] for line in reversed(lines) if line), "it gave no reason")
 
 
-def _pour(audio: Audio, level: levels.Level, sink: IO[bytes]) -> bool:
+def _feed(audio: Audio, level: levels.Level, sink: IO[bytes]) -> bool:
     """Give the samples to a program, interleaved; False if it stops reading before their end."""
     try:
-        for block in blocks(audio):
+        for block in one_second_blocks(audio):
             sink.write(levels.at_level(block, level).T.astype("<f4").tobytes())
         sink.close()
     except OSError:  # a broken pipe

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from acestep_cli.audio.sound import Audio, blocks
+from acestep_cli.audio.sound import Audio, one_second_blocks
 from acestep_cli.errors import CheckError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Loudness:
     decibels: float = 0.0
 
 
-def loudness(text: str) -> Loudness:
+def parse_loudness(text: str) -> Loudness:
     """Read `none`, `peak:DB` or `lufs:LUFS`. `ValueError` for other text."""
     if text == "none":
         return Loudness("none")
@@ -67,20 +67,20 @@ class Level:
     clips: bool = False
 
 
-def level(audio: Audio, asked: str, overs: str = TURN_DOWN) -> Level:
+def find_level(audio: Audio, asked: str, overs: str = TURN_DOWN) -> Level:
     """How to bring `audio` to the loudness asked for. What has a level of its own, and peaks over full scale, is kept
     as it is, clipped or turned down, as `overs` says.
 
     `CheckError` if it is silent or not finite. Loudness as in ITU-R BS.1770-4.
     """
-    highest = peak(audio)
-    wanted = loudness(asked)
+    highest = sample_peak(audio)
+    wanted = parse_loudness(asked)
     if wanted.kind == "none":
         gain = 1 / highest if overs == TURN_DOWN and highest > 1 else 1.0
         return Level(highest, gain, clips=overs == CLIP and highest > 1)
     if wanted.kind == "peak":
         return Level(highest, float(10 ** (wanted.decibels / 20)) / highest)
-    measured = integrated(audio)
+    measured = integrated_loudness(audio)
     if not math.isfinite(measured):  # everything is under its gate of -70 LUFS
         raise CheckError("The rendered audio is too quiet to measure its loudness, so no file was written.")
     gain = min(10 ** ((wanted.decibels - measured) / 20), TRUE_PEAK_LIMIT / true_peak(audio))
@@ -93,7 +93,7 @@ def at_level(block: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
     return scaled.clip(-1, 1) if level.clips else scaled
 
 
-def integrated(audio: Audio) -> float:
+def integrated_loudness(audio: Audio) -> float:
     """Integrated loudness in LUFS (ITU-R BS.1770-4, by pyloudnorm's filters, block by block: a long song would not fit
     into memory several times over as float64); minus infinity for what lies under its gate.
     """
@@ -107,7 +107,7 @@ def integrated(audio: Audio) -> float:
     filters = list(pyloudnorm.Meter(audio.sample_rate)._filters.values())
     states = [np.zeros((2, max(len(one.a), len(one.b)) - 1)) for one in filters]
     rest, energies = np.zeros((2, 0)), []
-    for block in blocks(audio):
+    for block in one_second_blocks(audio):
         weighted = block.astype(np.float64)
         for one, (number, state) in zip(filters, enumerate(states), strict=True):
             weighted, states[number] = lfilter(one.b, one.a, weighted, axis=1, zi=state)
@@ -145,11 +145,11 @@ def true_peak(audio: Audio) -> float:
     return highest
 
 
-def peak(audio: Audio) -> float:
+def sample_peak(audio: Audio) -> float:
     """The highest absolute sample. `CheckError` if a sample is not finite, or none is above silence."""
     import numpy as np
 
-    peaks = [float(np.abs(block).max()) for block in blocks(audio)]
+    peaks = [float(np.abs(block).max()) for block in one_second_blocks(audio)]
     highest = max(peaks, default=0.0)
     if not all(map(math.isfinite, peaks)):
         raise CheckError("The rendered audio holds samples that are not finite numbers, so no file was written.")

@@ -17,14 +17,14 @@ WORD_STAMP = re.compile(rf"[\[<]{TIME}[\]>][ \t]?")
 TAG = re.compile(r"^\[(?:ar|al|ti|au|by|la|length|offset|re|ve|tool|#)\s*:.*\]\s*$", re.IGNORECASE)
 
 
-class Line(NamedTuple):
+class TimedLine(NamedTuple):
     """A line of lyrics, and the second of the song at which it begins."""
 
     seconds: float
     text: str
 
 
-def beside(file: Path) -> Path:
+def lrc_path(file: Path) -> Path:
     """Where players look for the lyrics of an audio file."""
     return file.with_suffix(".lrc")
 
@@ -38,11 +38,11 @@ def untimed(name: str) -> CheckError:
     )
 
 
-def read(text: str) -> tuple[Line, ...]:
+def parse_lrc(text: str) -> tuple[TimedLine, ...]:
     """The lines of LRC in the order of the song, without the times of words. One with several times is there as often;
     one without any stays behind the one before it, at its time.
     """
-    found: list[Line] = []
+    found: list[TimedLine] = []
     seconds = [0.0]
     for line in text.splitlines():
         if TAG.match(line):
@@ -52,16 +52,16 @@ def read(text: str) -> tuple[Line, ...]:
             times.append(60 * int(stamped[1]) + float(stamped[2].replace(":", ".")))
             end = stamped.end()
         seconds = times or seconds[-1:]
-        found += [Line(one, WORD_STAMP.sub("", line[end:]).strip()) for one in seconds]
+        found += [TimedLine(one, WORD_STAMP.sub("", line[end:]).strip()) for one in seconds]
     return tuple(sorted(found, key=lambda line: line.seconds))
 
 
-def dump(lines: Iterable[Line]) -> str:
+def dump_lrc(lines: Iterable[TimedLine]) -> str:
     """Lines as LRC: `[mm:ss.xx]text`."""
-    return "".join(f"[{stamp(line.seconds)}]{line.text}\n" for line in lines)
+    return "".join(f"[{format_stamp(line.seconds)}]{line.text}\n" for line in lines)
 
 
-def stamp(seconds: float) -> str:
+def format_stamp(seconds: float) -> str:
     """Minutes, seconds and hundredths: rounded first, so that no second is the sixtieth."""
     minutes, hundredths = divmod(round(100 * seconds), 6000)
     return f"{minutes:02}:{hundredths / 100:05.2f}"

@@ -68,13 +68,13 @@ class Measures:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
 
-def read(path: Path, warn: Callable[[str], None] = lambda _: None) -> Audio:
+def read_for_measuring(path: Path, warn: Callable[[str], None] = lambda _: None) -> Audio:
     """The file `path` at its own rate, mono doubled, up to an hour long. `SourceError` where it cannot be read."""
     decoding = decode.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
     blocks = list(decoding)
     for warning in decoding.warnings:
         warn(warning)
-    return audio.joined(blocks, decoding.frames, decoding.rate)
+    return audio.join_blocks(blocks, decoding.frames, decoding.rate)
 
 
 def measure(sound: Audio) -> Measures:
@@ -85,10 +85,10 @@ def measure(sound: Audio) -> Measures:
     peaks = [float(np.abs(channel).max(initial=0)) for channel in samples]
     silent = max(peaks) < loudness.SILENCE
     loud = not silent and sound.seconds >= LOUDNESS_BLOCK
-    lufs = loudness.integrated(sound) if loud else -math.inf
+    lufs = loudness.integrated_loudness(sound) if loud else -math.inf
     hushed = np.abs(samples).max(axis=0) < HUSH
-    crests = Crests()
-    crests.hear(samples)
+    crests = ClipCounter()
+    crests.add(samples)
     return Measures(
         seconds=round(sound.seconds, 6),
         sample_rate=sound.sample_rate,
@@ -96,7 +96,7 @@ def measure(sound: Audio) -> Measures:
         # Fourfold oversampling may miss half a decibel: hundredths would promise what it does not know.
         true_peak_db=None if silent else round(decibels(loudness.true_peak(sound)), 1) + 0.0,
         lufs=round(lufs, 2) if math.isfinite(lufs) else None,
-        silence=round(int(runs(hushed).max(initial=0)) / sound.sample_rate, 3),
+        silence=round(int(run_lengths(hushed).max(initial=0)) / sound.sample_rate, 3),
         clipped=crests.count,
         dc=round(max(abs(float(channel.mean(dtype=np.float64))) for channel in samples), 6) if samples.size else 0.0,
         dead_channels=tuple(
@@ -105,7 +105,7 @@ def measure(sound: Audio) -> Measures:
     )
 
 
-class Crests:
+class ClipCounter:
     """Counts the clipped crests of both channels of a recording that is heard block by block."""
 
     def __init__(self) -> None:
@@ -113,18 +113,18 @@ class Crests:
         #: How many samples at full scale each channel ended with, as far as it matters.
         self._last = [0, 0]
 
-    def hear(self, block: NDArray[np.float32]) -> None:
+    def add(self, block: NDArray[np.float32]) -> None:
         """Hear the next samples [2, n]."""
         import numpy as np
 
         for channel, samples in enumerate(block):
             last = self._last[channel]
             full = np.concatenate([np.ones(last, np.bool_), np.abs(samples) >= FULL_SCALE])
-            self.count += int((runs(full) >= CLIPPED_RUN).sum()) - (last >= CLIPPED_RUN)
+            self.count += int((run_lengths(full) >= CLIPPED_RUN).sum()) - (last >= CLIPPED_RUN)
             self._last[channel] = int(full[-CLIPPED_RUN:][::-1].cumprod().sum())
 
 
-def runs(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+def run_lengths(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The lengths of the stretches of `flags` [N] that are true."""
     import numpy as np
 
@@ -136,7 +136,7 @@ def decibels(amplitude: float) -> float:
     return round(20 * math.log10(amplitude), 2) + 0.0  # never -0.0
 
 
-def difference(one: Audio, other: Audio) -> float | None:
+def sample_difference(one: Audio, other: Audio) -> float | None:
     """The largest difference of two samples in dBFS, minus infinity where all are equal; None where rates or lengths
     differ.
     """
@@ -144,8 +144,8 @@ def difference(one: Audio, other: Audio) -> float | None:
 
     if one.sample_rate != other.sample_rate or one.samples.shape != other.samples.shape:
         return None
-    highest = max((float(np.abs(a - b).max(initial=0)) for a, b in zip(audio.blocks(one), audio.blocks(other),
-                                                                       strict=True)), default=0.0)  # fmt: skip
+    pairs = zip(audio.one_second_blocks(one), audio.one_second_blocks(other), strict=True)
+    highest = max((float(np.abs(a - b).max(initial=0)) for a, b in pairs), default=0.0)
     return decibels(highest) if highest else -math.inf
 
 
@@ -162,26 +162,26 @@ def require_analyser() -> None:
         raise UsageError(f"Tempo and key are heard by {ANALYSER}, which is not installed.", INSTALL)
 
 
-def tempo(sound: Audio) -> float | None:
+def estimate_tempo(sound: Audio) -> float | None:
     """Beats per minute, as librosa follows them; it may hear half or double the tempo. None where it hears no beat."""
     import numpy as np
     from librosa.beat import beat_track
 
-    mono = analysed(sound)
+    mono = mono_for_analysis(sound)
     if mono is None:
         return None
     bpm, beats = beat_track(y=mono, sr=sound.sample_rate)
     return round(float(np.atleast_1d(bpm)[0]), 1) if len(beats) else None
 
 
-def key(sound: Audio) -> str | None:
+def estimate_key(sound: Audio) -> str | None:
     """The key whose profile is nearest to how much of each note is heard; None where no note stands out."""
     import warnings
 
     import numpy as np
     from librosa.feature import chroma_stft
 
-    mono = analysed(sound)
+    mono = mono_for_analysis(sound)
     if mono is None:
         return None
     with warnings.catch_warnings(action="ignore"):  # of sound without pitches, it warns of how it is tuned
@@ -196,7 +196,7 @@ def key(sound: Audio) -> str | None:
     return max(fits, key=lambda name: fits[name])
 
 
-def analysed(sound: Audio) -> NDArray[np.float32] | None:
+def mono_for_analysis(sound: Audio) -> NDArray[np.float32] | None:
     """The two sides of a sound as one, around zero; None where that is silent, or too short to hear anything in."""
     import numpy as np
 

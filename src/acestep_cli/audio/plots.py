@@ -45,7 +45,7 @@ def spectrogram(sound: Audio, columns: int, rows: int) -> bytes:
     starts = np.linspace(0, max(len(mono) - WINDOW, 0), columns).astype(int)
     window = np.hanning(WINDOW).astype(np.float32)
     power = np.stack([np.abs(np.fft.rfft(mono[start : start + WINDOW] * window)) ** 2 for start in starts], axis=1)
-    mel = 10 * np.log10(np.maximum(filters(sound.sample_rate, rows) @ power, 1e-20))
+    mel = 10 * np.log10(np.maximum(mel_filters(sound.sample_rate, rows) @ power, 1e-20))
     shades = np.clip((mel - max(mel.max(), SILENT)) / DECIBELS + 1, 0, 1)
     picture = Image.fromarray((255 * shades[::-1]).astype(np.uint8), "P")
     picture.putpalette(palette())
@@ -54,7 +54,7 @@ def spectrogram(sound: Audio, columns: int, rows: int) -> bytes:
     return file.getvalue()
 
 
-def filters(rate: int, rows: int) -> NDArray[np.float64]:
+def mel_filters(rate: int, rows: int) -> NDArray[np.float64]:
     """Triangles of equal area, evenly spaced in mel, [rows, WINDOW // 2 + 1]."""
     import numpy as np
 

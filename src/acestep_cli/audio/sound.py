@@ -23,15 +23,19 @@ class Audio:
         return float(self.samples.shape[1] / self.sample_rate)
 
 
-def resampled(audio: Audio, rate: int) -> Audio:
+def resample(audio: Audio, rate: int) -> Audio:
     """`audio` at another sample rate, as long to a sample."""
     if rate == audio.sample_rate:
         return audio
     samples = audio.samples.shape[1]
-    return joined(at_rate(blocks(audio), audio.sample_rate, rate), round(samples * rate / audio.sample_rate), rate)
+    return join_blocks(
+        resample_blocks(one_second_blocks(audio), audio.sample_rate, rate),
+        round(samples * rate / audio.sample_rate),
+        rate,
+    )
 
 
-def at_rate(blocks: Iterable[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
+def resample_blocks(blocks: Iterable[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
     """Stereo blocks [2, n] at another sample rate: by soxr, which streams through them."""
     if rate == wanted:
         yield from blocks
@@ -45,7 +49,7 @@ def at_rate(blocks: Iterable[NDArray[np.float32]], rate: int, wanted: int) -> It
     yield stream.resample_chunk(np.zeros((0, 2), np.float32), last=True).T  # what the filter still holds
 
 
-def joined(blocks: Iterable[NDArray[np.float32]], samples: int, rate: int) -> Audio:
+def join_blocks(blocks: Iterable[NDArray[np.float32]], samples: int, rate: int) -> Audio:
     """Blocks in a row, cut or filled with silence to `samples`."""
     import numpy as np
 
@@ -58,7 +62,7 @@ def joined(blocks: Iterable[NDArray[np.float32]], samples: int, rate: int) -> Au
     return Audio(made, rate)
 
 
-def faded(audio: Audio, fade_in: float, fade_out: float) -> Audio:
+def apply_fades(audio: Audio, fade_in: float, fade_out: float) -> Audio:
     """`audio` with its beginning and its end faded, over so many seconds.
 
     Quarter sines: the power follows a raised cosine, which has a corner at neither end. The audio passed in stays as
@@ -77,7 +81,7 @@ def faded(audio: Audio, fade_in: float, fade_out: float) -> Audio:
     return Audio(samples, audio.sample_rate)
 
 
-def blocks(audio: Audio) -> Iterator[NDArray[np.float32]]:
+def one_second_blocks(audio: Audio) -> Iterator[NDArray[np.float32]]:
     """The samples, one second at a time, as [2, n]."""
     for start in range(0, audio.samples.shape[1], audio.sample_rate):
         yield audio.samples[:, start : start + audio.sample_rate]

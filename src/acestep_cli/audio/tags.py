@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli.audio import lrc
-from acestep_cli.audio.lrc import Line
+from acestep_cli.audio.lrc import TimedLine
 from acestep_cli.errors import EncoderError
 
 #: A block of a FLAC holds 16 MB; no cover that players show comes near.
@@ -24,7 +24,7 @@ MOST_COVER_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
-class Picture:
+class Cover:
     """A cover: the bytes of a JPEG or PNG file, its size in pixels, and the bits of a pixel."""
 
     data: bytes
@@ -52,9 +52,9 @@ class Tags:
     recipe: str | None = None
     #: The completed spec, which makes the song again.
     spec: str | None = None
-    cover: Picture | None = None
+    cover: Cover | None = None
     #: The lyrics in time.
-    lines: tuple[Line, ...] = ()
+    lines: tuple[TimedLine, ...] = ()
 
 
 #: The keys of a song that its tags repeat.
@@ -62,7 +62,7 @@ KEYS = frozenset(field.name for field in fields(Tags)) - {"recipe", "spec", "cov
 
 
 @dataclass(frozen=True)
-class Names:
+class TagNames:
     """What one tag is called in each container: MP4 names of more than four letters are iTunes' free ones."""
 
     id3: str
@@ -72,21 +72,21 @@ class Names:
     info: str | None = None
 
 
-NAMES: Mapping[str, Names] = {
-    "title": Names("TIT2", "TITLE", "©nam", "INAM"),
-    "artist": Names("TPE1", "ARTIST", "©ART", "IART"),
-    "album": Names("TALB", "ALBUM", "©alb", "IPRD"),
-    "track_number": Names("TRCK", "TRACKNUMBER", "trkn", "ITRK"),
-    "year": Names("TDRC", "DATE", "©day", "ICRD"),
-    "genre": Names("TCON", "GENRE", "©gen", "IGNR"),
-    "comment": Names("COMM", "COMMENT", "©cmt", "ICMT"),
-    "bpm": Names("TBPM", "BPM", "tmpo"),
-    "key": Names("TKEY", "INITIALKEY", "initialkey"),
-    "lyrics": Names("USLT", "LYRICS", "©lyr"),
-    "language": Names("TLAN", "LANGUAGE", "LANGUAGE"),
-    "ai_generated": Names("TXXX", "AI_GENERATED", "AI_GENERATED"),
-    "recipe": Names("TXXX", "ACESTEP_RECIPE", "ACESTEP_RECIPE"),
-    "spec": Names("TXXX", "ACESTEP_SPEC", "ACESTEP_SPEC"),
+NAMES: Mapping[str, TagNames] = {
+    "title": TagNames("TIT2", "TITLE", "©nam", "INAM"),
+    "artist": TagNames("TPE1", "ARTIST", "©ART", "IART"),
+    "album": TagNames("TALB", "ALBUM", "©alb", "IPRD"),
+    "track_number": TagNames("TRCK", "TRACKNUMBER", "trkn", "ITRK"),
+    "year": TagNames("TDRC", "DATE", "©day", "ICRD"),
+    "genre": TagNames("TCON", "GENRE", "©gen", "IGNR"),
+    "comment": TagNames("COMM", "COMMENT", "©cmt", "ICMT"),
+    "bpm": TagNames("TBPM", "BPM", "tmpo"),
+    "key": TagNames("TKEY", "INITIALKEY", "initialkey"),
+    "lyrics": TagNames("USLT", "LYRICS", "©lyr"),
+    "language": TagNames("TLAN", "LANGUAGE", "LANGUAGE"),
+    "ai_generated": TagNames("TXXX", "AI_GENERATED", "AI_GENERATED"),
+    "recipe": TagNames("TXXX", "ACESTEP_RECIPE", "ACESTEP_RECIPE"),
+    "spec": TagNames("TXXX", "ACESTEP_SPEC", "ACESTEP_SPEC"),
 }
 
 #: ISO 639-2, in which tags name languages, for the codes of a spec; Cantonese has its own in ISO 639-3 only.
@@ -104,7 +104,7 @@ FREE = "----:com.apple.iTunes:"
 UNKNOWN_LANGUAGE = "XXX"  # as ID3 says it
 
 
-def texts(tags: Tags) -> dict[str, str]:
+def tag_texts(tags: Tags) -> dict[str, str]:
     """Each tag as text, in the order of `NAMES`. Languages and keys are spelt as players know them: deu, F#m."""
     found = {name: getattr(tags, name, None) for name in NAMES}
     found["ai_generated"] = "true"
@@ -116,7 +116,7 @@ def texts(tags: Tags) -> dict[str, str]:
     return {name: str(value).replace("\0", "") for name, value in found.items() if value is not None}
 
 
-def write(path: Path, format: str, tags: Tags) -> None:
+def write_tags(path: Path, format: str, tags: Tags) -> None:
     """Write `tags` into the audio file `path`, for those it has; `EncoderError` if it is none of its format."""
     from mutagen import MutagenError
 
@@ -129,7 +129,7 @@ def write(path: Path, format: str, tags: Tags) -> None:
         raise EncoderError(f"The tags of the {format} file could not be written: {error}") from error
 
 
-def spec_in(path: Path) -> str | None:
+def read_spec(path: Path) -> str | None:
     """The spec in the tags of the audio file `path`; None where there is none, or no tags that can be read."""
     import mutagen
 
@@ -171,7 +171,7 @@ def _wav(path: Path, tags: Tags) -> None:
 def _fill_id3(made: Any, tags: Tags) -> None:
     from mutagen import id3
 
-    values = texts(tags)
+    values = tag_texts(tags)
     for name, value in values.items():
         names = NAMES[name]
         frame = getattr(id3, names.id3)
@@ -217,7 +217,7 @@ def _drop_after_data(path: Path) -> None:
 def _append_info(path: Path, tags: Tags) -> None:
     """Append an INFO list to a WAV: text that ends in a zero byte, each padded to an even length."""
     content = b"INFO"
-    for name, value in texts(tags).items():
+    for name, value in tag_texts(tags).items():
         if code := NAMES[name].info:
             data = value.encode() + b"\0"
             content += struct.pack("<4sI", code.encode(), len(data)) + data + bytes(len(data) % 2)
@@ -264,13 +264,13 @@ def _fill_comments(file: Any, tags: Tags) -> None:
     if file.tags is None:
         file.add_tags()
     file.tags.clear()
-    for name, value in texts(tags).items():
+    for name, value in tag_texts(tags).items():
         file[NAMES[name].vorbis] = value
     if tags.lines:  # there is no field of their own for them, and players look for times in this one
-        file[NAMES["lyrics"].vorbis] = lrc.dump(tags.lines)
+        file[NAMES["lyrics"].vorbis] = lrc.dump_lrc(tags.lines)
 
 
-def _flac_picture(cover: Picture) -> Any:
+def _flac_picture(cover: Cover) -> Any:
     from mutagen import flac, id3
 
     made = flac.Picture()
@@ -286,7 +286,7 @@ def _m4a(path: Path, tags: Tags) -> None:
     if file.tags is None:
         file.add_tags()
     file.tags.clear()
-    for name, value in texts(tags).items():
+    for name, value in tag_texts(tags).items():
         atom = NAMES[name].mp4
         if atom == "trkn":
             file[atom] = [(int(value), 0)]
@@ -312,7 +312,7 @@ WRITERS: Mapping[str, Callable[[Path, Tags], None]] = {
 }
 
 
-def picture(path: Path) -> Picture:
+def read_picture(path: Path) -> Cover:
     """The cover in the file `path`. `ValueError`, with a sentence, where there is none that players could show."""
     try:
         with path.open("rb") as file:
@@ -335,7 +335,7 @@ def picture(path: Path) -> Picture:
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def _png(data: bytes) -> Picture:
+def _png(data: bytes) -> Cover:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     at = 8
     while data[at + 4 : at + 8] != b"IEND":  # past the end, there is no length to unpack
@@ -343,7 +343,7 @@ def _png(data: bytes) -> Picture:
     return _sized(data, "image/png", width, height, depth * PNG_SAMPLES[colour])
 
 
-def _jpeg(data: bytes) -> Picture:
+def _jpeg(data: bytes) -> Cover:
     at = 2
     while not 0xC0 <= data[at + 1] <= 0xCF or data[at + 1] in (0xC4, 0xC8, 0xCC):  # these three begin no frame
         # A marker may be led by any number of bytes 255.
@@ -353,7 +353,7 @@ def _jpeg(data: bytes) -> Picture:
     return _sized(data, "image/jpeg", width, height, depth * samples)
 
 
-def _sized(data: bytes, mime: str, width: int, height: int, depth: int) -> Picture:
+def _sized(data: bytes, mime: str, width: int, height: int, depth: int) -> Cover:
     if not width or not height:
         raise ValueError("no pixels")
-    return Picture(data, mime, width, height, depth)
+    return Cover(data, mime, width, height, depth)

@@ -20,7 +20,7 @@ from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, Stdout, print_result
 from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import events, perform, result
-from acestep_cli.render.result import Ledger
+from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import request, spec
 
@@ -33,7 +33,7 @@ OTHERWISE = ("output", "auto", "explain", "no_sidecar", "cache", "dry_run", "ran
 AlbumFile = Annotated[
     Path,
     typer.Argument(
-        metavar="ALBUM", readable=False, help="An album spec (.yaml).", autocompletion=options.offering_specs
+        metavar="ALBUM", readable=False, help="An album spec (.yaml).", autocompletion=options.complete_specs
     ),
 ]
 Folder = Annotated[
@@ -66,7 +66,7 @@ Jobs = Annotated[
 On = Annotated[
     str | None,
     typer.Option("--on", metavar="|".join(ray_cluster.KINDS), help="Have the nodes of a cluster make the tracks.",
-                 rich_help_panel=options.MACHINE, autocompletion=options.offering(ray_cluster.KINDS)),
+                 rich_help_panel=options.MACHINE, autocompletion=options.complete_from(ray_cluster.KINDS)),
 ]  # fmt: skip
 NoCache = Annotated[
     bool,
@@ -75,7 +75,7 @@ NoCache = Annotated[
 OutputFormat = Annotated[
     str,
     typer.Option("--format", metavar="|".join(FORMATS), help="make: variables TRACKS and OUTPUTS.",
-                 autocompletion=options.offering(FORMATS), show_default=False),
+                 autocompletion=options.complete_from(FORMATS), show_default=False),
 ]  # fmt: skip
 
 flags = options.flags(
@@ -129,10 +129,10 @@ def render_album(
         return
     if depfile is not None:
         targets = [stamp] if stamp is not None else [path for one in made.outputs() if (path := one.path)]
-        text = makefile.depfile([str(target) for target in targets], [str(file) for file in made.files()])
-        makefile.write(depfile, text)
+        text = makefile.depfile_text([str(target) for target in targets], [str(file) for file in made.files()])
+        makefile.write_file(depfile, text)
     if stamp is not None:
-        makefile.touch(stamp)
+        makefile.touch_stamp(stamp)
 
 
 @app.command(
@@ -150,8 +150,8 @@ def list_outputs(
 ) -> None:
     if format not in FORMATS:
         raise UsageError(f"--format: {format!r} is not one of {', '.join(FORMATS)}.")
-    album = albums.read(file)
-    there = [(track, building.paths(album, track, output)) for track in album.chosen(only or [])]
+    album = albums.read_album(file)
+    there = [(track, building.track_paths(album, track, output)) for track in album.chosen(only or [])]
     files = [str(path) for _, paths in there for path in paths]
     if format == "make":
         print_result(makefile.variables({"TRACKS": [track.id for track, _ in there], "OUTPUTS": files}))
@@ -187,29 +187,29 @@ def build(
     terminal = console(run)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     if on is not None:
-        ray_cluster.check(on, run, jobs)
-    makefile.check(depfile, stamp)
+        ray_cluster.check_backend(on, run, jobs)
+    makefile.check_paths(depfile, stamp)
     with spec.reading_stdin(typing=not run.no_input):
-        made = opened(file, output, only, song, run)
+        made = open_build(file, output, only, song, run)
     makefile.refuse_files(depfile, [*made.paths(), *([stamp] if stamp is not None else ())])
     if run.dry_run:
-        elsewhere = ray_cluster.opened(run, terminal) if on is not None else nullcontext()
+        elsewhere = ray_cluster.open_cluster(run, terminal) if on is not None else nullcontext()
         with terminal.results() as stdout, elsewhere as made.cluster:
             made.run_steps(terminal, stdout)
-            foretell(made, ledger, terminal, stdout)
+            preview_tracks(made, ledger, terminal, stdout)
         return made
-    with events.to(run.events, terminal.warn) as terminal.events:
+    with events.open_events(run.events, terminal.warn) as terminal.events:
         terminal.events.refuse_files(made.paths())
-        devices = [card.name for card in gpu_lock.present(run)] if jobs > 1 else []
-        shares = processes.shares(made.tracks, min(jobs, len(devices)))
+        devices = [card.name for card in gpu_lock.usable_cards(run)] if jobs > 1 else []
+        shares = processes.share_tracks(made.tracks, min(jobs, len(devices)))
         if on is not None:
-            problems = by_cluster(made, ledger, terminal)
+            problems = make_on_cluster(made, ledger, terminal)
         elif len(shares) > 1:
-            problems = by_crew(made, zip(devices, shares, strict=False), (file, output, song), ledger)
+            problems = make_in_processes(made, zip(devices, shares, strict=False), (file, output, song), ledger)
         else:
             if jobs > 1:
                 terminal.say("There is no second card or track, so one process makes the album.")
-            problems = by_itself(made, ledger, terminal)
+            problems = make_here(made, ledger, terminal)
         perform.finish_report(ledger.outputs, terminal, problems)
     return made
 
@@ -218,25 +218,31 @@ def console(run: RenderSettings) -> Console:
     return Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
 
 
-def opened(file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: RenderSettings) -> Build:
+def open_build(
+    file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: RenderSettings
+) -> Build:
     """The build of those tracks of an album, with the flags over each."""
-    album = albums.read(file, spec.from_flags(song, tuple(run.overrides or ())))
+    album = albums.read_album(file, spec.from_flags(song, tuple(run.overrides or ())))
     return Build(album, album.chosen(only or []), output, run)
 
 
-def by_itself(made: Build, ledger: Ledger, terminal: Console) -> list[AceStepError]:
+def make_here(made: Build, ledger: RunReport, terminal: Console) -> list[AceStepError]:
     """Make an album in this process; what could not be begun."""
-    with terminal.results() as stdout, made.alone(terminal), gpu_lock.turn(made.run, terminal) as made.run:
-        return carried_out(made, ledger, terminal, stdout)
+    with terminal.results() as stdout, made.lock(terminal), gpu_lock.lock_card(made.run, terminal) as made.run:
+        return run_build(made, ledger, terminal, stdout)
 
 
-def by_cluster(made: Build, ledger: Ledger, terminal: Console) -> list[AceStepError]:
+def make_on_cluster(made: Build, ledger: RunReport, terminal: Console) -> list[AceStepError]:
     """Make an album on the cluster that this machine belongs to; what could not be begun."""
-    with terminal.results() as stdout, ray_cluster.opened(made.run, terminal) as made.cluster, made.alone(terminal):
-        return carried_out(made, ledger, terminal, stdout)
+    with (
+        terminal.results() as stdout,
+        ray_cluster.open_cluster(made.run, terminal) as made.cluster,
+        made.lock(terminal),
+    ):
+        return run_build(made, ledger, terminal, stdout)
 
 
-def carried_out(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) -> list[AceStepError]:
+def run_build(made: Build, ledger: RunReport, terminal: Console, stdout: Stdout) -> list[AceStepError]:
     """Make an album; what could not be begun. The ledger has what is there, however this ends."""
     try:
         made.run_steps(terminal, stdout)
@@ -245,25 +251,29 @@ def carried_out(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) 
     return made.problems()
 
 
-def by_crew(
-    made: Build, shares: Iterable[tuple[str, list[str]]], errand: tuple[Path, Path, dict[str, Any]], ledger: Ledger
+def make_in_processes(
+    made: Build, shares: Iterable[tuple[str, list[str]]], errand: tuple[Path, Path, dict[str, Any]], ledger: RunReport
 ) -> list[AceStepError]:
     """Make an album in a process for each device and its share of the tracks; what could not be begun."""
     runs = [(replace(made.run, device=device, progress="none", events=None), ids) for device, ids in shares]
-    found = processes.run(share, [(*errand, *one) for one in runs])
+    found = processes.run_workers(make_share, [(*errand, *one) for one in runs])
     ledger.outputs = [output for one in found for output in one.outputs]
     ledger.warnings += [warning for one in found for warning in one.warnings if warning not in ledger.warnings]
     return [perform.as_error(problem) for one in found for problem in one.problems]
 
 
-def share(file: Path, output: Path, song: dict[str, Any], run: RenderSettings, ids: list[str]) -> processes.Outcome:
+def make_share(
+    file: Path, output: Path, song: dict[str, Any], run: RenderSettings, ids: list[str]
+) -> processes.WorkerOutcome:
     """What one process of several does."""
-    terminal, ledger = console(run), Ledger()
-    problems = by_itself(opened(file, output, ids, song, run), ledger, terminal)
-    return processes.Outcome(ledger.outputs, [result.described(problem) for problem in problems], terminal.warnings)
+    terminal, ledger = console(run), RunReport()
+    problems = make_here(open_build(file, output, ids, song, run), ledger, terminal)
+    return processes.WorkerOutcome(
+        ledger.outputs, [result.describe_error(problem) for problem in problems], terminal.warnings
+    )
 
 
-def foretell(made: Build, ledger: Ledger, terminal: Console, stdout: Stdout) -> None:
+def preview_tracks(made: Build, ledger: RunReport, terminal: Console, stdout: Stdout) -> None:
     """Say of each track what a render would do, and how long they take together."""
     ledger.outputs, ledger.more["tracks"] = made.outputs(), made.report()
     for state in ledger.more["tracks"]:

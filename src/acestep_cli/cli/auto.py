@@ -104,7 +104,7 @@ class Batch:
 
 
 @dataclass
-class Session:
+class AutoSession:
     """One song, rolled again and again into a folder; the processes that may be at work."""
 
     job: Job
@@ -126,13 +126,13 @@ class Session:
     @property
     def name(self) -> str:
         """What the files are called but for their numbers."""
-        return paths.name(self.job.request, self.job.spec_file)
+        return paths.default_stem(self.job.request, self.job.spec_file)
 
     def begin(self) -> Batch:
         """The next takes, whose seeds go on where those of the last batch ended."""
         asked, song = self.job.resolved.request, self.job.request
         seed = (song.seed + self.begun * song.takes) % complete.SEEDS
-        text = spec.dump(asked.model_copy(update={"seed": seed, "takes": song.takes}))
+        text = spec.dump_spec(asked.model_copy(update={"seed": seed, "takes": song.takes}))
         file = self.scratch / f"{self.name}.yaml"
         file.write_text(text, encoding="utf-8")
         self.begun += 1
@@ -148,9 +148,9 @@ class Session:
         for name in PASSED:
             value = getattr(self.run, name)
             if value is True:
-                words.append(spec.flag(name))
+                words.append(spec.flag_of(name))
             elif value:
-                words += [spec.flag(name), str(value.absolute() if isinstance(value, Path) else value)]
+                words += [spec.flag_of(name), str(value.absolute() if isinstance(value, Path) else value)]
         return words
 
     def finish(self, batch: Batch) -> None:
@@ -174,7 +174,7 @@ class Session:
     def refresh(self, *, growing: bool = True) -> None:
         try:
             listen.refuse_other(self.page, force=False)
-            takes = listen.make(self.folder, self.page, self.terminal, growing=growing)
+            takes = listen.make_page(self.folder, self.page, self.terminal, growing=growing)
             self.shown = [take["file"] for take in takes]
         except AceStepError as error:
             self.terminal.warn(str(error))
@@ -201,7 +201,7 @@ class Session:
             file.writelines(f"{one.name}\n" for one in found)
         if self.shown:
             try:
-                listen.tell(self.page, self.shown, listen.kept_of(self.folder, self.page))
+                listen.write_growing(self.page, self.shown, listen.kept_of(self.folder, self.page))
             except AceStepError as error:
                 self.terminal.warn(str(error))
         return f"Kept: {', '.join(one.name for one in found)} ({self.folder / listen.KEPT})"
@@ -213,19 +213,19 @@ class Session:
             return f"There is no take {take}."
         bare = found[0].stem.rstrip(LETTERS)
         free = (found[0].with_stem(f"{bare}{letter}") for letter in LETTERS)
-        place = next((file for file in free if not disk.exists(file)), None)
+        place = next((file for file in free if not disk.is_taken(file)), None)
         if place is None:
             return f"Take {take} was repainted {len(LETTERS)} times; rename some of its files."
         for batch in self.at_work:
             self.terminal.say("The takes on their way come first …")
             assert batch.reader is not None
             batch.reader.join()
-        song = provenance.of(found[0])
+        song = provenance.find_provenance(found[0])
         asked = None if song is None else spec.resolve(*song.layers).request
         words = ["--start", start, "--end", end, "--output", place.name]
         for key in ("caption", "lyrics", "model"):
             if asked is not None and (value := getattr(asked, key)) is not None:
-                words += [spec.flag(key), value]
+                words += [spec.flag_of(key), value]
         self.terminal.say(f"Repainting {found[0].name} …")
         batch = self.start("repaint", found[0].name, *words, *self.machine())
         try:
@@ -235,11 +235,11 @@ class Session:
         return f"Repainted: {', '.join(one.name for one in batch.files)}"
 
 
-def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> None:
+def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> None:
     """Make takes of one song until somebody stops it. What can be refused is, before anything is made."""
     for name in REFUSED:
         if getattr(run, name):
-            raise UsageError(f"--auto goes on until it is stopped, so {spec.flag(name)} has no meaning.")
+            raise UsageError(f"--auto goes on until it is stopped, so {spec.flag_of(name)} has no meaning.")
     if len(specs) > 1:
         raise UsageError(f"--auto rolls one song, and there are {len(specs)} specs.")
     output = run.output or "./"
@@ -249,25 +249,25 @@ def roll(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSe
     terminal = Console(run.quiet, verbose=run.verbose)
     with spec.reading_stdin(typing=not run.no_input):
         # What is there is not in the way of takes whose numbers are free.
-        [job] = plan.plan(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
+        [job] = plan.plan_jobs(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
     for warning in [*job.warnings, *plan.remarks_on(job)]:
         terminal.warn(warning)
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not run.no_input
     with terminal.results() as stdout, tempfile.TemporaryDirectory() as scratch:
-        session = Session(job, folder, run, terminal, stdout, Path(scratch))
+        session = AutoSession(job, folder, run, terminal, stdout, Path(scratch))
         try:
-            listened(session) if asks else endless(session)
+            run_interactive(session) if asks else run_endless(session)
         finally:
             session.end()
 
 
-def endless(session: Session) -> None:
+def run_endless(session: AutoSession) -> None:
     """Batch after batch, until a signal or a failure ends it."""
     while True:
         session.finish(session.begin())
 
 
-def listened(session: Session) -> None:
+def run_interactive(session: AutoSession) -> None:
     """Batch after batch, each when it is asked for: by then it is often there, as it was begun with the one before."""
     say = session.terminal.say
     batch = session.begin()

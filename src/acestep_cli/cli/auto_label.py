@@ -9,25 +9,25 @@ from typing import Any
 from acestep_cli.audio import decode, measure
 from acestep_cli.cli import songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.models.checkpoints import Row
+from acestep_cli.models.checkpoints import CheckpointRow
 from acestep_cli.progress import Report, Say
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec
 from acestep_cli.song.request import KEYS
 from acestep_cli.song.songwriter_prompts import Sampling
-from acestep_cli.training.dataset import Dataset, Inspection, Lesson, Song
+from acestep_cli.training.dataset import Dataset, DatasetSong, Inspection, UsableSong
 
 #: What a Songwriter may say of a song; words that are sung are never made up.
 HEARD = ("caption", "bpm", "key", "time_signature")
 ANALYSED = ("bpm", "key")
 
 
-def lacking(song: Song, keys: tuple[str, ...]) -> bool:
+def is_missing(song: DatasetSong, keys: tuple[str, ...]) -> bool:
     return any(getattr(song.request, key) is None for key in keys)
 
 
-def completed(
+def label_songs(
     songs: Dataset, found: Inspection, seed: int, asked: dict[str, Any], run: RenderSettings, terminal: Console
 ) -> Dataset:
     """The data set with tempo, key and, by a Songwriter, caption of the songs that lack them.
@@ -36,22 +36,22 @@ def completed(
     """
     if asked["songwriter"] == "none":
         return songs
-    wanting = [lesson for lesson in found.lessons if lacking(lesson.song, ANALYSED)]
+    wanting = [lesson for lesson in found.lessons if is_missing(lesson.song, ANALYSED)]
     if not wanting:
         return songs
     count = f"{len(wanting)} song{'s' * (len(wanting) > 1)}"
-    longest = max(Row.shortest_seconds, *(lesson.heard.seconds for lesson in found.lessons))
+    longest = max(CheckpointRow.shortest_seconds, *(lesson.heard.seconds for lesson in found.lessons))
     # Planned as a render of the same length, which needs more.
     layers = [spec.from_flags({**asked, "caption": "a recording", "duration": str(longest)})]
-    job = songwriting.planned(spec.resolve(*layers), layers, run)
+    job = songwriting.plan_writing(spec.resolve(*layers), layers, run)
     if job.songwriter is not None:
         terminal.say(f"The Songwriter {job.songwriter.name} describes what is open of {count}; look it through")
-        with songwriting.progress(job, terminal) as report:
-            told = described(wanting, job, seed, report, terminal.warn)
+        with songwriting.songwriter_progress(job, terminal) as report:
+            told = label_by_songwriter(wanting, job, seed, report, terminal.warn)
     elif measure.has_analyser():
         terminal.say(f"{measure.ANALYSER} estimates tempo and key of {count}; look it through")
         with terminal.progress(lambda: 0) as report:
-            told = analysed(wanting, partial(report, "analyse"))
+            told = label_by_analysis(wanting, partial(report, "analyse"))
     else:
         terminal.warn(
             f"Tempo or key of {count} stay open, for nothing here finds them out; `acestep models pull 0.6B` or "
@@ -61,33 +61,38 @@ def completed(
     return replace(songs, songs=tuple(song.labelled(told.get(song.name, {})) for song in songs.songs))
 
 
-def described(lessons: list[Lesson], job: Job, seed: int, report: Report, say: Say) -> dict[str, dict[str, Any]]:
+def label_by_songwriter(
+    lessons: list[UsableSong], job: Job, seed: int, report: Report, say: Say
+) -> dict[str, dict[str, Any]]:
     """What a Songwriter hears in each song, by name; `say` hears of what memory does not allow."""
     from acestep_cli.pipeline import Pipeline  # loads torch
 
     pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-    codes = list(pipeline.codes(job.request, (decode.read(lesson.song.path) for lesson in lessons), report, say))
+    codes = list(pipeline.codes(job.request, (decode.read_audio(lesson.song.path) for lesson in lessons), report, say))
     how = Sampling(temperature=songwriting.LISTENING)
     found = {}
     for lesson, heard in zip(lessons, codes, strict=True):
-        task = songwriter_prompts.understanding(heard, int(lesson.heard.seconds))
-        told = complete.sung_or_not(pipeline.write(job.request, task, how, seed, report, say))
+        task = songwriter_prompts.understanding_task(heard, int(lesson.heard.seconds))
+        told = complete.settle_instrumental(pipeline.write(job.request, task, how, seed, report, say))
         found[lesson.song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
     return found
 
 
-def analysed(lessons: list[Lesson], progress: Any) -> dict[str, dict[str, Any]]:
+def label_by_analysis(lessons: list[UsableSong], progress: Any) -> dict[str, dict[str, Any]]:
     """What analysis finds in each song, by name."""
     found = {}
     for number, lesson in enumerate(lessons):
         progress(number, len(lessons))
-        sound = decode.read(lesson.song.path)
-        found[lesson.song.name] = {"bpm": doubled(measure.tempo(sound)), "key": measure.key(sound)}
+        sound = decode.read_audio(lesson.song.path)
+        found[lesson.song.name] = {
+            "bpm": tempo_in_range(measure.estimate_tempo(sound)),
+            "key": measure.estimate_key(sound),
+        }
     progress(len(lessons), len(lessons))
     return found
 
 
-def doubled(tempo: float | None) -> int | None:
+def tempo_in_range(tempo: float | None) -> int | None:
     """A tempo as a spec has it: half or double of what is out of its range, where that is in it."""
     if tempo is None:
         return None

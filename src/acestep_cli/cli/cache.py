@@ -12,8 +12,8 @@ from acestep_cli.cache import open_cache
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import OutputError
-from acestep_cli.models.local import in_words
-from acestep_cli.render.result import Ledger
+from acestep_cli.models.local import format_size
+from acestep_cli.render.result import RunReport
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="See and clear what renders keep for each other.")
 
@@ -24,7 +24,7 @@ Most = Annotated[
 ]  # fmt: skip
 
 
-def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, Ledger, stages.Cache]:
+def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, RunReport, stages.Cache]:
     terminal = Console(paths=not wants_json)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     return terminal, ledger, open_cache(terminal.warn)
@@ -44,8 +44,8 @@ def du(ctx: typer.Context, json_wanted: options.Json = False, debug: options.Deb
     }
     with terminal.results() as stdout:
         for stage in stages.STAGES:
-            stdout.path(f"{stage:<11}  {counts[stage]:>6}  {in_words(sizes[stage]):>9}")
-        terminal.say(f"{in_words(sizes.total())} of {in_words(cache.limit)} in {cache.folder}")
+            stdout.path(f"{stage:<11}  {counts[stage]:>6}  {format_size(sizes[stage]):>9}")
+        terminal.say(f"{format_size(sizes.total())} of {format_size(cache.limit)} in {cache.folder}")
 
 
 @app.command(help="Delete what was not of use for longest.\n\nacestep cache prune\n\nacestep cache prune --to 2G")
@@ -60,4 +60,4 @@ def prune(ctx: typer.Context, most: Most = 0, json_wanted: options.Json = False,
     with terminal.results() as stdout:
         for entry in gone:
             stdout.path(entry.path)
-    terminal.say(f"{in_words(sum(entry.bytes for entry in gone))} deleted.")
+    terminal.say(f"{format_size(sum(entry.bytes for entry in gone))} deleted.")

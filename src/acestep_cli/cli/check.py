@@ -17,20 +17,20 @@ from acestep_cli.audio import measure
 from acestep_cli.audio.checks import (
     FAULTS,
     Check,
-    Checked,
+    CheckedFile,
     Finding,
-    Heard,
+    MeasuredAudio,
     Range,
-    examined,
-    faults,
-    nothing,
-    sameness,
-    tempo,
-    within_range,
+    check_file,
+    check_range,
+    check_sameness,
+    check_tempo,
+    fault_checks,
+    not_measurable,
 )
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
-from acestep_cli.errors import AceStepError, CheckError, UsageError, together
+from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.render.result import error_object
 from acestep_cli.song import values
 from acestep_cli.song.values import quoted
@@ -115,7 +115,7 @@ Skip = Annotated[
         "--skip",
         metavar="|".join(FAULTS),
         help="A fault not to look for; repeatable.",
-        autocompletion=options.offering(FAULTS),
+        autocompletion=options.complete_from(FAULTS),
         rich_help_panel=LEVELS,
     ),
 ]
@@ -160,33 +160,40 @@ def check(
         measure.require_analyser()
     if junit is not None:
         refuse_report(junit, [*files, *([same_as] if same_as is not None else ())])
-    checks: list[Check] = [fault for name, fault in faults().items() if name not in (skip or ())]
+    checks: list[Check] = [fault for name, fault in fault_checks().items() if name not in (skip or ())]
     if min_duration is not None or max_duration is not None:
         lengths = Range(
             -math.inf if min_duration is None else min_duration, math.inf if max_duration is None else max_duration
         )
-        checks.append(lambda heard: within_range("duration", heard[1].seconds, lengths, "s"))
+        checks.append(lambda heard: check_range("duration", heard[1].seconds, lengths, "s"))
     if max_silence is not None:
-        checks.append(lambda heard: within_range("silence", heard[1].silence, Range(high=max_silence), "s"))
+        checks.append(lambda heard: check_range("silence", heard[1].silence, Range(high=max_silence), "s"))
     if true_peak is not None:
-        checks.append(lambda heard: within_range("true peak", heard[1].true_peak_db, Range(high=true_peak), "dB"))
+        checks.append(lambda heard: check_range("true peak", heard[1].true_peak_db, Range(high=true_peak), "dB"))
     if lufs is not None:
-        checks.append(lambda heard: within_range("loudness", heard[1].lufs, lufs, "LUFS"))
+        checks.append(lambda heard: check_range("loudness", heard[1].lufs, lufs, "LUFS"))
     if bpm is not None:
-        checks.append(lambda heard: tempo(heard, bpm))
+        checks.append(lambda heard: check_tempo(heard, bpm))
     if key is not None:
         checks.append(lambda heard: in_key(heard, key))
     if same_as is not None:
-        checks.append(partial(sameness, reference=measure.read(same_as, terminal.warn), name=same_as, within=within))
+        checks.append(
+            partial(
+                check_sameness,
+                reference=measure.read_for_measuring(same_as, terminal.warn),
+                name=same_as,
+                within=within,
+            )
+        )
     with terminal.results() as stdout:
-        done = [examined(file, checks, terminal.warn) for file in files]
+        done = [check_file(file, checks, terminal.warn) for file in files]
         ledger.more["checked"] = [report_of(one) for one in done]
         for one in done:
-            stdout.path(line(one))
+            stdout.path(result_line(one))
         if junit is not None:
-            with disk.whole(junit, replace=[junit]) as [part]:
-                part.write_bytes(xml(done))
-    conclude(done)
+            with disk.write_whole(junit, replace=[junit]) as [part]:
+                part.write_bytes(junit_xml(done))
+    raise_problems(done)
 
 
 def refuse_report(junit: Path, files: Iterable[Path]) -> None:
@@ -196,14 +203,14 @@ def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     disk.require_folder(junit.parent)
 
 
-def in_key(heard: Heard, wanted: str) -> Finding:
-    measured = measure.key(heard[0])
+def in_key(heard: MeasuredAudio, wanted: str) -> Finding:
+    measured = measure.estimate_key(heard[0])
     if measured is None:
-        return nothing("key", wanted)
+        return not_measurable("key", wanted)
     return Finding("key", wanted, measured, values.MusicalKey.pitch(measured) == values.MusicalKey.pitch(wanted))
 
 
-def report_of(one: Checked) -> dict[str, Any]:
+def report_of(one: CheckedFile) -> dict[str, Any]:
     """Return the entry of one file in `checked` of the `--json` object."""
     entry: dict[str, Any] = {
         "path": str(one.path),
@@ -217,7 +224,7 @@ def report_of(one: Checked) -> dict[str, Any]:
     return entry
 
 
-def line(one: Checked) -> str:
+def result_line(one: CheckedFile) -> str:
     """A file in a line."""
     if one.measures is None:
         return f"{one.path}: cannot be read"
@@ -228,7 +235,7 @@ def line(one: Checked) -> str:
     return f"{one.path}: {'failed' if one.failed else 'passed'} ({', '.join(said)})"
 
 
-def xml(done: Sequence[Checked]) -> bytes:
+def junit_xml(done: Sequence[CheckedFile]) -> bytes:
     """A JUnit report: a case for each check of each file."""
     from xml.etree import ElementTree as Tree
 
@@ -254,11 +261,11 @@ def xml(done: Sequence[Checked]) -> bytes:
     return made + b"\n"
 
 
-def conclude(done: Sequence[Checked]) -> None:
+def raise_problems(done: Sequence[CheckedFile]) -> None:
     """`CheckError` with all that failed, whatever could not be read besides; else the errors of reading."""
     failed = [f"{one.path}: {finding.sentence}." for one in done for finding in one.failed]
     broken = [one.problem for one in done if one.problem is not None]
     if failed:
         raise CheckError("\n".join([*failed, *map(str, broken)]))
     if broken:
-        raise together(list[AceStepError](broken))
+        raise combine_errors(list[AceStepError](broken))

@@ -18,7 +18,7 @@ SPECS = "Song specs (.yaml, .md, a sidecar, or - for stdin); flags override thei
 
 Specs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SPEC", help=SPECS, show_default=False, autocompletion=options.offering_specs),
+    typer.Argument(metavar="SPEC", help=SPECS, show_default=False, autocompletion=options.complete_specs),
 ]
 #: A shell completes any file where it is offered nothing.
 Sources = Annotated[
@@ -62,10 +62,10 @@ def run_command(
     from acestep_cli.render import events, paths, perform
 
     if run.auto:
-        auto.roll(mode, specs, song, run)
+        auto.run_auto(mode, specs, song, run)
         return
     shows_paths = not run.json and run.output != paths.STDOUT
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=shows_paths)
-    with events.to(run.events, terminal.warn) as terminal.events:
+    with events.open_events(run.events, terminal.warn) as terminal.events:
         ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
         perform.plan_and_make(mode, specs, song, run, terminal, ledger)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cli import exit_codes
 from acestep_cli.errors import OutputError
-from acestep_cli.models.local import in_words as amount
+from acestep_cli.models.local import format_size as amount
 from acestep_cli.progress import Report
 from acestep_cli.render.events import Events
 

@@ -39,16 +39,19 @@ def describe(
 ) -> None:
     songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
-    sound = decode.read(Path(recording), warn=terminal.warn)
+    sound = decode.read_audio(Path(recording), warn=terminal.warn)
     # It is planned as a render of the same length, which needs more.
-    planned = {"caption": "a recording", "duration": str(max(sound.seconds, checkpoints.Row.shortest_seconds))}
+    planned = {
+        "caption": "a recording",
+        "duration": str(max(sound.seconds, checkpoints.CheckpointRow.shortest_seconds)),
+    }
     layers = [spec.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]
     resolved = spec.resolve(*layers)
     if codes:
-        job = songwriting.planned(resolved, layers, run)
+        job = songwriting.plan_writing(resolved, layers, run)
     else:
         job = songwriting.with_songwriter(resolved, layers, run, "acestep describe", terminal)
-    with terminal.results(), songwriting.progress(job, terminal) as report:
+    with terminal.results(), songwriting.songwriter_progress(job, terminal) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
@@ -58,6 +61,6 @@ def describe(
         else:
             how = Sampling.of(resolved.request, temperature=songwriting.LISTENING)
             draws = songwriting.seed_of(seed, resolved.request, terminal)
-            task = songwriter_prompts.understanding(heard, int(sound.seconds))
-            found = complete.sung_or_not(pipeline.write(job.request, task, how, draws, report, terminal.warn))
-    songwriting.answer(found, output)
+            task = songwriter_prompts.understanding_task(heard, int(sound.seconds))
+            found = complete.settle_instrumental(pipeline.write(job.request, task, how, draws, report, terminal.warn))
+    songwriting.write_answer(found, output)

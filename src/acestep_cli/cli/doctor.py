@@ -21,9 +21,9 @@ from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
 from acestep_cli.models import checkpoints, local
-from acestep_cli.models.local import in_words
+from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.render.result import Ledger
+from acestep_cli.render.result import RunReport
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 
@@ -50,7 +50,7 @@ SelfTest = Annotated[
         "--selftest",
         metavar="MODEL",
         help="Load every weight of a checkpoint, count and check them, and render ten seconds of a known seed.",
-        autocompletion=options.offering(checkpoints.CHECKPOINTS),
+        autocompletion=options.complete_from(checkpoints.CHECKPOINTS),
     ),
 ]
 
@@ -72,18 +72,18 @@ def doctor(
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    machine, asked = hardware.detect(), planning.Asked(device, dtype, max_vram)
+    machine, asked = hardware.detect(), planning.MachineRequest(device, dtype, max_vram)
     with terminal.results() as stdout:
         if selftest is not None:
-            prove(selftest, machine, asked, models_dir, ledger, terminal, stdout)
+            run_selftest(selftest, machine, asked, models_dir, ledger, terminal, stdout)
             return
-        found = examined(machine, asked, models_dir)
+        found = examine(machine, asked, models_dir)
         ledger.more["doctor"] = found
         for line in lines(found):
             stdout.path(line)
 
 
-def examined(machine: Hardware, asked: planning.Asked, models_dir: Path | None) -> dict[str, Any]:
+def examine(machine: Hardware, asked: planning.MachineRequest, models_dir: Path | None) -> dict[str, Any]:
     """All there is to say, as `--json` carries it."""
     chosen, tier = choice(machine, asked)
     return {
@@ -91,30 +91,30 @@ def examined(machine: Hardware, asked: planning.Asked, models_dir: Path | None) 
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch": {"version": version_of("torch"), "built_for": machine.torch_backend or "processors"},
-        "devices": [described(one) for one in machine.devices],
+        "devices": [describe_device(one) for one in machine.devices],
         "chosen": chosen,
         "tier": tier,
         "ladder": [rung.sentence for rung in planning.LADDER],
         "checkpoints": [
-            plan_text.fitting(local.state(name, models_dir), machine, asked, models_dir)
+            plan_text.model_capacity(local.model_state(name, models_dir), machine, asked, models_dir)
             for name in checkpoints.CHECKPOINTS
         ],
-        "songwriters": [local.state(name, models_dir).report() for name in checkpoints.SONGWRITERS],
+        "songwriters": [local.model_state(name, models_dir).report() for name in checkpoints.SONGWRITERS],
         "encoders": encoders(),
-        "models": str(local.of(models_dir).root),
-        "logbook": str(history.file()),
+        "models": str(local.model_store(models_dir).root),
+        "logbook": str(history.history_file()),
     }
 
 
-def choice(machine: Hardware, asked: planning.Asked) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def choice(machine: Hardware, asked: planning.MachineRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What a small render would use and why, or why there is none; and what the guide promises for that device."""
     try:
-        plan = planning.plan(machine, EMPTY, asked, Sizes.of(checkpoints.locate(checkpoints.BUILT_IN)))
+        plan = planning.plan_render(machine, EMPTY, asked, Sizes.of(checkpoints.find_checkpoint(checkpoints.BUILT_IN)))
     except MemoryLimitError as error:
         return {"device": None, "problem": error.message}, None
     reasons = {name: plan.reasons[name] for name in ("device", "dtype")}
     device = next(one for one in machine.devices if one.name == plan.device)
-    return {"device": plan.device, "dtype": plan.dtype, "reasons": reasons}, promised(device)
+    return {"device": plan.device, "dtype": plan.dtype, "reasons": reasons}, tier_promise(device)
 
 
 def version_of(package: str) -> str | None:
@@ -124,7 +124,7 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def described(device: Device) -> dict[str, Any]:
+def describe_device(device: Device) -> dict[str, Any]:
     return {
         "name": device.name,
         "backend": device.backend,
@@ -137,9 +137,9 @@ def described(device: Device) -> dict[str, Any]:
     }
 
 
-def promised(device: Device) -> dict[str, Any] | None:
+def tier_promise(device: Device) -> dict[str, Any] | None:
     """What the guide promises for a card; nothing for a processor, whose limits are those of main memory."""
-    tier = planning.tier(device)
+    tier = planning.tier_of(device)
     if tier is None:
         return None
     return {"memory_gb": tier.memory_gb, "minutes": tier.minutes, "takes": tier.takes, "songwriter": tier.songwriter}
@@ -178,7 +178,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         "Devices",
     ]
     for one in found["devices"]:
-        free = f"{in_words(one['free_bytes'])} of {in_words(one['total_bytes'])} free"
+        free = f"{format_size(one['free_bytes'])} of {format_size(one['total_bytes'])} free"
         said.append(f"  {one['name']}: {one['title']}, {free}; {', '.join(one['dtypes'])} ({one['dtype_reason']})")
     chosen = found["chosen"]
     if chosen["device"] is None:
@@ -193,7 +193,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     said += ["", "Checkpoints, and what fits here"]
     width = max(len(one["name"]) for one in found["checkpoints"])
     said += [
-        f"  {one['name']:<{width}}  {one['status']:<9}  {plan_text.in_minutes(one)}" for one in found["checkpoints"]
+        f"  {one['name']:<{width}}  {one['status']:<9}  {plan_text.capacity_text(one)}" for one in found["checkpoints"]
     ]
     helpers = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
     helpers.append(f"{checkpoints.BUILT_IN} comes with the program")
@@ -207,21 +207,21 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [*said, "", f"Models: {found['models']}", f"What renders taught: {found['logbook']}"]
 
 
-def prove(
+def run_selftest(
     name: str,
     machine: Hardware,
-    asked: planning.Asked,
+    asked: planning.MachineRequest,
     models_dir: Path | None,
-    ledger: Ledger,
+    ledger: RunReport,
     terminal: Console,
     stdout: Stdout,
 ) -> None:
     """Run the checks of a checkpoint, a line for each; the first problem is raised."""
     if name in ("", "auto"):
         raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
-    checkpoint = checkpoints.locate(name, models_dir)
+    checkpoint = checkpoints.find_checkpoint(name, models_dir)
     song = complete.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
-    plan = planning.plan(machine, song, asked, Sizes.of(checkpoint))
+    plan = planning.plan_render(machine, song, asked, Sizes.of(checkpoint))
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []
     ledger.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}
@@ -230,7 +230,7 @@ def prove(
 
         asked_songwriter = checkpoints.BUILT_IN if checkpoint.name == checkpoints.BUILT_IN else "auto"
         songwriters = [one for one in local.songwriters(asked_songwriter, checkpoint, models_dir) if one is not None]
-        for check in selftest.checks(checkpoint, song, plan, report, terminal.warn, songwriters):
+        for check in selftest.run_checks(checkpoint, song, plan, report, terminal.warn, songwriters):
             done.append({"name": check.name, "finding": check.finding, "ok": check.problem is None})
             stdout.path(f"{'ok' if check.problem is None else 'FAILED'}  {check.name}: {check.finding}")
             if check.problem is not None:

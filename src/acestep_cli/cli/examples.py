@@ -28,7 +28,7 @@ Name = Annotated[
     typer.Argument(
         metavar="NAME",
         help="A song, as `acestep examples list` names it.",
-        autocompletion=options.offering_songs,
+        autocompletion=options.complete_songs,
     ),
 ]
 Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all stand somewhere in the song.")]
@@ -38,19 +38,19 @@ Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all
 def list_songs(as_json: Json = False) -> None:
     from acestep_cli.song import spec
 
-    print_result(listing({name: spec.load(file) for name, file in examples.files().items()}, as_json))
+    print_result(listing({name: spec.load(file) for name, file in examples.example_files().items()}, as_json))
 
 
 @app.command(help="Print a song as it is written.\n\nacestep examples show night-drive > mine.yaml")
 def show(name: Name) -> None:
-    print_result(examples.find(name).read_text(encoding="utf-8"))
+    print_result(examples.find_example(name).read_text(encoding="utf-8"))
 
 
 @app.command(help='Find songs by words in their caption, lyrics or title.\n\nacestep examples search waltz "F# minor"')
 def search(words: Words, as_json: Json = False) -> None:
     from acestep_cli.song import spec
 
-    found = {name: song for name, file in examples.files().items() if has(file, song := spec.load(file), words)}
+    found = {name: song for name, file in examples.example_files().items() if has(file, song := spec.load(file), words)}
     if not found:
         raise UsageError(f"No song has {' and '.join(map(repr, words))} in it.", "acestep examples list")
     print_result(listing(found, as_json))
@@ -60,7 +60,9 @@ def has(file: Path, song: Request, words: list[str]) -> bool:
     """Whether all words stand in the song, what it extends included; case and accents do not matter."""
     from acestep_cli.song import spec
 
-    text = folded(file.read_text(encoding="utf-8") + spec.dump(song) + languages.LANGUAGES[song.language or "unknown"])
+    text = folded(
+        file.read_text(encoding="utf-8") + spec.dump_spec(song) + languages.LANGUAGES[song.language or "unknown"]
+    )
     return all(folded(word) in text for word in words)
 
 

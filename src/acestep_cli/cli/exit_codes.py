@@ -24,7 +24,7 @@ from acestep_cli.errors import (
     terminate,
 )
 from acestep_cli.render import result
-from acestep_cli.render.result import described
+from acestep_cli.render.result import describe_error
 
 UNWRITABLE = 9
 
@@ -76,7 +76,7 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         discard_stdout()
         raise typer.Exit from error
     except BaseException as error:
-        found = described(error)
+        found = describe_error(error)
         print(printable("\n".join(said for said in (found["message"], found.get("hint")) if said)), file=sys.stderr)
         if ctx.obj.get(DEBUG):
             traceback.print_exception(error, file=sys.stderr)
@@ -130,9 +130,9 @@ def flush_stdout() -> int:
     return 0
 
 
-def keep_ledger(ctx: typer.Context, warnings: list[str]) -> result.Ledger:
+def keep_ledger(ctx: typer.Context, warnings: list[str]) -> result.RunReport:
     """Return a ledger that `--json` prints when the command ends, however it ends."""
-    ctx.obj[LEDGER] = ledger = result.Ledger(warnings=warnings)
+    ctx.obj[LEDGER] = ledger = result.RunReport(warnings=warnings)
     return ledger
 
 
@@ -144,9 +144,9 @@ def suggest(error: Any) -> None:
     from acestep_cli.song import modes, spec
 
     mode = (error.ctx.info_name if error.ctx is not None else None) or ""
-    for key in modes.foreign(mode) if mode in modes.MODES else ():
-        if unknown in (spec.flag(key), spec.KEYS[key].short, *(spec.KEYS[key].switch or ())):
-            error.message, error.possibilities = f"{unknown} {modes.misplaced(key, mode)}", None
+    for key in modes.foreign_keys(mode) if mode in modes.MODES else ():
+        if unknown in (spec.flag_of(key), spec.KEYS[key].short, *(spec.KEYS[key].switch or ())):
+            error.message, error.possibilities = f"{unknown} {modes.misplaced_key(key, mode)}", None
             return
     if not unknown.startswith("--"):
         return
@@ -155,9 +155,11 @@ def suggest(error: Any) -> None:
     if meant in spec.KEYS and not spec.KEYS[meant].flag:
         error.possibilities = [f"--set {meant}=…"] if meant != "extends" else []
     elif meant in spec.KEYS:
-        error.possibilities = [spec.flag(meant)] if spec.flag(meant) != unknown else []  # not here, though elsewhere
+        error.possibilities = (
+            [spec.flag_of(meant)] if spec.flag_of(meant) != unknown else []
+        )  # not here, though elsewhere
     else:
-        known = sorted({spec.flag(key) for key in spec.KEYS if spec.KEYS[key].flag} | set(error.possibilities or ()))
+        known = sorted({spec.flag_of(key) for key in spec.KEYS if spec.KEYS[key].flag} | set(error.possibilities or ()))
         error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
 
 
@@ -166,11 +168,11 @@ def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
 
     Who stopped reading wants no more.
     """
-    ledger = ctx.obj.get(LEDGER) or result.Ledger()
+    ledger = ctx.obj.get(LEDGER) or result.RunReport()
     if sys.stdout is None:  # closed by whoever started us
         return True
     try:
-        print(result.text(ledger, error), flush=True)
+        print(result.report_text(ledger, error), flush=True)
         return True
     except BrokenPipeError:
         is_read = True

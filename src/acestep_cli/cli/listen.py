@@ -24,7 +24,7 @@ from acestep_cli.cli.console import Console
 from acestep_cli.errors import ExistsError, SourceError, UsageError
 from acestep_cli.models import checkpoints
 from acestep_cli.render import paths
-from acestep_cli.render.take_file import Finished
+from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song import spec
 
 app = typer.Typer(add_completion=False)
@@ -83,7 +83,7 @@ def listen(
     playable(folder)  # which says whether there is a folder, before whether its page can be written
     refuse_other(page, force=force)
     with terminal.results() as stdout:
-        takes = make(folder, page, terminal, embed=embed)
+        takes = make_page(folder, page, terminal, embed=embed)
         ledger.more["listen"] = {"path": str(page), "takes": [take["file"] for take in takes]}
         terminal.say(f"{len(takes)} {'take' if len(takes) == 1 else 'takes'} to listen to")
         stdout.path(page)
@@ -96,11 +96,11 @@ def refuse_other(page: Path, *, force: bool) -> None:
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {page}: a page is an .html file.")
     disk.require_folder(page.parent)
-    if disk.exists(page) and not (page.is_file() and (force or OURS in page.read_bytes())):
+    if disk.is_taken(page) and not (page.is_file() and (force or OURS in page.read_bytes())):
         raise ExistsError(page, why=" and is no page of takes")
 
 
-def make(
+def make_page(
     folder: Path, page: Path, terminal: Console, *, embed: bool = False, growing: bool = False
 ) -> list[dict[str, Any]]:
     """Write the page of the takes in `folder`, and return what it says of each. What an earlier page says of files that
@@ -110,13 +110,13 @@ def make(
     files = playable(folder)
     if not files:
         raise SourceError(f"{folder} holds no audio files ({', '.join(encode.FORMATS)}).")
-    known = earlier(page)
+    known = earlier_entries(page)
     takes = []
     for file in files:
         stamp = stamp_of(file, page, embed=embed)
         try:
             takes.append(
-                known.get(stamp) or {STAMP: stamp, **entry(Finished.at(file, terminal.warn), page, embed=embed)}
+                known.get(stamp) or {STAMP: stamp, **page_entry(TakeFile.read(file, terminal.warn), page, embed=embed)}
             )
         except SourceError as error:
             terminal.warn(f"{error.message} It is left out.")
@@ -125,15 +125,15 @@ def make(
     kept = kept_of(folder, page)
     if growing:
         publish(beside(page, ALL), f"arrived({as_json(takes)});\n")
-        tell(page, [take["file"] for take in takes], kept)
-    publish(page, written(folder, page, takes, kept, growing=growing))
+        write_growing(page, [take["file"] for take in takes], kept)
+    publish(page, page_html(folder, page, takes, kept, growing=growing))
     if not growing:
         for ending in (NEWS, ALL):
             beside(page, ending).unlink(missing_ok=True)
     return takes
 
 
-def tell(page: Path, files: Sequence[str], kept: Sequence[str]) -> None:
+def write_growing(page: Path, files: Sequence[str], kept: Sequence[str]) -> None:
     """Say beside a growing page which takes there are by now, and which of them somebody kept."""
     publish(beside(page, NEWS), f"news({as_json({'files': files, 'kept': kept})});\n")
 
@@ -143,7 +143,7 @@ def beside(page: Path, ending: str) -> Path:
 
 
 def publish(file: Path, text: str) -> None:
-    with disk.whole(file, replace=[file]) as [part]:
+    with disk.write_whole(file, replace=[file]) as [part]:
         disk.write_text(part, text)
 
 
@@ -161,7 +161,7 @@ def playable(folder: Path) -> list[Path]:
     try:
         there = [file for file in folder.iterdir() if file.suffix[1:].lower() in encode.FORMATS]
     except OSError as error:
-        raise decode.unreadable(folder, error) from error
+        raise decode.unreadable_error(folder, error) from error
     return sorted((file for file in there if not file.name.startswith(".")), key=by_number)
 
 
@@ -172,7 +172,7 @@ def by_number(file: Path) -> list[tuple[bool, int, str]]:
 
 def stamp_of(file: Path, page: Path, *, embed: bool) -> str:
     """What changes when anything that is said of a file may change."""
-    beside = (file, paths.sidecar(file), lrc.beside(file))
+    beside = (file, paths.sidecar_path(file), lrc.lrc_path(file))
     states = [f"{state.st_mtime_ns}:{state.st_size}" if (state := stat(one)) else "" for one in beside]
     return " ".join([__version__, address(file, page), *states, EMBEDDED * embed])
 
@@ -184,7 +184,7 @@ def stat(file: Path) -> Any:
         return None
 
 
-def earlier(page: Path) -> Mapping[str, dict[str, Any]]:
+def earlier_entries(page: Path) -> Mapping[str, dict[str, Any]]:
     """What the page that is there says of each take, by its stamp."""
     try:
         found = DATA.search(page.read_bytes())
@@ -202,11 +202,11 @@ def address(file: Path, page: Path) -> str:
         return where.as_posix()
 
 
-def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
+def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
     """What the page shows of a take."""
     request, name = take.request, address(take.path, page)
     low, high = (100 * plots.outline(take.sound, COLUMNS)).round().astype(int).tolist()
-    beside = paths.sidecar(take.path)
+    beside = paths.sidecar_path(take.path)
     figures = take.facts()
     asked = dict(figures)
     facts = [
@@ -215,7 +215,7 @@ def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
     lufs = take.measures.lufs
     return {
         "file": name,
-        "src": opus(take.sound)
+        "src": opus_address(take.sound)
         if embed and not take.measures.is_silent
         else quote(name.encode(errors="surrogateescape")),
         "stem": str(Path(name).with_suffix("")),
@@ -229,14 +229,14 @@ def entry(take: Finished, page: Path, *, embed: bool) -> dict[str, Any]:
         "spectrogram": as_address("image/png", plots.spectrogram(take.sound, WIDTH, HEIGHT)),
         "sections": [vars(section) for section in take.sections],
         "lyrics": request.lyrics,
-        "spec": spec.dump(request) if take.made else None,
+        "spec": spec.dump_spec(request) if take.made else None,
         "caption": request.caption,
         "again": address(beside, page) if take.made and beside.is_file() else None,
         "steps": more_steps(take),
     }
 
 
-def more_steps(take: Finished) -> int | None:
+def more_steps(take: TakeFile) -> int | None:
     """Twice the steps, or the most that its checkpoint takes; None where there are no more."""
     row, steps = checkpoints.CHECKPOINTS.get(take.request.model or ""), take.request.steps
     if row is None or steps is None or steps >= row.most_steps:
@@ -244,12 +244,12 @@ def more_steps(take: Finished) -> int | None:
     return min(2 * steps, row.most_steps)
 
 
-def opus(sound: Audio) -> str:
+def opus_address(sound: Audio) -> str:
     """The sound itself, in an address."""
-    encoding = encode.encoding(EMBEDDED, sample_rate=decode.READ_RATE)
+    encoding = encode.resolve_encoding(EMBEDDED, sample_rate=decode.READ_RATE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{EMBEDDED}"
-        encode.write(file, sound, encode.Finish(encoding))
+        encode.write_audio(file, sound, encode.Finish(encoding))
         return as_address("audio/ogg", file.read_bytes())
 
 
@@ -257,7 +257,7 @@ def as_address(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def written(
+def page_html(
     folder: Path, page: Path, takes: Sequence[dict[str, Any]], kept: Sequence[str], *, growing: bool = False
 ) -> str:
     """The page. Whatever it says comes as JSON and is set as text, so that no name or lyric can be markup."""

@@ -18,13 +18,13 @@ from acestep_cli.errors import CheckError, UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import adapters, checkpoints
 from acestep_cli.models.adapters import Adapter
-from acestep_cli.models.local import in_words
+from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events, plan
 from acestep_cli.render import paths as outputs
 from acestep_cli.render.job import Job
-from acestep_cli.render.plan import Studio
-from acestep_cli.render.result import Ledger
+from acestep_cli.render.plan import PlanContext
+from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, modes, spec, values
 
@@ -36,7 +36,7 @@ app = typer.Typer(
 SONG_KEYS = tuple(
     name
     for name, key in spec.KEYS.items()
-    if key.flag and name not in (*modes.foreign("generate"), "loras", "lora_mode", "takes")
+    if key.flag and name not in (*modes.foreign_keys("generate"), "loras", "lora_mode", "takes")
 )
 #: What a render does besides, a comparison goes without: it makes one take of each, as they are, and ends.
 OTHERWISE = ("pull", "explain", "smoke", "auto", "rank")
@@ -54,7 +54,7 @@ Model = Annotated[
         "--model",
         metavar="NAME|FOLDER",
         help="Refuse an adapter that does not fit this checkpoint.",
-        autocompletion=options.offering(checkpoints.CHECKPOINTS),
+        autocompletion=options.complete_from(checkpoints.CHECKPOINTS),
     ),
 ]
 Scales = Annotated[
@@ -67,7 +67,7 @@ Spec = Annotated[
         "--spec",
         metavar="SPEC",
         help="The song to make (.yaml, .md, a sidecar, or - for stdin); flags override its keys.",
-        autocompletion=options.offering_specs,
+        autocompletion=options.complete_specs,
     ),
 ]
 
@@ -87,11 +87,11 @@ def inspect(
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    wanted = None if model is None else checkpoints.locate(model, models_dir)
+    wanted = None if model is None else checkpoints.find_checkpoint(model, models_dir)
     entries = ledger.more["adapters"] = []
     with terminal.results() as stdout:
         for path in paths:
-            adapter = adapters.read(Path(path))
+            adapter = adapters.read_adapter(Path(path))
             adapter.require_finite()
             for warning in adapter.warnings:
                 terminal.warn(warning)
@@ -136,7 +136,7 @@ def report(adapter: Adapter, fits: dict[str, float]) -> dict[str, Any]:
 
 def lines(adapter: Adapter, fits: dict[str, float]) -> Iterator[str]:
     """The same for people."""
-    size = in_words(adapter.file.stat().st_size)
+    size = format_size(adapter.file.stat().st_size)
     yield f"{adapter.path}: {adapter.kind}, named as by {adapter.format}, {adapter.parameters:,} weights, {size}"
     factors = listed(adapter.factors)
     yield f"  rank {listed(adapter.ranks)}, alpha {listed(adapter.alphas)}: its product is multiplied by {factors}"
@@ -189,7 +189,7 @@ def compare(
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    with events.to(run.events, terminal.warn) as terminal.events:
+    with events.open_events(run.events, terminal.warn) as terminal.events:
         render_and_compare(paths, scales_of(scales), spec_file, song, run, ledger, terminal)
 
 
@@ -199,7 +199,7 @@ def render_and_compare(
     spec_file: str | None,
     song: dict[str, Any],
     run: RenderSettings,
-    ledger: Ledger,
+    ledger: RunReport,
     terminal: Console,
 ) -> None:
     """Make the song without and with each adapter, and say how far apart they are. `CheckError` where one is idle."""
@@ -209,15 +209,15 @@ def render_and_compare(
         [plain, *others] = variants(paths, scales, spec_file, song, run)
     planned = [variant.job for variant in (plain, *others)]
     ledger.outputs = [output for job in planned for output in job.outputs]
-    perform.announce(planned, terminal, dry_run=run.dry_run)
+    perform.announce_plan(planned, terminal, dry_run=run.dry_run)
     with terminal.results() as stdout:
         if run.dry_run:
-            perform.foretell(ledger.outputs, terminal, stdout)
+            perform.preview_files(ledger.outputs, terminal, stdout)
             return
-        perform.perform(planned, run, terminal, stdout)
+        perform.make_planned(planned, run, terminal, stdout)
     perform.finish_report(ledger.outputs, terminal)
-    without = decode.read(plain.file)
-    apart = {id(variant): distance.distance(without, decode.read(variant.file)) for variant in others}
+    without = decode.read_audio(plain.file)
+    apart = {id(variant): distance.spectral_distance(without, decode.read_audio(variant.file)) for variant in others}
     ledger.more["comparison"] = {
         "measure": distance.MEASURE,
         "without": str(plain.file),
@@ -240,7 +240,7 @@ def render_and_compare(
 def scales_of(text: str) -> list[float]:
     """The scales of `--scales`, each once, without 0: that is always made."""
     try:
-        found = [values.Loras.scale(item) for item in values.items_of(text)]
+        found = [values.Loras.scale(item) for item in values.split_items(text)]
     except ValueError as error:
         raise UsageError(f"--scales: {error}.", "--scales 0,0.5,1") from error
     return [scale for scale in dict.fromkeys(found) if scale]
@@ -250,7 +250,7 @@ def variants(
     paths: list[str], scales: list[float], spec_file: str | None, song: dict[str, Any], run: RenderSettings
 ) -> list[Variant]:
     """The song without an adapter, and with each at each scale, all of one seed."""
-    place = outputs.destination(run.output)
+    place = outputs.parse_destination(run.output)
     if place.stdout or place.stem is not None:
         raise UsageError(
             f"--output {run.output} is one file, and a comparison makes several.", "Name a folder: --output ab/"
@@ -258,17 +258,20 @@ def variants(
     if not scales:
         raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
     flags = spec.from_flags(song, tuple(run.overrides or ()))
-    studio = Studio(run, hardware.detect(), history.read())
-    below = plan.layers_of(spec_file, given=False)
+    studio = PlanContext(run, hardware.detect(), history.read_history())
+    below = plan.argument_layers(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
     seed = secrets.randbelow(complete.SEEDS) if seed is None else seed
-    fixed = [spec.implied({"seed": str(seed)}, "one seed for all"), spec.implied({"takes": "1"}, "one take of each")]
+    fixed = [
+        spec.implied_layer({"seed": str(seed)}, "one seed for all"),
+        spec.implied_layer({"takes": "1"}, "one take of each"),
+    ]
 
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         worn = None if adapter is None else [f"{adapter}@{scale:g}"]
-        layers = [*below, flags, *fixed, spec.implied({"loras": worn}, "PATH")]
-        made = plan.decided(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
-        if len(complete.pieces(made.request)) > 1:
+        layers = [*below, flags, *fixed, spec.implied_layer({"loras": worn}, "PATH")]
+        made = plan.complete_job(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
+        if len(complete.output_parts(made.request)) > 1:
             raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
         return Variant(adapter, scale, made)
 
@@ -278,5 +281,5 @@ def variants(
         named[path] = next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in named.values())
     found = [variant(None, 0.0, "without")]
     found += [variant(path, scale, f"{named[path]}@{scale:g}") for path in named for scale in scales]
-    plan.settled([one.job for one in found], run)
+    plan.assign_outputs([one.job for one in found], run)
     return found

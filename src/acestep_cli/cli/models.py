@@ -11,13 +11,13 @@ from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import CheckpointError, OutputError, UsageError
 from acestep_cli.models import checkpoints, local
-from acestep_cli.models.local import State
+from acestep_cli.models.local import ModelState
 from acestep_cli.render import fetch
-from acestep_cli.render.result import Ledger
+from acestep_cli.render.result import RunReport
 from acestep_cli.song import values
 
 NAMES = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
-_name = options.offering(NAMES)
+_name = options.complete_from(NAMES)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fetch checkpoints, and see which are there.")
 
@@ -39,7 +39,7 @@ SongwriterNames = Annotated[
         "--songwriter",
         metavar="|".join(checkpoints.SONGWRITERS),
         help="A Songwriter as well; repeatable.",
-        autocompletion=options.offering(checkpoints.SONGWRITERS),
+        autocompletion=options.complete_from(checkpoints.SONGWRITERS),
     ),
 ]
 Revision = Annotated[
@@ -51,13 +51,13 @@ Force = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is listed.")]
 
 
-def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console, Ledger]:
+def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console, RunReport]:
     terminal = Console(quiet, paths=not wants_json)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
     return terminal, ledger
 
 
-def known(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
+def check_names(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
     """The names, each once. `UsageError` for one that is none."""
     for name in names:
         if name not in among:
@@ -84,16 +84,16 @@ def pull(
     debug: options.Debug = False,
 ) -> None:
     terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
-    wanted = [*known(names or []), *known(songwriter or [], tuple(checkpoints.SONGWRITERS))]
+    wanted = [*check_names(names or []), *check_names(songwriter or [], tuple(checkpoints.SONGWRITERS))]
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise UsageError("There is no model to pull.", f"acestep models pull turbo; names: {', '.join(NAMES)}.")
-    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.parts(name)))
+    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.model_parts(name)))
     with terminal.results() as stdout:
         if checkpoints.BUILT_IN in wanted:
             terminal.say(f"{checkpoints.BUILT_IN} comes with the program.")
-        pulled = fetch.pull(parts, models_dir, terminal, revision, again=force) if parts else []
-        states = [local.state(name, models_dir) for name in wanted]
+        pulled = fetch.pull_parts(parts, models_dir, terminal, revision, again=force) if parts else []
+        states = [local.model_state(name, models_dir) for name in wanted]
         ledger.more["models"] = [state.report() for state in states]
         for state in states:
             if state.problem is not None:
@@ -119,10 +119,10 @@ def list_models(
     terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
     if models_dir is not None and not checkpoints.is_folder(models_dir):
         terminal.warn(f"The models folder {models_dir} does not exist.")
-    states = [local.state(name, models_dir) for name in NAMES]
-    machine, asked = hardware.detect(), plan.Asked()
+    states = [local.model_state(name, models_dir) for name in NAMES]
+    machine, asked = hardware.detect(), plan.MachineRequest()
     entries = [
-        plan_text.fitting(state, machine, asked, models_dir)
+        plan_text.model_capacity(state, machine, asked, models_dir)
         if state.name in checkpoints.CHECKPOINTS
         else state.report()
         for state in states
@@ -131,18 +131,18 @@ def list_models(
     width = max(map(len, NAMES))
     with terminal.results() as stdout:
         for state, entry in zip(states, entries, strict=True):
-            fits = plan_text.in_minutes(entry) if "longest_seconds" in entry else ""
+            fits = plan_text.capacity_text(entry) if "longest_seconds" in entry else ""
             words = f"{state.name:<{width}}  {state.status:<9}  {size(state):>10}  {fits}  {where(state)}"
             stdout.path(words.rstrip())
 
 
-def size(state: State) -> str:
+def size(state: ModelState) -> str:
     if state.status == "absent":
-        return f"~{checkpoints.parts(state.name)[0].size_gb:g} GB"
-    return local.in_words(state.size)
+        return f"~{checkpoints.model_parts(state.name)[0].size_gb:g} GB"
+    return local.format_size(state.size)
 
 
-def where(state: State) -> str:
+def where(state: ModelState) -> str:
     if state.status == "partial" and state.problem is not None:
         return f"{state.folder} ({state.problem.message})"
     return str(state.folder or "")
@@ -157,9 +157,9 @@ def path(
     debug: options.Debug = False,
 ) -> None:
     terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
-    [name] = known([name])
-    folder = local.find(name, models_dir)
-    ledger.more["models"] = [local.state(name, models_dir).report()]
+    [name] = check_names([name])
+    folder = local.find_model(name, models_dir)
+    ledger.more["models"] = [local.model_state(name, models_dir).report()]
     with terminal.results() as stdout:
         stdout.path(folder)
 
@@ -176,21 +176,21 @@ def verify(
     debug: options.Debug = False,
 ) -> None:
     terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
-    wanted = known(names)
-    folders = {name: local.find(name, models_dir) for name in wanted}
+    wanted = check_names(names)
+    folders = {name: local.find_model(name, models_dir) for name in wanted}
     for name, folder in folders.items():
         if checkpoints.is_diffusers(folder):
             raise CheckpointError(
                 f"{folder} is in diffusers' layout, and nothing here tells what its files should be.",
                 f"`acestep models pull {name}` fetches the published layout, which can be verified.",
             )
-    ledger.more["models"] = [local.state(name, models_dir).report() for name in wanted]
-    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.parts(name)))
+    ledger.more["models"] = [local.model_state(name, models_dir).report() for name in wanted]
+    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.model_parts(name)))
     there = {part: checkpoints.part_folder(part, models_dir) for part in parts}
-    locks = {folder: local.expected(part, folder) for part, folder in there.items() if folder is not None}
+    locks = {folder: local.expected_files(part, folder) for part, folder in there.items() if folder is not None}
     with terminal.results() as stdout:
         with terminal.transfers(sum(file.size for lock in locks.values() for file in lock.files)) as report:
-            wrong = [line for folder, lock in locks.items() for line in local.differing(lock, folder, report)]
+            wrong = [line for folder, lock in locks.items() for line in local.verify_files(lock, folder, report)]
         if wrong:
             raise CheckpointError(
                 "\n".join(wrong), f"`acestep models pull {' '.join(wanted)} --force` fetches them again."
@@ -214,11 +214,11 @@ def prune(
     debug: options.Debug = False,
 ) -> None:
     terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
-    store = local.of(models_dir)
+    store = local.model_store(models_dir)
     found = sizes(store)
     try:
         if yes and found:
-            with local.alone(local.all_parts(), store, terminal.say):
+            with local.lock_store(local.all_parts(), store, terminal.say):
                 found = sizes(store)
                 store.clear()
     except OSError as error:
@@ -228,7 +228,7 @@ def prune(
     with terminal.results() as stdout:
         for path in found:
             stdout.path(path)
-    total = local.in_words(sum(found.values()))
+    total = local.format_size(sum(found.values()))
     if not found:
         terminal.say("Nothing is left over.")
     elif yes:
@@ -237,5 +237,5 @@ def prune(
         terminal.say(f"{total} could be freed. Nothing was deleted; `acestep models prune --yes` does.")
 
 
-def sizes(store: local.Shelf) -> dict[Path, int]:
-    return {path: local.bytes_of(path) for path in store.leftovers()}
+def sizes(store: local.ModelStore) -> dict[Path, int]:
+    return {path: local.freed_bytes(path) for path in store.leftovers()}

@@ -68,19 +68,19 @@ def size(text: str) -> int:
         raise typer.BadParameter(str(error)) from error
 
 
-def offering(words: Iterable[str]) -> Callable[[str], list[str]]:
+def complete_from(words: Iterable[str]) -> Callable[[str], list[str]]:
     """What completes a word to one of `words`."""
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
-def offering_songs(incomplete: str) -> list[str]:
+def complete_songs(incomplete: str) -> list[str]:
     """The bundled songs whose names begin so."""
     from acestep_cli.song import examples
 
-    return offering(examples.files())(incomplete)
+    return complete_from(examples.example_files())(incomplete)
 
 
-def offering_specs(incomplete: str) -> list[str]:
+def complete_specs(incomplete: str) -> list[str]:
     """The specs that begin so; none where a folder does too, for the shell itself goes down into folders."""
     folder, beginning = os.path.split(incomplete)
     try:
@@ -122,7 +122,7 @@ DeviceName = Annotated[
         metavar="|".join(DEVICES),
         help="Or one card of several: cuda:1. Unset: the best that the song fits into.",
         rich_help_panel=MACHINE,
-        autocompletion=offering(DEVICES),
+        autocompletion=complete_from(DEVICES),
     ),
 ]
 DTypeName = Annotated[
@@ -132,7 +132,7 @@ DTypeName = Annotated[
         metavar="|".join(DTYPES),
         help="Number format of the weights. Unset: the best the device has.",
         rich_help_panel=MACHINE,
-        autocompletion=offering(DTYPES),
+        autocompletion=complete_from(DTYPES),
     ),
 ]
 MaxVRAM = Annotated[
@@ -250,7 +250,7 @@ SETTINGS: dict[str, Any] = {
             rich_help_panel=MACHINE,
             show_default=False,
             callback=_one_of(PROGRESS),
-            autocompletion=offering(PROGRESS),
+            autocompletion=complete_from(PROGRESS),
         ),
     ],
     "quiet": Quiet,
@@ -270,7 +270,7 @@ def render_flags(command: Command, mode: str | None) -> Command:
     """
     from acestep_cli.song import modes, spec
 
-    strange = modes.foreign(mode) if mode is not None else ()
+    strange = modes.foreign_keys(mode) if mode is not None else ()
     keys = [name for name, key in spec.KEYS.items() if key.flag and name not in strange]
     return flags(keys, [field.name for field in fields(RenderSettings)])(command)
 
@@ -301,7 +301,7 @@ def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Co
             for name, (flag, meaning) in switches.items():
                 if song_given.pop(SWITCH + name):
                     if song_given[name] is not None:
-                        raise UsageError(f"{flag}: excludes {spec.flag(name)}; leave one of them out.")
+                        raise UsageError(f"{flag}: excludes {spec.flag_of(name)}; leave one of them out.")
                     song_given[name] = meaning
             run = RenderSettings(**{flag.name: given.pop(flag.name) for flag in others})
             if run.no_think:
@@ -338,7 +338,7 @@ def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
     from acestep_cli.song import spec
 
     assert key.switch is not None
-    option = switch(flag, help=f"The same as {spec.flag(name)} {key.switch[1]}.", panel=key.panel)
+    option = switch(flag, help=f"The same as {spec.flag_of(name)} {key.switch[1]}.", panel=key.panel)
     return inspect.Parameter(
         SWITCH + name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
     )
@@ -348,7 +348,7 @@ def _flag(name: str, key: Key) -> inspect.Parameter:
     from acestep_cli.song import spec
     from acestep_cli.song.values import Switch
 
-    names = [spec.flag(name)] if key.short is None else [key.short, spec.flag(name)]
+    names = [spec.flag_of(name)] if key.short is None else [key.short, spec.flag_of(name)]
     # Square brackets are Rich's markup, and section tags are written with them.
     help_text = key.help.replace("[", r"\[")
     if isinstance(key.kind, Switch):
@@ -361,7 +361,7 @@ def _flag(name: str, key: Key) -> inspect.Parameter:
             help=help_text,
             rich_help_panel=key.panel,
             metavar=key.kind.metavar,
-            autocompletion=offering(words) if words else None,
+            autocompletion=complete_from(words) if words else None,
         )
         kind = list[str] | None if key.kind.several else str | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])

@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from acestep_cli.machine.plan import Plan
 
 
-def decided(file: Path, model: str, seed: int, run: RenderSettings) -> Job:
+def plan_preview(file: Path, model: str, seed: int, run: RenderSettings) -> Job:
     """The render of a spec by the checkpoint that is trained; `seed` is that of a spec without one.
 
     Raises what a render of it would.
     """
-    default = spec.implied({"seed": str(seed)}, "--seed")
+    default = spec.implied_layer({"seed": str(seed)}, "--seed")
     flags = spec.from_flags({"model": model, "songwriter": "none", "takes": "1"})
-    layers = [default, *spec.read(file), flags]
+    layers = [default, *spec.read_layers(file), flags]
     resolved = spec.resolve(*layers)
     if resolved.request.loras:
         raise UsageError(f"--preview {file}: names adapters, and only the one in training is heard.")
-    return songwriting.planned(resolved, layers, run)
+    return songwriting.plan_writing(resolved, layers, run)
 
 
-def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, step: int) -> None:
+def render_preview(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, step: int) -> None:
     """Render the job with `model`, which is in memory, into `folder`. What fails is said, and stops no training."""
     from acestep_cli.pipeline import Pipeline
 
@@ -44,8 +44,8 @@ def make(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, 
     try:
         path.parent.mkdir(exist_ok=True)
         for take in pipeline.run([job.request], lambda stage, done, total: None, terminal.warn):
-            with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
-                encode.write(part, take.audio, write.finish(take, job))
+            with disk.write_whole(path, replace=[path] if disk.is_taken(path) else []) as [part]:
+                encode.write_audio(part, take.audio, write.finish_of(take, job))
         terminal.say(f"{path}: as it sounds after step {step}")
     except (AceStepError, OSError) as error:
         terminal.warn(f"The preview after step {step} failed: {error}")

@@ -22,11 +22,11 @@ from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
 from acestep_cli.render import events, paths, perform, plan, provenance, sidecar
 from acestep_cli.render.job import Job
-from acestep_cli.render.plan import Studio
+from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.provenance import Provenance
-from acestep_cli.render.result import FAILED, Ledger
+from acestep_cli.render.result import FAILED, RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.render.sidecar import Origin, Record
+from acestep_cli.render.sidecar import RenderOrigin, SidecarRecord
 from acestep_cli.song import spec
 from acestep_cli.song.request import KEYS
 
@@ -69,30 +69,30 @@ def replay(
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    with events.to(run.events, terminal.warn) as terminal.events:
+    with events.open_events(run.events, terminal.warn) as terminal.events:
         render_and_compare(file, within, run, ledger, terminal, from_tags=from_tags)
 
 
 def render_and_compare(
-    file: Path, within: float, run: RenderSettings, ledger: Ledger, terminal: Console, *, from_tags: bool
+    file: Path, within: float, run: RenderSettings, ledger: RunReport, terminal: Console, *, from_tags: bool
 ) -> None:
     """Make the take of `file` again and say how near it comes. `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
-    there = measure.read(file, terminal.warn)
+    there = measure.read_for_measuring(file, terminal.warn)
     made = provenance_of(file, from_tags=from_tags)
     because: list[str] = []
-    if isinstance(made.origin, Record) and made.origin.bytes not in (None, size := file.stat().st_size):
+    if isinstance(made.origin, SidecarRecord) and made.origin.bytes not in (None, size := file.stat().st_size):
         because.append("the file has changed since its sidecar was written")
         terminal.warn(f"{file} has {size:,} bytes; its sidecar was written for {made.origin.bytes:,}.")
     with tempfile.TemporaryDirectory() as folder, terminal.results() as stdout:
-        job = planned(made, f"{folder}/", run)
+        job = plan_replay(made, f"{folder}/", run)
         refuse_edited(job, made, file)
         terminal.events.pass_over(job.outputs)
-        perform.announce([job], terminal, dry_run=False)
-        perform.make([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
-        perform.conclude([output for output in job.outputs if output.status == FAILED])
-        apart = nearest(there, (measure.read(output.path) for output in job.outputs if output.path))
+        perform.announce_plan([job], terminal, dry_run=False)
+        perform.render_jobs([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
+        perform.raise_failures([output for output in job.outputs if output.status == FAILED])
+        apart = nearest(there, (measure.read_for_measuring(output.path) for output in job.outputs if output.path))
         because += [*changes(made.origin, job), *other_latents(made.origin, job)]
         verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED
         ledger.more["replay"] = {
@@ -114,14 +114,16 @@ def render_and_compare(
 
 def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
     """How `file` was made. `SourceError` where nothing says it."""
-    found = provenance.in_tags(file) if from_tags else provenance.of(file)
+    found = provenance.tags_provenance(file) if from_tags else provenance.find_provenance(file)
     if found is None:
-        missing = "which only this program writes" if from_tags else f"nor is there a sidecar {paths.sidecar(file)}"
+        missing = (
+            "which only this program writes" if from_tags else f"nor is there a sidecar {paths.sidecar_path(file)}"
+        )
         raise SourceError(f"{file}: its tags do not say how it was made, {missing}.")
     return found
 
 
-def planned(made: Provenance, folder: str, run: RenderSettings) -> Job:
+def plan_replay(made: Provenance, folder: str, run: RenderSettings) -> Job:
     """The job that makes a take again, as like as this machine can."""
     origin, machine = made.origin, hardware.detect()
     device = next((one for one in machine.devices if one.name == origin.device), None)
@@ -130,10 +132,10 @@ def planned(made: Provenance, folder: str, run: RenderSettings) -> Job:
         run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
     if origin.threads is not None and origin.threads <= MOST_THREADS_A_CORE * hardware.threads()[0]:
         machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
-    studio = Studio(run, machine, history.read())
-    place = paths.destination(folder)
-    job = plan.decided(None, made.layers, spec.resolve(*made.layers), place, studio)
-    return plan.settled([job], run)[0]
+    studio = PlanContext(run, machine, history.read_history())
+    place = paths.parse_destination(folder)
+    job = plan.complete_job(None, made.layers, spec.resolve(*made.layers), place, studio)
+    return plan.assign_outputs([job], run)[0]
 
 
 def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
@@ -141,7 +143,7 @@ def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
     origin = made.origin
     if job.weights != origin.checkpoint.weights or any(origin.is_of(job.recipe(output)) for output in job.outputs):
         return
-    untouched = provenance.in_tags(file)
+    untouched = provenance.tags_provenance(file)
     edited: list[str] = []
     if untouched is not None:
         one, other = job.resolved.request, spec.resolve(*untouched.layers).request
@@ -159,20 +161,20 @@ def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
 
 def nearest(there: Audio, made: Iterable[Audio]) -> float | None:
     """How far, in dBFS, `there` is from the one of the sounds made that is like it: a take may be several files."""
-    found = [apart for sound in made if (apart := measure.difference(there, sound)) is not None]
+    found = [apart for sound in made if (apart := measure.sample_difference(there, sound)) is not None]
     return min(found, default=None)
 
 
-def other_latents(origin: Origin, job: Job) -> list[str]:
+def other_latents(origin: RenderOrigin, job: Job) -> list[str]:
     """What became of the latents beside the source since a take was made; nothing where they are as they were."""
     kept = job.request.kept
     if job.request.source is None or origin.source_latents == (kept.fingerprint if kept is not None else None):
         return []
-    name = latents_file.beside(Path(job.request.source)).name
+    name = latents_file.latents_path(Path(job.request.source)).name
     return [f"{name} was not there then" if origin.source_latents is None else f"{name} is gone or another"]
 
 
-def changes(origin: Origin, job: Job) -> list[str]:
+def changes(origin: RenderOrigin, job: Job) -> list[str]:
     """What is different from when a take was made, as `torch 2.13.0 -> 2.14.0`."""
     plan, weights = job.plan, job.checkpoint.name
     then = {"acestep": origin.acestep, **origin.versions, "device": origin.device, "dtype": origin.dtype,

@@ -10,7 +10,7 @@ import typer
 
 from acestep_cli.audio import decode, loudness, plots
 from acestep_cli.cli import console, options
-from acestep_cli.render.take_file import Finished
+from acestep_cli.render.take_file import TakeFile
 
 if TYPE_CHECKING:
     from acestep_cli.audio.sound import Audio
@@ -33,14 +33,14 @@ File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="An a
     "acestep show out/night-drive.flac"
 )
 def show(file: File, debug: options.Debug = False) -> None:
-    take = Finished.at(file, console.Console().warn)
+    take = TakeFile.read(file, console.Console().warn)
     width = console.card_width()
-    picture = [*named(take.sections, take.sound.seconds, width), *drawn(take.sound, width),
-               scale(take.sound.seconds, width)]  # fmt: skip
+    picture = [*section_line(take.sections, take.sound.seconds, width), *draw_waveform(take.sound, width),
+               time_line(take.sound.seconds, width)]  # fmt: skip
     console.print_card(take.title, picture, take.facts(), take.request.lyrics)
 
 
-def drawn(sound: Audio, width: int) -> list[str]:
+def draw_waveform(sound: Audio, width: int) -> list[str]:
     """The waveform in Braille, `width` signs wide; its highest peak fills the height."""
     outline = plots.outline(sound, 2 * width)
     half = 2 * LINES
@@ -54,7 +54,7 @@ def drawn(sound: Audio, width: int) -> list[str]:
     return ["".join(map(chr, line)) for line in signs]
 
 
-def named(sections: list[Section], seconds: float, width: int) -> Iterator[str]:
+def section_line(sections: list[Section], seconds: float, width: int) -> Iterator[str]:
     """A line with the names of sections, each above its beginning; a name without the room is cut."""
     if not sections:
         return
@@ -66,7 +66,7 @@ def named(sections: list[Section], seconds: float, width: int) -> Iterator[str]:
     yield line
 
 
-def scale(seconds: float, width: int) -> str:
+def time_line(seconds: float, width: int) -> str:
     """A line with times."""
-    marks = (decode.clock(seconds * at / width) for at in range(0, width - EVERY // 2, EVERY))
+    marks = (decode.format_time(seconds * at / width) for at in range(0, width - EVERY // 2, EVERY))
     return "".join(mark.ljust(EVERY) for mark in marks)

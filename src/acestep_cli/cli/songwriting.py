@@ -22,7 +22,7 @@ from acestep_cli.progress import Report
 from acestep_cli.render import plan
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
-from acestep_cli.render.plan import Studio
+from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, request, spec
 from acestep_cli.song.request import Request
@@ -49,7 +49,7 @@ Seed = Annotated[
 ]  # fmt: skip
 
 
-def planned(
+def plan_writing(
     resolved: spec.Resolved, layers: list[spec.Layer], run: RenderSettings, networks: frozenset[str] = NETWORKS
 ) -> Job:
     """A job that is never rendered, and uses these networks alone. Refuses what a render would refuse, but for a
@@ -57,8 +57,8 @@ def planned(
     """
     if "dit" not in networks:
         run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
-    studio = Studio(run, hardware.detect(), history.read(), networks)
-    return plan.fitting(resolved, layers, None, Destination(Path()), studio)
+    studio = PlanContext(run, hardware.detect(), history.read_history(), networks)
+    return plan.fit_job(resolved, layers, None, Destination(Path()), studio)
 
 
 def with_songwriter(
@@ -81,7 +81,7 @@ def with_songwriter(
             )
         layers = [*layers, spec.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]
         resolved = spec.resolve(*layers)
-    job = planned(resolved, layers, run, networks)
+    job = plan_writing(resolved, layers, run, networks)
     if job.songwriter is None:
         local.needed_songwriters(asked.songwriter, job.checkpoint, run.models_dir, command)
         raise MemoryLimitError("\n".join(job.warnings), "A smaller --songwriter needs less.")
@@ -98,11 +98,11 @@ def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
     names = {asked.model, asked.songwriter} - {None, "auto"}
     if names:
         return names == {checkpoints.BUILT_IN}
-    alone = checkpoints.installed(models_dir) == (checkpoints.BUILT_IN,)
+    alone = checkpoints.installed_names(models_dir) == (checkpoints.BUILT_IN,)
     return alone and not any(checkpoints.part_folder(part, models_dir) for part in checkpoints.SONGWRITERS.values())
 
 
-def progress(job: Job, terminal: Console) -> AbstractContextManager[Report]:
+def songwriter_progress(job: Job, terminal: Console) -> AbstractContextManager[Report]:
     """What takes reports of progress while the Songwriter is at work."""
     return terminal.progress(partial(hardware.used_bytes, job.plan.backend))
 
@@ -114,7 +114,7 @@ def check_output(output: str | None, *, force: bool) -> None:
     path = Path(output)
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError(f"--output {output}: a spec is a .yaml file.")
-    if disk.exists(path) and not (force and path.is_file()):
+    if disk.is_taken(path) and not (force and path.is_file()):
         raise ExistsError(path)
 
 
@@ -128,13 +128,13 @@ def seed_of(given: int | None, asked: Request, terminal: Console) -> int:
     return drawn
 
 
-def answer(song: Mapping[str, Any], output: str | None) -> None:
+def write_answer(song: Mapping[str, Any], output: str | None) -> None:
     """Print the keys of a song as a spec, or write them into one and print its name."""
-    text = spec.dump(Request(**song))
+    text = spec.dump_spec(Request(**song))
     if output is None:
         print_result(text)
         return
     path = Path(output)
-    with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+    with disk.write_whole(path, replace=[path] if disk.is_taken(path) else []) as [part]:
         disk.write_text(part, text)
     print_result(f"{path}\n")

@@ -28,7 +28,7 @@ Specs = Annotated[
     typer.Argument(
         metavar="SPEC",
         help="Song specs (.yaml, .md, a sidecar, or - for stdin).",
-        autocompletion=options.offering_specs,
+        autocompletion=options.complete_specs,
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", metavar="", help="Warnings are errors too.")]
@@ -42,7 +42,7 @@ Template = Annotated[
     typer.Argument(
         metavar="[NAME]",
         help="A song that comes with the program, to start from. Without: every key, with what it takes.",
-        autocompletion=options.offering_songs,
+        autocompletion=options.complete_songs,
         show_default=False,
     ),
 ]
@@ -81,15 +81,15 @@ def blank() -> str:
 def example(name: str) -> list[str]:
     """The lines of an entry as a spec may have it."""
     key = spec.KEYS[name]
-    return document.dump({name: (key.examples or key.kind.examples or ("…",))[0]}).splitlines()
+    return document.dump_yaml({name: (key.examples or key.kind.examples or ("…",))[0]}).splitlines()
 
 
 def template(name: str) -> str:
     """The text of a bundled song, with the line for editors; what it extends is folded in."""
-    file = examples.find(name)
-    layers = spec.read(file)
+    file = examples.find_example(name)
+    layers = spec.read_layers(file)
     if len(layers) > 1:
-        return f"{schema.EDITOR_LINE}\n{spec.dump(spec.resolve(*layers).request)}"
+        return f"{schema.EDITOR_LINE}\n{spec.dump_spec(spec.resolve(*layers).request)}"
     text = file.read_text(encoding="utf-8").replace(f"songs/{file.name}", file.name, 1)  # it will lie elsewhere
     front, rest = ("---\n", text.removeprefix("---\n")) if file.suffix == ".md" else ("", text)
     return f"{front}{schema.EDITOR_LINE}\n{rest}"
@@ -114,7 +114,7 @@ def check(
     problems: list[str] = []
     for file in files:
         try:
-            for warning in checked(file, find):
+            for warning in check_spec(file, find):
                 terminal.warn(warning)
         except AceStepError as error:
             problems.append(str(error))
@@ -127,45 +127,47 @@ def check(
 
 def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Checkpoint | CheckpointError:
     try:
-        return checkpoints.locate(model, models_dir, task)
+        return checkpoints.find_checkpoint(model, models_dir, task)
     except CheckpointError as error:
         return error
 
 
-def checked(file: str, find: Callable[[str, str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
+def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
     """Warnings about one spec, each with its place. `UsageError` with all its problems."""
     from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
 
-    layers = spec.read(Path(file))
+    layers = spec.read_layers(Path(file))
     found = spec.resolve(*layers)
     request = found.request
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
-    with spec.placed(*layers):
-        heard = complete.survey(request)
+    with spec.placing_problems(*layers):
+        heard = complete.survey_recordings(request)
         _, said = complete.survey_adapters(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
     warnings = [f"{file}: {warning}" for warning in said]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")
-        problems = validate.of(request, request.model or "", row, None, heard) if row else []
+        problems = validate.contradictions(request, request.model or "", row, None, heard) if row else []
     else:
         complete.require_task(request, checkpoint.name, checkpoint.row)
         complete.require_heads(request, checkpoint)
-        problems = validate.of(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
+        problems = validate.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
     if problems:
-        with spec.placed(*layers):
+        with spec.placing_problems(*layers):
             raise UsageError("\n".join(problems))
-    said_of_words = remarks.on(request, duration.seconds(request, heard))
+    said_of_words = remarks.song_remarks(request, duration.song_seconds(request, heard))
     warnings += [remarks.placed(remark, file, found.origins, found.lines) for remark in said_of_words]
     if not isinstance(checkpoint, CheckpointError):
-        warnings += [f"{file}: {cut}" for cut in cuts(request, checkpoint, duration.seconds(request, heard))]
+        warnings += [
+            f"{file}: {cut}" for cut in truncations(request, checkpoint, duration.song_seconds(request, heard))
+        ]
     return warnings
 
 
-def cuts(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:
+def truncations(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:
     """What the text encoder would not read for its length."""
     instruction = modes.mode_of(request).prepare(request).instruction
-    return prompts.cuts(*prompts.of(request, instruction, seconds), checkpoint.tokenizer)
+    return prompts.truncation_notices(*prompts.prompts_of(request, instruction, seconds), checkpoint.tokenizer)
 
 
 @app.command(
@@ -178,7 +180,7 @@ def show(
         typer.Argument(
             metavar="SPEC",
             help="A song spec (.yaml, .md, a sidecar, or - for stdin).",
-            autocompletion=options.offering_specs,
+            autocompletion=options.complete_specs,
         ),
     ],
     resolved: Resolve = False,
@@ -187,33 +189,33 @@ def show(
     models_dir: options.ModelsDir = None,
     debug: options.Debug = False,
 ) -> None:
-    layers = [*spec.read(Path(file)), spec.from_flags({}, tuple(settings or ()))]
+    layers = [*spec.read_layers(Path(file)), spec.from_flags({}, tuple(settings or ()))]
     found = spec.resolve(*layers)
     if resolved:
         task = modes.mode_of(found.request).task
-        checkpoint = checkpoints.locate(found.request.model or "auto", models_dir, task)
+        checkpoint = checkpoints.find_checkpoint(found.request.model or "auto", models_dir, task)
         songwriter = local.songwriters(found.request.songwriter, checkpoint, models_dir)[0]
-        with spec.placed(*layers):
-            decided = complete.decide(found.request, checkpoint, songwriter)
-        values = spec.explain(found, decided)
+        with spec.placing_problems(*layers):
+            decided = complete.complete_request(found.request, checkpoint, songwriter)
+        values = spec.value_origins(found, decided)
     else:
         content = found.request.model_dump(exclude_none=True)
-        values = [spec.Origin(name, value, found.origins[name]) for name, value in content.items()]
+        values = [spec.ValueOrigin(name, value, found.origins[name]) for name, value in content.items()]
     print_result(listing(values, origin=origin))
 
 
-def listing(values: Sequence[spec.Origin], *, origin: bool) -> str:
+def listing(values: Sequence[spec.ValueOrigin], *, origin: bool) -> str:
     """Values as the YAML of a spec, those of a group under its name."""
     text = ""
     for group, members in groupby(values, key=lambda one: spec.KEYS[one.name].group):
-        lines = "".join(entry(one, origin=origin) for one in members)
+        lines = "".join(entry_yaml(one, origin=origin) for one in members)
         text += lines if group is None else f"{group}:\n{indent(lines, '  ')}"
     return text
 
 
-def entry(one: spec.Origin, *, origin: bool) -> str:
+def entry_yaml(one: spec.ValueOrigin, *, origin: bool) -> str:
     """One key as YAML, its origin behind it."""
-    first, newline, rest = document.dump({one.name: one.value}).partition("\n")
+    first, newline, rest = document.dump_yaml({one.name: one.value}).partition("\n")
     return f"{first}{f'  # {one.origin}' if origin else ''}{newline}{rest}"
 
 

@@ -16,16 +16,16 @@ from acestep_cli import disk
 from acestep_cli.audio import decode
 from acestep_cli.cli import auto_label, exit_codes, options, previews, songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.train_progress import Pace
+from acestep_cli.cli.train_progress import TrainingRate
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
-from acestep_cli.models.local import in_words
+from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events
-from acestep_cli.render.result import Ledger
+from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.solvers import SHORTEST_FRAMES
 from acestep_cli.song import spec
@@ -33,14 +33,14 @@ from acestep_cli.song.request import OUTPUT
 from acestep_cli.training import config as courses
 from acestep_cli.training import dataset, metadata, run_folder
 from acestep_cli.training import plan as workload
-from acestep_cli.training.config import Course
+from acestep_cli.training.config import TrainingConfig
 from acestep_cli.training.dataset import Dataset, Inspection
-from acestep_cli.training.distributed import Team
-from acestep_cli.training.plan import Workload
-from acestep_cli.training.run_folder import Record
+from acestep_cli.training.distributed import Distributed
+from acestep_cli.training.plan import TrainingPlan
+from acestep_cli.training.run_folder import RunRecord
 
 if TYPE_CHECKING:
-    from acestep_cli.training.loop import Job
+    from acestep_cli.training.loop import TrainingJob
 
 app = typer.Typer(add_completion=False)
 
@@ -80,7 +80,7 @@ Resume = Annotated[
 Export = Annotated[
     list[str] | None,
     typer.Option("--export", metavar="|".join(EXPORTS), help="A single file for another program as well; repeatable.",
-                 rich_help_panel=OUTPUT, autocompletion=options.offering(EXPORTS)),
+                 rich_help_panel=OUTPUT, autocompletion=options.complete_from(EXPORTS)),
 ]  # fmt: skip
 SaveEvery = Annotated[
     float | None,
@@ -91,7 +91,7 @@ Preview = Annotated[
     Path | None,
     typer.Option("--preview", metavar="SPEC", readable=False,
                  help="Render this spec between steps, always with one seed.",
-                 rich_help_panel=OUTPUT, autocompletion=options.offering_specs),
+                 rich_help_panel=OUTPUT, autocompletion=options.complete_specs),
 ]  # fmt: skip
 PreviewEvery = Annotated[
     int | None,
@@ -105,7 +105,7 @@ TEXTS = ", ".join(f"song{suffix}" for suffix in metadata.READERS if suffix != ".
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is asked for besides the songs, the course and the machine; None is a flag not given."""
 
     output: Path | None
@@ -116,7 +116,7 @@ class Task:
     save_every: float | None
     preview: Path | None
     preview_every: int | None
-    team: Team
+    team: Distributed
     terminal: Console
 
 
@@ -147,21 +147,21 @@ def train_lora(
     song: dict[str, Any],
     run: RenderSettings,
 ) -> None:
-    team = Team.here()
-    run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.leads)
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.leads and not run.json)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings) if team.leads else Ledger()  # one of them speaks
-    task = Task(output, name, skip_bad, resume, export, save_every, preview, preview_every, team, terminal)
-    with events.to(run.events if team.leads else None, terminal.warn) as terminal.events:
+    team = Distributed.from_environment()
+    run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.is_main)
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.is_main and not run.json)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings) if team.is_main else RunReport()  # one of them speaks
+    task = TrainingTask(output, name, skip_bad, resume, export, save_every, preview, preview_every, team, terminal)
+    with events.open_events(run.events if team.is_main else None, terminal.warn) as terminal.events:
         if scan_only:
             refuse_idle(task, settings)
-            ledger.more["dataset"] = write_down(folder, name, song, run, terminal)
+            ledger.more["dataset"] = write_dataset(folder, name, song, run, terminal)
         else:
-            ledger.more["training"] = teach(folder, task, settings, song, run)
+            ledger.more["training"] = run_training(folder, task, settings, song, run)
 
 
-def teach(
-    folder: Path, task: Task, settings: dict[str, Any], asked: dict[str, Any], run: RenderSettings
+def run_training(
+    folder: Path, task: TrainingTask, settings: dict[str, Any], asked: dict[str, Any], run: RenderSettings
 ) -> dict[str, Any]:
     """Train an adapter on the songs of a folder, or go on with it; what came of it, as `--json` says it."""
     terminal, output = task.terminal, task.output
@@ -172,49 +172,49 @@ def teach(
         )
     if task.preview is None and task.preview_every is not None:
         raise UsageError("--preview-every says how often --preview renders, which is not given.", "Add --preview SPEC.")
-    before = run_folder.going_on(output) if task.resume else None
-    course = courses.of(settings, None if before is None else before.course)
-    courses.require(course)
+    before = run_folder.require_resumable(output) if task.resume else None
+    course = courses.config_from_flags(settings, None if before is None else before.course)
+    courses.require_libraries(course)
     task.team.share(course.accumulation)
-    exports = exported(task.export or [], output, course)
+    exports = parse_exports(task.export or [], output, course)
     files = [path for _, path in exports]
     if before is None:
-        run_folder.beginning(output, files)
+        run_folder.require_empty(output, files)
     else:
         run_folder.require_work(output, before, files)
         if remark := run_folder.require_undamaged(output):
             terminal.warn(remark)
-    checkpoint = base(asked["model"], before, run)
-    rendering = None if task.preview is None else previews.decided(task.preview, checkpoint.name, course.seed, run)
-    songs = called(described(folder, output if task.resume else None), task.name)
+    checkpoint = base_checkpoint(asked["model"], before, run)
+    rendering = None if task.preview is None else previews.plan_preview(task.preview, checkpoint.name, course.seed, run)
+    songs = with_trigger(load_labelled(folder, output if task.resume else None), task.name)
     sizes = Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     for line in map(str, songs.left_out):
         terminal.warn(line)
     with terminal.progress(lambda: 0) as report:
-        found = dataset.inspect(songs, shortest, course.crop, partial(report, "scan"))
-    dataset.refuse(found, folder, skip=task.skip_bad, warn=terminal.warn)
+        found = dataset.inspect_songs(songs, shortest, course.crop, partial(report, "scan"))
+    dataset.refuse_unusable(found, folder, skip=task.skip_bad, warn=terminal.warn)
     eight_bits = before is None and settings["optimiser"] is None and courses.has_eight_bits()
-    plan = planned(course, songs, found, checkpoint, run, previews=task.preview is not None, eight_bits=eight_bits)
+    plan = plan_run(course, songs, found, checkpoint, run, previews=task.preview is not None, eight_bits=eight_bits)
     course = course.model_copy(update={"optimiser": plan.optimiser})
     if before is None:
         with terminal.results():
-            songs = auto_label.completed(songs, found, course.seed, asked, run, terminal)
+            songs = auto_label.label_songs(songs, found, course.seed, asked, run, terminal)
     found = found.labelled(songs)
     for remark in found.remarks:
         terminal.warn(remark)
-    dataset.refuse(found, folder, skip=task.skip_bad, warn=terminal.warn)
-    record = recorded(before, course, songs, found, checkpoint, plan)
+    dataset.refuse_unusable(found, folder, skip=task.skip_bad, warn=terminal.warn)
+    record = make_record(before, course, songs, found, checkpoint, plan)
     announce(plan, record, len(found.lessons), terminal)
-    task.team.meet()  # none looks into the folder any more once the first of them writes there
-    with run_folder.alone(output) if task.team.leads else nullcontext():
-        if before is None and task.team.leads:  # another run may have been here meanwhile
-            run_folder.beginning(output, files)
+    task.team.barrier()  # none looks into the folder any more once the first of them writes there
+    with run_folder.lock_folder(output) if task.team.is_main else nullcontext():
+        if before is None and task.team.is_main:  # another run may have been here meanwhile
+            run_folder.require_empty(output, files)
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
             from acestep_cli.training import loop  # loads torch: no refusal above waits for that
 
-            show = None if rendering is None else partial(previews.make, rendering, plan, output, terminal)
-            job: Job = loop.Job(
+            show = None if rendering is None else partial(previews.render_preview, rendering, plan, output, terminal)
+            job: TrainingJob = loop.TrainingJob(
                 songs,
                 found.lessons,
                 record,
@@ -227,7 +227,7 @@ def teach(
                 task.preview_every or PREVIEW_EVERY,
                 task.team,
             )
-            pace, began = Pace(course.steps, terminal), time.monotonic()
+            pace, began = TrainingRate(course.steps, terminal), time.monotonic()
             made = loop.train(job, report, terminal.say, terminal.warn, pace)
             stdout.path(f"{made}/")
             for path in files:
@@ -244,16 +244,16 @@ def teach(
     }
 
 
-def described(folder: Path, output: Path | None) -> Dataset:
+def load_labelled(folder: Path, output: Path | None) -> Dataset:
     """The songs of a folder with their labels. Of a run that goes on, `output` has what was found out about them."""
-    found = dataset.read(folder)
+    found = dataset.load_dataset(folder)
     kept = output / dataset.FILE if output is not None else None
     if kept is not None and kept.is_file():
-        found = found.labelled(dataset.parse(spec.text_of(str(kept)), folder))
+        found = found.labelled(dataset.parse_dataset(spec.read_text(str(kept)), folder))
     return found
 
 
-def called(songs: Dataset, name: str | None) -> Dataset:
+def with_trigger(songs: Dataset, name: str | None) -> Dataset:
     """The songs with the word of `--name` to call them up by, where there is one."""
     if name is None:
         return songs
@@ -263,12 +263,12 @@ def called(songs: Dataset, name: str | None) -> Dataset:
         raise UsageError(f"--name: {error}.") from error
 
 
-def refuse_idle(task: Task, settings: dict[str, Any]) -> None:
+def refuse_idle(task: TrainingTask, settings: dict[str, Any]) -> None:
     """`UsageError` for flags that are given and of no use where nothing is trained."""
     idle = ("output", "skip_bad", "resume", "export", "save_every", "preview", "preview_every")
     flags = {name: getattr(task, name) for name in idle} | settings
     given = [
-        spec.flag(name) for name, value in flags.items() if value is not None and value is not False and value != []
+        spec.flag_of(name) for name, value in flags.items() if value is not None and value is not False and value != []
     ]
     if given:
         raise UsageError(
@@ -276,24 +276,24 @@ def refuse_idle(task: Task, settings: dict[str, Any]) -> None:
         )
 
 
-def write_down(
+def write_dataset(
     folder: Path, name: str | None, asked: dict[str, Any], run: RenderSettings, terminal: Console
 ) -> dict[str, Any]:
     """Write the `dataset.yaml` of a folder, and say what is worth looking at in it; what `--json` says of that."""
     path = folder / dataset.FILE
     dataset.audio_files(folder)  # which says whether there are any, before whether a file can be written beside them
-    if disk.exists(path) and not run.force:
+    if disk.is_taken(path) and not run.force:
         raise ExistsError(path, hint="--force scans again; what lies beside the songs then wins over what is in it.")
-    songs = called(dataset.scan_again(folder) if disk.exists(path) else dataset.scan(folder), name)
+    songs = with_trigger(dataset.rescan_folder(folder) if disk.is_taken(path) else dataset.scan_folder(folder), name)
     with terminal.progress(lambda: 0) as report:
-        found = dataset.inspect(songs, decode.SHORTEST_READ, decode.LONGEST_READ, partial(report, "scan"))
+        found = dataset.inspect_songs(songs, decode.SHORTEST_READ, decode.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
-        songs = auto_label.completed(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
+        songs = auto_label.label_songs(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
         found = found.labelled(songs)
         for line in (*map(str, songs.left_out), *found.remarks, *(problem.message for problem in found.problems)):
             terminal.warn(line)
         try:
-            with disk.whole(path, replace=[path] if disk.exists(path) else []) as [part]:
+            with disk.write_whole(path, replace=[path] if disk.is_taken(path) else []) as [part]:
                 disk.write_text(part, songs.dump())
         except ExistsError:
             raise
@@ -327,7 +327,7 @@ def shortened(text: str, most: int = 40) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def exported(asked: list[str], output: Path, course: Course) -> tuple[tuple[str, Path], ...]:
+def parse_exports(asked: list[str], output: Path, course: TrainingConfig) -> tuple[tuple[str, Path], ...]:
     """The files of `--export`. `UsageError` for what no other program reads."""
     for name in asked:
         if name not in EXPORTS:
@@ -337,14 +337,14 @@ def exported(asked: list[str], output: Path, course: Course) -> tuple[tuple[str,
     return tuple((name, output / f"{output.absolute().name}-{name}.safetensors") for name in dict.fromkeys(asked))
 
 
-def base(model: str | None, before: Record | None, run: RenderSettings) -> Checkpoint:
+def base_checkpoint(model: str | None, before: RunRecord | None, run: RenderSettings) -> Checkpoint:
     """The checkpoint to train on: that asked for, that of the run that goes on, else base where it is installed."""
     if before is not None and model not in (None, "auto", before.base):
         raise UsageError(f"--resume: the run was begun on {before.base}, not {model}.", "Leave --model out to go on.")
     wanted = before.base if before is not None else model or "auto"
     if wanted == "auto" and checkpoints.dit_folder(BEST_BASE, run.models_dir):
         wanted = BEST_BASE
-    found = checkpoints.locate(wanted, run.models_dir)
+    found = checkpoints.find_checkpoint(wanted, run.models_dir)
     if before is not None and found.weights_hash() != before.base_weights:
         raise CheckpointError(
             f"The weights of {found.name} are others than those that the run was begun on.",
@@ -353,8 +353,8 @@ def base(model: str | None, before: Record | None, run: RenderSettings) -> Check
     return found
 
 
-def planned(
-    course: Course,
+def plan_run(
+    course: TrainingConfig,
     songs: Dataset,
     found: Inspection,
     checkpoint: Checkpoint,
@@ -362,31 +362,38 @@ def planned(
     *,
     previews: bool,
     eight_bits: bool,
-) -> Workload:
+) -> TrainingPlan:
     """How the songs are trained on here. Raises as `workload.plan`."""
     longest = min(max(lesson.heard.seconds for lesson in found.lessons), course.crop)
     words = [songs.prompts(lesson.song, longest) for lesson in found.lessons]
-    sizes, book = Sizes.of(checkpoint), history.read()
-    asked = planning.Asked(run.device, run.dtype, run.max_vram)
-    return workload.plan(
+    sizes, book = Sizes.of(checkpoint), history.read_history()
+    asked = planning.MachineRequest(run.device, run.dtype, run.max_vram)
+    return workload.plan_training(
         hardware.detect(),
         course,
         asked,
         sizes,
-        workload.lesson(sizes, longest, words),
-        lambda device, dtype: history.recall(book, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram),
+        workload.longest_example(sizes, longest, words),
+        lambda device, dtype: history.recall_experience(
+            book, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram
+        ),
         previews=previews,
         eight_bits=eight_bits,
     )
 
 
-def recorded(
-    before: Record | None, course: Course, songs: Dataset, found: Inspection, checkpoint: Checkpoint, plan: Workload
-) -> Record:
+def make_record(
+    before: RunRecord | None,
+    course: TrainingConfig,
+    songs: Dataset,
+    found: Inspection,
+    checkpoint: Checkpoint,
+    plan: TrainingPlan,
+) -> RunRecord:
     """What the run is, for its saves. `UsageError` where a run that goes on was begun on something else."""
     prints = dataset.fingerprints(songs, found.lessons)
     if before is None:
-        return Record(
+        return RunRecord(
             base=checkpoint.name,
             base_weights=checkpoint.weights_hash(),
             course=course,
@@ -396,7 +403,7 @@ def recorded(
             songs=prints,
             dtype=plan.arrangement.weights,
         )
-    if other := dataset.changed(prints, before.songs):
+    if other := dataset.describe_changes(prints, before.songs):
         raise UsageError(
             f"--resume: the songs are not those that the run began with: {other}.", "Train into another --output."
         )
@@ -408,7 +415,7 @@ def recorded(
     return before
 
 
-def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> None:
+def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Console) -> None:
     """Say what is about to be trained on what, how much memory that takes, and how long it will be."""
     course = record.course
     begun = f", going on after step {record.step}" if record.step else ""
@@ -418,11 +425,12 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
     )
     terminal.say(
         f"{plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']}); about "
-        f"{in_words(plan.peak_bytes)} of {in_words((plan.budget_bytes or 0) + planning.RUNTIME_BYTES[plan.backend])}"
+        f"{format_size(plan.peak_bytes)} of "
+        f"{format_size((plan.budget_bytes or 0) + planning.RUNTIME_BYTES[plan.backend])}"
     )
     for stage in plan.stages:
-        resident = ", ".join(f"{NETWORKS[name]} {in_words(size)}" for name, size in stage.resident.items())
-        terminal.detail(f"  {stage.name}: {resident}; work {in_words(stage.working)}")
+        resident = ", ".join(f"{NETWORKS[name]} {format_size(size)}" for name, size in stage.resident.items())
+        terminal.detail(f"  {stage.name}: {resident}; work {format_size(stage.working)}")
     if plan.checkpointed:
         terminal.say(f"Layers are computed again on the way back: {plan.reasons['checkpointed']}")
     if plan.int8:
@@ -434,5 +442,6 @@ def announce(plan: Workload, record: Record, songs: int, terminal: Console) -> N
     else:
         left = plan.seconds * (1 - record.step / course.steps)
         terminal.say(
-            f"Time: {plan_text.clock(left)} for the steps at the least, by the speed of renders; the first will tell."
+            f"Time: {plan_text.format_seconds(left)} for the steps at the least, by the speed of renders; "
+            "the first will tell."
         )

@@ -15,7 +15,7 @@ LOOKED_AT = 20
 TELLING = 3
 
 
-class Pace:
+class TrainingRate:
     """Tells of each step of a run of `steps` how it went, and once how long the run will be. `loss` is its last."""
 
     def __init__(self, steps: int, terminal: Console) -> None:
@@ -37,4 +37,4 @@ class Pace:
         self.terminal.events.emit("step", step=step, of=self.steps, loss=loss, eta_seconds=eta)
         if left and len(self._took) >= TELLING and not self._has_told:
             self._has_told = True
-            self.terminal.say(f"Time: about {plan_text.clock(left)} more, by the first steps.")
+            self.terminal.say(f"Time: about {plan_text.format_seconds(left)} more, by the first steps.")

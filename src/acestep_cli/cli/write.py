@@ -54,7 +54,7 @@ def write(
     songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
     with spec.reading_stdin(typing=not run.no_input):
-        layers = spec.read(Path(from_spec)) if from_spec is not None else []
+        layers = spec.read_layers(Path(from_spec)) if from_spec is not None else []
         layers.append(spec.from_flags({**song, "idea": idea}, ("codes=null",)))  # another text, another sound
         kept = spec.resolve(*layers).request
         who = spec.from_flags({"songwriter": song["songwriter"] or "auto"})  # a render without one can be rewritten
@@ -63,11 +63,11 @@ def write(
     asked = resolved.request
     seconds = (math.ceil(job.checkpoint.row.shortest_seconds), LONGEST_SECONDS)
     if asked.idea is not None:
-        task = songwriter_prompts.expanding(asked, job.request.open, seconds)
+        task = songwriter_prompts.idea_task(asked, job.request.open, seconds)
     else:
-        task = songwriter_prompts.rewriting(asked, seconds)
+        task = songwriter_prompts.rewrite_task(asked, seconds)
     draws = songwriting.seed_of(seed, asked, terminal)
-    with terminal.results(), songwriting.progress(job, terminal) as report:
+    with terminal.results(), songwriting.songwriter_progress(job, terminal) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
@@ -75,4 +75,6 @@ def write(
     used = {"idea", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS]}
     if any(layer.is_sidecar for layer in layers):
         used.add("songwriter")  # none was needed any more
-    songwriting.answer({**kept.model_dump(exclude=used, exclude_none=True), **complete.sung_or_not(found)}, output)
+    songwriting.write_answer(
+        {**kept.model_dump(exclude=used, exclude_none=True), **complete.settle_instrumental(found)}, output
+    )

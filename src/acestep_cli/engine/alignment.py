@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.audio.lrc import Line
-from acestep_cli.engine.denoise import generator
-from acestep_cli.engine.dit import DiT, Memory
+from acestep_cli.audio.lrc import TimedLine
+from acestep_cli.engine.denoise import stage_generator
+from acestep_cli.engine.dit import CrossKV, DiT
 from acestep_cli.song import prompts, ranking
 from acestep_cli.song.complete import Completed
 
@@ -42,7 +42,7 @@ Matrix = NDArray[np.float32]  # [L, S]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class LyricTokens:
     """The words of a song as the lyric encoder gets them: which of its tokens they are, and the lines they make.
 
     `lines` are the number of the first token of each, counted from the first word, and its text; `sung` says of each
@@ -54,7 +54,7 @@ class Sheet:
     sung: tuple[bool, ...]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, ids: Sequence[int], language: str | None) -> Sheet:
+    def of(cls, tokenizer: Tokenizer, ids: Sequence[int], language: str | None) -> LyricTokens:
         """The sheet of a lyric prompt that was read as `ids`, cut off or not."""
         first = len(tokenizer.encode(prompts.lyric_heading(language), add_special_tokens=False).ids)
         last = ids.index(tokenizer.token_to_id(prompts.END_OF_TEXT), first)
@@ -75,58 +75,60 @@ def _outside(texts: Iterable[str]) -> Iterator[bool]:
             inside = text.rfind("[") > text.rfind("]")
 
 
-class Aligned(NamedTuple):
+class LyricAlignment(NamedTuple):
     """The words of a take: its lines in time and its scores, each where that was asked for."""
 
-    lines: tuple[Line, ...] = ()
+    lines: tuple[TimedLine, ...] = ()
     scores: Mapping[str, float] = MappingProxyType({})
 
 
-class Look(NamedTuple):
+class AttentionProbe(NamedTuple):
     """How the words of a song are looked for: by these heads (layer, head), given what the diffusion was given."""
 
     dit: DiT
     heads: Sequence[tuple[int, int]]
-    sheet: Sheet
+    sheet: LyricTokens
     context: Tensor  # [1, T, in_channels - C]
-    memory: Memory
+    memory: CrossKV
 
     def at(self, latents: Tensor, noise: Tensor, time: float) -> Heads:
         """The attention to the words of latents [T, C] on their way from noise at `time`."""
         t = torch.tensor([time], device=self.context.device)
-        x = solvers.noised(latents[None], noise[None], t).to(self.context)
-        found: Heads = self.dit.attention(x, t, self.context, self.memory, self.heads, self.sheet.tokens).numpy()
+        x = solvers.add_noise(latents[None], noise[None], t).to(self.context)
+        found: Heads = self.dit.attention_to_words(
+            x, t, self.context, self.memory, self.heads, self.sheet.tokens
+        ).numpy()
         return found
 
 
-def aligned(look: Look, take: Completed, latents: Tensor, steps: int, seconds: float) -> Aligned:
+def align_lyrics(look: AttentionProbe, take: Completed, latents: Tensor, steps: int, seconds: float) -> LyricAlignment:
     """The words of a take of so many `seconds`, by a look at its latents [T, C] with the noise of the last of its steps
     on them; for a score also at noise alone, where nothing but the codes tells of the words.
     """
-    noise = torch.randn(latents.shape, generator=generator(take.seed, "align")).to(latents)
+    noise = torch.randn(latents.shape, generator=stage_generator(take.seed, "align")).to(latents)
     ended, name, scored = look.at(latents, noise, 1 / steps), ranking.LYRIC_ALIGNMENT, {}
     if name in take.scored:
-        in_noise = score(look.sheet, look.at(latents, noise, 1.0))
-        scored = {name: score(look.sheet, ended), f"{name}_in_noise": in_noise}
-    return Aligned(lines(look.sheet, ended, seconds) if take.lrc else (), scored)
+        in_noise = alignment_score(look.sheet, look.at(latents, noise, 1.0))
+        scored = {name: alignment_score(look.sheet, ended), f"{name}_in_noise": in_noise}
+    return LyricAlignment(line_times(look.sheet, ended, seconds) if take.lrc else (), scored)
 
 
-def lines(sheet: Sheet, attention: Heads, seconds: float) -> tuple[Line, ...]:
+def line_times(sheet: LyricTokens, attention: Heads, seconds: float) -> tuple[TimedLine, ...]:
     """When each line of a sheet begins in a song of so many seconds, by the attention [H, L, S] to its words.
 
     None of them where the words are not found: where no word stands out at any time, or all lines would begin at one.
     """
-    matrix = sharpened(attention)
+    matrix = sharpen(attention)
     if not np.isfinite(matrix).all() or not np.ptp(matrix) > 0:
         return ()
-    rows, times = path(-matrix)
+    rows, times = cheapest_path(-matrix)
     starts = times[np.searchsorted(rows, np.arange(attention.shape[1]))]
     if len({int(starts[first]) for first, _ in sheet.lines}) < min(len(sheet.lines), 2):
         return ()
-    return tuple(Line(float(starts[first]) * seconds / attention.shape[2], text) for first, text in sheet.lines)
+    return tuple(TimedLine(float(starts[first]) * seconds / attention.shape[2], text) for first, text in sheet.lines)
 
 
-def score(sheet: Sheet, attention: Heads) -> float:
+def alignment_score(sheet: LyricTokens, attention: Heads) -> float:
     """How surely the words of a sheet are heard one after another, from 0 to 1, by the attention [H, L, S] to them."""
     energy = attention.mean(axis=0)
     energy = (energy - energy.min()) / (np.ptp(energy) or 1)
@@ -136,11 +138,11 @@ def score(sheet: Sheet, attention: Heads) -> float:
     weights = weights[weights.any(axis=1)]
     centres = weights @ np.arange(energy.shape[1]) / weights.sum(axis=1)
     forward = (np.diff(centres) >= -BACKWARD).mean() if len(centres) > 1 else 1.0
-    confidence = energy[path(-(energy**2))].mean()
+    confidence = energy[cheapest_path(-(energy**2))].mean()
     return round(float(np.clip(coverage**2 * forward**2 * confidence, 0, 1)), 4)
 
 
-def sharpened(attention: Heads) -> Matrix:
+def sharpen(attention: Heads) -> Matrix:
     """Attention [H, L, S] as one matrix [L, S], high where a token and a time look at each other alone."""
     weights = torch.from_numpy(attention)
     found = (weights.softmax(dim=2) * weights.softmax(dim=1)).numpy()
@@ -151,7 +153,7 @@ def sharpened(attention: Heads) -> Matrix:
     return scored
 
 
-def path(costs: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def cheapest_path(costs: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the cheapest way through `costs` [L, S] from corner to corner.
 
     The diagonal is taken where it is strictly the cheapest, else the way up, else the way left. Cells of one
@@ -171,11 +173,11 @@ def path(costs: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         now = np.full(height + 1, np.inf, np.float32)
         now[top + 1 : bottom + 1] = costs[rows, diagonal - rows] + np.choose(steps, (across, up, left))
         before, last = last, now
-    back = np.array(list(_back(came)), np.intp)[::-1]
+    back = np.array(list(_backtrack(came)), np.intp)[::-1]
     return back[:, 0], back[:, 1]
 
 
-def _back(came: NDArray[np.int8]) -> Iterator[tuple[int, int]]:
+def _backtrack(came: NDArray[np.int8]) -> Iterator[tuple[int, int]]:
     """The cells of a path from its end."""
     row, column = came.shape[0] - 1, came.shape[1] - 1
     while row >= 0 and column >= 0:

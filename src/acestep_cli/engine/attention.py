@@ -22,7 +22,7 @@ class KeysValues(NamedTuple):
     values: Tensor
 
 
-def rotary(positions: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+def rotary_table(positions: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Cosines and sines of rotary embedding, [2, positions, head_dim], computed in float32."""
     frequencies = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
     angles = torch.arange(positions, device=device, dtype=torch.float32)[:, None] * frequencies
@@ -30,14 +30,14 @@ def rotary(positions: int, head_dim: int, theta: float, device: torch.device, dt
     return torch.stack((angles.cos(), angles.sin())).to(dtype)
 
 
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
+def apply_rotary(x: Tensor, rope: Tensor) -> Tensor:
     """Turn x [B, heads, S, D] by the angles of `rotary`, pairing the two halves of D."""
     cosine, sine = rope
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-second, first), dim=-1) * sine
 
 
-def bias_from(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+def mask_to_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """An additive mask; finite, so that a padding query with no key at all stays a number."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
         ~allowed, torch.finfo(dtype).min / 2
@@ -61,10 +61,10 @@ def band_bias(tokens: int, reach: int, group: int, keep: Tensor | None, like: Te
     visible = inside[None] if keep is None else keep[:, place.clamp(0, tokens - 1)] & inside
     visible = visible.transpose(0, 1)  # [blocks, B or 1, 3W]
     allowed = band.repeat(group, 1) & visible[:, :, None]
-    return bias_from(allowed, like.dtype)
+    return mask_to_bias(allowed, like.dtype)
 
 
-def attend(queries: Tensor, memory: KeysValues, bias: Tensor | None = None) -> Tensor:
+def full_attention(queries: Tensor, memory: KeysValues, bias: Tensor | None = None) -> Tensor:
     """Full attention; queries [B, H, S, D] -> [B, S, H * D]. `bias` broadcasts to [B, K, G * S, L].
 
     The G query heads that share a key head are laid end to end along the sequence: rows of attention
@@ -78,7 +78,7 @@ def attend(queries: Tensor, memory: KeysValues, bias: Tensor | None = None) -> T
     return out.reshape(batch, heads, tokens, size).transpose(1, 2).reshape(batch, tokens, heads * size)
 
 
-def attend_band(queries: Tensor, memory: KeysValues, bias: Tensor) -> Tensor:
+def banded_attention(queries: Tensor, memory: KeysValues, bias: Tensor) -> Tensor:
     """Attention within a band; queries [B, H, S, D] -> [B, S, H * D], `bias` from `band_bias`.
 
     Each block of W queries meets its own block of keys and the two beside it: 3 W keys instead of S,
@@ -126,17 +126,17 @@ class Attention(nn.Module):
         """x [B, S, width] -> [B, H, S, D]."""
         return self.q_norm(self.q_proj(x).unflatten(-1, (self.size.heads, -1))).transpose(1, 2)
 
-    def remember(self, x: Tensor) -> KeysValues:
+    def project_kv(self, x: Tensor) -> KeysValues:
         """Keys and values of x [B, L, width]."""
         split = (self.size.kv_heads, -1)
         keys = self.k_norm(self.k_proj(x).unflatten(-1, split)).transpose(1, 2)
         return KeysValues(keys.contiguous(), self.v_proj(x).unflatten(-1, split).transpose(1, 2).contiguous())
 
-    def to_self(self, x: Tensor, rope: Tensor, band: Tensor | None, bias: Tensor | None) -> Tensor:
+    def self_attention(self, x: Tensor, rope: Tensor, band: Tensor | None, bias: Tensor | None) -> Tensor:
         """Self-attention of x [B, S, width]: in a band where `band` is given, else full under `bias`."""
-        keys, values = self.remember(x)
-        queries, memory = rotate(self.queries(x), rope), KeysValues(rotate(keys, rope), values)
-        out = attend(queries, memory, bias) if band is None else attend_band(queries, memory, band)
+        keys, values = self.project_kv(x)
+        queries, memory = apply_rotary(self.queries(x), rope), KeysValues(apply_rotary(keys, rope), values)
+        out = full_attention(queries, memory, bias) if band is None else banded_attention(queries, memory, band)
         return self.o_proj(out)
 
     def weights(self, x: Tensor, memory: KeysValues, bias: Tensor | None, head: int) -> Tensor:
@@ -145,9 +145,9 @@ class Attention(nn.Module):
         scores = self.queries(x)[:, head].float() @ keys.mT * self.size.head_dim**-0.5
         return (scores if bias is None else scores + bias[:, 0]).softmax(-1)
 
-    def to_memory(self, x: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
+    def cross_attention(self, x: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
         """Cross-attention of x [B, S, width] to what `remember` made of the condition; no positions."""
-        return self.o_proj(attend(self.queries(x), memory, bias))
+        return self.o_proj(full_attention(self.queries(x), memory, bias))
 
 
 class MLP(nn.Module):
@@ -164,7 +164,7 @@ class MLP(nn.Module):
             return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return self.down_proj(F.silu(self.gate_proj(x), inplace=True).mul_(self.up_proj(x)))
 
-    def widened(self, x: Tensor) -> Tensor:
+    def forward_float32(self, x: Tensor) -> Tensor:
         """`forward` with products and sums in float32, for inputs in float16 whose outputs are beyond its range."""
         inner = F.silu(self.gate_proj(x).float()).mul_(self.up_proj(x))
         return F.linear(inner, self.down_proj.weight.float())

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from acestep_cli.engine.kv_cache import PASS_TOKENS, Tape
-from acestep_cli.engine.songwriter import Songwriter
+from acestep_cli.engine.kv_cache import PASS_TOKENS, KVCache
+from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.song import ranking, songwriter_prompts
 from acestep_cli.song.complete import Completed
 
@@ -30,7 +30,7 @@ SOFTNESS = 0.1
 LOGIT_TOKENS = 16
 
 
-class Expected(NamedTuple):
+class TokenLikelihoods(NamedTuple):
     """What was expected of each token of a text, with the codes and without: its log probability [2, S], and its place
     among the likeliest, counted from 1, with the codes [S].
     """
@@ -50,17 +50,17 @@ class Expected(NamedTuple):
         return float(torch.sigmoid((heard - unheard) / SOFTNESS))
 
 
-def judge(songwriter: Songwriter, song: Completed) -> dict[str, float]:
+def score_codes(songwriter: SongwriterModel, song: Completed) -> dict[str, float]:
     """The scores of a song by its codes: `judgement`, and what it is the weighted mean of."""
     assert song.codes is not None
-    asked = songwriter_prompts.metadata(song)
-    texts = {name: songwriter_prompts.judged(name, value) for name, value in asked.items()}
+    asked = songwriter_prompts.known_metadata(song)
+    texts = {name: songwriter_prompts.scored_field(name, value) for name, value in asked.items()}
     if song.lyrics is not None:
-        texts["lyrics"] = songwriter_prompts.judged_lyrics(song.lyrics)
+        texts["lyrics"] = songwriter_prompts.scored_lyrics(song.lyrics)
     answers = {name: songwriter.encode(text)[: songwriter_prompts.LYRIC_TOKENS] for name, text in texts.items()}
-    prompts = [songwriter.encode(songwriter_prompts.hearing_prompt(codes)) for codes in (song.codes, ())]
-    tape, states = songwriter.begin(prompts, max(map(len, answers.values()), default=0), "answer")
-    heard = {name: expected(songwriter, tape, states, answer) for name, answer in answers.items()}
+    prompts = [songwriter.encode(songwriter_prompts.understanding_prompt(codes)) for codes in (song.codes, ())]
+    tape, states = songwriter.prefill(prompts, max(map(len, answers.values()), default=0), "answer")
+    heard = {name: token_likelihoods(songwriter, tape, states, answer) for name, answer in answers.items()}
     parts: dict[str, float] = {name: heard[name].information for name in INFORMING if name in heard}
     if recalls := [heard[name].recall for name in METADATA if name in heard]:
         parts["metadata"] = mean(recalls)
@@ -68,14 +68,16 @@ def judge(songwriter: Songwriter, song: Completed) -> dict[str, float]:
     return {ranking.JUDGEMENT: whole, **{f"{ranking.JUDGEMENT}_{name}": part for name, part in parts.items()}}
 
 
-def expected(songwriter: Songwriter, tape: Tape, states: Tensor, answer: Sequence[int]) -> Expected:
+def token_likelihoods(
+    songwriter: SongwriterModel, tape: KVCache, states: Tensor, answer: Sequence[int]
+) -> TokenLikelihoods:
     """What is expected of the tokens of an answer after what is on the tape, which is left as it was; `states` [2,
     width] are those of its last tokens.
     """
     begun, before = tape.length, answer[:-1]  # the last token is expected by what comes before it
     pieces = [before[first : first + PASS_TOKENS] for first in range(0, len(before), PASS_TOKENS)]
     told = torch.cat([states[:, None], *(tape.states([piece] * len(states)) for piece in pieces)], dim=1)
-    tape.rewind(begun)
+    tape.truncate(begun)
     probabilities, places = [], []
     for first in range(0, len(answer), LOGIT_TOKENS):
         here = slice(first, first + LOGIT_TOKENS)
@@ -83,4 +85,4 @@ def expected(songwriter: Songwriter, tape: Tape, states: Tensor, answer: Sequenc
         own = logits[:, torch.arange(logits.shape[1]), answer[here]]
         probabilities.append(own - logits.logsumexp(2))
         places.append(1 + (logits[0] > own[0, :, None]).sum(dim=1))
-    return Expected(torch.cat(probabilities, dim=1), torch.cat(places))
+    return TokenLikelihoods(torch.cat(probabilities, dim=1), torch.cat(places))

@@ -18,7 +18,7 @@ from acestep_cli.progress import Progress
 """(done, total)."""
 
 
-def decode(vae: OobleckVAE, latents: Tensor, tile_frames: int, progress: Progress) -> Tensor:
+def decode_latents(vae: OobleckVAE, latents: Tensor, tile_frames: int, progress: Progress) -> Tensor:
     """Latents [T, C] -> waveform [A, T * hop], float32 on the CPU.
 
     Beyond that waveform, memory depends on `tile_frames` and not on T.
@@ -36,7 +36,7 @@ def decode(vae: OobleckVAE, latents: Tensor, tile_frames: int, progress: Progres
     return waveform
 
 
-def encode(vae: OobleckVAE, waveform: Tensor, tile_frames: int, progress: Progress) -> Tensor:
+def encode_waveform(vae: OobleckVAE, waveform: Tensor, tile_frames: int, progress: Progress) -> Tensor:
     """Waveform [A, N] -> mean latents [N // hop, C], float32 on the CPU."""
     hop, reach, frames = vae.config.hop, encoder_reach(vae.config), waveform.shape[1] // vae.config.hop
     weight = vae.encoder.conv1.weight
@@ -53,7 +53,7 @@ def encode(vae: OobleckVAE, waveform: Tensor, tile_frames: int, progress: Progre
     return latents
 
 
-def silence_of_length(silence: Tensor, frames: int) -> Tensor:
+def repeat_silence(silence: Tensor, frames: int) -> Tensor:
     """The first `frames` of the silence latent [1, F, C], repeated where the song is longer."""
     repeats = -(-frames // silence.shape[1])
     return silence.repeat(1, repeats, 1)[:, :frames]

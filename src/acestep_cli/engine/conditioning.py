@@ -23,7 +23,7 @@ from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.models import latents_file
 from acestep_cli.models.configs import VAEConfig
-from acestep_cli.models.latents_file import Kept, Latents
+from acestep_cli.models.latents_file import Latents, StoredLatents
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import complete, modes, regions
 from acestep_cli.song.complete import Completed
@@ -38,7 +38,7 @@ FLOOR = -200.0
 
 
 @dataclass(frozen=True)
-class Canvas:
+class SourceLayout:
     """How long a song is, what lies on it already, and which parts of it are to be made.
 
     `waveform` [A, N] is the source, with silence where the song goes on beyond it, filled up to whole frames; it begins
@@ -55,17 +55,17 @@ class Canvas:
     gain: float = 1.0
 
     @classmethod
-    def of(cls, request: Completed, prepared: Prepared, vae: VAEConfig) -> Canvas:
+    def of(cls, request: Completed, prepared: Prepared, vae: VAEConfig) -> SourceLayout:
         """Raises `SourceError` where the source is not what it was when the request was completed."""
         rate, hop = vae.sampling_rate, vae.hop
         frames = vae.latent_frames(request.duration)
         samples = vae.samples(request.duration)
         if request.source is None:
             return cls(frames, samples, hop, rate, ((0, frames * hop),))
-        source = recording(request.source, rate, keeps_overs=True)
+        source = load_waveform(request.source, rate, keeps_overs=True)
         seconds = source.shape[1] / rate
-        before = round(regions.before(request, seconds) * rate)
-        extended = round(regions.extended(request, seconds) * rate)
+        before = round(regions.seconds_before(request, seconds) * rate)
+        extended = round(regions.extended_seconds(request, seconds) * rate)
         # The last frame is filled up with silence: a song is as long as its source, to the sample.
         whole = math.ceil(extended / hop)
         waveform = torch.zeros(source.shape[0], whole * hop)
@@ -95,47 +95,47 @@ class Canvas:
         """The latent frames that a region touches."""
         return tuple((start // self.hop, math.ceil(end / self.hop)) for start, end in self.regions)
 
-    def inside(self) -> Tensor:
+    def mask(self) -> Tensor:
         """1 in the latent frames that are to be made, 0 elsewhere, [1, T, 1]."""
-        return self.weights(0)
+        return self.frame_weights(0)
 
-    def weights(self, blend: int) -> Tensor:
+    def frame_weights(self, blend: int) -> Tensor:
         """How much of each latent frame is what was made, [1, T, 1]: less and less over `blend` frames around."""
-        return ramped(self.frames, self.spans, blend)[None, :, None]
+        return ramp_mask(self.frames, self.spans, blend)[None, :, None]
 
-    def heard(self, splice: Splice) -> Tensor:
+    def sample_weights(self, splice: Splice) -> Tensor:
         """How much of each sample is what was made, [N]: less and less around a region."""
-        return ramped(self.samples, self.regions, round(splice.fade * self.rate))
+        return ramp_mask(self.samples, self.regions, round(splice.fade * self.rate))
 
 
-def recording(file: str, rate: int, *, keeps_overs: bool = False) -> Tensor:
+def load_waveform(file: str, rate: int, *, keeps_overs: bool = False) -> Tensor:
     """An audio file as [A, N] at `rate`; what is over full scale in it is clipped, unless it is kept."""
-    read = decode.read(Path(file), complete.LONGEST_REFERENCE, keeps_overs=keeps_overs)
-    return torch.from_numpy(sound.resampled(read, rate).samples)
+    read = decode.read_audio(Path(file), complete.LONGEST_REFERENCE, keeps_overs=keeps_overs)
+    return torch.from_numpy(sound.resample(read, rate).samples)
 
 
-def remembered(kept: Kept, canvas: Canvas, silence: Tensor) -> Tensor:
+def place_stored_latents(kept: StoredLatents, canvas: SourceLayout, silence: Tensor) -> Tensor:
     """The latents that were kept of the source, where it lies on the canvas, with silence [1, F, C] before: [1, T, C].
 
     Nothing follows them: `Sources` fills up what is short.
     """
-    front = codec.silence_of_length(silence, canvas.before // canvas.hop)
-    return torch.cat((front, torch.from_numpy(latents_file.read(kept.path))[None]), dim=1)
+    front = codec.repeat_silence(silence, canvas.before // canvas.hop)
+    return torch.cat((front, torch.from_numpy(latents_file.read_latents(kept.path))[None]), dim=1)
 
 
 @dataclass(frozen=True)
-class Sources:
+class SourceLatents:
     """What a mode draws its source latents from; see `modes.Studio`."""
 
-    canvas: Canvas
+    canvas: SourceLayout
     model: AceStep
     recorded: Tensor  # the silence latent of the checkpoint, [1, F, C], on the device
     heard: Tensor | None  # the latents of what lies on the canvas, [1, T, C]
 
     def silence(self) -> Tensor:
-        return codec.silence_of_length(self.recorded, self.canvas.frames)
+        return codec.repeat_silence(self.recorded, self.canvas.frames)
 
-    def follow(self, codes: Sequence[int]) -> Tensor:
+    def from_codes(self, codes: Sequence[int]) -> Tensor:
         numbers = torch.tensor([codes], device=self.recorded.device)
         return self._filled(self.model.latents_from_codes(numbers), self.canvas.frames)
 
@@ -143,29 +143,29 @@ class Sources:
         assert self.heard is not None, "only a mode with a source asks for it"
         return self._filled(self.heard.to(self.recorded), self.canvas.frames)
 
-    def coded(self) -> Tensor:
+    def through_codes(self) -> Tensor:
         frames, window = self.canvas.frames, self.model.config.pool_window_size
         _, codes = self.model.tokenizer(self._filled(self.original(), math.ceil(frames / window) * window))
         return self.model.latents_from_codes(codes)[:, :frames]
 
     def erased(self) -> Tensor:
-        return torch.where(self.canvas.inside().to(self.recorded) > 0, self.silence(), self.original())
+        return torch.where(self.canvas.mask().to(self.recorded) > 0, self.silence(), self.original())
 
     def _filled(self, latents: Tensor, frames: int) -> Tensor:
         """`latents` cut to `frames`, or filled up with silence from its beginning."""
         rest = frames - latents.shape[1]
         if rest <= 0:
             return latents[:, :frames]
-        return torch.cat((latents, codec.silence_of_length(self.recorded, rest)), dim=1)
+        return torch.cat((latents, codec.repeat_silence(self.recorded, rest)), dim=1)
 
 
-def context(prepared: Prepared, sources: Sources) -> Tensor:
+def context_latents(prepared: Prepared, sources: SourceLatents) -> Tensor:
     """Source latents and mask, [1, T, in_channels - C]."""
     latents = prepared.source(sources)
-    return torch.cat((latents, sources.canvas.inside().to(latents).expand_as(latents)), dim=-1)
+    return torch.cat((latents, sources.canvas.mask().to(latents).expand_as(latents)), dim=-1)
 
 
-def hold(sources: Sources, splice: Splice | None, *, turbo: bool) -> denoise.Hold | None:
+def source_hold(sources: SourceLatents, splice: Splice | None, *, turbo: bool) -> denoise.SourceHold | None:
     """What the diffusion holds on to around the regions; nothing where the splice is not onto the source.
 
     A `turbo` checkpoint never has the source put back at the last step, the others do: `dit.md` 5.6 of the
@@ -175,19 +175,23 @@ def hold(sources: Sources, splice: Splice | None, *, turbo: bool) -> denoise.Hol
     if splice is None or splice.onto != "source":
         return None
     frames = splice.blend * canvas.rate / canvas.hop
-    return denoise.Hold(splice.held, sources.original(), canvas.inside(), canvas.weights(round(frames)), not turbo)
+    return denoise.SourceHold(
+        splice.held, sources.original(), canvas.mask(), canvas.frame_weights(round(frames)), not turbo
+    )
 
 
-def windows(references: Sequence[Tensor], sizes: Sizes, seed: int) -> list[Tensor]:
+def reference_windows(references: Sequence[Tensor], sizes: Sizes, seed: int) -> list[Tensor]:
     """What one take hears of each reference [A, N]: as much as the timbre encoder takes."""
     samples = sizes.dit.timbre_fix_frame * sizes.vae.hop
-    return [thirds(waveform, samples, seed, f"reference {number}") for number, waveform in enumerate(references)]
+    return [
+        window_per_third(waveform, samples, seed, f"reference {number}") for number, waveform in enumerate(references)
+    ]
 
 
-def thirds(waveform: Tensor, samples: int, seed: int, name: str) -> Tensor:
+def window_per_third(waveform: Tensor, samples: int, seed: int, name: str) -> Tensor:
     """`samples` of a reference [A, N]: a window from each third of it, drawn by `seed`. A short one is repeated."""
     waveform = waveform.repeat(1, math.ceil(samples / waveform.shape[1]))
-    draw = denoise.generator(seed, name)
+    draw = denoise.stage_generator(seed, name)
     third, window = waveform.shape[1] // 3, math.ceil(samples / 3)
     found = []
     for part in range(3):
@@ -198,7 +202,7 @@ def thirds(waveform: Tensor, samples: int, seed: int, name: str) -> Tensor:
     return torch.cat(found, dim=1)[:, :samples]
 
 
-def ramped(length: int, spans: Sequence[tuple[int, int]], width: int) -> Tensor:
+def ramp_mask(length: int, spans: Sequence[tuple[int, int]], width: int) -> Tensor:
     """1 in the spans; it rises over `width` before each and falls over as much after it."""
     ramp = torch.linspace(0, 1, width + 2)[1:-1]
     found = torch.zeros(length)
@@ -210,7 +214,7 @@ def ramped(length: int, spans: Sequence[tuple[int, int]], width: int) -> Tensor:
     return found
 
 
-def blended(latents: Tensor, hold: denoise.Hold | None) -> Tensor:
+def crossfade_latents(latents: Tensor, hold: denoise.SourceHold | None) -> Tensor:
     """Latents [1, T, C] that go over into those that are held on to."""
     if hold is None:
         return latents
@@ -218,16 +222,16 @@ def blended(latents: Tensor, hold: denoise.Hold | None) -> Tensor:
     return hold.clean.to(latents) * (1 - weight) + latents * weight
 
 
-def settled(canvas: Canvas, made: Tensor, splice: Splice | None, silence: Tensor) -> Latents:
+def finished_latents(canvas: SourceLayout, made: Tensor, splice: Splice | None, silence: Tensor) -> Latents:
     """The latents of a finished song: what was made [T, C], which `blended` has joined to a source already, or with
     `silence` [1, F, C] around, where the splice puts that.
     """
     if splice is not None and splice.onto == "silence":
-        made = torch.where(canvas.inside()[0] > 0, made, codec.silence_of_length(silence, canvas.frames)[0])
+        made = torch.where(canvas.mask()[0] > 0, made, codec.repeat_silence(silence, canvas.frames)[0])
     return Latents(made.numpy(), canvas.hop, canvas.gain)
 
 
-def spliced(canvas: Canvas, made: Tensor, splice: Splice | None) -> Tensor:
+def splice_waveform(canvas: SourceLayout, made: Tensor, splice: Splice | None) -> Tensor:
     """What was made [A, N], at the level of the source, in its regions, and what the splice puts around them.
 
     Peaks over full scale are brought down in the regions alone.
@@ -237,12 +241,12 @@ def spliced(canvas: Canvas, made: Tensor, splice: Splice | None) -> Tensor:
     if splice is None:
         return made
     around = canvas.source if splice.onto == "source" else torch.zeros_like(made)
-    weight = canvas.heard(splice)
+    weight = canvas.sample_weights(splice)
     made = made / made[:, weight > 0].abs().max().clamp(min=1)
     return torch.where(weight > 0, around * (1 - weight) + made * weight, around)
 
 
-class Review(NamedTuple):
+class SpliceReport(NamedTuple):
     """What was measured of a song, in words, and why it is not fit to be kept, if it is not."""
 
     checks: dict[str, float]
@@ -250,45 +254,45 @@ class Review(NamedTuple):
     problem: str | None = None
 
 
-def review(canvas: Canvas, song: Tensor, splice: Splice | None) -> Review:
+def check_splice(canvas: SourceLayout, song: Tensor, splice: Splice | None) -> SpliceReport:
     """Look at a song [A, N] that was spliced onto its source: did the rest stay, and did the region change?"""
     if splice is None or splice.onto != "source":
-        return Review({})
-    checks = measured(canvas, song, splice)
+        return SpliceReport({})
+    checks = measure_splice(canvas, song, splice)
     spans = " and ".join(f"{start / canvas.rate:g} and {end / canvas.rate:g} s" for start, end in canvas.regions)
     unchanged = f"The repaint changed nothing between {spans}, so no file was written."
-    return Review(checks, (regions.remark(checks),), unchanged if is_unchanged(canvas, song) else None)
+    return SpliceReport(checks, (regions.remark(checks),), unchanged if is_unchanged(canvas, song) else None)
 
 
-def beside(canvas: Canvas, stems: Tensor, kind: str) -> tuple[Tensor, Review]:
+def mix_stems(canvas: SourceLayout, stems: Tensor, kind: str) -> tuple[Tensor, SpliceReport]:
     """The source with the sum of stems [A, N], as `modes.BESIDE` says it."""
     sign = modes.BESIDE[kind]
     made = canvas.source + sign * stems
     if sign > 0:
-        return made, Review({})
+        return made, SpliceReport({})
     left = decibels(made.square().mean().sqrt()) - decibels(canvas.source.square().mean().sqrt())
     remark = (
         f"what the stems leave of the source is {left:+.1f} dB of it; stems are generated, not cut out, "
         "so they never add up exactly"
     )
-    return made, Review({"residual_db": round(left, 2)}, (remark,))
+    return made, SpliceReport({"residual_db": round(left, 2)}, (remark,))
 
 
-def measured(canvas: Canvas, song: Tensor, splice: Splice) -> dict[str, float]:
+def measure_splice(canvas: SourceLayout, song: Tensor, splice: Splice) -> dict[str, float]:
     """What a splice onto the source did: the largest difference outside of the regions and their crossfades, the change
     inside and the step at each seam, in decibels.
 
     A seam is where the source and what was made meet. Its step is the largest from a sample to the next within a
     millisecond of its crossfade, against the root mean square of the twentieth of a second around.
     """
-    weight = canvas.heard(splice)
+    weight = canvas.sample_weights(splice)
     difference = (song - canvas.source).abs()
     outside = difference[:, weight == 0]
     found = {
         "outside_difference": float(outside.max()) if outside.numel() else 0.0,
         "inside_change_db": decibels(difference[:, weight == 1].square().mean().sqrt()),
     }
-    for number, (start, end) in enumerate(seams(canvas, splice), start=1):
+    for number, (start, end) in enumerate(crossfade_spans(canvas, splice), start=1):
         reach, around = round(CLICK_REACH * canvas.rate), round(CLICK_SURROUNDINGS * canvas.rate)
         near = song[:, max(start - reach, 0) : end + reach]
         level = song[:, max(start - around, 0) : end + around].square().mean().sqrt()
@@ -297,16 +301,16 @@ def measured(canvas: Canvas, song: Tensor, splice: Splice) -> dict[str, float]:
     return {name: round(value, 6 if name == "outside_difference" else 2) for name, value in found.items()}
 
 
-def untouched(canvas: Canvas, splice: Splice | None) -> tuple[tuple[int, int], ...]:
+def untouched(canvas: SourceLayout, splice: Splice | None) -> tuple[tuple[int, int], ...]:
     """From where to where, in samples, a song that was spliced onto its source is the source."""
     if splice is None or splice.onto != "source":
         return ()
-    outside = torch.cat((torch.zeros(1), (canvas.heard(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
+    outside = torch.cat((torch.zeros(1), (canvas.sample_weights(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
     bounds = outside.flatten().tolist()
     return tuple(zip(bounds[::2], bounds[1::2], strict=True))
 
 
-def seams(canvas: Canvas, splice: Splice) -> Iterator[tuple[int, int]]:
+def crossfade_spans(canvas: SourceLayout, splice: Splice) -> Iterator[tuple[int, int]]:
     """From where to where each crossfade goes, in samples."""
     fade = round(splice.fade * canvas.rate)
     for start, end in canvas.regions:
@@ -316,7 +320,7 @@ def seams(canvas: Canvas, splice: Splice) -> Iterator[tuple[int, int]]:
             yield end, min(end + fade, canvas.samples)
 
 
-def is_unchanged(canvas: Canvas, song: Tensor) -> bool:
+def is_unchanged(canvas: SourceLayout, song: Tensor) -> bool:
     """Whether the regions of a song hold what the source held there."""
     return all(bool((song - canvas.source)[:, start:end].abs().max() < UNCHANGED) for start, end in canvas.regions)
 

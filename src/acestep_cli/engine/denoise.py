@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.engine.dit import DiT, Memory
+from acestep_cli.engine.dit import CrossKV, DiT
 from acestep_cli.progress import Progress
 from acestep_cli.solvers import GUIDANCE_METHODS, SOLVERS
 
@@ -24,23 +24,23 @@ from acestep_cli.solvers import GUIDANCE_METHODS, SOLVERS
 class Guided:
     """Guidance away from the null condition: how strongly, how, and at which times t."""
 
-    unconditional: Memory
+    unconditional: CrossKV
     scale: float
     method: str
     interval: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Turn:
+class ConditionSwitch:
     """Another context and condition, which the diffusion goes over to after a share of its steps."""
 
     share: float
     context: Tensor
-    memory: Memory
+    memory: CrossKV
 
 
 @dataclass(frozen=True)
-class Hold:
+class SourceHold:
     """Clean latents [1, T, C] that are held on to where `inside` [1, T, 1] is 0, for a share of the steps.
 
     `blend` is how much of each frame is new in the end. `last_step`: whether they are put back after the step to time
@@ -54,7 +54,7 @@ class Hold:
     last_step: bool
 
 
-def generator(seed: int, stage: str) -> torch.Generator:
+def stage_generator(seed: int, stage: str) -> torch.Generator:
     """A CPU generator of its own for one stage of one take, so that no stage shifts another's draws."""
     digest = hashlib.sha256(f"{seed}:{stage}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
@@ -69,15 +69,15 @@ def denoise(
     dit: DiT,
     noise: Tensor,
     context: Tensor,
-    memory: Memory,
+    memory: CrossKV,
     schedule: Sequence[float],
     *,
     solver: str,
     guided: Guided | None,
     seed: int,
     progress: Progress,
-    turn: Turn | None = None,
-    hold: Hold | None = None,
+    turn: ConditionSwitch | None = None,
+    hold: SourceHold | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
     """Carry noise [1, T, C] along `schedule` (times falling to 0) to latents [1, T, C], float32.
@@ -88,7 +88,7 @@ def denoise(
     device, dtype = context.device, context.dtype
     guide = GUIDANCE_METHODS[guided.method].start() if guided else None
 
-    def predict(x: Tensor, t: float, memory: Memory) -> Tensor:
+    def predict(x: Tensor, t: float, memory: CrossKV) -> Tensor:
         times = torch.full((x.shape[0],), t, device=device)
         return dit(x.to(dtype), times, context, memory).float()
 
@@ -98,17 +98,17 @@ def denoise(
             return conditional
         return guide(conditional, predict(x, t, guided.unconditional), guided.scale, x, t, corrector)
 
-    own = generator(seed, solver)
+    own = stage_generator(seed, solver)
     step = SOLVERS[solver].start(lambda like: torch.randn(like.shape, generator=own).to(like.device))
     noise, steps = noise.to(device), len(schedule) - 1
-    x = noise if start is None else solvers.noised(start.to(noise), noise, noise.new_tensor(schedule[:1]))
+    x = noise if start is None else solvers.add_noise(start.to(noise), noise, noise.new_tensor(schedule[:1]))
     progress(0, steps)
     for done, (t, t_next) in enumerate(pairwise(schedule)):
         if turn is not None and done == int(steps * turn.share):
             context, memory = turn.context, turn.memory
         x = step(x, t, t_next, velocity)
         if hold is not None and done < round(steps * hold.share) and (t_next > 0 or hold.last_step):
-            around = solvers.noised(hold.clean.to(x), noise, noise.new_tensor([t_next]))
+            around = solvers.add_noise(hold.clean.to(x), noise, noise.new_tensor([t_next]))
             x = torch.where(hold.inside.to(x) > 0, x, around)
         progress(done + 1, steps)
     return x

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, bias_from, rotary
+from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, mask_to_bias, rotary_table
 from acestep_cli.models.configs import TIME_FREQUENCIES, WINDOWS_AT_ONCE, DiTConfig
 
 TIME_MAX_PERIOD = 10_000
@@ -32,14 +32,14 @@ class Condition(NamedTuple):
     keep: Tensor | None  # [B, L], true at real tokens; None when nothing is padding
 
 
-class Memory(NamedTuple):
+class CrossKV(NamedTuple):
     """A condition as the DiT's cross-attentions see it; made once per take, used at every step."""
 
     layers: list[KeysValues]
     bias: Tensor | None  # [B, 1, 1, L]
 
 
-class Around(NamedTuple):
+class LayerInputs(NamedTuple):
     """What every layer is told besides the tokens."""
 
     modulation: Tensor  # [B, 6, H]
@@ -50,7 +50,7 @@ class Around(NamedTuple):
 
 def key_bias(keep: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """An additive mask [B, 1, 1, L] that hides padding keys."""
-    return None if keep is None else bias_from(keep[:, None, None], dtype)
+    return None if keep is None else mask_to_bias(keep[:, None, None], dtype)
 
 
 class TimeEmbedding(nn.Module):
@@ -101,11 +101,11 @@ class DecoderLayer(nn.Module):
         table = (self.scale_shift_table + time).unsqueeze(2).unbind(1)  # six of [B, 1, H]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = table
         y = torch.addcmul(shift, self.self_attn_norm(x), 1 + scale)
-        x = torch.addcmul(x, self.self_attn.to_self(y, rope, band if self.banded else None, bias), gate)
+        x = torch.addcmul(x, self.self_attn.self_attention(y, rope, band if self.banded else None, bias), gate)
         y = self.cross_attn_norm(x)
         if watch is not None:
             watch(self.cross_attn, y)
-        x = x + self.cross_attn.to_memory(y, memory, memory_bias)
+        x = x + self.cross_attn.cross_attention(y, memory, memory_bias)
         y = torch.addcmul(mlp_shift, self.mlp_norm(x), 1 + mlp_scale)
         return torch.addcmul(x, self.mlp(y), mlp_gate)
 
@@ -127,20 +127,20 @@ class DiT(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(1, 2, width))
         self.proj_out = nn.ModuleDict({"1": nn.ConvTranspose1d(width, config.latent_channels, patch, stride=patch)})
 
-    def remember(self, condition: Condition) -> Memory:
+    def project_condition(self, condition: Condition) -> CrossKV:
         """Project a condition to every layer's cross-attention keys and values."""
         states = self.condition_embedder(condition.states)
         # Layer by layer: one that is streamed is on the device only for its turn.
-        layers = [cast(DecoderLayer, layer).cross_attn.remember(states) for layer in self.layers]
-        return Memory(layers, key_bias(condition.keep, states.dtype))
+        layers = [cast(DecoderLayer, layer).cross_attn.project_kv(states) for layer in self.layers]
+        return CrossKV(layers, key_bias(condition.keep, states.dtype))
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, memory: Memory, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, memory: CrossKV, keep: Tensor | None = None) -> Tensor:
         """Velocity [B, T, C] of noisy latents x [B, T, C] at times t [B].
 
         `context` [B or 1, T, in_channels - C] holds source latents and mask. `keep` [B, T] is true at real
         frames when songs of several lengths share a batch, as in training.
         """
-        tokens, embedding, around = self._enter(x, t, context, keep)
+        tokens, embedding, around = self._embed(x, t, context, keep)
         for layer, keys_values in zip(self.layers, memory.layers, strict=True):
             tokens = layer(tokens, *around, keys_values, memory.bias)
 
@@ -148,15 +148,15 @@ class DiT(nn.Module):
         tokens = torch.addcmul(shift, self.norm_out(tokens), 1 + scale)
         return self.proj_out["1"](tokens.transpose(1, 2)).transpose(1, 2)[:, : x.shape[1]]
 
-    def attention(
-        self, x: Tensor, t: Tensor, context: Tensor, memory: Memory, heads: Sequence[tuple[int, int]], words: slice
+    def attention_to_words(
+        self, x: Tensor, t: Tensor, context: Tensor, memory: CrossKV, heads: Sequence[tuple[int, int]], words: slice
     ) -> Tensor:
         """How much of their attention the tokens of one song, as in `forward`, pay to `words` of the condition:
         [heads, words, S], float32 on the CPU, for heads (layer, head) in their order.
 
         Layers above the highest of them are not run.
         """
-        tokens, _, around = self._enter(x, t, context, None)
+        tokens, _, around = self._embed(x, t, context, None)
         seen: dict[tuple[int, int], Tensor] = {}
         for number, (layer, keys_values) in enumerate(zip(self.layers, memory.layers, strict=True)):
             own = [head for at, head in heads if at == number]
@@ -172,7 +172,7 @@ class DiT(nn.Module):
                 break
         return torch.stack([seen[head] for head in heads])
 
-    def _enter(self, x: Tensor, t: Tensor, context: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Around]:
+    def _embed(self, x: Tensor, t: Tensor, context: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, LayerInputs]:
         """The tokens that the first layer reads, the embedding of the time, and what every layer is told."""
         config = self.config
         padding = -x.shape[1] % config.patch_size
@@ -187,9 +187,9 @@ class DiT(nn.Module):
         embedding, modulation = embedding + embedding_r, modulation + modulation_r
 
         length, size = tokens.shape[1], config.decoder_attention
-        rope = rotary(length, size.head_dim, config.rope_theta, tokens.device, tokens.dtype)
+        rope = rotary_table(length, size.head_dim, config.rope_theta, tokens.device, tokens.dtype)
         band = band_bias(length, config.sliding_window, size.heads // size.kv_heads, token_keep, tokens)
-        return tokens, embedding, Around(modulation, rope, band, key_bias(token_keep, tokens.dtype))
+        return tokens, embedding, LayerInputs(modulation, rope, band, key_bias(token_keep, tokens.dtype))
 
 
 class EncoderLayer(nn.Module):
@@ -208,13 +208,13 @@ class EncoderLayer(nn.Module):
         band = band if self.banded else None
         if self.input_layernorm.weight.dtype is torch.float16:
             # The last lyric layer adds values near 5e5 to the stream, beyond float16: there it is kept in float32.
-            x = x + self.self_attn.to_self(narrowed(self.input_layernorm, x), rope, band, bias)
-            return x + self.mlp.widened(narrowed(self.post_attention_layernorm, x))
-        x = x + self.self_attn.to_self(self.input_layernorm(x), rope, band, bias)
+            x = x + self.self_attn.self_attention(norm_in_float32(self.input_layernorm, x), rope, band, bias)
+            return x + self.mlp.forward_float32(norm_in_float32(self.post_attention_layernorm, x))
+        x = x + self.self_attn.self_attention(self.input_layernorm(x), rope, band, bias)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-def narrowed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+def norm_in_float32(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     """`norm` of a float32 stream [B, S, E], computed in float32 and given in the norm's own dtype."""
     weight = norm.weight
     return F.rms_norm(x.float(), norm.normalized_shape, weight.float(), norm.eps).to(weight.dtype)
@@ -232,14 +232,14 @@ class EncoderStack(nn.Module):
     def contextualise(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """x [B, S, E] -> [B, S, E]; `keep` [B, S] is true at real tokens."""
         size = self.config.encoder_attention
-        rope = rotary(x.shape[1], size.head_dim, self.config.rope_theta, x.device, x.dtype)
+        rope = rotary_table(x.shape[1], size.head_dim, self.config.rope_theta, x.device, x.dtype)
         band = band_bias(x.shape[1], self.config.sliding_window, size.heads // size.kv_heads, keep, x)
         bias = key_bias(keep, x.dtype)
         if x.dtype is torch.float16:
             x = x.float()
         for layer in self.layers:
             x = layer(x, rope, band, bias)
-        return narrowed(self.norm, x) if self.norm.weight.dtype is torch.float16 else self.norm(x)
+        return norm_in_float32(self.norm, x) if self.norm.weight.dtype is torch.float16 else self.norm(x)
 
 
 class LyricEncoder(EncoderStack):
@@ -335,7 +335,7 @@ class Quantizer(nn.Module):
         values = bounded + (2 * digits / top - 1 - bounded).detach()
         return values, (digits.long() * place).sum(-1)
 
-    def expand(self, values: Tensor) -> Tensor:
+    def expand_digits(self, values: Tensor) -> Tensor:
         """Digits on [-1, 1] [..., dimensions] -> [..., fsq_dim] in the weights' dtype."""
         weight, bias = self.project_out.weight, self.project_out.bias
         return F.linear(values.float(), weight.float(), bias.float()).to(weight.dtype)
@@ -344,7 +344,7 @@ class Quantizer(nn.Module):
         """codes [...] -> [..., fsq_dim]."""
         top, place = self._levels(codes)
         digits = codes[..., None] // place % (top + 1)
-        return self.expand(2 * digits / top - 1)
+        return self.expand_digits(2 * digits / top - 1)
 
 
 class AttentionPooler(EncoderStack):
@@ -360,7 +360,7 @@ class AttentionPooler(EncoderStack):
         return self.contextualise(torch.cat((self.special_token.expand(x.shape[0], -1, -1), x), dim=1))[:, 0]
 
 
-def by_windows(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
+def in_chunks(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
     """What a network makes of windows [N, frames, width] that see nothing of each other: a few of them at once, so that
     memory does not grow with the song.
     """
@@ -380,9 +380,9 @@ class AudioTokenizer(nn.Module):
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised vectors [B, N, fsq_dim], differentiable, and codes [B, N]."""
         groups = self.audio_acoustic_proj(latents).unflatten(1, (-1, self.window))
-        pooled = by_windows(self.attention_pooler, groups.flatten(0, 1)).view(*groups.shape[:2], -1)
+        pooled = in_chunks(self.attention_pooler, groups.flatten(0, 1)).view(*groups.shape[:2], -1)
         values, codes = self.quantizer.quantize(pooled)
-        return self.quantizer.expand(values), codes
+        return self.quantizer.expand_digits(values), codes
 
 
 class AudioDetokenizer(EncoderStack):
@@ -398,7 +398,7 @@ class AudioDetokenizer(EncoderStack):
     def forward(self, quantised: Tensor) -> Tensor:
         batch, codes = quantised.shape[:2]
         groups = self.embed_tokens(quantised).flatten(0, 1)[:, None] + self.special_tokens
-        return self.proj_out(by_windows(self.contextualise, groups)).view(batch, codes * groups.shape[1], -1)
+        return self.proj_out(in_chunks(self.contextualise, groups)).view(batch, codes * groups.shape[1], -1)
 
 
 class AceStep(nn.Module):

@@ -28,7 +28,7 @@ class Int8Linear(nn.Module):
         self.scale = nn.Parameter(torch.empty(shape[0], device="meta"), requires_grad=False)
         self.bias = like.bias
 
-    def fill(self, weight: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+    def quantize(self, weight: Tensor, device: torch.device, dtype: torch.dtype) -> None:
         """Round `weight` [out, in]; it is moved to `device` afterwards, and outputs are made in `dtype`."""
         wide = weight.float()
         scale = wide.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / HIGHEST
@@ -36,7 +36,7 @@ class Int8Linear(nn.Module):
         self.weight = nn.Parameter(rounded.to(device), requires_grad=False)
         self.scale = nn.Parameter((scale * GUARD).to(device, dtype), requires_grad=False)
 
-    def wide(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """The weights [out, in] that the integers stand for, in float32."""
         return self.weight.float() * (self.scale.float() / GUARD)[:, None]
 
@@ -45,7 +45,7 @@ class Int8Linear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
-def prepare(blocks: nn.Module) -> None:
+def replace_linears(blocks: nn.Module) -> None:
     """Make every linear layer within `blocks` one that takes its weights as int8."""
     for owner in list(blocks.modules()):
         for name, child in list(owner.named_children()):

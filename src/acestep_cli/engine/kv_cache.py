@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
-from acestep_cli.engine.attention import KeysValues, attend, bias_from
+from acestep_cli.engine.attention import KeysValues, full_attention, mask_to_bias
 
 ATTENTION = "acestep"
 #: Tokens of a prompt taken in at a time: the mask of a pass is this many rows.
@@ -27,13 +27,13 @@ def attention(
     module: nn.Module, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any
 ) -> tuple[Tensor, None]:
     """`attention.attend` as transformers calls an attention; the scale is that of the head size, as in Qwen3."""
-    return attend(queries, KeysValues(keys, values), mask), None
+    return full_attention(queries, KeysValues(keys, values), mask), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention)
 
 
-class Tape:
+class KVCache:
     """Rows of tokens that end together, as a model has read them: shorter prompts begin later.
 
     `rewind` forgets what came after a place: takes of one prompt read it once.
@@ -47,26 +47,26 @@ class Tape:
         self._memory = memory
 
     @classmethod
-    def blank(cls, model: Qwen3Model, rows: int, capacity: int) -> Tape:
+    def empty(cls, model: Qwen3Model, rows: int, capacity: int) -> KVCache:
         """A tape that can take `capacity` tokens."""
         config, weight = model.config, model.embed_tokens.weight
         shape = (2, config.num_hidden_layers, rows, config.num_key_value_heads, capacity, config.head_dim)
         return cls(model, torch.zeros(shape, dtype=weight.dtype, device=weight.device))
 
-    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read a prompt into each row; the states [R, width] of their last tokens."""
         longest = max(map(len, prompts))
         self.starts = [longest - len(prompt) for prompt in prompts]
         states = []
         for row, prompt in enumerate(prompts):
-            alone = Tape(self.model, self._memory[:, :, row : row + 1, :, self.starts[row] :])
+            alone = KVCache(self.model, self._memory[:, :, row : row + 1, :, self.starts[row] :])
             for first in range(0, len(prompt), PASS_TOKENS):
-                state = alone.read([prompt[first : first + PASS_TOKENS]])
+                state = alone.step([prompt[first : first + PASS_TOKENS]])
             states.append(state)
         self.length = longest
         return torch.cat(states)
 
-    def read(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+    def step(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Read the same number of tokens on in each row; the states [R, width] of the last ones."""
         return self.states(tokens)[:, -1]
 
@@ -86,7 +86,7 @@ class Tape:
         self.length = after
         return states
 
-    def rewind(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
         """Go back to where the tape had `length` tokens."""
         self.length = length
 
@@ -107,4 +107,4 @@ class Tape:
         group = config.num_attention_heads // config.num_key_value_heads
         if len(places) > 1:
             allowed = allowed.repeat(1, group, 1)
-        return bias_from(allowed[:, None], self._memory.dtype)
+        return mask_to_bias(allowed[:, None], self._memory.dtype)

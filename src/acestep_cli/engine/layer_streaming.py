@@ -29,12 +29,12 @@ class LayerStream(nn.ModuleList):
             weights = {name: weight.data for name, weight in layer.named_parameters()}
             if self.copies:
                 weights = {name: weight.pin_memory() for name, weight in weights.items()}
-            settle(layer, weights)
+            set_parameters(layer, weights)
             self.home.append(weights)
 
     def __iter__(self) -> Iterator[nn.Module]:
         """Two places on the device take turns: a layer is copied into the one that the layer before last has left."""
-        places = [Place.like(self.home[0], self.device) for _ in self.home[:PLACES]]
+        places = [DeviceBuffer.like(self.home[0], self.device) for _ in self.home[:PLACES]]
         if self.copies:
             self.copies.wait_stream(torch.cuda.current_stream(self.device))
         self._fetch(0, places[0])
@@ -44,15 +44,15 @@ class LayerStream(nn.ModuleList):
                 self._fetch(number + 1, places[(number + 1) % len(places)])
             if self.copies:
                 torch.cuda.current_stream(self.device).wait_event(place.arrived)
-            settle(layer, place.weights)
+            set_parameters(layer, place.weights)
             try:
                 yield layer
             finally:
-                settle(layer, self.home[number])
+                set_parameters(layer, self.home[number])
                 if self.copies:
                     place.left = torch.cuda.current_stream(self.device).record_event()
 
-    def _fetch(self, number: int, place: Place) -> None:
+    def _fetch(self, number: int, place: DeviceBuffer) -> None:
         """Start copying the weights of a layer into `place`, once the layer there is done with it."""
         with torch.cuda.stream(self.copies) if self.copies else nullcontext():
             if place.left is not None:
@@ -63,7 +63,7 @@ class LayerStream(nn.ModuleList):
 
 
 @dataclass
-class Place:
+class DeviceBuffer:
     """Memory on the device for one layer; events behind the copies into it, and behind the last use of it."""
 
     weights: dict[str, Tensor]
@@ -71,11 +71,11 @@ class Place:
     left: Any = None
 
     @classmethod
-    def like(cls, weights: dict[str, Tensor], device: torch.device) -> Place:
+    def like(cls, weights: dict[str, Tensor], device: torch.device) -> DeviceBuffer:
         return cls({name: torch.empty_like(weight, device=device) for name, weight in weights.items()})
 
 
-def settle(layer: nn.Module, weights: dict[str, Tensor]) -> None:
+def set_parameters(layer: nn.Module, weights: dict[str, Tensor]) -> None:
     """Make `weights` the parameters of `layer`."""
     for name, weight in weights.items():
         owner, _, leaf = name.rpartition(".")

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from acestep_cli.engine.int8 import Int8Linear
-from acestep_cli.models.adapters import Applied, Piece
-from acestep_cli.song.loras import Worn
+from acestep_cli.models.adapters import AdapterPiece, AppliedAdapter
+from acestep_cli.song.loras import ActiveAdapter
 
 #: The share of its norm that a change may lose in being merged.
 MOST_LOST = 0.02
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRankDelta:
     """A change up [out, r] times down [r, in]."""
 
     up: Tensor
@@ -45,12 +45,12 @@ class LowRank:
         inner = F.linear(x, self.down)
         output.view(-1, output.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), self.up.mT)
 
-    def scaled(self, rows: float | Tensor) -> LowRank:
-        return LowRank(rows * self.up, self.down)
+    def scaled(self, rows: float | Tensor) -> LowRankDelta:
+        return LowRankDelta(rows * self.up, self.down)
 
 
 @dataclass(frozen=True)
-class Kronecker:
+class KroneckerDelta:
     """A change that is the Kronecker product of left [a, b] and right [c, d], each row of it times `rows` [out, 1]."""
 
     left: Tensor
@@ -65,18 +65,18 @@ class Kronecker:
         parts = x.view(*x.shape[:-1], self.left.shape[1], self.right.shape[1])  # [..., b, d]
         output.add_((self.left @ F.linear(parts, self.right)).flatten(-2).mul_(self.rows[:, 0]))
 
-    def scaled(self, rows: float | Tensor) -> Kronecker:
-        return Kronecker(self.left, self.right, rows * self.rows)
+    def scaled(self, rows: float | Tensor) -> KroneckerDelta:
+        return KroneckerDelta(self.left, self.right, rows * self.rows)
 
 
-Change = LowRank | Kronecker
+Delta = LowRankDelta | KroneckerDelta
 
 
 @dataclass(frozen=True)
-class Beside:
+class SideBranch:
     """What is added to the output of a linear layer: `gain` [out] of the layer's own product, and further changes."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[Delta, ...]
     gain: Tensor | None
 
     def __call__(self, layer: nn.Linear | Int8Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -90,18 +90,18 @@ class Beside:
 
 
 @dataclass
-class Outfit:
+class AdapterStack:
     """The adapters that a decoder wears, which of its matrices they were merged into, and what hangs beside others."""
 
-    stack: tuple[Worn, ...] = ()
+    stack: tuple[ActiveAdapter, ...] = ()
     merged: set[str] = field(default_factory=set)
     hooks: dict[str, RemovableHandle] = field(default_factory=dict)
 
     @property
-    def applied(self) -> tuple[Applied, ...]:
+    def applied(self) -> tuple[AppliedAdapter, ...]:
         """What became of each of the stack."""
         return tuple(
-            Applied(
+            AppliedAdapter(
                 worn.adapter.path.name,
                 worn.strength,
                 len(worn.adapter.pieces.keys() & (self.merged | self.hooks.keys())),
@@ -111,7 +111,7 @@ class Outfit:
         )
 
     @torch.inference_mode()
-    def put_on(self, decoder: nn.Module, device: torch.device, dtype: torch.dtype, *, merging: bool) -> None:
+    def apply(self, decoder: nn.Module, device: torch.device, dtype: torch.dtype, *, merging: bool) -> None:
         """Apply the stack, which computes on `device` in `dtype`; without `merging`, only beside the weights."""
         with ExitStack() as stack:
             files = [stack.enter_context(safe_open(worn.adapter.file, framework="pt")) for worn in self.stack]
@@ -125,20 +125,20 @@ class Outfit:
                 if layer is None:
                     continue
                 shares = [
-                    share(piece, worn.strength, layer, tensors_of(file, piece, device))
+                    weight_delta(piece, worn.strength, layer, tensors_of(file, piece, device))
                     for file, worn in zip(files, self.stack, strict=True)
                     if (piece := worn.adapter.pieces.get(target)) is not None and piece.shape is not None
                 ]
                 changes = tuple(change for change, _ in shares)
                 gains = [gain for _, gain in shares if gain is not None]
                 gain = torch.stack(gains).sum(0) if gains else None
-                if merging and isinstance(layer, nn.Linear) and merge(layer, changes, gain):
+                if merging and isinstance(layer, nn.Linear) and merge_into_weights(layer, changes, gain):
                     self.merged.add(target)
                 else:
-                    beside = Beside(together(changes, dtype), None if gain is None else gain.to(dtype))
+                    beside = SideBranch(concatenate_low_rank(changes, dtype), None if gain is None else gain.to(dtype))
                     self.hooks[target] = layer.register_forward_hook(beside)
 
-    def take_off(self) -> None:
+    def remove(self) -> None:
         """Let go of what hangs beside weights; those in `merged` are to be read again."""
         for hook in self.hooks.values():
             hook.remove()
@@ -153,36 +153,36 @@ def layer_of(decoder: nn.Module, target: str) -> nn.Linear | Int8Linear | None:
     return found if isinstance(found, nn.Linear | Int8Linear) else None
 
 
-def tensors_of(file: Any, piece: Piece, device: torch.device) -> dict[str, Tensor]:
+def tensors_of(file: Any, piece: AdapterPiece, device: torch.device) -> dict[str, Tensor]:
     """The tensors of a piece by their roles, in float32."""
     return {
         role: file.get_tensor(name).to(device, torch.float32) for role, name in piece.tensors.items() if role != "alpha"
     }
 
 
-def share(
-    piece: Piece, strength: float, layer: nn.Linear | Int8Linear, tensors: Mapping[str, Tensor]
-) -> tuple[Change, Tensor | None]:
+def weight_delta(
+    piece: AdapterPiece, strength: float, layer: nn.Linear | Int8Linear, tensors: Mapping[str, Tensor]
+) -> tuple[Delta, Tensor | None]:
     """What an adapter adds to a layer at a strength: a change, and what it adds to the gain [out] of the layer's own
     product.
     """
     if "down" in tensors:
-        change: Change = LowRank(piece.scale * tensors["up"], tensors["down"])
+        change: Delta = LowRankDelta(piece.scale * tensors["up"], tensors["down"])
     else:
         left, right = (
             tensors[name] if name in tensors else tensors[f"{name}_a"] @ tensors[f"{name}_b"] for name in ("w1", "w2")
         )
-        change = Kronecker(piece.scale * left, right, left.new_ones(len(left) * len(right), 1))
+        change = KroneckerDelta(piece.scale * left, right, left.new_ones(len(left) * len(right), 1))
     if "magnitude" not in tensors:
         return change.scaled(strength), None
     magnitude = tensors["magnitude"].view(-1, 1)
-    weight = layer.wide() if isinstance(layer, Int8Linear) else layer.weight
+    weight = layer.dequantize() if isinstance(layer, Int8Linear) else layer.weight
     trained = weight.to(magnitude.device, torch.float32) + change.matrix()
     grown = magnitude / torch.linalg.vector_norm(trained, dim=1, keepdim=True)  # [out, 1]
     return change.scaled(strength * grown), strength * (grown - 1)[:, 0]
 
 
-def merge(layer: nn.Linear, changes: Sequence[Change], gain: Tensor | None) -> bool:
+def merge_into_weights(layer: nn.Linear, changes: Sequence[Delta], gain: Tensor | None) -> bool:
     """Add changes to the weights of a layer, unless their dtype would lose more of them than it may; whether it did."""
     weight = layer.weight
     wide = weight.float()
@@ -199,12 +199,12 @@ def merge(layer: nn.Linear, changes: Sequence[Change], gain: Tensor | None) -> b
     return True
 
 
-def together(changes: Sequence[Change], dtype: torch.dtype) -> tuple[Change, ...]:
+def concatenate_low_rank(changes: Sequence[Delta], dtype: torch.dtype) -> tuple[Delta, ...]:
     """The changes in `dtype`, those of low rank as one: two products a step, whatever their number."""
-    low = [change for change in changes if isinstance(change, LowRank)]
-    crossed = [change for change in changes if isinstance(change, Kronecker)]
-    narrowed: list[Change] = [Kronecker(c.left.to(dtype), c.right.to(dtype), c.rows.to(dtype)) for c in crossed]
+    low = [change for change in changes if isinstance(change, LowRankDelta)]
+    crossed = [change for change in changes if isinstance(change, KroneckerDelta)]
+    narrowed: list[Delta] = [KroneckerDelta(c.left.to(dtype), c.right.to(dtype), c.rows.to(dtype)) for c in crossed]
     if low:
         up, down = torch.cat([c.up for c in low], dim=1), torch.cat([c.down for c in low])
-        narrowed.append(LowRank(up.to(dtype), down.to(dtype)))
+        narrowed.append(LowRankDelta(up.to(dtype), down.to(dtype)))
     return tuple(narrowed)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import ran_out_of_memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.models.sizes import Sizes
@@ -17,10 +17,10 @@ R = TypeVar("R")
 
 
 @dataclass
-class Descent:
+class OutOfMemoryRetry:
     """Does a stage again, a rung of the ladder lower, as often as memory runs out in it."""
 
-    weights: Store
+    weights: WeightStore
     sizes: Sizes
     say: Say
 
@@ -35,8 +35,8 @@ class Descent:
                 sizes = replace(self.sizes, adapter_parameters=extra)
                 lower = planning.step_down(self.weights.plan, stage, request, sizes)
                 if lower is None:
-                    raise planning.exhausted(self.weights.plan, stage, request) from None
+                    raise planning.exhausted_error(self.weights.plan, stage, request) from None
             # Only out here is the error gone, and with its traceback what the stage held.
             plan, rung = lower
-            self.weights.rearrange(plan)
+            self.weights.replan(plan)
             self.say(f"Memory ran out on {plan.device}; from here on {rung}.")

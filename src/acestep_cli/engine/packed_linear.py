@@ -14,7 +14,7 @@ from torch import Tensor, nn
 ROWS = 2
 
 
-def is_possible(device: torch.device, dtype: torch.dtype) -> bool:
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether matrices can be packed: on processors, where torch has been built with oneDNN."""
     built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64") or not built:
@@ -37,7 +37,7 @@ class PackedLinear(nn.Module):
         return product
 
 
-def pack(module: nn.Module) -> None:
+def pack_linears(module: nn.Module) -> None:
     """Pack every linear layer in `module`; one by one, so that no more than one matrix is there twice."""
     for owner in list(module.modules()):
         for name, child in owner.named_children():

@@ -17,7 +17,7 @@ from acestep_cli.song.songwriter_prompts import Sampling
 NUCLEUS = 1024
 
 
-def guided(logits: Tensor, scale: float) -> Tensor:
+def guide_logits(logits: Tensor, scale: float) -> Tensor:
     """Conditional and unconditional logits [2, V], or conditional ones alone [1, V], as one row [V]."""
     if logits.shape[0] == 1:
         return logits[0]
@@ -25,7 +25,7 @@ def guided(logits: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def draw(logits: Tensor, seen: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:
+def sample_token(logits: Tensor, seen: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:
     """A token from logits [V], float32 on the CPU; those `seen` are penalised. Temperature 0 takes the likeliest."""
     if sampling.repetition_penalty != 1 and seen:
         rows = torch.tensor(sorted(set(seen)))
@@ -37,14 +37,14 @@ def draw(logits: Tensor, seen: Sequence[int], sampling: Sampling, generator: tor
     if sampling.top_k:
         kept, tokens = logits.topk(min(sampling.top_k, len(logits)))
     else:
-        kept, tokens = nucleus(logits, sampling.top_p)
+        kept, tokens = top_p_tokens(logits, sampling.top_p)
     if sampling.top_k and sampling.top_p < 1:
-        kept = kept[: nucleus_size(kept.softmax(0), sampling.top_p)]
+        kept = kept[: top_p_count(kept.softmax(0), sampling.top_p)]
     probabilities = (kept / sampling.temperature).softmax(0)
     return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
 
 
-def nucleus(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:
+def top_p_tokens(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:
     """The likeliest tokens that together reach `mass`, falling, and their numbers; all of them for a mass of 1."""
     if mass >= 1:
         return logits, torch.arange(len(logits))
@@ -53,11 +53,11 @@ def nucleus(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:
     if probabilities.sum() < mass:
         top, tokens = logits.sort(descending=True)
         probabilities = top.softmax(0)
-    size = nucleus_size(probabilities, mass)
+    size = top_p_count(probabilities, mass)
     return top[:size], tokens[:size]
 
 
-def nucleus_size(falling: Tensor, mass: float) -> int:
+def top_p_count(falling: Tensor, mass: float) -> int:
     """How many of the first probabilities it takes to reach `mass`."""
     before = falling.cumsum(0) - falling
     return max(int((before < mass).sum()), 1)

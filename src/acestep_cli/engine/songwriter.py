@@ -28,14 +28,14 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
 from acestep_cli.engine import sampling
-from acestep_cli.engine.denoise import generator
-from acestep_cli.engine.kv_cache import ATTENTION, Tape
+from acestep_cli.engine.denoise import stage_generator
+from acestep_cli.engine.kv_cache import ATTENTION, KVCache
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.models import weight_files
 from acestep_cli.progress import Progress, Report, Say
 from acestep_cli.song import complete, prompts, songwriter_prompts
 from acestep_cli.song.complete import Completed
-from acestep_cli.song.songwriter_prompts import CODE, Sampling, Task
+from acestep_cli.song.songwriter_prompts import CODE, Sampling, WritingTask
 from acestep_cli.song.values import CODES_PER_SECOND, LONGEST_SECONDS
 
 #: Tokens of a prompt and its answer together.
@@ -55,7 +55,7 @@ class Vocabulary(NamedTuple):
     codes: int
 
 
-class Songwriter(nn.Module):
+class SongwriterModel(nn.Module):
     """A Songwriter's tokenizer and its Qwen3 model, whose head is its embedding table."""
 
     def __init__(self, folder: Path, codes: int) -> None:
@@ -64,12 +64,12 @@ class Songwriter(nn.Module):
         Raises `CheckpointError` for files that are no tokenizer with audio codes or no Qwen3 config.
         """
         super().__init__()
-        self.vocabulary = vocabulary(folder / "tokenizer.json")
+        self.vocabulary = read_vocabulary(folder / "tokenizer.json")
         self.codes = codes
         try:
             self.tokenizer = Tokenizer.from_str(self.vocabulary.json)
         except Exception as error:  # the library raises nothing narrower
-            raise not_a_tokenizer(folder / "tokenizer.json", str(error)) from error
+            raise tokenizer_error(folder / "tokenizer.json", str(error)) from error
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         marks = [
@@ -77,9 +77,9 @@ class Songwriter(nn.Module):
         ]
         if None in marks or self.vocabulary.codes < codes:
             lack = "the marks of a thought" if None in marks else f"{codes} audio codes; it has {self.vocabulary.codes}"
-            raise not_a_tokenizer(folder / "tokenizer.json", f"it lacks {lack}")
+            raise tokenizer_error(folder / "tokenizer.json", f"it lacks {lack}")
         self.turn_end = marks[0]
-        self.model = qwen3(folder / "config.json", self.vocabulary.first_code + self.vocabulary.codes)
+        self.model = build_qwen3(folder / "config.json", self.vocabulary.first_code + self.vocabulary.codes)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, which may have `<|audio_code_N|>` in it."""
@@ -91,33 +91,35 @@ class Songwriter(nn.Module):
                 ids.append(self.vocabulary.first_code + int(code))
         return ids
 
-    def write(self, task: Task, how: Sampling, draws: torch.Generator, progress: Progress) -> dict[str, Any]:
+    def answer(self, task: WritingTask, how: Sampling, draws: torch.Generator, progress: Progress) -> dict[str, Any]:
         """Answer a task; keys of a request with their values, lyrics included, None for an instrumental.
 
         Raises `UsageError` where the prompt leaves no room to answer.
         """
         prompt = self.encode(task.prompt + songwriter_prompts.THOUGHT_BEGIN + "\n")
-        decided = len(self.encode(songwriter_prompts.dump(task.decided)))
+        decided = len(self.encode(songwriter_prompts.dump_thought(task.decided)))
         most = (
             METADATA_TOKENS
             + decided
             + songwriter_prompts.CAPTION_TOKENS
             + (songwriter_prompts.LYRIC_TOKENS if task.lyrics else 0)
         )
-        tape, states = self.begin([prompt], most, "answer")
-        pen = Pen(self, tape, how, draws, lambda done: progress(min(done, most), most))
-        thought = pen.write(
+        tape, states = self.prefill([prompt], most, "answer")
+        pen = GrammarDecoder(self, tape, how, draws, lambda done: progress(min(done, most), most))
+        thought = pen.generate(
             states, task.thought_grammar(), songwriter_prompts.CAPTION_TOKENS, songwriter_prompts.AFTER_CAPTION
         )
-        found = songwriter_prompts.read(thought)
+        found = songwriter_prompts.parse_thought(thought)
         if task.lyrics:
-            states = tape.read([self.encode("\n" + songwriter_prompts.THOUGHT_END)])
-            words = songwriter_prompts.lyrics(pen.write(states, task.lyric_grammar(), songwriter_prompts.LYRIC_TOKENS))
+            states = tape.step([self.encode("\n" + songwriter_prompts.THOUGHT_END)])
+            words = songwriter_prompts.strip_headings(
+                pen.generate(states, task.lyric_grammar(), songwriter_prompts.LYRIC_TOKENS)
+            )
             found["lyrics"] = None if words == prompts.INSTRUMENTAL else words
         progress(most, most)
         return found
 
-    def compose(
+    def sample_codes(
         self,
         prompt: str,
         thought: str,
@@ -130,26 +132,26 @@ class Songwriter(nn.Module):
 
         Raises `UsageError` where prompt and codes are more than the model holds.
         """
-        read = [self.encode(prompt + songwriter_prompts.thought(thought))]
+        read = [self.encode(prompt + songwriter_prompts.format_thought(thought))]
         if how.cfg_scale > 1:
             read.append(self.encode(songwriter_prompts.unguided_prompt(how.negative_prompt)))
-        tape, first = self.begin(read, count, f"{count} codes")
+        tape, first = self.prefill(read, count, f"{count} codes")
         begun = tape.length
         rows = slice(self.vocabulary.first_code, self.vocabulary.first_code + self.codes)
         for take, own in enumerate(draws):
-            tape.rewind(begun)
+            tape.truncate(begun)
             states, codes = first, list[int]()
             while True:
                 progress(take * count + len(codes), count * len(draws))
-                logits = sampling.guided(self.logits(states, rows), how.cfg_scale)
-                codes.append(sampling.draw(logits, codes, how, own))
+                logits = sampling.guide_logits(self.logits(states, rows), how.cfg_scale)
+                codes.append(sampling.sample_token(logits, codes, how, own))
                 if len(codes) == count:
                     break
-                states = tape.read([[rows.start + codes[-1]]] * len(read))
+                states = tape.step([[rows.start + codes[-1]]] * len(read))
             yield tuple(codes)
         progress(count * len(draws), count * len(draws))
 
-    def takes(self, request: Completed, shortest: float, report: Report, tell: Say) -> Iterator[Completed]:
+    def complete_takes(self, request: Completed, shortest: float, report: Report, tell: Say) -> Iterator[Completed]:
         """Each take of `request` as a request of its own in which nothing is open, codes included.
 
         The text is written once, from `songwriter_seed`; `tell` hears of it. The codes are of each take's seed.
@@ -159,34 +161,34 @@ class Songwriter(nn.Module):
         seconds = (math.ceil(shortest), LONGEST_SECONDS)
         seed = request.seed if request.songwriter_seed is None else request.songwriter_seed
         expands = request.idea is not None
-        task = (songwriter_prompts.expanding if expands else songwriter_prompts.thinking)(
+        task = (songwriter_prompts.idea_task if expands else songwriter_prompts.metadata_task)(
             request, request.open, seconds
         )
         written: dict[str, Any] = {}
         if set(request.open) - {"codes"}:
-            written = self.write(task, how, generator(seed, "text"), lambda done, of: report("write", done, of))
-        whole = complete.filled(request, written)
-        tell(songwriter_prompts.summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
+            written = self.answer(task, how, stage_generator(seed, "text"), lambda done, of: report("write", done, of))
+        whole = complete.fill_open(request, written)
+        tell(songwriter_prompts.decision_summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
         prompt = songwriter_prompts.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt
         fields = (
             (*songwriter_prompts.METADATA, "caption")
             if "caption" in written and not expands
             else songwriter_prompts.METADATA
         )
-        thought = {"language": "unknown", **songwriter_prompts.metadata(whole)}
-        songs = [complete.take(whole, number) for number in range(1, whole.takes + 1)]
-        codes = self.compose(
+        thought = {"language": "unknown", **songwriter_prompts.known_metadata(whole)}
+        songs = [complete.take_request(whole, number) for number in range(1, whole.takes + 1)]
+        codes = self.sample_codes(
             prompt,
-            songwriter_prompts.dump({name: thought[name] for name in fields}),
+            songwriter_prompts.dump_thought({name: thought[name] for name in fields}),
             int(CODES_PER_SECOND * whole.duration),
             how,
-            [generator(song.seed, "codes") for song in songs],
+            [stage_generator(song.seed, "codes") for song in songs],
             lambda done, of: report("codes", done, of),
         )
         for song, own in zip(songs, codes, strict=True):
             yield song.model_copy(update={"codes": own})
 
-    def begin(self, prompts: Sequence[Sequence[int]], most: int, what: str) -> tuple[Tape, Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]], most: int, what: str) -> tuple[KVCache, Tensor]:
         """A tape with room for `most` more tokens, and the states after the prompts."""
         longest = max(map(len, prompts))
         if longest + most > CONTEXT:
@@ -195,76 +197,81 @@ class Songwriter(nn.Module):
                 f"{CONTEXT:,} it holds.",
                 "Shorten the caption or the lyrics, or ask for a shorter song.",
             )
-        tape = Tape.blank(self.model, len(prompts), longest + most)
-        return tape, tape.begin(prompts)
+        tape = KVCache.empty(self.model, len(prompts), longest + most)
+        return tape, tape.prefill(prompts)
 
     def logits(self, states: Tensor, rows: slice = slice(None)) -> Tensor:
         """Logits [..., V] of a range of tokens, or of all, for states [..., width]; float32 on the CPU."""
         return F.linear(states, self.model.embed_tokens.weight[rows]).float().cpu()
 
     @cached_property
-    def _alphabet(self) -> llguidance.LLTokenizer:
+    def _grammar_tokenizer(self) -> llguidance.LLTokenizer:
         """The text vocabulary as the grammar's library wants it."""
         return llguidance.LLTokenizer(self.vocabulary.json, n_vocab=self.vocabulary.first_code, eos_token=self.turn_end)
 
 
-class Pen:
+class GrammarDecoder:
     """Writes text on a tape under one grammar after another."""
 
     def __init__(
-        self, songwriter: Songwriter, tape: Tape, how: Sampling, draws: torch.Generator, progress: Callable[[int], None]
+        self,
+        songwriter: SongwriterModel,
+        tape: KVCache,
+        how: Sampling,
+        draws: torch.Generator,
+        progress: Callable[[int], None],
     ) -> None:
         self.songwriter, self.tape, self.how, self.draws = songwriter, tape, how, draws
         self.progress = progress
         self.written = 0
 
-    def write(self, states: Tensor, grammar: str, most: int, closing: str = "") -> str:
+    def generate(self, states: Tensor, grammar: str, most: int, closing: str = "") -> str:
         """Sample text under `grammar`, going on from `states`; the tape has read it then.
 
         What is still open after `most` sampled tokens is taken back to the last place where it may end, or where
         `closing` may follow. What the grammar leaves no choice about is not sampled.
         """
-        alphabet = self.songwriter._alphabet
+        alphabet = self.songwriter._grammar_tokenizer
         matcher = llguidance.LLMatcher(alphabet, grammar, log_level=0)
         text = slice(0, self.songwriter.vocabulary.first_code)
         tokens: list[int] = []
         sampled = 0
         while not matcher.is_stopped():
             if forced := matcher.compute_ff_tokens():
-                tokens += self._take(matcher, forced)
-                states = self.tape.read([forced])
+                tokens += self._accept(matcher, forced)
+                states = self.tape.step([forced])
                 continue
             if sampled >= most and not (closing and closing in alphabet.decode_str(tokens)):
-                back, follow = self._cut(matcher, alphabet.tokenize_str(closing))
+                back, follow = self._truncate(matcher, alphabet.tokenize_str(closing))
                 del tokens[len(tokens) - back :]
-                self.tape.rewind(self.tape.length - back)
+                self.tape.truncate(self.tape.length - back)
                 if not follow:
                     break
-                tokens += self._take(matcher, follow)
-                states = self.tape.read([follow])
+                tokens += self._accept(matcher, follow)
+                states = self.tape.step([follow])
                 continue
             allowed = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
             logits = self.songwriter.logits(states, text)[0]
             logits[torch.from_numpy(allowed[: len(logits)]) == 0] = -torch.inf
-            token = sampling.draw(logits, tokens, self.how, self.draws)
-            self._take(matcher, [token])
+            token = sampling.sample_token(logits, tokens, self.how, self.draws)
+            self._accept(matcher, [token])
             sampled += 1
             self.written += 1
             self.progress(self.written)
             if token == self.songwriter.turn_end:
                 break
             tokens.append(token)
-            states = self.tape.read([[token]])
+            states = self.tape.step([[token]])
         if matcher.is_error():
             raise RuntimeError(matcher.get_error())
         return alphabet.decode_str(tokens)
 
-    def _take(self, matcher: llguidance.LLMatcher, tokens: list[int]) -> list[int]:
+    def _accept(self, matcher: llguidance.LLMatcher, tokens: list[int]) -> list[int]:
         if not matcher.consume_tokens(tokens):
             raise RuntimeError(matcher.get_error())
         return tokens
 
-    def _cut(self, matcher: llguidance.LLMatcher, closing: list[int]) -> tuple[int, list[int]]:
+    def _truncate(self, matcher: llguidance.LLMatcher, closing: list[int]) -> tuple[int, list[int]]:
         """How many tokens are taken back, and the `closing` that follows then."""
         back = 0
         while not (matcher.validate_tokens(closing) == len(closing) if closing else matcher.is_accepting()):
@@ -274,7 +281,7 @@ class Pen:
         return back, closing
 
 
-def vocabulary(file: Path) -> Vocabulary:
+def read_vocabulary(file: Path) -> Vocabulary:
     """Take a tokenizer file apart into text and codes. `CheckpointError` where it has none, or not in a row."""
     content = weight_files.read_json(file)
     try:
@@ -282,19 +289,19 @@ def vocabulary(file: Path) -> Vocabulary:
                  if (found := CODE.fullmatch(token["content"]))}  # fmt: skip
         words = [token for token in content["added_tokens"] if not CODE.fullmatch(token["content"])]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise not_a_tokenizer(file, f"{type(error).__name__}: {error}") from error
+        raise tokenizer_error(file, f"{type(error).__name__}: {error}") from error
     first = marks.get(0, 0)
     if not marks or marks != {code: first + code for code in range(len(marks))}:
-        raise not_a_tokenizer(file, "its audio codes are not there, or not in a row")
+        raise tokenizer_error(file, "its audio codes are not there, or not in a row")
     content["added_tokens"] = words
     return Vocabulary(json.dumps(content, ensure_ascii=False), first, len(marks))
 
 
-def not_a_tokenizer(file: Path, why: str) -> CheckpointError:
+def tokenizer_error(file: Path, why: str) -> CheckpointError:
     return CheckpointError(f"{file} is not the tokenizer of a Songwriter ({why}).", "Download that folder again.")
 
 
-def qwen3(file: Path, tokens: int) -> Qwen3Model:
+def build_qwen3(file: Path, tokens: int) -> Qwen3Model:
     """The model that a config describes, without weights. `CheckpointError` for any that this engine does not run."""
     try:
         config = Qwen3Config(**weight_files.read_json(file), attn_implementation=ATTENTION)

@@ -24,7 +24,7 @@ from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.song import complete
 from acestep_cli.song.complete import Completed
-from acestep_cli.song.loras import Worn
+from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.request import FINISH, KEYS, SOUND
 
 #: What a Songwriter neither reads nor decides; an instrumental has no lyrics to time.
@@ -36,7 +36,7 @@ UNREAD = {name for name, key in KEYS.items() if key.panel == SOUND or name in FI
 }
 
 
-class Stages:
+class StageCache:
     """Makes what is not in `cache`, and keeps it there; without a cache it makes everything."""
 
     def __init__(self, cache: Cache | None, checkpoint: Checkpoint, songwriter: Songwriter | None) -> None:
@@ -47,7 +47,7 @@ class Stages:
         if self.cache is None:
             return make()
         device = "cpu" if plan.vae_on_cpu else plan.device
-        key = self._key(plan, device, self.checkpoint.vae_hash(), *map(fingerprint, sounds))
+        key = self._key(plan, device, self.checkpoint.vae_hash(), *map(tensor_hash, sounds))
         if (data := self.cache.read("sources", key)) is not None:
             return load(data)["latents"]
         made = make()
@@ -56,7 +56,7 @@ class Stages:
 
     def diffused(
         self,
-        stack: Sequence[Worn],
+        stack: Sequence[ActiveAdapter],
         settings: Sequence[Any],
         tensors: Iterable[Tensor | None],
         plan: Plan,
@@ -68,7 +68,7 @@ class Stages:
         if self.cache is None:
             return make(), True
         worn = [(one.adapter.fingerprint, one.strength, plan.streamed) for one in stack]  # or else it may be merged
-        found = [None if tensor is None else fingerprint(tensor) for tensor in tensors]
+        found = [None if tensor is None else tensor_hash(tensor) for tensor in tensors]
         key = self._key(plan, plan.device, plan.int8, self._weights, worn, settings, found)
         if (data := self.cache.read("latents", key)) is not None:
             return load(data)["latents"], False
@@ -87,11 +87,11 @@ class Stages:
         read = json.loads(request.model_dump_json(include=set(KEYS) - UNREAD))
         whose = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         key = self._key(plan, plan.device, whose, read, request.open)
-        bases = [complete.take(request, number) for number in range(1, request.takes + 1)]
+        bases = [complete.take_request(request, number) for number in range(1, request.takes + 1)]
         if (data := self.cache.read("songwriting", key)) is not None:
-            return [complete.changed(base, said) for base, said in zip(bases, json.loads(data), strict=True)]
+            return [complete.apply_changes(base, said) for base, said in zip(bases, json.loads(data), strict=True)]
         made = make()
-        said = [complete.changes(base, song) for base, song in zip(bases, made, strict=True)]
+        said = [complete.changed_keys(base, song) for base, song in zip(bases, made, strict=True)]
         self.cache.write("songwriting", key, json.dumps(said).encode())
         return made
 
@@ -101,7 +101,7 @@ class Stages:
         return hashlib.sha256(json.dumps([*arithmetic, *content]).encode()).hexdigest()
 
 
-def fingerprint(tensor: Tensor) -> str:
+def tensor_hash(tensor: Tensor) -> str:
     """A hash of what a tensor holds, on whatever device it is."""
     plain = tensor.cpu().contiguous()
     said = f"{plain.dtype} {list(plain.shape)} ".encode()

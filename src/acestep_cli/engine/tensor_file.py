@@ -26,7 +26,7 @@ def block(tensor: Tensor) -> Block:
     return Block(NAMES[tensor.dtype], tuple(tensor.shape), plain.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def write(
+def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None, *, checksum: bool = True
 ) -> None:
     """Write tensors. `OSError` where the disk does not take them."""

@@ -62,19 +62,19 @@ class TextEncoder(nn.Module):
     def device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
 
-    def ids(self, prompt: str, limit: int, warn: Say = lambda sentence: None) -> list[int]:
+    def token_ids(self, prompt: str, limit: int, warn: Say = lambda sentence: None) -> list[int]:
         """Tokens of a prompt, at most `limit`, the closing one kept; `warn` hears of what was cut."""
         ids: list[int] = self.tokenizer.encode(prompt).ids
         if len(ids) > limit:
-            warn(prompts.cut_off(self.tokenizer, ids, limit))
+            warn(prompts.truncation_notice(self.tokenizer, ids, limit))
             ids = [*ids[: limit - 1], ids[-1]]
         return ids
 
     def tokens(self, prompt: str, limit: int, warn: Say) -> Tensor:
         """Those of `ids`, [1, L]."""
-        return torch.tensor([self.ids(prompt, limit, warn)], device=self.device)
+        return torch.tensor([self.token_ids(prompt, limit, warn)], device=self.device)
 
-    def states(self, prompt: str, warn: Say) -> Tensor:
+    def hidden_states(self, prompt: str, warn: Say) -> Tensor:
         """Last hidden states [1, L, width] of a text prompt; causal, so no mask."""
         return self.model(self.tokens(prompt, TEXT_TOKENS, warn)).last_hidden_state
 

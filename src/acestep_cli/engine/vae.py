@@ -151,7 +151,7 @@ WEIGHT_NORM_PAIRS = (
 )
 
 
-def folded_names(names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
+def weight_sources(names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
     """Plain weight -> where it comes from: (direction, gain), or (itself, None) where nothing is folded."""
     known = set(names)
     sources: dict[str, tuple[str, str | None]] = {name: (name, None) for name in sorted(known)}
@@ -172,7 +172,7 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tenso
     runs over all but the first dimension, and the result stays float32: rounded to the dtype on disk again, it
     would be off by 2e-3. One at a time, so that memory never holds two copies.
     """
-    for name, (direction, gain) in folded_names(tensors).items():
+    for name, (direction, gain) in weight_sources(tensors).items():
         weight = tensors[direction]
         if gain is not None:
             wide = weight.float()

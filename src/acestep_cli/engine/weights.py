@@ -35,20 +35,20 @@ from torch import Tensor, nn
 
 from acestep_cli.engine import packed_linear
 from acestep_cli.engine.dit import AceStep
-from acestep_cli.engine.int8 import Int8Linear, prepare
+from acestep_cli.engine.int8 import Int8Linear, replace_linears
 from acestep_cli.engine.layer_streaming import stream_layers
-from acestep_cli.engine.lora import Outfit
-from acestep_cli.engine.songwriter import Songwriter
+from acestep_cli.engine.lora import AdapterStack
+from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.engine.text_encoder import TextEncoder
-from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, folded_names
+from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, weight_sources
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.plan import RUNTIME_BYTES, Plan
 from acestep_cli.models import checkpoints, weight_files
-from acestep_cli.models.adapters import Applied
+from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.checkpoints import Checkpoint, Shard
 from acestep_cli.models.configs import DiTConfig, VAEConfig
 from acestep_cli.progress import Report
-from acestep_cli.song.loras import Worn
+from acestep_cli.song.loras import ActiveAdapter
 
 M = TypeVar("M", bound=nn.Module)
 """(stage, done, total) of whatever is under way."""
@@ -60,7 +60,7 @@ INT8_BLOCKS = "decoder.layers"
 FRIENDS = frozenset({"dit", "vae"})
 
 
-class Store:
+class WeightStore:
     """Lends the components of one checkpoint to a pipeline."""
 
     def __init__(
@@ -85,8 +85,8 @@ class Store:
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
         self._is_open = False
         #: What the diffusion transformer is to wear from its next loan on.
-        self.stack: tuple[Worn, ...] = ()
-        self._outfit = Outfit()
+        self.stack: tuple[ActiveAdapter, ...] = ()
+        self._outfit = AdapterStack()
         self._residents: dict[str, nn.Module] = {}
         self._borrowers: Counter[str] = Counter()
         if dit is not None:
@@ -99,12 +99,12 @@ class Store:
         }
 
     @property
-    def residents(self) -> frozenset[str]:
+    def resident(self) -> frozenset[str]:
         """Names of the components in memory now."""
         return frozenset(self._residents)
 
     @property
-    def applied(self) -> tuple[Applied, ...]:
+    def applied(self) -> tuple[AppliedAdapter, ...]:
         """What became of the adapters that the diffusion transformer wears."""
         return self._outfit.applied
 
@@ -113,7 +113,7 @@ class Store:
         """Borrow the diffusion transformer with its encoders."""
         with self._borrow("dit") as module:
             if self._outfit.stack != self.stack:
-                self._dress(module)
+                self._apply_adapters(module)
             yield module
 
     @contextmanager
@@ -129,14 +129,14 @@ class Store:
             yield module
 
     @contextmanager
-    def songwriter(self) -> Iterator[Songwriter]:
+    def songwriter(self) -> Iterator[SongwriterModel]:
         """Borrow the Songwriter, where there is one."""
         with self._borrow("songwriter") as module:
             yield module
 
     @contextmanager
     def _borrow(self, name: str) -> Iterator[Any]:
-        self._open()
+        self._open_device()
         if name not in self._residents:
             self._evict(set(self._residents) - (FRIENDS if name in FRIENDS and not self.plan.one_network else set()))
             start = time.perf_counter()
@@ -148,19 +148,19 @@ class Store:
         finally:
             self._borrowers[name] -= 1
 
-    def _dress(self, model: AceStep) -> None:
+    def _apply_adapters(self, model: AceStep) -> None:
         """Change the adapters that `model` wears to those of `stack`."""
         start = time.perf_counter()
-        worn, self._outfit = self._outfit, Outfit(self.stack)
-        worn.take_off()
+        worn, self._outfit = self._outfit, AdapterStack(self.stack)
+        worn.remove()
         if names := {f"decoder.{target}.weight" for target in worn.merged}:
             for shard in self.checkpoint.dit_shards:
-                pour(shard, model, self.device, self.dtype, names=names)
+                load_shard(shard, model, self.device, self.dtype, names=names)
         merging = not self.plan.int8 and not self.plan.streamed
-        self._outfit.put_on(model.decoder, self.device, self.dtype, merging=merging)
+        self._outfit.apply(model.decoder, self.device, self.dtype, merging=merging)
         self.loading_seconds += time.perf_counter() - start
 
-    def _open(self) -> None:
+    def _open_device(self) -> None:
         """Take the device into use, once; with the first loan, since that too may run out of memory."""
         if self._is_open:
             return
@@ -175,7 +175,7 @@ class Store:
             card.set_per_process_memory_fraction(min(share, 1.0), self.device)
         self._is_open = True
 
-    def finish(self) -> None:
+    def synchronize(self) -> None:
         """Wait until the device has done what it was told, so that a clock may be read."""
         if self._is_open and self.device.type != "cpu":
             torch.get_device_module(self.device).synchronize()
@@ -189,7 +189,7 @@ class Store:
         if self._is_open and self.device.type != "cpu":
             torch.get_device_module(self.device).empty_cache()
 
-    def tidy(self) -> None:
+    def trim_memory(self) -> None:
         """Give memory that nothing uses back to the system; glibc's heap would keep what a song leaves."""
         gc.collect(0)
         if (trim := getattr(LIBC, "malloc_trim", None)) is not None:  # not in every C library
@@ -199,21 +199,19 @@ class Store:
         """Let everything go."""
         self._evict(list(self._residents))
 
-    def rearrange(self, plan: Plan) -> None:
+    def replan(self, plan: Plan) -> None:
         """Go on under another plan for the same device; what is resident is made anew when it is next borrowed."""
         self.plan = plan
         self.close()
 
     def _make_dit(self) -> AceStep:
-        self._outfit = Outfit()
+        self._outfit = AdapterStack()
         config = DiTConfig.from_dict(self.checkpoint.config, str(self.checkpoint.config_file))
         with torch.device("meta"):
             model = AceStep(config)
         if not self.plan.streamed:
-            return self._filled(
-                model, self.checkpoint.dit, self.checkpoint.dit_shards, self.device, int8=self.plan.int8
-            )
-        model = self._filled(
+            return self._load(model, self.checkpoint.dit, self.checkpoint.dit_shards, self.device, int8=self.plan.int8)
+        model = self._load(
             model, self.checkpoint.dit, self.checkpoint.dit_shards, torch.device("cpu"), int8=self.plan.int8
         )
         stream_layers(model, self.device)
@@ -224,21 +222,21 @@ class Store:
         with torch.device("meta"):
             vae = OobleckVAE(config)
         folder = self.checkpoint.vae
-        return self._filled(vae, folder, checkpoints.shards(folder), self.vae_device, folded=True)
+        return self._load(vae, folder, checkpoints.weight_shards(folder), self.vae_device, folded=True)
 
     def _make_text(self) -> TextEncoder:
         folder = self.checkpoint.text
         encoder = TextEncoder(folder, self.checkpoint.tokenizer)
-        self._filled(encoder.model, folder, checkpoints.qwen3_shards(folder), self.device)
+        self._load(encoder.model, folder, checkpoints.qwen3_shards(folder), self.device)
         return encoder.eval()
 
-    def _make_songwriter(self) -> Songwriter:
+    def _make_songwriter(self) -> SongwriterModel:
         assert self._songwriter is not None
         folder = self._songwriter.folder
-        songwriter = Songwriter(folder, math.prod(self._songwriter.levels))
-        self._filled(songwriter.model, folder, checkpoints.qwen3_shards(folder), self.device)
-        if packed_linear.is_possible(self.device, self.dtype):
-            packed_linear.pack(songwriter.model)
+        songwriter = SongwriterModel(folder, math.prod(self._songwriter.levels))
+        self._load(songwriter.model, folder, checkpoints.qwen3_shards(folder), self.device)
+        if packed_linear.can_pack(self.device, self.dtype):
+            packed_linear.pack_linears(songwriter.model)
         return songwriter.eval()
 
     @property
@@ -250,7 +248,7 @@ class Store:
         """A card's dtype need not be one in which the processor computes."""
         return torch.float32 if self.plan.vae_on_cpu else self.dtype
 
-    def _filled(
+    def _load(
         self,
         module: M,
         folder: Path,
@@ -267,39 +265,39 @@ class Store:
         for shard in shards:
             on_disk |= shard.shapes()
         if folded:
-            on_disk = {name: on_disk[source] for name, (source, _) in folded_names(on_disk).items()}
-        self._check(module, on_disk, folder)
+            on_disk = {name: on_disk[source] for name, (source, _) in weight_sources(on_disk).items()}
+        self._check_tensors(module, on_disk, folder)
         if int8:
-            prepare(module.get_submodule(INT8_BLOCKS))
+            replace_linears(module.get_submodule(INT8_BLOCKS))
         dtype = self.vae_dtype if folded else self.dtype
         for number, shard in enumerate(shards):
             self.report("load", number, len(shards))
-            pour(shard, module, device, dtype, folded=folded)
+            load_shard(shard, module, device, dtype, folded=folded)
         self.report("load", len(shards), len(shards))
         return module.to(device).eval()  # what is left to move are buffers that no file holds
 
-    def _check(self, module: nn.Module, on_disk: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    def _check_tensors(self, module: nn.Module, on_disk: Mapping[str, tuple[int, ...]], folder: Path) -> None:
         """Compare names and shapes; unknown extra tensors are worth one warning, anything else an error."""
         wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         if missing := [name for name in wanted if name not in on_disk]:
             raise CheckpointError(
-                f"{folder} lacks {counted(missing)}.",
+                f"{folder} lacks {list_tensors(missing)}.",
                 "It is incomplete or made for another model; download that folder again.",
             )
         wrong = [f"{name} is {list(on_disk[name])}, not {list(shape)}" for name, shape in wanted.items()
                  if on_disk[name] != shape]  # fmt: skip
         if wrong:
             raise CheckpointError(
-                f"{folder} holds tensors of another shape than its config.json says: {counted(wrong)}.",
+                f"{folder} holds tensors of another shape than its config.json says: {list_tensors(wrong)}.",
                 "Config and weights are of different models; download that folder again.",
             )
         if extra := [name for name in on_disk if name not in wanted]:
-            warning = f"{folder} holds tensors this engine does not know and ignores: {counted(extra)}."
+            warning = f"{folder} holds tensors this engine does not know and ignores: {list_tensors(extra)}."
             if warning not in self.warnings:  # a component is read again for each take
                 self.warnings.append(warning)
 
 
-def pour(
+def load_shard(
     shard: Shard,
     module: nn.Module,
     device: torch.device,
@@ -320,9 +318,9 @@ def pour(
             continue
         owner = module.get_submodule(name.rpartition(".")[0])
         if isinstance(owner, Int8Linear) and name.endswith(".weight"):
-            owner.fill(tensor, device, dtype)
+            owner.quantize(tensor, device, dtype)
         else:
-            assign(module, name, tensor.to(device, dtype))
+            set_parameter(module, name, tensor.to(device, dtype))
 
 
 def require_kernels(device: torch.device) -> None:
@@ -343,26 +341,26 @@ def require_kernels(device: torch.device) -> None:
         )
 
 
-def counted(names: list[str]) -> str:
+def list_tensors(names: list[str]) -> str:
     """`n tensors (a, b, …)`."""
     shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown})"
 
 
-def assign(module: nn.Module, name: str, weight: Tensor) -> None:
+def set_parameter(module: nn.Module, name: str, weight: Tensor) -> None:
     """Make `weight` the parameter `name` of `module`, which need not have had memory before."""
     owner, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(owner), leaf, nn.Parameter(weight, requires_grad=False))
 
 
-def silence(file: Path, channels: int) -> Tensor:
+def load_silence(file: Path, channels: int) -> Tensor:
     """The silence latent [1, frames, C] of a checkpoint's `silence_file`, float32.
 
     A pickle is read with `weights_only`: one that carries code is refused, never run.
     """
     if file.suffix == weight_files.WEIGHTS_SUFFIX:
         with safe_open(file, framework="pt") as shard:
-            return _silent(shard.get_tensor(checkpoints.SILENCE).mT, file, channels)
+            return _silence_from(shard.get_tensor(checkpoints.SILENCE).mT, file, channels)
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the file makes it, with advice not to be followed
@@ -370,10 +368,10 @@ def silence(file: Path, channels: int) -> Tensor:
             f"{file} is not a plain tensor file ({type(error).__name__}), and was not run.",
             "Download that file again, from a source you trust.",
         ) from error
-    return _silent(stored, file, channels)
+    return _silence_from(stored, file, channels)
 
 
-def _silent(stored: Any, file: Path, channels: int) -> Tensor:
+def _silence_from(stored: Any, file: Path, channels: int) -> Tensor:
     """What `file` holds as silence [1, C, frames], turned and float32. `CheckpointError` for anything else."""
     shape = tuple(stored.shape) if isinstance(stored, Tensor) else ()
     if len(shape) != 3 or shape[:2] != (1, channels) or not shape[2] or not stored.is_floating_point():

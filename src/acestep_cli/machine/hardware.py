@@ -107,7 +107,7 @@ def torch_backend() -> Backend | None:
     return "rocm" if "hip" in built_for else "cuda" if "cuda" in built_for else "xpu" if "xpu" in built_for else None
 
 
-def memory() -> tuple[int, int]:
+def main_memory() -> tuple[int, int]:
     """Main memory in all, and what of it is free; a container's limit counts."""
     import psutil
 
@@ -174,7 +174,7 @@ def cpu_device() -> Device:
     flag = next((f for f in BF16_CPU_FLAGS if f in cpu_flags()), None)
     dtypes: tuple[DType, ...] = ("bfloat16", "float32") if flag else ("float32",)
     reason = f"the processor has {flag}" if flag else "the processor has no bfloat16 arithmetic"
-    return Device("cpu", "cpu", cpu_title(), *memory(), dtypes, reason)
+    return Device("cpu", "cpu", cpu_title(), *main_memory(), dtypes, reason)
 
 
 def cpu_flags() -> frozenset[str]:
@@ -197,7 +197,7 @@ def mps_devices() -> tuple[Device, ...]:
     """The GPU of an Apple-silicon Mac."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return ()
-    total, free = memory()
+    total, free = main_memory()
     usable = int(total * MPS_SHARE)
     reason = "float32 is what ACE-Step is known to run in there"
     return (Device("mps", "mps", "Apple GPU", usable, min(usable, free), ("float32",), reason),)
@@ -297,11 +297,11 @@ def rocm_devices(root: Path = Path("/sys/class")) -> tuple[Device, ...]:
         title = named.read_text(encoding="utf-8").strip() if named.is_file() else f"AMD {architecture}"
         cards.append((title, architecture, total, total - used))
     for variable in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):  # the driver's choice, then the runtime's of it
-        cards = visible(cards, os.environ.get(variable))
+        cards = visible_cards(cards, os.environ.get(variable))
     return tuple(rocm_device(index, *card) for index, card in enumerate(cards))
 
 
-def visible(cards: list[C], listed: str | None) -> list[C]:
+def visible_cards(cards: list[C], listed: str | None) -> list[C]:
     """The cards that a list of numbers leaves, up to the first that is none; all of them where nothing is listed, or
     where it names cards otherwise than by number.
     """

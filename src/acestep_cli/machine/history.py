@@ -26,7 +26,7 @@ MORE_FREE = 1.1
 NEWEST = 0.5
 
 
-class Descent(BaseModel):
+class MemoryFallbackEntry(BaseModel):
     """An arrangement in which a render of some length went through after memory had run out in a higher one."""
 
     model_config = ConfigDict(extra="forbid")
@@ -39,7 +39,7 @@ class Descent(BaseModel):
     vae_on_cpu: bool
 
 
-class Rate(BaseModel):
+class MeasuredSpeed(BaseModel):
     """Speeds as in `planning.Speed`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -48,38 +48,38 @@ class Rate(BaseModel):
     decoded_per_second: PositiveFloat
 
 
-class Task(BaseModel):
+class TaskHistory(BaseModel):
     """What is known of one checkpoint, mode and number format on one device: descents by whole seconds of music."""
 
     model_config = ConfigDict(extra="forbid")
 
-    descents: dict[int, Descent] = {}
-    rates: dict[str, Rate] = {}
+    descents: dict[int, MemoryFallbackEntry] = {}
+    rates: dict[str, MeasuredSpeed] = {}
 
 
-class Book(BaseModel):
+class RenderHistory(BaseModel):
     """The file."""
 
     model_config = ConfigDict(extra="forbid")
 
     version: str = Field(default=SCHEMA, alias="schema", pattern=f"^{SCHEMA}$")
-    devices: dict[str, dict[str, Task]] = {}
+    devices: dict[str, dict[str, TaskHistory]] = {}
 
 
-def file() -> Path:
+def history_file() -> Path:
     return platformdirs.user_state_path("acestep") / NAME
 
 
-def read() -> Book:
+def read_history() -> RenderHistory:
     """What there is; an empty book where there is none, or none that this version can read."""
     try:
-        return Book.model_validate_json(file().read_bytes())
+        return RenderHistory.model_validate_json(history_file().read_bytes())
     except (OSError, ValidationError):
-        return Book()
+        return RenderHistory()
 
 
-def recall(
-    book: Book, device: Device, task: str, dtype: DType, seconds: float, max_vram: int | None = None
+def recall_experience(
+    book: RenderHistory, device: Device, task: str, dtype: DType, seconds: float, max_vram: int | None = None
 ) -> Experience:
     """What is known that bears on `seconds` of music in the memory that is free, or `max_vram` of it."""
     known = book.devices.get(device_key(device), {}).get(task_key(task, dtype))
@@ -88,42 +88,44 @@ def recall(
     held = [
         descent
         for length, descent in sorted(known.descents.items())
-        if length <= seconds and at_hand(device, max_vram) <= MORE_FREE * descent.free_bytes
+        if length <= seconds and available_bytes(device, max_vram) <= MORE_FREE * descent.free_bytes
     ]
     settings = held[-1].model_dump(exclude={"free_bytes"}) if held else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
     return Experience(arrangement, {weights: Speed(**rate.model_dump()) for weights, rate in known.rates.items()})
 
 
-def note(device: Device, task: str, plan: Plan, *, descended: float | None, speed: Speed | None) -> None:
+def record_render(device: Device, task: str, plan: Plan, *, descended: float | None, speed: Speed | None) -> None:
     """Write down how a render went: the length in seconds at which it had to step down, if it did, and its speed.
 
     Raises `OSError` where the state folder cannot be written.
     """
-    book = read()
-    known = book.devices.setdefault(device_key(device), {}).setdefault(task_key(task, plan.dtype), Task())
+    book = read_history()
+    known = book.devices.setdefault(device_key(device), {}).setdefault(task_key(task, plan.dtype), TaskHistory())
     if descended is not None:
         settings = {name: value for name, value in plan.arrangement.settings().items() if name != "dtype"}
-        known.descents[int(descended)] = Descent(free_bytes=at_hand(device, plan.max_vram), **settings)
+        known.descents[int(descended)] = MemoryFallbackEntry(
+            free_bytes=available_bytes(device, plan.max_vram), **settings
+        )
     if speed is not None:
         before = known.rates.get(plan.arrangement.weights)
-        known.rates[plan.arrangement.weights] = Rate(**{
+        known.rates[plan.arrangement.weights] = MeasuredSpeed(**{
             name: value if before is None else NEWEST * value + (1 - NEWEST) * getattr(before, name)
             for name, value in asdict(speed).items()
         })  # fmt: skip
-    write(book)
+    write_history(book)
 
 
-def write(book: Book) -> None:
+def write_history(book: RenderHistory) -> None:
     """Put the file in place at once, so that no other run reads half of it."""
-    path = file()
+    path = history_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = book.model_dump(by_alias=True)
     with disk.replaced(path) as part:
         disk.write_text(part, json.dumps(content, indent=2) + "\n")
 
 
-def at_hand(device: Device, max_vram: int | None) -> int:
+def available_bytes(device: Device, max_vram: int | None) -> int:
     """The memory that a render may take."""
     return device.free_bytes if max_vram is None else min(device.free_bytes, max_vram)
 

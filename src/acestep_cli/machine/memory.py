@@ -47,7 +47,7 @@ LATENT_STATES = 8
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What is to be made: latent frames, tokens of caption and lyrics. And what is heard for it: whether there is a
     source, and whether it is encoded; how many references, and their seconds together.
     """
@@ -61,7 +61,7 @@ class Work:
     seconds_heard: float = 0.0
 
     @classmethod
-    def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Work:
+    def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Workload:
         """That of one song. Tokens are estimated, from above."""
         tokens = [-(-len((words or "").encode()) // BYTES_PER_TOKEN) for words in (caption, lyrics)]
         return cls(
@@ -94,7 +94,7 @@ class Arrangement:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageMemory:
     """The memory of a stage in bytes: the weights that are resident, by network, and what it works with besides."""
 
     name: str
@@ -107,15 +107,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Model:
+class MemoryModel:
     """The memory of one render."""
 
     sizes: Sizes
-    work: Work
+    work: Workload
     arrangement: Arrangement
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[StageMemory, ...]:
         """The stages of a render in which networks are used, in order."""
         dit, vae = {"dit": self.dit_bytes}, {} if self.arrangement.vae_on_cpu else {"vae": self.vae_bytes}
         if self.sizes.adapter_parameters:
@@ -126,18 +126,20 @@ class Model:
         encoding, tile = self.encoding_bytes, self.tile_bytes
         if self.arrangement.vae_on_cpu:
             encoding, tile = 0, 0
-        found = [Stage("text", {"text": self.text_bytes}, self.work.text_tokens * self._qwen_token(self.sizes.text))]
+        found = [
+            StageMemory("text", {"text": self.text_bytes}, self.work.text_tokens * self._qwen_token(self.sizes.text))
+        ]
         if self.listens:
-            found.append(Stage("listen", decoding, heard + encoding))
+            found.append(StageMemory("listen", decoding, heard + encoding))
         found += [
-            Stage("condition", dit, heard + max(self.condition_bytes, self.merging_bytes)),
-            Stage("diffuse", diffusing, heard + self.memory_bytes + self.step_bytes),
-            Stage("decode", decoding, heard + self.kept_bytes + tile),
+            StageMemory("condition", dit, heard + max(self.condition_bytes, self.merging_bytes)),
+            StageMemory("diffuse", diffusing, heard + self.memory_bytes + self.step_bytes),
+            StageMemory("decode", decoding, heard + self.kept_bytes + tile),
         ]
         if self.sizes.songwriter is not None:
-            found.insert(0, Stage("write", {"songwriter": self.songwriter_bytes}, self.writing_bytes))
+            found.insert(0, StageMemory("write", {"songwriter": self.songwriter_bytes}, self.writing_bytes))
         if self.arrangement.on_cpu:
-            found.append(Stage("finish", decoding, heard + self.kept_bytes + self.finishing_bytes))
+            found.append(StageMemory("finish", decoding, heard + self.kept_bytes + self.finishing_bytes))
         return tuple(stage for stage in found if self.sizes.used.issuperset(stage.resident))
 
     @property
@@ -158,12 +160,12 @@ class Model:
             )
             found += int(layers * PAGE_LOCKED)
         if self.arrangement.vae_on_cpu:
-            alone = Model(self.sizes, self.work, replace(self.arrangement, on_cpu=True, dtype="float32"))
+            alone = MemoryModel(self.sizes, self.work, replace(self.arrangement, on_cpu=True, dtype="float32"))
             found += vae.parameters * FLOAT32 + max(alone.tile_bytes, alone.encoding_bytes if self.listens else 0)
         return found
 
     @property
-    def peak(self) -> Stage:
+    def peak(self) -> StageMemory:
         """The stage that takes most."""
         return max(self.stages, key=lambda stage: stage.total)
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine.hardware import BYTES, DTYPES, GIB, Backend, Device, DType, Hardware
-from acestep_cli.machine.memory import Arrangement, Model, Stage, Work
-from acestep_cli.models.local import in_words
+from acestep_cli.machine.memory import Arrangement, MemoryModel, StageMemory, Workload
+from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
 from acestep_cli.song import prompts
@@ -65,7 +65,7 @@ TIERS = (
 )
 
 
-def tier(device: Device) -> Tier | None:
+def tier_of(device: Device) -> Tier | None:
     """The highest tier that a card reaches; None for one below the first, for weights of four bytes, and where memory
     is shared with the processor.
     """
@@ -76,7 +76,7 @@ def tier(device: Device) -> Tier | None:
 
 
 @dataclass(frozen=True)
-class Rung:
+class MemoryFallback:
     """One way to need less memory: what it does, the stages it helps, and how it changes an arrangement.
 
     `take` answers None where there is nothing left to take. A rung without it is part of every plan.
@@ -111,22 +111,24 @@ def _vae_on_cpu(now: Arrangement, backend: Backend) -> Arrangement | None:
 WITH_DIT = frozenset({"condition", "diffuse", "align"})
 SOUND = frozenset({"listen", "decode"})
 LADDER = (
-    Rung("takes are made one at a time, always"),
-    Rung("the text encoder and the Songwriter leave before the diffusion transformer comes, always"),
-    Rung("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
-    Rung(
+    MemoryFallback("takes are made one at a time, always"),
+    MemoryFallback("the text encoder and the Songwriter leave before the diffusion transformer comes, always"),
+    MemoryFallback("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
+    MemoryFallback(
         "the diffusion transformer leaves before the autoencoder comes",
         frozenset({"diffuse", "align", *SOUND, "finish"}),
         _one_network,
     ),
-    Rung("the diffusion transformer's weights are int8, which changes the sound a little", WITH_DIT, _int8),
-    Rung("the diffusion transformer's layers come from main memory one by one, which is slower", WITH_DIT, _streamed),
-    Rung("the autoencoder runs on the processor", SOUND, _vae_on_cpu),
+    MemoryFallback("the diffusion transformer's weights are int8, which changes the sound a little", WITH_DIT, _int8),
+    MemoryFallback(
+        "the diffusion transformer's layers come from main memory one by one, which is slower", WITH_DIT, _streamed
+    ),
+    MemoryFallback("the autoencoder runs on the processor", SOUND, _vae_on_cpu),
 )
 
 
 @dataclass(frozen=True)
-class Asked:
+class MachineRequest:
     """What the user asked of the machine; `None` leaves the choice to the plan. `max_vram` is in bytes."""
 
     device: str | None = None
@@ -170,7 +172,7 @@ class Plan(BaseModel):
     backend: Backend = "cpu"
     max_vram: int | None = None
     budget_bytes: int | None = None
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageMemory, ...] = ()
     seconds: float | None = None
     #: Threads that compute on the processor; None leaves it to torch.
     threads: int | None = None
@@ -192,10 +194,10 @@ class Plan(BaseModel):
         return (self.device, self.arrangement, self.max_vram) == (other.device, other.arrangement, other.max_vram)
 
 
-def plan(
+def plan_render(
     machine: Hardware,
     request: Request,
-    asked: Asked,
+    asked: MachineRequest,
     sizes: Sizes,
     recall: Callable[[Device, DType], Experience] = lambda device, dtype: Experience(),
 ) -> Plan:
@@ -204,13 +206,13 @@ def plan(
     Without a device asked for, it is the first that the render fits into. Raises `UsageError` when what was asked for
     is not there, and `MemoryLimitError` when it fits nowhere.
     """
-    found, why = devices(machine, asked)
+    found, why = candidate_devices(machine, asked)
     host = next((device.free_bytes for device in machine.devices if device.backend == "cpu"), None)
     failure: MemoryLimitError | None = None
-    for device in with_dtype(found, asked.dtype):
+    for device in devices_with_dtype(found, asked.dtype):
         dtype, dtype_reason = _dtype(device, asked.dtype)
         try:
-            made = _fitted(device, host, dtype, request, asked, sizes, recall(device, dtype))
+            made = _fit_arrangement(device, host, dtype, request, asked, sizes, recall(device, dtype))
         except MemoryLimitError as error:
             failure = failure or error
             why = f"it does not fit into {device.name}"
@@ -225,17 +227,17 @@ def plan(
 
 def step_down(now: Plan, stage: str, request: Request, sizes: Sizes) -> tuple[Plan, str] | None:
     """The plan after the next rung that helps `stage`, and what that rung does; None at the foot of the ladder."""
-    found = _next_rung(now.arrangement, now.backend, stage)
+    found = _next_fallback(now.arrangement, now.backend, stage)
     if found is None:
         return None
     lower, rung = found
     work = _work(request, sizes)
     reasons = now.reasons | _changes(now.arrangement, lower, "memory ran out without")
-    update = {**lower.settings(), "stages": Model(sizes, work, lower).stages, "seconds": None, "reasons": reasons}
+    update = {**lower.settings(), "stages": MemoryModel(sizes, work, lower).stages, "seconds": None, "reasons": reasons}
     return now.model_copy(update=update), rung.sentence
 
 
-def exhausted(now: Plan, stage: str, request: Request) -> MemoryLimitError:
+def exhausted_error(now: Plan, stage: str, request: Request) -> MemoryLimitError:
     """What to say where memory ran out at the foot of the ladder."""
     elsewhere = "--device cpu uses main memory; " if now.backend in OWN_MEMORY else ""
     tried = ", after every way to need less" if any(stage in rung.helps for rung in LADDER) else ""
@@ -245,21 +247,21 @@ def exhausted(now: Plan, stage: str, request: Request) -> MemoryLimitError:
     )
 
 
-def least_bytes(request: Request, asked: Asked, sizes: Sizes, device: Device) -> int:
+def least_bytes(request: Request, asked: MachineRequest, sizes: Sizes, device: Device) -> int:
     """The least `--max-vram` with which the request could be planned on `device`."""
     dtype, _ = _dtype(device, asked.dtype)
-    lowest = _lowest(highest(device, dtype), device.backend)
-    return _demand(Model(sizes, _work(request, sizes), lowest).peak.total, device)
+    lowest = _smallest_arrangement(fastest_arrangement(device, dtype), device.backend)
+    return _demand(MemoryModel(sizes, _work(request, sizes), lowest).peak.total, device)
 
 
-def devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
+def candidate_devices(machine: Hardware, asked: MachineRequest) -> tuple[Sequence[Device], str]:
     """The devices that may be taken, the preferred one first, and why that one is."""
     if asked.device is None:
         others = ", ".join(device.name for device in machine.devices)
         return machine.devices, f"the first of {others}" if len(machine.devices) > 1 else "the only device here"
     wanted = asked.device.lower()
     kinds = {device.backend for device in machine.devices}
-    named = [device for device in machine.devices if wanted in names(device)]
+    named = [device for device in machine.devices if wanted in device_names(device)]
     if named:
         return named[:1], "asked for"
     here = ", ".join(device.name for device in machine.devices)
@@ -276,13 +278,13 @@ def devices(machine: Hardware, asked: Asked) -> tuple[Sequence[Device], str]:
     )
 
 
-def names(device: Device) -> tuple[str, ...]:
+def device_names(device: Device) -> tuple[str, ...]:
     """What a device answers to: torch calls AMD's cards `cuda` too."""
     kind, _, number = device.name.partition(":")
     return (device.name, kind, device.backend, f"{device.backend}:{number}")
 
 
-def with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
+def devices_with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
     """The devices that have the number format asked for. `UsageError` where none has."""
     if asked is None:
         return list(devices)
@@ -303,9 +305,9 @@ def _dtype(device: Device, asked: str | None) -> tuple[DType, str]:
     return (device.dtypes[0], device.dtype_reason) if asked is None else (DTYPES[asked.lower()], "asked for")
 
 
-def _work(request: Request, sizes: Sizes) -> Work:
+def _work(request: Request, sizes: Sizes) -> Workload:
     assert request.duration is not None, "only a completed request is planned"
-    work = Work.of(request.duration, request.caption, request.lyrics, sizes.vae)
+    work = Workload.of(request.duration, request.caption, request.lyrics, sizes.vae)
     return replace(
         work,
         source=request.source is not None,
@@ -315,12 +317,12 @@ def _work(request: Request, sizes: Sizes) -> Work:
     )
 
 
-def highest(device: Device, dtype: DType) -> Arrangement:
+def fastest_arrangement(device: Device, dtype: DType) -> Arrangement:
     """Everything as fast as it goes."""
     return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES.get(device.backend, TILE_FRAMES_ON_CARDS))
 
 
-def _lowest(arrangement: Arrangement, backend: Backend) -> Arrangement:
+def _smallest_arrangement(arrangement: Arrangement, backend: Backend) -> Arrangement:
     for rung in LADDER:
         while rung.take is not None and (lower := rung.take(arrangement, backend)) is not None:
             arrangement = lower
@@ -336,31 +338,37 @@ def _is_below(top: Arrangement, other: Arrangement, backend: Backend) -> bool:
     return other.tile_frames in tiles and (backend in OWN_MEMORY or not elsewhere)
 
 
-def _next_rung(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangement, Rung] | None:
+def _next_fallback(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangement, MemoryFallback] | None:
     for rung in LADDER:
         if rung.take is not None and stage in rung.helps and (lower := rung.take(now, backend)) is not None:
             return lower, rung
     return None
 
 
-def _fitted(
-    device: Device, host: int | None, dtype: DType, request: Request, asked: Asked, sizes: Sizes, experience: Experience
+def _fit_arrangement(
+    device: Device,
+    host: int | None,
+    dtype: DType,
+    request: Request,
+    asked: MachineRequest,
+    sizes: Sizes,
+    experience: Experience,
 ) -> Plan:
     """The highest arrangement that fits into the memory of `device`, and what waits beside it into the `host` bytes of
     main memory; `MemoryLimitError` if none does.
     """
     work = _work(request, sizes)
-    top = highest(device, dtype)
+    top = fastest_arrangement(device, dtype)
     remembers = experience.arrangement is not None and _is_below(top, experience.arrangement, device.backend)
     arrangement = experience.arrangement if remembers and experience.arrangement else top
     cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
     budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
-    model = Model(sizes, work, arrangement)
+    model = MemoryModel(sizes, work, arrangement)
     while model.peak.total > budget:
-        found = _next_rung(model.arrangement, device.backend, model.peak.name)
+        found = _next_fallback(model.arrangement, device.backend, model.peak.name)
         if found is None:
-            raise _refusal(device, asked, request, sizes)
-        model = Model(sizes, work, found[0])
+            raise _memory_error(device, asked, request, sizes)
+        model = MemoryModel(sizes, work, found[0])
     if host is not None and model.host_bytes > host * (1 - MARGIN):
         raise MemoryLimitError(
             f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
@@ -368,7 +376,7 @@ def _fitted(
             "Close other programs, or ask for a shorter song or a smaller model.",
         )
     remembered = _changes(top, arrangement, "memory ran out before without")
-    fitting = _changes(arrangement, model.arrangement, f"{in_words(budget)} are free for it, too little without")
+    fitting = _changes(arrangement, model.arrangement, f"{format_size(budget)} are free for it, too little without")
     return Plan(
         device=device.name,
         backend=device.backend,
@@ -391,13 +399,13 @@ def _changes(before: Arrangement, after: Arrangement, why: str) -> dict[str, str
     return {name: why for name, value in vars(after).items() if value != getattr(before, name)}
 
 
-def _refusal(device: Device, asked: Asked, request: Request, sizes: Sizes) -> MemoryLimitError:
+def _memory_error(device: Device, asked: MachineRequest, request: Request, sizes: Sizes) -> MemoryLimitError:
     """What does not fit where, and the flag that would help."""
     least = least_bytes(request, asked, sizes, device)
     capped = asked.max_vram is not None and asked.max_vram <= device.free_bytes
     if capped and least <= device.free_bytes:
         return MemoryLimitError(
-            f"--max-vram {in_words(asked.max_vram or 0)}: {request.duration:g} s of {request.model} take "
+            f"--max-vram {format_size(asked.max_vram or 0)}: {request.duration:g} s of {request.model} take "
             f"{_gb(least, up=True)} on {device.name} at the least.",
             f"--max-vram {math.ceil(least / 1e8) / 10:g}G would do.",
         )
@@ -414,7 +422,7 @@ def _refusal(device: Device, asked: Asked, request: Request, sizes: Sizes) -> Me
     )
 
 
-def _longest_seconds(device: Device, asked: Asked, request: Request, sizes: Sizes) -> int | None:
+def _longest_seconds(device: Device, asked: MachineRequest, request: Request, sizes: Sizes) -> int | None:
     """The longest of some round lengths, shorter than asked for, that would fit."""
     cap = min(device.free_bytes, asked.max_vram or device.free_bytes)
     for seconds in ROUND_LENGTHS:
@@ -429,14 +437,14 @@ def _demand(peak: int, device: Device) -> int:
     return math.ceil((peak + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
 
 
-def _seconds(request: Request, model: Model, experience: Experience) -> float | None:
+def _seconds(request: Request, model: MemoryModel, experience: Experience) -> float | None:
     """How long diffusion and decoding take, by what was measured before."""
     speed = experience.speeds.get(model.arrangement.weights)
     if speed is None:
         return None
     takes = request.takes or 1
     assert request.duration is not None
-    diffusion = operations(request, model) / speed.operations_per_second
+    diffusion = diffusion_operations(request, model) / speed.operations_per_second
     return round(takes * (diffusion + request.duration / speed.decoded_per_second), 1)
 
 
@@ -444,29 +452,29 @@ def _seconds(request: Request, model: Model, experience: Experience) -> float | 
 ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
 
 
-def reach(machine: Hardware, model: str, sizes: Sizes, asked: Asked) -> tuple[int, Plan] | None:
+def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequest) -> tuple[int, Plan] | None:
     """The longest of some round lengths that this machine renders, lyrics as long as they may be, and how; None where
     not even the shortest fits.
     """
     for seconds in ROUND_LENGTHS:
         request = Request(model=model, duration=float(seconds), lyrics="la " * prompts.LYRIC_TOKENS)
         try:
-            return seconds, plan(machine, request, asked, sizes)
+            return seconds, plan_render(machine, request, asked, sizes)
         except MemoryLimitError:
             continue
     return None
 
 
-def measured(request: Request, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:
+def measured_speed(request: Request, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:
     """The speed that the seconds of a take's stages stand for; None where they are too short to tell."""
     diffusion, decoding = timings.get("diffuse", 0.0), timings.get("decode", 0.0)
     if diffusion <= 0 or decoding <= 0 or request.duration is None:
         return None
-    model = Model(sizes, _work(request, sizes), plan.arrangement)
-    return Speed(operations(request, model) / diffusion, request.duration / decoding)
+    model = MemoryModel(sizes, _work(request, sizes), plan.arrangement)
+    return Speed(diffusion_operations(request, model) / diffusion, request.duration / decoding)
 
 
-def operations(request: Request, model: Model) -> float:
+def diffusion_operations(request: Request, model: MemoryModel) -> float:
     """Multiplications of the diffusion of one take."""
     times = request.timesteps
     steps = request.steps or 0 if times is None else len([t for t in times if t > 0])

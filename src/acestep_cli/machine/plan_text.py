@@ -8,8 +8,8 @@ from typing import Any
 
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
-from acestep_cli.machine.plan import Asked, Plan
-from acestep_cli.models.local import State, in_words
+from acestep_cli.machine.plan import MachineRequest, Plan
+from acestep_cli.models.local import ModelState, format_size
 from acestep_cli.models.sizes import Sizes
 
 #: What the networks are called here.
@@ -29,13 +29,13 @@ SETTINGS = {
 }
 
 
-def lines(plan: Plan, device: Device) -> Iterator[str]:
+def plan_lines(plan: Plan, device: Device) -> Iterator[str]:
     """The plan, a line for each stage and each choice."""
     runtime = planning.RUNTIME_BYTES[plan.backend]
-    free = in_words((plan.budget_bytes or 0) + runtime)
-    yield f"Memory of {plan.device} ({device.title}): about {in_words(plan.peak_bytes)} of {free} at most."
+    free = format_size((plan.budget_bytes or 0) + runtime)
+    yield f"Memory of {plan.device} ({device.title}): about {format_size(plan.peak_bytes)} of {free} at most."
     rows = [(stage.name, ", ".join(NETWORKS[name] for name in stage.resident) or "none: it runs on the processor",
-             in_words(runtime + stage.total)) for stage in plan.stages]  # fmt: skip
+             format_size(runtime + stage.total)) for stage in plan.stages]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for stage, networks, size in rows:
         yield f"  {stage.ljust(widths[0])}  {networks.ljust(widths[1])}  {size.rjust(widths[2])}"
@@ -48,14 +48,16 @@ def lines(plan: Plan, device: Device) -> Iterator[str]:
     if plan.seconds is None:
         yield "Time: not known before the first such render on this machine."
     else:
-        yield f"Time: about {clock(plan.seconds)} and the loading of weights, by the speed of renders before."
+        yield f"Time: about {format_seconds(plan.seconds)} and the loading of weights, by the speed of renders before."
 
 
-def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | None) -> dict[str, Any]:
+def model_capacity(
+    state: ModelState, machine: Hardware, asked: MachineRequest, models_dir: Path | None
+) -> dict[str, Any]:
     """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones where there is
     no config that tells.
     """
-    reached = planning.reach(machine, state.name, Sizes.known(state.name, models_dir), asked)
+    reached = planning.longest_song(machine, state.name, Sizes.known(state.name, models_dir), asked)
     entry = state.report() | {"longest_seconds": None if reached is None else reached[0]}
     if reached is None:
         return entry
@@ -67,19 +69,19 @@ def fitting(state: State, machine: Hardware, asked: Asked, models_dir: Path | No
     }
 
 
-def clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A time as people read it."""
     whole = round(seconds)
     return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02} min"
 
 
-def in_minutes(entry: dict[str, Any]) -> str:
+def capacity_text(entry: dict[str, Any]) -> str:
     """The longest song of what `fitting` found, and how it is made to fit."""
     if entry["longest_seconds"] is None:
         return "does not fit"
     seconds, device = entry["longest_seconds"], entry["device"]
     words = {"int8": "int8", "streamed": "layers from main memory", "vae_on_cpu": "autoencoder on the processor"}
     how = ", ".join(word for setting, word in words.items() if entry.get(setting))
-    return f"up to {seconds // 60}:{seconds % 60:02} on {device} with {in_words(entry['peak_bytes'])}" + (
+    return f"up to {seconds // 60}:{seconds % 60:02} on {device} with {format_size(entry['peak_bytes'])}" + (
         f" ({how})" if how else ""
     )

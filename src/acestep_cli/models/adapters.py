@@ -26,7 +26,7 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.configs import DiTConfig
-from acestep_cli.models.weight_files import Stored
+from acestep_cli.models.weight_files import StoredTensor
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Where an adapter lies in the folders that trainers write.
@@ -78,7 +78,7 @@ NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Piece:
+class AdapterPiece:
     """What an adapter holds for one matrix: the name of each tensor by its role, and what to multiply them with."""
 
     target: str
@@ -99,7 +99,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Fit:
+class AdapterFit:
     """How the pieces of an adapter meet the matrices of a decoder; `share` is of its tensors."""
 
     matched: tuple[str, ...]
@@ -120,10 +120,10 @@ class Adapter:
     path: Path
     file: Path
     format: str
-    pieces: Mapping[str, Piece]
+    pieces: Mapping[str, AdapterPiece]
     #: Tensors that are no part of an adapter this program reads.
     strange: tuple[str, ...]
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, StoredTensor]
     notes: Mapping[str, Any]
     warnings: tuple[str, ...]
 
@@ -187,11 +187,11 @@ class Adapter:
                         digest.update(data)
                         left -= len(data)
         except OSError as error:
-            unreadable = weight_files.unreadable(self.file, error)
+            unreadable = weight_files.unreadable_error(self.file, error)
             raise AdapterError(unreadable.message, unreadable.hint) from error
         return digest.hexdigest()[:16]
 
-    def fit(self, config: DiTConfig) -> Fit:
+    def fit(self, config: DiTConfig) -> AdapterFit:
         """How it meets the decoder of a model."""
         matrices = config.decoder_matrices
         unknown = [name for name, piece in self.pieces.items() if name not in matrices or piece.shape is None]
@@ -199,7 +199,7 @@ class Adapter:
         misshapen = [name for name in known if self.pieces[name].shape != matrices[name]]
         matched = [name for name in known if name not in misshapen]
         tensors = sum(len(self.pieces[name].tensors) for name in matched)
-        return Fit(tuple(matched), tuple(unknown), tuple(misshapen), tensors / len(self.stored))
+        return AdapterFit(tuple(matched), tuple(unknown), tuple(misshapen), tensors / len(self.stored))
 
     def require_fit(self, config: DiTConfig, model: str) -> list[str]:
         """Warnings where it fits `model` in part. `AdapterError` where it does not fit."""
@@ -214,14 +214,14 @@ class Adapter:
             )
         if not fit.matched:
             raise AdapterError(
-                f"{self.path} fits no matrix of {model}: its tensors are for {_some(fit.unknown)}.",
+                f"{self.path} fits no matrix of {model}: its tensors are for {_first_names(fit.unknown)}.",
                 "`acestep lora inspect` says what it holds; it may be for another kind of model altogether.",
             )
         if fit.whole:
             return []
         rest = [*fit.unknown, *self.strange]
         return [f"{self.path}: {math.floor(100 * fit.share)} % of its tensors fit {model}, the rest is left out: "
-                f"{_some(rest)}."]  # fmt: skip
+                f"{_first_names(rest)}."]  # fmt: skip
 
     def require_finite(self) -> None:
         """`AdapterError` where a weight is no number; read without torch, so before anything else is."""
@@ -240,7 +240,7 @@ class Adapter:
                 )
 
 
-class Applied(NamedTuple):
+class AppliedAdapter(NamedTuple):
     """What became of an adapter in a model: so many of its matrices are there, and so many of those it was merged into;
     beside the others it acts.
     """
@@ -260,7 +260,7 @@ class Applied(NamedTuple):
         return f"{self.name} at {self.strength:g}: {self.matrices} {matrices}, {how}"
 
 
-def read(path: Path) -> Adapter:
+def read_adapter(path: Path) -> Adapter:
     """The adapter at `path`, a folder or a file. `AdapterError` where there is none, or none that can be read."""
     file = _file(path)
     try:
@@ -276,18 +276,19 @@ def read(path: Path) -> Adapter:
     groups: dict[str, dict[str, str]] = {}
     strange = []
     for name in stored:
-        found = ROLE.match(checkpoints.in_published_words(_dotted(name)))
+        found = ROLE.match(checkpoints.published_tensor_name(_dotted_name(name)))
         if found is None or found.lastgroup is None:
             strange.append(name)
         else:
             target = BEFORE.sub("", found[1])
             groups.setdefault(target, {})[found.lastgroup] = name
     _require_known_kind(path, strange, config)
-    settings = Settings.of(config, path)
+    settings = PeftSettings.of(config, path)
     pieces = {target: _piece(path, file, target, tensors, stored, settings) for target, tensors in groups.items()}
     if not pieces:
         raise AdapterError(
-            f"{path} is not an adapter of a kind that can be read (LoRA, DoRA, LoKr): it holds {_some(strange)}.",
+            f"{path} is not an adapter of a kind that can be read (LoRA, DoRA, LoKr): it holds "
+            f"{_first_names(strange)}.",
             "A checkpoint is named with --model.",
         )
     bare = [piece for piece in pieces.values() if piece.alpha is None and piece.rank is not None]
@@ -360,7 +361,7 @@ def _json_note(notes: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key.removeprefix("transformer."): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _dotted(name: str) -> str:
+def _dotted_name(name: str) -> str:
     """The name of a tensor with dots between the parts of its matrix, where it had underscores."""
     flat, dot, role = name.partition(".")
     if not (found := BEFORE_FLAT.match(flat)) or not dot:
@@ -372,7 +373,7 @@ def _dotted(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Settings:
+class PeftSettings:
     """What an `adapter_config.json` says of alpha and rank."""
 
     alpha: float | None = None
@@ -382,7 +383,7 @@ class Settings:
     rooted: bool = False
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], path: Path) -> Settings:
+    def of(cls, config: Mapping[str, Any], path: Path) -> PeftSettings:
         is_lokr = str(config.get("peft_type", "")).upper() == "LOKR"
         rank = config.get("r") if is_lokr else None
         if is_lokr and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
@@ -437,9 +438,9 @@ def _piece(
     file: Path,
     target: str,
     tensors: Mapping[str, str],
-    stored: Mapping[str, Stored],
-    settings: Settings,
-) -> Piece:
+    stored: Mapping[str, StoredTensor],
+    settings: PeftSettings,
+) -> AdapterPiece:
     """One matrix's share. `AdapterError` where tensors are missing or do not go together."""
     shapes = {role: stored[name].shape for role, name in tensors.items()}
     shape: tuple[int, int] | None
@@ -468,7 +469,7 @@ def _piece(
         scale = 1.0
     else:
         scale = alpha / (math.sqrt(rank) if settings.rooted else rank)
-    return Piece(target, tensors, shape, rank, alpha, scale)
+    return AdapterPiece(target, tensors, shape, rank, alpha, scale)
 
 
 def _need(path: Path, target: str, shapes: Mapping[str, Any], *roles: str) -> None:
@@ -509,7 +510,7 @@ def _factor(
     return _product(path, target, shapes[f"{name}_a"], shapes[f"{name}_b"])
 
 
-def _scalar(path: Path, file: Path, name: str, stored: Mapping[str, Stored]) -> float:
+def _scalar(path: Path, file: Path, name: str, stored: Mapping[str, StoredTensor]) -> float:
     """The one number of a tensor."""
     tensor = stored[name]
     with file.open("rb") as stream:
@@ -526,7 +527,7 @@ def _scalar(path: Path, file: Path, name: str, stored: Mapping[str, Stored]) -> 
     return value
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     """The first few of the names."""
     more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more

@@ -63,7 +63,7 @@ TWO_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """A published folder, which is fetched and checked as one; `needs` are its files besides the weights."""
 
     folder: str
@@ -78,7 +78,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckpointRow:
     """One diffusion checkpoint: where it is published and how it wants to be driven."""
 
     folder: str
@@ -111,14 +111,14 @@ class Row:
         return 1.0 if self.turbo else 7.0
 
 
-def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> Row:
+def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> CheckpointRow:
     folder = PREFIX + name
     heads = ALIGNMENT_HEADS_XL if name.startswith("xl-") else ALIGNMENT_HEADS_2B
     repo = rest.pop("repo", f"{PUBLISHER}/{folder}")
-    return Row(folder, repo, turbo, shift, **{"alignment_heads": heads, **rest})
+    return CheckpointRow(folder, repo, turbo, shift, **{"alignment_heads": heads, **rest})
 
 
-CHECKPOINTS: dict[str, Row] = {
+CHECKPOINTS: dict[str, CheckpointRow] = {
     "turbo": _published("turbo", repo=MAIN_REPO, turbo=True, shift=3.0),
     "turbo-shift1": _published("turbo-shift1", turbo=True, shift=1.0),
     "turbo-shift3": _published("turbo-shift3", turbo=True, shift=3.0),
@@ -140,10 +140,10 @@ CHECKPOINTS: dict[str, Row] = {
         alignment_heads=(),
     ),
 }
-VAE = Part("vae", MAIN_REPO, ("config.json",), 0.34)
-TEXT = Part("Qwen3-Embedding-0.6B", MAIN_REPO, ("config.json", "tokenizer.json"), 1.2)
-SONGWRITERS: dict[str, Part] = {
-    name: Part(f"acestep-5Hz-lm-{name}", repo, ("config.json", "tokenizer.json"), size_gb)
+VAE = ModelPart("vae", MAIN_REPO, ("config.json",), 0.34)
+TEXT = ModelPart("Qwen3-Embedding-0.6B", MAIN_REPO, ("config.json", "tokenizer.json"), 1.2)
+SONGWRITERS: dict[str, ModelPart] = {
+    name: ModelPart(f"acestep-5Hz-lm-{name}", repo, ("config.json", "tokenizer.json"), size_gb)
     for name, repo, size_gb in (
         ("0.6B", "ACE-Step/acestep-5Hz-lm-0.6B", 1.3),
         ("1.7B", MAIN_REPO, 3.7),
@@ -181,7 +181,7 @@ class Shard:
             return name.removeprefix(QWEN3_PREFIX)
         if self.prefix is None or name in (UNCONDITIONAL, SILENCE):
             return name
-        return self.prefix + in_published_words(name)
+        return self.prefix + published_tensor_name(name)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each weight by its published name. `CheckpointError` as `weightfiles.read_header`."""
@@ -197,7 +197,7 @@ class Checkpoint:
     """A checkpoint found on this machine, its files checked as far as headers tell."""
 
     name: str
-    row: Row
+    row: CheckpointRow
     dit: Path
     vae: Path
     text: Path
@@ -217,14 +217,14 @@ class Checkpoint:
 
     @property
     def dit_shards(self) -> list[Shard]:
-        return shards(self.dit)
+        return weight_shards(self.dit)
 
     @property
     def files(self) -> list[Path]:
         """All that shapes the samples. `CheckpointError` where an index of shards names nothing."""
         small = {self.dit: [self.config_file, self.silence_file], self.vae: [self.vae / "config.json"],
                  self.text: [self.text / "config.json", self.tokenizer]}  # fmt: skip
-        return [file for folder, needed in small.items() for file in (*needed, *weight_files.of(folder))]
+        return [file for folder, needed in small.items() for file in (*needed, *weight_files.weight_files(folder))]
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -277,11 +277,11 @@ class Checkpoint:
         Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
         so blocks across the file tell two checkpoints apart.
         """
-        return weight_files.fingerprint(self.files)
+        return weight_files.weights_hash(self.files)
 
     def vae_hash(self) -> str:
         """A fingerprint of the autoencoder's weights: latents mean nothing to another one."""
-        return weight_files.fingerprint(weight_files.of(self.vae))
+        return weight_files.weights_hash(weight_files.weight_files(self.vae))
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,9 @@ class DiffusersCheckpoint(Checkpoint):
     @property
     def silence_file(self) -> Path:
         folder = self.dit / "condition_encoder"
-        found = next((file for file in weight_files.of(folder) if SILENCE in weight_files.read_header(file)), None)
+        found = next(
+            (file for file in weight_files.weight_files(folder) if SILENCE in weight_files.read_header(file)), None
+        )
         if found is None:
             raise CheckpointError(
                 f"{folder} lacks the tensor {SILENCE}, so the checkpoint is incomplete.", "Download that folder again."
@@ -308,13 +310,15 @@ class DiffusersCheckpoint(Checkpoint):
 
     @property
     def dit_shards(self) -> list[Shard]:
-        return [shard for folder, (_, prefix) in DIFFUSERS_DIT.items() for shard in shards(self.dit / folder, prefix)]
+        return [
+            shard for folder, (_, prefix) in DIFFUSERS_DIT.items() for shard in weight_shards(self.dit / folder, prefix)
+        ]
 
     @property
     def files(self) -> list[Path]:
         folders = [*(self.dit / name for name in DIFFUSERS_DIT), self.vae, self.text]
         return [
-            *(file for folder in folders for file in (folder / "config.json", *weight_files.of(folder))),
+            *(file for folder in folders for file in (folder / "config.json", *weight_files.weight_files(folder))),
             self.tokenizer,
         ]
 
@@ -332,7 +336,7 @@ class DiffusersCheckpoint(Checkpoint):
 class Unpulled(Checkpoint):
     """A checkpoint of the table of which `lacking` has yet to be pulled. Its folders are where they will lie."""
 
-    lacking: tuple[Part, ...] = ()
+    lacking: tuple[ModelPart, ...] = ()
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
@@ -368,7 +372,7 @@ class Songwriter:
     def weights(self) -> str:
         """A fingerprint of all that shapes what it writes."""
         small = [self.folder / name for name in ("config.json", "tokenizer.json")]
-        return weight_files.fingerprint([*small, *weight_files.of(self.folder)])
+        return weight_files.weights_hash([*small, *weight_files.weight_files(self.folder)])
 
     def fits(self, checkpoint: Checkpoint) -> bool:
         """Whether its codes mean to `checkpoint` what it means by them."""
@@ -387,32 +391,32 @@ def built_in_songwriter() -> Songwriter:
     return Songwriter(BUILT_IN, BUILT_IN_ROOT / "acestep-5Hz-lm-pocket")
 
 
-def in_published_words(name: str) -> str:
+def published_tensor_name(name: str) -> str:
     """The name of a tensor with the published words in place of diffusers'."""
     words = "|".join(map(re.escape, DIFFUSERS_WORDS))
     return re.sub(rf"(?<![^.])({words})(?=\.)", lambda found: DIFFUSERS_WORDS[found[1]], name)
 
 
-def parts(name: str) -> tuple[Part, ...]:
+def model_parts(name: str) -> tuple[ModelPart, ...]:
     """The published folders of a checkpoint, its own first, or the one of a Songwriter; none of the built-in model."""
     if name in SONGWRITERS:
         return (SONGWRITERS[name],)
     row = CHECKPOINTS[name]
     if row.repo is None:
         return ()
-    return Part(row.folder, row.repo, ("config.json", "silence_latent.pt"), row.size_gb), VAE, TEXT
+    return ModelPart(row.folder, row.repo, ("config.json", "silence_latent.pt"), row.size_gb), VAE, TEXT
 
 
-def part_folder(part: Part, models_dir: Path | None) -> Path | None:
+def part_folder(part: ModelPart, models_dir: Path | None) -> Path | None:
     """Where a part lies; None where it does not."""
     return _folder_of(part.folder, part.repo, models_dir)
 
 
-def check_part(part: Part, folder: Path) -> None:
+def check_part(part: ModelPart, folder: Path) -> None:
     """Raise `CheckpointError` unless all files of a part are in `folder` and, as far as headers tell, uncut."""
     for name in part.needs:
-        weight_files.require(folder / name)
-    for file in weight_files.of(folder):
+        weight_files.require_file(folder / name)
+    for file in weight_files.weight_files(folder):
         weight_files.read_header(file)
 
 
@@ -421,7 +425,7 @@ def auto_order(task: str) -> tuple[str, ...]:
     return AUTO_ORDER if task in CHECKPOINTS[AUTO_ORDER[0]].tasks else AUTO_ORDER_BASE
 
 
-def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
+def find_checkpoint(model: str = "auto", models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
     """Find a checkpoint by name or folder.
 
     `models_dir` is a folder in the published layout; without one the Hugging Face cache is looked through.
@@ -435,9 +439,11 @@ def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBL
         )
     require_readable(models_dir)
     if model == "auto":
-        return locate(installed(models_dir, task)[0], models_dir)
+        return find_checkpoint(installed_names(models_dir, task)[0], models_dir)
     if model == BUILT_IN:
-        return _whole(BUILT_IN, CHECKPOINTS[BUILT_IN], BUILT_IN_ROOT / CHECKPOINTS[BUILT_IN].folder, BUILT_IN_ROOT)
+        return _complete_checkpoint(
+            BUILT_IN, CHECKPOINTS[BUILT_IN], BUILT_IN_ROOT / CHECKPOINTS[BUILT_IN].folder, BUILT_IN_ROOT
+        )
     row = CHECKPOINTS.get(model)
     if row is None:
         return _from_folder(Path(model), models_dir)
@@ -450,7 +456,7 @@ def locate(model: str = "auto", models_dir: Path | None = None, task: str = PUBL
             f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it; --model "
             f"{BUILT_IN} sketches the song.",
         )
-    return _whole(model, row, dit, models_dir)
+    return _complete_checkpoint(model, row, dit, models_dir)
 
 
 def require_readable(models_dir: Path | None) -> None:
@@ -464,17 +470,17 @@ def require_readable(models_dir: Path | None) -> None:
         raise CheckpointError(f"The models folder {models_dir} cannot be read: {reason}.") from error
 
 
-def installed(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> tuple[str, ...]:
+def installed_names(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> tuple[str, ...]:
     """What `auto` may take, in its order: those of `auto_order(task)` that are here, else the built-in one."""
     return tuple(name for name in auto_order(task) if dit_folder(name, models_dir)) or (BUILT_IN,)
 
 
-def foresee(name: str, models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
+def find_or_plan(name: str, models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
     """As `locate`, but a checkpoint of the table that is not whole here comes as `Unpulled`."""
     try:
-        return locate(name, models_dir, task)
+        return find_checkpoint(name, models_dir, task)
     except CheckpointError:
-        wanted = parts(name) if name in CHECKPOINTS else ()
+        wanted = model_parts(name) if name in CHECKPOINTS else ()
         lacking = tuple(part for part in wanted if not _is_whole(part, models_dir))
         if not lacking:
             raise
@@ -493,7 +499,7 @@ def dit_folder(name: str, models_dir: Path | None) -> Path | None:
     )
 
 
-def _is_whole(part: Part, models_dir: Path | None) -> bool:
+def _is_whole(part: ModelPart, models_dir: Path | None) -> bool:
     folder = part_folder(part, models_dir)
     try:
         if folder is not None:
@@ -521,15 +527,15 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
         )
     for name, row in CHECKPOINTS.items():
         if dit.name.removesuffix(DIFFUSERS_SUFFIX) == row.folder:
-            return _whole(name, row, dit, models_dir or dit.parent)
+            return _complete_checkpoint(name, row, dit, models_dir or dit.parent)
     if is_diffusers(dit):
         _require_class(dit / PIPELINE_INDEX, PIPELINE_CLASS)
     config = weight_files.read_json((dit / "transformer" if is_diffusers(dit) else dit) / "config.json")
     version = str(config.get("model_version", ""))
     turbo = bool(config.get("is_turbo")) or "turbo" in version or "turbo" in dit.name
     tasks = BASE_TASKS if version == "base" else PUBLISHED_TASKS
-    row = Row(dit.name, None, turbo, shift=3.0 if turbo else 1.0, tasks=tasks)
-    return _whole(dit.name, row, dit, models_dir or dit.parent)
+    row = CheckpointRow(dit.name, None, turbo, shift=3.0 if turbo else 1.0, tasks=tasks)
+    return _complete_checkpoint(dit.name, row, dit, models_dir or dit.parent)
 
 
 def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: str = "config.json") -> Path | None:
@@ -562,12 +568,16 @@ def is_diffusers(dit: Path) -> bool:
     return (dit / PIPELINE_INDEX).is_file() and not (dit / "config.json").is_file()
 
 
-def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
+def _complete_checkpoint(name: str, row: CheckpointRow, dit: Path, models_dir: Path | None) -> Checkpoint:
     """Put the folders together and check that each file is there and uncut."""
-    checkpoint = _pipeline(name, row, dit) if is_diffusers(dit) else _side_by_side(name, row, dit, models_dir)
+    checkpoint = (
+        _diffusers_layout(name, row, dit) if is_diffusers(dit) else _published_layout(name, row, dit, models_dir)
+    )
     for file in checkpoint.files:
-        weight_files.read_header(file) if file.suffix == weight_files.WEIGHTS_SUFFIX else weight_files.require(file)
-    weight_files.require(checkpoint.silence_file)
+        weight_files.read_header(file) if file.suffix == weight_files.WEIGHTS_SUFFIX else weight_files.require_file(
+            file
+        )
+    weight_files.require_file(checkpoint.silence_file)
     for key, beside, other_key in (
         ("audio_acoustic_hidden_dim", checkpoint.vae, "decoder_input_channels"),
         ("text_hidden_dim", checkpoint.text, "hidden_size"),
@@ -581,7 +591,7 @@ def _whole(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoin
     return checkpoint
 
 
-def _side_by_side(name: str, row: Row, dit: Path, models_dir: Path | None) -> Checkpoint:
+def _published_layout(name: str, row: CheckpointRow, dit: Path, models_dir: Path | None) -> Checkpoint:
     """The published layout: the VAE and the text encoder lie beside the DiT, or in the cache as it does."""
     parts = {}
     for what, folder in (("VAE", row.vae_folder), ("text encoder", row.text_folder)):
@@ -597,7 +607,7 @@ def _side_by_side(name: str, row: Row, dit: Path, models_dir: Path | None) -> Ch
     return Checkpoint(name, row, dit, parts["VAE"], parts["text encoder"])
 
 
-def _pipeline(name: str, row: Row, root: Path) -> Checkpoint:
+def _diffusers_layout(name: str, row: CheckpointRow, root: Path) -> Checkpoint:
     """diffusers' layout: everything lies in one folder, each part under the name of its role."""
     _require_class(root / PIPELINE_INDEX, PIPELINE_CLASS)
     for folder, (kind, _) in (DIFFUSERS_DIT | DIFFUSERS_VAE).items():
@@ -617,9 +627,9 @@ def _require_class(file: Path, kind: str) -> None:
 
 def qwen3_shards(folder: Path) -> list[Shard]:
     """The files of weights of a Songwriter or a text encoder: the published ones have either spelling of names."""
-    return [Shard(file, is_qwen3=True) for file in weight_files.of(folder)]
+    return [Shard(file, is_qwen3=True) for file in weight_files.weight_files(folder)]
 
 
-def shards(folder: Path, prefix: str | None = None) -> list[Shard]:
+def weight_shards(folder: Path, prefix: str | None = None) -> list[Shard]:
     """The files of weights of a component, as the engine reads them."""
-    return [Shard(file, prefix) for file in weight_files.of(folder)]
+    return [Shard(file, prefix) for file in weight_files.weight_files(folder)]

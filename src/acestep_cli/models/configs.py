@@ -113,7 +113,7 @@ class DiTConfig:
         layers = found.get("num_hidden_layers")
         if isinstance(layers, int) and layers <= MOST_LAYERS:  # more are refused, and not listed first
             found.setdefault("layer_types", [layer_type(i) for i in range(layers)])
-        return checked(cls, found, where)
+        return validate_config(cls, found, where)
 
     @property
     def is_xl(self) -> bool:
@@ -233,7 +233,7 @@ class VAEConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "vae/config.json") -> VAEConfig:
         """Read the published keys; `CheckpointError` names those that do not fit."""
-        return checked(cls, values, where)
+        return validate_config(cls, values, where)
 
     @property
     def hop(self) -> int:
@@ -294,7 +294,7 @@ class QwenConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> QwenConfig:
         """Read the published keys; `CheckpointError` names those that do not fit."""
-        return checked(cls, {key: value for key, value in values.items() if value is not None}, where)
+        return validate_config(cls, {key: value for key, value in values.items() if value is not None}, where)
 
     @property
     def parameters(self) -> int:
@@ -309,7 +309,7 @@ def layer_type(layer: int) -> LayerType:
     return "sliding_attention" if layer % 2 == 0 else "full_attention"
 
 
-def checked(kind: type[C], values: Mapping[str, Any], where: str) -> C:
+def validate_config(kind: type[C], values: Mapping[str, Any], where: str) -> C:
     """`values` as a config of `kind`; `CheckpointError` names every key that does not fit."""
     names = {field.name for field in fields(kind)}
     try:

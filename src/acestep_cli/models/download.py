@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 from acestep_cli import __version__
 from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError
 from acestep_cli.models import checkpoints, local
-from acestep_cli.models.checkpoints import Part
-from acestep_cli.models.local import File, Lock, Shelf
+from acestep_cli.models.checkpoints import ModelPart
+from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
 from acestep_cli.progress import Report
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ ENDLESS_SECONDS = 366 * 86_400
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-class Teller(Protocol):
+class PullReporter(Protocol):
     """Who hears of a pull: lines to say, and bytes by file."""
 
     def say(self, line: str) -> None: ...
@@ -55,26 +55,26 @@ class Teller(Protocol):
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedPart:
     """A part as it stands at one commit of the hub."""
 
-    part: Part
-    lock: Lock
+    part: ModelPart
+    lock: LockFile
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PulledPart:
     """A part that is whole now. `fetched` bytes came over the network for it."""
 
-    part: Part
+    part: ModelPart
     folder: Path
-    lock: Lock
+    lock: LockFile
     fetched: int
 
 
 def pull(
-    parts: Sequence[Part], store: Shelf, revision: str | None, teller: Teller, *, again: bool = False
-) -> list[Pulled]:
+    parts: Sequence[ModelPart], store: ModelStore, revision: str | None, teller: PullReporter, *, again: bool = False
+) -> list[PulledPart]:
     """Bring parts onto a shelf, verified, each with its lock file.
 
     What is whole already is not fetched again; nor read again, unless `again` asks for it. Raises `NetworkError`,
@@ -82,9 +82,9 @@ def pull(
     would not fit.
     """
     _require_endpoint()
-    with _translated(store.root), _retries_told(teller), _long_pauses_refused():
+    with _translating_errors(store.root), _reporting_retries(teller), _long_pauses_refused():
         try:
-            with _translated(store.root):
+            with _translating_errors(store.root):
                 _require_client()
                 wanted = _published(parts, revision)
         except NetworkError as error:
@@ -92,14 +92,15 @@ def pull(
                 teller.say(f"{error.message} What is installed stays as it is.")
                 return kept
             raise
-        fetched: dict[Part, int] = {}
+        fetched: dict[ModelPart, int] = {}
         if again or not all(_is_settled(one, store) and not _missing(one, store, teller) for one in wanted):
-            with local.alone(parts, store, teller.say):
+            with local.lock_store(parts, store, teller.say):
                 missing = {one.part: _missing(one, store, teller, again=again) for one in wanted}
                 _require_room(missing, store)
-                fetched = _bring(wanted, missing, store, teller)
+                fetched = _download_parts(wanted, missing, store, teller)
     return [
-        Pulled(one.part, store.folder(one.part, one.lock.commit), one.lock, fetched.get(one.part, 0)) for one in wanted
+        PulledPart(one.part, store.folder(one.part, one.lock.commit), one.lock, fetched.get(one.part, 0))
+        for one in wanted
     ]
 
 
@@ -238,7 +239,7 @@ def _paused(response: Any, seconds: float) -> NetworkError:
     )
 
 
-def _published(parts: Sequence[Part], revision: str | None) -> list[Published]:
+def _published(parts: Sequence[ModelPart], revision: str | None) -> list[PublishedPart]:
     """Ask the hub, once for each repository, which commit `revision` is and what files it has."""
     from huggingface_hub import HfApi, constants
 
@@ -250,23 +251,23 @@ def _published(parts: Sequence[Part], revision: str | None) -> list[Published]:
                     part.repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
                 )
             except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-                raise _no_hub(str(error)) from error
+                raise _hub_error(str(error)) from error
             commit = repos[part.repo].sha
             if not isinstance(commit, str) or not HASH.fullmatch(commit):
-                raise _no_hub(f"no commit of {part.repo} is named")
+                raise _hub_error(f"no commit of {part.repo} is named")
     try:
-        return [Published(part, _lock(part, repos[part.repo], revision or "main")) for part in parts]
+        return [PublishedPart(part, _lock(part, repos[part.repo], revision or "main")) for part in parts]
     except (AttributeError, TypeError) as error:
-        raise _no_hub(f"its list of files is none ({error})") from error
+        raise _hub_error(f"its list of files is none ({error})") from error
 
 
-def _no_hub(why: str) -> NetworkError:
+def _hub_error(why: str) -> NetworkError:
     from huggingface_hub import constants
 
     return NetworkError(f"{constants.ENDPOINT} does not answer as a hub does: {why}.", SIGN_IN)
 
 
-def _lock(part: Part, info: Any, revision: str) -> Lock:
+def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
     """The files of a part that are worth having. `CheckpointError` where what it needs is not published."""
     files = []
     for sibling in info.siblings or []:
@@ -274,12 +275,12 @@ def _lock(part: Part, info: Any, revision: str) -> Lock:
         inside = sibling.rfilename.startswith(part.inside) and "/" not in name
         if inside and any(fnmatch(name, pattern) for pattern in checkpoints.FETCHED):
             if not local.is_plain(name):
-                raise _no_hub(f"{part.repo} has a file {sibling.rfilename!r}, and no file here can have such a name")
+                raise _hub_error(f"{part.repo} has a file {sibling.rfilename!r}, and no file here can have such a name")
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
-            file = File(name, sibling.size, sha256, None if sha256 else sibling.blob_id)
+            file = RemoteFile(name, sibling.size, sha256, None if sha256 else sibling.blob_id)
             is_size = type(file.size) is int and file.size >= 0
             if not is_size or not isinstance(file.hash, str) or not HASH.fullmatch(file.hash):  # which names a file
-                raise _no_hub(f"size or hash of {sibling.rfilename} is missing")
+                raise _hub_error(f"size or hash of {sibling.rfilename} is missing")
             files.append(file)
     names = {file.name for file in files}
     lacking = [name for name in part.needs if name not in names]
@@ -288,24 +289,24 @@ def _lock(part: Part, info: Any, revision: str) -> Lock:
             f"{part.repo} has no {part.inside}{lacking[0] if lacking else '*.safetensors'} at its revision {revision}.",
             "Leave --revision out, or name one that has it.",
         )
-    return Lock(part.repo, revision, info.sha, tuple(sorted(files, key=lambda file: file.size)))
+    return LockFile(part.repo, revision, info.sha, tuple(sorted(files, key=lambda file: file.size)))
 
 
-def _installed(parts: Sequence[Part], store: Shelf) -> list[Pulled]:
+def _installed(parts: Sequence[ModelPart], store: ModelStore) -> list[PulledPart]:
     """The parts as they are, if all of them are whole by their lock files."""
     kept = []
     for part in parts:
-        folder = checkpoints.part_folder(part, None if isinstance(store, local.Cache) else store.root)
+        folder = checkpoints.part_folder(part, None if isinstance(store, local.HubCache) else store.root)
         lock = local.read_lock(folder) if folder else None
         if folder is None or lock is None:
             return []
         if any(not (folder / f.name).is_file() or (folder / f.name).stat().st_size != f.size for f in lock.files):
             return []
-        kept.append(Pulled(part, folder, lock, 0))
+        kept.append(PulledPart(part, folder, lock, 0))
     return kept
 
 
-def _missing(one: Published, store: Shelf, teller: Teller, *, again: bool = False) -> list[File]:
+def _missing(one: PublishedPart, store: ModelStore, teller: PullReporter, *, again: bool = False) -> list[RemoteFile]:
     """The files that are not there, or are not what the hub names.
 
     What a lock file vouches for is not read, unless `again` asks for it.
@@ -321,13 +322,13 @@ def _missing(one: Published, store: Shelf, teller: Teller, *, again: bool = Fals
     ]
     unread = [file for file in there if vouched.get(file.name) != file.hash]
     if unread:
-        size = local.in_words(sum(file.size for file in unread))
+        size = local.format_size(sum(file.size for file in unread))
         teller.say(f"{one.part.folder}: comparing {size} that are there with what the hub names")
     wrong = [file for file in unread if not file.matches(folder / file.name)]
     return [file for file in one.lock.files if file not in there or file in wrong]
 
 
-def _is_settled(one: Published, store: Shelf) -> bool:
+def _is_settled(one: PublishedPart, store: ModelStore) -> bool:
     """Whether nothing is left to be written down about a part that is there."""
     folder = store.folder(one.part, one.lock.commit)
     try:
@@ -338,7 +339,7 @@ def _is_settled(one: Published, store: Shelf) -> bool:
     return same and store.is_published(one.part, one.lock.commit)
 
 
-def _require_room(missing: dict[Part, list[File]], store: Shelf) -> None:
+def _require_room(missing: dict[ModelPart, list[RemoteFile]], store: ModelStore) -> None:
     """`OutputError` where the disk is too small for what is still to come."""
     needed = 0
     for part, files in missing.items():
@@ -349,14 +350,16 @@ def _require_room(missing: dict[Part, list[File]], store: Shelf) -> None:
     free = local.free_bytes(store.root)
     if needed > free:
         raise OutputError(
-            f"{local.in_words(needed)} are still to be fetched, and the disk of {store.root} has "
-            f"{local.in_words(free)} free.",
+            f"{local.format_size(needed)} are still to be fetched, and the disk of {store.root} has "
+            f"{local.format_size(free)} free.",
             "Make room (`acestep models prune` lists what is left over), or name another disk with --models-dir or "
             "HF_HOME.",
         )
 
 
-def _bring(wanted: list[Published], missing: dict[Part, list[File]], store: Shelf, teller: Teller) -> dict[Part, int]:
+def _download_parts(
+    wanted: list[PublishedPart], missing: dict[ModelPart, list[RemoteFile]], store: ModelStore, teller: PullReporter
+) -> dict[ModelPart, int]:
     """Fetch what is missing, part by part, small files first; a part that is whole gets its lock file at once.
 
     Returns the bytes that came for each part.
@@ -365,9 +368,9 @@ def _bring(wanted: list[Published], missing: dict[Part, list[File]], store: Shel
     with teller.transfers(sum(file.size for files in missing.values() for file in files)) as report:
         for one in wanted:
             for file in missing[one.part]:
-                content = _stored(one, file, store)
+                content = _find_stored(one, file, store)
                 if content is None:
-                    content = _fetched(one, file, store, report)
+                    content = _download_file(one, file, store, report)
                     fetched[one.part] += file.size
                 report(f"{one.part.folder}/{file.name}", file.size, file.size)
                 store.place(one.part, one.lock.commit, file, content)
@@ -377,13 +380,13 @@ def _bring(wanted: list[Published], missing: dict[Part, list[File]], store: Shel
     return fetched
 
 
-def _stored(one: Published, file: File, store: Shelf) -> Path | None:
+def _find_stored(one: PublishedPart, file: RemoteFile, store: ModelStore) -> Path | None:
     """Content that is there, for another commit or from a pull that was cut between two steps."""
     path = store.stored(one.part, file)
     return path if path is not None and path.is_file() and file.matches(path) else None
 
 
-def _fetched(one: Published, file: File, store: Shelf, report: Report) -> Path:
+def _download_file(one: PublishedPart, file: RemoteFile, store: ModelStore, report: Report) -> Path:
     """Download a file, behind what there is of it, and verify it; what is wrong is fetched once more from the start.
 
     `NetworkError` where more comes than the file has, twice; `CheckpointError` where its hash differs twice.
@@ -408,14 +411,14 @@ def _fetched(one: Published, file: File, store: Shelf, report: Report) -> Path:
                     resume_size=stream.tell(),
                     headers=headers,
                     expected_size=file.size,
-                    tqdm_class=_meter(lambda done: report(label, min(done, file.size), file.size)),
+                    tqdm_class=_progress_class(lambda done: report(label, min(done, file.size), file.size)),
                 )
             except _TooLongError as error:
                 too_long = error
                 stream.cut()
                 continue
             except ValueError as error:  # lengths that are no numbers, or over what the library takes
-                raise _no_hub(str(error)) from error
+                raise _hub_error(str(error)) from error
         too_long = None
         if file.matches(path):
             return path
@@ -488,7 +491,7 @@ def _unfinished(path: Path, size: int) -> Iterator[_Bounded]:
         yield _Bounded(stream, size)
 
 
-def _meter(report: Callable[[int], None]) -> Any:
+def _progress_class(report: Callable[[int], None]) -> Any:
     """What `http_get` takes for a progress bar."""
 
     class Meter:
@@ -508,7 +511,7 @@ def _meter(report: Callable[[int], None]) -> Any:
 
 
 @contextmanager
-def _retries_told(teller: Teller) -> Iterator[None]:
+def _reporting_retries(teller: PullReporter) -> Iterator[None]:
     """Say in one short line each what the library warns of: a broken connection, a wait."""
 
     class Lines(logging.Handler):
@@ -529,7 +532,7 @@ def _retries_told(teller: Teller) -> Iterator[None]:
 
 
 @contextmanager
-def _translated(place: Path) -> Iterator[None]:
+def _translating_errors(place: Path) -> Iterator[None]:
     """Turn what the library and the system raise into this program's errors."""
     from huggingface_hub import constants, errors
 
@@ -541,7 +544,7 @@ def _translated(place: Path) -> Iterator[None]:
     except errors.OfflineModeIsEnabled as error:
         raise _offline() from error
     except errors.HfHubHTTPError as error:
-        raise _refused(error) from error
+        raise _http_error(error) from error
     except (web.HTTPError, web.InvalidURL) as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise NetworkError(
@@ -549,7 +552,7 @@ def _translated(place: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         if isinstance(error.__cause__, errors.HfHubHTTPError):
-            raise _refused(error.__cause__) from error
+            raise _http_error(error.__cause__) from error
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
             said = str(error).splitlines() or [type(error).__name__]
             raise NetworkError(f"The download broke off: {said[0]}", GO_ON) from error
@@ -561,7 +564,7 @@ def _translated(place: Path) -> Iterator[None]:
         ) from error
 
 
-def _refused(error: HfHubHTTPError) -> NetworkError:
+def _http_error(error: HfHubHTTPError) -> NetworkError:
     """Why the hub did not give something, and what to do about it."""
     from huggingface_hub import constants, errors
 
@@ -569,12 +572,13 @@ def _refused(error: HfHubHTTPError) -> NetworkError:
     what = f"{constants.ENDPOINT} ({response.status_code})"
     if isinstance(error, errors.RevisionNotFoundError):
         return NetworkError(
-            f"{what} knows no such revision of {_repo(response)}.", "--revision takes a branch, tag or commit of it."
+            f"{what} knows no such revision of {_repository_of(response)}.",
+            "--revision takes a branch, tag or commit of it.",
         )
     match response.status_code:
         case 401 | 403:
             return NetworkError(
-                f"{what} refuses access to {_repo(response)}.",
+                f"{what} refuses access to {_repository_of(response)}.",
                 "Is the token right? It is read from HF_TOKEN, or from `hf auth login`; public models need none.",
             )
         case 404:
@@ -590,7 +594,7 @@ def _refused(error: HfHubHTTPError) -> NetworkError:
             return NetworkError(f"{what} failed: {response.reason_phrase or 'no reason given'}.", f"Wait. {GO_ON}")
 
 
-def _repo(response: Any) -> str:
+def _repository_of(response: Any) -> str:
     """The repository that a request was about."""
     words: list[str] = response.request.url.path.strip("/").removeprefix("api/models/").split("/")
     return "/".join(words[:2])

@@ -43,7 +43,7 @@ class Latents:
     gain: float = 1.0
 
 
-class Header(BaseModel):
+class LatentsHeader(BaseModel):
     """What a file of latents says of itself: the fingerprint of the audio file and of the autoencoder that they belong
     to, the gain from what they decode to to the samples of that file, how many samples those were, and the hop.
     """
@@ -64,53 +64,53 @@ class Header(BaseModel):
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredLatents:
     """Latents that lie beside a source and belong to it. `fingerprint` is of them and of what their header says, save
     which bytes the source has: other tags change those, and no sound. `is_checked` is false where they carry no
     checksum, being of an earlier version.
     """
 
     path: Path
-    header: Header
+    header: LatentsHeader
     fingerprint: str
     is_checked: bool = True
 
 
-def beside(file: Path) -> Path:
+def latents_path(file: Path) -> Path:
     """Where the latents of an audio file lie."""
     return file.with_name(file.name + SUFFIX)
 
 
-def write(path: Path, latents: Latents, header: Header) -> None:
+def write_latents(path: Path, latents: Latents, header: LatentsHeader) -> None:
     """Write the frames of what `header` tells of to the new file `path`. `OSError` where the disk takes none."""
     frames = tensor_file.block(latents.frames[: header.frames])
     tensor_file.write(path, {TENSOR: frames}, {METADATA: header.model_dump_json()})
 
 
-def read_header(path: Path) -> Header | None:
+def read_header(path: Path) -> LatentsHeader | None:
     """What the file `path` says of itself; None for a file that was not written here, or no whole one."""
     try:
         tensors, notes = weight_files.read_contents(path)
-        header, shape = Header.model_validate_json(notes[METADATA]), tensors[TENSOR].shape
+        header, shape = LatentsHeader.model_validate_json(notes[METADATA]), tensors[TENSOR].shape
     except (CheckpointError, KeyError, ValidationError):
         return None
     return header if len(shape) == 2 and shape[0] == header.frames else None
 
 
-def belong(path: Path, file: Path) -> bool:
+def latents_belong(path: Path, file: Path) -> bool:
     """Whether there are latents at `path` that belong to the audio `file` as it is now."""
     header = read_header(path) if path.is_file() else None
-    if header is None or header.audio != decode.fingerprint(file):
+    if header is None or header.audio != decode.file_hash(file):
         return False
     return tensor_file.is_undamaged(path) is not False
 
 
-def of(recording: Recording, vae: str, before: float) -> Kept | str:
+def find_latents(recording: Recording, vae: str, before: float) -> StoredLatents | str:
     """The latents beside a recording that is extended by `before` seconds to the front, or why they are of no use.
 
     `vae` is the fingerprint of the autoencoder, or empty where that is not known yet.
     """
-    path = beside(recording.path)
+    path = latents_path(recording.path)
     header = read_header(path)
     if header is None:
         return "this is not what --keep-latents writes"
@@ -125,10 +125,10 @@ def of(recording: Recording, vae: str, before: float) -> Kept | str:
         return f"they cannot be moved by {before:g} s, which are no multiple of {header.hop / header.sample_rate:g} s"
     if (is_undamaged := tensor_file.is_undamaged(path)) is False:
         return "these are damaged, as their checksum tells"
-    return Kept(path, header, fingerprint(path, header), is_checked=is_undamaged is True)
+    return StoredLatents(path, header, latents_hash(path, header), is_checked=is_undamaged is True)
 
 
-def fingerprint(path: Path, header: Header) -> str:
+def latents_hash(path: Path, header: LatentsHeader) -> str:
     """What decides the sound that is made along the latents at `path`. `SourceError` where they cannot be read."""
     said = hashlib.sha256(header.model_dump_json(exclude={"audio"}).encode())
     try:
@@ -137,15 +137,15 @@ def fingerprint(path: Path, header: Header) -> str:
             file.seek(start)
             return hashlib.file_digest(file, lambda: said).hexdigest()[:16]
     except OSError as error:
-        raise decode.unreadable(path, error) from error
+        raise decode.unreadable_error(path, error) from error
 
 
-def rewrite(path: Path, header: Header, to: Path) -> None:
+def rewrite_latents(path: Path, header: LatentsHeader, to: Path) -> None:
     """Write the latents at `path` once more, to the new file `to`, with what is to be said of them now."""
-    write(to, Latents(read(path), header.hop), header)
+    write_latents(to, Latents(read_latents(path), header.hop), header)
 
 
-def read(path: Path) -> NDArray[np.float32]:
+def read_latents(path: Path) -> NDArray[np.float32]:
     """The frames [T, C] of a file of latents. `SourceError` where they are gone or damaged."""
     from safetensors import SafetensorError, safe_open
 

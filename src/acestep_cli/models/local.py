@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoints, weight_files
-from acestep_cli.models.checkpoints import Checkpoint, Part, Songwriter
+from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter
 from acestep_cli.progress import Report, Say
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ HASH_BYTES = 1 << 20
 GROWING_SECONDS = 3600
 
 
-def in_words(size: float) -> str:
+def format_size(size: float) -> str:
     """A size in bytes as people write it."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
@@ -48,7 +48,7 @@ def in_words(size: float) -> str:
 
 
 @dataclass(frozen=True)
-class File:
+class RemoteFile:
     """A file as the hub describes it. `sha256` is None where git itself keeps it: then `blob_id` is its git hash."""
 
     name: str
@@ -78,13 +78,13 @@ class File:
 
 
 @dataclass(frozen=True)
-class Lock:
+class LockFile:
     """What a folder is: which commit of what, and its files."""
 
     repo: str
     revision: str
     commit: str
-    files: tuple[File, ...]
+    files: tuple[RemoteFile, ...]
 
     def write(self, folder: Path) -> None:
         files = {
@@ -95,7 +95,7 @@ class Lock:
         write_whole(folder / LOCK, json.dumps({**content, "files": files}, indent=2) + "\n")
 
 
-def read_lock(folder: Path) -> Lock | None:
+def read_lock(folder: Path) -> LockFile | None:
     """The lock file of a folder; None where there is none. `CheckpointError` when it is something else."""
     file = folder / LOCK
     if not file.is_file():
@@ -103,14 +103,14 @@ def read_lock(folder: Path) -> Lock | None:
     content = weight_files.read_json(file)
     try:
         files = tuple(
-            File(name, int(entry["size"]), entry.get("sha256"), entry.get("blob_id"))
+            RemoteFile(name, int(entry["size"]), entry.get("sha256"), entry.get("blob_id"))
             for name, entry in content["files"].items()
         )
         if content["schema"] != LOCK_SCHEMA or not all(file.hash for file in files):
             raise ValueError(content["schema"])
         if strange := [file.name for file in files if not is_plain(file.name)]:
             raise ValueError(f"it names {strange[0]!r}")
-        return Lock(content["repo"], content["revision"], content["commit"], files)
+        return LockFile(content["repo"], content["revision"], content["commit"], files)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} is not a lock file of this program ({error}).", "Remove it.") from error
 
@@ -148,21 +148,21 @@ class ModelsFolder:
 
     root: Path
 
-    def folder(self, part: Part, commit: str) -> Path:
+    def folder(self, part: ModelPart, commit: str) -> Path:
         return self.root / part.folder
 
-    def unfinished(self, part: Part, file: File) -> Path:
+    def unfinished(self, part: ModelPart, file: RemoteFile) -> Path:
         return self.root / WORKSHOP / f"{file.hash}{UNFINISHED}"
 
-    def guard(self, part: Part) -> Path:
+    def lock_file(self, part: ModelPart) -> Path:
         """The file that a pull holds, so that another one waits."""
         return self.root / WORKSHOP / "pull.lock"
 
-    def stored(self, part: Part, file: File) -> Path | None:
+    def stored(self, part: ModelPart, file: RemoteFile) -> Path | None:
         """Where the content of a file may lie already under another name than its own."""
         return None
 
-    def place(self, part: Part, commit: str, file: File, content: Path) -> None:
+    def place(self, part: ModelPart, commit: str, file: RemoteFile, content: Path) -> None:
         """Give verified content its name. What had the name is set aside."""
         target = self.folder(part, commit) / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,13 +170,13 @@ class ModelsFolder:
             set_aside(target)
         _settle(content, target)
 
-    def is_published(self, part: Part, commit: str) -> bool:
+    def is_published(self, part: ModelPart, commit: str) -> bool:
         return True
 
-    def publish(self, part: Part, commit: str) -> None:
+    def publish(self, part: ModelPart, commit: str) -> None:
         """Nothing more is to be done: the folder is found by its name."""
 
-    def trace(self, part: Part) -> Path | None:
+    def begun_folder(self, part: ModelPart) -> Path | None:
         """A folder in which a pull has begun; None where there is nothing of it."""
         folder = self.root / part.folder
         return folder if checkpoints.is_folder(folder) else None
@@ -195,7 +195,7 @@ class ModelsFolder:
 
 
 @dataclass(frozen=True)
-class Cache:
+class HubCache:
     """The Hugging Face cache, in its own layout: content under its hash, linked from a folder for each commit."""
 
     @property
@@ -204,19 +204,19 @@ class Cache:
 
         return Path(constants.HF_HUB_CACHE)
 
-    def folder(self, part: Part, commit: str) -> Path:
+    def folder(self, part: ModelPart, commit: str) -> Path:
         return checkpoints.cache_folder(part.repo) / "snapshots" / commit / part.inside
 
-    def unfinished(self, part: Part, file: File) -> Path:
+    def unfinished(self, part: ModelPart, file: RemoteFile) -> Path:
         return checkpoints.cache_folder(part.repo) / "blobs" / f"{file.hash}{UNFINISHED}"
 
-    def guard(self, part: Part) -> Path:
+    def lock_file(self, part: ModelPart) -> Path:
         return self.root / ".locks" / checkpoints.cache_folder(part.repo).name / "acestep.lock"
 
-    def stored(self, part: Part, file: File) -> Path | None:
+    def stored(self, part: ModelPart, file: RemoteFile) -> Path | None:
         return checkpoints.cache_folder(part.repo) / "blobs" / file.hash
 
-    def place(self, part: Part, commit: str, file: File, content: Path) -> None:
+    def place(self, part: ModelPart, commit: str, file: RemoteFile, content: Path) -> None:
         """Give verified content its hash for a name and let the library link it into the folder of its commit."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.file_download import are_symlinks_supported
@@ -240,18 +240,18 @@ class Cache:
             set_aside(made)
             raise CheckpointError(f"The hub gave another {file.name} than it had named; it is set aside.", "Try again.")
 
-    def is_published(self, part: Part, commit: str) -> bool:
+    def is_published(self, part: ModelPart, commit: str) -> bool:
         ref = self._ref(part)
         return ref.is_file() and ref.read_text(encoding="utf-8").strip() == commit
 
-    def publish(self, part: Part, commit: str) -> None:
+    def publish(self, part: ModelPart, commit: str) -> None:
         """From now on the part is found, and at this commit. Other tools' idea of `main` is left as it is."""
         write_whole(self._ref(part), commit)
 
-    def _ref(self, part: Part) -> Path:
+    def _ref(self, part: ModelPart) -> Path:
         return checkpoints.cache_folder(part.repo) / "refs" / f"{checkpoints.OWN_REF}{part.folder}"
 
-    def trace(self, part: Part) -> Path | None:
+    def begun_folder(self, part: ModelPart) -> Path | None:
         found = sorted(checkpoints.cache_folder(part.repo).glob(f"snapshots/*/{part.inside}*.*"))
         return found[0].parent if found else None
 
@@ -299,29 +299,29 @@ def _is_growing(path: Path) -> bool:
     return foreign and time.time() - path.lstat().st_mtime < GROWING_SECONDS
 
 
-Shelf = ModelsFolder | Cache
+ModelStore = ModelsFolder | HubCache
 
 
-def of(models_dir: Path | None) -> Shelf:
+def model_store(models_dir: Path | None) -> ModelStore:
     checkpoints.require_readable(models_dir)
-    return Cache() if models_dir is None else ModelsFolder(models_dir)
+    return HubCache() if models_dir is None else ModelsFolder(models_dir)
 
 
-def all_parts() -> list[Part]:
+def all_parts() -> list[ModelPart]:
     """Every published folder, once."""
     names = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
-    return list(dict.fromkeys(part for name in names for part in checkpoints.parts(name)))
+    return list(dict.fromkeys(part for name in names for part in checkpoints.model_parts(name)))
 
 
 @dataclass(frozen=True)
-class State:
+class ModelState:
     """What there is of a model: `installed`, `partial` or `absent`; its folder, the bytes in it, what is wrong."""
 
     name: str
     status: str
     folder: Path | None
     size: int
-    lock: Lock | None = None
+    lock: LockFile | None = None
     problem: CheckpointError | None = None
 
     def report(self) -> dict[str, Any]:
@@ -336,25 +336,25 @@ class State:
         return entry
 
 
-def state(name: str, models_dir: Path | None) -> State:
+def model_state(name: str, models_dir: Path | None) -> ModelState:
     """What there is of a checkpoint or Songwriter, as far as headers tell."""
     try:
-        folder = find(name, models_dir)
-        return State(name, "installed", folder, size_of(folder), read_lock(folder))
+        folder = find_model(name, models_dir)
+        return ModelState(name, "installed", folder, folder_size(folder), read_lock(folder))
     except CheckpointError as error:
-        trace = of(models_dir).trace(checkpoints.parts(name)[0])
+        trace = model_store(models_dir).begun_folder(checkpoints.model_parts(name)[0])
         if trace is None and name in checkpoints.CHECKPOINTS:
             trace = checkpoints.dit_folder(name, models_dir)
-        status, size = ("absent", 0) if trace is None else ("partial", size_of(trace))
-        return State(name, status, trace, size, problem=error)
+        status, size = ("absent", 0) if trace is None else ("partial", folder_size(trace))
+        return ModelState(name, status, trace, size, problem=error)
 
 
-def find(name: str, models_dir: Path | None) -> Path:
+def find_model(name: str, models_dir: Path | None) -> Path:
     """The folder of a checkpoint or Songwriter that is whole, as far as headers tell; else `CheckpointError`."""
     if name == checkpoints.BUILT_IN:  # wherever others are looked for
-        return checkpoints.locate(name).dit
+        return checkpoints.find_checkpoint(name).dit
     if name not in checkpoints.SONGWRITERS:
-        return checkpoints.locate(name, models_dir).dit
+        return checkpoints.find_checkpoint(name, models_dir).dit
     part = checkpoints.SONGWRITERS[name]
     folder = checkpoints.part_folder(part, models_dir)
     if folder is None:
@@ -380,14 +380,14 @@ def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | No
         found: list[Songwriter | None] = []
         for name in reversed(checkpoints.SONGWRITERS):
             with contextlib.suppress(CheckpointError):
-                if (one := Songwriter(name, find(name, models_dir))).fits(checkpoint):
+                if (one := Songwriter(name, find_model(name, models_dir))).fits(checkpoint):
                     found.append(one)
         return [*found, None]
     assert asked is not None
     if asked == checkpoints.BUILT_IN:
         named = checkpoints.built_in_songwriter()
     elif asked in checkpoints.SONGWRITERS:
-        named = Songwriter(asked, find(asked, models_dir))
+        named = Songwriter(asked, find_model(asked, models_dir))
     else:
         folder = Path(asked)
         if not checkpoints.is_folder(folder):
@@ -401,13 +401,13 @@ def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | No
     if not named.fits(checkpoint):
         raise CheckpointError(
             f"The Songwriter {asked} and the checkpoint {checkpoint.name} do not speak the same codes: their levels "
-            f"are {in_row(named.levels)} and {in_row(checkpoint.levels)}.",
+            f"are {format_levels(named.levels)} and {format_levels(checkpoint.levels)}.",
             "Leave --songwriter out, or choose a --model it was trained with.",
         )
     return [named]
 
 
-def in_row(levels: Sequence[int]) -> str:
+def format_levels(levels: Sequence[int]) -> str:
     return "x".join(map(str, levels)) or "none"
 
 
@@ -429,13 +429,13 @@ def needed_songwriters(
     return found
 
 
-def size_of(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     """Bytes of the files in a folder; of folders within only in diffusers' layout, where they belong to it."""
     files = folder.rglob("*") if checkpoints.is_diffusers(folder) else folder.iterdir()
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
-def expected(part: Part, folder: Path) -> Lock:
+def expected_files(part: ModelPart, folder: Path) -> LockFile:
     """What the files of a part should be: by its lock file, else by their names in the cache, which are their hashes.
 
     `CheckpointError` where neither tells.
@@ -445,7 +445,9 @@ def expected(part: Part, folder: Path) -> Lock:
         return lock
     blobs = [(path.name, path.readlink().name) for path in folder.iterdir() if path.is_symlink()]
     files = tuple(
-        File(name, (folder / name).stat().st_size, blob if len(blob) == 64 else None, blob if len(blob) == 40 else None)
+        RemoteFile(
+            name, (folder / name).stat().st_size, blob if len(blob) == 64 else None, blob if len(blob) == 40 else None
+        )
         for name, blob in blobs
         if (folder / name).is_file() and len(blob) in (40, 64)
     )
@@ -454,10 +456,10 @@ def expected(part: Part, folder: Path) -> Lock:
             f"There is no {LOCK} in {folder}, so nothing tells what its files should be.",
             "`acestep models pull` compares them with the hub's and writes it.",
         )
-    return Lock(part.repo, "", folder.name if not part.inside else folder.parent.name, files)
+    return LockFile(part.repo, "", folder.name if not part.inside else folder.parent.name, files)
 
 
-def differing(lock: Lock, folder: Path, report: Report) -> list[str]:
+def verify_files(lock: LockFile, folder: Path, report: Report) -> list[str]:
     """Hash the files of a folder; what is wrong with each that is not as its lock says, as sentences."""
     wrong = []
     for file in lock.files:
@@ -469,23 +471,23 @@ def differing(lock: Lock, folder: Path, report: Report) -> list[str]:
             elif not file.matches(path, lambda done, file=file, label=label: report(label, done, file.size)):  # type: ignore[misc]
                 wrong.append(f"{path} is not the published file: its {'SHA-256' if file.sha256 else 'hash'} differs.")
         except OSError as error:
-            raise weight_files.unreadable(path, error) from error
+            raise weight_files.unreadable_error(path, error) from error
     return wrong
 
 
-def bytes_of(path: Path) -> int:
+def freed_bytes(path: Path) -> int:
     """What deleting `path` would free; links within lead elsewhere."""
     within = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(one.lstat().st_size for one in within if one.is_symlink() or one.is_file())
 
 
 @contextmanager
-def alone(parts: Sequence[Part], store: Shelf, say: Say) -> Iterator[None]:
+def lock_store(parts: Sequence[ModelPart], store: ModelStore, say: Say) -> Iterator[None]:
     """Hold the shelf for the body, while whoever else would change the same repositories waits."""
     from huggingface_hub.utils._fixes import WeakFileLock
 
     with ExitStack() as held:
-        for guard in sorted({store.guard(part) for part in parts}):
+        for guard in sorted({store.lock_file(part) for part in parts}):
             guard.parent.mkdir(parents=True, exist_ok=True)
             try:
                 held.enter_context(WeakFileLock(guard, timeout=0.1))

@@ -105,7 +105,7 @@ class Sizes:
     def known(cls, name: str, models_dir: Path | None) -> Sizes:
         """Those of a checkpoint of the table: by its own configs where it is here, else as it is published."""
         try:
-            return cls.of(checkpoints.locate(name, None if name == checkpoints.BUILT_IN else models_dir))
+            return cls.of(checkpoints.find_checkpoint(name, None if name == checkpoints.BUILT_IN else models_dir))
         except CheckpointError:
             return cls.published(name)
 

@@ -120,7 +120,7 @@ def is_undamaged(path: Path) -> bool | None:
             while data := stream.read(READ_BYTES):
                 digest.update(data)
     except OSError as error:
-        raise weight_files.unreadable(path, error) from error
+        raise weight_files.unreadable_error(path, error) from error
     return bool(digest.hexdigest() == expected)
 
 
@@ -129,7 +129,7 @@ def _digest(notes: Mapping[str, Any], spans: Mapping[str, Span]) -> hashlib._Has
     return hashlib.sha256(json.dumps([notes, spans], sort_keys=True).encode())
 
 
-def holds(path: Path, names: set[str]) -> bool:
+def has_tensors(path: Path, names: set[str]) -> bool:
     """Tell whether a file that was written with a checksum is whole and has tensors of these names."""
     try:
         return names <= weight_files.read_header(path).keys() and is_undamaged(path) is True

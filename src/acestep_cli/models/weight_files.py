@@ -23,7 +23,7 @@ FINGERPRINT_BLOCKS = 256
 FINGERPRINT_BLOCK_BYTES = 4096
 
 
-def fingerprint(files: Iterable[Path]) -> str:
+def weights_hash(files: Iterable[Path]) -> str:
     """A hash over the files of a model: small ones whole, of weights evenly spaced blocks."""
     import hashlib
 
@@ -41,7 +41,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def require(file: Path) -> None:
+def require_file(file: Path) -> None:
     """Raise `CheckpointError` unless `file` exists."""
     if not file.is_file():
         raise CheckpointError(
@@ -50,18 +50,18 @@ def require(file: Path) -> None:
         )
 
 
-def unreadable(file: Path, error: OSError) -> CheckpointError:
+def unreadable_error(file: Path, error: OSError) -> CheckpointError:
     """Why a file that is there cannot be read, as the system put it."""
     return CheckpointError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}.", "Mend its permissions.")
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint; `CheckpointError` when it is missing or something else."""
-    require(file)
+    require_file(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise unreadable_error(file, error) from error
     except RecursionError as error:
         raise CheckpointError(f"{file} nests too deeply to be read.", "Download that file again.") from error
     except ValueError as error:  # not UTF-8, or not JSON
@@ -74,7 +74,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def of(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a component in `folder`: its shards by the index, else the single file."""
     for stem in ("model", "diffusion_pytorch_model"):
         index = folder / f"{stem}.safetensors.index.json"
@@ -84,7 +84,7 @@ def of(folder: Path) -> list[Path]:
             if not names or not all(isinstance(name, str) for name in names):
                 raise CheckpointError(f"{index} names no shards.", "Download that folder again.")
             for name in sorted(names):
-                require(folder / name)
+                require_file(folder / name)
             return [folder / name for name in sorted(names)]
         if (folder / f"{stem}.safetensors").is_file():
             return [folder / f"{stem}.safetensors"]
@@ -95,7 +95,7 @@ def of(folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor as a safetensors header has it; it lies in the file from byte `start` to before `end`."""
 
     dtype: str
@@ -110,7 +110,7 @@ def read_header(file: Path) -> dict[str, tuple[int, ...]]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
+def read_contents(file: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
     """The tensors of a safetensors file by name, and what its writer noted. `CheckpointError` where it is none, or has
     not the length and the tensors not the sizes that the header says.
 
@@ -126,7 +126,7 @@ def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
                 raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
             text = stream.read(length)
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise unreadable_error(file, error) from error
     data = 8 + length
     try:
         entries = json.loads(text)
@@ -151,10 +151,10 @@ def read_contents(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
     return tensors, notes
 
 
-def _stored(entry: dict[str, Any], data: int) -> Stored:
+def _stored(entry: dict[str, Any], data: int) -> StoredTensor:
     """An entry of a header, whose offsets count from byte `data` of the file."""
     start, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if any(type(number) is not int or not 0 <= number < LARGEST for number in (start, end, *shape)) or end < start:
         raise ValueError(f"a tensor of shape {list(shape)!r:.60} at {start!r:.30} to {end!r:.30}")
-    return Stored(str(entry["dtype"]), shape, data + start, data + end)
+    return StoredTensor(str(entry["dtype"]), shape, data + start, data + end)

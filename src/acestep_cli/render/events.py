@@ -21,7 +21,7 @@ from acestep_cli import disk
 from acestep_cli.errors import ExistsError, OutputError, UsageError
 from acestep_cli.progress import Report, Say
 from acestep_cli.render import result
-from acestep_cli.render.result import Output
+from acestep_cli.render.result import OutputFile
 
 SCHEMA = "acestep-event/1"
 #: How the files begin that are written here, and no others.
@@ -65,7 +65,7 @@ class Events:
                 self.lost = lost = refusal(str(self._place), error, ends=True)
         self._warn(f"{lost.message} The run goes on without them.")
 
-    def takes(self, outputs: Iterable[Output]) -> None:
+    def takes(self, outputs: Iterable[OutputFile]) -> None:
         """Say what became of files, once of each."""
         for output in outputs:
             if id(output) not in self._told:
@@ -73,7 +73,7 @@ class Events:
                 entry = output.report()
                 self.emit("take", **{name: entry[name] for name in OF_A_TAKE if name in entry})
 
-    def pass_over(self, outputs: Iterable[Output]) -> None:
+    def pass_over(self, outputs: Iterable[OutputFile]) -> None:
         """Say nothing of files that are gone before anybody reads of them."""
         self._told.update(map(id, outputs))
 
@@ -140,7 +140,7 @@ def refusal(place: str, error: OSError, *, ends: bool = False) -> OutputError:
 
 
 @contextmanager
-def to(place: str | None, warn: Say) -> Iterator[Events]:
+def open_events(place: str | None, warn: Say) -> Iterator[Events]:
     """Yield what writes events to FILE, anew, or fd:N; the last of them says how the body ended.
 
     `warn` hears when they cannot be written any more; `OutputError` in the end, where nothing else failed.
@@ -148,7 +148,7 @@ def to(place: str | None, warn: Say) -> Iterator[Events]:
     if place is None:
         yield Events()
         return
-    descriptor = opened(place)
+    descriptor = open_target(place)
     try:
         events = Events(descriptor, place, warn)
         with events.beating():
@@ -156,7 +156,7 @@ def to(place: str | None, warn: Say) -> Iterator[Events]:
             try:
                 yield events
             except BaseException as error:
-                events.emit("end", **ended(error))
+                events.emit("end", **end_event(error))
                 raise
             events.emit("end", exit_code=0)
         if events.lost is not None:
@@ -165,16 +165,16 @@ def to(place: str | None, warn: Say) -> Iterator[Events]:
         os.close(descriptor)
 
 
-def ended(error: BaseException) -> dict[str, Any]:
-    found = result.described(error)
+def end_event(error: BaseException) -> dict[str, Any]:
+    found = result.describe_error(error)
     return {"exit_code": found["exit_code"], "error": found}
 
 
-def opened(place: str) -> int:
+def open_target(place: str) -> int:
     """A descriptor of our own for what `--events` names. `ExistsError` for a file that holds anything but events."""
     if not place.startswith(DESCRIPTOR):
         try:
-            return emptied(place)
+            return open_file(place)
         except OSError as error:
             raise refusal(place, error) from error
     number = place.removeprefix(DESCRIPTOR)
@@ -188,7 +188,7 @@ def opened(place: str) -> int:
         raise UsageError(f"--events {place}: is not open.", f"Open it: acestep … {number}>events.ndjson") from error
 
 
-def emptied(place: str) -> int:
+def open_file(place: str) -> int:
     """A descriptor of a file, without the events that it may hold of an earlier run, or of a device or pipe."""
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT, 0o666)
     try:

@@ -12,7 +12,7 @@ from acestep_cli.audio import lrc
 from acestep_cli.errors import ExistsError, UsageError
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths, result, sidecar
-from acestep_cli.render.result import PLANNED, SKIPPED, Output
+from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
 from acestep_cli.song import complete
 
 if TYPE_CHECKING:
@@ -41,33 +41,33 @@ def settle_existing(jobs: list[Job], *, force: bool) -> None:
             keep_seed(one)
         for output in one.outputs:
             assert output.path is not None
-            folder = next((file for file in output.files if disk.exists(file) and file.is_dir()), None)
+            folder = next((file for file in output.files if disk.is_taken(file) and file.is_dir()), None)
             if folder:
                 in_the_way.append(ExistsError(folder))
-            elif not force and (error := met(one, output)):
+            elif not force and (error := check_existing(one, output)):
                 in_the_way.append(error)
     if in_the_way:
         first = in_the_way[0]
         raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why, hint=first.hint)
 
 
-def met(job: Job, output: Output) -> ExistsError | None:
+def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
     """What happens to a take whose file may be there: nothing, `skipped`, or the error returned."""
     assert output.path is not None
-    beside = paths.sidecar(output.path)
-    there = disk.exists(output.path)
-    record = sidecar.read(beside)
-    if record is not None and is_same(job, output, record):
-        if there and is_another(output, record):
+    beside = paths.sidecar_path(output.path)
+    there = disk.is_taken(output.path)
+    record = sidecar.read_sidecar(beside)
+    if record is not None and is_same_take(job, output, record):
+        if there and is_other_file(output, record):
             return ExistsError(output.path, why=" and is not the file that its sidecar describes")
-        is_bare = there and output.latents is not None and not latents_file.belong(output.latents, output.path)
-        is_timeless = there and output.lrc is not None and not disk.exists(output.lrc) and not record.instrumental
+        is_bare = there and output.latents is not None and not latents_file.latents_belong(output.latents, output.path)
+        is_timeless = there and output.lrc is not None and not disk.is_taken(output.lrc) and not record.instrumental
         if is_timeless and record.untimed and not is_bare:  # made again, it would be the same
-            skip(output, record)
-            output.lrc, output.error = None, result.described(lrc.untimed(output.path.name))
+            mark_skipped(output, record)
+            output.lrc, output.error = None, result.describe_error(lrc.untimed(output.path.name))
             return None
         if job.place.built and (is_bare or is_timeless):
-            return make_way(output)
+            return mark_outdated(output)
         if is_bare:
             again = f"--seed {record.seed} --force makes both again."
             return ExistsError(output.path, why=" without its latents", hint=again)
@@ -75,45 +75,49 @@ def met(job: Job, output: Output) -> ExistsError | None:
             again = f"--seed {record.seed} --force makes both again."
             return ExistsError(output.path, why=" without its lyrics in time", hint=again)
         if there:
-            skip(output, record)
+            mark_skipped(output, record)
             output.retagged = job.place.built and record.tags != job.labels(output)
             return None
         for file in filter(None, (beside, output.lrc)):  # a recipe without its audio waits to be rendered again
-            if disk.exists(file):
+            if disk.is_taken(file):
                 output.stale[file] = file.stat().st_mtime_ns
-    elif job.place.built and record is not None and not (there and is_another(output, record)):
-        return make_way(output)
+    elif job.place.built and record is not None and not (there and is_other_file(output, record)):
+        return mark_outdated(output)
     if there:
         return ExistsError(
             output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
         )
     if output.latents is not None and latents_file.read_header(output.latents) is not None:
         output.stale[output.latents] = output.latents.stat().st_mtime_ns
-    taken = next((file for file in output.files if file not in output.stale and disk.exists(file)), None)
+    taken = next((file for file in output.files if file not in output.stale and disk.is_taken(file)), None)
     return None if taken is None else ExistsError(taken)
 
 
-def make_way(output: Output) -> ExistsError | None:
+def mark_outdated(output: OutputFile) -> ExistsError | None:
     """Have what was rendered before replaced; the error returned for latents beside that nobody made here."""
-    if output.latents is not None and disk.exists(output.latents) and latents_file.read_header(output.latents) is None:
+    if (
+        output.latents is not None
+        and disk.is_taken(output.latents)
+        and latents_file.read_header(output.latents) is None
+    ):
         return ExistsError(output.latents)
     output.outdated = True
     return None
 
 
-def is_another(output: Output, record: sidecar.Record) -> bool:
+def is_other_file(output: OutputFile, record: sidecar.SidecarRecord) -> bool:
     """Whether the file that is there is not the one that `record` was written for."""
     assert output.path is not None
     return record.bytes not in (None, output.path.stat().st_size)
 
 
-def is_same(job: Job, output: Output, record: sidecar.Record) -> bool:
+def is_same_take(job: Job, output: OutputFile, record: sidecar.SidecarRecord) -> bool:
     """Whether the take of `record` is the one that `output` would be: of any seed, where none was asked for."""
     any_seed = "seed" not in job.resolved.origins
     return job.is_recipe_of(output, record) and (any_seed or record.seed == output.seed)
 
 
-def skip(output: Output, record: sidecar.Record) -> None:
+def mark_skipped(output: OutputFile, record: sidecar.SidecarRecord) -> None:
     """Keep what is there, and say of it what its sidecar says."""
     output.status, output.seed = SKIPPED, record.seed
     output.completed = output.completed.model_copy(update={"seed": record.seed})
@@ -130,15 +134,15 @@ def keep_seed(job: Job) -> None:
         return
     for output in job.outputs:
         assert output.path is not None
-        beside = paths.sidecar(output.path)
-        record = sidecar.read(beside)
+        beside = paths.sidecar_path(output.path)
+        record = sidecar.read_sidecar(beside)
         if record is not None and job.is_recipe_of(output, record):
             seed = (record.seed - output.take + 1) % complete.SEEDS
             origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
             request = job.request.model_copy(update={"seed": seed})
             job.decided = replace(job.decided, request=request, origins=origins)
             for other in job.outputs:
-                other.seed = complete.take(request, other.take).seed
+                other.seed = complete.take_request(request, other.take).seed
                 other.completed = other.completed.model_copy(update={"seed": other.seed})
             return
 

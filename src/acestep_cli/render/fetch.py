@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli.models import local
-from acestep_cli.models.checkpoints import Part
+from acestep_cli.models.checkpoints import ModelPart
 from acestep_cli.render.reporter import Reporter
 
 if TYPE_CHECKING:
-    from acestep_cli.models.download import Pulled
+    from acestep_cli.models.download import PulledPart
 
 GB = 1e9
 
 
-def announce(lacking: Mapping[str, Sequence[Part]], terminal: Reporter, *, dry_run: bool) -> None:
+def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], terminal: Reporter, *, dry_run: bool) -> None:
     """Say what is missing of each checkpoint, and about how much that is; sizes are the table's.
 
     `NetworkError` where it will not be fetched, as the environment forbids it.
@@ -25,24 +25,24 @@ def announce(lacking: Mapping[str, Sequence[Part]], terminal: Reporter, *, dry_r
 
     download.require_online()
     for name, parts in lacking.items():
-        folders = ", ".join(f"{part.folder} ({local.in_words(part.size_gb * GB)})" for part in parts)
-        total = local.in_words(sum(part.size_gb for part in parts) * GB)
+        folders = ", ".join(f"{part.folder} ({local.format_size(part.size_gb * GB)})" for part in parts)
+        total = local.format_size(sum(part.size_gb for part in parts) * GB)
         terminal.say(f"{name}: {'would be fetched' if dry_run else 'fetching'}, about {total}: {folders}")
 
 
-def pull(
-    parts: Sequence[Part],
+def pull_parts(
+    parts: Sequence[ModelPart],
     models_dir: Path | None,
     terminal: Reporter,
     revision: str | None = None,
     *,
     again: bool = False,
-) -> list[Pulled]:
+) -> list[PulledPart]:
     """Fetch parts, as `hub.pull` does, and say what came of each."""
     from acestep_cli.models import download
 
-    pulled = download.pull(parts, local.of(models_dir), revision, terminal, again=again)
+    pulled = download.pull(parts, local.model_store(models_dir), revision, terminal, again=again)
     for one in pulled:
-        what = f"{local.in_words(one.fetched)} fetched" if one.fetched else "there already"
+        what = f"{local.format_size(one.fetched)} fetched" if one.fetched else "there already"
         terminal.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
     return pulled

@@ -12,7 +12,7 @@ from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled
 from acestep_cli.render import sidecar
 from acestep_cli.render.paths import Destination
-from acestep_cli.render.result import PLANNED, Output
+from acestep_cli.render.result import PLANNED, OutputFile
 from acestep_cli.song import complete, spec
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import FINISH
@@ -25,7 +25,7 @@ class Job:
     spec_file: Path | None
     layers: list[spec.Layer]
     resolved: spec.Resolved
-    decided: complete.Decided
+    decided: complete.Completion
     checkpoint: Checkpoint
     plan: Plan
     device: Device
@@ -33,7 +33,7 @@ class Job:
     place: Destination
     #: Who decides what the request leaves open, and judges its takes; None where neither is wanted.
     songwriter: Songwriter | None = None
-    outputs: list[Output] = field(default_factory=list)
+    outputs: list[OutputFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     #: The id of the track of an album that it makes.
     track: str | None = None
@@ -49,42 +49,42 @@ class Job:
     def request(self) -> Completed:
         return self.decided.request
 
-    def recipe(self, output: Output, weights: str | None = None) -> str:
+    def recipe(self, output: OutputFile, weights: str | None = None) -> str:
         """The fingerprint of what shapes a file, but for its seed; of the job's weights, or others."""
         asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
-        return complete.recipe(
+        return complete.recipe_hash(
             asked, (self.weights if weights is None else weights) + self._says, self.decided.contents
         )
 
-    def sound(self, output: Output) -> str:
+    def sound(self, output: OutputFile) -> str:
         """The fingerprint of what shapes the samples of a file before they are finished, but for its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
-        return complete.recipe(bare, self.weights + self._says, self.decided.contents)
+        return complete.recipe_hash(bare, self.weights + self._says, self.decided.contents)
 
     @property
     def _says(self) -> str:
         """What the Songwriter has to do with the sound: nothing where it judges takes alone."""
         return f" {self.songwriter.weights}" if self.songwriter is not None and self.request.open else ""
 
-    def is_recipe_of(self, output: Output, record: sidecar.Record) -> bool:
+    def is_recipe_of(self, output: OutputFile, record: sidecar.SidecarRecord) -> bool:
         """Whether `record` is of the recipe of a file."""
         return record.is_of(self.recipe(output, self.weights_beside(record)))
 
-    def labels(self, output: Output) -> str:
+    def labels(self, output: OutputFile) -> str:
         """The fingerprint of what a file says of itself that shapes no sample."""
-        return sidecar.labels(output.completed, self.resolved.cover)
+        return sidecar.tags_hash(output.completed, self.resolved.cover)
 
-    def weights_beside(self, record: sidecar.Record) -> str:
+    def weights_beside(self, record: sidecar.SidecarRecord) -> str:
         """The weights to compare with those of `record`: its own, where a pull has yet to bring those of the job."""
         awaited = isinstance(self.checkpoint, Unpulled) and record.checkpoint.name == self.checkpoint.name
         return record.checkpoint.weights if awaited else self.weights
 
-    def pending(self) -> list[tuple[Completed, list[Output]]]:
+    def pending(self) -> list[tuple[Completed, list[OutputFile]]]:
         """The takes to be made with their files, those in a row as one request; a take of several files is one by
         itself, and made whole, because what is written beside its stems is made of them all.
         """
-        runs: list[list[Output]] = []
-        several = len(complete.pieces(self.request)) > 1
+        runs: list[list[OutputFile]] = []
+        several = len(complete.output_parts(self.request)) > 1
         for _, files in groupby(self.outputs, key=lambda output: output.take):
             take = list(files)
             if all(output.status != PLANNED for output in take):
@@ -93,4 +93,4 @@ class Job:
                 runs[-1] += take
             else:
                 runs.append(take)
-        return [(complete.takes(self.request, run[0].take, 1 if several else len(run)), run) for run in runs]
+        return [(complete.takes_request(self.request, run[0].take, 1 if several else len(run)), run) for run in runs]

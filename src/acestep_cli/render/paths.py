@@ -46,7 +46,7 @@ class Destination:
     on_the_way: bool = False
 
 
-def destination(output: str | None) -> Destination:
+def parse_destination(output: str | None) -> Destination:
     """Read `--output`: FILE with the suffix of a format, FOLDER/, or - for stdout."""
     if output is None:
         return Destination(Path(), numbered=True)
@@ -57,7 +57,7 @@ def destination(output: str | None) -> Destination:
     path = Path(output)
     if output.endswith(("/", "\\")):
         return Destination(path, made=True)
-    if disk.exists(path) and path.is_dir():
+    if disk.is_taken(path) and path.is_dir():
         return Destination(path)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in encode.FORMATS:
@@ -68,12 +68,12 @@ def destination(output: str | None) -> Destination:
     return Destination(path.parent, path.stem, path.suffix.removeprefix("."), suffix)
 
 
-def sidecar(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """The spec beside an audio file."""
     return path.with_name(path.name + ".yaml")
 
 
-def paths(
+def take_paths(
     place: Destination,
     stem: str,
     takes: int,
@@ -93,13 +93,13 @@ def paths(
     return [[place.folder / f"{one}-{number}.{suffix}" for one in stems] for number in numbers]
 
 
-def parts(place: Destination, request: Request) -> list[str]:
+def name_suffixes(place: Destination, request: Request) -> list[str]:
     """What follows the stem in the name of each file of a take: nothing after the only one, or the main one."""
-    kinds = complete.parts(request)
+    kinds = complete.part_kinds(request)
     return ["" if len(kinds) == 1 or kind == place.main else track or kind for kind, track in kinds]
 
 
-def name(request: Request, spec_file: Path | None) -> str:
+def default_stem(request: Request, spec_file: Path | None) -> str:
     """The spec's own name; else the title, caption or idea, in lower case with dashes; else that of the source."""
     if spec_file is not None:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
@@ -115,13 +115,13 @@ def highest_number(folder: Path, stem: str, taken: Collection[Path] = ()) -> int
     return max((int(match[1]) for match in found if match), default=0)
 
 
-def next_free(path: Path, taken: Collection[Path] = ()) -> Path:
+def next_free_path(path: Path, taken: Collection[Path] = ()) -> Path:
     """The numbered `path` with the next number that no file in its folder has, nor any of those `taken`."""
     stem = path.stem.rpartition("-")[0]
     return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem, taken)}{path.suffix}")
 
 
-def prepare(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: bool = False) -> None:
+def prepare_folder(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: bool = False) -> None:
     """Make sure that `folder` can be written to, and takes the signs in `names`; `made` creates it.
 
     `OutputError` if not. A dry run only looks.
@@ -130,25 +130,25 @@ def prepare(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: boo
         if not made:
             disk.require_folder(folder, f" (or let --output {folder}/ make it)")
         if dry_run:
-            there = next(path for path in (folder, *folder.absolute().parents) if disk.exists(path))
+            there = next(path for path in (folder, *folder.absolute().parents) if disk.is_taken(path))
             if not there.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             if not os.access(there, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         folder.mkdir(parents=True, exist_ok=True)
-        disk.sweep(folder)
-        _try(folder, "")
+        disk.remove_unfinished(folder)
+        _try_names(folder, "")
     except OSError as error:
-        raise disk.refusal(folder, error) from error
+        raise disk.write_error(folder, error) from error
     for name in names:
         try:
-            _try(folder, re.sub(r"[\w. -]", "", name, flags=re.ASCII)[:MOST_SIGNS])
+            _try_names(folder, re.sub(r"[\w. -]", "", name, flags=re.ASCII)[:MOST_SIGNS])
         except OSError as error:
-            raise disk.refusal(folder / name, error) from error
+            raise disk.write_error(folder / name, error) from error
 
 
-def _try(folder: Path, signs: str) -> None:
+def _try_names(folder: Path, signs: str) -> None:
     """Make a hidden file with `signs` in its name, and remove it: some disks tell only then what they refuse."""
     file = folder / f".{uuid.uuid4().hex}{signs}.part"
     file.touch(exist_ok=False)

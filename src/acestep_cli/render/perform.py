@@ -19,7 +19,7 @@ from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import fetch, paths, plan, result, take_cache, write
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
-from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, Ledger, Output
+from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import modes, ranking, spec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from acestep_cli.machine.plan import Plan
-    from acestep_cli.models.checkpoints import Part
+    from acestep_cli.models.checkpoints import ModelPart
     from acestep_cli.song.complete import Completed
     from acestep_cli.take import Take
 
@@ -41,31 +41,31 @@ def plan_and_make(
     song: dict[str, Any],
     run: RenderSettings,
     terminal: Reporter,
-    ledger: Ledger,
+    ledger: RunReport,
 ) -> None:
     """Plan, announce and make what specs and flags ask for; `ledger` takes what came of it."""
     with spec.reading_stdin(typing=not run.no_input):
-        planned = plan.plan(mode, specs, song, run)
-    if lacking := plan.lacking(planned):
-        planned = fetched(planned, lacking, run, terminal)
-        ledger.more["models"] = [local.state(name, run.models_dir).report() for name in lacking]
+        planned = plan.plan_jobs(mode, specs, song, run)
+    if lacking := plan.missing_parts(planned):
+        planned = fetch_missing(planned, lacking, run, terminal)
+        ledger.more["models"] = [local.model_state(name, run.models_dir).report() for name in lacking]
     ledger.outputs = [output for job in planned for output in job.outputs]
-    announce(planned, terminal, dry_run=run.dry_run)
+    announce_plan(planned, terminal, dry_run=run.dry_run)
     for remark in chain(*map(plan.remarks_on, planned)):
         terminal.warn(remark)
     if run.explain and not run.json:
-        explain(planned, terminal)
+        print_origins(planned, terminal)
     with terminal.results() as stdout:
         if run.dry_run:
-            foretell(ledger.outputs, terminal, stdout)
+            preview_files(ledger.outputs, terminal, stdout)
             return
-        perform(planned, run, terminal, stdout)
+        make_planned(planned, run, terminal, stdout)
     if run.rank:
-        ledger.outputs = [output for job in planned for output in ranked(job.outputs)]
+        ledger.outputs = [output for job in planned for output in rank_takes(job.outputs)]
     finish_report(ledger.outputs, terminal)
 
 
-def foretell(planned: list[Output], terminal: Reporter, stdout: ResultStream) -> None:
+def preview_files(planned: list[OutputFile], terminal: Reporter, stdout: ResultStream) -> None:
     """Say of each file what a render would do."""
     for output in planned:
         if output.path is not None:
@@ -76,7 +76,7 @@ def foretell(planned: list[Output], terminal: Reporter, stdout: ResultStream) ->
                 stdout.path(output.path)
 
 
-def perform(
+def make_planned(
     planned: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream, by: Make | None = None
 ) -> None:
     """Make what is planned, here unless `by` somebody else. What fails is noted in its output."""
@@ -89,47 +89,47 @@ def perform(
             job.cache = cache
     try:
         for job in planned:
-            recall(job, run, terminal, stdout)
-        for alike in by_weights(planned):
-            if not (by or make)(alike, run, terminal, stdout):
+            finish_from_cache(job, run, terminal, stdout)
+        for alike in group_by_weights(planned):
+            if not (by or render_jobs)(alike, run, terminal, stdout):
                 break
     except BaseException as error:
-        write.fail([output for output in made if output.status == PLANNED], result.described(error))
+        write.mark_failed([output for output in made if output.status == PLANNED], result.describe_error(error))
         raise
     finally:
         terminal.events.takes(made)
 
 
-def recall(job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
+def finish_from_cache(job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
     """Finish the takes of a song that are in its cache."""
     if job.cache is None:
         return
     for output in job.outputs:
-        if output.status == PLANNED and (take := take_cache.recall(job.cache, job, output)) is not None:
+        if output.status == PLANNED and (take := take_cache.load_take(job.cache, job, output)) is not None:
             terminal.say(f"{output.path or 'stdout'}: made before, and finished anew")
-            write.keep(take, output, job, run, terminal, stdout)
+            write.write_take(take, output, job, run, terminal, stdout)
 
 
-def finish_report(made: list[Output], terminal: Reporter, unbegun: Sequence[AceStepError] = ()) -> None:
+def finish_report(made: list[OutputFile], terminal: Reporter, unbegun: Sequence[AceStepError] = ()) -> None:
     """Say what came of several takes, and raise what stands for their failures and for what could not be begun."""
     if len(made) > 1:
         summarise(made, terminal)
-    conclude(made, unbegun)
+    raise_failures(made, unbegun)
 
 
-def fetched(
-    planned: list[Job], lacking: Mapping[str, Sequence[Part]], run: RenderSettings, terminal: Reporter
+def fetch_missing(
+    planned: list[Job], lacking: Mapping[str, Sequence[ModelPart]], run: RenderSettings, terminal: Reporter
 ) -> list[Job]:
     """The jobs once what they lack is here. A dry run only says what that is."""
-    fetch.announce(lacking, terminal, dry_run=run.dry_run)
+    fetch.announce_pull(lacking, terminal, dry_run=run.dry_run)
     if run.dry_run:
         return planned
     with terminal.results():
-        fetch.pull(list(dict.fromkeys(chain(*lacking.values()))), run.models_dir, terminal)
-    return plan.renewed(planned, run)
+        fetch.pull_parts(list(dict.fromkeys(chain(*lacking.values()))), run.models_dir, terminal)
+    return plan.replan_jobs(planned, run)
 
 
-def by_weights(planned: list[Job]) -> list[list[Job]]:
+def group_by_weights(planned: list[Job]) -> list[list[Job]]:
     """The jobs that share a checkpoint and a plan, together: their weights are loaded once."""
     alike: list[list[Job]] = []
     for job in planned:
@@ -146,7 +146,7 @@ def shares_weights(one: Job, other: Job) -> bool:
     return alike and one.plan.shares_weights_with(other.plan)
 
 
-def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
+def announce_plan(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
     """Say which checkpoint plays, on what, and why; of a dry run, also what will be in memory when."""
     for warning in [warning for job in planned for warning in job.warnings]:
         terminal.warn(warning)
@@ -159,7 +159,7 @@ def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
                 f"acestep models pull {order[0]} fetches a real one."
             )
             break
-    for [job, *_] in by_weights(planned):
+    for [job, *_] in group_by_weights(planned):
         checkpoint, made = job.checkpoint, job.plan
         terminal.say(
             f"{checkpoint.name} on {made.device} ({made.reasons['device']}), {made.dtype} ({made.reasons['dtype']})"
@@ -167,7 +167,7 @@ def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
         terminal.detail(f"{checkpoint.name} is {checkpoint.dit}")
         if job.songwriter is not None:
             terminal.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
-        for line in plan_text.lines(made, job.device):
+        for line in plan_text.plan_lines(made, job.device):
             say = terminal.say if dry_run else terminal.detail
             say(line)
 
@@ -179,20 +179,25 @@ def announce(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
             terminal.say(f"{job.name if len(planned) > 1 else 'The song'} will be {length}")
         if job.request.scored:
             names = " and ".join(name.replace("_", " ") for name in job.request.scored)
-            lacking = ranking.inapplicable(job.resolved.request, job.checkpoint, job.songwriter)
-            terminal.say(f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{ranking.sentence(lacking)}")
+            lacking = ranking.inapplicable_scores(job.resolved.request, job.checkpoint, job.songwriter)
+            terminal.say(
+                f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{ranking.inapplicable_sentence(lacking)}"
+            )
         if job.songwriter is not None and job.request.open:
             keys = ", ".join(key.replace("_", " ") for key in job.request.open)
             where = f" in {job.name}" if job.spec_file is not None else ""
             terminal.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
 
 
-def explain(planned: list[Job], terminal: Reporter) -> None:
+def print_origins(planned: list[Job], terminal: Reporter) -> None:
     """Say every effective value and where it came from, a line each."""
     for job in planned:
         if len(planned) > 1:
             terminal.say(f"{job.name}:")
-        rows = [(one.name, spec.in_line(one.value), one.origin) for one in spec.explain(job.resolved, job.decided)]
+        rows = [
+            (one.name, spec.inline_value(one.value), one.origin)
+            for one in spec.value_origins(job.resolved, job.decided)
+        ]
         rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for name, value, origin in rows:
@@ -206,13 +211,13 @@ def keep_skipped(planned: list[Job], terminal: Reporter, stdout: ResultStream) -
             try:
                 write.retag(output, job)
             except OutputError as error:
-                write.fail([output], result.described(error))
+                write.mark_failed([output], result.describe_error(error))
                 continue
             terminal.say(f"{output.path}: has new tags")
             stdout.path(output.path or "")
         elif output.status == SKIPPED and output.path is not None:
             try:
-                for file in filter(None, (paths.sidecar(output.path), output.lrc, output.latents, output.path)):
+                for file in filter(None, (paths.sidecar_path(output.path), output.lrc, output.latents, output.path)):
                     os.utime(file)
             except OSError as error:
                 terminal.warn(f"{file} cannot be touched: {(error.strerror or str(error)).lower()}.")
@@ -220,7 +225,7 @@ def keep_skipped(planned: list[Job], terminal: Reporter, stdout: ResultStream) -
             say(f"{output.path}: kept, for it has the same recipe")
 
 
-def make(alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
+def render_jobs(alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
     """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end."""
     if not any(job.pending() for job in alike):
         return True
@@ -229,10 +234,10 @@ def make(alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: Resu
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
         begin = partial(pipeline.run, report=report, say=terminal.warn, tell=terminal.say)
-        return all(making(alike, begin, run, terminal, stdout))
+        return all(render_takes(alike, begin, run, terminal, stdout))
 
 
-def making(
+def render_takes(
     alike: list[Job],
     begin: Callable[[list[Completed]], Generator[Take]],
     run: RenderSettings,
@@ -254,14 +259,14 @@ def making(
                 for output in takes:
                     yield True
                     take = next(made)
-                    write.keep(take, output, job, run, terminal, stdout)
+                    write.write_take(take, output, job, run, terminal, stdout)
                     terminal.events.takes([output])
-                    learn(take, job, before, terminal)
+                    record_speed(take, job, before, terminal)
                     before = take.plan
             return
         except OutputError as error:
             rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
-            write.fail(rest, result.described(error))
+            write.mark_failed(rest, result.describe_error(error))
             yield False
             return
         except Exception as error:
@@ -271,40 +276,40 @@ def making(
                 if run.debug:
                     traceback.print_exception(error, file=sys.stderr)
             broken = next(job for job, _, takes in waiting if is_waiting(takes))
-            write.fail([o for o in broken.outputs if o.status == PLANNED], result.described(error))
+            write.mark_failed([o for o in broken.outputs if o.status == PLANNED], result.describe_error(error))
             waiting = [entry for entry in waiting if entry[0] is not broken and is_waiting(entry[2])]
         finally:
             made.close()
 
 
-def learn(take: Take, job: Job, before: Plan, terminal: Reporter) -> None:
+def record_speed(take: Take, job: Job, before: Plan, terminal: Reporter) -> None:
     """Write into the logbook what the next plan for such a song should know; `before` is the plan when the take began:
     what an earlier song had to leave says nothing of this one.
     """
     descended = take.plan.arrangement != before.arrangement
     clean = not descended and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
-    speed = planning.measured(take.request, take.plan, Sizes.of(job.checkpoint), take.timings) if clean else None
+    speed = planning.measured_speed(take.request, take.plan, Sizes.of(job.checkpoint), take.timings) if clean else None
     if speed is None and not descended:
         return
     try:
-        history.note(
+        history.record_render(
             job.device,
-            plan.task(take.request, job.checkpoint),
+            plan.history_task(take.request, job.checkpoint),
             take.plan,
             descended=take.request.duration if descended else None,
             speed=speed,
         )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        terminal.warn(f"{history.file()} cannot be written: {reason}; what this render taught is forgotten.")
+        terminal.warn(f"{history.history_file()} cannot be written: {reason}; what this render taught is forgotten.")
 
 
-def is_waiting(files: Sequence[Output]) -> bool:
+def is_waiting(files: Sequence[OutputFile]) -> bool:
     """Whether any of the files is yet to be made."""
     return any(output.status == PLANNED for output in files)
 
 
-def conclude(made: list[Output], unbegun: Sequence[AceStepError] = ()) -> None:
+def raise_failures(made: list[OutputFile], unbegun: Sequence[AceStepError] = ()) -> None:
     """Raise what stands for all failures of the run, if there are any."""
     failed = {str(output.path): as_error(output.error) for output in made if output.error is not None}
     errors = [*failed.values(), *unbegun]
@@ -326,9 +331,9 @@ def conclude(made: list[Output], unbegun: Sequence[AceStepError] = ()) -> None:
     raise error
 
 
-def ranked(takes: Sequence[Output]) -> list[Output]:
+def rank_takes(takes: Sequence[OutputFile]) -> list[OutputFile]:
     """The takes of a song, the best first; those without a score, or that failed, come last."""
-    means = ranking.overall([output.scores if output.error is None else {} for output in takes])
+    means = ranking.mean_scores([output.scores if output.error is None else {} for output in takes])
     found = [(score, output) for score, output in zip(means, takes, strict=True) if score is not None]
     best = [output for _, output in sorted(found, key=lambda one: -one[0])]
     for place, output in enumerate(best, start=1):
@@ -336,7 +341,7 @@ def ranked(takes: Sequence[Output]) -> list[Output]:
     return best + [output for output in takes if output.rank is None]
 
 
-def summarise(made: list[Output], terminal: Reporter) -> None:
+def summarise(made: list[OutputFile], terminal: Reporter) -> None:
     """Say what became of each take, a line each: its status, seed, length, peak and file."""
     scored = list(dict.fromkeys(name for output in made for name in ranking.ALL if name in output.scores))
     rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]

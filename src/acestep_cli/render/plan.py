@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli.audio import encode, lrc
-from acestep_cli.errors import AceStepError, MemoryLimitError, OutputError, UsageError, together
+from acestep_cli.errors import AceStepError, MemoryLimitError, OutputError, UsageError, combine_errors
 from acestep_cli.machine import hardware, history
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints, latents_file, local
-from acestep_cli.models.checkpoints import Checkpoint, Part, Songwriter, Unpulled
+from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled
 from acestep_cli.models.sizes import NETWORKS, Sizes
 from acestep_cli.render import existing, result, sidecar, smoke
 from acestep_cli.render import paths as outputs
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
-from acestep_cli.render.result import PLANNED, Output
+from acestep_cli.render.result import PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, modes, ranking, spec
 from acestep_cli.song.complete import Completed
@@ -33,17 +33,17 @@ from acestep_cli.song.request import Request
 MOST_REMARKS = 3
 
 
-def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> list[Job]:
+def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> list[Job]:
     """The jobs of a command, refused together if one of them cannot be.
 
     `mode` is that of the command; None takes any spec by its own.
     """
     errors: list[AceStepError] = []
     try:
-        place = outputs.destination(run.output)
+        place = outputs.parse_destination(run.output)
     except UsageError as error:  # told together with what is wrong in the flags and the specs
         errors.append(error)
-        place = outputs.destination(None)
+        place = outputs.parse_destination(None)
     if len(specs) > 1 and place.stem is not None:
         raise UsageError(
             f"--output {run.output} is one file, and there are {len(specs)} specs.",
@@ -59,15 +59,15 @@ def plan(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSe
     by_output = implied_format(place, flags, run)
     jobs: list[Job] = []
     names: list[str | None] = [*specs] or [None]
-    studio = Studio(run, hardware.detect(), history.read())
+    studio = PlanContext(run, hardware.detect(), history.read_history())
     for name in names:
         try:
-            jobs.append(job(mode, name, [*by_output, flags], place, studio))
+            jobs.append(plan_job(mode, name, [*by_output, flags], place, studio))
         except AceStepError as error:
-            errors.append(named(error, name) if len(names) > 1 else error)
+            errors.append(name_spec(error, name) if len(names) > 1 else error)
     if errors:
-        raise together(errors)
-    return settled(jobs, run)
+        raise combine_errors(errors)
+    return assign_outputs(jobs, run)
 
 
 def shortened(job: Job) -> str | None:
@@ -94,7 +94,7 @@ def remarks_on(job: Job) -> list[str]:
     if not job.pending() or any(layer.is_sidecar for layer in job.layers):
         return []
     found, name = job.resolved, job.track or ("" if job.spec_file is None else str(job.spec_file))
-    said = remarks.on(found.request, job.request.duration, is_guess="duration" in job.request.open)
+    said = remarks.song_remarks(found.request, job.request.duration, is_guess="duration" in job.request.open)
     sentences = [remarks.placed(remark, name, found.origins, found.lines) for remark in said[:MOST_REMARKS]]
     if len(said) > MOST_REMARKS:
         more = len(said) - MOST_REMARKS
@@ -103,7 +103,7 @@ def remarks_on(job: Job) -> list[str]:
     return sentences
 
 
-def lacking(jobs: list[Job]) -> dict[str, tuple[Part, ...]]:
+def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
     """By checkpoint, what has yet to be pulled for the takes that are to be made."""
     return {
         one.checkpoint.name: one.checkpoint.lacking
@@ -112,36 +112,36 @@ def lacking(jobs: list[Job]) -> dict[str, tuple[Part, ...]]:
     }
 
 
-def renewed(jobs: list[Job], run: RenderSettings) -> list[Job]:
+def replan_jobs(jobs: list[Job], run: RenderSettings) -> list[Job]:
     """The jobs after a pull: those with takes to be made are decided again, as some things only the weights tell."""
-    studio = Studio(replace(run, pull=False), hardware.detect(), history.read())
+    studio = PlanContext(replace(run, pull=False), hardware.detect(), history.read_history())
     again = [
-        replace(decided(one.spec_file, one.layers, one.resolved, one.place, studio), track=one.track)
+        replace(complete_job(one.spec_file, one.layers, one.resolved, one.place, studio), track=one.track)
         if one.pending()
         else one
         for one in jobs
     ]
-    return settled(again, run)
+    return assign_outputs(again, run)
 
 
-def settled(jobs: list[Job], run: RenderSettings) -> list[Job]:
+def assign_outputs(jobs: list[Job], run: RenderSettings) -> list[Job]:
     """The jobs with the files of each take, or what is in the way of one."""
     if run.keep_latents:
         refuse_faded(jobs)
     if jobs[0].place.stdout:
         refuse_stdout(jobs, run)
         for one in jobs:
-            one.outputs = [output(one, None, piece, 1, run) for piece in complete.pieces(one.request)]
+            one.outputs = [planned_output(one, None, piece, 1, run) for piece in complete.output_parts(one.request)]
         require_encoders(jobs)
         return jobs
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
-        stem = one.place.stem or outputs.name(one.request, one.spec_file)
-        pieces = complete.pieces(one.request)
-        parts = outputs.parts(one.place, one.request)
-        takes = outputs.paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
+        stem = one.place.stem or outputs.default_stem(one.request, one.spec_file)
+        pieces = complete.output_parts(one.request)
+        parts = outputs.name_suffixes(one.place, one.request)
+        takes = outputs.take_paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
         one.outputs = [
-            output(one, path, piece, number, run)
+            planned_output(one, path, piece, number, run)
             for number, paths in enumerate(takes, start=1)
             for piece, path in zip(pieces, paths, strict=True)
         ]
@@ -156,7 +156,7 @@ def settled(jobs: list[Job], run: RenderSettings) -> list[Job]:
         if planned:
             names.setdefault((one.place.folder, one.place.made), set()).update(planned)
     for (folder, made), planned in names.items():
-        outputs.prepare(folder, made, planned, dry_run=run.dry_run)
+        outputs.prepare_folder(folder, made, planned, dry_run=run.dry_run)
     return jobs
 
 
@@ -168,10 +168,10 @@ def implied_format(place: Destination, flags: spec.Layer, run: RenderSettings) -
     asked = flags.values.get("format")
     if asked is not None and not place.stdout and str(asked.raw).strip().casefold() != format:
         raise UsageError(f"{asked.where} {asked.raw} contradicts --output {run.output}; leave one of them out.")
-    return [spec.implied({"format": format}, "--output")]
+    return [spec.implied_layer({"format": format}, "--output")]
 
 
-def named(error: AceStepError, name: str | None) -> AceStepError:
+def name_spec(error: AceStepError, name: str | None) -> AceStepError:
     """`error` with the name of the spec in each sentence that has none."""
     shown = "stdin" if name == spec.STDIN else name or ""
     lines = [line if f"{shown}:" in line else f"{shown}: {line}" for line in error.message.splitlines()]
@@ -179,13 +179,17 @@ def named(error: AceStepError, name: str | None) -> AceStepError:
     return error
 
 
-class Studio:
+class PlanContext:
     """What the songs of a run are planned with: this machine, its checkpoints, what it has taught, and the networks
     that take part.
     """
 
     def __init__(
-        self, run: RenderSettings, machine: hardware.Hardware, book: history.Book, networks: frozenset[str] = NETWORKS
+        self,
+        run: RenderSettings,
+        machine: hardware.Hardware,
+        book: history.RenderHistory,
+        networks: frozenset[str] = NETWORKS,
     ) -> None:
         self.run, self.machine, self.book, self.networks = run, machine, book, networks
         self.found: dict[str, tuple[Checkpoint, str]] = {}
@@ -193,7 +197,7 @@ class Studio:
     def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
         """A checkpoint and the hash of its weights, which is taken once."""
         if model not in self.found:
-            find = checkpoints.foresee if self.run.pull else checkpoints.locate
+            find = checkpoints.find_or_plan if self.run.pull else checkpoints.find_checkpoint
             checkpoint = find(model, self.run.models_dir, task)
             self.found[model] = checkpoint, checkpoint.weights_hash()
         return self.found[model]
@@ -205,39 +209,41 @@ class Studio:
         order = checkpoints.auto_order(task)
         if self.run.pull and not any(checkpoints.dit_folder(name, self.run.models_dir) for name in order):
             return order[:1]
-        return checkpoints.installed(self.run.models_dir, task)
+        return checkpoints.installed_names(self.run.models_dir, task)
 
     def plan(
-        self, decided: complete.Decided, checkpoint: Checkpoint, songwriter: Songwriter | None = None
+        self, decided: complete.Completion, checkpoint: Checkpoint, songwriter: Songwriter | None = None
     ) -> tuple[Plan, Device]:
         """How a completed request is rendered, and on what."""
         request = decided.request
-        asked = planning.Asked(self.run.device, self.run.dtype, self.run.max_vram)
-        made = planning.plan(
+        asked = planning.MachineRequest(self.run.device, self.run.dtype, self.run.max_vram)
+        made = planning.plan_render(
             self.machine,
             request,
             asked,
             replace(Sizes.of(checkpoint, songwriter, decided.adapters.values()), used=self.networks),
-            lambda device, dtype: history.recall(
-                self.book, device, task(request, checkpoint), dtype, request.duration, self.run.max_vram
+            lambda device, dtype: history.recall_experience(
+                self.book, device, history_task(request, checkpoint), dtype, request.duration, self.run.max_vram
             ),
         )
-        renders = sum(piece.kind not in modes.BESIDE for piece in complete.pieces(request))  # each stem is one
+        renders = sum(piece.kind not in modes.BESIDE for piece in complete.output_parts(request))  # each stem is one
         if made.seconds is not None:
             made = made.model_copy(update={"seconds": made.seconds * renders})
         return made, next(device for device in self.machine.devices if device.name == made.device)
 
 
-def task(request: Completed, checkpoint: Checkpoint) -> str:
+def history_task(request: Completed, checkpoint: Checkpoint) -> str:
     """What the logbook calls renders like this one."""
     return f"{checkpoint.name} {request.mode}"
 
 
-def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, studio: Studio) -> Job:
+def plan_job(
+    mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, studio: PlanContext
+) -> Job:
     """The job of one spec or source, or of the flags alone."""
     given = is_recording(mode, name)
-    below = [*by_command(mode), *layers_of(name, given)]
-    layers = [*below, *([smoke.layer([*below, *flags])] if studio.run.smoke else ()), *flags]
+    below = [*command_layers(mode), *argument_layers(name, given)]
+    layers = [*below, *([smoke.smoke_layer([*below, *flags])] if studio.run.smoke else ()), *flags]
     resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
@@ -246,16 +252,16 @@ def job(mode: str | None, name: str | None, flags: list[spec.Layer], place: Dest
             f"acestep {wanted} {name}" if name else None,
         )
     spec_file = Path(name) if name not in (None, spec.STDIN) and not given else None
-    return decided(spec_file, layers, resolved, place, studio)
+    return complete_job(spec_file, layers, resolved, place, studio)
 
 
-def decided(
-    spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, studio: Studio
+def complete_job(
+    spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, studio: PlanContext
 ) -> Job:
     """A job, with all that the checkpoint and the machine decide."""
-    made = fitting(resolved, layers, spec_file, place, studio)
+    made = fit_job(resolved, layers, spec_file, place, studio)
     checkpoint = made.checkpoint
-    record = sidecar.read(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
+    record = sidecar.read_sidecar(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
     same_name = record is not None and record.checkpoint.name == checkpoint.name
     if record is not None and same_name and record.checkpoint.weights != made.weights_beside(record):
         made.warnings.append(
@@ -265,8 +271,8 @@ def decided(
     return made
 
 
-def fitting(
-    resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, studio: Studio
+def fit_job(
+    resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, studio: PlanContext
 ) -> Job:
     """The job with the checkpoint and the Songwriter that were asked for, or with the first of those installed that
     fit.
@@ -280,11 +286,11 @@ def fitting(
         if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
             complete.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
         checkpoint, weights = studio.checkpoint(name, task)
-        for songwriter in songwriters(resolved.request, checkpoint, studio.run.models_dir):
-            with spec.placed(*layers):
-                choices = complete.decide(resolved.request, checkpoint, songwriter)
+        for songwriter in candidate_songwriters(resolved.request, checkpoint, studio.run.models_dir):
+            with spec.placing_problems(*layers):
+                choices = complete.complete_request(resolved.request, checkpoint, songwriter)
             if studio.run.rank:
-                scored = ranking.required(resolved.request, checkpoint, songwriter)
+                scored = ranking.require_scores(resolved.request, checkpoint, songwriter)
                 choices = replace(choices, request=choices.request.model_copy(update={"scored": scored}))
             helper = songwriter if choices.request.open or ranking.JUDGEMENT in choices.request.scored else None
             try:
@@ -302,7 +308,7 @@ def fitting(
     raise failure
 
 
-def songwriters(request: Request, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
+def candidate_songwriters(request: Request, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
     """Who may decide what `request` leaves open, the best first; None is nobody. `CheckpointError` where somebody has
     to and nobody is there.
     """
@@ -320,37 +326,39 @@ def is_recording(mode: str | None, name: str | None) -> bool:
     return name != spec.STDIN and Path(name).suffix.lower() not in spec.SUFFIXES
 
 
-def by_command(mode: str | None) -> list[spec.Layer]:
+def command_layers(mode: str | None) -> list[spec.Layer]:
     """What the command says under all else: its mode."""
-    return [] if mode is None else [spec.implied({"mode": mode}, f"acestep {mode}")]
+    return [] if mode is None else [spec.implied_layer({"mode": mode}, f"acestep {mode}")]
 
 
-def layers_of(name: str | None, given: bool) -> list[spec.Layer]:
+def argument_layers(name: str | None, given: bool) -> list[spec.Layer]:
     """The layers of an argument: of a spec, of a source that is given, or of none."""
     if name is None:
         return []
-    return [spec.implied({"source": name}, "SOURCE")] if given else spec.read(Path(name))
+    return [spec.implied_layer({"source": name}, "SOURCE")] if given else spec.read_layers(Path(name))
 
 
-def output(job: Job, path: Path | None, piece: complete.Piece, number: int, run: RenderSettings) -> Output:
+def planned_output(
+    job: Job, path: Path | None, piece: complete.OutputPart, number: int, run: RenderSettings
+) -> OutputFile:
     """A file of the take `number` of a job as it is planned."""
-    take = complete.take(piece.request, number)
-    origins = {one.name: one.origin for one in spec.explain(job.resolved, job.decided)} if run.explain else None
-    beside = outputs.sidecar(path) if path is not None and not run.no_sidecar else None
+    take = complete.take_request(piece.request, number)
+    origins = {one.name: one.origin for one in spec.value_origins(job.resolved, job.decided)} if run.explain else None
+    beside = outputs.sidecar_path(path) if path is not None and not run.no_sidecar else None
     keeps = path is not None and run.keep_latents and piece.kind not in modes.BESIDE
-    return Output(
+    return OutputFile(
         path,
         beside,
         take.format,
         number,
         take.seed,
         take,
-        result.plain(job.plan),
+        result.as_json(job.plan),
         piece.kind,
         piece.track if piece.kind == "stem" else None,
-        lrc.beside(path) if path is not None and take.lrc else None,
+        lrc.lrc_path(path) if path is not None and take.lrc else None,
         origins=origins,
-        latents=latents_file.beside(path) if path is not None and keeps else None,
+        latents=latents_file.latents_path(path) if path is not None and keeps else None,
     )
 
 
@@ -367,7 +375,7 @@ def refuse_faded(jobs: list[Job]) -> None:
 
 def refuse_stdout(jobs: list[Job], run: RenderSettings) -> None:
     """`--output -` carries one song and nothing else."""
-    if len(jobs) > 1 or jobs[0].request.takes > 1 or len(complete.pieces(jobs[0].request)) > 1:
+    if len(jobs) > 1 or jobs[0].request.takes > 1 or len(complete.output_parts(jobs[0].request)) > 1:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
     if run.keep_latents:
         raise UsageError("--output - leaves no file beside which --keep-latents could keep them.", "Name a file.")
@@ -385,4 +393,4 @@ def require_encoders(jobs: list[Job]) -> None:
     """`OutputError` where a take is to be made for which there is no encoder."""
     for one in jobs:
         if any(output.status == PLANNED for output in one.outputs):
-            encode.require(one.request.format)
+            encode.require_encoder(one.request.format)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from acestep_cli.audio import decode, tags
 from acestep_cli.render import paths, sidecar
-from acestep_cli.render.sidecar import Origin
+from acestep_cli.render.sidecar import RenderOrigin
 from acestep_cli.song import spec
 
 
@@ -17,21 +17,21 @@ class Provenance:
 
     where: str
     layers: list[spec.Layer]
-    origin: Origin
+    origin: RenderOrigin
 
 
-def of(file: Path) -> Provenance | None:
+def find_provenance(file: Path) -> Provenance | None:
     """How `file` was made; None where neither a sidecar nor tags say it."""
-    beside = paths.sidecar(file)
-    record = sidecar.read(beside)
-    return in_tags(file) if record is None else Provenance(str(beside), spec.read(beside), record)
+    beside = paths.sidecar_path(file)
+    record = sidecar.read_sidecar(beside)
+    return tags_provenance(file) if record is None else Provenance(str(beside), spec.read_layers(beside), record)
 
 
-def in_tags(file: Path) -> Provenance | None:
+def tags_provenance(file: Path) -> Provenance | None:
     """What the tags of `file` say; paths in them are of files beside it."""
-    text = tags.spec_in(decode.regular(file) if file.is_fifo() else file)
-    origin = None if text is None else sidecar.recorded(text, Origin)
+    text = tags.read_spec(decode.regular(file) if file.is_fifo() else file)
+    origin = None if text is None else sidecar.parse_record(text, RenderOrigin)
     if text is None or origin is None:
         return None
     where = f"the tags of {file}"
-    return Provenance(where, [spec.parsed(text, where, file.parent)], origin)
+    return Provenance(where, [spec.parse_layer(text, where, file.parent)], origin)

@@ -30,7 +30,7 @@ PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
 
 
 @dataclass
-class Output:
+class OutputFile:
     """One file of a take, from its plan to the file or its failure. `status`: `PLANNED` or what became of it.
 
     `kind` is take, stem, mix or residual, and a stem has a `track`; `completed` is the request that makes it.
@@ -88,7 +88,7 @@ class Output:
             "checks": self.checks,
             "scores": self.scores,
             "rank": self.rank,
-            "request": plain(self.completed),
+            "request": as_json(self.completed),
             "plan": self.plan,
             "timings": self.timings,
         }
@@ -99,17 +99,17 @@ class Output:
         return entry
 
 
-def plain(model: BaseModel) -> dict[str, Any]:
+def as_json(model: BaseModel) -> dict[str, Any]:
     """A pydantic model as JSON carries it."""
     found: dict[str, Any] = json.loads(model.model_dump_json(exclude_none=True))
     return found
 
 
 @dataclass
-class Ledger:
+class RunReport:
     """What a run has come to so far."""
 
-    outputs: list[Output] = field(default_factory=list)
+    outputs: list[OutputFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     #: What commands that make no audio report besides.
     more: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def error_object(exit_code: int, name: str, message: str, hint: str | None) -> d
     return found if hint is None else {**found, "hint": hint}
 
 
-def text(ledger: Ledger, error: dict[str, Any] | None) -> str:
+def report_text(ledger: RunReport, error: dict[str, Any] | None) -> str:
     """The object, as one line of JSON."""
     status = "ok" if error is None else "partial" if error["exit_code"] == SEVERAL_FAILED else "error"
     content: dict[str, Any] = {
@@ -148,7 +148,7 @@ def peak_memory_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def described(error: BaseException) -> dict[str, Any]:
+def describe_error(error: BaseException) -> dict[str, Any]:
     """Return an exception as the `error` object of `--json`."""
     match error:
         case AceStepError():

@@ -26,7 +26,7 @@ QUIETEST_DBFS = -50.0
 
 
 @dataclass(frozen=True)
-class Check:
+class SelftestCheck:
     """One thing that was looked at: `problem` is None where it is as it should be."""
 
     name: str
@@ -34,35 +34,35 @@ class Check:
     problem: AceStepError | None = None
 
 
-def checks(
+def run_checks(
     checkpoint: Checkpoint,
     song: Completed,
     plan: Plan,
     report: Report,
     say: Say,
     songwriters: Sequence[Songwriter] = (),
-) -> Iterator[Check]:
+) -> Iterator[SelftestCheck]:
     """Look at a checkpoint that was found and planned for, the cheapest first; the first problem ends it.
 
     `song` is what is rendered in the end, and `say` hears where its plan is left.
     """
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("names", lambda: tensor_count(checkpoint)),
-        ("tokens", lambda: closing_token(checkpoint)),
-        ("silence", lambda: silence(checkpoint, plan)),
-        ("weights", lambda: finite_weights(checkpoint)),
-        ("networks", lambda: fitting_networks(checkpoint, plan, report, songwriters)),
-        ("render", lambda: level_of_render(checkpoint, song, plan, report, say)),
+        ("names", lambda: check_tensor_count(checkpoint)),
+        ("tokens", lambda: check_closing_token(checkpoint)),
+        ("silence", lambda: check_silence(checkpoint, plan)),
+        ("weights", lambda: check_finite(checkpoint)),
+        ("networks", lambda: check_networks(checkpoint, plan, report, songwriters)),
+        ("render", lambda: check_render(checkpoint, song, plan, report, say)),
     )
     for name, look in steps:
         try:
-            yield Check(name, look())
+            yield SelftestCheck(name, look())
         except AceStepError as error:
-            yield Check(name, error.message, error)
+            yield SelftestCheck(name, error.message, error)
             return
 
 
-def tensor_count(checkpoint: Checkpoint) -> str:
+def check_tensor_count(checkpoint: Checkpoint) -> str:
     """How many tensors the DiT folder has: a published one has a number of them that is known."""
     count = sum(len(shard.shapes()) for shard in checkpoint.dit_shards)
     sizes = Sizes.of(checkpoint).dit
@@ -76,7 +76,7 @@ def tensor_count(checkpoint: Checkpoint) -> str:
     return f"{count} tensors in {checkpoint.dit.name}/"
 
 
-def closing_token(checkpoint: Checkpoint) -> str:
+def check_closing_token(checkpoint: Checkpoint) -> str:
     """Which token ends a prompt; `TextEncoder` itself refuses a tokenizer that does not close its prompts."""
     from acestep_cli.engine.text_encoder import TextEncoder
 
@@ -88,7 +88,7 @@ def closing_token(checkpoint: Checkpoint) -> str:
     return f"prompts end with token {end}"
 
 
-def silence(checkpoint: Checkpoint, plan: Plan) -> str:
+def check_silence(checkpoint: Checkpoint, plan: Plan) -> str:
     """The silence latent, which most of what is not given is filled with."""
 
     latent = Pipeline(checkpoint, plan).silence
@@ -97,7 +97,7 @@ def silence(checkpoint: Checkpoint, plan: Plan) -> str:
     return f"{latent.shape[1]} frames of {latent.shape[2]} channels"
 
 
-def finite_weights(checkpoint: Checkpoint) -> str:
+def check_finite(checkpoint: Checkpoint) -> str:
     """Every number of every tensor, as it lies in the files."""
     count = 0
     for file in checkpoint.files:
@@ -115,11 +115,11 @@ def finite_weights(checkpoint: Checkpoint) -> str:
     return f"{count} tensors, all of them finite"
 
 
-def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwriters: Sequence[Songwriter] = ()) -> str:
+def check_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwriters: Sequence[Songwriter] = ()) -> str:
     """Every network made and filled: the store refuses names and shapes that do not fit."""
-    from acestep_cli.engine.weights import Store
+    from acestep_cli.engine.weights import WeightStore
 
-    weights = Store(checkpoint, plan, report)
+    weights = WeightStore(checkpoint, plan, report)
     try:
         for lend in (weights.text, weights.dit, weights.vae):
             with lend():
@@ -128,7 +128,7 @@ def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwri
         weights.close()
     warnings = list(weights.warnings)
     for songwriter in songwriters:
-        lender = Store(checkpoint, plan, report, songwriter)
+        lender = WeightStore(checkpoint, plan, report, songwriter)
         try:
             with lender.songwriter():
                 pass
@@ -138,11 +138,11 @@ def fitting_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwri
     return " ".join(warnings) or "every tensor has its place"
 
 
-def level_of_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
+def check_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
     """A song of a fixed seed: finite, not silent, and as loud as music."""
 
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
-    peak = loudness.peak(take.audio)
+    peak = loudness.sample_peak(take.audio)
     rms = math.sqrt(float((take.audio.samples.astype("float64") ** 2).mean()))
     decibels = 20 * math.log10(rms) if rms else -math.inf
     if decibels < QUIETEST_DBFS:

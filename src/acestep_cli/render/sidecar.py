@@ -30,24 +30,24 @@ LABELS = tuple(name for name in (*tags.KEYS, "cover") if not KEYS[name].shapes)
 LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
 
 
-R = TypeVar("R", bound="Origin")
+R = TypeVar("R", bound="RenderOrigin")
 
 
-class Weights(BaseModel):
+class RecordedWeights(BaseModel):
     """The checkpoint of a render: its name, and the hash of its weights."""
 
     name: str
     weights: str
 
 
-class Origin(BaseModel):
+class RenderOrigin(BaseModel):
     """What a sidecar, or the tags of a file, say of how it was made. Whoever edits them changes a spec, not that."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     recipe: str
     seed: int
-    checkpoint: Weights
+    checkpoint: RecordedWeights
     acestep: str | None = None
     device: str | None = None
     dtype: str | None = None
@@ -65,7 +65,7 @@ class Origin(BaseModel):
         return recipe in (self.recipe, self.asked)
 
 
-class Record(Origin):
+class SidecarRecord(RenderOrigin):
     """What a sidecar says besides of the file that it lies beside."""
 
     seconds: float
@@ -84,7 +84,7 @@ class Record(Origin):
     untimed: bool = False
 
 
-def text(
+def sidecar_text(
     take: Take,
     recipe: str,
     checkpoint: str,
@@ -100,10 +100,10 @@ def text(
     what `labels` says, `written` what `songwriting` and `adapting` say, and whether it is `untimed`. There is no date
     in it: the same render differs in timings alone.
     """
-    return spec.dump(
+    return spec.dump_spec(
         take.request,
         {
-            **made_with(take, recipe, checkpoint, weights, written),
+            **origin_fields(take, recipe, checkpoint, weights, written),
             "seconds": round(take.audio.seconds, 6),
             "sample_rate": take.request.sample_rate or take.audio.sample_rate,
             "bytes": size,
@@ -117,26 +117,26 @@ def text(
     )
 
 
-def for_tags(request: Request, origin: Origin) -> str:
+def tag_spec(request: Request, origin: RenderOrigin) -> str:
     """A completed request and how it was rendered: what every file carries, even where its sidecar is lost. It goes
     wherever the file goes, so paths are names in it, as if all lay beside.
     """
-    named = {key: bare(value) for key in KEYS if KEYS[key].kind.is_path
+    named = {key: bare_names(value) for key in KEYS if KEYS[key].kind.is_path
              if (value := getattr(request, key)) is not None}  # fmt: skip
-    named |= {key: bare(value) for key in ("model", "songwriter")
+    named |= {key: bare_names(value) for key in ("model", "songwriter")
               if (value := getattr(request, key)) is not None and is_folder_name(value)}  # fmt: skip
-    said = origin.model_dump(include=set(Origin.model_fields) - {"asked"}, exclude_defaults=True)
-    return spec.dump(request.model_copy(update=named), said)
+    said = origin.model_dump(include=set(RenderOrigin.model_fields) - {"asked"}, exclude_defaults=True)
+    return spec.dump_spec(request.model_copy(update=named), said)
 
 
-def bare(path: Any) -> Any:
+def bare_names(path: Any) -> Any:
     """A path, or each of several, without its folder."""
     if isinstance(path, Lora):
-        return replace(path, path=bare(path.path))
-    return f"./{Path(path).name}" if isinstance(path, str) else tuple(bare(one) for one in path)
+        return replace(path, path=bare_names(path.path))
+    return f"./{Path(path).name}" if isinstance(path, str) else tuple(bare_names(one) for one in path)
 
 
-def made_with(take: Take, recipe: str, checkpoint: str, weights: str, written: dict[str, Any]) -> dict[str, Any]:
+def origin_fields(take: Take, recipe: str, checkpoint: str, weights: str, written: dict[str, Any]) -> dict[str, Any]:
     """All that decides the samples besides the request; what an `Origin` reads."""
     return {
         "acestep": __version__,
@@ -158,7 +158,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
-def songwriting(asked: complete.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
+def songwriter_fields(asked: complete.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
     """Who decided what `asked` left open, and from what; `recipe` is of what was asked. A replay reads none of it."""
     said = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
     seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
@@ -166,13 +166,13 @@ def songwriting(asked: complete.Completed, recipe: str, songwriter: Songwriter) 
     return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
 
 
-def adapting(decided: complete.Decided) -> dict[str, Any]:
+def adapter_fields(decided: complete.Completion) -> dict[str, Any]:
     """The hash of each adapter of a request, in its order; nothing where there is none."""
     hashes = [adapter.fingerprint for adapter in decided.adapters.values()]
     return {"adapters": hashes} if hashes else {}
 
 
-def labels(asked: complete.Completed, cover: tags.Picture | None) -> str:
+def tags_hash(asked: complete.Completed, cover: tags.Cover | None) -> str:
     """A fingerprint of the tags that were asked for, but for those that shape the song: they are in its recipe."""
     said: dict[str, Any] = asked.model_dump(include=set(LABELS) - {"cover"}, exclude_none=True)
     if cover is not None:
@@ -180,43 +180,43 @@ def labels(asked: complete.Completed, cover: tags.Picture | None) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def relabelled(file: Path, asked: complete.Completed) -> Request:
+def retagged_request(file: Path, asked: complete.Completed) -> Request:
     """The request of the sidecar `file` with the tags that were `asked` for; one that the Songwriter was free to write
     stays.
     """
     kept = {name: getattr(asked, name) for name in LABELS if name not in asked.open}
-    over = spec.Layer(Path(), {name: spec.Value(raw, str(file), str(file)) for name, raw in kept.items()})
-    return spec.resolve(*spec.read(file), over).request
+    over = spec.Layer(Path(), {name: spec.WrittenValue(raw, str(file), str(file)) for name, raw in kept.items()})
+    return spec.resolve(*spec.read_layers(file), over).request
 
 
-def rewritten(file: Path, request: Request, size: int, asked: str) -> str:
+def retagged_text(file: Path, request: Request, size: int, asked: str) -> str:
     """The text of the sidecar `file` for a `request` with other tags, whose audio has so many bytes; `asked` is what
     `labels` says.
     """
     content = yaml.load(file.read_bytes(), Loader=document.LOADER)
-    return spec.dump(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
+    return spec.dump_spec(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
 
 
-def checks(found: Measures, asked: str) -> dict[str, float]:
+def level_fields(found: Measures, asked: str) -> dict[str, float]:
     """What was measured of the file that was written: its levels, and its loudness by that name where one was asked
     for.
     """
     figures = {"peak_dbfs": found.peak_dbfs, "true_peak_db": found.true_peak_db, "lufs": found.lufs,
-               "lufs_written": found.lufs if loudness.loudness(asked).kind == "lufs" else None}  # fmt: skip
+               "lufs_written": found.lufs if loudness.parse_loudness(asked).kind == "lufs" else None}  # fmt: skip
     return {name: round(value, 2) + 0.0 for name, value in figures.items() if value is not None}  # + 0.0: never -0.0
 
 
-def read(path: Path) -> Record | None:
+def read_sidecar(path: Path) -> SidecarRecord | None:
     """The record in the sidecar `path`; None where there is none, or none as this program writes it."""
     try:
         if path.stat().st_size > spec.MOST_BYTES:
             return None
-        return recorded(path.read_bytes(), Record)
+        return parse_record(path.read_bytes(), SidecarRecord)
     except OSError:
         return None
 
 
-def recorded(text: str | bytes, kind: type[R]) -> R | None:
+def parse_record(text: str | bytes, kind: type[R]) -> R | None:
     """What a spec records of its render; None where that is nothing, or not what this program writes."""
     try:
         content = yaml.load(text, Loader=document.LOADER)

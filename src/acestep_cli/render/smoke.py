@@ -7,14 +7,14 @@ from pathlib import Path
 
 from acestep_cli.audio import checks
 from acestep_cli.errors import CheckError
-from acestep_cli.models.checkpoints import Row
+from acestep_cli.models.checkpoints import CheckpointRow
 from acestep_cli.song import modes, spec
 
 FLAG = "--smoke"
 STEPS = 2
 
 
-def layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.Layer:
+def smoke_layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.Layer:
     """What `--smoke` says over the specs and under the flags: one take of few steps, no longer than it must be.
 
     A source may be one that was itself `cut_to` so many seconds. A region in what it lacks is the middle of it then.
@@ -22,15 +22,20 @@ def layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.Layer:
     asked = spec.resolve(*layers).request
     short: dict[str, str | None] = {"steps": str(STEPS), "takes": "1"}
     if not modes.mode_of(asked).has_source:
-        short |= {"duration": str(math.ceil(Row.shortest_seconds)), "codes": None, "fade_in": None, "fade_out": None}
+        short |= {
+            "duration": str(math.ceil(CheckpointRow.shortest_seconds)),
+            "codes": None,
+            "fade_in": None,
+            "fade_out": None,
+        }
     elif cut_to is not None and max(asked.start or 0.0, asked.end or 0.0) > cut_to:
         short |= {"start": f"{cut_to / 3:.2f}", "end": f"{2 * cut_to / 3:.2f}"}
-    return spec.implied(short, FLAG)
+    return spec.implied_layer(short, FLAG)
 
 
-def inspect(file: Path) -> None:
+def refuse_faults(file: Path) -> None:
     """`CheckError` where a finished file has a fault: silent, dead on one side, clipped, off centre."""
-    found = checks.examined(file, checks.faults().values())
+    found = checks.check_file(file, checks.fault_checks().values())
     if found.problem is not None:
         raise CheckError(f"{FLAG}: {found.problem.message}")
     if found.failed:

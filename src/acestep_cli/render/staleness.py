@@ -11,38 +11,38 @@ from acestep_cli.errors import AceStepError
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths, sidecar
 from acestep_cli.render.job import Job
-from acestep_cli.render.result import Output
+from acestep_cli.render.result import OutputFile
 from acestep_cli.song import spec
 from acestep_cli.song.request import KEYS
 
 
-def of(job: Job, output: Output) -> list[str]:
+def differences(job: Job, output: OutputFile) -> list[str]:
     """What is different about the file of `output`, a sentence each; nothing where it is as it should be."""
     assert output.path is not None
-    beside = paths.sidecar(output.path)
-    record = sidecar.read(beside)
+    beside = paths.sidecar_path(output.path)
+    record = sidecar.read_sidecar(beside)
     if record is None or not output.path.is_file():
         return ["it is not there yet"]
     if output.retagged:
-        return list(of_keys(job, output, beside, sidecar.LABELS)) or ["the picture of its cover is another"]
+        return list(key_differences(job, output, beside, sidecar.LABELS)) or ["the picture of its cover is another"]
     if not output.outdated:
         return []
     found = []
     if output.lrc is not None and not output.lrc.is_file() and not record.instrumental:
         found.append("its lyrics in time are not there")
-    if output.latents is not None and not latents_file.belong(output.latents, output.path):
+    if output.latents is not None and not latents_file.latents_belong(output.latents, output.path):
         found.append("its latents are not there")
     if record.checkpoint.name != job.checkpoint.name:
         found.append(f"model: {record.checkpoint.name} -> {job.checkpoint.name}")
     elif record.checkpoint.weights != job.weights:
         found.append(f"the weights of {job.checkpoint.name} are others")
-    found += of_keys(
+    found += key_differences(
         job, output, beside, [name for name, key in KEYS.items() if key.shapes or name in ("seed", "loras")]
     )
     return found or ["a recording or adapter it works with, or the Songwriter, is another"]
 
 
-def of_keys(job: Job, output: Output, beside: Path, names: list[str] | tuple[str, ...]) -> Iterator[str]:
+def key_differences(job: Job, output: OutputFile, beside: Path, names: list[str] | tuple[str, ...]) -> Iterator[str]:
     """The keys that have another value now than in the sidecar `beside`; what the Songwriter decides has none yet."""
     try:
         before = spec.load(beside).model_dump()
@@ -53,19 +53,19 @@ def of_keys(job: Job, output: Output, beside: Path, names: list[str] | tuple[str
     for name in names:
         old, new = before[name], now[name]
         if old != new and name not in job.request.open:
-            yield f"{name}: {change(old, new)}"
+            yield f"{name}: {describe_change(old, new)}"
 
 
-def change(old: Any, new: Any) -> str:
+def describe_change(old: Any, new: Any) -> str:
     """From one value to another; of texts with several lines, which line is the first that differs."""
     if isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
         lines = zip_longest(old.splitlines(), new.splitlines())
         for number, (was, now) in enumerate(lines, start=1):
             if was != now:
-                return f"line {number}: {worded(was)} -> {worded(now)}"
+                return f"line {number}: {value_text(was)} -> {value_text(now)}"
         return "the line ends"
-    return f"{worded(old)} -> {worded(new)}"
+    return f"{value_text(old)} -> {value_text(new)}"
 
 
-def worded(value: Any) -> str:
-    return "nothing" if value is None else spec.in_line(value) or "an empty line"
+def value_text(value: Any) -> str:
+    return "nothing" if value is None else spec.inline_value(value) or "an empty line"

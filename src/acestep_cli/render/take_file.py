@@ -13,7 +13,7 @@ from acestep_cli.audio.sound import Audio
 from acestep_cli.errors import UsageError
 from acestep_cli.render import provenance
 from acestep_cli.render.provenance import Provenance
-from acestep_cli.render.sidecar import Record
+from acestep_cli.render.sidecar import SidecarRecord
 from acestep_cli.song import document, sections, spec
 from acestep_cli.song.request import Request
 from acestep_cli.song.sections import Section
@@ -23,7 +23,7 @@ ASIDE = ("lyrics", "codes", "takes", "mode", "songwriter")
 
 
 @dataclass(frozen=True)
-class Finished:
+class TakeFile:
     """An audio file, with all that is known of it. What is no take of this program has a sound alone."""
 
     path: Path
@@ -31,9 +31,9 @@ class Finished:
     made: Provenance | None
 
     @classmethod
-    def at(cls, path: Path, warn: Callable[[str], None]) -> Finished:
+    def read(cls, path: Path, warn: Callable[[str], None]) -> TakeFile:
         """Raises `SourceError` where the file cannot be read."""
-        return cls(path, measure.read(path, warn), provenance.of(path))
+        return cls(path, measure.read_for_measuring(path, warn), provenance.find_provenance(path))
 
     @cached_property
     def measures(self) -> Measures:
@@ -51,9 +51,9 @@ class Finished:
 
     @cached_property
     def sections(self) -> list[Section]:
-        beside = lrc.beside(self.path)
+        beside = lrc.lrc_path(self.path)
         timed = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else None
-        return sections.of(self.request.lyrics, self.sound.seconds, timed)
+        return sections.song_sections(self.request.lyrics, self.sound.seconds, timed)
 
     @property
     def title(self) -> str:
@@ -68,9 +68,9 @@ class Finished:
         rows = [("length", f"{found.seconds:.2f} s"), ("level", ", ".join(levels))]
         if self.made is None:
             return rows
-        asked = spec.grouped(self.request.model_dump(exclude=set(ASIDE), exclude_none=True))
+        asked = spec.group_values(self.request.model_dump(exclude=set(ASIDE), exclude_none=True))
         for name, value in asked.items():
-            written = value if isinstance(value, str) else document.dump({name: value}).partition(":")[2].strip()
+            written = value if isinstance(value, str) else document.dump_yaml({name: value}).partition(":")[2].strip()
             rows.append((name.replace("_", " "), written))
         rows += [(name.replace("_", " "), f"{value:g}") for name, value in self.scores.items()]
         rows.append(("recipe", self.made.origin.recipe))
@@ -79,7 +79,7 @@ class Finished:
     @property
     def scores(self) -> dict[str, float]:
         """What the render found of the take, by its scores first; levels are measured anew."""
-        if self.made is None or not isinstance(self.made.origin, Record):
+        if self.made is None or not isinstance(self.made.origin, SidecarRecord):
             return {}
         found = {**self.made.origin.scores, **self.made.origin.checks}
         return {

@@ -22,7 +22,7 @@ from acestep_cli.models import latents_file
 from acestep_cli.render import existing, paths, result, sidecar, smoke, take_cache
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
-from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, Output
+from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, OutputFile
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, duration, regions
 
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 LOUDNESS_TOLERANCE = 0.2
 
 
-def keep(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
+def write_take(
+    take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream
+) -> None:
     """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too.
 
     A stem that is there already was made for what is written beside it.
@@ -44,27 +46,27 @@ def keep(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Re
     for warning in take.warnings:
         terminal.warn(warning)
     output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
-    output.plan, output.scores = result.plain(take.plan), take.scores
+    output.plan, output.scores = result.as_json(take.plan), take.scores
     output.sample_rate = take.request.sample_rate or take.audio.sample_rate
     try:
         if take.problem is not None:
             raise CheckError(take.problem)
         if output.path is None:
-            send(take, output, job, run, terminal, stdout)
+            send_to_stdout(take, output, job, run, terminal, stdout)
         else:
-            write(take, output, job, run, terminal)
+            publish_take(take, output, job, run, terminal)
     except (CheckError, ExistsError, EncoderError) as error:
         if isinstance(error, EncoderError):
             keep_master(take, output, job, error, terminal)
-        if isinstance(error, ExistsError) and overtaken(output, job):
+        if isinstance(error, ExistsError) and made_meanwhile(output, job):
             terminal.say(f"{output.path}: another run made it meanwhile")
             return
-        fail([output], result.described(error))
+        mark_failed([output], result.describe_error(error))
         return
     if job.cache is not None:
-        take_cache.remember(job.cache, job, output, take)
+        take_cache.store_take(job.cache, job, output, take)
     output.status, output.completed = WRITTEN, take.request
-    asked, reached = loudness.loudness(take.request.loudness), output.checks.get("lufs_written")
+    asked, reached = loudness.parse_loudness(take.request.loudness), output.checks.get("lufs_written")
     if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
         terminal.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
     name = output.path.name if output.path else "stdout"
@@ -75,7 +77,7 @@ def keep(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Re
     terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
     if job.request.lrc and not take.lines:
         if is_untimed(take):
-            output.error = result.described(lrc.untimed(name))
+            output.error = result.describe_error(lrc.untimed(name))
             terminal.warn(output.error["message"])
         else:
             terminal.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
@@ -88,21 +90,21 @@ def is_untimed(take: Take) -> bool:
     return bool(take.request.lrc) and not take.lines and duration.is_sung(take.request.lyrics)
 
 
-def finish(take: Take, job: Job) -> formats.Finish:
+def finish_of(take: Take, job: Job) -> formats.Finish:
     """What the request says of the file, beside what it says of the song."""
     request = take.request
-    recipe = complete.recipe(request, job.weights, job.decided.contents)
-    adapting = sidecar.adapting(job.decided)
-    origin = sidecar.Origin(**sidecar.made_with(take, recipe, job.checkpoint.name, job.weights, adapting))
+    recipe = complete.recipe_hash(request, job.weights, job.decided.contents)
+    adapting = sidecar.adapter_fields(job.decided)
+    origin = sidecar.RenderOrigin(**sidecar.origin_fields(take, recipe, job.checkpoint.name, job.weights, adapting))
     return formats.Finish(
-        formats.encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
+        formats.resolve_encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
         request.loudness,
         request.fade_in or 0.0,
         request.fade_out or 0.0,
         tags.Tags(
             **request.model_dump(include=set(tags.KEYS)),
             recipe=recipe,
-            spec=sidecar.for_tags(request, origin),
+            spec=sidecar.tag_spec(request, origin),
             cover=job.resolved.cover,
             lines=take.lines,
         ),
@@ -110,24 +112,26 @@ def finish(take: Take, job: Job) -> formats.Finish:
     )
 
 
-def encode(file: Path, take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter) -> loudness.Level:
+def encode_take(
+    file: Path, take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter
+) -> loudness.Level:
     """Make the file of a take, and note what was measured in it."""
-    finished = finish(take, job)
-    level = formats.write(file, take.audio, finished)
-    if level.peak > 1 and loudness.loudness(finished.loudness).kind == "none" and finished.overs != loudness.KEEP:
+    finished = finish_of(take, job)
+    level = formats.write_audio(file, take.audio, finished)
+    if level.peak > 1 and loudness.parse_loudness(finished.loudness).kind == "none" and finished.overs != loudness.KEEP:
         terminal.warn(over_full_scale(level, output))
-    written = measure.read(file)
-    output.checks = {**sidecar.checks(measure.measure(written), finished.loudness), **take.checks}
+    written = measure.read_for_measuring(file)
+    output.checks = {**sidecar.level_fields(measure.measure(written), finished.loudness), **take.checks}
     if take.untouched:
         output.checks["outside_difference"] = max(
             take.checks["outside_difference"], round(difference(take, written), 6)
         )
     if run.smoke:
-        smoke.inspect(file)
+        smoke.refuse_faults(file)
     return level
 
 
-def over_full_scale(level: loudness.Level, output: Output) -> str:
+def over_full_scale(level: loudness.Level, output: OutputFile) -> str:
     """What becomes of a peak that the format of a file does not hold."""
     name = output.path.name if output.path else "stdout"
     peak = 20 * math.log10(level.peak)
@@ -144,14 +148,14 @@ def difference(take: Take, written: audio.Audio) -> float:
     """
     import numpy as np
 
-    source = audio.resampled(take.audio, written.sample_rate).samples
+    source = audio.resample(take.audio, written.sample_rate).samples
     share, length = written.sample_rate / take.audio.sample_rate, min(source.shape[1], written.samples.shape[1])
     spans = [(math.ceil(start * share), min(int(end * share), length)) for start, end in take.untouched]
     apart = [np.abs(source[:, start:end] - written.samples[:, start:end]).max(initial=0) for start, end in spans]
     return max(map(float, apart), default=0.0)
 
 
-def write(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter) -> None:
+def publish_take(take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
     if not take.lines:
@@ -159,38 +163,40 @@ def write(take: Take, output: Output, job: Job, run: RenderSettings, terminal: R
     files = output.files
     forced = (run.force and not job.place.numbered) or output.outdated
     try:
-        with disk.whole(*files, replace=files if forced else ()) as temporary:
+        with disk.write_whole(*files, replace=files if forced else ()) as temporary:
             parts = dict(zip(files, temporary, strict=True))
             sound = parts[output.path]
-            level = encode(sound, take, output, job, run, terminal)
+            level = encode_take(sound, take, output, job, run, terminal)
             if output.sidecar is not None:
-                recipe = complete.recipe(take.request, job.weights, job.decided.contents)
+                recipe = complete.recipe_hash(take.request, job.weights, job.decided.contents)
                 size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
-                said = {**songwriting(job, output), **sidecar.adapting(job.decided)}
+                said = {**songwriter_fields(job, output), **sidecar.adapter_fields(job.decided)}
                 if is_untimed(take):
                     said["untimed"] = True
-                text = sidecar.text(take, recipe, model, job.weights, output.checks, size, labels, said)
+                text = sidecar.sidecar_text(take, recipe, model, job.weights, output.checks, size, labels, said)
                 disk.write_text(parts[output.sidecar], text)
             if output.lrc is not None:
-                disk.write_text(parts[output.lrc], lrc.dump(take.lines))
+                disk.write_text(parts[output.lrc], lrc.dump_lrc(take.lines))
             if output.latents is not None and take.latents is not None:
-                header = keepsake(take.audio, take.latents, level, sound, job)
-                latents_file.write(parts[output.latents], take.latents, header)
-            make_room(output, forced=forced)
+                header = latents_header(take.audio, take.latents, level, sound, job)
+                latents_file.write_latents(parts[output.latents], take.latents, header)
+            remove_stale(output, forced=forced)
     except ExistsError:
         if not job.place.numbered:
             raise
-        free = paths.next_free(output.path, [other.path for other in job.outputs if other.path])
-        output.path, output.sidecar = free, paths.sidecar(free) if output.sidecar else None
-        output.lrc = lrc.beside(free) if output.lrc else None
-        output.latents = latents_file.beside(free) if output.latents else None
-        write(take, output, job, run, terminal)
+        free = paths.next_free_path(output.path, [other.path for other in job.outputs if other.path])
+        output.path, output.sidecar = free, paths.sidecar_path(free) if output.sidecar else None
+        output.lrc = lrc.lrc_path(free) if output.lrc else None
+        output.latents = latents_file.latents_path(free) if output.latents else None
+        publish_take(take, output, job, run, terminal)
 
 
-def keepsake(made: audio.Audio, kept: Latents, level: loudness.Level, file: Path, job: Job) -> latents_file.Header:
+def latents_header(
+    made: audio.Audio, kept: Latents, level: loudness.Level, file: Path, job: Job
+) -> latents_file.LatentsHeader:
     """What is written with the latents of a take whose audio is in `file`."""
-    return latents_file.Header(
-        audio=decode.fingerprint(file),
+    return latents_file.LatentsHeader(
+        audio=decode.file_hash(file),
         vae=job.checkpoint.vae_hash(),
         gain=kept.gain * level.gain,
         samples=made.samples.shape[1],
@@ -199,25 +205,25 @@ def keepsake(made: audio.Audio, kept: Latents, level: loudness.Level, file: Path
     )
 
 
-def songwriting(job: Job, output: Output) -> dict[str, Any]:
+def songwriter_fields(job: Job, output: OutputFile) -> dict[str, Any]:
     """What the sidecar of a take says of the Songwriter; nothing where it had no say."""
     if job.songwriter is None or not job.request.open:
         return {}
-    return sidecar.songwriting(job.request, job.recipe(output), job.songwriter)
+    return sidecar.songwriter_fields(job.request, job.recipe(output), job.songwriter)
 
 
-def make_room(output: Output, *, forced: bool) -> None:
+def remove_stale(output: OutputFile, *, forced: bool) -> None:
     """Remove a sidecar or latents that would lie about the new audio, and what lies beside audio that is gone.
 
     What another run has written since the plan was made stays.
     """
     assert output.path is not None
-    record = sidecar.read(paths.sidecar(output.path)) if forced else None
+    record = sidecar.read_sidecar(paths.sidecar_path(output.path)) if forced else None
     if record is not None and record.lrc and output.lrc is None:
-        lrc.beside(output.path).unlink(missing_ok=True)
+        lrc.lrc_path(output.path).unlink(missing_ok=True)
     for file, is_ours in (
-        (paths.sidecar(output.path), sidecar.read),
-        (latents_file.beside(output.path), latents_file.read_header),
+        (paths.sidecar_path(output.path), sidecar.read_sidecar),
+        (latents_file.latents_path(output.path), latents_file.read_header),
     ):
         if forced and file not in output.files and is_ours(file) is not None:
             file.unlink()
@@ -227,70 +233,72 @@ def make_room(output: Output, *, forced: bool) -> None:
                 file.unlink()
 
 
-def send(take: Take, output: Output, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
+def send_to_stdout(
+    take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream
+) -> None:
     """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
-            encode(file, take, output, job, run, terminal)
+            encode_take(file, take, output, job, run, terminal)
         except OSError as error:
-            raise disk.refusal(Path(folder), error) from error
+            raise disk.write_error(Path(folder), error) from error
         stdout.file(file)
 
 
-def keep_master(take: Take, output: Output, job: Job, error: EncoderError, terminal: Reporter) -> None:
+def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, terminal: Reporter) -> None:
     """What an encoder would not take is kept as a lossless file beside, under the next free number."""
     if output.path is None or take.request.format == formats.DEFAULT_FORMAT:
         return
-    master = paths.next_free(output.path.with_name(f"{output.path.stem}-1.{formats.DEFAULT_FORMAT}"))
-    lossless = formats.encoding(formats.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
-    with disk.whole(master) as [part]:
-        formats.write(part, take.audio, replace(finish(take, job), encoding=lossless))
+    master = paths.next_free_path(output.path.with_name(f"{output.path.stem}-1.{formats.DEFAULT_FORMAT}"))
+    lossless = formats.resolve_encoding(formats.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
+    with disk.write_whole(master) as [part]:
+        formats.write_audio(part, take.audio, replace(finish_of(take, job), encoding=lossless))
     convert = shlex.join([formats.FFMPEG, "-i", str(master), str(output.path)])
     error.hint = f"The take is kept as {master}. To convert it: {convert}"
     terminal.say(f"{master}: the lossless master of {output.path.name}")
 
 
-def overtaken(output: Output, job: Job) -> bool:
+def made_meanwhile(output: OutputFile, job: Job) -> bool:
     """Whether the file that appeared during the render is the same take, made by another run.
 
     A sidecar appears a moment before its audio, which is waited for.
     """
     assert output.path is not None
-    record = sidecar.read(paths.sidecar(output.path))
-    if record is None or not existing.is_same(job, output, record):
+    record = sidecar.read_sidecar(paths.sidecar_path(output.path))
+    if record is None or not existing.is_same_take(job, output, record):
         return False
     for _ in range(20):
-        if disk.exists(output.path):
-            existing.skip(output, record)
+        if disk.is_taken(output.path):
+            existing.mark_skipped(output, record)
             return True
         time.sleep(0.05)
     return False
 
 
-def retag(output: Output, job: Job) -> None:
+def retag(output: OutputFile, job: Job) -> None:
     """Replace the tags of a file, and what its sidecar and latents say of them; no sample changes."""
     assert output.path is not None
-    beside, kept, cover = paths.sidecar(output.path), latents_file.beside(output.path), job.resolved.cover
-    record = sidecar.read(beside)
+    beside, kept, cover = paths.sidecar_path(output.path), latents_file.latents_path(output.path), job.resolved.cover
+    record = sidecar.read_sidecar(beside)
     assert record is not None
-    header = latents_file.read_header(kept) if latents_file.belong(kept, output.path) else None
+    header = latents_file.read_header(kept) if latents_file.latents_belong(kept, output.path) else None
     files = [output.path, beside, *([kept] if header is not None else ())]
-    with disk.whole(*files, replace=files) as [part, beside_part, *latents_part]:
+    with disk.write_whole(*files, replace=files) as [part, beside_part, *latents_part]:
         shutil.copyfile(output.path, part)
-        request = sidecar.relabelled(beside, output.completed)
+        request = sidecar.retagged_request(beside, output.completed)
         said = request.model_dump(include=set(tags.KEYS))
-        text = sidecar.for_tags(request, record)
-        timed = lrc.read(output.lrc.read_text(encoding="utf-8")) if output.lrc is not None else ()
+        text = sidecar.tag_spec(request, record)
+        timed = lrc.parse_lrc(output.lrc.read_text(encoding="utf-8")) if output.lrc is not None else ()
         labels = tags.Tags(**said, recipe=record.recipe, spec=text, cover=cover, lines=timed)
-        tags.write(part, output.format, labels)
-        disk.write_text(beside_part, sidecar.rewritten(beside, request, part.stat().st_size, job.labels(output)))
+        tags.write_tags(part, output.format, labels)
+        disk.write_text(beside_part, sidecar.retagged_text(beside, request, part.stat().st_size, job.labels(output)))
         if header is not None:
-            now = header.model_copy(update={"audio": decode.fingerprint(part)})
-            latents_file.rewrite(kept, now, latents_part[0])
+            now = header.model_copy(update={"audio": decode.file_hash(part)})
+            latents_file.rewrite_latents(kept, now, latents_part[0])
     output.status = WRITTEN
 
 
-def fail(failed: Sequence[Output], error: dict[str, Any]) -> None:
+def mark_failed(failed: Sequence[OutputFile], error: dict[str, Any]) -> None:
     for output in failed:
         output.status, output.error = FAILED, error

@@ -19,8 +19,8 @@ from acestep_cli.audio import decode, encode
 from acestep_cli.audio.decode import Recording
 from acestep_cli.errors import AdapterError, CheckpointError, SourceError, UsageError
 from acestep_cli.models import latents_file
-from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint, Row, Songwriter
-from acestep_cli.models.latents_file import Kept
+from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint, CheckpointRow, Songwriter
+from acestep_cli.models.latents_file import StoredLatents
 from acestep_cli.song import duration as lengths
 from acestep_cli.song import modes, regions, validate
 from acestep_cli.song.request import KEYS, Request
@@ -52,7 +52,7 @@ class Completed(Request):
     #: Keys that the Songwriter decides when the song is made; a duration among them is a guess until then.
     open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     #: The latents beside the source, where they belong to it: it is not encoded then.
-    kept: Annotated[Kept | None, Field(exclude=True)] = None
+    kept: Annotated[StoredLatents | None, Field(exclude=True)] = None
     #: The scores that its takes are given, as `scores` names them.
     scored: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     #: How long its references are together, in seconds.
@@ -68,7 +68,7 @@ class Completed(Request):
 
 
 @dataclass(frozen=True)
-class Decided:
+class Completion:
     """A completed request, what decided each value that was left open, the recordings and adapters that it names, and
     what to warn of.
     """
@@ -88,10 +88,10 @@ class Decided:
 
 def complete(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completed:
     """Decide everything that was left open, exactly once: the result is what a sidecar records."""
-    return decide(request, checkpoint, songwriter).request
+    return complete_request(request, checkpoint, songwriter).request
 
 
-def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Decided:
+def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completion:
     """`complete`, with the origin of each value it decided. What is left to a Songwriter stays open.
 
     Raises `SourceError` for a recording that cannot be worked on, `CheckpointError` for a checkpoint that was not
@@ -103,9 +103,9 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     row, name = checkpoint.row, checkpoint.name
     require_task(request, name, row)
     require_heads(request, checkpoint)
-    heard = survey(request)
+    heard = survey_recordings(request)
     adapters, warnings = survey_adapters(request, checkpoint)
-    if problems := validate.of(request, name, row, checkpoint.code_count, heard):
+    if problems := validate.contradictions(request, name, row, checkpoint.code_count, heard):
         raise UsageError("\n".join(problems))
     asked = request.model_dump()
     found: dict[str, Any] = {}
@@ -128,7 +128,7 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     elif request.songwriter in (None, "auto"):
         helper = songwriter.name if songwriter is not None and left else "none"
         found["songwriter"], origins["songwriter"] = helper, "auto: the largest installed that fits, if it is needed"
-    whole, why = lengths.length(request, heard)
+    whole, why = lengths.song_length(request, heard)
     settle("duration", whole, f"{why}, until the Songwriter decides" if "duration" in left else why)
     mode = modes.mode_of(request)
     for key, value in mode.defaults(request).items():
@@ -152,17 +152,17 @@ def decide(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | No
     if not request.instrumental and request.lyrics is not None and "language" not in left:
         settle("language", "unknown", lengths.DEFAULT)
     settle("format", encode.DEFAULT_FORMAT, lengths.DEFAULT)
-    encoding = encode.encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
+    encoding = encode.resolve_encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
     settle("bit_depth", encoding.bit_depth, lengths.DEFAULT)
     settle("bitrate", encoding.bitrate, lengths.DEFAULT)
-    kept, more = keepsake(request, checkpoint, heard)
+    kept, more = find_latents(request, checkpoint, heard)
     listening = sum(heard[file].seconds for file in request.reference or ())
     done = Completed(**{**asked, **found}, open=left, kept=kept, reference_seconds=listening)
     told = [warning for recording in heard.values() for warning in recording.warnings]
-    return Decided(done, origins, heard, adapters, (*told, *warnings, *more))
+    return Completion(done, origins, heard, adapters, (*told, *warnings, *more))
 
 
-def require_task(request: Request, name: str, row: Row) -> None:
+def require_task(request: Request, name: str, row: CheckpointRow) -> None:
     """Raise `CheckpointError` where the checkpoint `name` was not trained for the mode of the request."""
     task = modes.mode_of(request).task
     if task not in row.tasks:
@@ -183,7 +183,7 @@ def require_heads(request: Request, checkpoint: Checkpoint) -> None:
         )
 
 
-def survey(request: Request) -> dict[str, Recording]:
+def survey_recordings(request: Request) -> dict[str, Recording]:
     """The recordings that a request names, by their paths. `SourceError`, beginning with the key, for one that does not
     suit.
     """
@@ -195,20 +195,20 @@ def survey(request: Request) -> dict[str, Recording]:
     ):
         for file in files:
             try:
-                heard[file] = decode.survey(Path(file), longest)
+                heard[file] = decode.survey_file(Path(file), longest)
             except SourceError as error:
                 raise SourceError(f"{key}: {error.message}", error.hint) from error
     return heard
 
 
-def keepsake(
+def find_latents(
     request: Request, checkpoint: Checkpoint, heard: Mapping[str, Recording]
-) -> tuple[Kept | None, tuple[str, ...]]:
+) -> tuple[StoredLatents | None, tuple[str, ...]]:
     """The latents beside the source, and a warning where there are some that are of no use."""
     source = heard.get(request.source or "")
-    if source is None or not (path := latents_file.beside(source.path)).exists():
+    if source is None or not (path := latents_file.latents_path(source.path)).exists():
         return None, ()
-    found = latents_file.of(source, checkpoint.vae_hash(), regions.before(request, source.seconds))
+    found = latents_file.find_latents(source, checkpoint.vae_hash(), regions.seconds_before(request, source.seconds))
     if isinstance(found, str):
         return None, (f"{path}: {found}; the source is encoded anew.",)
     unchecked = f"{path} has no checksum, as an earlier version wrote it: whether it is damaged cannot be told."
@@ -228,7 +228,7 @@ def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[di
     warnings: list[str] = []
     for lora in request.loras:
         try:
-            adapter = found[lora.path] = adapters.read(Path(lora.path))
+            adapter = found[lora.path] = adapters.read_adapter(Path(lora.path))
             warnings += adapter.warnings
             if checkpoint is not None:
                 warnings += adapter.require_fit(Sizes.of(checkpoint).dit, checkpoint.name)
@@ -253,42 +253,42 @@ def open_keys(request: Request) -> tuple[str, ...]:
     return tuple(key for key in keys if getattr(request, key) is None and key not in silent)
 
 
-def filled(request: Completed, written: Mapping[str, Any]) -> Completed:
+def fill_open(request: Completed, written: Mapping[str, Any]) -> Completed:
     """`request` with what the Songwriter has `written`, and without a trace of it: nothing is open now but codes."""
     found = {key: written[key] for key in request.open if key in written}
     if "lyrics" in request.open:
-        found = sung_or_not(found)
+        found = settle_instrumental(found)
         found["lrc"] = request.lrc if found["lyrics"] is not None else None
     its_own = dict.fromkeys(modes.SONGWRITER_KEYS)
     return request.model_copy(update={**found, **its_own, "songwriter": "none", "open": ()})
 
 
-def changes(before: Completed, after: Completed) -> dict[str, Any]:
+def changed_keys(before: Completed, after: Completed) -> dict[str, Any]:
     """The keys that are others in `after`, as JSON carries them."""
     names = {name for name in KEYS if getattr(before, name) != getattr(after, name)}
     found: dict[str, Any] = json.loads(after.model_dump_json(include=names))
     return found
 
 
-def changed(before: Completed, said: Mapping[str, Any]) -> Completed:
+def apply_changes(before: Completed, said: Mapping[str, Any]) -> Completed:
     """`before` with what `changes` has said of it; nothing is open then."""
     read = Request(**said)
     return before.model_copy(update={**{name: getattr(read, name) for name in said}, "open": ()})
 
 
-def sung_or_not(song: Mapping[str, Any]) -> dict[str, Any]:
+def settle_instrumental(song: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a song, which without lyrics is an instrumental and has no language."""
     if song.get("lyrics") is not None:
         return dict(song)
     return {**song, "lyrics": None, "language": None, "instrumental": True}
 
 
-def take(request: Completed, number: int) -> Completed:
+def take_request(request: Completed, number: int) -> Completed:
     """Take `number`, counted from 1, of a completed request, as a request of its own."""
-    return takes(request, number, 1)
+    return takes_request(request, number, 1)
 
 
-def takes(request: Completed, first: int, count: int) -> Completed:
+def takes_request(request: Completed, first: int, count: int) -> Completed:
     """Takes `first` and on of a completed request, as a request of their own. All of them are of one text."""
     seeds: dict[str, Any] = {"seed": (request.seed + first - 1) % SEEDS}
     if request.open and request.songwriter_seed is None:
@@ -296,7 +296,7 @@ def takes(request: Completed, first: int, count: int) -> Completed:
     return request.model_copy(update={**seeds, "takes": count})
 
 
-def recipe(request: Completed, weights: str, contents: Mapping[str, str]) -> str:
+def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -> str:
     """A fingerprint of what shapes the samples and their encoding, but for the seed; `weights` is a hash of theirs.
 
     Two takes with one recipe and one seed are the same audio. Recordings and adapters are in it by what they hold,
@@ -316,7 +316,7 @@ def recipe(request: Completed, weights: str, contents: Mapping[str, str]) -> str
 
 
 @dataclass(frozen=True)
-class Piece:
+class OutputPart:
     """One file of a take: its kind (take, stem, mix, residual), its track, and the request that makes it."""
 
     kind: str
@@ -324,7 +324,7 @@ class Piece:
     request: Completed
 
 
-def parts(request: Request) -> list[tuple[str, str | None]]:
+def part_kinds(request: Request) -> list[tuple[str, str | None]]:
     """Kind and track of each file of one take: a stem for each track, and what is written beside them."""
     mode = modes.mode_of(request)
     if mode.makes == "take":
@@ -333,9 +333,9 @@ def parts(request: Request) -> list[tuple[str, str | None]]:
     return [*(("stem", track) for track in request.track or ()), *([(beside, None)] if beside else [])]
 
 
-def pieces(request: Completed) -> list[Piece]:
+def output_parts(request: Completed) -> list[OutputPart]:
     """The files of one take of `request`, each with the request that makes it."""
     return [
-        Piece(kind, track, request if track is None else request.model_copy(update={"track": (track,)}))
-        for kind, track in parts(request)
+        OutputPart(kind, track, request if track is None else request.model_copy(update={"track": (track,)}))
+        for kind, track in part_kinds(request)
     ]

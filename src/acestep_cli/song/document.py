@@ -113,10 +113,10 @@ def unfenced(text: str) -> str:
     return "\n" * text.count("\n", 0, found.start(2)) + found[2] if found else text
 
 
-def read(text: str, *, markdown: bool) -> Document:
+def parse_document(text: str, *, markdown: bool) -> Document:
     """The entries of a YAML map, or of a Markdown song: its front matter, and its body as `lyrics`."""
     text = unfenced(text)
-    front, body, front_line, body_line = split(text) if markdown else (text, "", 1, 0)
+    front, body, front_line, body_line = split_front_matter(text) if markdown else (text, "", 1, 0)
     if markdown and not front and OPENING.match(body):
         return Document(problems=(": has no line of --- that closes its front matter",))
     entries: list[Entry] = []
@@ -170,7 +170,7 @@ def with_joined_pairs(text: str) -> str:
     return PAIR.sub(joined, text)
 
 
-def once(
+def refuse_duplicates(
     entries: Iterable[Entry], file: object, problems: list[str], names: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Entry]:
     """The entries of a map of `file`, but for those whose name is there already: each of them is a problem.
@@ -192,7 +192,7 @@ def is_markdown(text: str) -> bool:
     return FRONT_MATTER.match(unfenced(text)) is not None
 
 
-def split(text: str) -> tuple[str, str, int, int]:
+def split_front_matter(text: str) -> tuple[str, str, int, int]:
     """Front matter and body, and the lines that the first of each stands in."""
     found = FRONT_MATTER.match(text)
     front, body = (found[1], found[2]) if found else ("", text)
@@ -224,13 +224,13 @@ def map_entries(events: Iterator[Any], lines_before: int, text: str) -> Iterator
         value = node_of(next(events), events)
         line = event.start_mark.line + 1 + lines_before
         name = key[0].value if isinstance(key[0], yaml.ScalarEvent) else "[…]"
-        yield entry(line, name, value, lines_before, text)
+        yield read_entry(line, name, value, lines_before, text)
 
 
-def entry(line: int, name: str, value: list[Any], lines_before: int, text: str) -> Entry:
+def read_entry(line: int, name: str, value: list[Any], lines_before: int, text: str) -> Entry:
     """The entry of a key, or an item of a list, with the events of its value, which stands in `text`."""
     try:
-        raw = plain(value)
+        raw = plain_value(value)
         text_line = line + 1 if isinstance(value[0], yaml.ScalarEvent) and value[0].style == "|" else None
         return Entry(line, name, raw, text_line=text_line, is_folded=loses_breaks(value[0], text))
     except ValueError as error:
@@ -282,7 +282,7 @@ def is_harmless(row: str, after: str, style: str | None) -> bool:
 def list_items(events: Iterator[Any], name: str, lines_before: int, text: str) -> Iterator[Entry]:
     """Each item of the list that `events` go on in, up to its end."""
     while not isinstance(event := next(events), yaml.SequenceEndEvent):
-        yield entry(event.start_mark.line + 1 + lines_before, name, node_of(event, events), lines_before, text)
+        yield read_entry(event.start_mark.line + 1 + lines_before, name, node_of(event, events), lines_before, text)
 
 
 def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
@@ -297,17 +297,17 @@ def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
     return node
 
 
-def plain(node: list[Any]) -> Raw:
+def plain_value(node: list[Any]) -> Raw:
     """The text of a scalar as written, a list of such texts, or None for a null. `ValueError` for all else."""
     if isinstance(node[0], yaml.SequenceStartEvent):
-        texts = [scalar(event) for event in node[1:-1]]
+        texts = [scalar_text(event) for event in node[1:-1]]
         if None in texts:
             raise ValueError("has an item without a value")
         return texts  # type: ignore[return-value]
-    return scalar(node[0])
+    return scalar_text(node[0])
 
 
-def scalar(event: Any) -> str | None:
+def scalar_text(event: Any) -> str | None:
     if isinstance(event, yaml.AliasEvent):
         raise ValueError(yaml_errors.sign(f"*{event.anchor}"))
     if not isinstance(event, yaml.ScalarEvent):
@@ -345,7 +345,7 @@ _Dumper.add_representer(list, _items)
 _Dumper.add_representer(float, _number)
 
 
-def dump(content: Mapping[str, Any]) -> str:
+def dump_yaml(content: Mapping[str, Any]) -> str:
     """`content` as YAML that reads back as itself. Lists are wrapped, texts never: folded lines would be no lyrics."""
     if not content:
         return "{}\n"

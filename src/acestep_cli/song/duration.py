@@ -21,15 +21,15 @@ ESTIMATE_BPM = 100
 ESTIMATE_RANGE = (30.0, 300.0)
 
 
-def seconds(request: Request, heard: Mapping[str, Recording] | None = None) -> float:
+def song_seconds(request: Request, heard: Mapping[str, Recording] | None = None) -> float:
     """How long the song is or will be."""
-    return length(request, heard or {})[0]
+    return song_length(request, heard or {})[0]
 
 
-def length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str]:
+def song_length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str]:
     """The length of the song, and what decided it."""
     if (source := heard.get(request.source or "")) is not None:
-        return regions.extended(request, source.seconds), "the source"
+        return regions.extended_seconds(request, source.seconds), "the source"
     if request.duration is not None:
         return request.duration, "asked for"
     if request.codes is not None:
@@ -41,7 +41,7 @@ def length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str
 
 def is_sung(lyrics: str | None) -> bool:
     """Whether there is a line that is no section tag."""
-    return any(line.strip() and not is_tag(line) for line in (lyrics or "").splitlines())
+    return any(line.strip() and not is_section_tag(line) for line in (lyrics or "").splitlines())
 
 
 def may_be_sung(request: Request) -> bool:
@@ -49,7 +49,7 @@ def may_be_sung(request: Request) -> bool:
     return not request.instrumental and (request.idea is not None or is_sung(request.lyrics))
 
 
-def is_tag(line: str) -> bool:
+def is_section_tag(line: str) -> bool:
     return line.strip().startswith("[") and line.strip().endswith("]")
 
 
@@ -57,7 +57,7 @@ def estimated_duration(request: Request) -> float:
     """Seconds that the lyrics take to sing at the request's tempo; 60 where nothing is sung."""
     if not is_sung(request.lyrics):
         return DEFAULT_SECONDS
-    tags = [is_tag(line) for line in (request.lyrics or "").splitlines() if line.strip()]
+    tags = [is_section_tag(line) for line in (request.lyrics or "").splitlines() if line.strip()]
     bare = sum(tag and following for tag, following in zip(tags, [*tags[1:], True], strict=True))
     bars = tags.count(False) * BARS_PER_LINE + bare * BARS_PER_BARE_SECTION + BARS_AROUND
     estimate = bars * PULSES[request.time_signature or "4/4"] * 60 / (request.bpm or ESTIMATE_BPM)

@@ -15,15 +15,15 @@ FOLDERS = (PACKAGE / "songs", PACKAGE.parent.parent / "songs")
 SUFFIXES = (".yaml", ".md")
 
 
-def files() -> dict[str, Path]:
+def example_files() -> dict[str, Path]:
     """The specs by name."""
     folder = next(folder for folder in FOLDERS if folder.is_dir())
     return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES}
 
 
-def find(name: str) -> Path:
+def find_example(name: str) -> Path:
     """The song of that name. `UsageError`, with the names there are, if there is none."""
-    songs = files()
+    songs = example_files()
     if name not in songs:
         near = suggestion(name, songs) or "."
         raise UsageError(f"There is no song named {name!r}{near}", f"Songs: {', '.join(songs)}.")

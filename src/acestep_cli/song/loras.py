@@ -12,21 +12,23 @@ from acestep_cli.song.values import Lora
 
 
 @dataclass(frozen=True)
-class Worn:
+class ActiveAdapter:
     """An adapter and how strongly it acts, all told."""
 
     adapter: Adapter
     strength: float
 
 
-def strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
+def lora_strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
     """How strongly each adapter of a stack acts: blended, their scales are shares of one."""
     scales = [lora.scale for lora in loras]
     whole = sum(map(abs, scales))
     return [scale / whole for scale in scales] if mode == "blend" and whole else scales
 
 
-def stack(loras: Sequence[Lora], mode: str | None) -> tuple[Worn, ...]:
+def active_adapters(loras: Sequence[Lora], mode: str | None) -> tuple[ActiveAdapter, ...]:
     """The adapters of a request that do something. `AdapterError` as `adapters.read`."""
-    found = zip(loras, strengths(loras, mode), strict=True)
-    return tuple(Worn(adapters.read(Path(lora.path)), strength) for lora, strength in found if strength)
+    found = zip(loras, lora_strengths(loras, mode), strict=True)
+    return tuple(
+        ActiveAdapter(adapters.read_adapter(Path(lora.path)), strength) for lora, strength in found if strength
+    )

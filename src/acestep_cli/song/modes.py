@@ -40,14 +40,14 @@ WITHOUT_SONGWRITER = "songwriter"
 WORD_KEYS = ("lrc",)
 
 
-class Studio(Protocol):
+class LatentSources(Protocol):
     """What a mode may ask for while it prepares; every latent is [1, frames, C]."""
 
     def silence(self) -> Tensor:
         """Silence of the song's length."""
         ...
 
-    def follow(self, codes: tuple[int, ...]) -> Tensor:
+    def from_codes(self, codes: tuple[int, ...]) -> Tensor:
         """Latents that audio codes stand for, with silence after their end."""
         ...
 
@@ -55,7 +55,7 @@ class Studio(Protocol):
         """The source."""
         ...
 
-    def coded(self) -> Tensor:
+    def through_codes(self) -> Tensor:
         """The source by way of audio codes, which keep its outline and not its detail."""
         ...
 
@@ -91,7 +91,7 @@ class Prepared:
     """
 
     instruction: str
-    source: Callable[[Studio], Tensor]
+    source: Callable[[LatentSources], Tensor]
     regions: Callable[[float], Regions] | None = None
     splice: Splice | None = None
     then: tuple[float, Prepared] | None = None
@@ -142,7 +142,7 @@ def generate(request: Request) -> Prepared:
     codes = request.codes
     if codes is None:
         return Prepared(FILL_MASK, lambda studio: studio.silence())
-    return Prepared(FOLLOW_CODES, lambda studio: studio.follow(codes))
+    return Prepared(FOLLOW_CODES, lambda studio: studio.from_codes(codes))
 
 
 def cover(request: Request) -> Prepared:
@@ -151,7 +151,7 @@ def cover(request: Request) -> Prepared:
     plain = Prepared(FILL_MASK, lambda studio: studio.silence())
     return Prepared(
         FOLLOW_CODES,
-        lambda studio: studio.original() if request.close else studio.coded(),
+        lambda studio: studio.original() if request.close else studio.through_codes(),
         then=(strength, plain) if strength < 1 else None,
         kept=request.noise_strength or 0.0,
         whole_frames=True,  # so that at 0 it is text to music, sample for sample
@@ -167,7 +167,7 @@ def repaint(request: Request) -> Prepared:
     return Prepared(
         REPAINT,
         lambda studio: studio.erased(),
-        regions=lambda seconds: regions.repainted(request, seconds),
+        regions=lambda seconds: regions.repaint_regions(request, seconds),
         splice=Splice("source", held, held * LONGEST_BLEND, held * LONGEST_FADE),
     )
 
@@ -176,25 +176,25 @@ def lego(request: Request) -> Prepared:
     """One new track that fits the source, throughout or in a region; outside of it the track is silent."""
     part = request.start is not None or request.end is not None
     return Prepared(
-        LEGO.format(upper(request)),
+        LEGO.format(track_names(request)),
         lambda studio: studio.original(),
-        regions=(lambda seconds: regions.whole(request, seconds)) if part else None,
+        regions=(lambda seconds: regions.whole_region(request, seconds)) if part else None,
         splice=Splice("silence", fade=STEM_FADE) if part else None,
     )
 
 
 def extract(request: Request) -> Prepared:
     """One track of the source by itself."""
-    return Prepared(EXTRACT.format(upper(request)), lambda studio: studio.original())
+    return Prepared(EXTRACT.format(track_names(request)), lambda studio: studio.original())
 
 
 def complete_tracks(request: Request) -> Prepared:
     """The source with further tracks."""
-    tracks = f" with {upper(request)}" if request.track else ""
+    tracks = f" with {track_names(request)}" if request.track else ""
     return Prepared(COMPLETE.format(tracks), lambda studio: studio.original())
 
 
-def upper(request: Request) -> str:
+def track_names(request: Request) -> str:
     """The tracks as the instructions name them: `VOCALS | BACKING_VOCALS`."""
     return " | ".join(request.track or ()).upper()
 
@@ -304,12 +304,12 @@ def mode_of(request: Request) -> Mode:
     return MODES[request.mode or "generate"]
 
 
-def foreign(mode: str) -> frozenset[str]:
+def foreign_keys(mode: str) -> frozenset[str]:
     """The keys that other modes take and this one does not."""
     return frozenset(key for other in MODES.values() for key in other.keys) - set(MODES[mode].keys)
 
 
-def misplaced(key: str, mode: str) -> str:
+def misplaced_key(key: str, mode: str) -> str:
     """What is wrong with a key that `mode` does not take."""
     if key == "duration" and MODES[mode].has_source:
         return "is decided by the source; leave it out."

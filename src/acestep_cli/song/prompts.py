@@ -24,7 +24,7 @@ NOT_GIVEN = "N/A"
 INSTRUMENTAL = "[Instrumental]"
 
 
-def metas(bpm: int | None, time_signature: str | None, key: str | None, seconds: float) -> str:
+def metadata_lines(bpm: int | None, time_signature: str | None, key: str | None, seconds: float) -> str:
     """The four lines of metadata; `seconds` is the length that will really be rendered."""
     beats = time_signature.split("/")[0] if time_signature else NOT_GIVEN
     return (
@@ -48,32 +48,32 @@ def lyric_prompt(lyrics: str | None, language: str | None) -> str:
     return f"{lyric_heading(language)}{lyrics or INSTRUMENTAL}{END_OF_TEXT}"
 
 
-def of(request: Request, instruction: str, seconds: float) -> tuple[str, str]:
+def prompts_of(request: Request, instruction: str, seconds: float) -> tuple[str, str]:
     """The text prompt and the lyric prompt of a request."""
-    about = metas(request.bpm, request.time_signature, request.key, seconds)
+    about = metadata_lines(request.bpm, request.time_signature, request.key, seconds)
     text = text_prompt(instruction, request.caption or "", about)
     return text, lyric_prompt(request.lyrics, request.language)
 
 
-def cut_off(tokenizer: Tokenizer, ids: Sequence[int], limit: int) -> str:
+def truncation_notice(tokenizer: Tokenizer, ids: Sequence[int], limit: int) -> str:
     """What to say of a prompt that is longer than the model reads: its end, but for the closing token, goes."""
     lost = quoted(tokenizer.decode(list(ids[limit - 1 : -1])), 60)
     return f"The prompt is {len(ids)} tokens long and the model reads {limit}; this is cut off: {lost}"
 
 
-def cuts(text: str, lyrics: str, tokenizer_file: Path) -> Iterator[str]:
+def truncation_notices(text: str, lyrics: str, tokenizer_file: Path) -> Iterator[str]:
     """What would be cut off the two prompts. The tokenizer is read only where their length makes one possible."""
     for prompt, limit in ((text, TEXT_TOKENS), (lyrics, LYRIC_TOKENS)):
         if len(prompt.encode(errors="replace")) <= limit:  # no token is shorter than a byte
             continue
-        tokenizer = tokenizer_of(tokenizer_file)
+        tokenizer = load_tokenizer(tokenizer_file)
         ids = tokenizer.encode(prompt).ids
         if len(ids) > limit:
-            yield cut_off(tokenizer, ids, limit)
+            yield truncation_notice(tokenizer, ids, limit)
 
 
 @cache
-def tokenizer_of(file: Path) -> Tokenizer:
+def load_tokenizer(file: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))

@@ -18,7 +18,7 @@ ALL = (LYRIC_ALIGNMENT, JUDGEMENT)
 Scores = dict[str, float]
 
 
-def inapplicable(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> dict[str, str]:
+def inapplicable_scores(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> dict[str, str]:
     """The scores that takes of `request` cannot have, each with the reason."""
     mode = modes.mode_of(request)
     found = {}
@@ -38,23 +38,23 @@ def inapplicable(request: Request, checkpoint: Checkpoint, songwriter: Songwrite
     return found
 
 
-def required(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> tuple[str, ...]:
+def require_scores(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> tuple[str, ...]:
     """The scores that takes of `request` can have. `UsageError` where that is none."""
-    lacking = inapplicable(request, checkpoint, songwriter)
+    lacking = inapplicable_scores(request, checkpoint, songwriter)
     if len(lacking) == len(ALL):
         raise UsageError(
-            f"--rank has nothing to go by: {sentence(lacking)}.",
+            f"--rank has nothing to go by: {inapplicable_sentence(lacking)}.",
             "It takes lyrics and a checkpoint with alignment heads, or a Songwriter; see `acestep models list`.",
         )
     return tuple(name for name in ALL if name not in lacking)
 
 
-def sentence(lacking: Mapping[str, str]) -> str:
+def inapplicable_sentence(lacking: Mapping[str, str]) -> str:
     """Why scores do not apply, in words."""
     return "; ".join(f"{name.replace('_', ' ')} does not apply, because {why}" for name, why in lacking.items())
 
 
-def overall(takes: Sequence[Mapping[str, float]]) -> list[float | None]:
+def mean_scores(takes: Sequence[Mapping[str, float]]) -> list[float | None]:
     """For each take the mean of the scores that all takes with scores have; None where it has none."""
     scored = [take for take in takes if take]
     common = [name for name in ALL if scored and all(name in take for take in scored)]

@@ -19,7 +19,7 @@ Regions = tuple[tuple[float, float], ...]
 """The parts of a song that are to be made, on its own clock."""
 
 
-def extent(request: Request, source: float) -> tuple[float, float]:
+def region_extent(request: Request, source: float) -> tuple[float, float]:
     """From where to where a source of so many seconds is worked on, on its own clock.
 
     With one end alone outside of the source, the other one is where the source begins or ends: only the extension is
@@ -33,32 +33,32 @@ def extent(request: Request, source: float) -> tuple[float, float]:
     return start, end
 
 
-def before(request: Request, source: float) -> float:
+def seconds_before(request: Request, source: float) -> float:
     """How far a song is extended to the front of its source."""
-    return max(0.0, -extent(request, source)[0])
+    return max(0.0, -region_extent(request, source)[0])
 
 
-def extended(request: Request, source: float) -> float:
+def extended_seconds(request: Request, source: float) -> float:
     """How long a song becomes whose source has so many seconds."""
-    return before(request, source) + source + max(0.0, extent(request, source)[1] - source)
+    return seconds_before(request, source) + source + max(0.0, region_extent(request, source)[1] - source)
 
 
-def placed(request: Request, source: float, *parts: tuple[float, float]) -> Regions:
+def on_song_clock(request: Request, source: float, *parts: tuple[float, float]) -> Regions:
     """Parts on the clock of the source, on that of the song."""
-    shift = before(request, source)
+    shift = seconds_before(request, source)
     return tuple((start + shift, end + shift) for start, end in parts)
 
 
-def whole(request: Request, source: float) -> Regions:
+def whole_region(request: Request, source: float) -> Regions:
     """All that was asked for, in one."""
-    return placed(request, source, extent(request, source))
+    return on_song_clock(request, source, region_extent(request, source))
 
 
-def repainted(request: Request, source: float) -> Regions:
+def repaint_regions(request: Request, source: float) -> Regions:
     """What is made anew: what was asked for, or where that reaches past both ends, the extensions alone."""
-    start, end = extent(request, source)
+    start, end = region_extent(request, source)
     both = start < 0 and end > source
-    return placed(request, source, *(((start, 0.0), (source, end)) if both else ((start, end),)))
+    return on_song_clock(request, source, *(((start, 0.0), (source, end)) if both else ((start, end),)))
 
 
 def remark(checks: Mapping[str, float]) -> str:
@@ -69,9 +69,9 @@ def remark(checks: Mapping[str, float]) -> str:
     )
 
 
-def problems(request: Request, source: float) -> list[str]:
+def region_problems(request: Request, source: float) -> list[str]:
     """What cannot be about the region and the length, with a source of so many seconds."""
-    start, end = extent(request, source)
+    start, end = region_extent(request, source)
     here = f"the source is {source:g} s long"
     found = []
     if start > source or (start == source and end <= source):
@@ -80,7 +80,7 @@ def problems(request: Request, source: float) -> list[str]:
         found.append(f"start: {start:g} s is not before the end, {end:g} s; {here}.")
     elif end - start < SHORTEST:
         found.append(f"end: from {start:g} to {end:g} s there is too little to make; take {SHORTEST:g} s or more.")
-    length = extended(request, source)
+    length = extended_seconds(request, source)
     if length > LONGEST_SECONDS:
         found.append(f"end: the song would be {length:g} s long, and {LONGEST_SECONDS} s are the most; {here}.")
     if request.duration is not None and abs(request.duration - length) > 0.5 / decode.READ_RATE:

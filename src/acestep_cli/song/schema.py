@@ -14,12 +14,12 @@ EDITOR_LINE = f"# yaml-language-server: $schema={FILE_NAME}"
 
 def song_schema() -> dict[str, Any]:
     """The schema. What it accepts a spec may say; the program refuses a little more, such as two keys at odds."""
-    properties = {name: describe(name) for name, key in spec.KEYS.items() if key.group is None}
+    properties = {name: key_schema(name) for name, key in spec.KEYS.items() if key.group is None}
     for group, names in request.GROUPS.items():
-        inside = {name: describe(name) for name in names}
+        inside = {name: key_schema(name) for name in names}
         properties[group] = {"type": "object", "additionalProperties": False, "properties": inside}
     properties["mode"]["enum"] = list(modes.MODES)
-    properties |= {name: describe(key) for name, key in spec.SYNONYMS.items()}
+    properties |= {name: key_schema(key) for name, key in spec.SYNONYMS.items()}
     properties[spec.RENDER] = {"type": "object", "description": "What a render recorded; set aside when read."}
     return {
         "$schema": DRAFT,
@@ -31,7 +31,7 @@ def song_schema() -> dict[str, Any]:
     }
 
 
-def describe(name: str) -> dict[str, Any]:
+def key_schema(name: str) -> dict[str, Any]:
     """The schema of one key."""
     key = spec.KEYS[name]
     found = {"description": key.help, **key.kind.schema()}

@@ -18,34 +18,34 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Part:
+class LyricSection:
     """A section as the lyrics have it: the name in its tag, None before the first, and its lines."""
 
     name: str | None
     lines: list[str]
 
 
-def parts(lyrics: str) -> list[Part]:
+def lyric_sections(lyrics: str) -> list[LyricSection]:
     """The sections of `lyrics`, which begin at each line that is a tag."""
-    found = [Part(None, [])]
+    found = [LyricSection(None, [])]
     for line in filter(str.strip, lyrics.splitlines()):
-        if duration.is_tag(line):
-            found.append(Part(line.strip().strip("[]").strip(), []))
+        if duration.is_section_tag(line):
+            found.append(LyricSection(line.strip().strip("[]").strip(), []))
         else:
             found[-1].lines.append(line.strip())
     return found if found[0].lines else found[1:]
 
 
-def of(lyrics: str | None, seconds: float, timed: str | None = None) -> list[Section]:
+def song_sections(lyrics: str | None, seconds: float, timed: str | None = None) -> list[Section]:
     """The sections of a song of so many seconds; `timed` are its lyrics in time, as LRC."""
-    found = parts(lyrics or "")
-    heard = by_lines(found, timed) if timed else None
-    return estimated(found, seconds) if heard is None else heard
+    found = lyric_sections(lyrics or "")
+    heard = timed_sections(found, timed) if timed else None
+    return estimate_sections(found, seconds) if heard is None else heard
 
 
-def by_lines(found: list[Part], timed: str) -> list[Section] | None:
+def timed_sections(found: list[LyricSection], timed: str) -> list[Section] | None:
     """Each section at its first line; those without lines are not heard. None where the two are of other words."""
-    sung = [line for line in lrc.read(timed) if line.text and not duration.is_tag(line.text)]
+    sung = [line for line in lrc.parse_lrc(timed) if line.text and not duration.is_section_tag(line.text)]
     if not sung or len(sung) != sum(len(part.lines) for part in found):
         return None
     sections, at = [], 0
@@ -56,7 +56,7 @@ def by_lines(found: list[Part], timed: str) -> list[Section] | None:
     return sections
 
 
-def estimated(found: list[Part], seconds: float) -> list[Section]:
+def estimate_sections(found: list[LyricSection], seconds: float) -> list[Section]:
     """Each section as long as its lines take, in bars; the first begins with the song."""
     bars = [duration.BARS_PER_LINE * len(part.lines) or duration.BARS_PER_BARE_SECTION for part in found]
     sections, at = [], 0.0

@@ -49,7 +49,7 @@ KEY_SIGNATURES = tuple(f"{note}{sign} {mode}" for note, sign, mode
                        in product("ABCDEFG", ("", "#", "b", "♯", "♭"), ("major", "minor")))  # fmt: skip
 
 
-def prompt(instruction: str, content: str) -> str:
+def chat_prompt(instruction: str, content: str) -> str:
     """The frame of every prompt, with the turn of the Songwriter left open."""
     return (
         f"<|im_start|>system\n# Instruction\n{instruction}\n\n{TURN_END}\n"
@@ -59,45 +59,45 @@ def prompt(instruction: str, content: str) -> str:
 
 def song_prompt(caption: str | None, lyrics: str | None) -> str:
     """Asks for the metadata of a song, and for its codes."""
-    return prompt(FOLLOW_CODES, f"# Caption\n{caption or ''}\n\n# Lyric\n{lyrics or INSTRUMENTAL}\n")
+    return chat_prompt(FOLLOW_CODES, f"# Caption\n{caption or ''}\n\n# Lyric\n{lyrics or INSTRUMENTAL}\n")
 
 
 def idea_prompt(idea: str, *, instrumental: bool) -> str:
     """Asks for a song from an idea."""
-    return prompt(EXPAND, f"{idea.strip() or NO_INPUT}\n\ninstrumental: {str(instrumental).lower()}")
+    return chat_prompt(EXPAND, f"{idea.strip() or NO_INPUT}\n\ninstrumental: {str(instrumental).lower()}")
 
 
 def rewrite_prompt(caption: str | None, lyrics: str | None) -> str:
     """Asks for a caption and lyrics in the place of others."""
-    return prompt(FORMAT, f"# Caption\n{caption or NO_INPUT}\n\n# Lyric\n{lyrics or INSTRUMENTAL}")
+    return chat_prompt(FORMAT, f"# Caption\n{caption or NO_INPUT}\n\n# Lyric\n{lyrics or INSTRUMENTAL}")
 
 
-def hearing_prompt(codes: Sequence[int]) -> str:
+def understanding_prompt(codes: Sequence[int]) -> str:
     """Asks what the song is that sounds like `codes`."""
-    return prompt(UNDERSTAND, "".join(f"<|audio_code_{code}|>" for code in codes) or NO_INPUT)
+    return chat_prompt(UNDERSTAND, "".join(f"<|audio_code_{code}|>" for code in codes) or NO_INPUT)
 
 
 def unguided_prompt(negative: str | None) -> str:
     """What guidance leads away from: no wish at all, or the one that is unwanted, and no thought."""
-    return prompt(FOLLOW_CODES, negative or NO_INPUT) + thought("")
+    return chat_prompt(FOLLOW_CODES, negative or NO_INPUT) + format_thought("")
 
 
-def thought(text: str) -> str:
+def format_thought(text: str) -> str:
     """A finished thought as codes follow it."""
     return f"{THOUGHT_BEGIN}\n{text.removesuffix(chr(10))}\n{THOUGHT_END}\n\n"
 
 
-def judged(name: str, value: Any) -> str:
+def scored_field(name: str, value: Any) -> str:
     """A thought of one field, as a Songwriter that hears a song would have it."""
-    return f"{THOUGHT_BEGIN}\n{dump({name: value})}{THOUGHT_END}\n"
+    return f"{THOUGHT_BEGIN}\n{dump_thought({name: value})}{THOUGHT_END}\n"
 
 
-def judged_lyrics(lyrics: str) -> str:
+def scored_lyrics(lyrics: str) -> str:
     """Lyrics, as a Songwriter that hears a song would have them."""
     return f"{THOUGHT_BEGIN}\n{THOUGHT_END}\n{LYRIC_HEADING}{lyrics}\n"
 
 
-def metadata(request: Request) -> dict[str, Any]:
+def known_metadata(request: Request) -> dict[str, Any]:
     """The fields of a thought that `request` answers, as the model spells them: whole numbers, the upper number of a
     time signature, one line of caption.
     """
@@ -111,13 +111,13 @@ def metadata(request: Request) -> dict[str, Any]:
     return {field: value for field, value in found.items() if value is not None}
 
 
-def dump(fields: Mapping[str, Any]) -> str:
+def dump_thought(fields: Mapping[str, Any]) -> str:
     """Fields as the YAML of a thought: sorted, wrapped at 80, digits as numbers."""
     plain = {name: int(value) if str(value).isdecimal() else value for name, value in fields.items()}
     return yaml.dump(plain, allow_unicode=True, sort_keys=True) if plain else ""
 
 
-def read(text: str) -> dict[str, Any]:
+def parse_thought(text: str) -> dict[str, Any]:
     """A thought as keys of a request with their canonical values."""
     fields = yaml.load(text, Loader=yaml.BaseLoader)
     return {FIELDS[name]: KEYS[FIELDS[name]].kind.read(" ".join(value.split())) for name, value in fields.items()}
@@ -142,7 +142,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Task:
+class WritingTask:
     """One thing to write: the prompt, the fields of the thought, those of them that are decided, and whether lyrics
     follow it. `seconds` are the lengths to choose from.
     """
@@ -160,7 +160,7 @@ class Task:
 
     def _field(self, name: str) -> str:
         if name in self.decided:
-            return _literal(dump({name: self.decided[name]}).removesuffix("\n")) + NEWLINE
+            return _literal(dump_thought({name: self.decided[name]}).removesuffix("\n")) + NEWLINE
         rule = f"{_literal(f'{name}: ')} {name if name == 'caption' else name.upper()}{NEWLINE}"
         return f"({rule})?" if name == "genres" else rule
 
@@ -187,7 +187,7 @@ def _terminals(seconds: tuple[int, int]) -> str:
     """What a value may be where nobody has decided it."""
     low, high = seconds
     tempo = KEYS["bpm"].kind
-    languages = [dump({"language": code}).removeprefix("language: ").strip() for code in LANGUAGES]
+    languages = [dump_thought({"language": code}).removeprefix("language: ").strip() for code in LANGUAGES]
     choices = {
         "BPM": range(tempo.low, tempo.high + 1),  # type: ignore[attr-defined]
         "DURATION": range(low, high + 1),
@@ -211,39 +211,41 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def thinking(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> Task:
+def metadata_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> WritingTask:
     """The metadata of a song that has a caption or lyrics; `wanted` are keys that are open."""
-    decided = metadata(request)
+    decided = known_metadata(request)
     if request.lyrics is None:
         decided["language"] = "unknown"
     fields = [*METADATA, "caption"] if "caption" in wanted else METADATA
-    return Task(song_prompt(request.caption, request.lyrics), tuple(fields), decided, seconds)
+    return WritingTask(song_prompt(request.caption, request.lyrics), tuple(fields), decided, seconds)
 
 
-def expanding(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> Task:
+def idea_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> WritingTask:
     """A song from the idea of a request; `wanted` are keys that are open."""
     content = idea_prompt(request.idea or "", instrumental=bool(request.instrumental))
-    return Task(content, tuple(FIELDS), metadata(request), seconds, lyrics="lyrics" in wanted)
+    return WritingTask(content, tuple(FIELDS), known_metadata(request), seconds, lyrics="lyrics" in wanted)
 
 
-def rewriting(request: Request, seconds: tuple[int, int]) -> Task:
+def rewrite_task(request: Request, seconds: tuple[int, int]) -> WritingTask:
     """Another caption and other lyrics for a request; its metadata stays."""
-    decided = {name: value for name, value in metadata(request).items() if name != "caption"}
+    decided = {name: value for name, value in known_metadata(request).items() if name != "caption"}
     content = rewrite_prompt(request.caption, request.lyrics)
-    return Task(content, tuple(FIELDS), decided, seconds, lyrics=request.lyrics is not None)
+    return WritingTask(content, tuple(FIELDS), decided, seconds, lyrics=request.lyrics is not None)
 
 
-def understanding(codes: Sequence[int], seconds: int) -> Task:
+def understanding_task(codes: Sequence[int], seconds: int) -> WritingTask:
     """What a song of so many seconds is, by its codes."""
-    return Task(hearing_prompt(codes), tuple(FIELDS), {"duration": seconds}, (seconds, seconds), lyrics=True)
+    return WritingTask(
+        understanding_prompt(codes), tuple(FIELDS), {"duration": seconds}, (seconds, seconds), lyrics=True
+    )
 
 
-def lyrics(text: str) -> str:
+def strip_headings(text: str) -> str:
     """Lyrics without the headings above them."""
     return text.partition(LYRIC_HEADING)[2].strip()
 
 
-def summary(found: Mapping[str, Any]) -> str:
+def decision_summary(found: Mapping[str, Any]) -> str:
     """What was decided, on one line."""
     parts = [f"{key.replace('_', ' ')} {quoted(value, 60) if isinstance(value, str) else f'{value:g}'}"
              for key, value in found.items() if value is not None]  # fmt: skip

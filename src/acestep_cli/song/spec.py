@@ -24,7 +24,7 @@ from acestep_cli import disk
 from acestep_cli.audio import tags
 from acestep_cli.errors import AdapterError, SourceError, UsageError
 from acestep_cli.song import request as song
-from acestep_cli.song.complete import Decided
+from acestep_cli.song.complete import Completion
 from acestep_cli.song.modes import MODES
 from acestep_cli.song.request import Key, Request
 from acestep_cli.song.values import Choice, File, is_folder_name, quoted, suggestion
@@ -89,7 +89,7 @@ MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Value:
+class WrittenValue:
     """What was written for a key: in messages its place, `song.yaml:3: bpm` or `--bpm`; for `--explain` its origin.
 
     `lines` is where the lines of a text stand: `song.yaml` and the number of the first.
@@ -107,7 +107,7 @@ class Layer:
 
     #: What relative paths in it are relative to.
     folder: Path
-    values: Mapping[str, Value] = field(default_factory=dict)
+    values: Mapping[str, WrittenValue] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     #: Whether a render wrote it, so that much of it was nobody's wish.
     is_sidecar: bool = False
@@ -127,10 +127,10 @@ class Resolved:
     files: tuple[Path, ...] = ()
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     #: What `cover` names: read once, so that no take is made for a picture that is gone by then.
-    cover: tags.Picture | None = None
+    cover: tags.Cover | None = None
 
 
-def flag(name: str) -> str:
+def flag_of(name: str) -> str:
     """The flag of a key, of a song or of something else that is said in keys."""
     singular = KEYS[name].singular if name in KEYS else None
     return "--" + (singular or name).replace("_", "-")
@@ -140,7 +140,7 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
     """The layer of the flags given, by key, and of the `key=value` of each `--set`; None is a flag not given."""
     from acestep_cli.song import document
 
-    given = {name: Value(raw, flag(name), flag(name)) for name, raw in values.items() if raw is not None}
+    given = {name: WrittenValue(raw, flag_of(name), flag_of(name)) for name, raw in values.items() if raw is not None}
     problems = []
     for setting in settings:
         name, equals, raw = setting.partition("=")
@@ -151,42 +151,42 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
         elif name == "extends":
             problems.append(f"{where}: only a spec can extend another; give both as layers of a file")
         elif name not in KEYS:
-            problems.append(f"{where}: is not a key of a song spec{near(name)}")
+            problems.append(f"{where}: is not a key of a song spec{nearest_key(name)}")
         elif name in given:
             problems.append(f"{where}: is given twice, here and by {given[name].where}")
         else:
-            given[name] = Value(None if raw.strip() in document.NULLS[1:] else raw.strip(), where, where)
+            given[name] = WrittenValue(None if raw.strip() in document.NULLS[1:] else raw.strip(), where, where)
     if "lyrics" in given and given["lyrics"].raw == STDIN:
         given["lyrics_file"] = given.pop("lyrics")
     return Layer(Path(), given, tuple(problems))
 
 
-def implied(values: Mapping[str, str | list[str] | None], by: str) -> Layer:
+def implied_layer(values: Mapping[str, str | list[str] | None], by: str) -> Layer:
     """The layer of keys that nobody wrote and something else decides; None unsets one."""
-    return Layer(Path(), {name: Value(raw, by, by) for name, raw in values.items()})
+    return Layer(Path(), {name: WrittenValue(raw, by, by) for name, raw in values.items()})
 
 
-def read(path: Path, wanted_by: str = "") -> list[Layer]:
+def read_layers(path: Path, wanted_by: str = "") -> list[Layer]:
     """The layers of the spec at `path`: the last of what it extends first, and the spec itself last.
 
     A file that is no spec is a layer with a problem, which begins with what wanted it.
     """
-    layers = [read_one(path, wanted_by)]
+    layers = [read_layer(path, wanted_by)]
     seen = [path]
     while (extends := layers[0].values.get("extends")) and extends.raw is not None:
         try:
-            base = extended(extends.raw, layers[0].folder, seen)
+            base = extended_file(extends.raw, layers[0].folder, seen)
         except ValueError as error:
             layers.insert(0, Layer(Path(), problems=(f"{extends.where}: {error}",)))
             break
         seen.append(base)
-        layers.insert(0, read_one(base, wanted_by=f"{extends.where}: "))
+        layers.insert(0, read_layer(base, wanted_by=f"{extends.where}: "))
     return layers
 
 
-def extended(raw: Any, folder: Path, seen: Sequence[Path]) -> Path:
+def extended_file(raw: Any, folder: Path, seen: Sequence[Path]) -> Path:
     """The file that an `extends` in `folder` names; `seen` are those that led to it. `ValueError` for a circle."""
-    base = folder / at_home(EXTENDS.kind.read(raw))
+    base = folder / expand_home(EXTENDS.kind.read(raw))
     if any(same_file(base, other) for other in seen):
         ring = " -> ".join(file.name for file in [*seen, base])
         raise ValueError(f"goes round in a circle: {ring}")
@@ -199,7 +199,7 @@ def same_file(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def read_one(path: Path, wanted_by: str = "") -> Layer:
+def read_layer(path: Path, wanted_by: str = "") -> Layer:
     """The layer of the one file `path`, or of stdin."""
     from acestep_cli.song import document
 
@@ -207,39 +207,41 @@ def read_one(path: Path, wanted_by: str = "") -> Layer:
     name = "stdin" if from_stdin else str(path)
     folder = Path() if from_stdin else path.parent
     try:
-        text = text_of(STDIN if from_stdin else str(path))
+        text = read_text(STDIN if from_stdin else str(path))
     except ValueError as error:
         return Layer(folder, problems=(f"{wanted_by}{name}: {error}",))
     markdown = document.is_markdown(text) if from_stdin else path.suffix.lower() in MARKDOWN
-    return parsed(text, name, folder, None if from_stdin else path, markdown=markdown)
+    return parse_layer(text, name, folder, None if from_stdin else path, markdown=markdown)
 
 
-def parsed(text: str, name: str, folder: Path, file: Path | None = None, *, markdown: bool = False) -> Layer:
+def parse_layer(text: str, name: str, folder: Path, file: Path | None = None, *, markdown: bool = False) -> Layer:
     """The layer of a spec's text, which messages call `name` and whose paths are relative to `folder`."""
     from acestep_cli.song import document
 
-    content = document.read(text, markdown=markdown)
-    return layer(content.entries, name, folder, file, [f"{name}{problem}" for problem in content.problems])
+    content = document.parse_document(text, markdown=markdown)
+    return layer_of_entries(content.entries, name, folder, file, [f"{name}{problem}" for problem in content.problems])
 
 
-def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, before: Iterable[str] = ()) -> Layer:
+def layer_of_entries(
+    entries: Iterable[Entry], name: str, folder: Path, file: Path | None, before: Iterable[str] = ()
+) -> Layer:
     """The layer of the entries of a document that messages call `name`; `before` are problems found already."""
     from acestep_cli.song import document
 
     problems = [*before]
-    values: dict[str, Value] = {}
+    values: dict[str, WrittenValue] = {}
     is_sidecar = False
-    for entry in document.once(flattened(map(under_its_key, entries)), name, problems, SYNONYMS):
+    for entry in document.refuse_duplicates(flatten_groups(map(under_its_key, entries)), name, problems, SYNONYMS):
         origin = f"{name}:{entry.line}"
         where = f"{origin}: {entry.name}"
         key = SYNONYMS.get(entry.name, entry.name)
         if key not in (*KEYS, *song.GROUPS, RENDER):
-            problems.append(f"{where}: is not a key of a song spec{near(key)}")
+            problems.append(f"{where}: is not a key of a song spec{nearest_key(key)}")
         elif key == RENDER:
             is_sidecar = True
         elif entry.items is not None and key in KEYS and KEYS[key].kind.of_maps:
             try:
-                values[key] = Value(maps_in(entry.items), where, origin)
+                values[key] = WrittenValue(plain_items(entry.items), where, origin)
             except ValueError as error:
                 problems.append(f"{where}: {error}")
         elif entry.problem is not None:
@@ -248,7 +250,7 @@ def layer(entries: Iterable[Entry], name: str, folder: Path, file: Path | None, 
             problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
         else:
             lines_at = (name, entry.text_line) if entry.text_line is not None else None
-            values[key] = Value(entry.raw, where, origin, lines_at)
+            values[key] = WrittenValue(entry.raw, where, origin, lines_at)
     return Layer(folder, values, tuple(problems), is_sidecar, file)
 
 
@@ -264,7 +266,7 @@ def key_named(name: str) -> str:
     return plain if plain in (*KEYS, *SYNONYMS, *song.GROUPS) else name
 
 
-def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
+def flatten_groups(entries: Iterable[Entry]) -> Iterator[Entry]:
     """The entries, and in the place of a map of keys those in it. What stands in the wrong place gets a problem."""
     lines: dict[str, int] = {}
     for entry in entries:
@@ -288,7 +290,7 @@ def flattened(entries: Iterable[Entry]) -> Iterator[Entry]:
         lines.setdefault(entry.name, entry.line)
 
 
-def maps_in(items: Iterable[Entry]) -> list[Any]:
+def plain_items(items: Iterable[Entry]) -> list[Any]:
     """The items of a list that may be maps, those as dicts of texts. `ValueError` where one is neither."""
     found: list[Any] = []
     for item in items:
@@ -305,7 +307,7 @@ def maps_in(items: Iterable[Entry]) -> list[Any]:
     return found
 
 
-def near(name: str) -> str:
+def nearest_key(name: str) -> str:
     """`; did you mean 'bpm'?` for what is no key."""
     return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
 
@@ -342,7 +344,7 @@ def reading_stdin(*, typing: bool) -> Iterator[None]:
         _stdin.reset(token)
 
 
-def text_of(file: str) -> str:
+def read_text(file: str) -> str:
     """The text of a file or of stdin, with plain line ends. `ValueError` with the reason if there is none."""
     from acestep_cli.song import document
 
@@ -376,15 +378,15 @@ def resolve(*layers: Layer) -> Resolved:
     """
     problems = [problem for layer in layers for problem in layer.problems]
     files = [layer.file for layer in layers if layer.file is not None]
-    values: dict[str, Value] = {}
+    values: dict[str, WrittenValue] = {}
     is_sidecar = False
     for layer in layers:
         upper = {
-            name: replace(value, raw=anchored(name, value.raw, layer.folder))
+            name: replace(value, raw=resolve_path(name, value.raw, layer.folder))
             for name, value in layer.values.items()
             if name != "extends"
         }
-        meaningless = set_aside(values, upper, is_sidecar=is_sidecar)
+        meaningless = overridden_keys(values, upper, is_sidecar=is_sidecar)
         values = {name: value for name, value in values.items() if name not in meaningless} | upper
         is_sidecar |= layer.is_sidecar
     values = {name: value for name, value in values.items() if value.raw is not None}  # null unsets
@@ -395,7 +397,7 @@ def resolve(*layers: Layer) -> Resolved:
         else:
             try:
                 name = LYRICS_FILE.kind.read(file.raw)
-                values["lyrics"] = Value(lyrics_of(name), file.where, f"{file.origin}, {name}", (name, 1))
+                values["lyrics"] = WrittenValue(read_lyrics(name), file.where, f"{file.origin}, {name}", (name, 1))
                 files.append(Path(name))
             except ValueError as error:
                 problems.append(f"{file.where}: {error}")
@@ -403,16 +405,16 @@ def resolve(*layers: Layer) -> Resolved:
     if "cover" in values:
         try:
             cover = Path(KEYS["cover"].kind.read(values["cover"].raw))
-            picture = tags.picture(cover)
+            picture = tags.read_picture(cover)
             files.append(cover)
         except ValueError as error:
             problems.append(f"{values['cover'].where}: {error}")
             del values["cover"]
-    files += [Path(file) for name in ("source", "reference") if name in values for file in meant_files(name, values)]
+    files += [Path(file) for name in ("source", "reference") if name in values for file in parsed_files(name, values)]
     if "mode" in values:
         mode = values.pop("mode")
         try:
-            values["mode"] = Value(Choice(tuple(MODES)).read(mode.raw), mode.where, mode.origin)
+            values["mode"] = WrittenValue(Choice(tuple(MODES)).read(mode.raw), mode.where, mode.origin)
         except ValueError as error:
             problems.append(f"{mode.where}: {error}")
     if "lyrics" in values and "instrumental" in values and is_on(values["instrumental"].raw):
@@ -421,7 +423,7 @@ def resolve(*layers: Layer) -> Resolved:
     try:
         request = Request(**{name: value.raw for name, value in values.items()})
     except ValidationError as error:
-        problems += [sentence(detail, values) for detail in error.errors()]
+        problems += [problem_sentence(detail, values) for detail in error.errors()]
     if problems:
         raise UsageError("\n".join(problems))
     origins = {name: value.origin for name, value in values.items()}
@@ -429,9 +431,11 @@ def resolve(*layers: Layer) -> Resolved:
     return Resolved(request, origins, tuple(files), lines, picture)
 
 
-def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_sidecar: bool) -> set[str]:
+def overridden_keys(
+    lower: Mapping[str, WrittenValue], upper: Mapping[str, WrittenValue], *, is_sidecar: bool
+) -> set[str]:
     """The keys of the lower layer that the upper one makes meaningless without naming them."""
-    others = {name for name in upper if name not in lower or meant(name, lower) != meant(name, upper)}
+    others = {name for name in upper if name not in lower or parsed_value(name, lower) != parsed_value(name, upper)}
     sings = [name for name in SINGING if name in upper and upper[name].raw is not None]
     answers = any(name != "instrumental" or is_on(upper[name].raw) for name in sings)
     rules = (
@@ -448,7 +452,7 @@ def set_aside(lower: Mapping[str, Value], upper: Mapping[str, Value], *, is_side
     return {name for applies, names in rules if applies for name in names}
 
 
-def meant(name: str, values: Mapping[str, Value]) -> Any:
+def parsed_value(name: str, values: Mapping[str, WrittenValue]) -> Any:
     """The value of a key as its kind reads it; as it is written where the kind refuses it."""
     try:
         return KEYS[name].kind.read(values[name].raw)
@@ -456,7 +460,7 @@ def meant(name: str, values: Mapping[str, Value]) -> Any:
         return values[name].raw
 
 
-def meant_files(name: str, values: Mapping[str, Value]) -> tuple[str, ...]:
+def parsed_files(name: str, values: Mapping[str, WrittenValue]) -> tuple[str, ...]:
     """The files of a key that names one or several; none where its kind refuses it."""
     try:
         files = KEYS[name].kind.read(values[name].raw)
@@ -481,32 +485,32 @@ def is_off(guidance: Any) -> bool:
 
 def load(path: Path) -> Request:
     """The request that the spec at `path` asks for."""
-    return resolve(*read(path)).request
+    return resolve(*read_layers(path)).request
 
 
-def anchored(name: str, raw: Any, folder: Path) -> Any:
+def resolve_path(name: str, raw: Any, folder: Path) -> Any:
     """`raw`, or where it is a relative path, that path from `folder`; so for each of a list."""
     if isinstance(raw, list | tuple):
-        return [anchored(name, one, folder) for one in raw] if KEYS[name].kind.is_path else raw
+        return [resolve_path(name, one, folder) for one in raw] if KEYS[name].kind.is_path else raw
     if isinstance(raw, Mapping):  # an adapter
-        return {part: anchored(name, one, folder) if part == "path" else one for part, one in raw.items()}
+        return {part: resolve_path(name, one, folder) if part == "path" else one for part, one in raw.items()}
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
     is_path = KEYS[name].kind.is_path or (
         raw != STDIN if name == "lyrics_file" else name in ("model", "songwriter") and is_folder_name(raw)
     )
-    return str((folder / at_home(raw)).absolute()) if is_path else raw
+    return str((folder / expand_home(raw)).absolute()) if is_path else raw
 
 
-def at_home(file: str) -> Path:
+def expand_home(file: str) -> Path:
     """The path, which `~/` begins at the user's home."""
     path = Path(file)  # "." has no parts
     return Path.home().joinpath(*path.parts[1:]) if path.parts[:1] == ("~",) else path
 
 
-def lyrics_of(file: str) -> str:
+def read_lyrics(file: str) -> str:
     try:
-        text = text_of(file)
+        text = read_text(file)
     except ValueError as error:
         raise ValueError(f"{file} {error}") from error
     if not text.strip():
@@ -515,7 +519,7 @@ def lyrics_of(file: str) -> str:
 
 
 @contextmanager
-def placed(*layers: Layer) -> Iterator[None]:
+def placing_problems(*layers: Layer) -> Iterator[None]:
     """Problems found later, when the request meets recordings and a checkpoint, get the place of the key they begin
     with, or else the name of the spec.
     """
@@ -529,7 +533,7 @@ def placed(*layers: Layer) -> Iterator[None]:
         raise type(error)("\n".join(placed), error.hint) from error
 
 
-def sentence(detail: Mapping[str, Any], values: Mapping[str, Value]) -> str:
+def problem_sentence(detail: Mapping[str, Any], values: Mapping[str, WrittenValue]) -> str:
     """One of pydantic's findings as we say it: where, which key, what is wrong."""
     reason = detail["ctx"]["error"]
     if not detail["loc"]:
@@ -538,7 +542,7 @@ def sentence(detail: Mapping[str, Any], values: Mapping[str, Value]) -> str:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ValueOrigin:
     """One effective value, and where it came from: a flag, `song.yaml:3`, the checkpoint, the machine, a default."""
 
     name: str
@@ -546,37 +550,37 @@ class Origin:
     origin: str
 
 
-def explain(resolved: Resolved, decided: Decided) -> list[Origin]:
+def value_origins(resolved: Resolved, decided: Completion) -> list[ValueOrigin]:
     """Every effective value of a completed request with its origin, in the order of the keys."""
     values = decided.request.model_dump(exclude_none=True)
     return [
-        Origin(name, values[name], resolved.origins.get(name) or decided.origins[name])
+        ValueOrigin(name, values[name], resolved.origins.get(name) or decided.origins[name])
         for name in song.KEYS
         if name in values
     ]
 
 
-def dump(request: Request, render: Mapping[str, Any] | None = None) -> str:
+def dump_spec(request: Request, render: Mapping[str, Any] | None = None) -> str:
     """`request` as a spec that loads as the same request; `render` is recorded in a block of its own."""
     from acestep_cli.song import document
 
-    content = grouped(request.model_dump(include=set(song.KEYS), exclude_none=True))
+    content = group_values(request.model_dump(include=set(song.KEYS), exclude_none=True))
     if render is not None:
         content[RENDER] = dict(render)
-    return document.dump(content)
+    return document.dump_yaml(content)
 
 
-def in_line(value: Any) -> str:
+def inline_value(value: Any) -> str:
     """A value on one short line, as a spec has it."""
     from acestep_cli.song import document
 
     if isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):  # adapters
         value = [f"{Path(one['path']).name}@{one['scale']:g}" for one in value]
-    text = value if isinstance(value, str) else document.dump({"value": value}).partition(": ")[2]
+    text = value if isinstance(value, str) else document.dump_yaml({"value": value}).partition(": ")[2]
     return quoted(text)[1:-1]
 
 
-def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
+def group_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by key as a spec has them: those of a group in a map."""
     content: dict[str, Any] = {}
     for name, value in values.items():

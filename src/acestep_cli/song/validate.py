@@ -7,22 +7,26 @@ from collections.abc import Mapping
 from acestep_cli.audio import encode
 from acestep_cli.audio.decode import Recording
 from acestep_cli.errors import UsageError
-from acestep_cli.models.checkpoints import Row
+from acestep_cli.models.checkpoints import CheckpointRow
 from acestep_cli.song import duration, modes, regions
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 from acestep_cli.song.values import CODES_PER_SECOND, REPAINT_MODES
 
 
-def of(
-    request: Request, name: str, row: Row, code_count: int | None, heard: Mapping[str, Recording] | None = None
+def contradictions(
+    request: Request,
+    name: str,
+    row: CheckpointRow,
+    code_count: int | None,
+    heard: Mapping[str, Recording] | None = None,
 ) -> list[str]:
     """What cannot be, about the request alone, with its recordings, or with the checkpoint `name`; each begins with
     its key.
     """
     found = _mode_problems(request) + _songwriter_problems(request) + _word_problems(request)
     if heard and (source := heard.get(request.source or "")) is not None:
-        found += regions.problems(request, source.seconds)
-    whole = duration.seconds(request, heard)
+        found += regions.region_problems(request, source.seconds)
+    whole = duration.song_seconds(request, heard)
     found += _finish_problems(request, whole)
     if row.turbo:
         why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
@@ -86,11 +90,11 @@ def _mode_problems(request: Request) -> list[str]:
     """What the mode of a request does not take, or lacks."""
     name, mode = request.mode or "generate", modes.mode_of(request)
     found = []
-    for key in sorted(modes.foreign(name), key=list(KEYS).index):
+    for key in sorted(modes.foreign_keys(name), key=list(KEYS).index):
         if getattr(request, key) is None or (key == "duration" and mode.has_source):  # compared with the source's
             continue
-        found.append(f"{key}: {modes.misplaced(key, name)}")
-    found += lacking(request)
+        found.append(f"{key}: {modes.misplaced_key(key, name)}")
+    found += missing_keys(request)
     if request.track and 0 < mode.most_tracks < len(request.track):
         most = "one track" if mode.most_tracks == 1 else f"{mode.most_tracks} tracks"
         found.append(f"track: {name} makes {most} at a time, not {len(request.track)}.")
@@ -101,7 +105,7 @@ def _mode_problems(request: Request) -> list[str]:
     return found
 
 
-def lacking(request: Request) -> list[str]:
+def missing_keys(request: Request) -> list[str]:
     """What the mode of a request needs and it has not, each beginning with its key."""
     needed = [modes.NEEDS[need] for need in modes.mode_of(request).needs]
     return [
@@ -116,7 +120,7 @@ def _finish_problems(request: Request, whole: float) -> list[str]:
     found = []
     try:
         format = request.format or encode.DEFAULT_FORMAT
-        encode.encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
+        encode.resolve_encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
     except UsageError as error:
         found.append(error.message)
     fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]

@@ -99,7 +99,7 @@ class Text(Kind):
         return {"type": ["string", "number"], "pattern": r"\S"}
 
     def read(self, value: Any) -> str:
-        text = written(value)
+        text = require_text(value)
         if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python carries bytes it cannot decode
             raise ValueError(f"{quoted(value)} is not UTF-8 text")
         return text
@@ -138,7 +138,7 @@ class File(Kind):
         return {"type": "string", "minLength": 1}
 
     def read(self, value: Any) -> str:
-        name = written(value)
+        name = require_text(value)
         if "\0" in name:
             raise ValueError("holds the character NUL, which no file name can")
         return name
@@ -188,8 +188,8 @@ class Sounds(Kind):
         return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
 
     def read(self, value: Any) -> tuple[str, ...]:
-        files = tuple(Sound().read(item) for item in items_of([value] if isinstance(value, str) else value))
-        refuse_twice(files)
+        files = tuple(Sound().read(item) for item in split_items([value] if isinstance(value, str) else value))
+        refuse_duplicates(files)
         return files
 
 
@@ -224,8 +224,8 @@ class Loras(Kind):
         return {"anyOf": [text, {"type": "array", "items": one, "minItems": 1}]}
 
     def read(self, value: Any) -> tuple[Lora, ...]:
-        loras = tuple(self._one(item) for item in items_of([value] if isinstance(value, str) else value))
-        refuse_twice(lora.path for lora in loras)
+        loras = tuple(self._one(item) for item in split_items([value] if isinstance(value, str) else value))
+        refuse_duplicates(lora.path for lora in loras)
         return loras
 
     def _one(self, value: Any) -> Lora:
@@ -273,7 +273,7 @@ class Tracks(Kind):
         return {"anyOf": [{"enum": list(self.words)}, some, {"type": "string"}]}
 
     def read(self, value: Any) -> tuple[str, ...]:
-        items = [name for item in items_of(value) for name in str(item).split(",")]
+        items = [name for item in split_items(value) for name in str(item).split(",")]
         names = [name.strip().casefold().replace(" ", "_").replace("-", "_") for name in items]
         if names == [EVERY_TRACK]:
             return TRACKS
@@ -281,7 +281,7 @@ class Tracks(Kind):
             if name not in TRACKS:
                 near = suggestion(name, TRACKS)
                 raise ValueError(f"{quoted(name)} is not one of {', '.join(TRACKS)}{near}")
-        refuse_twice(names)
+        refuse_duplicates(names)
         return tuple(names)
 
 
@@ -552,7 +552,7 @@ class Codes(Kind):
                 raise ValueError(f"{quoted(value)} holds more than <|audio_code_N|> marks")
             items: Iterable[Any] = re.findall(r"\d+", value)
         else:
-            items = items_of(value)
+            items = split_items(value)
         codes = tuple(Whole(0).read(item) for item in items)
         if len(codes) > MOST_CODES:
             raise ValueError(f"are {len(codes)}; a song of 600 s, the longest there is, takes {MOST_CODES}")
@@ -573,7 +573,7 @@ class Timesteps(Kind):
         return {"anyOf": [{"type": "array", "items": level, "minItems": 1}, {"type": "string"}, level]}
 
     def read(self, value: Any) -> tuple[float, ...]:
-        times = tuple(Number(0, 1).read(item) for item in items_of(value))
+        times = tuple(Number(0, 1).read(item) for item in split_items(value))
         for earlier, later in pairwise(times):
             if later >= earlier:
                 raise ValueError(
@@ -598,7 +598,7 @@ class Interval(Kind):
         return {"anyOf": [{"type": "array", "items": level, "minItems": 2, "maxItems": 2}, {"type": "string"}]}
 
     def read(self, value: Any) -> tuple[float, float]:
-        bounds = [Number(0, 1).read(item) for item in items_of(value)]
+        bounds = [Number(0, 1).read(item) for item in split_items(value)]
         if len(bounds) != 2 or bounds[0] > bounds[1]:
             raise ValueError(f"{quoted(value)} is not two numbers, low then high, such as 0.1,0.9")
         return bounds[0], bounds[1]
@@ -647,7 +647,7 @@ class Loudness(Kind):
 
     def read(self, value: Any) -> str:
         text = str(value).strip().casefold()
-        loudness = levels.loudness(text)
+        loudness = levels.parse_loudness(text)
         return loudness.kind if loudness.kind == "none" else f"{loudness.kind}:{loudness.decibels:g}"
 
 
@@ -683,7 +683,7 @@ class SampleRate(Kind):
         return int(text)
 
 
-def written(value: Any) -> str:
+def require_text(value: Any) -> str:
     """`value`, which has to be text with something in it."""
     if isinstance(value, list | tuple):
         raise ValueError("a list is not text; put it in quotes, or after `|` on lines of its own")
@@ -694,7 +694,7 @@ def written(value: Any) -> str:
     return value
 
 
-def refuse_twice(items: Iterable[str]) -> None:
+def refuse_duplicates(items: Iterable[str]) -> None:
     seen: set[str] = set()
     for item in items:
         if item in seen:
@@ -702,7 +702,7 @@ def refuse_twice(items: Iterable[str]) -> None:
         seen.add(item)
 
 
-def items_of(value: Any) -> list[Any]:
+def split_items(value: Any) -> list[Any]:
     """The items of a list, or of text with commas between them. At least one."""
     if isinstance(value, str):
         inner = value.strip()

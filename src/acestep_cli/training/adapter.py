@@ -19,18 +19,18 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.int8 import Int8Linear
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import DIFFUSERS_WORDS
-from acestep_cli.training.config import Course
+from acestep_cli.training.config import TrainingConfig
 
 #: How the names in a file of peft's begin.
 PEFT = "base_model.model."
 
 
-def configured(course: Course, base: str) -> PeftConfig:
+def peft_config(course: TrainingConfig, base: str) -> PeftConfig:
     """What peft calls a course; `base` is the checkpoint it is made for."""
     # Layers alone: other parts of a decoder have projections of these names nowhere, but a pattern says so.
     targets = rf"layers\.\d+\.(?:self_attn|cross_attn|mlp)\.(?:{'|'.join(course.modules)})"
@@ -44,18 +44,18 @@ def configured(course: Course, base: str) -> PeftConfig:
     return config
 
 
-class Graft:
+class TrainableAdapter:
     """The adapter on a decoder, while it is trained."""
 
-    def __init__(self, decoder: DiT, course: Course, base: str) -> None:
+    def __init__(self, decoder: DiT, course: TrainingConfig, base: str) -> None:
         """Puts it there; it changes nothing yet. Its first weights are drawn from the course's seed."""
         self.decoder = decoder
         self.course = course
-        self.config = configured(course, base)
+        self.config = peft_config(course, base)
         decoder.requires_grad_(False)
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Unsupported layer type")  # ours, which it is told how to adapt
-            torch.manual_seed(generator(course.seed, "adapter").initial_seed())
+            torch.manual_seed(stage_generator(course.seed, "adapter").initial_seed())
             inject_adapter_in_model(self.config, decoder)
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
@@ -89,16 +89,16 @@ class Graft:
         return json.dumps(plain | {"inference_mode": True}, indent=2, sort_keys=True) + "\n"
 
 
-def recompute(decoder: DiT) -> None:
+def enable_gradient_checkpointing(decoder: DiT) -> None:
     """Keep only what goes into each layer for the way back, and compute the rest again: less memory, more time."""
     for layer in decoder.layers:
         setattr(layer, "forward", partial(checkpoint, layer.forward, use_reentrant=False))  # noqa: B010 - mypy
 
 
-def comfyui(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
+def to_comfyui(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[str, Tensor]:
     """An adapter as ComfyUI reads it, each matrix with its alpha; LoKr under the names of LyCORIS."""
     if course.type == "lokr":
-        return lycoris(tensors, course)
+        return to_lycoris(tensors, course)
     found = {}
     for name, weight in tensors.items():
         module, leaf = re.split(r"\.(?=lora_)", f"diffusion_model.decoder.{name.removeprefix(PEFT)}")
@@ -110,7 +110,7 @@ def comfyui(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
     return found
 
 
-def lycoris(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
+def to_lycoris(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[str, Tensor]:
     """A LoKr adapter as LyCORIS writes it.
 
     It takes alpha for nothing where both factors are whole, so the strength is multiplied into the first, and alpha
@@ -125,7 +125,7 @@ def lycoris(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
     return found
 
 
-def diffusers(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor]:
+def to_diffusers(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[str, Tensor]:
     """A LoRA as diffusers reads it. It passes alpha over, so the strength is multiplied into the second matrix."""
     words = {ours: theirs for theirs, ours in DIFFUSERS_WORDS.items()}
     pattern = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, words))})(?=\.)")
@@ -138,7 +138,7 @@ def diffusers(tensors: Mapping[str, Tensor], course: Course) -> dict[str, Tensor
     }
 
 
-EXPORTS: Mapping[str, Callable[[Mapping[str, Tensor], Course], dict[str, Tensor]]] = {
-    "comfyui": comfyui,
-    "diffusers": diffusers,
+EXPORTS: Mapping[str, Callable[[Mapping[str, Tensor], TrainingConfig], dict[str, Tensor]]] = {
+    "comfyui": to_comfyui,
+    "diffusers": to_diffusers,
 }

@@ -48,7 +48,7 @@ CONDITION_DROPOUT = 0.15
 MOST_BROKEN_STEPS = 3
 
 
-class Course(BaseModel):
+class TrainingConfig(BaseModel):
     """What is trained and how; complete, and the same course trains the same adapter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,24 +118,25 @@ class Course(BaseModel):
         return TARGETS[self.targets]
 
     @property
-    def warm_up(self) -> int:
+    def warmup_steps(self) -> int:
         """Steps over which the learning rate rises."""
         return min(WARM_UP_STEPS, int(self.steps * WARM_UP_SHARE))
 
-    def rate(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0: a line up, then half a cosine down."""
-        if step < self.warm_up:
-            return self.learning_rate * (WARM_UP_FROM + (1 - WARM_UP_FROM) * step / self.warm_up)
-        way = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
+        if step < self.warmup_steps:
+            return self.learning_rate * (WARM_UP_FROM + (1 - WARM_UP_FROM) * step / self.warmup_steps)
+        way = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
         return self.learning_rate * (FALLS_TO + (1 - FALLS_TO) * (1 + math.cos(math.pi * way)) / 2)
 
 
 KEYS: Mapping[str, Key] = {
-    name: next(part for part in field.metadata if isinstance(part, Key)) for name, field in Course.model_fields.items()
+    name: next(part for part in field.metadata if isinstance(part, Key))
+    for name, field in TrainingConfig.model_fields.items()
 }
 
 
-def of(given: Mapping[str, Any], recorded: Course | None = None) -> Course:
+def config_from_flags(given: Mapping[str, Any], recorded: TrainingConfig | None = None) -> TrainingConfig:
     """The course of flags as they were typed; None is a flag not given.
 
     With `recorded`, the course of a run that is resumed, all that is given has to be as it was. `UsageError` names
@@ -145,13 +146,13 @@ def of(given: Mapping[str, Any], recorded: Course | None = None) -> Course:
     if "rank" in asked and "alpha" not in asked and recorded is None:
         asked["alpha"] = _twice(asked["rank"])
     try:
-        wanted = Course(**(asked if recorded is None else recorded.model_dump() | asked))
+        wanted = TrainingConfig(**(asked if recorded is None else recorded.model_dump() | asked))
     except ValidationError as error:
-        found = dict.fromkeys(f"--{name_of(detail)}: {detail['ctx']['error']}" for detail in error.errors())
+        found = dict.fromkeys(f"--{flag_of(detail)}: {detail['ctx']['error']}" for detail in error.errors())
         raise UsageError("\n".join(found)) from error
     if recorded is None or wanted == recorded:
         return wanted
-    others = [f"--{name.replace('_', '-')} is {value(wanted, name)} and was {value(recorded, name)}"
+    others = [f"--{name.replace('_', '-')} is {format_value(wanted, name)} and was {format_value(recorded, name)}"
               for name in KEYS if getattr(wanted, name) != getattr(recorded, name)]  # fmt: skip
     raise UsageError(
         f"--resume: goes on with the settings that the run began with: {'; '.join(others)}.",
@@ -159,7 +160,7 @@ def of(given: Mapping[str, Any], recorded: Course | None = None) -> Course:
     )
 
 
-def require(course: Course) -> None:
+def require_libraries(course: TrainingConfig) -> None:
     """`UsageError` where a course needs a library that is not installed."""
     if course.optimiser == "adamw8bit" and not has_eight_bits():
         raise UsageError(
@@ -180,10 +181,10 @@ def _twice(rank: Any) -> Any:
         return None  # refused with the rank
 
 
-def name_of(detail: Mapping[str, Any]) -> str:
+def flag_of(detail: Mapping[str, Any]) -> str:
     return str(detail["loc"][0]).replace("_", "-")
 
 
-def value(course: Course, name: str) -> str:
+def format_value(course: TrainingConfig, name: str) -> str:
     found = getattr(course, name)
     return f"{found:g}" if isinstance(found, float) else str(found)

@@ -15,7 +15,7 @@ from typing import Any
 
 from acestep_cli import disk
 from acestep_cli.audio import decode, encode, measure
-from acestep_cli.errors import AceStepError, SourceError, UsageError, together
+from acestep_cli.errors import AceStepError, SourceError, UsageError, combine_errors
 from acestep_cli.progress import Progress, Say
 from acestep_cli.song import document, modes, prompts, spec
 from acestep_cli.song.lint import lyrics
@@ -38,14 +38,14 @@ NOTE = """\
 
 
 @dataclass(frozen=True)
-class Song:
+class DatasetSong:
     """One recording and what it is. `name` is its path within the data set, with / on every system."""
 
     name: str
     path: Path
     request: Request
 
-    def labelled(self, found: Mapping[str, Any]) -> Song:
+    def labelled(self, found: Mapping[str, Any]) -> DatasetSong:
         """With what was found out of what nobody had said."""
         known = self.request.model_dump(exclude_none=True)
         answer = ("lyrics", "instrumental")  # to one question
@@ -59,7 +59,7 @@ class Dataset:
     """Songs, and the word that calls up their sound. `problems` are songs that cannot be trained on, each with why."""
 
     folder: Path
-    songs: tuple[Song, ...]
+    songs: tuple[DatasetSong, ...]
     trigger: str | None = None
     trigger_position: str = POSITIONS[0]
     problems: tuple[AceStepError, ...] = ()
@@ -75,23 +75,23 @@ class Dataset:
         head = {} if self.trigger is not None else {name: getattr(other, name) for name in HEAD}
         return replace(self, songs=songs, **head)
 
-    def caption(self, song: Song) -> str:
+    def caption(self, song: DatasetSong) -> str:
         """What a song is said to be, its trigger word included."""
         own = song.request.caption
         if self.trigger is None or own is None or self.trigger_position == "replace":
             return self.trigger or own or ""
         return f"{self.trigger}, {own}" if self.trigger_position == "prepend" else f"{own}, {self.trigger}"
 
-    def prompts(self, song: Song, seconds: float) -> tuple[str, str]:
+    def prompts(self, song: DatasetSong, seconds: float) -> tuple[str, str]:
         """The text prompt and the lyric prompt of `seconds` of a song: those of a render of it."""
         request = song.request.model_copy(update={"caption": self.caption(song)})
-        return prompts.of(request, modes.FILL_MASK, seconds)
+        return prompts.prompts_of(request, modes.FILL_MASK, seconds)
 
     def dump(self) -> str:
         """The text of its `dataset.yaml`."""
         head = {name: value for name in HEAD if (value := getattr(self, name)) is not None}
         wordless = {one.song for one in self.left_out if one.key == "lyrics"}
-        songs = {song.name: described(song.request) for song in self.songs}
+        songs = {song.name: song_keys(song.request) for song in self.songs}
         for song in self.songs:
             if song.name in wordless and song.request.instrumental is None:
                 songs[song.name].pop("instrumental", None)  # there are words, which could not be read
@@ -99,7 +99,7 @@ class Dataset:
         if self.left_out:
             note += "# Left out, for it cannot be read; what is open of a song is written below its name:\n"
             note += "".join(f"#   {comment(str(one))}\n" for one in self.left_out)
-        return note + document.dump({**head, "songs": songs})
+        return note + document.dump_yaml({**head, "songs": songs})
 
 
 def comment(text: str) -> str:
@@ -107,7 +107,7 @@ def comment(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
 
 
-def described(request: Request) -> dict[str, Any]:
+def song_keys(request: Request) -> dict[str, Any]:
     """A song's keys with their values; one without words says so."""
     found = {key: value for key in metadata.KEYS if (value := getattr(request, key)) is not None}
     return found if "lyrics" in found else {**found, "instrumental": True}
@@ -117,12 +117,12 @@ def audio_files(folder: Path) -> dict[str, Path]:
     """The audio files in `folder` and the folders in it, by name. `SourceError` where there are none."""
     try:
         if not folder.is_dir():
-            what = "not a folder" if disk.exists(folder) else "not there"
+            what = "not a folder" if disk.is_taken(folder) else "not there"
             raise SourceError(f"{folder} is {what}; songs are learnt from a folder.")
         next(folder.iterdir(), None)  # which says what rglob keeps to itself
         files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     except OSError as error:
-        raise decode.unreadable(folder, error) from error
+        raise decode.unreadable_error(folder, error) from error
     hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)]
     found = {path.relative_to(folder).as_posix(): path for path in files if path not in hidden}
     if not found:
@@ -132,22 +132,26 @@ def audio_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read(folder: Path) -> Dataset:
+def load_dataset(folder: Path) -> Dataset:
     """The data set of a folder: as its `dataset.yaml` has it, else as `scan` finds it."""
-    return parse(spec.text_of(str(folder / FILE)), folder) if (folder / FILE).is_file() else scan(folder)
+    return (
+        parse_dataset(spec.read_text(str(folder / FILE)), folder) if (folder / FILE).is_file() else scan_folder(folder)
+    )
 
 
-def scan(folder: Path) -> Dataset:
+def scan_folder(folder: Path) -> Dataset:
     """The recordings in a folder, with what lies beside them, but for what cannot be read there: `left_out` has it."""
     found = audio_files(folder)
     places = {place for path in found.values() for place in path.parents if place.is_relative_to(folder)}
-    tables = {place: metadata.told_by_tables(place) for place in sorted(places)}  # the outer ones first
+    tables = {place: metadata.read_tables(place) for place in sorted(places)}  # the outer ones first
     songs = []
     left_out = []
     for name, path in found.items():
         left: list[LeftOut] = []
-        told = metadata.of(path, [one for place, one in tables.items() if path.is_relative_to(place)], left)
-        songs.append(Song(name, path, request_of({key: (value, f"{name}: {key}") for key, value in told.items()})))
+        told = metadata.read_metadata(path, [one for place, one in tables.items() if path.is_relative_to(place)], left)
+        songs.append(
+            DatasetSong(name, path, request_of({key: (value, f"{name}: {key}") for key, value in told.items()}))
+        )
         left_out += [replace(one, song=name) for one in left]
     told_of = {(one.where, one.reason) for one in left_out}  # a song's own list is met twice
     left_out += [one for table in tables.values() for one in table.unread if (one.where, one.reason) not in told_of]
@@ -160,11 +164,11 @@ def scan(folder: Path) -> Dataset:
     return Dataset(folder, tuple(songs), left_out=tuple(dict.fromkeys(left_out)), **head)
 
 
-def scan_again(folder: Path) -> Dataset:
+def rescan_folder(folder: Path) -> Dataset:
     """As `scan` finds it; what that leaves open is as in its `dataset.yaml`, unless that names no songs."""
-    found = scan(folder)
+    found = scan_folder(folder)
     try:
-        again = found.labelled(read(folder))
+        again = found.labelled(load_dataset(folder))
     except SourceError:
         return found
     given = {(song.name, key) for song in again.songs for key in metadata.KEYS
@@ -172,17 +176,17 @@ def scan_again(folder: Path) -> Dataset:
     return replace(again, left_out=tuple(one for one in again.left_out if (one.song, one.key) not in given))
 
 
-def parse(text: str, folder: Path) -> Dataset:
+def parse_dataset(text: str, folder: Path) -> Dataset:
     """Read the text of a `dataset.yaml` whose songs lie in `folder`.
 
     `UsageError` names every problem of it with its line; a song that is not there is a problem of its own.
     """
     where = folder / FILE
-    content = document.read(text, markdown=False)
+    content = document.parse_document(text, markdown=False)
     wrong = [f"{where}{problem}" for problem in content.problems]
     head: dict[str, Any] = {}
-    songs: dict[str, Song] = {}
-    for entry in document.once(content.entries, where, wrong):
+    songs: dict[str, DatasetSong] = {}
+    for entry in document.refuse_duplicates(content.entries, where, wrong):
         place = f"{where}:{entry.line}: {entry.name}"
         if entry.name in HEAD:
             if entry.raw is not None or entry.problem is not None:
@@ -197,9 +201,9 @@ def parse(text: str, folder: Path) -> Dataset:
         elif entry.entries is None:
             wrong.append(f"{place}: is a map, with the names of recordings below it")
         else:
-            for one in document.once(entry.entries, where, wrong):
+            for one in document.refuse_duplicates(entry.entries, where, wrong):
                 try:
-                    songs[one.name] = Song(one.name, folder / one.name, _described(one, where))
+                    songs[one.name] = DatasetSong(one.name, folder / one.name, _song_request(one, where))
                 except UsageError as error:
                     wrong.append(error.message)
     if wrong:
@@ -213,13 +217,13 @@ def parse(text: str, folder: Path) -> Dataset:
     return Dataset(folder, tuple(songs.values()), problems=tuple(problems), strays=strays, **head)
 
 
-def _described(entry: document.Entry, where: Path) -> Request:
+def _song_request(entry: document.Entry, where: Path) -> Request:
     """The request of one song's entry."""
     values: dict[str, tuple[Any, str]] = {}
     wrong: list[str] = []
     if entry.entries is None and (entry.raw is not None or entry.problem is not None):
         raise UsageError(f"{where}:{entry.line}: {entry.name}: is a map, with {', '.join(metadata.KEYS)} below it")
-    for one in document.once(entry.entries or (), where, wrong):
+    for one in document.refuse_duplicates(entry.entries or (), where, wrong):
         place = f"{where}:{one.line}: {one.name}"
         if one.name not in metadata.KEYS:
             wrong.append(f"{place}: is not a key of a song to learn from{suggestion(one.name, metadata.KEYS)}")
@@ -234,12 +238,12 @@ def _described(entry: document.Entry, where: Path) -> Request:
 
 def request_of(values: Mapping[str, tuple[Any, str]]) -> Request:
     """The request of values as they were written, each with its place for messages. `UsageError` names them all."""
-    layer = spec.Layer(Path(), {key: spec.Value(raw, place, place) for key, (raw, place) in values.items()})
+    layer = spec.Layer(Path(), {key: spec.WrittenValue(raw, place, place) for key, (raw, place) in values.items()})
     return spec.resolve(layer).request
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecordingFacts:
     """What one listening to a recording told: the fingerprint is of its samples, so that the same recording under other
     tags is the same; `clipped` counts the crests that are cut off.
     """
@@ -251,26 +255,26 @@ class Heard:
     warnings: tuple[str, ...] = ()
 
 
-def listen(path: Path) -> Heard:
+def read_recording(path: Path) -> RecordingFacts:
     """Read a recording to its end, a second at a time. `SourceError` for what cannot be worked on."""
-    crests = measure.Crests()
-    found = decode.survey(path, hear=crests.hear)
-    return Heard(found.seconds, found.rate, found.sound, crests.count, found.warnings)
+    crests = measure.ClipCounter()
+    found = decode.survey_file(path, hear=crests.add)
+    return RecordingFacts(found.seconds, found.rate, found.sound, crests.count, found.warnings)
 
 
 @dataclass(frozen=True)
-class Lesson:
+class UsableSong:
     """A song that was listened to and can be trained on."""
 
-    song: Song
-    heard: Heard
+    song: DatasetSong
+    heard: RecordingFacts
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What looking through a data set found: songs to train on, what is wrong with the others, what is worth a word."""
 
-    lessons: tuple[Lesson, ...] = ()
+    lessons: tuple[UsableSong, ...] = ()
     problems: tuple[AceStepError, ...] = ()
     remarks: tuple[str, ...] = field(default=())
 
@@ -292,17 +296,17 @@ class Inspection:
         return Inspection(kept, (*self.problems, *nameless), (*self.remarks, *bare))
 
 
-def inspect(dataset: Dataset, shortest: float, longest: float, progress: Progress) -> Inspection:
+def inspect_songs(dataset: Dataset, shortest: float, longest: float, progress: Progress) -> Inspection:
     """Listen to every song. One under `shortest` seconds is none for this checkpoint; of one over `longest`, parts are
     trained.
     """
-    lessons: dict[str, Lesson] = {}
+    lessons: dict[str, UsableSong] = {}
     problems: list[AceStepError] = list(dataset.problems)
     remarks = [f"{name} is in {dataset.folder} and not in its {FILE}; it is left out." for name in dataset.strays]
     for number, song in enumerate(dataset.songs):
         progress(number, len(dataset.songs))
         try:
-            heard = listen(song.path)
+            heard = read_recording(song.path)
             if heard.seconds < shortest:
                 raise SourceError(f"{song.path} is {heard.seconds:.1f} s long, and at least {shortest:g} s are needed.")
             if (twin := lessons.get(heard.fingerprint)) is not None:
@@ -310,27 +314,27 @@ def inspect(dataset: Dataset, shortest: float, longest: float, progress: Progres
         except AceStepError as error:
             problems.append(error)
             continue
-        lessons[heard.fingerprint] = Lesson(song, heard)
-        remarks += remarked(song, heard, longest)
+        lessons[heard.fingerprint] = UsableSong(song, heard)
+        remarks += song_remarks(song, heard, longest)
     progress(len(dataset.songs), len(dataset.songs))
     found = tuple(lessons.values())
-    return Inspection(found, tuple(problems), (*remarks, *compared(found)))
+    return Inspection(found, tuple(problems), (*remarks, *dataset_remarks(found)))
 
 
-def remarked(song: Song, heard: Heard, longest: float) -> Iterable[str]:
+def song_remarks(song: DatasetSong, heard: RecordingFacts, longest: float) -> Iterable[str]:
     """What is worth a word about one song."""
     yield from heard.warnings
     if heard.clipped:
         yield f"{song.name} is clipped at {heard.clipped} crest{'s' * (heard.clipped > 1)}, which is learnt too."
     if heard.seconds > longest:
         words = " with all of its lyrics" if song.request.lyrics else ""
-        whole, part = decode.clock(heard.seconds), decode.clock(longest)
+        whole, part = decode.format_time(heard.seconds), decode.format_time(longest)
         yield f"{song.name} is {whole} long, and is trained in parts of {part}{words}."
-    for remark in lyrics.hurried(lyrics.Song(song.request, heard.seconds)):
+    for remark in lyrics.hurried(lyrics.LintedSong(song.request, heard.seconds)):
         yield f"{song.name}: its lyrics are longer than can be sung: {remark.text}"
 
 
-def compared(lessons: tuple[Lesson, ...]) -> Iterable[str]:
+def dataset_remarks(lessons: tuple[UsableSong, ...]) -> Iterable[str]:
     """What is worth a word about all songs together."""
     if 0 < len(lessons) < FEWEST_SONGS:
         yield f"From {FEWEST_SONGS} songs on, an adapter learns their style; from {len(lessons)}, rather the songs."
@@ -340,12 +344,12 @@ def compared(lessons: tuple[Lesson, ...]) -> Iterable[str]:
         yield f"The recordings have several sample rates ({said}); a low one sounds dull, which is learnt too."
 
 
-def refuse(found: Inspection, folder: Path, *, skip: bool, warn: Say) -> None:
+def refuse_unusable(found: Inspection, folder: Path, *, skip: bool, warn: Say) -> None:
     """Raise an error that names all songs that cannot be trained on; with `skip` warn of them instead, while others are
     left.
     """
     if found.problems and not skip:
-        error = together(list(found.problems))
+        error = combine_errors(list(found.problems))
         error.hint = "--skip-bad trains on the others." if found.lessons else error.hint
         raise error
     for problem in found.problems:
@@ -354,7 +358,7 @@ def refuse(found: Inspection, folder: Path, *, skip: bool, warn: Say) -> None:
         raise SourceError(f"No song in {folder} can be trained on.")
 
 
-def fingerprints(dataset: Dataset, lessons: Iterable[Lesson]) -> dict[str, str]:
+def fingerprints(dataset: Dataset, lessons: Iterable[UsableSong]) -> dict[str, str]:
     """What shapes the training on each song, by name: its sound and its words."""
     found = {}
     for lesson in lessons:
@@ -368,7 +372,7 @@ def whole_fingerprint(prints: Mapping[str, str]) -> str:
     return hashlib.sha256(" ".join(sorted(prints.values())).encode()).hexdigest()[:16]
 
 
-def changed(now: Mapping[str, str], before: Mapping[str, str]) -> str | None:
+def describe_changes(now: Mapping[str, str], before: Mapping[str, str]) -> str | None:
     """What is no longer as it was in a data set, in words; None where nothing is."""
     gone, new = sorted(before.keys() - now.keys()), sorted(now.keys() - before.keys())
     other = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])

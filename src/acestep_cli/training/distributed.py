@@ -20,7 +20,7 @@ LAUNCH = "accelerate launch --num_processes 2 -m acestep_cli train-lora …"
 
 
 @dataclass(frozen=True)
-class Team:
+class Distributed:
     """This process among all: its number, its number on its machine, and how many there are."""
 
     rank: int = 0
@@ -28,7 +28,7 @@ class Team:
     size: int = 1
 
     @classmethod
-    def here(cls) -> Team:
+    def from_environment(cls) -> Distributed:
         """As the launcher says it in the environment; a process nobody launched is alone. `UsageError` for what no
         launcher says.
         """
@@ -43,7 +43,7 @@ class Team:
         return cls(*found)
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def device(self, asked: str | None) -> str | None:
@@ -63,12 +63,12 @@ class Team:
             )
         return range(self.rank, passes, self.size)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait for all others."""
         if self.size > 1:
             self._state.wait_for_everyone()
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every process the sum of all gradients."""
         if self.size > 1:
             from accelerate.utils import reduce
@@ -76,7 +76,7 @@ class Team:
             for parameter in parameters:
                 parameter.grad = reduce(parameter.grad, "sum")
 
-    def total(self, *numbers: float) -> list[float]:
+    def all_reduce(self, *numbers: float) -> list[float]:
         """The sum of each number over all processes."""
         if self.size == 1:
             return list(numbers)

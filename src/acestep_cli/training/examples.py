@@ -22,15 +22,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from acestep_cli import cache, disk, solvers
 from acestep_cli.engine import codec, conditioning, tensor_file
-from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.dit import Condition
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.models import weight_files
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.models.tensor_file import holds
+from acestep_cli.models.tensor_file import has_tensors
 from acestep_cli.progress import Say
-from acestep_cli.training.config import CONDITION_DROPOUT, Course
-from acestep_cli.training.dataset import Dataset, Lesson
+from acestep_cli.training.config import CONDITION_DROPOUT, TrainingConfig
+from acestep_cli.training.dataset import Dataset, UsableSong
 
 #: So many batches' worth of songs are shuffled before they are put beside others of their length.
 POOL = 8
@@ -41,7 +41,7 @@ TURBO_STEPS, TURBO_SHIFT = 8, 3.0
 WORDS = {"text", "lyrics"}
 
 
-def folder() -> Path:
+def examples_folder() -> Path:
     """Where what was made of songs is kept for the next run: beside what renders keep, and never pruned with it."""
     return cache.folder() / "lessons"
 
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Page:
+class Example:
     """One song, ready: where its latents are, how many frames they have, and its condition [L, E] on the CPU."""
 
     name: str
@@ -76,45 +76,45 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Book:
+class TrainingSet:
     """All songs, and in which order they are gone through. Everything in it follows from the course's seed and the
     number of a pass, so that a run that goes on draws what it would have drawn.
     """
 
-    pages: tuple[Page, ...]
+    pages: tuple[Example, ...]
     silence: Tensor  # [1, F, C]
     unconditional: Tensor  # [1, E]
-    course: Course
+    course: TrainingConfig
     #: The most frames that a pass has of one song.
     longest: int
 
     @cached_property
-    def _batches(self) -> int:
+    def _batches_per_epoch(self) -> int:
         """How many make a round through all songs."""
         return -(-len(self.pages) // self.course.batch)
 
-    def songs(self, number: int) -> list[Page]:
+    def examples_of(self, number: int) -> list[Example]:
         """Those of pass `number`: each round goes through all of them, in an order of its own."""
-        round_, place = divmod(number, self._batches)
-        draw = generator(self.course.seed, f"round {round_}")
+        round_, place = divmod(number, self._batches_per_epoch)
+        draw = stage_generator(self.course.seed, f"round {round_}")
         order = torch.randperm(len(self.pages), generator=draw).tolist()
         size, pool = self.course.batch, POOL * self.course.batch
-        pools = [sorted(order[i : i + pool], key=lambda page: self._shown(self.pages[page]))
+        pools = [sorted(order[i : i + pool], key=lambda page: self._crop(self.pages[page]))
                  for i in range(0, len(order), pool)]  # fmt: skip
         alike = [page for pool in pools for page in pool]
         batches = [alike[i : i + size] for i in range(0, len(alike), size)]
         turn = torch.randperm(len(batches), generator=draw)
         return [self.pages[page] for page in batches[int(turn[place])]]
 
-    def _shown(self, page: Page) -> int:
+    def _crop(self, page: Example) -> int:
         return min(page.frames, self.longest)
 
     def batch(self, number: int, device: torch.device, dtype: torch.dtype) -> Batch:
         """Pass `number`. Draws are made on the CPU, so that every device is taught alike."""
-        draw = generator(self.course.seed, f"pass {number}")
+        draw = stage_generator(self.course.seed, f"pass {number}")
         clean, conditions = [], []
-        for page in self.songs(number):
-            frames = self._shown(page)
+        for page in self.examples_of(number):
+            frames = self._crop(page)
             start = int(torch.randint(page.frames - frames + 1, (1,), generator=draw))
             clean.append(page.latents(start, frames))
             unheard = torch.rand(1, generator=draw) < CONDITION_DROPOUT
@@ -122,12 +122,12 @@ class Book:
         x = pad_sequence(clean, batch_first=True)
         times = self._times(len(clean), draw)
         noise = torch.randn(x.shape, generator=draw)
-        keep = kept(clean)
-        silence = codec.silence_of_length(self.silence, x.shape[1])
+        keep = padding_mask(clean)
+        silence = codec.repeat_silence(self.silence, x.shape[1])
         states = pad_sequence(conditions, batch_first=True).to(device, dtype)
-        heard = kept(conditions)
+        heard = padding_mask(conditions)
         return Batch(
-            solvers.noised(x, noise, times).to(device, dtype),
+            solvers.add_noise(x, noise, times).to(device, dtype),
             times.to(device),
             solvers.velocity(x, noise).to(device),
             torch.cat((silence, torch.ones_like(silence)), dim=-1).to(device, dtype),
@@ -137,12 +137,12 @@ class Book:
 
     def _times(self, count: int, draw: torch.Generator) -> Tensor:
         if self.course.times == "turbo":
-            steps = torch.tensor(solvers.schedule(TURBO_STEPS, TURBO_SHIFT)[:-1])
+            steps = torch.tensor(solvers.timestep_schedule(TURBO_STEPS, TURBO_SHIFT)[:-1])
             return steps[torch.randint(len(steps), (count,), generator=draw)]
         return solvers.training_times(torch.randn(count, 2, generator=draw))
 
 
-def kept(sequences: Sequence[Tensor]) -> Tensor | None:
+def padding_mask(sequences: Sequence[Tensor]) -> Tensor | None:
     """True where a padded batch of sequences [N, …] has real elements, [B, N]; None where all are real."""
     lengths = torch.tensor([len(one) for one in sequences])
     longest = int(lengths.max())
@@ -150,24 +150,24 @@ def kept(sequences: Sequence[Tensor]) -> Tensor | None:
 
 
 @torch.no_grad()
-def prepare(
-    weights: Store,
+def prepare_examples(
+    weights: WeightStore,
     sizes: Sizes,
     silence: Tensor,
     dataset: Dataset,
-    lessons: Sequence[Lesson],
-    course: Course,
+    lessons: Sequence[UsableSong],
+    course: TrainingConfig,
     warn: Say,
-) -> Book:
+) -> TrainingSet:
     """Make the songs of a data set ready, with the networks that `weights` lends one after another."""
     longest = sizes.vae.latent_frames(course.crop)
-    voices = hear(weights, sizes, lessons, own_timbre=course.timbre == "own")
+    voices = encode_recordings(weights, sizes, lessons, own_timbre=course.timbre == "own")
     # A render of the same length says the same: whole seconds of what it is given.
     texts = [dataset.prompts(one.song, min(one.heard.seconds, course.crop)) for one in lessons]
-    words = read(weights, texts, warn)
+    words = encode_texts(weights, texts, warn)
     pages = []
     with weights.dit() as model:
-        quiet = codec.silence_of_length(silence, model.config.timbre_fix_frame)
+        quiet = codec.repeat_silence(silence, model.config.timbre_fix_frame)
         for number, (lesson, voice, spoken) in enumerate(zip(lessons, voices, words, strict=True)):
             weights.report("condition", number, len(lessons))
             with safe_open(voice, framework="pt") as heard, safe_open(spoken, framework="pt") as said:
@@ -175,62 +175,66 @@ def prepare(
                 timbre = heard.get_tensor("timbre")[None] if course.timbre == "own" else quiet
                 states = [said.get_tensor(name).to(weights.device, weights.dtype) for name in ("text", "lyrics")]
             condition = model.encoder(*states, timbre.to(weights.device, weights.dtype)).states[0]
-            pages.append(Page(lesson.song.name, voice, frames, condition.cpu()))
+            pages.append(Example(lesson.song.name, voice, frames, condition.cpu()))
         weights.report("condition", len(lessons), len(lessons))
         unconditional = model.null_condition_emb[0].cpu()
-    return Book(tuple(pages), silence, unconditional, course, longest)
+    return TrainingSet(tuple(pages), silence, unconditional, course, longest)
 
 
-def hear(weights: Store, sizes: Sizes, lessons: Sequence[Lesson], *, own_timbre: bool) -> list[Path]:
+def encode_recordings(
+    weights: WeightStore, sizes: Sizes, lessons: Sequence[UsableSong], *, own_timbre: bool
+) -> list[Path]:
     """The files of latents [T, C] of each recording; with `own_timbre`, of [frames, C] of it as a reference too."""
     kind = f"{weights.checkpoint.vae_hash()} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
-    files = [cached(f"{one.heard.fingerprint} {kind}") for one in lessons]
+    files = [cache_file(f"{one.heard.fingerprint} {kind}") for one in lessons]
     wanted = {"latents", "timbre"} if own_timbre else {"latents"}
-    missing = [(one, file) for one, file in zip(lessons, files, strict=True) if not holds(file, wanted)]
+    missing = [(one, file) for one, file in zip(lessons, files, strict=True) if not has_tensors(file, wanted)]
     for done, (lesson, file) in enumerate(missing):
         with weights.vae() as vae:
             weights.report("encode", done, len(missing))
-            waveform = conditioning.recording(str(lesson.song.path), sizes.vae.sampling_rate)
+            waveform = conditioning.load_waveform(str(lesson.song.path), sizes.vae.sampling_rate)
             tile = weights.plan.tile_frames
-            tensors = {"latents": codec.encode(vae, waveform, tile, lambda done, of: None)}
+            tensors = {"latents": codec.encode_waveform(vae, waveform, tile, lambda done, of: None)}
             if own_timbre:
                 samples = sizes.dit.timbre_fix_frame * sizes.vae.hop
-                heard = conditioning.thirds(waveform, samples, 0, lesson.heard.fingerprint)
-                tensors["timbre"] = codec.encode(vae, heard, tile, lambda done, of: None)
-            write(file, tensors)
+                heard = conditioning.window_per_third(waveform, samples, 0, lesson.heard.fingerprint)
+                tensors["timbre"] = codec.encode_waveform(vae, heard, tile, lambda done, of: None)
+            save_example(file, tensors)
             del waveform
-            weights.tidy()
+            weights.trim_memory()
     if missing:
         weights.report("encode", len(missing), len(missing))
     return files
 
 
-def read(weights: Store, texts: Sequence[tuple[str, str]], warn: Say) -> list[Path]:
+def encode_texts(weights: WeightStore, texts: Sequence[tuple[str, str]], warn: Say) -> list[Path]:
     """The files of text states [1, L, width] and lyric embeddings [1, L, width] of each pair of prompts."""
     checkpoint = weights.checkpoint
     model = checkpoint.text
-    network = weight_files.fingerprint([model / "config.json", *weight_files.of(model), checkpoint.tokenizer])
-    files = [cached(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
-    missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not holds(file, WORDS)]
+    network = weight_files.weights_hash(
+        [model / "config.json", *weight_files.weight_files(model), checkpoint.tokenizer]
+    )
+    files = [cache_file(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
+    missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not has_tensors(file, WORDS)]
     for done, ((text, lyrics), file) in enumerate(missing):
         with weights.text() as encoder:
             weights.report("text", done, len(missing))
-            write(file, {"text": encoder.states(text, warn), "lyrics": encoder.embeddings(lyrics, warn)})
+            save_example(file, {"text": encoder.hidden_states(text, warn), "lyrics": encoder.embeddings(lyrics, warn)})
     if missing:
         weights.report("text", len(missing), len(missing))
     return files
 
 
-def cached(what: str) -> Path:
+def cache_file(what: str) -> Path:
     """The file for what is made of `what`."""
-    return folder() / f"{hashlib.sha256(what.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
+    return examples_folder() / f"{hashlib.sha256(what.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
 
 
-def write(file: Path, tensors: dict[str, Tensor]) -> None:
+def save_example(file: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors whole or not at all. `OutputError` where there is no room."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise disk.refusal(file.parent, error) from error
-    with disk.whole(file, replace=[file]) as [part]:
-        tensor_file.write(part, tensors)
+        raise disk.write_error(file.parent, error) from error
+    with disk.write_whole(file, replace=[file]) as [part]:
+        tensor_file.save_tensors(part, tensors)

@@ -23,23 +23,23 @@ from torch import Tensor, nn
 from acestep_cli import disk
 from acestep_cli.engine import tensor_file
 from acestep_cli.engine import weights as store
-from acestep_cli.engine.denoise import generator
+from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.dit import AceStep, DiT
-from acestep_cli.engine.weights import Store
+from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckError, MemoryLimitError, ran_out_of_memory
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Report, Say
 from acestep_cli.training import adapter as graft
 from acestep_cli.training import examples, loss_plot, run_folder
-from acestep_cli.training.adapter import Graft
-from acestep_cli.training.config import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, Course
+from acestep_cli.training.adapter import TrainableAdapter
+from acestep_cli.training.config import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, TrainingConfig
 from acestep_cli.training.dataset import FILE as SONGS
-from acestep_cli.training.dataset import Dataset, Lesson
-from acestep_cli.training.distributed import Team
-from acestep_cli.training.examples import Batch, Book
-from acestep_cli.training.plan import Workload
-from acestep_cli.training.run_folder import ADAPTER, CONFIG, CURVE, LOSSES, STATE, Record
+from acestep_cli.training.dataset import Dataset, UsableSong
+from acestep_cli.training.distributed import Distributed
+from acestep_cli.training.examples import Batch, TrainingSet
+from acestep_cli.training.plan import TrainingPlan
+from acestep_cli.training.run_folder import ADAPTER, CONFIG, CURVE, LOSSES, STATE, RunRecord
 
 Note = Callable[[int, float | None], None]
 #: How many times a run says how it goes.
@@ -51,14 +51,14 @@ ENCODERS = ("encoder", "tokenizer", "detokenizer")
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training run: what on, how, and where to."""
 
     dataset: Dataset
-    lessons: tuple[Lesson, ...]
-    record: Record
+    lessons: tuple[UsableSong, ...]
+    record: RunRecord
     checkpoint: Checkpoint
-    plan: Workload
+    plan: TrainingPlan
     folder: Path
     #: Formats besides peft's, each with its file.
     exports: tuple[tuple[str, Path], ...] = ()
@@ -67,15 +67,15 @@ class Job:
     #: Called after every so many steps with the model as it is and their number.
     preview: Callable[[AceStep, int], None] | None = None
     preview_every: int = 500
-    team: Team = field(default_factory=Team)
+    team: Distributed = field(default_factory=Distributed)
 
     @property
-    def course(self) -> Course:
+    def course(self) -> TrainingConfig:
         return self.record.course
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a run is: steps done, the loss of each, how many came to no number."""
 
     step: int = 0
@@ -83,7 +83,7 @@ class Progress:
     losses: list[float] = field(default_factory=list)
 
 
-def train(job: Job, report: Report, say: Say, warn: Say, note: Note = lambda step, loss: None) -> Path:
+def train(job: TrainingJob, report: Report, say: Say, warn: Say, note: Note = lambda step, loss: None) -> Path:
     """Train, or go on, until all steps are done; the folder of the adapter. `note` hears after each step its number and
     the running mean of the loss, None before the first that comes to a number; `say` hears how it goes now and then.
 
@@ -91,15 +91,15 @@ def train(job: Job, report: Report, say: Say, warn: Say, note: Note = lambda ste
     three steps in a row that came to no number, `OutputError` where a save cannot be written (the one before stays),
     `MemoryLimitError` where memory ran out.
     """
-    with closing(Store(job.checkpoint, job.plan, report)) as weights:
+    with closing(WeightStore(job.checkpoint, job.plan, report)) as weights:
         try:
-            if not job.team.leads:
-                job.team.meet()  # the first of them prepares the songs for all
-            book = prepared(job, weights, warn)
-            if job.team.leads:
-                job.team.meet()
+            if not job.team.is_main:
+                job.team.barrier()  # the first of them prepares the songs for all
+            book = prepare_training_set(job, weights, warn)
+            if job.team.is_main:
+                job.team.barrier()
             with weights.dit() as model:
-                Run(job, book, model, weights, say, note).go()
+                TrainingLoop(job, book, model, weights, say, note).train()
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
@@ -112,87 +112,93 @@ def train(job: Job, report: Report, say: Say, warn: Say, note: Note = lambda ste
     return job.folder
 
 
-def prepared(job: Job, weights: Store, warn: Say) -> Book:
+def prepare_training_set(job: TrainingJob, weights: WeightStore, warn: Say) -> TrainingSet:
     """The songs, as latents and conditions."""
     sizes = Sizes.of(job.checkpoint)
-    silence = store.silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
-    return examples.prepare(weights, sizes, silence, job.dataset, job.lessons, job.course, warn)
+    silence = store.load_silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
+    return examples.prepare_examples(weights, sizes, silence, job.dataset, job.lessons, job.course, warn)
 
 
-class Run:
+class TrainingLoop:
     """The loop over steps."""
 
     def __init__(
-        self, job: Job, book: Book, model: AceStep, weights: Store, say: Say, note: Note = lambda step, loss: None
+        self,
+        job: TrainingJob,
+        book: TrainingSet,
+        model: AceStep,
+        weights: WeightStore,
+        say: Say,
+        note: Note = lambda step, loss: None,
     ) -> None:
         self.job, self.book, self.model, self.weights, self.say, self.note = job, book, model, weights, say, note
         if job.preview is None:
             for name in ENCODERS:
                 delattr(model, name)
-            weights.tidy()
-        self.graft = Graft(model.decoder, job.course, job.checkpoint.name)
+            weights.trim_memory()
+        self.graft = TrainableAdapter(model.decoder, job.course, job.checkpoint.name)
         if job.plan.checkpointed:
-            graft.recompute(model.decoder)
-        self.optimiser = optimiser(self.graft.parameters, job.course)
-        self.progress = Progress()
+            graft.enable_gradient_checkpointing(model.decoder)
+        self.optimiser = build_optimizer(self.graft.parameters, job.course)
+        self.progress = TrainingProgress()
         if job.record.step:
             self._restore()
 
     @property
-    def course(self) -> Course:
+    def course(self) -> TrainingConfig:
         return self.job.course
 
-    def go(self) -> None:
+    def train(self) -> None:
         """Take every step that is left, saving on the way and at the end."""
         steps, progress = self.course.steps, self.progress
         saved, in_a_row = time.monotonic(), 0
         self.model.decoder.train()
-        with disk.signals_held() as deliver_signals:
+        with disk.holding_signals() as deliver_signals:
             while progress.step < steps:
                 loss = self._step(progress.step)
                 in_a_row = 0 if math.isfinite(loss) else in_a_row + 1
                 if in_a_row == MOST_BROKEN_STEPS:
-                    raise self._broken()
+                    raise self._refuse_nan()
                 progress.losses.append(loss)
                 progress.step += 1
                 progress.broken += not math.isfinite(loss)
-                self._tell()
+                self._report()
                 if progress.step < steps and time.monotonic() - saved >= self.job.save_every:
                     self.save()
                     saved = time.monotonic()
                 self._preview()
-                if signal := self._signalled(deliver_signals):
+                if signal := self._raise_signal(deliver_signals):
                     self.save()
                     self.say(f"Stopped after step {progress.step} of {steps}; all is saved, and --resume goes on.")
                     raise signal
             self.save()
 
-    def _signalled(self, deliver_signals: Callable[[], None]) -> BaseException | None:
+    def _raise_signal(self, deliver_signals: Callable[[], None]) -> BaseException | None:
         """What a signal raises, which stops every process of the team; None without one."""
         found: BaseException | None = None
         try:
             deliver_signals()
         except KeyboardInterrupt as signal:
             found = signal
-        [count] = self.job.team.total(float(found is not None))
+        [count] = self.job.team.all_reduce(float(found is not None))
         return found or (KeyboardInterrupt() if count else None)
 
     def _step(self, number: int) -> float:
         """One step of the optimiser; its loss, or what is no number where it was skipped."""
         course, device = self.course, self.weights.device
         for group in self.optimiser.param_groups:
-            group["lr"] = course.rate(number)
+            group["lr"] = course.learning_rate_at(number)
         total = 0.0
         for part in self.job.team.share(course.accumulation):
             place = number * course.accumulation + part
             batch = self.book.batch(place, device, self.weights.dtype)
             with torch.random.fork_rng([device] if device.type == "cuda" else []):  # what the adapter leaves out
-                torch.manual_seed(generator(course.seed, f"dropout {place}").initial_seed())
-                loss = loss_of(self.model.decoder, batch) / course.accumulation
+                torch.manual_seed(stage_generator(course.seed, f"dropout {place}").initial_seed())
+                loss = flow_loss(self.model.decoder, batch) / course.accumulation
                 torch.autograd.backward(loss)
             total += loss.item()
-        self.job.team.add_gradients(self.graft.parameters)
-        [total] = self.job.team.total(total)
+        self.job.team.all_reduce_gradients(self.graft.parameters)
+        [total] = self.job.team.all_reduce(total)
         size = nn.utils.clip_grad_norm_(self.graft.parameters, LARGEST_GRADIENT)
         if math.isfinite(total) and bool(torch.isfinite(size)):
             self.optimiser.step()
@@ -201,10 +207,10 @@ class Run:
         self.optimiser.zero_grad(set_to_none=True)
         return total
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Report the step, and now and then say how it goes."""
         progress, steps = self.progress, self.course.steps
-        mean = loss_plot.smoothed(progress.losses[-200:])[-1]
+        mean = loss_plot.running_mean(progress.losses[-200:])[-1]
         self.weights.report("train", progress.step, steps)
         self.note(progress.step, mean if math.isfinite(mean) else None)
         every = max(steps // WORDS_IN_ALL, 1)
@@ -214,15 +220,15 @@ class Run:
 
     def _preview(self) -> None:
         job, step = self.job, self.progress.step
-        if job.preview is not None and job.team.leads and step % job.preview_every == 0:
+        if job.preview is not None and job.team.is_main and step % job.preview_every == 0:
             self.model.decoder.eval()
             job.preview(self.model, step)
             self.model.decoder.train()
 
-    def _broken(self) -> CheckError:
+    def _refuse_nan(self) -> CheckError:
         """Three steps in a row came to nothing: what is saved is as it was before them."""
         progress, told = self.progress, MOST_BROKEN_STEPS - 1
-        self.progress = Progress(progress.step - told, progress.broken - told, progress.losses[:-told])
+        self.progress = TrainingProgress(progress.step - told, progress.broken - told, progress.losses[:-told])
         self.save()
         return CheckError(
             f"{MOST_BROKEN_STEPS} steps in a row came to no number, the last of them step {progress.step + 1}, so "
@@ -234,7 +240,7 @@ class Run:
         """Write the adapter and all that going on needs: whole, or what was there stays. Of the last save come the
         exports, once it is safe: where one of them fails, a run that goes on has nothing left to do but write it.
         """
-        if not self.job.team.leads:
+        if not self.job.team.is_main:
             return
         folder, progress = self.job.folder, self.progress
         record = self.job.record.model_copy(update={"step": progress.step, "broken": progress.broken})
@@ -245,18 +251,18 @@ class Run:
             for name, value in self.optimiser.state[parameter].items():
                 state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
         last = [folder / name for name in (STATE, ADAPTER, CONFIG, SONGS, CURVE, LOSSES)]
-        with disk.whole(*last, replace=last) as [state_part, adapter, config, songs, picture, table]:
-            tensor_file.write(adapter, tensors, header, checksum=False)  # other programs may rewrite it
+        with disk.write_whole(*last, replace=last) as [state_part, adapter, config, songs, picture, table]:
+            tensor_file.save_tensors(adapter, tensors, header, checksum=False)  # other programs may rewrite it
             disk.write_text(config, self.graft.json())
             disk.write_text(songs, self.job.dataset.dump())
-            loss_plot.draw(progress.losses, picture)
-            disk.write_text(table, table_of(progress.losses, self.course))
-            tensor_file.write(state_part, state, header)
+            loss_plot.draw_losses(progress.losses, picture)
+            disk.write_text(table, losses_csv(progress.losses, self.course))
+            tensor_file.save_tensors(state_part, state, header)
         exports = dict(self.job.exports) if record.is_finished else {}
         run_folder.require_own(record, list(exports.values()))
         for name, path in exports.items():
-            with disk.whole(path, replace=[path]) as [part]:
-                tensor_file.write(part, graft.EXPORTS[name](tensors, self.course), header, checksum=False)
+            with disk.write_whole(path, replace=[path]) as [part]:
+                tensor_file.save_tensors(part, graft.EXPORTS[name](tensors, self.course), header, checksum=False)
 
     def _restore(self) -> None:
         """Go on where the save in the folder is."""
@@ -272,12 +278,12 @@ class Run:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         record = self.job.record
-        self.progress = Progress(record.step, record.broken, state[HISTORY].tolist())
+        self.progress = TrainingProgress(record.step, record.broken, state[HISTORY].tolist())
 
 
-def loss_of(decoder: DiT, batch: Batch) -> Tensor:
+def flow_loss(decoder: DiT, batch: Batch) -> Tensor:
     """The mean squared error of the velocities of a pass, over real frames alone."""
-    listened = decoder.remember(batch.condition)
+    listened = decoder.project_condition(batch.condition)
     found = decoder(batch.noisy, batch.times, batch.context, listened, batch.keep)
     squared = (found.float() - batch.velocity).square()
     if batch.keep is None:
@@ -285,7 +291,7 @@ def loss_of(decoder: DiT, batch: Batch) -> Tensor:
     return squared[batch.keep].mean()
 
 
-def optimiser(parameters: Sequence[nn.Parameter], course: Course) -> torch.optim.Optimizer:
+def build_optimizer(parameters: Sequence[nn.Parameter], course: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW, or the one that keeps its state in eight bits."""
     if course.optimiser == "adamw":
         return torch.optim.AdamW(parameters, course.learning_rate, weight_decay=WEIGHT_DECAY)
@@ -295,8 +301,11 @@ def optimiser(parameters: Sequence[nn.Parameter], course: Course) -> torch.optim
     return found
 
 
-def table_of(losses: Sequence[float], course: Course) -> str:
+def losses_csv(losses: Sequence[float], course: TrainingConfig) -> str:
     """The losses as CSV: step, loss, its running mean, learning rate."""
-    rows = zip(losses, loss_plot.smoothed(losses), strict=True)
-    lines = [f"{step + 1},{loss:.6f},{mean:.6f},{course.rate(step):.3e}" for step, (loss, mean) in enumerate(rows)]
+    rows = zip(losses, loss_plot.running_mean(losses), strict=True)
+    lines = [
+        f"{step + 1},{loss:.6f},{mean:.6f},{course.learning_rate_at(step):.3e}"
+        for step, (loss, mean) in enumerate(rows)
+    ]
     return "\n".join(["step,loss,running_mean,learning_rate", *lines, ""])

@@ -17,7 +17,7 @@ GRID_LINES = 5
 SMOOTHING = 0.98
 
 
-def smoothed(losses: Sequence[float]) -> list[float]:
+def running_mean(losses: Sequence[float]) -> list[float]:
     """A running mean of losses, without the pull of its beginning; steps that came to no number change nothing."""
     found: list[float] = []
     mean, weight = 0.0, 0.0
@@ -28,7 +28,7 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     return found
 
 
-def draw(losses: Sequence[float], path: Path) -> None:
+def draw_losses(losses: Sequence[float], path: Path) -> None:
     """Write the losses of all steps, and their running mean, as the PNG `path`."""
     from PIL import Image, ImageDraw
 
@@ -49,7 +49,7 @@ def draw(losses: Sequence[float], path: Path) -> None:
         pen.text((left - 8, y), f"{level:.3g}", fill=INK, anchor="rm")
         step = round(len(losses) * line / GRID_LINES)
         pen.text((left + (right - left) * line / GRID_LINES, bottom + 8), str(step), fill=INK, anchor="ma")
-    for values, colour, width in ((losses, RAW, 1), (smoothed(losses), SMOOTH, 3)):
+    for values, colour, width in ((losses, RAW, 1), (running_mean(losses), SMOOTH, 3)):
         points = [place(step, value) for step, value in enumerate(values) if math.isfinite(value)]
         if len(points) > 1:
             pen.line(points, fill=colour, width=width)

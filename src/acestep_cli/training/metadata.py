@@ -97,7 +97,9 @@ class Tables:
     def add(self, written: object, told: Mapping[str, Any], where: str) -> None:
         """Take what a row tells of the recording that it names, over what is told of it so far."""
         name = recording_of(self.folder, str(written))
-        self.songs[name] = over(self.songs.get(name, {}), known(told, where, self.left.setdefault(name, []), COLUMNS))
+        self.songs[name] = over(
+            self.songs.get(name, {}), translate_keys(told, where, self.left.setdefault(name, []), COLUMNS)
+        )
 
     def of(self, recording: Path) -> tuple[Told, list[LeftOut]]:
         """What is told of a recording, named with its suffix or without."""
@@ -130,7 +132,7 @@ def over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Told:
     return {key: value for key, value in lower.items() if not (settled and key in answer)} | dict(upper)
 
 
-def of(recording: Path, tables: Iterable[Tables], left: list[LeftOut]) -> Told:
+def read_metadata(recording: Path, tables: Iterable[Tables], left: list[LeftOut]) -> Told:
     """All that is told of a recording; who comes later in `READERS` knows better, and so does the later one of
     `tables`, which come after the song's own `.json`. What cannot be read is added to `left`.
     """
@@ -150,12 +152,14 @@ def of(recording: Path, tables: Iterable[Tables], left: list[LeftOut]) -> Told:
     return found
 
 
-def text(file: Path) -> str:
+def read_text(file: Path) -> str:
     """`ValueError` with the reason for what is no text."""
-    return spec.text_of(str(file))
+    return spec.read_text(str(file))
 
 
-def known(told: Mapping[str, Any], where: object, left: list[LeftOut], names: Mapping[str, str] = WORDS) -> Told:
+def translate_keys(
+    told: Mapping[str, Any], where: object, left: list[LeftOut], names: Mapping[str, str] = WORDS
+) -> Told:
     """What others wrote under their `names` as ours, without what says nothing.
 
     What its kind cannot read is added to `left`, with the place `where` it stands.
@@ -196,9 +200,9 @@ def understood(key: str, value: Any) -> Any:
     word = value.strip() if isinstance(value, str) else value
     match key:
         case "bpm":
-            return whole(word)
+            return round_bpm(word)
         case "key":
-            return respelt(str(word))
+            return respell_key(str(word))
         case "time_signature":
             return re.sub(r"\s*time\Z", "", str(word), flags=re.IGNORECASE).removesuffix(".0")
         case "instrumental":
@@ -206,13 +210,13 @@ def understood(key: str, value: Any) -> Any:
     return word
 
 
-def whole(bpm: Any) -> Any:
+def round_bpm(bpm: Any) -> Any:
     """A tempo of analysers, which have decimals, or with its unit, as a whole number."""
     found = TEMPO.fullmatch(str(bpm).strip())
     return bpm if found is None or isinstance(bpm, bool) else round(float(found[1].replace(",", ".")))
 
 
-def respelt(key: str) -> str:
+def respell_key(key: str) -> str:
     """A key in Camelot's numbers, or a bare note for its major, in words."""
     key = re.sub(r"[\s_-]*\b(moll|dur|minor|major)\Z", lambda found: f" {MODES.get(found[1].casefold(), found[1])}",
                  key.replace("_", " "), flags=re.IGNORECASE)  # fmt: skip
@@ -221,25 +225,25 @@ def respelt(key: str) -> str:
     return f"{key} major" if NOTE.fullmatch(key) else key
 
 
-def lyrics(file: Path, left: list[LeftOut]) -> Told:
-    whole = text(file)
-    return known(marked(whole, "lyrics") or {"lyrics": whole}, file, left)
+def read_lyrics(file: Path, left: list[LeftOut]) -> Told:
+    whole = read_text(file)
+    return translate_keys(marked(whole, "lyrics") or {"lyrics": whole}, file, left)
 
 
-def caption(file: Path, left: list[LeftOut]) -> Told:
-    whole = text(file)
+def read_caption(file: Path, left: list[LeftOut]) -> Told:
+    whole = read_text(file)
     told = marked(whole, "caption") or {"caption": whole}
-    return known({name: " ".join(part.split()) if WORDS.get(name) == "caption" else part
+    return translate_keys({name: " ".join(part.split()) if WORDS.get(name) == "caption" else part
                   for name, part in told.items()}, file, left)  # fmt: skip
 
 
-def words(file: Path, left: list[LeftOut]) -> Told:
+def read_song_text(file: Path, left: list[LeftOut]) -> Told:
     """Lyrics; or all that is known: in `<KEY>` marks, as JSON, or in `key: value` lines, of which lyrics go on until
     the next key.
     """
-    whole = text(file)
+    whole = read_text(file)
     told = marked(whole, "lyrics") or object_in(whole) or labelled(whole) or {"lyrics": whole}
-    return known(told, file, left)
+    return translate_keys(told, file, left)
 
 
 def with_genre(told: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +282,7 @@ def labelled(text: str) -> dict[str, Any]:
     if not LABELLED.match(first) and not is_markdown:
         return {}
     if is_markdown or any((match := LABELLED.match(line)) and BLOCK.fullmatch(match[2].strip()) for line in lines):
-        content = document.read(text, markdown=is_markdown)
+        content = document.parse_document(text, markdown=is_markdown)
         if not content.problems and not any(entry.problem for entry in content.entries):
             return with_genre({entry.name.casefold(): entry.raw for entry in content.entries})
     found: dict[str, list[str]] = {}
@@ -300,16 +304,16 @@ def labelled(text: str) -> dict[str, Any]:
     return with_genre(told)
 
 
-def timed(file: Path, left: list[LeftOut]) -> Told:
+def read_timed_lyrics(file: Path, left: list[LeftOut]) -> Told:
     """Lyrics without their time stamps."""
-    return known({"lyrics": "\n".join(line.text for line in lrc.read(text(file)))}, file, left)
+    return translate_keys({"lyrics": "\n".join(line.text for line in lrc.parse_lrc(read_text(file)))}, file, left)
 
 
-def ours(file: Path, left: list[LeftOut]) -> Told:
+def read_spec(file: Path, left: list[LeftOut]) -> Told:
     """A spec, or the sidecar of a render: what it says of a song, whatever else it asks for."""
     layers = [
         replace(layer, values={name: value for name, value in layer.values.items() if name in (*KEYS, "lyrics_file")})
-        for layer in spec.read(file)
+        for layer in spec.read_layers(file)
     ]
     for layer in layers:
         left += [LeftOut(str(file), said_of(file, problem)) for problem in layer.problems]
@@ -342,18 +346,18 @@ def said_of(file: Path, problem: str) -> str:
     return problem.removeprefix(str(file)).removeprefix(": ")
 
 
-def listed(file: Path, left: list[LeftOut]) -> Told:
+def read_json(file: Path, left: list[LeftOut]) -> Told:
     """One song's JSON; a list is seen to with those of its folder."""
-    content = parsed(file)
+    content = parse_json(file)
     if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("samples"), list)):
         return {}
     if not isinstance(content, dict):
         raise ValueError("is neither a map of keys nor a list of songs")
-    return known(content, file, left)
+    return translate_keys(content, file, left)
 
 
-def parsed(file: Path) -> Any:
-    return from_json(text(file))
+def parse_json(file: Path) -> Any:
+    return from_json(read_text(file))
 
 
 def from_json(text: str) -> Any:
@@ -368,30 +372,30 @@ Reader = Callable[[Path, list[LeftOut]], Told]
 
 #: By the end of the name behind that of the recording, with or without its own suffix; the last one wins.
 READERS: Mapping[str, Reader] = {
-    ".json": listed,
-    ".lrc": timed,
-    ".txt": words,
-    "_lyrics.txt": lyrics,
-    ".lyrics.txt": lyrics,
-    "_prompt.txt": caption,
-    ".prompt.txt": caption,
-    "_caption.txt": caption,
-    ".caption.txt": caption,
-    ".md": ours,
-    ".yml": ours,
-    ".yaml": ours,
+    ".json": read_json,
+    ".lrc": read_timed_lyrics,
+    ".txt": read_song_text,
+    "_lyrics.txt": read_lyrics,
+    ".lyrics.txt": read_lyrics,
+    "_prompt.txt": read_caption,
+    ".prompt.txt": read_caption,
+    "_caption.txt": read_caption,
+    ".caption.txt": read_caption,
+    ".md": read_spec,
+    ".yml": read_spec,
+    ".yaml": read_spec,
 }
 #: The key that stays open where a whole file cannot be read.
 WHOLE: Mapping[str, str] = {
-    suffix: "lyrics" if reader in (timed, words, lyrics) else "caption"
+    suffix: "lyrics" if reader in (read_timed_lyrics, read_song_text, read_lyrics) else "caption"
     for suffix, reader in READERS.items()
-    if reader in (timed, words, lyrics, caption)
+    if reader in (read_timed_lyrics, read_song_text, read_lyrics, read_caption)
 }
 #: Lists and tables by suffix; the last one wins.
 LISTS = (".json", ".jsonl", ".csv", ".tsv")
 
 
-def told_by_tables(folder: Path) -> Tables:
+def read_tables(folder: Path) -> Tables:
     """What the lists and tables in `folder` tell. Tables overrule lists."""
     found = Tables(folder)
     there = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
@@ -413,7 +417,7 @@ def told_by_tables(folder: Path) -> Tables:
 
 def read_list(file: Path, into: Tables) -> None:
     """What a list tells of songs, and of all of them; nothing where it is one song's own."""
-    content = parsed(file)
+    content = parse_json(file)
     samples = content.get("samples") if isinstance(content, dict) else content
     if not isinstance(samples, list):
         return
@@ -434,7 +438,7 @@ def with_raw_lyrics(sample: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def read_lines(file: Path, into: Tables) -> None:
     """What a file tells that has an object of JSON in each line, as Hugging Face's `metadata.jsonl`."""
-    for number, line in enumerate(text(file).split("\n"), start=1):
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -453,7 +457,7 @@ def named(row: Mapping[str, Any]) -> str:
 
 def read_table(file: Path, into: Tables) -> None:
     """The rows of a table with a column that names recordings; its delimiter is found out."""
-    content = text(file)
+    content = read_text(file)
     first = content.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count))
     for row in reader:

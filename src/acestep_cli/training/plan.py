@@ -15,11 +15,11 @@ from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, DType, Hardware
-from acestep_cli.machine.memory import FLOAT32, Arrangement, Model, Stage, Work
-from acestep_cli.machine.plan import MARGIN, RUNTIME_BYTES, Asked, Experience, Plan
-from acestep_cli.models.local import in_words
+from acestep_cli.machine.memory import FLOAT32, Arrangement, MemoryModel, StageMemory, Workload
+from acestep_cli.machine.plan import MARGIN, RUNTIME_BYTES, Experience, MachineRequest, Plan
+from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.training.config import Course
+from acestep_cli.training.config import TrainingConfig
 
 #: In float16 gradients of most songs are too small to be numbers.
 DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
@@ -34,7 +34,7 @@ OPTIMISER_BYTES = {"adamw": 2 * FLOAT32, "adamw8bit": 2}
 PASSES = 2
 
 
-class Workload(Plan):
+class TrainingPlan(Plan):
     """How this machine trains; `checkpointed` layers are computed again on the way back, and the optimiser is that of
     the course, unless it was left open.
     """
@@ -43,7 +43,7 @@ class Workload(Plan):
     optimiser: str = "adamw"
 
 
-class Lesson(NamedTuple):
+class LongestExample(NamedTuple):
     """The largest that a pass will see: latent frames and tokens of the longest song."""
 
     frames: int
@@ -52,21 +52,21 @@ class Lesson(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Need:
+class TrainingMemory:
     """The memory of one way to train."""
 
     sizes: Sizes
-    course: Course
-    lesson: Lesson
+    course: TrainingConfig
+    lesson: LongestExample
     arrangement: Arrangement
     checkpointed: bool
     #: Whether renders are made between steps.
     previews: bool = False
 
     @property
-    def render(self) -> Model:
+    def render(self) -> MemoryModel:
         """A render of the longest song: what its stages take before they train."""
-        return Model(self.sizes, Work(*self.lesson), self.arrangement)
+        return MemoryModel(self.sizes, Workload(*self.lesson), self.arrangement)
 
     @property
     def _matrices(self) -> list[tuple[int, int]]:
@@ -107,25 +107,25 @@ class Need:
         return heard.encoding_bytes + (2 * heard.waveform_bytes if self.arrangement.on_cpu else 0)
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[StageMemory, ...]:
         """The stages of a training run, in order."""
         render = self.render
         dit = {"dit": render.dit_bytes}
         found = [
-            Stage("encode", {"vae": render.vae_bytes}, self.encoding_bytes),
+            StageMemory("encode", {"vae": render.vae_bytes}, self.encoding_bytes),
             *(stage for stage in render.stages if stage.name in ("text", "condition")),
-            Stage("train", {**dit, "adapter": self.adapter_bytes}, self.step_bytes),
+            StageMemory("train", {**dit, "adapter": self.adapter_bytes}, self.step_bytes),
         ]
         if self.previews:
             found += [
-                Stage(stage.name, {**stage.resident, **dit, "adapter": self.adapter_bytes}, stage.working)
+                StageMemory(stage.name, {**stage.resident, **dit, "adapter": self.adapter_bytes}, stage.working)
                 for stage in render.stages
                 if stage.name in ("text", "diffuse", "decode")
             ]
         return tuple(found)
 
     @property
-    def peak(self) -> Stage:
+    def peak(self) -> StageMemory:
         return max(self.stages, key=lambda stage: stage.total)
 
     @property
@@ -135,39 +135,41 @@ class Need:
         return passes * (PASSES + self.checkpointed) * self.render.step_operations
 
 
-def plan(
+def plan_training(
     machine: Hardware,
-    course: Course,
-    asked: Asked,
+    course: TrainingConfig,
+    asked: MachineRequest,
     sizes: Sizes,
-    lesson: Lesson,
+    lesson: LongestExample,
     recall: Callable[[Device, DType], Experience],
     *,
     previews: bool = False,
     eight_bits: bool = False,
-) -> Workload:
+) -> TrainingPlan:
     """How a course is trained here; pure. First with everything as fast as it goes, then with layers computed again,
     then, for a LoRA, with the frozen weights in eight bits; each, where that is what is lacking, with small tiles.
 
     With `eight_bits` the optimiser is open, and keeps its state in so many on cards. Raises `UsageError` when what was
     asked for is not there, and `MemoryLimitError` when it fits nowhere.
     """
-    found, why = planning.devices(machine, asked)
+    found, why = planning.candidate_devices(machine, asked)
     failure: MemoryLimitError | None = None
-    for device in planning.with_dtype(found, asked.dtype):
-        dtype, dtype_reason = dtype_of(device, asked.dtype)
+    for device in planning.devices_with_dtype(found, asked.dtype):
+        dtype, dtype_reason = frozen_dtype(device, asked.dtype)
         cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
         budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
         if eight_bits:
             course = course.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
-        need = Need(sizes, course, lesson, planning.highest(device, dtype), checkpointed=False, previews=previews)
-        ways = list(lowered(need))
+        need = TrainingMemory(
+            sizes, course, lesson, planning.fastest_arrangement(device, dtype), checkpointed=False, previews=previews
+        )
+        ways = list(memory_fallbacks(need))
         fitting = next((way for way in ways if way.peak.total <= budget), None)
         if fitting is None:
-            failure = failure or refusal(ways[-1], device, budget)
+            failure = failure or memory_error(ways[-1], device, budget)
             why = f"it does not fit into {device.name}"
             continue
-        spare = f"{in_words(budget)} are free for it, too little without"
+        spare = f"{format_size(budget)} are free for it, too little without"
         reasons = {"device": why, "dtype": dtype_reason, **planning.standing_reasons(device)}
         taken = {
             "checkpointed": fitting.checkpointed,
@@ -176,7 +178,7 @@ def plan(
         }
         reasons |= {name: spare for name, is_taken in taken.items() if is_taken}
         speed = recall(device, dtype).speeds.get(fitting.arrangement.weights)
-        return Workload(
+        return TrainingPlan(
             device=device.name,
             backend=device.backend,
             max_vram=asked.max_vram,
@@ -192,7 +194,7 @@ def plan(
     raise failure
 
 
-def lowered(need: Need) -> Iterator[Need]:
+def memory_fallbacks(need: TrainingMemory) -> Iterator[TrainingMemory]:
     """The ways to train, each with less memory than the one before."""
     plain = replace(need.arrangement, one_network=not need.previews)
     ways = [(plain, False), (plain, True)]
@@ -203,7 +205,7 @@ def lowered(need: Need) -> Iterator[Need]:
             yield replace(need, arrangement=replace(arrangement, tile_frames=tile), checkpointed=checkpointed)
 
 
-def dtype_of(device: Device, asked: str | None) -> tuple[DType, str]:
+def frozen_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
     """The number format of the frozen weights on a device, and why."""
     if asked is not None:
         named = hardware.DTYPES[asked.lower()]
@@ -217,7 +219,7 @@ def dtype_of(device: Device, asked: str | None) -> tuple[DType, str]:
     return best, device.dtype_reason if best == device.dtypes[0] else "gradients are lost in float16"
 
 
-def refusal(least: Need, device: Device, budget: int) -> MemoryLimitError:
+def memory_error(least: TrainingMemory, device: Device, budget: int) -> MemoryLimitError:
     """What does not fit where, and the flag that would help."""
     free = budget + RUNTIME_BYTES[device.backend]
     total = math.ceil((least.peak.total + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
@@ -229,13 +231,15 @@ def refusal(least: Need, device: Device, budget: int) -> MemoryLimitError:
     crop = f"--crop {seconds} with --batch 1 would fit; " if seconds >= 10 and frames < least.lesson.frames else ""
     batch = "--batch 1 would fit; " if least.course.batch > 1 and one_song.peak.total <= budget else crop
     return MemoryLimitError(
-        f"Training takes {in_words(total)} on {device.name} ({device.title}) at the least, and "
-        f"{in_words(free)} are free.",
+        f"Training takes {format_size(total)} on {device.name} ({device.title}) at the least, and "
+        f"{format_size(free)} are free.",
         f"{batch}--rank 16 takes less room, --model pocket tries it out.",
     )
 
 
-def lesson(sizes: Sizes, seconds: float, words: list[tuple[str, str]]) -> Lesson:
+def longest_example(sizes: Sizes, seconds: float, words: list[tuple[str, str]]) -> LongestExample:
     """The largest pass over songs of at most `seconds` whose prompts are `words`."""
-    works = [Work.of(seconds, text, lyrics, sizes.vae) for text, lyrics in words]
-    return Lesson(works[0].frames, max(work.text_tokens for work in works), max(work.lyric_tokens for work in works))
+    works = [Workload.of(seconds, text, lyrics, sizes.vae) for text, lyrics in words]
+    return LongestExample(
+        works[0].frames, max(work.text_tokens for work in works), max(work.lyric_tokens for work in works)
+    )

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.models import adapters, tensor_file, weight_files
-from acestep_cli.training.config import Course
+from acestep_cli.training.config import TrainingConfig
 from acestep_cli.training.dataset import FILE as SONGS
 
 ADAPTER, CONFIG = adapters.PEFT_WEIGHTS, adapters.PEFT_CONFIG
@@ -29,7 +29,7 @@ LOCK = ".training.lock"
 ENTRY = "acestep"
 
 
-class Record(BaseModel):
+class RunRecord(BaseModel):
     """What the header of every file of weights says: how they came about."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +37,7 @@ class Record(BaseModel):
     base: str
     #: Hash of the weights of the base.
     base_weights: str
-    course: Course
+    course: TrainingConfig
     trigger: str | None
     trigger_position: str
     dataset: str
@@ -53,7 +53,7 @@ class Record(BaseModel):
     def is_finished(self) -> bool:
         return self.step >= self.course.steps
 
-    def is_same_run(self, other: Record) -> bool:
+    def is_same_run(self, other: RunRecord) -> bool:
         """Whether both are of one run, at whatever step."""
         return self.model_copy(update={"step": other.step, "broken": other.broken}) == other
 
@@ -63,30 +63,30 @@ class Record(BaseModel):
         return told if self.trigger is None else {**told, "trigger": self.trigger}
 
 
-def record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> RunRecord | None:
     """What the last save in a folder says; None where there is none. `CheckpointError` for one that cannot be read."""
     file = folder / STATE
     if not file.is_file():
         return None
-    if (found := written_in(file)) is None:
+    if (found := read_header_record(file)) is None:
         raise CheckpointError(
             f"{file} is not the save of a training run, or a broken one.", "Train into another --output."
         )
     return found
 
 
-def written_in(file: Path) -> Record | None:
+def read_header_record(file: Path) -> RunRecord | None:
     """What the header of a file of weights says of the run it is of; None where it is of none."""
     try:
         _, notes = weight_files.read_contents(file)
-        return Record.model_validate_json(notes[ENTRY])
+        return RunRecord.model_validate_json(notes[ENTRY])
     except (CheckpointError, KeyError, ValidationError):
         return None
 
 
-def beginning(folder: Path, exports: list[Path]) -> None:
+def require_empty(folder: Path, exports: list[Path]) -> None:
     """`ExistsError` where a run that begins would write over something."""
-    if (found := record(folder) if folder.is_dir() else None) is not None:
+    if (found := read_record(folder) if folder.is_dir() else None) is not None:
         done = f"step {found.step} of {found.course.steps}"
         raise UsageError(
             f"{folder} holds a training run already, at {done}.",
@@ -95,20 +95,20 @@ def beginning(folder: Path, exports: list[Path]) -> None:
             else "--resume goes on with it; or train into another --output.",
         )
     files = [folder / name for name in (ADAPTER, CONFIG, CURVE, LOSSES, SONGS)]
-    refuse([*([folder] if not folder.is_dir() else []), *files, *exports], "train into another --output.")
+    refuse_existing([*([folder] if not folder.is_dir() else []), *files, *exports], "train into another --output.")
 
 
-def refuse(files: list[Path], otherwise: str) -> None:
+def refuse_existing(files: list[Path], otherwise: str) -> None:
     """`ExistsError` where one of the files is there; `otherwise` is what to do then."""
-    if taken := [path for path in files if disk.exists(path)]:
+    if taken := [path for path in files if disk.is_taken(path)]:
         error = ExistsError(taken[0], more=len(taken) - 1)
         error.hint = f"Nothing that is there is replaced; {otherwise}"
         raise error
 
 
-def going_on(folder: Path) -> Record:
+def require_resumable(folder: Path) -> RunRecord:
     """The record of a run that can go on. `UsageError` where there is none."""
-    found = record(folder)
+    found = read_record(folder)
     if found is None:
         raise UsageError(
             f"--resume: {folder} holds no training run ({STATE} is not there).", "Leave --resume out to begin one."
@@ -132,24 +132,24 @@ def require_undamaged(folder: Path) -> str | None:
     return None
 
 
-def require_work(folder: Path, before: Record, exports: list[Path]) -> None:
+def require_work(folder: Path, before: RunRecord, exports: list[Path]) -> None:
     """`UsageError` where nothing is left to do of a run that goes on; `ExistsError` as `require_own`."""
     require_own(before, exports)
-    if before.is_finished and all(map(disk.exists, exports)):
+    if before.is_finished and all(map(disk.is_taken, exports)):
         raise UsageError(
             f"--resume: the run in {folder} is finished: all {before.course.steps} steps are done.",
             "Train into another --output for more; --export writes what is not there yet.",
         )
 
 
-def require_own(run: Record, exports: list[Path]) -> None:
+def require_own(run: RunRecord, exports: list[Path]) -> None:
     """`ExistsError` where the place of an export is taken by something else than an earlier one of the same run."""
-    foreign = [path for path in exports if (found := written_in(path)) is None or not found.is_same_run(run)]
-    refuse(foreign, "move it away, or leave --export out.")
+    foreign = [path for path in exports if (found := read_header_record(path)) is None or not found.is_same_run(run)]
+    refuse_existing(foreign, "move it away, or leave --export out.")
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Make the folder if need be, and have it to oneself for the body. `OutputError` where another run has it."""
     import filelock
 
@@ -162,7 +162,7 @@ def alone(folder: Path) -> Iterator[None]:
             f"Another run is training into {folder}.", "Wait for it, or train into another --output."
         ) from None
     except OSError as error:
-        raise disk.refusal(folder, error) from error
+        raise disk.write_error(folder, error) from error
     try:
         yield
     finally:

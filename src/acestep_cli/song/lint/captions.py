@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from acestep_cli.song.lint import syllables
-from acestep_cli.song.lint.lyrics import Remark, Song, is_mute, section_of
+from acestep_cli.song.lint.lyrics import LintedSong, Remark, is_mute, section_of
 from acestep_cli.song.values import TIME_SIGNATURES, MusicalKey, quoted
 
 #: What the published models are documented to take.
@@ -37,14 +37,14 @@ WORDLESS = re.compile(
 )
 
 
-def length(song: Song) -> Iterator[Remark]:
+def check_length(song: LintedSong) -> Iterator[Remark]:
     caption = song.caption
     if not caption:
         if song.sung:
             yield Remark(
                 "caption", None, "is missing, so the style is left to chance; say genre, instruments and voice"
             )
-    elif len(telling := telling_words(caption)) <= 1 and syllables.count(" ".join(telling), "en") <= 4:
+    elif len(telling := telling_words(caption)) <= 1 and syllables.count_syllables(" ".join(telling), "en") <= 4:
         yield Remark("caption", None, f"{quoted(caption)} leaves nearly all to chance; add instruments, mood and voice")
     elif is_over(caption, CAPTION_CHARACTERS):
         yield Remark(
@@ -65,7 +65,7 @@ def is_over(text: str, characters: int) -> bool:
     return len(text) > characters or len(text.encode()) > 2 * characters
 
 
-def bpm(song: Song) -> Iterator[Remark]:
+def check_bpm(song: LintedSong) -> Iterator[Remark]:
     bpm = song.request.bpm
     said = [(int(low), int(high or low)) for low, high in BPM.findall(song.caption)]
     if bpm is None or not said:
@@ -74,9 +74,9 @@ def bpm(song: Song) -> Iterator[Remark]:
         yield Remark("caption", None, f"says {said[0][0]} bpm, but bpm is {bpm}; leave the tempo to bpm")
 
 
-def key(song: Song) -> Iterator[Remark]:
+def check_key(song: LintedSong) -> Iterator[Remark]:
     key = song.request.key
-    said = keys_said(song.caption)
+    said = keys_in_caption(song.caption)
     if key and said and MusicalKey.pitch(key) not in map(MusicalKey.pitch, said):
         yield Remark("caption", None, f"says {said[0]}, but key is {key}; leave it to key")
         return
@@ -85,7 +85,7 @@ def key(song: Song) -> Iterator[Remark]:
         yield Remark("caption", None, f"says {mode[0]!r}, but key is {key}; leave it to key")
 
 
-def keys_said(caption: str) -> list[str]:
+def keys_in_caption(caption: str) -> list[str]:
     """The musical keys a caption names: `in D major`, `F# minor`; not the article of `a major hit`."""
     found = []
     for said in KEY.finditer(caption):
@@ -97,7 +97,7 @@ def keys_said(caption: str) -> list[str]:
     return found
 
 
-def meter(song: Song) -> Iterator[Remark]:
+def check_meter(song: LintedSong) -> Iterator[Remark]:
     meter = song.request.time_signature
     said = [name for name in re.findall(r"(?<![\d/])\d/\d(?![\d/])", song.caption) if name in TIME_SIGNATURES]
     waltz = re.search(r"\b(?:waltz|walzer|valse|vals|valzer)\b", song.caption, re.IGNORECASE)
@@ -109,7 +109,7 @@ def meter(song: Song) -> Iterator[Remark]:
         yield Remark("caption", None, f"says {waltz[0]!r}, but time_signature is {meter}; a waltz is in 3/4")
 
 
-def voice(song: Song) -> Iterator[Remark]:
+def check_voice(song: LintedSong) -> Iterator[Remark]:
     if song.sung and (found := VOICELESS.search(song.caption)):
         yield Remark(
             "caption", None, f"says {found[0].strip(' ,.;')!r}, but there are words to sing; leave out one or the other"
@@ -122,7 +122,7 @@ def voice(song: Song) -> Iterator[Remark]:
         )
 
 
-def lyrics(song: Song) -> Iterator[Remark]:
+def check_lyrics(song: LintedSong) -> Iterator[Remark]:
     lines = song.caption.strip().splitlines()
     tagged = [place for place, line in enumerate(lines, 1) if any(map(section_of, re.findall(r"\[([^\[\]]+)\]", line)))]
     if tagged or len(lines) >= CAPTION_LINES:

@@ -75,7 +75,7 @@ SUBTITLE = re.compile(
 
 
 @dataclass(frozen=True)
-class Song:
+class LintedSong:
     """A request as the checks look at it."""
 
     request: Request
@@ -115,7 +115,7 @@ class Song:
     def language(self) -> str:
         """The language to count in: as given, else as the script tells, else English."""
         given = self.request.language
-        return given if given not in (None, "unknown") else told_by_script(self) or "en"
+        return given if given not in (None, "unknown") else language_by_script(self) or "en"
 
     @cached_property
     def most_syllables(self) -> float:
@@ -125,7 +125,9 @@ class Song:
 
     @cached_property
     def sung_syllables(self) -> int:
-        return syllables.count("\n".join(line.words for line in self.sung), self.language, bound=self.most_syllables)
+        return syllables.count_syllables(
+            "\n".join(line.words for line in self.sung), self.language, bound=self.most_syllables
+        )
 
     @property
     def unit(self) -> str:
@@ -181,7 +183,7 @@ SPARSEST = 0.1
 LONGEST_SUNG, LONGEST_RAPPED = 20, 32
 
 
-def hurried(song: Song) -> Iterator[Remark]:
+def hurried(song: LintedSong) -> Iterator[Remark]:
     if song.sung_syllables <= song.most_syllables:
         return
     rate, fastest = (number / song.singing_seconds for number in (song.sung_syllables, song.most_syllables))
@@ -198,7 +200,7 @@ def hurried(song: Song) -> Iterator[Remark]:
     )
 
 
-def sparse(song: Song) -> Iterator[Remark]:
+def sparse(song: LintedSong) -> Iterator[Remark]:
     plays = sum(line.section in PLAYED for line in song.lines)
     if song.sung and not plays and song.seconds >= 90 and song.sung_syllables < SPARSEST * song.seconds:
         yield Remark(
@@ -209,9 +211,11 @@ def sparse(song: Song) -> Iterator[Remark]:
         )
 
 
-def long_lines(song: Song) -> Iterator[Remark]:
+def long_lines(song: LintedSong) -> Iterator[Remark]:
     most = round(song.paced(LONGEST_RAPPED if song.is_rapped else LONGEST_SUNG))
-    counted = [(line, syllables.count(echoless(line.words), song.language, bound=most)) for line in song.sung]
+    counted = [
+        (line, syllables.count_syllables(without_echoes(line.words), song.language, bound=most)) for line in song.sung
+    ]
     long = [(line, number) for line, number in counted if number > most]
     if long:
         yield at_first(
@@ -220,7 +224,7 @@ def long_lines(song: Song) -> Iterator[Remark]:
         )
 
 
-def echoless(words: str) -> str:
+def without_echoes(words: str) -> str:
     """`words` without (echoes), which another voice sings over them."""
     return re.sub(r"[(（][^()（）]*[)）]", " ", words)
 
@@ -288,7 +292,7 @@ TAG_REPEAT = re.compile(
 )
 
 
-def head(tag: str) -> str:
+def tag_name(tag: str) -> str:
     """The name in a tag, without its number and what describes it: `chorus` of `Chorus 2 - anthemic`."""
     name = re.split(r"\s[-–—]+\s|[:：|,;(（/–—]", tag.casefold(), maxsplit=1)[0]
     name = re.sub(r"[#x×]?\d+\S*|\s(?:[ivx]+|[a-d])$", " ", name)
@@ -298,22 +302,22 @@ def head(tag: str) -> str:
 @lru_cache(maxsize=1 << 10)
 def section_of(tag: str) -> str | None:
     """The section of SECTIONS that `tag` names, in any of its languages."""
-    words = head(tag).split()
+    words = tag_name(tag).split()
     names = ["".join(words), "".join(words[:2]), *reversed(words)]
     return next((NAMED[name] for name in names if name in NAMED), None)
 
 
-def misspelt_tags(song: Song) -> Iterator[Remark]:
+def misspelt_tags(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         for tag in line.tags:
-            if meant := corrected(tag):
+            if meant := correct_tag(tag):
                 yield Remark("lyrics", line.number, f"{quoted(f'[{tag}]')} is no section; did you mean [{meant}]?")
 
 
 @lru_cache(maxsize=1 << 10)
-def corrected(tag: str) -> str | None:
+def correct_tag(tag: str) -> str | None:
     """`tag` with its misspelt word mended; None where nothing looks misspelt."""
-    words = head(tag).split()
+    words = tag_name(tag).split()
     for word in words:
         is_short = len(word) < (4 if len(words) == 1 else 6)
         if is_short or word in NAMED or word in WORDS:
@@ -342,7 +346,7 @@ def as_heard(word: str) -> str:
 HEARD = {as_heard(name): name for name in TARGETS}
 
 
-def open_brackets(song: Song) -> Iterator[Remark]:
+def open_brackets(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         opened, closed = line.text.count("["), line.text.count("]")
         if opened > closed:
@@ -361,14 +365,14 @@ def open_brackets(song: Song) -> Iterator[Remark]:
         else:
             continue
         whole = re.fullmatch(r"[\s\[\](){}<>]*([^\[\](){}<>]+?)[\s\[\](){}<>]*", line.text)
-        meant = mended(whole[1] if whole else part.strip("(){}<> "))
+        meant = correct_name(whole[1] if whole else part.strip("(){}<> "))
         if not meant and whole and opened and closed:
             meant = whole[1]  # somebody's own tag
         advice = f"write [{meant}]" if meant else remedy
         yield Remark("lyrics", line.number, f"the bracket in {quoted(line.text)} {what}; {advice}")
 
 
-def glued_tags(song: Song) -> Iterator[Remark]:
+def glued_tags(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         for tag in re.finditer(r"\[([^\[\]]+)\]", line.text):
             before, after = line.text[: tag.start()], line.text[tag.end() :]
@@ -382,22 +386,22 @@ def glued_tags(song: Song) -> Iterator[Remark]:
                 break
 
 
-def mended(name: str) -> str | None:
+def correct_name(name: str) -> str | None:
     """`verse1` as `Verse 1`; None where it names no section."""
-    name = re.sub(r"(?<=[^\W\d_])(?=\d)", " ", (corrected(name) or name).strip())
+    name = re.sub(r"(?<=[^\W\d_])(?=\d)", " ", (correct_tag(name) or name).strip())
     return name[:1].upper() + name[1:] if len(name.split()) < 5 and section_of(name) else None
 
 
-def unmarked_sections(song: Song) -> Iterator[Remark]:
+def unmarked_sections(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
-        if name := label(line.text):
+        if name := tag_for_line(line.text):
             yield Remark(
                 "lyrics", line.number, f"{quoted(line.text)} may be sung as words; a section is marked as [{name}]"
             )
 
 
 @lru_cache(maxsize=1 << 10)
-def label(text: str) -> str | None:
+def tag_for_line(text: str) -> str | None:
     """The section tag that a line such as `(Chorus)`, `Chorus:` or `## Chorus` stands for."""
     if "[" in text or "]" in text:
         return None
@@ -416,8 +420,8 @@ def squeezed(name: str) -> str:
     return re.sub(r"[\W\d_]", "", name.casefold())
 
 
-def untagged(song: Song) -> Iterator[Remark]:
-    marked = any(line.tags or label(line.text) for line in song.lines)
+def untagged(song: LintedSong) -> Iterator[Remark]:
+    marked = any(line.tags or tag_for_line(line.text) for line in song.lines)
     if not marked and len(song.sung) >= TAGLESS_LINES and song.seconds >= TAGLESS_SECONDS:
         yield Remark(
             "lyrics",
@@ -427,7 +431,7 @@ def untagged(song: Song) -> Iterator[Remark]:
         )
 
 
-def wordless_sections(song: Song) -> Iterator[Remark]:
+def wordless_sections(song: LintedSong) -> Iterator[Remark]:
     for place, line in enumerate(song.lines):
         is_plain = (
             line.section in WORDED
@@ -453,7 +457,7 @@ def is_silent(lines: tuple[Line, ...]) -> bool:
     return True
 
 
-def repeats(song: Song) -> Iterator[Remark]:
+def repeats(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         if any(TAG_REPEAT.search(tag) for tag in line.tags):
             yield Remark(
@@ -470,8 +474,8 @@ def repeats(song: Song) -> Iterator[Remark]:
             )
 
 
-def instrumental_tag(song: Song) -> Iterator[Remark]:
-    tags = [line for line in song.lines if line.tags and NAMED.get(head(line.tags[0])) == "Instrumental"]
+def instrumental_tag(song: LintedSong) -> Iterator[Remark]:
+    tags = [line for line in song.lines if line.tags and NAMED.get(tag_name(line.tags[0])) == "Instrumental"]
     if not song.sung:
         if tags and song.request.instrumental is False:
             yield Remark(
@@ -528,7 +532,7 @@ TELLING = {
 }
 
 
-def foreign_script(song: Song) -> Iterator[Remark]:
+def foreign_script(song: LintedSong) -> Iterator[Remark]:
     code = song.request.language
     letters = song.scripts.total()
     if code in (None, "unknown") or letters < FEW_LETTERS:
@@ -539,7 +543,7 @@ def foreign_script(song: Song) -> Iterator[Remark]:
             yield Remark("language", None, "is ja (Japanese), but there is no kana; if the words are Chinese, write zh")
         return
     written = script_name(song.scripts.most_common(1)[0][0])
-    told = told_by_script(song)
+    told = language_by_script(song)
     if told:
         advice = f"write language: {told}, or the language it is"
     elif code == "ja":
@@ -549,27 +553,27 @@ def foreign_script(song: Song) -> Iterator[Remark]:
     yield Remark("language", None, f"is {code} ({LANGUAGES[code]}), but the words are in {written} letters; {advice}")
 
 
-def unnamed_language(song: Song) -> Iterator[Remark]:
-    told = told_by_script(song)
+def unnamed_language(song: LintedSong) -> Iterator[Remark]:
+    told = language_by_script(song)
     if told and song.request.language in (None, "unknown"):
         code = f"{told} (or yue)" if told == "zh" else told
         script = script_name(WRITTEN[told][0])
         yield Remark("language", None, f"is not known, and the words are in {script} letters; write language: {code}")
 
 
-def idle_language(song: Song) -> Iterator[Remark]:
+def idle_language(song: LintedSong) -> Iterator[Remark]:
     if song.request.language not in (None, "unknown") and is_mute(song):
         yield Remark("language", None, "has nothing to act on, because nothing is sung; write lyrics, or leave it out")
 
 
-def is_mute(song: Song) -> bool:
+def is_mute(song: LintedSong) -> bool:
     """Whether nothing will be sung: no words, none to come of an idea, no voice in codes or in a source."""
     request = song.request
     may_come = request.codes is not None or request.source is not None or (request.idea and not request.instrumental)
     return not song.sung and not may_come
 
 
-def told_by_script(song: Song) -> str | None:
+def language_by_script(song: LintedSong) -> str | None:
     """The language that a script other than Latin tells, if a third of the letters are in it."""
     letters = song.scripts.total()
     if letters < FEW_LETTERS:
@@ -615,7 +619,7 @@ CHORD = re.compile(
 )
 
 
-def chatter(song: Song) -> Iterator[Remark]:
+def chatter(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         if CHATTER.search(line.text):
             yield Remark(
@@ -623,13 +627,13 @@ def chatter(song: Song) -> Iterator[Remark]:
             )
 
 
-def markup(song: Song) -> Iterator[Remark]:
-    found = [line for line in song.lines if MARKUP.search(line.text) and not label(line.text)]
+def markup(song: LintedSong) -> Iterator[Remark]:
+    found = [line for line in song.lines if MARKUP.search(line.text) and not tag_for_line(line.text)]
     if found:
         yield at_first(found, f"{quoted(found[0].text)} has Markdown or HTML marks in it; write plain words")
 
 
-def chords(song: Song) -> Iterator[Remark]:
+def chords(song: LintedSong) -> Iterator[Remark]:
     found = [line for line in song.lines if has_chords(line)]
     if found:
         yield at_first(found, f"the chords in {quoted(found[0].text)} may be sung as letters; remove them")
@@ -644,13 +648,13 @@ def has_chords(line: Line) -> bool:
     return len(marks) > 1 and is_sheet and all(map(CHORD.fullmatch, marks))
 
 
-def timestamps(song: Song) -> Iterator[Remark]:
+def timestamps(song: LintedSong) -> Iterator[Remark]:
     found = [line for line in song.lines if re.match(r"[\[<]\d{1,2}:\d\d\b", line.text) or SUBTITLE.match(line.text)]
     if found:
         yield at_first(found, f"the time in {quoted(found[0].text)} places nothing; remove it")
 
 
-def front_matter(song: Song) -> Iterator[Remark]:
+def front_matter(song: LintedSong) -> Iterator[Remark]:
     first, rest = (song.lines[0], song.lines[1:]) if song.lines else (None, ())
     if first is not None and first.text in ("+++", "---") and any(line.text == first.text for line in rest):
         yield Remark(
@@ -664,7 +668,7 @@ def front_matter(song: Song) -> Iterator[Remark]:
 # Characters
 
 
-def literal_breaks(song: Song) -> Iterator[Remark]:
+def literal_breaks(song: LintedSong) -> Iterator[Remark]:
     found = [Line(number, text) for number, text in song.written if LITERAL_BREAK.search(text)]
     if found:
         yield at_first(
@@ -674,7 +678,7 @@ def literal_breaks(song: Song) -> Iterator[Remark]:
         )
 
 
-def unseen(song: Song) -> Iterator[Remark]:
+def unseen(song: LintedSong) -> Iterator[Remark]:
     tags, words, controls = [], [], []
     for number, text in song.written:
         inside = "".join(re.findall(r"\[[^\]]*", text))
@@ -693,7 +697,7 @@ def unseen(song: Song) -> Iterator[Remark]:
             yield at_first([line for line, _ in lines], f"{what} (U+{ord(lines[0][1]):04X}); remove it")
 
 
-def decomposed(song: Song) -> Iterator[Remark]:
+def decomposed(song: LintedSong) -> Iterator[Remark]:
     found = [Line(number, text) for number, text in song.written if unicodedata.normalize("NFC", text) != text]
     if found:
         pair = next(filter(None, map(composing, found[0].text, found[0].text[1:])), None)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from acestep_cli.song.lint import captions, lyrics
-from acestep_cli.song.lint.lyrics import Remark, Song
+from acestep_cli.song.lint.lyrics import LintedSong, Remark
 from acestep_cli.song.request import KEYS, Request
 
-CHECKS: tuple[Callable[[Song], Iterator[Remark]], ...] = (
+CHECKS: tuple[Callable[[LintedSong], Iterator[Remark]], ...] = (
     lyrics.hurried,
     lyrics.sparse,
     lyrics.long_lines,
@@ -27,12 +27,12 @@ CHECKS: tuple[Callable[[Song], Iterator[Remark]], ...] = (
     lyrics.foreign_script,
     lyrics.unnamed_language,
     lyrics.idle_language,
-    captions.length,
-    captions.bpm,
-    captions.key,
-    captions.meter,
-    captions.voice,
-    captions.lyrics,
+    captions.check_length,
+    captions.check_bpm,
+    captions.check_key,
+    captions.check_meter,
+    captions.check_voice,
+    captions.check_lyrics,
     lyrics.chatter,
     lyrics.markup,
     lyrics.chords,
@@ -48,11 +48,11 @@ CHECKS: tuple[Callable[[Song], Iterator[Remark]], ...] = (
 TIMED = (lyrics.hurried, lyrics.sparse)
 
 
-def on(request: Request, seconds: float, *, is_guess: bool = False) -> list[Remark]:
+def song_remarks(request: Request, seconds: float, *, is_guess: bool = False) -> list[Remark]:
     """All remarks on `request`, in the order of its keys and lines. `seconds` is the length the song will have; where
     that is a guess, nothing is held against it.
     """
-    song = Song(request, seconds)
+    song = LintedSong(request, seconds)
     found = [remark for check in CHECKS if not (is_guess and check in TIMED) for remark in check(song)]
     order = list(KEYS)
     return sorted(found, key=lambda remark: (order.index(remark.key), remark.line or 0))

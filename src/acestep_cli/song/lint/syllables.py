@@ -88,7 +88,7 @@ FINAL_VOWEL_DROPPED = frozenset({"bn", "hi", "ne", "pa"})
 JOINING = str.maketrans("", "", "'’ʼ`´-\u00ad\u200b\u200c\u200d")
 
 
-def count(text: str, language: str | None, bound: float = 0) -> int:
+def count_syllables(text: str, language: str | None, bound: float = 0) -> int:
     """Syllables of `text`, or morae where it is Japanese. `language` is a code, None where it is not known.
 
     Well below `bound`, no dictionary is read to make the number a little better.
