@@ -88,7 +88,7 @@ def velocity(decoder: nn.Module) -> Tensor:
     with torch.inference_mode():
         heard = Condition(draw(1, 9, CONFIG.encoder_hidden_size), None)
         x, context = draw(1, 40, CONFIG.latent_channels), draw(1, 40, 2 * CONFIG.latent_channels)
-        return decoder(x, torch.tensor([0.7]), context, decoder.remember(heard)).float()
+        return decoder(x, torch.tensor([0.7]), context, decoder.project_condition(heard)).float()
 
 
 def relative(one: Tensor, other: Tensor) -> float:

@@ -201,7 +201,7 @@ def test_every_rung_is_taken_and_said_and_the_take_goes_on(two_b: tiny.Oracle, s
             assert relative(take.audio.samples, expected.audio.samples) < (0.1 if take.plan.int8 else 1e-5)
 
 
-@pytest.mark.parametrize("stage", ["read_words", "listen", "diffuse", "decode"])
+@pytest.mark.parametrize("stage", ["encode_prompts", "encode_conditions", "diffuse", "decode"])
 def test_the_foot_of_the_ladder_is_an_error_with_a_way_out(two_b: tiny.Oracle, stage: str) -> None:
     with failing(stage, 99), pytest.raises(MemoryLimitError, match="ran out of memory on cpu over 10 s") as caught:
         render(two_b, AS_ON_A_CARD)

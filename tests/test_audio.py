@@ -162,7 +162,7 @@ WRITE_UNDER_A_LIMIT = """
     sys.path.insert(0, "tests")
     from test_audio import TITLED, encode, tone, write
     from acestep_cli.errors import OutputError
-    path, encoding, limit = Path(sys.argv[1]), encode.encoding(sys.argv[2]), int(sys.argv[3])
+    path, encoding, limit = Path(sys.argv[1]), encode.resolve_encoding(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         write(path, tone(), encoding, tags=TITLED)
@@ -441,7 +441,7 @@ def test_ctrl_c_ends_ffmpeg_too(tmp_path: Path, monkeypatch, hanging: bool) -> N
 
         def blocks_until_interrupted(sound: Audio):
             yield next(blocks(sound))
-            if sys._getframe(1).f_code.co_name == "_pour":
+            if sys._getframe(1).f_code.co_name == "_feed":
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(encode, "one_second_blocks", blocks_until_interrupted)

@@ -770,9 +770,9 @@ def test_a_batch_ends_with_a_line_for_each_take(acestep: Run) -> None:
     lines = acestep("generate", "a.yaml", "b.yaml", "c.yaml", "-o", "out/").stderr.splitlines()
     table = [line.split() for line in lines if line.startswith(("skipped", "failed", "written"))]
     assert table == [
-        ["skipped", "7", "10.00", "0.0", str(Path("out/a.flac"))],
+        ["skipped", "7", "10.00", "-1.0", str(Path("out/a.flac"))],
         ["failed", "8", "10.00", str(Path("out/b.flac"))],
-        ["written", "9", "10.00", "0.0", str(Path("out/c.flac"))],
+        ["written", "9", "10.00", "-1.0", str(Path("out/c.flac"))],
     ]
 
 

@@ -215,7 +215,7 @@ def test_silence_is_no_part_of_the_weights_but_must_be_there(theirs: Path) -> No
     save_file(tensors, theirs / CONDITION)
     assert "lacks the tensor silence_latent" in refusal(theirs).message
     save_file({**tensors, "silence_latent": torch.zeros(1, 10, 5)}, theirs / CONDITION)
-    with pytest.raises(CheckpointError, match=r"\[1, 8, frames\], not \[1, 5, 10\]"):
+    with pytest.raises(CheckpointError, match=r"\[1, 8, frames\] of real numbers, not \[1, 5, 10\]"):
         _ = Pipeline(checkpoints.find_checkpoint(str(theirs)), FLOAT32).silence
 
 

@@ -54,14 +54,28 @@ def kinds(lines: list[dict[str, Any]]) -> list[str]:
 
 def test_events_tell_what_is_done_and_what_came_of_it(acestep: Run) -> None:
     assert acestep("generate", "--bpm", "20", "--events", "e.ndjson").exit_code == 2  # an earlier run
-    words = ["-c", "long", "-d", "10", "-n", "2", "--seed", "7", "-o", "out/", "-q", "--events", "e.ndjson"]
+    words = [
+        "-c",
+        "long slow piano ballad",
+        "-d",
+        "10",
+        "-n",
+        "2",
+        "--seed",
+        "7",
+        "-o",
+        "out/",
+        "-q",
+        "--events",
+        "e.ndjson",
+    ]
     assert acestep("generate", *words).exit_code == 0
     lines = said(Path("e.ndjson").read_text())
     assert (kinds(lines)[0], kinds(lines)[-1]) == ("start", "end")
     assert lines[-1]["exit_code"] == 0
     made = [line for line in lines if line["event"] == "take"]
     assert [(line["path"], line["seed"], line["status"]) for line in made] == [
-        (str(Path("out", f"long-{n}.flac")), 6 + n, "written") for n in (1, 2)
+        (str(Path("out", f"long-slow-piano-ballad-{n}.flac")), 6 + n, "written") for n in (1, 2)
     ]
     stages = list(dict.fromkeys(line["stage"] for line in lines if line["event"] == "progress"))
     assert stages == ["load", "text", "diffuse", "decode"]

@@ -103,7 +103,7 @@ def test_paths_in_a_spec_are_relative_to_its_folder(here: Path) -> None:
         ("- a\n  - [b]\n  - c: d", "a list is not text"),
         ("- path: a\n    scale: loud", "'loud' is not a scale such as 0.6, 60% or -1"),
         ("- path: a\n    weight: 1", "'weight' is no part of an adapter"),
-        ("- a: !!x b", "a is neither text"),
+        ("- a: !!x b", "'!!x b' begins with !, which YAML takes for the type of a value"),
     ],
 )
 def test_a_list_of_maps_that_is_none(text: str, why: str) -> None:

@@ -345,7 +345,9 @@ def unheard(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return align_lyrics(look._replace(dit=Blind()), take, *rest)
 
     class Blind:
-        def attention(self, x: Tensor, t: Tensor, context: Tensor, memory: Any, heads: Any, tokens: slice) -> Tensor:
+        def attention_to_words(
+            self, x: Tensor, t: Tensor, context: Tensor, memory: Any, heads: Any, tokens: slice
+        ) -> Tensor:
             return torch.zeros(len(heads), tokens.stop - tokens.start, x.shape[1] // 2)
 
     monkeypatch.setattr(alignment, "align_lyrics", flat)

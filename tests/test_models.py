@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import acestep_cli.hub
+import acestep_cli.models.download
 import hub_server
 import jsonschema
 import pytest

@@ -14,7 +14,6 @@ from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
-from acestep_cli.pipeline import Pipeline
 from acestep_cli.progress import Report, Say
 from acestep_cli.song.complete import Completed
 
@@ -91,6 +90,8 @@ def check_closing_token(checkpoint: Checkpoint) -> str:
 def check_silence(checkpoint: Checkpoint, plan: Plan) -> str:
     """The silence latent, which most of what is not given is filled with."""
 
+    from acestep_cli.pipeline import Pipeline
+
     latent = Pipeline(checkpoint, plan).silence
     if not latent.isfinite().all():
         raise CheckpointError(f"{checkpoint.silence_file} holds numbers that are not finite.")
@@ -140,6 +141,8 @@ def check_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwrite
 
 def check_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
     """A song of a fixed seed: finite, not silent, and as loud as music."""
+
+    from acestep_cli.pipeline import Pipeline
 
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = loudness.sample_peak(take.audio)

@@ -49,6 +49,8 @@ WRAPPED_COLUMNS = 64
 LIST_WIDTH = 100
 
 Raw = str | list[str] | None
+#: What a parser makes of `!!` before the type of a value.
+YAML_TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,8 @@ def scalar_text(event: Any) -> str | None:
     if not isinstance(event, yaml.ScalarEvent):
         raise ValueError("is neither text, a number nor a list of them")
     if event.tag is not None:
-        raise ValueError(yaml_errors.sign(f"!{event.tag.lstrip('!')} {event.value}"))
+        tag = event.tag.replace(YAML_TAG, "!!", 1) if event.tag.startswith(YAML_TAG) else f"!{event.tag.lstrip('!')}"
+        raise ValueError(yaml_errors.sign(f"{tag} {event.value}"))
     if event.anchor is not None:
         raise ValueError(yaml_errors.sign(f"&{event.anchor} {event.value}"))
     is_null = event.implicit[0] and event.value in NULLS
