@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import acestep_cli.models.download
 import hub_server
 import jsonschema
 import pytest
@@ -20,6 +19,7 @@ from hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, 
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
+import acestep_cli.models.download
 from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoints, local
