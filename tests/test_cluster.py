@@ -218,17 +218,34 @@ HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",)
 @pytest.mark.parametrize(
     ("answers", "sentence"),
     [
-        ({"inspect_node": look(versions={**ray_worker.versions(), "torch": "2.0.1"})},
-         f"10.0.0.1 (two-2222) has torch 2.0.1, and this machine torch {ray_worker.versions()['torch']}: takes might"),
-        ({"inspect_node": fake_ray.RayTaskError(ModuleNotFoundError("No module named 'acestep_cli.albums.ray_worker'"))},
-         f"10.0.0.1 (two-2222) has no acestep-cli {ray_worker.versions()['acestep-cli']}. pip install acestep-cli=="),
-        ({"inspect_node": fake_ray.WorkerCrashedError("It fell over.")}, "10.0.0.1 (two-2222) does not answer: It fell over."),
+        (
+            {"inspect_node": look(versions={**ray_worker.versions(), "torch": "2.0.1"})},
+            f"10.0.0.1 (two-2222) has torch 2.0.1, and this machine torch {ray_worker.versions()['torch']}: takes might",
+        ),
+        (
+            {
+                "inspect_node": fake_ray.RayTaskError(
+                    ModuleNotFoundError("No module named 'acestep_cli.albums.ray_worker'")
+                )
+            },
+            f"10.0.0.1 (two-2222) has no acestep-cli {ray_worker.versions()['acestep-cli']}. pip install acestep-cli==",
+        ),
+        (
+            {"inspect_node": fake_ray.WorkerCrashedError("It fell over.")},
+            "10.0.0.1 (two-2222) does not answer: It fell over.",
+        ),
         ({"inspect_node": look(machine=HALF)}, "10.0.0.1 (two-2222) has no cpu that computes in"),
-        ({"missing_weights": result.describe_error(CheckpointError("The checkpoint turbo is not installed.", "Pull it."))},
-         "10.0.0.1 (two-2222): The checkpoint turbo is not installed. Pull it."),
+        (
+            {
+                "missing_weights": result.describe_error(
+                    CheckpointError("The checkpoint turbo is not installed.", "Pull it.")
+                )
+            },
+            "10.0.0.1 (two-2222): The checkpoint turbo is not installed. Pull it.",
+        ),
     ],
     ids=["torch", "program", "crash", "device", "checkpoint"],
-)  # fmt: skip
+)
 def test_a_node_that_cannot_take_part_is_left_out_with_a_word(
     acestep: Acestep, ray: Ray, answers: dict[str, Any], sentence: str
 ) -> None:
@@ -243,12 +260,22 @@ def test_a_node_that_cannot_take_part_is_left_out_with_a_word(
 @pytest.mark.parametrize(
     ("answers", "code", "sentence"),
     [
-        ({"inspect_node": look(versions={**ray_worker.versions(), "torch": "2.0.1"})}, 2, "has torch 2.0.1, and this machine"),
-        ({"inspect_node": look(machine=machine("cpu")), "missing_weights": {"exit_code": 3, "name": "checkpoint", "message": "No."}}, 3,
-         "10.0.0.1 (one-1111): No."),
+        (
+            {"inspect_node": look(versions={**ray_worker.versions(), "torch": "2.0.1"})},
+            2,
+            "has torch 2.0.1, and this machine",
+        ),
+        (
+            {
+                "inspect_node": look(machine=machine("cpu")),
+                "missing_weights": {"exit_code": 3, "name": "checkpoint", "message": "No."},
+            },
+            3,
+            "10.0.0.1 (one-1111): No.",
+        ),
     ],
     ids=["torch", "checkpoint"],
-)  # fmt: skip
+)
 def test_where_no_node_can_take_part_that_is_why_it_fails(
     acestep: Acestep, ray: Ray, answers: dict[str, Any], code: int, sentence: str
 ) -> None:
@@ -462,8 +489,12 @@ def test_ctrl_c_ends_the_work_of_the_nodes(two_nodes: list[ray_nodes.Node]) -> N
     assert Path(first).is_file()
     assert not list(Path("out").rglob(".*.part"))
     deadline = time.monotonic() + 60
-    while played := [one for node in two_nodes for one in psutil.Process(node.process.pid).children(recursive=True)
-                     if one.name().startswith("ray::play")]:  # fmt: skip
+    while played := [
+        one
+        for node in two_nodes
+        for one in psutil.Process(node.process.pid).children(recursive=True)
+        if one.name().startswith("ray::play")
+    ]:
         assert time.monotonic() < deadline, played
         time.sleep(1)
 
