@@ -11,7 +11,7 @@ from pathlib import Path
 from side_by_side import parser, publish
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import ray_nodes
+from support import ray_nodes
 
 PROGRAM = [sys.executable, "-m", "acestep_cli", "album", "render"]
 SECONDS, NODES = 3, 2

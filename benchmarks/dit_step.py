@@ -26,7 +26,7 @@ CASES = (  # layers, seconds of music, the speed-up we aim for
 NOTES = """\
 Random bfloat16 weights of the published sizes, the same tensors in both; batch 1, a condition of {condition} tokens.
 Medians of {rounds} runs each, taken in turns in one process. The difference is bfloat16's rounding: in float32 the two
-agree to 1e-5 (`tests/test_parity.py`).
+agree to 1e-5 (`tests/engine/test_parity.py`).
 """
 
 

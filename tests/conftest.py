@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import band
 import pytest
-import tiny
 import torch
-from hub_server import BLOCK, Hub, dit, main_repo
 from huggingface_hub import constants
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
+from acestep_cli.engine import denoise
 from acestep_cli.models import checkpoints
+from acestep_cli.song import prompts
+from support import band, tiny
+from support.hub_server import BLOCK, Hub, dit, main_repo
+from support.watching import Given
 
 # A background job of a shell starts with SIGINT ignored, and what it starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -126,3 +129,34 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     there.go_on.set()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> Path:
+    """An empty current folder, with a tiny turbo checkpoint as the only one installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    return tmp_path
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Given:
+    """Record what `denoise.denoise` is given and returns."""
+    seen = Given()
+    real, text_prompt = denoise.denoise, prompts.text_prompt
+
+    def watched(dit: Any, noise: Tensor, context: Tensor, memory: Any, schedule: Any, **options: Any) -> Tensor:
+        seen.noise.append(noise)
+        seen.context.append(context)
+        seen.schedule.append(schedule)
+        seen.options.append({**options, "memory": memory})
+        seen.latents.append(real(dit, noise, context, memory, schedule, **options))
+        return seen.latents[-1]
+
+    def read(instruction: str, *rest: str) -> str:
+        seen.prompts.append(instruction)
+        return text_prompt(instruction, *rest)
+
+    monkeypatch.setattr(denoise, "denoise", watched)
+    monkeypatch.setattr(prompts, "text_prompt", read)
+    return seen

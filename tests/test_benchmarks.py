@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+from support.places import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 GPU = BENCHMARKS / "gpu.py"
 
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import tiny
-from test_arrangements import FLOAT32
-from test_cold import loaded
-from test_contract import said
-from test_lrc import HEADS
-from test_lrc import SONG as SUNG
-from typer.testing import Result
 
 from acestep_cli.cache import FORMAT, Cache
 from acestep_cli.engine import codec, denoise
@@ -28,22 +20,20 @@ from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
+from support import tiny
+from support.command import Run, flat, loaded, said
+from support.lyrics import HEADS
+from support.lyrics import SONG as SUNG
+from support.rendering import FLOAT32
 
-Run = Callable[..., Result]
 SONG = ("generate", "-c", "a", "-d", "10", "--seed", "7", "--cache")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> Path:
+def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test starts in an empty folder, with a tiny turbo checkpoint and an empty cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
-    monkeypatch.setenv("ACESTEP_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path
-
-
-def flat(result: Result) -> str:
-    return " ".join(result.stderr.split())
+    monkeypatch.setenv("ACESTEP_CACHE_DIR", str(here / "cache"))
+    return here
 
 
 # Finished takes

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import tiny
 
-LOADED_AFTER = """
-import sys
-from acestep_cli.cli.app import main
-try:
-    main()
-finally:
-    print("loaded:", *(name for name in WATCHED if name in sys.modules), file=sys.stderr)
-"""
-HOT = ("torch", "transformers", "diffusers", "peft")
-
-
-def loaded(*arguments: str, watched: tuple[str, ...] = HOT) -> tuple[int, list[str]]:
-    """The exit code of `acestep …`, and which of the watched modules it had imported by its end."""
-    program = f"WATCHED = {watched!r}\n{LOADED_AFTER}"
-    run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
-    return run.returncode, run.stderr.splitlines()[-1].split()[1:]
+from support import tiny
+from support.command import HOT, loaded
 
 
 def test_help_and_version_load_next_to_nothing() -> None:

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
 
 from acestep_cli.song import spec
+from support import tiny
+from support.places import BAND, ROOT
 
-ROOT = Path(__file__).parent.parent
 BATCH = ROOT / "examples" / "batch.sh"
 SMOKE = ROOT / "examples" / "smoke.yml"
 
@@ -32,7 +32,7 @@ def machine(two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     programs = tmp_path / "bin"
     programs.mkdir()
     acestep = programs / "acestep"
-    acestep.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{ROOT}/tests/band.py' \"$@\"\n")
+    acestep.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{BAND}' \"$@\"\n")
     acestep.chmod(0o755)
     monkeypatch.setenv("PATH", os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))

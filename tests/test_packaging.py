@@ -15,8 +15,7 @@ import soundfile
 
 import acestep_cli
 from acestep_cli import __version__
-
-ROOT = Path(__file__).parent.parent
+from support.places import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from acestep_cli import solvers
@@ -18,30 +17,13 @@ from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, MemoryLimitError, ran_out_of_memory
-from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.models.configs import VAEConfig, decoder_reach
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, prompts
 from acestep_cli.song.request import Request
-from acestep_cli.take import Take
-
-FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
-
-
-def quiet(stage: str, done: int, total: int) -> None:
-    """A report nobody reads."""
-
-
-def render(oracle: tiny.Oracle, model: str = "turbo", plan: Plan = FLOAT32, **asked: Any) -> list[Take]:
-    found = checkpoints.find_checkpoint(model, oracle.root)
-    request = complete.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
-    return list(Pipeline(found, plan).run([request], quiet))
-
-
-def samples(*args: Any, **asked: Any) -> np.ndarray:
-    (take,) = render(*args, **asked)
-    return take.audio.samples
+from support import tiny
+from support.rendering import FLOAT32, quiet, render, samples
 
 
 def test_take_k_alone_equals_take_k_of_a_run(two_b: tiny.Oracle) -> None:

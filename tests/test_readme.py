@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import soundfile
-import tiny
 
 from acestep_cli import errors
 from acestep_cli.albums import album
@@ -20,8 +19,9 @@ from acestep_cli.cli import exit_codes
 from acestep_cli.models import checkpoints
 from acestep_cli.render.result import INTERRUPTED, TERMINATED
 from acestep_cli.song import examples, spec
+from support import tiny
+from support.places import BAND, ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if "acestep " in line]
@@ -35,7 +35,7 @@ def test_every_command_runs(two_b: tiny.Oracle, tmp_path: Path) -> None:
     (tmp_path / "ace").mkdir()
     (tmp_path / "ace" / "checkpoints").symlink_to(two_b.root)
     (tmp_path / "words.txt").write_text("[Verse]\nla\n")
-    script = ["set -eu", f"acestep() {{ '{sys.executable}' '{ROOT}/tests/band.py' \"$@\"; }}", *COMMANDS]
+    script = ["set -eu", f"acestep() {{ '{sys.executable}' '{BAND}' \"$@\"; }}", *COMMANDS]
     run = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=tmp_path,

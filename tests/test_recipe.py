@@ -6,13 +6,14 @@ import subprocess
 import sys
 import textwrap
 from importlib import util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-RECIPE = Path(__file__).parent.parent / "pocket"
+from support.places import ROOT
+
+RECIPE = ROOT / "pocket"
 SEEDS = range(12)
 
 

@@ -7,11 +7,11 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from support.places import ROOT
+
 PROVIDED_BY = {"yaml": "PyYAML", "PIL": "pillow"}
 #: Extras whose libraries the program uses where they are, and does without where they are not.
 USED_WHERE_INSTALLED = ("analysis", "eight-bit", "ray")

@@ -1,0 +1,189 @@
+"""`--auto`: takes without end, at a prompt and without a terminal, in true processes with the band for a pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from acestep_cli.cli import listen
+from acestep_cli.song import spec
+from support import tiny
+from support.command import Run
+from support.places import BAND
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of Unix")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    Path("song.yaml").write_text("caption: a song\nlyrics: |\n  [Verse]\n  la\nduration: 10\ntakes: 2\nseed: 7\n")
+
+
+def until(condition: Callable[[], Any], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def takes() -> list[str]:
+    return sorted(file.name for file in Path("out").glob("*.flac"))
+
+
+def whole(folder: Path = Path("out")) -> None:
+    """Nothing is half there."""
+    for file in folder.glob("*.flac"):
+        assert soundfile.info(file).frames == 480_000
+        assert Path(f"{file}.yaml").is_file()
+    assert not list(folder.glob(".*.part"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_without_a_terminal_it_goes_on_until_a_signal_and_loses_nothing(number: int, code: int) -> None:
+    command = [sys.executable, BAND, "generate", "song.yaml", "--auto", "-o", "out/"]
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, text=True, **options) as run:
+        until(lambda: len(takes()) > 3)
+        run.send_signal(number)
+        stdout, stderr = run.communicate(timeout=90)
+    assert run.returncode == code, stderr
+    assert sorted(Path(line).name for line in stdout.splitlines()) == takes()
+    assert [spec.load(Path("out", f"song-{n}.flac.yaml")).seed for n in (1, 2, 3, 4)] == [7, 8, 9, 10]
+    whole()
+    page = listen.DATA.search(Path("out/listen.html").read_bytes())
+    assert page is not None
+    assert b"song-4.flac" in page[1]
+
+
+def test_what_makes_nothing_ends_it_with_its_own_code(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acestep_cli.cli.auto.PROGRAM", (sys.executable, str(BAND)))
+    result = acestep("generate", "-c", "all silent", "-d", "10", "-n", "2", "--auto", "-o", "out/")
+    assert result.exit_code == 6
+    assert "The rendered audio is silent, so no file was written." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--json"], 2, "--auto goes on until it is stopped, so --json has no meaning."),
+        (["--events", "e"], 2, "so --events has no meaning."),
+        (["--dry-run"], 2, "so --dry-run has no meaning."),
+        (["other.yaml"], 2, "--auto rolls one song, and there are 2 specs."),
+        (["-o", "a.flac"], 2, "--auto makes one file after another; --output names their folder."),
+        (["-o", "-"], 2, "--auto makes one file after another"),
+        (["--bpm", "20"], 2, "--bpm: 20 is not a whole number from 30 to 300"),
+        (["-m", "base"], 3, "base"),
+        (["-o", "song.yaml/"], 9, "song.yaml cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_refusals_come_before_the_first_take(
+    acestep: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, sentence: str
+) -> None:
+    monkeypatch.setattr("acestep_cli.cli.auto.PROGRAM", ("false",))
+    result = acestep("generate", "song.yaml", "--auto", *words)
+    assert result.exit_code == code
+    assert sentence in " ".join(result.stderr.split())
+    assert not list(Path().glob("*.flac"))
+
+
+class Terminal:
+    """A session at a prompt."""
+
+    def __init__(self, *words: str) -> None:
+        import pty
+
+        self.ours, theirs = pty.openpty()
+        self.run = subprocess.Popen([sys.executable, BAND, *words], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE,
+                                    text=True, start_new_session=True)  # fmt: skip
+        os.close(theirs)
+        self.seen = b""
+
+    def expect(self, text: str) -> str:
+        """Wait until `text` is said; what was said up to there."""
+        while text.encode() not in self.seen:
+            ready, _, _ = select.select([self.ours], [], [], 90)
+            assert ready, self.seen
+            try:
+                self.seen += os.read(self.ours, 4096)
+            except OSError:
+                raise AssertionError(f"it ended: {self.seen!r}") from None
+        said, _, self.seen = self.seen.partition(text.encode())
+        return said.decode()
+
+    def type(self, line: str) -> None:
+        os.write(self.ours, f"{line}\n".encode())
+
+    def close(self) -> None:
+        self.run.kill()
+        self.run.communicate()
+        os.close(self.ours)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal("generate", "song.yaml", "--auto", "-o", "out/")
+    yield made
+    made.close()
+
+
+def test_at_a_prompt_takes_are_kept_repainted_and_followed_by_the_next(terminal: Terminal) -> None:
+    assert "Making 2 takes of song …" in terminal.expect("q: stop > ")
+    assert takes() == ["song-1.flac", "song-2.flac"]
+    until(lambda: len(takes()) == 4)  # which nobody has asked for yet
+    news = Path("out/.listen.html.news.js")
+    assert news.read_text() == 'news({"files": ["song-1.flac", "song-2.flac"], "kept": []});\n'
+    for typed, said in (
+        ("2", "Kept: song-2.flac (out/kept.txt)"),
+        ("9", "There is no take 9."),
+        ("r 9 0-1", "There is no take 9."),
+        ("loud", "'loud' is none of these."),
+        ("r 2 0:02-0:04", "Repainted: song-2b.flac"),
+        ("r 1 20-30", "20 s lies past the end"),
+        ("2b", "Kept: song-2b.flac"),
+    ):
+        terminal.type(typed)
+        terminal.expect(said)
+        terminal.expect("q: stop > ")
+    made = spec.load(Path("out/song-2b.flac.yaml"))
+    assert (made.mode, made.start, made.end, made.caption) == ("repaint", 2, 4, "a song")
+    terminal.type("")
+    assert "Making 2 takes" in terminal.expect("q: stop > ")
+    terminal.type("4")
+    terminal.expect("Kept: song-4.flac")
+    assert '"kept": ["song-2.flac", "song-2b.flac", "song-4.flac"]' in news.read_text()
+    assert Path("out/kept.txt").read_text() == "song-2.flac\nsong-2b.flac\nsong-4.flac\n"
+    terminal.type("q")
+    assert terminal.run.wait(60) == 0
+    assert terminal.run.stdout is not None
+    printed = [Path(line).name for line in terminal.run.stdout.read().splitlines()]
+    assert sorted(printed) == takes()
+    page = listen.DATA.search(Path("out/listen.html").read_bytes())
+    assert page is not None
+    content = json.loads(page[1])
+    assert content["kept"] == ["song-2.flac", "song-2b.flac", "song-4.flac"]
+    assert "song-2b.flac" in [take["file"] for take in content["takes"]]
+    assert content["scripts"] is None  # which nobody adds to any more
+    assert not list(Path("out").glob("*.js"))
+    whole()
+
+
+def test_the_end_of_typing_is_the_end(terminal: Terminal) -> None:
+    terminal.expect("q: stop > ")
+    os.write(terminal.ours, b"\x04")
+    assert terminal.run.wait(60) == 0
+    whole()

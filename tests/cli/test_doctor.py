@@ -1,0 +1,179 @@
+"""`acestep doctor`: what it says of invented machines, and what its selftest finds in broken checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+from acestep_cli.cli.app import app
+from acestep_cli.machine import hardware
+from acestep_cli.machine.hardware import GIB, Device, Hardware
+from acestep_cli.models import checkpoints
+from acestep_cli.render import selftest
+from support import tiny
+from support.command import loaded
+
+CPU = Device("cpu", "cpu", "a processor", 16 * GIB, 14 * GIB, ("float32",), "no bfloat16 here")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *arguments])
+
+
+def examined(monkeypatch: pytest.MonkeyPatch, *devices: Device, arguments: tuple[str, ...] = ()) -> dict:
+    built = next((device.backend for device in devices if device.backend != "cpu"), None)
+    monkeypatch.setattr(hardware, "detect", lambda: Hardware(devices, built))
+    result = run("--json", *arguments)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)["doctor"]
+
+
+def test_a_card_is_chosen_with_reasons_and_its_tier_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = hardware.cuda_device(0, "a card", (7, 5), 8 * GIB, 7 * GIB)
+    found = examined(monkeypatch, card, CPU)
+    assert [device["name"] for device in found["devices"]] == ["cuda:0", "cpu"]
+    assert (found["chosen"]["device"], found["chosen"]["dtype"]) == ("cuda:0", "float16")
+    assert "7.5" in found["chosen"]["reasons"]["dtype"]
+    assert found["tier"] == {"memory_gb": 8, "minutes": 10, "takes": 4, "songwriter": "0.6B"}
+
+
+def test_a_machine_with_nothing_free_is_described_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examined(monkeypatch, replace(CPU, free_bytes=GIB // 4))
+    assert found["chosen"]["device"] is None
+    assert "do not fit into cpu" in found["chosen"]["problem"]
+    assert "Nothing can be rendered" in run().stdout
+
+
+def test_a_models_folder_that_is_none_is_no_reason_to_fail(tmp_path: Path) -> None:
+    result = run("--models-dir", str(tmp_path / "nowhere"))
+    assert result.exit_code == 0, result.stderr
+    assert "pocket            installed" in result.stdout
+
+
+def test_what_fits_depends_on_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (
+        {entry["name"]: entry for entry in examined(monkeypatch, replace(CPU, free_bytes=size * GIB))["checkpoints"]}
+        for size in (3, 64)
+    )
+    assert small["pocket"]["status"] == large["pocket"]["status"] == "installed"
+    assert small["pocket"]["longest_seconds"] == large["xl-base"]["longest_seconds"] == 600
+    assert small["xl-base"]["longest_seconds"] is None
+    capped = examined(monkeypatch, replace(CPU, free_bytes=64 * GIB), arguments=("--max-vram", "3G"))
+    assert next(entry for entry in capped["checkpoints"] if entry["name"] == "xl-base")["longest_seconds"] is None
+
+
+def test_people_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examined(monkeypatch, hardware.cuda_device(0, "a card", (8, 6), 6 * GIB, 5 * GIB), CPU)
+    said = run().stdout
+    for expected in (
+        "a card",
+        "Renders use cuda:0",
+        "at least 10 minutes, 2 takes",
+        *found["ladder"],
+        found["logbook"],
+    ):
+        assert expected in said
+    lines = {line.split()[0]: line for line in said.splitlines() if line.strip()}
+    assert "int8" in lines["xl-turbo"]
+    assert "does not fit" not in lines["turbo"]
+
+
+def test_it_loads_no_torch() -> None:
+    assert loaded("doctor") == (0, [])
+    assert loaded("doctor", "--selftest", "turbo", "--models-dir", "/nowhere") == (3, [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script is no program there")
+def test_an_encoder_that_does_not_answer_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/nowhere/interpreter\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "does not answer" in str(examined(monkeypatch, CPU)["encoders"]["m4a"])
+    program.write_text("#!/bin/sh\necho ffmpeg version 9.9 and so on\n")
+    assert examined(monkeypatch, CPU)["encoders"]["m4a"] == "ffmpeg version 9.9"
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    result = run("--device", "cuda:5")
+    assert result.exit_code == 2
+    assert "no such device" in result.stderr
+
+
+def test_selftest_of_the_built_in_checkpoint() -> None:
+    result = run("--selftest", "pocket", "--json")
+    assert result.exit_code == 0, result.stderr
+    checks = json.loads(result.stdout)["selftest"]["checks"]
+    names = ["names", "tokens", "silence", "weights", "networks", "render"]
+    assert [check["name"] for check in checks] == names
+    assert all(check["ok"] for check in checks)
+
+
+@pytest.fixture
+def models(tmp_path: Path, two_b: tiny.Oracle) -> Path:
+    return Path(shutil.copytree(two_b.root, tmp_path / "models"))
+
+
+def broken(models: Path, change: object, file: str = "acestep-v15-turbo/model.safetensors") -> Result:
+    weights = load_file(models / file)
+    assert callable(change)
+    change(weights)
+    save_file(weights, models / file)
+    return run("--selftest", "turbo", "--models-dir", str(models))
+
+
+@pytest.mark.parametrize("file", ["acestep-v15-turbo/model.safetensors", "Qwen3-Embedding-0.6B/model.safetensors"])
+def test_a_number_that_is_none_is_found(models: Path, file: str) -> None:
+    names: list[str] = []
+
+    def spoil(weights: dict[str, torch.Tensor]) -> None:
+        names.append(sorted(weights)[len(weights) // 2])
+        weights[names[0]].view(-1)[0] = float("nan")
+
+    result = broken(models, spoil, file)
+    assert result.exit_code == 3
+    assert f"{names[0]} in {models / file} holds numbers that are not finite" in result.stderr
+    assert "FAILED  weights" in result.stdout
+
+
+def test_a_missing_tensor_is_named(models: Path) -> None:
+    result = broken(models, lambda weights: weights.pop("decoder.proj_in.1.bias"))
+    assert result.exit_code == 3
+    assert "lacks 1 tensor (decoder.proj_in.1.bias)" in result.stderr
+
+
+def test_silence_that_is_none_is_found(models: Path) -> None:
+    torch.save(torch.full((1, tiny.LATENT_CHANNELS, 50), float("inf")), models / "acestep-v15-turbo/silence_latent.pt")
+    result = run("--selftest", "turbo", "--models-dir", str(models))
+    assert result.exit_code == 3
+    assert "silence_latent.pt holds numbers that are not finite" in result.stderr
+
+
+def test_a_published_size_with_another_number_of_tensors(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = selftest.Sizes.of(checkpoints.find_checkpoint("turbo", two_b.root)).dit
+    monkeypatch.setattr(selftest, "PUBLISHED_2B", sizes)
+    result = run("--selftest", "turbo", "--models-dir", str(two_b.root))
+    assert result.exit_code == 3
+    assert "published checkpoints of its size hold 677" in result.stderr
+
+
+def test_a_render_that_is_no_music_is_code_6(models: Path) -> None:
+    file = "vae/diffusion_pytorch_model.safetensors"
+    result = broken(models, lambda weights: weights["decoder.conv2.weight_g"].mul_(1e-6), file)
+    assert result.exit_code == 6
+    assert "too quiet to be music" in result.stderr
+
+
+def test_selftest_wants_one_name() -> None:
+    assert run("--selftest", "auto").exit_code == 2
+    assert run("--selftest", "").exit_code == 2
+    assert run("--selftest", "nosuch").exit_code == 3

@@ -1,0 +1,268 @@
+"""How the networks are kept: int8, layer by layer, in float16, on the processor; and the ladder down to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from acestep_cli.engine import denoise, int8, layer_streaming
+from acestep_cli.engine.dit import Condition, EncoderLayer, LyricEncoder
+from acestep_cli.engine.weights import WeightStore
+from acestep_cli.errors import MemoryLimitError
+from acestep_cli.machine import plan as planning
+from acestep_cli.machine.plan import LADDER, Plan
+from acestep_cli.models import checkpoints
+from acestep_cli.models.configs import DiTConfig
+from acestep_cli.pipeline import Pipeline
+from acestep_cli.song import complete
+from acestep_cli.song.request import Request
+from acestep_cli.take import Take
+from support import tiny
+
+FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=128, reasons={"tile_frames": "because"})
+#: A plan for a card, on the one device that is here: every rung may be taken.
+AS_ON_A_CARD = FLOAT32.model_copy(update={"backend": "cuda"})
+
+
+def render(oracle: tiny.Oracle, plan: Plan = FLOAT32, said: list[str] | None = None, **asked: Any) -> list[Take]:
+    found = checkpoints.find_checkpoint("turbo", oracle.root)
+    request = complete.complete(Request(**{"caption": "a song", "duration": 10, "seed": 7, **asked}), found)
+    say = said.append if said is not None else lambda sentence: None
+    return list(Pipeline(found, plan).run([request], lambda stage, done, total: None, say))
+
+
+def relative(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+
+@pytest.mark.parametrize("change", [{"streamed": True}, {"vae_on_cpu": True}, {"one_network": True}])
+def test_where_weights_wait_changes_no_sample(two_b: tiny.Oracle, change: dict[str, bool]) -> None:
+    [plain], [moved] = render(two_b), render(two_b, FLOAT32.model_copy(update=change))
+    assert np.array_equal(plain.audio.samples, moved.audio.samples)
+
+
+def test_smaller_tiles_change_nothing_to_be_heard(two_b: tiny.Oracle) -> None:
+    [plain], [tiled] = render(two_b), render(two_b, FLOAT32.model_copy(update={"tile_frames": 32}))
+    assert relative(tiled.audio.samples, plain.audio.samples) < 1e-5
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_int8_weights_change_the_sound_a_little(two_b: tiny.Oracle, streamed: bool) -> None:
+    plan = FLOAT32.model_copy(update={"int8": True, "streamed": streamed})
+    [plain], [rounded] = render(two_b), render(two_b, plan)
+    assert 0 < relative(rounded.audio.samples, plain.audio.samples) < 0.1
+
+
+def test_int8_is_one_byte_a_weight(two_b: tiny.Oracle) -> None:
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
+    store = WeightStore(found, FLOAT32.model_copy(update={"int8": True}), lambda stage, done, total: None)
+    with store.dit() as model:
+        layers = model.decoder.layers
+        matrices = [weight for weight in layers.parameters() if weight.dim() == 2]
+        assert matrices
+        assert all(weight.dtype is torch.int8 for weight in matrices)
+        assert not any(isinstance(module, torch.nn.Linear) for module in layers.modules())
+        assert isinstance(model.decoder.condition_embedder, torch.nn.Linear)
+    store.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.inference_mode()
+def test_an_int8_layer_stays_close(dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(256, 64, bias=bias, dtype=dtype).requires_grad_(False)
+    linear.weight[3] = 0  # a row of nothing has no scale to divide by
+    rounded = int8.Int8Linear(linear)
+    rounded.quantize(linear.weight, torch.device("cpu"), dtype)
+    x = torch.randn(5, 256, dtype=dtype) * 50
+    assert rounded(x).dtype is dtype
+    assert relative(rounded(x).float().numpy(), linear(x).float().numpy()) < 0.02
+
+
+def test_no_more_than_two_layers_are_ever_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that is not the layers' home: `meta` takes copies of shapes alone."""
+    layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(5))
+    stream = layer_streaming.LayerStream(layers, torch.device("meta"))
+    places: list[layer_streaming.DeviceBuffer] = []
+    make = layer_streaming.DeviceBuffer.like
+    monkeypatch.setattr(layer_streaming.DeviceBuffer, "like", lambda *args: places.append(make(*args)) or places[-1])
+    for turn, layer in enumerate(stream):
+        there = [number for number, one in enumerate(layers) if one.weight.device.type == "meta"]
+        assert there == [turn]
+        assert layer is layers[turn]
+    assert len(places) == 2
+    assert all(weight.device.type == "cpu" for weight in layers.parameters())
+
+
+@torch.inference_mode()
+def test_a_streamed_decoder_finds_every_weight_on_its_device(two_b: tiny.Oracle) -> None:
+    """All the decoder does, on `meta`: a weight that stayed at home would meet states that are not there."""
+    store = WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, lambda stage, done, total: None)
+    with store.dit() as model:
+        layer_streaming.stream_layers(model, torch.device("meta"))
+        config = model.config
+        heard = Condition(torch.empty(1, 30, config.encoder_hidden_size, device="meta"), None)
+        remembered = model.decoder.project_condition(heard)
+        x = torch.empty(1, 200, config.latent_channels, device="meta")
+        context = torch.empty(1, 200, 2 * config.latent_channels, device="meta")
+        assert model.decoder(x, torch.empty(1, device="meta"), context, remembered).shape == x.shape
+    store.close()
+
+
+def test_layers_go_home_when_one_of_them_fails() -> None:
+    layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
+    turns = iter(layer_streaming.LayerStream(layers, torch.device("meta")))
+    next(turns)
+    turns.close()  # type: ignore[attr-defined]
+    assert all(weight.device.type == "cpu" for weight in layers.parameters())
+
+
+@pytest.fixture
+def loud_lyrics() -> LyricEncoder:
+    """A lyric encoder whose last layer adds values far beyond float16, as the published one's does."""
+    torch.manual_seed(0)
+    encoder = LyricEncoder(DiTConfig.from_dict(tiny.TWO_B)).eval().requires_grad_(False)
+    last = encoder.layers[-1]
+    assert isinstance(last, EncoderLayer)
+    for projection, gain in ((last.mlp.gate_proj, 10), (last.mlp.up_proj, 10), (last.mlp.down_proj, 1e5)):
+        projection.weight.mul_(gain)
+    return encoder
+
+
+@torch.inference_mode()
+def test_what_overflows_float16_runs_in_float32(loud_lyrics: LyricEncoder) -> None:
+    """Source: `dit.md` 7.2 of the specification."""
+    embeddings = torch.randn(1, 20, tiny.TEXT_WIDTH)
+    exact = loud_lyrics(embeddings)
+    half = loud_lyrics.half()
+    assert not half.layers[-1].mlp(torch.randn(1, 20, 64).half()).isfinite().all()
+    narrow = half(embeddings.half())
+    assert narrow.dtype is torch.float16
+    assert narrow.isfinite().all()
+    assert relative(narrow.float().numpy(), exact.numpy()) < 0.02
+
+
+def test_a_song_in_float16(two_b: tiny.Oracle) -> None:
+    [exact], [half] = render(two_b), render(two_b, FLOAT32.model_copy(update={"dtype": "float16"}))
+    assert relative(half.audio.samples, exact.audio.samples) < 0.1
+
+
+@contextmanager
+def failing(stage: str, times: int) -> Iterator[list[Plan]]:
+    """The plans under which a stage began; its first `times` beginnings run out of memory."""
+    from acestep_cli import pipeline
+
+    seen: list[Plan] = []
+    work = getattr(pipeline, stage)
+
+    def fail(weights: WeightStore, *arguments: Any) -> Any:
+        seen.append(weights.plan)
+        result = work(weights, *arguments)  # what it has allocated by then must not stay
+        if len(seen) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, stage, fail)
+        yield seen
+
+
+def rungs_for(stage: str) -> list[str]:
+    """What is said on the way down from the top, for a stage."""
+    said, now = [], AS_ON_A_CARD.arrangement
+    for rung in LADDER:
+        while rung.take and stage in rung.helps and (lower := rung.take(now, "cuda")):
+            said.append(rung.sentence)
+            now = lower
+    return said
+
+
+@pytest.mark.parametrize("stage", ["diffuse", "decode"])
+def test_every_rung_is_taken_and_said_and_the_take_goes_on(two_b: tiny.Oracle, stage: str) -> None:
+    rungs = rungs_for(stage)
+    assert len(rungs) >= 3
+    [plain, after] = render(two_b, takes=2)
+    for count in range(1, len(rungs) + 1):
+        said: list[str] = []
+        with failing(stage, count) as seen:
+            made = render(two_b, AS_ON_A_CARD, said, takes=2)
+        assert said == [f"Memory ran out on cpu; from here on {rung}." for rung in rungs[:count]]
+        assert [take.number for take in made] == [1, 2]
+        assert seen[-1] == made[0].plan == made[1].plan
+        assert len({plan.arrangement for plan in seen}) == count + 1
+        for take, expected in zip(made, (plain, after), strict=True):
+            assert relative(take.audio.samples, expected.audio.samples) < (0.1 if take.plan.int8 else 1e-5)
+
+
+@pytest.mark.parametrize("stage", ["encode_prompts", "encode_conditions", "diffuse", "decode"])
+def test_the_foot_of_the_ladder_is_an_error_with_a_way_out(two_b: tiny.Oracle, stage: str) -> None:
+    with failing(stage, 99), pytest.raises(MemoryLimitError, match="ran out of memory on cpu over 10 s") as caught:
+        render(two_b, AS_ON_A_CARD)
+    assert caught.value.exit_code == 4
+    assert "--device cpu uses main memory" in str(caught.value)
+
+
+def test_weights_that_do_not_fit_step_down_too(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading itself runs out of memory, until the layers are streamed."""
+    make = WeightStore._make_dit
+
+    def fail(self: WeightStore) -> Any:
+        if not self.plan.streamed:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(self)
+
+    monkeypatch.setattr(WeightStore, "_make_dit", fail)
+    [take] = render(two_b, AS_ON_A_CARD)
+    assert take.plan.arrangement == replace(AS_ON_A_CARD.arrangement, int8=True, streamed=True)
+
+
+def test_what_failed_is_gone_before_the_next_try(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback would keep alive what the failing stage held."""
+    alive: list[int] = []
+    run, number = denoise.denoise, iter(range(9))
+
+    class Block:
+        count = 0
+
+        def __init__(self) -> None:
+            Block.count += 1
+
+        def __del__(self) -> None:
+            Block.count -= 1
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        alive.append(Block.count)
+        block = Block()
+        if next(number) < 2:
+            raise MemoryError
+        del block
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(denoise, "denoise", fail)
+    render(two_b, AS_ON_A_CARD)
+    assert alive == [0, 0, 0]
+
+
+def test_a_take_is_the_same_whether_it_began_in_int8_or_came_to_it(two_b: tiny.Oracle) -> None:
+    [begun] = render(two_b, AS_ON_A_CARD.model_copy(update={"int8": True, "one_network": True}))
+    before = next(number for number, rung in enumerate(rungs_for("diffuse")) if "int8" in rung)
+    with failing("diffuse", before + 1):
+        [came] = render(two_b, AS_ON_A_CARD)
+    assert came.plan.int8
+    assert np.array_equal(begun.audio.samples, came.audio.samples)
+
+
+def test_the_first_song_s_descent_holds_for_the_next(two_b: tiny.Oracle) -> None:
+    found = checkpoints.find_checkpoint("turbo", two_b.root)
+    songs = [complete.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]
+    with failing("decode", 2):
+        made = list(Pipeline(found, AS_ON_A_CARD).run(songs, lambda stage, done, total: None))
+    assert [take.plan.tile_frames for take in made] == [32, 32]
+    assert planning.step_down(made[-1].plan, "decode", songs[1], Pipeline(found, FLOAT32).sizes) is not None

@@ -1,0 +1,125 @@
+"""A stand-in for the pipeline that plays at once, so that the command line is tested without waiting for weights.
+
+Words of the caption tell it how to misbehave.
+`python tests/support/band.py generate …` is `acestep generate …` with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from acestep_cli.audio.sound import Audio
+from acestep_cli.errors import MemoryLimitError
+from acestep_cli.models.latents_file import Latents
+from acestep_cli.song import complete, modes
+
+RATE, HOP = 48_000, 1920
+
+
+@dataclass(frozen=True)
+class Take:
+    number: int
+    audio: Audio
+    request: complete.Completed
+    plan: Any
+    timings: dict[str, float]
+    warnings: tuple[str, ...]
+    kind: str = "take"
+    track: str | None = None
+    checks: dict[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    problem: str | None = None
+    latents: Latents | None = None
+    lines: tuple[Any, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    applied: tuple[Any, ...] = ()
+    untouched: tuple[tuple[int, int], ...] = ()
+
+
+def rest() -> None:
+    """A minute in short sleeps: a signal that comes just before a sleep waits for its end."""
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+class Pipeline:
+    def __init__(self, checkpoint: Any, plan: Any, songwriter: Any = None, dit: Any = None, cache: Any = None) -> None:
+        self.plan = plan
+        print("a library says hello")
+        with contextlib.suppress(OSError):  # as C does, where stdout is closed
+            os.write(1, b"from C as well\n")
+
+    def run(
+        self, requests: Sequence[complete.Completed], report: Any, say: Any = None, tell: Any = None
+    ) -> Iterator[Take]:
+        for request in requests:
+            yield from self.play(request, report)
+
+    def play(self, request: complete.Completed, report: Any) -> Iterator[Take]:
+        caption = request.caption or ""
+        if "breaks" in caption:
+            raise RuntimeError("a string broke")
+        for stage in ("load", "text"):
+            self._play(stage, caption, report)
+        for number in range(1, request.takes + 1):
+            if "stops" in caption and number == 3:
+                rest()
+            if "too big" in caption and number == 2:
+                raise MemoryLimitError("It does not fit.")
+            if "overtaken" in caption:  # by another run, which writes the file that this one is about to
+                Path("a-song-overtaken-1.flac" if number == 1 else "a-2.wav").write_text("theirs")
+            for stage in ("diffuse", "decode"):
+                self._play(stage, caption, report)
+            for piece in complete.output_parts(request):
+                take = complete.take_request(piece.request, number)
+                samples = self._tone(take.seed, request.duration)
+                if "silent" in caption and (number == 2 or "all" in caption):
+                    samples *= 0
+                warnings = ("The lyrics were cut.",) if "long" in caption else ()
+                problem = "The repaint changed nothing." if "unchanged" in caption else None
+                checks, remarks = ({"seam_1_db": -40.0}, ("it fits",)) if request.source else ({}, ())
+                frames = np.ones((samples.shape[1] // HOP + 1, 4), np.float32)
+                yield Take(
+                    *(number, Audio(samples, RATE), take, self.plan, {"diffuse": 0.125}, warnings),
+                    *(piece.kind, piece.track, checks, remarks, problem),
+                    None if piece.kind in modes.BESIDE else Latents(frames, HOP),
+                )
+
+    def _play(self, stage: str, caption: str, report: Any) -> None:
+        for step in range(5):
+            report(stage, step, 4)
+            if f"slow {stage}" in caption:
+                rest()
+
+    def _tone(self, seed: int, seconds: float) -> Any:
+        t = np.arange(int(seconds * RATE)) / RATE
+        wave = np.sin(2 * np.pi * (200 + seed % 400) * t)
+        return np.stack([wave, wave]).astype(np.float32)
+
+
+def module() -> ModuleType:
+    """What stands in for `acestep_cli.pipeline`."""
+    stand_in = ModuleType("acestep_cli.pipeline")
+    stand_in.Pipeline, stand_in.Take = Pipeline, Take  # type: ignore[attr-defined]
+    return stand_in
+
+
+if __name__ == "__main__":
+    from acestep_cli.cli.app import main
+
+    sys.modules["acestep_cli.pipeline"] = module()
+    if "--auto" in sys.argv:  # which starts the program again
+        from acestep_cli.cli import auto
+
+        auto.PROGRAM = (sys.executable, __file__)
+    main()
