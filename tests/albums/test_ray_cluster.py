@@ -488,7 +488,7 @@ def test_ctrl_c_ends_the_work_of_the_nodes(two_nodes: list[ray_nodes.Node]) -> N
         one
         for node in two_nodes
         for one in psutil.Process(node.process.pid).children(recursive=True)
-        if one.name().startswith("ray::play")
+        if one.name().startswith("ray::run_task")
     ]:
         assert time.monotonic() < deadline, played
         time.sleep(1)
