@@ -56,7 +56,7 @@ def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) ->
     )  # fmt: skip
     out = root / "out"
     out.mkdir()
-    return loop.TrainingJob(found, looked.lessons, record, checkpoint, plan, out), sizes, longest
+    return loop.TrainingJob(found, looked.usable, record, checkpoint, plan, out), sizes, longest
 
 
 def prepared(root: Path) -> dict[str, float]:

@@ -21,7 +21,7 @@ from acestep_cli import solvers
 from acestep_cli.engine.dit import Condition
 from acestep_cli.training import loop
 from acestep_cli.training.adapter import TrainableAdapter
-from acestep_cli.training.config import LARGEST_GRADIENT, TrainingConfig
+from acestep_cli.training.config import MAX_GRADIENT_NORM, TrainingConfig
 from acestep_cli.training.examples import Batch
 
 CASES = ((2, 60), (2, 180))  # layers, seconds of music
@@ -41,7 +41,7 @@ def step(parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> Calla
     def run() -> float:
         loss = loss_of()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
+        nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return loss.item()

@@ -101,7 +101,7 @@ def test_what_is_cut_off_is_said(two_b: tiny.Oracle) -> None:
 
 @pytest.fixture
 def encoder(two_b: tiny.Oracle) -> Iterator[text_encoder.TextEncoder]:
-    with WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, quiet).text() as found:
+    with WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, quiet).text_encoder() as found:
         yield found
 
 

@@ -30,7 +30,7 @@ from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.progress import Progress, Report, Say, StageShare
+from acestep_cli.progress import Progress, ProgressCallback, Say, StageShare
 from acestep_cli.song import complete, duration, loras, modes, prompts, ranking
 from acestep_cli.song.complete import Completed, OutputPart
 from acestep_cli.song.modes import Prepared
@@ -69,9 +69,9 @@ class Pipeline:
     def run(
         self,
         requests: Sequence[Completed],
-        report: Report,
+        report: ProgressCallback,
+        warn: Say = lambda sentence: None,
         say: Say = lambda sentence: None,
-        tell: Say = lambda sentence: None,
     ) -> Generator[Take]:
         """Make the takes of completed requests, one after another, each as soon as it is decoded.
 
@@ -85,31 +85,35 @@ class Pipeline:
         `CheckpointError` for weights that do not fit their config, `MemoryLimitError` at the foot of the ladder.
         """
         with closing(WeightStore(self.checkpoint, self.plan, report, self.songwriter, self.dit)) as weights:
-            yield from self._takes(requests, weights, report, say, tell)
+            yield from self._takes(requests, weights, report, warn, say)
 
     @torch.inference_mode()
     def write(
-        self, song: Completed, task: WritingTask, how: Sampling, seed: int, report: Report, say: Say
+        self, song: Completed, task: WritingTask, sampling: Sampling, seed: int, report: ProgressCallback, warn: Say
     ) -> dict[str, Any]:
         """What the Songwriter answers to a task about `song`, as keys of a request with their values; lyrics None are
         an instrumental. `say` and errors as in `run`.
         """
         with closing(WeightStore(self.checkpoint, self.plan, report, self.songwriter)) as weights:
-            return OutOfMemoryRetry(weights, self.sizes, say)("write", song, ask_songwriter, weights, task, how, seed)
+            return OutOfMemoryRetry(weights, self.sizes, warn)(
+                "write", song, ask_songwriter, weights, task, sampling, seed
+            )
 
     @torch.inference_mode()
-    def codes(self, song: Completed, sounds: Iterable[Audio], report: Report, say: Say) -> Generator[tuple[int, ...]]:
+    def codes(
+        self, song: Completed, recordings: Iterable[Audio], report: ProgressCallback, warn: Say
+    ) -> Generator[tuple[int, ...]]:
         """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder;
         the longest is as long as `song`. `say` and errors as in `run`.
         """
         with closing(WeightStore(self.checkpoint, self.plan, report)) as weights:
-            within_memory = OutOfMemoryRetry(weights, self.sizes, say)
-            for sound in sounds:
+            within_memory = OutOfMemoryRetry(weights, self.sizes, warn)
+            for sound in recordings:
                 latents = within_memory("listen", song, encode, weights, torch.from_numpy(sound.samples))
                 yield within_memory("condition", song, tokenize, weights, latents, self.silence)
 
     def _takes(
-        self, requests: Sequence[Completed], weights: WeightStore, report: Report, say: Say, tell: Say
+        self, requests: Sequence[Completed], weights: WeightStore, report: ProgressCallback, say: Say, tell: Say
     ) -> Iterator[Take]:
         within_memory = OutOfMemoryRetry(weights, self.sizes, say)
         clock = StageClock(weights)
@@ -130,7 +134,7 @@ class Pipeline:
         applied: tuple[AppliedAdapter, ...] = ()
         for song in songs:
             weights.trim_memory()
-            weights.stack = loras.active_adapters(song.request.loras or (), song.request.lora_mode)
+            weights.adapters = loras.active_adapters(song.request.loras or (), song.request.lora_mode)
             # 2. How long: as its source, or whole latent frames. And what lies there already.
             with clock("listen"):
                 canvas = SourceLayout.of(song.request, song.parts[0].prepared, self.sizes.vae)
@@ -164,10 +168,10 @@ class Pipeline:
                             "diffuse", take, diffuse, weights, self.stages, part, ground, heard, take, steps.next()
                         )
                     if not is_new:
-                        clock.forget("diffuse")
+                        clock.discard("diffuse")
                     # 6. When the words are sung, and how surely.
                     aligned = LyricAlignment()
-                    if part.sheet is not None:
+                    if part.lyrics is not None:
                         with clock("align"):
                             aligned = within_memory(
                                 "align", take, align_take, weights, part, ground, heard, take, latents, self.sizes.vae
@@ -183,7 +187,7 @@ class Pipeline:
                         *(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned),
                         weights.applied,
                     )
-                    yield from song.finished(part, made)
+                    yield from song.finish(part, made)
 
 
 @dataclass
@@ -203,30 +207,30 @@ class RenderPart:
     The diffusion goes from the first scene to the last.
     """
 
-    piece: OutputPart
-    scenes: list[ConditionInputs]
+    output: OutputPart
+    phases: list[ConditionInputs]
     warnings: list[str] = field(default_factory=list)
     #: Its words, once they are read, where they are to be found again in the song.
-    sheet: LyricTokens | None = None
+    lyrics: LyricTokens | None = None
 
     @classmethod
-    def of(cls, piece: OutputPart) -> RenderPart:
-        prepared = modes.mode_of(piece.request).prepare(piece.request)
-        return cls(piece, [ConditionInputs(prepared), *([ConditionInputs(prepared.then[1])] if prepared.then else [])])
+    def of(cls, output: OutputPart) -> RenderPart:
+        prepared = modes.mode_of(output.request).prepare(output.request)
+        return cls(output, [ConditionInputs(prepared), *([ConditionInputs(prepared.then[1])] if prepared.then else [])])
 
     @property
     def prepared(self) -> Prepared:
-        return self.scenes[0].prepared
+        return self.phases[0].prepared
 
     @property
     def takes(self) -> list[Completed]:
-        request = self.piece.request
+        request = self.output.request
         return [complete.take_request(request, number) for number in range(1, request.takes + 1)]
 
     @property
     def schedule(self) -> tuple[float, ...]:
         """The times of the diffusion, from noise, or from what is kept of the source, to 0."""
-        request, kept = self.piece.request, self.prepared.kept
+        request, kept = self.output.request, self.prepared.kept
         if request.timesteps is not None:
             times = solvers.explicit_schedule(request.timesteps)
         else:
@@ -244,13 +248,13 @@ class DecodedTake(NamedTuple):
     """One take of a part, as it leaves the stages."""
 
     number: int
-    canvas: SourceLayout
+    layout: SourceLayout
     waveform: Tensor  # [A, N]
     latents: Latents | None
     plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
-    aligned: LyricAlignment
+    alignment: LyricAlignment
     applied: tuple[AppliedAdapter, ...]
 
 
@@ -265,9 +269,9 @@ class SongRender:
     #: The number of its first take: takes with codes of their own come here as songs of their own.
     first: int = 1
     #: What the Songwriter thinks of its codes.
-    judged: Scores = field(default_factory=dict)
+    code_scores: Scores = field(default_factory=dict)
     #: The sum of the stems of each take.
-    sums: dict[int, Tensor] = field(default_factory=dict)
+    stem_sums: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, request: Completed, first: int, judged: Scores) -> SongRender:
@@ -275,30 +279,33 @@ class SongRender:
         beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
         return cls(request, [RenderPart.of(piece) for piece in pieces if piece is not beside], beside, first, judged)
 
-    def finished(self, part: RenderPart, made: DecodedTake) -> Iterator[Take]:
+    def finish(self, part: RenderPart, decoded: DecodedTake) -> Iterator[Take]:
         """The take of `part`, and after the last of its stems what is written beside them."""
-        review = conditioning.check_splice(made.canvas, made.waveform, part.prepared.splice)
-        take = make_take(part.piece, made, review, self)
-        yield replace(take, untouched=conditioning.untouched(made.canvas, part.prepared.splice))
+        review = conditioning.check_splice(decoded.layout, decoded.waveform, part.prepared.splice)
+        take = make_take(part.output, decoded, review, self)
+        yield replace(take, untouched=conditioning.untouched_spans(decoded.layout, part.prepared.splice))
         if self.beside is None:
             return
-        before = self.sums.pop(made.number, torch.zeros(1))
-        self.sums[made.number] = before + made.waveform
+        before = self.stem_sums.pop(decoded.number, torch.zeros(1))
+        self.stem_sums[decoded.number] = before + decoded.waveform
         if part is self.parts[-1]:
-            whole, review = conditioning.mix_stems(made.canvas, self.sums.pop(made.number), self.beside.kind)
-            yield make_take(self.beside, made._replace(waveform=whole, latents=None, timings={}), review, self)
+            whole, review = conditioning.mix_stems(decoded.layout, self.stem_sums.pop(decoded.number), self.beside.kind)
+            yield make_take(self.beside, decoded._replace(waveform=whole, latents=None, timings={}), review, self)
 
 
-def make_take(piece: OutputPart, made: DecodedTake, review: conditioning.SpliceReport, song: SongRender) -> Take:
+def make_take(output: OutputPart, decoded: DecodedTake, report: conditioning.SpliceReport, song: SongRender) -> Take:
     """A piece of a song as a file is written of it."""
-    sound, request = Audio(made.waveform.numpy(), made.canvas.rate), complete.take_request(piece.request, made.number)
-    number = song.first + made.number - 1
+    audio, request = (
+        Audio(decoded.waveform.numpy(), decoded.layout.rate),
+        complete.take_request(output.request, decoded.number),
+    )
+    number = song.first + decoded.number - 1
     return Take(
-        *(number, sound, request, made.plan, made.timings, made.warnings, piece.kind, piece.track, *review),
-        latents=made.latents,
-        lines=made.aligned.lines,
-        scores={name: round(value, 4) for name, value in {**made.aligned.scores, **song.judged}.items()},
-        applied=made.applied,
+        *(number, audio, request, decoded.plan, decoded.timings, decoded.warnings, output.kind, output.track, *report),
+        latents=decoded.latents,
+        lines=decoded.alignment.lines,
+        scores={name: round(value, 4) for name, value in {**decoded.alignment.scores, **song.code_scores}.items()},
+        applied=decoded.applied,
     )
 
 
@@ -317,7 +324,7 @@ class DiffusionInputs(NamedTuple):
 
 
 def run_songwriter(
-    weights: WeightStore, stages: StageCache, requests: Sequence[Completed], tell: Say
+    weights: WeightStore, stages: StageCache, requests: Sequence[Completed], say: Say
 ) -> list[tuple[int, Completed, Scores]]:
     """The requests with nothing open, each with the number of its first take, and what the Songwriter thinks of it.
 
@@ -325,17 +332,17 @@ def run_songwriter(
     """
     found: list[tuple[int, Completed, Scores]] = []
     for request in requests:
-        write = partial(complete_request, weights, request, tell)
-        songs = stages.songs(request, weights.plan, write) if request.open else [request]
+        write = partial(complete_request, weights, request, say)
+        songs = stages.completed_takes(request, weights.plan, write) if request.open else [request]
         judged = score_codes(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
         found += zip(range(1, len(songs) + 1), songs, judged, strict=True)
     return found
 
 
-def complete_request(weights: WeightStore, request: Completed, tell: Say) -> list[Completed]:
+def complete_request(weights: WeightStore, request: Completed, say: Say) -> list[Completed]:
     """The takes of a request as the Songwriter makes them."""
     with weights.songwriter() as songwriter:
-        return list(songwriter.complete_takes(request, weights.checkpoint.row.shortest_seconds, weights.report, tell))
+        return list(songwriter.complete_takes(request, weights.checkpoint.row.shortest_seconds, weights.report, say))
 
 
 def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:
@@ -350,54 +357,54 @@ def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores
 
 def encode_prompts(weights: WeightStore, parts: Sequence[RenderPart]) -> None:
     """Give each scene the states of its text prompt and the embeddings of its lyric prompt."""
-    scenes = [(part, scene) for part in parts for scene in part.scenes]
+    phases = [(part, scene) for part in parts for scene in part.phases]
     for part in parts:
         part.warnings.clear()  # of a try that ran out of memory
-    with weights.text() as encoder:
-        for number, (part, scene) in enumerate(scenes):
-            weights.report("text", number, len(scenes))
-            request, warn = part.piece.request, part.warnings.append
+    with weights.text_encoder() as encoder:
+        for number, (part, scene) in enumerate(phases):
+            weights.report("text", number, len(phases))
+            request, warn = part.output.request, part.warnings.append
             prompt, lyrics = prompts.prompts_of(request, scene.prepared.instruction, request.duration)
             scene.text_states = encoder.hidden_states(prompt, warn)
             scene.lyric_states = encoder.embeddings(lyrics, warn)
             wanted = request.lrc or ranking.LYRIC_ALIGNMENT in request.scored
             if wanted and duration.is_sung(request.lyrics):
-                part.sheet = LyricTokens.of(
+                part.lyrics = LyricTokens.of(
                     encoder.tokenizer, encoder.token_ids(lyrics, prompts.LYRIC_TOKENS), request.language
                 )
-        weights.report("text", len(scenes), len(scenes))
+        weights.report("text", len(phases), len(phases))
 
 
-def encode_references(weights: WeightStore, stages: StageCache, sounds: Sequence[Tensor]) -> Tensor | None:
+def encode_references(weights: WeightStore, stages: StageCache, waveforms: Sequence[Tensor]) -> Tensor | None:
     """Waveforms [A, N], all as long, -> latents [R, N // hop, C], float32 on the CPU; None of none."""
 
     def encoded() -> Tensor:
         with weights.vae() as vae:
             tile, report = weights.plan.tile_frames, partial(weights.report, "listen")
-            return torch.stack([codec.encode_waveform(vae, waveform, tile, report) for waveform in sounds])
+            return torch.stack([codec.encode_waveform(vae, waveform, tile, report) for waveform in waveforms])
 
-    return stages.latents(sounds, weights.plan, encoded) if sounds else None
+    return stages.encoded_latents(waveforms, weights.plan, encoded) if waveforms else None
 
 
 def source_latents(
-    weights: WeightStore, stages: StageCache, request: Completed, canvas: SourceLayout, silence: Tensor
+    weights: WeightStore, stages: StageCache, request: Completed, layout: SourceLayout, silence: Tensor
 ) -> Tensor | None:
     """The latents [1, T, C] of what lies on the canvas, float32 on the CPU: as they were kept, or else as the
     autoencoder hears it; None of nothing.
     """
     if request.kept is not None:
-        return conditioning.place_stored_latents(request.kept, canvas, silence)
-    return encode_references(weights, stages, canvas.sounds)
+        return conditioning.place_stored_latents(request.kept, layout, silence)
+    return encode_references(weights, stages, layout.waveforms)
 
 
 def prepare_inputs(
-    weights: WeightStore, part: RenderPart, canvas: SourceLayout, original: Tensor | None, silence: Tensor
+    weights: WeightStore, part: RenderPart, layout: SourceLayout, original: Tensor | None, silence: Tensor
 ) -> DiffusionInputs:
     """Make what the diffusion of a part starts from; `original` are the latents of what lies on the canvas."""
     prepared = part.prepared
     with weights.dit() as model:
-        sources = conditioning.SourceLatents(canvas, model, silence.to(weights.device, weights.dtype), original)
-        contexts = [conditioning.context_latents(scene.prepared, sources) for scene in part.scenes]
+        sources = conditioning.SourceLatents(layout, model, silence.to(weights.device, weights.dtype), original)
+        contexts = [conditioning.context_latents(scene.prepared, sources) for scene in part.phases]
         hold = conditioning.source_hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
         start = sources.original() if prepared.kept else None
         return DiffusionInputs(contexts, hold, start)
@@ -412,7 +419,7 @@ def encode_conditions(
         voices = (quiet if timbre is None else timbre).to(weights.device, weights.dtype)
         return [
             model.encoder(scene.text_states, scene.lyric_states, voices, timbre_owner=[0] * len(voices))
-            for scene in part.scenes
+            for scene in part.phases
         ]
 
 
@@ -428,8 +435,8 @@ def diffuse(
     weights: WeightStore,
     stages: StageCache,
     part: RenderPart,
-    ground: DiffusionInputs,
-    heard: Sequence[Condition],
+    inputs: DiffusionInputs,
+    conditions: Sequence[Condition],
     take: Completed,
     progress: Progress,
 ) -> tuple[Tensor, bool]:
@@ -437,32 +444,32 @@ def diffuse(
 
     The condition is projected here, each time: the projections are the decoder's, and may have become int8 meanwhile.
     """
-    then, hold = part.prepared.then, ground.hold
+    then, hold = part.prepared.then, inputs.hold
 
     def made() -> Tensor:
         with weights.dit() as model:
-            memories = [model.decoder.project_condition(condition) for condition in heard]
+            memories = [model.decoder.project_condition(condition) for condition in conditions]
             latents = denoise.denoise(
                 model.decoder,
-                denoise.starting_noise(take.seed, ground.contexts[0].shape[1], model.config.latent_channels),
-                ground.contexts[0],
+                denoise.starting_noise(take.seed, inputs.contexts[0].shape[1], model.config.latent_channels),
+                inputs.contexts[0],
                 memories[0],
                 part.schedule,
                 solver=take.solver,
                 guided=prepare_guidance(take, model),
                 seed=take.seed,
                 progress=progress,
-                turn=denoise.ConditionSwitch(then[0], ground.contexts[1], memories[1]) if then else None,
+                switch=denoise.ConditionSwitch(then[0], inputs.contexts[1], memories[1]) if then else None,
                 hold=hold,
-                start=ground.start,
+                start=inputs.start,
             )
             return conditioning.crossfade_latents(latents, hold)[0]
 
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
     settings = [part.schedule, take.solver, take.seed, guided, then and then[0], hold and (hold.share, hold.last_step)]
     held = (hold.clean, hold.inside, hold.blend) if hold is not None else ()
-    given = [*ground.contexts, *(tensor for condition in heard for tensor in condition), *held, ground.start]
-    latents, is_new = stages.diffused(weights.stack, settings, given, weights.plan, made)
+    given = [*inputs.contexts, *(tensor for condition in conditions for tensor in condition), *held, inputs.start]
+    latents, is_new = stages.take_latents(weights.adapters, settings, given, weights.plan, made)
     if not is_new:
         progress(part.steps, part.steps)
     return latents.to(weights.device), is_new
@@ -471,20 +478,20 @@ def diffuse(
 def align_take(
     weights: WeightStore,
     part: RenderPart,
-    ground: DiffusionInputs,
-    heard: Sequence[Condition],
+    inputs: DiffusionInputs,
+    conditions: Sequence[Condition],
     take: Completed,
     latents: Tensor,
     vae: VAEConfig,
 ) -> LyricAlignment:
     """When the words of a take are sung, and how surely, as the last of its scenes hears its latents [T, C]."""
-    assert part.sheet is not None
+    assert part.lyrics is not None
     with weights.dit() as model:
-        memory = model.decoder.project_condition(heard[-1])
-        look = alignment.AttentionProbe(
-            model.decoder, weights.checkpoint.alignment_heads, part.sheet, ground.contexts[-1], memory
+        cross_kv = model.decoder.project_condition(conditions[-1])
+        probe = alignment.AttentionProbe(
+            model.decoder, weights.checkpoint.alignment_heads, part.lyrics, inputs.contexts[-1], cross_kv
         )
-        return alignment.align_lyrics(look, take, latents, part.steps, len(latents) * vae.seconds_per_frame)
+        return alignment.align_lyrics(probe, take, latents, part.steps, len(latents) * vae.seconds_per_frame)
 
 
 def encode(weights: WeightStore, waveform: Tensor) -> Tensor:
@@ -502,10 +509,12 @@ def tokenize(weights: WeightStore, latents: Tensor, silence: Tensor) -> tuple[in
         return tuple(codes[0].tolist())
 
 
-def ask_songwriter(weights: WeightStore, task: WritingTask, how: Sampling, seed: int) -> dict[str, Any]:
+def ask_songwriter(weights: WeightStore, task: WritingTask, sampling: Sampling, seed: int) -> dict[str, Any]:
     """What the Songwriter writes."""
     with weights.songwriter() as songwriter:
-        return songwriter.answer(task, how, denoise.stage_generator(seed, "text"), partial(weights.report, "write"))
+        return songwriter.answer(
+            task, sampling, denoise.stage_generator(seed, "text"), partial(weights.report, "write")
+        )
 
 
 def decode(weights: WeightStore, latents: Tensor, progress: Progress) -> Tensor:
@@ -530,7 +539,7 @@ class StageClock:
         for name, spent in ((stage, time.perf_counter() - start - loading), ("load", loading)):
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
-    def forget(self, stage: str) -> None:
+    def discard(self, stage: str) -> None:
         """Leave out a stage that was not done: its seconds would tell a lie about this machine."""
         del self.seconds[stage]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 #: Is told what is being done, how much of it is done, and of how much.
-Report = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 #: The same of one thing.
 Progress = Callable[[int, int], None]
 #: Is told a sentence.
@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 class StageShare:
     """Progress of each take as its share of a stage over all takes, in the stage's own units."""
 
-    def __init__(self, report: Report, stage: str, units: Sequence[int]) -> None:
+    def __init__(self, report: ProgressCallback, stage: str, units: Sequence[int]) -> None:
         self.report, self.stage, self.units = report, stage, units
         self.number = 0
 

@@ -135,9 +135,7 @@ def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatc
     def report(stage: str, done: int, total: int) -> None:
         residents[stage] = stores[0].resident
 
-    takes = Pipeline(found, FLOAT32, helper).run(
-        [request], report, tell=lambda line: told.append(f"{line} {residents}")
-    )
+    takes = Pipeline(found, FLOAT32, helper).run([request], report, say=lambda line: told.append(f"{line} {residents}"))
     next(takes)
     assert residents["codes"] == {"songwriter"}
     assert residents["text"] == {"text"}

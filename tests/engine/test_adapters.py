@@ -319,7 +319,7 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
             before, plain = state(model), model.decoder
             untouched = None if plan.int8 or plan.dtype != "float32" else velocity(plain)
         for stack in ((lora, other), (other,), ()):
-            store.stack = loras.active_adapters([Lora(str(path), 0.5) for path in stack], "sum")
+            store.adapters = loras.active_adapters([Lora(str(path), 0.5) for path in stack], "sum")
             with store.dit() as again:
                 assert again is model
                 assert any(m._forward_hooks for m in again.modules()) is bool(stack and (plan.int8 or plan.streamed))
@@ -338,7 +338,7 @@ def song(two_b: tiny.Oracle, **asked: Any) -> complete.Completed:
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """One entry for each time that the diffusion transformer is loaded."""
     made: list[str] = []
-    make = WeightStore._make_dit
+    make = WeightStore._build_dit
 
     def count(self: WeightStore) -> AceStep:
         made.append("dit")

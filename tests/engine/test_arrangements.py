@@ -211,7 +211,7 @@ def test_the_foot_of_the_ladder_is_an_error_with_a_way_out(two_b: tiny.Oracle, s
 
 def test_weights_that_do_not_fit_step_down_too(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading itself runs out of memory, until the layers are streamed."""
-    make = WeightStore._make_dit
+    make = WeightStore._build_dit
 
     def fail(self: WeightStore) -> Any:
         if not self.plan.streamed:

@@ -317,7 +317,7 @@ def test_a_tape_reads_as_the_model_does(songwriter: SongwriterModel, oracle: Qwe
 # Sampling.
 
 
-@pytest.mark.parametrize("size", [50, 3 * sampling.NUCLEUS])
+@pytest.mark.parametrize("size", [50, 3 * sampling.TOP_P_CANDIDATES])
 @pytest.mark.parametrize(
     "how",
     [{}, {"top_p": 0.3}, {"top_p": 1, "top_k": 5}, {"top_p": 0.5, "top_k": 9}, {"temperature": 1.7, "top_p": 1},

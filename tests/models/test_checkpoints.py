@@ -43,7 +43,7 @@ def load(models: Path, model: str = "turbo") -> WeightStore:
     found = checkpoints.find_checkpoint(model, models)
     plan = planning.Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
     weights = WeightStore(found, plan, lambda stage, done, total: None)
-    with weights.dit(), weights.vae(), weights.text():
+    with weights.dit(), weights.vae(), weights.text_encoder():
         assert weights.resident == {"dit", "vae", "text"}
     weights.close()
     assert not weights.resident

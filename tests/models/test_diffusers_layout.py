@@ -89,7 +89,7 @@ def test_weights_are_poured_into_the_plan_s_dtype(theirs: Path) -> None:
 def load(folder: Path) -> WeightStore:
     """A store that has lent every component once."""
     weights = WeightStore(checkpoints.find_checkpoint(str(folder)), FLOAT32, lambda stage, done, total: None)
-    with weights.dit(), weights.vae(), weights.text():
+    with weights.dit(), weights.vae(), weights.text_encoder():
         pass
     return weights
 

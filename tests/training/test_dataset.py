@@ -33,7 +33,7 @@ def told(folder: Path, name: str = "a.wav") -> dict[str, object]:
 
 
 def looked(found: dataset.Dataset, shortest: float = 5, longest: float = 240) -> dataset.Inspection:
-    return dataset.inspect_songs(found, shortest, longest, lambda done, total: None).labelled(found)
+    return dataset.inspect_songs(found, shortest, longest, lambda done, total: None).with_labels(found)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_is_written_reads_back_as_itself(tmp_path: Path) -> None:
 )
 def test_a_slip_in_a_data_set_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     song(tmp_path / "a.wav")
-    (tmp_path / dataset.FILE).write_text(text)
+    (tmp_path / dataset.DATASET_FILE).write_text(text)
     with pytest.raises(UsageError) as error:
         dataset.load_dataset(tmp_path)
     assert said in str(error.value)
@@ -181,9 +181,9 @@ def test_a_slip_in_a_data_set_is_refused_with_its_line(tmp_path: Path, text: str
 def test_the_file_is_obeyed(tmp_path: Path) -> None:
     for name in ("a.wav", "b.wav"):
         song(tmp_path / name)
-    (tmp_path / dataset.FILE).write_text("songs:\n  a.wav: {caption: x}\n  gone.wav: {}\n")
+    (tmp_path / dataset.DATASET_FILE).write_text("songs:\n  a.wav: {caption: x}\n  gone.wav: {}\n")
     found = looked(dataset.load_dataset(tmp_path))
-    assert [one.song.name for one in found.lessons] == ["a.wav"]
+    assert [one.song.name for one in found.usable] == ["a.wav"]
     assert any("b.wav is in" in remark and "left out" in remark for remark in found.remarks)
     assert [type(problem) for problem in found.problems] == [SourceError]
     assert "gone.wav is not there" in str(found.problems[0])
@@ -206,7 +206,7 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path, make: Callable[[Path
     for name in ("a", "b"):
         (tmp_path / f"{name}.caption.txt").write_text(f"song {name}")
     found = looked(dataset.scan_folder(tmp_path))
-    assert [one.song.name for one in found.lessons] == ["a.flac"]
+    assert [one.song.name for one in found.usable] == ["a.flac"]
     with pytest.raises((SourceError, UsageError)) as error:
         dataset.refuse_unusable(found, tmp_path, skip=False, warn=print)
     assert said in str(error.value)
@@ -267,9 +267,9 @@ def test_a_scan_writes_what_a_person_edits(tmp_path: Path, acestep: Callable[...
     (tmp_path / "a.caption.txt").write_text("slow folk")
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--name", "harbour")
     assert run.exit_code == 0, run.output
-    assert run.stdout == f"{tmp_path / dataset.FILE}\n"
+    assert run.stdout == f"{tmp_path / dataset.DATASET_FILE}\n"
     assert "From 8 songs on" in run.stderr
-    text = (tmp_path / dataset.FILE).read_text()
+    text = (tmp_path / dataset.DATASET_FILE).read_text()
     assert "trigger: harbour\ntrigger_position: prepend\nsongs:\n  a.wav:\n    caption: slow folk\n" in text
     again = acestep("train-lora", str(tmp_path), "--scan-only")
     assert again.exit_code == 9
@@ -277,14 +277,14 @@ def test_a_scan_writes_what_a_person_edits(tmp_path: Path, acestep: Callable[...
     assert "--force scans again" in again.stderr
     assert "--output" not in again.stderr  # which a scan refuses
     assert acestep("train-lora", str(tmp_path), "--scan-only", "--force").exit_code == 0
-    assert "trigger: harbour" in (tmp_path / dataset.FILE).read_text()
+    assert "trigger: harbour" in (tmp_path / dataset.DATASET_FILE).read_text()
 
 
 def test_a_scan_by_force_finds_new_songs_and_keeps_labels(tmp_path: Path, acestep: Callable[..., Result]) -> None:
     for name in ("a.wav", "b.wav"):
         song(tmp_path / name)
     (tmp_path / "a.caption.txt").write_text("slow folk")
-    file = tmp_path / dataset.FILE
+    file = tmp_path / dataset.DATASET_FILE
     file.write_text("trigger: harbour\ntrigger_position: append\nsongs:\n  a.wav: {bpm: 97}\n  gone.wav: {bpm: 90}\n")
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--force")
     assert run.exit_code == 0, run.output
@@ -311,7 +311,7 @@ def test_a_scan_refuses_what_is_for_training(tmp_path: Path, acestep: Callable[.
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--save-every", "0", "--preview-every", "5")
     assert run.exit_code == 2
     assert "so it has no use for --save-every, --preview-every." in " ".join(run.stderr.split())
-    assert not (tmp_path / dataset.FILE).exists()
+    assert not (tmp_path / dataset.DATASET_FILE).exists()
 
 
 def test_a_scan_that_cannot_write_advises_no_flag_that_it_refuses(
@@ -333,7 +333,7 @@ def test_a_scan_that_cannot_write_advises_no_flag_that_it_refuses(
 def test_a_scan_reports_itself(tmp_path: Path, acestep: Callable[..., Result]) -> None:
     song(tmp_path / "a.wav")
     content = said(acestep("train-lora", str(tmp_path), "--scan-only", "--json"))
-    assert content["dataset"] == {"path": str(tmp_path / dataset.FILE), "songs": 1, "left_out": []}
+    assert content["dataset"] == {"path": str(tmp_path / dataset.DATASET_FILE), "songs": 1, "left_out": []}
     assert content["warnings"]
 
 
@@ -346,7 +346,7 @@ def test_a_list_that_cannot_be_read_costs_no_song(tmp_path: Path, name: str, tex
     scanned = dataset.scan_folder(tmp_path)
     assert [one.where for one in scanned.left_out] == [str(tmp_path / name)]
     found = looked(scanned)
-    assert ([one.song.name for one in found.lessons], found.problems) == (["a.wav", "b.wav"], ())
+    assert ([one.song.name for one in found.usable], found.problems) == (["a.wav", "b.wav"], ())
 
 
 @pytest.mark.parametrize(
@@ -402,8 +402,8 @@ def test_a_value_that_cannot_be_read_is_left_out_alone(
     assert content["dataset"]["songs"] == 1
     assert content["dataset"]["left_out"] == [one.report()]
     assert str(one) in content["warnings"]
-    written = (tmp_path / dataset.FILE).read_text()
-    assert f"#   {dataset.comment(str(one))}\n" in written
+    written = (tmp_path / dataset.DATASET_FILE).read_text()
+    assert f"#   {dataset.as_comment(str(one))}\n" in written
     again = dataset.song_keys(dataset.load_dataset(tmp_path).songs[0].request)
     assert again == kept
     assert ("instrumental: true" in written) == (kept.get("instrumental", False) and key != "lyrics")
@@ -422,7 +422,7 @@ def test_a_table_lists_songs_with_what_is_left_out(tmp_path: Path, acestep: Call
 def test_what_is_mended_in_the_file_is_no_longer_left_out(tmp_path: Path, acestep: Callable[..., Result]) -> None:
     song(tmp_path / "a.wav")
     (tmp_path / "a.json").write_text('{"caption": "folk", "language": "martian", "bpm": "quick"}')
-    (tmp_path / dataset.FILE).write_text("songs:\n  a.wav: {language: ja}\n")
+    (tmp_path / dataset.DATASET_FILE).write_text("songs:\n  a.wav: {language: ja}\n")
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--force", "--songwriter", "none", "--json")
     assert [one["key"] for one in said(run)["dataset"]["left_out"]] == ["bpm"]
     assert dataset.load_dataset(tmp_path).songs[0].request.language == "ja"

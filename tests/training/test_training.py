@@ -82,24 +82,24 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: TrainingConfi
     looked = dataset.inspect_songs(found, 5, course.crop, quiet)
     sizes = Sizes.of(checkpoint)
     longest = workload.longest_example(
-        sizes, course.crop, [found.prompts(one.song, course.crop) for one in looked.lessons]
+        sizes, course.crop, [found.prompts(one.song, course.crop) for one in looked.usable]
     )
     plan = workload.plan_training(
         hardware.detect(), course, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: Experience()
     )
-    prints = dataset.fingerprints(found, looked.lessons)
+    prints = dataset.fingerprints(found, looked.usable)
     record = RunRecord(
         base="base",
         base_weights=checkpoint.weights_hash(),
         course=course,
         trigger="harbour",
         trigger_position="prepend",
-        dataset=dataset.whole_fingerprint(prints),
+        dataset=dataset.dataset_fingerprint(prints),
         songs=prints,
         dtype=plan.arrangement.weights,
     )
     folder.mkdir(exist_ok=True)
-    return loop.TrainingJob(found, looked.lessons, record, checkpoint, plan, folder)
+    return loop.TrainingJob(found, looked.usable, record, checkpoint, plan, folder)
 
 
 def losses(folder: Path) -> list[float]:
@@ -193,7 +193,7 @@ def test_only_the_adapter_moves_and_it_is_float32(
         after = dict(model.decoder.named_parameters())
         assert all(torch.equal(weight, after[name]) for name, weight in frozen.items())
         assert {weight.dtype for weight in frozen.values()} == {torch.bfloat16}
-        assert {weight.dtype for weight in run.graft.parameters} == {torch.float32}
+        assert {weight.dtype for weight in run.adapter.parameters} == {torch.float32}
     assert all(np.isfinite(losses(tmp_path / "out")))
 
 
@@ -218,11 +218,11 @@ def test_a_pass_is_what_a_render_would_be_fed(
     songs: Path, checkpoint: Checkpoint, opened: Callable[..., tuple[WeightStore, TrainingSet]]
 ) -> None:
     weights, book = opened(COURSE.model_copy(update={"crop": 240.0}))
-    page = next(page for page in book.pages if page.name == "two.wav")
+    page = next(page for page in book.examples if page.name == "two.wav")
     found = dataset.scan_folder(songs)
     two = next(one for one in found.songs if one.name == "two.wav")
     text, words = prompts.prompts_of(two.request, "Fill the audio semantic mask based on the given conditions:", 11.5)
-    with torch.no_grad(), weights.text() as encoder:
+    with torch.no_grad(), weights.text_encoder() as encoder:
         states, embeddings = encoder.hidden_states(text, quiet), encoder.embeddings(words, quiet)
     with torch.no_grad(), weights.dit() as model:
         silence = book.silence.repeat(1, 2, 1)[:, : model.config.timbre_fix_frame]
@@ -304,7 +304,7 @@ def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[WeightStore,
 def test_its_own_timbre_is_heard(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
     _, plain = opened(COURSE)
     _, own = opened(COURSE.model_copy(update={"timbre": "own"}))
-    assert not torch.allclose(plain.pages[0].condition, own.pages[0].condition)
+    assert not torch.allclose(plain.examples[0].condition, own.examples[0].condition)
 
 
 def test_songs_are_prepared_once(
@@ -324,9 +324,9 @@ def test_songs_are_prepared_once(
     second = prepare()
     assert not {"encode", "text"} & set(reported)
     assert all(
-        torch.equal(one.condition, other.condition) for one, other in zip(first.pages, second.pages, strict=True)
+        torch.equal(one.condition, other.condition) for one, other in zip(first.examples, second.examples, strict=True)
     )
-    broken = next(page.file for page in second.pages)
+    broken = next(page.file for page in second.examples)
     broken.write_bytes(broken.read_bytes()[:-7])
     prepare()
     assert reported.count("encode") == 2  # that one alone
@@ -661,7 +661,7 @@ def test_the_command_trains_and_prints_the_folder(train: Callable[..., Result], 
     assert run.stdout.splitlines() == [f"{out}/", f"{out}/out-comfyui.safetensors", f"{out}/out-diffusers.safetensors"]
     assert "Training a lora of rank 4 on base with 2 songs: 4 steps" in run.stderr
     assert "Step 4 of 4: loss" in run.stderr
-    assert "trigger: harbour" in (out / dataset.FILE).read_text()
+    assert "trigger: harbour" in (out / dataset.DATASET_FILE).read_text()
     assert {path.name for path in out.iterdir()} == {
         *(
             run_folder.ADAPTER,
@@ -671,7 +671,7 @@ def test_the_command_trains_and_prints_the_folder(train: Callable[..., Result], 
             run_folder.STATE,
             run_folder.LOCK,
         ),
-        *(dataset.FILE, "out-comfyui.safetensors", "out-diffusers.safetensors"),
+        *(dataset.DATASET_FILE, "out-comfyui.safetensors", "out-diffusers.safetensors"),
     }
 
 
@@ -712,7 +712,7 @@ def test_songs_with_a_value_that_cannot_be_read_are_trained_on_without_it(
     assert content["training"]["songs"] == len(content["training"]["left_out"]) == 2
     assert {one["key"] for one in content["training"]["left_out"]} == {"language"}
     assert sum("language is left out." in line for line in content["warnings"]) == 2
-    used = (tmp_path / "out" / dataset.FILE).read_text()
+    used = (tmp_path / "out" / dataset.DATASET_FILE).read_text()
     assert (used.count("#   "), used.count("bpm: 92")) == (2, 2)
 
 
@@ -872,11 +872,11 @@ def test_a_run_goes_on_as_it_began_or_says_what_differs(
 
 
 def test_a_song_that_changed_is_named(train: Callable[..., Result], songs: Path, half_way: Path) -> None:
-    (songs / dataset.FILE).write_text("songs:\n  one.wav: {caption: other}\n  two.wav: {caption: a two tone}\n")
+    (songs / dataset.DATASET_FILE).write_text("songs:\n  one.wav: {caption: other}\n  two.wav: {caption: a two tone}\n")
     try:
         run = train("--resume", few=False)
     finally:
-        (songs / dataset.FILE).unlink()
+        (songs / dataset.DATASET_FILE).unlink()
     assert run.exit_code == 2
     assert "--resume: the songs are not those that the run began with: 'one.wav' changed." in run.stderr
 

@@ -38,7 +38,7 @@ def test_the_adapter_of_the_2b_is_as_large_as_published() -> None:
     need = workload.TrainingMemory(SIZES, TrainingConfig(), SONG, plan.arrangement, checkpointed=False)
     assert need.adapter_parameters == 64 * 688_128
     assert need.adapter_bytes == 16 * 64 * 688_128
-    eight = replace(need, course=TrainingConfig(optimiser="adamw8bit"))
+    eight = replace(need, config=TrainingConfig(optimiser="adamw8bit"))
     assert eight.adapter_bytes == 10 * 64 * 688_128
 
 

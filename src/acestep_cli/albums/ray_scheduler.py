@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli.albums import processes, ray_worker
 from acestep_cli.albums.ray_worker import FailureMessage, Files, ProgressMessage, TextMessage
 from acestep_cli.errors import AceStepError, NetworkError, SourceError
-from acestep_cli.progress import Report
+from acestep_cli.progress import ProgressCallback
 from acestep_cli.render import perform, result, write
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter
@@ -74,7 +74,7 @@ class TotalProgress:
     def __init__(self) -> None:
         self._told: dict[tuple[RunningTask, str], ProgressMessage] = {}
 
-    def add(self, shift: RunningTask, progress: ProgressMessage, report: Report) -> None:
+    def add(self, shift: RunningTask, progress: ProgressMessage, report: ProgressCallback) -> None:
         self._told[shift, progress.stage] = progress
         alike = [one for one in self._told.values() if one.stage == progress.stage]
         report(progress.stage, sum(one.done for one in alike), sum(one.total for one in alike))
@@ -127,7 +127,7 @@ class Scheduler:
                 self._free.append(shift.node)
         return bool(self._at_work)
 
-    def _receive(self, shift: RunningTask, report: Report) -> bool:
+    def _receive(self, shift: RunningTask, report: ProgressCallback) -> bool:
         """Take what is told next at a node; False if the run had better end."""
         import ray
 

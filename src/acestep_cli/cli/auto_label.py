@@ -10,7 +10,7 @@ from acestep_cli.audio import decode, measure
 from acestep_cli.cli import songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.models.checkpoints import CheckpointRow
-from acestep_cli.progress import Report, Say
+from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec
@@ -36,11 +36,11 @@ def label_songs(
     """
     if asked["songwriter"] == "none":
         return songs
-    wanting = [lesson for lesson in found.lessons if is_missing(lesson.song, ANALYSED)]
+    wanting = [lesson for lesson in found.usable if is_missing(lesson.song, ANALYSED)]
     if not wanting:
         return songs
     count = f"{len(wanting)} song{'s' * (len(wanting) > 1)}"
-    longest = max(CheckpointRow.shortest_seconds, *(lesson.heard.seconds for lesson in found.lessons))
+    longest = max(CheckpointRow.shortest_seconds, *(lesson.facts.seconds for lesson in found.usable))
     # Planned as a render of the same length, which needs more.
     layers = [spec.from_flags({**asked, "caption": "a recording", "duration": str(longest)})]
     job = songwriting.plan_writing(spec.resolve(*layers), layers, run)
@@ -58,11 +58,11 @@ def label_songs(
             f"`{measure.INSTALL}` would."
         )
         return songs
-    return replace(songs, songs=tuple(song.labelled(told.get(song.name, {})) for song in songs.songs))
+    return replace(songs, songs=tuple(song.with_labels(told.get(song.name, {})) for song in songs.songs))
 
 
 def label_by_songwriter(
-    lessons: list[UsableSong], job: Job, seed: int, report: Report, say: Say
+    lessons: list[UsableSong], job: Job, seed: int, report: ProgressCallback, say: Say
 ) -> dict[str, dict[str, Any]]:
     """What a Songwriter hears in each song, by name; `say` hears of what memory does not allow."""
     from acestep_cli.pipeline import Pipeline  # loads torch
@@ -72,7 +72,7 @@ def label_by_songwriter(
     how = Sampling(temperature=songwriting.LISTENING)
     found = {}
     for lesson, heard in zip(lessons, codes, strict=True):
-        task = songwriter_prompts.understanding_task(heard, int(lesson.heard.seconds))
+        task = songwriter_prompts.understanding_task(heard, int(lesson.facts.seconds))
         told = complete.settle_instrumental(pipeline.write(job.request, task, how, seed, report, say))
         found[lesson.song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
     return found

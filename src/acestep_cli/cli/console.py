@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli.cli import exit_codes
 from acestep_cli.errors import OutputError
 from acestep_cli.models.local import format_size as amount
-from acestep_cli.progress import Report
+from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.events import Events
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Console:
             self._stdout_refused = (error.strerror or str(error)).lower()
 
     @contextmanager
-    def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[Report]:
+    def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[ProgressCallback]:
         """Yield what takes reports of progress: stage, steps done, steps in all. `memory` tells the bytes in use.
 
         A terminal shows a bar with the time left for each stage; elsewhere a stage is a line; with `several` renders at
@@ -230,7 +230,7 @@ class Console:
             with self._bar_per_stage(memory) as report:
                 yield self.events.following(report)
 
-    def _line_per_stage(self, once: bool) -> Report:
+    def _line_per_stage(self, once: bool) -> ProgressCallback:
         said: list[str] = []
 
         def report(stage: str, done: int, total: int) -> None:
@@ -241,7 +241,7 @@ class Console:
         return report
 
     @contextmanager
-    def _bar_per_stage(self, memory: Callable[[], int]) -> Iterator[Report]:
+    def _bar_per_stage(self, memory: Callable[[], int]) -> Iterator[ProgressCallback]:
         from rich.console import Console as Terminal
         from rich.progress import (
             BarColumn,
@@ -304,7 +304,7 @@ class Console:
             self._bars = None
 
     @contextmanager
-    def transfers(self, total: int) -> Iterator[Report]:
+    def transfers(self, total: int) -> Iterator[ProgressCallback]:
         """Yield what takes reports of bytes: file, bytes done, bytes of it in all; `total` is of all files.
 
         A terminal shows a bar for all and one for the file; elsewhere each tenth of the whole is a line.
@@ -317,7 +317,7 @@ class Console:
             with self._bars_of_bytes(total) as report:
                 yield report
 
-    def _line_per_tenth(self, total: int) -> Report:
+    def _line_per_tenth(self, total: int) -> ProgressCallback:
         files: dict[str, int] = {}
         told = 0
 
@@ -333,7 +333,7 @@ class Console:
         return report
 
     @contextmanager
-    def _bars_of_bytes(self, total: int) -> Iterator[Report]:
+    def _bars_of_bytes(self, total: int) -> Iterator[ProgressCallback]:
         from rich.console import Console as Terminal
         from rich.progress import (
             BarColumn,

@@ -18,7 +18,7 @@ from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import NETWORKS
-from acestep_cli.progress import Report
+from acestep_cli.progress import ProgressCallback
 from acestep_cli.render import plan
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
@@ -102,7 +102,7 @@ def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
     return alone and not any(checkpoints.part_folder(part, models_dir) for part in checkpoints.SONGWRITERS.values())
 
 
-def songwriter_progress(job: Job, terminal: Console) -> AbstractContextManager[Report]:
+def songwriter_progress(job: Job, terminal: Console) -> AbstractContextManager[ProgressCallback]:
     """What takes reports of progress while the Songwriter is at work."""
     return terminal.progress(partial(hardware.used_bytes, job.plan.backend))
 

@@ -70,7 +70,7 @@ Name = Annotated[
 ]  # fmt: skip
 ScanOnly = Annotated[
     bool,
-    options.switch("--scan-only", help=f"Write FOLDER/{dataset.FILE}, to be reviewed and edited, and end.",
+    options.switch("--scan-only", help=f"Write FOLDER/{dataset.DATASET_FILE}, to be reviewed and edited, and end.",
                    panel=SONGS),
 ]  # fmt: skip
 SkipBad = Annotated[bool, options.switch("--skip-bad", help="Leave out songs that cannot be trained on.", panel=SONGS)]
@@ -100,7 +100,7 @@ PreviewEvery = Annotated[
 ]  # fmt: skip
 
 #: Which files tell of songs, in the order in which the later ones win; for `--help`.
-LISTS = ", ".join(f"*{suffix}" for suffix in metadata.LISTS)
+LISTS = ", ".join(f"*{suffix}" for suffix in metadata.TABLE_SUFFIXES)
 TEXTS = ", ".join(f"song{suffix}" for suffix in metadata.READERS if suffix != ".json")
 
 
@@ -175,7 +175,7 @@ def run_training(
     before = run_folder.require_resumable(output) if task.resume else None
     course = courses.config_from_flags(settings, None if before is None else before.course)
     courses.require_libraries(course)
-    task.team.share(course.accumulation)
+    task.team.passes_of(course.accumulation)
     exports = parse_exports(task.export or [], output, course)
     files = [path for _, path in exports]
     if before is None:
@@ -200,12 +200,12 @@ def run_training(
     if before is None:
         with terminal.results():
             songs = auto_label.label_songs(songs, found, course.seed, asked, run, terminal)
-    found = found.labelled(songs)
+    found = found.with_labels(songs)
     for remark in found.remarks:
         terminal.warn(remark)
     dataset.refuse_unusable(found, folder, skip=task.skip_bad, warn=terminal.warn)
     record = make_record(before, course, songs, found, checkpoint, plan)
-    announce(plan, record, len(found.lessons), terminal)
+    announce(plan, record, len(found.usable), terminal)
     task.team.barrier()  # none looks into the folder any more once the first of them writes there
     with run_folder.lock_folder(output) if task.team.is_main else nullcontext():
         if before is None and task.team.is_main:  # another run may have been here meanwhile
@@ -216,7 +216,7 @@ def run_training(
             show = None if rendering is None else partial(previews.render_preview, rendering, plan, output, terminal)
             job: TrainingJob = loop.TrainingJob(
                 songs,
-                found.lessons,
+                found.usable,
                 record,
                 checkpoint,
                 plan,
@@ -235,7 +235,7 @@ def run_training(
     return {
         "path": str(made),
         "base": record.base,
-        "songs": len(found.lessons),
+        "songs": len(found.usable),
         "left_out": [one.report() for one in songs.left_out],
         "steps": course.steps,
         "loss": pace.loss,
@@ -247,9 +247,9 @@ def run_training(
 def load_labelled(folder: Path, output: Path | None) -> Dataset:
     """The songs of a folder with their labels. Of a run that goes on, `output` has what was found out about them."""
     found = dataset.load_dataset(folder)
-    kept = output / dataset.FILE if output is not None else None
+    kept = output / dataset.DATASET_FILE if output is not None else None
     if kept is not None and kept.is_file():
-        found = found.labelled(dataset.parse_dataset(spec.read_text(str(kept)), folder))
+        found = found.with_labels_of(dataset.parse_dataset(spec.read_text(str(kept)), folder))
     return found
 
 
@@ -258,7 +258,7 @@ def with_trigger(songs: Dataset, name: str | None) -> Dataset:
     if name is None:
         return songs
     try:
-        return replace(songs, trigger=dataset.HEAD["trigger"].read(name))
+        return replace(songs, trigger=dataset.SETTINGS["trigger"].read(name))
     except ValueError as error:
         raise UsageError(f"--name: {error}.") from error
 
@@ -280,7 +280,7 @@ def write_dataset(
     folder: Path, name: str | None, asked: dict[str, Any], run: RenderSettings, terminal: Console
 ) -> dict[str, Any]:
     """Write the `dataset.yaml` of a folder, and say what is worth looking at in it; what `--json` says of that."""
-    path = folder / dataset.FILE
+    path = folder / dataset.DATASET_FILE
     dataset.audio_files(folder)  # which says whether there are any, before whether a file can be written beside them
     if disk.is_taken(path) and not run.force:
         raise ExistsError(path, hint="--force scans again; what lies beside the songs then wins over what is in it.")
@@ -289,7 +289,7 @@ def write_dataset(
         found = dataset.inspect_songs(songs, decode.SHORTEST_READ, decode.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
         songs = auto_label.label_songs(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
-        found = found.labelled(songs)
+        found = found.with_labels(songs)
         for line in (*map(str, songs.left_out), *found.remarks, *(problem.message for problem in found.problems)):
             terminal.warn(line)
         try:
@@ -364,8 +364,8 @@ def plan_run(
     eight_bits: bool,
 ) -> TrainingPlan:
     """How the songs are trained on here. Raises as `workload.plan`."""
-    longest = min(max(lesson.heard.seconds for lesson in found.lessons), course.crop)
-    words = [songs.prompts(lesson.song, longest) for lesson in found.lessons]
+    longest = min(max(lesson.facts.seconds for lesson in found.usable), course.crop)
+    words = [songs.prompts(lesson.song, longest) for lesson in found.usable]
     sizes, book = Sizes.of(checkpoint), history.read_history()
     asked = planning.MachineRequest(run.device, run.dtype, run.max_vram)
     return workload.plan_training(
@@ -391,7 +391,7 @@ def make_record(
     plan: TrainingPlan,
 ) -> RunRecord:
     """What the run is, for its saves. `UsageError` where a run that goes on was begun on something else."""
-    prints = dataset.fingerprints(songs, found.lessons)
+    prints = dataset.fingerprints(songs, found.usable)
     if before is None:
         return RunRecord(
             base=checkpoint.name,
@@ -399,7 +399,7 @@ def make_record(
             course=course,
             trigger=songs.trigger,
             trigger_position=songs.trigger_position,
-            dataset=dataset.whole_fingerprint(prints),
+            dataset=dataset.dataset_fingerprint(prints),
             songs=prints,
             dtype=plan.arrangement.weights,
         )

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 #: How many times the median of a row, and of a column, is taken from it: what all tokens look at tells nothing.
-MEDIANS = 2.0
+MEDIANS_SUBTRACTED = 2.0
 #: Of energy, which is between 0 and 1: what a word that is heard has somewhere, and what counts for where that is.
-HEARD, PRESENT = 0.1, 0.01
+AUDIBLE_ENERGY, COUNTED_ENERGY = 0.1, 0.01
 #: Tokens of the song by which a word may come before the one before it.
-BACKWARD = 9
+BACKWARD_TOLERANCE = 9
 #: Steps of a path: to the next token and the next time, to the next token, to the next time.
 DIAGONAL, UP, LEFT = 0, 1, 2
 Heads = NDArray[np.float32]  # [H, L, S]
@@ -63,10 +63,12 @@ class LyricTokens:
         breaks = [number for number, text in enumerate(texts, start=1) if "\n" in text]
         bounds = pairwise(dict.fromkeys([0, *breaks, len(words)]))
         lines = [(start, tokenizer.decode(words[start:end]).strip()) for start, end in bounds]
-        return cls(slice(first, last), tuple((start, text) for start, text in lines if text), tuple(_outside(texts)))
+        return cls(
+            slice(first, last), tuple((start, text) for start, text in lines if text), tuple(_outside_brackets(texts))
+        )
 
 
-def _outside(texts: Iterable[str]) -> Iterator[bool]:
+def _outside_brackets(texts: Iterable[str]) -> Iterator[bool]:
     """Whether each text, one after another, has nothing of a pair of square brackets in it."""
     inside = False
     for text in texts:
@@ -87,33 +89,33 @@ class AttentionProbe(NamedTuple):
 
     dit: DiT
     heads: Sequence[tuple[int, int]]
-    sheet: LyricTokens
+    lyrics: LyricTokens
     context: Tensor  # [1, T, in_channels - C]
-    memory: CrossKV
+    cross_kv: CrossKV
 
-    def at(self, latents: Tensor, noise: Tensor, time: float) -> Heads:
+    def attention_at(self, latents: Tensor, noise: Tensor, time: float) -> Heads:
         """The attention to the words of latents [T, C] on their way from noise at `time`."""
         t = torch.tensor([time], device=self.context.device)
         x = solvers.add_noise(latents[None], noise[None], t).to(self.context)
         found: Heads = self.dit.attention_to_words(
-            x, t, self.context, self.memory, self.heads, self.sheet.tokens
+            x, t, self.context, self.cross_kv, self.heads, self.lyrics.tokens
         ).numpy()
         return found
 
 
-def align_lyrics(look: AttentionProbe, take: Completed, latents: Tensor, steps: int, seconds: float) -> LyricAlignment:
+def align_lyrics(probe: AttentionProbe, take: Completed, latents: Tensor, steps: int, seconds: float) -> LyricAlignment:
     """The words of a take of so many `seconds`, by a look at its latents [T, C] with the noise of the last of its steps
     on them; for a score also at noise alone, where nothing but the codes tells of the words.
     """
     noise = torch.randn(latents.shape, generator=stage_generator(take.seed, "align")).to(latents)
-    ended, name, scored = look.at(latents, noise, 1 / steps), ranking.LYRIC_ALIGNMENT, {}
+    attention, name, scores = probe.attention_at(latents, noise, 1 / steps), ranking.LYRIC_ALIGNMENT, {}
     if name in take.scored:
-        in_noise = alignment_score(look.sheet, look.at(latents, noise, 1.0))
-        scored = {name: alignment_score(look.sheet, ended), f"{name}_in_noise": in_noise}
-    return LyricAlignment(line_times(look.sheet, ended, seconds) if take.lrc else (), scored)
+        in_noise = alignment_score(probe.lyrics, probe.attention_at(latents, noise, 1.0))
+        scores = {name: alignment_score(probe.lyrics, attention), f"{name}_in_noise": in_noise}
+    return LyricAlignment(line_times(probe.lyrics, attention, seconds) if take.lrc else (), scores)
 
 
-def line_times(sheet: LyricTokens, attention: Heads, seconds: float) -> tuple[TimedLine, ...]:
+def line_times(lyrics: LyricTokens, attention: Heads, seconds: float) -> tuple[TimedLine, ...]:
     """When each line of a sheet begins in a song of so many seconds, by the attention [H, L, S] to its words.
 
     None of them where the words are not found: where no word stands out at any time, or all lines would begin at one.
@@ -123,21 +125,21 @@ def line_times(sheet: LyricTokens, attention: Heads, seconds: float) -> tuple[Ti
         return ()
     rows, times = cheapest_path(-matrix)
     starts = times[np.searchsorted(rows, np.arange(attention.shape[1]))]
-    if len({int(starts[first]) for first, _ in sheet.lines}) < min(len(sheet.lines), 2):
+    if len({int(starts[first]) for first, _ in lyrics.lines}) < min(len(lyrics.lines), 2):
         return ()
-    return tuple(TimedLine(float(starts[first]) * seconds / attention.shape[2], text) for first, text in sheet.lines)
+    return tuple(TimedLine(float(starts[first]) * seconds / attention.shape[2], text) for first, text in lyrics.lines)
 
 
-def alignment_score(sheet: LyricTokens, attention: Heads) -> float:
+def alignment_score(lyrics: LyricTokens, attention: Heads) -> float:
     """How surely the words of a sheet are heard one after another, from 0 to 1, by the attention [H, L, S] to them."""
     energy = attention.mean(axis=0)
     energy = (energy - energy.min()) / (np.ptp(energy) or 1)
-    sung = energy[np.array(sheet.sung)]
-    coverage = (sung.max(axis=1) > HEARD).mean()
-    weights = np.where(sung > PRESENT, sung, 0)
+    sung = energy[np.array(lyrics.sung)]
+    coverage = (sung.max(axis=1) > AUDIBLE_ENERGY).mean()
+    weights = np.where(sung > COUNTED_ENERGY, sung, 0)
     weights = weights[weights.any(axis=1)]
     centres = weights @ np.arange(energy.shape[1]) / weights.sum(axis=1)
-    forward = (np.diff(centres) >= -BACKWARD).mean() if len(centres) > 1 else 1.0
+    forward = (np.diff(centres) >= -BACKWARD_TOLERANCE).mean() if len(centres) > 1 else 1.0
     confidence = energy[cheapest_path(-(energy**2))].mean()
     return round(float(np.clip(coverage**2 * forward**2 * confidence, 0, 1)), 4)
 
@@ -147,7 +149,7 @@ def sharpen(attention: Heads) -> Matrix:
     weights = torch.from_numpy(attention)
     found = (weights.softmax(dim=2) * weights.softmax(dim=1)).numpy()
     for axis in (2, 1):
-        found = np.maximum(found - MEDIANS * np.median(found, axis=axis, keepdims=True), 0)
+        found = np.maximum(found - MEDIANS_SUBTRACTED * np.median(found, axis=axis, keepdims=True), 0)
     found = found**2
     scored: Matrix = ((found - found.mean()) / (found.std() + 1e-9)).mean(axis=0)
     return scored
@@ -161,7 +163,7 @@ def cheapest_path(costs: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """
     height, width = costs.shape
     costs = np.ascontiguousarray(costs)
-    came = np.full((height, width), LEFT, np.int8)
+    steps_taken = np.full((height, width), LEFT, np.int8)
     before, last = (np.full(height + 1, np.inf, np.float32) for _ in range(2))  # one above the first row
     before[0] = 0
     for diagonal in range(height + width - 1):
@@ -169,18 +171,18 @@ def cheapest_path(costs: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         rows = np.arange(top, bottom)
         across, up, left = before[top:bottom], last[top:bottom], last[top + 1 : bottom + 1]
         steps = np.where((across < up) & (across < left), DIAGONAL, np.where((up < across) & (up < left), UP, LEFT))
-        came[rows, diagonal - rows] = steps
+        steps_taken[rows, diagonal - rows] = steps
         now = np.full(height + 1, np.inf, np.float32)
         now[top + 1 : bottom + 1] = costs[rows, diagonal - rows] + np.choose(steps, (across, up, left))
         before, last = last, now
-    back = np.array(list(_backtrack(came)), np.intp)[::-1]
+    back = np.array(list(_backtrack(steps_taken)), np.intp)[::-1]
     return back[:, 0], back[:, 1]
 
 
-def _backtrack(came: NDArray[np.int8]) -> Iterator[tuple[int, int]]:
+def _backtrack(steps_taken: NDArray[np.int8]) -> Iterator[tuple[int, int]]:
     """The cells of a path from its end."""
-    row, column = came.shape[0] - 1, came.shape[1] - 1
+    row, column = steps_taken.shape[0] - 1, steps_taken.shape[1] - 1
     while row >= 0 and column >= 0:
         yield row, column
-        step = came[row, column]
+        step = steps_taken[row, column]
         row, column = row - (step != LEFT), column - (step != UP)

@@ -64,28 +64,28 @@ def band_bias(tokens: int, reach: int, group: int, keep: Tensor | None, like: Te
     return mask_to_bias(allowed, like.dtype)
 
 
-def full_attention(queries: Tensor, memory: KeysValues, bias: Tensor | None = None) -> Tensor:
+def full_attention(queries: Tensor, kv: KeysValues, bias: Tensor | None = None) -> Tensor:
     """Full attention; queries [B, H, S, D] -> [B, S, H * D]. `bias` broadcasts to [B, K, G * S, L].
 
     The G query heads that share a key head are laid end to end along the sequence: rows of attention
     do not depend on each other, so no key or value is ever copied.
     """
     batch, heads, tokens, size = queries.shape
-    keys, values = (t.expand(batch, -1, -1, -1) for t in memory)
+    keys, values = (t.expand(batch, -1, -1, -1) for t in kv)
     kv_heads = keys.shape[1]
     folded = queries.reshape(batch, kv_heads, (heads // kv_heads) * tokens, size)
     out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=bias)
     return out.reshape(batch, heads, tokens, size).transpose(1, 2).reshape(batch, tokens, heads * size)
 
 
-def banded_attention(queries: Tensor, memory: KeysValues, bias: Tensor) -> Tensor:
+def banded_attention(queries: Tensor, kv: KeysValues, bias: Tensor) -> Tensor:
     """Attention within a band; queries [B, H, S, D] -> [B, S, H * D], `bias` from `band_bias`.
 
     Each block of W queries meets its own block of keys and the two beside it: 3 W keys instead of S,
     and no S x S mask exists anywhere.
     """
     batch, heads, tokens, size = queries.shape
-    kv_heads, group = memory.keys.shape[1], heads // memory.keys.shape[1]
+    kv_heads, group = kv.keys.shape[1], heads // kv.keys.shape[1]
     blocks, reach = bias.shape[0], bias.shape[-1] // 3
     tail = blocks * reach - tokens
     folded = (
@@ -99,7 +99,7 @@ def banded_attention(queries: Tensor, memory: KeysValues, bias: Tensor) -> Tenso
         .reshape(batch * kv_heads, (blocks + 2) * reach, size)
         .unfold(1, 3 * reach, reach)  # a view: [B K, blocks, D, 3W]
         .permute(1, 0, 3, 2)
-        for t in memory
+        for t in kv
     )
     if bias.shape[1] > 1:
         bias = bias.repeat_interleave(kv_heads, dim=1)
@@ -135,19 +135,19 @@ class Attention(nn.Module):
     def self_attention(self, x: Tensor, rope: Tensor, band: Tensor | None, bias: Tensor | None) -> Tensor:
         """Self-attention of x [B, S, width]: in a band where `band` is given, else full under `bias`."""
         keys, values = self.project_kv(x)
-        queries, memory = apply_rotary(self.queries(x), rope), KeysValues(apply_rotary(keys, rope), values)
-        out = full_attention(queries, memory, bias) if band is None else banded_attention(queries, memory, band)
+        queries, kv = apply_rotary(self.queries(x), rope), KeysValues(apply_rotary(keys, rope), values)
+        out = full_attention(queries, kv, bias) if band is None else banded_attention(queries, kv, band)
         return self.o_proj(out)
 
-    def weights(self, x: Tensor, memory: KeysValues, bias: Tensor | None, head: int) -> Tensor:
+    def weights(self, x: Tensor, kv: KeysValues, bias: Tensor | None, head: int) -> Tensor:
         """How much of its attention each token of x [B, S, width] pays to each of `memory`, in one head: [B, S, L]."""
-        keys = memory.keys[:, head * self.size.kv_heads // self.size.heads].float()
+        keys = kv.keys[:, head * self.size.kv_heads // self.size.heads].float()
         scores = self.queries(x)[:, head].float() @ keys.mT * self.size.head_dim**-0.5
         return (scores if bias is None else scores + bias[:, 0]).softmax(-1)
 
-    def cross_attention(self, x: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
+    def cross_attention(self, x: Tensor, kv: KeysValues, bias: Tensor | None) -> Tensor:
         """Cross-attention of x [B, S, width] to what `remember` made of the condition; no positions."""
-        return self.o_proj(full_attention(self.queries(x), memory, bias))
+        return self.o_proj(full_attention(self.queries(x), kv, bias))
 
 
 class MLP(nn.Module):

@@ -19,7 +19,7 @@ from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.song import ranking, songwriter_prompts
 from acestep_cli.song.complete import Completed
 
-INFORMING = ("caption", "lyrics")
+TEXTS = ("caption", "lyrics")
 METADATA = ("bpm", "duration", "genres", "keyscale", "language", "timesignature")
 WEIGHTS = {"caption": 0.5, "lyrics": 0.3, "metadata": 0.2}
 #: A token of the metadata counts the more, the higher it is among so many of the likeliest.
@@ -36,12 +36,12 @@ class TokenLikelihoods(NamedTuple):
     """
 
     log_probabilities: Tensor
-    places: Tensor
+    ranks: Tensor
 
     @property
     def recall(self) -> float:
         """The mean of what each token counts."""
-        return float((1 - (self.places - 1) / LIKELIEST).clamp(min=0).mean())
+        return float((1 - (self.ranks - 1) / LIKELIEST).clamp(min=0).mean())
 
     @property
     def information(self) -> float:
@@ -59,30 +59,30 @@ def score_codes(songwriter: SongwriterModel, song: Completed) -> dict[str, float
         texts["lyrics"] = songwriter_prompts.scored_lyrics(song.lyrics)
     answers = {name: songwriter.encode(text)[: songwriter_prompts.LYRIC_TOKENS] for name, text in texts.items()}
     prompts = [songwriter.encode(songwriter_prompts.understanding_prompt(codes)) for codes in (song.codes, ())]
-    tape, states = songwriter.prefill(prompts, max(map(len, answers.values()), default=0), "answer")
-    heard = {name: token_likelihoods(songwriter, tape, states, answer) for name, answer in answers.items()}
-    parts: dict[str, float] = {name: heard[name].information for name in INFORMING if name in heard}
-    if recalls := [heard[name].recall for name in METADATA if name in heard]:
-        parts["metadata"] = mean(recalls)
-    whole = sum(WEIGHTS[name] * part for name, part in parts.items()) / sum(WEIGHTS[name] for name in parts)
-    return {ranking.JUDGEMENT: whole, **{f"{ranking.JUDGEMENT}_{name}": part for name, part in parts.items()}}
+    cache, states = songwriter.prefill(prompts, max(map(len, answers.values()), default=0), "answer")
+    likelihoods = {name: token_likelihoods(songwriter, cache, states, answer) for name, answer in answers.items()}
+    scores: dict[str, float] = {name: likelihoods[name].information for name in TEXTS if name in likelihoods}
+    if recalls := [likelihoods[name].recall for name in METADATA if name in likelihoods]:
+        scores["metadata"] = mean(recalls)
+    whole = sum(WEIGHTS[name] * part for name, part in scores.items()) / sum(WEIGHTS[name] for name in scores)
+    return {ranking.JUDGEMENT: whole, **{f"{ranking.JUDGEMENT}_{name}": part for name, part in scores.items()}}
 
 
 def token_likelihoods(
-    songwriter: SongwriterModel, tape: KVCache, states: Tensor, answer: Sequence[int]
+    songwriter: SongwriterModel, cache: KVCache, states: Tensor, answer: Sequence[int]
 ) -> TokenLikelihoods:
     """What is expected of the tokens of an answer after what is on the tape, which is left as it was; `states` [2,
     width] are those of its last tokens.
     """
-    begun, before = tape.length, answer[:-1]  # the last token is expected by what comes before it
-    pieces = [before[first : first + PASS_TOKENS] for first in range(0, len(before), PASS_TOKENS)]
-    told = torch.cat([states[:, None], *(tape.states([piece] * len(states)) for piece in pieces)], dim=1)
-    tape.truncate(begun)
-    probabilities, places = [], []
+    prompt_length, inputs = cache.length, answer[:-1]  # the last token is expected by what comes before it
+    pieces = [inputs[first : first + PASS_TOKENS] for first in range(0, len(inputs), PASS_TOKENS)]
+    answer_states = torch.cat([states[:, None], *(cache.states([piece] * len(states)) for piece in pieces)], dim=1)
+    cache.truncate(prompt_length)
+    probabilities, ranks = [], []
     for first in range(0, len(answer), LOGIT_TOKENS):
-        here = slice(first, first + LOGIT_TOKENS)
-        logits = songwriter.logits(told[:, here])
-        own = logits[:, torch.arange(logits.shape[1]), answer[here]]
+        span = slice(first, first + LOGIT_TOKENS)
+        logits = songwriter.logits(answer_states[:, span])
+        own = logits[:, torch.arange(logits.shape[1]), answer[span]]
         probabilities.append(own - logits.logsumexp(2))
-        places.append(1 + (logits[0] > own[0, :, None]).sum(dim=1))
-    return TokenLikelihoods(torch.cat(probabilities, dim=1), torch.cat(places))
+        ranks.append(1 + (logits[0] > own[0, :, None]).sum(dim=1))
+    return TokenLikelihoods(torch.cat(probabilities, dim=1), torch.cat(ranks))

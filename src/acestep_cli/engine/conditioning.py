@@ -30,11 +30,11 @@ from acestep_cli.song.complete import Completed
 from acestep_cli.song.modes import Prepared, Splice
 
 #: A repaint that moves no sample further than this (one step of 16 bits) has changed nothing.
-UNCHANGED = 2**-15
+UNCHANGED_BELOW = 2**-15
 #: Around a seam, in seconds: where a click would be, and what its loudness is compared with.
 CLICK_REACH, CLICK_SURROUNDINGS = 0.001, 0.05
 #: What silence measures, in decibels.
-FLOOR = -200.0
+SILENCE_DB = -200.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class SourceLayout:
         return cls(frames, samples, hop, rate, spans, waveform, before, gain)
 
     @property
-    def sounds(self) -> tuple[Tensor, ...]:
+    def waveforms(self) -> tuple[Tensor, ...]:
         """What lies on it, in whole frames: one waveform, or none."""
         return () if self.waveform is None else (self.waveform,)
 
@@ -114,12 +114,12 @@ def load_waveform(file: str, rate: int, *, keeps_overs: bool = False) -> Tensor:
     return torch.from_numpy(sound.resample(read, rate).samples)
 
 
-def place_stored_latents(kept: StoredLatents, canvas: SourceLayout, silence: Tensor) -> Tensor:
+def place_stored_latents(kept: StoredLatents, layout: SourceLayout, silence: Tensor) -> Tensor:
     """The latents that were kept of the source, where it lies on the canvas, with silence [1, F, C] before: [1, T, C].
 
     Nothing follows them: `Sources` fills up what is short.
     """
-    front = codec.repeat_silence(silence, canvas.before // canvas.hop)
+    front = codec.repeat_silence(silence, layout.before // layout.hop)
     return torch.cat((front, torch.from_numpy(latents_file.read_latents(kept.path))[None]), dim=1)
 
 
@@ -127,42 +127,42 @@ def place_stored_latents(kept: StoredLatents, canvas: SourceLayout, silence: Ten
 class SourceLatents:
     """What a mode draws its source latents from; see `modes.Studio`."""
 
-    canvas: SourceLayout
+    layout: SourceLayout
     model: AceStep
-    recorded: Tensor  # the silence latent of the checkpoint, [1, F, C], on the device
-    heard: Tensor | None  # the latents of what lies on the canvas, [1, T, C]
+    silence_latent: Tensor  # the silence latent of the checkpoint, [1, F, C], on the device
+    source: Tensor | None  # the latents of what lies on the canvas, [1, T, C]
 
     def silence(self) -> Tensor:
-        return codec.repeat_silence(self.recorded, self.canvas.frames)
+        return codec.repeat_silence(self.silence_latent, self.layout.frames)
 
     def from_codes(self, codes: Sequence[int]) -> Tensor:
-        numbers = torch.tensor([codes], device=self.recorded.device)
-        return self._filled(self.model.latents_from_codes(numbers), self.canvas.frames)
+        numbers = torch.tensor([codes], device=self.silence_latent.device)
+        return self._filled(self.model.latents_from_codes(numbers), self.layout.frames)
 
     def original(self) -> Tensor:
-        assert self.heard is not None, "only a mode with a source asks for it"
-        return self._filled(self.heard.to(self.recorded), self.canvas.frames)
+        assert self.source is not None, "only a mode with a source asks for it"
+        return self._filled(self.source.to(self.silence_latent), self.layout.frames)
 
     def through_codes(self) -> Tensor:
-        frames, window = self.canvas.frames, self.model.config.pool_window_size
+        frames, window = self.layout.frames, self.model.config.pool_window_size
         _, codes = self.model.tokenizer(self._filled(self.original(), math.ceil(frames / window) * window))
         return self.model.latents_from_codes(codes)[:, :frames]
 
     def erased(self) -> Tensor:
-        return torch.where(self.canvas.mask().to(self.recorded) > 0, self.silence(), self.original())
+        return torch.where(self.layout.mask().to(self.silence_latent) > 0, self.silence(), self.original())
 
     def _filled(self, latents: Tensor, frames: int) -> Tensor:
         """`latents` cut to `frames`, or filled up with silence from its beginning."""
         rest = frames - latents.shape[1]
         if rest <= 0:
             return latents[:, :frames]
-        return torch.cat((latents, codec.repeat_silence(self.recorded, rest)), dim=1)
+        return torch.cat((latents, codec.repeat_silence(self.silence_latent, rest)), dim=1)
 
 
 def context_latents(prepared: Prepared, sources: SourceLatents) -> Tensor:
     """Source latents and mask, [1, T, in_channels - C]."""
     latents = prepared.source(sources)
-    return torch.cat((latents, sources.canvas.mask().to(latents).expand_as(latents)), dim=-1)
+    return torch.cat((latents, sources.layout.mask().to(latents).expand_as(latents)), dim=-1)
 
 
 def source_hold(sources: SourceLatents, splice: Splice | None, *, turbo: bool) -> denoise.SourceHold | None:
@@ -171,12 +171,12 @@ def source_hold(sources: SourceLatents, splice: Splice | None, *, turbo: bool) -
     A `turbo` checkpoint never has the source put back at the last step, the others do: `dit.md` 5.6 of the
     specification.
     """
-    canvas = sources.canvas
+    layout = sources.layout
     if splice is None or splice.onto != "source":
         return None
-    frames = splice.blend * canvas.rate / canvas.hop
+    frames = splice.blend * layout.rate / layout.hop
     return denoise.SourceHold(
-        splice.held, sources.original(), canvas.mask(), canvas.frame_weights(round(frames)), not turbo
+        splice.held, sources.original(), layout.mask(), layout.frame_weights(round(frames)), not turbo
     )
 
 
@@ -191,13 +191,13 @@ def reference_windows(references: Sequence[Tensor], sizes: Sizes, seed: int) -> 
 def window_per_third(waveform: Tensor, samples: int, seed: int, name: str) -> Tensor:
     """`samples` of a reference [A, N]: a window from each third of it, drawn by `seed`. A short one is repeated."""
     waveform = waveform.repeat(1, math.ceil(samples / waveform.shape[1]))
-    draw = denoise.stage_generator(seed, name)
+    generator = denoise.stage_generator(seed, name)
     third, window = waveform.shape[1] // 3, math.ceil(samples / 3)
     found = []
     for part in range(3):
         start = part * third
         latest = (waveform.shape[1] if part == 2 else start + third) - window
-        start += int(torch.randint(max(latest - start, 0) + 1, (1,), generator=draw))
+        start += int(torch.randint(max(latest - start, 0) + 1, (1,), generator=generator))
         found.append(waveform[:, start : start + window])
     return torch.cat(found, dim=1)[:, :samples]
 
@@ -222,26 +222,26 @@ def crossfade_latents(latents: Tensor, hold: denoise.SourceHold | None) -> Tenso
     return hold.clean.to(latents) * (1 - weight) + latents * weight
 
 
-def finished_latents(canvas: SourceLayout, made: Tensor, splice: Splice | None, silence: Tensor) -> Latents:
+def finished_latents(layout: SourceLayout, made: Tensor, splice: Splice | None, silence: Tensor) -> Latents:
     """The latents of a finished song: what was made [T, C], which `blended` has joined to a source already, or with
     `silence` [1, F, C] around, where the splice puts that.
     """
     if splice is not None and splice.onto == "silence":
-        made = torch.where(canvas.mask()[0] > 0, made, codec.repeat_silence(silence, canvas.frames)[0])
-    return Latents(made.numpy(), canvas.hop, canvas.gain)
+        made = torch.where(layout.mask()[0] > 0, made, codec.repeat_silence(silence, layout.frames)[0])
+    return Latents(made.numpy(), layout.hop, layout.gain)
 
 
-def splice_waveform(canvas: SourceLayout, made: Tensor, splice: Splice | None) -> Tensor:
+def splice_waveform(layout: SourceLayout, made: Tensor, splice: Splice | None) -> Tensor:
     """What was made [A, N], at the level of the source, in its regions, and what the splice puts around them.
 
     Peaks over full scale are brought down in the regions alone.
     """
-    if canvas.gain != 1:
-        made = made * canvas.gain
+    if layout.gain != 1:
+        made = made * layout.gain
     if splice is None:
         return made
-    around = canvas.source if splice.onto == "source" else torch.zeros_like(made)
-    weight = canvas.sample_weights(splice)
+    around = layout.source if splice.onto == "source" else torch.zeros_like(made)
+    weight = layout.sample_weights(splice)
     made = made / made[:, weight > 0].abs().max().clamp(min=1)
     return torch.where(weight > 0, around * (1 - weight) + made * weight, around)
 
@@ -254,23 +254,23 @@ class SpliceReport(NamedTuple):
     problem: str | None = None
 
 
-def check_splice(canvas: SourceLayout, song: Tensor, splice: Splice | None) -> SpliceReport:
+def check_splice(layout: SourceLayout, song: Tensor, splice: Splice | None) -> SpliceReport:
     """Look at a song [A, N] that was spliced onto its source: did the rest stay, and did the region change?"""
     if splice is None or splice.onto != "source":
         return SpliceReport({})
-    checks = measure_splice(canvas, song, splice)
-    spans = " and ".join(f"{start / canvas.rate:g} and {end / canvas.rate:g} s" for start, end in canvas.regions)
+    checks = measure_splice(layout, song, splice)
+    spans = " and ".join(f"{start / layout.rate:g} and {end / layout.rate:g} s" for start, end in layout.regions)
     unchanged = f"The repaint changed nothing between {spans}, so no file was written."
-    return SpliceReport(checks, (regions.remark(checks),), unchanged if is_unchanged(canvas, song) else None)
+    return SpliceReport(checks, (regions.remark(checks),), unchanged if is_unchanged(layout, song) else None)
 
 
-def mix_stems(canvas: SourceLayout, stems: Tensor, kind: str) -> tuple[Tensor, SpliceReport]:
+def mix_stems(layout: SourceLayout, stems: Tensor, kind: str) -> tuple[Tensor, SpliceReport]:
     """The source with the sum of stems [A, N], as `modes.BESIDE` says it."""
     sign = modes.BESIDE[kind]
-    made = canvas.source + sign * stems
+    made = layout.source + sign * stems
     if sign > 0:
         return made, SpliceReport({})
-    left = decibels(made.square().mean().sqrt()) - decibels(canvas.source.square().mean().sqrt())
+    left = decibels(made.square().mean().sqrt()) - decibels(layout.source.square().mean().sqrt())
     remark = (
         f"what the stems leave of the source is {left:+.1f} dB of it; stems are generated, not cut out, "
         "so they never add up exactly"
@@ -278,22 +278,22 @@ def mix_stems(canvas: SourceLayout, stems: Tensor, kind: str) -> tuple[Tensor, S
     return made, SpliceReport({"residual_db": round(left, 2)}, (remark,))
 
 
-def measure_splice(canvas: SourceLayout, song: Tensor, splice: Splice) -> dict[str, float]:
+def measure_splice(layout: SourceLayout, song: Tensor, splice: Splice) -> dict[str, float]:
     """What a splice onto the source did: the largest difference outside of the regions and their crossfades, the change
     inside and the step at each seam, in decibels.
 
     A seam is where the source and what was made meet. Its step is the largest from a sample to the next within a
     millisecond of its crossfade, against the root mean square of the twentieth of a second around.
     """
-    weight = canvas.sample_weights(splice)
-    difference = (song - canvas.source).abs()
+    weight = layout.sample_weights(splice)
+    difference = (song - layout.source).abs()
     outside = difference[:, weight == 0]
     found = {
         "outside_difference": float(outside.max()) if outside.numel() else 0.0,
         "inside_change_db": decibels(difference[:, weight == 1].square().mean().sqrt()),
     }
-    for number, (start, end) in enumerate(crossfade_spans(canvas, splice), start=1):
-        reach, around = round(CLICK_REACH * canvas.rate), round(CLICK_SURROUNDINGS * canvas.rate)
+    for number, (start, end) in enumerate(crossfade_spans(layout, splice), start=1):
+        reach, around = round(CLICK_REACH * layout.rate), round(CLICK_SURROUNDINGS * layout.rate)
         near = song[:, max(start - reach, 0) : end + reach]
         level = song[:, max(start - around, 0) : end + around].square().mean().sqrt()
         step = near.diff(dim=1).abs().max()
@@ -301,29 +301,31 @@ def measure_splice(canvas: SourceLayout, song: Tensor, splice: Splice) -> dict[s
     return {name: round(value, 6 if name == "outside_difference" else 2) for name, value in found.items()}
 
 
-def untouched(canvas: SourceLayout, splice: Splice | None) -> tuple[tuple[int, int], ...]:
+def untouched_spans(layout: SourceLayout, splice: Splice | None) -> tuple[tuple[int, int], ...]:
     """From where to where, in samples, a song that was spliced onto its source is the source."""
     if splice is None or splice.onto != "source":
         return ()
-    outside = torch.cat((torch.zeros(1), (canvas.sample_weights(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
+    outside = torch.cat((torch.zeros(1), (layout.sample_weights(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
     bounds = outside.flatten().tolist()
     return tuple(zip(bounds[::2], bounds[1::2], strict=True))
 
 
-def crossfade_spans(canvas: SourceLayout, splice: Splice) -> Iterator[tuple[int, int]]:
+def crossfade_spans(layout: SourceLayout, splice: Splice) -> Iterator[tuple[int, int]]:
     """From where to where each crossfade goes, in samples."""
-    fade = round(splice.fade * canvas.rate)
-    for start, end in canvas.regions:
+    fade = round(splice.fade * layout.rate)
+    for start, end in layout.regions:
         if start > 0:
             yield max(start - fade, 0), start
-        if end < canvas.samples:
-            yield end, min(end + fade, canvas.samples)
+        if end < layout.samples:
+            yield end, min(end + fade, layout.samples)
 
 
-def is_unchanged(canvas: SourceLayout, song: Tensor) -> bool:
+def is_unchanged(layout: SourceLayout, song: Tensor) -> bool:
     """Whether the regions of a song hold what the source held there."""
-    return all(bool((song - canvas.source)[:, start:end].abs().max() < UNCHANGED) for start, end in canvas.regions)
+    return all(
+        bool((song - layout.source)[:, start:end].abs().max() < UNCHANGED_BELOW) for start, end in layout.regions
+    )
 
 
 def decibels(value: Tensor) -> float:
-    return max(20 * math.log10(max(float(value), 1e-30)), FLOOR)
+    return max(20 * math.log10(max(float(value), 1e-30)), SILENCE_DB)

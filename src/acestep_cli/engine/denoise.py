@@ -36,7 +36,7 @@ class ConditionSwitch:
 
     share: float
     context: Tensor
-    memory: CrossKV
+    cross_kv: CrossKV
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ def denoise(
     dit: DiT,
     noise: Tensor,
     context: Tensor,
-    memory: CrossKV,
+    cross_kv: CrossKV,
     schedule: Sequence[float],
     *,
     solver: str,
     guided: Guided | None,
     seed: int,
     progress: Progress,
-    turn: ConditionSwitch | None = None,
+    switch: ConditionSwitch | None = None,
     hold: SourceHold | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
@@ -93,19 +93,19 @@ def denoise(
         return dit(x.to(dtype), times, context, memory).float()
 
     def velocity(x: Tensor, t: float, corrector: bool = False) -> Tensor:
-        conditional = predict(x, t, memory)
+        conditional = predict(x, t, cross_kv)
         if guided is None or guide is None or not guided.interval[0] <= t <= guided.interval[1]:
             return conditional
         return guide(conditional, predict(x, t, guided.unconditional), guided.scale, x, t, corrector)
 
-    own = stage_generator(seed, solver)
-    step = SOLVERS[solver].start(lambda like: torch.randn(like.shape, generator=own).to(like.device))
+    generator = stage_generator(seed, solver)
+    step = SOLVERS[solver].start(lambda like: torch.randn(like.shape, generator=generator).to(like.device))
     noise, steps = noise.to(device), len(schedule) - 1
     x = noise if start is None else solvers.add_noise(start.to(noise), noise, noise.new_tensor(schedule[:1]))
     progress(0, steps)
     for done, (t, t_next) in enumerate(pairwise(schedule)):
-        if turn is not None and done == int(steps * turn.share):
-            context, memory = turn.context, turn.memory
+        if switch is not None and done == int(steps * switch.share):
+            context, cross_kv = switch.context, switch.cross_kv
         x = step(x, t, t_next, velocity)
         if hold is not None and done < round(steps * hold.share) and (t_next > 0 or hold.last_step):
             around = solvers.add_noise(hold.clean.to(x), noise, noise.new_tensor([t_next]))

@@ -93,9 +93,9 @@ class DecoderLayer(nn.Module):
         rope: Tensor,
         band: Tensor | None,
         bias: Tensor | None,
-        memory: KeysValues,
-        memory_bias: Tensor | None,
-        watch: Callable[[Attention, Tensor], None] | None = None,
+        kv: KeysValues,
+        kv_bias: Tensor | None,
+        before_cross_attention: Callable[[Attention, Tensor], None] | None = None,
     ) -> Tensor:
         """`watch` is given the cross-attention and what it is about to read."""
         table = (self.scale_shift_table + time).unsqueeze(2).unbind(1)  # six of [B, 1, H]
@@ -103,9 +103,9 @@ class DecoderLayer(nn.Module):
         y = torch.addcmul(shift, self.self_attn_norm(x), 1 + scale)
         x = torch.addcmul(x, self.self_attn.self_attention(y, rope, band if self.banded else None, bias), gate)
         y = self.cross_attn_norm(x)
-        if watch is not None:
-            watch(self.cross_attn, y)
-        x = x + self.cross_attn.cross_attention(y, memory, memory_bias)
+        if before_cross_attention is not None:
+            before_cross_attention(self.cross_attn, y)
+        x = x + self.cross_attn.cross_attention(y, kv, kv_bias)
         y = torch.addcmul(mlp_shift, self.mlp_norm(x), 1 + mlp_scale)
         return torch.addcmul(x, self.mlp(y), mlp_gate)
 
@@ -134,43 +134,43 @@ class DiT(nn.Module):
         layers = [cast(DecoderLayer, layer).cross_attn.project_kv(states) for layer in self.layers]
         return CrossKV(layers, key_bias(condition.keep, states.dtype))
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, memory: CrossKV, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, cross_kv: CrossKV, keep: Tensor | None = None) -> Tensor:
         """Velocity [B, T, C] of noisy latents x [B, T, C] at times t [B].
 
         `context` [B or 1, T, in_channels - C] holds source latents and mask. `keep` [B, T] is true at real
         frames when songs of several lengths share a batch, as in training.
         """
-        tokens, embedding, around = self._embed(x, t, context, keep)
-        for layer, keys_values in zip(self.layers, memory.layers, strict=True):
-            tokens = layer(tokens, *around, keys_values, memory.bias)
+        tokens, embedding, inputs = self._embed(x, t, context, keep)
+        for layer, keys_values in zip(self.layers, cross_kv.layers, strict=True):
+            tokens = layer(tokens, *inputs, keys_values, cross_kv.bias)
 
         shift, scale = (self.scale_shift_table + embedding[:, None]).chunk(2, dim=1)
         tokens = torch.addcmul(shift, self.norm_out(tokens), 1 + scale)
         return self.proj_out["1"](tokens.transpose(1, 2)).transpose(1, 2)[:, : x.shape[1]]
 
     def attention_to_words(
-        self, x: Tensor, t: Tensor, context: Tensor, memory: CrossKV, heads: Sequence[tuple[int, int]], words: slice
+        self, x: Tensor, t: Tensor, context: Tensor, cross_kv: CrossKV, heads: Sequence[tuple[int, int]], words: slice
     ) -> Tensor:
         """How much of their attention the tokens of one song, as in `forward`, pay to `words` of the condition:
         [heads, words, S], float32 on the CPU, for heads (layer, head) in their order.
 
         Layers above the highest of them are not run.
         """
-        tokens, _, around = self._embed(x, t, context, None)
-        seen: dict[tuple[int, int], Tensor] = {}
-        for number, (layer, keys_values) in enumerate(zip(self.layers, memory.layers, strict=True)):
+        tokens, _, inputs = self._embed(x, t, context, None)
+        found: dict[tuple[int, int], Tensor] = {}
+        for number, (layer, keys_values) in enumerate(zip(self.layers, cross_kv.layers, strict=True)):
             own = [head for at, head in heads if at == number]
 
             def watch(attention: Attention, states: Tensor, own: Sequence[int] = own, number: int = number,
                       keys_values: KeysValues = keys_values) -> None:  # fmt: skip
                 for head in own:
-                    weights = attention.weights(states, keys_values, memory.bias, head)
-                    seen[number, head] = weights[0, :, words].T.cpu()
+                    weights = attention.weights(states, keys_values, cross_kv.bias, head)
+                    found[number, head] = weights[0, :, words].T.cpu()
 
-            tokens = layer(tokens, *around, keys_values, memory.bias, watch)
-            if len(seen) == len(heads):
+            tokens = layer(tokens, *inputs, keys_values, cross_kv.bias, watch)
+            if len(found) == len(heads):
                 break
-        return torch.stack([seen[head] for head in heads])
+        return torch.stack([found[head] for head in heads])
 
     def _embed(self, x: Tensor, t: Tensor, context: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, LayerInputs]:
         """The tokens that the first layer reads, the embedding of the time, and what every layer is told."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 HIGHEST = 127
 #: Inputs are divided by this power of two, so that sums of large integers stay within float16.
-GUARD = 128
+INPUT_DIVISOR = 128
 
 
 class Int8Linear(nn.Module):
@@ -34,14 +34,14 @@ class Int8Linear(nn.Module):
         scale = wide.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / HIGHEST
         rounded = (wide / scale[:, None]).round_().to(torch.int8)
         self.weight = nn.Parameter(rounded.to(device), requires_grad=False)
-        self.scale = nn.Parameter((scale * GUARD).to(device, dtype), requires_grad=False)
+        self.scale = nn.Parameter((scale * INPUT_DIVISOR).to(device, dtype), requires_grad=False)
 
     def dequantize(self) -> Tensor:
         """The weights [out, in] that the integers stand for, in float32."""
-        return self.weight.float() * (self.scale.float() / GUARD)[:, None]
+        return self.weight.float() * (self.scale.float() / INPUT_DIVISOR)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.linear(x / GUARD, self.weight.to(x.dtype)) * self.scale
+        out = F.linear(x / INPUT_DIVISOR, self.weight.to(x.dtype)) * self.scale
         return out if self.bias is None else out + self.bias
 
 

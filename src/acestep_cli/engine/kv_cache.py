@@ -39,12 +39,12 @@ class KVCache:
     `rewind` forgets what came after a place: takes of one prompt read it once.
     """
 
-    def __init__(self, model: Qwen3Model, memory: Tensor) -> None:
+    def __init__(self, model: Qwen3Model, buffer: Tensor) -> None:
         """`memory` is [2, layers, R, K, capacity, D], zeros: what is masked is still multiplied, by 0."""
         self.model = model
         self.length = 0
-        self.starts = [0] * memory.shape[2]
-        self._memory = memory
+        self.starts = [0] * buffer.shape[2]
+        self._buffer = buffer
 
     @classmethod
     def empty(cls, model: Qwen3Model, rows: int, capacity: int) -> KVCache:
@@ -59,7 +59,7 @@ class KVCache:
         self.starts = [longest - len(prompt) for prompt in prompts]
         states = []
         for row, prompt in enumerate(prompts):
-            alone = KVCache(self.model, self._memory[:, :, row : row + 1, :, self.starts[row] :])
+            alone = KVCache(self.model, self._buffer[:, :, row : row + 1, :, self.starts[row] :])
             for first in range(0, len(prompt), PASS_TOKENS):
                 state = alone.step([prompt[first : first + PASS_TOKENS]])
             states.append(state)
@@ -72,7 +72,7 @@ class KVCache:
 
     def states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Read the same number of tokens on in each row; the states [R, S, width] of all of them."""
-        device = self._memory.device
+        device = self._buffer.device
         ids = torch.tensor(tokens, device=device)
         after = self.length + ids.shape[1]
         places = torch.arange(self.length, after, device=device)
@@ -93,9 +93,9 @@ class KVCache:
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Keep the keys and values [R, K, S, D] of a layer; all of it so far. The layers call this."""
         after = self.length + keys.shape[2]
-        self._memory[0, layer, :, :, self.length : after] = keys
-        self._memory[1, layer, :, :, self.length : after] = values
-        return self._memory[0, layer, :, :, :after], self._memory[1, layer, :, :, :after]
+        self._buffer[0, layer, :, :, self.length : after] = keys
+        self._buffer[1, layer, :, :, self.length : after] = values
+        return self._buffer[0, layer, :, :, :after], self._buffer[1, layer, :, :, :after]
 
     def _mask(self, places: Tensor, starts: Tensor) -> Tensor | None:
         """What tokens at `places` [S] may look at, [R, 1, G * S or 1, L]; None for everything."""
@@ -107,4 +107,4 @@ class KVCache:
         group = config.num_attention_heads // config.num_key_value_heads
         if len(places) > 1:
             allowed = allowed.repeat(1, group, 1)
-        return mask_to_bias(allowed[:, None], self._memory.dtype)
+        return mask_to_bias(allowed[:, None], self._buffer.dtype)

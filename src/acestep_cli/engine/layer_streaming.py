@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PLACES = 2
+BUFFERS = 2
 
 
 class LayerStream(nn.ModuleList):
@@ -23,43 +23,43 @@ class LayerStream(nn.ModuleList):
     def __init__(self, layers: nn.ModuleList, device: torch.device) -> None:
         super().__init__(layers)
         self.device = device
-        self.copies: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.home: list[dict[str, Tensor]] = []
+        self.copy_stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.host_weights: list[dict[str, Tensor]] = []
         for layer in layers:  # one by one: the copy that is not page-locked goes before the next is made
             weights = {name: weight.data for name, weight in layer.named_parameters()}
-            if self.copies:
+            if self.copy_stream:
                 weights = {name: weight.pin_memory() for name, weight in weights.items()}
             set_parameters(layer, weights)
-            self.home.append(weights)
+            self.host_weights.append(weights)
 
     def __iter__(self) -> Iterator[nn.Module]:
         """Two places on the device take turns: a layer is copied into the one that the layer before last has left."""
-        places = [DeviceBuffer.like(self.home[0], self.device) for _ in self.home[:PLACES]]
-        if self.copies:
-            self.copies.wait_stream(torch.cuda.current_stream(self.device))
-        self._fetch(0, places[0])
+        buffers = [DeviceBuffer.like(self.host_weights[0], self.device) for _ in self.host_weights[:BUFFERS]]
+        if self.copy_stream:
+            self.copy_stream.wait_stream(torch.cuda.current_stream(self.device))
+        self._fetch(0, buffers[0])
         for number, layer in enumerate(self._modules.values()):
-            place = places[number % len(places)]
+            buffer = buffers[number % len(buffers)]
             if number + 1 < len(self):
-                self._fetch(number + 1, places[(number + 1) % len(places)])
-            if self.copies:
-                torch.cuda.current_stream(self.device).wait_event(place.arrived)
-            set_parameters(layer, place.weights)
+                self._fetch(number + 1, buffers[(number + 1) % len(buffers)])
+            if self.copy_stream:
+                torch.cuda.current_stream(self.device).wait_event(buffer.arrived)
+            set_parameters(layer, buffer.weights)
             try:
                 yield layer
             finally:
-                set_parameters(layer, self.home[number])
-                if self.copies:
-                    place.left = torch.cuda.current_stream(self.device).record_event()
+                set_parameters(layer, self.host_weights[number])
+                if self.copy_stream:
+                    buffer.released = torch.cuda.current_stream(self.device).record_event()
 
-    def _fetch(self, number: int, place: DeviceBuffer) -> None:
+    def _fetch(self, number: int, buffer: DeviceBuffer) -> None:
         """Start copying the weights of a layer into `place`, once the layer there is done with it."""
-        with torch.cuda.stream(self.copies) if self.copies else nullcontext():
-            if place.left is not None:
-                self.copies.wait_event(place.left)
-            for name, weight in self.home[number].items():
-                place.weights[name].copy_(weight, non_blocking=True)
-            place.arrived = self.copies.record_event() if self.copies else None
+        with torch.cuda.stream(self.copy_stream) if self.copy_stream else nullcontext():
+            if buffer.released is not None:
+                self.copy_stream.wait_event(buffer.released)
+            for name, weight in self.host_weights[number].items():
+                buffer.weights[name].copy_(weight, non_blocking=True)
+            buffer.arrived = self.copy_stream.record_event() if self.copy_stream else None
 
 
 @dataclass
@@ -68,7 +68,7 @@ class DeviceBuffer:
 
     weights: dict[str, Tensor]
     arrived: Any = None
-    left: Any = None
+    released: Any = None
 
     @classmethod
     def like(cls, weights: dict[str, Tensor], device: torch.device) -> DeviceBuffer:

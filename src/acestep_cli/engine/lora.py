@@ -27,7 +27,7 @@ from acestep_cli.models.adapters import AdapterPiece, AppliedAdapter
 from acestep_cli.song.loras import ActiveAdapter
 
 #: The share of its norm that a change may lose in being merged.
-MOST_LOST = 0.02
+MAX_MERGE_LOSS = 0.02
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ Delta = LowRankDelta | KroneckerDelta
 class SideBranch:
     """What is added to the output of a linear layer: `gain` [out] of the layer's own product, and further changes."""
 
-    changes: tuple[Delta, ...]
+    deltas: tuple[Delta, ...]
     gain: Tensor | None
 
     def __call__(self, layer: nn.Linear | Int8Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class SideBranch:
         [x] = inputs
         if self.gain is not None:
             output = output + (output if layer.bias is None else output - layer.bias) * self.gain
-        for change in self.changes:
+        for change in self.deltas:
             change.add_to(output, x)
         return output
 
@@ -93,7 +93,7 @@ class SideBranch:
 class AdapterStack:
     """The adapters that a decoder wears, which of its matrices they were merged into, and what hangs beside others."""
 
-    stack: tuple[ActiveAdapter, ...] = ()
+    adapters: tuple[ActiveAdapter, ...] = ()
     merged: set[str] = field(default_factory=set)
     hooks: dict[str, RemovableHandle] = field(default_factory=dict)
 
@@ -107,36 +107,36 @@ class AdapterStack:
                 len(worn.adapter.pieces.keys() & (self.merged | self.hooks.keys())),
                 len(worn.adapter.pieces.keys() & self.merged),
             )
-            for worn in self.stack
+            for worn in self.adapters
         )
 
     @torch.inference_mode()
     def apply(self, decoder: nn.Module, device: torch.device, dtype: torch.dtype, *, merging: bool) -> None:
         """Apply the stack, which computes on `device` in `dtype`; without `merging`, only beside the weights."""
-        with ExitStack() as stack:
-            files = [stack.enter_context(safe_open(worn.adapter.file, framework="pt")) for worn in self.stack]
+        with ExitStack() as opened:
+            files = [opened.enter_context(safe_open(worn.adapter.file, framework="pt")) for worn in self.adapters]
             for target in dict.fromkeys(
                 target
-                for worn in self.stack
+                for worn in self.adapters
                 for target, piece in worn.adapter.pieces.items()
                 if piece.shape is not None
             ):
-                layer = layer_of(decoder, target)
+                layer = find_linear(decoder, target)
                 if layer is None:
                     continue
-                shares = [
-                    weight_delta(piece, worn.strength, layer, tensors_of(file, piece, device))
-                    for file, worn in zip(files, self.stack, strict=True)
+                deltas = [
+                    weight_delta(piece, worn.strength, layer, read_tensors(file, piece, device))
+                    for file, worn in zip(files, self.adapters, strict=True)
                     if (piece := worn.adapter.pieces.get(target)) is not None and piece.shape is not None
                 ]
-                changes = tuple(change for change, _ in shares)
-                gains = [gain for _, gain in shares if gain is not None]
+                changes = tuple(change for change, _ in deltas)
+                gains = [gain for _, gain in deltas if gain is not None]
                 gain = torch.stack(gains).sum(0) if gains else None
                 if merging and isinstance(layer, nn.Linear) and merge_into_weights(layer, changes, gain):
                     self.merged.add(target)
                 else:
-                    beside = SideBranch(concatenate_low_rank(changes, dtype), None if gain is None else gain.to(dtype))
-                    self.hooks[target] = layer.register_forward_hook(beside)
+                    branch = SideBranch(concatenate_low_rank(changes, dtype), None if gain is None else gain.to(dtype))
+                    self.hooks[target] = layer.register_forward_hook(branch)
 
     def remove(self) -> None:
         """Let go of what hangs beside weights; those in `merged` are to be read again."""
@@ -144,7 +144,7 @@ class AdapterStack:
             hook.remove()
 
 
-def layer_of(decoder: nn.Module, target: str) -> nn.Linear | Int8Linear | None:
+def find_linear(decoder: nn.Module, target: str) -> nn.Linear | Int8Linear | None:
     """The linear layer of that name; None where there is none, as the warning about a partial fit has said."""
     try:
         found = decoder.get_submodule(target)
@@ -153,7 +153,7 @@ def layer_of(decoder: nn.Module, target: str) -> nn.Linear | Int8Linear | None:
     return found if isinstance(found, nn.Linear | Int8Linear) else None
 
 
-def tensors_of(file: Any, piece: AdapterPiece, device: torch.device) -> dict[str, Tensor]:
+def read_tensors(file: Any, piece: AdapterPiece, device: torch.device) -> dict[str, Tensor]:
     """The tensors of a piece by their roles, in float32."""
     return {
         role: file.get_tensor(name).to(device, torch.float32) for role, name in piece.tensors.items() if role != "alpha"
@@ -182,27 +182,27 @@ def weight_delta(
     return change.scaled(strength * grown), strength * (grown - 1)[:, 0]
 
 
-def merge_into_weights(layer: nn.Linear, changes: Sequence[Delta], gain: Tensor | None) -> bool:
+def merge_into_weights(layer: nn.Linear, deltas: Sequence[Delta], gain: Tensor | None) -> bool:
     """Add changes to the weights of a layer, unless their dtype would lose more of them than it may; whether it did."""
     weight = layer.weight
     wide = weight.float()
-    added = changes[0].matrix()
-    for change in changes[1:]:
+    added = deltas[0].matrix()
+    for change in deltas[1:]:
         added += change.matrix()
     if gain is not None:
         added += gain[:, None] * wide
     merged = (wide + added).to(weight.dtype)
     lost = torch.linalg.vector_norm(merged.float() - wide - added)
-    if lost > MOST_LOST * torch.linalg.vector_norm(added):
+    if lost > MAX_MERGE_LOSS * torch.linalg.vector_norm(added):
         return False
     layer.weight = nn.Parameter(merged, requires_grad=False)
     return True
 
 
-def concatenate_low_rank(changes: Sequence[Delta], dtype: torch.dtype) -> tuple[Delta, ...]:
+def concatenate_low_rank(deltas: Sequence[Delta], dtype: torch.dtype) -> tuple[Delta, ...]:
     """The changes in `dtype`, those of low rank as one: two products a step, whatever their number."""
-    low = [change for change in changes if isinstance(change, LowRankDelta)]
-    crossed = [change for change in changes if isinstance(change, KroneckerDelta)]
+    low = [change for change in deltas if isinstance(change, LowRankDelta)]
+    crossed = [change for change in deltas if isinstance(change, KroneckerDelta)]
     narrowed: list[Delta] = [KroneckerDelta(c.left.to(dtype), c.right.to(dtype), c.rows.to(dtype)) for c in crossed]
     if low:
         up, down = torch.cat([c.up for c in low], dim=1), torch.cat([c.down for c in low])

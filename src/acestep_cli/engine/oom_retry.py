@@ -22,7 +22,7 @@ class OutOfMemoryRetry:
 
     weights: WeightStore
     sizes: Sizes
-    say: Say
+    warn: Say
 
     def __call__(self, stage: str, request: Completed, work: Callable[..., R], *arguments: Any) -> R:
         while True:
@@ -31,7 +31,7 @@ class OutOfMemoryRetry:
             except Exception as error:
                 if not ran_out_of_memory(error):
                     raise
-                extra = sum(worn.adapter.parameters for worn in self.weights.stack)
+                extra = sum(worn.adapter.parameters for worn in self.weights.adapters)
                 sizes = replace(self.sizes, adapter_parameters=extra)
                 lower = planning.step_down(self.weights.plan, stage, request, sizes)
                 if lower is None:
@@ -39,4 +39,4 @@ class OutOfMemoryRetry:
             # Only out here is the error gone, and with its traceback what the stage held.
             plan, rung = lower
             self.weights.replan(plan)
-            self.say(f"Memory ran out on {plan.device}; from here on {rung}.")
+            self.warn(f"Memory ran out on {plan.device}; from here on {rung}.")

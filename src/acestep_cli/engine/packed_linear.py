@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 #: Rows that a layout is chosen for; it takes any number of them.
-ROWS = 2
+LAYOUT_ROWS = 2
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
@@ -30,7 +30,7 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.bias = linear.bias
-        self.matrix = torch.ops.mkldnn._reorder_linear_weight(linear.weight, ROWS)
+        self.matrix = torch.ops.mkldnn._reorder_linear_weight(linear.weight, LAYOUT_ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.matrix, self.bias, "none", [], "")

@@ -14,7 +14,7 @@ from torch import Tensor
 from acestep_cli.song.songwriter_prompts import Sampling
 
 #: A full sort of 64,000 logits takes 4 ms, this many at the top a tenth; a trained model's nucleus lies among them.
-NUCLEUS = 1024
+TOP_P_CANDIDATES = 1024
 
 
 def guide_logits(logits: Tensor, scale: float) -> Tensor:
@@ -48,7 +48,7 @@ def top_p_tokens(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:
     """The likeliest tokens that together reach `mass`, falling, and their numbers; all of them for a mass of 1."""
     if mass >= 1:
         return logits, torch.arange(len(logits))
-    top, tokens = logits.topk(min(NUCLEUS, len(logits)))
+    top, tokens = logits.topk(min(TOP_P_CANDIDATES, len(logits)))
     probabilities = (top - logits.logsumexp(0)).exp()
     if probabilities.sum() < mass:
         top, tokens = logits.sort(descending=True)

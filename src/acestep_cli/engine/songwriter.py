@@ -32,7 +32,7 @@ from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.kv_cache import ATTENTION, KVCache
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.models import weight_files
-from acestep_cli.progress import Progress, Report, Say
+from acestep_cli.progress import Progress, ProgressCallback, Say
 from acestep_cli.song import complete, prompts, songwriter_prompts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.songwriter_prompts import CODE, Sampling, WritingTask
@@ -91,33 +91,37 @@ class SongwriterModel(nn.Module):
                 ids.append(self.vocabulary.first_code + int(code))
         return ids
 
-    def answer(self, task: WritingTask, how: Sampling, draws: torch.Generator, progress: Progress) -> dict[str, Any]:
+    def answer(
+        self, task: WritingTask, how: Sampling, generator: torch.Generator, progress: Progress
+    ) -> dict[str, Any]:
         """Answer a task; keys of a request with their values, lyrics included, None for an instrumental.
 
         Raises `UsageError` where the prompt leaves no room to answer.
         """
         prompt = self.encode(task.prompt + songwriter_prompts.THOUGHT_BEGIN + "\n")
         decided = len(self.encode(songwriter_prompts.dump_thought(task.decided)))
-        most = (
+        max_new_tokens = (
             METADATA_TOKENS
             + decided
             + songwriter_prompts.CAPTION_TOKENS
             + (songwriter_prompts.LYRIC_TOKENS if task.lyrics else 0)
         )
-        tape, states = self.prefill([prompt], most, "answer")
-        pen = GrammarDecoder(self, tape, how, draws, lambda done: progress(min(done, most), most))
-        thought = pen.generate(
+        cache, states = self.prefill([prompt], max_new_tokens, "answer")
+        decoder = GrammarDecoder(
+            self, cache, how, generator, lambda done: progress(min(done, max_new_tokens), max_new_tokens)
+        )
+        thought = decoder.generate(
             states, task.thought_grammar(), songwriter_prompts.CAPTION_TOKENS, songwriter_prompts.AFTER_CAPTION
         )
-        found = songwriter_prompts.parse_thought(thought)
+        answer = songwriter_prompts.parse_thought(thought)
         if task.lyrics:
-            states = tape.step([self.encode("\n" + songwriter_prompts.THOUGHT_END)])
+            states = cache.step([self.encode("\n" + songwriter_prompts.THOUGHT_END)])
             words = songwriter_prompts.strip_headings(
-                pen.generate(states, task.lyric_grammar(), songwriter_prompts.LYRIC_TOKENS)
+                decoder.generate(states, task.lyric_grammar(), songwriter_prompts.LYRIC_TOKENS)
             )
-            found["lyrics"] = None if words == prompts.INSTRUMENTAL else words
-        progress(most, most)
-        return found
+            answer["lyrics"] = None if words == prompts.INSTRUMENTAL else words
+        progress(max_new_tokens, max_new_tokens)
+        return answer
 
     def sample_codes(
         self,
@@ -125,33 +129,35 @@ class SongwriterModel(nn.Module):
         thought: str,
         count: int,
         how: Sampling,
-        draws: Sequence[torch.Generator],
+        generators: Sequence[torch.Generator],
         progress: Progress,
     ) -> Iterator[tuple[int, ...]]:
         """`count` audio codes from each generator of `draws`, sampled after the same prompt and thought.
 
         Raises `UsageError` where prompt and codes are more than the model holds.
         """
-        read = [self.encode(prompt + songwriter_prompts.format_thought(thought))]
+        prompts = [self.encode(prompt + songwriter_prompts.format_thought(thought))]
         if how.cfg_scale > 1:
-            read.append(self.encode(songwriter_prompts.unguided_prompt(how.negative_prompt)))
-        tape, first = self.prefill(read, count, f"{count} codes")
-        begun = tape.length
+            prompts.append(self.encode(songwriter_prompts.unguided_prompt(how.negative_prompt)))
+        cache, first = self.prefill(prompts, count, f"{count} codes")
+        prompt_length = cache.length
         rows = slice(self.vocabulary.first_code, self.vocabulary.first_code + self.codes)
-        for take, own in enumerate(draws):
-            tape.truncate(begun)
+        for take, own in enumerate(generators):
+            cache.truncate(prompt_length)
             states, codes = first, list[int]()
             while True:
-                progress(take * count + len(codes), count * len(draws))
+                progress(take * count + len(codes), count * len(generators))
                 logits = sampling.guide_logits(self.logits(states, rows), how.cfg_scale)
                 codes.append(sampling.sample_token(logits, codes, how, own))
                 if len(codes) == count:
                     break
-                states = tape.step([[rows.start + codes[-1]]] * len(read))
+                states = cache.step([[rows.start + codes[-1]]] * len(prompts))
             yield tuple(codes)
-        progress(count * len(draws), count * len(draws))
+        progress(count * len(generators), count * len(generators))
 
-    def complete_takes(self, request: Completed, shortest: float, report: Report, tell: Say) -> Iterator[Completed]:
+    def complete_takes(
+        self, request: Completed, shortest: float, report: ProgressCallback, say: Say
+    ) -> Iterator[Completed]:
         """Each take of `request` as a request of its own in which nothing is open, codes included.
 
         The text is written once, from `songwriter_seed`; `tell` hears of it. The codes are of each take's seed.
@@ -168,7 +174,7 @@ class SongwriterModel(nn.Module):
         if set(request.open) - {"codes"}:
             written = self.answer(task, how, stage_generator(seed, "text"), lambda done, of: report("write", done, of))
         whole = complete.fill_open(request, written)
-        tell(songwriter_prompts.decision_summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
+        say(songwriter_prompts.decision_summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
         prompt = songwriter_prompts.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt
         fields = (
             (*songwriter_prompts.METADATA, "caption")
@@ -188,17 +194,17 @@ class SongwriterModel(nn.Module):
         for song, own in zip(songs, codes, strict=True):
             yield song.model_copy(update={"codes": own})
 
-    def prefill(self, prompts: Sequence[Sequence[int]], most: int, what: str) -> tuple[KVCache, Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str) -> tuple[KVCache, Tensor]:
         """A tape with room for `most` more tokens, and the states after the prompts."""
         longest = max(map(len, prompts))
-        if longest + most > CONTEXT:
+        if longest + max_new_tokens > CONTEXT:
             raise UsageError(
                 f"The Songwriter's prompt is {longest:,} tokens long; with its {what} that is more than the "
                 f"{CONTEXT:,} it holds.",
                 "Shorten the caption or the lyrics, or ask for a shorter song.",
             )
-        tape = KVCache.empty(self.model, len(prompts), longest + most)
-        return tape, tape.prefill(prompts)
+        cache = KVCache.empty(self.model, len(prompts), longest + max_new_tokens)
+        return cache, cache.prefill(prompts)
 
     def logits(self, states: Tensor, rows: slice = slice(None)) -> Tensor:
         """Logits [..., V] of a range of tokens, or of all, for states [..., width]; float32 on the CPU."""
@@ -216,44 +222,44 @@ class GrammarDecoder:
     def __init__(
         self,
         songwriter: SongwriterModel,
-        tape: KVCache,
+        cache: KVCache,
         how: Sampling,
-        draws: torch.Generator,
+        generator: torch.Generator,
         progress: Callable[[int], None],
     ) -> None:
-        self.songwriter, self.tape, self.how, self.draws = songwriter, tape, how, draws
+        self.songwriter, self.cache, self.how, self.generator = songwriter, cache, how, generator
         self.progress = progress
         self.written = 0
 
-    def generate(self, states: Tensor, grammar: str, most: int, closing: str = "") -> str:
+    def generate(self, states: Tensor, grammar: str, max_new_tokens: int, closing: str = "") -> str:
         """Sample text under `grammar`, going on from `states`; the tape has read it then.
 
         What is still open after `most` sampled tokens is taken back to the last place where it may end, or where
         `closing` may follow. What the grammar leaves no choice about is not sampled.
         """
-        alphabet = self.songwriter._grammar_tokenizer
-        matcher = llguidance.LLMatcher(alphabet, grammar, log_level=0)
+        tokenizer = self.songwriter._grammar_tokenizer
+        matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
         text = slice(0, self.songwriter.vocabulary.first_code)
         tokens: list[int] = []
         sampled = 0
         while not matcher.is_stopped():
             if forced := matcher.compute_ff_tokens():
                 tokens += self._accept(matcher, forced)
-                states = self.tape.step([forced])
+                states = self.cache.step([forced])
                 continue
-            if sampled >= most and not (closing and closing in alphabet.decode_str(tokens)):
-                back, follow = self._truncate(matcher, alphabet.tokenize_str(closing))
+            if sampled >= max_new_tokens and not (closing and closing in tokenizer.decode_str(tokens)):
+                back, follow = self._truncate(matcher, tokenizer.tokenize_str(closing))
                 del tokens[len(tokens) - back :]
-                self.tape.truncate(self.tape.length - back)
+                self.cache.truncate(self.cache.length - back)
                 if not follow:
                     break
                 tokens += self._accept(matcher, follow)
-                states = self.tape.step([follow])
+                states = self.cache.step([follow])
                 continue
             allowed = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
             logits = self.songwriter.logits(states, text)[0]
             logits[torch.from_numpy(allowed[: len(logits)]) == 0] = -torch.inf
-            token = sampling.sample_token(logits, tokens, self.how, self.draws)
+            token = sampling.sample_token(logits, tokens, self.how, self.generator)
             self._accept(matcher, [token])
             sampled += 1
             self.written += 1
@@ -261,10 +267,10 @@ class GrammarDecoder:
             if token == self.songwriter.turn_end:
                 break
             tokens.append(token)
-            states = self.tape.step([[token]])
+            states = self.cache.step([[token]])
         if matcher.is_error():
             raise RuntimeError(matcher.get_error())
-        return alphabet.decode_str(tokens)
+        return tokenizer.decode_str(tokens)
 
     def _accept(self, matcher: llguidance.LLMatcher, tokens: list[int]) -> list[int]:
         if not matcher.consume_tokens(tokens):

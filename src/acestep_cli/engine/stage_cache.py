@@ -28,7 +28,7 @@ from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.request import FINISH, KEYS, SOUND
 
 #: What a Songwriter neither reads nor decides; an instrumental has no lyrics to time.
-UNREAD = {name for name, key in KEYS.items() if key.panel == SOUND or name in FINISH} - {
+IGNORED_KEYS = {name for name, key in KEYS.items() if key.panel == SOUND or name in FINISH} - {
     "seed",
     "takes",
     "genre",
@@ -42,21 +42,21 @@ class StageCache:
     def __init__(self, cache: Cache | None, checkpoint: Checkpoint, songwriter: Songwriter | None) -> None:
         self.cache, self.checkpoint, self.songwriter = cache, checkpoint, songwriter
 
-    def latents(self, sounds: Sequence[Tensor], plan: Plan, make: Callable[[], Tensor]) -> Tensor:
+    def encoded_latents(self, waveforms: Sequence[Tensor], plan: Plan, make: Callable[[], Tensor]) -> Tensor:
         """The latents of waveforms [A, N]; `make` hears them."""
         if self.cache is None:
             return make()
         device = "cpu" if plan.vae_on_cpu else plan.device
-        key = self._key(plan, device, self.checkpoint.vae_hash(), *map(tensor_hash, sounds))
+        key = self._key(plan, device, self.checkpoint.vae_hash(), *map(tensor_hash, waveforms))
         if (data := self.cache.read("sources", key)) is not None:
             return load(data)["latents"]
         made = make()
         self.cache.write("sources", key, tensor_file.dumps({"latents": made}))
         return made
 
-    def diffused(
+    def take_latents(
         self,
-        stack: Sequence[ActiveAdapter],
+        adapters: Sequence[ActiveAdapter],
         settings: Sequence[Any],
         tensors: Iterable[Tensor | None],
         plan: Plan,
@@ -67,7 +67,7 @@ class StageCache:
         """
         if self.cache is None:
             return make(), True
-        worn = [(one.adapter.fingerprint, one.strength, plan.streamed) for one in stack]  # or else it may be merged
+        worn = [(one.adapter.fingerprint, one.strength, plan.streamed) for one in adapters]  # or else it may be merged
         found = [None if tensor is None else tensor_hash(tensor) for tensor in tensors]
         key = self._key(plan, plan.device, plan.int8, self._weights, worn, settings, found)
         if (data := self.cache.read("latents", key)) is not None:
@@ -80,11 +80,13 @@ class StageCache:
     def _weights(self) -> str:
         return self.checkpoint.weights_hash()
 
-    def songs(self, request: Completed, plan: Plan, make: Callable[[], Sequence[Completed]]) -> Sequence[Completed]:
+    def completed_takes(
+        self, request: Completed, plan: Plan, make: Callable[[], Sequence[Completed]]
+    ) -> Sequence[Completed]:
         """The takes of a request with nothing open; `make` has the Songwriter write them."""
         if self.cache is None or self.songwriter is None:
             return make()
-        read = json.loads(request.model_dump_json(include=set(KEYS) - UNREAD))
+        read = json.loads(request.model_dump_json(include=set(KEYS) - IGNORED_KEYS))
         whose = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         key = self._key(plan, plan.device, whose, read, request.open)
         bases = [complete.take_request(request, number) for number in range(1, request.takes + 1)]

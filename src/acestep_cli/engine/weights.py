@@ -47,7 +47,7 @@ from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.checkpoints import Checkpoint, Shard
 from acestep_cli.models.configs import DiTConfig, VAEConfig
-from acestep_cli.progress import Report
+from acestep_cli.progress import ProgressCallback
 from acestep_cli.song.loras import ActiveAdapter
 
 M = TypeVar("M", bound=nn.Module)
@@ -57,7 +57,7 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 #: Where most of a DiT folder's weights are.
 INT8_BLOCKS = "decoder.layers"
 #: Components that may be resident side by side.
-FRIENDS = frozenset({"dit", "vae"})
+COEXISTING = frozenset({"dit", "vae"})
 
 
 class WeightStore:
@@ -67,7 +67,7 @@ class WeightStore:
         self,
         checkpoint: Checkpoint,
         plan: Plan,
-        report: Report,
+        report: ProgressCallback,
         songwriter: checkpoints.Songwriter | None = None,
         dit: AceStep | None = None,
     ) -> None:
@@ -85,17 +85,17 @@ class WeightStore:
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
         self._is_open = False
         #: What the diffusion transformer is to wear from its next loan on.
-        self.stack: tuple[ActiveAdapter, ...] = ()
-        self._outfit = AdapterStack()
+        self.adapters: tuple[ActiveAdapter, ...] = ()
+        self._adapter_stack = AdapterStack()
         self._residents: dict[str, nn.Module] = {}
         self._borrowers: Counter[str] = Counter()
         if dit is not None:
             self._residents["dit"], self._borrowers["dit"] = dit, 1
-        self._makers: dict[str, Callable[[], nn.Module]] = {
-            "dit": self._make_dit,
-            "vae": self._make_vae,
-            "text": self._make_text,
-            "songwriter": self._make_songwriter,
+        self._builders: dict[str, Callable[[], nn.Module]] = {
+            "dit": self._build_dit,
+            "vae": self._build_vae,
+            "text": self._build_text_encoder,
+            "songwriter": self._build_songwriter,
         }
 
     @property
@@ -106,13 +106,13 @@ class WeightStore:
     @property
     def applied(self) -> tuple[AppliedAdapter, ...]:
         """What became of the adapters that the diffusion transformer wears."""
-        return self._outfit.applied
+        return self._adapter_stack.applied
 
     @contextmanager
     def dit(self) -> Iterator[AceStep]:
         """Borrow the diffusion transformer with its encoders."""
         with self._borrow("dit") as module:
-            if self._outfit.stack != self.stack:
+            if self._adapter_stack.adapters != self.adapters:
                 self._apply_adapters(module)
             yield module
 
@@ -123,7 +123,7 @@ class WeightStore:
             yield module
 
     @contextmanager
-    def text(self) -> Iterator[TextEncoder]:
+    def text_encoder(self) -> Iterator[TextEncoder]:
         """Borrow the text encoder."""
         with self._borrow("text") as module:
             yield module
@@ -138,9 +138,11 @@ class WeightStore:
     def _borrow(self, name: str) -> Iterator[Any]:
         self._open_device()
         if name not in self._residents:
-            self._evict(set(self._residents) - (FRIENDS if name in FRIENDS and not self.plan.one_network else set()))
+            self._evict(
+                set(self._residents) - (COEXISTING if name in COEXISTING and not self.plan.one_network else set())
+            )
             start = time.perf_counter()
-            self._residents[name] = self._makers[name]()
+            self._residents[name] = self._builders[name]()
             self.loading_seconds += time.perf_counter() - start
         self._borrowers[name] += 1
         try:
@@ -151,13 +153,13 @@ class WeightStore:
     def _apply_adapters(self, model: AceStep) -> None:
         """Change the adapters that `model` wears to those of `stack`."""
         start = time.perf_counter()
-        worn, self._outfit = self._outfit, AdapterStack(self.stack)
+        worn, self._adapter_stack = self._adapter_stack, AdapterStack(self.adapters)
         worn.remove()
         if names := {f"decoder.{target}.weight" for target in worn.merged}:
             for shard in self.checkpoint.dit_shards:
                 load_shard(shard, model, self.device, self.dtype, names=names)
         merging = not self.plan.int8 and not self.plan.streamed
-        self._outfit.apply(model.decoder, self.device, self.dtype, merging=merging)
+        self._adapter_stack.apply(model.decoder, self.device, self.dtype, merging=merging)
         self.loading_seconds += time.perf_counter() - start
 
     def _open_device(self) -> None:
@@ -204,8 +206,8 @@ class WeightStore:
         self.plan = plan
         self.close()
 
-    def _make_dit(self) -> AceStep:
-        self._outfit = AdapterStack()
+    def _build_dit(self) -> AceStep:
+        self._adapter_stack = AdapterStack()
         config = DiTConfig.from_dict(self.checkpoint.config, str(self.checkpoint.config_file))
         with torch.device("meta"):
             model = AceStep(config)
@@ -217,20 +219,20 @@ class WeightStore:
         stream_layers(model, self.device)
         return model
 
-    def _make_vae(self) -> OobleckVAE:
+    def _build_vae(self) -> OobleckVAE:
         config = VAEConfig.from_dict(self.checkpoint.vae_config, str(self.checkpoint.vae / "config.json"))
         with torch.device("meta"):
             vae = OobleckVAE(config)
         folder = self.checkpoint.vae
-        return self._load(vae, folder, checkpoints.weight_shards(folder), self.vae_device, folded=True)
+        return self._load(vae, folder, checkpoints.weight_shards(folder), self.vae_device, weight_norm=True)
 
-    def _make_text(self) -> TextEncoder:
+    def _build_text_encoder(self) -> TextEncoder:
         folder = self.checkpoint.text
         encoder = TextEncoder(folder, self.checkpoint.tokenizer)
         self._load(encoder.model, folder, checkpoints.qwen3_shards(folder), self.device)
         return encoder.eval()
 
-    def _make_songwriter(self) -> SongwriterModel:
+    def _build_songwriter(self) -> SongwriterModel:
         assert self._songwriter is not None
         folder = self._songwriter.folder
         songwriter = SongwriterModel(folder, math.prod(self._songwriter.levels))
@@ -255,7 +257,7 @@ class WeightStore:
         shards: Sequence[Shard],
         device: torch.device,
         *,
-        folded: bool = False,
+        weight_norm: bool = False,
         int8: bool = False,
     ) -> M:
         """Give `module` the weights of `folder`, on `device` in the plan's dtype; with `int8`, the matrices of its
@@ -264,15 +266,15 @@ class WeightStore:
         on_disk: dict[str, tuple[int, ...]] = {}
         for shard in shards:
             on_disk |= shard.shapes()
-        if folded:
+        if weight_norm:
             on_disk = {name: on_disk[source] for name, (source, _) in weight_sources(on_disk).items()}
         self._check_tensors(module, on_disk, folder)
         if int8:
             replace_linears(module.get_submodule(INT8_BLOCKS))
-        dtype = self.vae_dtype if folded else self.dtype
+        dtype = self.vae_dtype if weight_norm else self.dtype
         for number, shard in enumerate(shards):
             self.report("load", number, len(shards))
-            load_shard(shard, module, device, dtype, folded=folded)
+            load_shard(shard, module, device, dtype, weight_norm=weight_norm)
         self.report("load", len(shards), len(shards))
         return module.to(device).eval()  # what is left to move are buffers that no file holds
 
@@ -303,7 +305,7 @@ def load_shard(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    folded: bool = False,
+    weight_norm: bool = False,
     names: Set[str] | None = None,
 ) -> None:
     """Assign the weights of one shard, all or those of the published `names`; once this returns, only weights kept as
@@ -313,7 +315,7 @@ def load_shard(
     with safe_open(shard.file, framework="pt") as opened:
         published = {shard.published(name): name for name in opened.keys()}  # noqa: SIM118 - it is no dict
         tensors = {name: opened.get_tensor(own) for name, own in published.items() if names is None or name in names}
-    for name, tensor in fold_weight_norm(tensors) if folded else tensors.items():
+    for name, tensor in fold_weight_norm(tensors) if weight_norm else tensors.items():
         if name not in known:
             continue
         owner = module.get_submodule(name.rpartition(".")[0])

@@ -27,7 +27,7 @@ from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, Outp
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.checkpoints import ModelPart
 from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
-from acestep_cli.progress import Report
+from acestep_cli.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -51,7 +51,7 @@ class PullReporter(Protocol):
 
     def say(self, line: str) -> None: ...
 
-    def transfers(self, total: int) -> AbstractContextManager[Report]: ...
+    def transfers(self, total: int) -> AbstractContextManager[ProgressCallback]: ...
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,7 @@ def _find_stored(one: PublishedPart, file: RemoteFile, store: ModelStore) -> Pat
     return path if path is not None and path.is_file() and file.matches(path) else None
 
 
-def _download_file(one: PublishedPart, file: RemoteFile, store: ModelStore, report: Report) -> Path:
+def _download_file(one: PublishedPart, file: RemoteFile, store: ModelStore, report: ProgressCallback) -> Path:
     """Download a file, behind what there is of it, and verify it; what is wrong is fetched once more from the start.
 
     `NetworkError` where more comes than the file has, twice; `CheckpointError` where its hash differs twice.

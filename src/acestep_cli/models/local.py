@@ -23,7 +23,7 @@ from acestep_cli import disk
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter
-from acestep_cli.progress import Report, Say
+from acestep_cli.progress import ProgressCallback, Say
 
 if TYPE_CHECKING:
     from huggingface_hub import DeleteCacheStrategy
@@ -459,7 +459,7 @@ def expected_files(part: ModelPart, folder: Path) -> LockFile:
     return LockFile(part.repo, "", folder.name if not part.inside else folder.parent.name, files)
 
 
-def verify_files(lock: LockFile, folder: Path, report: Report) -> list[str]:
+def verify_files(lock: LockFile, folder: Path, report: ProgressCallback) -> list[str]:
     """Hash the files of a folder; what is wrong with each that is not as its lock says, as sentences."""
     wrong = []
     for file in lock.files:

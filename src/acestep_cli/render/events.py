@@ -19,7 +19,7 @@ from typing import Any
 
 from acestep_cli import disk
 from acestep_cli.errors import ExistsError, OutputError, UsageError
-from acestep_cli.progress import Report, Say
+from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.render import result
 from acestep_cli.render.result import OutputFile
 
@@ -82,7 +82,7 @@ class Events:
         if self._place is not None and os.path.realpath(self._place) in map(os.path.realpath, files):
             raise UsageError(f"--events {self._place}: is a file that this run writes.", "Name another one.")
 
-    def following(self, report: Report) -> Report:
+    def following(self, report: ProgressCallback) -> ProgressCallback:
         """`report`, of which each step is an event too."""
 
         def reported(stage: str, done: int, total: int) -> None:

@@ -233,7 +233,7 @@ def render_jobs(alike: list[Job], run: RenderSettings, terminal: Reporter, stdou
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
-        begin = partial(pipeline.run, report=report, say=terminal.warn, tell=terminal.say)
+        begin = partial(pipeline.run, report=report, warn=terminal.warn, say=terminal.say)
         return all(render_takes(alike, begin, run, terminal, stdout))
 
 

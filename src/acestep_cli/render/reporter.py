@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from acestep_cli.progress import Report
+from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.events import Events
 
 
@@ -48,10 +48,10 @@ class Reporter(Messages, Protocol):
     def results(self) -> AbstractContextManager[ResultStream]:
         """Yield the stream of results, and keep whatever else prints away from it."""
 
-    def progress(self, memory: Callable[[], int], *, several: bool = False) -> AbstractContextManager[Report]:
+    def progress(self, memory: Callable[[], int], *, several: bool = False) -> AbstractContextManager[ProgressCallback]:
         """Yield a callback for the progress of stages; `memory` returns the bytes in use, `several` is for renders at
         once.
         """
 
-    def transfers(self, total: int) -> AbstractContextManager[Report]:
+    def transfers(self, total: int) -> AbstractContextManager[ProgressCallback]:
         """Yield a callback for bytes per file, of `total` bytes in all files."""

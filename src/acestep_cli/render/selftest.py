@@ -14,7 +14,8 @@ from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
-from acestep_cli.progress import Report, Say
+from acestep_cli.pipeline import Pipeline
+from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.song.complete import Completed
 
 #: Source: `dit.md` 1.2 and 2 of the specification.
@@ -37,7 +38,7 @@ def run_checks(
     checkpoint: Checkpoint,
     song: Completed,
     plan: Plan,
-    report: Report,
+    report: ProgressCallback,
     say: Say,
     songwriters: Sequence[Songwriter] = (),
 ) -> Iterator[SelftestCheck]:
@@ -90,8 +91,6 @@ def check_closing_token(checkpoint: Checkpoint) -> str:
 def check_silence(checkpoint: Checkpoint, plan: Plan) -> str:
     """The silence latent, which most of what is not given is filled with."""
 
-    from acestep_cli.pipeline import Pipeline
-
     latent = Pipeline(checkpoint, plan).silence
     if not latent.isfinite().all():
         raise CheckpointError(f"{checkpoint.silence_file} holds numbers that are not finite.")
@@ -116,13 +115,15 @@ def check_finite(checkpoint: Checkpoint) -> str:
     return f"{count} tensors, all of them finite"
 
 
-def check_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwriters: Sequence[Songwriter] = ()) -> str:
+def check_networks(
+    checkpoint: Checkpoint, plan: Plan, report: ProgressCallback, songwriters: Sequence[Songwriter] = ()
+) -> str:
     """Every network made and filled: the store refuses names and shapes that do not fit."""
     from acestep_cli.engine.weights import WeightStore
 
     weights = WeightStore(checkpoint, plan, report)
     try:
-        for lend in (weights.text, weights.dit, weights.vae):
+        for lend in (weights.text_encoder, weights.dit, weights.vae):
             with lend():
                 pass
     finally:
@@ -139,10 +140,8 @@ def check_networks(checkpoint: Checkpoint, plan: Plan, report: Report, songwrite
     return " ".join(warnings) or "every tensor has its place"
 
 
-def check_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: Report, say: Say) -> str:
+def check_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: ProgressCallback, say: Say) -> str:
     """A song of a fixed seed: finite, not silent, and as loud as music."""
-
-    from acestep_cli.pipeline import Pipeline
 
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = loudness.sample_peak(take.audio)

@@ -30,33 +30,33 @@ from acestep_cli.training.config import TrainingConfig
 PEFT = "base_model.model."
 
 
-def peft_config(course: TrainingConfig, base: str) -> PeftConfig:
+def peft_config(config: TrainingConfig, base: str) -> PeftConfig:
     """What peft calls a course; `base` is the checkpoint it is made for."""
     # Layers alone: other parts of a decoder have projections of these names nowhere, but a pattern says so.
-    targets = rf"layers\.\d+\.(?:self_attn|cross_attn|mlp)\.(?:{'|'.join(course.modules)})"
-    shared = {"base_model_name_or_path": base, "target_modules": targets, "r": course.rank}
-    if course.type == "lokr":
-        return LoKrConfig(**shared, alpha=course.alpha, rank_dropout=course.dropout)
-    config = LoraConfig(
-        **shared, lora_alpha=course.alpha, lora_dropout=course.dropout, use_dora=course.type == "dora", bias="none"
+    targets = rf"layers\.\d+\.(?:self_attn|cross_attn|mlp)\.(?:{'|'.join(config.modules)})"
+    shared = {"base_model_name_or_path": base, "target_modules": targets, "r": config.rank}
+    if config.type == "lokr":
+        return LoKrConfig(**shared, alpha=config.alpha, rank_dropout=config.dropout)
+    lora = LoraConfig(
+        **shared, lora_alpha=config.alpha, lora_dropout=config.dropout, use_dora=config.type == "dora", bias="none"
     )
-    config._register_custom_module({Int8Linear: LoraLinear})
-    return config
+    lora._register_custom_module({Int8Linear: LoraLinear})
+    return lora
 
 
 class TrainableAdapter:
     """The adapter on a decoder, while it is trained."""
 
-    def __init__(self, decoder: DiT, course: TrainingConfig, base: str) -> None:
+    def __init__(self, decoder: DiT, config: TrainingConfig, base: str) -> None:
         """Puts it there; it changes nothing yet. Its first weights are drawn from the course's seed."""
         self.decoder = decoder
-        self.course = course
-        self.config = peft_config(course, base)
+        self.config = config
+        self.peft_config = peft_config(config, base)
         decoder.requires_grad_(False)
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Unsupported layer type")  # ours, which it is told how to adapt
-            torch.manual_seed(stage_generator(course.seed, "adapter").initial_seed())
-            inject_adapter_in_model(self.config, decoder)
+            torch.manual_seed(stage_generator(config.seed, "adapter").initial_seed())
+            inject_adapter_in_model(self.peft_config, decoder)
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
 
@@ -85,7 +85,7 @@ class TrainableAdapter:
     def json(self) -> str:
         """The text of `adapter_config.json`."""
         plain = {name: sorted(value) if isinstance(value, set) else value
-                 for name, value in self.config.to_dict().items()}  # fmt: skip
+                 for name, value in self.peft_config.to_dict().items()}  # fmt: skip
         return json.dumps(plain | {"inference_mode": True}, indent=2, sort_keys=True) + "\n"
 
 
@@ -95,10 +95,10 @@ def enable_gradient_checkpointing(decoder: DiT) -> None:
         setattr(layer, "forward", partial(checkpoint, layer.forward, use_reentrant=False))  # noqa: B010 - mypy
 
 
-def to_comfyui(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[str, Tensor]:
+def to_comfyui(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[str, Tensor]:
     """An adapter as ComfyUI reads it, each matrix with its alpha; LoKr under the names of LyCORIS."""
-    if course.type == "lokr":
-        return to_lycoris(tensors, course)
+    if config.type == "lokr":
+        return to_lycoris(tensors, config)
     found = {}
     for name, weight in tensors.items():
         module, leaf = re.split(r"\.(?=lora_)", f"diffusion_model.decoder.{name.removeprefix(PEFT)}")
@@ -106,11 +106,11 @@ def to_comfyui(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[st
             found[f"{module}.dora_scale"] = weight[:, None]  # a column, which it divides by the norms of the rows
         else:
             found[f"{module}.{leaf}"] = weight
-            found[f"{module}.alpha"] = torch.tensor(course.alpha)
+            found[f"{module}.alpha"] = torch.tensor(config.alpha)
     return found
 
 
-def to_lycoris(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[str, Tensor]:
+def to_lycoris(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[str, Tensor]:
     """A LoKr adapter as LyCORIS writes it.
 
     It takes alpha for nothing where both factors are whole, so the strength is multiplied into the first, and alpha
@@ -120,16 +120,16 @@ def to_lycoris(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[st
     for name, weight in tensors.items():
         module, _, leaf = name.removeprefix(PEFT).rpartition(".")
         stem = f"lycoris_{module.replace('.', '_')}"
-        found[f"{stem}.{leaf}"] = weight * (course.alpha / course.rank) if leaf in ("lokr_w1", "lokr_w1_a") else weight
-        found[f"{stem}.alpha"] = torch.tensor(float(course.rank))
+        found[f"{stem}.{leaf}"] = weight * (config.alpha / config.rank) if leaf in ("lokr_w1", "lokr_w1_a") else weight
+        found[f"{stem}.alpha"] = torch.tensor(float(config.rank))
     return found
 
 
-def to_diffusers(tensors: Mapping[str, Tensor], course: TrainingConfig) -> dict[str, Tensor]:
+def to_diffusers(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[str, Tensor]:
     """A LoRA as diffusers reads it. It passes alpha over, so the strength is multiplied into the second matrix."""
     words = {ours: theirs for theirs, ours in DIFFUSERS_WORDS.items()}
     pattern = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, words))})(?=\.)")
-    strength = course.alpha / course.rank
+    strength = config.alpha / config.rank
     return {
         "transformer." + pattern.sub(lambda match: words[match[1]], name.removeprefix(PEFT)): (
             weight * strength if ".lora_B." in name else weight

@@ -41,11 +41,11 @@ ALPHA_PER_RANK = 2
 WARM_UP_STEPS, WARM_UP_SHARE, WARM_UP_FROM, FALLS_TO = 100, 0.1, 0.1, 0.01
 WEIGHT_DECAY = 0.01
 #: Gradients are scaled down to this norm.
-LARGEST_GRADIENT = 1.0
+MAX_GRADIENT_NORM = 1.0
 #: How often a song is trained without its words, so that guidance has something to lead away from.
 CONDITION_DROPOUT = 0.15
 #: So many steps in a row that come to no number end a run.
-MOST_BROKEN_STEPS = 3
+MAX_NAN_STEPS = 3
 
 
 class TrainingConfig(BaseModel):
@@ -126,8 +126,8 @@ class TrainingConfig(BaseModel):
         """The learning rate of step `step`, counted from 0: a line up, then half a cosine down."""
         if step < self.warmup_steps:
             return self.learning_rate * (WARM_UP_FROM + (1 - WARM_UP_FROM) * step / self.warmup_steps)
-        way = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        return self.learning_rate * (FALLS_TO + (1 - FALLS_TO) * (1 + math.cos(math.pi * way)) / 2)
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        return self.learning_rate * (FALLS_TO + (1 - FALLS_TO) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 KEYS: Mapping[str, Key] = {
@@ -144,7 +144,7 @@ def config_from_flags(given: Mapping[str, Any], recorded: TrainingConfig | None 
     """
     asked = {name: raw for name, raw in given.items() if raw is not None}
     if "rank" in asked and "alpha" not in asked and recorded is None:
-        asked["alpha"] = _twice(asked["rank"])
+        asked["alpha"] = _default_alpha(asked["rank"])
     try:
         wanted = TrainingConfig(**(asked if recorded is None else recorded.model_dump() | asked))
     except ValidationError as error:
@@ -160,11 +160,11 @@ def config_from_flags(given: Mapping[str, Any], recorded: TrainingConfig | None 
     )
 
 
-def require_libraries(course: TrainingConfig) -> None:
+def require_libraries(config: TrainingConfig) -> None:
     """`UsageError` where a course needs a library that is not installed."""
-    if course.optimiser == "adamw8bit" and not has_eight_bits():
+    if config.optimiser == "adamw8bit" and not has_eight_bits():
         raise UsageError(
-            f"--optimiser {course.optimiser} needs {EIGHT_BITS}, which is not installed.",
+            f"--optimiser {config.optimiser} needs {EIGHT_BITS}, which is not installed.",
             f"pip install {EIGHT_BITS}; or leave --optimiser out.",
         )
 
@@ -174,7 +174,7 @@ def has_eight_bits() -> bool:
     return importlib.util.find_spec(EIGHT_BITS) is not None
 
 
-def _twice(rank: Any) -> Any:
+def _default_alpha(rank: Any) -> Any:
     try:
         return ALPHA_PER_RANK * KEYS["rank"].kind.read(rank)
     except ValueError:
@@ -185,6 +185,6 @@ def flag_of(detail: Mapping[str, Any]) -> str:
     return str(detail["loc"][0]).replace("_", "-")
 
 
-def format_value(course: TrainingConfig, name: str) -> str:
-    found = getattr(course, name)
+def format_value(config: TrainingConfig, name: str) -> str:
+    found = getattr(config, name)
     return f"{found:g}" if isinstance(found, float) else str(found)

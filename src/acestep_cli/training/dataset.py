@@ -24,11 +24,11 @@ from acestep_cli.song.values import Choice, Kind, Tag, quoted, suggestion
 from acestep_cli.training import metadata
 from acestep_cli.training.metadata import LeftOut
 
-FILE = "dataset.yaml"
+DATASET_FILE = "dataset.yaml"
 SUFFIXES = tuple(f".{suffix}" for suffix in encode.FORMATS)
 #: Where the trigger word stands: before the caption, after it, or in its place.
 POSITIONS = ("prepend", "append", "replace")
-HEAD: Mapping[str, Kind] = {"trigger": Tag(), "trigger_position": Choice(POSITIONS)}
+SETTINGS: Mapping[str, Kind] = {"trigger": Tag(), "trigger_position": Choice(POSITIONS)}
 #: With fewer songs an adapter learns the songs rather than their style.
 FEWEST_SONGS = 8
 NOTE = """\
@@ -45,13 +45,13 @@ class DatasetSong:
     path: Path
     request: Request
 
-    def labelled(self, found: Mapping[str, Any]) -> DatasetSong:
+    def with_labels(self, labels: Mapping[str, Any]) -> DatasetSong:
         """With what was found out of what nobody had said."""
         known = self.request.model_dump(exclude_none=True)
         answer = ("lyrics", "instrumental")  # to one question
         if any(key in known for key in answer):
-            found = {key: value for key, value in found.items() if key not in answer}
-        return replace(self, request=Request(**{**found, **known}))
+            labels = {key: value for key, value in labels.items() if key not in answer}
+        return replace(self, request=Request(**{**labels, **known}))
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Dataset:
     #: What stands beside the songs and could not be read.
     left_out: tuple[LeftOut, ...] = ()
 
-    def labelled(self, other: Dataset) -> Dataset:
+    def with_labels_of(self, other: Dataset) -> Dataset:
         """With what `other` says of the same songs, and the trigger word and its place, where this says nothing."""
-        told = {song.name: song.request.model_dump(exclude_none=True) for song in other.songs}
-        songs = tuple(song.labelled(told.get(song.name, {})) for song in self.songs)
-        head = {} if self.trigger is not None else {name: getattr(other, name) for name in HEAD}
+        labels = {song.name: song.request.model_dump(exclude_none=True) for song in other.songs}
+        songs = tuple(song.with_labels(labels.get(song.name, {})) for song in self.songs)
+        head = {} if self.trigger is not None else {name: getattr(other, name) for name in SETTINGS}
         return replace(self, songs=songs, **head)
 
     def caption(self, song: DatasetSong) -> str:
@@ -89,7 +89,7 @@ class Dataset:
 
     def dump(self) -> str:
         """The text of its `dataset.yaml`."""
-        head = {name: value for name in HEAD if (value := getattr(self, name)) is not None}
+        head = {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
         wordless = {one.song for one in self.left_out if one.key == "lyrics"}
         songs = {song.name: song_keys(song.request) for song in self.songs}
         for song in self.songs:
@@ -98,11 +98,11 @@ class Dataset:
         note = NOTE.format(folder=self.folder)
         if self.left_out:
             note += "# Left out, for it cannot be read; what is open of a song is written below its name:\n"
-            note += "".join(f"#   {comment(str(one))}\n" for one in self.left_out)
+            note += "".join(f"#   {as_comment(str(one))}\n" for one in self.left_out)
         return note + document.dump_yaml({**head, "songs": songs})
 
 
-def comment(text: str) -> str:
+def as_comment(text: str) -> str:
     """`text` as it can stand behind a `#`: on one line, of signs that YAML allows."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
 
@@ -135,7 +135,9 @@ def audio_files(folder: Path) -> dict[str, Path]:
 def load_dataset(folder: Path) -> Dataset:
     """The data set of a folder: as its `dataset.yaml` has it, else as `scan` finds it."""
     return (
-        parse_dataset(spec.read_text(str(folder / FILE)), folder) if (folder / FILE).is_file() else scan_folder(folder)
+        parse_dataset(spec.read_text(str(folder / DATASET_FILE)), folder)
+        if (folder / DATASET_FILE).is_file()
+        else scan_folder(folder)
     )
 
 
@@ -156,9 +158,9 @@ def scan_folder(folder: Path) -> Dataset:
     told_of = {(one.where, one.reason) for one in left_out}  # a song's own list is met twice
     left_out += [one for table in tables.values() for one in table.unread if (one.where, one.reason) not in told_of]
     head = {}
-    for name, (value, file) in {key: value for table in tables.values() for key, value in table.of_all.items()}.items():
+    for name, (value, file) in {key: value for table in tables.values() for key, value in table.shared.items()}.items():
         try:
-            head[name] = HEAD[name].read(value)
+            head[name] = SETTINGS[name].read(value)
         except ValueError as error:
             left_out.append(LeftOut(f"{file}: {'custom_tag' if name == 'trigger' else 'tag_position'}", str(error)))
     return Dataset(folder, tuple(songs), left_out=tuple(dict.fromkeys(left_out)), **head)
@@ -168,7 +170,7 @@ def rescan_folder(folder: Path) -> Dataset:
     """As `scan` finds it; what that leaves open is as in its `dataset.yaml`, unless that names no songs."""
     found = scan_folder(folder)
     try:
-        again = found.labelled(load_dataset(folder))
+        again = found.with_labels_of(load_dataset(folder))
     except SourceError:
         return found
     given = {(song.name, key) for song in again.songs for key in metadata.KEYS
@@ -181,23 +183,23 @@ def parse_dataset(text: str, folder: Path) -> Dataset:
 
     `UsageError` names every problem of it with its line; a song that is not there is a problem of its own.
     """
-    where = folder / FILE
+    where = folder / DATASET_FILE
     content = document.parse_document(text, markdown=False)
     wrong = [f"{where}{problem}" for problem in content.problems]
     head: dict[str, Any] = {}
     songs: dict[str, DatasetSong] = {}
     for entry in document.refuse_duplicates(content.entries, where, wrong):
         place = f"{where}:{entry.line}: {entry.name}"
-        if entry.name in HEAD:
+        if entry.name in SETTINGS:
             if entry.raw is not None or entry.problem is not None:
                 try:
                     if entry.problem is not None:
                         raise ValueError(entry.problem)
-                    head[entry.name] = HEAD[entry.name].read(entry.raw)
+                    head[entry.name] = SETTINGS[entry.name].read(entry.raw)
                 except ValueError as error:
                     wrong.append(f"{place}: {error}")
         elif entry.name != "songs":
-            wrong.append(f"{place}: is not a key of a data set{suggestion(entry.name, (*HEAD, 'songs'))}")
+            wrong.append(f"{place}: is not a key of a data set{suggestion(entry.name, (*SETTINGS, 'songs'))}")
         elif entry.entries is None:
             wrong.append(f"{place}: is a map, with the names of recordings below it")
         else:
@@ -212,7 +214,7 @@ def parse_dataset(text: str, folder: Path) -> Dataset:
         raise SourceError(f"{where} names no songs.", f"acestep train-lora {folder} --scan-only --force finds them.")
     there = audio_files(folder)
     gone = [name for name in songs if name not in there]
-    problems = [SourceError(f"{songs.pop(name).path} is not there, and {FILE} names it.") for name in gone]
+    problems = [SourceError(f"{songs.pop(name).path} is not there, and {DATASET_FILE} names it.") for name in gone]
     strays = tuple(name for name in there if name not in songs)
     return Dataset(folder, tuple(songs.values()), problems=tuple(problems), strays=strays, **head)
 
@@ -267,21 +269,21 @@ class UsableSong:
     """A song that was listened to and can be trained on."""
 
     song: DatasetSong
-    heard: RecordingFacts
+    facts: RecordingFacts
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What looking through a data set found: songs to train on, what is wrong with the others, what is worth a word."""
 
-    lessons: tuple[UsableSong, ...] = ()
+    usable: tuple[UsableSong, ...] = ()
     problems: tuple[AceStepError, ...] = ()
     remarks: tuple[str, ...] = field(default=())
 
-    def labelled(self, dataset: Dataset) -> Inspection:
+    def with_labels(self, dataset: Dataset) -> Inspection:
         """The same of songs that have their labels by now: without words to learn it by, none can be trained on."""
         songs = {song.name: song for song in dataset.songs}
-        lessons = [replace(one, song=songs[one.song.name]) for one in self.lessons]
+        lessons = [replace(one, song=songs[one.song.name]) for one in self.usable]
         nameless = [
             UsageError(f"{one.song.path} has no caption, and no --name calls it up; there is nothing to learn it by.")
             for one in lessons
@@ -300,45 +302,47 @@ def inspect_songs(dataset: Dataset, shortest: float, longest: float, progress: P
     """Listen to every song. One under `shortest` seconds is none for this checkpoint; of one over `longest`, parts are
     trained.
     """
-    lessons: dict[str, UsableSong] = {}
+    usable: dict[str, UsableSong] = {}
     problems: list[AceStepError] = list(dataset.problems)
-    remarks = [f"{name} is in {dataset.folder} and not in its {FILE}; it is left out." for name in dataset.strays]
+    remarks = [
+        f"{name} is in {dataset.folder} and not in its {DATASET_FILE}; it is left out." for name in dataset.strays
+    ]
     for number, song in enumerate(dataset.songs):
         progress(number, len(dataset.songs))
         try:
-            heard = read_recording(song.path)
-            if heard.seconds < shortest:
-                raise SourceError(f"{song.path} is {heard.seconds:.1f} s long, and at least {shortest:g} s are needed.")
-            if (twin := lessons.get(heard.fingerprint)) is not None:
+            facts = read_recording(song.path)
+            if facts.seconds < shortest:
+                raise SourceError(f"{song.path} is {facts.seconds:.1f} s long, and at least {shortest:g} s are needed.")
+            if (twin := usable.get(facts.fingerprint)) is not None:
                 raise SourceError(f"{song.path} is the same recording as {twin.song.path}.")
         except AceStepError as error:
             problems.append(error)
             continue
-        lessons[heard.fingerprint] = UsableSong(song, heard)
-        remarks += song_remarks(song, heard, longest)
+        usable[facts.fingerprint] = UsableSong(song, facts)
+        remarks += song_remarks(song, facts, longest)
     progress(len(dataset.songs), len(dataset.songs))
-    found = tuple(lessons.values())
+    found = tuple(usable.values())
     return Inspection(found, tuple(problems), (*remarks, *dataset_remarks(found)))
 
 
-def song_remarks(song: DatasetSong, heard: RecordingFacts, longest: float) -> Iterable[str]:
+def song_remarks(song: DatasetSong, facts: RecordingFacts, longest: float) -> Iterable[str]:
     """What is worth a word about one song."""
-    yield from heard.warnings
-    if heard.clipped:
-        yield f"{song.name} is clipped at {heard.clipped} crest{'s' * (heard.clipped > 1)}, which is learnt too."
-    if heard.seconds > longest:
+    yield from facts.warnings
+    if facts.clipped:
+        yield f"{song.name} is clipped at {facts.clipped} crest{'s' * (facts.clipped > 1)}, which is learnt too."
+    if facts.seconds > longest:
         words = " with all of its lyrics" if song.request.lyrics else ""
-        whole, part = decode.format_time(heard.seconds), decode.format_time(longest)
+        whole, part = decode.format_time(facts.seconds), decode.format_time(longest)
         yield f"{song.name} is {whole} long, and is trained in parts of {part}{words}."
-    for remark in lyrics.hurried(lyrics.LintedSong(song.request, heard.seconds)):
+    for remark in lyrics.hurried(lyrics.LintedSong(song.request, facts.seconds)):
         yield f"{song.name}: its lyrics are longer than can be sung: {remark.text}"
 
 
-def dataset_remarks(lessons: tuple[UsableSong, ...]) -> Iterable[str]:
+def dataset_remarks(songs: tuple[UsableSong, ...]) -> Iterable[str]:
     """What is worth a word about all songs together."""
-    if 0 < len(lessons) < FEWEST_SONGS:
-        yield f"From {FEWEST_SONGS} songs on, an adapter learns their style; from {len(lessons)}, rather the songs."
-    rates = Counter(lesson.heard.rate for lesson in lessons)
+    if 0 < len(songs) < FEWEST_SONGS:
+        yield f"From {FEWEST_SONGS} songs on, an adapter learns their style; from {len(songs)}, rather the songs."
+    rates = Counter(lesson.facts.rate for lesson in songs)
     if len(rates) > 1:
         said = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common())
         yield f"The recordings have several sample rates ({said}); a low one sounds dull, which is learnt too."
@@ -350,24 +354,24 @@ def refuse_unusable(found: Inspection, folder: Path, *, skip: bool, warn: Say) -
     """
     if found.problems and not skip:
         error = combine_errors(list(found.problems))
-        error.hint = "--skip-bad trains on the others." if found.lessons else error.hint
+        error.hint = "--skip-bad trains on the others." if found.usable else error.hint
         raise error
     for problem in found.problems:
         warn(f"{problem.message} It is left out.")
-    if not found.lessons:
+    if not found.usable:
         raise SourceError(f"No song in {folder} can be trained on.")
 
 
-def fingerprints(dataset: Dataset, lessons: Iterable[UsableSong]) -> dict[str, str]:
+def fingerprints(dataset: Dataset, songs: Iterable[UsableSong]) -> dict[str, str]:
     """What shapes the training on each song, by name: its sound and its words."""
     found = {}
-    for lesson in lessons:
-        told = "\0".join((lesson.heard.fingerprint, *dataset.prompts(lesson.song, lesson.heard.seconds)))
-        found[lesson.song.name] = hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()[:16]
+    for lesson in songs:
+        content = "\0".join((lesson.facts.fingerprint, *dataset.prompts(lesson.song, lesson.facts.seconds)))
+        found[lesson.song.name] = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:16]
     return found
 
 
-def whole_fingerprint(prints: Mapping[str, str]) -> str:
+def dataset_fingerprint(prints: Mapping[str, str]) -> str:
     """One hash for the whole data set, whatever its songs are called."""
     return hashlib.sha256(" ".join(sorted(prints.values())).encode()).hexdigest()[:16]
 

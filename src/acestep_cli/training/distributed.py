@@ -24,8 +24,8 @@ class Distributed:
     """This process among all: its number, its number on its machine, and how many there are."""
 
     rank: int = 0
-    card: int = 0
-    size: int = 1
+    local_rank: int = 0
+    world_size: int = 1
 
     @classmethod
     def from_environment(cls) -> Distributed:
@@ -48,29 +48,30 @@ class Distributed:
 
     def device(self, asked: str | None) -> str | None:
         """The device to ask for: a card each, unless one is named. `UsageError` for one card for all."""
-        if self.size == 1 or asked in ("cpu", "mps"):
+        if self.world_size == 1 or asked in ("cpu", "mps"):
             return asked
         if asked is not None and ":" in asked:
-            raise UsageError(f"--device {asked}: is one card, and {self.size} processes train.", "Leave it out.")
-        return f"{asked or 'cuda'}:{self.card}"
+            raise UsageError(f"--device {asked}: is one card, and {self.world_size} processes train.", "Leave it out.")
+        return f"{asked or 'cuda'}:{self.local_rank}"
 
-    def share(self, passes: int) -> range:
+    def passes_of(self, passes: int) -> range:
         """Which of the passes of a step are its own. `UsageError` where some process would have none."""
-        if passes < self.size:
+        if passes < self.world_size:
             raise UsageError(
-                f"--accumulation {passes}: {self.size} processes share the passes of a step, so there are too few.",
-                f"--accumulation {self.size} gives each of them one.",
+                f"--accumulation {passes}: {self.world_size} processes share the passes of a step, so there are "
+                "too few.",
+                f"--accumulation {self.world_size} gives each of them one.",
             )
-        return range(self.rank, passes, self.size)
+        return range(self.rank, passes, self.world_size)
 
     def barrier(self) -> None:
         """Wait for all others."""
-        if self.size > 1:
+        if self.world_size > 1:
             self._state.wait_for_everyone()
 
     def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every process the sum of all gradients."""
-        if self.size > 1:
+        if self.world_size > 1:
             from accelerate.utils import reduce
 
             for parameter in parameters:
@@ -78,7 +79,7 @@ class Distributed:
 
     def all_reduce(self, *numbers: float) -> list[float]:
         """The sum of each number over all processes."""
-        if self.size == 1:
+        if self.world_size == 1:
             return list(numbers)
         import torch
         from accelerate.utils import reduce

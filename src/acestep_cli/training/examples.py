@@ -38,7 +38,7 @@ POOL = 8
 TURBO_STEPS, TURBO_SHIFT = 8, 3.0
 
 #: The tensors in a file of words.
-WORDS = {"text", "lyrics"}
+TEXT_TENSORS = {"text", "lyrics"}
 
 
 def examples_folder() -> Path:
@@ -81,47 +81,47 @@ class TrainingSet:
     number of a pass, so that a run that goes on draws what it would have drawn.
     """
 
-    pages: tuple[Example, ...]
+    examples: tuple[Example, ...]
     silence: Tensor  # [1, F, C]
     unconditional: Tensor  # [1, E]
-    course: TrainingConfig
+    config: TrainingConfig
     #: The most frames that a pass has of one song.
-    longest: int
+    longest_crop: int
 
     @cached_property
     def _batches_per_epoch(self) -> int:
         """How many make a round through all songs."""
-        return -(-len(self.pages) // self.course.batch)
+        return -(-len(self.examples) // self.config.batch)
 
     def examples_of(self, number: int) -> list[Example]:
         """Those of pass `number`: each round goes through all of them, in an order of its own."""
         round_, place = divmod(number, self._batches_per_epoch)
-        draw = stage_generator(self.course.seed, f"round {round_}")
-        order = torch.randperm(len(self.pages), generator=draw).tolist()
-        size, pool = self.course.batch, POOL * self.course.batch
-        pools = [sorted(order[i : i + pool], key=lambda page: self._crop(self.pages[page]))
+        generator = stage_generator(self.config.seed, f"round {round_}")
+        order = torch.randperm(len(self.examples), generator=generator).tolist()
+        size, pool = self.config.batch, POOL * self.config.batch
+        pools = [sorted(order[i : i + pool], key=lambda page: self._crop_frames(self.examples[page]))
                  for i in range(0, len(order), pool)]  # fmt: skip
         alike = [page for pool in pools for page in pool]
         batches = [alike[i : i + size] for i in range(0, len(alike), size)]
-        turn = torch.randperm(len(batches), generator=draw)
-        return [self.pages[page] for page in batches[int(turn[place])]]
+        turn = torch.randperm(len(batches), generator=generator)
+        return [self.examples[page] for page in batches[int(turn[place])]]
 
-    def _crop(self, page: Example) -> int:
-        return min(page.frames, self.longest)
+    def _crop_frames(self, example: Example) -> int:
+        return min(example.frames, self.longest_crop)
 
     def batch(self, number: int, device: torch.device, dtype: torch.dtype) -> Batch:
         """Pass `number`. Draws are made on the CPU, so that every device is taught alike."""
-        draw = stage_generator(self.course.seed, f"pass {number}")
+        generator = stage_generator(self.config.seed, f"pass {number}")
         clean, conditions = [], []
         for page in self.examples_of(number):
-            frames = self._crop(page)
-            start = int(torch.randint(page.frames - frames + 1, (1,), generator=draw))
+            frames = self._crop_frames(page)
+            start = int(torch.randint(page.frames - frames + 1, (1,), generator=generator))
             clean.append(page.latents(start, frames))
-            unheard = torch.rand(1, generator=draw) < CONDITION_DROPOUT
+            unheard = torch.rand(1, generator=generator) < CONDITION_DROPOUT
             conditions.append(self.unconditional if unheard else page.condition)
         x = pad_sequence(clean, batch_first=True)
-        times = self._times(len(clean), draw)
-        noise = torch.randn(x.shape, generator=draw)
+        times = self._times(len(clean), generator)
+        noise = torch.randn(x.shape, generator=generator)
         keep = padding_mask(clean)
         silence = codec.repeat_silence(self.silence, x.shape[1])
         states = pad_sequence(conditions, batch_first=True).to(device, dtype)
@@ -135,11 +135,11 @@ class TrainingSet:
             None if keep is None else keep.to(device),
         )
 
-    def _times(self, count: int, draw: torch.Generator) -> Tensor:
-        if self.course.times == "turbo":
+    def _times(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.config.times == "turbo":
             steps = torch.tensor(solvers.timestep_schedule(TURBO_STEPS, TURBO_SHIFT)[:-1])
-            return steps[torch.randint(len(steps), (count,), generator=draw)]
-        return solvers.training_times(torch.randn(count, 2, generator=draw))
+            return steps[torch.randint(len(steps), (count,), generator=generator)]
+        return solvers.training_times(torch.randn(count, 2, generator=generator))
 
 
 def padding_mask(sequences: Sequence[Tensor]) -> Tensor | None:
@@ -155,40 +155,40 @@ def prepare_examples(
     sizes: Sizes,
     silence: Tensor,
     dataset: Dataset,
-    lessons: Sequence[UsableSong],
-    course: TrainingConfig,
+    songs: Sequence[UsableSong],
+    config: TrainingConfig,
     warn: Say,
 ) -> TrainingSet:
     """Make the songs of a data set ready, with the networks that `weights` lends one after another."""
-    longest = sizes.vae.latent_frames(course.crop)
-    voices = encode_recordings(weights, sizes, lessons, own_timbre=course.timbre == "own")
+    longest = sizes.vae.latent_frames(config.crop)
+    voices = encode_recordings(weights, sizes, songs, own_timbre=config.timbre == "own")
     # A render of the same length says the same: whole seconds of what it is given.
-    texts = [dataset.prompts(one.song, min(one.heard.seconds, course.crop)) for one in lessons]
+    texts = [dataset.prompts(one.song, min(one.facts.seconds, config.crop)) for one in songs]
     words = encode_texts(weights, texts, warn)
-    pages = []
+    examples = []
     with weights.dit() as model:
         quiet = codec.repeat_silence(silence, model.config.timbre_fix_frame)
-        for number, (lesson, voice, spoken) in enumerate(zip(lessons, voices, words, strict=True)):
-            weights.report("condition", number, len(lessons))
+        for number, (lesson, voice, spoken) in enumerate(zip(songs, voices, words, strict=True)):
+            weights.report("condition", number, len(songs))
             with safe_open(voice, framework="pt") as heard, safe_open(spoken, framework="pt") as said:
                 frames = heard.get_slice("latents").get_shape()[0]
-                timbre = heard.get_tensor("timbre")[None] if course.timbre == "own" else quiet
+                timbre = heard.get_tensor("timbre")[None] if config.timbre == "own" else quiet
                 states = [said.get_tensor(name).to(weights.device, weights.dtype) for name in ("text", "lyrics")]
             condition = model.encoder(*states, timbre.to(weights.device, weights.dtype)).states[0]
-            pages.append(Example(lesson.song.name, voice, frames, condition.cpu()))
-        weights.report("condition", len(lessons), len(lessons))
+            examples.append(Example(lesson.song.name, voice, frames, condition.cpu()))
+        weights.report("condition", len(songs), len(songs))
         unconditional = model.null_condition_emb[0].cpu()
-    return TrainingSet(tuple(pages), silence, unconditional, course, longest)
+    return TrainingSet(tuple(examples), silence, unconditional, config, longest)
 
 
 def encode_recordings(
-    weights: WeightStore, sizes: Sizes, lessons: Sequence[UsableSong], *, own_timbre: bool
+    weights: WeightStore, sizes: Sizes, songs: Sequence[UsableSong], *, own_timbre: bool
 ) -> list[Path]:
     """The files of latents [T, C] of each recording; with `own_timbre`, of [frames, C] of it as a reference too."""
     kind = f"{weights.checkpoint.vae_hash()} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
-    files = [cache_file(f"{one.heard.fingerprint} {kind}") for one in lessons]
+    files = [cache_file(f"{one.facts.fingerprint} {kind}") for one in songs]
     wanted = {"latents", "timbre"} if own_timbre else {"latents"}
-    missing = [(one, file) for one, file in zip(lessons, files, strict=True) if not has_tensors(file, wanted)]
+    missing = [(one, file) for one, file in zip(songs, files, strict=True) if not has_tensors(file, wanted)]
     for done, (lesson, file) in enumerate(missing):
         with weights.vae() as vae:
             weights.report("encode", done, len(missing))
@@ -197,7 +197,7 @@ def encode_recordings(
             tensors = {"latents": codec.encode_waveform(vae, waveform, tile, lambda done, of: None)}
             if own_timbre:
                 samples = sizes.dit.timbre_fix_frame * sizes.vae.hop
-                heard = conditioning.window_per_third(waveform, samples, 0, lesson.heard.fingerprint)
+                heard = conditioning.window_per_third(waveform, samples, 0, lesson.facts.fingerprint)
                 tensors["timbre"] = codec.encode_waveform(vae, heard, tile, lambda done, of: None)
             save_example(file, tensors)
             del waveform
@@ -215,9 +215,9 @@ def encode_texts(weights: WeightStore, texts: Sequence[tuple[str, str]], warn: S
         [model / "config.json", *weight_files.weight_files(model), checkpoint.tokenizer]
     )
     files = [cache_file(f"{network} {weights.dtype} {text} {lyrics}") for text, lyrics in texts]
-    missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not has_tensors(file, WORDS)]
+    missing = [(pair, file) for pair, file in zip(texts, files, strict=True) if not has_tensors(file, TEXT_TENSORS)]
     for done, ((text, lyrics), file) in enumerate(missing):
-        with weights.text() as encoder:
+        with weights.text_encoder() as encoder:
             weights.report("text", done, len(missing))
             save_example(file, {"text": encoder.hidden_states(text, warn), "lyrics": encoder.embeddings(lyrics, warn)})
     if missing:

@@ -29,21 +29,21 @@ from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckError, MemoryLimitError, ran_out_of_memory
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.progress import Report, Say
+from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.training import adapter as graft
 from acestep_cli.training import examples, loss_plot, run_folder
 from acestep_cli.training.adapter import TrainableAdapter
-from acestep_cli.training.config import LARGEST_GRADIENT, MOST_BROKEN_STEPS, WEIGHT_DECAY, TrainingConfig
-from acestep_cli.training.dataset import FILE as SONGS
+from acestep_cli.training.config import MAX_GRADIENT_NORM, MAX_NAN_STEPS, WEIGHT_DECAY, TrainingConfig
+from acestep_cli.training.dataset import DATASET_FILE as SONGS
 from acestep_cli.training.dataset import Dataset, UsableSong
 from acestep_cli.training.distributed import Distributed
 from acestep_cli.training.examples import Batch, TrainingSet
 from acestep_cli.training.plan import TrainingPlan
 from acestep_cli.training.run_folder import ADAPTER, CONFIG, CURVE, LOSSES, STATE, RunRecord
 
-Note = Callable[[int, float | None], None]
+StepCallback = Callable[[int, float | None], None]
 #: How many times a run says how it goes.
-WORDS_IN_ALL = 20
+REPORTS_PER_RUN = 20
 #: Names in a save: the adapter's weights, the optimiser's state of each of them, the loss of each step.
 WEIGHTS, OPTIMISER, HISTORY = "adapter:", "optimiser:", "losses"
 #: What is let go once the songs are ready, of a model that renders nothing meanwhile.
@@ -55,7 +55,7 @@ class TrainingJob:
     """One training run: what on, how, and where to."""
 
     dataset: Dataset
-    lessons: tuple[UsableSong, ...]
+    songs: tuple[UsableSong, ...]
     record: RunRecord
     checkpoint: Checkpoint
     plan: TrainingPlan
@@ -67,10 +67,10 @@ class TrainingJob:
     #: Called after every so many steps with the model as it is and their number.
     preview: Callable[[AceStep, int], None] | None = None
     preview_every: int = 500
-    team: Distributed = field(default_factory=Distributed)
+    distributed: Distributed = field(default_factory=Distributed)
 
     @property
-    def course(self) -> TrainingConfig:
+    def config(self) -> TrainingConfig:
         return self.record.course
 
 
@@ -83,7 +83,9 @@ class TrainingProgress:
     losses: list[float] = field(default_factory=list)
 
 
-def train(job: TrainingJob, report: Report, say: Say, warn: Say, note: Note = lambda step, loss: None) -> Path:
+def train(
+    job: TrainingJob, report: ProgressCallback, say: Say, warn: Say, on_step: StepCallback = lambda step, loss: None
+) -> Path:
     """Train, or go on, until all steps are done; the folder of the adapter. `note` hears after each step its number and
     the running mean of the loss, None before the first that comes to a number; `say` hears how it goes now and then.
 
@@ -93,13 +95,13 @@ def train(job: TrainingJob, report: Report, say: Say, warn: Say, note: Note = la
     """
     with closing(WeightStore(job.checkpoint, job.plan, report)) as weights:
         try:
-            if not job.team.is_main:
-                job.team.barrier()  # the first of them prepares the songs for all
-            book = prepare_training_set(job, weights, warn)
-            if job.team.is_main:
-                job.team.barrier()
+            if not job.distributed.is_main:
+                job.distributed.barrier()  # the first of them prepares the songs for all
+            training_set = prepare_training_set(job, weights, warn)
+            if job.distributed.is_main:
+                job.distributed.barrier()
             with weights.dit() as model:
-                TrainingLoop(job, book, model, weights, say, note).train()
+                TrainingLoop(job, training_set, model, weights, say, on_step).train()
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
@@ -116,7 +118,7 @@ def prepare_training_set(job: TrainingJob, weights: WeightStore, warn: Say) -> T
     """The songs, as latents and conditions."""
     sizes = Sizes.of(job.checkpoint)
     silence = store.load_silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
-    return examples.prepare_examples(weights, sizes, silence, job.dataset, job.lessons, job.course, warn)
+    return examples.prepare_examples(weights, sizes, silence, job.dataset, job.songs, job.config, warn)
 
 
 class TrainingLoop:
@@ -125,40 +127,47 @@ class TrainingLoop:
     def __init__(
         self,
         job: TrainingJob,
-        book: TrainingSet,
+        training_set: TrainingSet,
         model: AceStep,
         weights: WeightStore,
         say: Say,
-        note: Note = lambda step, loss: None,
+        on_step: StepCallback = lambda step, loss: None,
     ) -> None:
-        self.job, self.book, self.model, self.weights, self.say, self.note = job, book, model, weights, say, note
+        self.job, self.book, self.model, self.weights, self.say, self.note = (
+            job,
+            training_set,
+            model,
+            weights,
+            say,
+            on_step,
+        )
         if job.preview is None:
             for name in ENCODERS:
                 delattr(model, name)
             weights.trim_memory()
-        self.graft = TrainableAdapter(model.decoder, job.course, job.checkpoint.name)
+        self.adapter = TrainableAdapter(model.decoder, job.config, job.checkpoint.name)
         if job.plan.checkpointed:
             graft.enable_gradient_checkpointing(model.decoder)
-        self.optimiser = build_optimizer(self.graft.parameters, job.course)
+        self.optimiser = build_optimizer(self.adapter.parameters, job.config)
         self.progress = TrainingProgress()
         if job.record.step:
             self._restore()
 
     @property
-    def course(self) -> TrainingConfig:
-        return self.job.course
+    def config(self) -> TrainingConfig:
+        return self.job.config
 
     def train(self) -> None:
         """Take every step that is left, saving on the way and at the end."""
-        steps, progress = self.course.steps, self.progress
+        steps, progress = self.config.steps, self.progress
         saved, in_a_row = time.monotonic(), 0
         self.model.decoder.train()
         with disk.holding_signals() as deliver_signals:
             while progress.step < steps:
                 loss = self._step(progress.step)
                 in_a_row = 0 if math.isfinite(loss) else in_a_row + 1
-                if in_a_row == MOST_BROKEN_STEPS:
-                    raise self._refuse_nan()
+                if in_a_row == MAX_NAN_STEPS:
+                    raise self._nan_error()
                 progress.losses.append(loss)
                 progress.step += 1
                 progress.broken += not math.isfinite(loss)
@@ -167,29 +176,29 @@ class TrainingLoop:
                     self.save()
                     saved = time.monotonic()
                 self._preview()
-                if signal := self._raise_signal(deliver_signals):
+                if signal := self._check_signals(deliver_signals):
                     self.save()
                     self.say(f"Stopped after step {progress.step} of {steps}; all is saved, and --resume goes on.")
                     raise signal
             self.save()
 
-    def _raise_signal(self, deliver_signals: Callable[[], None]) -> BaseException | None:
+    def _check_signals(self, deliver_signals: Callable[[], None]) -> BaseException | None:
         """What a signal raises, which stops every process of the team; None without one."""
         found: BaseException | None = None
         try:
             deliver_signals()
         except KeyboardInterrupt as signal:
             found = signal
-        [count] = self.job.team.all_reduce(float(found is not None))
+        [count] = self.job.distributed.all_reduce(float(found is not None))
         return found or (KeyboardInterrupt() if count else None)
 
     def _step(self, number: int) -> float:
         """One step of the optimiser; its loss, or what is no number where it was skipped."""
-        course, device = self.course, self.weights.device
+        course, device = self.config, self.weights.device
         for group in self.optimiser.param_groups:
             group["lr"] = course.learning_rate_at(number)
         total = 0.0
-        for part in self.job.team.share(course.accumulation):
+        for part in self.job.distributed.passes_of(course.accumulation):
             place = number * course.accumulation + part
             batch = self.book.batch(place, device, self.weights.dtype)
             with torch.random.fork_rng([device] if device.type == "cuda" else []):  # what the adapter leaves out
@@ -197,9 +206,9 @@ class TrainingLoop:
                 loss = flow_loss(self.model.decoder, batch) / course.accumulation
                 torch.autograd.backward(loss)
             total += loss.item()
-        self.job.team.all_reduce_gradients(self.graft.parameters)
-        [total] = self.job.team.all_reduce(total)
-        size = nn.utils.clip_grad_norm_(self.graft.parameters, LARGEST_GRADIENT)
+        self.job.distributed.all_reduce_gradients(self.adapter.parameters)
+        [total] = self.job.distributed.all_reduce(total)
+        size = nn.utils.clip_grad_norm_(self.adapter.parameters, MAX_GRADIENT_NORM)
         if math.isfinite(total) and bool(torch.isfinite(size)):
             self.optimiser.step()
         else:
@@ -209,29 +218,29 @@ class TrainingLoop:
 
     def _report(self) -> None:
         """Report the step, and now and then say how it goes."""
-        progress, steps = self.progress, self.course.steps
+        progress, steps = self.progress, self.config.steps
         mean = loss_plot.running_mean(progress.losses[-200:])[-1]
         self.weights.report("train", progress.step, steps)
         self.note(progress.step, mean if math.isfinite(mean) else None)
-        every = max(steps // WORDS_IN_ALL, 1)
+        every = max(steps // REPORTS_PER_RUN, 1)
         if progress.step % every == 0 or progress.step == steps:
             broken = f", {progress.broken} steps skipped" if progress.broken else ""
             self.say(f"Step {progress.step} of {steps}: loss {mean:.4f}{broken}")
 
     def _preview(self) -> None:
         job, step = self.job, self.progress.step
-        if job.preview is not None and job.team.is_main and step % job.preview_every == 0:
+        if job.preview is not None and job.distributed.is_main and step % job.preview_every == 0:
             self.model.decoder.eval()
             job.preview(self.model, step)
             self.model.decoder.train()
 
-    def _refuse_nan(self) -> CheckError:
+    def _nan_error(self) -> CheckError:
         """Three steps in a row came to nothing: what is saved is as it was before them."""
-        progress, told = self.progress, MOST_BROKEN_STEPS - 1
+        progress, told = self.progress, MAX_NAN_STEPS - 1
         self.progress = TrainingProgress(progress.step - told, progress.broken - told, progress.losses[:-told])
         self.save()
         return CheckError(
-            f"{MOST_BROKEN_STEPS} steps in a row came to no number, the last of them step {progress.step + 1}, so "
+            f"{MAX_NAN_STEPS} steps in a row came to no number, the last of them step {progress.step + 1}, so "
             f"training stopped; the adapter in {self.job.folder} is as it was before them.",
             "Train again into another --output with a lower --learning-rate.",
         )
@@ -240,35 +249,35 @@ class TrainingLoop:
         """Write the adapter and all that going on needs: whole, or what was there stays. Of the last save come the
         exports, once it is safe: where one of them fails, a run that goes on has nothing left to do but write it.
         """
-        if not self.job.team.is_main:
+        if not self.job.distributed.is_main:
             return
         folder, progress = self.job.folder, self.progress
         record = self.job.record.model_copy(update={"step": progress.step, "broken": progress.broken})
-        header, tensors = record.header(), self.graft.tensors()
+        header, tensors = record.header(), self.adapter.tensors()
         state = {WEIGHTS + name: weight for name, weight in tensors.items()}
         state[HISTORY] = torch.tensor(progress.losses, dtype=torch.float64)
-        for number, parameter in enumerate(self.graft.parameters):
+        for number, parameter in enumerate(self.adapter.parameters):
             for name, value in self.optimiser.state[parameter].items():
                 state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
         last = [folder / name for name in (STATE, ADAPTER, CONFIG, SONGS, CURVE, LOSSES)]
         with disk.write_whole(*last, replace=last) as [state_part, adapter, config, songs, picture, table]:
             tensor_file.save_tensors(adapter, tensors, header, checksum=False)  # other programs may rewrite it
-            disk.write_text(config, self.graft.json())
+            disk.write_text(config, self.adapter.json())
             disk.write_text(songs, self.job.dataset.dump())
             loss_plot.draw_losses(progress.losses, picture)
-            disk.write_text(table, losses_csv(progress.losses, self.course))
+            disk.write_text(table, losses_csv(progress.losses, self.config))
             tensor_file.save_tensors(state_part, state, header)
         exports = dict(self.job.exports) if record.is_finished else {}
         run_folder.require_own(record, list(exports.values()))
         for name, path in exports.items():
             with disk.write_whole(path, replace=[path]) as [part]:
-                tensor_file.save_tensors(part, graft.EXPORTS[name](tensors, self.course), header, checksum=False)
+                tensor_file.save_tensors(part, graft.EXPORTS[name](tensors, self.config), header, checksum=False)
 
     def _restore(self) -> None:
         """Go on where the save in the folder is."""
         run_folder.require_undamaged(self.job.folder)
         state = load_file(self.job.folder / STATE)
-        self.graft.load({name.removeprefix(WEIGHTS): weight for name, weight in state.items()
+        self.adapter.load({name.removeprefix(WEIGHTS): weight for name, weight in state.items()
                          if name.startswith(WEIGHTS)})  # fmt: skip
         moments: dict[int, dict[str, Any]] = {}
         for name, value in state.items():
@@ -291,21 +300,21 @@ def flow_loss(decoder: DiT, batch: Batch) -> Tensor:
     return squared[batch.keep].mean()
 
 
-def build_optimizer(parameters: Sequence[nn.Parameter], course: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW, or the one that keeps its state in eight bits."""
-    if course.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, course.learning_rate, weight_decay=WEIGHT_DECAY)
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=WEIGHT_DECAY)
     from bitsandbytes.optim import AdamW8bit  # few have it, and it is large
 
-    found: torch.optim.Optimizer = AdamW8bit(parameters, course.learning_rate, weight_decay=WEIGHT_DECAY)
+    found: torch.optim.Optimizer = AdamW8bit(parameters, config.learning_rate, weight_decay=WEIGHT_DECAY)
     return found
 
 
-def losses_csv(losses: Sequence[float], course: TrainingConfig) -> str:
+def losses_csv(losses: Sequence[float], config: TrainingConfig) -> str:
     """The losses as CSV: step, loss, its running mean, learning rate."""
     rows = zip(losses, loss_plot.running_mean(losses), strict=True)
     lines = [
-        f"{step + 1},{loss:.6f},{mean:.6f},{course.learning_rate_at(step):.3e}"
+        f"{step + 1},{loss:.6f},{mean:.6f},{config.learning_rate_at(step):.3e}"
         for step, (loss, mean) in enumerate(rows)
     ]
     return "\n".join(["step,loss,running_mean,learning_rate", *lines, ""])

@@ -56,8 +56,8 @@ class TrainingMemory:
     """The memory of one way to train."""
 
     sizes: Sizes
-    course: TrainingConfig
-    lesson: LongestExample
+    config: TrainingConfig
+    longest: LongestExample
     arrangement: Arrangement
     checkpointed: bool
     #: Whether renders are made between steps.
@@ -66,22 +66,22 @@ class TrainingMemory:
     @property
     def render(self) -> MemoryModel:
         """A render of the longest song: what its stages take before they train."""
-        return MemoryModel(self.sizes, Workload(*self.lesson), self.arrangement)
+        return MemoryModel(self.sizes, Workload(*self.longest), self.arrangement)
 
     @property
     def _matrices(self) -> list[tuple[int, int]]:
         """The adapted matrices of all layers, [out, in]."""
         named = self.sizes.dit.decoder_matrices.items()
-        return [shape for name, shape in named if name.rpartition(".")[2] in self.course.modules]
+        return [shape for name, shape in named if name.rpartition(".")[2] in self.config.modules]
 
     @property
     def adapter_parameters(self) -> int:
         """Numbers of a LoRA; of other kinds, from above."""
-        return sum(self.course.rank * (outputs + inputs) for outputs, inputs in self._matrices)
+        return sum(self.config.rank * (outputs + inputs) for outputs, inputs in self._matrices)
 
     @property
     def adapter_bytes(self) -> int:
-        return self.adapter_parameters * (ADAPTER_BYTES + OPTIMISER_BYTES[self.course.optimiser])
+        return self.adapter_parameters * (ADAPTER_BYTES + OPTIMISER_BYTES[self.config.optimiser])
 
     @property
     def layer_bytes(self) -> int:
@@ -90,15 +90,15 @@ class TrainingMemory:
         queries, keys = dit.num_attention_heads * dit.head_dim, dit.num_key_value_heads * dit.head_dim
         numbers = STREAMS * dit.hidden_size + QUERIES * queries + KEYS * keys + INNER * dit.intermediate_size
         adapted = ADAPTED_INPUT * sum(inputs for _, inputs in self._matrices) // dit.num_hidden_layers
-        return self.course.batch * self.render.tokens * (numbers * element + adapted)
+        return self.config.batch * self.render.tokens * (numbers * element + adapted)
 
     @property
     def step_bytes(self) -> int:
         """What a pass forward and back works with, weights and adapter aside."""
         dit, layers = self.sizes.dit, self.sizes.dit.num_hidden_layers
-        stream = self.course.batch * self.render.tokens * dit.hidden_size * self.render.element
+        stream = self.config.batch * self.render.tokens * dit.hidden_size * self.render.element
         kept = layers * stream + self.layer_bytes if self.checkpointed else layers * self.layer_bytes
-        return kept + self.course.batch * (self.render.memory_bytes + self.render.latent_bytes)
+        return kept + self.config.batch * (self.render.memory_bytes + self.render.latent_bytes)
 
     @property
     def encoding_bytes(self) -> int:
@@ -131,17 +131,17 @@ class TrainingMemory:
     @property
     def operations(self) -> float:
         """Multiplications of the whole run."""
-        passes = self.course.steps * self.course.accumulation * self.course.batch
+        passes = self.config.steps * self.config.accumulation * self.config.batch
         return passes * (PASSES + self.checkpointed) * self.render.step_operations
 
 
 def plan_training(
     machine: Hardware,
-    course: TrainingConfig,
+    config: TrainingConfig,
     asked: MachineRequest,
     sizes: Sizes,
-    lesson: LongestExample,
-    recall: Callable[[Device, DType], Experience],
+    longest: LongestExample,
+    experience: Callable[[Device, DType], Experience],
     *,
     previews: bool = False,
     eight_bits: bool = False,
@@ -159,9 +159,9 @@ def plan_training(
         cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
         budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
         if eight_bits:
-            course = course.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
+            config = config.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
         need = TrainingMemory(
-            sizes, course, lesson, planning.fastest_arrangement(device, dtype), checkpointed=False, previews=previews
+            sizes, config, longest, planning.fastest_arrangement(device, dtype), checkpointed=False, previews=previews
         )
         ways = list(memory_fallbacks(need))
         fitting = next((way for way in ways if way.peak.total <= budget), None)
@@ -177,7 +177,7 @@ def plan_training(
             "tile_frames": fitting.arrangement.tile_frames != need.arrangement.tile_frames,
         }
         reasons |= {name: spare for name, is_taken in taken.items() if is_taken}
-        speed = recall(device, dtype).speeds.get(fitting.arrangement.weights)
+        speed = experience(device, dtype).speeds.get(fitting.arrangement.weights)
         return TrainingPlan(
             device=device.name,
             backend=device.backend,
@@ -187,7 +187,7 @@ def plan_training(
             seconds=None if speed is None else fitting.operations / speed.operations_per_second,
             reasons=reasons,
             checkpointed=fitting.checkpointed,
-            optimiser=course.optimiser,
+            optimiser=config.optimiser,
             **fitting.arrangement.settings(),
         )
     assert failure is not None
@@ -198,7 +198,7 @@ def memory_fallbacks(need: TrainingMemory) -> Iterator[TrainingMemory]:
     """The ways to train, each with less memory than the one before."""
     plain = replace(need.arrangement, one_network=not need.previews)
     ways = [(plain, False), (plain, True)]
-    if need.course.type == "lora":  # the others look at the frozen weights
+    if need.config.type == "lora":  # the others look at the frozen weights
         ways.append((replace(plain, int8=True), True))
     for arrangement, checkpointed in ways:
         for tile in (arrangement.tile_frames, planning.SMALLEST_TILE_FRAMES):  # songs are heard in smaller pieces
@@ -223,13 +223,13 @@ def memory_error(least: TrainingMemory, device: Device, budget: int) -> MemoryLi
     """What does not fit where, and the flag that would help."""
     free = budget + RUNTIME_BYTES[device.backend]
     total = math.ceil((least.peak.total + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
-    one_song = replace(least, course=least.course.model_copy(update={"batch": 1}))
-    frames = least.lesson.frames
-    while frames > 1 and replace(one_song, lesson=least.lesson._replace(frames=frames)).peak.total > budget:
+    one_song = replace(least, config=least.config.model_copy(update={"batch": 1}))
+    frames = least.longest.frames
+    while frames > 1 and replace(one_song, longest=least.longest._replace(frames=frames)).peak.total > budget:
         frames //= 2
     seconds = frames * least.sizes.vae.hop // least.sizes.vae.sampling_rate
-    crop = f"--crop {seconds} with --batch 1 would fit; " if seconds >= 10 and frames < least.lesson.frames else ""
-    batch = "--batch 1 would fit; " if least.course.batch > 1 and one_song.peak.total <= budget else crop
+    crop = f"--crop {seconds} with --batch 1 would fit; " if seconds >= 10 and frames < least.longest.frames else ""
+    batch = "--batch 1 would fit; " if least.config.batch > 1 and one_song.peak.total <= budget else crop
     return MemoryLimitError(
         f"Training takes {format_size(total)} on {device.name} ({device.title}) at the least, and "
         f"{format_size(free)} are free.",
@@ -237,9 +237,9 @@ def memory_error(least: TrainingMemory, device: Device, budget: int) -> MemoryLi
     )
 
 
-def longest_example(sizes: Sizes, seconds: float, words: list[tuple[str, str]]) -> LongestExample:
+def longest_example(sizes: Sizes, seconds: float, prompts: list[tuple[str, str]]) -> LongestExample:
     """The largest pass over songs of at most `seconds` whose prompts are `words`."""
-    works = [Workload.of(seconds, text, lyrics, sizes.vae) for text, lyrics in words]
+    works = [Workload.of(seconds, text, lyrics, sizes.vae) for text, lyrics in prompts]
     return LongestExample(
         works[0].frames, max(work.text_tokens for work in works), max(work.lyric_tokens for work in works)
     )

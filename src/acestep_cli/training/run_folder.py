@@ -20,7 +20,7 @@ from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.models import adapters, tensor_file, weight_files
 from acestep_cli.training.config import TrainingConfig
-from acestep_cli.training.dataset import FILE as SONGS
+from acestep_cli.training.dataset import DATASET_FILE as SONGS
 
 ADAPTER, CONFIG = adapters.PEFT_WEIGHTS, adapters.PEFT_CONFIG
 STATE, CURVE, LOSSES, PREVIEWS = "training.safetensors", "loss.png", "losses.csv", "previews"
@@ -59,8 +59,8 @@ class RunRecord(BaseModel):
 
     def header(self) -> dict[str, str]:
         """The entries of a safetensors header: all in one, and again by itself what other programs look for."""
-        told = {"format": "pt", "base": self.base, "dataset": self.dataset, ENTRY: self.model_dump_json()}
-        return told if self.trigger is None else {**told, "trigger": self.trigger}
+        header = {"format": "pt", "base": self.base, "dataset": self.dataset, ENTRY: self.model_dump_json()}
+        return header if self.trigger is None else {**header, "trigger": self.trigger}
 
 
 def read_record(folder: Path) -> RunRecord | None:
