@@ -1,4 +1,4 @@
-"""From a completed request to finished takes; the one road every mode goes down."""
+"""The path from completed requests to finished takes, which every mode goes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from acestep_cli import solvers
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.engine import alignment, code_likelihood, codec, conditioning, denoise
-from acestep_cli.engine import weights as store
 from acestep_cli.engine.alignment import LyricAlignment, LyricTokens
 from acestep_cli.engine.conditioning import SourceLayout
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.oom_retry import OutOfMemoryRetry
 from acestep_cli.engine.stage_cache import StageCache
-from acestep_cli.engine.weights import WeightStore
+from acestep_cli.engine.weights import WeightStore, load_silence
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
@@ -40,7 +39,7 @@ from acestep_cli.take import Take
 
 
 class Pipeline:
-    """One checkpoint under one plan; several requests may pass through it."""
+    """One checkpoint under one plan, for any number of requests."""
 
     def __init__(
         self,
@@ -50,8 +49,8 @@ class Pipeline:
         dit: AceStep | None = None,
         cache: Cache | None = None,
     ) -> None:
-        """Reads the configs; weights come when a stage borrows them, but for a `dit` that is there. A
-        stage borrows none that finds in `cache` what it would make.
+        """Read the configs. Weights are loaded when a stage borrows them, unless `dit` is given; a stage that finds its
+        result in `cache` borrows none.
         """
         self.checkpoint = checkpoint
         self.dit = dit
@@ -62,8 +61,8 @@ class Pipeline:
 
     @cached_property
     def silence(self) -> Tensor:
-        """The silence latent of the checkpoint, [1, frames, C]."""
-        return store.load_silence(self.checkpoint.silence_file, self.sizes.dit.latent_channels)
+        """The silence latent of the checkpoint, [1, F, C]."""
+        return load_silence(self.checkpoint.silence_file, self.sizes.dit.latent_channels)
 
     @torch.inference_mode()
     def run(
@@ -73,144 +72,191 @@ class Pipeline:
         warn: Say = lambda sentence: None,
         say: Say = lambda sentence: None,
     ) -> Generator[Take]:
-        """Make the takes of completed requests, one after another, each as soon as it is decoded.
+        """Make the takes of completed requests, one after another, and yield each as soon as it is decoded.
 
         The text encoder is loaded once for all requests, and so is the diffusion transformer. Takes never share a
         forward pass: a matrix product may round differently at another batch size, and take k of a run is promised
-        to equal take k alone. What the takes of one song share is their source, and the condition if they take after
-        no reference.
+        to equal take k alone. The takes of one song share their source, and without a reference their condition.
 
-        Where memory runs out, `say` hears which rung of the ladder is taken, and the stage is done again; `tell` hears
-        what the Songwriter decided, before anything is made of it, and how the adapters of a song are applied. Raises
-        `CheckpointError` for weights that do not fit their config, `MemoryLimitError` at the foot of the ladder.
+        When memory runs out, the stage is done again with the next fallback, which `warn` receives in words. `say`
+        receives what the Songwriter decided, before anything is rendered, and how the adapters of a song are applied.
+        Raises `CheckpointError` for weights that do not fit their config, `MemoryLimitError` when no fallback is left.
         """
         with closing(WeightStore(self.checkpoint, self.plan, report, self.songwriter, self.dit)) as weights:
-            yield from self._takes(requests, weights, report, warn, say)
+            renderer = Renderer(
+                weights=weights,
+                stages=self.stages,
+                sizes=self.sizes,
+                silence=self.silence,  # read first: an error in it is better known before anything loads
+                retry=OutOfMemoryRetry(weights, self.sizes, warn),
+                say=say,
+            )
+            yield from renderer.render(requests)
 
     @torch.inference_mode()
     def write(
         self, song: Completed, task: WritingTask, sampling: Sampling, seed: int, report: ProgressCallback, warn: Say
     ) -> dict[str, Any]:
-        """What the Songwriter answers to a task about `song`, as keys of a request with their values; lyrics None are
-        an instrumental. `say` and errors as in `run`.
+        """Return the Songwriter's answer to a task about `song`, as keys of a request with their values; lyrics None
+        are an instrumental. `warn` and errors as in `run`.
         """
         with closing(WeightStore(self.checkpoint, self.plan, report, self.songwriter)) as weights:
-            return OutOfMemoryRetry(weights, self.sizes, warn)(
-                "write", song, ask_songwriter, weights, task, sampling, seed
-            )
+            retry = OutOfMemoryRetry(weights, self.sizes, warn)
+            return retry("write", song, ask_songwriter, weights, task, sampling, seed)
 
     @torch.inference_mode()
     def codes(
         self, song: Completed, recordings: Iterable[Audio], report: ProgressCallback, warn: Say
     ) -> Generator[tuple[int, ...]]:
-        """The audio codes that sound like each of `sounds`, which have the rate and the channels of the autoencoder;
-        the longest is as long as `song`. `say` and errors as in `run`.
+        """Yield the audio codes of each of `recordings`, which have the rate and the channels of the autoencoder; the
+        longest is as long as `song`. `warn` and errors as in `run`.
         """
         with closing(WeightStore(self.checkpoint, self.plan, report)) as weights:
-            within_memory = OutOfMemoryRetry(weights, self.sizes, warn)
-            for sound in recordings:
-                latents = within_memory("listen", song, encode, weights, torch.from_numpy(sound.samples))
-                yield within_memory("condition", song, tokenize, weights, latents, self.silence)
+            retry = OutOfMemoryRetry(weights, self.sizes, warn)
+            for recording in recordings:
+                latents = retry("listen", song, encode, weights, torch.from_numpy(recording.samples))
+                yield retry("condition", song, tokenize, weights, latents, self.silence)
 
-    def _takes(
-        self, requests: Sequence[Completed], weights: WeightStore, report: ProgressCallback, say: Say, tell: Say
-    ) -> Iterator[Take]:
-        within_memory = OutOfMemoryRetry(weights, self.sizes, say)
-        clock = StageClock(weights)
-        silence = self.silence  # what is wrong with it is better known before anything loads
 
-        # 0. What is open becomes words, metadata and codes.
-        with clock("write"):
-            decided = within_memory("write", requests[0], run_songwriter, weights, self.stages, requests, tell)
-        songs = [SongRender.of(request, first, judged) for first, request, judged in decided]
+@dataclass
+class Renderer:
+    """Renders requests with borrowed weights: every stage is timed, and done again when memory runs out in it."""
+
+    weights: WeightStore
+    stages: StageCache
+    sizes: Sizes
+    silence: Tensor  # [1, F, C]
+    retry: OutOfMemoryRetry
+    say: Say
+    clock: StageClock = field(init=False)
+    #: Shares of the takes still to be made in the progress of all.
+    diffusion_progress: StageShare = field(init=False)
+    decoding_progress: StageShare = field(init=False)
+    #: The adapters that `say` received last.
+    announced: tuple[AppliedAdapter, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.clock = StageClock(self.weights)
+
+    def render(self, requests: Sequence[Completed]) -> Iterator[Take]:
+        """Yield the takes of all requests: the Songwriter and the text encoder work for all of them first."""
+        with self.clock("write"):
+            completed = self.retry("write", requests[0], run_songwriter, self.weights, self.stages, requests, self.say)
+        songs = [SongRender.of(request, first, scores) for first, request, scores in completed]
         parts = [part for song in songs for part in song.parts]
-        steps = StageShare(report, "diffuse", [part.steps for part in parts for _ in part.takes])
-        seconds = StageShare(report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes])
-
-        # 1. Words to numbers.
-        with clock("text"):
-            within_memory("text", requests[0], encode_prompts, weights, parts)
-
-        applied: tuple[AppliedAdapter, ...] = ()
+        report = self.weights.report
+        self.diffusion_progress = StageShare(report, "diffuse", [part.steps for part in parts for _ in part.takes])
+        self.decoding_progress = StageShare(
+            report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes]
+        )
+        with self.clock("text"):
+            self.retry("text", requests[0], encode_prompts, self.weights, parts)
         for song in songs:
-            weights.trim_memory()
-            weights.adapters = loras.active_adapters(song.request.loras or (), song.request.lora_mode)
-            # 2. How long: as its source, or whole latent frames. And what lies there already.
-            with clock("listen"):
-                canvas = SourceLayout.of(song.request, song.parts[0].prepared, self.sizes.vae)
-                references = [conditioning.load_waveform(file, canvas.rate) for file in song.request.reference or ()]
-                original = within_memory(
-                    "listen", song.request, source_latents, weights, self.stages, song.request, canvas, silence
-                )
+            yield from self._render_song(song)
 
-            for part in song.parts:
-                # 3. What the diffusion starts from, once for all takes.
-                with clock("condition"):
-                    ground = within_memory(
-                        "condition", song.request, prepare_inputs, weights, part, canvas, original, silence
-                    )
-                if weights.applied != applied:
-                    applied = weights.applied
-                    for adapter in applied:
-                        tell(adapter.sentence)
+    def _render_song(self, song: SongRender) -> Iterator[Take]:
+        self.weights.trim_memory()
+        self.weights.adapters = loras.active_adapters(song.request.loras or (), song.request.lora_mode)
+        source = self._load_source(song)
+        for part in song.parts:
+            for decoded in self._render_part(song, part, source):
+                yield from song.finish(part, decoded)
 
-                for number, take in enumerate(part.takes, start=1):
-                    # 4. What it listens to: words and timbre. Each take hears windows of its own in the references.
-                    if number == 1 or references:
-                        with clock("listen"):
-                            windows = conditioning.reference_windows(references, self.sizes, take.seed)
-                            timbre = within_memory("listen", take, encode_references, weights, self.stages, windows)
-                        with clock("condition"):
-                            heard = within_memory("condition", take, encode_conditions, weights, part, timbre, silence)
-                    # 5. Noise to latents.
-                    with clock("diffuse"):
-                        latents, is_new = within_memory(
-                            "diffuse", take, diffuse, weights, self.stages, part, ground, heard, take, steps.next()
-                        )
-                    if not is_new:
-                        clock.discard("diffuse")
-                    # 6. When the words are sung, and how surely.
-                    aligned = LyricAlignment()
-                    if part.lyrics is not None:
-                        with clock("align"):
-                            aligned = within_memory(
-                                "align", take, align_take, weights, part, ground, heard, take, latents, self.sizes.vae
-                            )
-                    # 7. Latents to waveform, and that to where it belongs.
-                    with clock("decode"):
-                        waveform = within_memory("decode", take, decode, weights, latents, seconds.next())
-                        splice = part.prepared.splice
-                        waveform = conditioning.splice_waveform(canvas, waveform[:, : canvas.samples], splice)
-                        settled = conditioning.finished_latents(canvas, latents.float().cpu(), splice, silence)
-                    warnings = (*part.warnings, *weights.warnings)
-                    made = DecodedTake(
-                        *(number, canvas, waveform, settled, weights.plan, clock.lap(), warnings, aligned),
-                        weights.applied,
-                    )
-                    yield from song.finish(part, made)
+    def _load_source(self, song: SongRender) -> SongSource:
+        """Read the recordings that a song is made from, and encode its source."""
+        request = song.request
+        with self.clock("listen"):
+            layout = SourceLayout.of(request, song.parts[0].prepared, self.sizes.vae)
+            references = [conditioning.load_waveform(file, layout.rate) for file in request.reference or ()]
+            latents = self.retry(
+                "listen", request, source_latents, self.weights, self.stages, request, layout, self.silence
+            )
+        return SongSource(layout, latents, references)
+
+    def _render_part(self, song: SongRender, part: RenderPart, source: SongSource) -> Iterator[DecodedTake]:
+        """Yield the takes of a part. They share their inputs, and without references their conditions."""
+        with self.clock("condition"):
+            diffusion = self.retry("condition", song.request, prepare_inputs, self.weights, part, source, self.silence)
+        self._announce_adapters()
+        conditions: list[Condition] = []
+        for number, take in enumerate(part.takes, start=1):
+            if number == 1 or source.references:
+                conditions = self._encode_conditions(part, source, take)
+            yield self._render_take(number, TakeInputs(part, take, diffusion, conditions), source.layout)
+
+    def _announce_adapters(self) -> None:
+        if self.weights.applied != self.announced:
+            self.announced = self.weights.applied
+            for adapter in self.announced:
+                self.say(adapter.sentence)
+
+    def _encode_conditions(self, part: RenderPart, source: SongSource, take: Completed) -> list[Condition]:
+        """Encode words and timbre; each take draws windows of its own from the references."""
+        with self.clock("listen"):
+            windows = conditioning.reference_windows(source.references, self.sizes, take.seed)
+            timbre = self.retry("listen", take, encode_references, self.weights, self.stages, windows)
+        with self.clock("condition"):
+            return self.retry("condition", take, encode_conditions, self.weights, part, timbre, self.silence)
+
+    def _render_take(self, number: int, inputs: TakeInputs, layout: SourceLayout) -> DecodedTake:
+        """Diffuse, align and decode one take, and splice it onto its source."""
+        part, take = inputs.part, inputs.take
+        with self.clock("diffuse"):
+            latents, is_new = self.retry(
+                "diffuse", take, diffuse, self.weights, self.stages, inputs, self.diffusion_progress.next()
+            )
+        if not is_new:
+            self.clock.discard("diffuse")
+        aligned = LyricAlignment()
+        if part.lyrics is not None:
+            with self.clock("align"):
+                aligned = self.retry("align", take, align_take, self.weights, inputs, latents, self.sizes.vae)
+        with self.clock("decode"):
+            waveform = self.retry("decode", take, decode, self.weights, latents, self.decoding_progress.next())
+            splice = part.prepared.splice
+            waveform = conditioning.splice_waveform(layout, waveform[:, : layout.samples], splice)
+            finished = conditioning.finished_latents(layout, latents.float().cpu(), splice, self.silence)
+        return DecodedTake(
+            number=number,
+            layout=layout,
+            waveform=waveform,
+            latents=finished,
+            plan=self.weights.plan,
+            timings=self.clock.lap(),
+            warnings=(*part.warnings, *self.weights.warnings),
+            alignment=aligned,
+            applied=self.weights.applied,
+        )
+
+
+class SongSource(NamedTuple):
+    """The recordings that a song is made from."""
+
+    layout: SourceLayout
+    latents: Tensor | None  # [1, T, C], of the source
+    references: list[Tensor]  # each [A, N]
 
 
 @dataclass
 class ConditionInputs:
-    """What one mode prepared, and the words to it."""
+    """The output of one mode, and its prompts once they are encoded."""
 
     prepared: Prepared
-    #: [1, Lt, width] and [1, Ll, width], once the words are read.
-    text_states: Tensor = field(init=False)
-    lyric_states: Tensor = field(init=False)
+    text_states: Tensor = field(init=False)  # [1, Lt, width]
+    lyric_states: Tensor = field(init=False)  # [1, Ll, width]
 
 
 @dataclass
 class RenderPart:
-    """What of a song is rendered at once, on its way through the stages: all of it, or one stem.
+    """The part of a song that is rendered at once: all of it, or one stem.
 
-    The diffusion goes from the first scene to the last.
+    The diffusion goes through its phases in their order.
     """
 
     output: OutputPart
     phases: list[ConditionInputs]
     warnings: list[str] = field(default_factory=list)
-    #: Its words, once they are read, where they are to be found again in the song.
+    #: Its lyrics, once they are encoded, where they are to be aligned with the song.
     lyrics: LyricTokens | None = None
 
     @classmethod
@@ -229,7 +275,7 @@ class RenderPart:
 
     @property
     def schedule(self) -> tuple[float, ...]:
-        """The times of the diffusion, from noise, or from what is kept of the source, to 0."""
+        """The times of the diffusion, from noise, or from the share of the source that is kept, to 0."""
         request, kept = self.output.request, self.prepared.kept
         if request.timesteps is not None:
             times = solvers.explicit_schedule(request.timesteps)
@@ -264,54 +310,68 @@ class SongRender:
 
     request: Completed
     parts: list[RenderPart]
-    #: What is written beside its stems, if anything.
+    #: The output that is written beside its stems, if any: their mix, or the rest of the source.
     beside: OutputPart | None
-    #: The number of its first take: takes with codes of their own come here as songs of their own.
+    #: The number of its first take: takes with codes of their own are songs of their own here.
     first: int = 1
-    #: What the Songwriter thinks of its codes.
+    #: The Songwriter's scores of its codes.
     code_scores: Scores = field(default_factory=dict)
-    #: The sum of the stems of each take.
+    #: The sum of the stems of each take, by its number.
     stem_sums: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: Completed, first: int, judged: Scores) -> SongRender:
-        pieces = complete.output_parts(request)
-        beside = next((piece for piece in pieces if piece.kind in modes.BESIDE), None)
-        return cls(request, [RenderPart.of(piece) for piece in pieces if piece is not beside], beside, first, judged)
+    def of(cls, request: Completed, first: int, code_scores: Scores) -> SongRender:
+        outputs = complete.output_parts(request)
+        beside = next((output for output in outputs if output.kind in modes.BESIDE), None)
+        return cls(
+            request=request,
+            parts=[RenderPart.of(output) for output in outputs if output is not beside],
+            beside=beside,
+            first=first,
+            code_scores=code_scores,
+        )
 
     def finish(self, part: RenderPart, decoded: DecodedTake) -> Iterator[Take]:
-        """The take of `part`, and after the last of its stems what is written beside them."""
-        review = conditioning.check_splice(decoded.layout, decoded.waveform, part.prepared.splice)
-        take = make_take(part.output, decoded, review, self)
+        """Yield the take of `part`, and after the last stem the output that is written beside them."""
+        report = conditioning.check_splice(decoded.layout, decoded.waveform, part.prepared.splice)
+        take = make_take(part.output, decoded, report, self)
         yield replace(take, untouched=conditioning.untouched_spans(decoded.layout, part.prepared.splice))
         if self.beside is None:
             return
         before = self.stem_sums.pop(decoded.number, torch.zeros(1))
         self.stem_sums[decoded.number] = before + decoded.waveform
         if part is self.parts[-1]:
-            whole, review = conditioning.mix_stems(decoded.layout, self.stem_sums.pop(decoded.number), self.beside.kind)
-            yield make_take(self.beside, decoded._replace(waveform=whole, latents=None, timings={}), review, self)
+            stems = self.stem_sums.pop(decoded.number)
+            waveform, report = conditioning.mix_stems(decoded.layout, stems, self.beside.kind)
+            mix = decoded._replace(waveform=waveform, latents=None, timings={})
+            yield make_take(self.beside, mix, report, self)
 
 
 def make_take(output: OutputPart, decoded: DecodedTake, report: conditioning.SpliceReport, song: SongRender) -> Take:
-    """A piece of a song as a file is written of it."""
-    audio, request = (
-        Audio(decoded.waveform.numpy(), decoded.layout.rate),
-        complete.take_request(output.request, decoded.number),
-    )
-    number = song.first + decoded.number - 1
+    """Return an output of a song as the value that a file is written from."""
+    scores = {**decoded.alignment.scores, **song.code_scores}
     return Take(
-        *(number, audio, request, decoded.plan, decoded.timings, decoded.warnings, output.kind, output.track, *report),
+        number=song.first + decoded.number - 1,
+        audio=Audio(decoded.waveform.numpy(), decoded.layout.rate),
+        request=complete.take_request(output.request, decoded.number),
+        plan=decoded.plan,
+        timings=decoded.timings,
+        warnings=decoded.warnings,
+        kind=output.kind,
+        track=output.track,
+        checks=report.checks,
+        remarks=report.remarks,
+        problem=report.problem,
         latents=decoded.latents,
         lines=decoded.alignment.lines,
-        scores={name: round(value, 4) for name, value in {**decoded.alignment.scores, **song.code_scores}.items()},
+        scores={name: round(value, 4) for name, value in scores.items()},
         applied=decoded.applied,
     )
 
 
 class DiffusionInputs(NamedTuple):
-    """What the diffusion of a part starts from: a context [1, T, in_channels - C] for each scene, what it holds on to,
-    and latents to begin with.
+    """The tensors that the diffusion of a part starts from: a context [1, T, in_channels - C] for each phase, the
+    source it holds on to, and clean latents [1, T, C] to begin with.
     """
 
     contexts: list[Tensor]
@@ -319,34 +379,43 @@ class DiffusionInputs(NamedTuple):
     start: Tensor | None
 
 
-# Borrowing happens in functions of their own: a name bound in the generator would keep a component alive, whatever
-# the store thinks.
+class TakeInputs(NamedTuple):
+    """One take of a part, with the inputs of its diffusion and a condition for each phase."""
+
+    part: RenderPart
+    take: Completed
+    diffusion: DiffusionInputs
+    conditions: list[Condition]
+
+
+# Components are borrowed in functions of their own: a name bound in a generator would keep a component alive after the
+# store has let it go.
 
 
 def run_songwriter(
     weights: WeightStore, stages: StageCache, requests: Sequence[Completed], say: Say
 ) -> list[tuple[int, Completed, Scores]]:
-    """The requests with nothing open, each with the number of its first take, and what the Songwriter thinks of it.
+    """Return the requests with nothing open, each with the number of its first take and the scores of its codes.
 
-    What the Songwriter leads has codes for each take, so it becomes a request for each.
+    A request that the Songwriter completes has codes for each take, so it becomes a request for each.
     """
     found: list[tuple[int, Completed, Scores]] = []
     for request in requests:
         write = partial(complete_request, weights, request, say)
         songs = stages.completed_takes(request, weights.plan, write) if request.open else [request]
-        judged = score_codes(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
-        found += zip(range(1, len(songs) + 1), songs, judged, strict=True)
+        scores = score_codes(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
+        found += zip(range(1, len(songs) + 1), songs, scores, strict=True)
     return found
 
 
 def complete_request(weights: WeightStore, request: Completed, say: Say) -> list[Completed]:
-    """The takes of a request as the Songwriter makes them."""
+    """Return the takes of a request as the Songwriter completes them."""
     with weights.songwriter() as songwriter:
         return list(songwriter.complete_takes(request, weights.checkpoint.row.shortest_seconds, weights.report, say))
 
 
 def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:
-    """What the Songwriter thinks of songs with codes."""
+    """Return the Songwriter's scores of songs with codes."""
     found = []
     with weights.songwriter() as songwriter:
         for done, song in enumerate(songs, start=1):
@@ -356,27 +425,26 @@ def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores
 
 
 def encode_prompts(weights: WeightStore, parts: Sequence[RenderPart]) -> None:
-    """Give each scene the states of its text prompt and the embeddings of its lyric prompt."""
-    phases = [(part, scene) for part in parts for scene in part.phases]
+    """Give each phase the states of its text prompt and the embeddings of its lyric prompt."""
+    phases = [(part, phase) for part in parts for phase in part.phases]
     for part in parts:
         part.warnings.clear()  # of a try that ran out of memory
     with weights.text_encoder() as encoder:
-        for number, (part, scene) in enumerate(phases):
+        for number, (part, phase) in enumerate(phases):
             weights.report("text", number, len(phases))
             request, warn = part.output.request, part.warnings.append
-            prompt, lyrics = prompts.prompts_of(request, scene.prepared.instruction, request.duration)
-            scene.text_states = encoder.hidden_states(prompt, warn)
-            scene.lyric_states = encoder.embeddings(lyrics, warn)
-            wanted = request.lrc or ranking.LYRIC_ALIGNMENT in request.scored
-            if wanted and duration.is_sung(request.lyrics):
-                part.lyrics = LyricTokens.of(
-                    encoder.tokenizer, encoder.token_ids(lyrics, prompts.LYRIC_TOKENS), request.language
-                )
+            prompt, lyrics = prompts.prompts_of(request, phase.prepared.instruction, request.duration)
+            phase.text_states = encoder.hidden_states(prompt, warn)
+            phase.lyric_states = encoder.embeddings(lyrics, warn)
+            is_aligned = request.lrc or ranking.LYRIC_ALIGNMENT in request.scored
+            if is_aligned and duration.is_sung(request.lyrics):
+                ids = encoder.token_ids(lyrics, prompts.LYRIC_TOKENS)
+                part.lyrics = LyricTokens.of(encoder.tokenizer, ids, request.language)
         weights.report("text", len(phases), len(phases))
 
 
 def encode_references(weights: WeightStore, stages: StageCache, waveforms: Sequence[Tensor]) -> Tensor | None:
-    """Waveforms [A, N], all as long, -> latents [R, N // hop, C], float32 on the CPU; None of none."""
+    """Encode R waveforms [A, N] of one length to latents [R, N // hop, C], float32 on the CPU; None without any."""
 
     def encoded() -> Tensor:
         with weights.vae() as vae:
@@ -389,22 +457,25 @@ def encode_references(weights: WeightStore, stages: StageCache, waveforms: Seque
 def source_latents(
     weights: WeightStore, stages: StageCache, request: Completed, layout: SourceLayout, silence: Tensor
 ) -> Tensor | None:
-    """The latents [1, T, C] of what lies on the canvas, float32 on the CPU: as they were kept, or else as the
-    autoencoder hears it; None of nothing.
+    """Return the latents [1, T, C] of the source, float32 on the CPU: those stored beside it, or else those that the
+    autoencoder makes of it; None without a source.
     """
     if request.kept is not None:
         return conditioning.place_stored_latents(request.kept, layout, silence)
     return encode_references(weights, stages, layout.waveforms)
 
 
-def prepare_inputs(
-    weights: WeightStore, part: RenderPart, layout: SourceLayout, original: Tensor | None, silence: Tensor
-) -> DiffusionInputs:
-    """Make what the diffusion of a part starts from; `original` are the latents of what lies on the canvas."""
+def prepare_inputs(weights: WeightStore, part: RenderPart, source: SongSource, silence: Tensor) -> DiffusionInputs:
+    """Make the inputs that all takes of a part share."""
     prepared = part.prepared
     with weights.dit() as model:
-        sources = conditioning.SourceLatents(layout, model, silence.to(weights.device, weights.dtype), original)
-        contexts = [conditioning.context_latents(scene.prepared, sources) for scene in part.phases]
+        sources = conditioning.SourceLatents(
+            layout=source.layout,
+            model=model,
+            silence_latent=silence.to(weights.device, weights.dtype),
+            source=source.latents,
+        )
+        contexts = [conditioning.context_latents(phase.prepared, sources) for phase in part.phases]
         hold = conditioning.source_hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
         start = sources.original() if prepared.kept else None
         return DiffusionInputs(contexts, hold, start)
@@ -413,96 +484,104 @@ def prepare_inputs(
 def encode_conditions(
     weights: WeightStore, part: RenderPart, timbre: Tensor | None, silence: Tensor
 ) -> list[Condition]:
-    """Encode the condition of each scene, with the latents of references [R, frames, C], or of silence."""
+    """Encode the condition of each phase, with the latents of references [R, F, C], or of silence."""
     with weights.dit() as model:
-        quiet = codec.repeat_silence(silence, model.config.timbre_fix_frame)
-        voices = (quiet if timbre is None else timbre).to(weights.device, weights.dtype)
+        if timbre is None:
+            timbre = codec.repeat_silence(silence, model.config.timbre_fix_frame)
+        timbre = timbre.to(weights.device, weights.dtype)
+        owners = [0] * len(timbre)
         return [
-            model.encoder(scene.text_states, scene.lyric_states, voices, timbre_owner=[0] * len(voices))
-            for scene in part.phases
+            model.encoder(phase.text_states, phase.lyric_states, timbre, timbre_owner=owners) for phase in part.phases
         ]
 
 
 def prepare_guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
-    """How the velocity is guided; None where guidance is off."""
+    """Return how the velocity is guided; None where guidance is off."""
     if request.guidance_method is None or request.cfg_interval is None:
         return None
     unconditional = model.decoder.project_condition(model.null_condition())
     return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
 
 
-def diffuse(
-    weights: WeightStore,
-    stages: StageCache,
-    part: RenderPart,
-    inputs: DiffusionInputs,
-    conditions: Sequence[Condition],
-    take: Completed,
-    progress: Progress,
-) -> tuple[Tensor, bool]:
-    """From the noise of a take to its latents [T, C], and whether that was done now.
-
-    The condition is projected here, each time: the projections are the decoder's, and may have become int8 meanwhile.
-    """
-    then, hold = part.prepared.then, inputs.hold
-
-    def made() -> Tensor:
-        with weights.dit() as model:
-            memories = [model.decoder.project_condition(condition) for condition in conditions]
-            latents = denoise.denoise(
-                model.decoder,
-                denoise.starting_noise(take.seed, inputs.contexts[0].shape[1], model.config.latent_channels),
-                inputs.contexts[0],
-                memories[0],
-                part.schedule,
-                solver=take.solver,
-                guided=prepare_guidance(take, model),
-                seed=take.seed,
-                progress=progress,
-                switch=denoise.ConditionSwitch(then[0], inputs.contexts[1], memories[1]) if then else None,
-                hold=hold,
-                start=inputs.start,
-            )
-            return conditioning.crossfade_latents(latents, hold)[0]
-
+def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progress: Progress) -> tuple[Tensor, bool]:
+    """Return the latents [T, C] of a take, and whether they were made now rather than found in the cache."""
+    part, take = inputs.part, inputs.take
+    switch, hold = part.prepared.then, inputs.diffusion.hold
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
-    settings = [part.schedule, take.solver, take.seed, guided, then and then[0], hold and (hold.share, hold.last_step)]
-    held = (hold.clean, hold.inside, hold.blend) if hold is not None else ()
-    given = [*inputs.contexts, *(tensor for condition in conditions for tensor in condition), *held, inputs.start]
-    latents, is_new = stages.take_latents(weights.adapters, settings, given, weights.plan, made)
+    settings = [
+        part.schedule,
+        take.solver,
+        take.seed,
+        guided,
+        switch and switch[0],
+        hold and (hold.share, hold.last_step),
+    ]
+    tensors = [
+        *inputs.diffusion.contexts,
+        *(tensor for condition in inputs.conditions for tensor in condition),
+        *((hold.clean, hold.inside, hold.blend) if hold is not None else ()),
+        inputs.diffusion.start,
+    ]
+    make = partial(denoise_take, weights, inputs, progress)
+    latents, is_new = stages.take_latents(weights.adapters, settings, tensors, weights.plan, make)
     if not is_new:
         progress(part.steps, part.steps)
     return latents.to(weights.device), is_new
 
 
-def align_take(
-    weights: WeightStore,
-    part: RenderPart,
-    inputs: DiffusionInputs,
-    conditions: Sequence[Condition],
-    take: Completed,
-    latents: Tensor,
-    vae: VAEConfig,
-) -> LyricAlignment:
-    """When the words of a take are sung, and how surely, as the last of its scenes hears its latents [T, C]."""
+def denoise_take(weights: WeightStore, inputs: TakeInputs, progress: Progress) -> Tensor:
+    """Carry the noise of a take to its latents [T, C].
+
+    The condition is projected here, each time: the projections are the decoder's, and may have become int8 meanwhile.
+    """
+    part, take, (contexts, hold, start) = inputs.part, inputs.take, inputs.diffusion
+    switch = part.prepared.then
+    with weights.dit() as model:
+        cross_kvs = [model.decoder.project_condition(condition) for condition in inputs.conditions]
+        latents = denoise.denoise(
+            model.decoder,
+            denoise.starting_noise(take.seed, contexts[0].shape[1], model.config.latent_channels),
+            contexts[0],
+            cross_kvs[0],
+            part.schedule,
+            solver=take.solver,
+            guided=prepare_guidance(take, model),
+            seed=take.seed,
+            progress=progress,
+            switch=denoise.ConditionSwitch(switch[0], contexts[1], cross_kvs[1]) if switch else None,
+            hold=hold,
+            start=start,
+        )
+        return conditioning.crossfade_latents(latents, hold)[0]
+
+
+def align_take(weights: WeightStore, inputs: TakeInputs, latents: Tensor, vae: VAEConfig) -> LyricAlignment:
+    """Find when the lyrics of a take with `latents` [T, C] are sung, and score it, under the condition of its last
+    phase.
+    """
+    part = inputs.part
     assert part.lyrics is not None
     with weights.dit() as model:
-        cross_kv = model.decoder.project_condition(conditions[-1])
         probe = alignment.AttentionProbe(
-            model.decoder, weights.checkpoint.alignment_heads, part.lyrics, inputs.contexts[-1], cross_kv
+            dit=model.decoder,
+            heads=weights.checkpoint.alignment_heads,
+            lyrics=part.lyrics,
+            context=inputs.diffusion.contexts[-1],
+            cross_kv=model.decoder.project_condition(inputs.conditions[-1]),
         )
-        return alignment.align_lyrics(probe, take, latents, part.steps, len(latents) * vae.seconds_per_frame)
+        seconds = len(latents) * vae.seconds_per_frame
+        return alignment.align_lyrics(probe, inputs.take, latents, steps=part.steps, seconds=seconds)
 
 
 def encode(weights: WeightStore, waveform: Tensor) -> Tensor:
-    """Waveform [A, N] -> latents [T, C], float32 on the CPU."""
+    """Encode a waveform [A, N] to latents [T, C], float32 on the CPU."""
     with weights.vae() as vae:
         report = partial(weights.report, "encode")
         return codec.encode_waveform(vae, waveform, weights.plan.tile_frames, report)
 
 
 def tokenize(weights: WeightStore, latents: Tensor, silence: Tensor) -> tuple[int, ...]:
-    """The audio codes of latents [T, C]; what the last one lacks is silence."""
+    """Return the audio codes of latents [T, C], filled up with silence to a whole code."""
     with weights.dit() as model:
         rest = codec.repeat_silence(silence, -len(latents) % model.config.pool_window_size)
         _, codes = model.tokenizer(torch.cat((latents[None], rest), dim=1).to(weights.device, weights.dtype))
@@ -510,21 +589,20 @@ def tokenize(weights: WeightStore, latents: Tensor, silence: Tensor) -> tuple[in
 
 
 def ask_songwriter(weights: WeightStore, task: WritingTask, sampling: Sampling, seed: int) -> dict[str, Any]:
-    """What the Songwriter writes."""
+    """Return the Songwriter's answer to a task."""
     with weights.songwriter() as songwriter:
-        return songwriter.answer(
-            task, sampling, denoise.stage_generator(seed, "text"), partial(weights.report, "write")
-        )
+        generator = denoise.stage_generator(seed, "text")
+        return songwriter.answer(task, sampling, generator, partial(weights.report, "write"))
 
 
 def decode(weights: WeightStore, latents: Tensor, progress: Progress) -> Tensor:
-    """Latents [T, C] -> waveform [A, T * hop], float32 on the CPU."""
+    """Decode latents [T, C] to a waveform [A, T * hop], float32 on the CPU."""
     with weights.vae() as vae:
         return codec.decode_latents(vae, latents, weights.plan.tile_frames, progress)
 
 
 class StageClock:
-    """Seconds spent in each stage since the last lap; loading is a stage of its own, whichever others it interrupts."""
+    """Seconds spent in each stage since the last lap; loading counts as a stage of its own, whatever it interrupts."""
 
     def __init__(self, weights: WeightStore) -> None:
         self.weights = weights
@@ -540,10 +618,10 @@ class StageClock:
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     def discard(self, stage: str) -> None:
-        """Leave out a stage that was not done: its seconds would tell a lie about this machine."""
+        """Drop the seconds of a stage whose result came from the cache: they say nothing of this machine's speed."""
         del self.seconds[stage]
 
     def lap(self) -> dict[str, float]:
-        """The seconds so far, rounded to milliseconds; counting starts anew."""
+        """Return the seconds so far, rounded to milliseconds, and start to count anew."""
         seconds, self.seconds = self.seconds, {}
         return {stage: round(spent, 3) for stage, spent in seconds.items()}
