@@ -1,7 +1,7 @@
-"""From a data set and a course to an adapter: the one loop, what it saves, and how it stops and goes on.
+"""The training loop: from a data set and a configuration to an adapter, with saves, stops and resumption.
 
-Everything random in step n follows from the seed and n. So what a save holds is the adapter, the optimiser's state and
-the number of steps; the learning rate, the order of the songs and every draw are what they would have been.
+Everything random in step n follows from the seed and n. So a save holds the adapter, the optimiser's state and the
+number of steps; the learning rate, the order of the songs and every draw of a resumed run follow from them.
 
 Loss and times: `songwriter-and-lora.md` 5.5, 8.1 and 9 of the specification, and the rulings.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,37 +22,35 @@ from torch import Tensor, nn
 
 from acestep_cli import disk
 from acestep_cli.engine import tensor_file
-from acestep_cli.engine import weights as store
 from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.dit import AceStep, DiT
-from acestep_cli.engine.weights import WeightStore
+from acestep_cli.engine.weights import WeightStore, load_silence
 from acestep_cli.errors import CheckError, MemoryLimitError, ran_out_of_memory
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import ProgressCallback, Say
-from acestep_cli.training import adapter as graft
 from acestep_cli.training import examples, loss_plot, run_folder
-from acestep_cli.training.adapter import TrainableAdapter
+from acestep_cli.training.adapter import EXPORTS, TrainableAdapter, enable_gradient_checkpointing
 from acestep_cli.training.config import MAX_GRADIENT_NORM, MAX_NAN_STEPS, WEIGHT_DECAY, TrainingConfig
-from acestep_cli.training.dataset import DATASET_FILE as SONGS
-from acestep_cli.training.dataset import Dataset, UsableSong
+from acestep_cli.training.dataset import DATASET_FILE, Dataset, UsableSong
 from acestep_cli.training.distributed import Distributed
 from acestep_cli.training.examples import Batch, TrainingSet
 from acestep_cli.training.plan import TrainingPlan
 from acestep_cli.training.run_folder import ADAPTER, CONFIG, CURVE, LOSSES, STATE, RunRecord
 
+#: Receives the number of a step that is done and the running mean of the loss, None before the first finite loss.
 StepCallback = Callable[[int, float | None], None]
-#: How many times a run says how it goes.
+#: The most messages about the loss in one run.
 REPORTS_PER_RUN = 20
 #: Names in a save: the adapter's weights, the optimiser's state of each of them, the loss of each step.
 WEIGHTS, OPTIMISER, HISTORY = "adapter:", "optimiser:", "losses"
-#: What is let go once the songs are ready, of a model that renders nothing meanwhile.
+#: Parts of the model that are dropped once the songs are encoded, unless previews are rendered.
 ENCODERS = ("encoder", "tokenizer", "detokenizer")
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training run: what on, how, and where to."""
+    """One training run: its songs, its configuration and its folder."""
 
     dataset: Dataset
     songs: tuple[UsableSong, ...]
@@ -64,7 +62,7 @@ class TrainingJob:
     exports: tuple[tuple[str, Path], ...] = ()
     #: Seconds between saves.
     save_every: float = 600.0
-    #: Called after every so many steps with the model as it is and their number.
+    #: Called every `preview_every` steps with the model as it is and the number of steps.
     preview: Callable[[AceStep, int], None] | None = None
     preview_every: int = 500
     distributed: Distributed = field(default_factory=Distributed)
@@ -76,7 +74,7 @@ class TrainingJob:
 
 @dataclass
 class TrainingProgress:
-    """Where a run is: steps done, the loss of each, how many came to no number."""
+    """The state of a run: steps done, the loss of each, and how many of the losses were NaN."""
 
     step: int = 0
     broken: int = 0
@@ -84,19 +82,23 @@ class TrainingProgress:
 
 
 def train(
-    job: TrainingJob, report: ProgressCallback, say: Say, warn: Say, on_step: StepCallback = lambda step, loss: None
+    job: TrainingJob,
+    report: ProgressCallback,
+    say: Say,
+    warn: Say,
+    on_step: StepCallback = lambda step, loss: None,
 ) -> Path:
-    """Train, or go on, until all steps are done; the folder of the adapter. `note` hears after each step its number and
-    the running mean of the loss, None before the first that comes to a number; `say` hears how it goes now and then.
+    """Train or resume until all steps are done, and return the folder of the adapter. `say` receives a message about
+    the loss now and then.
 
     On Ctrl-C or SIGTERM the step at hand is finished and everything saved before they act. Raises `CheckError` after
-    three steps in a row that came to no number, `OutputError` where a save cannot be written (the one before stays),
-    `MemoryLimitError` where memory ran out.
+    three NaN losses in a row, `OutputError` where a save cannot be written (the one before stays), `MemoryLimitError`
+    when memory runs out.
     """
     with closing(WeightStore(job.checkpoint, job.plan, report)) as weights:
         try:
             if not job.distributed.is_main:
-                job.distributed.barrier()  # the first of them prepares the songs for all
+                job.distributed.barrier()  # the main process prepares the songs for all
             training_set = prepare_training_set(job, weights, warn)
             if job.distributed.is_main:
                 job.distributed.barrier()
@@ -115,14 +117,16 @@ def train(
 
 
 def prepare_training_set(job: TrainingJob, weights: WeightStore, warn: Say) -> TrainingSet:
-    """The songs, as latents and conditions."""
+    """Encode the songs of a job to latents and conditions, or find them encoded."""
     sizes = Sizes.of(job.checkpoint)
-    silence = store.load_silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
-    return examples.prepare_examples(weights, sizes, silence, job.dataset, job.songs, job.config, warn)
+    silence = load_silence(job.checkpoint.silence_file, sizes.dit.latent_channels)
+    return examples.prepare_examples(
+        weights, sizes, silence, dataset=job.dataset, songs=job.songs, config=job.config, warn=warn
+    )
 
 
 class TrainingLoop:
-    """The loop over steps."""
+    """The loop over steps, with its adapter and its optimiser."""
 
     def __init__(
         self,
@@ -133,23 +137,19 @@ class TrainingLoop:
         say: Say,
         on_step: StepCallback = lambda step, loss: None,
     ) -> None:
-        self.job, self.book, self.model, self.weights, self.say, self.note = (
-            job,
-            training_set,
-            model,
-            weights,
-            say,
-            on_step,
-        )
+        self.job, self.training_set, self.model, self.weights = job, training_set, model, weights
+        self.say, self.on_step = say, on_step
         if job.preview is None:
             for name in ENCODERS:
                 delattr(model, name)
             weights.trim_memory()
         self.adapter = TrainableAdapter(model.decoder, job.config, job.checkpoint.name)
         if job.plan.checkpointed:
-            graft.enable_gradient_checkpointing(model.decoder)
+            enable_gradient_checkpointing(model.decoder)
         self.optimiser = build_optimizer(self.adapter.parameters, job.config)
         self.progress = TrainingProgress()
+        #: The last steps in a row whose loss was NaN.
+        self.nan_steps = 0
         if job.record.step:
             self._restore()
 
@@ -160,21 +160,15 @@ class TrainingLoop:
     def train(self) -> None:
         """Take every step that is left, saving on the way and at the end."""
         steps, progress = self.config.steps, self.progress
-        saved, in_a_row = time.monotonic(), 0
+        last_save = time.monotonic()
         self.model.decoder.train()
         with disk.holding_signals() as deliver_signals:
             while progress.step < steps:
-                loss = self._step(progress.step)
-                in_a_row = 0 if math.isfinite(loss) else in_a_row + 1
-                if in_a_row == MAX_NAN_STEPS:
-                    raise self._nan_error()
-                progress.losses.append(loss)
-                progress.step += 1
-                progress.broken += not math.isfinite(loss)
+                self._record(self._step(progress.step))
                 self._report()
-                if progress.step < steps and time.monotonic() - saved >= self.job.save_every:
+                if progress.step < steps and time.monotonic() - last_save >= self.job.save_every:
                     self.save()
-                    saved = time.monotonic()
+                    last_save = time.monotonic()
                 self._preview()
                 if signal := self._check_signals(deliver_signals):
                     self.save()
@@ -182,8 +176,18 @@ class TrainingLoop:
                     raise signal
             self.save()
 
+    def _record(self, loss: float) -> None:
+        """Count a step that is done. Raises `CheckError` for the third NaN loss in a row."""
+        progress = self.progress
+        self.nan_steps = 0 if math.isfinite(loss) else self.nan_steps + 1
+        if self.nan_steps == MAX_NAN_STEPS:
+            raise self._nan_error()
+        progress.losses.append(loss)
+        progress.step += 1
+        progress.broken += not math.isfinite(loss)
+
     def _check_signals(self, deliver_signals: Callable[[], None]) -> BaseException | None:
-        """What a signal raises, which stops every process of the team; None without one."""
+        """Return the exception of a signal that came to any of the processes, so that all stop; None without one."""
         found: BaseException | None = None
         try:
             deliver_signals()
@@ -193,17 +197,17 @@ class TrainingLoop:
         return found or (KeyboardInterrupt() if count else None)
 
     def _step(self, number: int) -> float:
-        """One step of the optimiser; its loss, or what is no number where it was skipped."""
-        course, device = self.config, self.weights.device
+        """Take one step of the optimiser and return its loss; NaN for a step that was skipped."""
+        config, device = self.config, self.weights.device
         for group in self.optimiser.param_groups:
-            group["lr"] = course.learning_rate_at(number)
+            group["lr"] = config.learning_rate_at(number)
         total = 0.0
-        for part in self.job.distributed.passes_of(course.accumulation):
-            place = number * course.accumulation + part
-            batch = self.book.batch(place, device, self.weights.dtype)
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):  # what the adapter leaves out
-                torch.manual_seed(stage_generator(course.seed, f"dropout {place}").initial_seed())
-                loss = flow_loss(self.model.decoder, batch) / course.accumulation
+        for part in self.job.distributed.passes_of(config.accumulation):
+            number_of_pass = number * config.accumulation + part
+            batch = self.training_set.batch(number_of_pass, device, self.weights.dtype)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):  # for the dropout of the adapter
+                torch.manual_seed(stage_generator(config.seed, f"dropout {number_of_pass}").initial_seed())
+                loss = flow_loss(self.model.decoder, batch) / config.accumulation
                 torch.autograd.backward(loss)
             total += loss.item()
         self.job.distributed.all_reduce_gradients(self.adapter.parameters)
@@ -217,11 +221,11 @@ class TrainingLoop:
         return total
 
     def _report(self) -> None:
-        """Report the step, and now and then say how it goes."""
+        """Report the step, and now and then the loss."""
         progress, steps = self.progress, self.config.steps
         mean = loss_plot.running_mean(progress.losses[-200:])[-1]
         self.weights.report("train", progress.step, steps)
-        self.note(progress.step, mean if math.isfinite(mean) else None)
+        self.on_step(progress.step, mean if math.isfinite(mean) else None)
         every = max(steps // REPORTS_PER_RUN, 1)
         if progress.step % every == 0 or progress.step == steps:
             broken = f", {progress.broken} steps skipped" if progress.broken else ""
@@ -235,9 +239,13 @@ class TrainingLoop:
             self.model.decoder.train()
 
     def _nan_error(self) -> CheckError:
-        """Three steps in a row came to nothing: what is saved is as it was before them."""
-        progress, told = self.progress, MAX_NAN_STEPS - 1
-        self.progress = TrainingProgress(progress.step - told, progress.broken - told, progress.losses[:-told])
+        """Save the state as it was before the NaN losses, and return the error that stops the run."""
+        progress, counted = self.progress, MAX_NAN_STEPS - 1
+        self.progress = TrainingProgress(
+            step=progress.step - counted,
+            broken=progress.broken - counted,
+            losses=progress.losses[:-counted],
+        )
         self.save()
         return CheckError(
             f"{MAX_NAN_STEPS} steps in a row came to no number, the last of them step {progress.step + 1}, so "
@@ -246,35 +254,46 @@ class TrainingLoop:
         )
 
     def save(self) -> None:
-        """Write the adapter and all that going on needs: whole, or what was there stays. Of the last save come the
-        exports, once it is safe: where one of them fails, a run that goes on has nothing left to do but write it.
+        """Write the adapter and all that a resumed run needs, whole or not at all; after the last step the exports too.
+
+        They come last: where one of them fails, a resumed run has nothing left to do but write it.
         """
         if not self.job.distributed.is_main:
             return
-        folder, progress = self.job.folder, self.progress
+        progress = self.progress
         record = self.job.record.model_copy(update={"step": progress.step, "broken": progress.broken})
-        header, tensors = record.header(), self.adapter.tensors()
-        state = {WEIGHTS + name: weight for name, weight in tensors.items()}
-        state[HISTORY] = torch.tensor(progress.losses, dtype=torch.float64)
-        for number, parameter in enumerate(self.adapter.parameters):
-            for name, value in self.optimiser.state[parameter].items():
-                state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
-        last = [folder / name for name in (STATE, ADAPTER, CONFIG, SONGS, CURVE, LOSSES)]
-        with disk.write_whole(*last, replace=last) as [state_part, adapter, config, songs, picture, table]:
-            tensor_file.save_tensors(adapter, tensors, header, checksum=False)  # other programs may rewrite it
-            disk.write_text(config, self.adapter.json())
-            disk.write_text(songs, self.job.dataset.dump())
-            loss_plot.draw_losses(progress.losses, picture)
-            disk.write_text(table, losses_csv(progress.losses, self.config))
-            tensor_file.save_tensors(state_part, state, header)
+        tensors = self.adapter.tensors()
+        self._write_folder(tensors, record.header())
         exports = dict(self.job.exports) if record.is_finished else {}
         run_folder.require_own(record, list(exports.values()))
         for name, path in exports.items():
             with disk.write_whole(path, replace=[path]) as [part]:
-                tensor_file.save_tensors(part, graft.EXPORTS[name](tensors, self.config), header, checksum=False)
+                exported = EXPORTS[name](tensors, self.config)
+                tensor_file.save_tensors(part, exported, record.header(), checksum=False)
+
+    def _write_folder(self, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+        """Write the files of the folder, all or none, from the adapter's `tensors`."""
+        folder, losses = self.job.folder, self.progress.losses
+        files = [folder / name for name in (STATE, ADAPTER, CONFIG, DATASET_FILE, CURVE, LOSSES)]
+        with disk.write_whole(*files, replace=files) as [state, adapter, config, songs, curve, table]:
+            tensor_file.save_tensors(adapter, tensors, header, checksum=False)  # other programs may rewrite it
+            disk.write_text(config, self.adapter.json())
+            disk.write_text(songs, self.job.dataset.dump())
+            loss_plot.draw_losses(losses, curve)
+            disk.write_text(table, losses_csv(losses, self.config))
+            tensor_file.save_tensors(state, self._state(tensors), header)
+
+    def _state(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of a save: the adapter's, the optimiser's and the losses."""
+        state = {WEIGHTS + name: weight for name, weight in tensors.items()}
+        state[HISTORY] = torch.tensor(self.progress.losses, dtype=torch.float64)
+        for number, parameter in enumerate(self.adapter.parameters):
+            for name, value in self.optimiser.state[parameter].items():
+                state[f"{OPTIMISER}{number}:{name}"] = torch.as_tensor(value)
+        return state
 
     def _restore(self) -> None:
-        """Go on where the save in the folder is."""
+        """Load the save in the folder."""
         run_folder.require_undamaged(self.job.folder)
         state = load_file(self.job.folder / STATE)
         self.adapter.load({name.removeprefix(WEIGHTS): weight for name, weight in state.items()
@@ -282,8 +301,8 @@ class TrainingLoop:
         moments: dict[int, dict[str, Any]] = {}
         for name, value in state.items():
             if name.startswith(OPTIMISER):
-                number, _, what = name.removeprefix(OPTIMISER).partition(":")
-                moments.setdefault(int(number), {})[what] = value
+                number, _, key = name.removeprefix(OPTIMISER).partition(":")
+                moments.setdefault(int(number), {})[key] = value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         record = self.job.record
@@ -291,17 +310,17 @@ class TrainingLoop:
 
 
 def flow_loss(decoder: DiT, batch: Batch) -> Tensor:
-    """The mean squared error of the velocities of a pass, over real frames alone."""
-    listened = decoder.project_condition(batch.condition)
-    found = decoder(batch.noisy, batch.times, batch.context, listened, batch.keep)
-    squared = (found.float() - batch.velocity).square()
+    """Return the mean squared error of the velocities of a batch, over real frames alone."""
+    cross_kv = decoder.project_condition(batch.condition)
+    predicted = decoder(batch.noisy, batch.times, batch.context, cross_kv, batch.keep)
+    squared = (predicted.float() - batch.velocity).square()
     if batch.keep is None:
         return squared.mean()
     return squared[batch.keep].mean()
 
 
 def build_optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW, or the one that keeps its state in eight bits."""
+    """Return AdamW, with its state in float32 or in eight bits."""
     if config.optimiser == "adamw":
         return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=WEIGHT_DECAY)
     from bitsandbytes.optim import AdamW8bit  # few have it, and it is large
@@ -311,7 +330,7 @@ def build_optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) 
 
 
 def losses_csv(losses: Sequence[float], config: TrainingConfig) -> str:
-    """The losses as CSV: step, loss, its running mean, learning rate."""
+    """Return the losses as CSV: step, loss, its running mean, learning rate."""
     rows = zip(losses, loss_plot.running_mean(losses), strict=True)
     lines = [
         f"{step + 1},{loss:.6f},{mean:.6f},{config.learning_rate_at(step):.3e}"
