@@ -1,4 +1,4 @@
-"""A fresh adapter on the decoder of a diffusion transformer, by peft; and the names under which others read it.
+"""A new adapter on the decoder of a diffusion transformer, made by peft; and its tensors as other programs name them.
 
 The base stays frozen in its own dtype. The adapter is float32: in bfloat16 most of what a step changes would be rounded
 away. Formats: `songwriter-and-lora.md` 5.6 and 5.8 of the specification.
@@ -13,8 +13,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
-from peft import LoKrConfig, LoraConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft import set_peft_model_state_dict as fill
+from peft import (
+    LoKrConfig,
+    LoraConfig,
+    PeftConfig,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,13 +32,13 @@ from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import DIFFUSERS_WORDS
 from acestep_cli.training.config import TrainingConfig
 
-#: How the names in a file of peft's begin.
+#: The prefix of every name in a file of peft's.
 PEFT = "base_model.model."
 
 
 def peft_config(config: TrainingConfig, base: str) -> PeftConfig:
-    """What peft calls a course; `base` is the checkpoint it is made for."""
-    # Layers alone: other parts of a decoder have projections of these names nowhere, but a pattern says so.
+    """Return the configuration as peft's; `base` is the checkpoint that the adapter is made for."""
+    # The pattern matches layers only, so that no other part of a decoder can ever be adapted.
     targets = rf"layers\.\d+\.(?:self_attn|cross_attn|mlp)\.(?:{'|'.join(config.modules)})"
     shared = {"base_model_name_or_path": base, "target_modules": targets, "r": config.rank}
     if config.type == "lokr":
@@ -48,13 +54,13 @@ class TrainableAdapter:
     """The adapter on a decoder, while it is trained."""
 
     def __init__(self, decoder: DiT, config: TrainingConfig, base: str) -> None:
-        """Puts it there; it changes nothing yet. Its first weights are drawn from the course's seed."""
+        """Inject the adapter, which changes no output yet. Its first weights follow from the configuration's seed."""
         self.decoder = decoder
         self.config = config
         self.peft_config = peft_config(config, base)
         decoder.requires_grad_(False)
         with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Unsupported layer type")  # ours, which it is told how to adapt
+            warnings.filterwarnings("ignore", "Unsupported layer type")  # Int8Linear, which is registered above
             torch.manual_seed(stage_generator(config.seed, "adapter").initial_seed())
             inject_adapter_in_model(self.peft_config, decoder)
         for parameter in self.parameters:
@@ -62,41 +68,39 @@ class TrainableAdapter:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained, in one order always."""
+        """The parameters that are trained, always in the same order."""
         return [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its weights by peft's names, on the CPU."""
+        """Return its weights by peft's names, on the CPU."""
         found = get_peft_model_state_dict(self.decoder, save_embedding_layers=False)  # else it asks the hub
         return {PEFT + name: weight.detach().cpu().contiguous().clone() for name, weight in found.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Give it the weights of `tensors`, which has to hold all of them.
-
-        The adapter's name belongs into each tensor's, and peft alone knows where: without it every one of them would be
-        passed over in silence.
+        """Load the weights of `tensors`. Raises `UsageError` unless they are exactly those of this adapter: peft itself
+        ignores a tensor whose name it does not know.
         """
         device = self.parameters[0].device
         if set(tensors) != set(self.tensors()):
             raise UsageError("The weights that were saved are of another adapter.", "Train into another --output.")
         plain = {name.removeprefix(PEFT): weight.to(device) for name, weight in tensors.items()}
-        fill(self.decoder, plain)
+        set_peft_model_state_dict(self.decoder, plain)
 
     def json(self) -> str:
-        """The text of `adapter_config.json`."""
+        """Return the text of `adapter_config.json`."""
         plain = {name: sorted(value) if isinstance(value, set) else value
                  for name, value in self.peft_config.to_dict().items()}  # fmt: skip
         return json.dumps(plain | {"inference_mode": True}, indent=2, sort_keys=True) + "\n"
 
 
 def enable_gradient_checkpointing(decoder: DiT) -> None:
-    """Keep only what goes into each layer for the way back, and compute the rest again: less memory, more time."""
+    """Keep only the input of each layer for the backward pass, and compute the rest again: less memory, more time."""
     for layer in decoder.layers:
         setattr(layer, "forward", partial(checkpoint, layer.forward, use_reentrant=False))  # noqa: B010 - mypy
 
 
 def to_comfyui(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[str, Tensor]:
-    """An adapter as ComfyUI reads it, each matrix with its alpha; LoKr under the names of LyCORIS."""
+    """Name the tensors of an adapter as ComfyUI does, each matrix with its alpha; those of LoKr as LyCORIS does."""
     if config.type == "lokr":
         return to_lycoris(tensors, config)
     found = {}
@@ -111,10 +115,10 @@ def to_comfyui(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[st
 
 
 def to_lycoris(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[str, Tensor]:
-    """A LoKr adapter as LyCORIS writes it.
+    """Name the tensors of a LoKr adapter as LyCORIS does.
 
-    It takes alpha for nothing where both factors are whole, so the strength is multiplied into the first, and alpha
-    says that there is nothing left to multiply.
+    LyCORIS ignores alpha where both factors are whole matrices, so the strength is multiplied into the first, and alpha
+    is set to the rank: a strength of 1.
     """
     found = {}
     for name, weight in tensors.items():
@@ -126,7 +130,7 @@ def to_lycoris(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[st
 
 
 def to_diffusers(tensors: Mapping[str, Tensor], config: TrainingConfig) -> dict[str, Tensor]:
-    """A LoRA as diffusers reads it. It passes alpha over, so the strength is multiplied into the second matrix."""
+    """Name the tensors of a LoRA as diffusers does. It ignores alpha, so the strength is multiplied into lora_B."""
     words = {ours: theirs for theirs, ours in DIFFUSERS_WORDS.items()}
     pattern = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, words))})(?=\.)")
     strength = config.alpha / config.rank

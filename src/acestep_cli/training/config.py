@@ -1,7 +1,8 @@
-"""How an adapter is trained: every setting with its range, its default and its help text.
+"""The configuration of a training run: every setting with its range, its default and its help text.
 
-A course is what a resumed run has to keep to the letter; where it trains, where it writes and how often it saves is not
-in it. Defaults: `songwriter-and-lora.md` 5.6, 5.7 and 9 of the specification, and the rulings.
+A resumed run has to keep all of it; the device, the folder and the time between saves are not in it.
+
+Defaults: `songwriter-and-lora.md` 5.6, 5.7 and 9 of the specification, and the rulings.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
 TARGETS = {**TARGETS, "all": TARGETS["attention"] + TARGETS["mlp"]}
 TYPES = ("lora", "dora", "lokr")
 TIMBRES = ("silence", "own")
-#: When noise is as the model's own rule draws it, or on the eight steps that turbo checkpoints were distilled for.
+#: The times of the training passes: drawn as the model's authors draw them, or from the eight steps of turbo models.
 TIMES = ("continuous", "turbo")
 OPTIMISERS = ("adamw", "adamw8bit")
 EIGHT_BITS = "bitsandbytes"
@@ -35,21 +36,21 @@ EIGHT_BITS = "bitsandbytes"
 #: No published checkpoint renders less.
 SHORTEST_CROP = 10
 DEFAULT_SEED = 42
-#: Alpha, where it is not given, is so many times the rank.
+#: Alpha, where it is not given, as a multiple of the rank.
 ALPHA_PER_RANK = 2
-#: The rate rises from a tenth over at most so many steps, or a tenth of all; it falls to a hundredth.
+#: The learning rate rises from a tenth over at most 100 steps, or a tenth of all; it falls to a hundredth.
 WARM_UP_STEPS, WARM_UP_SHARE, WARM_UP_FROM, FALLS_TO = 100, 0.1, 0.1, 0.01
 WEIGHT_DECAY = 0.01
 #: Gradients are scaled down to this norm.
 MAX_GRADIENT_NORM = 1.0
-#: How often a song is trained without its words, so that guidance has something to lead away from.
+#: The share of examples that are trained with the null condition, which guidance needs.
 CONDITION_DROPOUT = 0.15
-#: So many steps in a row that come to no number end a run.
+#: The number of NaN losses in a row that ends a run.
 MAX_NAN_STEPS = 3
 
 
 class TrainingConfig(BaseModel):
-    """What is trained and how; complete, and the same course trains the same adapter."""
+    """All that decides the weights of an adapter, but the songs: the same configuration trains the same adapter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -114,16 +115,16 @@ class TrainingConfig(BaseModel):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The last parts of the names of the matrices that are adapted."""
+        """The names of the adapted matrices within a layer, without their path."""
         return TARGETS[self.targets]
 
     @property
     def warmup_steps(self) -> int:
-        """Steps over which the learning rate rises."""
+        """The number of steps over which the learning rate rises."""
         return min(WARM_UP_STEPS, int(self.steps * WARM_UP_SHARE))
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of step `step`, counted from 0: a line up, then half a cosine down."""
+        """Return the learning rate of a step, counted from 0: it rises linearly, then falls along half a cosine."""
         if step < self.warmup_steps:
             return self.learning_rate * (WARM_UP_FROM + (1 - WARM_UP_FROM) * step / self.warmup_steps)
         progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
@@ -137,10 +138,10 @@ KEYS: Mapping[str, Key] = {
 
 
 def config_from_flags(given: Mapping[str, Any], recorded: TrainingConfig | None = None) -> TrainingConfig:
-    """The course of flags as they were typed; None is a flag not given.
+    """Return the configuration of flags as they were typed; None is a flag not given.
 
-    With `recorded`, the course of a run that is resumed, all that is given has to be as it was. `UsageError` names
-    every problem.
+    With `recorded`, the configuration of a run that is resumed, every flag given has to agree with it. Raises
+    `UsageError` with every problem.
     """
     asked = {name: raw for name, raw in given.items() if raw is not None}
     if "rank" in asked and "alpha" not in asked and recorded is None:
@@ -152,16 +153,16 @@ def config_from_flags(given: Mapping[str, Any], recorded: TrainingConfig | None 
         raise UsageError("\n".join(found)) from error
     if recorded is None or wanted == recorded:
         return wanted
-    others = [f"--{name.replace('_', '-')} is {format_value(wanted, name)} and was {format_value(recorded, name)}"
+    changed = [f"--{name.replace('_', '-')} is {format_value(wanted, name)} and was {format_value(recorded, name)}"
               for name in KEYS if getattr(wanted, name) != getattr(recorded, name)]  # fmt: skip
     raise UsageError(
-        f"--resume: goes on with the settings that the run began with: {'; '.join(others)}.",
+        f"--resume: goes on with the settings that the run began with: {'; '.join(changed)}.",
         "Leave them out to go on, or train into another --output.",
     )
 
 
 def require_libraries(config: TrainingConfig) -> None:
-    """`UsageError` where a course needs a library that is not installed."""
+    """Raise `UsageError` where a configuration needs a library that is not installed."""
     if config.optimiser == "adamw8bit" and not has_eight_bits():
         raise UsageError(
             f"--optimiser {config.optimiser} needs {EIGHT_BITS}, which is not installed.",
@@ -170,7 +171,7 @@ def require_libraries(config: TrainingConfig) -> None:
 
 
 def has_eight_bits() -> bool:
-    """Whether the optimiser that keeps its state in eight bits is installed."""
+    """Tell whether the optimiser that keeps its state in eight bits is installed."""
     return importlib.util.find_spec(EIGHT_BITS) is not None
 
 
@@ -186,5 +187,5 @@ def flag_of(detail: Mapping[str, Any]) -> str:
 
 
 def format_value(config: TrainingConfig, name: str) -> str:
-    found = getattr(config, name)
-    return f"{found:g}" if isinstance(found, float) else str(found)
+    value = getattr(config, name)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,8 @@
-"""The processes that train one adapter together, each on a card of its own, as `accelerate launch` starts them.
+"""Data-parallel training: processes that train one adapter together, each on its own GPU, as `accelerate launch` starts
+them.
 
-The passes of a step are dealt out among them and their gradients added up, so that a step is what one process alone
-would make of it. One of them speaks, saves and has the folder; all stop together.
+They share the passes of a step and add up their gradients, so that a step equals that of one process. The main process
+alone prints, saves and locks the folder; all stop together.
 """
 
 from __future__ import annotations
@@ -29,25 +30,24 @@ class Distributed:
 
     @classmethod
     def from_environment(cls) -> Distributed:
-        """As the launcher says it in the environment; a process nobody launched is alone. `UsageError` for what no
-        launcher says.
+        """Read the launcher's environment variables; without them the process is alone. Raises `UsageError` for values
+        that no launcher sets.
         """
-        least = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
-        found = []
-        for name in least:
-            text = os.environ.get(name, str(least[name]))
-            if not text.isdecimal() or int(text) < least[name]:
+        numbers = {}
+        for name, least in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)):
+            text = os.environ.get(name, str(least))
+            if not text.isdecimal() or int(text) < least:
                 raise UsageError(f"{name} in the environment is {text!r}, where a launcher puts a number.",
                                  f"unset {name}; or launch with: {LAUNCH}")  # fmt: skip
-            found.append(int(text))
-        return cls(*found)
+            numbers[name] = int(text)
+        return cls(rank=numbers["RANK"], local_rank=numbers["LOCAL_RANK"], world_size=numbers["WORLD_SIZE"])
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def device(self, asked: str | None) -> str | None:
-        """The device to ask for: a card each, unless one is named. `UsageError` for one card for all."""
+        """Return the device of this process: a GPU each. Raises `UsageError` where one GPU is named for all."""
         if self.world_size == 1 or asked in ("cpu", "mps"):
             return asked
         if asked is not None and ":" in asked:
@@ -55,7 +55,7 @@ class Distributed:
         return f"{asked or 'cuda'}:{self.local_rank}"
 
     def passes_of(self, passes: int) -> range:
-        """Which of the passes of a step are its own. `UsageError` where some process would have none."""
+        """Return the passes of a step that are this process's. Raises `UsageError` where a process would have none."""
         if passes < self.world_size:
             raise UsageError(
                 f"--accumulation {passes}: {self.world_size} processes share the passes of a step, so there are "
@@ -65,12 +65,12 @@ class Distributed:
         return range(self.rank, passes, self.world_size)
 
     def barrier(self) -> None:
-        """Wait for all others."""
+        """Wait until all processes have come here."""
         if self.world_size > 1:
             self._state.wait_for_everyone()
 
     def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the sum of all gradients."""
+        """Replace each gradient by its sum over all processes."""
         if self.world_size > 1:
             from accelerate.utils import reduce
 
@@ -78,7 +78,7 @@ class Distributed:
                 parameter.grad = reduce(parameter.grad, "sum")
 
     def all_reduce(self, *numbers: float) -> list[float]:
-        """The sum of each number over all processes."""
+        """Return the sum of each number over all processes."""
         if self.world_size == 1:
             return list(numbers)
         import torch
@@ -89,7 +89,7 @@ class Distributed:
 
     @property
     def _state(self) -> Any:
-        """accelerate's own, which joins the others when it is first asked for."""
+        """The state of accelerate, which joins the process group when it is first read."""
         from accelerate import PartialState
 
         return PartialState()

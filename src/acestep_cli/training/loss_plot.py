@@ -1,7 +1,6 @@
-"""The loss of a training run as a picture.
+"""A plot of the loss of a training run.
 
-Pillow draws it: it is there already wherever pictures are handled, and matplotlib would be ten times as much for one
-line.
+Pillow draws it: it is installed for other pictures anyway, and matplotlib is ten times its size.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from pathlib import Path
 SIZE, MARGINS = (960, 540), (70, 30, 30, 50)  # left, top, right, bottom
 PAPER, INK, GRID, RAW, SMOOTH = "white", "#333333", "#dddddd", "#b9cfe4", "#1f5f99"
 GRID_LINES = 5
-#: How much of the smoothed loss is what it was the step before.
+#: The weight of the previous value in the running mean.
 SMOOTHING = 0.98
 
 
 def running_mean(losses: Sequence[float]) -> list[float]:
-    """A running mean of losses, without the pull of its beginning; steps that came to no number change nothing."""
-    found: list[float] = []
+    """Return an exponential running mean of losses, corrected for its start as in Adam; NaN losses are skipped."""
+    means: list[float] = []
     mean, weight = 0.0, 0.0
     for loss in losses:
         if math.isfinite(loss):
             mean, weight = SMOOTHING * mean + (1 - SMOOTHING) * loss, SMOOTHING * weight + 1 - SMOOTHING
-        found.append(mean / weight if weight else math.nan)
-    return found
+        means.append(mean / weight if weight else math.nan)
+    return means
 
 
 def draw_losses(losses: Sequence[float], path: Path) -> None:
@@ -33,7 +32,7 @@ def draw_losses(losses: Sequence[float], path: Path) -> None:
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", SIZE, PAPER)
-    pen = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(picture)
     left, top, right, bottom = MARGINS[0], MARGINS[1], SIZE[0] - MARGINS[2], SIZE[1] - MARGINS[3]
     finite = [loss for loss in losses if math.isfinite(loss)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
@@ -45,14 +44,14 @@ def draw_losses(losses: Sequence[float], path: Path) -> None:
     for line in range(GRID_LINES + 1):
         level = low + span * line / GRID_LINES
         _, y = place(0, level)
-        pen.line([(left, y), (right, y)], fill=GRID)
-        pen.text((left - 8, y), f"{level:.3g}", fill=INK, anchor="rm")
+        draw.line([(left, y), (right, y)], fill=GRID)
+        draw.text((left - 8, y), f"{level:.3g}", fill=INK, anchor="rm")
         step = round(len(losses) * line / GRID_LINES)
-        pen.text((left + (right - left) * line / GRID_LINES, bottom + 8), str(step), fill=INK, anchor="ma")
+        draw.text((left + (right - left) * line / GRID_LINES, bottom + 8), str(step), fill=INK, anchor="ma")
     for values, colour, width in ((losses, RAW, 1), (running_mean(losses), SMOOTH, 3)):
         points = [place(step, value) for step, value in enumerate(values) if math.isfinite(value)]
         if len(points) > 1:
-            pen.line(points, fill=colour, width=width)
-    pen.text(((left + right) / 2, SIZE[1] - 8), "step", fill=INK, anchor="md")
-    pen.text((left, top - 8), "loss", fill=INK, anchor="lb")
+            draw.line(points, fill=colour, width=width)
+    draw.text(((left + right) / 2, SIZE[1] - 8), "step", fill=INK, anchor="md")
+    draw.text((left, top - 8), "loss", fill=INK, anchor="lb")
     picture.save(path, format="PNG")

@@ -1,7 +1,7 @@
-"""What training an adapter takes: the memory of each stage, how a machine gets by with less, and how long it will be.
+"""The plan of a training run: the memory of each stage, the fallbacks that need less, and how long it takes.
 
-Weights, the adapter and its optimiser are counted exactly, activations by how many numbers the way back needs of each
-token; `benchmarks/train_memory.py` compares the sum with what runs really take.
+Weights, the adapter and its optimiser are counted exactly, activations by the numbers that the backward pass needs of
+each token; `benchmarks/train_memory.py` compares the sum with what runs really take.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from acestep_cli.training.config import TrainingConfig
 
 #: In float16 gradients of most songs are too small to be numbers.
 DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
-#: Numbers a layer keeps for the way back, for each token: of the stream's width, of queries, of keys, of the MLP.
+#: Numbers a layer keeps for the backward pass, for each token: of the stream's width, of queries, of keys, of the MLP.
 STREAMS, QUERIES, KEYS, INNER = 12, 6, 6, 4
-#: Bytes that an adapted matrix keeps of each of its inputs: in float32 as it was and with some left out, and which.
+#: Bytes that an adapted matrix keeps of each of its inputs: in float32 before and after dropout, and the mask.
 ADAPTED_INPUT = 9
 #: Float32 copies of each of the adapter's weights: itself and its gradient; the optimiser's two, in four bytes or one.
 ADAPTER_BYTES = 2 * FLOAT32
@@ -35,8 +35,8 @@ PASSES = 2
 
 
 class TrainingPlan(Plan):
-    """How this machine trains; `checkpointed` layers are computed again on the way back, and the optimiser is that of
-    the course, unless it was left open.
+    """The way that this machine trains. `checkpointed` layers are computed again in the backward pass; the optimiser is
+    that of the configuration, unless it was left open.
     """
 
     checkpointed: bool = False
@@ -44,7 +44,7 @@ class TrainingPlan(Plan):
 
 
 class LongestExample(NamedTuple):
-    """The largest that a pass will see: latent frames and tokens of the longest song."""
+    """The size of the largest example: latent frames and tokens of the longest song."""
 
     frames: int
     text_tokens: int
@@ -65,7 +65,7 @@ class TrainingMemory:
 
     @property
     def render(self) -> MemoryModel:
-        """A render of the longest song: what its stages take before they train."""
+        """The memory of a render of the longest song, whose first stages a training run shares."""
         return MemoryModel(self.sizes, Workload(*self.longest), self.arrangement)
 
     @property
@@ -76,7 +76,7 @@ class TrainingMemory:
 
     @property
     def adapter_parameters(self) -> int:
-        """Numbers of a LoRA; of other kinds, from above."""
+        """The parameters of a LoRA, and an upper bound for other kinds."""
         return sum(self.config.rank * (outputs + inputs) for outputs, inputs in self._matrices)
 
     @property
@@ -85,7 +85,7 @@ class TrainingMemory:
 
     @property
     def layer_bytes(self) -> int:
-        """What one layer keeps for the way back."""
+        """Bytes that one layer keeps for the backward pass."""
         dit, element = self.sizes.dit, self.render.element
         queries, keys = dit.num_attention_heads * dit.head_dim, dit.num_key_value_heads * dit.head_dim
         numbers = STREAMS * dit.hidden_size + QUERIES * queries + KEYS * keys + INNER * dit.intermediate_size
@@ -94,7 +94,7 @@ class TrainingMemory:
 
     @property
     def step_bytes(self) -> int:
-        """What a pass forward and back works with, weights and adapter aside."""
+        """Bytes of the activations of a forward and a backward pass, without weights and adapter."""
         dit, layers = self.sizes.dit, self.sizes.dit.num_hidden_layers
         stream = self.config.batch * self.render.tokens * dit.hidden_size * self.render.element
         kept = layers * stream + self.layer_bytes if self.checkpointed else layers * self.layer_bytes
@@ -102,9 +102,9 @@ class TrainingMemory:
 
     @property
     def encoding_bytes(self) -> int:
-        """Hearing the longest song: its widest tile, and on a processor its sound as it is read and as it is heard."""
-        heard = replace(self.render, work=replace(self.render.work, encodes_source=True))
-        return heard.encoding_bytes + (2 * heard.waveform_bytes if self.arrangement.on_cpu else 0)
+        """Bytes to encode the longest song: its widest tile, and on a processor its waveform as read and resampled."""
+        encoding = replace(self.render, work=replace(self.render.work, encodes_source=True))
+        return encoding.encoding_bytes + (2 * encoding.waveform_bytes if self.arrangement.on_cpu else 0)
 
     @property
     def stages(self) -> tuple[StageMemory, ...]:
@@ -146,11 +146,11 @@ def plan_training(
     previews: bool = False,
     eight_bits: bool = False,
 ) -> TrainingPlan:
-    """How a course is trained here; pure. First with everything as fast as it goes, then with layers computed again,
-    then, for a LoRA, with the frozen weights in eight bits; each, where that is what is lacking, with small tiles.
+    """Plan a training run on this machine; pure. The fastest way that fits is taken: everything in memory, else with
+    gradient checkpointing, else, for a LoRA, with the frozen weights in int8 too; each with small tiles if need be.
 
-    With `eight_bits` the optimiser is open, and keeps its state in so many on cards. Raises `UsageError` when what was
-    asked for is not there, and `MemoryLimitError` when it fits nowhere.
+    With `eight_bits` the optimiser is open, and keeps its state in eight bits on CUDA cards. Raises `UsageError` where
+    the device or number format asked for is not there, and `MemoryLimitError` where it fits nowhere.
     """
     found, why = planning.candidate_devices(machine, asked)
     failure: MemoryLimitError | None = None
@@ -195,18 +195,18 @@ def plan_training(
 
 
 def memory_fallbacks(need: TrainingMemory) -> Iterator[TrainingMemory]:
-    """The ways to train, each with less memory than the one before."""
+    """Yield the ways to train, each with less memory than the one before."""
     plain = replace(need.arrangement, one_network=not need.previews)
     ways = [(plain, False), (plain, True)]
-    if need.config.type == "lora":  # the others look at the frozen weights
+    if need.config.type == "lora":  # the other kinds compute with the frozen weights
         ways.append((replace(plain, int8=True), True))
     for arrangement, checkpointed in ways:
-        for tile in (arrangement.tile_frames, planning.SMALLEST_TILE_FRAMES):  # songs are heard in smaller pieces
+        for tile in (arrangement.tile_frames, planning.SMALLEST_TILE_FRAMES):  # songs are encoded in smaller pieces
             yield replace(need, arrangement=replace(arrangement, tile_frames=tile), checkpointed=checkpointed)
 
 
 def frozen_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
-    """The number format of the frozen weights on a device, and why."""
+    """Return the number format of the frozen weights on a device, and the reason for it."""
     if asked is not None:
         named = hardware.DTYPES[asked.lower()]
         if named not in DTYPES:
@@ -220,7 +220,7 @@ def frozen_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
 
 
 def memory_error(least: TrainingMemory, device: Device, budget: int) -> MemoryLimitError:
-    """What does not fit where, and the flag that would help."""
+    """Return the error of a run that fits nowhere, with the flags that would help."""
     free = budget + RUNTIME_BYTES[device.backend]
     total = math.ceil((least.peak.total + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
     one_song = replace(least, config=least.config.model_copy(update={"batch": 1}))
@@ -238,8 +238,10 @@ def memory_error(least: TrainingMemory, device: Device, budget: int) -> MemoryLi
 
 
 def longest_example(sizes: Sizes, seconds: float, prompts: list[tuple[str, str]]) -> LongestExample:
-    """The largest pass over songs of at most `seconds` whose prompts are `words`."""
+    """Return the size of the largest example among songs of at most `seconds` with these prompts."""
     works = [Workload.of(seconds, text, lyrics, sizes.vae) for text, lyrics in prompts]
     return LongestExample(
-        works[0].frames, max(work.text_tokens for work in works), max(work.lyric_tokens for work in works)
+        frames=works[0].frames,
+        text_tokens=max(work.text_tokens for work in works),
+        lyric_tokens=max(work.lyric_tokens for work in works),
     )

@@ -1,9 +1,9 @@
-"""The folder that an adapter is trained into: what lies in it, what its last save says, and that one run has it alone.
+"""The folder that an adapter is trained into: its files, the record of its last save, and its lock.
 
 adapter_config.json, adapter_model.safetensors   the adapter, as peft and `--lora` read it
-training.safetensors                             all that a stopped run needs to go on
+training.safetensors                             all that a resumed run needs
 dataset.yaml                                     the songs as they were trained on
-loss.png, losses.csv                             how it went
+loss.png, losses.csv                             the loss of each step
 previews/                                        renders between steps
 NAME-comfyui.safetensors, …                      exports
 """
@@ -20,17 +20,17 @@ from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.models import adapters, tensor_file, weight_files
 from acestep_cli.training.config import TrainingConfig
-from acestep_cli.training.dataset import DATASET_FILE as SONGS
+from acestep_cli.training.dataset import DATASET_FILE
 
 ADAPTER, CONFIG = adapters.PEFT_WEIGHTS, adapters.PEFT_CONFIG
 STATE, CURVE, LOSSES, PREVIEWS = "training.safetensors", "loss.png", "losses.csv", "previews"
 LOCK = ".training.lock"
-#: The entry of a header in which a record stands.
+#: The entry of a header that holds the record.
 ENTRY = "acestep"
 
 
 class RunRecord(BaseModel):
-    """What the header of every file of weights says: how they came about."""
+    """The origin of weights, kept in the header of every file of them. Its fields are named as in the files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,11 +41,11 @@ class RunRecord(BaseModel):
     trigger: str | None
     trigger_position: str
     dataset: str
-    #: Of each song, its sound and words.
+    #: Of each song, a hash of its sound and prompts.
     songs: dict[str, str]
     #: The number format of the frozen weights.
     dtype: str
-    #: Steps that are done, and how many of them came to no number.
+    #: Steps that are done, and how many of their losses were NaN.
     step: int = 0
     broken: int = 0
 
@@ -54,17 +54,17 @@ class RunRecord(BaseModel):
         return self.step >= self.course.steps
 
     def is_same_run(self, other: RunRecord) -> bool:
-        """Whether both are of one run, at whatever step."""
+        """Tell whether both records are of one run, at whatever step."""
         return self.model_copy(update={"step": other.step, "broken": other.broken}) == other
 
     def header(self) -> dict[str, str]:
-        """The entries of a safetensors header: all in one, and again by itself what other programs look for."""
+        """Return the entries of a safetensors header: the whole record, and separately what other programs read."""
         header = {"format": "pt", "base": self.base, "dataset": self.dataset, ENTRY: self.model_dump_json()}
         return header if self.trigger is None else {**header, "trigger": self.trigger}
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """What the last save in a folder says; None where there is none. `CheckpointError` for one that cannot be read."""
+    """Return the record of the last save in a folder, None without one. Raises `CheckpointError` for a broken save."""
     file = folder / STATE
     if not file.is_file():
         return None
@@ -76,7 +76,7 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def read_header_record(file: Path) -> RunRecord | None:
-    """What the header of a file of weights says of the run it is of; None where it is of none."""
+    """Return the record in the header of a file of weights, or None where there is none to be read."""
     try:
         _, notes = weight_files.read_contents(file)
         return RunRecord.model_validate_json(notes[ENTRY])
@@ -85,7 +85,7 @@ def read_header_record(file: Path) -> RunRecord | None:
 
 
 def require_empty(folder: Path, exports: list[Path]) -> None:
-    """`ExistsError` where a run that begins would write over something."""
+    """Raise `UsageError` where a folder holds a run, and `ExistsError` where a new run would overwrite a file."""
     if (found := read_record(folder) if folder.is_dir() else None) is not None:
         done = f"step {found.step} of {found.course.steps}"
         raise UsageError(
@@ -94,12 +94,12 @@ def require_empty(folder: Path, exports: list[Path]) -> None:
             if found.is_finished
             else "--resume goes on with it; or train into another --output.",
         )
-    files = [folder / name for name in (ADAPTER, CONFIG, CURVE, LOSSES, SONGS)]
+    files = [folder / name for name in (ADAPTER, CONFIG, CURVE, LOSSES, DATASET_FILE)]
     refuse_existing([*([folder] if not folder.is_dir() else []), *files, *exports], "train into another --output.")
 
 
 def refuse_existing(files: list[Path], otherwise: str) -> None:
-    """`ExistsError` where one of the files is there; `otherwise` is what to do then."""
+    """Raise `ExistsError` where one of the files is there; `otherwise` says what to do then."""
     if taken := [path for path in files if disk.is_taken(path)]:
         error = ExistsError(taken[0], more=len(taken) - 1)
         error.hint = f"Nothing that is there is replaced; {otherwise}"
@@ -107,7 +107,7 @@ def refuse_existing(files: list[Path], otherwise: str) -> None:
 
 
 def require_resumable(folder: Path) -> RunRecord:
-    """The record of a run that can go on. `UsageError` where there is none."""
+    """Return the record of a run that can be resumed. Raises `UsageError` where there is none."""
     found = read_record(folder)
     if found is None:
         raise UsageError(
@@ -117,8 +117,8 @@ def require_resumable(folder: Path) -> RunRecord:
 
 
 def require_undamaged(folder: Path) -> str | None:
-    """Raise `CheckpointError` where the save in a folder is not what was written there; a remark where it carries no
-    checksum that could tell.
+    """Raise `CheckpointError` where the save in a folder does not match its checksum; return a remark where it has
+    none.
     """
     file = folder / STATE
     is_undamaged = tensor_file.is_undamaged(file)
@@ -133,7 +133,7 @@ def require_undamaged(folder: Path) -> str | None:
 
 
 def require_work(folder: Path, before: RunRecord, exports: list[Path]) -> None:
-    """`UsageError` where nothing is left to do of a run that goes on; `ExistsError` as `require_own`."""
+    """Raise `UsageError` where a resumed run has nothing left to do; `ExistsError` as in `require_own`."""
     require_own(before, exports)
     if before.is_finished and all(map(disk.is_taken, exports)):
         raise UsageError(
@@ -143,14 +143,14 @@ def require_work(folder: Path, before: RunRecord, exports: list[Path]) -> None:
 
 
 def require_own(run: RunRecord, exports: list[Path]) -> None:
-    """`ExistsError` where the place of an export is taken by something else than an earlier one of the same run."""
+    """Raise `ExistsError` where an export would overwrite anything but an earlier export of the same run."""
     foreign = [path for path in exports if (found := read_header_record(path)) is None or not found.is_same_run(run)]
     refuse_existing(foreign, "move it away, or leave --export out.")
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Make the folder if need be, and have it to oneself for the body. `OutputError` where another run has it."""
+    """Make the folder if need be, and lock it for the body. Raises `OutputError` where another run has locked it."""
     import filelock
 
     lock = filelock.FileLock(folder / LOCK)
