@@ -344,7 +344,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         made.append("dit")
         return make(self)
 
-    monkeypatch.setattr(WeightStore, "_make_dit", count)
+    monkeypatch.setattr(WeightStore, "_build_dit", count)
     return made  # type: ignore[return-value]
 
 

@@ -218,7 +218,7 @@ def test_weights_that_do_not_fit_step_down_too(two_b: tiny.Oracle, monkeypatch: 
             raise torch.OutOfMemoryError("CUDA out of memory")
         return make(self)
 
-    monkeypatch.setattr(WeightStore, "_make_dit", fail)
+    monkeypatch.setattr(WeightStore, "_build_dit", fail)
     [take] = render(two_b, AS_ON_A_CARD)
     assert take.plan.arrangement == replace(AS_ON_A_CARD.arrangement, int8=True, streamed=True)
 
