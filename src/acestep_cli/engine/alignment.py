@@ -1,7 +1,7 @@
-"""When the words are sung: the path through the DiT's cross-attention that leads from the first to the last of them.
+"""Alignment of lyrics with a song: a path through the DiT's cross-attention from the first token of them to the last.
 
 Some heads of a trained DiT follow the lyrics through the song. Their attention is sharpened, and dynamic time warping
-(Sakoe & Chiba, 1978) finds the way through it. Rules and constants: `dit.md` 8.1 and 8.2 of the specification.
+(Sakoe & Chiba, 1978) finds the path through it. Rules and constants: `dit.md` 8.1 and 8.2 of the specification.
 
 Shapes: H heads, L tokens of the lyrics, S tokens of the song.
 """
@@ -29,11 +29,11 @@ from acestep_cli.song.complete import Completed
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-#: How many times the median of a row, and of a column, is taken from it: what all tokens look at tells nothing.
+#: Multiples of the median of each row, and of each column, that are subtracted: attention shared by all says nothing.
 MEDIANS_SUBTRACTED = 2.0
-#: Of energy, which is between 0 and 1: what a word that is heard has somewhere, and what counts for where that is.
+#: Energy, between 0 and 1, that a sung token reaches somewhere, and the least that counts for its place in time.
 AUDIBLE_ENERGY, COUNTED_ENERGY = 0.1, 0.01
-#: Tokens of the song by which a word may come before the one before it.
+#: Tokens of the song by which a token may come before its predecessor.
 BACKWARD_TOLERANCE = 9
 #: Steps of a path: to the next token and the next time, to the next token, to the next time.
 DIAGONAL, UP, LEFT = 0, 1, 2
@@ -43,19 +43,17 @@ Matrix = NDArray[np.float32]  # [L, S]
 
 @dataclass(frozen=True)
 class LyricTokens:
-    """The words of a song as the lyric encoder gets them: which of its tokens they are, and the lines they make.
-
-    `lines` are the number of the first token of each, counted from the first word, and its text; `sung` says of each
-    token whether it is outside of square brackets.
-    """
+    """The lyrics of a song among the tokens of the lyric encoder, and their lines."""
 
     tokens: slice
+    #: The number of the first token of each line, counted from the first of the lyrics, and its text.
     lines: tuple[tuple[int, str], ...]
+    #: For each token, whether it is outside of square brackets.
     sung: tuple[bool, ...]
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, ids: Sequence[int], language: str | None) -> LyricTokens:
-        """The sheet of a lyric prompt that was read as `ids`, cut off or not."""
+        """Find the lyrics in the token ids of a lyric prompt, truncated or not."""
         first = len(tokenizer.encode(prompts.lyric_heading(language), add_special_tokens=False).ids)
         last = ids.index(tokenizer.token_to_id(prompts.END_OF_TEXT), first)
         words = ids[first:last]
@@ -69,7 +67,7 @@ class LyricTokens:
 
 
 def _outside_brackets(texts: Iterable[str]) -> Iterator[bool]:
-    """Whether each text, one after another, has nothing of a pair of square brackets in it."""
+    """Yield for each text, one after another, whether no part of it is within square brackets."""
     inside = False
     for text in texts:
         yield not inside and "[" not in text
@@ -78,14 +76,14 @@ def _outside_brackets(texts: Iterable[str]) -> Iterator[bool]:
 
 
 class LyricAlignment(NamedTuple):
-    """The words of a take: its lines in time and its scores, each where that was asked for."""
+    """The lines of a take in time and the scores of its lyrics, each where that was asked for."""
 
     lines: tuple[TimedLine, ...] = ()
     scores: Mapping[str, float] = MappingProxyType({})
 
 
 class AttentionProbe(NamedTuple):
-    """How the words of a song are looked for: by these heads (layer, head), given what the diffusion was given."""
+    """The attention of some heads (layer, head) to the lyrics of a song, under the inputs of its diffusion."""
 
     dit: DiT
     heads: Sequence[tuple[int, int]]
@@ -94,7 +92,7 @@ class AttentionProbe(NamedTuple):
     cross_kv: CrossKV
 
     def attention_at(self, latents: Tensor, noise: Tensor, time: float) -> Heads:
-        """The attention to the words of latents [T, C] on their way from noise at `time`."""
+        """Return the attention [H, L, S] to the lyrics at `time` of the flow between `noise` and `latents` [T, C]."""
         t = torch.tensor([time], device=self.context.device)
         x = solvers.add_noise(latents[None], noise[None], t).to(self.context)
         found: Heads = self.dit.attention_to_words(
@@ -104,11 +102,12 @@ class AttentionProbe(NamedTuple):
 
 
 def align_lyrics(probe: AttentionProbe, take: Completed, latents: Tensor, steps: int, seconds: float) -> LyricAlignment:
-    """The words of a take of so many `seconds`, by a look at its latents [T, C] with the noise of the last of its steps
-    on them; for a score also at noise alone, where nothing but the codes tells of the words.
+    """Align the lyrics of a take of so many `seconds`, by the attention at its latents [T, C] with the noise of the
+    last of its `steps`; for a score also at noise alone, where the context is all that can place the lyrics.
     """
     noise = torch.randn(latents.shape, generator=stage_generator(take.seed, "align")).to(latents)
-    attention, name, scores = probe.attention_at(latents, noise, 1 / steps), ranking.LYRIC_ALIGNMENT, {}
+    attention = probe.attention_at(latents, noise, 1 / steps)
+    name, scores = ranking.LYRIC_ALIGNMENT, {}
     if name in take.scored:
         in_noise = alignment_score(probe.lyrics, probe.attention_at(latents, noise, 1.0))
         scores = {name: alignment_score(probe.lyrics, attention), f"{name}_in_noise": in_noise}
@@ -116,9 +115,10 @@ def align_lyrics(probe: AttentionProbe, take: Completed, latents: Tensor, steps:
 
 
 def line_times(lyrics: LyricTokens, attention: Heads, seconds: float) -> tuple[TimedLine, ...]:
-    """When each line of a sheet begins in a song of so many seconds, by the attention [H, L, S] to its words.
+    """Return the start of each line in a song of so many seconds, by the attention [H, L, S] to the lyrics.
 
-    None of them where the words are not found: where no word stands out at any time, or all lines would begin at one.
+    Returns no line where the lyrics are not found: where no token stands out at any time, or all lines would start at
+    the same.
     """
     matrix = sharpen(attention)
     if not np.isfinite(matrix).all() or not np.ptp(matrix) > 0:
@@ -131,7 +131,7 @@ def line_times(lyrics: LyricTokens, attention: Heads, seconds: float) -> tuple[T
 
 
 def alignment_score(lyrics: LyricTokens, attention: Heads) -> float:
-    """How surely the words of a sheet are heard one after another, from 0 to 1, by the attention [H, L, S] to them."""
+    """Return how surely the lyrics are sung in their order, from 0 to 1, by the attention [H, L, S] to them."""
     energy = attention.mean(axis=0)
     energy = (energy - energy.min()) / (np.ptp(energy) or 1)
     sung = energy[np.array(lyrics.sung)]
@@ -145,7 +145,7 @@ def alignment_score(lyrics: LyricTokens, attention: Heads) -> float:
 
 
 def sharpen(attention: Heads) -> Matrix:
-    """Attention [H, L, S] as one matrix [L, S], high where a token and a time look at each other alone."""
+    """Reduce attention [H, L, S] to a matrix [L, S], high where a token and a time attend to each other alone."""
     weights = torch.from_numpy(attention)
     found = (weights.softmax(dim=2) * weights.softmax(dim=1)).numpy()
     for axis in (2, 1):
@@ -156,9 +156,9 @@ def sharpen(attention: Heads) -> Matrix:
 
 
 def cheapest_path(costs: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the cheapest way through `costs` [L, S] from corner to corner.
+    """Return rows and columns of the cheapest path through `costs` [L, S] from corner to corner.
 
-    The diagonal is taken where it is strictly the cheapest, else the way up, else the way left. Cells of one
+    The diagonal is taken where it is strictly the cheapest, else the step up, else the step left. Cells of one
     antidiagonal do not depend on each other, so each is one operation.
     """
     height, width = costs.shape
@@ -180,7 +180,7 @@ def cheapest_path(costs: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _backtrack(steps_taken: NDArray[np.int8]) -> Iterator[tuple[int, int]]:
-    """The cells of a path from its end."""
+    """Yield the cells of a path from its end."""
     row, column = steps_taken.shape[0] - 1, steps_taken.shape[1] - 1
     while row >= 0 and column >= 0:
         yield row, column

@@ -16,14 +16,14 @@ from acestep_cli.models.configs import AttentionSize
 
 
 class KeysValues(NamedTuple):
-    """Projected keys and values, each [B or 1, K, L, D]; they depend on the condition only."""
+    """Projected keys and values, each [B or 1, K, L, D]."""
 
     keys: Tensor
     values: Tensor
 
 
 def rotary_table(positions: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Cosines and sines of rotary embedding, [2, positions, head_dim], computed in float32."""
+    """Return cosines and sines of RoPE (arXiv 2104.09864), [2, positions, head_dim], computed in float32."""
     frequencies = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
     angles = torch.arange(positions, device=device, dtype=torch.float32)[:, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
@@ -31,24 +31,24 @@ def rotary_table(positions: int, head_dim: int, theta: float, device: torch.devi
 
 
 def apply_rotary(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn x [B, heads, S, D] by the angles of `rotary`, pairing the two halves of D."""
+    """Rotate x [B, heads, S, D] by the angles of `rotary_table`, pairing the two halves of D."""
     cosine, sine = rope
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-second, first), dim=-1) * sine
 
 
 def mask_to_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """An additive mask; finite, so that a padding query with no key at all stays a number."""
+    """Return an additive mask; it is finite, so that a padding query with no key at all does not become NaN."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
         ~allowed, torch.finfo(dtype).min / 2
     )
 
 
 def band_bias(tokens: int, reach: int, group: int, keep: Tensor | None, like: Tensor) -> Tensor | None:
-    """Which of its three neighbouring blocks of keys each block of `reach` queries may see.
+    """Return the additive mask of a band |i - j| <= reach, or None where the band covers everything.
 
-    Returns [blocks, B or 1, G * W, 3 W] for a band |i - j| <= reach, or None where the band covers
-    everything. `keep` [B, S] is true at real tokens.
+    Its shape is [blocks, B or 1, G * W, 3 W]: each block of W queries sees its own block of keys and the two beside it.
+    `keep` [B, S] is true at real tokens.
     """
     if tokens <= reach + 1:
         return None
@@ -65,7 +65,7 @@ def band_bias(tokens: int, reach: int, group: int, keep: Tensor | None, like: Te
 
 
 def full_attention(queries: Tensor, kv: KeysValues, bias: Tensor | None = None) -> Tensor:
-    """Full attention; queries [B, H, S, D] -> [B, S, H * D]. `bias` broadcasts to [B, K, G * S, L].
+    """Attend to all keys: queries [B, H, S, D] -> [B, S, H * D]. `bias` broadcasts to [B, K, G * S, L].
 
     The G query heads that share a key head are laid end to end along the sequence: rows of attention
     do not depend on each other, so no key or value is ever copied.
@@ -79,10 +79,10 @@ def full_attention(queries: Tensor, kv: KeysValues, bias: Tensor | None = None) 
 
 
 def banded_attention(queries: Tensor, kv: KeysValues, bias: Tensor) -> Tensor:
-    """Attention within a band; queries [B, H, S, D] -> [B, S, H * D], `bias` from `band_bias`.
+    """Attend within a band: queries [B, H, S, D] -> [B, S, H * D], `bias` from `band_bias`.
 
-    Each block of W queries meets its own block of keys and the two beside it: 3 W keys instead of S,
-    and no S x S mask exists anywhere.
+    Each block of W queries sees its own block of keys and the two beside it: 3 W keys instead of S,
+    and no S x S mask is ever made.
     """
     batch, heads, tokens, size = queries.shape
     kv_heads, group = kv.keys.shape[1], heads // kv.keys.shape[1]
@@ -109,7 +109,7 @@ def banded_attention(queries: Tensor, kv: KeysValues, bias: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with a norm on each head's queries and keys."""
+    """Grouped-query attention (arXiv 2305.13245) with a norm on each head's queries and keys."""
 
     def __init__(self, size: AttentionSize) -> None:
         super().__init__()
@@ -123,35 +123,35 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(size.head_dim, eps=size.eps)
 
     def queries(self, x: Tensor) -> Tensor:
-        """x [B, S, width] -> [B, H, S, D]."""
+        """Project x [B, S, width] to queries [B, H, S, D]."""
         return self.q_norm(self.q_proj(x).unflatten(-1, (self.size.heads, -1))).transpose(1, 2)
 
     def project_kv(self, x: Tensor) -> KeysValues:
-        """Keys and values of x [B, L, width]."""
+        """Project x [B, L, width] to keys and values [B, K, L, D]."""
         split = (self.size.kv_heads, -1)
         keys = self.k_norm(self.k_proj(x).unflatten(-1, split)).transpose(1, 2)
         return KeysValues(keys.contiguous(), self.v_proj(x).unflatten(-1, split).transpose(1, 2).contiguous())
 
     def self_attention(self, x: Tensor, rope: Tensor, band: Tensor | None, bias: Tensor | None) -> Tensor:
-        """Self-attention of x [B, S, width]: in a band where `band` is given, else full under `bias`."""
+        """Apply self-attention to x [B, S, width]: in a band where `band` is given, else full under `bias`."""
         keys, values = self.project_kv(x)
         queries, kv = apply_rotary(self.queries(x), rope), KeysValues(apply_rotary(keys, rope), values)
         out = full_attention(queries, kv, bias) if band is None else banded_attention(queries, kv, band)
         return self.o_proj(out)
 
     def weights(self, x: Tensor, kv: KeysValues, bias: Tensor | None, head: int) -> Tensor:
-        """How much of its attention each token of x [B, S, width] pays to each of `memory`, in one head: [B, S, L]."""
+        """Return the attention weights [B, S, L] of one head, from each token of x [B, S, width] to each key."""
         keys = kv.keys[:, head * self.size.kv_heads // self.size.heads].float()
         scores = self.queries(x)[:, head].float() @ keys.mT * self.size.head_dim**-0.5
         return (scores if bias is None else scores + bias[:, 0]).softmax(-1)
 
     def cross_attention(self, x: Tensor, kv: KeysValues, bias: Tensor | None) -> Tensor:
-        """Cross-attention of x [B, S, width] to what `remember` made of the condition; no positions."""
+        """Apply cross-attention from x [B, S, width] to `project_kv` of the condition; no positions."""
         return self.o_proj(full_attention(self.queries(x), kv, bias))
 
 
 class MLP(nn.Module):
-    """SwiGLU (Shazeer, 2020)."""
+    """SwiGLU (arXiv 2002.05202)."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -165,6 +165,6 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x), inplace=True).mul_(self.up_proj(x)))
 
     def forward_float32(self, x: Tensor) -> Tensor:
-        """`forward` with products and sums in float32, for inputs in float16 whose outputs are beyond its range."""
+        """Compute `forward` with products and sums in float32, for float16 inputs whose outputs exceed its range."""
         inner = F.silu(self.gate_proj(x).float()).mul_(self.up_proj(x))
         return F.linear(inner, self.down_proj.weight.float())

@@ -1,7 +1,9 @@
-"""The Songwriter as a judge: how well it would have guessed, from its codes, what a song was asked to be.
+"""The likelihood of a song's description given its audio codes, by the Songwriter: a score of the codes.
 
-It reads the codes of a take as those of a recording it is to describe, and is told the answer word for word. What it
-expected of a word, with the codes and without any, is what it thinks of the take. Rules and constants: `dit.md` 8.3 of
+The Songwriter gets the codes of a take as those of a recording that it is to describe, and the description that was
+asked for as its answer. The likelihoods of the answer's tokens, with the codes and without any, are the score.
+
+Rules and constants: `dit.md` 8.3 of
 the specification.
 """
 
@@ -22,36 +24,34 @@ from acestep_cli.song.complete import Completed
 TEXTS = ("caption", "lyrics")
 METADATA = ("bpm", "duration", "genres", "keyscale", "language", "timesignature")
 WEIGHTS = {"caption": 0.5, "lyrics": 0.3, "metadata": 0.2}
-#: A token of the metadata counts the more, the higher it is among so many of the likeliest.
+#: A token of the metadata counts the more, the higher it ranks among this many of the likeliest.
 LIKELIEST = 10
-#: The difference of mean logarithms that makes a caption or lyrics, once through a sigmoid, 73 %.
+#: The difference of mean log probabilities that a sigmoid maps to 73 %.
 SOFTNESS = 0.1
 #: Tokens whose logits, 217,000 each, are in memory at once.
 LOGIT_TOKENS = 16
 
 
 class TokenLikelihoods(NamedTuple):
-    """What was expected of each token of a text, with the codes and without: its log probability [2, S], and its place
-    among the likeliest, counted from 1, with the codes [S].
-    """
+    """The likelihood of each token of a text, with the codes and without."""
 
-    log_probabilities: Tensor
-    ranks: Tensor
+    log_probabilities: Tensor  # [2, S]
+    ranks: Tensor  # [S], with the codes; the likeliest token is 1
 
     @property
     def recall(self) -> float:
-        """The mean of what each token counts."""
+        """The mean over the tokens of 1 for the likeliest, falling to 0 at rank LIKELIEST + 1."""
         return float((1 - (self.ranks - 1) / LIKELIEST).clamp(min=0).mean())
 
     @property
     def information(self) -> float:
-        """How much likelier the codes make the text, from 0 to 1; 0.5 is not at all."""
-        heard, unheard = self.log_probabilities.mean(dim=1)
-        return float(torch.sigmoid((heard - unheard) / SOFTNESS))
+        """The gain in likelihood by the codes, from 0 to 1; 0.5 is none."""
+        with_codes, without_codes = self.log_probabilities.mean(dim=1)
+        return float(torch.sigmoid((with_codes - without_codes) / SOFTNESS))
 
 
 def score_codes(songwriter: SongwriterModel, song: Completed) -> dict[str, float]:
-    """The scores of a song by its codes: `judgement`, and what it is the weighted mean of."""
+    """Return the scores of a song by its codes: `judgement`, and the parts of which it is the weighted mean."""
     assert song.codes is not None
     asked = songwriter_prompts.known_metadata(song)
     texts = {name: songwriter_prompts.scored_field(name, value) for name, value in asked.items()}
@@ -71,10 +71,10 @@ def score_codes(songwriter: SongwriterModel, song: Completed) -> dict[str, float
 def token_likelihoods(
     songwriter: SongwriterModel, cache: KVCache, states: Tensor, answer: Sequence[int]
 ) -> TokenLikelihoods:
-    """What is expected of the tokens of an answer after what is on the tape, which is left as it was; `states` [2,
-    width] are those of its last tokens.
+    """Return the likelihoods of the tokens of an answer after the prompts in `cache`, which is left as it was; `states`
+    [2, width] are those of the last tokens of the prompts.
     """
-    prompt_length, inputs = cache.length, answer[:-1]  # the last token is expected by what comes before it
+    prompt_length, inputs = cache.length, answer[:-1]  # nothing follows the last token
     pieces = [inputs[first : first + PASS_TOKENS] for first in range(0, len(inputs), PASS_TOKENS)]
     answer_states = torch.cat([states[:, None], *(cache.states([piece] * len(states)) for piece in pieces)], dim=1)
     cache.truncate(prompt_length)

@@ -1,7 +1,7 @@
-"""Waveform <-> latents in tiles that equal the whole, and silence.
+"""Encoding and decoding in tiles that equal the whole, and silence.
 
-A tile is widened on both sides by the network's reach, so each frame it keeps has seen all it would have seen
-in one piece; the rest is thrown away. Source: `dit.md` 6 of the specification.
+A tile is widened on both sides by the network's receptive field, so each frame that is kept equals that of one piece;
+the rest is dropped. Source: `dit.md` 6 of the specification.
 
 Shapes: A audio channels, N samples, C latent channels, T latent frames.
 """
@@ -15,11 +15,9 @@ from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.models.configs import decoder_reach, encoder_reach
 from acestep_cli.progress import Progress
 
-"""(done, total)."""
-
 
 def decode_latents(vae: OobleckVAE, latents: Tensor, tile_frames: int, progress: Progress) -> Tensor:
-    """Latents [T, C] -> waveform [A, T * hop], float32 on the CPU.
+    """Decode latents [T, C] to a waveform [A, T * hop], float32 on the CPU.
 
     Beyond that waveform, memory depends on `tile_frames` and not on T.
     """
@@ -37,7 +35,7 @@ def decode_latents(vae: OobleckVAE, latents: Tensor, tile_frames: int, progress:
 
 
 def encode_waveform(vae: OobleckVAE, waveform: Tensor, tile_frames: int, progress: Progress) -> Tensor:
-    """Waveform [A, N] -> mean latents [N // hop, C], float32 on the CPU."""
+    """Encode a waveform [A, N] to mean latents [N // hop, C], float32 on the CPU."""
     hop, reach, frames = vae.config.hop, encoder_reach(vae.config), waveform.shape[1] // vae.config.hop
     weight = vae.encoder.conv1.weight
     latents = torch.empty(frames, vae.config.decoder_input_channels)
@@ -45,7 +43,7 @@ def encode_waveform(vae: OobleckVAE, waveform: Tensor, tile_frames: int, progres
         progress(start, frames)
         end = min(start + tile_frames, frames)
         left, right = max(start - reach, 0), min(end + reach, frames)
-        # The last tile keeps the samples after the last whole hop: the encoder looks at them too.
+        # The last tile keeps the samples after the last whole hop: the encoder reads them too.
         stop = right * hop if right < frames else waveform.shape[1]
         tile = waveform[None, :, left * hop : stop].to(weight.device, weight.dtype)
         latents[start:end] = vae.encode(tile)[0].T[start - left : end - left]
@@ -54,6 +52,6 @@ def encode_waveform(vae: OobleckVAE, waveform: Tensor, tile_frames: int, progres
 
 
 def repeat_silence(silence: Tensor, frames: int) -> Tensor:
-    """The first `frames` of the silence latent [1, F, C], repeated where the song is longer."""
+    """Return the first `frames` of the silence latent [1, F, C], repeated where more are needed."""
     repeats = -(-frames // silence.shape[1])
     return silence.repeat(1, repeats, 1)[:, :frames]

@@ -1,4 +1,4 @@
-"""From noise to latents: the guided velocity and the one loop over the schedule.
+"""The sampling loop, from noise to latents, and the guided velocity.
 
 Rules: `dit.md` 5 of the specification and the rulings. State and schedule are float32; only the model's input
 takes the weights' dtype.
@@ -22,7 +22,7 @@ from acestep_cli.solvers import GUIDANCE_METHODS, SOLVERS
 
 @dataclass(frozen=True)
 class Guided:
-    """Guidance away from the null condition: how strongly, how, and at which times t."""
+    """Guidance away from the null condition: its scale, its method, and the interval of times t where it acts."""
 
     unconditional: CrossKV
     scale: float
@@ -32,7 +32,7 @@ class Guided:
 
 @dataclass(frozen=True)
 class ConditionSwitch:
-    """Another context and condition, which the diffusion goes over to after a share of its steps."""
+    """Another context and condition, used after a share of the steps."""
 
     share: float
     context: Tensor
@@ -41,27 +41,26 @@ class ConditionSwitch:
 
 @dataclass(frozen=True)
 class SourceHold:
-    """Clean latents [1, T, C] that are held on to where `inside` [1, T, 1] is 0, for a share of the steps.
+    """Clean latents of the source that are put back outside of the regions after each step, for a share of the steps.
 
-    `blend` is how much of each frame is new in the end. `last_step`: whether they are put back after the step to time
-    0 too. After that `blend` would mix them with themselves.
+    With `last_step` they are put back after the step to time 0 too, and `blend` then mixes them with themselves.
     """
 
     share: float
-    clean: Tensor
-    inside: Tensor
-    blend: Tensor
+    clean: Tensor  # [1, T, C]
+    inside: Tensor  # [1, T, 1], 1 in the regions
+    blend: Tensor  # [1, T, 1], the weight of the new latents in the end
     last_step: bool
 
 
 def stage_generator(seed: int, stage: str) -> torch.Generator:
-    """A CPU generator of its own for one stage of one take, so that no stage shifts another's draws."""
+    """Return the CPU generator of one stage of one take, so that no stage shifts another's draws."""
     digest = hashlib.sha256(f"{seed}:{stage}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def starting_noise(seed: int, frames: int, channels: int) -> Tensor:
-    """The noise of one take [1, T, C], float32, drawn on the CPU so that every device starts alike."""
+    """Return the noise of one take [1, T, C], float32, drawn on the CPU so that it is the same for every device."""
     return torch.randn(1, frames, channels, generator=torch.Generator("cpu").manual_seed(seed))
 
 
@@ -82,8 +81,8 @@ def denoise(
 ) -> Tensor:
     """Carry noise [1, T, C] along `schedule` (times falling to 0) to latents [1, T, C], float32.
 
-    `context` [1, T, in_channels - C] holds source latents and mask, `memory` the projected condition. With `start`,
-    clean latents, it begins at the first time of the schedule on the way from them to the noise.
+    `context` [1, T, in_channels - C] holds source latents and mask, `cross_kv` the projected condition.
+    With `start`, clean latents [1, T, C], it begins from their mix with the noise at the first time of the schedule.
     """
     device, dtype = context.device, context.dtype
     guide = GUIDANCE_METHODS[guided.method].start() if guided else None

@@ -1,6 +1,6 @@
-"""The Studio Engineer: diffusion transformer, condition encoder, audio tokenizer and detokenizer.
+"""The networks of a DiT folder: diffusion transformer, condition encoder, audio tokenizer and detokenizer.
 
-Every module carries its published tensor name, so a checkpoint loads strictly and without renaming.
+Every module has its published tensor name, so a checkpoint loads strictly and without renaming.
 Sources: `dit.md` 2 and 4 of the specification; FSQ after Mentzer et al., 2023.
 
 Shapes: B batch, T latent frames, C latent channels, S = ceil(T / patch) tokens, H decoder width,
@@ -26,21 +26,21 @@ TIME_SCALE = 1000
 
 
 class Condition(NamedTuple):
-    """What the DiT listens to: lyrics, timbre and text packed in one sequence."""
+    """The condition of the DiT: encoded lyrics, timbre and text, packed in one sequence."""
 
     states: Tensor  # [B, L, E]
     keep: Tensor | None  # [B, L], true at real tokens; None when nothing is padding
 
 
 class CrossKV(NamedTuple):
-    """A condition as the DiT's cross-attentions see it; made once per take, used at every step."""
+    """Cross-attention keys and values of a condition for every layer; made once per take, used at every step."""
 
     layers: list[KeysValues]
     bias: Tensor | None  # [B, 1, 1, L]
 
 
 class LayerInputs(NamedTuple):
-    """What every layer is told besides the tokens."""
+    """The inputs of every layer besides the tokens."""
 
     modulation: Tensor  # [B, 6, H]
     rope: Tensor
@@ -49,7 +49,7 @@ class LayerInputs(NamedTuple):
 
 
 def key_bias(keep: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """An additive mask [B, 1, 1, L] that hides padding keys."""
+    """Return an additive mask [B, 1, 1, L] that hides padding keys; None without padding."""
     return None if keep is None else mask_to_bias(keep[:, None, None], dtype)
 
 
@@ -97,7 +97,9 @@ class DecoderLayer(nn.Module):
         kv_bias: Tensor | None,
         before_cross_attention: Callable[[Attention, Tensor], None] | None = None,
     ) -> Tensor:
-        """`watch` is given the cross-attention and what it is about to read."""
+        """Return x [B, S, H] after the layer. `before_cross_attention` is called with the cross-attention module and
+        its input.
+        """
         table = (self.scale_shift_table + time).unsqueeze(2).unbind(1)  # six of [B, 1, H]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = table
         y = torch.addcmul(shift, self.self_attn_norm(x), 1 + scale)
@@ -135,7 +137,7 @@ class DiT(nn.Module):
         return CrossKV(layers, key_bias(condition.keep, states.dtype))
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, cross_kv: CrossKV, keep: Tensor | None = None) -> Tensor:
-        """Velocity [B, T, C] of noisy latents x [B, T, C] at times t [B].
+        """Return the velocity [B, T, C] of noisy latents x [B, T, C] at times t [B].
 
         `context` [B or 1, T, in_channels - C] holds source latents and mask. `keep` [B, T] is true at real
         frames when songs of several lengths share a batch, as in training.
@@ -151,8 +153,8 @@ class DiT(nn.Module):
     def attention_to_words(
         self, x: Tensor, t: Tensor, context: Tensor, cross_kv: CrossKV, heads: Sequence[tuple[int, int]], words: slice
     ) -> Tensor:
-        """How much of their attention the tokens of one song, as in `forward`, pay to `words` of the condition:
-        [heads, words, S], float32 on the CPU, for heads (layer, head) in their order.
+        """Return the cross-attention of the tokens of one song to `words`, a slice of the condition, for heads (layer,
+        head) in their order: [heads, words, S], float32 on the CPU. Other arguments as in `forward`.
 
         Layers above the highest of them are not run.
         """
@@ -161,19 +163,19 @@ class DiT(nn.Module):
         for number, (layer, keys_values) in enumerate(zip(self.layers, cross_kv.layers, strict=True)):
             own = [head for at, head in heads if at == number]
 
-            def watch(attention: Attention, states: Tensor, own: Sequence[int] = own, number: int = number,
-                      keys_values: KeysValues = keys_values) -> None:  # fmt: skip
+            def keep_weights(attention: Attention, states: Tensor, own: Sequence[int] = own, number: int = number,
+                             keys_values: KeysValues = keys_values) -> None:  # fmt: skip
                 for head in own:
                     weights = attention.weights(states, keys_values, cross_kv.bias, head)
                     found[number, head] = weights[0, :, words].T.cpu()
 
-            tokens = layer(tokens, *inputs, keys_values, cross_kv.bias, watch)
+            tokens = layer(tokens, *inputs, keys_values, cross_kv.bias, keep_weights)
             if len(found) == len(heads):
                 break
         return torch.stack([found[head] for head in heads])
 
     def _embed(self, x: Tensor, t: Tensor, context: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, LayerInputs]:
-        """The tokens that the first layer reads, the embedding of the time, and what every layer is told."""
+        """Return the first layer's tokens [B, S, H], the embedding [B, H] of the time, and every layer's inputs."""
         config = self.config
         padding = -x.shape[1] % config.patch_size
         stacked = torch.cat((context.expand(x.shape[0], -1, -1), x), dim=-1)
@@ -215,13 +217,13 @@ class EncoderLayer(nn.Module):
 
 
 def norm_in_float32(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """`norm` of a float32 stream [B, S, E], computed in float32 and given in the norm's own dtype."""
+    """Apply `norm` to a float32 stream [B, S, E] in float32, and return it in the norm's own dtype."""
     weight = norm.weight
     return F.rms_norm(x.float(), norm.normalized_shape, weight.float(), norm.eps).to(weight.dtype)
 
 
 class EncoderStack(nn.Module):
-    """The layers and the last norm that lyric encoder, timbre encoder, pooler and detokenizer share."""
+    """The layers and the last norm: the part common to lyric encoder, timbre encoder, pooler and detokenizer."""
 
     def __init__(self, config: DiTConfig, layers: int) -> None:
         super().__init__()
@@ -230,7 +232,7 @@ class EncoderStack(nn.Module):
         self.norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps)
 
     def contextualise(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """x [B, S, E] -> [B, S, E]; `keep` [B, S] is true at real tokens."""
+        """Run the layers on x [B, S, E]; `keep` [B, S] is true at real tokens."""
         size = self.config.encoder_attention
         rope = rotary_table(x.shape[1], size.head_dim, self.config.rope_theta, x.device, x.dtype)
         band = band_bias(x.shape[1], self.config.sliding_window, size.heads // size.kv_heads, keep, x)
@@ -269,7 +271,7 @@ class TimbreEncoder(EncoderStack):
 
 
 class ConditionEncoder(nn.Module):
-    """Lyrics, timbre and text, each encoded, then packed."""
+    """The encoders of lyrics, timbre and text, whose outputs are packed into one sequence."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -321,12 +323,12 @@ class Quantizer(nn.Module):
         self.project_out = nn.Linear(len(self.levels), config.fsq_dim)
 
     def _levels(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Highest digit of each dimension, and the place value of that digit in a code."""
+        """Return the highest digit of each dimension, and the place value of that digit in a code."""
         levels = torch.tensor(self.levels, device=like.device)
         return levels - 1, torch.cumprod(levels, 0) // levels
 
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [..., fsq_dim] -> digits on [-1, 1] [..., dimensions] (straight-through) and codes [...]."""
+        """Quantise x [..., fsq_dim] to digits on [-1, 1] [..., dimensions] (straight-through) and codes [...]."""
         z = F.linear(x.float(), self.project_in.weight.float(), self.project_in.bias.float())
         top, place = self._levels(z)
         softness = 1 + 1 / top
@@ -336,12 +338,12 @@ class Quantizer(nn.Module):
         return values, (digits.long() * place).sum(-1)
 
     def expand_digits(self, values: Tensor) -> Tensor:
-        """Digits on [-1, 1] [..., dimensions] -> [..., fsq_dim] in the weights' dtype."""
+        """Project digits on [-1, 1] [..., dimensions] to [..., fsq_dim] in the weights' dtype."""
         weight, bias = self.project_out.weight, self.project_out.bias
         return F.linear(values.float(), weight.float(), bias.float()).to(weight.dtype)
 
     def from_codes(self, codes: Tensor) -> Tensor:
-        """codes [...] -> [..., fsq_dim]."""
+        """Return the quantised vectors [..., fsq_dim] of codes [...]."""
         top, place = self._levels(codes)
         digits = codes[..., None] // place % (top + 1)
         return self.expand_digits(2 * digits / top - 1)
@@ -361,10 +363,10 @@ class AttentionPooler(EncoderStack):
 
 
 def in_chunks(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
-    """What a network makes of windows [N, frames, width] that see nothing of each other: a few of them at once, so that
-    memory does not grow with the song.
+    """Apply a network to independent windows [N, frames, width], a few at once, so that memory does not grow with the
+    song.
     """
-    return torch.cat([network(some) for some in torch.split(windows, WINDOWS_AT_ONCE)])
+    return torch.cat([network(chunk) for chunk in torch.split(windows, WINDOWS_AT_ONCE)])
 
 
 class AudioTokenizer(nn.Module):
@@ -378,7 +380,7 @@ class AudioTokenizer(nn.Module):
         self.quantizer = Quantizer(config)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised vectors [B, N, fsq_dim], differentiable, and codes [B, N]."""
+        """Return quantised vectors [B, N, fsq_dim], differentiable, and codes [B, N]."""
         groups = self.audio_acoustic_proj(latents).unflatten(1, (-1, self.window))
         pooled = in_chunks(self.attention_pooler, groups.flatten(0, 1)).view(*groups.shape[:2], -1)
         values, codes = self.quantizer.quantize(pooled)
@@ -414,13 +416,13 @@ class AceStep(nn.Module):
         self.detokenizer = AudioDetokenizer(config)
 
     def latents_from_codes(self, codes: Tensor) -> Tensor:
-        """codes [B, N] -> latents [B, N * window, C]."""
+        """Decode codes [B, N] to latents [B, N * window, C]."""
         return self.detokenizer(self.tokenizer.quantizer.from_codes(codes))
 
     def null_condition(self) -> Condition:
-        """The condition of an unguided pass.
+        """Return the condition of an unconditional pass.
 
         Published code repeats the null token to the length of the condition; attention over equal tokens
-        gives their value whatever their number, so one stands for all.
+        gives their value whatever their number, so one is enough.
         """
         return Condition(self.null_condition_emb, None)

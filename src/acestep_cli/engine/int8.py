@@ -1,6 +1,6 @@
-"""Linear layers with eight-bit weights, for memory's sake: half of what bfloat16 takes.
+"""Linear layers with int8 weights, which take half of the memory of bfloat16.
 
-torchao has the same weights, but where it is installed transformers imports it: more than a second at every start.
+torchao has such layers, but where it is installed transformers imports it: more than a second at every start.
 
 Each row of the matrix is scaled to fit -127 … 127 and rounded (symmetric, per output channel). Products are made in
 the dtype of the input, which holds these integers exactly.
@@ -18,7 +18,7 @@ INPUT_DIVISOR = 128
 
 
 class Int8Linear(nn.Module):
-    """A linear layer [out, in] whose weights come from `fill`."""
+    """A linear layer [out, in] whose weights are set by `quantize`."""
 
     def __init__(self, like: nn.Linear) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Int8Linear(nn.Module):
         self.bias = like.bias
 
     def quantize(self, weight: Tensor, device: torch.device, dtype: torch.dtype) -> None:
-        """Round `weight` [out, in]; it is moved to `device` afterwards, and outputs are made in `dtype`."""
+        """Round `weight` [out, in] and move it to `device`; outputs are computed in `dtype`."""
         wide = weight.float()
         scale = wide.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / HIGHEST
         rounded = (wide / scale[:, None]).round_().to(torch.int8)
@@ -37,7 +37,7 @@ class Int8Linear(nn.Module):
         self.scale = nn.Parameter((scale * INPUT_DIVISOR).to(device, dtype), requires_grad=False)
 
     def dequantize(self) -> Tensor:
-        """The weights [out, in] that the integers stand for, in float32."""
+        """Return the weights [out, in] that the integers stand for, in float32."""
         return self.weight.float() * (self.scale.float() / INPUT_DIVISOR)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Int8Linear(nn.Module):
 
 
 def replace_linears(blocks: nn.Module) -> None:
-    """Make every linear layer within `blocks` one that takes its weights as int8."""
+    """Replace every linear layer within `blocks` by an `Int8Linear` without weights."""
     for owner in list(blocks.modules()):
         for name, child in list(owner.named_children()):
             if isinstance(child, nn.Linear):

@@ -1,9 +1,9 @@
-"""A language model reading on: a prompt is taken in once, and each token after it costs one pass over the weights.
+"""The KV cache of a language model: a prompt is read once, and each token after it costs one pass over the weights.
 
-The layers are transformers'. The keys and values they make are kept here, in memory taken once for the whole task;
-each pass sees the part written so far and nothing is copied, neither to grow nor for the heads that share a key.
+The layers are transformers'. Their keys and values are kept here, in memory allocated once for the whole task; each
+pass attends to the part filled so far, and nothing is copied, neither to grow nor for the heads that share a key.
 
-Shapes: R rows, S tokens, H query heads, K key/value heads, D head size, L tokens on the tape.
+Shapes: R rows, S tokens, H query heads, K key/value heads, D head size, L tokens in the cache.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 from acestep_cli.engine.attention import KeysValues, full_attention, mask_to_bias
 
 ATTENTION = "acestep"
-#: Tokens of a prompt taken in at a time: the mask of a pass is this many rows.
+#: The most tokens of a prompt in one pass, which has a mask of this many rows.
 PASS_TOKENS = 512
 
 
 def attention(
     module: nn.Module, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any
 ) -> tuple[Tensor, None]:
-    """`attention.attend` as transformers calls an attention; the scale is that of the head size, as in Qwen3."""
+    """Call `full_attention` as transformers calls an attention; the scale is that of the head size, as in Qwen3."""
     return full_attention(queries, KeysValues(keys, values), mask), None
 
 
@@ -34,13 +34,13 @@ ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention)
 
 
 class KVCache:
-    """Rows of tokens that end together, as a model has read them: shorter prompts begin later.
+    """Keys and values of rows of tokens that are aligned at their end: shorter prompts begin later.
 
-    `rewind` forgets what came after a place: takes of one prompt read it once.
+    `truncate` drops the tokens after a place, so that takes of one prompt read it once.
     """
 
     def __init__(self, model: Qwen3Model, buffer: Tensor) -> None:
-        """`memory` is [2, layers, R, K, capacity, D], zeros: what is masked is still multiplied, by 0."""
+        """`buffer` is [2, layers, R, K, capacity, D], zeros: masked values are still multiplied, by 0."""
         self.model = model
         self.length = 0
         self.starts = [0] * buffer.shape[2]
@@ -48,13 +48,13 @@ class KVCache:
 
     @classmethod
     def empty(cls, model: Qwen3Model, rows: int, capacity: int) -> KVCache:
-        """A tape that can take `capacity` tokens."""
+        """Return a cache with room for `capacity` tokens."""
         config, weight = model.config, model.embed_tokens.weight
         shape = (2, config.num_hidden_layers, rows, config.num_key_value_heads, capacity, config.head_dim)
         return cls(model, torch.zeros(shape, dtype=weight.dtype, device=weight.device))
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Read a prompt into each row; the states [R, width] of their last tokens."""
+        """Read a prompt into each row, and return the states [R, width] of their last tokens."""
         longest = max(map(len, prompts))
         self.starts = [longest - len(prompt) for prompt in prompts]
         states = []
@@ -67,11 +67,11 @@ class KVCache:
         return torch.cat(states)
 
     def step(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Read the same number of tokens on in each row; the states [R, width] of the last ones."""
+        """Read the next tokens of each row, the same number in each, and return the states [R, width] of the last."""
         return self.states(tokens)[:, -1]
 
     def states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Read the same number of tokens on in each row; the states [R, S, width] of all of them."""
+        """Read the next tokens of each row, the same number in each, and return the states [R, S, width] of all."""
         device = self._buffer.device
         ids = torch.tensor(tokens, device=device)
         after = self.length + ids.shape[1]
@@ -87,18 +87,18 @@ class KVCache:
         return states
 
     def truncate(self, length: int) -> None:
-        """Go back to where the tape had `length` tokens."""
+        """Drop all tokens after the first `length`."""
         self.length = length
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Keep the keys and values [R, K, S, D] of a layer; all of it so far. The layers call this."""
+        """Append the keys and values [R, K, S, D] of a layer, and return all of it so far. The layers call this."""
         after = self.length + keys.shape[2]
         self._buffer[0, layer, :, :, self.length : after] = keys
         self._buffer[1, layer, :, :, self.length : after] = values
         return self._buffer[0, layer, :, :, :after], self._buffer[1, layer, :, :, :after]
 
     def _mask(self, places: Tensor, starts: Tensor) -> Tensor | None:
-        """What tokens at `places` [S] may look at, [R, 1, G * S or 1, L]; None for everything."""
+        """Return the additive mask [R, 1, G * S or 1, L] of tokens at `places` [S]; None where nothing is masked."""
         config = self.model.config
         if len(places) == 1 and not any(self.starts):
             return None

@@ -1,7 +1,7 @@
-"""Layers whose weights stay in main memory: each comes to the device for its turn, while the one before it works.
+"""Layers whose weights stay in main memory: each is copied to the device while the one before it computes.
 
 On NVIDIA's and AMD's cards the copies run beside the arithmetic, from page-locked memory, on a stream of their own. No
-more than two layers are ever there.
+more than two layers are ever on the device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BUFFERS = 2
 
 
 class LayerStream(nn.ModuleList):
-    """A list of layers of one shape, to be iterated over; each is on the device until the next one is asked for."""
+    """A list of layers of one shape. While it is iterated over, each is on the device until the next one is taken."""
 
     def __init__(self, layers: nn.ModuleList, device: torch.device) -> None:
         super().__init__(layers)
@@ -33,7 +33,7 @@ class LayerStream(nn.ModuleList):
             self.host_weights.append(weights)
 
     def __iter__(self) -> Iterator[nn.Module]:
-        """Two places on the device take turns: a layer is copied into the one that the layer before last has left."""
+        """Yield the layers. Two buffers on the device take turns: each layer goes where the layer before last was."""
         buffers = [DeviceBuffer.like(self.host_weights[0], self.device) for _ in self.host_weights[:BUFFERS]]
         if self.copy_stream:
             self.copy_stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -53,7 +53,7 @@ class LayerStream(nn.ModuleList):
                     buffer.released = torch.cuda.current_stream(self.device).record_event()
 
     def _fetch(self, number: int, buffer: DeviceBuffer) -> None:
-        """Start copying the weights of a layer into `place`, once the layer there is done with it."""
+        """Start to copy the weights of a layer into `buffer`, after the last use of the layer there."""
         with torch.cuda.stream(self.copy_stream) if self.copy_stream else nullcontext():
             if buffer.released is not None:
                 self.copy_stream.wait_event(buffer.released)
@@ -64,7 +64,7 @@ class LayerStream(nn.ModuleList):
 
 @dataclass
 class DeviceBuffer:
-    """Memory on the device for one layer; events behind the copies into it, and behind the last use of it."""
+    """Memory on the device for one layer, and events recorded after the copies into it and after its last use."""
 
     weights: dict[str, Tensor]
     arrived: Any = None
@@ -83,7 +83,7 @@ def set_parameters(layer: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def stream_layers(model: nn.Module, device: torch.device) -> None:
-    """Let every list of layers in `model` come to `device` layer by layer; all else moves there for good."""
+    """Stream every list of layers in `model` to `device` layer by layer; move all else there for good."""
     lists = [(owner, name) for owner in list(model.modules()) for name, child in owner.named_children()
              if isinstance(child, nn.ModuleList)]  # fmt: skip
     streams = [(owner, name, LayerStream(getattr(owner, name), device)) for owner, name in lists]
