@@ -1,26 +1,26 @@
-"""How far a run is, and what it says on its way."""
+"""Callbacks for progress and messages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-#: Is told what is being done, how much of it is done, and of how much.
+#: Receives a stage, how much of it is done, and the total, in the stage's own units.
 ProgressCallback = Callable[[str, int, int], None]
-#: The same of one thing.
+#: Receives how much is done, and the total.
 Progress = Callable[[int, int], None]
-#: Is told a sentence.
+#: Receives a sentence.
 Say = Callable[[str], None]
 
 
 class StageShare:
-    """Progress of each take as its share of a stage over all takes, in the stage's own units."""
+    """Reports the progress of each take as its share of a stage over all takes, in the stage's own units."""
 
     def __init__(self, report: ProgressCallback, stage: str, units: Sequence[int]) -> None:
         self.report, self.stage, self.units = report, stage, units
         self.number = 0
 
     def next(self) -> Progress:
-        """The progress of the next take."""
+        """Return the progress callback of the next take."""
         before, own, total = sum(self.units[: self.number]), self.units[self.number], sum(self.units)
         self.number += 1
         return lambda done, of: self.report(self.stage, before + own * done // of, total)

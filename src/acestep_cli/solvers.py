@@ -1,4 +1,4 @@
-"""Schedules, solvers and guidance of the flow, one row each.
+"""Schedules, solvers and guidance methods of the flow, one row each.
 
 The flow is x_t = t * noise + (1 - t) * x0 with t = 1 at noise; the model predicts v = noise - x0. Rules and
 constants: `dit.md` 5 of the specification. Only methods of tensors are called, so this room imports no torch
@@ -16,44 +16,45 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHORTEST_FRAMES = 128  # the model was never shown less than about five seconds
+SHORTEST_FRAMES = 128  # the model was never trained on less than about five seconds
 APG_MOMENTUM = -0.75
 APG_NORM_LIMIT = 2.5
 ADG_MAX_ANGLE = 3.14 / 6
 ADG_EXTRA_WEIGHT = 1e-3
 ADG_SMALL_SINE = 1e-3
-#: Of the logit of a time, in training. Source: `songwriter-and-lora.md` 5.5 of the specification.
+#: Mean and standard deviation of the logit of a time, in training.
+#: Source: `songwriter-and-lora.md` 5.5 of the specification.
 TRAINING_MEAN, TRAINING_SPREAD = -0.4, 1.0
 
 
 def timestep_schedule(steps: int, shift: float) -> tuple[float, ...]:
-    """`steps` + 1 times from 1 to 0: even ones moved toward noise by t' = s t / (1 + (s - 1) t)."""
+    """Return `steps` + 1 times from 1 to 0: evenly spaced, then moved toward noise by t' = s t / (1 + (s - 1) t)."""
     even = [1 - i / steps for i in range(steps)]
     return (*(shift * t / (1 + (shift - 1) * t) for t in even), 0.0)
 
 
 def explicit_schedule(timesteps: Sequence[float]) -> tuple[float, ...]:
-    """The user's own times, with the final 0 added where it was left out."""
+    """Return the user's own times, with the final 0 added where it was left out."""
     return (*(t for t in timesteps if t > 0), 0.0)
 
 
 def shorten_schedule(schedule: Sequence[float], kept: float) -> tuple[float, ...]:
-    """The end of a schedule, from its time nearest to 1 - `kept`: that much of what is there already stays."""
+    """Return the end of a schedule, from its time nearest to 1 - `kept`, the share of the source that is kept."""
     times = schedule[:-1]
     nearest = min(range(len(times)), key=lambda place: abs(times[place] - (1 - kept)))
     return tuple(schedule[nearest:])
 
 
 class Velocity(Protocol):
-    """The guided model. A corrector's second look at a step must leave guidance momentum alone."""
+    """The guided model. A second evaluation within a step is a `corrector` call, and leaves guidance momentum alone."""
 
     def __call__(self, x: Tensor, t: float, corrector: bool = False) -> Tensor: ...
 
 
 Step = Callable[["Tensor", float, float, Velocity], "Tensor"]
-"""Carries x from time t to the next time."""
+"""(x, t, t_next, velocity) -> x at t_next."""
 Draw = Callable[["Tensor"], "Tensor"]
-"""Fresh seeded noise in the shape of its argument."""
+"""Returns new seeded noise in the shape of its argument."""
 
 
 def euler(_draw: Draw) -> Step:
@@ -82,7 +83,7 @@ def sde(draw: Draw) -> Step:
 
 
 def dpm3m(_draw: Draw) -> Step:
-    """Adams-Bashforth on the last three velocities, with the coefficients of even steps."""
+    """Third-order Adams-Bashforth on the last three velocities, with the coefficients of evenly spaced steps."""
     coefficients = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12))
     history: list[Tensor] = []
 
@@ -98,7 +99,7 @@ def dpm3m(_draw: Draw) -> Step:
 
 @dataclass(frozen=True)
 class Solver:
-    """One row: what starts a run of it, and what users read about it."""
+    """One row: a function that starts a run of the solver, and its summary for users."""
 
     start: Callable[[Draw], Step]
     summary: str
@@ -119,7 +120,7 @@ Guide = Callable[["Tensor", "Tensor", float, "Tensor", float, bool], "Tensor"]
 
 
 def cfg() -> Guide:
-    """Classifier-free guidance (Ho & Salimans, 2022)."""
+    """Classifier-free guidance (arXiv 2207.12598)."""
 
     def guide(cond: Tensor, uncond: Tensor, scale: float, _x: Tensor, _t: float, _corrector: bool) -> Tensor:
         return uncond + (cond - uncond) * scale
@@ -128,7 +129,7 @@ def cfg() -> Guide:
 
 
 def apg() -> Guide:
-    """Adaptive projected guidance (Sadat et al., 2024): momentum, a norm limit, the orthogonal part only.
+    """Adaptive projected guidance (arXiv 2410.02416): momentum, a norm limit, the orthogonal part only.
 
     Norms and projection run over time, per channel; the projection in float64. A corrector call falls back
     to plain guidance, as published.
@@ -176,7 +177,7 @@ def adg() -> Guide:
 
 @dataclass(frozen=True)
 class Guidance:
-    """One row: what starts a run of it, and what users read about it."""
+    """One row: a function that starts a run of the method, and its summary for users."""
 
     start: Callable[[], Guide]
     summary: str
@@ -190,26 +191,26 @@ GUIDANCE_METHODS: dict[str, Guidance] = {
 
 
 def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """x_t for clean latents [B, T, C] at times t [B]: the one definition that training shares."""
+    """Return x_t of clean latents [B, T, C] and noise at times t [B], for sampling and training alike."""
     times = t.view(-1, 1, 1)
     return noise * times + clean * (1 - times)
 
 
 def velocity(clean: Tensor, noise: Tensor) -> Tensor:
-    """What the model is to predict anywhere on the way from noise to clean latents."""
+    """Return the velocity that the model is to predict, at any time, from noise and clean latents [B, T, C]."""
     return noise - clean
 
 
 def training_times(normals: Tensor) -> Tensor:
-    """The times [B] of a training pass from standard normal draws [B, 2]: of two logit-normal times the later one."""
+    """Return the times [B] of a training pass from standard normal draws [B, 2]: the later of two logit-normal ones."""
     return (normals * TRAINING_SPREAD + TRAINING_MEAN).sigmoid().amax(dim=1)
 
 
 def duration_samples(seconds: float, sample_rate: int) -> int:
-    """Whole samples in so many seconds. The product may fall short by its last bit: 10.28 s are 493,440 at 48 kHz."""
+    """Return the whole samples in `seconds`. A product may fall short by its last bit: 10.28 s are 493,440 at 48 kHz."""
     return int(round(seconds * sample_rate, 3))
 
 
 def duration_frames(seconds: float, sample_rate: int, hop: int) -> int:
-    """Latent frames of a song: whole hops only, as the published model counts them."""
+    """Return the latent frames of a song: whole hops only, as the published model counts them."""
     return duration_samples(seconds, sample_rate) // hop

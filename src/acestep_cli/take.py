@@ -1,4 +1,4 @@
-"""A finished take, as a plain value: its audio, the request that makes it again, and what was measured."""
+"""A finished take as a plain value: its audio, the request that renders it again, and its measurements."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from acestep_cli.song.ranking import Scores
 
 @dataclass(frozen=True)
 class Take:
-    """One file of a finished take: the song, or a stem of its `track`, or what is written beside stems.
-
-    `audio` is as decoded, before any loudness is set. `request` is complete: it alone makes the take again. `plan`
-    is how the machine made it. `timings` are seconds by stage; those that all takes share, and what was spent on
-    loading, are on the first one's. `checks` were measured, `remarks` say what they mean, and with a `problem` it is
-    not fit to be kept. What is written beside stems was decoded from no `latents`.
-    """
+    """One output of a finished take: the song, a stem, or the mix or residual written beside stems."""
 
     number: int
+    #: As decoded, before any loudness is set.
     audio: Audio
+    #: Enough to render the take again.
     request: Completed
     plan: Plan
+    #: Seconds by stage. Stages that all takes share, and loading, are counted in the first take.
     timings: dict[str, float]
     warnings: tuple[str, ...]
     kind: str = "take"
     track: str | None = None
+    #: Measurements, remarks on them, and the reason not to keep the take, if there is one.
     checks: dict[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     problem: str | None = None
+    #: None for an output that is a sum of others.
     latents: Latents | None = None
     #: The lyrics in time, and the scores, where they were asked for.
     lines: tuple[TimedLine, ...] = ()
     scores: Scores = field(default_factory=dict)
-    #: What became of its adapters.
+    #: The adapters, with the number of matrices each was applied to.
     applied: tuple[AppliedAdapter, ...] = ()
-    #: Of what was spliced onto its source: from where to where, in samples, it is the source.
+    #: The spans, in samples, in which a take that was spliced onto its source equals it.
     untouched: tuple[tuple[int, int], ...] = ()

@@ -1,5 +1,5 @@
-"""The recording that a song is made from: laid out on the clock of the song, heard as latents, and put back around
-what was made.
+"""The recordings that a song is made from: their place in the song, their latents, and the splice of what was made onto
+them.
 
 Rules: `dit.md` 4.3, 4.5 and 5.6 of the specification, and the rulings.
 
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.audio import decode, sound
+from acestep_cli.audio import decode
+from acestep_cli.audio.sound import resample
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.models import latents_file
@@ -29,34 +30,34 @@ from acestep_cli.song import complete, modes, regions
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.modes import Prepared, Splice
 
-#: A repaint that moves no sample further than this (one step of 16 bits) has changed nothing.
+#: A repaint that changes no sample by more than this, one step of 16 bits, counts as unchanged.
 UNCHANGED_BELOW = 2**-15
-#: Around a seam, in seconds: where a click would be, and what its loudness is compared with.
+#: Seconds around a seam: where a click would be, and the surroundings whose level it is compared with.
 CLICK_REACH, CLICK_SURROUNDINGS = 0.001, 0.05
-#: What silence measures, in decibels.
+#: The level of digital silence, in decibels.
 SILENCE_DB = -200.0
 
 
 @dataclass(frozen=True)
 class SourceLayout:
-    """How long a song is, what lies on it already, and which parts of it are to be made.
-
-    `waveform` [A, N] is the source, with silence where the song goes on beyond it, filled up to whole frames; it begins
-    `before` samples after the song. `regions` are in samples. What is decoded is as loud as the source times `gain`.
-    """
+    """The length of a song, the source within it, and the regions of it that are to be made."""
 
     frames: int
     samples: int
     hop: int
     rate: int
+    #: In samples.
     regions: tuple[tuple[int, int], ...]
+    #: The source [A, N] with silence where the song extends it, filled up to whole frames.
     waveform: Tensor | None = None
+    #: Samples of the song before the source.
     before: int = 0
+    #: A factor that brings the decoded waveform to the level of the source.
     gain: float = 1.0
 
     @classmethod
     def of(cls, request: Completed, prepared: Prepared, vae: VAEConfig) -> SourceLayout:
-        """Raises `SourceError` where the source is not what it was when the request was completed."""
+        """Lay out a request. Raises `SourceError` where the source changed after the request was completed."""
         rate, hop = vae.sampling_rate, vae.hop
         frames = vae.latent_frames(request.duration)
         samples = vae.samples(request.duration)
@@ -81,43 +82,43 @@ class SourceLayout:
 
     @property
     def waveforms(self) -> tuple[Tensor, ...]:
-        """What lies on it, in whole frames: one waveform, or none."""
+        """The source within the song, in whole frames: one waveform [A, N], or none."""
         return () if self.waveform is None else (self.waveform,)
 
     @property
     def source(self) -> Tensor:
-        """What lies on it, as long as the song: [A, N]."""
+        """The source within the song, as long as the song: [A, N]."""
         assert self.waveform is not None
         return self.waveform[:, : self.samples]
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """The latent frames that a region touches."""
+        """The regions in latent frames, those they touch in part included."""
         return tuple((start // self.hop, math.ceil(end / self.hop)) for start, end in self.regions)
 
     def mask(self) -> Tensor:
-        """1 in the latent frames that are to be made, 0 elsewhere, [1, T, 1]."""
+        """Return a mask [1, T, 1]: 1 in the latent frames that are to be made, 0 elsewhere."""
         return self.frame_weights(0)
 
     def frame_weights(self, blend: int) -> Tensor:
-        """How much of each latent frame is what was made, [1, T, 1]: less and less over `blend` frames around."""
+        """Return the weights [1, T, 1] of the new latents: 1 in the regions, falling over `blend` frames around."""
         return ramp_mask(self.frames, self.spans, blend)[None, :, None]
 
     def sample_weights(self, splice: Splice) -> Tensor:
-        """How much of each sample is what was made, [N]: less and less around a region."""
+        """Return the weights [N] of the new samples: 1 in the regions, falling over the splice's fade around them."""
         return ramp_mask(self.samples, self.regions, round(splice.fade * self.rate))
 
 
 def load_waveform(file: str, rate: int, *, keeps_overs: bool = False) -> Tensor:
-    """An audio file as [A, N] at `rate`; what is over full scale in it is clipped, unless it is kept."""
-    read = decode.read_audio(Path(file), complete.LONGEST_REFERENCE, keeps_overs=keeps_overs)
-    return torch.from_numpy(sound.resample(read, rate).samples)
+    """Read an audio file as [A, N] at `rate`, clipped at full scale unless `keeps_overs`."""
+    audio = decode.read_audio(Path(file), complete.LONGEST_REFERENCE, keeps_overs=keeps_overs)
+    return torch.from_numpy(resample(audio, rate).samples)
 
 
 def place_stored_latents(kept: StoredLatents, layout: SourceLayout, silence: Tensor) -> Tensor:
-    """The latents that were kept of the source, where it lies on the canvas, with silence [1, F, C] before: [1, T, C].
+    """Return the stored latents of the source at its place in the song, with silence [1, F, C] before: [1, T, C].
 
-    Nothing follows them: `Sources` fills up what is short.
+    `SourceLatents` fills up the rest of the song.
     """
     front = codec.repeat_silence(silence, layout.before // layout.hop)
     return torch.cat((front, torch.from_numpy(latents_file.read_latents(kept.path))[None]), dim=1)
@@ -125,19 +126,19 @@ def place_stored_latents(kept: StoredLatents, layout: SourceLayout, silence: Ten
 
 @dataclass(frozen=True)
 class SourceLatents:
-    """What a mode draws its source latents from; see `modes.Studio`."""
+    """The source latents that a mode can choose from; see `modes.LatentSources`."""
 
     layout: SourceLayout
     model: AceStep
-    silence_latent: Tensor  # the silence latent of the checkpoint, [1, F, C], on the device
-    source: Tensor | None  # the latents of what lies on the canvas, [1, T, C]
+    silence_latent: Tensor  # [1, F, C], on the device
+    source: Tensor | None  # the latents of the source within the song, [1, T, C]
 
     def silence(self) -> Tensor:
         return codec.repeat_silence(self.silence_latent, self.layout.frames)
 
     def from_codes(self, codes: Sequence[int]) -> Tensor:
-        numbers = torch.tensor([codes], device=self.silence_latent.device)
-        return self._filled(self.model.latents_from_codes(numbers), self.layout.frames)
+        ids = torch.tensor([codes], device=self.silence_latent.device)
+        return self._filled(self.model.latents_from_codes(ids), self.layout.frames)
 
     def original(self) -> Tensor:
         assert self.source is not None, "only a mode with a source asks for it"
@@ -152,7 +153,7 @@ class SourceLatents:
         return torch.where(self.layout.mask().to(self.silence_latent) > 0, self.silence(), self.original())
 
     def _filled(self, latents: Tensor, frames: int) -> Tensor:
-        """`latents` cut to `frames`, or filled up with silence from its beginning."""
+        """Return `latents` cut to `frames`, or filled up with the silence latent from its beginning."""
         rest = frames - latents.shape[1]
         if rest <= 0:
             return latents[:, :frames]
@@ -160,13 +161,13 @@ class SourceLatents:
 
 
 def context_latents(prepared: Prepared, sources: SourceLatents) -> Tensor:
-    """Source latents and mask, [1, T, in_channels - C]."""
+    """Return source latents and mask, [1, T, in_channels - C]."""
     latents = prepared.source(sources)
     return torch.cat((latents, sources.layout.mask().to(latents).expand_as(latents)), dim=-1)
 
 
 def source_hold(sources: SourceLatents, splice: Splice | None, *, turbo: bool) -> denoise.SourceHold | None:
-    """What the diffusion holds on to around the regions; nothing where the splice is not onto the source.
+    """Return the hold on the source around the regions; None where the splice is not onto the source.
 
     A `turbo` checkpoint never has the source put back at the last step, the others do: `dit.md` 5.6 of the
     specification.
@@ -176,12 +177,16 @@ def source_hold(sources: SourceLatents, splice: Splice | None, *, turbo: bool) -
         return None
     frames = splice.blend * layout.rate / layout.hop
     return denoise.SourceHold(
-        splice.held, sources.original(), layout.mask(), layout.frame_weights(round(frames)), not turbo
+        share=splice.held,
+        clean=sources.original(),
+        inside=layout.mask(),
+        blend=layout.frame_weights(round(frames)),
+        last_step=not turbo,
     )
 
 
 def reference_windows(references: Sequence[Tensor], sizes: Sizes, seed: int) -> list[Tensor]:
-    """What one take hears of each reference [A, N]: as much as the timbre encoder takes."""
+    """Return the part of each reference [A, N] that one take gets: as many samples as the timbre encoder takes."""
     samples = sizes.dit.timbre_fix_frame * sizes.vae.hop
     return [
         window_per_third(waveform, samples, seed, f"reference {number}") for number, waveform in enumerate(references)
@@ -189,33 +194,35 @@ def reference_windows(references: Sequence[Tensor], sizes: Sizes, seed: int) -> 
 
 
 def window_per_third(waveform: Tensor, samples: int, seed: int, name: str) -> Tensor:
-    """`samples` of a reference [A, N]: a window from each third of it, drawn by `seed`. A short one is repeated."""
+    """Return `samples` of a reference [A, N]: a window from each third of it, drawn by `seed`. A short reference is
+    repeated.
+    """
     waveform = waveform.repeat(1, math.ceil(samples / waveform.shape[1]))
     generator = denoise.stage_generator(seed, name)
     third, window = waveform.shape[1] // 3, math.ceil(samples / 3)
-    found = []
+    windows = []
     for part in range(3):
         start = part * third
         latest = (waveform.shape[1] if part == 2 else start + third) - window
         start += int(torch.randint(max(latest - start, 0) + 1, (1,), generator=generator))
-        found.append(waveform[:, start : start + window])
-    return torch.cat(found, dim=1)[:, :samples]
+        windows.append(waveform[:, start : start + window])
+    return torch.cat(windows, dim=1)[:, :samples]
 
 
 def ramp_mask(length: int, spans: Sequence[tuple[int, int]], width: int) -> Tensor:
-    """1 in the spans; it rises over `width` before each and falls over as much after it."""
+    """Return a mask [length]: 1 in the spans, rising over `width` before each and falling over as much after it."""
     ramp = torch.linspace(0, 1, width + 2)[1:-1]
-    found = torch.zeros(length)
+    mask = torch.zeros(length)
     for start, end in spans:
         before, after = min(width, start), min(width, max(length - end, 0))
-        found[start:end] = 1
-        found[start - before : start] = found[start - before : start].maximum(ramp[width - before :])
-        found[end : end + after] = found[end : end + after].maximum(ramp.flip(0)[:after])
-    return found
+        mask[start:end] = 1
+        mask[start - before : start] = mask[start - before : start].maximum(ramp[width - before :])
+        mask[end : end + after] = mask[end : end + after].maximum(ramp.flip(0)[:after])
+    return mask
 
 
 def crossfade_latents(latents: Tensor, hold: denoise.SourceHold | None) -> Tensor:
-    """Latents [1, T, C] that go over into those that are held on to."""
+    """Crossfade latents [1, T, C] into the clean ones of `hold`."""
     if hold is None:
         return latents
     weight = hold.blend.to(latents)
@@ -223,8 +230,8 @@ def crossfade_latents(latents: Tensor, hold: denoise.SourceHold | None) -> Tenso
 
 
 def finished_latents(layout: SourceLayout, made: Tensor, splice: Splice | None, silence: Tensor) -> Latents:
-    """The latents of a finished song: what was made [T, C], which `blended` has joined to a source already, or with
-    `silence` [1, F, C] around, where the splice puts that.
+    """Return the latents of a finished song: those made, [T, C], which `crossfade_latents` has joined to a source
+    already, or where the splice is onto silence, with `silence` [1, F, C] around.
     """
     if splice is not None and splice.onto == "silence":
         made = torch.where(layout.mask()[0] > 0, made, codec.repeat_silence(silence, layout.frames)[0])
@@ -232,9 +239,10 @@ def finished_latents(layout: SourceLayout, made: Tensor, splice: Splice | None, 
 
 
 def splice_waveform(layout: SourceLayout, made: Tensor, splice: Splice | None) -> Tensor:
-    """What was made [A, N], at the level of the source, in its regions, and what the splice puts around them.
+    """Return the decoded waveform [A, N] at the level of the source, with the source or silence around its regions, as
+    the splice says.
 
-    Peaks over full scale are brought down in the regions alone.
+    Peaks over full scale are scaled down in the regions alone.
     """
     if layout.gain != 1:
         made = made * layout.gain
@@ -247,7 +255,7 @@ def splice_waveform(layout: SourceLayout, made: Tensor, splice: Splice | None) -
 
 
 class SpliceReport(NamedTuple):
-    """What was measured of a song, in words, and why it is not fit to be kept, if it is not."""
+    """The measurements of a splice, remarks on them, and the reason not to keep the song, if there is one."""
 
     checks: dict[str, float]
     remarks: tuple[str, ...] = ()
@@ -255,7 +263,7 @@ class SpliceReport(NamedTuple):
 
 
 def check_splice(layout: SourceLayout, song: Tensor, splice: Splice | None) -> SpliceReport:
-    """Look at a song [A, N] that was spliced onto its source: did the rest stay, and did the region change?"""
+    """Measure in a song [A, N] that was spliced onto its source whether the rest stayed and the regions changed."""
     if splice is None or splice.onto != "source":
         return SpliceReport({})
     checks = measure_splice(layout, song, splice)
@@ -265,7 +273,7 @@ def check_splice(layout: SourceLayout, song: Tensor, splice: Splice | None) -> S
 
 
 def mix_stems(layout: SourceLayout, stems: Tensor, kind: str) -> tuple[Tensor, SpliceReport]:
-    """The source with the sum of stems [A, N], as `modes.BESIDE` says it."""
+    """Add the sum of stems [A, N] to the source, or subtract it, as `modes.BESIDE` says for this kind of output."""
     sign = modes.BESIDE[kind]
     made = layout.source + sign * stems
     if sign > 0:
@@ -279,11 +287,11 @@ def mix_stems(layout: SourceLayout, stems: Tensor, kind: str) -> tuple[Tensor, S
 
 
 def measure_splice(layout: SourceLayout, song: Tensor, splice: Splice) -> dict[str, float]:
-    """What a splice onto the source did: the largest difference outside of the regions and their crossfades, the change
-    inside and the step at each seam, in decibels.
+    """Measure a splice onto the source: the largest difference outside of the regions and their crossfades, and in
+    decibels the change inside and the step at each seam.
 
-    A seam is where the source and what was made meet. Its step is the largest from a sample to the next within a
-    millisecond of its crossfade, against the root mean square of the twentieth of a second around.
+    The step at a seam is the largest difference between neighbouring samples within a millisecond of its crossfade,
+    relative to the root mean square of the 50 milliseconds around.
     """
     weight = layout.sample_weights(splice)
     difference = (song - layout.source).abs()
@@ -302,7 +310,7 @@ def measure_splice(layout: SourceLayout, song: Tensor, splice: Splice) -> dict[s
 
 
 def untouched_spans(layout: SourceLayout, splice: Splice | None) -> tuple[tuple[int, int], ...]:
-    """From where to where, in samples, a song that was spliced onto its source is the source."""
+    """Return the spans, in samples, in which a song that was spliced onto its source equals it."""
     if splice is None or splice.onto != "source":
         return ()
     outside = torch.cat((torch.zeros(1), (layout.sample_weights(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
@@ -311,7 +319,7 @@ def untouched_spans(layout: SourceLayout, splice: Splice | None) -> tuple[tuple[
 
 
 def crossfade_spans(layout: SourceLayout, splice: Splice) -> Iterator[tuple[int, int]]:
-    """From where to where each crossfade goes, in samples."""
+    """Yield start and end of each crossfade, in samples."""
     fade = round(splice.fade * layout.rate)
     for start, end in layout.regions:
         if start > 0:
@@ -321,7 +329,7 @@ def crossfade_spans(layout: SourceLayout, splice: Splice) -> Iterator[tuple[int,
 
 
 def is_unchanged(layout: SourceLayout, song: Tensor) -> bool:
-    """Whether the regions of a song hold what the source held there."""
+    """Tell whether a song [A, N] equals its source in all regions."""
     return all(
         bool((song - layout.source)[:, start:end].abs().max() < UNCHANGED_BELOW) for start, end in layout.regions
     )

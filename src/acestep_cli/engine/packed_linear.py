@@ -1,6 +1,6 @@
-"""Matrices as the processor multiplies with them: laid out once, where oneDNN would do it again for every product.
+"""Linear layers whose matrix is laid out for the processor once, where oneDNN would do it again for every product.
 
-For the one or two rows of a language model's next token that is half of the time (`benchmarks/packed.py`).
+For the one or two rows of a language model's next token that takes half of the time (`benchmarks/packed.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import platform
 import torch
 from torch import Tensor, nn
 
-#: Rows that a layout is chosen for; it takes any number of them.
+#: The number of input rows that the layout is chosen for; it works with any number.
 LAYOUT_ROWS = 2
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether matrices can be packed: on processors, where torch has been built with oneDNN."""
+    """Tell whether matrices can be packed: on x86 processors, where torch has been built with oneDNN."""
     built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64") or not built:
         return False
@@ -25,7 +25,7 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose matrix is packed, and is no parameter any more."""
+    """A linear layer whose matrix is packed, and no longer a parameter."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(module: nn.Module) -> None:
-    """Pack every linear layer in `module`; one by one, so that no more than one matrix is there twice."""
+    """Pack every linear layer in `module`; one by one, so that no more than one matrix is in memory twice."""
     for owner in list(module.modules()):
         for name, child in owner.named_children():
             if isinstance(child, nn.Linear):

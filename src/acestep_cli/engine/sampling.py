@@ -1,4 +1,4 @@
-"""The next token from its logits: penalty, top-k, top-p, temperature, one draw, in this order.
+"""Sampling of a token from its logits: penalty, top-k, top-p, temperature, one draw, in this order.
 
 Source: `songwriter-and-lora.md` 3.2 of the specification, the order of the published program. Everything is float32
 on the CPU, so that a seed means the same on every device.
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from acestep_cli.song.songwriter_prompts import Sampling
 
-#: A full sort of 64,000 logits takes 4 ms, this many at the top a tenth; a trained model's nucleus lies among them.
+#: The likeliest tokens among which top-p looks first: a sort of all 64,000 logits takes 4 ms, of these a tenth of it.
 TOP_P_CANDIDATES = 1024
 
 
 def guide_logits(logits: Tensor, scale: float) -> Tensor:
-    """Conditional and unconditional logits [2, V], or conditional ones alone [1, V], as one row [V]."""
+    """Apply classifier-free guidance to conditional and unconditional logits [2, V]; return [V]. Conditional logits
+    alone, [1, V], are returned as they are.
+    """
     if logits.shape[0] == 1:
         return logits[0]
     conditional, unconditional = logits
@@ -26,7 +28,9 @@ def guide_logits(logits: Tensor, scale: float) -> Tensor:
 
 
 def sample_token(logits: Tensor, seen: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:
-    """A token from logits [V], float32 on the CPU; those `seen` are penalised. Temperature 0 takes the likeliest."""
+    """Sample a token from logits [V], float32 on the CPU; tokens in `seen` are penalised. At temperature 0 return the
+    likeliest.
+    """
     if sampling.repetition_penalty != 1 and seen:
         rows = torch.tensor(sorted(set(seen)))
         found = logits[rows]
@@ -45,7 +49,7 @@ def sample_token(logits: Tensor, seen: Sequence[int], sampling: Sampling, genera
 
 
 def top_p_tokens(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens that together reach `mass`, falling, and their numbers; all of them for a mass of 1."""
+    """Return the falling logits of the likeliest tokens whose probabilities reach `mass`, and the tokens; all for 1."""
     if mass >= 1:
         return logits, torch.arange(len(logits))
     top, tokens = logits.topk(min(TOP_P_CANDIDATES, len(logits)))
@@ -58,6 +62,6 @@ def top_p_tokens(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:
 
 
 def top_p_count(falling: Tensor, mass: float) -> int:
-    """How many of the first probabilities it takes to reach `mass`."""
+    """Return the number of the first of `falling` probabilities whose sum reaches `mass`."""
     before = falling.cumsum(0) - falling
     return max(int((before < mass).sum()), 1)

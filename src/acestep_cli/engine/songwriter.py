@@ -1,9 +1,9 @@
-"""The Songwriter: the 5 Hz language model that thinks a song out, writes lyrics, and emits its audio codes.
+"""The Songwriter: the 5 Hz language model that decides metadata, writes lyrics, and samples audio codes.
 
-Text is sampled under a grammar over the text vocabulary alone, so that it always reads as a song. Codes are sampled
-with guidance, from the rows of the codes alone: exactly five a second, so the end needs no logit. The two prompts of
-guidance are one batch of two. Takes of one song share the reading of its prompt and are sampled one after another,
-so that each is what it would be alone.
+Text is sampled under a grammar over the text vocabulary alone, so that it can always be parsed. Codes are sampled with
+guidance, from the logits of the codes alone: exactly five a second, so there is no end token. The two prompts of
+guidance are one batch of two. Takes of one song share the prefill of its prompt and are sampled one after another,
+so that each is the same as alone.
 
 Sources: `songwriter-and-lora.md` 1 to 3 and 9 of the specification, and the rulings.
 """
@@ -40,14 +40,14 @@ from acestep_cli.song.values import CODES_PER_SECOND, LONGEST_SECONDS
 
 #: Tokens of a prompt and its answer together.
 CONTEXT = 8192
-#: Tokens of an answer besides caption and lyrics, were it spelt letter by letter.
+#: An upper bound for the tokens of an answer besides caption and lyrics: a token for each letter.
 METADATA_TOKENS = 512
 
 
 class Vocabulary(NamedTuple):
-    """The text part of a tokenizer, the number of the first audio code, and how many there are.
+    """The text part of a tokenizer, the id of the first audio code, and the number of codes.
 
-    The codes are a range of ids: reading and writing them is arithmetic, and no library need know of 64,000 marks.
+    The codes are a range of ids, so that no library has to handle 64,000 added tokens.
     """
 
     json: str
@@ -59,7 +59,8 @@ class SongwriterModel(nn.Module):
     """A Songwriter's tokenizer and its Qwen3 model, whose head is its embedding table."""
 
     def __init__(self, folder: Path, codes: int) -> None:
-        """`codes` is how many there are to choose from: what the diffusion model's quantizer knows.
+        """Read the tokenizer and build the model without weights. `codes` is the number of codes that the diffusion
+        model's quantizer has.
 
         Raises `CheckpointError` for files that are no tokenizer with audio codes or no Qwen3 config.
         """
@@ -82,7 +83,7 @@ class SongwriterModel(nn.Module):
         self.model = build_qwen3(folder / "config.json", self.vocabulary.first_code + self.vocabulary.codes)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, which may have `<|audio_code_N|>` in it."""
+        """Return the ids of a text, which may have `<|audio_code_N|>` in it."""
         pieces = CODE.split(text)
         ids: list[int] = []
         for words, code in zip(pieces[::2], [*pieces[1::2], None], strict=True):
@@ -94,7 +95,7 @@ class SongwriterModel(nn.Module):
     def answer(
         self, task: WritingTask, how: Sampling, generator: torch.Generator, progress: Progress
     ) -> dict[str, Any]:
-        """Answer a task; keys of a request with their values, lyrics included, None for an instrumental.
+        """Answer a task with keys of a request and their values; lyrics None are an instrumental.
 
         Raises `UsageError` where the prompt leaves no room to answer.
         """
@@ -132,7 +133,7 @@ class SongwriterModel(nn.Module):
         generators: Sequence[torch.Generator],
         progress: Progress,
     ) -> Iterator[tuple[int, ...]]:
-        """`count` audio codes from each generator of `draws`, sampled after the same prompt and thought.
+        """Yield `count` audio codes for each generator, sampled after the same prompt and thought.
 
         Raises `UsageError` where prompt and codes are more than the model holds.
         """
@@ -158,10 +159,10 @@ class SongwriterModel(nn.Module):
     def complete_takes(
         self, request: Completed, shortest: float, report: ProgressCallback, say: Say
     ) -> Iterator[Completed]:
-        """Each take of `request` as a request of its own in which nothing is open, codes included.
+        """Yield each take of `request` as a request of its own in which nothing is open, codes included.
 
-        The text is written once, from `songwriter_seed`; `tell` hears of it. The codes are of each take's seed.
-        Songs are at least `shortest` seconds long.
+        The text is written once, from `songwriter_seed`, and `say` receives it in words. The codes follow from each
+        take's seed. Songs are at least `shortest` seconds long.
         """
         how = Sampling.of(request)
         seconds = (math.ceil(shortest), LONGEST_SECONDS)
@@ -195,7 +196,9 @@ class SongwriterModel(nn.Module):
             yield song.model_copy(update={"codes": own})
 
     def prefill(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str) -> tuple[KVCache, Tensor]:
-        """A tape with room for `most` more tokens, and the states after the prompts."""
+        """Read prompts into a cache with room for `max_new_tokens` more; return it and the states [R, width] of their
+        last tokens. Raises `UsageError`, which names the new tokens as `what`, where that exceeds the model's context.
+        """
         longest = max(map(len, prompts))
         if longest + max_new_tokens > CONTEXT:
             raise UsageError(
@@ -207,17 +210,17 @@ class SongwriterModel(nn.Module):
         return cache, cache.prefill(prompts)
 
     def logits(self, states: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Logits [..., V] of a range of tokens, or of all, for states [..., width]; float32 on the CPU."""
+        """Return logits [..., V] of a range of tokens, or of all, for states [..., width]; float32 on the CPU."""
         return F.linear(states, self.model.embed_tokens.weight[rows]).float().cpu()
 
     @cached_property
     def _grammar_tokenizer(self) -> llguidance.LLTokenizer:
-        """The text vocabulary as the grammar's library wants it."""
+        """The text vocabulary for the grammar library."""
         return llguidance.LLTokenizer(self.vocabulary.json, n_vocab=self.vocabulary.first_code, eos_token=self.turn_end)
 
 
 class GrammarDecoder:
-    """Writes text on a tape under one grammar after another."""
+    """Samples text under one grammar after another, into one KV cache."""
 
     def __init__(
         self,
@@ -232,10 +235,10 @@ class GrammarDecoder:
         self.written = 0
 
     def generate(self, states: Tensor, grammar: str, max_new_tokens: int, closing: str = "") -> str:
-        """Sample text under `grammar`, going on from `states`; the tape has read it then.
+        """Sample text under `grammar` after `states` [1, width], and add it to the cache.
 
-        What is still open after `most` sampled tokens is taken back to the last place where it may end, or where
-        `closing` may follow. What the grammar leaves no choice about is not sampled.
+        A text that is unfinished after `max_new_tokens` sampled tokens is cut back to the last place where it may end,
+        or where `closing` may follow. Tokens that the grammar forces are not sampled.
         """
         tokenizer = self.songwriter._grammar_tokenizer
         matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
@@ -278,7 +281,9 @@ class GrammarDecoder:
         return tokens
 
     def _truncate(self, matcher: llguidance.LLMatcher, closing: list[int]) -> tuple[int, list[int]]:
-        """How many tokens are taken back, and the `closing` that follows then."""
+        """Roll the grammar back to where the text may end, or `closing` may follow; return the number of tokens that
+        are cut, and `closing`.
+        """
         back = 0
         while not (matcher.validate_tokens(closing) == len(closing) if closing else matcher.is_accepting()):
             if not matcher.rollback(1):
@@ -288,7 +293,7 @@ class GrammarDecoder:
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
-    """Take a tokenizer file apart into text and codes. `CheckpointError` where it has none, or not in a row."""
+    """Split a tokenizer file into text and codes. Raises `CheckpointError` where its codes are no range of ids."""
     content = weight_files.read_json(file)
     try:
         marks = {int(found[1]): int(token["id"]) for token in content["added_tokens"]
@@ -308,7 +313,9 @@ def tokenizer_error(file: Path, why: str) -> CheckpointError:
 
 
 def build_qwen3(file: Path, tokens: int) -> Qwen3Model:
-    """The model that a config describes, without weights. `CheckpointError` for any that this engine does not run."""
+    """Build the model that a config describes, without weights. Raises `CheckpointError` for one that this engine
+    cannot run.
+    """
     try:
         config = Qwen3Config(**weight_files.read_json(file), attn_implementation=ATTENTION)
         if config.vocab_size < tokens or "sliding_attention" in config.layer_types:

@@ -1,7 +1,7 @@
-"""What earlier runs have left of a stage: the words and codes of a Songwriter, the latents of recordings and of takes.
+"""Cached results of stages: lyrics, metadata and codes of a Songwriter, the latents of recordings and of takes.
 
-Latents of a take outlive a run that ended while they were decoded or written, and serve a take of which more is asked
-than was then: its lyrics in time, or its scores.
+The latents of a take survive a run that ended while they were decoded or written, and serve the same take with more
+asked of it: its lyrics in time, or its scores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from acestep_cli.song.complete import Completed
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.request import FINISH, KEYS, SOUND
 
-#: What a Songwriter neither reads nor decides; an instrumental has no lyrics to time.
+#: Keys of a request that a Songwriter neither reads nor decides.
 IGNORED_KEYS = {name for name, key in KEYS.items() if key.panel == SOUND or name in FINISH} - {
     "seed",
     "takes",
@@ -37,13 +37,13 @@ IGNORED_KEYS = {name for name, key in KEYS.items() if key.panel == SOUND or name
 
 
 class StageCache:
-    """Makes what is not in `cache`, and keeps it there; without a cache it makes everything."""
+    """Returns results from `cache`, or makes and stores them; without a cache it makes all of them."""
 
     def __init__(self, cache: Cache | None, checkpoint: Checkpoint, songwriter: Songwriter | None) -> None:
         self.cache, self.checkpoint, self.songwriter = cache, checkpoint, songwriter
 
     def encoded_latents(self, waveforms: Sequence[Tensor], plan: Plan, make: Callable[[], Tensor]) -> Tensor:
-        """The latents of waveforms [A, N]; `make` hears them."""
+        """Return the latents of waveforms [A, N]; `make` encodes them."""
         if self.cache is None:
             return make()
         device = "cpu" if plan.vae_on_cpu else plan.device
@@ -62,14 +62,15 @@ class StageCache:
         plan: Plan,
         make: Callable[[], Tensor],
     ) -> tuple[Tensor, bool]:
-        """The latents of a take, and whether `make` made them just now: from `tensors` by `settings`, all there are,
-        with the adapters of `stack`.
+        """Return the latents of a take, and whether `make` made them just now. `settings`, `tensors` and `adapters` are
+        all that they depend on, but for the checkpoint and the plan.
         """
         if self.cache is None:
             return make(), True
-        worn = [(one.adapter.fingerprint, one.strength, plan.streamed) for one in adapters]  # or else it may be merged
-        found = [None if tensor is None else tensor_hash(tensor) for tensor in tensors]
-        key = self._key(plan, plan.device, plan.int8, self._weights, worn, settings, found)
+        # Only a decoder that is not streamed may have adapters merged.
+        applied = [(active.adapter.fingerprint, active.strength, plan.streamed) for active in adapters]
+        hashes = [None if tensor is None else tensor_hash(tensor) for tensor in tensors]
+        key = self._key(plan, plan.device, plan.int8, self._weights, applied, settings, hashes)
         if (data := self.cache.read("latents", key)) is not None:
             return load(data)["latents"], False
         made = make()
@@ -83,28 +84,29 @@ class StageCache:
     def completed_takes(
         self, request: Completed, plan: Plan, make: Callable[[], Sequence[Completed]]
     ) -> Sequence[Completed]:
-        """The takes of a request with nothing open; `make` has the Songwriter write them."""
+        """Return the takes of a request with nothing open; `make` has the Songwriter complete them."""
         if self.cache is None or self.songwriter is None:
             return make()
-        read = json.loads(request.model_dump_json(include=set(KEYS) - IGNORED_KEYS))
-        whose = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
-        key = self._key(plan, plan.device, whose, read, request.open)
+        inputs = json.loads(request.model_dump_json(include=set(KEYS) - IGNORED_KEYS))
+        models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
+        key = self._key(plan, plan.device, models, inputs, request.open)
         bases = [complete.take_request(request, number) for number in range(1, request.takes + 1)]
         if (data := self.cache.read("songwriting", key)) is not None:
-            return [complete.apply_changes(base, said) for base, said in zip(bases, json.loads(data), strict=True)]
+            changes = json.loads(data)
+            return [complete.apply_changes(base, changed) for base, changed in zip(bases, changes, strict=True)]
         made = make()
-        said = [complete.changed_keys(base, song) for base, song in zip(bases, made, strict=True)]
-        self.cache.write("songwriting", key, json.dumps(said).encode())
+        changes = [complete.changed_keys(base, song) for base, song in zip(bases, made, strict=True)]
+        self.cache.write("songwriting", key, json.dumps(changes).encode())
         return made
 
     def _key(self, plan: Plan, device: str, *content: Any) -> str:
-        """The name of what is computed from `content` as this machine does it."""
+        """Return the cache key of a result that this machine computes from `content`."""
         arithmetic = (device, plan.dtype, plan.threads, platform.machine(), __version__, torch.__version__)
         return hashlib.sha256(json.dumps([*arithmetic, *content]).encode()).hexdigest()
 
 
 def tensor_hash(tensor: Tensor) -> str:
-    """A hash of what a tensor holds, on whatever device it is."""
+    """Return a hash of the type, shape and elements of a tensor on any device."""
     plain = tensor.cpu().contiguous()
-    said = f"{plain.dtype} {list(plain.shape)} ".encode()
-    return hashlib.sha256(said + plain.view(torch.uint8).numpy().tobytes()).hexdigest()
+    header = f"{plain.dtype} {list(plain.shape)} ".encode()
+    return hashlib.sha256(header + plain.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Tensors of torch in files."""
+"""Files of torch tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from acestep_cli.models import tensor_file
 from acestep_cli.models.tensor_file import Block
 
-#: safetensors' names of torch's types.
+#: Names of torch's types in safetensors.
 NAMES = {
     torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.float16: "F16",
     torch.bfloat16: "BF16", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -19,7 +19,7 @@ NAMES = {
 
 
 def block(tensor: Tensor) -> Block:
-    """Return the elements of a tensor, from whatever device. `TypeError` for a type no file can have."""
+    """Return the elements of a tensor on any device. Raises `TypeError` for a type that safetensors does not have."""
     if tensor.dtype not in NAMES:
         raise TypeError(f"Tensors of {tensor.dtype} cannot be written.")
     plain = tensor.detach().resolve_neg().cpu().contiguous()
@@ -29,10 +29,10 @@ def block(tensor: Tensor) -> Block:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None, *, checksum: bool = True
 ) -> None:
-    """Write tensors. `OSError` where the disk does not take them."""
+    """Write tensors to a safetensors file. Raises `OSError` where the disk does not take them."""
     tensor_file.write(path, {name: block(tensor) for name, tensor in tensors.items()}, notes, checksum=checksum)
 
 
 def dumps(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as an entry of the cache."""
+    """Return tensors as the bytes of a safetensors file."""
     return tensor_file.dumps({name: block(tensor) for name, tensor in tensors.items()})

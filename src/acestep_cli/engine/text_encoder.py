@@ -1,4 +1,4 @@
-"""Words to numbers: the Qwen3 encoder that reads the prompts.
+"""The text encoder: a tokenizer and a Qwen3 model that turn prompts into hidden states.
 
 Limits and masks: `dit.md` 3 of the specification.
 """
@@ -26,10 +26,10 @@ class TextEncoder(nn.Module):
     """The checkpoint's tokenizer and its Qwen3 model."""
 
     def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
-        """Without a `tokenizer` it is the one in `folder`.
+        """Read the tokenizer, that in `folder` unless given, and build the model without weights.
 
-        Raises `CheckpointError` for files that are no tokenizer or no Qwen3 config, and when the tokenizer does not
-        close its prompts as the model was taught.
+        Raises `CheckpointError` for files that are no tokenizer or no Qwen3 config, and for a tokenizer that does not
+        append the token with which the model's training prompts end.
         """
         super().__init__()
         tokenizer = tokenizer or folder / "tokenizer.json"
@@ -48,7 +48,7 @@ class TextEncoder(nn.Module):
             )
         try:
             content = weight_files.read_json(folder / "config.json")
-            QwenConfig.from_dict(content, str(folder / "config.json"))  # bounds, before anything is made
+            QwenConfig.from_dict(content, str(folder / "config.json"))  # checks bounds before anything is allocated
             config = Qwen3Config(**content)
             with torch.device("meta"):  # the weights come from the store
                 self.model = Qwen3Model(config)
@@ -63,7 +63,7 @@ class TextEncoder(nn.Module):
         return self.model.embed_tokens.weight.device
 
     def token_ids(self, prompt: str, limit: int, warn: Say = lambda sentence: None) -> list[int]:
-        """Tokens of a prompt, at most `limit`, the closing one kept; `warn` hears of what was cut."""
+        """Return the token ids of a prompt, at most `limit`, the closing one kept; `warn` receives what was cut."""
         ids: list[int] = self.tokenizer.encode(prompt).ids
         if len(ids) > limit:
             warn(prompts.truncation_notice(self.tokenizer, ids, limit))
@@ -71,13 +71,13 @@ class TextEncoder(nn.Module):
         return ids
 
     def tokens(self, prompt: str, limit: int, warn: Say) -> Tensor:
-        """Those of `ids`, [1, L]."""
+        """Return the token ids of a prompt as a tensor [1, L]; see `token_ids`."""
         return torch.tensor([self.token_ids(prompt, limit, warn)], device=self.device)
 
     def hidden_states(self, prompt: str, warn: Say) -> Tensor:
-        """Last hidden states [1, L, width] of a text prompt; causal, so no mask."""
+        """Return the last hidden states [1, L, width] of a text prompt; the model is causal, so there is no mask."""
         return self.model(self.tokens(prompt, TEXT_TOKENS, warn)).last_hidden_state
 
     def embeddings(self, prompt: str, warn: Say) -> Tensor:
-        """Rows of the embedding table [1, L, width] for a lyric prompt; its own encoder gives context."""
+        """Return the token embeddings [1, L, width] of a lyric prompt; the lyric encoder of the DiT adds context."""
         return self.model.embed_tokens(self.tokens(prompt, LYRIC_TOKENS, warn))

@@ -1,6 +1,6 @@
-"""The Oobleck autoencoder: 48 kHz stereo waveform <-> latents at 25 frames per second.
+"""The Oobleck autoencoder, between 48 kHz stereo waveforms and latents at 25 frames per second.
 
-Source: Evans et al., "Stable Audio Open" (the Oobleck design); tensor names and sizes as in
+Source: Evans et al., "Stable Audio Open", arXiv 2407.14358 (the Oobleck design); tensor names and sizes as in
 `dit.md` 1.2 of the specification. Weight norm is folded into plain convolutions at load.
 
 Shapes: B batch, A audio channels, N samples, C latent channels, T latent frames.
@@ -20,7 +20,7 @@ from acestep_cli.models.configs import RESIDUAL_DILATIONS, RESIDUAL_KERNEL, VAEC
 
 
 class Snake(nn.Module):
-    """x + sin²(αx)/β with α and β stored as logarithms (Ziyin et al., 2020)."""
+    """x + sin²(αx)/β with α and β stored as logarithms (arXiv 2006.08195)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -137,11 +137,11 @@ class OobleckVAE(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, waveform: Tensor) -> Tensor:
-        """Waveform [B, A, N] -> mean latents [B, C, N // hop]; N is at least one hop."""
+        """Encode a waveform [B, A, N] to mean latents [B, C, N // hop]; N is at least one hop."""
         return self.encoder(waveform).chunk(2, dim=1)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [B, C, T] -> waveform [B, A, T * hop], float32."""
+        """Decode latents [B, C, T] to a waveform [B, A, T * hop], float32."""
         return self.decoder(latents)
 
 
@@ -152,7 +152,7 @@ WEIGHT_NORM_PAIRS = (
 
 
 def weight_sources(names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
-    """Plain weight -> where it comes from: (direction, gain), or (itself, None) where nothing is folded."""
+    """Map each plain weight to the names it is made of: (direction, gain), or (itself, None) without weight norm."""
     known = set(names)
     sources: dict[str, tuple[str, str | None]] = {name: (name, None) for name in sorted(known)}
     for gain_suffix, direction_suffix in WEIGHT_NORM_PAIRS:
@@ -166,11 +166,11 @@ def weight_sources(names: Iterable[str]) -> dict[str, tuple[str, str | None]]:
 
 
 def fold_weight_norm(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor of each weight, with weight-norm pairs g, v made the plain weight g * v / ‖v‖.
+    """Yield name and tensor of each weight, with weight-norm pairs g, v folded into the plain weight g * v / ‖v‖.
 
     Reads both spellings: `weight_g`/`weight_v` and `parametrizations.weight.original0/1`. The norm
     runs over all but the first dimension, and the result stays float32: rounded to the dtype on disk again, it
-    would be off by 2e-3. One at a time, so that memory never holds two copies.
+    would be off by 2e-3. Weights are yielded one at a time, so that memory never holds two copies.
     """
     for name, (direction, gain) in weight_sources(tensors).items():
         weight = tensors[direction]

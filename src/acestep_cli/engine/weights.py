@@ -1,16 +1,16 @@
-"""Weights in memory: who is resident, for how long, and how they get there.
+"""Weights in memory: the components that are resident, and how they are loaded.
 
-The doctrine:
-1. A component that is returned stays until another one is borrowed that it may not be resident with: the diffusion
-   transformer and the autoencoder may be where the plan says so, all others never are.
+Rules:
+1. A component that is returned stays until another one is borrowed that it may not be resident with. The diffusion
+   transformer and the autoencoder may be resident together where the plan says so; no others may.
 2. Weights are mapped from their file and assigned to modules that were never initialised. In the dtype on
    disk they stay file pages, which the system may drop; converted ones are copied tensor by tensor, and
    each shard's pages are released before the next shard is opened.
 3. Names and shapes are checked for the whole component before the first weight is read.
-4. The diffusion transformer wears the adapters of the song at hand. Weights that they were merged into are read again
-   when they are taken off, so the base is back bit for bit; the others stay where they are.
-5. How a component is kept (dtype, int8, layer by layer from main memory, on the processor) is the plan's affair,
-   and may change between two loans when memory runs out.
+4. The diffusion transformer has the adapters of the current song applied. Weights that they were merged into are read
+   again when they are removed, so the base is restored bit for bit; the others are untouched.
+5. The plan says how a component is kept (dtype, int8, layer by layer from main memory, on the processor), and may
+   change between two loans when memory runs out.
 
 Sources: `dit.md` 1 and 2 of the specification, and the rulings on strict loading.
 """
@@ -51,12 +51,12 @@ from acestep_cli.progress import ProgressCallback
 from acestep_cli.song.loras import ActiveAdapter
 
 M = TypeVar("M", bound=nn.Module)
-"""(stage, done, total) of whatever is under way."""
+#: The most tensor names in a message.
 NAMES_SHOWN = 4
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-#: Where most of a DiT folder's weights are.
+#: The module that int8 applies to, which has most of a DiT's weights.
 INT8_BLOCKS = "decoder.layers"
-#: Components that may be resident side by side.
+#: Components that may be resident together.
 COEXISTING = frozenset({"dit", "vae"})
 
 
@@ -71,20 +71,20 @@ class WeightStore:
         songwriter: checkpoints.Songwriter | None = None,
         dit: AceStep | None = None,
     ) -> None:
-        """A `dit` that somebody has in memory already is lent on, and stays."""
+        """Load nothing yet. A `dit` that is in memory already is lent as it is, and never evicted."""
         self.checkpoint = checkpoint
         self._songwriter = songwriter
         self.plan = plan
         self.report = report
         self.warnings: list[str] = []
-        #: Spent on making components resident.
+        #: Seconds spent on loading components.
         self.loading_seconds = 0.0
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
         self.device = torch.device(plan.device)
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
         self._is_open = False
-        #: What the diffusion transformer is to wear from its next loan on.
+        #: The adapters to be on the diffusion transformer from its next loan on.
         self.adapters: tuple[ActiveAdapter, ...] = ()
         self._adapter_stack = AdapterStack()
         self._residents: dict[str, nn.Module] = {}
@@ -105,7 +105,7 @@ class WeightStore:
 
     @property
     def applied(self) -> tuple[AppliedAdapter, ...]:
-        """What became of the adapters that the diffusion transformer wears."""
+        """The adapters on the diffusion transformer, with the number of matrices each applies to."""
         return self._adapter_stack.applied
 
     @contextmanager
@@ -151,11 +151,11 @@ class WeightStore:
             self._borrowers[name] -= 1
 
     def _apply_adapters(self, model: AceStep) -> None:
-        """Change the adapters that `model` wears to those of `stack`."""
+        """Replace the adapters on `model` by `adapters`."""
         start = time.perf_counter()
-        worn, self._adapter_stack = self._adapter_stack, AdapterStack(self.adapters)
-        worn.remove()
-        if names := {f"decoder.{target}.weight" for target in worn.merged}:
+        old, self._adapter_stack = self._adapter_stack, AdapterStack(self.adapters)
+        old.remove()
+        if names := {f"decoder.{target}.weight" for target in old.merged}:
             for shard in self.checkpoint.dit_shards:
                 load_shard(shard, model, self.device, self.dtype, names=names)
         merging = not self.plan.int8 and not self.plan.streamed
@@ -163,7 +163,7 @@ class WeightStore:
         self.loading_seconds += time.perf_counter() - start
 
     def _open_device(self) -> None:
-        """Take the device into use, once; with the first loan, since that too may run out of memory."""
+        """Set up the device, once; with the first loan, since that too may run out of memory."""
         if self._is_open:
             return
         if self.device.type == "cuda":
@@ -178,12 +178,12 @@ class WeightStore:
         self._is_open = True
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was told, so that a clock may be read."""
+        """Wait until the device has finished its work, so that a clock may be read."""
         if self._is_open and self.device.type != "cpu":
             torch.get_device_module(self.device).synchronize()
 
     def _evict(self, names: Iterable[str]) -> None:
-        """Let components go that nobody has on loan."""
+        """Drop components that are not on loan."""
         for name in names:
             if not self._borrowers[name]:
                 del self._residents[name]
@@ -192,17 +192,17 @@ class WeightStore:
             torch.get_device_module(self.device).empty_cache()
 
     def trim_memory(self) -> None:
-        """Give memory that nothing uses back to the system; glibc's heap would keep what a song leaves."""
+        """Return unused memory to the system; glibc's heap would keep it after each song."""
         gc.collect(0)
         if (trim := getattr(LIBC, "malloc_trim", None)) is not None:  # not in every C library
             trim(0)
 
     def close(self) -> None:
-        """Let everything go."""
+        """Drop all components that are not on loan."""
         self._evict(list(self._residents))
 
     def replan(self, plan: Plan) -> None:
-        """Go on under another plan for the same device; what is resident is made anew when it is next borrowed."""
+        """Continue under another plan for the same device; components are loaded again when they are next borrowed."""
         self.plan = plan
         self.close()
 
@@ -247,7 +247,7 @@ class WeightStore:
 
     @property
     def vae_dtype(self) -> torch.dtype:
-        """A card's dtype need not be one in which the processor computes."""
+        """Float32 on the processor, which may not compute in the dtype of the device."""
         return torch.float32 if self.plan.vae_on_cpu else self.dtype
 
     def _load(
@@ -276,10 +276,12 @@ class WeightStore:
             self.report("load", number, len(shards))
             load_shard(shard, module, device, dtype, weight_norm=weight_norm)
         self.report("load", len(shards), len(shards))
-        return module.to(device).eval()  # what is left to move are buffers that no file holds
+        return module.to(device).eval()  # the buffers are not in any file, and move here
 
     def _check_tensors(self, module: nn.Module, on_disk: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-        """Compare names and shapes; unknown extra tensors are worth one warning, anything else an error."""
+        """Compare names and shapes with the module's. Unknown extra tensors are a warning, anything else is a
+        `CheckpointError`.
+        """
         wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         if missing := [name for name in wanted if name not in on_disk]:
             raise CheckpointError(
@@ -308,8 +310,8 @@ def load_shard(
     weight_norm: bool = False,
     names: Set[str] | None = None,
 ) -> None:
-    """Assign the weights of one shard, all or those of the published `names`; once this returns, only weights kept as
-    they were map its pages.
+    """Assign the weights of one shard, all or those of the published `names`. Afterwards only weights that were not
+    converted map its pages.
     """
     known = set(module.state_dict())
     with safe_open(shard.file, framework="pt") as opened:
@@ -332,10 +334,10 @@ def require_kernels(device: torch.device) -> None:
         return
     major, minor = torch.cuda.get_device_capability(device)
     found = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(built))
-    versions = [(kind, int(one), int(other)) for kind, one, other in found]
-    same = any(kind == "sm" and one == major and other <= minor for kind, one, other in versions)
-    later = any(kind == "compute" and (one, other) <= (major, minor) for kind, one, other in versions)
-    if not (same or later):
+    targets = [(kind, (int(built_major), int(built_minor))) for kind, built_major, built_minor in found]
+    has_binary = any(kind == "sm" and (major, 0) <= version <= (major, minor) for kind, version in targets)
+    has_ptx = any(kind == "compute" and version <= (major, minor) for kind, version in targets)
+    if not (has_binary or has_ptx):
         raise UsageError(
             f"The installed torch was built for {', '.join(built)}, and {torch.cuda.get_device_name(device)} has "
             f"compute capability {major}.{minor}.",
@@ -344,19 +346,19 @@ def require_kernels(device: torch.device) -> None:
 
 
 def list_tensors(names: list[str]) -> str:
-    """`n tensors (a, b, …)`."""
+    """Return `n tensors (a, b, …)`."""
     shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown})"
 
 
 def set_parameter(module: nn.Module, name: str, weight: Tensor) -> None:
-    """Make `weight` the parameter `name` of `module`, which need not have had memory before."""
+    """Make `weight` the parameter `name` of `module`, which may be on the meta device."""
     owner, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(owner), leaf, nn.Parameter(weight, requires_grad=False))
 
 
 def load_silence(file: Path, channels: int) -> Tensor:
-    """The silence latent [1, frames, C] of a checkpoint's `silence_file`, float32.
+    """Read the silence latent [1, F, C] of a checkpoint's `silence_file`, float32.
 
     A pickle is read with `weights_only`: one that carries code is refused, never run.
     """
@@ -374,7 +376,7 @@ def load_silence(file: Path, channels: int) -> Tensor:
 
 
 def _silence_from(stored: Any, file: Path, channels: int) -> Tensor:
-    """What `file` holds as silence [1, C, frames], turned and float32. `CheckpointError` for anything else."""
+    """Return `stored` [1, C, F] from `file` as [1, F, C], float32. Raises `CheckpointError` for anything else."""
     shape = tuple(stored.shape) if isinstance(stored, Tensor) else ()
     if len(shape) != 3 or shape[:2] != (1, channels) or not shape[2] or not stored.is_floating_point():
         found = f"{list(shape)} of {stored.dtype}" if isinstance(stored, Tensor) else type(stored).__name__
