@@ -207,7 +207,7 @@ def training_times(normals: Tensor) -> Tensor:
 
 
 def duration_samples(seconds: float, sample_rate: int) -> int:
-    """Return the whole samples in `seconds`. A product may fall short by its last bit: 10.28 s are 493,440 at 48 kHz."""
+    """Return the whole samples in `seconds`. A product may lack its last bit: 10.28 s are 493,440 samples at 48 kHz."""
     return int(round(seconds * sample_rate, 3))
 
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-from acestep_cli.engine import sampling
 from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.kv_cache import ATTENTION, KVCache
+from acestep_cli.engine.sampling import guide_logits, sample_token
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.models import weight_files
 from acestep_cli.progress import Progress, ProgressCallback, Say
@@ -93,7 +93,7 @@ class SongwriterModel(nn.Module):
         return ids
 
     def answer(
-        self, task: WritingTask, how: Sampling, generator: torch.Generator, progress: Progress
+        self, task: WritingTask, sampling: Sampling, generator: torch.Generator, progress: Progress
     ) -> dict[str, Any]:
         """Answer a task with keys of a request and their values; lyrics None are an instrumental.
 
@@ -109,7 +109,7 @@ class SongwriterModel(nn.Module):
         )
         cache, states = self.prefill([prompt], max_new_tokens, "answer")
         decoder = GrammarDecoder(
-            self, cache, how, generator, lambda done: progress(min(done, max_new_tokens), max_new_tokens)
+            self, cache, sampling, generator, lambda done: progress(min(done, max_new_tokens), max_new_tokens)
         )
         thought = decoder.generate(
             states, task.thought_grammar(), songwriter_prompts.CAPTION_TOKENS, songwriter_prompts.AFTER_CAPTION
@@ -129,7 +129,7 @@ class SongwriterModel(nn.Module):
         prompt: str,
         thought: str,
         count: int,
-        how: Sampling,
+        sampling: Sampling,
         generators: Sequence[torch.Generator],
         progress: Progress,
     ) -> Iterator[tuple[int, ...]]:
@@ -137,24 +137,24 @@ class SongwriterModel(nn.Module):
 
         Raises `UsageError` where prompt and codes are more than the model holds.
         """
-        prompts = [self.encode(prompt + songwriter_prompts.format_thought(thought))]
-        if how.cfg_scale > 1:
-            prompts.append(self.encode(songwriter_prompts.unguided_prompt(how.negative_prompt)))
-        cache, first = self.prefill(prompts, count, f"{count} codes")
-        prompt_length = cache.length
+        inputs = [self.encode(prompt + songwriter_prompts.format_thought(thought))]
+        if sampling.cfg_scale > 1:
+            inputs.append(self.encode(songwriter_prompts.unguided_prompt(sampling.negative_prompt)))
+        cache, prompt_states = self.prefill(inputs, count, f"{count} codes")
+        prompt_length, total = cache.length, count * len(generators)
         rows = slice(self.vocabulary.first_code, self.vocabulary.first_code + self.codes)
-        for take, own in enumerate(generators):
+        for take, generator in enumerate(generators):
             cache.truncate(prompt_length)
-            states, codes = first, list[int]()
+            states, codes = prompt_states, list[int]()
             while True:
-                progress(take * count + len(codes), count * len(generators))
-                logits = sampling.guide_logits(self.logits(states, rows), how.cfg_scale)
-                codes.append(sampling.sample_token(logits, codes, how, own))
+                progress(take * count + len(codes), total)
+                logits = guide_logits(self.logits(states, rows), sampling.cfg_scale)
+                codes.append(sample_token(logits, codes, sampling, generator))
                 if len(codes) == count:
                     break
-                states = cache.step([[rows.start + codes[-1]]] * len(prompts))
+                states = cache.step([[rows.start + codes[-1]]] * len(inputs))
             yield tuple(codes)
-        progress(count * len(generators), count * len(generators))
+        progress(total, total)
 
     def complete_takes(
         self, request: Completed, shortest: float, report: ProgressCallback, say: Say
@@ -164,33 +164,26 @@ class SongwriterModel(nn.Module):
         The text is written once, from `songwriter_seed`, and `say` receives it in words. The codes follow from each
         take's seed. Songs are at least `shortest` seconds long.
         """
-        how = Sampling.of(request)
-        seconds = (math.ceil(shortest), LONGEST_SECONDS)
-        seed = request.seed if request.songwriter_seed is None else request.songwriter_seed
+        sampling = Sampling.of(request)
         expands = request.idea is not None
-        task = (songwriter_prompts.idea_task if expands else songwriter_prompts.metadata_task)(
-            request, request.open, seconds
-        )
+        make_task = songwriter_prompts.idea_task if expands else songwriter_prompts.metadata_task
+        task = make_task(request, request.open, (math.ceil(shortest), LONGEST_SECONDS))
         written: dict[str, Any] = {}
         if set(request.open) - {"codes"}:
-            written = self.answer(task, how, stage_generator(seed, "text"), lambda done, of: report("write", done, of))
+            seed = request.seed if request.songwriter_seed is None else request.songwriter_seed
+            generator = stage_generator(seed, "text")
+            written = self.answer(task, sampling, generator, lambda done, of: report("write", done, of))
         whole = complete.fill_open(request, written)
         say(songwriter_prompts.decision_summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
-        prompt = songwriter_prompts.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt
-        fields = (
-            (*songwriter_prompts.METADATA, "caption")
-            if "caption" in written and not expands
-            else songwriter_prompts.METADATA
-        )
-        thought = {"language": "unknown", **songwriter_prompts.known_metadata(whole)}
+        has_new_caption = "caption" in written and not expands
         songs = [complete.take_request(whole, number) for number in range(1, whole.takes + 1)]
         codes = self.sample_codes(
-            prompt,
-            songwriter_prompts.dump_thought({name: thought[name] for name in fields}),
-            int(CODES_PER_SECOND * whole.duration),
-            how,
-            [stage_generator(song.seed, "codes") for song in songs],
-            lambda done, of: report("codes", done, of),
+            prompt=songwriter_prompts.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt,
+            thought=song_thought(whole, has_caption=has_new_caption),
+            count=int(CODES_PER_SECOND * whole.duration),
+            sampling=sampling,
+            generators=[stage_generator(song.seed, "codes") for song in songs],
+            progress=lambda done, of: report("codes", done, of),
         )
         for song, own in zip(songs, codes, strict=True):
             yield song.model_copy(update={"codes": own})
@@ -226,11 +219,11 @@ class GrammarDecoder:
         self,
         songwriter: SongwriterModel,
         cache: KVCache,
-        how: Sampling,
+        sampling: Sampling,
         generator: torch.Generator,
         progress: Callable[[int], None],
     ) -> None:
-        self.songwriter, self.cache, self.how, self.generator = songwriter, cache, how, generator
+        self.songwriter, self.cache, self.sampling, self.generator = songwriter, cache, sampling, generator
         self.progress = progress
         self.written = 0
 
@@ -242,7 +235,6 @@ class GrammarDecoder:
         """
         tokenizer = self.songwriter._grammar_tokenizer
         matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
-        text = slice(0, self.songwriter.vocabulary.first_code)
         tokens: list[int] = []
         sampled = 0
         while not matcher.is_stopped():
@@ -251,22 +243,16 @@ class GrammarDecoder:
                 states = self.cache.step([forced])
                 continue
             if sampled >= max_new_tokens and not (closing and closing in tokenizer.decode_str(tokens)):
-                back, follow = self._truncate(matcher, tokenizer.tokenize_str(closing))
-                del tokens[len(tokens) - back :]
-                self.cache.truncate(self.cache.length - back)
+                cut, follow = self._truncate(matcher, tokenizer.tokenize_str(closing))
+                del tokens[len(tokens) - cut :]
+                self.cache.truncate(self.cache.length - cut)
                 if not follow:
                     break
                 tokens += self._accept(matcher, follow)
                 states = self.cache.step([follow])
                 continue
-            allowed = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-            logits = self.songwriter.logits(states, text)[0]
-            logits[torch.from_numpy(allowed[: len(logits)]) == 0] = -torch.inf
-            token = sampling.sample_token(logits, tokens, self.how, self.generator)
-            self._accept(matcher, [token])
+            token = self._sample(matcher, states, tokens)
             sampled += 1
-            self.written += 1
-            self.progress(self.written)
             if token == self.songwriter.turn_end:
                 break
             tokens.append(token)
@@ -274,6 +260,17 @@ class GrammarDecoder:
         if matcher.is_error():
             raise RuntimeError(matcher.get_error())
         return tokenizer.decode_str(tokens)
+
+    def _sample(self, matcher: llguidance.LLMatcher, states: Tensor, tokens: Sequence[int]) -> int:
+        """Sample a token that the grammar allows after `states` [1, width]; those in `tokens` are penalised."""
+        allowed = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        logits = self.songwriter.logits(states, slice(0, self.songwriter.vocabulary.first_code))[0]
+        logits[torch.from_numpy(allowed[: len(logits)]) == 0] = -torch.inf
+        token = sample_token(logits, tokens, self.sampling, self.generator)
+        self._accept(matcher, [token])
+        self.written += 1
+        self.progress(self.written)
+        return token
 
     def _accept(self, matcher: llguidance.LLMatcher, tokens: list[int]) -> list[int]:
         if not matcher.consume_tokens(tokens):
@@ -290,6 +287,13 @@ class GrammarDecoder:
                 raise RuntimeError(matcher.get_error())
             back += 1
         return back, closing
+
+
+def song_thought(song: Completed, *, has_caption: bool) -> str:
+    """Return the thought that says the metadata of a song, and its caption if the Songwriter wrote that."""
+    known = {"language": "unknown", **songwriter_prompts.known_metadata(song)}
+    names = [*songwriter_prompts.METADATA, *(["caption"] if has_caption else [])]
+    return songwriter_prompts.dump_thought({name: known[name] for name in names})
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
