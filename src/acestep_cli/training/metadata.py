@@ -1,9 +1,8 @@
-"""What lies beside a recording and tells of it, in every convention that is about: texts, specs, lyrics with time
-stamps, tables and lists.
+"""Metadata beside a recording, in every convention in use: texts, specs, lyrics with time stamps, tables and lists.
 
 Conventions: `songwriter-and-lora.md` 5.1 and 5.2 of the specification, and the tables of Hugging Face's audiofolder
 (https://huggingface.co/docs/datasets/audio_dataset). Each is one row of `READERS`; what is read are keys of a song spec
-with values as their kinds read them. A value that cannot be read is left out and told of, and no other for its sake.
+with values as their kinds read them. A value that cannot be read is left out and reported, and the others are kept.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from acestep_cli.song.prompts import INSTRUMENTAL
 
 #: The keys of a song that a recording is described by.
 KEYS = ("caption", "lyrics", "instrumental", "language", "bpm", "key", "time_signature")
-#: What others call them.
+#: Their names elsewhere.
 KEY_NAMES: Mapping[str, str] = {
     **{name: name for name in KEYS},
     **{name: key for name, key in spec.OTHER_NAMES.items() if key in KEYS},
@@ -34,27 +33,27 @@ KEY_NAMES: Mapping[str, str] = {
     "time signature": "time_signature",
     "is_instrumental": "instrumental",
 }
-#: What the columns of tables are called besides.
+#: The same for the columns of tables.
 COLUMN_NAMES: Mapping[str, str] = {**KEY_NAMES, "text": "caption", "description": "caption", "transcription": "lyrics"}
-#: What texts tell besides, of which nothing is learnt; a caption, where there is no other, is the genre.
+#: Names in texts that are recognised and ignored; but the genre is the caption where there is no other.
 IGNORED_NAMES = ("genre", "title", "artist", "album", "year", "duration", "custom_tag", "trigger", "filename", "repeat")
 #: The columns of a table that name the recording, the best first.
 FILE_COLUMNS = ("file_name", "filename", "audio_path", "file", "audio", "path")
-#: Words for nothing known.
+#: Values that mean "unknown".
 EMPTY_VALUES = ("", "n/a", "nan", "unknown", "none", "null")
 ANY_NAME = "|".join(sorted((re.escape(name) for name in (*KEY_NAMES, *IGNORED_NAMES)), key=len, reverse=True))
-#: A line of `key: value`, as some write all they know into one text.
+#: A line of `key: value` in a text of several.
 LABELLED_LINE = re.compile(rf"^\s*({ANY_NAME})\s*:[ \t]*(.*)$", re.IGNORECASE)
-#: `<KEY>value</KEY>`, as others do; the next one ends one that is not closed.
+#: `<KEY>value</KEY>`; a mark that is not closed ends at the next one.
 MARKED_VALUE = re.compile(rf"<({ANY_NAME})>(.*?)(?:</\1>|(?=<(?:{ANY_NAME})>)|\Z)", re.IGNORECASE | re.DOTALL)
-#: What YAML has behind the colon where the lines of a text follow.
+#: The indicator of a block scalar behind a colon in YAML.
 BLOCK = re.compile(r"[|>][+-]?\d?[+-]?")
 TEMPO = re.compile(r"(?:~|≈|ca?\.?\s|circa\s)?\s*(\d{1,6}(?:[.,]\d+)?)\s*(?:bpm|beats per minute)?", re.IGNORECASE)
 SCALE_NAMES = {"moll": "minor", "dur": "major"}
 SCALE = re.compile(r"[\s_-]*\b(moll|dur|minor|major)\Z", re.IGNORECASE)
 CAMELOT = re.compile(r"(1[0-2]|[1-9])([AB])", re.IGNORECASE)
 NOTE = re.compile(r"[A-Ga-g][#b♯♭]?")
-#: The wheel by number: its minor keys (A) and its major ones (B).
+#: Camelot's wheel by number: its minor keys (A) and its major ones (B).
 CAMELOT_WHEEL = {
     "A": ["Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "Db"],
     "B": ["B", "F#", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E"],
@@ -65,14 +64,13 @@ Metadata = dict[str, Any]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What stands beside songs and cannot be read: its place, and the reason.
-
-    `song` is the name of the recording in the data set, None where it is not of one; `key` the key that stays open.
-    """
+    """A value or file that could not be read, its place, and the reason."""
 
     where: str
     reason: str
+    #: The key that stays open.
     key: str | None = None
+    #: The name of the recording in the data set, None where it is not of one.
     song: str | None = None
 
     def __str__(self) -> str:
@@ -80,41 +78,40 @@ class LeftOut:
         return f"{of_song}{self.where}: {self.reason}; {self.key or 'this'} is left out."
 
     def report(self) -> dict[str, str | None]:
-        """The entry of `--json`."""
+        """Return the entry of `--json`."""
         return {"song": self.song, "key": self.key, "where": self.where, "reason": self.reason}
 
 
 @dataclass
 class Tables:
-    """What the lists and tables of one folder tell, by recording, and of all songs; and what could not be read."""
+    """The metadata in the lists and tables of one folder: by recording, and for all songs."""
 
     folder: Path
     songs: dict[str, Metadata] = field(default_factory=dict)
     shared: Metadata = field(default_factory=dict)
-    #: Of one song, by recording, and of none.
+    #: What could not be read, by recording, and of no recording.
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
     unread: list[LeftOut] = field(default_factory=list)
 
     def add(self, written: object, values: Mapping[str, Any], where: str) -> None:
-        """Take what a row tells of the recording that it names, over what is told of it so far."""
+        """Add the values of a row to the recording that it names as `written`; they overrule earlier ones."""
         name = recording_of(self.folder, str(written))
-        self.songs[name] = merge(
-            self.songs.get(name, {}), translate_keys(values, where, self.left_out.setdefault(name, []), COLUMN_NAMES)
-        )
+        new = translate_keys(values, where, self.left_out.setdefault(name, []), COLUMN_NAMES)
+        self.songs[name] = merge(self.songs.get(name, {}), new)
 
     def metadata_of(self, recording: Path) -> tuple[Metadata, list[LeftOut]]:
-        """What is told of a recording, named with its suffix or without."""
-        name = recording.relative_to(self.folder).as_posix()
-        for one in (name, name.removesuffix(recording.suffix)):
-            if one in self.songs:
-                return self.songs[one], self.left_out[one]
+        """Return the metadata of a recording, listed with its suffix or without, and what could not be read of them."""
+        path = recording.relative_to(self.folder).as_posix()
+        for name in (path, path.removesuffix(recording.suffix)):
+            if name in self.songs:
+                return self.songs[name], self.left_out[name]
         return {}, []
 
 
 def recording_of(folder: Path, written: str) -> str:
-    """The path within `folder` that a table means: as written where that is there, else the last part of it.
+    """Return the path within `folder` that a table means: as written where that file is there, else its file name.
 
-    Tables come along from other places, with paths of those.
+    Tables copied from elsewhere have paths of that place.
     """
     name = written.strip().replace("\\", "/")
     try:
@@ -127,15 +124,15 @@ def recording_of(folder: Path, written: str) -> str:
 
 
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Metadata:
-    """What two tell of one recording: the upper one where both do. Lyrics and instrumental answer one question."""
-    answer = ("lyrics", "instrumental")
-    settled = any(key in upper for key in answer)
-    return {key: value for key, value in lower.items() if not (settled and key in answer)} | dict(upper)
+    """Merge two sets of metadata; `upper` overrules `lower`. Lyrics and instrumental exclude each other."""
+    exclusive = ("lyrics", "instrumental")
+    settled = any(key in upper for key in exclusive)
+    return {key: value for key, value in lower.items() if not (settled and key in exclusive)} | dict(upper)
 
 
 def read_metadata(recording: Path, tables: Iterable[Tables], left_out: list[LeftOut]) -> Metadata:
-    """All that is told of a recording; who comes later in `READERS` knows better, and so does the later one of
-    `tables`, which come after the song's own `.json`. What cannot be read is added to `left`.
+    """Read all metadata of a recording. A later entry of `READERS` overrules an earlier one, and so does a later table;
+    the tables overrule the song's own `.json`. What cannot be read is added to `left_out`.
     """
     found: Metadata = {}
     for suffix, read in READERS.items():
@@ -154,22 +151,24 @@ def read_metadata(recording: Path, tables: Iterable[Tables], left_out: list[Left
 
 
 def read_text(file: Path) -> str:
-    """`ValueError` with the reason for what is no text."""
+    """Read a text file. Raises `ValueError` with the reason where it is none."""
     return spec.read_text(str(file))
 
 
 def translate_keys(
     values: Mapping[str, Any], where: object, left_out: list[LeftOut], names: Mapping[str, str] = KEY_NAMES
 ) -> Metadata:
-    """What others wrote under their `names` as ours, without what says nothing.
+    """Translate keys from `names` to ours, read their values, and drop those that mean "unknown".
 
-    What its kind cannot read is added to `left`, with the place `where` it stands.
+    A value that its kind cannot read is added to `left_out`, with the place `where` it was written.
     """
     written: dict[str, tuple[str, Any]] = {}
     for name, value in values.items():
         word = str(name).strip().casefold()
         key = names.get(word)
-        if key is None or is_empty(key, value) or (key in written and word != key):  # its own name knows better
+        if (
+            key is None or is_empty(key, value) or (key in written and word != key)
+        ):  # our own name for it overrules others
             continue
         written[key] = (str(name).strip(), normalize(key, value))
     found: Metadata = {}
@@ -182,20 +181,20 @@ def translate_keys(
         except ValueError as error:
             left_out.append(LeftOut(f"{where}: {name}", str(error), key))
     if "lyrics" in found:
-        found.pop("instrumental", None)  # there are words after all
+        found.pop("instrumental", None)  # there are lyrics after all
         found["lyrics"] = f"{found['lyrics'].strip()}\n"
     return found
 
 
 def is_empty(key: str, value: Any) -> bool:
-    """Whether a value stands for none: some write a tempo of 0 for one that is not known."""
+    """Tell whether a value means "unknown", such as a tempo of 0."""
     return (
         value is None or value == [] or str(value).strip().casefold() in EMPTY_VALUES or (key == "bpm" and value == 0)
     )
 
 
 def normalize(key: str, value: Any) -> Any:
-    """A value as its kind reads it, where it can be understood; else as it is, which its kind refuses."""
+    """Return a value in the form that its kind reads, or unchanged where that is not possible."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):  # tags, or lines
         value = {"caption": ", ", "lyrics": "\n"}[key].join(value) if key in ("caption", "lyrics") else value
     if isinstance(value, float) and value.is_integer() and key == "time_signature":
@@ -214,59 +213,61 @@ def normalize(key: str, value: Any) -> Any:
 
 
 def round_bpm(bpm: Any) -> Any:
-    """A tempo of analysers, which have decimals, or with its unit, as a whole number."""
+    """Return a tempo with decimals or a unit as a whole number; anything else unchanged."""
     found = TEMPO.fullmatch(str(bpm).strip())
     return bpm if found is None or isinstance(bpm, bool) else round(float(found[1].replace(",", ".")))
 
 
 def respell_key(key: str) -> str:
-    """A key in Camelot's numbers, or a bare note for its major, in words."""
+    """Return the name of a key in Camelot's notation, or of a bare note, which is major; anything else unchanged."""
     key = SCALE.sub(lambda found: f" {SCALE_NAMES.get(found[1].casefold(), found[1])}", key.replace("_", " "))
     if found := CAMELOT.fullmatch(key):
         return f"{CAMELOT_WHEEL[found[2].upper()][int(found[1]) - 1]} {'minor' if found[2].upper() == 'A' else 'major'}"
     return f"{key} major" if NOTE.fullmatch(key) else key
 
 
-def read_lyrics(file: Path, left: list[LeftOut]) -> Metadata:
+def read_lyrics(file: Path, left_out: list[LeftOut]) -> Metadata:
     whole = read_text(file)
-    return translate_keys(parse_marks(whole, "lyrics") or {"lyrics": whole}, file, left)
+    return translate_keys(parse_marks(whole, "lyrics") or {"lyrics": whole}, file, left_out)
 
 
-def read_caption(file: Path, left: list[LeftOut]) -> Metadata:
+def read_caption(file: Path, left_out: list[LeftOut]) -> Metadata:
     whole = read_text(file)
-    told = parse_marks(whole, "caption") or {"caption": whole}
+    values = parse_marks(whole, "caption") or {"caption": whole}
     return translate_keys({name: " ".join(part.split()) if KEY_NAMES.get(name) == "caption" else part
-                  for name, part in told.items()}, file, left)  # fmt: skip
+                  for name, part in values.items()}, file, left_out)  # fmt: skip
 
 
-def read_song_text(file: Path, left: list[LeftOut]) -> Metadata:
-    """Lyrics; or all that is known: in `<KEY>` marks, as JSON, or in `key: value` lines, of which lyrics go on until
-    the next key.
+def read_song_text(file: Path, left_out: list[LeftOut]) -> Metadata:
+    """Read lyrics; or several keys, in `<KEY>` marks, as JSON, or in `key: value` lines, where lyrics end at the next
+    key.
     """
     whole = read_text(file)
-    told = parse_marks(whole, "lyrics") or parse_json_object(whole) or parse_labelled_lines(whole) or {"lyrics": whole}
-    return translate_keys(told, file, left)
+    values = (
+        parse_marks(whole, "lyrics") or parse_json_object(whole) or parse_labelled_lines(whole) or {"lyrics": whole}
+    )
+    return translate_keys(values, file, left_out)
 
 
-def with_genre_as_caption(told: dict[str, Any]) -> dict[str, Any]:
-    """The same, with its genre for a caption unless it has one."""
-    has_caption = any(KEY_NAMES.get(name) == "caption" and not is_empty("caption", told[name]) for name in told)
-    return told if has_caption or "genre" not in told else {**told, "caption": told["genre"]}
+def with_genre_as_caption(values: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata with the genre as the caption, unless it has one."""
+    has_caption = any(KEY_NAMES.get(name) == "caption" and not is_empty("caption", values[name]) for name in values)
+    return values if has_caption or "genre" not in values else {**values, "caption": values["genre"]}
 
 
 def parse_marks(text: str, rest: str) -> dict[str, Any]:
-    """What a text tells in `<KEY>` marks at its beginning; what stands outside of them is the `rest`."""
+    """Parse a text that begins with `<KEY>` marks; text outside of them is the value of the key `rest`."""
     if not MARKED_VALUE.match(text.lstrip()):
         return {}
-    told = {found[1].casefold(): found[2].strip() for found in MARKED_VALUE.finditer(text)}
+    values = {found[1].casefold(): found[2].strip() for found in MARKED_VALUE.finditer(text)}
     outside = MARKED_VALUE.sub("", text).strip()
-    if outside and not any(KEY_NAMES.get(name) == rest for name in told):
-        told[rest] = outside
-    return with_genre_as_caption(told)
+    if outside and not any(KEY_NAMES.get(name) == rest for name in values):
+        values[rest] = outside
+    return with_genre_as_caption(values)
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
-    """What a text tells that is an object of JSON."""
+    """Parse a text that is a JSON object; empty for any other."""
     if not text.lstrip().startswith("{"):
         return {}
     try:
@@ -277,7 +278,7 @@ def parse_json_object(text: str) -> dict[str, Any]:
 
 
 def parse_labelled_lines(text: str) -> dict[str, Any]:
-    """What a text tells in `key: value` lines, or as YAML where it has the lines of a text after `|`."""
+    """Parse a text of `key: value` lines, as YAML where one of them begins a block scalar; empty for any other."""
     lines = text.splitlines()
     is_markdown = document.is_markdown(text)
     first = next((line for line in lines if line.strip()), "")
@@ -289,51 +290,45 @@ def parse_labelled_lines(text: str) -> dict[str, Any]:
             return with_genre_as_caption({entry.name.casefold(): entry.raw for entry in content.entries})
     found: dict[str, list[str]] = {}
     rest: list[str] = []
-    goes_on, key = rest, ""
+    current, key = rest, ""
     for line in lines:
         if match := LABELLED_LINE.match(line):
             key = KEY_NAMES.get(match[1].casefold(), "")
             value = found[match[1].casefold()] = [] if BLOCK.fullmatch(match[2].strip()) else [match[2]]
-            goes_on = value if key in ("caption", "lyrics") else rest  # all else is said in one line
-        elif goes_on is not rest and key == "caption" and line.lstrip().startswith("["):  # as `[Verse]`
-            goes_on = rest
+            current = value if key in ("caption", "lyrics") else rest  # all others have one line
+        elif current is not rest and key == "caption" and line.lstrip().startswith("["):  # as `[Verse]`
+            current = rest
             rest.append(line)
         else:
-            goes_on.append(line)
-    told: dict[str, Any] = {name: textwrap.dedent("\n".join(part)).strip() for name, part in found.items()}
-    if (unnamed := "\n".join(rest).strip()) and not any(KEY_NAMES.get(name) == "lyrics" for name in told):
-        told["lyrics"] = unnamed
-    return with_genre_as_caption(told)
+            current.append(line)
+    values: dict[str, Any] = {name: textwrap.dedent("\n".join(part)).strip() for name, part in found.items()}
+    if (unnamed := "\n".join(rest).strip()) and not any(KEY_NAMES.get(name) == "lyrics" for name in values):
+        values["lyrics"] = unnamed
+    return with_genre_as_caption(values)
 
 
-def read_timed_lyrics(file: Path, left: list[LeftOut]) -> Metadata:
-    """Lyrics without their time stamps."""
-    return translate_keys({"lyrics": "\n".join(line.text for line in lrc.parse_lrc(read_text(file)))}, file, left)
+def read_timed_lyrics(file: Path, left_out: list[LeftOut]) -> Metadata:
+    """Read lyrics without their time stamps."""
+    return translate_keys({"lyrics": "\n".join(line.text for line in lrc.parse_lrc(read_text(file)))}, file, left_out)
 
 
-def read_spec(file: Path, left: list[LeftOut]) -> Metadata:
-    """A spec, or the sidecar of a render: what it says of a song, whatever else it asks for."""
+def read_spec(file: Path, left_out: list[LeftOut]) -> Metadata:
+    """Read the keys of a song from a spec or the sidecar of a render, whatever else it asks for."""
     layers = [
         replace(layer, values={name: value for name, value in layer.values.items() if name in (*KEYS, "lyrics_file")})
         for layer in spec.read_layers(file)
     ]
     for layer in layers:
-        left += [LeftOut(str(file), without_path(file, problem)) for problem in layer.problems]
+        left_out += [LeftOut(str(file), without_path(file, problem)) for problem in layer.problems]
     layers = [replace(layer, problems=()) for layer in layers]
     while True:
         try:
             request = spec.resolve(*layers).request
         except UsageError as error:
-            wrong = {
-                value.where: (name, line)
-                for line in error.message.splitlines()
-                for layer in layers
-                for name, value in layer.values.items()
-                if line.startswith(f"{value.where}:")
-            }
+            wrong = _refused_values(layers, error)
             if not wrong:
                 raise ValueError(without_path(file, error.message)) from error
-            left += [LeftOut(str(file), without_path(file, line), "lyrics" if name == "lyrics_file" else name)
+            left_out += [LeftOut(str(file), without_path(file, line), "lyrics" if name == "lyrics_file" else name)
                      for name, line in wrong.values()]  # fmt: skip
             layers = [
                 replace(layer, values={name: value for name, value in layer.values.items() if value.where not in wrong})
@@ -343,19 +338,30 @@ def read_spec(file: Path, left: list[LeftOut]) -> Metadata:
             return {key: value for key in KEYS if (value := getattr(request, key)) is not None}
 
 
+def _refused_values(layers: Iterable[spec.Layer], error: UsageError) -> dict[str, tuple[str, str]]:
+    """Return the values that an error is about, by their place: the key, and the line of the message."""
+    values = [(name, value.where) for layer in layers for name, value in layer.values.items()]
+    return {
+        where: (name, line)
+        for line in error.message.splitlines()
+        for name, where in values
+        if line.startswith(f"{where}:")
+    }
+
+
 def without_path(file: Path, problem: str) -> str:
-    """A problem without the name of the file that it begins with."""
+    """Return a problem without the file name that it begins with."""
     return problem.removeprefix(str(file)).removeprefix(": ")
 
 
-def read_song_json(file: Path, left: list[LeftOut]) -> Metadata:
-    """One song's JSON; a list is seen to with those of its folder."""
+def read_song_json(file: Path, left_out: list[LeftOut]) -> Metadata:
+    """Read the JSON of one song; nothing for a list, which `read_tables` reads."""
     content = load_json_file(file)
     if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("samples"), list)):
         return {}
     if not isinstance(content, dict):
         raise ValueError("is neither a map of keys nor a list of songs")
-    return translate_keys(content, file, left)
+    return translate_keys(content, file, left_out)
 
 
 def load_json_file(file: Path) -> Any:
@@ -363,7 +369,7 @@ def load_json_file(file: Path) -> Any:
 
 
 def load_json(text: str) -> Any:
-    """`ValueError` with the reason for what is no JSON."""
+    """Parse JSON. Raises `ValueError` with the reason where it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -372,7 +378,8 @@ def load_json(text: str) -> Any:
 
 Reader = Callable[[Path, list[LeftOut]], Metadata]
 
-#: By the end of the name behind that of the recording, with or without its own suffix; the last one wins.
+#: Readers by the ending of a file's name, which follows that of the recording, with or without its suffix. The last
+#: one wins.
 READERS: Mapping[str, Reader] = {
     ".json": read_song_json,
     ".lrc": read_timed_lyrics,
@@ -387,22 +394,22 @@ READERS: Mapping[str, Reader] = {
     ".yml": read_spec,
     ".yaml": read_spec,
 }
-#: The key that stays open where a whole file cannot be read.
+#: The key that stays open where a file of this ending cannot be read at all.
 UNREADABLE_KEY: Mapping[str, str] = {
     suffix: "lyrics" if reader in (read_timed_lyrics, read_song_text, read_lyrics) else "caption"
     for suffix, reader in READERS.items()
     if reader in (read_timed_lyrics, read_song_text, read_lyrics, read_caption)
 }
-#: Lists and tables by suffix; the last one wins.
+#: Suffixes of lists and tables; the last one wins.
 TABLE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
 
 
 def read_tables(folder: Path) -> Tables:
-    """What the lists and tables in `folder` tell. Tables overrule lists."""
+    """Read the lists and tables in `folder`. Tables overrule lists."""
     found = Tables(folder)
-    there = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
     for suffix in TABLE_SUFFIXES:
-        for file in (file for file in there if file.suffix.lower() == suffix):
+        for file in (file for file in files if file.suffix.lower() == suffix):
             try:
                 if suffix == ".json":
                     read_json_list(file, found)
@@ -413,12 +420,12 @@ def read_tables(folder: Path) -> Tables:
             except (ValueError, csv.Error) as error:
                 found.unread.append(LeftOut(str(file), str(error)))
     found.unread += [LeftOut(str(file), "is a Parquet table, which is not read here; metadata.csv would be")
-                     for file in there if file.name.lower() == "metadata.parquet"]  # fmt: skip
+                     for file in files if file.name.lower() == "metadata.parquet"]  # fmt: skip
     return found
 
 
 def read_json_list(file: Path, into: Tables) -> None:
-    """What a list tells of songs, and of all of them; nothing where it is one song's own."""
+    """Read a JSON list of songs, and the settings for all of them; nothing from the JSON of one song."""
     content = load_json_file(file)
     samples = content.get("samples") if isinstance(content, dict) else content
     if not isinstance(samples, list):
@@ -433,13 +440,13 @@ def read_json_list(file: Path, into: Tables) -> None:
 
 
 def with_raw_lyrics(sample: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A sample whose lyrics, where it has none, are those as they were before another trainer set them."""
+    """Return a sample with its `raw_lyrics`, the field of another trainer, as lyrics, where it has no others."""
     raw = sample.get("raw_lyrics")
     return {**sample, "lyrics": raw} if raw and not sample.get("lyrics") else sample
 
 
 def read_json_lines(file: Path, into: Tables) -> None:
-    """What a file tells that has an object of JSON in each line, as Hugging Face's `metadata.jsonl`."""
+    """Read a file with a JSON object in each line, as Hugging Face's `metadata.jsonl`."""
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
@@ -453,18 +460,18 @@ def read_json_lines(file: Path, into: Tables) -> None:
 
 
 def file_name_in(row: Mapping[str, Any]) -> str:
-    """The recording that a row names; empty where it names none."""
+    """Return the recording that a row names; empty where it names none."""
     return next((name for column in FILE_COLUMNS if isinstance(name := row.get(column), str) and name.strip()), "")
 
 
 def read_csv(file: Path, into: Tables) -> None:
-    """The rows of a table with a column that names recordings; its delimiter is found out."""
+    """Read a table with a column that names recordings; its delimiter is the commonest of the first line."""
     content = read_text(file)
     first = content.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count))
     for row in reader:
-        told = {str(name).strip().casefold(): value for name, value in row.items() if name is not None}
-        if told.get("camelot") and not told.get("key"):
-            told["key"] = told["camelot"]
-        if name := file_name_in(told):
-            into.add(name, told, f"{file}:{reader.line_num}")
+        values = {str(name).strip().casefold(): value for name, value in row.items() if name is not None}
+        if values.get("camelot") and not values.get("key"):
+            values["key"] = values["camelot"]
+        if name := file_name_in(values):
+            into.add(name, values, f"{file}:{reader.line_num}")
