@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hub_server
 import jsonschema
 import pytest
 from huggingface_hub import constants
