@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from acestep_cli import disk
-from acestep_cli.errors import UsageError
+from acestep_cli.errors import UsageError, reason_of
 from acestep_cli.progress import Say
 
 #: Where the entries lie, if not in the user's cache folder, and how much they may take.
@@ -97,7 +97,7 @@ class Cache:
             self.prune(self.limit)
         except OSError as error:
             self._is_usable = False
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             self.warn(f"The cache {self.folder} cannot be written: {reason}; what is made is not kept in it.")
 
     def entries(self) -> Iterator[Entry]:

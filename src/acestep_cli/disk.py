@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from acestep_cli.errors import ExistsError, OutputError
+from acestep_cli.errors import ExistsError, OutputError, reason_of
 
 HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk with --output.",
@@ -38,7 +38,7 @@ PIPE_BLOCK_BYTES = 1 << 20
 
 def write_error(path: Path, error: OSError) -> OutputError:
     """Why `path` could not be written, as the system put it."""
-    reason = (error.strerror or str(error)).lower()
+    reason = reason_of(error)
     return OutputError(f"{path} cannot be written: {reason}.", HINTS.get(error.errno or 0))
 
 

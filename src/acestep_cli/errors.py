@@ -138,6 +138,11 @@ class ExistsError(OutputError):
         super().__init__(f"{path} exists already{others}{why}.", hint or usual)
 
 
+def reason_of(error: OSError) -> str:
+    """Return why the system refused, in lower case, to stand inside a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of a library says that memory ran out; what this program raises itself is a
     `MemoryLimitError`.

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from acestep_cli.errors import reason_of
 from acestep_cli.machine import hardware, history, plan
 from acestep_cli.machine.hardware import Device
 from acestep_cli.render.reporter import Messages
@@ -48,7 +49,7 @@ def lock_card(run: RenderSettings, terminal: Messages) -> Iterator[RenderSetting
     try:
         card, lock = acquire_card(cards, terminal)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         terminal.warn(f"{lock_folder()} cannot be written: {reason}; nothing keeps other renders from the same card.")
         yield run
         return

@@ -16,7 +16,7 @@ from acestep_cli import __version__
 from acestep_cli.albums import ray_scheduler, ray_worker
 from acestep_cli.albums.ray_node import Node
 from acestep_cli.albums.ray_worker import Files, NodeInfo, RenderTask, WeightsRef
-from acestep_cli.errors import AceStepError, NetworkError, UsageError, combine_errors
+from acestep_cli.errors import AceStepError, NetworkError, UsageError, combine_errors, reason_of
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.render import perform, plan
@@ -88,7 +88,7 @@ def find_address() -> str:
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWERS).close()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise NetworkError(f"--on ray: the Ray cluster at {address} does not answer: {reason}.", START) from error
     return str(address)
 

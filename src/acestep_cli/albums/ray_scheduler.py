@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli.albums import processes, ray_worker
 from acestep_cli.albums.ray_worker import FailureMessage, Files, ProgressMessage, TextMessage
-from acestep_cli.errors import AceStepError, NetworkError, SourceError
+from acestep_cli.errors import AceStepError, NetworkError, SourceError, reason_of
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render import perform, result, write
 from acestep_cli.render.job import Job
@@ -202,7 +202,7 @@ def pack_files(jobs: Iterable[Job]) -> Files:
         try:
             files |= ray_worker.files_of(job)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             again = "Run the command again."
             mark_unmade([job], SourceError(f"{error.filename} cannot be read any more: {reason}.", again))
     return files

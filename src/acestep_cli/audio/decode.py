@@ -24,7 +24,7 @@ from acestep_cli import disk
 from acestep_cli.audio import containers, encode, loudness
 from acestep_cli.audio.containers import Pieces, Stream
 from acestep_cli.audio.sound import Audio, join_blocks, resample_blocks
-from acestep_cli.errors import SourceError
+from acestep_cli.errors import SourceError, reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -338,9 +338,7 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
         except OSError as error:
-            raise SourceError(
-                f"{encode.FFMPEG} cannot be started: {(error.strerror or str(error)).lower()}."
-            ) from error
+            raise SourceError(f"{encode.FFMPEG} cannot be started: {reason_of(error)}.") from error
         assert process.stdout is not None
         try:
             header = process.stdout.read(24)
@@ -419,7 +417,7 @@ def spool(path: Path) -> Path:
 
 
 def unreadable_error(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.")
+    return SourceError(f"{path} cannot be read: {reason_of(error)}.")
 
 
 def format_time(seconds: float) -> str:

@@ -22,7 +22,7 @@ from acestep_cli import disk
 from acestep_cli.audio import loudness as levels
 from acestep_cli.audio import tags as labels
 from acestep_cli.audio.sound import Audio, apply_fades, one_second_blocks, resample
-from acestep_cli.errors import EncoderError, OutputError, UsageError
+from acestep_cli.errors import EncoderError, OutputError, UsageError, reason_of
 
 BIT_DEPTHS = ("16", "24", "32f")
 BITRATES = (64, 96, 128, 160, 192, 224, 256, 320)
@@ -263,7 +263,7 @@ def encode_by_ffmpeg(path: Path, audio: Audio, encoding: Encoding, level: levels
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
         except OSError as error:
-            raise EncoderError(f"{row.program} cannot be started: {(error.strerror or str(error)).lower()}.") from error
+            raise EncoderError(f"{row.program} cannot be started: {reason_of(error)}.") from error
         assert process.stdin is not None
         try:
             took_all = _feed(audio, level, process.stdin)

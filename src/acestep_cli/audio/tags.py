@@ -17,7 +17,7 @@ from typing import Any
 
 from acestep_cli.audio import lrc
 from acestep_cli.audio.lrc import TimedLine
-from acestep_cli.errors import EncoderError
+from acestep_cli.errors import EncoderError, reason_of
 
 #: A block of a FLAC holds 16 MB; no cover that players show comes near.
 MOST_COVER_BYTES = 10_000_000
@@ -318,7 +318,7 @@ def read_picture(path: Path) -> Cover:
         with path.open("rb") as file:
             data = file.read(MOST_COVER_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise ValueError(f"{path} cannot be read: {reason_of(error)}") from error
     if len(data) > MOST_COVER_BYTES:
         raise ValueError(f"{path} is larger than {MOST_COVER_BYTES // 1_000_000} MB; a smaller picture will do")
     try:

@@ -11,7 +11,7 @@ from acestep_cli import cache as stages
 from acestep_cli.cache import open_cache
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
-from acestep_cli.errors import OutputError
+from acestep_cli.errors import OutputError, reason_of
 from acestep_cli.models.local import format_size
 from acestep_cli.render.result import RunReport
 
@@ -54,7 +54,7 @@ def prune(ctx: typer.Context, most: Most = 0, json_wanted: options.Json = False,
     try:
         gone = cache.prune(most)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise OutputError(f"{error.filename or cache.folder} cannot be deleted: {reason}.") from error
     ledger.more["leftovers"] = [{"path": str(one.path), "bytes": one.bytes, "deleted": True} for one in gone]
     with terminal.results() as stdout:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cli import exit_codes
-from acestep_cli.errors import OutputError
+from acestep_cli.errors import OutputError, reason_of
 from acestep_cli.models.local import format_size as amount
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.events import Events
@@ -68,7 +68,7 @@ class Stdout:
                         rest = rest[binary.write(rest) :]
             binary.flush()
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise OutputError(f"stdout cannot be written: {reason}.") from error
 
 
@@ -87,7 +87,7 @@ def print_result(text: str) -> None:
         exit_codes.discard_stdout()
     except OSError as error:
         exit_codes.discard_stdout()
-        raise OutputError(f"stdout cannot be written: {(error.strerror or str(error)).lower()}.") from error
+        raise OutputError(f"stdout cannot be written: {reason_of(error)}.") from error
 
 
 def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str]], text: str | None) -> None:
@@ -213,7 +213,7 @@ class Console:
         except BrokenPipeError:  # `| head -1` has read enough
             pass
         except OSError as error:
-            self._stdout_refused = (error.strerror or str(error)).lower()
+            self._stdout_refused = reason_of(error)
 
     @contextmanager
     def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[ProgressCallback]:

@@ -16,13 +16,7 @@ from typing import Any
 
 import typer
 
-from acestep_cli.errors import (
-    INTERRUPTED,
-    TERMINATED,
-    UNEXPECTED,
-    OutputError,
-    terminate,
-)
+from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, OutputError, reason_of, terminate
 from acestep_cli.render import result
 from acestep_cli.render.result import describe_error
 
@@ -124,7 +118,7 @@ def flush_stdout() -> int:
     except BrokenPipeError:
         discard_stdout()
     except OSError as problem:
-        print(f"stdout cannot be written: {(problem.strerror or str(problem)).lower()}.", file=sys.stderr)
+        print(f"stdout cannot be written: {reason_of(problem)}.", file=sys.stderr)
         discard_stdout()
         return UNWRITABLE
     return 0
@@ -178,7 +172,7 @@ def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
         is_read = True
     except OSError as problem:
         is_read = False
-        print(f"stdout cannot be written: {(problem.strerror or str(problem)).lower()}.", file=sys.stderr)
+        print(f"stdout cannot be written: {reason_of(problem)}.", file=sys.stderr)
     discard_stdout()
     return is_read
 

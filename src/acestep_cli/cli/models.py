@@ -9,7 +9,7 @@ import typer
 
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
-from acestep_cli.errors import CheckpointError, OutputError, UsageError
+from acestep_cli.errors import CheckpointError, OutputError, UsageError, reason_of
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.local import ModelState
 from acestep_cli.render import fetch
@@ -222,7 +222,7 @@ def prune(
                 found = sizes(store)
                 store.clear()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise OutputError(f"{error.filename or store.root} cannot be deleted: {reason}.") from error
     ledger.more["leftovers"] = [{"path": str(path), "bytes": size, "deleted": yes} for path, size in found.items()]
     with terminal.results() as stdout:

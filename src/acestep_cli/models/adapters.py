@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from acestep_cli.errors import AdapterError, CheckpointError
+from acestep_cli.errors import AdapterError, CheckpointError, reason_of
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.weight_files import StoredTensor
@@ -303,7 +303,7 @@ def _file(path: Path) -> Path:
         try:
             next(path.iterdir(), None)  # glob keeps to itself that it may not look
         except OSError as error:
-            raise AdapterError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+            raise AdapterError(f"{path} cannot be read: {reason_of(error)}.") from error
         folders = [path / inside for inside in INSIDE]
         for folder in folders:
             if (folder / PEFT_WEIGHTS).is_file():

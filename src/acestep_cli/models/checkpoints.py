@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from acestep_cli.errors import CheckpointError
+from acestep_cli.errors import CheckpointError, reason_of
 from acestep_cli.models import weight_files
 
 PUBLISHER = "ACE-Step"
@@ -466,7 +466,7 @@ def require_readable(models_dir: Path | None) -> None:
     try:
         next(models_dir.iterdir(), None)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise CheckpointError(f"The models folder {models_dir} cannot be read: {reason}.") from error
 
 

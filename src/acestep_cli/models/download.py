@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from acestep_cli import __version__
-from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError
+from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError, reason_of
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.checkpoints import ModelPart
 from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
@@ -556,7 +556,7 @@ def _translating_errors(place: Path) -> Iterator[None]:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
             said = str(error).splitlines() or [type(error).__name__]
             raise NetworkError(f"The download broke off: {said[0]}", GO_ON) from error
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise OutputError(
             f"{error.filename or place} cannot be written: {reason}.",
             "Name a folder on another disk, or one you may write to, with --models-dir or HF_HOME. What was fetched "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acestep_cli.errors import CheckpointError
+from acestep_cli.errors import CheckpointError, reason_of
 
 WEIGHTS_SUFFIX = ".safetensors"
 #: No offset or size in a header reaches this: they are 64-bit integers.
@@ -52,7 +52,7 @@ def require_file(file: Path) -> None:
 
 def unreadable_error(file: Path, error: OSError) -> CheckpointError:
     """Why a file that is there cannot be read, as the system put it."""
-    return CheckpointError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}.", "Mend its permissions.")
+    return CheckpointError(f"{file} cannot be read: {reason_of(error)}.", "Mend its permissions.")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli import disk
-from acestep_cli.errors import ExistsError, OutputError, UsageError
+from acestep_cli.errors import ExistsError, OutputError, UsageError, reason_of
 from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.render import result
 from acestep_cli.render.result import OutputFile
@@ -131,7 +131,7 @@ def write_line(descriptor: int, line: bytes) -> None:
 
 def refusal(place: str, error: OSError, *, ends: bool = False) -> OutputError:
     """Why `--events` cannot be written to `place`, or with `ends` not any more, and what mends it."""
-    reason = (error.strerror or str(error)).lower()
+    reason = reason_of(error)
     hint = disk.HINTS.get(error.errno or 0, "").replace("--output", "--events")
     if error.errno == errno.ENOSPC:
         hint = "Free some space, or name a file on another disk with --events."

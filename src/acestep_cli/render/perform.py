@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cache import open_cache
-from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError
+from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, reason_of
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints, local
@@ -220,7 +220,7 @@ def keep_skipped(planned: list[Job], terminal: Reporter, stdout: ResultStream) -
                 for file in filter(None, (paths.sidecar_path(output.path), output.lrc, output.latents, output.path)):
                     os.utime(file)
             except OSError as error:
-                terminal.warn(f"{file} cannot be touched: {(error.strerror or str(error)).lower()}.")
+                terminal.warn(f"{file} cannot be touched: {reason_of(error)}.")
             say = terminal.detail if job.place.on_the_way else terminal.say
             say(f"{output.path}: kept, for it has the same recipe")
 
@@ -300,7 +300,7 @@ def record_speed(take: Take, job: Job, before: Plan, terminal: Reporter) -> None
             speed=speed,
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         terminal.warn(f"{history.history_file()} cannot be written: {reason}; what this render taught is forgotten.")
 
 

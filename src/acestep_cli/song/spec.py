@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from acestep_cli import disk
 from acestep_cli.audio import tags
-from acestep_cli.errors import AdapterError, SourceError, UsageError
+from acestep_cli.errors import AdapterError, SourceError, UsageError, reason_of
 from acestep_cli.song import request as song
 from acestep_cli.song.complete import Completion
 from acestep_cli.song.modes import MODES
@@ -368,7 +368,7 @@ def read_text(file: str) -> str:
             raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
         return document.decoded(data)
     except OSError as error:
-        raise ValueError(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise ValueError(f"cannot be read: {reason_of(error)}") from error
 
 
 def resolve(*layers: Layer) -> Resolved:
