@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import select
@@ -215,6 +216,30 @@ def _rename_to_new(part: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with plain newlines on every system."""
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small text file, and its folder if need be, so that nobody ever reads half of it.
+
+    Raises `OSError` where it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as part:
+        write_text(part, text)
+
+
+def format_size(size: float) -> str:
+    """Return a size in bytes as people write it, to three digits: `7.42 GB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def format_gigabytes(size: int, *, up: bool = False) -> str:
+    """Return a size in bytes as gigabytes with one decimal, rounded to the nearest or `up`: `7.5 GB`."""
+    tenths = size / 1e8
+    return f"{(math.ceil(tenths) if up else round(tenths)) / 10:g} GB"
 
 
 def parse_size(text: str) -> int:

@@ -61,7 +61,7 @@ class BuildStep:
     def is_made(self) -> bool:
         return self.main is not None and self.main.status not in (PLANNED, FAILED)
 
-    def plan(self, studio: PlanContext) -> Job:
+    def plan(self, context: PlanContext) -> Job:
         """Decide the job; what it works on is there."""
         source = self.source.main if self.source is not None else None
         region = None
@@ -69,11 +69,11 @@ class BuildStep:
             region = self.track.edits[self.number - 1].region(source.seconds)
         path = source.path.absolute() if source is not None and source.path is not None else None
         layers = self.track.step(self.number, path, region)
-        if studio.run.smoke:
+        if context.settings.smoke:
             cut_to = source.seconds if source is not None and not (region and region.values) else None
             flags = self.track.over.values if self.track.over is not None else ()
             layers.append(tracks.without_keys(smoke.smoke_layer(layers, cut_to), flags))
-        self.job = plan.complete_job(self.track.spec_file, layers, spec.resolve(*layers), self.place, studio)
+        self.job = plan.complete_job(self.track.spec_file, layers, spec.resolve(*layers), self.place, context)
         self.job.track = self.track.id
         return self.job
 
@@ -184,11 +184,11 @@ class Build:
     def _planned(self, steps: Sequence[BuildStep], *, alone: bool) -> list[Job]:
         """The jobs of steps. Problems are raised together, or with `alone` noted, each at its step."""
         machine = hardware.detect() if self.cluster is None else self.cluster.machine()
-        studio = PlanContext(self.run, machine, history.read_history())
+        context = PlanContext(self.run, machine, history.read_history())
         errors = []
         for step in steps:
             try:
-                job = step.plan(studio)
+                job = step.plan(context)
                 if alone:
                     plan.assign_outputs([job], self.run)
             except AceStepError as error:

@@ -11,8 +11,8 @@ from acestep_cli import cache as stages
 from acestep_cli.cache import open_cache
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
+from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
-from acestep_cli.models.local import format_size
 from acestep_cli.render.result import RunReport
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="See and clear what renders keep for each other.")

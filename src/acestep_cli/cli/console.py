@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cli import exit_codes
+from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
-from acestep_cli.models.local import format_size as amount
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.events import Events
 
@@ -269,7 +269,7 @@ class Console:
             max_refresh = 0.5  # seconds
 
             def render(self, task: Task) -> Text:
-                return Text("" if task.finished else amount(memory()))
+                return Text("" if task.finished else format_size(memory()))
 
         figure = Column(no_wrap=True, justify="right")
         bars = Progress(
@@ -327,8 +327,8 @@ class Console:
             percent = 100 * sum(files.values()) // total
             if percent // 10 > told or (done == size and before < size):
                 told = percent // 10
-                of = amount(size) if done == size else f"{amount(done)} of {amount(size)}"
-                self.say(f"{percent} % of {amount(total)}: {file}, {of}")
+                of = format_size(size) if done == size else f"{format_size(done)} of {format_size(size)}"
+                self.say(f"{percent} % of {format_size(total)}: {file}, {of}")
 
         return report
 

@@ -16,12 +16,12 @@ from acestep_cli import __version__
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, Stdout
+from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
 from acestep_cli.models import checkpoints, local
-from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render.result import RunReport
 from acestep_cli.song import complete

@@ -14,11 +14,11 @@ import typer
 from acestep_cli.audio import decode, distance
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
+from acestep_cli.disk import format_size
 from acestep_cli.errors import CheckError, UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import adapters, checkpoints
 from acestep_cli.models.adapters import Adapter
-from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events, plan
 from acestep_cli.render import paths as outputs
@@ -258,7 +258,7 @@ def variants(
     if not scales:
         raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
     flags = spec.from_flags(song, tuple(run.overrides or ()))
-    studio = PlanContext(run, hardware.detect(), history.read_history())
+    context = PlanContext(run, hardware.detect(), history.read_history())
     below = plan.argument_layers(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
     seed = secrets.randbelow(complete.SEEDS) if seed is None else seed
@@ -270,7 +270,7 @@ def variants(
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         worn = None if adapter is None else [f"{adapter}@{scale:g}"]
         layers = [*below, flags, *fixed, spec.implied_layer({"loras": worn}, "PATH")]
-        made = plan.complete_job(None, layers, spec.resolve(*layers), replace(place, stem=stem), studio)
+        made = plan.complete_job(None, layers, spec.resolve(*layers), replace(place, stem=stem), context)
         if len(complete.output_parts(made.request)) > 1:
             raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
         return Variant(adapter, scale, made)

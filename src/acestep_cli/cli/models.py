@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from acestep_cli import disk
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import CheckpointError, OutputError, UsageError, reason_of
@@ -139,7 +140,7 @@ def list_models(
 def size(state: ModelState) -> str:
     if state.status == "absent":
         return f"~{checkpoints.model_parts(state.name)[0].size_gb:g} GB"
-    return local.format_size(state.size)
+    return disk.format_size(state.size)
 
 
 def where(state: ModelState) -> str:
@@ -228,7 +229,7 @@ def prune(
     with terminal.results() as stdout:
         for path in found:
             stdout.path(path)
-    total = local.format_size(sum(found.values()))
+    total = disk.format_size(sum(found.values()))
     if not found:
         terminal.say("Nothing is left over.")
     elif yes:

@@ -132,9 +132,9 @@ def plan_replay(made: Provenance, folder: str, run: RenderSettings) -> Job:
         run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
     if origin.threads is not None and origin.threads <= MOST_THREADS_A_CORE * hardware.threads()[0]:
         machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
-    studio = PlanContext(run, machine, history.read_history())
+    context = PlanContext(run, machine, history.read_history())
     place = paths.parse_destination(folder)
-    job = plan.complete_job(None, made.layers, spec.resolve(*made.layers), place, studio)
+    job = plan.complete_job(None, made.layers, spec.resolve(*made.layers), place, context)
     return plan.assign_outputs([job], run)[0]
 
 

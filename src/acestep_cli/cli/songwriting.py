@@ -57,8 +57,8 @@ def plan_writing(
     """
     if "dit" not in networks:
         run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
-    studio = PlanContext(run, hardware.detect(), history.read_history(), networks)
-    return plan.fit_job(resolved, layers, None, Destination(Path()), studio)
+    context = PlanContext(run, hardware.detect(), history.read_history(), networks)
+    return plan.fit_job(resolved, layers, None, Destination(Path()), context)
 
 
 def with_songwriter(

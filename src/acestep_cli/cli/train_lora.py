@@ -17,12 +17,12 @@ from acestep_cli.audio import decode
 from acestep_cli.cli import auto_label, exit_codes, options, previews, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.train_progress import TrainingRate
+from acestep_cli.disk import format_size
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import plan as planning
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
-from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events
 from acestep_cli.render.result import RunReport

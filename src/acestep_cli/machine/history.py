@@ -118,11 +118,8 @@ def record_render(device: Device, task: str, plan: Plan, *, descended: float | N
 
 def write_history(book: RenderHistory) -> None:
     """Put the file in place at once, so that no other run reads half of it."""
-    path = history_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = book.model_dump(by_alias=True)
-    with disk.replaced(path) as part:
-        disk.write_text(part, json.dumps(content, indent=2) + "\n")
+    disk.replace_text(history_file(), json.dumps(content, indent=2) + "\n")
 
 
 def available_bytes(device: Device, max_vram: int | None) -> int:

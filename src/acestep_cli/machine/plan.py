@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, fields, replace
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from acestep_cli.disk import format_gigabytes, format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine.hardware import BYTES, DTYPES, GIB, Backend, Device, DType, Hardware
 from acestep_cli.machine.memory import Arrangement, MemoryModel, StageMemory, Workload
-from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
 from acestep_cli.song import prompts
@@ -370,9 +370,10 @@ def _fit_arrangement(
             raise _memory_error(device, asked, request, sizes)
         model = MemoryModel(sizes, work, found[0])
     if host is not None and model.host_bytes > host * (1 - MARGIN):
+        waiting, free = format_gigabytes(model.host_bytes, up=True), format_gigabytes(host)
         raise MemoryLimitError(
             f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
-            f"would wait in main memory takes {_gb(model.host_bytes, up=True)} of {_gb(host)} free.",
+            f"would wait in main memory takes {waiting} of {free} free.",
             "Close other programs, or ask for a shorter song or a smaller model.",
         )
     remembered = _changes(top, arrangement, "memory ran out before without")
@@ -406,7 +407,7 @@ def _memory_error(device: Device, asked: MachineRequest, request: Request, sizes
     if capped and least <= device.free_bytes:
         return MemoryLimitError(
             f"--max-vram {format_size(asked.max_vram or 0)}: {request.duration:g} s of {request.model} take "
-            f"{_gb(least, up=True)} on {device.name} at the least.",
+            f"{format_gigabytes(least, up=True)} on {device.name} at the least.",
             f"--max-vram {math.ceil(least / 1e8) / 10:g}G would do.",
         )
     other = "--model pocket sketches it" if request.model != "pocket" else "a machine with more memory does it"
@@ -417,7 +418,8 @@ def _memory_error(device: Device, asked: MachineRequest, request: Request, sizes
         hint = f"Close what else uses the card; {elsewhere}{hint[0].lower()}{hint[1:]}"
     return MemoryLimitError(
         f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}): they take "
-        f"{_gb(least, up=True)} at the least, and {_gb(device.free_bytes)} of {_gb(device.total_bytes)} are free.",
+        f"{format_gigabytes(least, up=True)} at the least, and {format_gigabytes(device.free_bytes)} of "
+        f"{format_gigabytes(device.total_bytes)} are free.",
         hint,
     )
 
@@ -481,9 +483,3 @@ def diffusion_operations(request: Request, model: MemoryModel) -> float:
     passes = 2 if request.guidance is not None and request.guidance > 1 else 1
     passes *= SOLVERS[request.solver or "euler"].evaluations
     return float(steps * passes * model.step_operations)
-
-
-def _gb(size: int, *, up: bool = False) -> str:
-    """A size in gigabytes with one decimal, rounded to the nearest or upwards."""
-    tenths = size / 1e8
-    return f"{(math.ceil(tenths) if up else round(tenths)) / 10:g} GB"

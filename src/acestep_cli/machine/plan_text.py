@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from acestep_cli.disk import format_size
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
 from acestep_cli.machine.plan import MachineRequest, Plan
-from acestep_cli.models.local import ModelState, format_size
+from acestep_cli.models.local import ModelState
 from acestep_cli.models.sizes import Sizes
 
 #: What the networks are called here.

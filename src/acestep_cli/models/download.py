@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
-from acestep_cli import __version__
+from acestep_cli import __version__, disk
 from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError, reason_of
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.checkpoints import ModelPart
@@ -322,7 +322,7 @@ def _missing(one: PublishedPart, store: ModelStore, teller: PullReporter, *, aga
     ]
     unread = [file for file in there if vouched.get(file.name) != file.hash]
     if unread:
-        size = local.format_size(sum(file.size for file in unread))
+        size = disk.format_size(sum(file.size for file in unread))
         teller.say(f"{one.part.folder}: comparing {size} that are there with what the hub names")
     wrong = [file for file in unread if not file.matches(folder / file.name)]
     return [file for file in one.lock.files if file not in there or file in wrong]
@@ -350,8 +350,8 @@ def _require_room(missing: dict[ModelPart, list[RemoteFile]], store: ModelStore)
     free = local.free_bytes(store.root)
     if needed > free:
         raise OutputError(
-            f"{local.format_size(needed)} are still to be fetched, and the disk of {store.root} has "
-            f"{local.format_size(free)} free.",
+            f"{disk.format_size(needed)} are still to be fetched, and the disk of {store.root} has "
+            f"{disk.format_size(free)} free.",
             "Make room (`acestep models prune` lists what is left over), or name another disk with --models-dir or "
             "HF_HOME.",
         )

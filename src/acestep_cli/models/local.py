@@ -39,14 +39,6 @@ HASH_BYTES = 1 << 20
 GROWING_SECONDS = 3600
 
 
-def format_size(size: float) -> str:
-    """A size in bytes as people write it."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size:.0f} bytes"
-
-
 @dataclass(frozen=True)
 class RemoteFile:
     """A file as the hub describes it. `sha256` is None where git itself keeps it: then `blob_id` is its git hash."""
@@ -92,7 +84,7 @@ class LockFile:
             for file in sorted(self.files, key=lambda file: file.name)
         }
         content = {"schema": LOCK_SCHEMA, "repo": self.repo, "revision": self.revision, "commit": self.commit}
-        write_whole(folder / LOCK, json.dumps({**content, "files": files}, indent=2) + "\n")
+        disk.replace_text(folder / LOCK, json.dumps({**content, "files": files}, indent=2) + "\n")
 
 
 def read_lock(folder: Path) -> LockFile | None:
@@ -118,13 +110,6 @@ def read_lock(folder: Path) -> LockFile | None:
 def is_plain(name: str) -> bool:
     """Tell whether a file of a folder may be called so on every system: no path, no drive, nothing invisible."""
     return name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\:")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with disk.replaced(path) as part:
-        disk.write_text(part, text)
 
 
 def set_aside(path: Path) -> Path:
@@ -246,7 +231,7 @@ class HubCache:
 
     def publish(self, part: ModelPart, commit: str) -> None:
         """From now on the part is found, and at this commit. Other tools' idea of `main` is left as it is."""
-        write_whole(self._ref(part), commit)
+        disk.replace_text(self._ref(part), commit)
 
     def _ref(self, part: ModelPart) -> Path:
         return checkpoints.cache_folder(part.repo) / "refs" / f"{checkpoints.OWN_REF}{part.folder}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from acestep_cli import disk
 from acestep_cli.models import local
 from acestep_cli.models.checkpoints import ModelPart
 from acestep_cli.render.reporter import Reporter
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 GB = 1e9
 
 
-def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], terminal: Reporter, *, dry_run: bool) -> None:
+def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], reporter: Reporter, *, dry_run: bool) -> None:
     """Say what is missing of each checkpoint, and about how much that is; sizes are the table's.
 
     `NetworkError` where it will not be fetched, as the environment forbids it.
@@ -25,15 +26,15 @@ def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], terminal: Reporter
 
     download.require_online()
     for name, parts in lacking.items():
-        folders = ", ".join(f"{part.folder} ({local.format_size(part.size_gb * GB)})" for part in parts)
-        total = local.format_size(sum(part.size_gb for part in parts) * GB)
-        terminal.say(f"{name}: {'would be fetched' if dry_run else 'fetching'}, about {total}: {folders}")
+        folders = ", ".join(f"{part.folder} ({disk.format_size(part.size_gb * GB)})" for part in parts)
+        total = disk.format_size(sum(part.size_gb for part in parts) * GB)
+        reporter.say(f"{name}: {'would be fetched' if dry_run else 'fetching'}, about {total}: {folders}")
 
 
 def pull_parts(
     parts: Sequence[ModelPart],
     models_dir: Path | None,
-    terminal: Reporter,
+    reporter: Reporter,
     revision: str | None = None,
     *,
     again: bool = False,
@@ -41,8 +42,8 @@ def pull_parts(
     """Fetch parts, as `hub.pull` does, and say what came of each."""
     from acestep_cli.models import download
 
-    pulled = download.pull(parts, local.model_store(models_dir), revision, terminal, again=again)
+    pulled = download.pull(parts, local.model_store(models_dir), revision, reporter, again=again)
     for one in pulled:
-        what = f"{local.format_size(one.fetched)} fetched" if one.fetched else "there already"
-        terminal.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
+        what = f"{disk.format_size(one.fetched)} fetched" if one.fetched else "there already"
+        reporter.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
     return pulled

@@ -39,94 +39,94 @@ def plan_and_make(
     mode: str | None,
     specs: list[str],
     song: dict[str, Any],
-    run: RenderSettings,
-    terminal: Reporter,
+    settings: RenderSettings,
+    reporter: Reporter,
     ledger: RunReport,
 ) -> None:
     """Plan, announce and make what specs and flags ask for; `ledger` takes what came of it."""
-    with spec.reading_stdin(typing=not run.no_input):
-        planned = plan.plan_jobs(mode, specs, song, run)
+    with spec.reading_stdin(typing=not settings.no_input):
+        planned = plan.plan_jobs(mode, specs, song, settings)
     if lacking := plan.missing_parts(planned):
-        planned = fetch_missing(planned, lacking, run, terminal)
-        ledger.more["models"] = [local.model_state(name, run.models_dir).report() for name in lacking]
+        planned = fetch_missing(planned, lacking, settings, reporter)
+        ledger.more["models"] = [local.model_state(name, settings.models_dir).report() for name in lacking]
     ledger.outputs = [output for job in planned for output in job.outputs]
-    announce_plan(planned, terminal, dry_run=run.dry_run)
+    announce_plan(planned, reporter, dry_run=settings.dry_run)
     for remark in chain(*map(plan.remarks_on, planned)):
-        terminal.warn(remark)
-    if run.explain and not run.json:
-        print_origins(planned, terminal)
-    with terminal.results() as stdout:
-        if run.dry_run:
-            preview_files(ledger.outputs, terminal, stdout)
+        reporter.warn(remark)
+    if settings.explain and not settings.json:
+        print_origins(planned, reporter)
+    with reporter.results() as results:
+        if settings.dry_run:
+            preview_files(ledger.outputs, reporter, results)
             return
-        make_planned(planned, run, terminal, stdout)
-    if run.rank:
+        make_planned(planned, settings, reporter, results)
+    if settings.rank:
         ledger.outputs = [output for job in planned for output in rank_takes(job.outputs)]
-    finish_report(ledger.outputs, terminal)
+    finish_report(ledger.outputs, reporter)
 
 
-def preview_files(planned: list[OutputFile], terminal: Reporter, stdout: ResultStream) -> None:
+def preview_files(planned: list[OutputFile], reporter: Reporter, results: ResultStream) -> None:
     """Say of each file what a render would do."""
     for output in planned:
         if output.path is not None:
             is_there = output.status == SKIPPED and not output.retagged
             what = "is there already" if is_there else "would get other tags" if output.retagged else "would be written"
-            terminal.say(f"{output.path}: {what}")
+            reporter.say(f"{output.path}: {what}")
             if not is_there:
-                stdout.path(output.path)
+                results.path(output.path)
 
 
 def make_planned(
-    planned: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream, by: Make | None = None
+    planned: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream, by: Make | None = None
 ) -> None:
     """Make what is planned, here unless `by` somebody else. What fails is noted in its output."""
     made = [output for job in planned for output in job.outputs]
-    terminal.events.refuse_files(file for output in made for file in output.files)
-    keep_skipped(planned, terminal, stdout)
-    if run.cache:
-        cache = open_cache(terminal.warn)
+    reporter.events.refuse_files(file for output in made for file in output.files)
+    keep_skipped(planned, reporter, results)
+    if settings.cache:
+        cache = open_cache(reporter.warn)
         for job in planned:
             job.cache = cache
     try:
         for job in planned:
-            finish_from_cache(job, run, terminal, stdout)
+            finish_from_cache(job, settings, reporter, results)
         for alike in group_by_weights(planned):
-            if not (by or render_jobs)(alike, run, terminal, stdout):
+            if not (by or render_jobs)(alike, settings, reporter, results):
                 break
     except BaseException as error:
         write.mark_failed([output for output in made if output.status == PLANNED], result.describe_error(error))
         raise
     finally:
-        terminal.events.takes(made)
+        reporter.events.takes(made)
 
 
-def finish_from_cache(job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> None:
+def finish_from_cache(job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream) -> None:
     """Finish the takes of a song that are in its cache."""
     if job.cache is None:
         return
     for output in job.outputs:
         if output.status == PLANNED and (take := take_cache.load_take(job.cache, job, output)) is not None:
-            terminal.say(f"{output.path or 'stdout'}: made before, and finished anew")
-            write.write_take(take, output, job, run, terminal, stdout)
+            reporter.say(f"{output.path or 'stdout'}: made before, and finished anew")
+            write.write_take(take, output, job, settings, reporter, results)
 
 
-def finish_report(made: list[OutputFile], terminal: Reporter, unbegun: Sequence[AceStepError] = ()) -> None:
+def finish_report(made: list[OutputFile], reporter: Reporter, unbegun: Sequence[AceStepError] = ()) -> None:
     """Say what came of several takes, and raise what stands for their failures and for what could not be begun."""
     if len(made) > 1:
-        summarise(made, terminal)
+        summarise(made, reporter)
     raise_failures(made, unbegun)
 
 
 def fetch_missing(
-    planned: list[Job], lacking: Mapping[str, Sequence[ModelPart]], run: RenderSettings, terminal: Reporter
+    planned: list[Job], lacking: Mapping[str, Sequence[ModelPart]], settings: RenderSettings, reporter: Reporter
 ) -> list[Job]:
     """The jobs once what they lack is here. A dry run only says what that is."""
-    fetch.announce_pull(lacking, terminal, dry_run=run.dry_run)
-    if run.dry_run:
+    fetch.announce_pull(lacking, reporter, dry_run=settings.dry_run)
+    if settings.dry_run:
         return planned
-    with terminal.results():
-        fetch.pull_parts(list(dict.fromkeys(chain(*lacking.values()))), run.models_dir, terminal)
-    return plan.replan_jobs(planned, run)
+    with reporter.results():
+        fetch.pull_parts(list(dict.fromkeys(chain(*lacking.values()))), settings.models_dir, reporter)
+    return plan.replan_jobs(planned, settings)
 
 
 def group_by_weights(planned: list[Job]) -> list[list[Job]]:
@@ -146,54 +146,54 @@ def shares_weights(one: Job, other: Job) -> bool:
     return alike and one.plan.shares_weights_with(other.plan)
 
 
-def announce_plan(planned: list[Job], terminal: Reporter, *, dry_run: bool) -> None:
+def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> None:
     """Say which checkpoint plays, on what, and why; of a dry run, also what will be in memory when."""
     for warning in [warning for job in planned for warning in job.warnings]:
-        terminal.warn(warning)
+        reporter.warn(warning)
     for job in planned:
         asked = job.resolved.request.model or "auto"
         if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
             order = checkpoints.auto_order(modes.mode_of(job.request).task)
-            terminal.say(
+            reporter.say(
                 f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
                 f"acestep models pull {order[0]} fetches a real one."
             )
             break
     for [job, *_] in group_by_weights(planned):
         checkpoint, made = job.checkpoint, job.plan
-        terminal.say(
+        reporter.say(
             f"{checkpoint.name} on {made.device} ({made.reasons['device']}), {made.dtype} ({made.reasons['dtype']})"
         )
-        terminal.detail(f"{checkpoint.name} is {checkpoint.dit}")
+        reporter.detail(f"{checkpoint.name} is {checkpoint.dit}")
         if job.songwriter is not None:
-            terminal.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
+            reporter.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
         for line in plan_text.plan_lines(made, job.device):
-            say = terminal.say if dry_run else terminal.detail
+            say = reporter.say if dry_run else reporter.detail
             say(line)
 
     for job in planned:
         if job.request.kept is not None:
-            terminal.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
+            reporter.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
         where = f" in {job.name}" if len(planned) > 1 else ""
         if job.pending() and (length := plan.shortened(job)) is not None:
-            terminal.say(f"{job.name if len(planned) > 1 else 'The song'} will be {length}")
+            reporter.say(f"{job.name if len(planned) > 1 else 'The song'} will be {length}")
         if job.request.scored:
             names = " and ".join(name.replace("_", " ") for name in job.request.scored)
             lacking = ranking.inapplicable_scores(job.resolved.request, job.checkpoint, job.songwriter)
-            terminal.say(
+            reporter.say(
                 f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{ranking.inapplicable_sentence(lacking)}"
             )
         if job.songwriter is not None and job.request.open:
             keys = ", ".join(key.replace("_", " ") for key in job.request.open)
             where = f" in {job.name}" if job.spec_file is not None else ""
-            terminal.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
+            reporter.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
 
 
-def print_origins(planned: list[Job], terminal: Reporter) -> None:
+def print_origins(planned: list[Job], reporter: Reporter) -> None:
     """Say every effective value and where it came from, a line each."""
     for job in planned:
         if len(planned) > 1:
-            terminal.say(f"{job.name}:")
+            reporter.say(f"{job.name}:")
         rows = [
             (one.name, spec.inline_value(one.value), one.origin)
             for one in spec.value_origins(job.resolved, job.decided)
@@ -201,10 +201,10 @@ def print_origins(planned: list[Job], terminal: Reporter) -> None:
         rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for name, value, origin in rows:
-            terminal.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+            reporter.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
 
 
-def keep_skipped(planned: list[Job], terminal: Reporter, stdout: ResultStream) -> None:
+def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) -> None:
     """Touch what is there already, so that make is content with it; write tags anew where those alone have changed."""
     for job, output in [(one, output) for one in planned for output in one.outputs]:
         if output.retagged:
@@ -213,36 +213,36 @@ def keep_skipped(planned: list[Job], terminal: Reporter, stdout: ResultStream) -
             except OutputError as error:
                 write.mark_failed([output], result.describe_error(error))
                 continue
-            terminal.say(f"{output.path}: has new tags")
-            stdout.path(output.path or "")
+            reporter.say(f"{output.path}: has new tags")
+            results.path(output.path or "")
         elif output.status == SKIPPED and output.path is not None:
             try:
                 for file in filter(None, (paths.sidecar_path(output.path), output.lrc, output.latents, output.path)):
                     os.utime(file)
             except OSError as error:
-                terminal.warn(f"{file} cannot be touched: {reason_of(error)}.")
-            say = terminal.detail if job.place.on_the_way else terminal.say
+                reporter.warn(f"{file} cannot be touched: {reason_of(error)}.")
+            say = reporter.detail if job.place.on_the_way else reporter.say
             say(f"{output.path}: kept, for it has the same recipe")
 
 
-def render_jobs(alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
+def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream) -> bool:
     """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end."""
     if not any(job.pending() for job in alike):
         return True
-    with terminal.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
+    with reporter.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
-        begin = partial(pipeline.run, report=report, warn=terminal.warn, say=terminal.say)
-        return all(render_takes(alike, begin, run, terminal, stdout))
+        begin = partial(pipeline.run, report=report, warn=reporter.warn, say=reporter.say)
+        return all(render_takes(alike, begin, settings, reporter, results))
 
 
 def render_takes(
     alike: list[Job],
     begin: Callable[[list[Completed]], Generator[Take]],
-    run: RenderSettings,
-    terminal: Reporter,
-    stdout: ResultStream,
+    settings: RenderSettings,
+    reporter: Reporter,
+    results: ResultStream,
 ) -> Iterator[bool]:
     """Keep the takes of jobs as they come; `begin` has requests rendered. True before each take, for whoever has
     several such renders at once; at last False where the run had better end.
@@ -259,9 +259,9 @@ def render_takes(
                 for output in takes:
                     yield True
                     take = next(made)
-                    write.write_take(take, output, job, run, terminal, stdout)
-                    terminal.events.takes([output])
-                    record_speed(take, job, before, terminal)
+                    write.write_take(take, output, job, settings, reporter, results)
+                    reporter.events.takes([output])
+                    record_speed(take, job, before, reporter)
                     before = take.plan
             return
         except OutputError as error:
@@ -273,7 +273,7 @@ def render_takes(
             if not isinstance(error, AceStepError):
                 if len(waiting) == 1:
                     raise
-                if run.debug:
+                if settings.debug:
                     traceback.print_exception(error, file=sys.stderr)
             broken = next(job for job, _, takes in waiting if is_waiting(takes))
             write.mark_failed([o for o in broken.outputs if o.status == PLANNED], result.describe_error(error))
@@ -282,7 +282,7 @@ def render_takes(
             made.close()
 
 
-def record_speed(take: Take, job: Job, before: Plan, terminal: Reporter) -> None:
+def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None:
     """Write into the logbook what the next plan for such a song should know; `before` is the plan when the take began:
     what an earlier song had to leave says nothing of this one.
     """
@@ -301,7 +301,7 @@ def record_speed(take: Take, job: Job, before: Plan, terminal: Reporter) -> None
         )
     except OSError as error:
         reason = reason_of(error)
-        terminal.warn(f"{history.history_file()} cannot be written: {reason}; what this render taught is forgotten.")
+        reporter.warn(f"{history.history_file()} cannot be written: {reason}; what this render taught is forgotten.")
 
 
 def is_waiting(files: Sequence[OutputFile]) -> bool:
@@ -341,7 +341,7 @@ def rank_takes(takes: Sequence[OutputFile]) -> list[OutputFile]:
     return best + [output for output in takes if output.rank is None]
 
 
-def summarise(made: list[OutputFile], terminal: Reporter) -> None:
+def summarise(made: list[OutputFile], reporter: Reporter) -> None:
     """Say what became of each take, a line each: its status, seed, length, peak and file."""
     scored = list(dict.fromkeys(name for output in made for name in ranking.ALL if name in output.scores))
     rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]
@@ -353,7 +353,7 @@ def summarise(made: list[OutputFile], terminal: Reporter) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for status, *numbers, file in rows:
         aligned = "  ".join(number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))
-        terminal.say(f"{status.ljust(widths[0])}  {aligned}  {file}")
+        reporter.say(f"{status.ljust(widths[0])}  {aligned}  {file}")
 
 
 def as_error(described: Mapping[str, Any]) -> AceStepError:

@@ -33,21 +33,21 @@ from acestep_cli.song.request import Request
 MOST_REMARKS = 3
 
 
-def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> list[Job]:
+def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings: RenderSettings) -> list[Job]:
     """The jobs of a command, refused together if one of them cannot be.
 
     `mode` is that of the command; None takes any spec by its own.
     """
     errors: list[AceStepError] = []
     try:
-        place = outputs.parse_destination(run.output)
+        place = outputs.parse_destination(settings.output)
     except UsageError as error:  # told together with what is wrong in the flags and the specs
         errors.append(error)
         place = outputs.parse_destination(None)
     if len(specs) > 1 and place.stem is not None:
         raise UsageError(
-            f"--output {run.output} is one file, and there are {len(specs)} specs.",
-            f"Name a folder: --output {Path(run.output or '').parent / 'out'}/",
+            f"--output {settings.output} is one file, and there are {len(specs)} specs.",
+            f"Name a folder: --output {Path(settings.output or '').parent / 'out'}/",
         )
     if "" in specs:
         raise UsageError("The name of a spec is empty.")
@@ -55,19 +55,19 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], run: Ren
         if times > 1:
             first = next(name for name in specs if os.path.realpath(name) == twice)
             raise UsageError(f"{first} is given {times} times; --takes {times} makes {times} takes of it.")
-    flags = spec.from_flags(song, tuple(run.overrides or ()))
-    by_output = implied_format(place, flags, run)
+    flags = spec.from_flags(song, tuple(settings.overrides or ()))
+    by_output = implied_format(place, flags, settings)
     jobs: list[Job] = []
     names: list[str | None] = [*specs] or [None]
-    studio = PlanContext(run, hardware.detect(), history.read_history())
+    context = PlanContext(settings, hardware.detect(), history.read_history())
     for name in names:
         try:
-            jobs.append(plan_job(mode, name, [*by_output, flags], place, studio))
+            jobs.append(plan_job(mode, name, [*by_output, flags], place, context))
         except AceStepError as error:
             errors.append(name_spec(error, name) if len(names) > 1 else error)
     if errors:
         raise combine_errors(errors)
-    return assign_outputs(jobs, run)
+    return assign_outputs(jobs, settings)
 
 
 def shortened(job: Job) -> str | None:
@@ -112,26 +112,28 @@ def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
     }
 
 
-def replan_jobs(jobs: list[Job], run: RenderSettings) -> list[Job]:
+def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
     """The jobs after a pull: those with takes to be made are decided again, as some things only the weights tell."""
-    studio = PlanContext(replace(run, pull=False), hardware.detect(), history.read_history())
+    context = PlanContext(replace(settings, pull=False), hardware.detect(), history.read_history())
     again = [
-        replace(complete_job(one.spec_file, one.layers, one.resolved, one.place, studio), track=one.track)
+        replace(complete_job(one.spec_file, one.layers, one.resolved, one.place, context), track=one.track)
         if one.pending()
         else one
         for one in jobs
     ]
-    return assign_outputs(again, run)
+    return assign_outputs(again, settings)
 
 
-def assign_outputs(jobs: list[Job], run: RenderSettings) -> list[Job]:
+def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
     """The jobs with the files of each take, or what is in the way of one."""
-    if run.keep_latents:
+    if settings.keep_latents:
         refuse_faded(jobs)
     if jobs[0].place.stdout:
-        refuse_stdout(jobs, run)
+        refuse_stdout(jobs, settings)
         for one in jobs:
-            one.outputs = [planned_output(one, None, piece, 1, run) for piece in complete.output_parts(one.request)]
+            one.outputs = [
+                planned_output(one, None, piece, 1, settings) for piece in complete.output_parts(one.request)
+            ]
         require_encoders(jobs)
         return jobs
     for one in jobs:
@@ -141,13 +143,13 @@ def assign_outputs(jobs: list[Job], run: RenderSettings) -> list[Job]:
         parts = outputs.name_suffixes(one.place, one.request)
         takes = outputs.take_paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
         one.outputs = [
-            planned_output(one, path, piece, number, run)
+            planned_output(one, path, piece, number, settings)
             for number, paths in enumerate(takes, start=1)
             for piece, path in zip(pieces, paths, strict=True)
         ]
     existing.refuse_collisions(jobs)
     existing.refuse_recordings(jobs)
-    existing.settle_existing([one for one in jobs if not one.place.numbered], force=run.force)
+    existing.settle_existing([one for one in jobs if not one.place.numbered], force=settings.force)
     existing.refuse_inputs(jobs)
     require_encoders(jobs)
     names: dict[tuple[Path, bool], set[str]] = {}
@@ -156,18 +158,18 @@ def assign_outputs(jobs: list[Job], run: RenderSettings) -> list[Job]:
         if planned:
             names.setdefault((one.place.folder, one.place.made), set()).update(planned)
     for (folder, made), planned in names.items():
-        outputs.prepare_folder(folder, made, planned, dry_run=run.dry_run)
+        outputs.prepare_folder(folder, made, planned, dry_run=settings.dry_run)
     return jobs
 
 
-def implied_format(place: Destination, flags: spec.Layer, run: RenderSettings) -> list[spec.Layer]:
+def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettings) -> list[spec.Layer]:
     """The format that `--output` decides, as a layer between the specs and the flags."""
     format = "wav" if place.stdout else place.format
     if format is None:
         return []
     asked = flags.values.get("format")
     if asked is not None and not place.stdout and str(asked.raw).strip().casefold() != format:
-        raise UsageError(f"{asked.where} {asked.raw} contradicts --output {run.output}; leave one of them out.")
+        raise UsageError(f"{asked.where} {asked.raw} contradicts --output {settings.output}; leave one of them out.")
     return [spec.implied_layer({"format": format}, "--output")]
 
 
@@ -186,19 +188,19 @@ class PlanContext:
 
     def __init__(
         self,
-        run: RenderSettings,
+        settings: RenderSettings,
         machine: hardware.Hardware,
-        book: history.RenderHistory,
+        history: history.RenderHistory,
         networks: frozenset[str] = NETWORKS,
     ) -> None:
-        self.run, self.machine, self.book, self.networks = run, machine, book, networks
+        self.settings, self.machine, self.history, self.networks = settings, machine, history, networks
         self.found: dict[str, tuple[Checkpoint, str]] = {}
 
     def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
         """A checkpoint and the hash of its weights, which is taken once."""
         if model not in self.found:
-            find = checkpoints.find_or_plan if self.run.pull else checkpoints.find_checkpoint
-            checkpoint = find(model, self.run.models_dir, task)
+            find = checkpoints.find_or_plan if self.settings.pull else checkpoints.find_checkpoint
+            checkpoint = find(model, self.settings.models_dir, task)
             self.found[model] = checkpoint, checkpoint.weights_hash()
         return self.found[model]
 
@@ -207,23 +209,23 @@ class PlanContext:
         if model != "auto":
             return (model,)
         order = checkpoints.auto_order(task)
-        if self.run.pull and not any(checkpoints.dit_folder(name, self.run.models_dir) for name in order):
+        if self.settings.pull and not any(checkpoints.dit_folder(name, self.settings.models_dir) for name in order):
             return order[:1]
-        return checkpoints.installed_names(self.run.models_dir, task)
+        return checkpoints.installed_names(self.settings.models_dir, task)
 
     def plan(
         self, decided: complete.Completion, checkpoint: Checkpoint, songwriter: Songwriter | None = None
     ) -> tuple[Plan, Device]:
         """How a completed request is rendered, and on what."""
         request = decided.request
-        asked = planning.MachineRequest(self.run.device, self.run.dtype, self.run.max_vram)
+        asked = planning.MachineRequest(self.settings.device, self.settings.dtype, self.settings.max_vram)
         made = planning.plan_render(
             self.machine,
             request,
             asked,
             replace(Sizes.of(checkpoint, songwriter, decided.adapters.values()), used=self.networks),
             lambda device, dtype: history.recall_experience(
-                self.book, device, history_task(request, checkpoint), dtype, request.duration, self.run.max_vram
+                self.history, device, history_task(request, checkpoint), dtype, request.duration, self.settings.max_vram
             ),
         )
         renders = sum(piece.kind not in modes.BESIDE for piece in complete.output_parts(request))  # each stem is one
@@ -238,12 +240,12 @@ def history_task(request: Completed, checkpoint: Checkpoint) -> str:
 
 
 def plan_job(
-    mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, studio: PlanContext
+    mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, context: PlanContext
 ) -> Job:
     """The job of one spec or source, or of the flags alone."""
     given = is_recording(mode, name)
     below = [*command_layers(mode), *argument_layers(name, given)]
-    layers = [*below, *([smoke.smoke_layer([*below, *flags])] if studio.run.smoke else ()), *flags]
+    layers = [*below, *([smoke.smoke_layer([*below, *flags])] if context.settings.smoke else ()), *flags]
     resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
@@ -252,14 +254,14 @@ def plan_job(
             f"acestep {wanted} {name}" if name else None,
         )
     spec_file = Path(name) if name not in (None, spec.STDIN) and not given else None
-    return complete_job(spec_file, layers, resolved, place, studio)
+    return complete_job(spec_file, layers, resolved, place, context)
 
 
 def complete_job(
-    spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, studio: PlanContext
+    spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, context: PlanContext
 ) -> Job:
     """A job, with all that the checkpoint and the machine decide."""
-    made = fit_job(resolved, layers, spec_file, place, studio)
+    made = fit_job(resolved, layers, spec_file, place, context)
     checkpoint = made.checkpoint
     record = sidecar.read_sidecar(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
     same_name = record is not None and record.checkpoint.name == checkpoint.name
@@ -272,29 +274,29 @@ def complete_job(
 
 
 def fit_job(
-    resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, studio: PlanContext
+    resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, context: PlanContext
 ) -> Job:
     """The job with the checkpoint and the Songwriter that were asked for, or with the first of those installed that
     fit.
     """
     model = resolved.request.model or "auto"
     task = modes.mode_of(resolved.request).task
-    names = studio.candidates(model, task)
+    names = context.candidates(model, task)
     warnings: list[str] = []
     failure: MemoryLimitError | None = None
     for name in names:
         if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
             complete.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
-        checkpoint, weights = studio.checkpoint(name, task)
-        for songwriter in candidate_songwriters(resolved.request, checkpoint, studio.run.models_dir):
+        checkpoint, weights = context.checkpoint(name, task)
+        for songwriter in candidate_songwriters(resolved.request, checkpoint, context.settings.models_dir):
             with spec.placing_problems(*layers):
                 choices = complete.complete_request(resolved.request, checkpoint, songwriter)
-            if studio.run.rank:
+            if context.settings.rank:
                 scored = ranking.require_scores(resolved.request, checkpoint, songwriter)
                 choices = replace(choices, request=choices.request.model_copy(update={"scored": scored}))
             helper = songwriter if choices.request.open or ranking.JUDGEMENT in choices.request.scored else None
             try:
-                planned, device = studio.plan(choices, checkpoint, helper)
+                planned, device = context.plan(choices, checkpoint, helper)
             except MemoryLimitError as error:
                 failure = failure or error
                 passed_over = f"{name} with the Songwriter {helper.name}" if helper else name
@@ -339,13 +341,15 @@ def argument_layers(name: str | None, given: bool) -> list[spec.Layer]:
 
 
 def planned_output(
-    job: Job, path: Path | None, piece: complete.OutputPart, number: int, run: RenderSettings
+    job: Job, path: Path | None, piece: complete.OutputPart, number: int, settings: RenderSettings
 ) -> OutputFile:
     """A file of the take `number` of a job as it is planned."""
     take = complete.take_request(piece.request, number)
-    origins = {one.name: one.origin for one in spec.value_origins(job.resolved, job.decided)} if run.explain else None
-    beside = outputs.sidecar_path(path) if path is not None and not run.no_sidecar else None
-    keeps = path is not None and run.keep_latents and piece.kind not in modes.BESIDE
+    origins = (
+        {one.name: one.origin for one in spec.value_origins(job.resolved, job.decided)} if settings.explain else None
+    )
+    beside = outputs.sidecar_path(path) if path is not None and not settings.no_sidecar else None
+    keeps = path is not None and settings.keep_latents and piece.kind not in modes.BESIDE
     return OutputFile(
         path,
         beside,
@@ -373,19 +377,19 @@ def refuse_faded(jobs: list[Job]) -> None:
             )
 
 
-def refuse_stdout(jobs: list[Job], run: RenderSettings) -> None:
+def refuse_stdout(jobs: list[Job], settings: RenderSettings) -> None:
     """`--output -` carries one song and nothing else."""
     if len(jobs) > 1 or jobs[0].request.takes > 1 or len(complete.output_parts(jobs[0].request)) > 1:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
-    if run.keep_latents:
+    if settings.keep_latents:
         raise UsageError("--output - leaves no file beside which --keep-latents could keep them.", "Name a file.")
     if jobs[0].request.lrc:
         raise UsageError("--output - carries the song alone, and lrc asks for a file beside it; name a file.")
-    if run.json:
+    if settings.json:
         raise UsageError("--output - and --json both want stdout; name a file for one of them.")
     if sys.stdout is None:
         raise OutputError("--output -: stdout is closed.", "Name a file with --output.")
-    if sys.stdout.isatty() and not run.dry_run:
+    if sys.stdout.isatty() and not settings.dry_run:
         raise UsageError("--output - would write sound to the terminal.", "Redirect it: acestep … -o - > song.wav")
 
 

@@ -35,7 +35,7 @@ LOUDNESS_TOLERANCE = 0.2
 
 
 def write_take(
-    take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream
+    take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream
 ) -> None:
     """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too.
 
@@ -44,7 +44,7 @@ def write_take(
     if output.status != PLANNED:
         return
     for warning in take.warnings:
-        terminal.warn(warning)
+        reporter.warn(warning)
     output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
     output.plan, output.scores = result.as_json(take.plan), take.scores
     output.sample_rate = take.request.sample_rate or take.audio.sample_rate
@@ -52,14 +52,14 @@ def write_take(
         if take.problem is not None:
             raise CheckError(take.problem)
         if output.path is None:
-            send_to_stdout(take, output, job, run, terminal, stdout)
+            send_to_stdout(take, output, job, settings, reporter, results)
         else:
-            publish_take(take, output, job, run, terminal)
+            publish_take(take, output, job, settings, reporter)
     except (CheckError, ExistsError, EncoderError) as error:
         if isinstance(error, EncoderError):
-            keep_master(take, output, job, error, terminal)
+            keep_master(take, output, job, error, reporter)
         if isinstance(error, ExistsError) and made_meanwhile(output, job):
-            terminal.say(f"{output.path}: another run made it meanwhile")
+            reporter.say(f"{output.path}: another run made it meanwhile")
             return
         mark_failed([output], result.describe_error(error))
         return
@@ -68,21 +68,21 @@ def write_take(
     output.status, output.completed = WRITTEN, take.request
     asked, reached = loudness.parse_loudness(take.request.loudness), output.checks.get("lufs_written")
     if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
-        terminal.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
+        reporter.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
     name = output.path.name if output.path else "stdout"
-    terminal.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
+    reporter.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
     for remark in take.remarks:
         is_of_splice = bool(take.untouched) and remark == regions.remark(take.checks)
-        terminal.say(f"{name}: {regions.remark(output.checks) if is_of_splice else remark}")
-    terminal.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
+        reporter.say(f"{name}: {regions.remark(output.checks) if is_of_splice else remark}")
+    reporter.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
     if job.request.lrc and not take.lines:
         if is_untimed(take):
             output.error = result.describe_error(lrc.untimed(name))
-            terminal.warn(output.error["message"])
+            reporter.warn(output.error["message"])
         else:
-            terminal.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
+            reporter.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
     if output.path is not None and not job.place.on_the_way:
-        stdout.path(output.path)
+        results.path(output.path)
 
 
 def is_untimed(take: Take) -> bool:
@@ -113,20 +113,20 @@ def finish_of(take: Take, job: Job) -> formats.Finish:
 
 
 def encode_take(
-    file: Path, take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter
+    file: Path, take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter
 ) -> loudness.Level:
     """Make the file of a take, and note what was measured in it."""
     finished = finish_of(take, job)
     level = formats.write_audio(file, take.audio, finished)
     if level.peak > 1 and loudness.parse_loudness(finished.loudness).kind == "none" and finished.overs != loudness.KEEP:
-        terminal.warn(over_full_scale(level, output))
+        reporter.warn(over_full_scale(level, output))
     written = measure.read_for_measuring(file)
     output.checks = {**sidecar.level_fields(measure.measure(written), finished.loudness), **take.checks}
     if take.untouched:
         output.checks["outside_difference"] = max(
             take.checks["outside_difference"], round(difference(take, written), 6)
         )
-    if run.smoke:
+    if settings.smoke:
         smoke.refuse_faults(file)
     return level
 
@@ -155,18 +155,18 @@ def difference(take: Take, written: audio.Audio) -> float:
     return max(map(float, apart), default=0.0)
 
 
-def publish_take(take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter) -> None:
+def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter) -> None:
     """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
     assert output.path is not None
     if not take.lines:
         output.lrc = None
     files = output.files
-    forced = (run.force and not job.place.numbered) or output.outdated
+    forced = (settings.force and not job.place.numbered) or output.outdated
     try:
         with disk.write_whole(*files, replace=files if forced else ()) as temporary:
             parts = dict(zip(files, temporary, strict=True))
             sound = parts[output.path]
-            level = encode_take(sound, take, output, job, run, terminal)
+            level = encode_take(sound, take, output, job, settings, reporter)
             if output.sidecar is not None:
                 recipe = complete.recipe_hash(take.request, job.weights, job.decided.contents)
                 size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
@@ -188,7 +188,7 @@ def publish_take(take: Take, output: OutputFile, job: Job, run: RenderSettings, 
         output.path, output.sidecar = free, paths.sidecar_path(free) if output.sidecar else None
         output.lrc = lrc.lrc_path(free) if output.lrc else None
         output.latents = latents_file.latents_path(free) if output.latents else None
-        publish_take(take, output, job, run, terminal)
+        publish_take(take, output, job, settings, reporter)
 
 
 def latents_header(
@@ -234,19 +234,19 @@ def remove_stale(output: OutputFile, *, forced: bool) -> None:
 
 
 def send_to_stdout(
-    take: Take, output: OutputFile, job: Job, run: RenderSettings, terminal: Reporter, stdout: ResultStream
+    take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream
 ) -> None:
     """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
-            encode_take(file, take, output, job, run, terminal)
+            encode_take(file, take, output, job, settings, reporter)
         except OSError as error:
             raise disk.write_error(Path(folder), error) from error
-        stdout.file(file)
+        results.file(file)
 
 
-def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, terminal: Reporter) -> None:
+def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, reporter: Reporter) -> None:
     """What an encoder would not take is kept as a lossless file beside, under the next free number."""
     if output.path is None or take.request.format == formats.DEFAULT_FORMAT:
         return
@@ -256,7 +256,7 @@ def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, t
         formats.write_audio(part, take.audio, replace(finish_of(take, job), encoding=lossless))
     convert = shlex.join([formats.FFMPEG, "-i", str(master), str(output.path)])
     error.hint = f"The take is kept as {master}. To convert it: {convert}"
-    terminal.say(f"{master}: the lossless master of {output.path.name}")
+    reporter.say(f"{master}: the lossless master of {output.path.name}")
 
 
 def made_meanwhile(output: OutputFile, job: Job) -> bool:

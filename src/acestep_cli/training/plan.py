@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, DType, Hardware
 from acestep_cli.machine.memory import FLOAT32, Arrangement, MemoryModel, StageMemory, Workload
 from acestep_cli.machine.plan import MARGIN, RUNTIME_BYTES, Experience, MachineRequest, Plan
-from acestep_cli.models.local import format_size
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.training.config import TrainingConfig
 
