@@ -1,8 +1,8 @@
-"""What renders have made, kept by what it is made from, so that the same is not made twice.
+"""Results of earlier renders, stored under a hash of their inputs, so that nothing is computed twice.
 
-An entry is a file of its own that appears whole, with a hash before its content: whatever kills a run leaves no half of
-one, several runs may share the folder, and what a disk has spoilt is noticed. (A library with an index beside its files
-would count neither what a killed run left behind nor what was spoilt.)
+Each entry is one file that appears whole and begins with a hash of its content: a killed run leaves no half entry,
+several runs may share the folder, and damage is noticed. (A library with an index beside its files would count neither
+the remains of a killed run nor damaged files.)
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from acestep_cli import disk
 from acestep_cli.errors import UsageError, reason_of
 from acestep_cli.progress import Say
 
-#: Where the entries lie, if not in the user's cache folder, and how much they may take.
+#: Environment variables for the folder of the entries, if not the user's cache folder, and for their total size.
 FOLDER_VARIABLE, LIMIT_VARIABLE = "ACESTEP_CACHE_DIR", "ACESTEP_CACHE_LIMIT"
 DEFAULT_LIMIT = 8_000_000_000
-#: What is made at each stage: the words and codes of a Songwriter, the latents of recordings, those of takes, and takes
-#: as decoded.
+#: Stages: text and codes from a Songwriter, latents of recordings, latents of takes, and decoded takes.
 STAGES = ("songwriting", "sources", "latents", "takes")
 DIGEST_BYTES = 32
-#: Part of the name of each entry: another one once entries of the names before may be wrong. Until 2, arrays that
-#: were slices were kept as the memory behind them.
+#: Version of the format, part of the name of each entry. Before 2, sliced arrays were stored as the memory behind
+#: them.
 FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the cache: its stage, its size, and when it was last of use."""
+    """A file of the cache: its stage, its size, and the time of its last use."""
 
     path: Path
     stage: str
@@ -59,7 +58,7 @@ def open_cache(warn: Say) -> Cache:
 
 @dataclass
 class Cache:
-    """The entries below `folder`, up to `limit` bytes of them. `warn` hears of problems; no render stops for one."""
+    """A cache of at most `limit` bytes below `folder`. Problems go to `warn`; none of them stops a render."""
 
     folder: Path
     limit: int
@@ -67,7 +66,7 @@ class Cache:
     _is_usable: bool = field(default=True, init=False)
 
     def read(self, stage: str, key: str) -> bytes | None:
-        """The content of an entry; None where there is none, or it is spoilt, which is said."""
+        """Return the content of an entry; None where there is none, or with a warning where it is damaged."""
         path = self._path(stage, key)
         try:
             data = path.read_bytes()
@@ -83,15 +82,15 @@ class Cache:
         return data[DIGEST_BYTES:]
 
     def write(self, stage: str, key: str, data: bytes) -> None:
-        """Keep `data`, and forget what was not of use for longest where that would be too much."""
+        """Store `data`, and remove the least recently used entries over the limit."""
         if not self._is_usable or len(data) > self.limit:
             return
         path = self._path(stage, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():  # and so the same
+            if path.exists():  # the key is a hash of the inputs, so the content is the same
                 return
-            with disk.replaced(path, flushed=False) as part, part.open("xb") as file:  # its hash tells a half one
+            with disk.replaced(path, flushed=False) as part, part.open("xb") as file:  # the hash reveals a half entry
                 file.write(hashlib.sha256(data).digest())
                 file.write(data)
             self.prune(self.limit)
@@ -101,7 +100,7 @@ class Cache:
             self.warn(f"The cache {self.folder} cannot be written: {reason}; what is made is not kept in it.")
 
     def entries(self) -> Iterator[Entry]:
-        """Every file that is there; one that another run removes meanwhile is passed over."""
+        """Yield every file of the cache. One that another run removes meanwhile is left out."""
         for stage in STAGES:
             with contextlib.suppress(FileNotFoundError), os.scandir(self.folder / stage) as found:
                 for file in found:
@@ -111,14 +110,15 @@ class Cache:
                         yield Entry(Path(file.path), stage, stat.st_size, stat.st_mtime_ns, is_unfinished)
 
     def prune(self, most: int) -> list[Entry]:
-        """Remove what a killed run has left, and what was not of use for longest, down to `most` bytes; what went."""
+        """Remove the remains of killed runs and the least recently used entries, down to `most` bytes; return them."""
         gone: list[Entry] = []
         kept: list[Entry] = []
         long_ago = time.time_ns() - disk.ABANDONED_SECONDS * 1_000_000_000
         for entry in self.entries():
             (gone if entry.is_unfinished and entry.used_ns < long_ago else kept).append(entry)
         total = sum(entry.bytes for entry in kept)
-        for entry in sorted((one for one in kept if not one.is_unfinished), key=lambda one: one.used_ns):
+        finished = (entry for entry in kept if not entry.is_unfinished)
+        for entry in sorted(finished, key=lambda entry: entry.used_ns):
             if total <= most:
                 break
             gone.append(entry)

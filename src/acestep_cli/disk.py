@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing: files that appear whole or not at all. And sizes in bytes, as text."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ HINTS = {
     errno.EILSEQ: "This disk refuses signs in that name; choose a plainer one with --output.",
 }
 
-#: The name of a file that is unfinished; one that nobody has written to for an hour is what a killed run has left.
+#: The name of an unfinished file. One that has not been written to for an hour was left by a killed run.
 PART = re.compile(r"\.[0-9a-f]{32}\.part")
 ABANDONED_SECONDS = 3600
 
-#: How long somebody who writes to a pipe is waited for.
+#: Seconds to wait for the first byte from a pipe.
 PIPE_SECONDS = 0.5
 PIPE_BLOCK_BYTES = 1 << 20
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
-    """Why `path` could not be written, as the system put it."""
+    """Return the error for a `path` that could not be written, with the system's reason and a hint."""
     reason = reason_of(error)
     return OutputError(f"{path} cannot be written: {reason}.", HINTS.get(error.errno or 0))
 
 
 def is_taken(path: Path) -> bool:
-    """Whether `path` is taken, if only by a broken link. `OutputError` for a name that no file can have."""
+    """Tell whether `path` exists, if only as a broken link. Raises `OutputError` for a name that no file can have."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -55,7 +55,7 @@ def is_taken(path: Path) -> bool:
 
 
 def require_folder(folder: Path, or_else: str = "") -> None:
-    """`OutputError` where there is no `folder` to write into; `or_else` may say what else mends it."""
+    """Raise `OutputError` where `folder` does not exist. `or_else` is added to its hint."""
     if not folder.is_dir():
         make = f"Make it first: mkdir -p {shlex.quote(str(folder))}"
         raise OutputError(f"The folder {folder} does not exist.", f"{make}{or_else}")
@@ -63,11 +63,11 @@ def require_folder(folder: Path, or_else: str = "") -> None:
 
 @contextmanager
 def holding_signals() -> Iterator[Callable[[], None]]:
-    """Only note Ctrl-C and SIGTERM during the body; they act when it calls what is yielded, else after it.
+    """Hold back Ctrl-C and SIGTERM during the body. Yield a function that delivers them; the end of the body does too.
 
-    For work that what a signal handler raises would leave half done, or that would swallow it.
+    For work that an exception from a signal handler would leave half done, and for callers that would swallow it.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()  # signals are its affair alone
+    in_main_thread = threading.current_thread() is threading.main_thread()  # Python allows signal handlers there alone
     handlers = {
         number: handler
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -92,10 +92,10 @@ def holding_signals() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def write_whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> Iterator[list[Path]]:
-    """Yield a temporary path for `path` and for each file `beside` it; when the body is done, all of them appear.
+    """Yield a temporary path for `path` and for each file `beside` it; rename all of them when the body is done.
 
-    If anything fails, Ctrl-C included, none does and nothing is left. An `OSError` becomes an `OutputError`; a file
-    that is there already an `ExistsError`, unless it is among those to `replace`.
+    If anything fails, Ctrl-C included, no file appears and nothing is left behind. Raises `OutputError` for an
+    `OSError`, and `ExistsError` for a file that exists already, unless it is among those to `replace`.
     """
     parts = {file: path.with_name(f".{uuid.uuid4().hex}.part") for file in (path, *beside)}
     try:
@@ -113,10 +113,10 @@ def write_whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> It
 
 @contextmanager
 def replaced(path: Path, *, flushed: bool = True) -> Iterator[Path]:
-    """Yield a temporary path; when the body is done, what it wrote there takes the place of `path`.
+    """Yield a temporary path, and rename it to `path` when the body is done.
 
-    If anything fails, `path` is as it was and nothing is left. `flushed` says whether it must survive a power cut.
-    `OSError` where it cannot be written.
+    If anything fails, `path` stays as it was and nothing is left behind. With `flushed`, the file survives a power
+    cut. Raises `OSError` where it cannot be written.
     """
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
@@ -127,14 +127,14 @@ def replaced(path: Path, *, flushed: bool = True) -> Iterator[Path]:
         if flushed:
             flush(path.parent)
     finally:
-        with suppress(OSError):  # which would hide why it could not be written
+        with suppress(OSError):  # a second error would hide the first
             part.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:
-    """Have the disk take a file, or the names in a folder, before anything else is done. `OSError` where it does not.
+    """Force a file, or the names in a folder, onto the disk (fsync). Raises `OSError` where that fails.
 
-    Renamed before its content is on the disk, a file can be empty under its new name after a power cut.
+    A file renamed before its content is on the disk can be empty under its new name after a power cut.
     """
     if path.is_dir() and os.name == "nt":  # no folder can be opened there, and names are written through
         return
@@ -149,10 +149,10 @@ def flush(path: Path) -> None:
 
 
 def pipe_blocks(path: Path) -> Iterator[bytes]:
-    """What comes out of a pipe, to its end.
+    """Yield the bytes of a pipe to its end, in blocks.
 
-    It is opened without waiting for who writes to it, and read from when somebody does, however long that takes.
-    `TimeoutError`, an `OSError`, where nobody has begun after `PIPE_SECONDS`.
+    The pipe is opened without waiting for a writer. Once a writer has begun, there is no limit on its time. Raises
+    `TimeoutError`, an `OSError`, where none has begun after `PIPE_SECONDS`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with open(descriptor, "rb", buffering=0) as pipe:  # noqa: PTH123
@@ -172,7 +172,7 @@ def pipe_blocks(path: Path) -> Iterator[bytes]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove from `folder` what killed runs have left unfinished. What cannot be removed stays."""
+    """Remove the unfinished files of killed runs from `folder`. A file that cannot be removed stays."""
     with suppress(OSError):
         for part in [file for file in folder.iterdir() if PART.fullmatch(file.name)]:
             if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
@@ -180,7 +180,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _publish(parts: dict[Path, Path], replace: Collection[Path]) -> None:
-    """Give each part its name, the first of them last: where it is seen, so are those beside it."""
+    """Rename each part to its file, the first one last: where that file is seen, the others are there too."""
     there: list[Path] = []
     try:
         for path, part in reversed(parts.items()):
@@ -200,7 +200,7 @@ def _publish(parts: dict[Path, Path], replace: Collection[Path]) -> None:
 
 
 def _rename_to_new(part: Path, path: Path) -> None:
-    """Rename, with `FileExistsError` where Unix would silently replace."""
+    """Rename `part` to `path`. Raises `FileExistsError` where Unix would silently replace."""
     try:
         os.link(part, path)
     except FileExistsError:

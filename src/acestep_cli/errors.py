@@ -1,7 +1,7 @@
-"""Every exception this program raises on purpose.
+"""The exceptions that this program raises on purpose.
 
-Each one says what happened, where, why, and the command that mends it. The exit
-code belongs to the class, so `cli` needs one handler and no table of its own.
+Each one says what happened, where, why, and the command that mends it. The exit code belongs to the class, so `cli`
+needs one handler and no table of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 #: Exit codes that no exception of ours carries.
 UNEXPECTED, INTERRUPTED, TERMINATED = 1, 130, 143
 
-#: How libraries, drivers and the system say that memory has run out, in the texts of their exceptions.
+#: Matches the messages of libraries, drivers and the system that mean: out of memory.
 OUT_OF_MEMORY = re.compile(
     "|".join(
         (
@@ -29,8 +29,7 @@ OUT_OF_MEMORY = re.compile(
             "alloc(ation)?[ _]?failed",  # cuBLAS, cuDNN, MIOpen
             "rocblas_status_memory_error",
             "(unable|failed) to alloc",
-            # oneDNN tells by these that it got no memory: a shape it has no kernel for fails before, at a "primitive
-            # descriptor".
+            # oneDNN without memory. A shape for which it has no kernel fails earlier, at a "primitive descriptor".
             "could not create a primitive(?! descriptor)",
             "could not create a (memory object|stream)",
             "could not execute a primitive",
@@ -50,7 +49,7 @@ class AceStepError(Exception):
     """
 
     exit_code = 1
-    #: What `--json` calls it.
+    #: Its name in the output of `--json`.
     name = "unexpected"
 
     def __init__(self, message: str, hint: str | None = None) -> None:
@@ -63,7 +62,7 @@ class AceStepError(Exception):
 
 
 class UsageError(AceStepError):
-    """Flags or a song spec ask for something that cannot be."""
+    """Flags or a song spec ask for something impossible."""
 
     exit_code = 2
     name = "usage"
@@ -81,22 +80,22 @@ class AdapterError(CheckpointError):
 
 
 class MemoryLimitError(AceStepError):
-    """The request does not fit in memory, after every fall-back."""
+    """The request does not fit in memory, even after every fallback."""
 
     exit_code = 4
     name = "memory"
 
 
 class SourceError(AceStepError):
-    """Audio that was given to work from cannot be read, or does not suit."""
+    """Source audio cannot be read, or does not suit."""
 
     exit_code = 5
     name = "source"
 
 
 class CheckError(AceStepError):
-    """Audio failed its checks (a render is not finite, silent or unchanged by a repaint; what was asserted does not
-    hold; a replay drifted), or training came to no number.
+    """Audio failed a check (a render is not finite, silent or unchanged by a repaint; an assertion does not hold; a
+    replay differs), or the loss of a training run is not finite.
     """
 
     exit_code = 6
@@ -111,7 +110,7 @@ class SeveralFailedError(AceStepError):
 
 
 class NetworkError(AceStepError):
-    """The hub or a cluster cannot be reached, or does not give what was asked for."""
+    """The hub or a cluster cannot be reached, or lacks what was asked for."""
 
     exit_code = 8
     name = "network"
@@ -125,11 +124,11 @@ class OutputError(AceStepError):
 
 
 class EncoderError(OutputError):
-    """An encoder failed on audio that is whole."""
+    """An encoder failed on sound audio."""
 
 
 class ExistsError(OutputError):
-    """An output has the name of a file that is there already; `more` files are in the same case."""
+    """An output file exists already, and so do `more` other ones."""
 
     def __init__(self, path: Path, more: int = 0, why: str = "", hint: str | None = None) -> None:
         others = f" (and {more} more)" if more else ""
@@ -144,8 +143,9 @@ def reason_of(error: OSError) -> str:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of a library says that memory ran out; what this program raises itself is a
-    `MemoryLimitError`.
+    """Tell whether an exception of a library means that memory ran out.
+
+    False for this program's own errors: it raises `MemoryLimitError` itself.
     """
     if isinstance(error, AceStepError):
         return False
@@ -153,20 +153,21 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def combine_errors(errors: Sequence[AceStepError]) -> AceStepError:
-    """One error for several, none of which kept anything from being done: with the exit code of them all if they
-    have one in common, else that of a usage error if there is one, else that of the first.
+    """Return one error with the messages of all `errors`.
+
+    Its exit code is that of the first usage error among them, else that of the first error.
     """
     first = next((error for error in errors if isinstance(error, UsageError)), errors[0])
     if len(errors) == 1:
         return first
-    said = list(dict.fromkeys(str(error) for error in errors))
-    whole = AceStepError("\n".join(said))
-    whole.exit_code, whole.name = first.exit_code, first.name
-    return whole
+    messages = dict.fromkeys(str(error) for error in errors)
+    combined = AceStepError("\n".join(messages))
+    combined.exit_code, combined.name = first.exit_code, first.name
+    return combined
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM; it unwinds as Ctrl-C does, so temporary files go and finished takes stay."""
+    """SIGTERM. It unwinds as Ctrl-C does: temporary files are removed, finished takes stay."""
 
 
 def terminate(_signal: int, _frame: Any) -> None:

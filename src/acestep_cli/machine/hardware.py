@@ -1,7 +1,7 @@
-"""What this machine has: its devices, with their memory and number formats, best first.
+"""The devices of this machine, with their memory and number formats, best first.
 
-Nothing here imports torch: `--device cuda` on a machine without one is refused at once. Cards are counted through
-the libraries of their drivers, or what the system says of them.
+Nothing here imports torch, so that `--device cuda` on a machine without a card is refused at once. Cards are found
+through the libraries of their drivers, or the files of the system.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class Device:
-    """One device: `name` as torch spells it, its memory, its dtypes, best first, and why that one is best.
+    """A device: its `name` in torch, its memory, its dtypes, best first, and the reason for the best one.
 
-    `free_bytes` is what nobody else uses now.
+    `free_bytes` is the memory that no other program uses now.
     """
 
     name: str
@@ -62,25 +62,25 @@ class Device:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The devices of this machine, the preferred one first, and what the installed torch was built for."""
+    """The devices of this machine, the preferred one first, and the backend of the installed torch."""
 
     devices: tuple[Device, ...]
     torch_backend: Backend | None = None
-    #: Threads to compute with on the processor, and why so many; None leaves it to torch.
+    #: Threads to compute with on the processor, and the reason for that number; None leaves it to torch.
     threads: int | None = None
     threads_reason: str = ""
 
 
 def detect() -> Hardware:
-    """Look at this machine. Of several cards, the one with most free memory comes first."""
+    """Detect the devices of this machine. Of several cards, the one with most free memory comes first."""
     backend = torch_backend()
-    look = {"cuda": cuda_devices, "rocm": rocm_devices, "xpu": xpu_devices}.get(backend or "")
-    cards = sorted(look() if look else (), key=lambda card: -card.free_bytes)
+    list_cards = {"cuda": cuda_devices, "rocm": rocm_devices, "xpu": xpu_devices}.get(backend or "")
+    cards = sorted(list_cards() if list_cards else (), key=lambda card: -card.free_bytes)
     return Hardware((*cards, *mps_devices(), cpu_device()), backend, *threads())
 
 
 def threads() -> tuple[int, str]:
-    """How many threads to compute with on the processor, and why.
+    """Return the number of threads to compute with on the processor, and the reason for it.
 
     It is decided here because samples depend on it: oneDNN's convolutions of kernel 1 and transposed convolutions add
     in another order with another number of threads, as the sum of a whole tensor does in torch. Measured with torch
@@ -98,7 +98,7 @@ def threads() -> tuple[int, str]:
 
 
 def torch_backend() -> Backend | None:
-    """What the installed torch was built for, read from its version file without importing it; None for processors."""
+    """Return the backend of the installed torch, read from its version file without an import; None for a CPU build."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -108,7 +108,7 @@ def torch_backend() -> Backend | None:
 
 
 def main_memory() -> tuple[int, int]:
-    """Main memory in all, and what of it is free; a container's limit counts."""
+    """Return total and free bytes of main memory, within the limit of a container."""
     import psutil
 
     state = psutil.virtual_memory()
@@ -119,7 +119,7 @@ def main_memory() -> tuple[int, int]:
 
 
 def used_bytes(name: str) -> int:
-    """Memory that this process holds: of the device `name`, once torch has come to use it, else main memory."""
+    """Return the bytes that this process holds: on the device `name`, once torch is loaded, else in main memory."""
     torch: Any = sys.modules.get("torch")
     kind = name.split(":")[0]
     if torch is not None and kind in ("cuda", "xpu"):
@@ -134,14 +134,15 @@ def used_bytes(name: str) -> int:
 def _container_limits(
     root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")
 ) -> Iterator[tuple[int, int]]:
-    """Limit and use of memory by the control group of this process and those around it, version 2 or 1. File pages
-    that the system may drop are no use.
+    """Yield limit and used bytes of the control group of this process and of each group around it (cgroup v2 or v1).
+
+    File pages that the system may drop do not count as used.
     """
     try:
-        told = groups.read_text(encoding="utf-8").splitlines()
+        lines = groups.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
-    for line in told:
+    for line in lines:
         _, controllers, name = line.split(":", 2)
         if controllers == "":
             top, files = root, ("memory.max", "memory.current", "inactive_file")
@@ -157,7 +158,7 @@ def _container_limits(
 
 
 def _limit(group: Path, limit: str, used: str, cache: str) -> Iterator[tuple[int, int]]:
-    """Limit and use of memory by one control group; nothing where it has no limit."""
+    """Yield limit and used bytes of one control group; nothing where it has no limit."""
     try:
         most = (group / limit).read_text(encoding="utf-8").strip()
         now = int((group / used).read_text(encoding="utf-8"))
@@ -170,7 +171,7 @@ def _limit(group: Path, limit: str, used: str, cache: str) -> Iterator[tuple[int
 
 
 def cpu_device() -> Device:
-    """The processor, and whether it multiplies bfloat16 in hardware."""
+    """Return the processor, with bfloat16 first where its hardware multiplies it."""
     flag = next((f for f in BF16_CPU_FLAGS if f in cpu_flags()), None)
     dtypes: tuple[DType, ...] = ("bfloat16", "float32") if flag else ("float32",)
     reason = f"the processor has {flag}" if flag else "the processor has no bfloat16 arithmetic"
@@ -178,7 +179,7 @@ def cpu_device() -> Device:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets as Linux lists them; empty elsewhere."""
+    """Return the names of instruction sets from Linux; empty elsewhere."""
     found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _cpu_info(), re.MULTILINE)
     return frozenset(found[1].split()) if found else frozenset()
 
@@ -194,7 +195,7 @@ def _cpu_info() -> str:
 
 
 def mps_devices() -> tuple[Device, ...]:
-    """The GPU of an Apple-silicon Mac."""
+    """Return the GPU of an Apple-silicon Mac, if this is one."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return ()
     total, free = main_memory()
@@ -204,7 +205,7 @@ def mps_devices() -> tuple[Device, ...]:
 
 
 def cuda_devices() -> tuple[Device, ...]:
-    """NVIDIA cards that the driver reports.
+    """Return the NVIDIA cards that the driver reports.
 
     Source: CUDA driver API (cuDeviceGetCount, cuDeviceGetAttribute 75 and 76, cuDeviceTotalMem, cuDeviceGetUuid).
     """
@@ -236,7 +237,7 @@ def cuda_devices() -> tuple[Device, ...]:
 
 
 def cuda_device(index: int, title: str, capability: Sequence[int], total: int, free: int | None) -> Device:
-    """A card and what its compute capability means; where nothing tells what is free, it is taken to be all."""
+    """Return an NVIDIA card with the dtypes of its compute capability. Where `free` is None, all memory is."""
     version = ".".join(map(str, capability))
     if tuple(capability) >= CUDA_BF16_CAPABILITY:
         dtypes: tuple[DType, ...] = ("bfloat16", "float16", "float32")
@@ -249,7 +250,7 @@ def cuda_device(index: int, title: str, capability: Sequence[int], total: int, f
 
 
 def nvml_free_bytes(uuid: bytes) -> int | None:
-    """Free memory of a card, without opening a context on it, which itself would take half a gigabyte.
+    """Return the free bytes of a card; None where NVML cannot tell. A CUDA context would itself take half a gigabyte.
 
     Source: NVML API (nvmlDeviceGetHandleByUUID, nvmlDeviceGetMemoryInfo).
     """
@@ -274,7 +275,7 @@ def nvml_free_bytes(uuid: bytes) -> int | None:
 
 
 def rocm_devices(root: Path = Path("/sys/class")) -> tuple[Device, ...]:
-    """AMD cards as Linux lists them, in the order in which ROCm counts them.
+    """Return the AMD cards that Linux lists, in the order of ROCm.
 
     Source: the kernel's amdkfd topology (simd_count, gfx_target_version, drm_render_minor) and amdgpu's
     mem_info_vram_total and mem_info_vram_used.
@@ -302,8 +303,9 @@ def rocm_devices(root: Path = Path("/sys/class")) -> tuple[Device, ...]:
 
 
 def visible_cards(cards: list[C], listed: str | None) -> list[C]:
-    """The cards that a list of numbers leaves, up to the first that is none; all of them where nothing is listed, or
-    where it names cards otherwise than by number.
+    """Return the cards that `listed`, such as `0,2`, selects, up to its first invalid number.
+
+    All cards where `listed` is None, or names cards by anything but a number.
     """
     if listed is None or re.search("[^0-9, -]", listed):
         return cards
@@ -313,7 +315,7 @@ def visible_cards(cards: list[C], listed: str | None) -> list[C]:
 
 
 def rocm_device(index: int, title: str, architecture: str, total: int, free: int) -> Device:
-    """A card and what its architecture means. torch calls it `cuda` too."""
+    """Return an AMD card with the dtypes of its architecture. torch calls it `cuda` too."""
     if ROCM_BF16.fullmatch(architecture):
         dtypes: tuple[DType, ...] = ("bfloat16", "float32")
         reason = f"{architecture} has bfloat16"
@@ -355,8 +357,7 @@ class _XpuMemory(ctypes.Structure):
 
 
 def xpu_devices() -> tuple[Device, ...]:
-    """Intel cards that Level Zero reports, with memory of their own: what shares the processor's is left to it. Nobody
-    is asked what is free of their memory, so that is taken to be all.
+    """Return the Intel cards with memory of their own that Level Zero reports. All of it is taken to be free.
 
     Source: oneAPI Level Zero (zeInit, zeDriverGet, zeDeviceGet, zeDeviceGetProperties, zeDeviceGetMemoryProperties).
     """
@@ -385,7 +386,7 @@ def xpu_devices() -> tuple[Device, ...]:
 
 
 def _handles(ask: Any, *owner: ctypes.c_void_p) -> list[ctypes.c_void_p]:
-    """What a Level Zero call lists: it is asked how many there are, then for them."""
+    """Return the handles that a Level Zero call lists: a first call counts them, a second one fills them in."""
     count = ctypes.c_uint32()
     if ask(*owner, ctypes.byref(count), None) != 0:
         return []

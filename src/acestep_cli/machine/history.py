@@ -1,4 +1,4 @@
-"""What renders on this machine taught: how far down the ladder memory drove them, and how fast they were.
+"""History of the renders on this machine: the memory fallbacks that they needed, and their speed.
 
 One small file in the user's state folder, which may be deleted at any time.
 """
@@ -20,14 +20,14 @@ from acestep_cli.machine.plan import Experience, Plan, Speed
 
 SCHEMA = "acestep-logbook/1"
 NAME = "logbook.json"
-#: A descent counts as long as not much more memory is free than it was then.
+#: A recorded fallback counts while no more memory than this factor is free.
 MORE_FREE = 1.1
-#: How much the newest render counts in a speed: others at work may have slowed it.
+#: Weight of the newest render in a speed: other programs may have slowed it.
 NEWEST = 0.5
 
 
 class MemoryFallbackEntry(BaseModel):
-    """An arrangement in which a render of some length went through after memory had run out in a higher one."""
+    """An arrangement in which a render succeeded after memory had run out in a faster one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,7 +40,7 @@ class MemoryFallbackEntry(BaseModel):
 
 
 class MeasuredSpeed(BaseModel):
-    """Speeds as in `planning.Speed`."""
+    """The fields of `plan.Speed` as they are stored."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,7 +49,10 @@ class MeasuredSpeed(BaseModel):
 
 
 class TaskHistory(BaseModel):
-    """What is known of one checkpoint, mode and number format on one device: descents by whole seconds of music."""
+    """History of one checkpoint, mode and dtype on one device.
+
+    `descents` are fallbacks by whole seconds of music, `rates` speeds by `Arrangement.weights`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,7 +61,7 @@ class TaskHistory(BaseModel):
 
 
 class RenderHistory(BaseModel):
-    """The file."""
+    """Content of the history file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -71,7 +74,7 @@ def history_file() -> Path:
 
 
 def read_history() -> RenderHistory:
-    """What there is; an empty book where there is none, or none that this version can read."""
+    """Return the stored history; an empty one where there is none that this version can read."""
     try:
         return RenderHistory.model_validate_json(history_file().read_bytes())
     except (OSError, ValidationError):
@@ -79,29 +82,29 @@ def read_history() -> RenderHistory:
 
 
 def recall_experience(
-    book: RenderHistory, device: Device, task: str, dtype: DType, seconds: float, max_vram: int | None = None
+    history: RenderHistory, device: Device, task: str, dtype: DType, seconds: float, max_vram: int | None = None
 ) -> Experience:
-    """What is known that bears on `seconds` of music in the memory that is free, or `max_vram` of it."""
-    known = book.devices.get(device_key(device), {}).get(task_key(task, dtype))
+    """Return the experience with `seconds` of music in the free memory of `device`, or in `max_vram` bytes of it."""
+    known = history.devices.get(device_key(device), {}).get(task_key(task, dtype))
     if known is None:
         return Experience()
-    held = [
+    fallbacks = [
         descent
         for length, descent in sorted(known.descents.items())
         if length <= seconds and available_bytes(device, max_vram) <= MORE_FREE * descent.free_bytes
     ]
-    settings = held[-1].model_dump(exclude={"free_bytes"}) if held else None
+    settings = fallbacks[-1].model_dump(exclude={"free_bytes"}) if fallbacks else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
     return Experience(arrangement, {weights: Speed(**rate.model_dump()) for weights, rate in known.rates.items()})
 
 
 def record_render(device: Device, task: str, plan: Plan, *, descended: float | None, speed: Speed | None) -> None:
-    """Write down how a render went: the length in seconds at which it had to step down, if it did, and its speed.
+    """Record a render: the seconds of music at which it needed a fallback, if it did, and its speed.
 
     Raises `OSError` where the state folder cannot be written.
     """
-    book = read_history()
-    known = book.devices.setdefault(device_key(device), {}).setdefault(task_key(task, plan.dtype), TaskHistory())
+    history = read_history()
+    known = history.devices.setdefault(device_key(device), {}).setdefault(task_key(task, plan.dtype), TaskHistory())
     if descended is not None:
         settings = {name: value for name, value in plan.arrangement.settings().items() if name != "dtype"}
         known.descents[int(descended)] = MemoryFallbackEntry(
@@ -113,17 +116,17 @@ def record_render(device: Device, task: str, plan: Plan, *, descended: float | N
             name: value if before is None else NEWEST * value + (1 - NEWEST) * getattr(before, name)
             for name, value in asdict(speed).items()
         })  # fmt: skip
-    write_history(book)
+    write_history(history)
 
 
-def write_history(book: RenderHistory) -> None:
-    """Put the file in place at once, so that no other run reads half of it."""
-    content: dict[str, Any] = book.model_dump(by_alias=True)
+def write_history(history: RenderHistory) -> None:
+    """Replace the history file. Raises `OSError` where it cannot be written."""
+    content: dict[str, Any] = history.model_dump(by_alias=True)
     disk.replace_text(history_file(), json.dumps(content, indent=2) + "\n")
 
 
 def available_bytes(device: Device, max_vram: int | None) -> int:
-    """The memory that a render may take."""
+    """Return the bytes of memory that a render may take."""
     return device.free_bytes if max_vram is None else min(device.free_bytes, max_vram)
 
 

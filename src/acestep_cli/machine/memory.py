@@ -1,8 +1,7 @@
-"""How much memory a render takes, stage by stage: from the sizes of the networks, the length, and what is resident
-when.
+"""Memory of a render, stage by stage, from the sizes of the networks, the length, and the resident networks.
 
-Weights and caches are counted exactly, activations by how many numbers the largest moment of a stage holds for each
-token or sample; `benchmarks/memory_model.py` compares the sums with what renders really take.
+Weights and caches are counted exactly. Activations are estimated by the numbers per token or sample at the peak of each
+stage; `benchmarks/memory_model.py` compares the sums with measured renders.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from acestep_cli.models.configs import WINDOWS_AT_ONCE, QwenConfig, VAEConfig, d
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import prompts, values
 
-# Numbers held at the largest moment of a layer, for each token: the stream and its normalised copy, queries with what
-# their norm and their turning leave behind, keys and values; or, in the MLP, its two inner products.
+# Tensors alive at the peak of a layer: the residual stream and its normalised copy, queries with the intermediates of
+# their norm and rotary embedding, keys and values; or, in the MLP, its two inner activations.
 STREAMS_IN_ATTENTION, QUERIES_IN_ATTENTION, KEYS_IN_ATTENTION = 3, 14, 4
 STREAMS_IN_MLP, INNER_IN_MLP = 6, 2
-#: Copies of the widest activation that the last stage of the autoencoder's decoder holds; a processor's heap gives
-#: some of what it held back late.
+#: Copies of the widest activation in the last stage of the autoencoder's decoder, and those that a processor's heap
+#: frees late.
 COPIES_IN_DECODER, HELD_BY_HEAP = 9, 3
-#: The same of the first stage of its encoder.
+#: Copies of the widest activation in the first stage of its encoder.
 COPIES_IN_ENCODER = 10
-#: Copies of the waveform, in float32, while it is levelled, measured and encoded.
+#: Copies of the waveform, in float32, while its level is set, and it is measured and encoded.
 COPIES_IN_FINISH = 5
-#: And while it is spliced into a source and compared with that.
+#: More copies while it is spliced into a source and compared with it.
 COPIES_IN_SPLICE = 2
-#: Copies of a matrix, in float32, while adapters are merged into it and what is lost is measured.
+#: Copies of a matrix, in float32, while adapters are merged into it and the rounding loss is measured.
 COPIES_IN_MERGING = 5
 FLOAT32 = 4
 #: Page-locked memory comes in powers of two: the matrices of the published sizes take a third more.
 PAGE_LOCKED = 4 / 3
 #: A byte of text is at most one token; of the tokenizers published, most words take one for three or four.
 BYTES_PER_TOKEN = 2
-#: What a prompt says besides the user's words.
+#: Tokens of a prompt besides the user's words.
 TEMPLATE_TOKENS = 80
 #: Guidance of the Songwriter runs two rows.
 SONGWRITER_ROWS = 2
@@ -48,8 +47,10 @@ LATENT_STATES = 8
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be made: latent frames, tokens of caption and lyrics. And what is heard for it: whether there is a
-    source, and whether it is encoded; how many references, and their seconds together.
+    """Size of one render: latent frames, tokens of caption and lyrics, and its recordings.
+
+    `source` tells whether there is a source, `encodes_source` whether it is encoded, `references` the number of
+    references and `seconds_heard` their total length.
     """
 
     frames: int
@@ -62,7 +63,7 @@ class Workload:
 
     @classmethod
     def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Workload:
-        """That of one song. Tokens are estimated, from above."""
+        """Return the workload of one song. Tokens are estimated from above."""
         tokens = [-(-len((words or "").encode()) // BYTES_PER_TOKEN) for words in (caption, lyrics)]
         return cls(
             vae.latent_frames(seconds),
@@ -73,7 +74,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the networks share the memory of one device: each field but the first two is a way to need less of it."""
+    """Arrangement of the networks in the memory of one device. Each field but the first two may lower the need."""
 
     on_cpu: bool
     dtype: DType
@@ -84,18 +85,18 @@ class Arrangement:
     vae_on_cpu: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """All but what the device decides."""
+        """Return all fields but `on_cpu`, which the device decides."""
         return {name: value for name, value in vars(self).items() if name != "on_cpu"}
 
     @property
     def weights(self) -> str:
-        """How the diffusion transformer's weights are kept, in words."""
+        """Storage of the diffusion transformer's weights in words, such as `bfloat16 int8 streamed`."""
         return " ".join([self.dtype, *(word for word in ("int8", "streamed") if getattr(self, word))])
 
 
 @dataclass(frozen=True)
 class StageMemory:
-    """The memory of a stage in bytes: the weights that are resident, by network, and what it works with besides."""
+    """Memory of a stage in bytes: resident weights by network, and working memory."""
 
     name: str
     resident: dict[str, int]
@@ -108,7 +109,7 @@ class StageMemory:
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """The memory of one render."""
+    """Memory of one render of a `Workload` in an `Arrangement`, in bytes."""
 
     sizes: Sizes
     work: Workload
@@ -116,12 +117,12 @@ class MemoryModel:
 
     @property
     def stages(self) -> tuple[StageMemory, ...]:
-        """The stages of a render in which networks are used, in order."""
+        """Memory of each stage that uses a network, in order."""
         dit, vae = {"dit": self.dit_bytes}, {} if self.arrangement.vae_on_cpu else {"vae": self.vae_bytes}
         if self.sizes.adapter_parameters:
             dit["adapters"] = self.adapter_bytes
-        crowd = dit | vae
-        diffusing, decoding = (dit, vae) if self.arrangement.one_network else (crowd, crowd)
+        both = dit | vae
+        diffusing, decoding = (dit, vae) if self.arrangement.one_network else (both, both)
         heard = self.heard_bytes if self.arrangement.on_cpu else 0
         encoding, tile = self.encoding_bytes, self.tile_bytes
         if self.arrangement.vae_on_cpu:
@@ -144,12 +145,12 @@ class MemoryModel:
 
     @property
     def listens(self) -> bool:
-        """Whether recordings are encoded."""
+        """True where recordings are encoded."""
         return self.work.encodes_source or self.work.references > 0
 
     @property
     def host_bytes(self) -> int:
-        """Main memory besides that of a card: what waits there, the autoencoder if it runs there, the waveform."""
+        """Main memory beside that of a card: streamed layers, the autoencoder if it runs there, and the waveform."""
         if self.arrangement.on_cpu:
             return 0
         dit, vae = self.sizes.dit, self.sizes.vae
@@ -166,7 +167,7 @@ class MemoryModel:
 
     @property
     def peak(self) -> StageMemory:
-        """The stage that takes most."""
+        """The stage with the most memory."""
         return max(self.stages, key=lambda stage: stage.total)
 
     @cached_property
@@ -196,7 +197,7 @@ class MemoryModel:
 
     @property
     def dit_bytes(self) -> int:
-        """The diffusion transformer with its encoders: whole, or what of it is on the device at a time."""
+        """The diffusion transformer with its encoders; if streamed, the part that is on the device at once."""
         dit, encoder_block = self.sizes.dit, self.sizes.dit.encoder_block_parameters * self.element
         outside = dit.parameters_outside_blocks * self.element
         if self.arrangement.streamed:  # one layer at work, one on its way
@@ -205,12 +206,12 @@ class MemoryModel:
 
     @property
     def adapter_bytes(self) -> int:
-        """The adapters, as if none of them could be merged."""
+        """Weights of all adapters, none of them merged."""
         return self.sizes.adapter_parameters * self.element
 
     @property
     def merging_bytes(self) -> int:
-        """Working the adapters into the largest matrix, where there are any."""
+        """Working memory for merging adapters into the largest matrix; 0 without adapters."""
         largest = max(map(math.prod, self.sizes.dit.decoder_matrices.values()))
         return COPIES_IN_MERGING * largest * FLOAT32 if self.sizes.adapter_parameters else 0
 
@@ -224,14 +225,14 @@ class MemoryModel:
 
     @property
     def memory_bytes(self) -> int:
-        """What the cross-attentions keep of the condition."""
+        """Keys and values of the condition in all cross-attentions."""
         dit = self.sizes.dit
         keys = dit.num_key_value_heads * dit.head_dim
         return dit.num_hidden_layers * 2 * keys * self.condition_tokens * self.element
 
     @property
     def condition_bytes(self) -> int:
-        """Encoding lyrics, timbre and audio codes, and what is kept of them."""
+        """Working memory for encoding lyrics, timbre and audio codes, and the stored result."""
         dit = self.sizes.dit
         voices = max(self.work.references, 1)
         windows = WINDOWS_AT_ONCE * (dit.pool_window_size + 1) * self.work.source
@@ -246,7 +247,7 @@ class MemoryModel:
 
     @property
     def step_bytes(self) -> int:
-        """One pass through the diffusion transformer, with the latents it works on."""
+        """Working memory of one pass through the diffusion transformer, with its latents."""
         dit = self.sizes.dit
         numbers = self._layer_numbers(
             dit.hidden_size,
@@ -270,24 +271,24 @@ class MemoryModel:
 
     @property
     def _unpacked_bytes(self) -> int:
-        """The one matrix that is multiplied with at a time, out of int8."""
+        """The one matrix that is dequantised from int8 at a time."""
         dit = self.sizes.dit
         return dit.hidden_size * dit.intermediate_size * self.element if self.arrangement.int8 else 0
 
     @property
     def latent_bytes(self) -> int:
-        """Noise, source, mask and velocity."""
+        """Latents: noise, source, mask and velocity."""
         return LATENT_STATES * self.work.frames * self.sizes.dit.latent_channels * FLOAT32
 
     @property
     def kept_bytes(self) -> int:
-        """What the decoder finds in memory besides weights: on a processor, the waveform it fills too."""
+        """Memory held before decoding besides weights; on a processor, with the waveform to be filled."""
         waveform = self.waveform_bytes if self.arrangement.on_cpu else 0
         return self.memory_bytes + self.latent_bytes + waveform
 
     @property
     def tile_bytes(self) -> int:
-        """Decoding the widest tile: one with neighbours on both sides, where the song has such."""
+        """Working memory for decoding the widest tile: with neighbours on both sides, if the song is long enough."""
         vae, tile = self.sizes.vae, self.arrangement.tile_frames
         neighbours = min(-(-self.work.frames // tile) - 1, 2)
         frames = min(tile + neighbours * decoder_reach(vae), self.work.frames)
@@ -296,7 +297,7 @@ class MemoryModel:
 
     @property
     def encoding_bytes(self) -> int:
-        """Encoding the widest tile of what is heard: of the source, or of the windows of a reference."""
+        """Working memory for encoding the widest tile of a source, or of the windows of a reference."""
         vae, tile = self.sizes.vae, self.arrangement.tile_frames
         window = self.sizes.dit.timbre_fix_frame if self.work.references else 0
         heard = max(self.work.frames if self.work.encodes_source else 0, window)
@@ -307,12 +308,12 @@ class MemoryModel:
 
     @property
     def finishing_bytes(self) -> int:
-        """What becomes of the waveform on its way into a file."""
+        """Copies of the waveform on its way into a file."""
         return (COPIES_IN_FINISH + COPIES_IN_SPLICE * self.work.source) * self.waveform_bytes
 
     @property
     def heard_bytes(self) -> int:
-        """The recordings, which are there until the last take."""
+        """Recordings, which stay in memory until the last take."""
         vae = self.sizes.vae
         references = vae.audio_channels * math.ceil(self.work.seconds_heard * vae.sampling_rate) * FLOAT32
         return references + self.work.source * self.waveform_bytes
@@ -323,7 +324,7 @@ class MemoryModel:
 
     @property
     def writing_bytes(self) -> int:
-        """The Songwriter's keys and values, and the scores of one token."""
+        """The Songwriter's KV cache, and the logits of one token."""
         qwen = self.sizes.songwriter
         if qwen is None:
             return 0
@@ -333,7 +334,7 @@ class MemoryModel:
         return SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32)
 
     def _qwen_token(self, qwen: QwenConfig) -> int:
-        """Bytes that one token takes on its way through a layer."""
+        """Return the working memory of one token in a layer."""
         numbers = self._layer_numbers(
             qwen.hidden_size,
             qwen.intermediate_size,

@@ -1,4 +1,4 @@
-"""A plan in words: what is in memory when, how much that is, how long it will take, and why it is so; what fits."""
+"""Plans as text: memory by stage, expected time and the reason of each choice; and the longest song that fits."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli.disk import format_size
-from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
-from acestep_cli.machine.plan import MachineRequest, Plan
+from acestep_cli.machine.plan import RUNTIME_BYTES, MachineRequest, Plan, longest_song
 from acestep_cli.models.local import ModelState
 from acestep_cli.models.sizes import Sizes
 
-#: What the networks are called here.
+#: Names of the networks in text.
 NETWORKS = {
     "text": "text encoder",
     "songwriter": "Songwriter",
@@ -31,8 +30,8 @@ SETTINGS = {
 
 
 def plan_lines(plan: Plan, device: Device) -> Iterator[str]:
-    """The plan, a line for each stage and each choice."""
-    runtime = planning.RUNTIME_BYTES[plan.backend]
+    """Yield the plan, a line for each stage and each choice."""
+    runtime = RUNTIME_BYTES[plan.backend]
     free = format_size((plan.budget_bytes or 0) + runtime)
     yield f"Memory of {plan.device} ({device.title}): about {format_size(plan.peak_bytes)} of {free} at most."
     rows = [(stage.name, ", ".join(NETWORKS[name] for name in stage.resident) or "none: it runs on the processor",
@@ -55,14 +54,15 @@ def plan_lines(plan: Plan, device: Device) -> Iterator[str]:
 def model_capacity(
     state: ModelState, machine: Hardware, asked: MachineRequest, models_dir: Path | None
 ) -> dict[str, Any]:
-    """A checkpoint's state, and the longest song it makes here: by its own sizes, or the published ones where there is
-    no config that tells.
+    """Return the state of a checkpoint and the longest song that it makes on `machine`.
+
+    Its sizes come from its config, or are the published ones where it has none.
     """
-    reached = planning.longest_song(machine, state.name, Sizes.known(state.name, models_dir), asked)
-    entry = state.report() | {"longest_seconds": None if reached is None else reached[0]}
-    if reached is None:
+    longest = longest_song(machine, state.name, Sizes.known(state.name, models_dir), asked)
+    entry = state.report() | {"longest_seconds": None if longest is None else longest[0]}
+    if longest is None:
         return entry
-    plan = reached[1]
+    plan = longest[1]
     return entry | {
         "device": plan.device,
         "peak_bytes": plan.peak_bytes,
@@ -71,13 +71,13 @@ def model_capacity(
 
 
 def format_seconds(seconds: float) -> str:
-    """A time as people read it."""
+    """Return a duration as text: `4.2 s`, `42 s` or `1:05 min`."""
     whole = round(seconds)
     return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02} min"
 
 
 def capacity_text(entry: dict[str, Any]) -> str:
-    """The longest song of what `fitting` found, and how it is made to fit."""
+    """Return the longest song of an `entry` of `model_capacity` as text, with the settings that make it fit."""
     if entry["longest_seconds"] is None:
         return "does not fit"
     seconds, device = entry["longest_seconds"], entry["device"]
