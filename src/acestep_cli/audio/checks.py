@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 #: A mean further from zero than this (-40 dBFS) is a fault and not the music.
 MOST_DC = 0.01
-#: What is looked for unless it is skipped.
+#: Faults that are checked for unless skipped.
 FAULTS = ("silent", "dead-channel", "clipped", "dc")
-#: Tempi that are one and the same to an analyser.
+#: Factors between tempi that an analyser confuses.
 OCTAVES = (1.0, 2.0, 0.5)
 
 
 @dataclass(frozen=True)
 class Range:
-    """From `low` to `high`, both included."""
+    """A range of numbers from `low` to `high`, both included."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -41,7 +41,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Finding:
-    """One assertion about one file: what was asked, what was found, and whether that is well."""
+    """Outcome of one assertion about one file."""
 
     name: str
     asked: str
@@ -61,7 +61,7 @@ Check = Callable[[MeasuredAudio], Finding]
 
 @dataclass
 class CheckedFile:
-    """What became of one file: its findings, or why it could not be read."""
+    """Result for one file: its findings, or the problem that kept it from being read."""
 
     path: Path
     measures: Measures | None = None
@@ -74,7 +74,7 @@ class CheckedFile:
 
 
 def fault_checks() -> dict[str, Check]:
-    """What no file should have, by the names that `--skip` takes."""
+    """Return a check for each fault, by the names that `--skip` takes."""
     return {
         "silent": lambda heard: Finding("level", "sound", *(("silence", False) if heard[1].is_silent
                                                             else (f"{heard[1].peak_dbfs:g} dBFS", True))),
@@ -90,7 +90,7 @@ def count_crests(count: int) -> str:
 
 
 def check_range(name: str, value: float | None, wanted: Range, unit: str) -> Finding:
-    """Whether what was measured lies where it should; what is silent has no level."""
+    """Check that `value` lies in the range `wanted`. It fails for None: silence has no level."""
     asked = f"{wanted} {unit}"
     return not_measurable(name, asked) if value is None else Finding(name, asked, f"{value:g} {unit}", value in wanted)
 
@@ -107,7 +107,7 @@ def check_tempo(heard: MeasuredAudio, wanted: Range) -> Finding:
 
 
 def check_sameness(heard: MeasuredAudio, reference: Audio, name: Path, within: float | None) -> Finding:
-    """Whether a file holds the samples of another."""
+    """Check that a file holds the samples of `reference`, to `within` dBFS."""
     asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
     apart = measure.sample_difference(heard[0], reference)
     if apart is None:
@@ -120,9 +120,10 @@ def check_sameness(heard: MeasuredAudio, reference: Audio, name: Path, within: f
 
 
 def check_file(path: Path, checks: Iterable[Check], warn: Callable[[str], None] = lambda _: None) -> CheckedFile:
+    """Measure a file and run the checks on it."""
     try:
         sound = measure.read_for_measuring(path, warn)
     except SourceError as problem:
         return CheckedFile(path, problem=problem)
     measures = measure.measure(sound)
-    return CheckedFile(path, measures, [look((sound, measures)) for look in checks])
+    return CheckedFile(path, measures, [check((sound, measures)) for check in checks])

@@ -1,9 +1,9 @@
-"""The streams inside of an audio file: where each begins and ends, and how much of it its header promises.
+"""Containers of audio files: where each stream begins and ends, and how much of it its header promises.
 
-libsndfile reads the first stream of a file, and as much of it as is there, and says no word of the rest. It guesses
-the length of an MP3 without a Xing header from its first frame. So the bytes are looked at here before: a file that
-holds several streams in a row (`cat a.mp3 b.mp3`) is read stream by stream, one that ends before its header says so is
-told apart from one that was written to a pipe, whose header could not know its length.
+libsndfile reads only the first stream of a file, as much of it as is there, and does not mention the rest. It guesses
+the length of an MP3 without a Xing header from its first frame. So the bytes are parsed here first: a file that holds
+several streams in a row (`cat a.mp3 b.mp3`) is read stream by stream, and a file that was cut short is told apart from
+one that was written to a pipe, whose header could not know its length.
 
 Sizes and places are in bytes.
 """
@@ -18,13 +18,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-#: From this size on, a header that promises more than is there was written to a pipe: sox says 0x7F000000 and
+#: A header that promises more than is there, and at least this size, was written to a pipe: sox says 0x7F000000 and
 #: 0x7FFFF000, ffmpeg and arecord more. No recording that is short enough to be read is as large.
 ENDLESS_BYTES = 0x7F000000
 #: How many times longer an MP3 without a header about its length is made to look: the smallest frame (8 kbit/s) is a
 #: fortieth of the largest (320 kbit/s), by which libsndfile may guess.
 STRETCH = 64
-#: Over how much that is no frame the next frame of an MP3 is looked for.
+#: How far beyond other bytes the next frame of an MP3 is searched for.
 JUNK_BYTES = 1 << 20
 #: The rest of the identifiers of chunks in a W64 file, which begin with four letters.
 W64_RIFF = bytes.fromhex("2e91cf11a5d628db04c10000")
@@ -35,9 +35,9 @@ W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 class Stream:
     """A stream of audio that can be decoded alone.
 
-    `pieces` in a row are its file: bytes as they are, or places in the file they were found in. `share` is how much
-    of what its header promises is there, 1 for all, or for as much as libsndfile finds itself. `samples` is its length
-    where it was counted, because libsndfile would guess it. `warning` says what else is wrong with it.
+    `pieces` in a row make up its file: literal bytes, or ranges of the file that it was found in. `share` is the part
+    of the promised samples that is there: 1 for all, or where libsndfile finds that out itself. `samples` is its
+    length where it was counted because libsndfile would guess it. `warning` is the rest of a sentence about the file.
     """
 
     pieces: tuple[bytes | range, ...]
@@ -47,7 +47,7 @@ class Stream:
 
 
 class Pieces(io.RawIOBase):
-    """A file made of pieces of another. One that is `stretched` looks longer than it is to who asks for its length."""
+    """A read-only file made of pieces of another. If `stretched`, it reports a length `STRETCH` times its own."""
 
     def __init__(self, path: Path, pieces: Sequence[bytes | range], *, stretched: bool = False) -> None:
         self._file = path.open("rb")
@@ -72,7 +72,7 @@ class Pieces(io.RawIOBase):
         return self._place * (self._stretch if self._asked_length else 1)
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer with what follows, over the seams of pieces, as far as there is any."""
+        """Fill the buffer with the next bytes, across pieces, and return their number."""
         view = memoryview(buffer).cast("B")
         filled, start = 0, 0
         for piece in self._pieces:
@@ -128,12 +128,12 @@ def reader_of(data: mmap.mmap, start: int) -> Reader | None:
 
 
 def all_of(read: Callable[[mmap.mmap, int], Iterator[Stream]]) -> Reader:
-    """A reader of streams that go on to the end of the file."""
+    """Return a reader of streams that go on to the end of the file."""
     return lambda data, start: (list(read(data, start)), len(data))
 
 
 def after_tag(data: mmap.mmap, start: int) -> int:
-    """Where what follows the ID3v2 tags at `start` begins."""
+    """Return the place after the ID3v2 tags at `start`."""
     while data[start : start + 3] == b"ID3" and len(header := data[start : start + 10]) == 10:
         size = sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
         start += 10 + size + (10 if header[5] & 0x10 else 0)
@@ -145,9 +145,7 @@ def after_tag(data: mmap.mmap, start: int) -> int:
 
 @dataclass(frozen=True)
 class Size:
-    """A number in a header that follows from how many bytes of samples there are: as `added` more than them, counted
-    in units of `unit` bytes.
-    """
+    """A number in a header that depends on the bytes of samples: `(samples + added) // unit`."""
 
     place: int
     format: str
@@ -155,17 +153,17 @@ class Size:
     unit: int = 1
 
     def write(self, head: bytearray, start: int, samples: int) -> None:
-        """Write it into a header that begins at `start` in its file."""
+        """Write it for so many bytes of `samples` into the header `head`, which begins at `start` in its file."""
         most = 2 ** (8 * struct.calcsize(self.format)) - 1
         struct.pack_into(self.format, head, self.place - start, min((samples + self.added) // self.unit, most))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the samples of a stream begin, how many bytes of them its header promises, and where what may follow it
-    begins: at one of several places, since writers differ.
+    """Layout of a stream: the place of its samples, the bytes of them that its header promises, and possible ends.
 
-    Without `promised`, its header does not know; what it should say is then to be written to `sizes`.
+    There are several `ends`, since writers differ. Where `promised` is None the header does not know its length, and
+    the true length is to be written to `sizes`.
     """
 
     samples: int
@@ -175,8 +173,9 @@ class Layout:
 
 
 def chunked(layout: Callable[[mmap.mmap, int], Layout | None], again: bytes) -> Reader:
-    """A reader of streams that `layout` understands, and of which another begins with the bytes `again`, where it
-    follows one whose length nobody knows.
+    """Return a reader of the streams that `layout` parses.
+
+    After a stream of unknown length, the bytes `again` mark the beginning of another one.
     """
 
     def read(data: mmap.mmap, start: int) -> tuple[Iterable[Stream], int]:
@@ -198,20 +197,20 @@ def chunked(layout: Callable[[mmap.mmap, int], Layout | None], again: bytes) -> 
 
 
 def follows(data: mmap.mmap, place: int) -> bool:
-    """Whether a stream of its own begins at `place`; bytes that only look like a frame of an MP3 do not count."""
+    """Tell whether another stream begins at `place`. A frame of an MP3 does not count, as other bytes look like one."""
     head = data[place : place + 16]
     return any(head.startswith(magic) for magic in READERS)
 
 
 def another(data: mmap.mmap, start: int, again: bytes) -> int:
-    """Where another stream of the kind that `again` is part of begins after `start`; else the end of the file."""
+    """Return the place of the next stream of the same kind, marked by `again`; else the end of the file."""
     place = data.find(again, start) if again else -1
     place -= 8 if again == b"WAVEfmt " else 0
     return place if place > start and follows(data, place) else len(data)
 
 
 def chunks(data: mmap.mmap, start: int, header: str, *, padded: int) -> Iterator[tuple[bytes, int, int]]:
-    """The identifiers of chunks from `start` on, with the places of their contents, and their sizes."""
+    """Yield identifier, place of the content and size of each chunk from `start` on."""
     length = struct.calcsize(header)
     while len(head := data[start : start + length]) == length:
         name, size = struct.unpack(header, head)
@@ -307,8 +306,10 @@ def au(data: mmap.mmap, start: int) -> Layout | None:
 
 
 def flac(data: mmap.mmap, start: int) -> Iterator[Stream]:
-    """Each stream of FLAC. No header says where its frames end: the next begins with the marker of the format and the
-    header of the block that must follow it.
+    """Yield each stream of FLAC.
+
+    No header says where its frames end. The next stream begins with the marker of the format and the header of the
+    block that must follow.
     """
     while True:
         place, last = start + 4, False
@@ -327,8 +328,10 @@ def flac(data: mmap.mmap, start: int) -> Iterator[Stream]:
 
 
 def ogg(data: mmap.mmap, start: int) -> Iterator[Stream]:
-    """Each link of a chain (RFC 3533): one begins where a page is the first of its stream and the page before it is
-    not. One without a last page was cut short, or never finished by who wrote it.
+    """Yield each link of an Ogg chain (RFC 3533).
+
+    A link begins at a first page of a stream that follows another kind of page. One without a last page was cut short,
+    or never finished by its writer.
     """
     place, begun, first, last = start, start, True, False
     while (place := data.find(b"OggS", place)) >= 0:
@@ -368,8 +371,9 @@ BITRATES = {
 
 @dataclass(frozen=True)
 class Frame:
-    """The header of a frame: its size, how many samples it holds, what all frames of a stream have in common, and how
-    far from its beginning a header about the whole stream would be.
+    """Header of an MPEG frame: its bytes, its samples, and its `kind`, which all frames of a stream share.
+
+    `note` is the offset at which a Xing header would be.
     """
 
     size: int
@@ -379,7 +383,7 @@ class Frame:
 
 
 def mpeg_frame(data: mmap.mmap, place: int) -> Frame | None:
-    """The frame at `place`; None where there is none, or one of free bitrate, which does not tell its size."""
+    """Return the frame at `place`; None where there is none, or one of free bitrate, which does not tell its size."""
     head = data[place : place + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -398,10 +402,10 @@ def mpeg_frame(data: mmap.mmap, place: int) -> Frame | None:
 
 
 def mpeg(data: mmap.mmap, start: int) -> Iterator[Stream]:
-    """Each stream of MPEG audio: one begins with a header about its length, or where rate or channels change.
+    """Yield each stream of MPEG audio. One begins with a header about its length, or where rate or channels change.
 
-    A Xing header is followed as far as it goes, since it tells the padding to leave out. What comes after the frames
-    it counts is another stream.
+    A Xing header is kept for the frames that it counts, since it tells the padding to leave out. Frames beyond them
+    are another stream.
     """
     begun, end, kind, frames, promised, rest = start, start, None, 0, None, False  # of the stream at hand
     samples = 0
@@ -436,8 +440,9 @@ def mpeg(data: mmap.mmap, start: int) -> Iterator[Stream]:
 
 
 def next_frame(data: mmap.mmap, place: int, kind: tuple[int, int, int, bool] | None) -> tuple[int, Frame] | None:
-    """The frame at `place` or after what is none there: tags between streams, and damage. Beyond other bytes, only one
-    that another follows is taken for a frame.
+    """Return the next frame and its place, at `place` or after tags and damage; None where there is none.
+
+    After other bytes, a frame counts only if another one follows it.
     """
     place = after_tag(data, place)
     frame = mpeg_frame(data, place)

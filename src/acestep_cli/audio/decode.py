@@ -1,6 +1,6 @@
-"""Audio files to work on or listen to, read from any format.
+"""Audio files of any format, decoded to samples.
 
-What libsndfile cannot read, ffmpeg does, if it is there. A pipe is read to its end first.
+libsndfile reads most formats, and ffmpeg, if installed, the others. A pipe is read to its end first.
 """
 
 from __future__ import annotations
@@ -31,27 +31,29 @@ if TYPE_CHECKING:
     import soundfile
     from numpy.typing import NDArray
 
-#: At which rate everything is read.
+#: Sample rate of everything that is read, in Hz.
 READ_RATE = 48_000
-#: Of what is to be worked on or listened to, in seconds.
+#: Shortest and longest recording, in seconds.
 SHORTEST_READ, LONGEST_READ = 1.0, 600.0
-#: What libsndfile says of a length that it does not know.
+#: Length that libsndfile reports where it does not know it.
 UNKNOWN_FRAMES = 2**63 - 1
 #: How much less than its header promises a file may hold, in seconds: writers of headers are off by a few bytes.
 MISSING_SECONDS = 0.01
-#: And where it holds MP3 or Ogg, whose encoders count the samples they pad with, or do not.
+#: The same for MP3 and Ogg, whose encoders may or may not count their padding.
 MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE = 0.5, 0.02
 LOSSY = ("MP3", "OGG")
 #: The most that is decoded at once, since a broken header may name any rate.
 BLOCK_FRAMES = 1 << 20
-#: How much is read of a pipe, which may have no end.
+#: The most that is read from a pipe, which may have no end.
 PIPE_BYTES = 1 << 32
 
 
 @dataclass(frozen=True)
 class Recording:
-    """An audio file that was read to its end and found sound: its length in samples at `READ_RATE`, its own rate, a
-    fingerprint of its bytes, one of what is heard, which other tags do not change, and what to warn of.
+    """An audio file that was read to its end without a problem.
+
+    `samples` is its length at `READ_RATE`, `rate` its own rate. `fingerprint` is a hash of its bytes, and `sound` one
+    of its samples, which other tags do not change.
     """
 
     path: Path
@@ -69,8 +71,9 @@ class Recording:
 def survey_file(
     path: Path, longest: float = LONGEST_READ, hear: Callable[[NDArray[np.float32]], None] | None = None
 ) -> Recording:
-    """Read the file `path` to its end; `hear` is given each block [2, n] of it. `SourceError` with the reason where it
-    cannot be worked on.
+    """Read the file `path` to its end, and pass each block [2, n] of it to `hear`.
+
+    Raises `SourceError`, with the reason, where it is unsuitable as a source.
     """
     decoding = Decoding(path, longest)
     digest = hashlib.sha256(str(decoding.rate).encode())
@@ -83,7 +86,7 @@ def survey_file(
 
 
 def file_hash(path: Path) -> str:
-    """A hash of the bytes of a file. `SourceError` where it cannot be read."""
+    """Return a hash of the bytes of a file. Raises `SourceError` where it cannot be read."""
     try:
         with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -98,10 +101,10 @@ def read_audio(
     *,
     keeps_overs: bool = False,
 ) -> Audio:
-    """The audio file `path` as stereo at 48 kHz: mono is doubled, other rates are resampled, and what is over full
-    scale is clipped, unless it is kept.
+    """Return the audio file `path` as stereo at 48 kHz: mono is doubled, other rates are resampled.
 
-    Raises `SourceError`, with the reason, for what `survey` would refuse. Who has surveyed it needs no `warn`.
+    Samples over full scale are clipped unless `keeps_overs`. Raises `SourceError`, with the reason, where
+    `survey_file` would, and gives the same warnings.
     """
     import numpy as np
 
@@ -116,11 +119,11 @@ def read_audio(
 
 
 class Decoding:
-    """The samples of a file as stereo blocks [2, n] of a second, at its own `rate`; counted while they pass.
+    """Iterator over a file as stereo blocks [2, n] of one second, at its own `rate`.
 
-    Raises `SourceError`: on opening for what is no audio, too short or too long by its header, or has more than two
-    channels; at the end for what is not above `quietest`, cut short, or holds samples that are not finite. `warnings`
-    are complete when all of it has passed.
+    Raises `SourceError`: on opening, for a file that is not audio, too short or too long by its header, or has more
+    than two channels; while reading, for one that is cut short, never reaches the peak `quietest`, or holds samples
+    that are not finite. `warnings` are complete at the end.
     """
 
     def __init__(
@@ -138,7 +141,7 @@ class Decoding:
 
     @property
     def samples(self) -> int:
-        """At `READ_RATE`, so far."""
+        """Number of samples so far, at `READ_RATE`."""
         return round(self.frames * READ_RATE / self.rate)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -178,8 +181,9 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A file that is being decoded: its rate, its length in samples where it is known, whether a header may be a
-    little off about it, its samples as stereo blocks, and what to warn of.
+    """A file opened for decoding, with its samples as stereo `blocks` [2, n].
+
+    `promised` is its length in samples where the header knows it, a little wrong in `lossy` formats.
     """
 
     rate: int
@@ -190,8 +194,9 @@ class Decoded:
 
 
 def decode_by_libsndfile(path: Path) -> Decoded | None:
-    """None for a file that libsndfile does not know. `SourceError` for more than two channels, and for streams in a
-    row that have several rates.
+    """Open a file with libsndfile; None where libsndfile does not know its format.
+
+    Raises `SourceError` for more than two channels, and for several streams of different rates.
     """
     import soundfile
 
@@ -252,7 +257,7 @@ def decode_by_libsndfile(path: Path) -> Decoded | None:
 
 @contextlib.contextmanager
 def opened(file: Path, stream: Stream) -> Iterator[soundfile.SoundFile]:
-    """A stream of a file, opened by libsndfile, which may be read from its beginning to its end alone."""
+    """Open a stream of a file with libsndfile. It can only be read from beginning to end."""
     import soundfile
 
     with contextlib.ExitStack() as closing:
@@ -268,7 +273,7 @@ def opened(file: Path, stream: Stream) -> Iterator[soundfile.SoundFile]:
 
 
 def second(sound: soundfile.SoundFile) -> NDArray[np.float32]:
-    """The next second [n, channels]. Signals wait: Python would handle them where libsndfile calls for more bytes."""
+    """Read the next second [n, channels]. Signals wait, as Python would handle them inside libsndfile's callbacks."""
     with silencing_stderr(), disk.holding_signals():
         samples: NDArray[np.float32] = sound.read(min(sound.samplerate, BLOCK_FRAMES), dtype="float32", always_2d=True)
     return samples
@@ -281,7 +286,7 @@ def reason(error: soundfile.LibsndfileError) -> str:
 
 @contextlib.contextmanager
 def silencing_stderr() -> Iterator[None]:
-    """Turn what a library in C says on stderr to nowhere: of a broken MP3, several lines before the one that counts."""
+    """Discard what C libraries print on stderr: for a broken MP3, several lines before the one that counts."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -300,7 +305,10 @@ def too_many_channels(path: Path, channels: int) -> SourceError:
 
 
 def decode_by_ffmpeg(path: Path) -> Decoded:
-    """By ffmpeg. `SourceError` where there is none, and for a file without sound or with more than two channels."""
+    """Open a file with ffmpeg.
+
+    Raises `SourceError` where ffmpeg is missing, and for a file without sound or with more than two channels.
+    """
     if shutil.which(encode.FFMPEG) is None:
         raise SourceError(
             f"{path} is not audio that can be read here.",
@@ -325,10 +333,11 @@ def decode_by_ffmpeg(path: Path) -> Decoded:
 
 
 def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
-    """What ffmpeg makes of the first sound in `file`: rate and channels, as two numbers of four bytes, and then the
-    samples, a second at a time. `SourceError`, about `path`, where it does not come to the end of the file.
+    """Yield the first audio stream of `file`, decoded by ffmpeg: first its header, then its samples by the second.
 
-    It is asked for Sun's container, which tells both at once and no length.
+    The header is rate and channels as two big-endian 32-bit integers, the samples are interleaved big-endian float32.
+    ffmpeg writes Sun's AU container, which gives both in a header that needs no length. Raises `SourceError`, about
+    `path`, where ffmpeg fails before the end of the file.
     """
     command = [
         *(encode.FFMPEG, "-v", "level+warning", "-nostdin", "-xerror", "-i", f"file:{file}", "-map", "0:a:0", "-vn"),
@@ -374,13 +383,14 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
         raise SourceError(f"{path} {fault}: {encode.last_line(errors).rstrip('.')}.")
 
 
-#: What was read from pipes in this process, by their paths and numbers.
+#: Temporary files with the content of pipes read in this process, by path, device and inode.
 spooled: dict[tuple[Path, int, int], Path] = {}
 
 
 def regular(path: Path) -> Path:
-    """The file that holds the bytes of `path`: itself, or a temporary one with all that came out of a pipe, which can
-    be read only once. `SourceError` for what is no file with anything in it, and for a pipe that nobody writes to.
+    """Return a regular file with the bytes of `path`: itself, or a temporary copy of a pipe, which can be read once.
+
+    Raises `SourceError` for a folder, a device or an empty file, and for a pipe that nobody writes to.
     """
     try:
         found = path.stat()
@@ -402,8 +412,9 @@ def regular(path: Path) -> Path:
 
 
 def spool(path: Path) -> Path:
-    """Read a pipe to its end, into a temporary file that is gone when the process ends. `OSError` where there is no
-    room for what comes, or nobody writes.
+    """Copy a pipe to a temporary file, which is removed when the process ends.
+
+    Raises `SourceError` for an empty or endless pipe, and `OSError` where the disk is full or nobody writes.
     """
     with tempfile.NamedTemporaryFile(delete=False) as copy:
         atexit.register(Path(copy.name).unlink, missing_ok=True)
@@ -421,6 +432,6 @@ def unreadable_error(path: Path, error: OSError) -> SourceError:
 
 
 def format_time(seconds: float) -> str:
-    """`1:05`, or `2:00:00`."""
+    """Return a length as `1:05`, or `2:00:00` from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

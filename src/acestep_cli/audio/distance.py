@@ -1,4 +1,4 @@
-"""How far apart two recordings sound: the distance of their spectra."""
+"""Spectral distance between two recordings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What is compared at a time, in samples: 43 ms at 48 kHz.
+#: Window and hop of the spectrum in samples: 43 ms and half of it at 48 kHz.
 WINDOW, HOP = 2048, 1024
-#: A level so far below a recording's mean power is as good as silence, in decibels.
+#: Levels are compared down to this one, in decibels under the mean power.
 FLOOR = -80.0
 WINDOWS_AT_ONCE = 512
 MEASURE = "log-spectral distance in dB, both brought to one power"
 
 
 def spectral_distance(one: Audio, other: Audio) -> float:
-    """The log-spectral distance in decibels: the root mean square, over time and frequency and both channels, of the
-    difference between the levels of two recordings of one length. Both are brought to one power before.
+    """Return the log-spectral distance of two recordings of one length, in decibels.
+
+    It is the root mean square, over time, frequency and both channels, of the difference of their levels, each
+    relative to the mean power of its recording.
     """
     import numpy as np
 
@@ -35,7 +37,7 @@ def spectral_distance(one: Audio, other: Audio) -> float:
 
 
 def spectral_levels(audio: Audio) -> Iterator[NDArray[np.float32]]:
-    """The levels [2, windows, frequencies] of the spectrum in decibels over its mean, some windows at a time."""
+    """Yield spectral levels [2, windows, frequencies] in decibels over the mean power, some windows at a time."""
     import numpy as np
 
     sums, counts = zip(
@@ -47,7 +49,7 @@ def spectral_levels(audio: Audio) -> Iterator[NDArray[np.float32]]:
 
 
 def power_spectrum(audio: Audio) -> Iterator[NDArray[np.float32]]:
-    """The power [2, windows, frequencies] of the spectrum, some windows at a time."""
+    """Yield the power spectrum [2, windows, frequencies], some windows at a time."""
     import numpy as np
 
     shape = np.hanning(WINDOW).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Sound written to a file by its suffix: formats, their settings, and the encoders.
+"""Formats of audio files, their settings, and the encoders.
 
-libsndfile encodes all formats but one, which ffmpeg does. Two containers of libsndfile carry the clock or a dice roll
-of the moment; both are taken out again, because the same render must give the same file.
+libsndfile encodes all formats but one, which ffmpeg encodes. libsndfile writes the time into one container and a random
+number into another; both are removed, because the same render must give the same file.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from acestep_cli import disk
-from acestep_cli.audio import loudness as levels
-from acestep_cli.audio import tags as labels
+from acestep_cli.audio.loudness import CLIP, KEEP, TURN_DOWN, Level, at_level, find_level
 from acestep_cli.audio.sound import Audio, apply_fades, one_second_blocks, resample
+from acestep_cli.audio.tags import Tags, write_tags
 from acestep_cli.errors import EncoderError, OutputError, UsageError, reason_of
 
 BIT_DEPTHS = ("16", "24", "32f")
@@ -76,7 +76,7 @@ def fix_ogg_serial(file: io.FileIO) -> None:
 
 @dataclass(frozen=True)
 class Format:
-    """How the encoder is asked for the format of one suffix."""
+    """Encoder settings for the format of one suffix."""
 
     container: str
     #: For formats that have no bit depth.
@@ -87,7 +87,7 @@ class Format:
     sample_rates: tuple[int, ...] = SAMPLE_RATES
     #: The program that encodes it, where libsndfile does not.
     program: str | None = None
-    #: Takes out what differs from one writing to the next.
+    #: Removes what differs from one write to the next.
     settle: Callable[[io.FileIO], None] | None = None
 
 
@@ -103,7 +103,7 @@ FORMATS: Mapping[str, Format] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """A format with its settings, complete. `bitrate` in kbit/s; without a `sample_rate` it is that of the samples."""
+    """A format with all its settings. `bitrate` is in kbit/s; `sample_rate` None keeps that of the samples."""
 
     format: str
     bit_depth: str | None
@@ -114,7 +114,7 @@ class Encoding:
 def resolve_encoding(
     format: str, bit_depth: str | None = None, bitrate: int | None = None, sample_rate: int | None = None
 ) -> Encoding:
-    """The encoding asked for, defaults filled in. `UsageError` where format and settings contradict."""
+    """Return an encoding with defaults filled in. Raises `UsageError` where format and settings contradict."""
     row = FORMATS[format]
     if bit_depth is not None and bit_depth not in row.bit_depths:
         able = _formats_with(lambda other: bit_depth in other.bit_depths)
@@ -134,13 +134,13 @@ def resolve_encoding(
 
 
 def _formats_with(able: Callable[[Format], bool]) -> str:
-    """The formats that are able to: `wav, flac and ogg`."""
+    """Return the names of the formats for which `able` is true: `wav, flac and ogg`."""
     *others, last = (name for name, row in FORMATS.items() if able(row))
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def require_encoder(format: str) -> None:
-    """`OutputError` where the program that encodes `format` is not installed."""
+    """Raise `OutputError` where the program that encodes `format` is not installed."""
     program = FORMATS[format].program
     if program is not None and shutil.which(program) is None:
         raise OutputError(
@@ -151,33 +151,33 @@ def require_encoder(format: str) -> None:
 
 @dataclass(frozen=True)
 class Finish:
-    """How samples become a file: what is done to them, how they are encoded, and what is written beside them.
+    """Processing of samples on their way into a file: fades, loudness, encoding and tags.
 
-    In this order: they are resampled, faded over `fade_in` and `fade_out` seconds, and then measured and brought to
-    the loudness asked for, so that it is the loudness of the file. Where none is asked for, what is over full
-    scale is turned down with all the rest, or cut off where the rest `keeps_level`; floating point holds it as it is.
+    The samples are resampled, then faded over `fade_in` and `fade_out` seconds, then brought to `loudness`, which is
+    thus that of the file. With loudness `none`, a song with peaks over full scale is turned down, or with
+    `keeps_level` clipped; floating point holds such peaks.
     """
 
     encoding: Encoding
     loudness: str = "none"
     fade_in: float = 0.0
     fade_out: float = 0.0
-    tags: labels.Tags | None = None
+    tags: Tags | None = None
     keeps_level: bool = False
 
     @property
     def overs(self) -> str:
-        """What becomes of peaks over full scale where no loudness is asked for."""
+        """Treatment of peaks over full scale where no loudness is asked for: `KEEP`, `CLIP` or `TURN_DOWN`."""
         if self.encoding.bit_depth == FLOATING:
-            return levels.KEEP
-        return levels.CLIP if self.keeps_level else levels.TURN_DOWN
+            return KEEP
+        return CLIP if self.keeps_level else TURN_DOWN
 
 
 class _Sink(io.FileIO):
-    """The file libsndfile writes to, which remembers why a write failed.
+    """The file that libsndfile writes to. It keeps the exception of a failed write.
 
-    libsndfile would report a full disk as "System error", and while closing not at all. What is raised inside
-    its callbacks cannot pass through it either: it is kept here and raised afterwards.
+    libsndfile would report a full disk as "System error", and while closing not at all. No exception can pass through
+    its callbacks, so it is kept here and raised afterwards.
     """
 
     failure: BaseException | None = None
@@ -193,24 +193,24 @@ class _Sink(io.FileIO):
         return len(data)
 
 
-def write_audio(path: Path, audio: Audio, finish: Finish) -> levels.Level:
-    """Write `audio` to the new file `path`, finished as asked, and return how its level was set.
+def write_audio(path: Path, audio: Audio, finish: Finish) -> Level:
+    """Write `audio` to the new file `path` with the processing of `finish`, and return its measured and set level.
 
-    Where no loudness is asked for, `finish` says what becomes of peaks over full scale. Audio that is silent or not
-    finite is a `CheckError`. A failure may leave part of a file: `disk.whole` gives a path that does not mind.
+    Raises `CheckError` for audio that is silent or not finite, and `EncoderError`. A failure may leave part of a file,
+    so `path` should come from `disk.write_whole`.
     """
     encoding = finish.encoding
     audio = resample(audio, encoding.sample_rate or audio.sample_rate)
     audio = apply_fades(audio, finish.fade_in, finish.fade_out)
-    set_to = levels.find_level(audio, finish.loudness, finish.overs)
+    level = find_level(audio, finish.loudness, finish.overs)
     encode = encode_by_libsndfile if FORMATS[encoding.format].program is None else encode_by_ffmpeg
-    encode(path, audio, encoding, set_to)
+    encode(path, audio, encoding, level)
     if finish.tags is not None:
-        labels.write_tags(path, encoding.format, finish.tags)
-    return set_to
+        write_tags(path, encoding.format, finish.tags)
+    return level
 
 
-def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: levels.Level) -> None:
+def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: Level) -> None:
     import soundfile
 
     row = FORMATS[encoding.format]
@@ -234,7 +234,7 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: le
                 ) as file,
             ):
                 for block in one_second_blocks(audio):
-                    file.write(levels.at_level(block, level).T)
+                    file.write(at_level(block, level).T)
                     deliver_signals()
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
@@ -245,8 +245,8 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: le
             raise sink.failure
 
 
-def encode_by_ffmpeg(path: Path, audio: Audio, encoding: Encoding, level: levels.Level) -> None:
-    """Encode by ffmpeg, which reads the samples from its stdin; `EncoderError` where it does not come to its end.
+def encode_by_ffmpeg(path: Path, audio: Audio, encoding: Encoding, level: Level) -> None:
+    """Encode with ffmpeg, which reads the samples from its stdin. Raises `EncoderError` where it fails.
 
     It is called directly rather than through pydub: that would hold the whole song twice more, as integers, and write
     it to a temporary WAV first (`benchmarks/ffmpeg_bridge.py`).
@@ -279,16 +279,16 @@ def encode_by_ffmpeg(path: Path, audio: Audio, encoding: Encoding, level: levels
 
 
 def last_line(said: bytes) -> str:
-    """What a program said last, which is why it failed."""
+    """Return the last line of a program's output, which tells why it failed."""
     lines = [line.strip() for line in said.decode(errors="replace").split("\n")]
     return next((line[:300] for line in reversed(lines) if line), "it gave no reason")
 
 
-def _feed(audio: Audio, level: levels.Level, sink: IO[bytes]) -> bool:
-    """Give the samples to a program, interleaved; False if it stops reading before their end."""
+def _feed(audio: Audio, level: Level, sink: IO[bytes]) -> bool:
+    """Write the samples to a program, interleaved. Return False if it stops reading before their end."""
     try:
         for block in one_second_blocks(audio):
-            sink.write(levels.at_level(block, level).T.astype("<f4").tobytes())
+            sink.write(at_level(block, level).T.astype("<f4").tobytes())
         sink.close()
     except OSError:  # a broken pipe
         return False

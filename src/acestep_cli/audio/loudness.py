@@ -1,4 +1,4 @@
-"""How loud sound is, and how it is brought to a level."""
+"""Loudness and peaks of audio, and the gain that sets them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ LOUDNESS_BLOCK, LOUDNESS_HOP, HOPS_IN_BLOCK = 0.4, 0.1, 4
 OVERSAMPLING = 4  # ITU-R BS.1770-4, annex 2
 #: Below this peak (-120 dBFS) there is nothing to hear.
 SILENCE = 1e-6
-#: What becomes of peaks over full scale where no level is asked for: they are written as they are, which takes floating
-#: point; everything is turned down until they fit; or they are cut off, and the rest keeps its level.
+#: Treatment of peaks over full scale where no level is asked for: write them, which takes floating point; turn
+#: everything down until they fit; or clip them, while the rest keeps its level.
 KEEP, TURN_DOWN, CLIP = "keep", "turn down", "clip"
 
 
 @dataclass(frozen=True)
 class Loudness:
-    """What level is asked for: `kind` is none, peak (dBFS) or lufs (LUFS, integrated)."""
+    """A requested level. `kind` is none, peak (`decibels` in dBFS) or lufs (integrated, in LUFS)."""
 
     kind: str
     decibels: float = 0.0
 
 
 def parse_loudness(text: str) -> Loudness:
-    """Read `none`, `peak:DB` or `lufs:LUFS`. `ValueError` for other text."""
+    """Parse `none`, `peak:DB` or `lufs:LUFS`. Raises `ValueError` for other text."""
     if text == "none":
         return Loudness("none")
     kind, _, level = text.partition(":")
@@ -54,10 +54,10 @@ def parse_loudness(text: str) -> Loudness:
 
 @dataclass(frozen=True)
 class Level:
-    """What was measured on samples before their level was set, and the factor that sets it.
+    """Sample peak and loudness of audio, and the factor `gain` that sets its level.
 
-    `lufs` is measured where it is asked for; `reached` is then the loudness that `gain` gives, which true peaks may
-    keep under what was asked. With `clips`, samples over full scale are cut off there.
+    `lufs` is measured only where a loudness is asked for. `reached` is then the loudness that `gain` gives: less than
+    asked where true peaks would exceed their limit. With `clips`, samples over full scale are clipped.
     """
 
     peak: float
@@ -68,10 +68,10 @@ class Level:
 
 
 def find_level(audio: Audio, asked: str, overs: str = TURN_DOWN) -> Level:
-    """How to bring `audio` to the loudness asked for. What has a level of its own, and peaks over full scale, is kept
-    as it is, clipped or turned down, as `overs` says.
+    """Return the level that brings `audio` to the loudness asked for (ITU-R BS.1770-4).
 
-    `CheckError` if it is silent or not finite. Loudness as in ITU-R BS.1770-4.
+    Where that is `none`, `overs` decides on peaks over full scale. Raises `CheckError` if the audio is silent or not
+    finite.
     """
     highest = sample_peak(audio)
     wanted = parse_loudness(asked)
@@ -88,14 +88,15 @@ def find_level(audio: Audio, asked: str, overs: str = TURN_DOWN) -> Level:
 
 
 def at_level(block: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
-    """Samples [2, n] as they are written."""
+    """Return the samples of a block [2, n] at `level`."""
     scaled = block * level.gain
     return scaled.clip(-1, 1) if level.clips else scaled
 
 
 def integrated_loudness(audio: Audio) -> float:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4, by pyloudnorm's filters, block by block: a long song would not fit
-    into memory several times over as float64); minus infinity for what lies under its gate.
+    """Return the integrated loudness in LUFS (ITU-R BS.1770-4); minus infinity for audio under its gate.
+
+    pyloudnorm's filters are run block by block, since a long song would not fit into memory several times as float64.
     """
     import numpy as np
     import pyloudnorm
@@ -105,13 +106,13 @@ def integrated_loudness(audio: Audio) -> float:
         raise ValueError(f"{audio.seconds:g} s are too short: loudness is defined from {LOUDNESS_BLOCK:g} s on")
     hop = round(audio.sample_rate * LOUDNESS_HOP)
     filters = list(pyloudnorm.Meter(audio.sample_rate)._filters.values())
-    states = [np.zeros((2, max(len(one.a), len(one.b)) - 1)) for one in filters]
+    states = [np.zeros((2, max(len(stage.a), len(stage.b)) - 1)) for stage in filters]
     rest, energies = np.zeros((2, 0)), []
     for block in one_second_blocks(audio):
         weighted = block.astype(np.float64)
-        for one, (number, state) in zip(filters, enumerate(states), strict=True):
-            weighted, states[number] = lfilter(one.b, one.a, weighted, axis=1, zi=state)
-            weighted *= one.passband_gain
+        for number, stage in enumerate(filters):
+            weighted, states[number] = lfilter(stage.b, stage.a, weighted, axis=1, zi=states[number])
+            weighted *= stage.passband_gain
         rest = np.concatenate((rest, weighted), axis=1)
         whole = rest.shape[1] // hop * hop
         energies.append(np.square(rest[:, :whole]).reshape(2, -1, hop).sum(axis=2).sum(axis=0))
@@ -128,9 +129,9 @@ def integrated_loudness(audio: Audio) -> float:
 
 
 def true_peak(audio: Audio) -> float:
-    """The highest absolute value between the samples too, from fourfold oversampling in blocks that overlap.
+    """Return the true peak: the highest absolute value of the audio after fourfold oversampling.
 
-    Where a block is cut the filter rings, higher than the sound: what is looked at lies a margin away from there.
+    It works in blocks that overlap by a margin, since the filter rings where a block is cut.
     """
     import numpy as np
     from scipy.signal import resample_poly
@@ -146,7 +147,7 @@ def true_peak(audio: Audio) -> float:
 
 
 def sample_peak(audio: Audio) -> float:
-    """The highest absolute sample. `CheckError` if a sample is not finite, or none is above silence."""
+    """Return the highest absolute sample. Raises `CheckError` if one is not finite, or none is above silence."""
     import numpy as np
 
     peaks = [float(np.abs(block).max()) for block in one_second_blocks(audio)]

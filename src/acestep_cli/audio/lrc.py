@@ -1,4 +1,4 @@
-"""Lyrics with the time of each line, as players read them: the LRC format."""
+"""The LRC format: lyrics with the time of each line, for players."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acestep_cli.errors import CheckError
 TIME = r"(\d+):(\d{1,2}(?:[.:]\d{1,3})?)"
 STAMP = re.compile(rf"\s*\[{TIME}\]")
 WORD_STAMP = re.compile(rf"[\[<]{TIME}[\]>][ \t]?")
-#: What tells of the whole file.
+#: A tag of the whole file, such as `[ar:Artist]`.
 TAG = re.compile(r"^\[(?:ar|al|ti|au|by|la|length|offset|re|ve|tool|#)\s*:.*\]\s*$", re.IGNORECASE)
 
 
@@ -25,12 +25,12 @@ class TimedLine(NamedTuple):
 
 
 def lrc_path(file: Path) -> Path:
-    """Where players look for the lyrics of an audio file."""
+    """Return the path at which players look for the lyrics of an audio file."""
     return file.with_suffix(".lrc")
 
 
 def untimed(name: str) -> CheckError:
-    """What is said of a take that is there without the lyrics in time that were asked for."""
+    """Return the error for a take whose lyrics could not be timed."""
     return CheckError(
         f"{name}: its lyrics were not found in it by the attention that times them, so no .lrc was written; the song "
         "is there.",
@@ -39,8 +39,9 @@ def untimed(name: str) -> CheckError:
 
 
 def parse_lrc(text: str) -> tuple[TimedLine, ...]:
-    """The lines of LRC in the order of the song, without the times of words. One with several times is there as often;
-    one without any stays behind the one before it, at its time.
+    """Return the lines of LRC in the order of the song, without the times of words.
+
+    A line with several times is repeated; one without any follows the line before it, at the same time.
     """
     found: list[TimedLine] = []
     seconds = [0.0]
@@ -52,16 +53,16 @@ def parse_lrc(text: str) -> tuple[TimedLine, ...]:
             times.append(60 * int(stamped[1]) + float(stamped[2].replace(":", ".")))
             end = stamped.end()
         seconds = times or seconds[-1:]
-        found += [TimedLine(one, WORD_STAMP.sub("", line[end:]).strip()) for one in seconds]
+        found += [TimedLine(time, WORD_STAMP.sub("", line[end:]).strip()) for time in seconds]
     return tuple(sorted(found, key=lambda line: line.seconds))
 
 
 def dump_lrc(lines: Iterable[TimedLine]) -> str:
-    """Lines as LRC: `[mm:ss.xx]text`."""
+    """Return lines as LRC: `[mm:ss.xx]text`."""
     return "".join(f"[{format_stamp(line.seconds)}]{line.text}\n" for line in lines)
 
 
 def format_stamp(seconds: float) -> str:
-    """Minutes, seconds and hundredths: rounded first, so that no second is the sixtieth."""
+    """Return a time as `mm:ss.xx`. It is rounded first, so that no seconds read 60."""
     minutes, hundredths = divmod(round(100 * seconds), 6000)
     return f"{minutes:02}:{hundredths / 100:05.2f}"

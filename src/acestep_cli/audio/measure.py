@@ -1,7 +1,6 @@
-"""What can be measured on a finished recording: levels, faults, tempo, key, and how far it is from another.
+"""Measurements of a finished recording: levels, faults, tempo, key, and the difference to another one.
 
-What is silent, how loud something is and how high its true peaks are is defined in `audio`, where renders are held to
-the same.
+Silence, loudness and true peaks are defined in `loudness`, which renders use too.
 """
 
 from __future__ import annotations
@@ -13,40 +12,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.audio import decode, loudness
-from acestep_cli.audio import sound as audio
-from acestep_cli.audio.sound import Audio
+from acestep_cli.audio.sound import Audio, join_blocks, one_second_blocks
 from acestep_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: More of it would not fit beside its copies into the memory of a small machine.
+#: The longest recording in seconds: a longer one and its copies would not fit into a small machine.
 LONGEST = 3600.0
 #: The shortest that integrated loudness is defined for, ITU-R BS.1770-4.
 LOUDNESS_BLOCK = 0.4
-#: What a stretch of silence stays under: -60 dBFS.
+#: A stretch of silence stays under this level: -60 dBFS.
 HUSH = 1e-3
-#: Samples in a row at full scale, as 16 bits have it, that are a clipped crest and not one that just fits.
+#: So many samples in a row at full scale, that of 16 bits, are a clipped crest and not one that just fits.
 CLIPPED_RUN, FULL_SCALE = 3, 1 - 2**-15
 CHANNELS = ("left", "right")
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-#: How well each step of a scale fits its key (Krumhansl and Kessler, 1982).
+#: Weight of each note in a key, from its tonic on (Krumhansl and Kessler, 1982).
 PROFILES = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 ANALYSER = "librosa"
-#: Samples that the analyser of pitches looks at together; of fewer, neither tempo nor key is heard.
+#: Samples in a window of the analyser; shorter audio has neither tempo nor key.
 WINDOW = 8192
 INSTALL = "pip install 'acestep-cli[analysis]'"
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What was measured: levels in decibels, None where there is nothing to measure; lengths in seconds.
+    """Measurements of a recording: levels in decibels, None where there is nothing to measure; lengths in seconds.
 
-    `clipped` counts clipped crests of both channels; `dc` is the larger mean of the two.
+    `silence` is the longest stretch of it, `clipped` counts the clipped crests of both channels, and `dc` is the
+    larger of their means.
     """
 
     seconds: float
@@ -64,21 +63,24 @@ class Measures:
         return self.peak_dbfs is None
 
     def report(self) -> dict[str, Any]:
-        """As `--json` has it."""
+        """Return the measurements for `--json`."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
 
 def read_for_measuring(path: Path, warn: Callable[[str], None] = lambda _: None) -> Audio:
-    """The file `path` at its own rate, mono doubled, up to an hour long. `SourceError` where it cannot be read."""
+    """Return the file `path` at its own rate, mono doubled.
+
+    Raises `SourceError` where it cannot be read or is longer than an hour.
+    """
     decoding = decode.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
     blocks = list(decoding)
     for warning in decoding.warnings:
         warn(warning)
-    return audio.join_blocks(blocks, decoding.frames, decoding.rate)
+    return join_blocks(blocks, decoding.frames, decoding.rate)
 
 
 def measure(sound: Audio) -> Measures:
-    """Everything but tempo and key, which take an analyser."""
+    """Return all measurements but tempo and key, which take an analyser."""
     import numpy as np
 
     samples = sound.samples
@@ -106,15 +108,15 @@ def measure(sound: Audio) -> Measures:
 
 
 class ClipCounter:
-    """Counts the clipped crests of both channels of a recording that is heard block by block."""
+    """Counts the clipped crests of both channels of a recording, block by block."""
 
     def __init__(self) -> None:
         self.count = 0
-        #: How many samples at full scale each channel ended with, as far as it matters.
+        #: Samples at full scale at the end of each channel, at most `CLIPPED_RUN`.
         self._last = [0, 0]
 
     def add(self, block: NDArray[np.float32]) -> None:
-        """Hear the next samples [2, n]."""
+        """Count the crests in the next samples [2, n]."""
         import numpy as np
 
         for channel, samples in enumerate(block):
@@ -125,7 +127,7 @@ class ClipCounter:
 
 
 def run_lengths(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The lengths of the stretches of `flags` [N] that are true."""
+    """Return the lengths of the runs of true `flags` [N]."""
     import numpy as np
 
     edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
@@ -137,33 +139,34 @@ def decibels(amplitude: float) -> float:
 
 
 def sample_difference(one: Audio, other: Audio) -> float | None:
-    """The largest difference of two samples in dBFS, minus infinity where all are equal; None where rates or lengths
-    differ.
+    """Return the largest difference between samples in dBFS.
+
+    Minus infinity where all are equal; None where rates or lengths differ.
     """
     import numpy as np
 
     if one.sample_rate != other.sample_rate or one.samples.shape != other.samples.shape:
         return None
-    pairs = zip(audio.one_second_blocks(one), audio.one_second_blocks(other), strict=True)
+    pairs = zip(one_second_blocks(one), one_second_blocks(other), strict=True)
     highest = max((float(np.abs(a - b).max(initial=0)) for a, b in pairs), default=0.0)
     return decibels(highest) if highest else -math.inf
 
 
 def has_analyser() -> bool:
-    """Whether the library that hears tempo and key is installed."""
+    """Tell whether the library that estimates tempo and key is installed."""
     import importlib.util
 
     return importlib.util.find_spec(ANALYSER) is not None
 
 
 def require_analyser() -> None:
-    """`UsageError` where the library that hears tempo and key is not installed."""
+    """Raise `UsageError` where the library that estimates tempo and key is not installed."""
     if not has_analyser():
         raise UsageError(f"Tempo and key are heard by {ANALYSER}, which is not installed.", INSTALL)
 
 
 def estimate_tempo(sound: Audio) -> float | None:
-    """Beats per minute, as librosa follows them; it may hear half or double the tempo. None where it hears no beat."""
+    """Return the tempo in beats per minute, which may be half or double the true one; None without a beat."""
     import numpy as np
     from librosa.beat import beat_track
 
@@ -175,7 +178,7 @@ def estimate_tempo(sound: Audio) -> float | None:
 
 
 def estimate_key(sound: Audio) -> str | None:
-    """The key whose profile is nearest to how much of each note is heard; None where no note stands out."""
+    """Return the key whose profile correlates best with the energy of each note; None where no note stands out."""
     import warnings
 
     import numpy as np
@@ -185,11 +188,11 @@ def estimate_key(sound: Audio) -> str | None:
     if mono is None:
         return None
     with warnings.catch_warnings(action="ignore"):  # of sound without pitches, it warns of how it is tuned
-        heard = chroma_stft(y=mono, sr=sound.sample_rate, n_fft=WINDOW).mean(axis=1)
-    if not heard.std() > 0:
+        energies = chroma_stft(y=mono, sr=sound.sample_rate, n_fft=WINDOW).mean(axis=1)
+    if not energies.std() > 0:
         return None
     fits = {
-        f"{note} {scale}": float(np.corrcoef(heard, np.roll(profile, number))[0, 1])
+        f"{note} {scale}": float(np.corrcoef(energies, np.roll(profile, number))[0, 1])
         for scale, profile in PROFILES.items()
         for number, note in enumerate(NOTES)
     }
@@ -197,7 +200,7 @@ def estimate_key(sound: Audio) -> str | None:
 
 
 def mono_for_analysis(sound: Audio) -> NDArray[np.float32] | None:
-    """The two sides of a sound as one, around zero; None where that is silent, or too short to hear anything in."""
+    """Return the mean of both channels without its offset; None where it is silent or too short to analyse."""
     import numpy as np
 
     mono = sound.samples.mean(axis=0, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Sound to look at: its outline, and how its pitches change."""
+"""Pictures of audio: its waveform and its spectrogram."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Of a spectrogram: samples in a window, the pitches at its edges in Hz, and the decibels from black to white.
+#: Of a spectrogram: samples in a window, lowest and highest frequency in Hz, and decibels from black to white.
 WINDOW = 4096
 LOWEST, HIGHEST = 40.0, 16_000.0
 DECIBELS = 80.0
-#: What is quieter throughout stays black.
+#: A recording quieter than this throughout stays black, in decibels.
 SILENT = -60.0
 #: From quiet to loud, as red, green and blue; colours between them are mixed.
 COLOURS = ((8, 6, 20), (48, 18, 90), (122, 28, 110), (200, 58, 80), (246, 130, 50), (252, 210, 110), (255, 250, 220))
 
 
 def outline(sound: Audio, columns: int) -> NDArray[np.float32]:
-    """The lowest and highest sample of both channels in each of so many stretches, [2, columns]."""
+    """Return the lowest and highest sample of both channels in each column, [2, columns]."""
     import numpy as np
 
     edges = np.linspace(0, sound.samples.shape[1], columns + 1).astype(int)
@@ -37,7 +37,7 @@ def outline(sound: Audio, columns: int) -> NDArray[np.float32]:
 
 
 def spectrogram(sound: Audio, columns: int, rows: int) -> bytes:
-    """A mel spectrogram as a PNG: time to the right, pitch to the top, the loudest as light as it gets."""
+    """Return a mel spectrogram as a PNG: time to the right, pitch to the top, the loudest lightest."""
     import numpy as np
     from PIL import Image
 
@@ -55,7 +55,7 @@ def spectrogram(sound: Audio, columns: int, rows: int) -> bytes:
 
 
 def mel_filters(rate: int, rows: int) -> NDArray[np.float64]:
-    """Triangles of equal area, evenly spaced in mel, [rows, WINDOW // 2 + 1]."""
+    """Return triangular filters of equal area, evenly spaced in mel, [rows, WINDOW // 2 + 1]."""
     import numpy as np
 
     low, high = (2595 * math.log10(1 + pitch / 700) for pitch in (LOWEST, min(HIGHEST, rate / 2)))
@@ -68,7 +68,7 @@ def mel_filters(rate: int, rows: int) -> NDArray[np.float64]:
 
 
 def palette() -> list[int]:
-    """256 colours in a row."""
+    """Return 256 colours as a flat list of red, green and blue."""
     import numpy as np
 
     anchors = np.linspace(0, 255, len(COLOURS))

@@ -24,7 +24,7 @@ class Audio:
 
 
 def resample(audio: Audio, rate: int) -> Audio:
-    """`audio` at another sample rate, as long to a sample."""
+    """Return `audio` at another sample rate, with its length kept to a sample."""
     if rate == audio.sample_rate:
         return audio
     samples = audio.samples.shape[1]
@@ -36,7 +36,7 @@ def resample(audio: Audio, rate: int) -> Audio:
 
 
 def resample_blocks(blocks: Iterable[NDArray[np.float32]], rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
-    """Stereo blocks [2, n] at another sample rate: by soxr, which streams through them."""
+    """Yield stereo blocks [2, n] at another sample rate; soxr streams through them."""
     if rate == wanted:
         yield from blocks
         return
@@ -46,27 +46,26 @@ def resample_blocks(blocks: Iterable[NDArray[np.float32]], rate: int, wanted: in
     stream = soxr.ResampleStream(rate, wanted, 2, dtype="float32", quality="VHQ")
     for block in blocks:
         yield stream.resample_chunk(np.ascontiguousarray(block.T)).T
-    yield stream.resample_chunk(np.zeros((0, 2), np.float32), last=True).T  # what the filter still holds
+    yield stream.resample_chunk(np.zeros((0, 2), np.float32), last=True).T  # the rest in the filter
 
 
 def join_blocks(blocks: Iterable[NDArray[np.float32]], samples: int, rate: int) -> Audio:
-    """Blocks in a row, cut or filled with silence to `samples`."""
+    """Return the blocks in a row, cut or padded with silence to `samples`."""
     import numpy as np
 
-    made = np.zeros((2, samples), np.float32)
+    joined = np.zeros((2, samples), np.float32)
     place = 0
     for block in blocks:
         kept = block[:, : samples - place]
-        made[:, place : place + kept.shape[1]] = kept
+        joined[:, place : place + kept.shape[1]] = kept
         place += kept.shape[1]
-    return Audio(made, rate)
+    return Audio(joined, rate)
 
 
 def apply_fades(audio: Audio, fade_in: float, fade_out: float) -> Audio:
-    """`audio` with its beginning and its end faded, over so many seconds.
+    """Return `audio` with its beginning and end faded over so many seconds. The argument is not changed.
 
-    Quarter sines: the power follows a raised cosine, which has a corner at neither end. The audio passed in stays as
-    it is.
+    The gain is a quarter sine: the power follows a raised cosine, which is smooth at both ends.
     """
     if not fade_in and not fade_out:
         return audio
@@ -82,6 +81,6 @@ def apply_fades(audio: Audio, fade_in: float, fade_out: float) -> Audio:
 
 
 def one_second_blocks(audio: Audio) -> Iterator[NDArray[np.float32]]:
-    """The samples, one second at a time, as [2, n]."""
+    """Yield the samples [2, n], one second at a time."""
     for start in range(0, audio.samples.shape[1], audio.sample_rate):
         yield audio.samples[:, start : start + audio.sample_rate]

@@ -1,7 +1,7 @@
-"""What a file says of its song: tags in ID3, Vorbis comments and MP4, and the cover.
+"""Tags of audio files in ID3, Vorbis comments and MP4, and cover pictures.
 
-They hold no date and no name of an encoder, in a fixed order and without padding: the same render must give the same
-file.
+They are written in a fixed order, without padding, a date or the name of an encoder: the same render must give the
+same file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from acestep_cli.audio import lrc
 from acestep_cli.audio.lrc import TimedLine
 from acestep_cli.errors import EncoderError, reason_of
 
-#: A block of a FLAC holds 16 MB; no cover that players show comes near.
+#: Limit for a cover: a block of FLAC holds 16 MB.
 MOST_COVER_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
 class Cover:
-    """A cover: the bytes of a JPEG or PNG file, its size in pixels, and the bits of a pixel."""
+    """A cover: the bytes of a JPEG or PNG file, its size in pixels, and its bits per pixel."""
 
     data: bytes
     mime: str
@@ -36,7 +36,7 @@ class Cover:
 
 @dataclass(frozen=True)
 class Tags:
-    """What is known of a song, in the words of a spec; None is left out of the file."""
+    """Tags of a song, by the keys of a spec. A tag that is None is not written."""
 
     title: str | None = None
     artist: str | None = None
@@ -50,10 +50,10 @@ class Tags:
     lyrics: str | None = None
     language: str | None = None
     recipe: str | None = None
-    #: The completed spec, which makes the song again.
+    #: The completed spec, which renders the song again.
     spec: str | None = None
     cover: Cover | None = None
-    #: The lyrics in time.
+    #: The timed lyrics.
     lines: tuple[TimedLine, ...] = ()
 
 
@@ -63,12 +63,12 @@ KEYS = frozenset(field.name for field in fields(Tags)) - {"recipe", "spec", "cov
 
 @dataclass(frozen=True)
 class TagNames:
-    """What one tag is called in each container: MP4 names of more than four letters are iTunes' free ones."""
+    """Names of one tag in each container. MP4 names of more than four letters are iTunes' free ones."""
 
     id3: str
     vorbis: str
     mp4: str
-    #: In the INFO list of a WAV, which is what most programs read there.
+    #: In the INFO list of a WAV, which most programs read.
     info: str | None = None
 
 
@@ -99,13 +99,13 @@ ISO_639_2: Mapping[str, str] = {
     "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl", "tr": "tur", "uk": "ukr", "ur": "urd", "vi": "vie",
     "yue": "yue", "zh": "zho",
 }  # fmt: skip
-#: Before the name of a free tag of MP4.
+#: Prefix of a free tag of MP4.
 FREE = "----:com.apple.iTunes:"
 UNKNOWN_LANGUAGE = "XXX"  # as ID3 says it
 
 
 def tag_texts(tags: Tags) -> dict[str, str]:
-    """Each tag as text, in the order of `NAMES`. Languages and keys are spelt as players know them: deu, F#m."""
+    """Return each tag as text, in the order of `NAMES`. Languages and keys are spelt for players: deu, F#m."""
     found = {name: getattr(tags, name, None) for name in NAMES}
     found["ai_generated"] = "true"
     found["language"] = ISO_639_2.get(tags.language or "")
@@ -117,7 +117,7 @@ def tag_texts(tags: Tags) -> dict[str, str]:
 
 
 def write_tags(path: Path, format: str, tags: Tags) -> None:
-    """Write `tags` into the audio file `path`, for those it has; `EncoderError` if it is none of its format."""
+    """Replace the tags of the audio file `path` by `tags`. Raises `EncoderError` if the file is not of `format`."""
     from mutagen import MutagenError
 
     try:
@@ -130,7 +130,7 @@ def write_tags(path: Path, format: str, tags: Tags) -> None:
 
 
 def read_spec(path: Path) -> str | None:
-    """The spec in the tags of the audio file `path`; None where there is none, or no tags that can be read."""
+    """Return the spec in the tags of the audio file `path`; None where there is none, or the tags cannot be read."""
     import mutagen
 
     names = NAMES["spec"]
@@ -205,7 +205,7 @@ def _fill_id3(made: Any, tags: Tags) -> None:
 
 
 def _drop_after_data(path: Path) -> None:
-    """Cut a WAV off behind its samples: what follows are older tags."""
+    """Truncate a WAV after its samples, where older tags are."""
     with path.open("r+b") as file:
         file.seek(12)  # past RIFF, its size and WAVE
         while (head := file.read(8)) and head[:4] != b"data":
@@ -313,7 +313,7 @@ WRITERS: Mapping[str, Callable[[Path, Tags], None]] = {
 
 
 def read_picture(path: Path) -> Cover:
-    """The cover in the file `path`. `ValueError`, with a sentence, where there is none that players could show."""
+    """Return the cover in the file `path`. Raises `ValueError`, with a sentence, where players could not show it."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_COVER_BYTES + 1)
@@ -331,7 +331,7 @@ def read_picture(path: Path) -> Cover:
     raise ValueError(f"{path} is neither a JPEG nor a PNG picture")
 
 
-#: Samples of a pixel for each colour type of a PNG: grey, RGB, palette, and the first two with transparency.
+#: Samples per pixel of each colour type of a PNG: grey, RGB, palette, and the first two with transparency.
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
