@@ -1,4 +1,4 @@
-"""Album specs: which tracks there are, and what their files are called.
+"""Album specs: their tracks, and the names of the tracks' files.
 
 An album is read as strictly as a song: every problem of it and of its songs is found at once, each with its place.
 """
@@ -49,7 +49,7 @@ class Album:
     files: tuple[Path, ...]
 
     def path(self, track: Track) -> Path:
-        """The file of a track, relative to wherever the album goes."""
+        """Return the file of a track, relative to the folder of the album."""
         request = track.request
         return template.template_path(
             self.output,
@@ -65,8 +65,9 @@ class Album:
         )
 
     def chosen(self, ids: Iterable[str]) -> list[Track]:
-        """The tracks with these ids, and those they begin from; all, where there are no ids. `UsageError` for an id
-        that is none.
+        """Return the tracks with these ids and those they begin from; all tracks where there are no ids.
+
+        Raises `UsageError` for an unknown id.
         """
         wanted = [*ids]
         by_id = {track.id: track for track in self.tracks}
@@ -83,7 +84,7 @@ class Album:
 
 @dataclass(frozen=True)
 class AlbumPage:
-    """One album file: its sections, and the layers of what it says of all its songs."""
+    """One album file: its sections, and the layers with its keys for all songs."""
 
     file: Path
     sections: Mapping[str, Entry]
@@ -95,7 +96,10 @@ class AlbumPage:
 
 
 def read_album(file: Path, over: Layer | None = None) -> Album:
-    """The album in `file`, with the flags `over` every track. `UsageError` names every problem."""
+    """Read the album in `file`; the flags `over` hold for every track.
+
+    Raises `UsageError`, which names every problem.
+    """
     pages = read_pages(file)
     problems = [problem for page in pages for problem in page.problems]
     found = {name: (page, entry) for page in pages for name, entry in page.sections.items()}
@@ -129,7 +133,10 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
 
 
 def entry_value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
-    """What `read` makes of the one value of an entry; `default` where it has none. `ValueError` says what is wrong."""
+    """Return the one value of an entry, read by `read`; `default` where the entry has none.
+
+    Raises `ValueError`, which says what is wrong.
+    """
     if entry.problem is not None:
         raise ValueError(entry.problem)
     if isinstance(entry.raw, list):
@@ -138,14 +145,14 @@ def entry_value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
 
 
 def file_template(raw: str) -> str:
-    """A template for the files of tracks."""
+    """Return a template for the files of tracks. Raises `ValueError` where it is none."""
     if problem := template.template_problem(raw):
         raise ValueError(problem)
     return raw
 
 
 def read_pages(file: Path) -> list[AlbumPage]:
-    """The page of the album, and before it those that it extends."""
+    """Read an album file and those that it extends, the most basic first."""
     pages = [read_page(file)]
     seen = [file]
     while (extends := pages[0].sections.get("extends")) and extends.raw is not None:
@@ -184,7 +191,7 @@ def read_page(file: Path, wanted_by: str = "") -> AlbumPage:
 
 
 def entries_below(entry: Entry, file: Path, problems: list[str]) -> Iterator[Entry]:
-    """The entries of a map, each once; a problem where it is none."""
+    """Yield the entries of a map, each once; note a problem where the entry is no map."""
     if entry.entries is None:
         problems.append(f"{file}:{entry.line}: {entry.name}: is a map, with keys below it")
         return
@@ -192,7 +199,7 @@ def entries_below(entry: Entry, file: Path, problems: list[str]) -> Iterator[Ent
 
 
 def album_entries(entries: Iterable[Entry], where: str, problems: list[str]) -> Iterator[Entry]:
-    """What an album says of itself, as keys of a song."""
+    """Yield the entries below `album:`, renamed to keys of a song."""
     for entry in entries:
         if entry.name in OF_ALBUM:
             yield replace(entry, name=OF_ALBUM[entry.name])
@@ -201,7 +208,7 @@ def album_entries(entries: Iterable[Entry], where: str, problems: list[str]) -> 
 
 
 def song_layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Layer:
-    """Keys of a song that stand in an album."""
+    """Return a layer of the song keys in an album."""
     kept = []
     for entry in entries:
         if entry.name == "extends":
@@ -214,7 +221,7 @@ def song_layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Lay
 def read_tracks(
     page: AlbumPage, section: Entry, matrix: tuple[AlbumPage, Entry] | None, problems: list[str]
 ) -> Iterator[Track]:
-    """The tracks of a section, those of a matrix one by one. `matrix` is the one of the album."""
+    """Yield the tracks of a section, those of a matrix one by one. `matrix` is that of the album."""
     made = 0
     names = [section.raw] if isinstance(section.raw, str) else section.raw or ()
     items = section.items or [replace(section, raw=name) for name in names]
@@ -233,7 +240,7 @@ def read_tracks(
 
 
 def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Track]:
-    """The tracks of one item: a file, a pattern for files, or a map."""
+    """Yield the tracks of one item: a file, a pattern for files, or a map."""
     where = page.where(item)
     if isinstance(item.raw, str):
         for file in matching_files(page, item.raw, where, problems):
@@ -275,19 +282,19 @@ def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Tra
 
 
 def is_id(word: str) -> bool:
-    """Whether `word` can be the id of a track: letters, digits, dots, dashes and underscores of any script."""
+    """Return True if `word` can be the id of a track: letters, digits, dots, dashes and underscores of any script."""
     return re.fullmatch(r"\w[\w.-]*", "".join(sign for sign in word if not is_mark(sign))) is not None
 
 
 def is_mark(sign: str) -> bool:
-    """Whether `sign` is part of the letter before it, as a vowel of Hindi or a separate accent."""
+    """Return True if `sign` is part of the letter before it, as a vowel of Hindi or a separate accent."""
     return unicodedata.category(sign).startswith("M")
 
 
 def id_of(stem: str) -> str:
-    """The id for a song file called `stem`; empty where it has neither letters nor digits.
+    """Return the id for a song file called `stem`; empty where it has neither letters nor digits.
 
-    A name that is an id stays as it is, with accents composed (NFC) on every system; of `Old Orchard` it is
+    A name that is an id stays as it is, with accents composed (NFC) on every system; `Old Orchard` becomes
     `old-orchard`.
     """
     name = unicodedata.normalize("NFC", stem)
@@ -299,7 +306,7 @@ def id_of(stem: str) -> str:
 
 
 def named_item(page: AlbumPage, file: Path, id: str = "…") -> str:
-    """The item of `tracks:` that names `file` with an id of its own, as it is typed into the album."""
+    """Return the item of `tracks:` that names `file` with an id of its own, as a user types it."""
     try:
         name = file.relative_to(page.file.parent).as_posix()
     except ValueError:
@@ -309,7 +316,7 @@ def named_item(page: AlbumPage, file: Path, id: str = "…") -> str:
 
 
 def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str]) -> list[Path]:
-    """The song that is named, or all that fit a pattern, in the order of their names.
+    """Return the named song, or all songs that fit a pattern, in the order of their names.
 
     Hidden files, such as macOS leaves beside others, fit only a pattern that begins their name with a dot too.
     """
@@ -339,6 +346,7 @@ def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str
 
 
 def read_edits(page: AlbumPage, section: Entry, problems: list[str]) -> Iterator[Edit]:
+    """Yield the edits of a track."""
     if not section.items:
         problems.append(f"{page.where(section)}: is a list, such as `- repaint: {{start: 4, end: 8}}`")
     for item in section.items or ():
@@ -368,8 +376,10 @@ def read_edits(page: AlbumPage, section: Entry, problems: list[str]) -> Iterator
 
 
 def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) -> Iterator[Track]:
-    """A track for each combination of the values of a matrix, named after them: those it excludes left out, those it
-    includes after them. Of a matrix that is wrong, the track as it is, in which more may be.
+    """Yield a track for each combination of the values of a matrix, with an id made of them.
+
+    Combinations in `exclude:` are left out, those in `include:` come last. Where the matrix is wrong, the track itself
+    is yielded, so that its own problems are found too.
     """
     before = len(problems)
     axes: dict[str, list[str]] = {}
@@ -400,7 +410,7 @@ def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) 
 
 
 def combinations(page: AlbumPage, entry: Entry, problems: list[str]) -> Iterator[dict[str, str]]:
-    """Each combination of values in a list of maps."""
+    """Yield each combination of values in a list of maps."""
     if not entry.items:
         problems.append(f"{page.where(entry)}: is a list of maps, such as `- {{steps: 8, seed: 1}}`")
     for item in entry.items or ():
@@ -419,7 +429,7 @@ def combinations(page: AlbumPage, entry: Entry, problems: list[str]) -> Iterator
 
 
 def duplicate_problems(album: Album) -> list[str]:
-    """Tracks with one id, or with one file where a disk makes no difference between small letters and capitals."""
+    """Return a problem for each two tracks with one id, or with one file on a disk that ignores case."""
     problems = []
     ids: dict[str, Track] = {}
     paths: dict[str, Track] = {}
@@ -439,7 +449,7 @@ def duplicate_problems(album: Album) -> list[str]:
 
 
 def circle_problems(album: Album) -> list[str]:
-    """Tracks that begin from none of the album, or in the end from themselves."""
+    """Return a problem for each track that begins from no track of the album, or in the end from itself."""
     problems = []
     by_id = {track.id: track for track in album.tracks}
     for track in album.tracks:

@@ -35,7 +35,7 @@ CURRENT, TAGS, STALE = "current", "tags", "stale"
 
 @dataclass
 class BuildStep:
-    """One step of a track, and the job that makes its file, once what it works on is there."""
+    """One step of a track, and the job that makes its file, once its source is there."""
 
     track: Track
     number: int
@@ -48,7 +48,7 @@ class BuildStep:
 
     @property
     def depth(self) -> int:
-        """How many steps come before it."""
+        """The number of steps before it."""
         return 0 if self.source is None else self.source.depth + 1
 
     @property
@@ -62,7 +62,7 @@ class BuildStep:
         return self.main is not None and self.main.status not in (PLANNED, FAILED)
 
     def plan(self, context: PlanContext) -> Job:
-        """Decide the job; what it works on is there."""
+        """Complete the job of the step, whose source is there, and return it."""
         source = self.source.main if self.source is not None else None
         region = None
         if source is not None and source.seconds is not None:
@@ -78,7 +78,7 @@ class BuildStep:
         return self.job
 
     def why(self) -> list[str]:
-        """What is different about its files, in words; nothing where they are as they should be."""
+        """Return the differences between its files and its recipe, in words; none where they are current."""
         if self.job is None:
             return [] if self.problem is None else [self.problem.message]
         found = [sentence for output in self.job.outputs for sentence in staleness.differences(self.job, output)]
@@ -87,7 +87,7 @@ class BuildStep:
 
 
 class Build:
-    """The steps of those tracks of an album that were asked for, in an order in which they can be made."""
+    """The steps of the chosen tracks of an album, in an order in which they can be made."""
 
     def __init__(self, album: Album, tracks: Sequence[Track], out: Path, run: RenderSettings) -> None:
         self.album, self.tracks, self.out, self.run = album, tracks, out, run
@@ -99,7 +99,7 @@ class Build:
         self.steps = sorted(self._steps.values(), key=lambda step: step.depth)
 
     def _step(self, track: Track, number: int) -> BuildStep:
-        """A step, with those before it."""
+        """Return a step, and create it and those before it where they are new."""
         if (track.id, number) not in self._steps:
             source = None
             if number > track.steps[0]:
@@ -120,7 +120,7 @@ class Build:
         return replace(found, built=not self.run.smoke)  # which makes room for nothing: it would be for a sketch
 
     def outputs(self) -> list[OutputFile]:
-        """The files of the tracks, and what failed on the way to them."""
+        """Return the files of the tracks, and those of steps on the way that failed."""
         return [
             output
             for step in self.steps
@@ -129,7 +129,7 @@ class Build:
         ]
 
     def paths(self) -> list[Path]:
-        """The files of the tracks with those beside them, made or not."""
+        """Return the paths of the tracks and of the files beside them, made or not."""
         audio = [path for track in self.tracks for path in track_paths(self.album, track, self.out)]
         return [
             *audio,
@@ -139,12 +139,12 @@ class Build:
         ]
 
     def files(self) -> list[Path]:
-        """All that the tracks are made from, but for what the build itself makes."""
+        """Return the files that the tracks are made from, but for those that the build itself makes."""
         return list(dict.fromkeys([*self.album.files, *(file for track in self.tracks for file in track.files)]))
 
     @contextmanager
     def lock(self, terminal: Reporter) -> Iterator[None]:
-        """Keep other builds from the same tracks during the body; one that comes later waits."""
+        """Keep other builds from the same tracks during the body; wait for one that came before."""
         import filelock
 
         folder = self.out / WORKSHOP
@@ -163,9 +163,10 @@ class Build:
             yield
 
     def run_steps(self, terminal: Reporter, stdout: ResultStream) -> None:
-        """Plan and make the steps, all of one depth at once. What fails is noted, and what works on it is left out.
+        """Plan and make the steps, all of one depth at once. A dry run only plans.
 
-        Raises what is wrong with the first steps together, before any is made. A dry run only plans.
+        A failure is noted, and the steps that need its file are left out. Raises the problems of the first steps
+        together, before any is made.
         """
         for depth, level in groupby(self.steps, key=lambda step: step.depth):
             ready = [step for step in level if step.source is None or step.source.is_made]
@@ -182,7 +183,7 @@ class Build:
                 perform.make_planned(planned, self.run, terminal, stdout, elsewhere)
 
     def _planned(self, steps: Sequence[BuildStep], *, alone: bool) -> list[Job]:
-        """The jobs of steps. Problems are raised together, or with `alone` noted, each at its step."""
+        """Return the jobs of steps. Raises their problems together, or with `alone` notes each at its step."""
         machine = hardware.detect() if self.cluster is None else self.cluster.machine()
         context = PlanContext(self.run, machine, history.read_history())
         errors = []
@@ -200,7 +201,7 @@ class Build:
         return planned if alone or not planned else plan.assign_outputs(planned, self.run)
 
     def _fetched(self, planned: list[Job], steps: Sequence[BuildStep], terminal: Reporter) -> list[Job]:
-        """The jobs of steps, once what they lack is here."""
+        """Fetch the models that jobs lack, and return the jobs of the steps planned again with them."""
         lacking = plan.missing_parts(planned)
         if not lacking:
             return planned
@@ -210,7 +211,7 @@ class Build:
         return fetched
 
     def problems(self) -> list[AceStepError]:
-        """Why tracks could not be begun or gone on with, where no file says it."""
+        """Return the reasons why tracks could not be begun or continued, where no output has them."""
         found = []
         for step in self.steps:
             source = step.source
@@ -221,7 +222,7 @@ class Build:
         return found
 
     def report(self) -> list[dict[str, Any]]:
-        """Each track with its state and the reasons for it."""
+        """Return each track with its state and the reasons for it, as `--json` prints them."""
         return [{"id": track.id, **self._state(track)} for track in self.tracks]
 
     def _state(self, track: Track) -> dict[str, Any]:
@@ -238,14 +239,14 @@ class Build:
 
 
 def track_destination(album: Album, track: Track, out: Path) -> Destination:
-    """Where a track goes."""
+    """Return the destination of a track."""
     path = out / album.path(track)
     suffix = path.suffix.removeprefix(".")
     return Destination(path.parent, path.stem, suffix, suffix, made=True, built=True, main="mix")
 
 
 def track_paths(album: Album, track: Track, out: Path) -> list[Path]:
-    """The audio files of a track."""
+    """Return the audio files of a track."""
     where, request = track_destination(album, track, out), track.request
     assert where.stem is not None
     takes = outputs.take_paths(

@@ -1,4 +1,4 @@
-"""One render on one card: whoever comes later waits for its turn, in this process or another."""
+"""One render on one card at a time: a later one waits for its turn, in this process or another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 
 
 def usable_cards(run: RenderSettings) -> list[Device]:
-    """The cards that a run may use."""
+    """Return the cards that a run may use."""
     return [
         device
         for device in hardware.detect().devices
@@ -38,9 +38,9 @@ def usable_cards(run: RenderSettings) -> list[Device]:
 
 @contextmanager
 def lock_card(run: RenderSettings, terminal: Messages) -> Iterator[RenderSettings]:
-    """Hold a card while the body runs, the first that is free; yield the run, which keeps to that one of several.
+    """Hold the first free card during the body; yield the run, limited to that card where there are several.
 
-    The processor is never held: what runs on it is slowed by others, and no more.
+    The processor is never locked: renders on it slow each other down, and no more.
     """
     cards = usable_cards(run)
     if not cards:
@@ -58,7 +58,7 @@ def lock_card(run: RenderSettings, terminal: Messages) -> Iterator[RenderSetting
 
 
 def acquire_card(cards: Sequence[Device], terminal: Messages) -> tuple[Device, filelock.BaseFileLock]:
-    """A card that nobody else holds, and its lock, which is taken; waits for one where all are held."""
+    """Return a free card and its acquired lock; wait where other renders hold all of them."""
     import filelock
 
     lock_folder().mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,10 @@ def lock_folder() -> Path:
 
 
 def card_id(card: Device) -> str:
-    """The name of a card for every process on this machine, whatever it calls it."""
+    """Return a name for a card that is the same in every process on this machine.
+
+    `CUDA_VISIBLE_DEVICES` and its like number the cards of a process anew.
+    """
     kind, _, number = card.name.partition(":")
     for variable in VISIBLE:
         shown = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""What make reads of a build: paths as it wants them, depfiles and stamps."""
+"""Files for make about a build: escaped paths, depfiles and stamps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = re.compile(rb"[^\n]+: \\\n(?:  [^\n]+ \\\n)*  [^\n]+\n(?:\n[^\n]+:\n)*")
 
 
 def escape_path(path: str) -> str:
-    """A path as a target or prerequisite in Make syntax.
+    """Return a path as a target or prerequisite in Make syntax.
 
     Backslashes count only before a space, a # or another sign with a meaning; `$` is doubled. Raises `UsageError` for a
     line break, which make has no way to write.
@@ -26,25 +26,28 @@ def escape_path(path: str) -> str:
 
 
 def depfile_text(targets: Sequence[str], files: Iterable[str]) -> str:
-    """A rule by which `targets` depend on `files`, and an empty one for each: where one is gone, make goes on."""
+    """Return a rule by which `targets` depend on `files`, and an empty rule for each file.
+
+    The empty rules let make go on where a file is gone.
+    """
     needed = [escape_path(file) for file in files]  # what has a % in its name would be a pattern as a target
     rule = " \\\n  ".join([f"{' '.join(map(escape_path, targets))}:", *needed])
     return f"{rule}\n" + "".join(f"\n{file}:\n" for file in needed if "%" not in file)
 
 
 def variables(values: Mapping[str, Iterable[str]]) -> str:
-    """Variables that hold paths."""
+    """Return Make variables that hold paths."""
     return "".join(f"{name} := {' '.join(map(escape_path, paths))}\n" for name, paths in values.items())
 
 
 def write_file(path: Path, text: str) -> None:
-    """Put `text` into a file that appears whole. `OutputError` where it cannot be."""
+    """Write `text` to a file that appears whole. Raises `OutputError` where it cannot be written."""
     with disk.write_whole(path, replace=[path]) as [part]:
         disk.write_text(part, text)
 
 
 def touch_stamp(path: Path) -> None:
-    """Say that all is done: make compares the time of the stamp. `OutputError` where it cannot be."""
+    """Set the time of the stamp, which make compares. Raises `OutputError` where it cannot be written."""
     try:
         path.touch()
     except OSError as error:
@@ -52,8 +55,9 @@ def touch_stamp(path: Path) -> None:
 
 
 def check_paths(depfile: Path | None, stamp: Path | None) -> None:
-    """Refuse what cannot be written, before anybody waits for it: into a folder that is missing, or over a file that is
-    no depfile. `OutputError` says so.
+    """Refuse, before any work, a folder that is missing and a file that is no depfile.
+
+    Raises `OutputError` or `ExistsError`.
     """
     for path in (depfile, stamp):
         if path is not None:
@@ -63,7 +67,10 @@ def check_paths(depfile: Path | None, stamp: Path | None) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a depfile that was written here, or empty. `OutputError` where it cannot be read."""
+    """Return True if a file is a depfile that was written here, or empty.
+
+    Raises `OutputError` where it cannot be read.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -72,6 +79,6 @@ def is_ours(path: Path) -> bool:
 
 
 def refuse_files(depfile: Path | None, files: Iterable[Path]) -> None:
-    """`UsageError` where the depfile would be one of the `files` that it is about."""
+    """Raise `UsageError` where the depfile would be one of the `files` that it is about."""
     if depfile is not None and os.path.realpath(depfile) in map(os.path.realpath, files):
         raise UsageError(f"--depfile {depfile}: is a file of this album.", "Name another one.")

@@ -1,4 +1,4 @@
-"""Several processes at work on one album, each on a card of its own."""
+"""Several processes that make one album, each on a card of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRACE = 10.0
 
 @dataclass
 class WorkerOutcome:
-    """What one process has come to; `problems` are as `--json` says them."""
+    """The result of one process; `problems` are as `--json` prints them."""
 
     outputs: list[OutputFile] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
@@ -31,7 +31,10 @@ Work = Callable[..., WorkerOutcome]
 
 
 def share_tracks(tracks: Sequence[Track], most: int) -> list[list[str]]:
-    """The ids of tracks in up to `most` shares of about as many; what begins from a track goes where that is made."""
+    """Return the ids of tracks in up to `most` shares of similar size.
+
+    A track that begins from another is in the share of that one.
+    """
     root = {track.id: track.id for track in tracks}
     bases = {track.id: track.base for track in tracks}
     for id in root:
@@ -47,7 +50,10 @@ def share_tracks(tracks: Sequence[Track], most: int) -> list[list[str]]:
 
 
 def run_workers(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[WorkerOutcome]:
-    """Do `work` with each of the errands, in a process each, and wait for all. Ctrl-C and SIGTERM end them too."""
+    """Run `work` with the arguments of each task, in a process each, and wait for all.
+
+    Ctrl-C and SIGTERM end the processes too.
+    """
     start = multiprocessing.get_context("spawn")
     crew = []
     try:
@@ -67,7 +73,7 @@ def run_workers(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[WorkerOu
 
 
 def _work(pipe: Connection, work: Work, errand: tuple[Any, ...]) -> None:
-    """What a process does: its errand, and the answer to whoever sent it."""
+    """Run one task in a worker process, and send the outcome through `pipe`."""
     signal.signal(signal.SIGTERM, terminate)
     try:
         outcome = work(*errand)
@@ -77,7 +83,7 @@ def _work(pipe: Connection, work: Work, errand: tuple[Any, ...]) -> None:
 
 
 def _outcome_of(worker: Any, pipe: Connection) -> WorkerOutcome:
-    """The answer of a process; a problem where it died without one."""
+    """Return the outcome of a process; a problem where it died without one."""
     try:
         outcome: WorkerOutcome = pipe.recv()
     except EOFError:

@@ -1,4 +1,4 @@
-"""A Ray cluster on which albums are made: how it is found, its nodes, and what each of them lacks."""
+"""A Ray cluster that makes albums: its address, its nodes, and what each of them lacks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PATIENCE = 30.0
 
 
 def check_backend(on: str, run: RenderSettings, processes: int) -> None:
-    """`UsageError` for what is no cluster, for flags that mean this machine, and where Ray is not installed."""
+    """Raise `UsageError` for an unknown cluster, for flags about this machine alone, and where Ray is not installed."""
     if on not in KINDS:
         raise UsageError(f"--on {on}: is nothing that makes albums; {' or '.join(KINDS)} is.")
     if processes > 1:
@@ -60,7 +60,7 @@ def check_backend(on: str, run: RenderSettings, processes: int) -> None:
 def open_cluster(run: RenderSettings, terminal: Reporter) -> Iterator[Cluster]:
     """Yield the cluster that this machine belongs to, with the nodes that can take part in `run`.
 
-    `NetworkError` where there is none, and what keeps all nodes out where it has none that can.
+    Raises `NetworkError` where there is no cluster, and the problems of all nodes where none can take part.
     """
     os.environ.setdefault(JOINS_VARIABLE, str(JOINS))
     with join_cluster(find_address()):
@@ -68,7 +68,10 @@ def open_cluster(run: RenderSettings, terminal: Reporter) -> Iterator[Cluster]:
 
 
 def find_address() -> str:
-    """The address of the cluster, which answers. Ray itself would wait for minutes for one that does not."""
+    """Return the address of the cluster, once it answers. Raises `NetworkError` where none does.
+
+    Ray itself would wait for minutes for one that does not.
+    """
     asked = os.environ.get(ADDRESS_VARIABLE, "")
     if "://" in asked:
         raise UsageError(
@@ -95,7 +98,10 @@ def find_address() -> str:
 
 @contextmanager
 def join_cluster(address: str) -> Iterator[None]:
-    """Be part of a cluster during the body. Ray takes SIGTERM for itself, and prints its affairs; neither is let."""
+    """Be part of a cluster during the body.
+
+    Ray would handle SIGTERM itself and print its own messages; neither is allowed.
+    """
     import ray
 
     terminate = signal.getsignal(signal.SIGTERM)
@@ -121,16 +127,19 @@ def last_line(error: BaseException) -> str:
 
 
 def node_capacity(there: Mapping[str, Any], kind: str) -> int:
-    """For how many renders a node has room, as Ray describes it: one for each card, or one on all its processors."""
+    """Return the number of renders a node can make at once: one for each card, or one on all its processors.
+
+    `there` describes the node as Ray does.
+    """
     counted = int(there["Resources"].get(kind, 0))
     return counted if kind == "GPU" else min(counted, 1)
 
 
 class Cluster:
-    """The nodes of a cluster that can take part in a run, and what they make."""
+    """The nodes of a cluster that can take part in a run."""
 
     def __init__(self, run: RenderSettings, terminal: Reporter) -> None:
-        """`AceStepError` where no node can take part."""
+        """Find the nodes. Raises `AceStepError` where none can take part."""
         import ray
 
         self._terminal = terminal
@@ -152,13 +161,13 @@ class Cluster:
         terminal.say(f"On Ray: {names}; up to {sum(node.room for node in self._nodes)} tracks at a time")
 
     def machine(self) -> Hardware:
-        """What plans are for: the node with least memory. The others have as much, or more."""
+        """Return the hardware that plans are for: the node with least memory. The others have as much, or more."""
         least = min((node.machine for node in self._nodes), key=lambda machine: machine.devices[0].free_bytes)
         threads, why = hardware.threads()  # as here: Ray lets each of its workers believe that it has one core
         return replace(least, threads=threads, threads_reason=why)
 
     def make(self, alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
-        """As `render.make`, by the nodes that have the weights."""
+        """Render jobs of one checkpoint and plan, as `perform.make_planned` does, on the nodes that have the weights."""
         if not any(job.pending() for job in alike):
             return True
         weights = WeightsRef.of(alike[0], run.models_dir)
@@ -180,7 +189,7 @@ class Cluster:
         return ray_scheduler.Scheduler(alike, places, send, keep, terminal).run()
 
     def _meet(self) -> list[AceStepError]:
-        """Get to know the nodes that have come since the last time; what keeps some of them out."""
+        """Inspect the nodes that are new, and return the problems of those that cannot take part."""
         import ray
 
         fresh = {one["NodeID"]: one for one in ray.nodes() if one["Alive"] and one["NodeID"] not in self._known}
@@ -198,7 +207,7 @@ class Cluster:
         return problems
 
     def _able(self, job: Job, weights: WeightsRef) -> list[Node]:
-        """The nodes that can make a job. `AceStepError` where there are none, with what keeps each of them out."""
+        """Return the nodes that can make a job. Raises `AceStepError` with the problems of all where none can."""
         problems = self._meet()
         fresh = {node.id: node for node in self._nodes if (node.id, weights) not in self._verdicts}
         names = {id: node.name for id, node in fresh.items()}
@@ -222,8 +231,9 @@ class Cluster:
             self._terminal.warn(f"Left out: {' '.join(str(problem).splitlines())}")
 
     def _ask(self, names: Mapping[str, str], work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """What `work` answers at each node, or an `AceStepError` that says why it does not. Waits for the first that
-        is free; those that are busy for long after that are left out.
+        """Return the answer of `work` at each node, or an `AceStepError` for a node that does not answer.
+
+        Waits for the first free node; those that are busy for long after that are left out.
         """
         import ray
 
@@ -249,7 +259,7 @@ class Cluster:
         return answers
 
     def _send(self, id: str, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Have a node do something, on a card of its own where there are cards."""
+        """Start a remote call at a node, on a card of its own where there are cards."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -260,7 +270,7 @@ class Cluster:
 
 
 def unsuitable(found: NodeInfo, name: str, kind: str) -> AceStepError | None:
-    """Why a node cannot take part; None where it can."""
+    """Return the reason why a node cannot take part; None where it can."""
     here = ray_worker.versions()
     if others := {library: version for library, version in found.versions.items() if version != here.get(library)}:
         theirs, ours = (", ".join(f"{one} {of.get(one)}" for one in others) for of in (others, here))
@@ -273,7 +283,7 @@ def unsuitable(found: NodeInfo, name: str, kind: str) -> AceStepError | None:
 
 
 def no_answer(error: Exception, name: str) -> AceStepError:
-    """Why a node gave no answer."""
+    """Return the error for a node that gave no answer."""
     if "acestep_cli" in str(error):  # what was asked could not be imported there
         return UsageError(
             f"{name} has no acestep-cli {__version__}.", f"pip install acestep-cli=={__version__}, there."

@@ -9,7 +9,7 @@ from acestep_cli.machine.hardware import Hardware
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster: for how many of our renders it has room, and what each of them finds there."""
+    """A machine of the cluster; `room` is the number of renders it makes at once, `machine` the hardware of each."""
 
     id: str
     name: str

@@ -38,7 +38,7 @@ MOST_LOSSES = 3
 
 
 class RunningTask:
-    """Jobs at a node, on their way."""
+    """A share of the jobs that a node is rendering."""
 
     def __init__(self, jobs: list[Job], node: Node, send: Send, keep: Keep) -> None:
         self.jobs, self.node, self._send = jobs, node, send
@@ -60,8 +60,9 @@ class RunningTask:
             yield came
 
     def go_on(self, came: Take | FailureMessage | None = None) -> bool | None:
-        """Begin, or keep what came: True where something is to come, None where that was the last, False where the
-        run had better end.
+        """Start the share, or keep `came`, the take or failure that came from the node.
+
+        Returns True where more is to come, None after the last, False where the whole run should end.
         """
         if came is not None:
             self._came.append(came)
@@ -69,7 +70,7 @@ class RunningTask:
 
 
 class TotalProgress:
-    """The progress of several shifts as one."""
+    """The progress of several tasks as one."""
 
     def __init__(self) -> None:
         self._told: dict[tuple[RunningTask, str], ProgressMessage] = {}
@@ -83,12 +84,12 @@ class TotalProgress:
         self._told = {key: progress for key, progress in self._told.items() if key[0] is not shift}
 
     def used_bytes(self) -> int:
-        """The most memory that a worker was seen to hold."""
+        """Return the most memory that a worker has reported."""
         return max((progress.used_bytes for progress in self._told.values()), default=0)
 
 
 class Scheduler:
-    """Jobs of one checkpoint and plan, and the places where they are played: each node as often as it has room."""
+    """Jobs of one checkpoint and plan, and the places that render them: each node as often as it has room."""
 
     def __init__(self, alike: list[Job], places: Sequence[Node], send: Send, keep: Keep, terminal: Reporter) -> None:
         self._waiting = deque(split_jobs(alike, len(places)))
@@ -99,7 +100,7 @@ class Scheduler:
         self._tally = TotalProgress()
 
     def run(self) -> bool:
-        """Have all of it played; False if the run had better end. Where no node is left, the rest fails."""
+        """Render all jobs; return False if the run should end. Where no node is left, the remaining jobs fail."""
         import ray
 
         with self._terminal.progress(self._tally.used_bytes, several=True) as report:
@@ -118,7 +119,7 @@ class Scheduler:
         return True
 
     def _begin(self) -> bool:
-        """Give shares to whoever is free; whether anybody is at work."""
+        """Give shares to free nodes; return True if any node is at work."""
         while self._waiting and self._free:
             shift = RunningTask(self._waiting.popleft(), self._free.popleft(), self._send, self._keep)
             if shift.go_on():
@@ -128,7 +129,7 @@ class Scheduler:
         return bool(self._at_work)
 
     def _receive(self, shift: RunningTask, report: ProgressCallback) -> bool:
-        """Take what is told next at a node; False if the run had better end."""
+        """Handle the next message of a task; return False if the run should end."""
         import ray
 
         try:
@@ -156,7 +157,7 @@ class Scheduler:
         return goes_on is not False
 
     def _requeue(self, shift: RunningTask, *, with_node: bool) -> None:
-        """Have others play what a lost worker, or all of its node, has left."""
+        """Queue the unfinished jobs of a lost worker again; `with_node` means that its whole node is lost."""
         self._at_work.remove(shift)
         self._tally.forget(shift)
         if with_node:
@@ -178,7 +179,7 @@ class Scheduler:
             self._waiting.append(left)
 
     def _stop(self) -> None:
-        """Have whoever is still at work stop, and wait a moment for it."""
+        """Cancel the tasks that are still running, and wait a moment for them."""
         import ray
 
         ended = [shift.stream.completed() for shift in self._at_work]
@@ -189,14 +190,14 @@ class Scheduler:
 
 
 def split_jobs(alike: Iterable[Job], places: int) -> list[list[Job]]:
-    """The jobs that have something to be made, in shares."""
+    """Return the jobs with pending outputs, in shares."""
     jobs = [job for job in alike if job.pending()]
     size = min(LARGEST_SHARE, math.ceil(len(jobs) / places))
     return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
 def pack_files(jobs: Iterable[Job]) -> Files:
-    """The files that jobs name; a job whose files cannot be read any more fails."""
+    """Return the files that jobs name; mark a job whose files cannot be read any more as failed."""
     files: Files = {}
     for job in jobs:
         try:
@@ -209,6 +210,6 @@ def pack_files(jobs: Iterable[Job]) -> Files:
 
 
 def mark_unmade(jobs: Iterable[Job], error: AceStepError) -> None:
-    """Note of all that is yet to be made that it could not be."""
+    """Mark all planned outputs of jobs as failed with `error`."""
     waiting = [output for job in jobs for output in job.outputs if output.status == PLANNED]
     write.mark_failed(waiting, result.describe_error(error))

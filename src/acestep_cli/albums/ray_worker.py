@@ -1,6 +1,6 @@
-"""What a node of a cluster does for an album: it says what it has, and plays songs. All of this runs over there.
+"""The part of a cluster render that runs on its nodes: it inspects the node and renders songs.
 
-Whoever sends an errand finishes the takes and writes them, so that nodes need no folder in common.
+The sender of a task finishes the takes and writes them, so that nodes need no folder in common.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PAUSE = 0.2
 
 @dataclass(frozen=True)
 class WeightsRef:
-    """A checkpoint and who writes for it, as they are named, with the hashes of their weights."""
+    """The names of a checkpoint and its Songwriter, with the hashes of their weights."""
 
     checkpoint: str
     hash: str
@@ -55,6 +55,7 @@ class WeightsRef:
 
     @classmethod
     def of(cls, job: Job, models_dir: Path | None) -> WeightsRef:
+        """Return the names and hashes of the weights that a job uses."""
         asked, helper = job.resolved.request.model, job.songwriter
         name = str(Path(asked).absolute()) if asked is not None and is_folder_name(asked) else job.checkpoint.name
         writes = helper.name if helper is not None else None
@@ -64,7 +65,7 @@ class WeightsRef:
         return cls(name, job.weights, writes, whose, models_dir.absolute() if models_dir is not None else None)
 
     def find(self) -> tuple[Checkpoint, Songwriter | None]:
-        """Both as they lie on this machine. `CheckpointError` where they are not here, or are others."""
+        """Return both on this machine. Raises `CheckpointError` where they are missing or differ."""
         own = os.environ.get("ACESTEP_MODELS_DIR")
         folder = Path(own) if own else None
         if self.models_dir is not None and checkpoints.is_folder(self.models_dir):
@@ -84,14 +85,14 @@ class WeightsRef:
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """What a node has: the versions of what has a say in the samples, and its devices."""
+    """The versions of the libraries that shape the samples on a node, and its devices."""
 
     versions: dict[str, str]
     machine: Hardware
 
 
 def inspect_node(with_card: bool) -> NodeInfo:
-    """What this machine has; without a card, of its devices the processor alone."""
+    """Return the versions and hardware of this machine; without a card, the processor is its only device."""
     found = hardware.detect()
     if not with_card:
         found = replace(found, devices=tuple(device for device in found.devices if device.backend == "cpu"))
@@ -99,13 +100,13 @@ def inspect_node(with_card: bool) -> NodeInfo:
 
 
 def versions() -> dict[str, str]:
-    """Of this program and the libraries that a sidecar names; builds of one version are one."""
+    """Return the versions of this program and of the libraries in a sidecar, without their build suffix."""
     named = {"acestep-cli": __version__, **sidecar.versions()}
     return {name: version.partition("+")[0] for name, version in named.items()}
 
 
 def missing_weights(weights: WeightsRef) -> dict[str, Any] | None:
-    """Why these weights cannot be used on this machine, as `--json` says it; None where they can."""
+    """Return the reason why these weights cannot be used here, as `--json` prints it; None where they can."""
     try:
         weights.find()
     except CheckpointError as error:
@@ -115,7 +116,7 @@ def missing_weights(weights: WeightsRef) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class RenderTask:
-    """Songs for a node to play as `plan` says, with the files that they name."""
+    """Songs for a node to render by `plan`, with the files that they name."""
 
     weights: WeightsRef
     plan: Plan
@@ -126,7 +127,7 @@ class RenderTask:
 
 
 def files_of(job: Job) -> Files:
-    """What an errand takes along for a job. Raises `OSError` where a file is gone since it was looked at."""
+    """Return the files that a job needs on a node. Raises `OSError` where one was deleted since it was read."""
     paths = {name: [recording.path] for name, recording in job.decided.heard.items()}
     paths |= {name: adapter.files for name, adapter in job.decided.adapters.items()}
     if (kept := job.request.kept) is not None:
@@ -139,7 +140,7 @@ def files_of(job: Job) -> Files:
 
 @dataclass(frozen=True)
 class ProgressMessage:
-    """As a pipeline reports it, and the memory that it holds meanwhile."""
+    """A report of progress from a pipeline, and the memory in use."""
 
     stage: str
     done: int
@@ -149,7 +150,7 @@ class ProgressMessage:
 
 @dataclass(frozen=True)
 class TextMessage:
-    """Something to be told, or to be warned of."""
+    """A line or a warning for the user."""
 
     text: str
     is_warning: bool
@@ -157,17 +158,17 @@ class TextMessage:
 
 @dataclass(frozen=True)
 class FailureMessage:
-    """What ended an errand, as `--json` says it."""
+    """The failure that ended a task, as `--json` prints it."""
 
     error: dict[str, Any]
 
 
 class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
-    """Nobody waits for the takes any more."""
+    """The sender does not wait for the takes any more."""
 
 
 class WorkerConsole(Messages):
-    """Tells whoever sent the errand what is said and reported; `Stopped` where nobody listens any more."""
+    """Sends lines, warnings and progress to the sender of a task; raises `Stopped` once nobody listens."""
 
     def __init__(self, tell: Callable[[Any], None]) -> None:
         self.tell, self.stopped = tell, threading.Event()
@@ -190,16 +191,16 @@ class WorkerConsole(Messages):
             self.tell(ProgressMessage(stage, done, total, hardware.used_bytes(plan.device)))
 
     def with_original_names(self, text: str) -> str:
-        """A sentence with the names that the files have there."""
+        """Return a sentence with the sender's names of files."""
         for here, there in self.names.items():
             text = text.replace(here, there)
         return text
 
 
 def run_task(errand: RenderTask) -> Iterator[Take | ProgressMessage | TextMessage | FailureMessage]:
-    """The takes of an errand, each when it is made, with all that is said meanwhile; a failure ends it.
+    """Yield the takes of a task, each when it is made, and its messages; a failure ends it.
 
-    The takes are made in a thread of their own: reports come from deep within.
+    The takes are made in a thread of their own, because reports come from deep within the pipeline.
     """
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
     teller = WorkerConsole(told.put)
@@ -229,7 +230,7 @@ def run_task(errand: RenderTask) -> Iterator[Take | ProgressMessage | TextMessag
 
 
 def render_task(errand: RenderTask, teller: WorkerConsole) -> Iterator[Take]:
-    """The takes of an errand, made on one card, which nobody else has meanwhile."""
+    """Yield the takes of a task, made on one card, which is locked meanwhile."""
     from acestep_cli.pipeline import Pipeline
 
     with (
@@ -252,7 +253,7 @@ def render_task(errand: RenderTask, teller: WorkerConsole) -> Iterator[Take]:
 
 
 def unpack_files(files: Files, folder: Path) -> dict[str, str]:
-    """Write the files of an errand below `folder`; where the first of each lies now."""
+    """Write the files of a task below `folder`; return the new path of the first file of each name."""
     places = {}
     for number, (name, contents) in enumerate(files.items()):
         own = folder / str(number)
@@ -264,7 +265,7 @@ def unpack_files(files: Files, folder: Path) -> dict[str, str]:
 
 
 def rename_files(song: Completed, names: Mapping[str, str]) -> Completed:
-    """A song with other names for its files."""
+    """Return a song with the paths of its files replaced by `names`."""
 
     def name(path: str) -> str:
         return names.get(path, path)

@@ -1,4 +1,4 @@
-"""What files are called after a template such as `{album}/{n:02} {title}.{ext}`, in signs that every disk takes."""
+"""File names made from a template such as `{album}/{n:02} {title}.{ext}`, with signs that every disk takes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LONGEST_NAME = 200
 
 
 def split_template(template: str) -> list[str]:
-    """A template as the names of folders and of a file."""
+    """Split a template into the names of folders and of a file."""
     return template.replace("\\", "/").split("/")
 
 
 def template_problem(template: str) -> str | None:
-    """What is wrong with a template."""
+    """Return the problem of a template; None where it has none."""
     try:
         fields = [piece for part in split_template(template) for piece in string.Formatter().parse(part)]
     except ValueError as error:
@@ -44,12 +44,12 @@ def template_problem(template: str) -> str | None:
 
 
 def template_path(template: str, values: Mapping[str, object]) -> Path:
-    """The relative path that a template makes of `values`; what is in those never makes a folder."""
+    """Return the relative path for a template and `values`; a slash in a value makes no folder."""
     return Path(*(template_name(part, values) for part in split_template(template)))
 
 
 def template_name(part: str, values: Mapping[str, object]) -> str:
-    """One folder or file of a template."""
+    """Return the name of one folder or file of a template."""
     pieces = [
         text + ("" if field is None else format(values[field], how or ""))
         for text, field, how, _ in string.Formatter().parse(part)

@@ -1,4 +1,4 @@
-"""The tracks of an album: each a song, or what another track has become, and the edits that follow, step by step."""
+"""The tracks of an album: each a song or the result of another track, followed by edits, step by step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ AS_RENDERED = {"format": "wav", "bit_depth": "32f", "loudness": "none"}
 
 @dataclass(frozen=True)
 class Edit:
-    """A change to a finished sound: `layer` has what it says of the song, `mode` what does it.
+    """A change to a finished sound: `layer` has its keys of a song, `mode` is the mode that does it.
 
-    An extension adds so many seconds `before` and `after`.
+    `before` and `after` are the seconds that an extension adds.
     """
 
     mode: str
@@ -34,7 +34,7 @@ class Edit:
     after: float | None = None
 
     def region(self, source_seconds: float) -> Layer:
-        """Where the extension of a source of so many seconds lies; nothing where it is none."""
+        """Return the region of an extension of a source of so many seconds; an empty layer for another edit."""
         values = {}
         if self.before is not None:
             values["start"] = WrittenValue(-self.before, self.where, self.where)
@@ -43,7 +43,7 @@ class Edit:
         return Layer(Path(), values)
 
     def lacking(self, request: Request) -> list[str]:
-        """What its mode needs that `request` has not; source and region come of the chain."""
+        """Return the keys that its mode needs and `request` lacks, but for source and region, which the chain sets."""
         needs = validate.missing_keys(request)
         by_chain = ("source", *(("start",) if (self.before, self.after) != (None, None) else ()))
         return [f"{self.where}: {need}" for need in needs if not need.startswith(by_chain)]
@@ -51,9 +51,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Track:
-    """One track: its song as layers, or the id of the track it begins from, and the edits that follow.
+    """One track: the layers of its song, or the id of the track it begins from, and the edits that follow.
 
-    `resolved` is what its last step asks for, which its file is named after.
+    `resolved` is the request of its last step, after which its file is named.
     """
 
     id: str
@@ -81,9 +81,9 @@ class Track:
         return range(0 if self.base is None else 1, len(self.edits) + 1)
 
     def step(self, number: int, source: Path | None = None, region: Layer | None = None) -> list[Layer]:
-        """The layers of a step; an edit works on `source`.
+        """Return the layers of a step; an edit works on `source`.
 
-        What goes on to another step is kept as it is rendered, and without tags.
+        The sound of a step that another one edits is kept as it is rendered, and without tags.
         """
         seed = track_seed(self.album_seed, self.id if number == 0 else f"{self.id}/{number}")
         layers = [spec.implied_layer({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
@@ -107,7 +107,7 @@ class Track:
         return layers
 
     def checked(self) -> tuple[Track, list[str]]:
-        """The track with what its last step asks for and all the files that were read, and what is wrong with it."""
+        """Return the track with the request of its last step and all files that were read, and its problems."""
         problems: list[str] = []
         files: list[Path] = []
         resolved = None
@@ -126,7 +126,7 @@ class Track:
 
 
 def track_seed(album_seed: int, name: str) -> int:
-    """The seed of a track: its own, whatever the other tracks are."""
+    """Return the seed of a track, which does not depend on the other tracks."""
     digest = hashlib.sha256(f"{album_seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -136,6 +136,6 @@ def without_keys(layer: Layer, names: Iterable[str]) -> Layer:
 
 
 def makes_one_file(request: Request) -> bool:
-    """Whether one file comes of a request, or one that has all the others in it."""
+    """Return True if a request makes one file, or one that holds the sound of all others."""
     mode = modes.mode_of(request)
     return request.takes in (None, 1) and (mode.makes == "take" or mode.beside(request) == "mix")
