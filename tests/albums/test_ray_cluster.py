@@ -215,7 +215,8 @@ HALF = hardware.Hardware((replace(machine("cpu").devices[0], dtypes=("float16",)
     [
         (
             {"inspect_node": look(versions={**ray_worker.versions(), "torch": "2.0.1"})},
-            f"10.0.0.1 (two-2222) has torch 2.0.1, and this machine torch {ray_worker.versions()['torch']}: takes might",
+            "10.0.0.1 (two-2222) has torch 2.0.1, and this machine "
+            f"torch {ray_worker.versions()['torch']}: takes might",
         ),
         (
             {
@@ -347,11 +348,11 @@ def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
     assert adapters.read_adapter(Path(there.loras[0].path)).fingerprint == fingerprint
     back = {place: name for name, place in places.items()}
     assert ray_worker.rename_files(there, back) == song
-    told: list[Any] = []
-    teller = ray_worker.WorkerConsole(told.append)
-    teller.names = back
-    teller.warn(f"{there.loras[0].path} is old.")
-    assert told == [ray_worker.TextMessage(f"{adapter} is old.", is_warning=True)]
+    messages: list[Any] = []
+    console = ray_worker.WorkerConsole(messages.append)
+    console.names = back
+    console.warn(f"{there.loras[0].path} is old.")
+    assert messages == [ray_worker.TextMessage(f"{adapter} is old.", is_warning=True)]
 
 
 # Refusals
@@ -484,12 +485,8 @@ def test_ctrl_c_ends_the_work_of_the_nodes(two_nodes: list[ray_nodes.Node]) -> N
     assert Path(first).is_file()
     assert not list(Path("out").rglob(".*.part"))
     deadline = time.monotonic() + 60
-    while played := [
-        one
-        for node in two_nodes
-        for one in psutil.Process(node.process.pid).children(recursive=True)
-        if one.name().startswith("ray::run_task")
-    ]:
+    while played := [one for node in two_nodes for one in psutil.Process(node.process.pid).children(recursive=True)
+                     if one.name().startswith("ray::run_task")]:  # fmt: skip
         assert time.monotonic() < deadline, played
         time.sleep(1)
 

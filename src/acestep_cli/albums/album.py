@@ -25,15 +25,15 @@ from acestep_cli.song.request import KEYS
 from acestep_cli.song.spec import Layer, WrittenValue
 from acestep_cli.song.values import LONGEST_SECONDS, Duration, quoted, suggestion
 
-#: What an album file may hold.
+#: The sections of an album file.
 SECTIONS = ("album", "seed", "output", "defaults", "tracks", "matrix", "extends")
-#: What it says of itself, and the keys of a song those are.
+#: The keys of its `album:` section, and the song keys that they set.
 OF_ALBUM = {"title": "album", "artist": "artist", "year": "year", "cover": "cover"}
-#: What a track may say beside the keys of a song.
+#: The keys of a track besides those of a song.
 OF_TRACK = ("id", "spec", "from", "edits", "matrix")
-#: What is done to a finished sound, and the mode that does it.
+#: The edits of a finished sound, and the mode of each.
 EDITS = {"repaint": "repaint", "extend": "repaint", "cover": "cover", "lego": "lego", "complete": "complete"}
-#: Seconds that are taken of an extension that says them wrongly, so that nothing else is wrong because of that.
+#: Seconds of an extension whose own value is wrong, so that no other problem follows from it.
 NOTHING = 0.0
 DEFAULT_OUTPUT = "{album}/{n:02} {title}.{ext}"
 MOST_TRACKS = 1000
@@ -425,7 +425,7 @@ def combinations(page: AlbumPage, entry: Entry, problems: list[str]) -> Iterator
         yield values
 
 
-# What is wrong with tracks
+# Problems of tracks
 
 
 def duplicate_problems(album: Album) -> list[str]:

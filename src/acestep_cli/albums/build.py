@@ -1,4 +1,4 @@
-"""An album as a build: its tracks as steps, each a file with a recipe, rendered where the recipe is another now."""
+"""An album as a build: its tracks as steps, each a file with a recipe, rendered again when the recipe changes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from acestep_cli.audio import lrc
 from acestep_cli.errors import AceStepError, CheckError, combine_errors
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
-from acestep_cli.render import paths as outputs
-from acestep_cli.render import perform, plan, smoke, staleness
+from acestep_cli.render import paths, perform, plan, smoke, staleness
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
@@ -28,8 +27,8 @@ from acestep_cli.render.result import FAILED, PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import spec
 
-#: Where the steps on the way lie, and what keeps two builds apart; below the folder of the album.
-WORKSHOP = ".acestep"
+#: The folder below the album for the files of steps on the way, and for the locks of builds.
+WORK_FOLDER = ".acestep"
 CURRENT, TAGS, STALE = "current", "tags", "stale"
 
 
@@ -40,10 +39,10 @@ class BuildStep:
     track: Track
     number: int
     place: Destination
-    #: What it works on.
+    #: The step whose file it works on.
     source: BuildStep | None = None
     job: Job | None = None
-    #: Why there is no job.
+    #: The reason why there is no job.
     problem: AceStepError | None = None
 
     @property
@@ -91,7 +90,7 @@ class Build:
 
     def __init__(self, album: Album, tracks: Sequence[Track], out: Path, run: RenderSettings) -> None:
         self.album, self.tracks, self.out, self.run = album, tracks, out, run
-        #: Who makes the tracks, if not this machine.
+        #: The cluster that makes the tracks, if not this machine.
         self.cluster: Cluster | None = None
         self._by_id = {track.id: track for track in tracks}
         self._steps: dict[tuple[str, int], BuildStep] = {}
@@ -115,7 +114,7 @@ class Build:
             found = track_destination(self.album, track, self.out)
         else:
             stem = f"{self.album.file.stem}.{track.id}.{number + 1}"
-            folder = self.out / WORKSHOP
+            folder = self.out / WORK_FOLDER
             found = Destination(folder, stem, "wav", "wav", made=True, built=True, main="mix", on_the_way=True)
         return replace(found, built=not self.run.smoke)  # which makes room for nothing: it would be for a sketch
 
@@ -133,7 +132,7 @@ class Build:
         audio = [path for track in self.tracks for path in track_paths(self.album, track, self.out)]
         return [
             *audio,
-            *map(outputs.sidecar_path, audio),
+            *map(paths.sidecar_path, audio),
             *map(lrc.lrc_path, audio),
             *map(latents_file.latents_path, audio),
         ]
@@ -147,7 +146,7 @@ class Build:
         """Keep other builds from the same tracks during the body; wait for one that came before."""
         import filelock
 
-        folder = self.out / WORKSHOP
+        folder = self.out / WORK_FOLDER
         with ExitStack() as held:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -179,8 +178,8 @@ class Build:
                 for remark in (remark for job in planned if depth == 0 for remark in plan.remarks_on(job)):
                     terminal.warn(remark)
             if planned and not self.run.dry_run:
-                elsewhere = None if self.cluster is None else self.cluster.make
-                perform.make_planned(planned, self.run, terminal, stdout, elsewhere)
+                render = None if self.cluster is None else self.cluster.make
+                perform.make_planned(planned, self.run, terminal, stdout, render)
 
     def _planned(self, steps: Sequence[BuildStep], *, alone: bool) -> list[Job]:
         """Return the jobs of steps. Raises their problems together, or with `alone` notes each at its step."""
@@ -249,7 +248,7 @@ def track_paths(album: Album, track: Track, out: Path) -> list[Path]:
     """Return the audio files of a track."""
     where, request = track_destination(album, track, out), track.request
     assert where.stem is not None
-    takes = outputs.take_paths(
-        where, where.stem, request.takes or 1, where.suffix or "", (), outputs.name_suffixes(where, request)
+    takes = paths.take_paths(
+        where, where.stem, request.takes or 1, where.suffix or "", (), paths.name_suffixes(where, request)
     )
     return [path for take in takes for path in take]

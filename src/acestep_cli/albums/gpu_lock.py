@@ -21,9 +21,9 @@ from acestep_cli.render.settings import RenderSettings
 if TYPE_CHECKING:
     import filelock
 
-#: Seconds between two looks at whether a card is free.
-LOOK = 0.2
-#: What hides cards from a process, and numbers those it shows anew.
+#: Seconds between two checks whether a card is free.
+POLL_SECONDS = 0.2
+#: Variables that hide cards from a process, and number the others anew.
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 
 
@@ -73,7 +73,7 @@ def acquire_card(cards: Sequence[Device], terminal: Messages) -> tuple[Device, f
             names = ", ".join(card.name for card in cards)
             terminal.say(f"Another render is at work on {names}; waiting for it.")
             is_said = True
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
 
 
 def lock_folder() -> Path:

@@ -14,7 +14,7 @@ from acestep_cli.errors import UNEXPECTED, terminate
 from acestep_cli.render import result
 from acestep_cli.render.result import OutputFile
 
-#: Seconds in which a process may put away what it was writing.
+#: Seconds that a process has to finish or remove the file it is writing.
 GRACE = 10.0
 
 
@@ -43,40 +43,40 @@ def share_tracks(tracks: Sequence[Track], most: int) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for id, first in root.items():
         groups.setdefault(first, []).append(id)
-    made: list[list[str]] = [[] for _ in range(min(most, len(groups)))]
-    for group in sorted(groups.values(), key=len, reverse=True) if made else ():
-        min(made, key=len).extend(group)
-    return made
+    shares: list[list[str]] = [[] for _ in range(min(most, len(groups)))]
+    for group in sorted(groups.values(), key=len, reverse=True) if shares else ():
+        min(shares, key=len).extend(group)
+    return shares
 
 
-def run_workers(work: Work, errands: Iterable[tuple[Any, ...]]) -> list[WorkerOutcome]:
+def run_workers(work: Work, tasks: Iterable[tuple[Any, ...]]) -> list[WorkerOutcome]:
     """Run `work` with the arguments of each task, in a process each, and wait for all.
 
     Ctrl-C and SIGTERM end the processes too.
     """
     start = multiprocessing.get_context("spawn")
-    crew = []
+    workers = []
     try:
-        for errand in errands:
+        for arguments in tasks:
             ours, theirs = start.Pipe(duplex=False)
-            worker = start.Process(target=_work, args=(theirs, work, errand))
+            worker = start.Process(target=_work, args=(theirs, work, arguments))
             worker.start()
             theirs.close()
-            crew.append((worker, ours))
-        return [_outcome_of(worker, ours) for worker, ours in crew]
+            workers.append((worker, ours))
+        return [_outcome_of(worker, ours) for worker, ours in workers]
     except BaseException:
-        for worker, _ in crew:
+        for worker, _ in workers:
             worker.terminate()
-        for worker, _ in crew:
+        for worker, _ in workers:
             worker.join(GRACE)
         raise
 
 
-def _work(pipe: Connection, work: Work, errand: tuple[Any, ...]) -> None:
+def _work(pipe: Connection, work: Work, arguments: tuple[Any, ...]) -> None:
     """Run one task in a worker process, and send the outcome through `pipe`."""
     signal.signal(signal.SIGTERM, terminate)
     try:
-        outcome = work(*errand)
+        outcome = work(*arguments)
     except BaseException as error:
         outcome = WorkerOutcome(problems=[result.describe_error(error)])
     pipe.send(outcome)
@@ -88,7 +88,7 @@ def _outcome_of(worker: Any, pipe: Connection) -> WorkerOutcome:
         outcome: WorkerOutcome = pipe.recv()
     except EOFError:
         worker.join()
-        said = f"A process of the album ended with code {worker.exitcode}; run the command again to go on."
-        outcome = WorkerOutcome(problems=[result.error_object(UNEXPECTED, "unexpected", said, None)])
+        message = f"A process of the album ended with code {worker.exitcode}; run the command again to go on."
+        outcome = WorkerOutcome(problems=[result.error_object(UNEXPECTED, "unexpected", message, None)])
     worker.join()
     return outcome

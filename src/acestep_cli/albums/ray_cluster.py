@@ -25,15 +25,15 @@ from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song.complete import Completed
 
-#: What `--on` may name.
+#: The values of `--on`.
 KINDS = ("ray",)
 INSTALL = "pip install 'acestep-cli[ray]'"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 START = "ray start --head starts one; on other machines, ray start --address=HOST:6379 makes them part of it."
-#: Seconds in which a cluster answers that is there, and those in which Ray finds this machine's part of it.
+#: Seconds to wait for an answer of the cluster, and seconds that Ray has to find this machine's part of it.
 ANSWERS, JOINS = 3.0, 10
 JOINS_VARIABLE = "RAY_gcs_server_request_timeout_seconds"
-#: Seconds after which a node that does not answer is busy with something else.
+#: Seconds after which a node that does not answer counts as busy.
 PATIENCE = 30.0
 
 
@@ -144,9 +144,9 @@ class Cluster:
 
         self._terminal = terminal
         self._nodes: list[Node] = []
-        #: The ids of all that were asked, those that are left out too.
+        #: The ids of all inspected nodes, also of those that are left out.
         self._known: set[str] = set()
-        #: What is wrong with a node for some weights; None where nothing is.
+        #: The problem of a node with some weights; None where it has none.
         self._verdicts: dict[tuple[str, WeightsRef], AceStepError | None] = {}
         has_cards = any(node_capacity(there, "GPU") for there in ray.nodes() if there["Alive"])
         self._kind = "GPU" if (has_cards if run.device is None else run.device.lower() != "cpu") else "CPU"
@@ -166,27 +166,29 @@ class Cluster:
         threads, why = hardware.threads()  # as here: Ray lets each of its workers believe that it has one core
         return replace(least, threads=threads, threads_reason=why)
 
-    def make(self, alike: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
-        """Render jobs of one checkpoint and plan, as `perform.make_planned` does, on the nodes that have the weights."""
-        if not any(job.pending() for job in alike):
+    def make(self, jobs: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
+        """Render jobs of one checkpoint and plan, as `perform.render_jobs` does, on the nodes that have the weights."""
+        if not any(job.pending() for job in jobs):
             return True
-        weights = WeightsRef.of(alike[0], run.models_dir)
+        weights = WeightsRef.of(jobs[0], run.models_dir)
         try:
-            able = self._able(alike[0], weights)
+            able = self._able(jobs[0], weights)
         except AceStepError as error:
-            ray_scheduler.mark_unmade(alike, error)
+            ray_scheduler.mark_unmade(jobs, error)
             return True
-        plan, uses_cache = alike[0].plan, alike[0].cache is not None
+        plan, uses_cache = jobs[0].plan, jobs[0].cache is not None
 
         def send(to: Node, songs: Sequence[Completed], files: Files) -> Any:
-            errand = RenderTask(weights, plan, tuple(songs), files, uses_cache, run.debug)
-            return self._send(to.id, ray_worker.run_task, errand, num_returns="streaming")
+            task = RenderTask(
+                weights=weights, plan=plan, songs=tuple(songs), files=files, uses_cache=uses_cache, debug=run.debug
+            )
+            return self._send(to.id, ray_worker.run_task, task, num_returns="streaming")
 
         def keep(share: list[Job], begin: ray_scheduler.Begin) -> Iterator[bool]:
             return perform.render_takes(share, begin, run, terminal, stdout)
 
         places = [node for turn in range(max(node.room for node in able)) for node in able if turn < node.room]
-        return ray_scheduler.Scheduler(alike, places, send, keep, terminal).run()
+        return ray_scheduler.Scheduler(jobs, places, send, keep, terminal).run()
 
     def _meet(self) -> list[AceStepError]:
         """Inspect the nodes that are new, and return the problems of those that cannot take part."""

@@ -1,6 +1,7 @@
-"""Who plays what on a cluster: shares of the jobs of one checkpoint, dealt out to its nodes until all is there.
+"""A scheduler for a cluster: it hands the jobs of one checkpoint out to the nodes in shares, until all are done.
 
-They are dealt out here rather than by Ray: of a share whose node is lost, only what is not written yet is played again.
+It replaces Ray's own scheduling: when a node is lost, only the takes of its share that are not written yet are rendered
+again.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from acestep_cli.take import Take
 
 Begin = Callable[[Sequence[Completed]], "Generator[Take]"]
-#: Sends songs and their files to a node; Ray's own generator of what is told there comes back.
+#: Sends songs and their files to a node, and returns Ray's generator of its messages.
 Send = Callable[["Node", Sequence[Completed], Files], Any]
-#: Has takes kept as they come, as `render.making` does.
+#: Keeps takes as they come, as `perform.render_takes` does.
 Keep = Callable[[list[Job], Begin], Iterator[bool]]
-#: Seconds between two looks at whether somebody wants to stop.
-LOOK = 0.5
-#: Songs that a node loads its weights for, at most: where shares are small, nobody waits long for the last.
+#: Seconds between two checks for Ctrl-C.
+POLL_SECONDS = 0.5
+#: Songs in a share at most: with small shares, all nodes end at about the same time.
 LARGEST_SHARE = 4
-#: Workers that a song may cost: one that takes its worker down time and again is given up.
+#: Lost workers after which the song that they were rendering is given up.
 MOST_LOSSES = 3
 
 
@@ -43,8 +44,8 @@ class RunningTask:
     def __init__(self, jobs: list[Job], node: Node, send: Send, keep: Keep) -> None:
         self.jobs, self.node, self._send = jobs, node, send
         self._files = pack_files(jobs)
-        self._came: deque[Take | FailureMessage] = deque()
-        #: What is told at the node.
+        self._arrived: deque[Take | FailureMessage] = deque()
+        #: The messages of the node, as Ray yields them.
         self.stream: Any = None
         self._kept = keep(jobs, self._begin)
 
@@ -54,7 +55,7 @@ class RunningTask:
 
     def _takes(self) -> Generator[Take]:
         while True:
-            came = self._came.popleft()
+            came = self._arrived.popleft()
             if isinstance(came, FailureMessage):
                 raise perform.as_error(came.error)
             yield came
@@ -65,7 +66,7 @@ class RunningTask:
         Returns True where more is to come, None after the last, False where the whole run should end.
         """
         if came is not None:
-            self._came.append(came)
+            self._arrived.append(came)
         return next(self._kept, None)
 
 
@@ -73,43 +74,43 @@ class TotalProgress:
     """The progress of several tasks as one."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[RunningTask, str], ProgressMessage] = {}
+        self._reports: dict[tuple[RunningTask, str], ProgressMessage] = {}
 
-    def add(self, shift: RunningTask, progress: ProgressMessage, report: ProgressCallback) -> None:
-        self._told[shift, progress.stage] = progress
-        alike = [one for one in self._told.values() if one.stage == progress.stage]
-        report(progress.stage, sum(one.done for one in alike), sum(one.total for one in alike))
+    def add(self, task: RunningTask, progress: ProgressMessage, report: ProgressCallback) -> None:
+        self._reports[task, progress.stage] = progress
+        same_stage = [one for one in self._reports.values() if one.stage == progress.stage]
+        report(progress.stage, sum(one.done for one in same_stage), sum(one.total for one in same_stage))
 
-    def forget(self, shift: RunningTask) -> None:
-        self._told = {key: progress for key, progress in self._told.items() if key[0] is not shift}
+    def forget(self, task: RunningTask) -> None:
+        self._reports = {key: progress for key, progress in self._reports.items() if key[0] is not task}
 
     def used_bytes(self) -> int:
         """Return the most memory that a worker has reported."""
-        return max((progress.used_bytes for progress in self._told.values()), default=0)
+        return max((progress.used_bytes for progress in self._reports.values()), default=0)
 
 
 class Scheduler:
     """Jobs of one checkpoint and plan, and the places that render them: each node as often as it has room."""
 
-    def __init__(self, alike: list[Job], places: Sequence[Node], send: Send, keep: Keep, terminal: Reporter) -> None:
-        self._waiting = deque(split_jobs(alike, len(places)))
+    def __init__(self, jobs: list[Job], places: Sequence[Node], send: Send, keep: Keep, terminal: Reporter) -> None:
+        self._waiting = deque(split_jobs(jobs, len(places)))
         self._free = deque(places)
         self._send, self._keep, self._terminal = send, keep, terminal
-        self._at_work: list[RunningTask] = []
+        self._running: list[RunningTask] = []
         self._losses: Counter[int] = Counter()
-        self._tally = TotalProgress()
+        self._progress = TotalProgress()
 
     def run(self) -> bool:
         """Render all jobs; return False if the run should end. Where no node is left, the remaining jobs fail."""
         import ray
 
-        with self._terminal.progress(self._tally.used_bytes, several=True) as report:
+        with self._terminal.progress(self._progress.used_bytes, several=True) as report:
             try:
                 while self._begin():
-                    streams = [shift.stream for shift in self._at_work]
-                    ready, _ = ray.wait(streams, timeout=LOOK)
-                    for shift in [shift for shift in self._at_work if shift.stream in ready]:
-                        if not self._receive(shift, report):
+                    streams = [task.stream for task in self._running]
+                    ready, _ = ray.wait(streams, timeout=POLL_SECONDS)
+                    for task in [task for task in self._running if task.stream in ready]:
+                        if not self._receive(task, report):
                             return False
             finally:
                 self._stop()
@@ -121,53 +122,53 @@ class Scheduler:
     def _begin(self) -> bool:
         """Give shares to free nodes; return True if any node is at work."""
         while self._waiting and self._free:
-            shift = RunningTask(self._waiting.popleft(), self._free.popleft(), self._send, self._keep)
-            if shift.go_on():
-                self._at_work.append(shift)
+            task = RunningTask(self._waiting.popleft(), self._free.popleft(), self._send, self._keep)
+            if task.go_on():
+                self._running.append(task)
             else:
-                self._free.append(shift.node)
-        return bool(self._at_work)
+                self._free.append(task.node)
+        return bool(self._running)
 
-    def _receive(self, shift: RunningTask, report: ProgressCallback) -> bool:
+    def _receive(self, task: RunningTask, report: ProgressCallback) -> bool:
         """Handle the next message of a task; return False if the run should end."""
         import ray
 
         try:
-            told = ray.get(next(shift.stream))
+            message = ray.get(next(task.stream))
         except ray.exceptions.RayTaskError as error:
-            told = FailureMessage(result.describe_error(error.cause))
+            message = FailureMessage(result.describe_error(error.cause))
         except (ray.exceptions.RayError, StopIteration) as error:
             gone = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError)
-            self._requeue(shift, with_node=isinstance(error, gone))
+            self._requeue(task, with_node=isinstance(error, gone))
             return True
-        if isinstance(told, ProgressMessage):
-            self._tally.add(shift, told, report)
+        if isinstance(message, ProgressMessage):
+            self._progress.add(task, message, report)
             return True
-        if isinstance(told, TextMessage):
-            (self._terminal.warn if told.is_warning else self._terminal.say)(told.text)
+        if isinstance(message, TextMessage):
+            (self._terminal.warn if message.is_warning else self._terminal.say)(message.text)
             return True
-        goes_on = shift.go_on(told)
+        goes_on = task.go_on(message)
         if not goes_on:
-            self._at_work.remove(shift)
-            self._free.append(shift.node)
+            self._running.remove(task)
+            self._free.append(task.node)
         if goes_on is False:
-            why = next(output.error for job in shift.jobs for output in job.outputs if output.error is not None)
-            others = [*(other.jobs for other in self._at_work), *self._waiting]
+            why = next(output.error for job in task.jobs for output in job.outputs if output.error is not None)
+            others = [*(other.jobs for other in self._running), *self._waiting]
             mark_unmade([job for share in others for job in share], perform.as_error(why))
         return goes_on is not False
 
-    def _requeue(self, shift: RunningTask, *, with_node: bool) -> None:
+    def _requeue(self, task: RunningTask, *, with_node: bool) -> None:
         """Queue the unfinished jobs of a lost worker again; `with_node` means that its whole node is lost."""
-        self._at_work.remove(shift)
-        self._tally.forget(shift)
+        self._running.remove(task)
+        self._progress.forget(task)
         if with_node:
-            self._free = deque(node for node in self._free if node is not shift.node)
+            self._free = deque(node for node in self._free if node is not task.node)
         else:
-            self._free.append(shift.node)
-        left = [job for job in shift.jobs if job.pending()]
+            self._free.append(task.node)
+        left = [job for job in task.jobs if job.pending()]
         if not left:
             return
-        what = f"The node {shift.node.name}" if with_node else f"A worker of the node {shift.node.name}"
+        what = f"The node {task.node.name}" if with_node else f"A worker of the node {task.node.name}"
         self._terminal.warn(f"{what} was lost; played again elsewhere: {', '.join(job.name for job in left)}.")
         if not with_node:
             self._losses[id(left[0])] += 1  # the one that was being played
@@ -182,18 +183,18 @@ class Scheduler:
         """Cancel the tasks that are still running, and wait a moment for them."""
         import ray
 
-        ended = [shift.stream.completed() for shift in self._at_work]
-        for shift in self._at_work:
-            ray.cancel(shift.stream)
+        ended = [task.stream.completed() for task in self._running]
+        for task in self._running:
+            ray.cancel(task.stream)
         if ended:
             ray.wait(ended, num_returns=len(ended), timeout=processes.GRACE)
 
 
-def split_jobs(alike: Iterable[Job], places: int) -> list[list[Job]]:
+def split_jobs(jobs: Iterable[Job], places: int) -> list[list[Job]]:
     """Return the jobs with pending outputs, in shares."""
-    jobs = [job for job in alike if job.pending()]
-    size = min(LARGEST_SHARE, math.ceil(len(jobs) / places))
-    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
+    pending = [job for job in jobs if job.pending()]
+    size = min(LARGEST_SHARE, math.ceil(len(pending) / places))
+    return [pending[start : start + size] for start in range(0, len(pending), size)]
 
 
 def pack_files(jobs: Iterable[Job]) -> Files:

@@ -35,8 +35,8 @@ from acestep_cli.song.values import is_folder_name
 if TYPE_CHECKING:
     from acestep_cli.take import Take
 
-#: What songs name, by its path where they were asked for: a name and the content of each file, the one that is meant
-#: first.
+#: The files that songs name, by their path on the sender's machine: the name and content of each file, the one that is
+#: named first. An adapter may have several.
 Files = dict[str, list[tuple[str, bytes]]]
 #: Seconds between two reports of one stage.
 PAUSE = 0.2
@@ -50,19 +50,24 @@ class WeightsRef:
     hash: str
     songwriter: str | None
     songwriter_hash: str | None
-    #: Where whoever asks has them; a node that has no such folder looks where its own commands would.
+    #: The models folder of the sender; a node without such a folder looks in its own.
     models_dir: Path | None
 
     @classmethod
     def of(cls, job: Job, models_dir: Path | None) -> WeightsRef:
         """Return the names and hashes of the weights that a job uses."""
-        asked, helper = job.resolved.request.model, job.songwriter
+        asked, songwriter = job.resolved.request.model, job.songwriter
         name = str(Path(asked).absolute()) if asked is not None and is_folder_name(asked) else job.checkpoint.name
-        writes = helper.name if helper is not None else None
-        if writes is not None and writes not in checkpoints.SONGWRITER_CHOICES:
-            writes = str(Path(writes).absolute())
-        whose = helper.weights if helper is not None else None
-        return cls(name, job.weights, writes, whose, models_dir.absolute() if models_dir is not None else None)
+        songwriter_name = songwriter.name if songwriter is not None else None
+        if songwriter_name is not None and songwriter_name not in checkpoints.SONGWRITER_CHOICES:
+            songwriter_name = str(Path(songwriter_name).absolute())
+        return cls(
+            checkpoint=name,
+            hash=job.weights,
+            songwriter=songwriter_name,
+            songwriter_hash=songwriter.weights if songwriter is not None else None,
+            models_dir=models_dir.absolute() if models_dir is not None else None,
+        )
 
     def find(self) -> tuple[Checkpoint, Songwriter | None]:
         """Return both on this machine. Raises `CheckpointError` where they are missing or differ."""
@@ -71,16 +76,16 @@ class WeightsRef:
         if self.models_dir is not None and checkpoints.is_folder(self.models_dir):
             folder = self.models_dir
         checkpoint = checkpoints.find_checkpoint(self.checkpoint, folder)
-        helper = local.songwriters(self.songwriter or "none", checkpoint, folder)[0]
+        songwriter = local.songwriters(self.songwriter or "none", checkpoint, folder)[0]
         for name, found, wanted in (
             (self.checkpoint, checkpoint.weights_hash(), self.hash),
-            (self.songwriter, helper.weights if helper is not None else None, self.songwriter_hash),
+            (self.songwriter, songwriter.weights if songwriter is not None else None, self.songwriter_hash),
         ):
             if found != wanted:
                 raise CheckpointError(
                     f"The weights of {name} are others there than here.", f"acestep models pull {name}, on both."
                 )
-        return checkpoint, helper
+        return checkpoint, songwriter
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def files_of(job: Job) -> Files:
     return {name: [(file.name, file.read_bytes()) for file in files] for name, files in paths.items()}
 
 
-# What comes back, besides takes
+# Messages besides takes
 
 
 @dataclass(frozen=True)
@@ -170,86 +175,90 @@ class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
 class WorkerConsole(Messages):
     """Sends lines, warnings and progress to the sender of a task; raises `Stopped` once nobody listens."""
 
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self.tell, self.stopped = tell, threading.Event()
-        #: What the files of the errand are called there, by what they are called here.
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self.send, self.stopped = send, threading.Event()
+        #: The sender's names of files, by their paths here.
         self.names: Mapping[str, str] = {}
-        self._stage, self._told = "", 0.0
+        self._stage, self._reported = "", 0.0
 
     def say(self, line: str) -> None:
-        self.tell(TextMessage(self.with_original_names(line), is_warning=False))
+        self.send(TextMessage(self.with_original_names(line), is_warning=False))
 
     def warn(self, text: str) -> None:
-        self.tell(TextMessage(self.with_original_names(text), is_warning=True))
+        self.send(TextMessage(self.with_original_names(text), is_warning=True))
 
     def report(self, plan: Plan, stage: str, done: int, total: int) -> None:
         if self.stopped.is_set():
             raise Stopped
         now = time.monotonic()
-        if stage != self._stage or done == total or now - self._told > PAUSE:
-            self._stage, self._told = stage, now
-            self.tell(ProgressMessage(stage, done, total, hardware.used_bytes(plan.device)))
+        if stage != self._stage or done == total or now - self._reported > PAUSE:
+            self._stage, self._reported = stage, now
+            self.send(ProgressMessage(stage, done, total, hardware.used_bytes(plan.device)))
 
     def with_original_names(self, text: str) -> str:
         """Return a sentence with the sender's names of files."""
-        for here, there in self.names.items():
-            text = text.replace(here, there)
+        for local_name, original in self.names.items():
+            text = text.replace(local_name, original)
         return text
 
 
-def run_task(errand: RenderTask) -> Iterator[Take | ProgressMessage | TextMessage | FailureMessage]:
+def run_task(task: RenderTask) -> Iterator[Take | ProgressMessage | TextMessage | FailureMessage]:
     """Yield the takes of a task, each when it is made, and its messages; a failure ends it.
 
     The takes are made in a thread of their own, because reports come from deep within the pipeline.
     """
-    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    teller = WorkerConsole(told.put)
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    console = WorkerConsole(messages.put)
 
     def work() -> None:
         try:
-            for take in render_task(errand, teller):
-                told.put(take)
+            for take in render_task(task, console):
+                messages.put(take)
         except Stopped:
             pass
         except BaseException as error:
-            if errand.debug:
-                teller.say(traceback.format_exc())
-            found = result.describe_error(error)
-            told.put(FailureMessage(found | {"message": teller.with_original_names(found["message"])}))
+            if task.debug:
+                console.say(traceback.format_exc())
+            failure = result.describe_error(error)
+            messages.put(FailureMessage(failure | {"message": console.with_original_names(failure["message"])}))
         finally:
-            told.put(None)
+            messages.put(None)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        while (one := told.get()) is not None:  # Ray sends to what it iterates over, so no `yield from`
-            yield one
+        while (message := messages.get()) is not None:  # Ray sends to what it iterates over, so no `yield from`
+            yield message
     finally:
-        teller.stopped.set()
+        console.stopped.set()
         thread.join()
 
 
-def render_task(errand: RenderTask, teller: WorkerConsole) -> Iterator[Take]:
+def render_task(task: RenderTask, console: WorkerConsole) -> Iterator[Take]:
     """Yield the takes of a task, made on one card, which is locked meanwhile."""
     from acestep_cli.pipeline import Pipeline
 
     with (
         tempfile.TemporaryDirectory(prefix="acestep-") as folder,
-        gpu_lock.lock_card(RenderSettings(device=errand.plan.device), teller),
+        gpu_lock.lock_card(RenderSettings(device=task.plan.device), console),
     ):
-        here = unpack_files(errand.files, Path(folder))
-        teller.names = there = {path: name for name, path in here.items()}
-        checkpoint, songwriter = errand.weights.find()
-        cache = open_cache(teller.warn) if errand.uses_cache else None
-        pipeline = Pipeline(checkpoint, errand.plan, songwriter, cache=cache)
-        songs = [rename_files(song, here) for song in errand.songs]
+        local_names = unpack_files(task.files, Path(folder))
+        console.names = original_names = {path: name for name, path in local_names.items()}
+        checkpoint, songwriter = task.weights.find()
+        cache = open_cache(console.warn) if task.uses_cache else None
+        pipeline = Pipeline(checkpoint, task.plan, songwriter, cache=cache)
+        songs = [rename_files(song, local_names) for song in task.songs]
 
         def report(stage: str, done: int, total: int) -> None:
-            teller.report(errand.plan, stage, done, total)
+            console.report(task.plan, stage, done, total)
 
-        for take in pipeline.run(songs, report, teller.warn, teller.say):
-            said = [tuple(map(teller.with_original_names, lines)) for lines in (take.warnings, take.remarks)]
-            yield replace(take, request=rename_files(take.request, there), warnings=said[0], remarks=said[1])
+        for take in pipeline.run(songs, report, console.warn, console.say):
+            yield replace(
+                take,
+                request=rename_files(take.request, original_names),
+                warnings=tuple(map(console.with_original_names, take.warnings)),
+                remarks=tuple(map(console.with_original_names, take.remarks)),
+            )
 
 
 def unpack_files(files: Files, folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acestep_cli.song.values import quoted, suggestion
 
-#: What a template may name.
+#: The fields of a template.
 NAMES = ("album", "artist", "year", "n", "title", "id", "ext")
 #: Signs that one system or another takes in no file name.
 FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
@@ -31,10 +31,10 @@ def template_problem(template: str) -> str | None:
         fields = [piece for part in split_template(template) for piece in string.Formatter().parse(part)]
     except ValueError as error:
         return f"{quoted(template)} is no template: {str(error).lower()}"
-    for _, name, how, conversion in fields:
+    for _, name, width, conversion in fields:
         if name is not None and name not in NAMES:
             return f"{quoted(template)} names {{{name}}}{suggestion(name, NAMES)}; there are {', '.join(NAMES)}"
-        if conversion or (how and not (name == "n" and re.fullmatch(r"0?\d", how))):
+        if conversion or (width and not (name == "n" and re.fullmatch(r"0?\d", width))):
             return f"{quoted(template)} says how {{{name}}} is written; only a width does that, as in {{n:02}}"
     if any(part.strip() in ("", ".", "..") for part in split_template(template)) or re.match(r"[A-Za-z]:", template):
         return f"{quoted(template)} climbs out of the folder of the album, or has a part without a name"
@@ -51,8 +51,8 @@ def template_path(template: str, values: Mapping[str, object]) -> Path:
 def template_name(part: str, values: Mapping[str, object]) -> str:
     """Return the name of one folder or file of a template."""
     pieces = [
-        text + ("" if field is None else format(values[field], how or ""))
-        for text, field, how, _ in string.Formatter().parse(part)
+        text + ("" if field is None else format(values[field], width or ""))
+        for text, field, width, _ in string.Formatter().parse(part)
     ]
     made = unicodedata.normalize("NFC", FORBIDDEN.sub("-", "".join(pieces))).strip().rstrip(". ")
     if DEVICES.fullmatch(made) or not made.strip("."):

@@ -12,11 +12,11 @@ from acestep_cli.song import complete, duration, modes, spec, validate
 from acestep_cli.song.request import FINISH, Request
 from acestep_cli.song.spec import Layer, Resolved, WrittenValue
 
-#: What a chain of edits decides by itself.
+#: Keys that a chain of edits sets itself.
 SETTLED = ("source", "mode", "mix", "takes")
-#: Keys that one mode or another claims for itself: what they say of a song says nothing of an edit of it.
+#: Keys of a single mode: those of the song do not hold for an edit of it.
 CLAIMED = frozenset(key for mode in modes.MODES.values() for key in mode.keys)
-#: How a step on the way is kept: as rendered.
+#: Keys of a step on the way, whose sound is kept as rendered.
 AS_RENDERED = {"format": "wav", "bit_depth": "32f", "loudness": "none"}
 
 
@@ -67,7 +67,7 @@ class Track:
     #: Flags, which hold for every track.
     over: Layer | None = None
     resolved: Resolved | None = None
-    #: All that was read for it, but for the album.
+    #: The files that were read for it, but for the album.
     files: tuple[Path, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""`acestep album`: albums as builds, in which only what has changed is made."""
+"""`acestep album`: albums as builds, in which only stale tracks are rendered."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def build(
     depfile: Path | None = None,
     stamp: Path | None = None,
 ) -> Build:
-    """Plan an album and, unless it is a dry run, make it. Raises what stands for all failures."""
+    """Plan an album and, unless it is a dry run, make it. Raises one error for all failures."""
     if output.suffix.removeprefix(".").lower() in encode.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
     terminal = console(run)
@@ -221,19 +221,19 @@ def console(run: RenderSettings) -> Console:
 def open_build(
     file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: RenderSettings
 ) -> Build:
-    """The build of those tracks of an album, with the flags over each."""
+    """Return the build of some tracks of an album, with the flags over the keys of each."""
     album = albums.read_album(file, spec.from_flags(song, tuple(run.overrides or ())))
     return Build(album, album.chosen(only or []), output, run)
 
 
 def make_here(made: Build, ledger: RunReport, terminal: Console) -> list[AceStepError]:
-    """Make an album in this process; what could not be begun."""
+    """Make an album in this process, and return the problems of tracks that could not be begun."""
     with terminal.results() as stdout, made.lock(terminal), gpu_lock.lock_card(made.run, terminal) as made.run:
         return run_build(made, ledger, terminal, stdout)
 
 
 def make_on_cluster(made: Build, ledger: RunReport, terminal: Console) -> list[AceStepError]:
-    """Make an album on the cluster that this machine belongs to; what could not be begun."""
+    """Make an album on a cluster, and return the problems of tracks that could not be begun."""
     with (
         terminal.results() as stdout,
         ray_cluster.open_cluster(made.run, terminal) as made.cluster,
@@ -243,7 +243,7 @@ def make_on_cluster(made: Build, ledger: RunReport, terminal: Console) -> list[A
 
 
 def run_build(made: Build, ledger: RunReport, terminal: Console, stdout: Stdout) -> list[AceStepError]:
-    """Make an album; what could not be begun. The ledger has what is there, however this ends."""
+    """Make an album, note its files in the report even after a failure, and return the problems of tracks."""
     try:
         made.run_steps(terminal, stdout)
     finally:
@@ -254,7 +254,7 @@ def run_build(made: Build, ledger: RunReport, terminal: Console, stdout: Stdout)
 def make_in_processes(
     made: Build, shares: Iterable[tuple[str, list[str]]], errand: tuple[Path, Path, dict[str, Any]], ledger: RunReport
 ) -> list[AceStepError]:
-    """Make an album in a process for each device and its share of the tracks; what could not be begun."""
+    """Make an album in a process for each device and its share of the tracks, and return the problems of tracks."""
     runs = [(replace(made.run, device=device, progress="none", events=None), ids) for device, ids in shares]
     found = processes.run_workers(make_share, [(*errand, *one) for one in runs])
     ledger.outputs = [output for one in found for output in one.outputs]
@@ -265,7 +265,7 @@ def make_in_processes(
 def make_share(
     file: Path, output: Path, song: dict[str, Any], run: RenderSettings, ids: list[str]
 ) -> processes.WorkerOutcome:
-    """What one process of several does."""
+    """Make the share of one process."""
     terminal, ledger = console(run), RunReport()
     problems = make_here(open_build(file, output, ids, song, run), ledger, terminal)
     return processes.WorkerOutcome(
@@ -274,7 +274,7 @@ def make_share(
 
 
 def preview_tracks(made: Build, ledger: RunReport, terminal: Console, stdout: Stdout) -> None:
-    """Say of each track what a render would do, and how long they take together."""
+    """Print for each track what a render would do and why."""
     ledger.outputs, ledger.more["tracks"] = made.outputs(), made.report()
     for state in ledger.more["tracks"]:
         reasons = f": {'; '.join(state['why'])}" if state["why"] else ""

@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 class Root(TyperGroup):
-    """Names the commands without loading them, and turns every failure into a sentence and an exit code."""
+    """The group of all commands: imports them on use, and turns failures into a sentence and an exit code."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -86,7 +86,7 @@ def values_unread() -> Iterator[None]:
 
 
 def loaded(name: str) -> typer.Typer:
-    """The command `name`, with all that it imports."""
+    """Return the Typer app of a command, imported with all that it needs."""
     module = f"acestep_cli.cli.{name.replace('-', '_')}"
     if importlib.util.find_spec(module):
         app: typer.Typer = importlib.import_module(module).app
@@ -140,9 +140,9 @@ def main() -> None:
 
 
 def occupy_closed_descriptors() -> None:
-    """Point standard descriptors that whoever started us has closed to nowhere.
+    """Open the null device for each standard descriptor that is closed.
 
-    Else the next file to be opened would get the number, and what libraries print would be written into a song.
+    Otherwise the next opened file would get its number, and the output of libraries would be written into a song.
     """
     for descriptor in range(3):
         try:

@@ -55,7 +55,7 @@ class Batch:
 
     @classmethod
     def begin(cls, folder: Path, words: Sequence[str]) -> Batch:
-        """`acestep …` in `folder`; a Ctrl-C in the terminal is not for it."""
+        """Start `acestep …` in `folder`, in a session of its own, which a Ctrl-C in the terminal does not reach."""
         said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - until collected
         process = subprocess.Popen(
             [*PROGRAM, *words, "--quiet", "--no-input"],
@@ -78,7 +78,7 @@ class Batch:
                 self.files.append(self.folder / line.rstrip("\n"))
 
     def wait(self, stdout: Stdout) -> int:
-        """Print each file once it is there, to the end of the process; its exit code."""
+        """Print each file once it is there, until the process ends; return its exit code."""
         assert self.reader is not None
         while True:
             is_running = self.reader.is_alive()
@@ -90,7 +90,7 @@ class Batch:
             self.reader.join(0.2)
 
     def stop(self) -> None:
-        """End it; a file that is being written comes to its end or leaves no trace."""
+        """End the process; a file that it is writing is finished or removed."""
         self.process.terminate()
         try:
             self.process.wait(SECONDS_TO_END)
@@ -98,14 +98,14 @@ class Batch:
             self.process.kill()
 
     def problem(self) -> str:
-        """What it said on its way."""
+        """Return the stderr of the process."""
         self.said.seek(0)
         return self.said.read().strip()
 
 
 @dataclass
 class AutoSession:
-    """One song, rolled again and again into a folder; the processes that may be at work."""
+    """One song, rendered again and again into a folder, and the processes that are running."""
 
     job: Job
     folder: Path
@@ -125,11 +125,11 @@ class AutoSession:
 
     @property
     def name(self) -> str:
-        """What the files are called but for their numbers."""
+        """The stem of the files without their numbers."""
         return paths.default_stem(self.job.request, self.job.spec_file)
 
     def begin(self) -> Batch:
-        """The next takes, whose seeds go on where those of the last batch ended."""
+        """Start the next takes, whose seeds follow those of the last batch."""
         asked, song = self.job.resolved.request, self.job.request
         seed = (song.seed + self.begun * song.takes) % complete.SEEDS
         text = spec.dump_spec(asked.model_copy(update={"seed": seed, "takes": song.takes}))
@@ -154,7 +154,7 @@ class AutoSession:
         return words
 
     def finish(self, batch: Batch) -> None:
-        """Wait for a batch, print its files, refresh the page. Raises what it failed for if it made nothing."""
+        """Wait for a batch, print its files, and refresh the page. Raises its failure where it made nothing."""
         code = batch.wait(self.stdout)
         problem = batch.problem() or f"A render ended with code {code}."
         self.collect(batch)
@@ -180,7 +180,7 @@ class AutoSession:
             self.terminal.warn(str(error))
 
     def end(self) -> None:
-        """Stop what is at work, and keep what it has finished."""
+        """Stop the running processes, and keep their finished files."""
         for batch in [*self.at_work]:
             batch.stop()
             batch.wait(self.stdout)
@@ -189,11 +189,11 @@ class AutoSession:
             self.refresh(growing=False)
 
     def called(self, take: str) -> list[Path]:
-        """The files of a take."""
+        """Return the files of a take."""
         return [file for file in self.files if file.stem.endswith(f"-{take}")]
 
     def keep(self, take: str) -> str:
-        """Note a take as kept, and what to say of that."""
+        """Note a take as kept, and return a sentence about it."""
         found = self.called(take)
         if not found:
             return f"There is no take {take}."
@@ -207,7 +207,7 @@ class AutoSession:
         return f"Kept: {', '.join(one.name for one in found)} ({self.folder / listen.KEPT})"
 
     def repaint(self, take: str, start: str, end: str) -> str:
-        """Make a part of a take anew, once nothing else is at work, as a file of its own; what to say of that."""
+        """Repaint a part of a take into a file of its own, once nothing else is running; return a sentence about it."""
         found = self.called(take)
         if not found:
             return f"There is no take {take}."
@@ -236,7 +236,7 @@ class AutoSession:
 
 
 def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> None:
-    """Make takes of one song until somebody stops it. What can be refused is, before anything is made."""
+    """Make takes of one song until it is stopped. Whatever can be refused is refused before anything is made."""
     for name in REFUSED:
         if getattr(run, name):
             raise UsageError(f"--auto goes on until it is stopped, so {spec.flag_of(name)} has no meaning.")
@@ -262,13 +262,13 @@ def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: Rend
 
 
 def run_endless(session: AutoSession) -> None:
-    """Batch after batch, until a signal or a failure ends it."""
+    """Make batch after batch, until a signal or a failure ends it."""
     while True:
         session.finish(session.begin())
 
 
 def run_interactive(session: AutoSession) -> None:
-    """Batch after batch, each when it is asked for: by then it is often there, as it was begun with the one before."""
+    """Make batch after batch, each on request; the next one is rendered while the user listens to the last."""
     say = session.terminal.say
     batch = session.begin()
     while True:
@@ -288,7 +288,7 @@ def run_interactive(session: AutoSession) -> None:
 
 
 def ask() -> str:
-    """What is typed; the end of typing stops, as q does."""
+    """Return the typed answer; the end of input counts as q."""
     print(PROMPT, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     return line.strip().lower() if line else "q"

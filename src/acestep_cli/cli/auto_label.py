@@ -1,4 +1,4 @@
-"""What nobody has said of songs to learn from, found out: by a Songwriter where one is installed, else by analysis."""
+"""Labels that training songs lack, found by a Songwriter where one is installed, else by analysis."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def is_missing(song: DatasetSong, keys: tuple[str, ...]) -> bool:
 def label_songs(
     songs: Dataset, found: Inspection, seed: int, asked: dict[str, Any], run: RenderSettings, terminal: Console
 ) -> Dataset:
-    """The data set with tempo, key and, by a Songwriter, caption of the songs that lack them.
+    """Return the data set with tempo, key and, by a Songwriter, caption added to the songs that lack them.
 
-    `asked` are the flags for the model and the Songwriter; `none` looks for nothing.
+    `asked` are the flags for the model and the Songwriter; `--songwriter none` adds nothing.
     """
     if asked["songwriter"] == "none":
         return songs
@@ -64,7 +64,7 @@ def label_songs(
 def label_by_songwriter(
     lessons: list[UsableSong], job: Job, seed: int, report: ProgressCallback, say: Say
 ) -> dict[str, dict[str, Any]]:
-    """What a Songwriter hears in each song, by name; `say` hears of what memory does not allow."""
+    """Return the labels that a Songwriter finds for each song, by name; `say` takes warnings about memory."""
     from acestep_cli.pipeline import Pipeline  # loads torch
 
     pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
@@ -79,7 +79,7 @@ def label_by_songwriter(
 
 
 def label_by_analysis(lessons: list[UsableSong], progress: Any) -> dict[str, dict[str, Any]]:
-    """What analysis finds in each song, by name."""
+    """Return the tempo and key that analysis finds for each song, by name."""
     found = {}
     for number, lesson in enumerate(lessons):
         progress(number, len(lessons))
@@ -93,7 +93,7 @@ def label_by_analysis(lessons: list[UsableSong], progress: Any) -> dict[str, dic
 
 
 def tempo_in_range(tempo: float | None) -> int | None:
-    """A tempo as a spec has it: half or double of what is out of its range, where that is in it."""
+    """Return a tempo that a spec allows, halved or doubled where that brings it into the range; else None."""
     if tempo is None:
         return None
     tempo_range = KEYS["bpm"].kind

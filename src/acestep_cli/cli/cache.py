@@ -1,4 +1,4 @@
-"""`acestep cache`: what earlier renders have left to be used again, and how much room it takes."""
+"""`acestep cache`: the size of the results that renders keep for each other, and their deletion."""
 
 from __future__ import annotations
 

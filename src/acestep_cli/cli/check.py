@@ -1,4 +1,4 @@
-"""`acestep check`: properties of audio files, asserted."""
+"""`acestep check`: assertions about audio files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 def _range(text: str) -> Range:
-    """`-18..-9`; either end may be left out."""
+    """Read a range such as `-18..-9`; either end may be left out."""
     low, dots, high = text.partition("..")
     try:
         found = Range(float(low or -math.inf), float(high or math.inf))
@@ -197,13 +197,14 @@ def check(
 
 
 def refuse_report(junit: Path, files: Iterable[Path]) -> None:
-    """Refuse a report that cannot be written, or that would replace what it is about."""
+    """Refuse a report that cannot be written, or that would replace one of the checked files."""
     if junit.suffix.lower() != ".xml" or os.path.realpath(junit) in map(os.path.realpath, files):
         raise UsageError(f"--junit {junit}: a report is an .xml file of its own.")
     disk.require_folder(junit.parent)
 
 
 def in_key(heard: MeasuredAudio, wanted: str) -> Finding:
+    """Compare the key of a sound with the wanted one."""
     measured = measure.estimate_key(heard[0])
     if measured is None:
         return not_measurable("key", wanted)
@@ -225,7 +226,7 @@ def report_of(one: CheckedFile) -> dict[str, Any]:
 
 
 def result_line(one: CheckedFile) -> str:
-    """A file in a line."""
+    """Return the line that is printed for a file."""
     if one.measures is None:
         return f"{one.path}: cannot be read"
     found = one.measures
@@ -236,7 +237,7 @@ def result_line(one: CheckedFile) -> str:
 
 
 def junit_xml(done: Sequence[CheckedFile]) -> bytes:
-    """A JUnit report: a case for each check of each file."""
+    """Return a JUnit report: a case for each check of each file."""
     from xml.etree import ElementTree as Tree
 
     def plain(text: object) -> str:
@@ -262,7 +263,7 @@ def junit_xml(done: Sequence[CheckedFile]) -> bytes:
 
 
 def raise_problems(done: Sequence[CheckedFile]) -> None:
-    """`CheckError` with all that failed, whatever could not be read besides; else the errors of reading."""
+    """Raise `CheckError` with all failed checks and unreadable files; else the errors of reading, if any."""
     failed = [f"{one.path}: {finding.sentence}." for one in done for finding in one.failed]
     broken = [one.problem for one in done if one.problem is not None]
     if failed:

@@ -1,4 +1,4 @@
-"""The rendering commands: one for each mode, and `render` for a spec of any. What they do is loaded when one is run."""
+"""The rendering commands: one for each mode, and `render` for specs of any mode. Their work is imported on use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Sources = Annotated[
 
 
 def command(mode: str | None) -> typer.Typer:
-    """The command of `mode`, or `render`, which takes specs of every mode."""
+    """Return the command of `mode`, or `render`, which takes specs of every mode."""
     app = typer.Typer(add_completion=False)
     summary, examples = (
         (RENDER, RENDER_EXAMPLES) if mode is None else (modes.MODES[mode].summary, modes.MODES[mode].examples)
@@ -56,7 +56,7 @@ def command(mode: str | None) -> typer.Typer:
 def run_command(
     ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings
 ) -> None:
-    """Render what specs and flags ask for, and report it on the terminal."""
+    """Render specs and flags, and report on the terminal."""
     from acestep_cli.cli import auto, exit_codes
     from acestep_cli.cli.console import Console
     from acestep_cli.render import events, paths, perform

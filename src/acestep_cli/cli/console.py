@@ -44,12 +44,13 @@ COPY_BYTES = 1 << 20
 
 
 def same_screen(descriptor: int) -> bool:
+    """Return True if a descriptor and stderr are one terminal."""
     return os.path.samestat(os.fstat(descriptor), os.fstat(2))
 
 
 @dataclass(frozen=True)
 class Stdout:
-    """The true stdout, while everything else believes that stderr is: a stream of bytes, of text in tests, or None."""
+    """The true stdout, while `sys.stdout` is stderr. `stream` is binary, text in tests, or None where it is closed."""
 
     console: Console
     stream: Any
@@ -58,7 +59,7 @@ class Stdout:
         self.console.print_path(self.stream, path)
 
     def file(self, path: Path) -> None:
-        """Send the bytes of a file. `OutputError` where nobody reads them, or not all."""
+        """Write the bytes of a file. Raises `OutputError` where the reader is gone or the disk is full."""
         binary = getattr(self.stream, "buffer", self.stream)
         try:
             with path.open("rb") as file:
@@ -73,7 +74,7 @@ class Stdout:
 
 
 def print_result(text: str) -> None:
-    """Print a result as UTF-8, whatever the locale is. Who stopped reading wants no more."""
+    """Print a result as UTF-8, whatever the locale is. A reader that closed the pipe is no error."""
     if sys.stdout is None:  # closed by whoever started us
         return
     sys.stdout.flush()
@@ -91,7 +92,7 @@ def print_result(text: str) -> None:
 
 
 def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str]], text: str | None) -> None:
-    """Print a picture made of signs, with what is to say below it: names with their values, and a text."""
+    """Print a picture made of characters, with rows of names and values and a text below it."""
     from rich.console import Console as Terminal
     from rich.console import Group
     from rich.panel import Panel
@@ -113,16 +114,16 @@ def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str
 
 
 def card_width() -> int:
-    """How many signs of a picture go into a line of `print_card`."""
+    """Return the width of a picture for `print_card`, in characters."""
     from rich.console import Console as Terminal
 
     return max(Terminal(file=sys.stdout).width - len("│  │"), 8)
 
 
 class Console:
-    """What the user is told while a command runs. `quiet` leaves only errors, `verbose` says more.
+    """The messages of a running command. `quiet` leaves only errors, `verbose` adds details.
 
-    `progress` is auto, plain or none. With `paths` false, stdout is kept for something else than paths.
+    `progress` is auto, plain or none. With `paths` false, no paths are printed to stdout.
     """
 
     def __init__(
@@ -145,18 +146,18 @@ class Console:
             print(line, file=sys.stderr, flush=True)
 
     def detail(self, line: str) -> None:
-        """What only `--verbose` asks for."""
+        """Print a line that only `--verbose` shows."""
         if self.verbose:
             self.say(line)
 
     def note(self, text: str) -> None:
-        """Show beside the bar at work how it goes; where there are no bars, nothing."""
+        """Show a text beside the current progress bar; nothing without bars."""
         if self._bars is not None and self._bars.tasks:
             task = self._bars.tasks[-1]
             self._bars.update(task.id, description=f"{STAGES[task.fields['stage']]}: {text}")
 
     def warn(self, text: str) -> None:
-        """Say a warning, once however often it comes: each take brings those of its whole run."""
+        """Print a warning, but only once: each take repeats those of its whole run."""
         if text not in self.warnings:
             self.warnings.append(text)
             self.events.emit("warning", message=text)
@@ -164,10 +165,10 @@ class Console:
 
     @contextmanager
     def results(self) -> Iterator[Stdout]:
-        """Yield the one way to print a result, and turn whatever else prints to stdout over to stderr.
+        """Yield the only way to print a result; everything else printed to stdout goes to stderr.
 
-        Libraries print while they load, some of them from C: so the descriptor itself is turned, not only Python's
-        stream. A stdout without a descriptor, as in tests, is turned in Python alone.
+        Libraries print while they load, some of them from C: so the descriptor itself is redirected, not only Python's
+        stream. A stdout without a descriptor, as in tests, is redirected in Python alone.
         """
         with self._turned_over() as stdout:
             yield stdout
@@ -197,7 +198,7 @@ class Console:
             os.close(kept)
 
     def print_path(self, stdout: Any, path: Path | str) -> None:
-        """Print a path. The file is there already, so a full stdout stops nothing: `results` says it at the end."""
+        """Print a path. The file exists already, so a full stdout stops nothing: `results` raises at the end."""
         if stdout is None or not self._paths:
             return
         try:
@@ -217,10 +218,10 @@ class Console:
 
     @contextmanager
     def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[ProgressCallback]:
-        """Yield what takes reports of progress: stage, steps done, steps in all. `memory` tells the bytes in use.
+        """Yield a function that takes reports: stage, steps done, total steps. `memory` returns the bytes in use.
 
-        A terminal shows a bar with the time left for each stage; elsewhere a stage is a line; with `several` renders at
-        once, the first time alone.
+        A terminal shows a bar with the time left for each stage; elsewhere a line is printed for each stage, and with
+        `several` renders at once only the first time.
         """
         if self.quiet or self._progress == "none":
             yield self.events.following(lambda stage, done, total: None)
@@ -257,14 +258,14 @@ class Console:
         from rich.text import Text
 
         class Rate(ProgressColumn):
-            """How many steps, or seconds of sound, a second brings."""
+            """Steps or seconds of sound per second."""
 
             def render(self, task: Task) -> Text:
                 speed, unit = task.finished_speed or task.speed, RATES.get(task.fields["stage"])
                 return Text(f"{speed:.1f} {unit}" if speed and unit else "")
 
         class Memory(ProgressColumn):
-            """What is in use while a stage runs."""
+            """Bytes in use while a stage runs."""
 
             max_refresh = 0.5  # seconds
 
@@ -295,7 +296,7 @@ class Console:
 
     @contextmanager
     def _shown(self, bars: Progress) -> Iterator[None]:
-        """Show bars; what is said meanwhile goes above them."""
+        """Show bars during the body; lines are printed above them."""
         self._bars = bars
         try:
             with bars:
@@ -305,9 +306,9 @@ class Console:
 
     @contextmanager
     def transfers(self, total: int) -> Iterator[ProgressCallback]:
-        """Yield what takes reports of bytes: file, bytes done, bytes of it in all; `total` is of all files.
+        """Yield a function that takes reports: file, bytes done, bytes of the file; `total` is the bytes of all files.
 
-        A terminal shows a bar for all and one for the file; elsewhere each tenth of the whole is a line.
+        A terminal shows a bar for all files and one for the current file; elsewhere a line is printed at each tenth.
         """
         if self.quiet or self._progress == "none" or not total:
             yield lambda file, done, size: None

@@ -1,4 +1,4 @@
-"""`acestep describe`: a recording becomes a song spec, by way of the codes that sound like it."""
+"""`acestep describe`: a song spec written from a recording, by way of its audio codes."""
 
 from __future__ import annotations
 

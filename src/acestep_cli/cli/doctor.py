@@ -1,4 +1,4 @@
-"""`acestep doctor`: what this machine is, what it will do with which checkpoint, and a first proof of real weights."""
+"""`acestep doctor`: the machine, what it can do with each checkpoint, and a selftest of real weights."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def doctor(
 
 
 def examine(machine: Hardware, asked: planning.MachineRequest, models_dir: Path | None) -> dict[str, Any]:
-    """All there is to say, as `--json` carries it."""
+    """Return all findings, as `--json` prints them."""
     chosen, tier = choice(machine, asked)
     return {
         "acestep": __version__,
@@ -107,7 +107,7 @@ def examine(machine: Hardware, asked: planning.MachineRequest, models_dir: Path 
 
 
 def choice(machine: Hardware, asked: planning.MachineRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What a small render would use and why, or why there is none; and what the guide promises for that device."""
+    """Return the device and dtype of a small render with the reasons, or the problem, and the promise of its tier."""
     try:
         plan = planning.plan_render(machine, EMPTY, asked, Sizes.of(checkpoints.find_checkpoint(checkpoints.BUILT_IN)))
     except MemoryLimitError as error:
@@ -138,7 +138,7 @@ def describe_device(device: Device) -> dict[str, Any]:
 
 
 def tier_promise(device: Device) -> dict[str, Any] | None:
-    """What the guide promises for a card; nothing for a processor, whose limits are those of main memory."""
+    """Return the promise for a card; None for a processor, which main memory limits."""
     tier = planning.tier_of(device)
     if tier is None:
         return None
@@ -146,7 +146,7 @@ def tier_promise(device: Device) -> dict[str, Any] | None:
 
 
 def encoders() -> dict[str, str | None]:
-    """What writes each format: a library, a program with its version, or nothing that is here."""
+    """Return the encoder of each format: a library, a program with its version, or None where it is missing."""
     import soundfile
 
     library = f"libsndfile {soundfile.__libsndfile_version__}"
@@ -157,7 +157,7 @@ def encoders() -> dict[str, str | None]:
 
 
 def program_version(program: str) -> str | None:
-    """The first line of what a program says of itself."""
+    """Return the first three words of a program's `-version`; None where the program is missing."""
     found = shutil.which(program)
     if found is None:
         return None
@@ -169,7 +169,7 @@ def program_version(program: str) -> str | None:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """What `examined` found, for people."""
+    """Return the lines that are printed for the findings of `examine`."""
     torch = found["torch"]
     said = [
         f"acestep {found['acestep']}, Python {found['python']}, {found['system']}",
@@ -216,7 +216,7 @@ def run_selftest(
     terminal: Console,
     stdout: Stdout,
 ) -> None:
-    """Run the checks of a checkpoint, a line for each; the first problem is raised."""
+    """Run the checks of a checkpoint, and print a line for each. Raises the first problem."""
     if name in ("", "auto"):
         raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
     checkpoint = checkpoints.find_checkpoint(name, models_dir)

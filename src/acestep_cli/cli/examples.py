@@ -57,7 +57,7 @@ def search(words: Words, as_json: Json = False) -> None:
 
 
 def has(file: Path, song: Request, words: list[str]) -> bool:
-    """Whether all words stand in the song, what it extends included; case and accents do not matter."""
+    """Return True if all words are in the song or in the spec that it extends; case and accents do not matter."""
     from acestep_cli.song import spec
 
     text = folded(
@@ -67,13 +67,13 @@ def has(file: Path, song: Request, words: list[str]) -> bool:
 
 
 def folded(text: str) -> str:
-    """`text` in lower case without accents."""
+    """Return `text` in lower case without accents."""
     apart = unicodedata.normalize("NFKD", text.casefold())
     return "".join(sign for sign in apart if not unicodedata.combining(sign))
 
 
 def listing(songs: dict[str, Request], as_json: bool) -> str:
-    """One song a line, or a JSON list."""
+    """Return a line for each song, or a JSON list."""
     if as_json:
         content = [{"name": name, **song.model_dump(exclude_none=True)} for name, song in songs.items()]
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -49,7 +49,7 @@ LEDGER = "acestep.ledger"
 
 @contextmanager
 def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
-    """Run the body; end the program with the exit code that its exception stands for.
+    """Run the body; end the program with the exit code of its exception.
 
     With `--json` the one object is printed here, whatever happened.
     """
@@ -86,14 +86,14 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Return text with the control characters that a terminal would obey shown as escapes; lines and tabs stay."""
+    """Return text with control characters escaped, but for line breaks and tabs."""
     return "".join(
         sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}" for sign in text
     )
 
 
 def without_folder(error: BaseException) -> BaseException:
-    """Return the error that says the current folder is gone, where that is why `error` was raised; else `error`."""
+    """Return an error about the deleted current folder where that caused `error`; else `error`."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, FileNotFoundError):
         cause = cause.__cause__ or cause.__context__
@@ -107,9 +107,9 @@ def without_folder(error: BaseException) -> BaseException:
 
 
 def flush_stdout() -> int:
-    """Flush what was printed; return the exit code for it: 0, or that of an output that stdout did not take.
+    """Flush stdout; return 0, or the exit code of an output that could not be written.
 
-    Who stopped reading wants no more, and that is no failure.
+    A reader that closed the pipe is no error.
     """
     if sys.stdout is None:  # closed by whoever started us
         return 0
@@ -131,7 +131,7 @@ def keep_ledger(ctx: typer.Context, warnings: list[str]) -> result.RunReport:
 
 
 def suggest(error: Any) -> None:
-    """Let the message about an unknown flag name what a musician may have meant by it, or nothing."""
+    """Replace the suggestions of an unknown flag's error by flags that a musician may have meant."""
     unknown = getattr(error, "option_name", None)
     if not isinstance(unknown, str):
         return
@@ -158,9 +158,9 @@ def suggest(error: Any) -> None:
 
 
 def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
-    """Print the object of `--json`; False where stdout did not take it, which is said on stderr.
+    """Print the object of `--json`; return False where stdout could not be written, and say so on stderr.
 
-    Who stopped reading wants no more.
+    A reader that closed the pipe is no error.
     """
     ledger = ctx.obj.get(LEDGER) or result.RunReport()
     if sys.stdout is None:  # closed by whoever started us
@@ -178,5 +178,5 @@ def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
 
 
 def discard_stdout() -> None:
-    """For a stdout that nobody reads any more: Python flushes it once more as it ends; let that go nowhere."""
+    """Point stdout, which nobody reads any more, at the null device: Python flushes it once more as it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -92,7 +92,7 @@ def listen(
 
 
 def refuse_other(page: Path, *, force: bool) -> None:
-    """Refuse a page that cannot be written, before anything is listened to: one of ours is always made anew."""
+    """Refuse, before any work, a page that cannot be written. A page of takes is always replaced."""
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {page}: a page is an .html file.")
     disk.require_folder(page.parent)
@@ -103,9 +103,10 @@ def refuse_other(page: Path, *, force: bool) -> None:
 def make_page(
     folder: Path, page: Path, terminal: Console, *, embed: bool = False, growing: bool = False
 ) -> list[dict[str, Any]]:
-    """Write the page of the takes in `folder`, and return what it says of each. What an earlier page says of files that
-    have not changed is taken over. A `growing` one adds the takes of the next page to itself, wherever it is open.
-    `SourceError` where there is nothing to listen to.
+    """Write the page of the takes in `folder`, and return its entries.
+
+    Entries of the present page are reused where their files have not changed. A `growing` page that is open in a
+    browser adds new takes by itself. Raises `SourceError` where there is nothing to listen to.
     """
     files = playable(folder)
     if not files:
@@ -134,7 +135,7 @@ def make_page(
 
 
 def write_growing(page: Path, files: Sequence[str], kept: Sequence[str]) -> None:
-    """Say beside a growing page which takes there are by now, and which of them somebody kept."""
+    """Write a script beside a growing page with the names of all takes and of the kept ones."""
     publish(beside(page, NEWS), f"news({as_json({'files': files, 'kept': kept})});\n")
 
 
@@ -148,7 +149,7 @@ def publish(file: Path, text: str) -> None:
 
 
 def kept_of(folder: Path, page: Path) -> list[str]:
-    """The takes that somebody kept, as the page names them."""
+    """Return the takes that the user kept, as the page names them."""
     try:
         names = (folder / KEPT).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -157,7 +158,7 @@ def kept_of(folder: Path, page: Path) -> list[str]:
 
 
 def playable(folder: Path) -> list[Path]:
-    """The audio files in a folder, 2 before 10."""
+    """Return the audio files in a folder, 2 before 10."""
     try:
         there = [file for file in folder.iterdir() if file.suffix[1:].lower() in encode.FORMATS]
     except OSError as error:
@@ -166,12 +167,12 @@ def playable(folder: Path) -> list[Path]:
 
 
 def by_number(file: Path) -> list[tuple[bool, int, str]]:
-    """A name as text and numbers in turn."""
+    """Return a sort key of a name: its text and numbers in turn."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def stamp_of(file: Path, page: Path, *, embed: bool) -> str:
-    """What changes when anything that is said of a file may change."""
+    """Return a stamp of an entry, which changes when the entry may change."""
     beside = (file, paths.sidecar_path(file), lrc.lrc_path(file))
     states = [f"{state.st_mtime_ns}:{state.st_size}" if (state := stat(one)) else "" for one in beside]
     return " ".join([__version__, address(file, page), *states, EMBEDDED * embed])
@@ -185,7 +186,7 @@ def stat(file: Path) -> Any:
 
 
 def earlier_entries(page: Path) -> Mapping[str, dict[str, Any]]:
-    """What the page that is there says of each take, by its stamp."""
+    """Return the entries of the present page by their stamps."""
     try:
         found = DATA.search(page.read_bytes())
         return {take[STAMP]: take for take in json.loads(found[1])["takes"]} if found else {}
@@ -194,7 +195,7 @@ def earlier_entries(page: Path) -> Mapping[str, dict[str, Any]]:
 
 
 def address(file: Path, page: Path) -> str:
-    """The file as the page names it: relative, so that both may move together, but for one on another drive."""
+    """Return the path of a file relative to the page, so that both can move together; absolute on another drive."""
     where = file.parent.resolve() / file.name
     try:
         return Path(os.path.relpath(where, page.parent.resolve())).as_posix()
@@ -203,7 +204,7 @@ def address(file: Path, page: Path) -> str:
 
 
 def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
-    """What the page shows of a take."""
+    """Return the entry of a take on the page."""
     request, name = take.request, address(take.path, page)
     low, high = (100 * plots.outline(take.sound, COLUMNS)).round().astype(int).tolist()
     beside = paths.sidecar_path(take.path)
@@ -237,7 +238,7 @@ def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
 
 
 def more_steps(take: TakeFile) -> int | None:
-    """Twice the steps, or the most that its checkpoint takes; None where there are no more."""
+    """Return twice the steps, up to the most that the checkpoint takes; None where that is no more."""
     row, steps = checkpoints.CHECKPOINTS.get(take.request.model or ""), take.request.steps
     if row is None or steps is None or steps >= row.most_steps:
         return None
@@ -245,7 +246,7 @@ def more_steps(take: TakeFile) -> int | None:
 
 
 def opus_address(sound: Audio) -> str:
-    """The sound itself, in an address."""
+    """Return the sound as a data URL of an Opus file."""
     encoding = encode.resolve_encoding(EMBEDDED, sample_rate=decode.READ_RATE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{EMBEDDED}"
@@ -260,7 +261,7 @@ def as_address(mime: str, data: bytes) -> str:
 def page_html(
     folder: Path, page: Path, takes: Sequence[dict[str, Any]], kept: Sequence[str], *, growing: bool = False
 ) -> str:
-    """The page. Whatever it says comes as JSON and is set as text, so that no name or lyric can be markup."""
+    """Return the page. All data is JSON and set as text by its script, so that no name or lyric can be markup."""
     scripts = {"news": quote(beside(page, NEWS).name), "all": quote(beside(page, ALL).name)} if growing else None
     data = {"folder": folder.absolute().name, "takes": takes, "kept": kept, "scripts": scripts}
     made = template("page.html").replace("{scripts}", " 'self' file:" if growing else "")
@@ -269,7 +270,7 @@ def page_html(
 
 
 def as_json(data: Any) -> str:
-    """JSON that may stand in a script, and closes none."""
+    """Return JSON that is safe inside a script element."""
     return json.dumps(data).replace("<", "\\u003c")
 
 

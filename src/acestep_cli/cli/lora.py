@@ -1,4 +1,4 @@
-"""`acestep lora`: what an adapter is and what it fits; the same seed with and without it."""
+"""`acestep lora`: the properties of an adapter and the checkpoints it fits; one seed with and without it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def inspect(
 
 
 def fitting(adapter: Adapter, models_dir: Path | None) -> dict[str, float]:
-    """The share of an adapter's tensors that fits each checkpoint of the table: 0 where one has another size."""
+    """Return the share of an adapter's tensors that fits each checkpoint: 0 where one has another size."""
     found = {}
     for name in checkpoints.CHECKPOINTS:
         fit = adapter.fit(Sizes.known(name, models_dir).dit)
@@ -114,7 +114,7 @@ def fitting(adapter: Adapter, models_dir: Path | None) -> dict[str, float]:
 
 
 def report(adapter: Adapter, fits: dict[str, float]) -> dict[str, Any]:
-    """What `--json` says of an adapter."""
+    """Return the entry of an adapter in `--json`."""
     return {
         "path": str(adapter.path),
         "file": str(adapter.file),
@@ -135,7 +135,7 @@ def report(adapter: Adapter, fits: dict[str, float]) -> dict[str, Any]:
 
 
 def lines(adapter: Adapter, fits: dict[str, float]) -> Iterator[str]:
-    """The same for people."""
+    """Yield the lines that are printed for an adapter."""
     size = format_size(adapter.file.stat().st_size)
     yield f"{adapter.path}: {adapter.kind}, named as by {adapter.format}, {adapter.parameters:,} weights, {size}"
     factors = listed(adapter.factors)
@@ -159,7 +159,7 @@ def listed(numbers: tuple[float, ...] | list[float]) -> str:
 
 @dataclass
 class Variant:
-    """One side of a comparison: an adapter at a scale, or none; and what is made with it."""
+    """One side of a comparison: an adapter at a scale, or none, and the job that renders it."""
 
     adapter: str | None
     scale: float
@@ -202,7 +202,10 @@ def render_and_compare(
     ledger: RunReport,
     terminal: Console,
 ) -> None:
-    """Make the song without and with each adapter, and say how far apart they are. `CheckError` where one is idle."""
+    """Render the song without and with each adapter, and report the distances.
+
+    Raises `CheckError` where an adapter changes nothing.
+    """
     from acestep_cli.render import perform
 
     with spec.reading_stdin(typing=not run.no_input):
@@ -238,7 +241,7 @@ def render_and_compare(
 
 
 def scales_of(text: str) -> list[float]:
-    """The scales of `--scales`, each once, without 0: that is always made."""
+    """Return the scales of `--scales`, each once, without 0, which is always rendered."""
     try:
         found = [values.Loras.scale(item) for item in values.split_items(text)]
     except ValueError as error:
@@ -249,7 +252,7 @@ def scales_of(text: str) -> list[float]:
 def variants(
     paths: list[str], scales: list[float], spec_file: str | None, song: dict[str, Any], run: RenderSettings
 ) -> list[Variant]:
-    """The song without an adapter, and with each at each scale, all of one seed."""
+    """Return the song without an adapter, and with each adapter at each scale, all with one seed."""
     place = outputs.parse_destination(run.output)
     if place.stdout or place.stem is not None:
         raise UsageError(

@@ -59,7 +59,7 @@ def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console
 
 
 def check_names(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
-    """The names, each once. `UsageError` for one that is none."""
+    """Return the names, each once. Raises `UsageError` for an unknown name."""
     for name in names:
         if name not in among:
             raise UsageError(

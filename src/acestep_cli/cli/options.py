@@ -33,7 +33,7 @@ PROGRESS = ("auto", "plain", "none")
 
 
 def _remember(key: str) -> Callable[[typer.Context, bool], bool]:
-    """A callback that keeps a switch where the one handler of failures finds it."""
+    """Return a callback that keeps a switch for the handler of failures."""
 
     def remember(ctx: typer.Context, wanted: bool) -> bool:
         ctx.obj[key] = wanted
@@ -43,6 +43,8 @@ def _remember(key: str) -> Callable[[typer.Context, bool], bool]:
 
 
 def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    """Return a callback that refuses any word but these."""
+
     def check(value: str) -> str:
         if value not in words:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(words)}.")
@@ -52,14 +54,14 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def finite(value: float | None) -> float | None:
-    """A callback that takes neither nan nor an infinity, which fit into every range and none."""
+    """Refuse nan and infinities, which pass every check of a range."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value:g} is no number to compare with.")
     return value
 
 
 def size(text: str) -> int:
-    """A size such as 8G or 7.5GiB."""
+    """Read a size such as 8G or 7.5GiB, in bytes."""
     from acestep_cli import disk
 
     try:
@@ -69,19 +71,19 @@ def size(text: str) -> int:
 
 
 def complete_from(words: Iterable[str]) -> Callable[[str], list[str]]:
-    """What completes a word to one of `words`."""
+    """Return a function that completes a word from `words`."""
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
 def complete_songs(incomplete: str) -> list[str]:
-    """The bundled songs whose names begin so."""
+    """Return the bundled songs whose names begin with `incomplete`."""
     from acestep_cli.song import examples
 
     return complete_from(examples.example_files())(incomplete)
 
 
 def complete_specs(incomplete: str) -> list[str]:
-    """The specs that begin so; none where a folder does too, for the shell itself goes down into folders."""
+    """Return the specs that begin with `incomplete`; none where a folder does too, which the shell completes."""
     folder, beginning = os.path.split(incomplete)
     try:
         there = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
@@ -94,7 +96,7 @@ def complete_specs(incomplete: str) -> list[str]:
 
 
 def _setting(incomplete: str) -> list[str]:
-    """The keys that begin so, each ready for its value."""
+    """Return the keys that begin with `incomplete`, each with its `=`."""
     from acestep_cli.song import spec
 
     return [f"{name}=" for name in spec.KEYS if name.startswith(incomplete)]
@@ -265,8 +267,8 @@ Command = Callable[..., None]
 
 
 def render_flags(command: Command, mode: str | None) -> Command:
-    """Give `command` a flag for each key of the spec that `mode` takes, received as typed in the dict `song`, and those
-    of `run`.
+    """Give `command` the flags of a render: the spec keys that `mode` takes, as typed, in the dict `song`, and settings
+    in `run`.
     """
     from acestep_cli.song import modes, spec
 
@@ -276,7 +278,7 @@ def render_flags(command: Command, mode: str | None) -> Command:
 
 
 def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Command]:
-    """A decorator like `render_flags` for some keys of the spec and some fields of `RenderSettings`."""
+    """Return a decorator like `render_flags` for some keys of the spec and some fields of `RenderSettings`."""
     from acestep_cli.song import spec
 
     switches = {name: key.switch for name in keys if (key := spec.KEYS[name]).switch is not None}
@@ -317,7 +319,7 @@ def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Co
 
 
 def keyed(keys: Mapping[str, Key], name: str) -> Callable[[Command], Command]:
-    """A decorator that gives a command a flag for each of `keys`, received as typed in the dict `name`."""
+    """Return a decorator that gives a command a flag for each of `keys`, passed as typed in the dict `name`."""
     asked = [_flag(key_name, key) for key_name, key in keys.items()]
 
     def decorator(command: Command) -> Command:
@@ -334,7 +336,7 @@ def keyed(keys: Mapping[str, Key], name: str) -> Callable[[Command], Command]:
 
 
 def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
-    """The switch that stands for one value of a key."""
+    """Return the parameter of a switch that stands for one value of a key."""
     from acestep_cli.song import spec
 
     assert key.switch is not None
@@ -345,6 +347,7 @@ def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
 
 
 def _flag(name: str, key: Key) -> inspect.Parameter:
+    """Return the parameter of a key's flag."""
     from acestep_cli.song import spec
     from acestep_cli.song.values import Switch
 

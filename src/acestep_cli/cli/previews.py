@@ -1,4 +1,4 @@
-"""Renders between the steps of a training run: one spec, one seed, the adapter as it is by then."""
+"""Renders between training steps: one spec, one seed, the adapter as trained so far."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def plan_preview(file: Path, model: str, seed: int, run: RenderSettings) -> Job:
-    """The render of a spec by the checkpoint that is trained; `seed` is that of a spec without one.
+    """Return the job that renders a spec on the checkpoint in training; `seed` is for a spec without one.
 
-    Raises what a render of it would.
+    Raises the errors of a render, and `UsageError` for a spec with adapters.
     """
     default = spec.implied_layer({"seed": str(seed)}, "--seed")
     flags = spec.from_flags({"model": model, "songwriter": "none", "takes": "1"})
@@ -36,7 +36,7 @@ def plan_preview(file: Path, model: str, seed: int, run: RenderSettings) -> Job:
 
 
 def render_preview(job: Job, plan: Plan, folder: Path, terminal: Console, model: AceStep, step: int) -> None:
-    """Render the job with `model`, which is in memory, into `folder`. What fails is said, and stops no training."""
+    """Render the job with `model`, which is in memory, into `folder`. A failure is a warning and stops no training."""
     from acestep_cli.pipeline import Pipeline
 
     path = folder / PREVIEWS / f"step-{step}.{job.request.format}"

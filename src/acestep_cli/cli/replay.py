@@ -1,4 +1,4 @@
-"""`acestep replay`: a take made again by its own recipe, and compared with what is there."""
+"""`acestep replay`: renders a take again by its own recipe, and compares the two."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def replay(
 def render_and_compare(
     file: Path, within: float, run: RenderSettings, ledger: RunReport, terminal: Console, *, from_tags: bool
 ) -> None:
-    """Make the take of `file` again and say how near it comes. `CheckError` where it has drifted."""
+    """Render the take of `file` again, and report the difference. Raises `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
     there = measure.read_for_measuring(file, terminal.warn)
@@ -113,7 +113,7 @@ def render_and_compare(
 
 
 def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
-    """How `file` was made. `SourceError` where nothing says it."""
+    """Return the recipe of `file`. Raises `SourceError` where it has none."""
     found = provenance.tags_provenance(file) if from_tags else provenance.find_provenance(file)
     if found is None:
         missing = (
@@ -124,7 +124,7 @@ def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
 
 
 def plan_replay(made: Provenance, folder: str, run: RenderSettings) -> Job:
-    """The job that makes a take again, as like as this machine can."""
+    """Return the job that renders a take again, with settings as close to the original as this machine allows."""
     origin, machine = made.origin, hardware.detect()
     device = next((one for one in machine.devices if one.name == origin.device), None)
     if device is not None:
@@ -139,7 +139,7 @@ def plan_replay(made: Provenance, folder: str, run: RenderSettings) -> Job:
 
 
 def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
-    """`UsageError` where the spec is not the one of the recipe beside it, and weights and kept latents are."""
+    """Raise `UsageError` where the spec was edited after the take was made, and weights and latents are the same."""
     origin = made.origin
     if job.weights != origin.checkpoint.weights or any(origin.is_of(job.recipe(output)) for output in job.outputs):
         return
@@ -160,13 +160,13 @@ def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
 
 
 def nearest(there: Audio, made: Iterable[Audio]) -> float | None:
-    """How far, in dBFS, `there` is from the one of the sounds made that is like it: a take may be several files."""
+    """Return the difference in dBFS between `there` and the closest of the sounds made: a take may be several files."""
     found = [apart for sound in made if (apart := measure.sample_difference(there, sound)) is not None]
     return min(found, default=None)
 
 
 def other_latents(origin: RenderOrigin, job: Job) -> list[str]:
-    """What became of the latents beside the source since a take was made; nothing where they are as they were."""
+    """Return the change of the latents beside the source since a take was made; an empty list without one."""
     kept = job.request.kept
     if job.request.source is None or origin.source_latents == (kept.fingerprint if kept is not None else None):
         return []
@@ -175,7 +175,7 @@ def other_latents(origin: RenderOrigin, job: Job) -> list[str]:
 
 
 def changes(origin: RenderOrigin, job: Job) -> list[str]:
-    """What is different from when a take was made, as `torch 2.13.0 -> 2.14.0`."""
+    """Return the differences to the machine and versions of a take, such as `torch 2.13.0 -> 2.14.0`."""
     plan, weights = job.plan, job.checkpoint.name
     then = {"acestep": origin.acestep, **origin.versions, "device": origin.device, "dtype": origin.dtype,
             "threads": number(origin.threads), "int8": str(origin.int8),
@@ -188,5 +188,5 @@ def changes(origin: RenderOrigin, job: Job) -> list[str]:
 
 
 def number(count: int | None) -> str | None:
-    """A number in words, if there is one."""
+    """Return a number as text; None for None."""
     return None if count is None else str(count)

@@ -41,7 +41,7 @@ def show(file: File, debug: options.Debug = False) -> None:
 
 
 def draw_waveform(sound: Audio, width: int) -> list[str]:
-    """The waveform in Braille, `width` signs wide; its highest peak fills the height."""
+    """Return the waveform in Braille, `width` characters wide; its highest peak fills the height."""
     outline = plots.outline(sound, 2 * width)
     half = 2 * LINES
     extent = max(float(abs(outline).max()), loudness.SILENCE)
@@ -55,7 +55,7 @@ def draw_waveform(sound: Audio, width: int) -> list[str]:
 
 
 def section_line(sections: list[Section], seconds: float, width: int) -> Iterator[str]:
-    """A line with the names of sections, each above its beginning; a name without the room is cut."""
+    """Yield a line with the names of sections, each above its start; a name without room is cut."""
     if not sections:
         return
     starts = [round(section.seconds / seconds * width) for section in sections]
@@ -67,6 +67,6 @@ def section_line(sections: list[Section], seconds: float, width: int) -> Iterato
 
 
 def time_line(seconds: float, width: int) -> str:
-    """A line with times."""
+    """Return a line with times."""
     marks = (decode.format_time(seconds * at / width) for at in range(0, width - EVERY // 2, EVERY))
     return "".join(mark.ljust(EVERY) for mark in marks)

@@ -52,8 +52,9 @@ Seed = Annotated[
 def plan_writing(
     resolved: spec.Resolved, layers: list[spec.Layer], run: RenderSettings, networks: frozenset[str] = NETWORKS
 ) -> Job:
-    """A job that is never rendered, and uses these networks alone. Refuses what a render would refuse, but for a
-    checkpoint that is not here, where its diffusion transformer is not used.
+    """Return a job that is never rendered, and uses these networks alone.
+
+    Refuses what a render would refuse. Without the diffusion transformer, the checkpoint may be absent.
     """
     if "dit" not in networks:
         run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
@@ -69,7 +70,7 @@ def with_songwriter(
     terminal: Console,
     networks: frozenset[str] = NETWORKS,
 ) -> Job:
-    """`planned`, its Songwriter at hand."""
+    """Return the job of `plan_writing` with a Songwriter. Raises `UsageError` or `MemoryLimitError` without one."""
     asked = resolved.request
     if asked.songwriter == "none":
         raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
@@ -92,9 +93,7 @@ def with_songwriter(
 
 
 def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
-    """Whether the Songwriter of the built-in checkpoint is meant: it or its checkpoint is named, or nothing is
-    installed.
-    """
+    """Return True if the built-in Songwriter is meant: it or its checkpoint is named, or nothing is installed."""
     names = {asked.model, asked.songwriter} - {None, "auto"}
     if names:
         return names == {checkpoints.BUILT_IN}
@@ -103,12 +102,12 @@ def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
 
 
 def songwriter_progress(job: Job, terminal: Console) -> AbstractContextManager[ProgressCallback]:
-    """What takes reports of progress while the Songwriter is at work."""
+    """Return the progress display for a Songwriter."""
     return terminal.progress(partial(hardware.used_bytes, job.plan.backend))
 
 
 def check_output(output: str | None, *, force: bool) -> None:
-    """`UsageError` or `ExistsError` where the answer could not be written, before anybody waits for it."""
+    """Raise `UsageError` or `ExistsError`, before any work, where the answer could not be written."""
     if output is None:
         return
     path = Path(output)
@@ -119,7 +118,7 @@ def check_output(output: str | None, *, force: bool) -> None:
 
 
 def seed_of(given: int | None, asked: Request, terminal: Console) -> int:
-    """The seed of a text: that given, else the spec's, else one that is drawn and said."""
+    """Return the seed of a text: the flag's, else the spec's, else a drawn one, which is printed."""
     for seed in (given, asked.songwriter_seed, asked.seed):
         if seed is not None:
             return seed
@@ -129,7 +128,7 @@ def seed_of(given: int | None, asked: Request, terminal: Console) -> int:
 
 
 def write_answer(song: Mapping[str, Any], output: str | None) -> None:
-    """Print the keys of a song as a spec, or write them into one and print its name."""
+    """Print the keys of a song as a spec, or write them to a file and print its name."""
     text = spec.dump_spec(Request(**song))
     if output is None:
         print_result(text)

@@ -56,7 +56,7 @@ def new(name: Template = None) -> None:
 
 
 def blank() -> str:
-    """A spec with every key, all but the first commented out."""
+    """Return a spec with every key, all but the first commented out."""
     lines = [
         schema.EDITOR_LINE,
         f"# (acestep spec schema > {schema.FILE_NAME} puts the schema here: editors then complete and check.)",
@@ -79,13 +79,13 @@ def blank() -> str:
 
 
 def example(name: str) -> list[str]:
-    """The lines of an entry as a spec may have it."""
+    """Return the lines of an example entry for a key."""
     key = spec.KEYS[name]
     return document.dump_yaml({name: (key.examples or key.kind.examples or ("…",))[0]}).splitlines()
 
 
 def template(name: str) -> str:
-    """The text of a bundled song, with the line for editors; what it extends is folded in."""
+    """Return the text of a bundled song with the line for editors; a spec that it extends is folded in."""
     file = examples.find_example(name)
     layers = spec.read_layers(file)
     if len(layers) > 1:
@@ -126,6 +126,7 @@ def check(
 
 
 def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Checkpoint | CheckpointError:
+    """Find a checkpoint; return the error where that fails."""
     try:
         return checkpoints.find_checkpoint(model, models_dir, task)
     except CheckpointError as error:
@@ -133,7 +134,7 @@ def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Check
 
 
 def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
-    """Warnings about one spec, each with its place. `UsageError` with all its problems."""
+    """Return the warnings about one spec, each with its place. Raises `UsageError` with all its problems."""
     from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
 
     layers = spec.read_layers(Path(file))
@@ -165,7 +166,7 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
 
 
 def truncations(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:
-    """What the text encoder would not read for its length."""
+    """Yield a notice for each text that the encoder would cut for its length."""
     instruction = modes.mode_of(request).prepare(request).instruction
     return prompts.truncation_notices(*prompts.prompts_of(request, instruction, seconds), checkpoint.tokenizer)
 
@@ -205,7 +206,7 @@ def show(
 
 
 def listing(values: Sequence[spec.ValueOrigin], *, origin: bool) -> str:
-    """Values as the YAML of a spec, those of a group under its name."""
+    """Return values as the YAML of a spec, those of a group under its name."""
     text = ""
     for group, members in groupby(values, key=lambda one: spec.KEYS[one.name].group):
         lines = "".join(entry_yaml(one, origin=origin) for one in members)
@@ -214,7 +215,7 @@ def listing(values: Sequence[spec.ValueOrigin], *, origin: bool) -> str:
 
 
 def entry_yaml(one: spec.ValueOrigin, *, origin: bool) -> str:
-    """One key as YAML, its origin behind it."""
+    """Return one key as YAML, followed by its origin."""
     first, newline, rest = document.dump_yaml({one.name: one.value}).partition("\n")
     return f"{first}{f'  # {one.origin}' if origin else ''}{newline}{rest}"
 

@@ -106,7 +106,7 @@ TEXTS = ", ".join(f"song{suffix}" for suffix in metadata.READERS if suffix != ".
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What is asked for besides the songs, the course and the machine; None is a flag not given."""
+    """The flags of a training run besides those of songs, config and machine; None is a flag not given."""
 
     output: Path | None
     name: str | None
@@ -163,7 +163,7 @@ def train_lora(
 def run_training(
     folder: Path, task: TrainingTask, settings: dict[str, Any], asked: dict[str, Any], run: RenderSettings
 ) -> dict[str, Any]:
-    """Train an adapter on the songs of a folder, or go on with it; what came of it, as `--json` says it."""
+    """Train an adapter on the songs of a folder, or resume it; return its report for `--json`."""
     terminal, output = task.terminal, task.output
     if output is None:
         raise UsageError(
@@ -245,7 +245,7 @@ def run_training(
 
 
 def load_labelled(folder: Path, output: Path | None) -> Dataset:
-    """The songs of a folder with their labels. Of a run that goes on, `output` has what was found out about them."""
+    """Return the songs of a folder with their labels; a run that is resumed has them in `output`."""
     found = dataset.load_dataset(folder)
     kept = output / dataset.DATASET_FILE if output is not None else None
     if kept is not None and kept.is_file():
@@ -254,7 +254,7 @@ def load_labelled(folder: Path, output: Path | None) -> Dataset:
 
 
 def with_trigger(songs: Dataset, name: str | None) -> Dataset:
-    """The songs with the word of `--name` to call them up by, where there is one."""
+    """Return the songs with the trigger word of `--name`, if any."""
     if name is None:
         return songs
     try:
@@ -264,7 +264,7 @@ def with_trigger(songs: Dataset, name: str | None) -> Dataset:
 
 
 def refuse_idle(task: TrainingTask, settings: dict[str, Any]) -> None:
-    """`UsageError` for flags that are given and of no use where nothing is trained."""
+    """Raise `UsageError` for flags that have no use where nothing is trained."""
     idle = ("output", "skip_bad", "resume", "export", "save_every", "preview", "preview_every")
     flags = {name: getattr(task, name) for name in idle} | settings
     given = [
@@ -279,7 +279,7 @@ def refuse_idle(task: TrainingTask, settings: dict[str, Any]) -> None:
 def write_dataset(
     folder: Path, name: str | None, asked: dict[str, Any], run: RenderSettings, terminal: Console
 ) -> dict[str, Any]:
-    """Write the `dataset.yaml` of a folder, and say what is worth looking at in it; what `--json` says of that."""
+    """Write the `dataset.yaml` of a folder, warn about its problems, and return its report for `--json`."""
     path = folder / dataset.DATASET_FILE
     dataset.audio_files(folder)  # which says whether there are any, before whether a file can be written beside them
     if disk.is_taken(path) and not run.force:
@@ -308,7 +308,7 @@ def write_dataset(
 
 
 def table(songs: Dataset) -> Iterator[str]:
-    """The lines of a table of songs: what is known of each, and of which keys something was left out."""
+    """Yield the lines of a table of songs: the known keys of each, and the keys that were left out."""
     keys = [key for key in metadata.KEYS if key not in ("caption", "lyrics", "instrumental")]
     rows = [("song", *keys, "words", "caption", "left out")]
     for song in songs.songs:
@@ -322,13 +322,13 @@ def table(songs: Dataset) -> Iterator[str]:
 
 
 def shortened(text: str, most: int = 40) -> str:
-    """`text` on one line of at most `most` characters."""
+    """Return `text` on one line of at most `most` characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def parse_exports(asked: list[str], output: Path, course: TrainingConfig) -> tuple[tuple[str, Path], ...]:
-    """The files of `--export`. `UsageError` for what no other program reads."""
+    """Return the formats and files of `--export`. Raises `UsageError` for what no other program reads."""
     for name in asked:
         if name not in EXPORTS:
             raise UsageError(f"--export {name}: is not one of {', '.join(EXPORTS)}.")
@@ -338,7 +338,7 @@ def parse_exports(asked: list[str], output: Path, course: TrainingConfig) -> tup
 
 
 def base_checkpoint(model: str | None, before: RunRecord | None, run: RenderSettings) -> Checkpoint:
-    """The checkpoint to train on: that asked for, that of the run that goes on, else base where it is installed."""
+    """Return the checkpoint to train on: that of the resumed run, else `--model`, else base where it is installed."""
     if before is not None and model not in (None, "auto", before.base):
         raise UsageError(f"--resume: the run was begun on {before.base}, not {model}.", "Leave --model out to go on.")
     wanted = before.base if before is not None else model or "auto"
@@ -363,7 +363,7 @@ def plan_run(
     previews: bool,
     eight_bits: bool,
 ) -> TrainingPlan:
-    """How the songs are trained on here. Raises as `workload.plan`."""
+    """Return the plan of training on these songs on this machine. Raises the errors of `plan_training`."""
     longest = min(max(lesson.facts.seconds for lesson in found.usable), course.crop)
     words = [songs.prompts(lesson.song, longest) for lesson in found.usable]
     sizes, book = Sizes.of(checkpoint), history.read_history()
@@ -390,7 +390,7 @@ def make_record(
     checkpoint: Checkpoint,
     plan: TrainingPlan,
 ) -> RunRecord:
-    """What the run is, for its saves. `UsageError` where a run that goes on was begun on something else."""
+    """Return the record that is saved with the run. Raises `UsageError` where a resumed run began differently."""
     prints = dataset.fingerprints(songs, found.usable)
     if before is None:
         return RunRecord(
@@ -416,7 +416,7 @@ def make_record(
 
 
 def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Console) -> None:
-    """Say what is about to be trained on what, how much memory that takes, and how long it will be."""
+    """Print the songs and settings of the run, the memory it takes, and its estimated time."""
     course = record.course
     begun = f", going on after step {record.step}" if record.step else ""
     terminal.say(

@@ -1,4 +1,4 @@
-"""How fast a training run goes: what its steps took, and so how long it will be."""
+"""The speed of a training run: the time of its steps, and so the time left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TELLING = 3
 
 
 class TrainingRate:
-    """Tells of each step of a run of `steps` how it went, and once how long the run will be. `loss` is its last."""
+    """Shows the loss after each step of a run of `steps`, and once the time left. `loss` is the last one."""
 
     def __init__(self, steps: int, terminal: Console) -> None:
         self.steps, self.terminal = steps, terminal
@@ -26,7 +26,7 @@ class TrainingRate:
         self._has_told = False
 
     def __call__(self, step: int, loss: float | None) -> None:
-        """Hear of a step that was taken just now; `loss` is the running mean, where there is one yet."""
+        """Report a step that was just taken; `loss` is the running mean, or None at first."""
         now = time.monotonic()
         if self._last is not None:
             self._took.append(now - self._last)

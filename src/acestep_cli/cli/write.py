@@ -1,4 +1,4 @@
-"""`acestep write`: an idea becomes a song spec, or a spec gets another caption and other lyrics."""
+"""`acestep write`: a song spec written from an idea, or a spec with another caption and other lyrics."""
 
 from __future__ import annotations
 
