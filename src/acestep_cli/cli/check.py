@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -35,13 +36,10 @@ from acestep_cli.render.result import error_object
 from acestep_cli.song import values
 from acestep_cli.song.values import quoted
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(add_completion=False)
 
 LEVELS, CONTENT, REPORT = "Level", "Content", "Report"
-#: What XML 1.0 cannot hold.
+#: Characters that XML 1.0 cannot hold.
 UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -126,24 +124,32 @@ JUnit = Annotated[
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Assertions:
+    """The assertions that flags add to those about faults; None is a flag not given."""
+
+    min_duration: MinDuration = None
+    max_duration: MaxDuration = None
+    max_silence: MaxSilence = None
+    true_peak: TruePeak = None
+    lufs: Lufs = None
+    bpm: BPM = None
+    key: MusicalKey = None
+    same_as: SameAs = None
+    within: Within = None
+    skip: Skip = None
+
+
 @app.command(
     help="Assert properties of audio files: never silent, clipped, off centre or dead on one side, and what flags ask."
     "\n\nacestep check out/*.flac --min-duration 30 --max-silence 2 --true-peak -1 --lufs -18..-9"
     "\n\nacestep check take.flac --bpm 118..122 --key 'A minor' --junit report.xml"
 )
+@options.grouped(Assertions, "asserted")
 def check(
     ctx: typer.Context,
     files: Files,
-    min_duration: MinDuration = None,
-    max_duration: MaxDuration = None,
-    max_silence: MaxSilence = None,
-    true_peak: TruePeak = None,
-    lufs: Lufs = None,
-    bpm: BPM = None,
-    key: MusicalKey = None,
-    same_as: SameAs = None,
-    within: Within = None,
-    skip: Skip = None,
+    asserted: Assertions,
     junit: JUnit = None,
     json_wanted: options.Json = False,
     quiet: options.Quiet = False,
@@ -151,40 +157,10 @@ def check(
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
     ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    for name in skip or ():
-        if name not in FAULTS:
-            raise UsageError(f"--skip: {quoted(name)} is not one of {', '.join(FAULTS)}.")
-    if within is not None and same_as is None:
-        raise UsageError("--within says how far from --same-as, which is not given.", "Add --same-as FILE.")
-    if bpm is not None or key is not None:
-        measure.require_analyser()
+    require_consistent(asserted)
     if junit is not None:
-        refuse_report(junit, [*files, *([same_as] if same_as is not None else ())])
-    checks: list[Check] = [fault for name, fault in fault_checks().items() if name not in (skip or ())]
-    if min_duration is not None or max_duration is not None:
-        lengths = Range(
-            -math.inf if min_duration is None else min_duration, math.inf if max_duration is None else max_duration
-        )
-        checks.append(lambda heard: check_range("duration", heard[1].seconds, lengths, "s"))
-    if max_silence is not None:
-        checks.append(lambda heard: check_range("silence", heard[1].silence, Range(high=max_silence), "s"))
-    if true_peak is not None:
-        checks.append(lambda heard: check_range("true peak", heard[1].true_peak_db, Range(high=true_peak), "dB"))
-    if lufs is not None:
-        checks.append(lambda heard: check_range("loudness", heard[1].lufs, lufs, "LUFS"))
-    if bpm is not None:
-        checks.append(lambda heard: check_tempo(heard, bpm))
-    if key is not None:
-        checks.append(lambda heard: in_key(heard, key))
-    if same_as is not None:
-        checks.append(
-            partial(
-                check_sameness,
-                reference=measure.read_for_measuring(same_as, terminal.warn),
-                name=same_as,
-                within=within,
-            )
-        )
+        refuse_report(junit, [*files, *([asserted.same_as] if asserted.same_as is not None else ())])
+    checks = [*measured_checks(asserted), *compared_checks(asserted, terminal)]
     with terminal.results() as stdout:
         done = [check_file(file, checks, terminal.warn) for file in files]
         ledger.more["checked"] = [report_of(one) for one in done]
@@ -196,6 +172,50 @@ def check(
     raise_problems(done)
 
 
+def require_consistent(asserted: Assertions) -> None:
+    """Raise `UsageError` for flags that contradict each other, or that need a library that is not installed."""
+    for name in asserted.skip or ():
+        if name not in FAULTS:
+            raise UsageError(f"--skip: {quoted(name)} is not one of {', '.join(FAULTS)}.")
+    if asserted.within is not None and asserted.same_as is None:
+        raise UsageError("--within says how far from --same-as, which is not given.", "Add --same-as FILE.")
+    if asserted.bpm is not None or asserted.key is not None:
+        measure.require_analyser()
+
+
+def measured_checks(asserted: Assertions) -> Iterator[Check]:
+    """Yield the checks of faults, lengths and levels."""
+    yield from (fault for name, fault in fault_checks().items() if name not in (asserted.skip or ()))
+    shortest, longest = asserted.min_duration, asserted.max_duration
+    if shortest is not None or longest is not None:
+        lengths = Range(low=-math.inf if shortest is None else shortest, high=math.inf if longest is None else longest)
+        yield lambda sound: check_range("duration", sound[1].seconds, lengths, "s")
+    if asserted.max_silence is not None:
+        silence = Range(high=asserted.max_silence)
+        yield lambda sound: check_range("silence", sound[1].silence, silence, "s")
+    if asserted.true_peak is not None:
+        peak = Range(high=asserted.true_peak)
+        yield lambda sound: check_range("true peak", sound[1].true_peak_db, peak, "dB")
+    if asserted.lufs is not None:
+        loudness = asserted.lufs
+        yield lambda sound: check_range("loudness", sound[1].lufs, loudness, "LUFS")
+
+
+def compared_checks(asserted: Assertions, terminal: Console) -> Iterator[Check]:
+    """Yield the checks of tempo, key and sameness. Reads the file of `--same-as`."""
+    if asserted.bpm is not None:
+        yield partial(check_tempo, wanted=asserted.bpm)
+    if asserted.key is not None:
+        yield partial(in_key, wanted=asserted.key)
+    if asserted.same_as is not None:
+        yield partial(
+            check_sameness,
+            reference=measure.read_for_measuring(asserted.same_as, terminal.warn),
+            name=asserted.same_as,
+            within=asserted.within,
+        )
+
+
 def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     """Refuse a report that cannot be written, or that would replace one of the checked files."""
     if junit.suffix.lower() != ".xml" or os.path.realpath(junit) in map(os.path.realpath, files):
@@ -203,9 +223,9 @@ def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     disk.require_folder(junit.parent)
 
 
-def in_key(heard: MeasuredAudio, wanted: str) -> Finding:
+def in_key(sound: MeasuredAudio, wanted: str) -> Finding:
     """Compare the key of a sound with the wanted one."""
-    measured = measure.estimate_key(heard[0])
+    measured = measure.estimate_key(sound[0])
     if measured is None:
         return not_measurable("key", wanted)
     return Finding("key", wanted, measured, values.MusicalKey.pitch(measured) == values.MusicalKey.pitch(wanted))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -331,6 +331,34 @@ def keyed(keys: Mapping[str, Key], name: str) -> Callable[[Command], Command]:
 
         with_keys.__signature__ = inspect.Signature([*own, *asked])  # type: ignore[attr-defined]
         return with_keys
+
+    return decorator
+
+
+def grouped(options: type, name: str) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command a flag for each field of a dataclass.
+
+    The command receives them as one value of that class, as its parameter `name`, in whose place the flags stand.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    asked = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(options)
+    ]
+
+    def decorator(command: Command) -> Command:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            parameters += asked if parameter.name == name else [parameter]
+
+        @functools.wraps(command)
+        def with_fields(**given: Any) -> None:
+            command(**{name: options(**{flag.name: given.pop(flag.name) for flag in asked})}, **given)
+
+        with_fields.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return with_fields
 
     return decorator
 
