@@ -1,4 +1,4 @@
-"""`acestep train-lora`: a folder of songs becomes an adapter, which gives a model their sound."""
+"""`acestep train-lora`: trains an adapter on a folder of songs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,22 +25,19 @@ from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events
+from acestep_cli.render.job import Job
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.solvers import SHORTEST_FRAMES
 from acestep_cli.song import spec
 from acestep_cli.song.request import OUTPUT
-from acestep_cli.training import config as courses
+from acestep_cli.training import config as training_config
 from acestep_cli.training import dataset, metadata, run_folder
-from acestep_cli.training import plan as workload
 from acestep_cli.training.config import TrainingConfig
 from acestep_cli.training.dataset import Dataset, Inspection
 from acestep_cli.training.distributed import Distributed
-from acestep_cli.training.plan import TrainingPlan
+from acestep_cli.training.plan import TrainingPlan, longest_example, plan_training
 from acestep_cli.training.run_folder import RunRecord
-
-if TYPE_CHECKING:
-    from acestep_cli.training.loop import TrainingJob
 
 app = typer.Typer(add_completion=False)
 
@@ -105,19 +102,33 @@ TEXTS = ", ".join(f"song{suffix}" for suffix in metadata.READERS if suffix != ".
 
 
 @dataclass(frozen=True)
-class TrainingTask:
-    """The flags of a training run besides those of songs, config and machine; None is a flag not given."""
+class TrainingFlags:
+    """The flags of the command besides those of songs, training config and machine; None is a flag not given."""
 
-    output: Path | None
-    name: str | None
-    skip_bad: bool
-    resume: bool
-    export: list[str] | None
-    save_every: float | None
-    preview: Path | None
-    preview_every: int | None
-    team: Distributed
-    terminal: Console
+    output: Output = None
+    name: Name = None
+    scan_only: ScanOnly = False
+    skip_bad: SkipBad = False
+    resume: Resume = False
+    export: Export = None
+    save_every: SaveEvery = None
+    preview: Preview = None
+    preview_every: PreviewEvery = None
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A training run with everything decided. `is_new` is False for one that is resumed."""
+
+    songs: Dataset
+    found: Inspection
+    record: RunRecord
+    checkpoint: Checkpoint
+    plan: TrainingPlan
+    output: Path
+    exports: tuple[tuple[str, Path], ...]
+    preview: Job | None
+    is_new: bool
 
 
 @app.command(
@@ -129,19 +140,12 @@ class TrainingTask:
     f"around it, and {TEXTS}. What cannot be read is left out and listed."
 )
 @options.flags(("model", "songwriter"), (*songwriting.FLAGS, "json", "events"))
-@options.keyed(courses.KEYS, "settings")
+@options.keyed(training_config.KEYS, "settings")
+@options.grouped(TrainingFlags, "flags")
 def train_lora(
     ctx: typer.Context,
     folder: Folder,
-    output: Output = None,
-    name: Name = None,
-    scan_only: ScanOnly = False,
-    skip_bad: SkipBad = False,
-    resume: Resume = False,
-    export: Export = None,
-    save_every: SaveEvery = None,
-    preview: Preview = None,
-    preview_every: PreviewEvery = None,
+    flags: TrainingFlags,
     *,
     settings: dict[str, Any],
     song: dict[str, Any],
@@ -150,33 +154,82 @@ def train_lora(
     team = Distributed.from_environment()
     run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.is_main)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.is_main and not run.json)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings) if team.is_main else RunReport()  # one of them speaks
-    task = TrainingTask(output, name, skip_bad, resume, export, save_every, preview, preview_every, team, terminal)
+    ledger = exit_codes.keep_ledger(ctx, terminal.warnings) if team.is_main else RunReport()  # one process prints
     with events.open_events(run.events if team.is_main else None, terminal.warn) as terminal.events:
-        if scan_only:
-            refuse_idle(task, settings)
-            ledger.more["dataset"] = write_dataset(folder, name, song, run, terminal)
+        if flags.scan_only:
+            refuse_idle(flags, settings)
+            ledger.more["dataset"] = write_dataset(folder, flags.name, song, run, terminal)
         else:
-            ledger.more["training"] = run_training(folder, task, settings, song, run)
+            prepared = prepare_run(folder, flags, settings, asked=song, run=run, team=team, terminal=terminal)
+            announce(prepared.plan, prepared.record, len(prepared.found.usable), terminal)
+            ledger.more["training"] = train(prepared, flags, team, terminal)
 
 
-def run_training(
-    folder: Path, task: TrainingTask, settings: dict[str, Any], asked: dict[str, Any], run: RenderSettings
-) -> dict[str, Any]:
-    """Train an adapter on the songs of a folder, or resume it; return its report for `--json`."""
-    terminal, output = task.terminal, task.output
-    if output is None:
+def prepare_run(
+    folder: Path,
+    flags: TrainingFlags,
+    settings: dict[str, Any],
+    *,
+    asked: dict[str, Any],
+    run: RenderSettings,
+    team: Distributed,
+    terminal: Console,
+) -> PreparedRun:
+    """Read the songs of a folder, label them, and decide a new or resumed run. Raises all that can be refused.
+
+    `asked` are the flags for the model and the Songwriter.
+    """
+    output = require_output(folder, flags)
+    before = run_folder.require_resumable(output) if flags.resume else None
+    config = training_config.config_from_flags(settings, None if before is None else before.course)
+    training_config.require_libraries(config)
+    team.passes_of(config.accumulation)
+    exports = parse_exports(flags.export or [], output, config)
+    require_usable_folder(output, before, exports, terminal)
+    checkpoint = base_checkpoint(asked["model"], before, run)
+    preview = None if flags.preview is None else previews.plan_preview(flags.preview, checkpoint.name, config.seed, run)
+    songs = with_trigger(load_labelled(folder, output if flags.resume else None), flags.name)
+    found = inspect_songs(songs, checkpoint, config, terminal)
+    dataset.refuse_unusable(found, folder, skip=flags.skip_bad, warn=terminal.warn)
+    eight_bits = before is None and settings["optimiser"] is None and training_config.has_eight_bits()
+    plan = plan_run(config, songs, found, checkpoint, run, previews=preview is not None, eight_bits=eight_bits)
+    config = config.model_copy(update={"optimiser": plan.optimiser})
+    if before is None:
+        with terminal.results():
+            songs = auto_label.label_songs(songs, found, config.seed, asked, run, terminal)
+    found = found.with_labels(songs)
+    for remark in found.remarks:
+        terminal.warn(remark)
+    dataset.refuse_unusable(found, folder, skip=flags.skip_bad, warn=terminal.warn)
+    return PreparedRun(
+        songs=songs,
+        found=found,
+        record=make_record(before, config, songs, found, checkpoint, plan),
+        checkpoint=checkpoint,
+        plan=plan,
+        output=output,
+        exports=exports,
+        preview=preview,
+        is_new=before is None,
+    )
+
+
+def require_output(folder: Path, flags: TrainingFlags) -> Path:
+    """Return the folder to train into. Raises `UsageError` where it is missing, or a flag lacks another one."""
+    if flags.output is None:
         raise UsageError(
             "There is no folder to train into.",
             f"acestep train-lora {folder} -o my-sound/; --scan-only trains nothing.",
         )
-    if task.preview is None and task.preview_every is not None:
+    if flags.preview is None and flags.preview_every is not None:
         raise UsageError("--preview-every says how often --preview renders, which is not given.", "Add --preview SPEC.")
-    before = run_folder.require_resumable(output) if task.resume else None
-    course = courses.config_from_flags(settings, None if before is None else before.course)
-    courses.require_libraries(course)
-    task.team.passes_of(course.accumulation)
-    exports = parse_exports(task.export or [], output, course)
+    return flags.output
+
+
+def require_usable_folder(
+    output: Path, before: RunRecord | None, exports: tuple[tuple[str, Path], ...], terminal: Console
+) -> None:
+    """Refuse a folder that is not empty; for a resumed run, one that is complete or damaged."""
     files = [path for _, path in exports]
     if before is None:
         run_folder.require_empty(output, files)
@@ -184,62 +237,58 @@ def run_training(
         run_folder.require_work(output, before, files)
         if remark := run_folder.require_undamaged(output):
             terminal.warn(remark)
-    checkpoint = base_checkpoint(asked["model"], before, run)
-    rendering = None if task.preview is None else previews.plan_preview(task.preview, checkpoint.name, course.seed, run)
-    songs = with_trigger(load_labelled(folder, output if task.resume else None), task.name)
+
+
+def inspect_songs(songs: Dataset, checkpoint: Checkpoint, config: TrainingConfig, terminal: Console) -> Inspection:
+    """Return the songs that are long enough and can be read, and the problems of the others."""
     sizes = Sizes.of(checkpoint)
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     for line in map(str, songs.left_out):
         terminal.warn(line)
     with terminal.progress(lambda: 0) as report:
-        found = dataset.inspect_songs(songs, shortest, course.crop, partial(report, "scan"))
-    dataset.refuse_unusable(found, folder, skip=task.skip_bad, warn=terminal.warn)
-    eight_bits = before is None and settings["optimiser"] is None and courses.has_eight_bits()
-    plan = plan_run(course, songs, found, checkpoint, run, previews=task.preview is not None, eight_bits=eight_bits)
-    course = course.model_copy(update={"optimiser": plan.optimiser})
-    if before is None:
-        with terminal.results():
-            songs = auto_label.label_songs(songs, found, course.seed, asked, run, terminal)
-    found = found.with_labels(songs)
-    for remark in found.remarks:
-        terminal.warn(remark)
-    dataset.refuse_unusable(found, folder, skip=task.skip_bad, warn=terminal.warn)
-    record = make_record(before, course, songs, found, checkpoint, plan)
-    announce(plan, record, len(found.usable), terminal)
-    task.team.barrier()  # none looks into the folder any more once the first of them writes there
-    with run_folder.lock_folder(output) if task.team.is_main else nullcontext():
-        if before is None and task.team.is_main:  # another run may have been here meanwhile
+        return dataset.inspect_songs(songs, shortest, config.crop, partial(report, "scan"))
+
+
+def train(prepared: PreparedRun, flags: TrainingFlags, team: Distributed, terminal: Console) -> dict[str, Any]:
+    """Train or resume a prepared run, print its files, and return its report for `--json`."""
+    plan, output, record = prepared.plan, prepared.output, prepared.record
+    files = [path for _, path in prepared.exports]
+    team.barrier()  # no process reads the folder any more once the main one writes to it
+    with run_folder.lock_folder(output) if team.is_main else nullcontext():
+        if prepared.is_new and team.is_main:  # another run may have started meanwhile
             run_folder.require_empty(output, files)
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
             from acestep_cli.training import loop  # loads torch: no refusal above waits for that
 
-            show = None if rendering is None else partial(previews.render_preview, rendering, plan, output, terminal)
-            job: TrainingJob = loop.TrainingJob(
-                songs,
-                found.usable,
-                record,
-                checkpoint,
-                plan,
-                output,
-                exports,
-                60 * (SAVE_EVERY if task.save_every is None else task.save_every),
-                show,
-                task.preview_every or PREVIEW_EVERY,
-                task.team,
+            preview = None
+            if prepared.preview is not None:
+                preview = partial(previews.render_preview, prepared.preview, plan, output, terminal)
+            job = loop.TrainingJob(
+                dataset=prepared.songs,
+                songs=prepared.found.usable,
+                record=record,
+                checkpoint=prepared.checkpoint,
+                plan=plan,
+                folder=output,
+                exports=prepared.exports,
+                save_every=60 * (SAVE_EVERY if flags.save_every is None else flags.save_every),
+                preview=preview,
+                preview_every=flags.preview_every or PREVIEW_EVERY,
+                distributed=team,
             )
-            pace, began = TrainingRate(course.steps, terminal), time.monotonic()
-            made = loop.train(job, report, terminal.say, terminal.warn, pace)
-            stdout.path(f"{made}/")
+            rate, began = TrainingRate(record.course.steps, terminal), time.monotonic()
+            adapter_folder = loop.train(job, report, terminal.say, terminal.warn, rate)
+            stdout.path(f"{adapter_folder}/")
             for path in files:
                 stdout.path(path)
     return {
-        "path": str(made),
+        "path": str(adapter_folder),
         "base": record.base,
-        "songs": len(found.usable),
-        "left_out": [one.report() for one in songs.left_out],
-        "steps": course.steps,
-        "loss": pace.loss,
-        "exports": [{"format": format, "path": str(path)} for format, path in exports],
+        "songs": len(prepared.found.usable),
+        "left_out": [one.report() for one in prepared.songs.left_out],
+        "steps": record.course.steps,
+        "loss": rate.loss,
+        "exports": [{"format": format, "path": str(path)} for format, path in prepared.exports],
         "seconds": round(time.monotonic() - began, 3),
     }
 
@@ -263,12 +312,12 @@ def with_trigger(songs: Dataset, name: str | None) -> Dataset:
         raise UsageError(f"--name: {error}.") from error
 
 
-def refuse_idle(task: TrainingTask, settings: dict[str, Any]) -> None:
+def refuse_idle(flags: TrainingFlags, settings: dict[str, Any]) -> None:
     """Raise `UsageError` for flags that have no use where nothing is trained."""
     idle = ("output", "skip_bad", "resume", "export", "save_every", "preview", "preview_every")
-    flags = {name: getattr(task, name) for name in idle} | settings
+    values = {name: getattr(flags, name) for name in idle} | settings
     given = [
-        spec.flag_of(name) for name, value in flags.items() if value is not None and value is not False and value != []
+        spec.flag_of(name) for name, value in values.items() if value is not None and value is not False and value != []
     ]
     if given:
         raise UsageError(
@@ -288,7 +337,7 @@ def write_dataset(
     with terminal.progress(lambda: 0) as report:
         found = dataset.inspect_songs(songs, decode.SHORTEST_READ, decode.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
-        songs = auto_label.label_songs(songs, found, courses.DEFAULT_SEED, asked, run, terminal)
+        songs = auto_label.label_songs(songs, found, training_config.DEFAULT_SEED, asked, run, terminal)
         found = found.with_labels(songs)
         for line in (*map(str, songs.left_out), *found.remarks, *(problem.message for problem in found.problems)):
             terminal.warn(line)
@@ -327,13 +376,13 @@ def shortened(text: str, most: int = 40) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def parse_exports(asked: list[str], output: Path, course: TrainingConfig) -> tuple[tuple[str, Path], ...]:
+def parse_exports(asked: list[str], output: Path, config: TrainingConfig) -> tuple[tuple[str, Path], ...]:
     """Return the formats and files of `--export`. Raises `UsageError` for what no other program reads."""
     for name in asked:
         if name not in EXPORTS:
             raise UsageError(f"--export {name}: is not one of {', '.join(EXPORTS)}.")
-        if name == "diffusers" and course.type != PLAIN:
-            raise UsageError(f"--export diffusers: diffusers does not read a {course.type}.", "--export comfyui does.")
+        if name == "diffusers" and config.type != PLAIN:
+            raise UsageError(f"--export diffusers: diffusers does not read a {config.type}.", "--export comfyui does.")
     return tuple((name, output / f"{output.absolute().name}-{name}.safetensors") for name in dict.fromkeys(asked))
 
 
@@ -354,7 +403,7 @@ def base_checkpoint(model: str | None, before: RunRecord | None, run: RenderSett
 
 
 def plan_run(
-    course: TrainingConfig,
+    config: TrainingConfig,
     songs: Dataset,
     found: Inspection,
     checkpoint: Checkpoint,
@@ -364,18 +413,18 @@ def plan_run(
     eight_bits: bool,
 ) -> TrainingPlan:
     """Return the plan of training on these songs on this machine. Raises the errors of `plan_training`."""
-    longest = min(max(lesson.facts.seconds for lesson in found.usable), course.crop)
+    longest = min(max(lesson.facts.seconds for lesson in found.usable), config.crop)
     words = [songs.prompts(lesson.song, longest) for lesson in found.usable]
-    sizes, book = Sizes.of(checkpoint), history.read_history()
+    sizes, render_history = Sizes.of(checkpoint), history.read_history()
     asked = planning.MachineRequest(run.device, run.dtype, run.max_vram)
-    return workload.plan_training(
+    return plan_training(
         hardware.detect(),
-        course,
+        config,
         asked,
         sizes,
-        workload.longest_example(sizes, longest, words),
+        longest_example(sizes, longest, words),
         lambda device, dtype: history.recall_experience(
-            book, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram
+            render_history, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram
         ),
         previews=previews,
         eight_bits=eight_bits,
@@ -384,7 +433,7 @@ def plan_run(
 
 def make_record(
     before: RunRecord | None,
-    course: TrainingConfig,
+    config: TrainingConfig,
     songs: Dataset,
     found: Inspection,
     checkpoint: Checkpoint,
@@ -396,7 +445,7 @@ def make_record(
         return RunRecord(
             base=checkpoint.name,
             base_weights=checkpoint.weights_hash(),
-            course=course,
+            course=config,
             trigger=songs.trigger,
             trigger_position=songs.trigger_position,
             dataset=dataset.dataset_fingerprint(prints),
@@ -417,11 +466,11 @@ def make_record(
 
 def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Console) -> None:
     """Print the songs and settings of the run, the memory it takes, and its estimated time."""
-    course = record.course
+    config = record.course
     begun = f", going on after step {record.step}" if record.step else ""
     terminal.say(
-        f"Training a {course.type} of rank {course.rank} on {record.base} with {songs} song{'s' * (songs > 1)}: "
-        f"{course.steps} steps{begun}"
+        f"Training a {config.type} of rank {config.rank} on {record.base} with {songs} song{'s' * (songs > 1)}: "
+        f"{config.steps} steps{begun}"
     )
     terminal.say(
         f"{plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']}); about "
@@ -436,11 +485,11 @@ def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Consol
     if plan.int8:
         terminal.say(f"{plan_text.SETTINGS['int8']}: {plan.reasons['int8']}")
     if plan.optimiser == "adamw8bit":
-        terminal.say(f"The optimiser keeps its state in eight bits, with {courses.EIGHT_BITS}")
+        terminal.say(f"The optimiser keeps its state in eight bits, with {training_config.EIGHT_BITS}")
     if plan.seconds is None:
         terminal.say("Time: the first steps will tell; no render has shown yet how fast this machine is.")
     else:
-        left = plan.seconds * (1 - record.step / course.steps)
+        left = plan.seconds * (1 - record.step / config.steps)
         terminal.say(
             f"Time: {plan_text.format_seconds(left)} for the steps at the least, by the speed of renders; "
             "the first will tell."
