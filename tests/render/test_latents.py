@@ -292,9 +292,6 @@ def spoiled(song: str, how: str) -> None:
         ("words", "this is not what --keep-latents writes"),
         ("other tensors", "this is not what --keep-latents writes"),
         ("cut", "this is not what --keep-latents writes"),
-        ("zeros", "these are damaged, as their checksum tells"),
-        ("one bit", "these are damaged, as their checksum tells"),
-        ("gain", "these are damaged, as their checksum tells"),
         ("autoencoder", "these are of another autoencoder"),
         ("length", "these are of 9.96 s, and 10 s can be read"),
     ],
@@ -313,6 +310,22 @@ def test_what_does_not_belong_to_the_source_is_told_and_not_used(song: str, how:
     without = made(*repaint, "-o", "without.flac")
     assert "latents" not in without.stderr
     assert Path("with.flac").read_bytes() == Path("without.flac").read_bytes()
+
+
+@pytest.mark.parametrize("how", ["zeros", "one bit", "gain"])
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]], ids=["render", "dry"])
+def test_damaged_ones_are_refused_until_they_are_deleted(song: str, how: str, flags: list[str]) -> None:
+    spoiled(song, how)
+    repaint = ["repaint", song, "-c", "b", "--start", "4", "--end", "6", "-o", "a.flac"]
+    result = run(*repaint, *flags)
+    file = latents_file.latents_path(Path(song)).absolute()
+    assert result.exit_code == 5
+    assert f"{file} is damaged, as its checksum tells." in " ".join(result.stderr.split())
+    assert "Delete it; the source is encoded instead." in " ".join(result.stderr.split())
+    assert file.exists()
+    assert not Path("a.flac").exists()
+    file.unlink()
+    made(*repaint, *flags)
 
 
 def test_those_of_an_earlier_version_are_used_with_a_remark(song: str) -> None:

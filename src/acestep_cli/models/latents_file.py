@@ -108,7 +108,8 @@ def latents_belong(path: Path, file: Path) -> bool:
 def find_latents(recording: Recording, vae: str, before: float) -> StoredLatents | str:
     """The latents beside a recording that is extended by `before` seconds to the front, or why they are of no use.
 
-    `vae` is the fingerprint of the autoencoder, or empty where that is not known yet.
+    `vae` is the fingerprint of the autoencoder, or empty where that is not known yet. Raises `SourceError` where they
+    would be used, and are not what their checksum says.
     """
     path = latents_path(recording.path)
     header = read_header(path)
@@ -124,7 +125,7 @@ def find_latents(recording: Recording, vae: str, before: float) -> StoredLatents
     if round(before * header.sample_rate) % header.hop:
         return f"they cannot be moved by {before:g} s, which are no multiple of {header.hop / header.sample_rate:g} s"
     if (is_undamaged := tensor_file.is_undamaged(path)) is False:
-        return "these are damaged, as their checksum tells"
+        raise _damaged_error(path)
     return StoredLatents(path, header, latents_hash(path, header), is_checked=is_undamaged is True)
 
 
@@ -156,5 +157,9 @@ def read_latents(path: Path) -> NDArray[np.float32]:
     except (CheckpointError, OSError, SafetensorError) as error:
         raise SourceError(f"{path} cannot be read any more: {error}.", "Run the command again.") from error
     if is_undamaged is False:
-        raise SourceError(f"{path} is damaged, as its checksum tells.", "Remove it; the source is encoded instead.")
+        raise _damaged_error(path)
     return frames
+
+
+def _damaged_error(path: Path) -> SourceError:
+    return SourceError(f"{path} is damaged, as its checksum tells.", "Delete it; the source is encoded instead.")
