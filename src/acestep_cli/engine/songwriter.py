@@ -31,7 +31,8 @@ from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.kv_cache import ATTENTION, KVCache
 from acestep_cli.engine.sampling import guide_logits, sample_token
 from acestep_cli.errors import CheckpointError, UsageError
-from acestep_cli.models import weight_files
+from acestep_cli.models import tokenizer_file, weight_files
+from acestep_cli.models.configs import QwenConfig
 from acestep_cli.progress import Progress, ProgressCallback, Say
 from acestep_cli.song import complete, prompts, songwriter_prompts
 from acestep_cli.song.complete import Completed
@@ -79,6 +80,7 @@ class SongwriterModel(nn.Module):
         if None in marks or self.vocabulary.codes < codes:
             lack = "the marks of a thought" if None in marks else f"{codes} audio codes; it has {self.vocabulary.codes}"
             raise tokenizer_error(folder / "tokenizer.json", f"it lacks {lack}")
+        tokenizer_file.require_ids(self.tokenizer, self.vocabulary.first_code, folder / "tokenizer.json")
         self.turn_end = marks[0]
         self.model = build_qwen3(folder / "config.json", self.vocabulary.first_code + self.vocabulary.codes)
 
@@ -298,15 +300,19 @@ def song_thought(song: Completed, *, has_caption: bool) -> str:
 
 def read_vocabulary(file: Path) -> Vocabulary:
     """Split a tokenizer file into text and codes. Raises `CheckpointError` where its codes are no range of ids."""
-    content = weight_files.read_json(file)
+    content = tokenizer_file.read_tokenizer(file)
     try:
         marks = {int(found[1]): int(token["id"]) for token in content["added_tokens"]
                  if (found := CODE.fullmatch(token["content"]))}  # fmt: skip
         words = [token for token in content["added_tokens"] if not CODE.fullmatch(token["content"])]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise tokenizer_error(file, f"{type(error).__name__}: {error}") from error
     first = marks.get(0, 0)
-    if not marks or marks != {code: first + code for code in range(len(marks))}:
+    if (
+        not marks
+        or not 0 < first < tokenizer_file.MOST_TOKENS
+        or marks != {code: first + code for code in range(len(marks))}
+    ):
         raise tokenizer_error(file, "its audio codes are not there, or not in a row")
     content["added_tokens"] = words
     return Vocabulary(json.dumps(content, ensure_ascii=False), first, len(marks))
@@ -321,7 +327,9 @@ def build_qwen3(file: Path, tokens: int) -> Qwen3Model:
     cannot run.
     """
     try:
-        config = Qwen3Config(**weight_files.read_json(file), attn_implementation=ATTENTION)
+        content = weight_files.read_json(file)
+        QwenConfig.from_dict(content, str(file))  # bounds, before anything is made
+        config = Qwen3Config(**content, attn_implementation=ATTENTION)
         if config.vocab_size < tokens or "sliding_attention" in config.layer_types:
             raise ValueError(f"it has {config.vocab_size:,} tokens of {tokens:,}, layers {set(config.layer_types)}")
         with torch.device("meta"):  # the weights come from the store

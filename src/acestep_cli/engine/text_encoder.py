@@ -15,7 +15,7 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import weight_files
+from acestep_cli.models import tokenizer_file, weight_files
 from acestep_cli.models.configs import QwenConfig
 from acestep_cli.progress import Say
 from acestep_cli.song import prompts
@@ -33,6 +33,7 @@ class TextEncoder(nn.Module):
         """
         super().__init__()
         tokenizer = tokenizer or folder / "tokenizer.json"
+        tokenizer_file.read_tokenizer(tokenizer)
         try:
             self.tokenizer = Tokenizer.from_file(str(tokenizer))
         except Exception as error:  # the library raises nothing narrower
@@ -49,6 +50,7 @@ class TextEncoder(nn.Module):
         try:
             content = weight_files.read_json(folder / "config.json")
             QwenConfig.from_dict(content, str(folder / "config.json"))  # checks bounds before anything is allocated
+            tokenizer_file.require_ids(self.tokenizer, content["vocab_size"], tokenizer)
             config = Qwen3Config(**content)
             with torch.device("meta"):  # the weights come from the store
                 self.model = Qwen3Model(config)

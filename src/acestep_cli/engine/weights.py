@@ -264,8 +264,17 @@ class WeightStore:
         decoder's layers in eight bits.
         """
         on_disk: dict[str, tuple[int, ...]] = {}
+        wanted = module.state_dict().keys()
         for shard in shards:
-            on_disk |= shard.shapes()
+            for name, tensor in shard.stored().items():
+                if shard.is_qwen3 and name in on_disk:
+                    raise CheckpointError(f"{folder} holds {name} in two files.", "Download that folder again.")
+                if (weight_norm or name in wanted) and not tensor.dtype.startswith(("F", "BF")):
+                    raise CheckpointError(
+                        f"{shard.file}: {name} is in {tensor.dtype}, and weights are floating-point numbers.",
+                        "Take a checkpoint that is not quantized.",
+                    )
+                on_disk[name] = tensor.shape
         if weight_norm:
             on_disk = {name: on_disk[source] for name, (source, _) in weight_sources(on_disk).items()}
         self._check_tensors(module, on_disk, folder)

@@ -16,6 +16,7 @@ from typing import Any
 
 from acestep_cli.errors import CheckpointError, reason_of
 from acestep_cli.models import weight_files
+from acestep_cli.models.weight_files import StoredTensor
 
 PUBLISHER = "ACE-Step"
 PREFIX = "acestep-v15-"
@@ -184,12 +185,24 @@ class Shard:
         return self.prefix + published_tensor_name(name)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight by its published name. `CheckpointError` as `weightfiles.read_header`."""
-        return {
-            self.published(name): shape
-            for name, shape in weight_files.read_header(self.file).items()
-            if name != SILENCE
-        }
+        """The shape of each weight by its published name. `CheckpointError` as `stored`."""
+        return {name: tensor.shape for name, tensor in self.stored().items()}
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """Each weight by its published name. `CheckpointError` as `weight_files.read_contents`, and where the file
+        has a tensor in two spellings, of which either could be meant.
+        """
+        found: dict[str, StoredTensor] = {}
+        for name, tensor in weight_files.read_contents(self.file)[0].items():
+            if name == SILENCE:
+                continue
+            published = self.published(name)
+            if published in found:
+                raise CheckpointError(
+                    f"{self.file} holds {published} twice, in two spellings.", "Download that folder again."
+                )
+            found[published] = tensor
+        return found
 
 
 @dataclass(frozen=True)
@@ -256,12 +269,17 @@ class Checkpoint:
         else:
             try:
                 heads = tuple((int(layer), int(head)) for layer, own in named.items() for head in own)
-            except (AttributeError, TypeError, ValueError) as error:
+            except (AttributeError, OverflowError, TypeError, ValueError) as error:
                 raise CheckpointError(
                     f"{self.config_file} names no heads in lyric_alignment_layers_config ({error}).",
                     "Download that file again.",
                 ) from error
         sizes = [self.config.get(key) or 0 for key in ("num_hidden_layers", "num_attention_heads")]
+        if any(type(size) is not int for size in sizes):
+            raise CheckpointError(
+                f"{self.config_file}: num_hidden_layers or num_attention_heads is no whole number.",
+                "Download that file again.",
+            )
         for layer, head in heads:
             if not (0 <= layer < sizes[0] and 0 <= head < sizes[1]):
                 raise CheckpointError(

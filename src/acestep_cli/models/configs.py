@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from acestep_cli.errors import CheckpointError
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 TIME_FREQUENCIES = 256
+#: Of one latent frame; a published one has 1,920.
+MOST_SAMPLES_PER_FRAME = 65_536
 #: More layers than any model has that could be read here; a crafted config would else keep the program busy.
-MOST_LAYERS = 1024
+MOST_LAYERS = 256
 #: Of those that an audio code each stands for: about as many tokens as a condition has.
 WINDOWS_AT_ONCE = 256
 RESIDUAL_DILATIONS = (1, 3, 9)
@@ -29,6 +31,16 @@ RESIDUAL_KERNEL = 7
 
 C = TypeVar("C", bound="DataclassInstance")
 LayerCount = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
+#: Bounds far above any published model, and low enough that what is computed of them stays a number of 64 bits.
+Width = Annotated[int, Field(ge=1, le=65_536)]
+HeadCount = Annotated[int, Field(ge=1, le=1024)]
+#: Even, since rotary embeddings turn pairs.
+HeadDim = Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+FrameCount = Annotated[int, Field(ge=1, le=1_000_000)]
+VocabularySize = Annotated[int, Field(ge=1, le=4_194_304)]
+Ratio = Annotated[int, Field(ge=1, le=1024)]
+RopeTheta = Annotated[float, Field(gt=0, le=1e12)]
+NormEps = Annotated[float, Field(gt=0, le=1)]
 LayerType = Literal["sliding_attention", "full_attention"]
 
 
@@ -57,33 +69,33 @@ class AttentionSize(NamedTuple):
 class DiTConfig:
     """`config.json` of a DiT folder under its published keys; encoder sizes default to the decoder's."""
 
-    hidden_size: PositiveInt
-    intermediate_size: PositiveInt
+    hidden_size: Width
+    intermediate_size: Width
     num_hidden_layers: LayerCount
-    num_attention_heads: PositiveInt
-    num_key_value_heads: PositiveInt
-    head_dim: PositiveInt
+    num_attention_heads: HeadCount
+    num_key_value_heads: HeadCount
+    head_dim: HeadDim
     layer_types: tuple[LayerType, ...]
-    in_channels: PositiveInt
-    audio_acoustic_hidden_dim: PositiveInt
-    text_hidden_dim: PositiveInt
-    timbre_hidden_dim: PositiveInt
-    fsq_dim: PositiveInt
-    fsq_input_levels: tuple[Annotated[int, Field(ge=2)], ...]
+    in_channels: Width
+    audio_acoustic_hidden_dim: Width
+    text_hidden_dim: Width
+    timbre_hidden_dim: Width
+    fsq_dim: Width
+    fsq_input_levels: Annotated[tuple[Annotated[int, Field(ge=2, le=65_536)], ...], Field(min_length=1, max_length=32)]
     num_lyric_encoder_hidden_layers: LayerCount
     num_timbre_encoder_hidden_layers: LayerCount
     num_attention_pooler_hidden_layers: LayerCount
-    encoder_hidden_size: PositiveInt
-    encoder_intermediate_size: PositiveInt
-    encoder_num_attention_heads: PositiveInt
-    encoder_num_key_value_heads: PositiveInt
-    pool_window_size: PositiveInt = 5
-    patch_size: PositiveInt = 2
-    timbre_fix_frame: PositiveInt = 750
-    sliding_window: PositiveInt = 128
+    encoder_hidden_size: Width
+    encoder_intermediate_size: Width
+    encoder_num_attention_heads: HeadCount
+    encoder_num_key_value_heads: HeadCount
+    pool_window_size: Ratio = 5
+    patch_size: Ratio = 2
+    timbre_fix_frame: FrameCount = 750
+    sliding_window: FrameCount = 128
     use_sliding_window: bool = True
-    rope_theta: PositiveFloat = 1e6
-    rms_norm_eps: PositiveFloat = 1e-6
+    rope_theta: RopeTheta = 1e6
+    rms_norm_eps: NormEps = 1e-6
     attention_bias: bool = False
     hidden_act: Literal["silu"] = "silu"
     fsq_input_num_quantizers: Literal[1] = 1
@@ -94,6 +106,8 @@ class DiTConfig:
             raise ValueError(f"layer_types names {len(self.layer_types)} of {self.num_hidden_layers} layers")
         if self.in_channels != 3 * self.audio_acoustic_hidden_dim:
             raise ValueError("in_channels is not three times audio_acoustic_hidden_dim: source, mask and noise")
+        _require_groups(self.num_attention_heads, self.num_key_value_heads)
+        _require_groups(self.encoder_num_attention_heads, self.encoder_num_key_value_heads)
         return self
 
     @classmethod
@@ -214,13 +228,13 @@ class DiTConfig:
 class VAEConfig:
     """The checkpoint's `vae/config.json`, less what does not shape the network."""
 
-    encoder_hidden_size: PositiveInt = 128
-    downsampling_ratios: tuple[PositiveInt, ...] = (2, 4, 4, 6, 10)
-    channel_multiples: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
-    decoder_channels: PositiveInt = 128
-    decoder_input_channels: PositiveInt = 64
-    audio_channels: PositiveInt = 2
-    sampling_rate: PositiveInt = 48_000
+    encoder_hidden_size: Width = 128
+    downsampling_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=16)] = (2, 4, 4, 6, 10)
+    channel_multiples: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=16)] = (1, 2, 4, 8, 16)
+    decoder_channels: Width = 128
+    decoder_input_channels: Width = 64
+    audio_channels: Ratio = 2
+    sampling_rate: FrameCount = 48_000
 
     @model_validator(mode="after")
     def _fit_together(self) -> VAEConfig:
@@ -228,6 +242,8 @@ class VAEConfig:
             raise ValueError("downsampling_ratios and channel_multiples are of different lengths")
         if any(ratio % 2 for ratio in self.downsampling_ratios):
             raise ValueError("an odd downsampling ratio loses a sample at each end, and tiles would not join")
+        if self.hop > MOST_SAMPLES_PER_FRAME:
+            raise ValueError(f"downsampling_ratios: a frame of {self.hop:,} samples is more than this engine runs")
         return self
 
     @classmethod
@@ -280,16 +296,39 @@ def _residual_parameters(channels: int) -> int:
 
 
 @dataclass(frozen=True)
+class RopeSettings:
+    """The rotary embedding of a Qwen3 config under either of its keys: no scaled one is run."""
+
+    rope_type: Literal["default"] = "default"
+    type: Literal["default"] = "default"
+    rope_theta: RopeTheta = 1e6
+
+
+@dataclass(frozen=True)
 class QwenConfig:
     """`config.json` of a Qwen3 model, less what does not shape its weights. Input and output embeddings are one."""
 
-    hidden_size: PositiveInt
-    intermediate_size: PositiveInt
+    hidden_size: Width
+    intermediate_size: Width
     num_hidden_layers: LayerCount
-    num_attention_heads: PositiveInt
-    num_key_value_heads: PositiveInt
-    vocab_size: PositiveInt
-    head_dim: PositiveInt = 128
+    num_attention_heads: HeadCount
+    num_key_value_heads: HeadCount
+    vocab_size: VocabularySize
+    head_dim: HeadDim = 128
+    hidden_act: Literal["silu"] = field(default="silu", compare=False)
+    attention_bias: bool = field(default=False, compare=False)
+    rope_theta: RopeTheta = field(default=1e6, compare=False)
+    rope_scaling: RopeSettings | None = field(default=None, compare=False)
+    rope_parameters: RopeSettings | None = field(default=None, compare=False)
+    rms_norm_eps: NormEps = field(default=1e-6, compare=False)
+    pad_token_id: int | None = field(default=None, compare=False)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> QwenConfig:
+        _require_groups(self.num_attention_heads, self.num_key_value_heads)
+        if self.pad_token_id is not None and not -1 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id is none of {self.vocab_size:,} tokens")
+        return self
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> QwenConfig:
@@ -302,6 +341,11 @@ class QwenConfig:
         attention = AttentionSize(width, heads, self.num_key_value_heads, self.head_dim, 0.0, False)
         block = attention.parameters + 3 * width * self.intermediate_size + 2 * width
         return self.vocab_size * width + self.num_hidden_layers * block + width
+
+
+def _require_groups(heads: int, kv_heads: int) -> None:
+    if heads % kv_heads:
+        raise ValueError(f"num_attention_heads: {heads} heads cannot share {kv_heads} of num_key_value_heads evenly")
 
 
 def layer_type(layer: int) -> LayerType:

@@ -80,9 +80,16 @@ def weight_files(folder: Path) -> list[Path]:
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
             shards = read_json(index).get("weight_map")
-            names = set(shards.values()) if isinstance(shards, dict) else set()
-            if not names or not all(isinstance(name, str) for name in names):
+            found = list(shards.values()) if isinstance(shards, dict) else []
+            if not found or not all(isinstance(name, str) for name in found):
                 raise CheckpointError(f"{index} names no shards.", "Download that folder again.")
+            names = set(found)
+            for name in names:  # which may come from anybody, and lead to no other folder
+                if not _is_shard_name(name):
+                    raise CheckpointError(
+                        f"{index}: weight_map names {name!r:.80}, which is no file of weights in that folder.",
+                        "Download that folder again, from a source you trust.",
+                    )
             for name in sorted(names):
                 require_file(folder / name)
             return [folder / name for name in sorted(names)]
@@ -92,6 +99,11 @@ def weight_files(folder: Path) -> list[Path]:
         f"{folder} holds no model.safetensors or diffusion_pytorch_model.safetensors, so the checkpoint is incomplete.",
         "`acestep models pull` fetches what is missing of a published one.",
     )
+
+
+def _is_shard_name(name: str) -> bool:
+    """Tell whether a name is that of a file of weights, without any folder, on every system."""
+    return name.endswith(WEIGHTS_SUFFIX) and name.isprintable() and not any(mark in name for mark in "/\\:")
 
 
 @dataclass(frozen=True)
