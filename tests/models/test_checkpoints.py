@@ -210,7 +210,7 @@ def test_a_tokenizer_that_does_not_close_its_prompts(models: Path) -> None:
         ({"hidden_act": "gelu"}, "hidden_act: Input should be 'silu'"),
         ({"hidden_size": None}, "hidden_size: Field required"),
         ({"head_dim": "wide"}, "head_dim: .*integer"),
-        ({"sliding_window": 0}, "sliding_window: .*greater than 0"),
+        ({"sliding_window": 0}, "sliding_window: .*greater than or equal to 1"),
         ({"layer_types": ["full_attention"]}, "names 1 of 4 layers"),
         ({"fsq_input_levels": [8, 1]}, "fsq_input_levels: 1: .*greater than"),
         ({"in_channels": 7}, "three times"),
@@ -268,7 +268,7 @@ def test_an_index_without_shards(models: Path, shards: object) -> None:
 @pytest.mark.parametrize("content", ["", "<html></html>", "{}"])
 def test_a_broken_tokenizer(models: Path, content: str) -> None:
     (models / "Qwen3-Embedding-0.6B/tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match="is not a tokenizer"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not (a tokenizer|JSON)"):
         load(models)
 
 

@@ -75,6 +75,13 @@ EXPONENTS = {
 }
 SCALARS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i"}
 NAMES_SHOWN = 3
+#: Of alpha_pattern: names in all and letters of each, and how many of them may be more than a name. Each such one is
+#: compiled, which takes up to some milliseconds.
+MOST_PATTERNS, PATTERN_LETTERS, MOST_EXPRESSIONS = 1024, 256, 64
+PLAIN_PATTERN = re.compile(r"[\w.]+")
+LOOK_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
+#: The rank of a LoKr at most, as PEFT's config has it.
+MOST_RANK = 65_536
 
 
 @dataclass(frozen=True)
@@ -386,9 +393,11 @@ class PeftSettings:
     def of(cls, config: Mapping[str, Any], path: Path) -> PeftSettings:
         is_lokr = str(config.get("peft_type", "")).upper() == "LOKR"
         rank = config.get("r") if is_lokr else None
-        if is_lokr and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-            raise AdapterError(f"{path}: {PEFT_CONFIG} has no rank but {rank!r}.", "Train it again with a rank.")
+        if is_lokr and (isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= MOST_RANK):
+            raise AdapterError(f"{path}: {PEFT_CONFIG} has no rank but {rank!r:.40}.", "Train it again with a rank.")
         patterns = config.get("alpha_pattern")
+        if isinstance(patterns, dict):
+            _require_few_patterns(patterns, path)
         alpha = config.get("lora_alpha", config.get("alpha"))
         return cls(
             None if alpha is None else _number(alpha, path),
@@ -403,6 +412,25 @@ class PeftSettings:
         return self.alpha if own is None else _number(own, path)
 
 
+def _require_few_patterns(patterns: Mapping[str, Any], path: Path) -> None:
+    """`AdapterError` for patterns that would take long to compile and to compare with every name."""
+    expressions = [pattern for pattern in patterns if not PLAIN_PATTERN.fullmatch(pattern)]
+    longest = max(map(len, patterns), default=0)
+    repeated = next((pattern for pattern in expressions if "{" in pattern), None)
+    if len(patterns) > MOST_PATTERNS or len(expressions) > MOST_EXPRESSIONS or longest > PATTERN_LETTERS:
+        raise AdapterError(
+            f"{path}: alpha_pattern of {PEFT_CONFIG} has {len(patterns):,} patterns, {len(expressions):,} of them more "
+            f"than a name, the longest of {longest:,} letters.",
+            f"Write at most {MOST_PATTERNS:,} names and {MOST_EXPRESSIONS} others, of {PATTERN_LETTERS} letters each.",
+        )
+    if repeated is not None:
+        raise AdapterError(
+            f"{path}: {repeated!r:.60} in alpha_pattern of {PEFT_CONFIG} has a counted repetition, which can take "
+            "seconds to compile.",
+            "Write + or * instead.",
+        )
+
+
 def _matches(pattern: str, target: str, path: Path) -> bool:
     """Whether `pattern` matches all of a name or its end after a dot, as PEFT means it. `AdapterError` for no pattern.
 
@@ -411,8 +439,10 @@ def _matches(pattern: str, target: str, path: Path) -> bool:
     try:
         return bool(_expression(pattern)(target))
     except SchemaError as error:
+        looks = any(mark in pattern for mark in LOOK_AROUND)
+        why = "looks around, and such patterns are not" if looks else "is no pattern that can be"
         raise AdapterError(
-            f"{path}: {pattern!r:.60} in alpha_pattern of {PEFT_CONFIG} is no pattern that can be matched here.",
+            f"{path}: {pattern!r:.60} in alpha_pattern of {PEFT_CONFIG} {why} matched here.",
             "Write names or ends of names, without look-around or references back.",
         ) from error
 

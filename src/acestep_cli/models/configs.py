@@ -39,8 +39,8 @@ HeadDim = Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
 FrameCount = Annotated[int, Field(ge=1, le=1_000_000)]
 VocabularySize = Annotated[int, Field(ge=1, le=4_194_304)]
 Ratio = Annotated[int, Field(ge=1, le=1024)]
-RopeTheta = Annotated[float, Field(gt=0, le=1e12)]
-NormEps = Annotated[float, Field(gt=0, le=1)]
+RopeTheta = Annotated[float, Field(ge=1, le=1e12)]
+NormEps = Annotated[float, Field(ge=1e-12, le=1)]
 LayerType = Literal["sliding_attention", "full_attention"]
 
 
