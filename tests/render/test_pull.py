@@ -274,3 +274,17 @@ def test_the_true_pipeline_plays_what_was_pulled(hub: Hub, two_b: tiny.Oracle) -
     run = CliRunner().invoke(app, [*words, "-o", "a.wav", "--pull"], catch_exceptions=False)
     assert run.exit_code == 0, run.stderr
     assert np.array_equal(soundfile.read("a.wav")[0], soundfile.read("b.wav")[0])
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_an_answer_without_end_is_not_read_into_memory(acestep: Run, hub: Hub, encoding: str) -> None:
+    hub.endless = encoding
+    refused(acestep("models", "pull", "turbo"), 8, "does not answer as a hub does: its answer is longer than")
+    assert encoding or hub.endless_sent < 100_000_000
+
+
+def test_what_a_server_says_is_shown_escaped(acestep: Run, hub: Hub) -> None:
+    hub.publish(checkpoints.MAIN_REPO, {f"{TURBO}/a\x1b[31m.safetensors": b"x"})
+    run = acestep("models", "pull", "turbo")
+    refused(run, 8, "\\x1b[31m")
+    assert "\x1b" not in run.stderr

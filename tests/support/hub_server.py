@@ -5,12 +5,14 @@ Large files are sent from another address, as by the true hub: `localhost` rathe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import struct
 import sys
 import threading
+import zlib
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -92,6 +94,9 @@ class Hub:
     token: str | None = None
     ignore_ranges: bool = False
     page: str | None = None
+    #: The encoding of answers of the API that have no end, and how much of them was sent before it was encoded.
+    endless: str | None = None
+    endless_sent: int = 0
     asked: list[Asked] = field(default_factory=list)
     hanging: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -143,6 +148,8 @@ class Answer(BaseHTTPRequestHandler):
                 return
         if self.hub.page is not None:
             self.answer(200, self.hub.page.encode(), {})
+        elif self.hub.endless is not None and path.startswith("/api/"):
+            self.send_endless(self.hub.endless)
         elif path.startswith("/content/"):
             self.send_content(path.rpartition("/")[2])
         elif self.hub.token not in (None, token):
@@ -163,6 +170,23 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def send_endless(self, encoding: str) -> None:
+        """Begin a JSON answer that has 200 MB and no end, or stop where the other side does."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Connection", "close")
+        if encoding:
+            self.send_header("Content-Encoding", encoding)
+        self.end_headers()
+        self.close_connection = True
+        deflate = zlib.compressobj(wbits=31)
+        with contextlib.suppress(OSError):
+            self.wfile.write(deflate.compress(b'{"id": "') if encoding else b'{"id": "')
+            for _ in range(200):
+                data = b"a" * 1_000_000
+                self.wfile.write(deflate.compress(data) if encoding else data)
+                self.hub.endless_sent += len(data)
 
     def refuse(self, code: int, name: str = "") -> None:
         headers = {"X-Error-Code": name} if name else {}

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -42,6 +43,8 @@ SIGN_IN = "Is that the right HF_ENDPOINT? Some networks answer everything with a
 LONGEST_PAUSE = timedelta(minutes=1)
 #: From here on a pause is told in words alone.
 ENDLESS_SECONDS = 366 * 86_400
+#: Of an answer of the hub that is no file: far more than its list of the files of any repository here.
+MOST_ANSWER_BYTES = 16 << 20
 #: What keeps the web client from being made, beside proxies: the certificates to trust.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -82,7 +85,7 @@ def pull(
     would not fit.
     """
     _require_endpoint()
-    with _translating_errors(store.root), _reporting_retries(teller), _long_pauses_refused():
+    with _translating_errors(store.root), _reporting_retries(teller), _bounded_answers():
         try:
             with _translating_errors(store.root):
                 _require_client()
@@ -182,9 +185,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _long_pauses_refused() -> Iterator[None]:
-    """Raise `NetworkError` in the body where the hub asks for a pause of more than a minute; the library would sleep
-    for as long as it is told.
+def _bounded_answers() -> Iterator[None]:
+    """Raise `NetworkError` in the body where the hub asks for a pause of more than a minute, or answers at greater
+    length than any list of files has; the library would sleep for as long as it is told, and read to the end.
     """
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
@@ -193,6 +196,8 @@ def _long_pauses_refused() -> Iterator[None]:
         asked = _pause(response) if response.status_code >= 400 else None
         if asked is not None and asked > LONGEST_PAUSE.total_seconds():
             raise _paused(response, asked)
+        if response.status_code >= 300 or "/api/models/" in response.request.url.path:
+            response.iter_bytes = partial(_bounded_bytes, response.iter_bytes)  # which is what reads it into memory
 
     def make() -> Any:
         client = default_client_factory()
@@ -204,6 +209,16 @@ def _long_pauses_refused() -> Iterator[None]:
         yield
     finally:
         set_client_factory(default_client_factory)
+
+
+def _bounded_bytes(read: Callable[..., Iterator[bytes]], *args: Any, **options: Any) -> Iterator[bytes]:
+    """Read an answer that is no file. `NetworkError` as soon as it is too long, decompressed."""
+    length = 0
+    for data in read(*args, **options):
+        length += len(data)
+        if length > MOST_ANSWER_BYTES:
+            raise _hub_error(f"its answer is longer than {local.format_size(MOST_ANSWER_BYTES)}")
+        yield data
 
 
 def _pause(response: Any) -> float | None:
@@ -275,12 +290,14 @@ def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
         inside = sibling.rfilename.startswith(part.inside) and "/" not in name
         if inside and any(fnmatch(name, pattern) for pattern in checkpoints.FETCHED):
             if not local.is_plain(name):
-                raise _hub_error(f"{part.repo} has a file {sibling.rfilename!r}, and no file here can have such a name")
+                raise _hub_error(
+                    f"{part.repo} has a file {sibling.rfilename!r:.200}, and no file here can have such a name"
+                )
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
             file = RemoteFile(name, sibling.size, sha256, None if sha256 else sibling.blob_id)
             is_size = type(file.size) is int and file.size >= 0
             if not is_size or not isinstance(file.hash, str) or not HASH.fullmatch(file.hash):  # which names a file
-                raise _hub_error(f"size or hash of {sibling.rfilename} is missing")
+                raise _hub_error(f"size or hash of {sibling.rfilename!r:.200} is missing")
             files.append(file)
     names = {file.name for file in files}
     lacking = [name for name in part.needs if name not in names]
