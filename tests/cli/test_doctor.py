@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,3 +178,27 @@ def test_selftest_wants_one_name() -> None:
     assert run("--selftest", "auto").exit_code == 2
     assert run("--selftest", "").exit_code == 2
     assert run("--selftest", "nosuch").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda tensors: tensors.pop("norm.weight"), "lacks 1 tensor (norm.weight)"),
+        (lambda tensors: tensors.update({"norm.weight": torch.ones(3)}), "another shape"),
+        (lambda tensors: tensors.update({"model.norm.weight": tensors["norm.weight"].clone()}), "in two spellings"),
+    ],
+    ids=["lacks", "shape", "both"],
+)
+def test_a_broken_songwriter_is_found(
+    two_b: tiny.Oracle, tmp_path: Path, spoil: Callable[[dict[str, torch.Tensor]], object], said: str
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(two_b.root, models)
+    tiny.build_songwriter(models / "acestep-5Hz-lm-0.6B")
+    file = models / "acestep-5Hz-lm-0.6B" / "model.safetensors"
+    tensors = load_file(file)
+    spoil(tensors)
+    save_file(tensors, file)
+    result = run("--selftest", "turbo", "--models-dir", str(models), "--dtype", "fp32")
+    assert result.exit_code == 3, result.output
+    assert said in " ".join(result.output.split())

@@ -356,7 +356,20 @@ def models(two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def rendered(name: str = "a.wav") -> Any:
-    flags = ["--instrumental", "--songwriter", "none", "--seed", "1", "--steps", "1", "-m", "turbo", "--dtype", "fp32"]
+    flags = [
+        "--instrumental",
+        "--songwriter",
+        "none",
+        "--seed",
+        "1",
+        "--steps",
+        "1",
+        "--force",
+        "-m",
+        "turbo",
+        "--dtype",
+        "fp32",
+    ]
     return CliRunner().invoke(app, ["generate", "-c", "a", "-d", "10", *flags, "-o", name])
 
 
