@@ -8,7 +8,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import adapter_files
 import numpy as np
 import pytest
 import torch

@@ -217,7 +217,7 @@ def _bounded_bytes(read: Callable[..., Iterator[bytes]], *args: Any, **options: 
     for data in read(*args, **options):
         length += len(data)
         if length > MOST_ANSWER_BYTES:
-            raise _hub_error(f"its answer is longer than {local.format_size(MOST_ANSWER_BYTES)}")
+            raise _hub_error(f"its answer is longer than {disk.format_size(MOST_ANSWER_BYTES)}")
         yield data
 
 
