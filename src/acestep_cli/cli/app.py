@@ -126,17 +126,75 @@ def root(
 def main() -> None:
     """Run a command; exit with its code, or with 9 where stdout did not take what it printed."""
     occupy_closed_descriptors()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names may be no UTF-8
+    stdout = sink_stdout()
     try:
         app(prog_name="acestep")
     except SystemExit as ended:
         code = exit_codes.flush_stdout()
-        if sys.exc_info()[1] is ended and isinstance(ended.__context__, BrokenPipeError):
-            ended.code = 0
+        if stdout is not None and stdout.refused is not None:
+            print(f"stdout cannot be written: {stdout.refused}.", file=sys.stderr)
+            code = exit_codes.UNWRITABLE
         if code and not ended.code:
             ended.code = code
         raise
+
+
+class Sink(io.RawIOBase):
+    """A stream of bytes that raises nothing: what cannot be written is let go, and the reason kept in `refused`.
+
+    A reader that has stopped reading wants no more, and is no reason.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lost = False
+        self.refused: str | None = None
+
+    def fileno(self) -> int:
+        """Return the descriptor below."""
+        return int(self._stream.fileno())
+
+    def isatty(self) -> bool:
+        """Return true for a terminal."""
+        return bool(self._stream.isatty())
+
+    def writable(self) -> bool:
+        """Return true: it takes all there is."""
+        return True
+
+    def write(self, data: Any) -> int | None:
+        """Write bytes; return how many were taken: all, once a write has failed."""
+        size = memoryview(data).nbytes
+        if self._lost:
+            return size
+        try:
+            return int(self._stream.write(data) or 0) or None
+        except BrokenPipeError:
+            self._lost = True
+        except OSError as error:
+            self._lost, self.refused = True, (error.strerror or str(error)).lower()
+        return size
+
+
+def sink_stdout() -> Sink | None:
+    """Let stdout raise nothing, and carry names of files that are no UTF-8; return what knows whether it took all.
+
+    Typer, Rich and Python's own end print to it as well, and each answers a failed write by another exit code.
+    """
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return None
+    text = sys.stdout
+    text.flush()
+    sink = Sink(getattr(text.buffer, "raw", text.buffer))
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(sink),
+        encoding=text.encoding,
+        errors="surrogateescape",
+        line_buffering=text.line_buffering,
+        write_through=text.write_through,
+    )
+    return sink
 
 
 def occupy_closed_descriptors() -> None:

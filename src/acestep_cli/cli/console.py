@@ -73,10 +73,15 @@ class Stdout:
             raise OutputError(f"stdout cannot be written: {reason}.") from error
 
 
-def print_result(text: str) -> None:
-    """Print a result as UTF-8, whatever the locale is. A reader that closed the pipe is no error."""
+def print_result(text: str, *, styled: bool = False) -> None:
+    """Print a result as UTF-8, whatever the locale is. A reader that closed the pipe is no error.
+
+    A terminal gets nothing that it would obey, unless the text is `styled`: then that was seen to before.
+    """
     if sys.stdout is None:  # closed by whoever started us
         return
+    if sys.stdout.isatty() and not styled:
+        text = exit_codes.printable(text)
     sys.stdout.flush()
     try:
         if hasattr(sys.stdout, "buffer"):
@@ -110,7 +115,7 @@ def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str
     terminal = Terminal(file=sys.stdout)
     with terminal.capture() as captured:
         terminal.print(Panel(Group(*parts), title=Text(exit_codes.printable(title)), title_align="left"))
-    print_result(captured.get())
+    print_result(captured.get(), styled=True)
 
 
 def card_width() -> int:
@@ -154,7 +159,7 @@ class Console:
         """Show a text beside the current progress bar; nothing without bars."""
         if self._bars is not None and self._bars.tasks:
             task = self._bars.tasks[-1]
-            self._bars.update(task.id, description=f"{STAGES[task.fields['stage']]}: {text}")
+            self._bars.update(task.id, description=f"{STAGES[task.fields['stage']]}: {exit_codes.printable(text)}")
 
     def warn(self, text: str) -> None:
         """Print a warning, but only once: each take repeats those of its whole run."""
@@ -274,7 +279,7 @@ class Console:
 
         figure = Column(no_wrap=True, justify="right")
         bars = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None),
             MofNCompleteColumn(table_column=figure),
             Rate(table_column=figure),
@@ -349,14 +354,15 @@ class Console:
         name = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         kinds = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn)
         figures = [kind(table_column=Column(no_wrap=True, justify="right")) for kind in kinds]
-        columns = (TextColumn("{task.description}", table_column=name), BarColumn(bar_width=14), *figures)
+        columns = (TextColumn("{task.description}", markup=False, table_column=name), BarColumn(bar_width=14), *figures)
         bars = Progress(*columns, console=Terminal(stderr=True), expand=True)
         whole, current = bars.add_task("All", total=total), bars.add_task("", total=None)
         files: dict[str, int] = {}
 
         def report(file: str, done: int, size: int) -> None:
             if file not in files:
-                bars.reset(current, total=size, completed=done, description=file)  # what was there is no speed
+                shown = exit_codes.printable(file)
+                bars.reset(current, total=size, completed=done, description=shown)  # what was there is no speed
             files[file] = done
             bars.update(current, completed=done)
             bars.update(whole, completed=sum(files.values()))

@@ -22,6 +22,9 @@ from acestep_cli.render.result import describe_error
 
 UNWRITABLE = 9
 
+#: Control and format characters that are text: a line, a tab, and what joins and parts letters in Persian, Hindi, emoji.
+KEPT_SIGNS = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
 #: What a script may make of the way a command ended.
 EXIT_CODES = {
     0: "all asked for exists and passed its checks",
@@ -63,6 +66,9 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         raise
     except typer.TyperException as error:
         suggest(error)
+        for said in ("message", "option_name"):  # they quote what was typed
+            if isinstance(getattr(error, said, None), str):
+                setattr(error, said, printable(getattr(error, said)))
         if wants_json:
             print_object(ctx, {"exit_code": error.exit_code, "name": "usage", "message": error.format_message()})
         raise
@@ -70,10 +76,10 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         discard_stdout()
         raise typer.Exit from error
     except BaseException as error:
-        found = describe_error(error)
+        found = describe_error(without_folder(error))
         print(printable("\n".join(said for said in (found["message"], found.get("hint")) if said)), file=sys.stderr)
         if ctx.obj.get(DEBUG):
-            traceback.print_exception(error, file=sys.stderr)
+            print(printable("".join(traceback.format_exception(error))), file=sys.stderr)
         if ctx.obj.get(JSON) or wants_json:
             print_object(ctx, found)
         raise typer.Exit(found["exit_code"]) from error
@@ -86,16 +92,27 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Return text with control characters escaped, but for line breaks and tabs."""
-    return "".join(
-        sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}" for sign in text
-    )
+    """Return text as a terminal may show it: what it would obey or hide as escapes, and bytes that are no UTF-8 as
+    replacement characters. Lines and tabs stay.
+    """
+    return "".join(map(printable_sign, text))
+
+
+def printable_sign(sign: str) -> str:
+    """Return one character of `printable`: control, direction and format characters as their escape."""
+    kind = unicodedata.category(sign)
+    if kind == "Cs":  # how Python carries bytes it cannot decode
+        return "\N{REPLACEMENT CHARACTER}"
+    if kind not in ("Cc", "Cf", "Zl", "Zp") or sign in KEPT_SIGNS:
+        return sign
+    code = ord(sign)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def without_folder(error: BaseException) -> BaseException:
     """Return an error about the deleted current folder where that caused `error`; else `error`."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, FileNotFoundError):
+    while cause is not None and not (isinstance(cause, FileNotFoundError) and is_relative(cause.filename)):
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return error
@@ -104,6 +121,11 @@ def without_folder(error: BaseException) -> BaseException:
     except FileNotFoundError:
         return OutputError("The current folder was deleted.", "cd to a folder that is there, and run this again.")
     return error
+
+
+def is_relative(path: str | bytes | int | None) -> bool:
+    """Return true for a path below the current folder, or for none: `os.getcwd` names none when it fails."""
+    return path is None or (not isinstance(path, int) and not Path(os.fsdecode(path)).is_absolute())
 
 
 def flush_stdout() -> int:
