@@ -43,6 +43,20 @@ def write_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} cannot be written: {reason}.", HINTS.get(error.errno or 0))
 
 
+def folder_error() -> OutputError | None:
+    """Return the error that the current folder was deleted; None where it is there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return OutputError("The current folder was deleted.", "cd to a folder that is there, and run this again.")
+    return None
+
+
+def read_error(path: Path, error: OSError) -> OutputError | None:
+    """Return the error that the current folder was deleted, where that is why `path` was not found; else None."""
+    return folder_error() if isinstance(error, FileNotFoundError) and not path.is_absolute() else None
+
+
 def is_taken(path: Path) -> bool:
     """Tell whether `path` exists, if only as a broken link. Raises `OutputError` for a name that no file can have."""
     try:

@@ -427,7 +427,10 @@ def spool(path: Path) -> Path:
     return Path(copy.name)
 
 
-def unreadable_error(path: Path, error: OSError) -> SourceError:
+def unreadable_error(path: Path, error: OSError) -> AceStepError:
+    """Return why a file cannot be read: for a path below a current folder that was deleted, that."""
+    if gone := disk.read_error(path, error):
+        return gone
     return SourceError(f"{path} cannot be read: {reason_of(error)}.")
 
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import typer
 
-from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, OutputError, reason_of, terminate
+from acestep_cli import disk
+from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, reason_of, terminate
 from acestep_cli.render import result
 from acestep_cli.render.result import describe_error
 
 UNWRITABLE = 9
 
-#: Control and format characters that are text: a line, a tab, and what joins and parts letters in Persian, Hindi, emoji.
+#: Control and format characters that are text: lines, tabs, and what joins letters in Persian, Hindi and emoji.
 KEPT_SIGNS = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 #: What a script may make of the way a command ended.
@@ -116,11 +117,7 @@ def without_folder(error: BaseException) -> BaseException:
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return error
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return OutputError("The current folder was deleted.", "cd to a folder that is there, and run this again.")
-    return error
+    return disk.folder_error() or error
 
 
 def is_relative(path: str | bytes | int | None) -> bool:

@@ -14,7 +14,7 @@ import typer
 
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, print_result
-from acestep_cli.errors import AceStepError, CheckpointError, UsageError
+from acestep_cli.errors import AceStepError, CheckpointError, OutputError, UsageError
 from acestep_cli.models import checkpoints, local
 from acestep_cli.song import complete, document, duration, examples, languages, modes, prompts, schema, spec, validate
 from acestep_cli.song.request import Request
@@ -116,6 +116,8 @@ def check(
         try:
             for warning in check_spec(file, find):
                 terminal.warn(warning)
+        except OutputError:  # the current folder is gone: no other spec is found either
+            raise
         except AceStepError as error:
             problems.append(str(error))
     if strict:

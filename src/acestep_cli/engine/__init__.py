@@ -1,0 +1,25 @@
+"""The networks and how they run. The only package besides `training` and `pipeline` that loads torch."""
+
+import os
+from pathlib import Path
+
+
+def _load_torch_elsewhere() -> None:
+    """Load torch from another folder where the current one was deleted: MKL aborts the process if it has none."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        here = os.open(".", os.O_RDONLY)
+        os.chdir("/")
+    else:
+        return
+    try:
+        import torch
+
+        torch.ones(2, 2) @ torch.ones(2, 2)  # MKL looks for its libraries at the first product
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+_load_torch_elsewhere()

@@ -368,6 +368,8 @@ def read_text(file: str) -> str:
             raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
         return document.decoded(data)
     except OSError as error:
+        if gone := disk.read_error(Path(file), error):
+            raise gone from error
         raise ValueError(f"cannot be read: {reason_of(error)}") from error
 
 
