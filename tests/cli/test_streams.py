@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,34 @@ def program(*arguments: str, **more: object) -> subprocess.CompletedProcess[byte
     return subprocess.run(command, **given)  # type: ignore[call-overload, no-any-return]
 
 
-@pytest.mark.parametrize("words", [["examples", "show", "ballad"], ["examples", "list"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["examples", "show", "ballad"],
+        ["examples", "list"],
+        ["--help"],
+        ["--version"],
+        ["album", "--help"],
+        ["spec", "new"],
+        ["spec", "schema"],
+        ["doctor", "--json"],
+    ],
+    ids=" ".join,
+)
 def test_a_full_stdout_is_a_sentence(words: list[str]) -> None:
     with FULL.open("wb") as full:
         run = program(*words, stdout=full)
     assert run.returncode == 9, run.stderr
     assert b"stdout cannot be written: no space left on device." in run.stderr
     assert b"Traceback" not in run.stderr
+
+
+def test_a_closed_stdout_hides_no_failure() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    for words in (["spec", "check", "--json", "nosuch.yaml"], ["generate", "--json", "--bpm", "fast"]):
+        assert program(*words, stdout=theirs).returncode == 2
+    os.close(theirs)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["examples", "list"]], ids=str)
@@ -59,3 +81,47 @@ def test_refusals_of_flags_and_output_are_told_together() -> None:
     run = program("generate", "-c", "x", "--bpm", "fast", "--key", "H minor", "-o", "x.aac")
     assert run.returncode == 2
     assert all(word in run.stderr for word in (b"--bpm", b"--key", b"--output"))
+
+
+@pytest.fixture
+def gone(tmp_path: Path) -> Iterator[Path]:
+    """A current folder that is deleted; yields one that is there."""
+    before, folder = Path.cwd(), tmp_path / "gone"
+    folder.mkdir()
+    os.chdir(folder)
+    folder.rmdir()
+    yield tmp_path
+    os.chdir(before)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["spec", "check", "x.yaml"],
+        ["spec", "show", "x.yaml"],
+        ["check", "x.wav"],
+        ["check", "--json", "x.wav"],
+        ["render", "x.yaml"],
+        ["generate", "-c", "x", "--instrumental"],
+        ["listen", "takes"],
+        ["listen", "."],
+        ["lora", "inspect", "x"],
+        ["train-lora", "songs", "--scan-only"],
+    ],
+    ids=" ".join,
+)
+def test_a_deleted_folder_is_a_sentence(words: list[str], gone: Path) -> None:
+    run = program(*words)
+    assert run.returncode == 9, run.stderr
+    assert b"The current folder was deleted.\ncd to a folder" in run.stderr
+
+
+def test_help_and_absolute_paths_work_in_a_deleted_folder(gone: Path) -> None:
+    song, take = gone / "song.yaml", gone / "take.wav"
+    song.write_text("caption: slow piano\ninstrumental: true\nduration: 3\nmodel: pocket\n")
+    for words in (["--help"], ["spec", "check", str(song)], ["render", str(song), "-o", str(take)]):
+        run = program(*words)
+        assert run.returncode == 0, run.stderr
+    assert program("check", str(take)).returncode == 0
+    song.write_text("caption: slow piano\nbpm: fast\n")
+    assert program("spec", "check", str(song)).returncode == 2  # its own fault, not the folder's

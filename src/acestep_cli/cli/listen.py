@@ -110,6 +110,8 @@ def make_page(
     """
     files = playable(folder)
     if not files:
+        if gone := disk.read_error(folder, FileNotFoundError()):
+            raise gone
         raise SourceError(f"{folder} holds no audio files ({', '.join(encode.FORMATS)}).")
     known = earlier_entries(page)
     takes = []

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 
-def _load_torch_elsewhere() -> None:
-    """Load torch from another folder where the current one was deleted: MKL aborts the process if it has none."""
+def _load_libraries_elsewhere() -> None:
+    """Load torch and Transformers from another folder where the current one was deleted: they ask for its name as they
+    are loaded, and MKL aborts the process if it has none.
+    """
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -15,6 +17,7 @@ def _load_torch_elsewhere() -> None:
         return
     try:
         import torch
+        import transformers.modeling_utils  # noqa: F401
 
         torch.ones(2, 2) @ torch.ones(2, 2)  # MKL looks for its libraries at the first product
     finally:
@@ -22,4 +25,4 @@ def _load_torch_elsewhere() -> None:
         os.close(here)
 
 
-_load_torch_elsewhere()
+_load_libraries_elsewhere()

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from acestep_cli import disk
 from acestep_cli.errors import AdapterError, CheckpointError, reason_of
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.configs import DiTConfig
@@ -331,6 +332,8 @@ def _file(path: Path) -> Path:
     except (OSError, ValueError):
         there = False
     if not there:
+        if gone := disk.read_error(path, FileNotFoundError()):
+            raise gone
         raise AdapterError(
             f"The adapter {path} does not exist.", "Name a folder that PEFT wrote, or a .safetensors file."
         )

@@ -120,6 +120,8 @@ def audio_files(folder: Path) -> dict[str, Path]:
     """Return the audio files in `folder` and the folders in it, by name. Raises `SourceError` where there are none."""
     try:
         if not folder.is_dir():
+            if gone := disk.read_error(folder, FileNotFoundError()):
+                raise gone
             what = "not a folder" if disk.is_taken(folder) else "not there"
             raise SourceError(f"{folder} is {what}; songs are learnt from a folder.")
         next(folder.iterdir(), None)  # raises the errors that rglob hides
