@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from acestep_cli.cli import exit_codes
+
 FULL = Path("/dev/full")
 LIMIT = 120  # seconds
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="a full disk of Linux")
@@ -125,3 +127,32 @@ def test_help_and_absolute_paths_work_in_a_deleted_folder(gone: Path) -> None:
     assert program("check", str(take)).returncode == 0
     song.write_text("caption: slow piano\nbpm: fast\n")
     assert program("spec", "check", str(song)).returncode == 2  # its own fault, not the folder's
+
+
+def test_no_refusal_hides_another(tmp_path: Path) -> None:
+    spec = tmp_path / "song.yaml"
+    spec.write_text("caption: x\nbpm: fast\nkey: H minor\n")
+    run = program("render", str(spec), "--shift", "none", "--format", "flac", "-o", "x.wav", cwd=tmp_path)
+    assert run.returncode == 2
+    assert all(word in run.stderr for word in (b"bpm", b"key", b"--shift", b"contradicts --output x.wav")), run.stderr
+    other = tmp_path / "other.yaml"
+    other.write_text("caption: x\nbpm: slow\n")
+    run = program("render", str(spec), str(other), str(spec), "", "-o", "x.wav", cwd=tmp_path)
+    assert run.returncode == 2
+    told = (b"song.yaml:2", b"other.yaml:2", b"is one file", b"is given 2 times", b"name of a spec is empty")
+    assert all(word in run.stderr for word in told), run.stderr
+
+
+def test_names_show_what_a_terminal_would_obey_as_escapes() -> None:
+    text = "a\x1b[31m\x9b\u202eb\u2066\u200b\nc\t" + os.fsdecode(b"\xe9")
+    assert exit_codes.printable(text) == "a\\x1b[31m\\x9b\\u202eb\\u2066\\u200b\nc\t\N{REPLACEMENT CHARACTER}"
+    assert exit_codes.printable("می\u200cخواهم 👩\u200d🎤") == "می\u200cخواهم 👩\u200d🎤"
+    for words in (["spec", "check", "\u202ex.yaml"], ["check", "\x9bx.wav"], ["generate", "--\x1b[31mx"]):
+        stderr = program(*words).stderr.decode()
+        assert not set(stderr) & set("\x1b\x9b\u202e"), words
+
+
+def test_a_traceback_shows_escapes(tmp_path: Path) -> None:
+    run = program("check", "--debug", "e\x1b[31mv.wav", cwd=tmp_path)
+    assert b"Traceback" in run.stderr
+    assert b"\x1b" not in run.stderr

@@ -24,7 +24,7 @@ from acestep_cli import disk
 from acestep_cli.audio import containers, encode, loudness
 from acestep_cli.audio.containers import Pieces, Stream
 from acestep_cli.audio.sound import Audio, join_blocks, resample_blocks
-from acestep_cli.errors import SourceError, reason_of
+from acestep_cli.errors import AceStepError, SourceError, reason_of
 
 if TYPE_CHECKING:
     import numpy as np

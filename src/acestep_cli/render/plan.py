@@ -45,20 +45,26 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
         errors.append(error)
         place = outputs.parse_destination(None)
     if len(specs) > 1 and place.stem is not None:
-        raise UsageError(
-            f"--output {settings.output} is one file, and there are {len(specs)} specs.",
-            f"Name a folder: --output {Path(settings.output or '').parent / 'out'}/",
+        errors.append(
+            UsageError(
+                f"--output {settings.output} is one file, and there are {len(specs)} specs.",
+                f"Name a folder: --output {Path(settings.output or '').parent / 'out'}/",
+            )
         )
     if "" in specs:
-        raise UsageError("The name of a spec is empty.")
-    for twice, times in Counter(os.path.realpath(name) for name in specs if name != spec.STDIN).items():
+        errors.append(UsageError("The name of a spec is empty."))
+    for twice, times in Counter(os.path.realpath(name) for name in specs if name not in ("", spec.STDIN)).items():
         if times > 1:
             first = next(name for name in specs if os.path.realpath(name) == twice)
-            raise UsageError(f"{first} is given {times} times; --takes {times} makes {times} takes of it.")
+            errors.append(UsageError(f"{first} is given {times} times; --takes {times} makes {times} takes of it."))
     flags = spec.from_flags(song, tuple(settings.overrides or ()))
-    by_output = implied_format(place, flags, settings)
+    by_output: list[spec.Layer] = []
+    try:
+        by_output = implied_format(place, flags, settings)
+    except UsageError as error:
+        errors.append(error)
     jobs: list[Job] = []
-    names: list[str | None] = [*specs] or [None]
+    names: list[str | None] = list(dict.fromkeys(name for name in specs if name)) or [None] * (not specs)
     context = PlanContext(settings, hardware.detect(), history.read_history())
     for name in names:
         try:
