@@ -178,7 +178,7 @@ def rungs_for(stage: str) -> list[str]:
     """What is said on the way down from the top, for a stage."""
     said, now = [], AS_ON_A_CARD.arrangement
     for rung in LADDER:
-        while rung.take and stage in rung.helps and (lower := rung.take(now, "cuda")):
+        while rung.apply and stage in rung.helps and (lower := rung.apply(now, "cuda")):
             said.append(rung.sentence)
             now = lower
     return said

@@ -31,7 +31,7 @@ def recall(seconds: float = 120, device: Device = CARD, task: str = TASK) -> pla
 
 
 def test_a_descent_is_remembered_for_songs_as_long_or_longer() -> None:
-    history.record_render(CARD, TASK, LOWER, descended=120.5, speed=None)
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=120.5, speed=None)
     assert recall(120).arrangement == recall(600).arrangement == LOWER.arrangement
     assert recall(119).arrangement is None
     assert recall(task="sft generate").arrangement is None
@@ -39,21 +39,23 @@ def test_a_descent_is_remembered_for_songs_as_long_or_longer() -> None:
 
 
 def test_a_descent_counts_only_while_memory_is_as_short() -> None:
-    history.record_render(CARD, TASK, LOWER, descended=120, speed=None)
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=120, speed=None)
     assert recall(device=replace(CARD, free_bytes=5 * GIB)).arrangement is not None
     assert recall(device=replace(CARD, free_bytes=8 * GIB)).arrangement is None
 
 
 def test_speeds_are_kept_apart_by_how_the_weights_are_kept() -> None:
-    history.record_render(CARD, TASK, LOWER, descended=None, speed=Speed(100, 10))
-    history.record_render(CARD, TASK, LOWER, descended=None, speed=Speed(200, 20))
-    history.record_render(CARD, TASK, LOWER.model_copy(update={"int8": False}), descended=None, speed=Speed(7, 7))
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=None, speed=Speed(100, 10))
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=None, speed=Speed(200, 20))
+    history.record_render(
+        CARD, TASK, LOWER.model_copy(update={"int8": False}), fallback_seconds=None, speed=Speed(7, 7)
+    )
     assert recall().speeds == {"bfloat16 int8": Speed(150, 15), "bfloat16": Speed(7, 7)}
 
 
 def test_a_descent_under_a_cap_counts_under_such_caps_alone() -> None:
     capped = LOWER.model_copy(update={"max_vram": 4 * GIB})
-    history.record_render(CARD, TASK, capped, descended=120, speed=None)
+    history.record_render(CARD, TASK, capped, fallback_seconds=120, speed=None)
     assert recall().arrangement is None
     under = history.recall_experience(history.read_history(), CARD, TASK, "bfloat16", 120, 4 * GIB)
     assert under.arrangement == LOWER.arrangement
@@ -64,7 +66,7 @@ def test_a_book_of_another_kind_is_an_empty_one(content: str) -> None:
     history.history_file().parent.mkdir(parents=True)
     history.history_file().write_text(content)
     assert recall().arrangement is None
-    history.record_render(CARD, TASK, LOWER, descended=10, speed=None)
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=10, speed=None)
     assert recall(10).arrangement == LOWER.arrangement
     assert list(history.history_file().parent.iterdir()) == [history.history_file()]
 

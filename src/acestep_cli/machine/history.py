@@ -89,25 +89,27 @@ def recall_experience(
     if known is None:
         return Experience()
     fallbacks = [
-        descent
-        for length, descent in sorted(known.descents.items())
-        if length <= seconds and available_bytes(device, max_vram) <= MORE_FREE * descent.free_bytes
+        entry
+        for length, entry in sorted(known.descents.items())
+        if length <= seconds and available_bytes(device, max_vram) <= MORE_FREE * entry.free_bytes
     ]
     settings = fallbacks[-1].model_dump(exclude={"free_bytes"}) if fallbacks else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
     return Experience(arrangement, {weights: Speed(**rate.model_dump()) for weights, rate in known.rates.items()})
 
 
-def record_render(device: Device, task: str, plan: Plan, *, descended: float | None, speed: Speed | None) -> None:
+def record_render(
+    device: Device, task: str, plan: Plan, *, fallback_seconds: float | None, speed: Speed | None
+) -> None:
     """Record a render: the seconds of music at which it needed a fallback, if it did, and its speed.
 
     Raises `OSError` where the state folder cannot be written.
     """
     history = read_history()
     known = history.devices.setdefault(device_key(device), {}).setdefault(task_key(task, plan.dtype), TaskHistory())
-    if descended is not None:
+    if fallback_seconds is not None:
         settings = {name: value for name, value in plan.arrangement.settings().items() if name != "dtype"}
-        known.descents[int(descended)] = MemoryFallbackEntry(
+        known.descents[int(fallback_seconds)] = MemoryFallbackEntry(
             free_bytes=available_bytes(device, plan.max_vram), **settings
         )
     if speed is not None:

@@ -1,8 +1,8 @@
-"""What this machine will do for one render, with the reason for each choice: which device, in which number format,
-and which networks are in its memory when.
+"""Plans of one render on this machine, with the reason of each choice: the device, its dtype, and the networks that are
+in its memory at each stage.
 
-Memory is what decides. A plan begins with everything as fast as it goes and takes the rungs of one fixed ladder until
-the memory model says that it fits; where memory runs out all the same, the render takes the next one.
+Memory decides. A plan begins with the fastest arrangement and applies the fallbacks of one fixed ladder until the
+memory model fits. Where memory runs out all the same, the render applies the next one.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ RUNTIME_BYTES: dict[Backend, int] = {
     "mps": GIB // 4,
     "cpu": GIB // 2,
 }
-#: Share of the free memory that is left alone: allocators never fill it to the last byte.
+#: Share of the free memory that is not planned for: allocators never fill it to the last byte.
 MARGIN = 0.05
 TILE_FRAMES = {"cpu": 128}
 TILE_FRAMES_ON_CARDS = 256
 SMALLEST_TILE_FRAMES = 32
-#: Cards with memory of their own: others share the processor's, and moving weights there would free none.
+#: Backends with memory of their own. Others share the processor's, and moving weights there would free none.
 OWN_MEMORY = ("cuda", "rocm", "xpu")
 
 
 @dataclass(frozen=True)
 class Tier:
-    """What the guide promises for cards from `memory_gb` on: a floor for plans, never a cap."""
+    """The song that the guide promises for cards of at least `memory_gb`: a minimum for plans, never a limit."""
 
     memory_gb: int
     minutes: int
@@ -50,7 +50,7 @@ class Tier:
 
     @property
     def least_bytes(self) -> int:
-        """A card reports somewhat less than it is sold with."""
+        """Least reported memory: a card reports somewhat less than it is sold with."""
         return int((self.memory_gb - 0.5) * GIB)
 
 
@@ -66,25 +66,26 @@ TIERS = (
 
 
 def tier_of(device: Device) -> Tier | None:
-    """The highest tier that a card reaches; None for one below the first, for weights of four bytes, and where memory
-    is shared with the processor.
+    """Return the highest tier of a card.
+
+    None for a card below the first tier, for weights of four bytes, and where memory is shared with the processor.
     """
     if device.backend not in OWN_MEMORY or BYTES[device.dtypes[0]] > 2:
         return None
-    reached = [one for one in TIERS if device.total_bytes >= one.least_bytes]
+    reached = [tier for tier in TIERS if device.total_bytes >= tier.least_bytes]
     return reached[-1] if reached else None
 
 
 @dataclass(frozen=True)
 class MemoryFallback:
-    """One way to need less memory: what it does, the stages it helps, and how it changes an arrangement.
+    """One way to need less memory: a sentence about it, the stages that it helps, and its change of an arrangement.
 
-    `take` answers None where there is nothing left to take. A rung without it is part of every plan.
+    `apply` returns None where there is nothing left to change. A fallback without it is part of every plan.
     """
 
     sentence: str
     helps: frozenset[str] = frozenset()
-    take: Callable[[Arrangement, Backend], Arrangement | None] | None = None
+    apply: Callable[[Arrangement, Backend], Arrangement | None] | None = None
 
 
 def _smaller_tiles(now: Arrangement, backend: Backend) -> Arrangement | None:
@@ -129,7 +130,7 @@ LADDER = (
 
 @dataclass(frozen=True)
 class MachineRequest:
-    """What the user asked of the machine; `None` leaves the choice to the plan. `max_vram` is in bytes."""
+    """The user's choices for the machine; `None` leaves a choice to the plan. `max_vram` is in bytes."""
 
     device: str | None = None
     dtype: str | None = None
@@ -138,7 +139,7 @@ class MachineRequest:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a device is: multiplications of the diffusion, and seconds of sound decoded, in a second."""
+    """Speed of a device: arithmetic operations of the diffusion, and seconds of sound decoded, per second."""
 
     operations_per_second: float
     decoded_per_second: float
@@ -146,17 +147,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class Experience:
-    """What renders like this one taught before: the arrangement that memory allowed, and the speed of the device by
-    how its weights were kept (`Arrangement.weights`).
-    """
+    """Results of earlier renders like this one: the arrangement that fitted, and speeds by `Arrangement.weights`."""
 
     arrangement: Arrangement | None = None
     speeds: Mapping[str, Speed] = field(default_factory=dict)
 
 
 class Plan(BaseModel):
-    """What this machine will do for one render, and why. Memory is in bytes; `seconds` are None where nothing was
-    measured yet that would tell.
+    """The plan of one render on this machine, with `reasons` by field.
+
+    Memory is in bytes. `seconds` is None where no earlier render was measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -168,7 +168,7 @@ class Plan(BaseModel):
     int8: bool = False
     streamed: bool = False
     vae_on_cpu: bool = False
-    #: The backend's own name; torch calls AMD's cards `cuda` too.
+    #: The real backend: torch calls AMD's cards `cuda` too.
     backend: Backend = "cpu"
     max_vram: int | None = None
     budget_bytes: int | None = None
@@ -186,11 +186,11 @@ class Plan(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def peak_bytes(self) -> int:
-        """The device memory of the stage that takes most, its runtime included."""
+        """Device memory of the largest stage, its runtime included."""
         return RUNTIME_BYTES[self.backend] + max((stage.total for stage in self.stages), default=0)
 
     def shares_weights_with(self, other: Plan) -> bool:
-        """Whether renders of both plans can go through one pipeline."""
+        """Tell whether renders of both plans can use one pipeline."""
         return (self.device, self.arrangement, self.max_vram) == (other.device, other.arrangement, other.max_vram)
 
 
@@ -201,46 +201,54 @@ def plan_render(
     sizes: Sizes,
     recall: Callable[[Device, DType], Experience] = lambda device, dtype: Experience(),
 ) -> Plan:
-    """Decide how a completed request is rendered; pure.
+    """Return the plan of a completed request. This is a pure function.
 
-    Without a device asked for, it is the first that the render fits into. Raises `UsageError` when what was asked for
-    is not there, and `MemoryLimitError` when it fits nowhere.
+    Without a device asked for, the first that the render fits into is taken. Raises `UsageError` where the machine
+    lacks what was asked for, and `MemoryLimitError` where the render fits nowhere.
     """
     found, why = candidate_devices(machine, asked)
-    host = next((device.free_bytes for device in machine.devices if device.backend == "cpu"), None)
+    host_free_bytes = next((device.free_bytes for device in machine.devices if device.backend == "cpu"), None)
     failure: MemoryLimitError | None = None
     for device in devices_with_dtype(found, asked.dtype):
-        dtype, dtype_reason = _dtype(device, asked.dtype)
+        dtype, dtype_reason = _choose_dtype(device, asked.dtype)
         try:
-            made = _fit_arrangement(device, host, dtype, request, asked, sizes, recall(device, dtype))
+            plan = _fit_arrangement(
+                device,
+                dtype,
+                request=request,
+                asked=asked,
+                sizes=sizes,
+                host_free_bytes=host_free_bytes,
+                experience=recall(device, dtype),
+            )
         except MemoryLimitError as error:
             failure = failure or error
             why = f"it does not fit into {device.name}"
             continue
-        reasons = {"device": why, "dtype": dtype_reason, **made.reasons}
+        reasons = {"device": why, "dtype": dtype_reason, **plan.reasons}
         if machine.threads is not None:
             reasons["threads"] = machine.threads_reason
-        return made.model_copy(update={"threads": machine.threads, "reasons": reasons})
+        return plan.model_copy(update={"threads": machine.threads, "reasons": reasons})
     assert failure is not None
     raise failure
 
 
 def step_down(now: Plan, stage: str, request: Request, sizes: Sizes) -> tuple[Plan, str] | None:
-    """The plan after the next rung that helps `stage`, and what that rung does; None at the foot of the ladder."""
+    """Return the plan with the next fallback that helps `stage`, and its sentence; None where no fallback is left."""
     found = _next_fallback(now.arrangement, now.backend, stage)
     if found is None:
         return None
-    lower, rung = found
-    work = _work(request, sizes)
+    lower, fallback = found
+    work = _workload(request, sizes)
     reasons = now.reasons | _changes(now.arrangement, lower, "memory ran out without")
     update = {**lower.settings(), "stages": MemoryModel(sizes, work, lower).stages, "seconds": None, "reasons": reasons}
-    return now.model_copy(update=update), rung.sentence
+    return now.model_copy(update=update), fallback.sentence
 
 
 def exhausted_error(now: Plan, stage: str, request: Request) -> MemoryLimitError:
-    """What to say where memory ran out at the foot of the ladder."""
+    """Return the error for a stage that ran out of memory after the last fallback."""
     elsewhere = "--device cpu uses main memory; " if now.backend in OWN_MEMORY else ""
-    tried = ", after every way to need less" if any(stage in rung.helps for rung in LADDER) else ""
+    tried = ", after every way to need less" if any(stage in fallback.helps for fallback in LADDER) else ""
     return MemoryLimitError(
         f"{request.model} ran out of memory on {now.device} over {request.duration:g} s of music ({stage}){tried}.",
         f"{elsewhere}--duration asks for a shorter song, --model for a smaller one.",
@@ -248,14 +256,17 @@ def exhausted_error(now: Plan, stage: str, request: Request) -> MemoryLimitError
 
 
 def least_bytes(request: Request, asked: MachineRequest, sizes: Sizes, device: Device) -> int:
-    """The least `--max-vram` with which the request could be planned on `device`."""
-    dtype, _ = _dtype(device, asked.dtype)
+    """Return the least `--max-vram`, in bytes, with which the request can be planned on `device`."""
+    dtype, _ = _choose_dtype(device, asked.dtype)
     lowest = _smallest_arrangement(fastest_arrangement(device, dtype), device.backend)
-    return _demand(MemoryModel(sizes, _work(request, sizes), lowest).peak.total, device)
+    return _free_bytes_needed(MemoryModel(sizes, _workload(request, sizes), lowest).peak.total, device)
 
 
 def candidate_devices(machine: Hardware, asked: MachineRequest) -> tuple[Sequence[Device], str]:
-    """The devices that may be taken, the preferred one first, and why that one is."""
+    """Return the devices to choose from, the preferred one first, and the reason for it.
+
+    Raises `UsageError` where the one asked for is not there.
+    """
     if asked.device is None:
         others = ", ".join(device.name for device in machine.devices)
         return machine.devices, f"the first of {others}" if len(machine.devices) > 1 else "the only device here"
@@ -279,13 +290,13 @@ def candidate_devices(machine: Hardware, asked: MachineRequest) -> tuple[Sequenc
 
 
 def device_names(device: Device) -> tuple[str, ...]:
-    """What a device answers to: torch calls AMD's cards `cuda` too."""
+    """Return the names by which `--device` may call a device: torch calls AMD's cards `cuda` too."""
     kind, _, number = device.name.partition(":")
     return (device.name, kind, device.backend, f"{device.backend}:{number}")
 
 
 def devices_with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
-    """The devices that have the number format asked for. `UsageError` where none has."""
+    """Return the devices that have the dtype asked for. Raises `UsageError` where none has."""
     if asked is None:
         return list(devices)
     named = DTYPES.get(asked.lower())
@@ -301,11 +312,11 @@ def devices_with_dtype(devices: Sequence[Device], asked: str | None) -> list[Dev
     return able
 
 
-def _dtype(device: Device, asked: str | None) -> tuple[DType, str]:
+def _choose_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
     return (device.dtypes[0], device.dtype_reason) if asked is None else (DTYPES[asked.lower()], "asked for")
 
 
-def _work(request: Request, sizes: Sizes) -> Workload:
+def _workload(request: Request, sizes: Sizes) -> Workload:
     assert request.duration is not None, "only a completed request is planned"
     work = Workload.of(request.duration, request.caption, request.lyrics, sizes.vae)
     return replace(
@@ -318,19 +329,20 @@ def _work(request: Request, sizes: Sizes) -> Workload:
 
 
 def fastest_arrangement(device: Device, dtype: DType) -> Arrangement:
-    """Everything as fast as it goes."""
+    """Return the fastest arrangement, without any fallback."""
     return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES.get(device.backend, TILE_FRAMES_ON_CARDS))
 
 
 def _smallest_arrangement(arrangement: Arrangement, backend: Backend) -> Arrangement:
-    for rung in LADDER:
-        while rung.take is not None and (lower := rung.take(arrangement, backend)) is not None:
+    """Return the arrangement after every fallback."""
+    for fallback in LADDER:
+        while fallback.apply is not None and (lower := fallback.apply(arrangement, backend)) is not None:
             arrangement = lower
     return arrangement
 
 
-def _is_below(top: Arrangement, other: Arrangement, backend: Backend) -> bool:
-    """Whether the ladder leads from `top` to `other`: a book that says otherwise was not written here."""
+def _is_reachable(top: Arrangement, other: Arrangement, backend: Backend) -> bool:
+    """Tell whether fallbacks lead from `top` to `other`. A history that says otherwise is not of this machine."""
     tiles = [top.tile_frames]
     while tiles[-1] // 2 >= SMALLEST_TILE_FRAMES:
         tiles.append(tiles[-1] // 2)
@@ -339,27 +351,32 @@ def _is_below(top: Arrangement, other: Arrangement, backend: Backend) -> bool:
 
 
 def _next_fallback(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangement, MemoryFallback] | None:
-    for rung in LADDER:
-        if rung.take is not None and stage in rung.helps and (lower := rung.take(now, backend)) is not None:
-            return lower, rung
+    """Return `now` after the next fallback that helps `stage`, and that fallback; None where none is left."""
+    for fallback in LADDER:
+        if fallback.apply is None or stage not in fallback.helps:
+            continue
+        if (lower := fallback.apply(now, backend)) is not None:
+            return lower, fallback
     return None
 
 
 def _fit_arrangement(
     device: Device,
-    host: int | None,
     dtype: DType,
+    *,
     request: Request,
     asked: MachineRequest,
     sizes: Sizes,
+    host_free_bytes: int | None,
     experience: Experience,
 ) -> Plan:
-    """The highest arrangement that fits into the memory of `device`, and what waits beside it into the `host` bytes of
-    main memory; `MemoryLimitError` if none does.
+    """Return the plan with the fewest fallbacks that fits into the memory of `device`.
+
+    Raises `MemoryLimitError` where none does, and where what waits in main memory does not fit there.
     """
-    work = _work(request, sizes)
+    work = _workload(request, sizes)
     top = fastest_arrangement(device, dtype)
-    remembers = experience.arrangement is not None and _is_below(top, experience.arrangement, device.backend)
+    remembers = experience.arrangement is not None and _is_reachable(top, experience.arrangement, device.backend)
     arrangement = experience.arrangement if remembers and experience.arrangement else top
     cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
     budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
@@ -369,8 +386,8 @@ def _fit_arrangement(
         if found is None:
             raise _memory_error(device, asked, request, sizes)
         model = MemoryModel(sizes, work, found[0])
-    if host is not None and model.host_bytes > host * (1 - MARGIN):
-        waiting, free = format_gigabytes(model.host_bytes, up=True), format_gigabytes(host)
+    if host_free_bytes is not None and model.host_bytes > host_free_bytes * (1 - MARGIN):
+        waiting, free = format_gigabytes(model.host_bytes, up=True), format_gigabytes(host_free_bytes)
         raise MemoryLimitError(
             f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
             f"would wait in main memory takes {waiting} of {free} free.",
@@ -384,24 +401,25 @@ def _fit_arrangement(
         max_vram=asked.max_vram,
         budget_bytes=budget,
         stages=model.stages,
-        seconds=_seconds(request, model, experience),
+        seconds=_expected_seconds(request, model, experience),
         reasons={**standing_reasons(device), **remembered, **fitting},
         **model.arrangement.settings(),
     )
 
 
 def standing_reasons(device: Device) -> dict[str, str]:
+    """Return the reasons that hold for every plan on `device`."""
     tiles = "larger tiles are no faster on a processor" if device.backend == "cpu" else "a card is busy with that much"
     return {"tile_frames": tiles}
 
 
 def _changes(before: Arrangement, after: Arrangement, why: str) -> dict[str, str]:
-    """A reason for each setting in which `after` differs."""
+    """Return the reason `why` for each setting in which `after` differs."""
     return {name: why for name, value in vars(after).items() if value != getattr(before, name)}
 
 
 def _memory_error(device: Device, asked: MachineRequest, request: Request, sizes: Sizes) -> MemoryLimitError:
-    """What does not fit where, and the flag that would help."""
+    """Return the error for a request that does not fit into `device`, with the flag that would help."""
     least = least_bytes(request, asked, sizes, device)
     capped = asked.max_vram is not None and asked.max_vram <= device.free_bytes
     if capped and least <= device.free_bytes:
@@ -425,7 +443,7 @@ def _memory_error(device: Device, asked: MachineRequest, request: Request, sizes
 
 
 def _longest_seconds(device: Device, asked: MachineRequest, request: Request, sizes: Sizes) -> int | None:
-    """The longest of some round lengths, shorter than asked for, that would fit."""
+    """Return the longest round length below the duration asked for that would fit; None where none would."""
     cap = min(device.free_bytes, asked.max_vram or device.free_bytes)
     for seconds in ROUND_LENGTHS:
         shorter = request.model_copy(update={"duration": float(seconds)})
@@ -434,13 +452,13 @@ def _longest_seconds(device: Device, asked: MachineRequest, request: Request, si
     return None
 
 
-def _demand(peak: int, device: Device) -> int:
-    """Free memory that a plan asks for whose largest stage takes `peak`."""
+def _free_bytes_needed(peak: int, device: Device) -> int:
+    """Return the free bytes that a plan needs whose largest stage takes `peak` bytes."""
     return math.ceil((peak + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
 
 
-def _seconds(request: Request, model: MemoryModel, experience: Experience) -> float | None:
-    """How long diffusion and decoding take, by what was measured before."""
+def _expected_seconds(request: Request, model: MemoryModel, experience: Experience) -> float | None:
+    """Return the expected seconds of diffusion and decoding; None where no such render was measured."""
     speed = experience.speeds.get(model.arrangement.weights)
     if speed is None:
         return None
@@ -450,13 +468,14 @@ def _seconds(request: Request, model: MemoryModel, experience: Experience) -> fl
     return round(takes * (diffusion + request.duration / speed.decoded_per_second), 1)
 
 
-#: Lengths that `reach` tries, in seconds.
+#: Lengths that `longest_song` tries, in seconds.
 ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
 
 
 def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequest) -> tuple[int, Plan] | None:
-    """The longest of some round lengths that this machine renders, lyrics as long as they may be, and how; None where
-    not even the shortest fits.
+    """Return the longest round length that this machine renders with lyrics of full length, and its plan.
+
+    None where not even the shortest fits.
     """
     for seconds in ROUND_LENGTHS:
         request = Request(model=model, duration=float(seconds), lyrics="la " * prompts.LYRIC_TOKENS)
@@ -468,16 +487,16 @@ def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequ
 
 
 def measured_speed(request: Request, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:
-    """The speed that the seconds of a take's stages stand for; None where they are too short to tell."""
+    """Return the speed by the seconds of a take's stages; None where they were not measured."""
     diffusion, decoding = timings.get("diffuse", 0.0), timings.get("decode", 0.0)
     if diffusion <= 0 or decoding <= 0 or request.duration is None:
         return None
-    model = MemoryModel(sizes, _work(request, sizes), plan.arrangement)
+    model = MemoryModel(sizes, _workload(request, sizes), plan.arrangement)
     return Speed(diffusion_operations(request, model) / diffusion, request.duration / decoding)
 
 
 def diffusion_operations(request: Request, model: MemoryModel) -> float:
-    """Multiplications of the diffusion of one take."""
+    """Return the arithmetic operations of the diffusion of one take."""
     times = request.timesteps
     steps = request.steps or 0 if times is None else len([t for t in times if t > 0])
     passes = 2 if request.guidance is not None and request.guidance > 1 else 1

@@ -286,17 +286,17 @@ def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None
     """Write into the logbook what the next plan for such a song should know; `before` is the plan when the take began:
     what an earlier song had to leave says nothing of this one.
     """
-    descended = take.plan.arrangement != before.arrangement
-    clean = not descended and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
+    fell_back = take.plan.arrangement != before.arrangement
+    clean = not fell_back and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
     speed = planning.measured_speed(take.request, take.plan, Sizes.of(job.checkpoint), take.timings) if clean else None
-    if speed is None and not descended:
+    if speed is None and not fell_back:
         return
     try:
         history.record_render(
             job.device,
             plan.history_task(take.request, job.checkpoint),
             take.plan,
-            descended=take.request.duration if descended else None,
+            fallback_seconds=take.request.duration if fell_back else None,
             speed=speed,
         )
     except OSError as error:
