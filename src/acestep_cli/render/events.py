@@ -24,20 +24,20 @@ from acestep_cli.render import result
 from acestep_cli.render.result import OutputFile
 
 SCHEMA = "acestep-event/1"
-#: How the files begin that are written here, and no others.
+#: First bytes of a file of events, and of no other file.
 OURS = json.dumps({"schema": SCHEMA})[:-1].encode()
-#: Seconds of nothing else to say after which a heartbeat comes.
+#: Seconds without an event before a heartbeat.
 HEARTBEAT = 5.0
 DESCRIPTOR = "fd:"
-#: Of what a render reports of a file, what an event repeats.
+#: Fields of an output that its event repeats.
 OF_A_TAKE = ("path", "sidecar", "seed", "take", "kind", "track", "status", "seconds", "error")
 
 
 class Events:
     """Writes events to a descriptor; without one, nowhere.
 
-    Whoever reads them may leave: that is no reason to stop. Nor is a disk that takes no more of them, which `warn`
-    hears of; `lost` has the error for the end.
+    The run goes on when the reader closes its pipe, and when the disk is full: then `warn` gets a sentence, and `lost`
+    is the error for the end.
     """
 
     def __init__(self, descriptor: int | None = None, place: str | None = None, warn: Say = lambda line: None) -> None:
@@ -46,7 +46,7 @@ class Events:
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._stage: dict[str, Any] = {}
-        self._told: set[int] = set()
+        self._emitted: set[int] = set()
 
     def emit(self, event: str, **content: Any) -> None:
         with self._lock:
@@ -66,24 +66,24 @@ class Events:
         self._warn(f"{lost.message} The run goes on without them.")
 
     def takes(self, outputs: Iterable[OutputFile]) -> None:
-        """Say what became of files, once of each."""
+        """Emit an event for each file, once."""
         for output in outputs:
-            if id(output) not in self._told:
-                self._told.add(id(output))
+            if id(output) not in self._emitted:
+                self._emitted.add(id(output))
                 entry = output.report()
                 self.emit("take", **{name: entry[name] for name in OF_A_TAKE if name in entry})
 
     def pass_over(self, outputs: Iterable[OutputFile]) -> None:
-        """Say nothing of files that are gone before anybody reads of them."""
-        self._told.update(map(id, outputs))
+        """Emit no events for these files, which are removed again."""
+        self._emitted.update(map(id, outputs))
 
     def refuse_files(self, files: Iterable[Path]) -> None:
-        """`UsageError` where the events go into one of the `files` that the run writes."""
+        """Raise `UsageError` where the events go into one of the `files` that the run writes."""
         if self._place is not None and os.path.realpath(self._place) in map(os.path.realpath, files):
             raise UsageError(f"--events {self._place}: is a file that this run writes.", "Name another one.")
 
     def following(self, report: ProgressCallback) -> ProgressCallback:
-        """`report`, of which each step is an event too."""
+        """Return `report`, extended to emit each step as an event."""
 
         def reported(stage: str, done: int, total: int) -> None:
             step = {"stage": stage, "done": done, "total": total}
@@ -96,7 +96,7 @@ class Events:
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """A heartbeat, with the stage that is at work, whenever nothing was said for a while."""
+        """Emit a heartbeat with the current stage during the body, whenever there was no event for a while."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -114,7 +114,7 @@ class Events:
 
 
 def write_line(descriptor: int, line: bytes) -> None:
-    """Write one line as a whole. `OSError` where it cannot be; what a file took of it is taken back."""
+    """Write one line as a whole. Raises `OSError` where it cannot be written; no part of it stays in a file."""
     rest = memoryview(line)
     try:
         while rest:
@@ -130,7 +130,7 @@ def write_line(descriptor: int, line: bytes) -> None:
 
 
 def refusal(place: str, error: OSError, *, ends: bool = False) -> OutputError:
-    """Why `--events` cannot be written to `place`, or with `ends` not any more, and what mends it."""
+    """Return the error for events that cannot be written to `place`, or with `ends`, not any more."""
     reason = reason_of(error)
     hint = disk.HINTS.get(error.errno or 0, "").replace("--output", "--events")
     if error.errno == errno.ENOSPC:
@@ -141,9 +141,10 @@ def refusal(place: str, error: OSError, *, ends: bool = False) -> OutputError:
 
 @contextmanager
 def open_events(place: str | None, warn: Say) -> Iterator[Events]:
-    """Yield what writes events to FILE, anew, or fd:N; the last of them says how the body ended.
+    """Yield a writer of events to FILE, which is emptied, or fd:N. The last event tells how the body ended.
 
-    `warn` hears when they cannot be written any more; `OutputError` in the end, where nothing else failed.
+    `warn` gets a sentence where they cannot be written any more. Raises `OutputError` for that in the end, unless the
+    body failed.
     """
     if place is None:
         yield Events()
@@ -171,7 +172,10 @@ def end_event(error: BaseException) -> dict[str, Any]:
 
 
 def open_target(place: str) -> int:
-    """A descriptor of our own for what `--events` names. `ExistsError` for a file that holds anything but events."""
+    """Open the target of `--events`, or duplicate its descriptor.
+
+    Raises `ExistsError` for a file that holds anything but events, and `UsageError` for a bad descriptor.
+    """
     if not place.startswith(DESCRIPTOR):
         try:
             return open_file(place)
@@ -189,7 +193,7 @@ def open_target(place: str) -> int:
 
 
 def open_file(place: str) -> int:
-    """A descriptor of a file, without the events that it may hold of an earlier run, or of a device or pipe."""
+    """Open a file, device or pipe for writing. The events of an earlier run are removed from a file."""
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         found = os.fstat(descriptor)

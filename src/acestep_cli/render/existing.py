@@ -1,4 +1,4 @@
-"""What is there already: which takes of a run need not be made, and which files may not be written over."""
+"""Existing files: the takes of a run that need not be made again, and files that may not be overwritten."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 def refuse_collisions(jobs: list[Job]) -> None:
-    """`UsageError` where two songs of the run would have one file."""
+    """Raise `UsageError` where two songs of the run would write the same file."""
     owner: dict[Path, Job] = {}
-    for one in jobs:
-        files = [file for output in one.outputs for file in output.files]
+    for job in jobs:
+        files = [file for output in job.outputs for file in output.files]
         for path in files:
             if path in owner:
                 raise UsageError(
-                    f"{owner[path].name} and {one.name} would both write {path}.",
+                    f"{owner[path].name} and {job.name} would both write {path}.",
                     "Rename one of the specs, or render them into two folders.",
                 )
-        owner |= dict.fromkeys(files, one)
+        owner |= dict.fromkeys(files, job)
 
 
 def settle_existing(jobs: list[Job], *, force: bool) -> None:
-    """Skip the takes that are there already, by their recipe; `ExistsError` for other files in the way."""
+    """Mark the takes that exist already, by their recipe, as skipped. Raises `ExistsError` for other existing files."""
     in_the_way: list[ExistsError] = []
-    for one in jobs:
+    for job in jobs:
         if not force:
-            keep_seed(one)
-        for output in one.outputs:
+            keep_seed(job)
+        for output in job.outputs:
             assert output.path is not None
             folder = next((file for file in output.files if disk.is_taken(file) and file.is_dir()), None)
             if folder:
                 in_the_way.append(ExistsError(folder))
-            elif not force and (error := check_existing(one, output)):
+            elif not force and (error := check_existing(job, output)):
                 in_the_way.append(error)
     if in_the_way:
         first = in_the_way[0]
@@ -52,7 +52,10 @@ def settle_existing(jobs: list[Job], *, force: bool) -> None:
 
 
 def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
-    """What happens to a take whose file may be there: nothing, `skipped`, or the error returned."""
+    """Mark `output` by the file that exists in its place: skipped, outdated, or retagged.
+
+    Returns the error for a file that may not be replaced.
+    """
     assert output.path is not None
     beside = paths.sidecar_path(output.path)
     there = disk.is_taken(output.path)
@@ -94,7 +97,7 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
 
 
 def mark_outdated(output: OutputFile) -> ExistsError | None:
-    """Have what was rendered before replaced; the error returned for latents beside that nobody made here."""
+    """Mark an earlier render for replacement. Returns an error for foreign latents beside it."""
     if (
         output.latents is not None
         and disk.is_taken(output.latents)
@@ -106,19 +109,19 @@ def mark_outdated(output: OutputFile) -> ExistsError | None:
 
 
 def is_other_file(output: OutputFile, record: sidecar.SidecarRecord) -> bool:
-    """Whether the file that is there is not the one that `record` was written for."""
+    """Tell whether the existing file is another one than `record` was written for."""
     assert output.path is not None
     return record.bytes not in (None, output.path.stat().st_size)
 
 
 def is_same_take(job: Job, output: OutputFile, record: sidecar.SidecarRecord) -> bool:
-    """Whether the take of `record` is the one that `output` would be: of any seed, where none was asked for."""
+    """Tell whether `record` is of the same take as `output`. Where no seed was asked for, any seed will do."""
     any_seed = "seed" not in job.resolved.origins
     return job.is_recipe_of(output, record) and (any_seed or record.seed == output.seed)
 
 
 def mark_skipped(output: OutputFile, record: sidecar.SidecarRecord) -> None:
-    """Keep what is there, and say of it what its sidecar says."""
+    """Mark a take as skipped, with the values of its sidecar."""
     output.status, output.seed = SKIPPED, record.seed
     output.completed = output.completed.model_copy(update={"seed": record.seed})
     output.seconds, output.sample_rate = record.seconds, record.sample_rate
@@ -129,7 +132,7 @@ def mark_skipped(output: OutputFile, record: sidecar.SidecarRecord) -> None:
 
 
 def keep_seed(job: Job) -> None:
-    """An unset seed is that of the takes which are there already, so that a rerun goes on where they stopped."""
+    """Take an unset seed from existing takes, so that a rerun goes on where they stopped."""
     if "seed" in job.resolved.origins:
         return
     for output in job.outputs:
@@ -141,24 +144,24 @@ def keep_seed(job: Job) -> None:
             origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
             request = job.request.model_copy(update={"seed": seed})
             job.decided = replace(job.decided, request=request, origins=origins)
-            for other in job.outputs:
-                other.seed = complete.take_request(request, other.take).seed
-                other.completed = other.completed.model_copy(update={"seed": other.seed})
+            for each in job.outputs:
+                each.seed = complete.take_request(request, each.take).seed
+                each.completed = each.completed.model_copy(update={"seed": each.seed})
             return
 
 
 def refuse_recordings(jobs: list[Job]) -> None:
-    """`UsageError` where a render would write over a recording that it works on, whatever `--force` says."""
-    recordings = {os.path.realpath(recording.path) for one in jobs for recording in one.decided.heard.values()}
-    for path in [file for one in jobs for output in one.outputs for file in output.files]:
+    """Raise `UsageError` where a render would overwrite a recording that it works on, even with `--force`."""
+    recordings = {os.path.realpath(recording.path) for job in jobs for recording in job.decided.heard.values()}
+    for path in [file for job in jobs for output in job.outputs for file in output.files]:
         if os.path.realpath(path) in recordings:
             raise UsageError(f"{path} is the recording that this run works on; it stays.", "Choose another --output.")
 
 
 def refuse_inputs(jobs: list[Job]) -> None:
-    """`UsageError` where a render would replace a file it was read from: unless it writes the same recipe again."""
-    sources = {os.path.realpath(file) for one in jobs for file in one.resolved.files}
-    for output in [output for one in jobs for output in one.outputs if output.status == PLANNED]:
+    """Raise `UsageError` where a render would replace one of its inputs, unless it writes the same recipe again."""
+    sources = {os.path.realpath(file) for job in jobs for file in job.resolved.files}
+    for output in [output for job in jobs for output in job.outputs if output.status == PLANNED]:
         for path in output.files:
             if path not in output.stale and os.path.realpath(path) in sources:
                 raise UsageError(

@@ -1,4 +1,4 @@
-"""Checkpoints brought here for a command: what is to come, the pull itself, and what came of it."""
+"""Download of the checkpoints that a command lacks, with messages before and after."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ GB = 1e9
 
 
 def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], reporter: Reporter, *, dry_run: bool) -> None:
-    """Say what is missing of each checkpoint, and about how much that is; sizes are the table's.
+    """Announce the missing parts of each checkpoint, with their approximate sizes from the table.
 
-    `NetworkError` where it will not be fetched, as the environment forbids it.
+    Raises `NetworkError` where the environment forbids downloads.
     """
     from acestep_cli.models import download
 
@@ -39,11 +39,11 @@ def pull_parts(
     *,
     again: bool = False,
 ) -> list[PulledPart]:
-    """Fetch parts, as `hub.pull` does, and say what came of each."""
+    """Download parts with `download.pull`, and report each of them."""
     from acestep_cli.models import download
 
     pulled = download.pull(parts, local.model_store(models_dir), revision, reporter, again=again)
-    for one in pulled:
-        what = f"{disk.format_size(one.fetched)} fetched" if one.fetched else "there already"
-        reporter.say(f"{one.part.folder}: {what}, commit {one.lock.commit[:12]}")
+    for part in pulled:
+        what = f"{disk.format_size(part.fetched)} fetched" if part.fetched else "there already"
+        reporter.say(f"{part.part.folder}: {what}, commit {part.lock.commit[:12]}")
     return pulled

@@ -20,7 +20,7 @@ from acestep_cli.song.request import FINISH
 
 @dataclass
 class Job:
-    """One song of a run: its completed request, and what becomes of each take."""
+    """One song of a run: its completed request, its plan and its output files."""
 
     spec_file: Path | None
     layers: list[spec.Layer]
@@ -31,18 +31,18 @@ class Job:
     device: Device
     weights: str
     place: Destination
-    #: Who decides what the request leaves open, and judges its takes; None where neither is wanted.
+    #: Decides what the request leaves open, and scores its takes; None where neither is wanted.
     songwriter: Songwriter | None = None
     outputs: list[OutputFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    #: The id of the track of an album that it makes.
+    #: The id of its track in an album.
     track: str | None = None
-    #: Where its takes are kept, for whoever wants them finished otherwise.
+    #: Stores its takes before they are finished.
     cache: Cache | None = None
 
     @property
     def name(self) -> str:
-        """What messages call its spec."""
+        """The name of its spec in messages."""
         return self.track or str(self.spec_file or "stdin")
 
     @property
@@ -50,38 +50,40 @@ class Job:
         return self.decided.request
 
     def recipe(self, output: OutputFile, weights: str | None = None) -> str:
-        """The fingerprint of what shapes a file, but for its seed; of the job's weights, or others."""
+        """Return the fingerprint of all that shapes a file but its seed, with the job's weights or with `weights`."""
         asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
         return complete.recipe_hash(
             asked, (self.weights if weights is None else weights) + self._says, self.decided.contents
         )
 
     def sound(self, output: OutputFile) -> str:
-        """The fingerprint of what shapes the samples of a file before they are finished, but for its seed."""
+        """Return the fingerprint of all that shapes the samples of a file before they are finished, but its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
         return complete.recipe_hash(bare, self.weights + self._says, self.decided.contents)
 
     @property
     def _says(self) -> str:
-        """What the Songwriter has to do with the sound: nothing where it judges takes alone."""
+        """The Songwriter's part of a fingerprint: empty where it only scores takes."""
         return f" {self.songwriter.weights}" if self.songwriter is not None and self.request.open else ""
 
     def is_recipe_of(self, output: OutputFile, record: sidecar.SidecarRecord) -> bool:
-        """Whether `record` is of the recipe of a file."""
+        """Tell whether `record` has the recipe of a file."""
         return record.is_of(self.recipe(output, self.weights_beside(record)))
 
     def labels(self, output: OutputFile) -> str:
-        """The fingerprint of what a file says of itself that shapes no sample."""
+        """Return the fingerprint of the tags of a file that shape no sample."""
         return sidecar.tags_hash(output.completed, self.resolved.cover)
 
     def weights_beside(self, record: sidecar.SidecarRecord) -> str:
-        """The weights to compare with those of `record`: its own, where a pull has yet to bring those of the job."""
+        """Return the weights to compare with `record`: its own, where those of the job are not downloaded yet."""
         awaited = isinstance(self.checkpoint, Unpulled) and record.checkpoint.name == self.checkpoint.name
         return record.checkpoint.weights if awaited else self.weights
 
     def pending(self) -> list[tuple[Completed, list[OutputFile]]]:
-        """The takes to be made with their files, those in a row as one request; a take of several files is one by
-        itself, and made whole, because what is written beside its stems is made of them all.
+        """Return the requests of the takes to be made, each with its files.
+
+        Takes in a row are one request. A take of several files is a request of its own, and rendered whole, because
+        mix and residual are computed from all of its stems.
         """
         runs: list[list[OutputFile]] = []
         several = len(complete.output_parts(self.request)) > 1

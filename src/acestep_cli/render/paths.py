@@ -1,4 +1,4 @@
-"""Where the takes of one run go. All of it is decided, and checked, before any weights load."""
+"""Paths of the takes of a run, decided and checked before any weights load."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from acestep_cli.song.request import Request
 from acestep_cli.song.values import quoted
 
 SLUG_LENGTH = 48
-#: That many of four bytes each leave a name short enough for every disk.
+#: So many characters of four bytes each leave a name short enough for every disk.
 MOST_SIGNS = 40
 STDOUT = "-"
 
 
 @dataclass(frozen=True)
 class Destination:
-    """What `--output` says: a folder, and for a file its name, its suffix as typed and the format that means. Without
-    it, the current folder.
+    """The parsed `--output`: a folder, and for a file its stem, its suffix as typed and the format of that.
 
-    `numbered` asks for the next free number; `made` for the folder to be made; `stdout` for no file at all. `built`
-    means that what was rendered there before is kept up to date.
+    `numbered` asks for the next free number, `made` for the folder to be created, `stdout` for no file at all. With
+    `built`, earlier renders in the folder are kept up to date.
     """
 
     folder: Path
@@ -40,14 +39,14 @@ class Destination:
     made: bool = False
     stdout: bool = False
     built: bool = False
-    #: The kind of piece that has the name to itself, where there are several.
+    #: The kind of output part whose name has no suffix, where there are several.
     main: str | None = None
-    #: A step on the way to another file, of which nobody asked to hear.
+    #: An intermediate file of an album, which is not printed.
     on_the_way: bool = False
 
 
 def parse_destination(output: str | None) -> Destination:
-    """Read `--output`: FILE with the suffix of a format, FOLDER/, or - for stdout."""
+    """Parse `--output`: FILE with the suffix of a format, FOLDER/, or - for stdout. Raises `UsageError`."""
     if output is None:
         return Destination(Path(), numbered=True)
     if output == STDOUT:
@@ -69,7 +68,7 @@ def parse_destination(output: str | None) -> Destination:
 
 
 def sidecar_path(path: Path) -> Path:
-    """The spec beside an audio file."""
+    """Return the path of the sidecar of an audio file."""
     return path.with_name(path.name + ".yaml")
 
 
@@ -81,8 +80,10 @@ def take_paths(
     taken: Collection[Path] = (),
     parts: Sequence[str] = ("",),
 ) -> list[list[Path]]:
-    """For each take the paths of its parts, whose names follow the stem. Several takes of one name are numbered from
-    1, or on from the highest there is, also among those `taken` by other songs of the run.
+    """Return for each take the paths of its parts: the stem, the name of the part, and a number.
+
+    Several takes are numbered from 1. With `place.numbered`, numbers go on from the highest in the folder and among
+    the paths `taken` by other songs of the run.
     """
     suffix = place.suffix or format
     stems = [f"{stem}-{part}" if part else stem for part in parts]
@@ -94,13 +95,13 @@ def take_paths(
 
 
 def name_suffixes(place: Destination, request: Request) -> list[str]:
-    """What follows the stem in the name of each file of a take: nothing after the only one, or the main one."""
+    """Return the suffix of each file of a take after the stem: empty for the only file, or the main one."""
     kinds = complete.part_kinds(request)
     return ["" if len(kinds) == 1 or kind == place.main else track or kind for kind, track in kinds]
 
 
 def default_stem(request: Request, spec_file: Path | None) -> str:
-    """The spec's own name; else the title, caption or idea, in lower case with dashes; else that of the source."""
+    """Return the name of the spec; else title, caption or idea, in lower case with dashes; else that of the source."""
     if spec_file is not None:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
         return Path(stem).stem if Path(stem).suffix.removeprefix(".") in encode.FORMATS else stem
@@ -109,22 +110,22 @@ def default_stem(request: Request, spec_file: Path | None) -> str:
 
 
 def highest_number(folder: Path, stem: str, taken: Collection[Path] = ()) -> int:
-    """The highest N of the files `stem-N.*` in `folder` and among those `taken`; 0 without one."""
+    """Return the highest N of the files `stem-N.*` in `folder` and among those `taken`; 0 without one."""
     numbered = re.compile(re.escape(stem) + r"-(\d{1,18})\..+")
     found = (numbered.fullmatch(file.name) for file in [*folder.iterdir(), *taken])
     return max((int(match[1]) for match in found if match), default=0)
 
 
 def next_free_path(path: Path, taken: Collection[Path] = ()) -> Path:
-    """The numbered `path` with the next number that no file in its folder has, nor any of those `taken`."""
+    """Return the numbered `path` with the next number that is free in its folder and among those `taken`."""
     stem = path.stem.rpartition("-")[0]
     return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem, taken)}{path.suffix}")
 
 
 def prepare_folder(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: bool = False) -> None:
-    """Make sure that `folder` can be written to, and takes the signs in `names`; `made` creates it.
+    """Check that `folder` can be written to, and accepts the characters of `names`; with `made`, create it.
 
-    `OutputError` if not. A dry run only looks.
+    Raises `OutputError` if not. A dry run creates nothing.
     """
     try:
         if not made:
@@ -149,7 +150,7 @@ def prepare_folder(folder: Path, made: bool, names: Iterable[str] = (), *, dry_r
 
 
 def _try_names(folder: Path, signs: str) -> None:
-    """Make a hidden file with `signs` in its name, and remove it: some disks tell only then what they refuse."""
+    """Create a hidden file with `signs` in its name, and remove it: some disks refuse characters only then."""
     file = folder / f".{uuid.uuid4().hex}{signs}.part"
     file.touch(exist_ok=False)
     file.unlink()

@@ -1,4 +1,4 @@
-"""What every rendering command does: from specs and flags to files, whatever the mode."""
+"""Rendering commands: from specs and flags to files, for every mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli.cache import open_cache
 from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, reason_of
 from acestep_cli.machine import hardware, history, plan_text
-from acestep_cli.machine import plan as planning
+from acestep_cli.machine.plan import measured_speed
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import fetch, paths, plan, result, take_cache, write
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from acestep_cli.song.complete import Completed
     from acestep_cli.take import Take
 
-#: Renders jobs of one checkpoint and plan, as `make` does.
+#: Renders jobs of one checkpoint and plan, as `render_jobs` does.
 Make = Callable[[list[Job], RenderSettings, Reporter, ResultStream], bool]
 
 
@@ -43,7 +43,7 @@ def plan_and_make(
     reporter: Reporter,
     ledger: RunReport,
 ) -> None:
-    """Plan, announce and make what specs and flags ask for; `ledger` takes what came of it."""
+    """Plan, announce and render the takes that specs and flags ask for, and record them in `ledger`."""
     with spec.reading_stdin(typing=not settings.no_input):
         planned = plan.plan_jobs(mode, specs, song, settings)
     if lacking := plan.missing_parts(planned):
@@ -66,7 +66,7 @@ def plan_and_make(
 
 
 def preview_files(planned: list[OutputFile], reporter: Reporter, results: ResultStream) -> None:
-    """Say of each file what a render would do."""
+    """Report for each file what a render would do."""
     for output in planned:
         if output.path is not None:
             is_there = output.status == SKIPPED and not output.retagged
@@ -79,7 +79,7 @@ def preview_files(planned: list[OutputFile], reporter: Reporter, results: Result
 def make_planned(
     planned: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream, by: Make | None = None
 ) -> None:
-    """Make what is planned, here unless `by` somebody else. What fails is noted in its output."""
+    """Make the planned files, with `render_jobs` or `by`. A failure is recorded in its output."""
     made = [output for job in planned for output in job.outputs]
     reporter.events.refuse_files(file for output in made for file in output.files)
     keep_skipped(planned, reporter, results)
@@ -101,7 +101,7 @@ def make_planned(
 
 
 def finish_from_cache(job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream) -> None:
-    """Finish the takes of a song that are in its cache."""
+    """Write the takes of a song that are in its cache."""
     if job.cache is None:
         return
     for output in job.outputs:
@@ -111,7 +111,7 @@ def finish_from_cache(job: Job, settings: RenderSettings, reporter: Reporter, re
 
 
 def finish_report(made: list[OutputFile], reporter: Reporter, unbegun: Sequence[AceStepError] = ()) -> None:
-    """Say what came of several takes, and raise what stands for their failures and for what could not be begun."""
+    """Report on several takes, and raise an error for failed ones and for those that could not begin."""
     if len(made) > 1:
         summarise(made, reporter)
     raise_failures(made, unbegun)
@@ -120,7 +120,7 @@ def finish_report(made: list[OutputFile], reporter: Reporter, unbegun: Sequence[
 def fetch_missing(
     planned: list[Job], lacking: Mapping[str, Sequence[ModelPart]], settings: RenderSettings, reporter: Reporter
 ) -> list[Job]:
-    """The jobs once what they lack is here. A dry run only says what that is."""
+    """Download what the jobs lack, and return them planned again. A dry run only announces it."""
     fetch.announce_pull(lacking, reporter, dry_run=settings.dry_run)
     if settings.dry_run:
         return planned
@@ -130,7 +130,7 @@ def fetch_missing(
 
 
 def group_by_weights(planned: list[Job]) -> list[list[Job]]:
-    """The jobs that share a checkpoint and a plan, together: their weights are loaded once."""
+    """Return groups of jobs that share a checkpoint and a plan: their weights are loaded once."""
     alike: list[list[Job]] = []
     for job in planned:
         same = next((jobs for jobs in alike if shares_weights(jobs[0], job)), None)
@@ -147,7 +147,7 @@ def shares_weights(one: Job, other: Job) -> bool:
 
 
 def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> None:
-    """Say which checkpoint plays, on what, and why; of a dry run, also what will be in memory when."""
+    """Report checkpoints, devices and reasons, and what is special about songs; for a dry run, memory by stage too."""
     for warning in [warning for job in planned for warning in job.warnings]:
         reporter.warn(warning)
     for job in planned:
@@ -160,37 +160,46 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
             )
             break
     for [job, *_] in group_by_weights(planned):
-        checkpoint, made = job.checkpoint, job.plan
-        reporter.say(
-            f"{checkpoint.name} on {made.device} ({made.reasons['device']}), {made.dtype} ({made.reasons['dtype']})"
-        )
-        reporter.detail(f"{checkpoint.name} is {checkpoint.dit}")
-        if job.songwriter is not None:
-            reporter.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
-        for line in plan_text.plan_lines(made, job.device):
-            say = reporter.say if dry_run else reporter.detail
-            say(line)
-
+        announce_machine(job, reporter, dry_run=dry_run)
     for job in planned:
-        if job.request.kept is not None:
-            reporter.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
-        where = f" in {job.name}" if len(planned) > 1 else ""
-        if job.pending() and (length := plan.shortened(job)) is not None:
-            reporter.say(f"{job.name if len(planned) > 1 else 'The song'} will be {length}")
-        if job.request.scored:
-            names = " and ".join(name.replace("_", " ") for name in job.request.scored)
-            lacking = ranking.inapplicable_scores(job.resolved.request, job.checkpoint, job.songwriter)
-            reporter.say(
-                f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{ranking.inapplicable_sentence(lacking)}"
-            )
-        if job.songwriter is not None and job.request.open:
-            keys = ", ".join(key.replace("_", " ") for key in job.request.open)
-            where = f" in {job.name}" if job.spec_file is not None else ""
-            reporter.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
+        announce_song(job, reporter, several=len(planned) > 1)
+
+
+def announce_machine(job: Job, reporter: Reporter, *, dry_run: bool) -> None:
+    """Report checkpoint, device and reasons of a job; for a dry run, memory by stage too."""
+    checkpoint, made = job.checkpoint, job.plan
+    reporter.say(
+        f"{checkpoint.name} on {made.device} ({made.reasons['device']}), {made.dtype} ({made.reasons['dtype']})"
+    )
+    reporter.detail(f"{checkpoint.name} is {checkpoint.dit}")
+    if job.songwriter is not None:
+        reporter.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
+    for line in plan_text.plan_lines(made, job.device):
+        say = reporter.say if dry_run else reporter.detail
+        say(line)
+
+
+def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
+    """Report what is special about a song, named where there are `several`."""
+    if job.request.kept is not None:
+        reporter.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
+    where = f" in {job.name}" if several else ""
+    if job.pending() and (length := plan.shortened(job)) is not None:
+        reporter.say(f"{job.name if several else 'The song'} will be {length}")
+    if job.request.scored:
+        names = " and ".join(name.replace("_", " ") for name in job.request.scored)
+        lacking = ranking.inapplicable_scores(job.resolved.request, job.checkpoint, job.songwriter)
+        reporter.say(
+            f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{ranking.inapplicable_sentence(lacking)}"
+        )
+    if job.songwriter is not None and job.request.open:
+        keys = ", ".join(key.replace("_", " ") for key in job.request.open)
+        where = f" in {job.name}" if job.spec_file is not None else ""
+        reporter.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
 
 
 def print_origins(planned: list[Job], reporter: Reporter) -> None:
-    """Say every effective value and where it came from, a line each."""
+    """Report every effective value and its origin, a line each."""
     for job in planned:
         if len(planned) > 1:
             reporter.say(f"{job.name}:")
@@ -205,7 +214,7 @@ def print_origins(planned: list[Job], reporter: Reporter) -> None:
 
 
 def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) -> None:
-    """Touch what is there already, so that make is content with it; write tags anew where those alone have changed."""
+    """Touch the files of skipped takes, for `make`; rewrite tags where only those have changed."""
     for job, output in [(one, output) for one in planned for output in one.outputs]:
         if output.retagged:
             try:
@@ -226,7 +235,7 @@ def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) 
 
 
 def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream) -> bool:
-    """Render jobs of one checkpoint and plan with one load of its weights; False if the run had better end."""
+    """Render jobs of one checkpoint and plan with one load of its weights. Return False if the run should end."""
     if not any(job.pending() for job in alike):
         return True
     with reporter.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
@@ -244,11 +253,11 @@ def render_takes(
     reporter: Reporter,
     results: ResultStream,
 ) -> Iterator[bool]:
-    """Keep the takes of jobs as they come; `begin` has requests rendered. True before each take, for whoever has
-    several such renders at once; at last False where the run had better end.
+    """Write the takes of jobs as `begin` renders them.
 
-    A take that fails its checks does not stop the others. Any other failure ends its song, and a disk that takes no
-    more ends the run.
+    Yields True before each take, so that a caller may alternate between several renders, and False at the end where
+    the run should end. A take that fails its checks does not stop the others. Any other failure ends its song, and a
+    full disk ends the run.
     """
     waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
     while waiting:
@@ -283,12 +292,13 @@ def render_takes(
 
 
 def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None:
-    """Write into the logbook what the next plan for such a song should know; `before` is the plan when the take began:
-    what an earlier song had to leave says nothing of this one.
+    """Record fallbacks and speed of a take in the history, for the next plan of such a song.
+
+    `before` is the plan when the take began: fallbacks of an earlier song say nothing of this one.
     """
     fell_back = take.plan.arrangement != before.arrangement
     clean = not fell_back and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
-    speed = planning.measured_speed(take.request, take.plan, Sizes.of(job.checkpoint), take.timings) if clean else None
+    speed = measured_speed(take.request, take.plan, Sizes.of(job.checkpoint), take.timings) if clean else None
     if speed is None and not fell_back:
         return
     try:
@@ -305,12 +315,12 @@ def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None
 
 
 def is_waiting(files: Sequence[OutputFile]) -> bool:
-    """Whether any of the files is yet to be made."""
+    """Tell whether any of the files is yet to be made."""
     return any(output.status == PLANNED for output in files)
 
 
 def raise_failures(made: list[OutputFile], unbegun: Sequence[AceStepError] = ()) -> None:
-    """Raise what stands for all failures of the run, if there are any."""
+    """Raise one error for all failures of the run, if there are any."""
     failed = {str(output.path): as_error(output.error) for output in made if output.error is not None}
     errors = [*failed.values(), *unbegun]
     if not errors:
@@ -332,7 +342,7 @@ def raise_failures(made: list[OutputFile], unbegun: Sequence[AceStepError] = ())
 
 
 def rank_takes(takes: Sequence[OutputFile]) -> list[OutputFile]:
-    """The takes of a song, the best first; those without a score, or that failed, come last."""
+    """Return the takes of a song, the best first. Failed takes and those without a score come last."""
     means = ranking.mean_scores([output.scores if output.error is None else {} for output in takes])
     found = [(score, output) for score, output in zip(means, takes, strict=True) if score is not None]
     best = [output for _, output in sorted(found, key=lambda one: -one[0])]
@@ -342,7 +352,7 @@ def rank_takes(takes: Sequence[OutputFile]) -> list[OutputFile]:
 
 
 def summarise(made: list[OutputFile], reporter: Reporter) -> None:
-    """Say what became of each take, a line each: its status, seed, length, peak and file."""
+    """Report each take in a line: its status, scores, seed, length, peak and file."""
     scored = list(dict.fromkeys(name for output in made for name in ranking.ALL if name in output.scores))
     rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]
     for output in made:
@@ -357,7 +367,7 @@ def summarise(made: list[OutputFile], reporter: Reporter) -> None:
 
 
 def as_error(described: Mapping[str, Any]) -> AceStepError:
-    """The error that `failures.described` said."""
+    """Return the error that `result.describe_error` described."""
     error = AceStepError(described["message"], described.get("hint"))
     error.exit_code, error.name = described["exit_code"], described["name"]
     return error

@@ -1,4 +1,4 @@
-"""From specs and flags to jobs: every song of a run, with its paths, decided and checked before weights load."""
+"""Jobs from specs and flags: every song of a run with its paths, decided and checked before weights load."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from typing import Any
 from acestep_cli.audio import encode, lrc
 from acestep_cli.errors import AceStepError, MemoryLimitError, OutputError, UsageError, combine_errors
 from acestep_cli.machine import hardware, history
-from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device
-from acestep_cli.machine.plan import Plan
+from acestep_cli.machine.plan import MachineRequest, Plan, plan_render
 from acestep_cli.models import checkpoints, latents_file, local
 from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled
 from acestep_cli.models.sizes import NETWORKS, Sizes
-from acestep_cli.render import existing, result, sidecar, smoke
-from acestep_cli.render import paths as outputs
+from acestep_cli.render import existing, paths, result, sidecar, smoke
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
@@ -29,21 +27,21 @@ from acestep_cli.song import complete, modes, ranking, spec
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import Request
 
-#: How many remarks on a song a render makes; all of them are for `spec check`.
+#: The most remarks on a song that a render shows; `spec check` shows all.
 MOST_REMARKS = 3
 
 
 def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings: RenderSettings) -> list[Job]:
-    """The jobs of a command, refused together if one of them cannot be.
+    """Return the jobs of a command. Raises one error for the problems of all of them.
 
-    `mode` is that of the command; None takes any spec by its own.
+    `mode` is that of the command; None accepts specs of any mode.
     """
     errors: list[AceStepError] = []
     try:
-        place = outputs.parse_destination(settings.output)
-    except UsageError as error:  # told together with what is wrong in the flags and the specs
+        place = paths.parse_destination(settings.output)
+    except UsageError as error:  # reported together with the errors in flags and specs
         errors.append(error)
-        place = outputs.parse_destination(None)
+        place = paths.parse_destination(None)
     if len(specs) > 1 and place.stem is not None:
         errors.append(
             UsageError(
@@ -77,8 +75,9 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
 
 
 def shortened(job: Job) -> str | None:
-    """How long a song will be, and why that is less than its duration: no part of a latent frame is made. None where it
-    is not less, or the Songwriter has yet to decide.
+    """Return the length of a song, as text with the reason, where whole latent frames make it shorter than asked.
+
+    None where it is not shorter, or the Songwriter is yet to decide on the duration.
     """
     request, mode = job.request, modes.mode_of(job.request)
     if "duration" in request.open or (mode.has_source and not mode.prepare(request).whole_frames):
@@ -92,8 +91,9 @@ def shortened(job: Job) -> str | None:
 
 
 def remarks_on(job: Job) -> list[str]:
-    """What will not sing as it is written, in a few sentences, where takes are to be made. What a render recorded was
-    remarked on when it was made.
+    """Return a few remarks on lyrics and caption, where takes are to be made.
+
+    There are none for a sidecar: they were shown when it was rendered.
     """
     from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
 
@@ -110,7 +110,7 @@ def remarks_on(job: Job) -> list[str]:
 
 
 def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
-    """By checkpoint, what has yet to be pulled for the takes that are to be made."""
+    """Return by checkpoint the parts to be downloaded for the takes to be made."""
     return {
         one.checkpoint.name: one.checkpoint.lacking
         for one in jobs
@@ -119,7 +119,7 @@ def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
 
 
 def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
-    """The jobs after a pull: those with takes to be made are decided again, as some things only the weights tell."""
+    """Return the jobs after a download. Those with takes to be made are planned again, now by the real weights."""
     context = PlanContext(replace(settings, pull=False), hardware.detect(), history.read_history())
     again = [
         replace(complete_job(one.spec_file, one.layers, one.resolved, one.place, context), track=one.track)
@@ -131,7 +131,7 @@ def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
 
 
 def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
-    """The jobs with the files of each take, or what is in the way of one."""
+    """Return the jobs with their output files. Raises an error where a file may not be written."""
     if settings.keep_latents:
         refuse_faded(jobs)
     if jobs[0].place.stdout:
@@ -144,14 +144,14 @@ def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
         return jobs
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
-        stem = one.place.stem or outputs.default_stem(one.request, one.spec_file)
+        stem = one.place.stem or paths.default_stem(one.request, one.spec_file)
         pieces = complete.output_parts(one.request)
-        parts = outputs.name_suffixes(one.place, one.request)
-        takes = outputs.take_paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
+        parts = paths.name_suffixes(one.place, one.request)
+        takes = paths.take_paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
         one.outputs = [
             planned_output(one, path, piece, number, settings)
-            for number, paths in enumerate(takes, start=1)
-            for piece, path in zip(pieces, paths, strict=True)
+            for number, files in enumerate(takes, start=1)
+            for piece, path in zip(pieces, files, strict=True)
         ]
     existing.refuse_collisions(jobs)
     existing.refuse_recordings(jobs)
@@ -164,12 +164,12 @@ def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
         if planned:
             names.setdefault((one.place.folder, one.place.made), set()).update(planned)
     for (folder, made), planned in names.items():
-        outputs.prepare_folder(folder, made, planned, dry_run=settings.dry_run)
+        paths.prepare_folder(folder, made, planned, dry_run=settings.dry_run)
     return jobs
 
 
 def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettings) -> list[spec.Layer]:
-    """The format that `--output` decides, as a layer between the specs and the flags."""
+    """Return the format that `--output` implies, as a layer between specs and flags; nothing where it implies none."""
     format = "wav" if place.stdout else place.format
     if format is None:
         return []
@@ -180,7 +180,7 @@ def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettin
 
 
 def name_spec(error: AceStepError, name: str | None) -> AceStepError:
-    """`error` with the name of the spec in each sentence that has none."""
+    """Return `error` with the name of the spec before each line that lacks it."""
     shown = "stdin" if name == spec.STDIN else name or ""
     lines = [line if f"{shown}:" in line else f"{shown}: {line}" for line in error.message.splitlines()]
     error.message = "\n".join(lines)
@@ -188,9 +188,7 @@ def name_spec(error: AceStepError, name: str | None) -> AceStepError:
 
 
 class PlanContext:
-    """What the songs of a run are planned with: this machine, its checkpoints, what it has taught, and the networks
-    that take part.
-    """
+    """Context in which the songs of a run are planned: settings, machine, render history and networks in use."""
 
     def __init__(
         self,
@@ -203,7 +201,7 @@ class PlanContext:
         self.found: dict[str, tuple[Checkpoint, str]] = {}
 
     def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
-        """A checkpoint and the hash of its weights, which is taken once."""
+        """Return a checkpoint and the hash of its weights, which is computed once."""
         if model not in self.found:
             find = checkpoints.find_or_plan if self.settings.pull else checkpoints.find_checkpoint
             checkpoint = find(model, self.settings.models_dir, task)
@@ -211,7 +209,7 @@ class PlanContext:
         return self.found[model]
 
     def candidates(self, model: str, task: str) -> tuple[str, ...]:
-        """The checkpoints that `model` may stand for; with none installed, the one that is worth pulling first."""
+        """Return the checkpoints that `model` may stand for; for `auto` with none installed, the first to download."""
         if model != "auto":
             return (model,)
         order = checkpoints.auto_order(task)
@@ -222,10 +220,10 @@ class PlanContext:
     def plan(
         self, decided: complete.Completion, checkpoint: Checkpoint, songwriter: Songwriter | None = None
     ) -> tuple[Plan, Device]:
-        """How a completed request is rendered, and on what."""
+        """Return the plan of a completed request, and its device."""
         request = decided.request
-        asked = planning.MachineRequest(self.settings.device, self.settings.dtype, self.settings.max_vram)
-        made = planning.plan_render(
+        asked = MachineRequest(self.settings.device, self.settings.dtype, self.settings.max_vram)
+        made = plan_render(
             self.machine,
             request,
             asked,
@@ -241,14 +239,14 @@ class PlanContext:
 
 
 def history_task(request: Completed, checkpoint: Checkpoint) -> str:
-    """What the logbook calls renders like this one."""
+    """Return the key of renders like this one in the history."""
     return f"{checkpoint.name} {request.mode}"
 
 
 def plan_job(
     mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, context: PlanContext
 ) -> Job:
-    """The job of one spec or source, or of the flags alone."""
+    """Return the job of one spec or source, or of the flags alone."""
     given = is_recording(mode, name)
     below = [*command_layers(mode), *argument_layers(name, given)]
     layers = [*below, *([smoke.smoke_layer([*below, *flags])] if context.settings.smoke else ()), *flags]
@@ -266,7 +264,7 @@ def plan_job(
 def complete_job(
     spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, context: PlanContext
 ) -> Job:
-    """A job, with all that the checkpoint and the machine decide."""
+    """Return a job, completed by the checkpoint and planned on this machine, with a warning for other weights."""
     made = fit_job(resolved, layers, spec_file, place, context)
     checkpoint = made.checkpoint
     record = sidecar.read_sidecar(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
@@ -282,9 +280,7 @@ def complete_job(
 def fit_job(
     resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, context: PlanContext
 ) -> Job:
-    """The job with the checkpoint and the Songwriter that were asked for, or with the first of those installed that
-    fit.
-    """
+    """Return the job with the checkpoint and Songwriter asked for, else with the first installed ones that fit."""
     model = resolved.request.model or "auto"
     task = modes.mode_of(resolved.request).task
     names = context.candidates(model, task)
@@ -308,17 +304,27 @@ def fit_job(
                 passed_over = f"{name} with the Songwriter {helper.name}" if helper else name
                 warnings.append(f"{passed_over} is passed over: {error.message}")
                 continue
-            said = [*warnings, *choices.warnings]
             return Job(
-                spec_file, layers, resolved, choices, checkpoint, planned, device, weights, place, helper, [], said
+                spec_file=spec_file,
+                layers=layers,
+                resolved=resolved,
+                decided=choices,
+                checkpoint=checkpoint,
+                plan=planned,
+                device=device,
+                weights=weights,
+                place=place,
+                songwriter=helper,
+                warnings=[*warnings, *choices.warnings],
             )
     assert failure is not None
     raise failure
 
 
 def candidate_songwriters(request: Request, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
-    """Who may decide what `request` leaves open, the best first; None is nobody. `CheckpointError` where somebody has
-    to and nobody is there.
+    """Return the Songwriters that may decide what `request` leaves open, the best first; None stands for none.
+
+    Raises `CheckpointError` where one is needed and none is installed.
     """
     if not modes.mode_of(request).has_songwriter:
         return [None]
@@ -328,19 +334,19 @@ def candidate_songwriters(request: Request, checkpoint: Checkpoint, models_dir: 
 
 
 def is_recording(mode: str | None, name: str | None) -> bool:
-    """Whether an argument of the command of `mode` is the source itself, and no spec that names one."""
+    """Tell whether an argument of the command of `mode` is a recording, not a spec."""
     if mode is None or name is None or not modes.MODES[mode].has_source:
         return False
     return name != spec.STDIN and Path(name).suffix.lower() not in spec.SUFFIXES
 
 
 def command_layers(mode: str | None) -> list[spec.Layer]:
-    """What the command says under all else: its mode."""
+    """Return the mode of the command as the lowest layer."""
     return [] if mode is None else [spec.implied_layer({"mode": mode}, f"acestep {mode}")]
 
 
 def argument_layers(name: str | None, given: bool) -> list[spec.Layer]:
-    """The layers of an argument: of a spec, of a source that is given, or of none."""
+    """Return the layers of an argument: those of a spec, or the source where it is a recording."""
     if name is None:
         return []
     return [spec.implied_layer({"source": name}, "SOURCE")] if given else spec.read_layers(Path(name))
@@ -349,31 +355,31 @@ def argument_layers(name: str | None, given: bool) -> list[spec.Layer]:
 def planned_output(
     job: Job, path: Path | None, piece: complete.OutputPart, number: int, settings: RenderSettings
 ) -> OutputFile:
-    """A file of the take `number` of a job as it is planned."""
+    """Return the planned file of one part of the take `number` of a job."""
     take = complete.take_request(piece.request, number)
     origins = (
         {one.name: one.origin for one in spec.value_origins(job.resolved, job.decided)} if settings.explain else None
     )
-    beside = outputs.sidecar_path(path) if path is not None and not settings.no_sidecar else None
+    beside = paths.sidecar_path(path) if path is not None and not settings.no_sidecar else None
     keeps = path is not None and settings.keep_latents and piece.kind not in modes.BESIDE
     return OutputFile(
-        path,
-        beside,
-        take.format,
-        number,
-        take.seed,
-        take,
-        result.as_json(job.plan),
-        piece.kind,
-        piece.track if piece.kind == "stem" else None,
-        lrc.lrc_path(path) if path is not None and take.lrc else None,
+        path=path,
+        sidecar=beside,
+        format=take.format,
+        take=number,
+        seed=take.seed,
+        completed=take,
+        plan=result.as_json(job.plan),
+        kind=piece.kind,
+        track=piece.track if piece.kind == "stem" else None,
+        lrc=lrc.lrc_path(path) if path is not None and take.lrc else None,
         origins=origins,
         latents=latents_file.latents_path(path) if path is not None and keeps else None,
     )
 
 
 def refuse_faded(jobs: list[Job]) -> None:
-    """`UsageError` where latents are to be kept of a song that is another after its fades."""
+    """Raise `UsageError` where latents are to be kept of a song with fades, which they lack."""
     for one in jobs:
         if one.request.fade_in or one.request.fade_out:
             where = f"{one.name}: " if one.spec_file or one.track else ""
@@ -384,7 +390,7 @@ def refuse_faded(jobs: list[Job]) -> None:
 
 
 def refuse_stdout(jobs: list[Job], settings: RenderSettings) -> None:
-    """`--output -` carries one song and nothing else."""
+    """Raise an error where `--output -` would have to carry anything but one take."""
     if len(jobs) > 1 or jobs[0].request.takes > 1 or len(complete.output_parts(jobs[0].request)) > 1:
         raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
     if settings.keep_latents:
@@ -400,7 +406,7 @@ def refuse_stdout(jobs: list[Job], settings: RenderSettings) -> None:
 
 
 def require_encoders(jobs: list[Job]) -> None:
-    """`OutputError` where a take is to be made for which there is no encoder."""
+    """Raise `OutputError` where the encoder of a take to be made is not installed."""
     for one in jobs:
         if any(output.status == PLANNED for output in one.outputs):
             encode.require_encoder(one.request.format)

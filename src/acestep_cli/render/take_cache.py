@@ -1,4 +1,4 @@
-"""Finished takes in the cache: what another format, other tags or another loudness need not make again."""
+"""Takes in the cache, so that another format, other tags or another loudness need no new render."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import __version__
-from acestep_cli.audio import sound as audio
 from acestep_cli.audio.lrc import TimedLine
+from acestep_cli.audio.sound import Audio
 from acestep_cli.cache import Cache
 from acestep_cli.models import tensor_file
 from acestep_cli.models.adapters import AppliedAdapter
@@ -27,9 +27,7 @@ SAMPLES, LATENTS = "samples", "latents"
 
 
 def cache_key(job: Job, output: OutputFile) -> str:
-    """The name of a take: what shapes its samples before they are finished and what computes them, and what is asked of
-    its words.
-    """
+    """Return the key of a take: a hash of its unfinished recipe, the arithmetic, and the requested extras."""
     plan = job.plan
     arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, plan.threads, platform.machine())
     versions = (__version__, metadata.version("torch"))
@@ -39,11 +37,11 @@ def cache_key(job: Job, output: OutputFile) -> str:
 
 
 def store_take(cache: Cache, job: Job, output: OutputFile, take: Take) -> None:
-    """Keep a take; none that was made in another way than planned, as memory ran out."""
+    """Store a take, unless a memory fallback changed its plan."""
     if take.plan.arrangement != job.plan.arrangement:
         return
     blocks = {SAMPLES: tensor_file.block(take.audio.samples)}
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "decided": complete.changed_keys(output.completed, take.request),
         "rate": take.audio.sample_rate,
         "warnings": take.warnings,
@@ -56,12 +54,12 @@ def store_take(cache: Cache, job: Job, output: OutputFile, take: Take) -> None:
     }
     if take.latents is not None:
         blocks[LATENTS] = tensor_file.block(take.latents.frames)
-        said |= {"hop": take.latents.hop, "gain": take.latents.gain}
-    cache.write(STAGE, cache_key(job, output), tensor_file.dumps(blocks, {"take": json.dumps(said)}))
+        fields |= {"hop": take.latents.hop, "gain": take.latents.gain}
+    cache.write(STAGE, cache_key(job, output), tensor_file.dumps(blocks, {"take": json.dumps(fields)}))
 
 
 def load_take(cache: Cache, job: Job, output: OutputFile) -> Take | None:
-    """A take as the pipeline would make it, to be finished as it is asked for now; None where none is kept."""
+    """Return a stored take as the pipeline made it; None where there is none."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -74,24 +72,31 @@ def load_take(cache: Cache, job: Job, output: OutputFile) -> Take | None:
         tensors = load(data)
     except SafetensorError:  # of another version
         return None
-    said = read_header(data)
-    request = complete.apply_changes(output.completed, said["decided"])
-    sound = audio.Audio(tensors[SAMPLES], said["rate"])
-    latents = Latents(tensors[LATENTS], said["hop"], said["gain"]) if LATENTS in tensors else None
+    fields = read_header(data)
+    request = complete.apply_changes(output.completed, fields["decided"])
+    sound = Audio(tensors[SAMPLES], fields["rate"])
+    latents = Latents(tensors[LATENTS], fields["hop"], fields["gain"]) if LATENTS in tensors else None
     return Take(
-        *(output.take, sound, request, job.plan, {}, tuple(said["warnings"]), output.kind, output.track),
-        checks=said["checks"],
-        remarks=tuple(said["remarks"]),
+        number=output.take,
+        audio=sound,
+        request=request,
+        plan=job.plan,
+        timings={},
+        warnings=tuple(fields["warnings"]),
+        kind=output.kind,
+        track=output.track,
+        checks=fields["checks"],
+        remarks=tuple(fields["remarks"]),
         latents=latents,
-        lines=tuple(TimedLine(*line) for line in said["lines"]),
-        scores=said["scores"],
-        applied=tuple(AppliedAdapter(*one) for one in said.get("applied", ())),
-        untouched=tuple((start, end) for start, end in said.get("untouched", ())),
+        lines=tuple(TimedLine(*line) for line in fields["lines"]),
+        scores=fields["scores"],
+        applied=tuple(AppliedAdapter(*one) for one in fields.get("applied", ())),
+        untouched=tuple((start, end) for start, end in fields.get("untouched", ())),
     )
 
 
 def read_header(data: bytes) -> dict[str, Any]:
-    """What was said of a take."""
+    """Return the fields of a stored take."""
     size = int.from_bytes(data[:8], "little")
     found: dict[str, Any] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["take"])
     return found

@@ -1,4 +1,4 @@
-"""A take as it is kept: its file with tags, its sidecar, lyrics in time and latents, all of them or none."""
+"""Writing of takes: the audio file with its tags, sidecar, timed lyrics and latents, all of them or none."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import disk
-from acestep_cli.audio import decode, loudness, lrc, measure, tags
-from acestep_cli.audio import encode as formats
-from acestep_cli.audio import sound as audio
+from acestep_cli.audio import decode, encode, loudness, lrc, measure, tags
+from acestep_cli.audio.sound import Audio, resample
 from acestep_cli.errors import CheckError, EncoderError, ExistsError
 from acestep_cli.models import latents_file
 from acestep_cli.render import existing, paths, result, sidecar, smoke, take_cache
@@ -30,16 +29,16 @@ if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
     from acestep_cli.take import Take
 
-#: Decibels by which the loudness may miss what was asked before it is worth a word.
+#: Decibels by which the loudness may fall short before there is a warning.
 LOUDNESS_TOLERANCE = 0.2
 
 
 def write_take(
     take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream
 ) -> None:
-    """Write a take and its sidecar, and note in `output` what came of it. Raises what the next take would meet too.
+    """Write a take and its sidecar, and record the result in `output`. Raises errors that the next take would meet too.
 
-    A stem that is there already was made for what is written beside it.
+    A part of a take that exists already is left alone.
     """
     if output.status != PLANNED:
         return
@@ -66,6 +65,13 @@ def write_take(
     if job.cache is not None:
         take_cache.store_take(job.cache, job, output, take)
     output.status, output.completed = WRITTEN, take.request
+    report_take(take, output, job, reporter)
+    if output.path is not None and not job.place.on_the_way:
+        results.path(output.path)
+
+
+def report_take(take: Take, output: OutputFile, job: Job, reporter: Reporter) -> None:
+    """Report a written take: its loudness, length, seed, remarks, timings and lyrics."""
     asked, reached = loudness.parse_loudness(take.request.loudness), output.checks.get("lufs_written")
     if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
         reporter.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
@@ -81,23 +87,21 @@ def write_take(
             reporter.warn(output.error["message"])
         else:
             reporter.warn(f"{name}: nobody sings in it, so there are no lyrics to time.")
-    if output.path is not None and not job.place.on_the_way:
-        results.path(output.path)
 
 
 def is_untimed(take: Take) -> bool:
-    """Whether a take was to have its lyrics in time, and they were not found in it."""
+    """Tell whether the lyrics of a take were to be timed, and were not found in it."""
     return bool(take.request.lrc) and not take.lines and duration.is_sung(take.request.lyrics)
 
 
-def finish_of(take: Take, job: Job) -> formats.Finish:
-    """What the request says of the file, beside what it says of the song."""
+def finish_of(take: Take, job: Job) -> encode.Finish:
+    """Return the finish of a take: the settings of its file and its tags."""
     request = take.request
     recipe = complete.recipe_hash(request, job.weights, job.decided.contents)
     adapting = sidecar.adapter_fields(job.decided)
     origin = sidecar.RenderOrigin(**sidecar.origin_fields(take, recipe, job.checkpoint.name, job.weights, adapting))
-    return formats.Finish(
-        formats.resolve_encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
+    return encode.Finish(
+        encode.resolve_encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
         request.loudness,
         request.fade_in or 0.0,
         request.fade_out or 0.0,
@@ -115,9 +119,9 @@ def finish_of(take: Take, job: Job) -> formats.Finish:
 def encode_take(
     file: Path, take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter
 ) -> loudness.Level:
-    """Make the file of a take, and note what was measured in it."""
+    """Encode a take into `file`, measure that, and record the checks in `output`."""
     finished = finish_of(take, job)
-    level = formats.write_audio(file, take.audio, finished)
+    level = encode.write_audio(file, take.audio, finished)
     if level.peak > 1 and loudness.parse_loudness(finished.loudness).kind == "none" and finished.overs != loudness.KEEP:
         reporter.warn(over_full_scale(level, output))
     written = measure.read_for_measuring(file)
@@ -132,23 +136,24 @@ def encode_take(
 
 
 def over_full_scale(level: loudness.Level, output: OutputFile) -> str:
-    """What becomes of a peak that the format of a file does not hold."""
+    """Return the warning for a peak that the format of a file cannot hold."""
     name = output.path.name if output.path else "stdout"
     peak = 20 * math.log10(level.peak)
     how = "what is over full scale is cut off" if level.clips else f"all of it is turned down by {peak:.1f} dB"
     return (
         f"{name}: peaks at {peak:+.1f} dBFS, which {output.format} cannot hold, so {how}; a .wav with --bit-depth "
-        f"{formats.FLOATING} holds it, and --loudness peak:-1 turns it down."
+        f"{encode.FLOATING} holds it, and --loudness peak:-1 turns it down."
     )
 
 
-def difference(take: Take, written: audio.Audio) -> float:
-    """The largest difference between the source and a file where it is to be the source; of as much as the file has,
-    for some encoders change the length.
+def difference(take: Take, written: Audio) -> float:
+    """Return the largest difference between source and file in the spans that a take left untouched.
+
+    It ends with the file, as some encoders change the length.
     """
     import numpy as np
 
-    source = audio.resample(take.audio, written.sample_rate).samples
+    source = resample(take.audio, written.sample_rate).samples
     share, length = written.sample_rate / take.audio.sample_rate, min(source.shape[1], written.samples.shape[1])
     spans = [(math.ceil(start * share), min(int(end * share), length)) for start, end in take.untouched]
     apart = [np.abs(source[:, start:end] - written.samples[:, start:end]).max(initial=0) for start, end in spans]
@@ -156,7 +161,7 @@ def difference(take: Take, written: audio.Audio) -> float:
 
 
 def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter) -> None:
-    """Publish the take and its sidecar together. Where the number is taken meanwhile, the next one is used."""
+    """Write all files of a take together. Where its number was taken meanwhile, the next one is used."""
     assert output.path is not None
     if not take.lines:
         output.lrc = None
@@ -169,11 +174,19 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
             level = encode_take(sound, take, output, job, settings, reporter)
             if output.sidecar is not None:
                 recipe = complete.recipe_hash(take.request, job.weights, job.decided.contents)
-                size, model, labels = sound.stat().st_size, job.checkpoint.name, job.labels(output)
-                said = {**songwriter_fields(job, output), **sidecar.adapter_fields(job.decided)}
+                fields = {**songwriter_fields(job, output), **sidecar.adapter_fields(job.decided)}
                 if is_untimed(take):
-                    said["untimed"] = True
-                text = sidecar.sidecar_text(take, recipe, model, job.weights, output.checks, size, labels, said)
+                    fields["untimed"] = True
+                text = sidecar.sidecar_text(
+                    take,
+                    recipe,
+                    checkpoint=job.checkpoint.name,
+                    weights=job.weights,
+                    measured=output.checks,
+                    size=sound.stat().st_size,
+                    asked=job.labels(output),
+                    written=fields,
+                )
                 disk.write_text(parts[output.sidecar], text)
             if output.lrc is not None:
                 disk.write_text(parts[output.lrc], lrc.dump_lrc(take.lines))
@@ -192,9 +205,9 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
 
 
 def latents_header(
-    made: audio.Audio, kept: Latents, level: loudness.Level, file: Path, job: Job
+    made: Audio, kept: Latents, level: loudness.Level, file: Path, job: Job
 ) -> latents_file.LatentsHeader:
-    """What is written with the latents of a take whose audio is in `file`."""
+    """Return the header of the latents of a take whose audio is in `file`."""
     return latents_file.LatentsHeader(
         audio=decode.file_hash(file),
         vae=job.checkpoint.vae_hash(),
@@ -206,16 +219,16 @@ def latents_header(
 
 
 def songwriter_fields(job: Job, output: OutputFile) -> dict[str, Any]:
-    """What the sidecar of a take says of the Songwriter; nothing where it had no say."""
+    """Return the Songwriter's fields of a sidecar; empty where it decided nothing."""
     if job.songwriter is None or not job.request.open:
         return {}
     return sidecar.songwriter_fields(job.request, job.recipe(output), job.songwriter)
 
 
 def remove_stale(output: OutputFile, *, forced: bool) -> None:
-    """Remove a sidecar or latents that would lie about the new audio, and what lies beside audio that is gone.
+    """Remove files that do not fit the new audio: an old sidecar, lyrics or latents, and remains of lost audio.
 
-    What another run has written since the plan was made stays.
+    Files that another run has written since the plan was made stay.
     """
     assert output.path is not None
     record = sidecar.read_sidecar(paths.sidecar_path(output.path)) if forced else None
@@ -236,7 +249,7 @@ def remove_stale(output: OutputFile, *, forced: bool) -> None:
 def send_to_stdout(
     take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream
 ) -> None:
-    """Encode the take and send it to stdout; containers are written back and forth, so by way of a file."""
+    """Encode the take and send it to stdout, by way of a file, since encoders seek in it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
@@ -247,22 +260,22 @@ def send_to_stdout(
 
 
 def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, reporter: Reporter) -> None:
-    """What an encoder would not take is kept as a lossless file beside, under the next free number."""
-    if output.path is None or take.request.format == formats.DEFAULT_FORMAT:
+    """Write a take whose encoder failed as a lossless file beside, under the next free number."""
+    if output.path is None or take.request.format == encode.DEFAULT_FORMAT:
         return
-    master = paths.next_free_path(output.path.with_name(f"{output.path.stem}-1.{formats.DEFAULT_FORMAT}"))
-    lossless = formats.resolve_encoding(formats.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
+    master = paths.next_free_path(output.path.with_name(f"{output.path.stem}-1.{encode.DEFAULT_FORMAT}"))
+    lossless = encode.resolve_encoding(encode.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
     with disk.write_whole(master) as [part]:
-        formats.write_audio(part, take.audio, replace(finish_of(take, job), encoding=lossless))
-    convert = shlex.join([formats.FFMPEG, "-i", str(master), str(output.path)])
+        encode.write_audio(part, take.audio, replace(finish_of(take, job), encoding=lossless))
+    convert = shlex.join([encode.FFMPEG, "-i", str(master), str(output.path)])
     error.hint = f"The take is kept as {master}. To convert it: {convert}"
     reporter.say(f"{master}: the lossless master of {output.path.name}")
 
 
 def made_meanwhile(output: OutputFile, job: Job) -> bool:
-    """Whether the file that appeared during the render is the same take, made by another run.
+    """Tell whether the file that appeared during the render is the same take, made by another run.
 
-    A sidecar appears a moment before its audio, which is waited for.
+    Waits up to a second for the audio, which appears after its sidecar.
     """
     assert output.path is not None
     record = sidecar.read_sidecar(paths.sidecar_path(output.path))
@@ -277,7 +290,7 @@ def made_meanwhile(output: OutputFile, job: Job) -> bool:
 
 
 def retag(output: OutputFile, job: Job) -> None:
-    """Replace the tags of a file, and what its sidecar and latents say of them; no sample changes."""
+    """Replace the tags of a file, in its sidecar and latents too. No sample changes."""
     assert output.path is not None
     beside, kept, cover = paths.sidecar_path(output.path), latents_file.latents_path(output.path), job.resolved.cover
     record = sidecar.read_sidecar(beside)
@@ -300,5 +313,6 @@ def retag(output: OutputFile, job: Job) -> None:
 
 
 def mark_failed(failed: Sequence[OutputFile], error: dict[str, Any]) -> None:
+    """Record `error` in outputs that failed."""
     for output in failed:
         output.status, output.error = FAILED, error
