@@ -1,4 +1,4 @@
-"""How an audio file was made: by its sidecar, or where that is gone by its tags."""
+"""Provenance of an audio file: from its sidecar, or where that is gone, from its tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acestep_cli.song import spec
 
 @dataclass(frozen=True)
 class Provenance:
-    """The spec of a file, what was recorded beside that, and where both stand."""
+    """The spec of a file, the recorded origin, and the name of the place of both."""
 
     where: str
     layers: list[spec.Layer]
@@ -21,14 +21,14 @@ class Provenance:
 
 
 def find_provenance(file: Path) -> Provenance | None:
-    """How `file` was made; None where neither a sidecar nor tags say it."""
+    """Return the provenance of `file`; None where neither a sidecar nor tags have it."""
     beside = paths.sidecar_path(file)
     record = sidecar.read_sidecar(beside)
     return tags_provenance(file) if record is None else Provenance(str(beside), spec.read_layers(beside), record)
 
 
 def tags_provenance(file: Path) -> Provenance | None:
-    """What the tags of `file` say; paths in them are of files beside it."""
+    """Return the provenance in the tags of `file`. Paths in them are relative to its folder."""
     text = tags.read_spec(decode.regular(file) if file.is_fifo() else file)
     origin = None if text is None else sidecar.parse_record(text, RenderOrigin)
     if text is None or origin is None:

@@ -1,4 +1,4 @@
-"""What `render` and `albums` report to: lines, warnings, progress and finished files, wherever they are shown."""
+"""Protocols through which `render` and `albums` report lines, warnings, progress and finished files."""
 
 from __future__ import annotations
 

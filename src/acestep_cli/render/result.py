@@ -1,4 +1,4 @@
-"""What a run reports with `--json`: one object, whose schema is `schemas/result.schema.json`."""
+"""The report of a run for `--json`: one object, whose schema is `schemas/result.schema.json`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 SCHEMA = "acestep/1"
 SEVERAL_FAILED = 7
-#: What becomes of an output.
+#: Status of an output.
 PLANNED, WRITTEN, SKIPPED, FAILED = "planned", "written", "skipped", "failed"
 
 
 @dataclass
 class OutputFile:
-    """One file of a take, from its plan to the file or its failure. `status`: `PLANNED` or what became of it.
+    """One file of a take, from its plan to the written file or the failure.
 
-    `kind` is take, stem, mix or residual, and a stem has a `track`; `completed` is the request that makes it.
+    `kind` is take, stem, mix or residual, and a stem has a `track`; `completed` is its request.
     """
 
     path: Path | None
@@ -45,33 +45,33 @@ class OutputFile:
     plan: dict[str, Any]
     kind: str = "take"
     track: str | None = None
-    #: The file of its lyrics in time, where that was asked for.
+    #: The file of its timed lyrics, where they were asked for.
     lrc: Path | None = None
     status: str = PLANNED
     seconds: float | None = None
     sample_rate: int | None = None
     checks: dict[str, Any] = field(default_factory=dict)
-    #: Of `--rank`, and the place among the takes of its song that they give, counted from 1.
+    #: Scores of `--rank`, and the rank among the takes of its song that they give, from 1.
     scores: dict[str, float] = field(default_factory=dict)
     rank: int | None = None
     timings: dict[str, float] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     origins: dict[str, str] | None = None
     latents: Path | None = None
-    #: What is there without its audio and makes room for the new: what lies beside it, with their times.
+    #: Files left beside lost audio, to be removed, with their times of change in nanoseconds.
     stale: dict[Path, int] = field(default_factory=dict)
-    #: Whether another recipe is there, which was rendered before and makes room.
+    #: An earlier render of another recipe exists and is to be replaced.
     outdated: bool = False
-    #: Whether it is there with other tags.
+    #: The file exists with other tags.
     retagged: bool = False
 
     @property
     def files(self) -> list[Path]:
-        """What this take is to be written into: the audio, and what lies beside it."""
+        """The files of this take: the audio, and those beside it."""
         return [file for file in (self.path, self.sidecar, self.lrc, self.latents) if file is not None]
 
     def report(self) -> dict[str, Any]:
-        """The entry of this take in `outputs`."""
+        """Return the entry of this take in `outputs`."""
         entry = {
             "path": str(self.path) if self.path else None,
             "sidecar": str(self.sidecar) if self.sidecar else None,
@@ -100,18 +100,18 @@ class OutputFile:
 
 
 def as_json(model: BaseModel) -> dict[str, Any]:
-    """A pydantic model as JSON carries it."""
+    """Return a pydantic model as JSON values."""
     found: dict[str, Any] = json.loads(model.model_dump_json(exclude_none=True))
     return found
 
 
 @dataclass
 class RunReport:
-    """What a run has come to so far."""
+    """Outputs and warnings of a run so far."""
 
     outputs: list[OutputFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    #: What commands that make no audio report besides.
+    #: Further fields, of commands that make no audio.
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -121,7 +121,7 @@ def error_object(exit_code: int, name: str, message: str, hint: str | None) -> d
 
 
 def report_text(ledger: RunReport, error: dict[str, Any] | None) -> str:
-    """The object, as one line of JSON."""
+    """Return the report as one line of JSON."""
     status = "ok" if error is None else "partial" if error["exit_code"] == SEVERAL_FAILED else "error"
     content: dict[str, Any] = {
         "schema": SCHEMA,
@@ -134,12 +134,12 @@ def report_text(ledger: RunReport, error: dict[str, Any] | None) -> str:
         content["peak_memory_bytes"] = peak
     if error is not None:
         content["error"] = error
-    # What JSON cannot carry as text, such as file names that are no UTF-8, it carries escaped.
+    # ASCII: file names that are not UTF-8 are written as escapes.
     return json.dumps(content, ensure_ascii=True, allow_nan=False)
 
 
 def peak_memory_bytes() -> int | None:
-    """The most main memory this process has used; None where the system does not tell."""
+    """Return the peak of main memory of this process in bytes; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows

@@ -27,7 +27,7 @@ QUIETEST_DBFS = -50.0
 
 @dataclass(frozen=True)
 class SelftestCheck:
-    """One thing that was looked at: `problem` is None where it is as it should be."""
+    """Result of one check; `problem` is None where it passed."""
 
     name: str
     finding: str
@@ -42,9 +42,9 @@ def run_checks(
     say: Say,
     songwriters: Sequence[Songwriter] = (),
 ) -> Iterator[SelftestCheck]:
-    """Look at a checkpoint that was found and planned for, the cheapest first; the first problem ends it.
+    """Run the checks of a checkpoint, the cheapest first, and yield their results. The first problem ends it.
 
-    `song` is what is rendered in the end, and `say` hears where its plan is left.
+    The last check renders `song`; `say` gets a sentence for each memory fallback.
     """
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
         ("names", lambda: check_tensor_count(checkpoint)),
@@ -54,16 +54,16 @@ def run_checks(
         ("networks", lambda: check_networks(checkpoint, plan, report, songwriters)),
         ("render", lambda: check_render(checkpoint, song, plan, report, say)),
     )
-    for name, look in steps:
+    for name, check in steps:
         try:
-            yield SelftestCheck(name, look())
+            yield SelftestCheck(name, check())
         except AceStepError as error:
             yield SelftestCheck(name, error.message, error)
             return
 
 
 def check_tensor_count(checkpoint: Checkpoint) -> str:
-    """How many tensors the DiT folder has: a published one has a number of them that is known."""
+    """Count the tensors of the DiT folder: for a published size, their number is known."""
     count = sum(len(shard.shapes()) for shard in checkpoint.dit_shards)
     sizes = Sizes.of(checkpoint).dit
     if sizes in (PUBLISHED_2B, PUBLISHED_XL):
@@ -77,7 +77,7 @@ def check_tensor_count(checkpoint: Checkpoint) -> str:
 
 
 def check_closing_token(checkpoint: Checkpoint) -> str:
-    """Which token ends a prompt; `TextEncoder` itself refuses a tokenizer that does not close its prompts."""
+    """Check the token that ends a prompt. `TextEncoder` itself refuses a tokenizer without one."""
     from acestep_cli.engine.text_encoder import TextEncoder
 
     end = TextEncoder(checkpoint.text, checkpoint.tokenizer).tokenizer.encode("x").ids[-1]
@@ -89,7 +89,7 @@ def check_closing_token(checkpoint: Checkpoint) -> str:
 
 
 def check_silence(checkpoint: Checkpoint, plan: Plan) -> str:
-    """The silence latent, which most of what is not given is filled with."""
+    """Check that the silence latent, which fills missing inputs, is finite."""
 
     latent = Pipeline(checkpoint, plan).silence
     if not latent.isfinite().all():
@@ -98,7 +98,7 @@ def check_silence(checkpoint: Checkpoint, plan: Plan) -> str:
 
 
 def check_finite(checkpoint: Checkpoint) -> str:
-    """Every number of every tensor, as it lies in the files."""
+    """Check that every number of every tensor in the files is finite."""
     count = 0
     for file in checkpoint.files:
         if file.suffix != weight_files.WEIGHTS_SUFFIX:
@@ -118,7 +118,7 @@ def check_finite(checkpoint: Checkpoint) -> str:
 def check_networks(
     checkpoint: Checkpoint, plan: Plan, report: ProgressCallback, songwriters: Sequence[Songwriter] = ()
 ) -> str:
-    """Every network made and filled: the store refuses names and shapes that do not fit."""
+    """Load every network: `WeightStore` refuses names and shapes that do not fit."""
     from acestep_cli.engine.weights import WeightStore
 
     weights = WeightStore(checkpoint, plan, report)
@@ -141,7 +141,7 @@ def check_networks(
 
 
 def check_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: ProgressCallback, say: Say) -> str:
-    """A song of a fixed seed: finite, not silent, and as loud as music."""
+    """Render a song with a fixed seed, and check that it is finite and as loud as music."""
 
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = loudness.sample_peak(take.audio)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What a rendering command is asked for besides the song. `cli.options` makes a flag of each field."""
+    """Settings of a rendering command besides the song. `cli.options` makes a flag of each field."""
 
     #: FILE, FOLDER/ or - for stdout; None writes into the current folder.
     output: str | None = None

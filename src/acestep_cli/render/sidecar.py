@@ -1,4 +1,4 @@
-"""The spec that is written beside each take, and what it says of one that is there already."""
+"""Sidecars: the spec beside each take, with a record of its render. Written here, and read again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from acestep_cli.song.values import Lora, is_folder_name
 if TYPE_CHECKING:
     from acestep_cli.take import Take
 
-#: The keys that a file repeats and that shape no sample.
+#: Keys of the tags that shape no sample.
 LABELS = tuple(name for name in (*tags.KEYS, "cover") if not KEYS[name].shapes)
 LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
 
@@ -41,7 +41,7 @@ class RecordedWeights(BaseModel):
 
 
 class RenderOrigin(BaseModel):
-    """What a sidecar, or the tags of a file, say of how it was made. Whoever edits them changes a spec, not that."""
+    """The record of a render in a sidecar, or in the tags of a file."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -51,36 +51,36 @@ class RenderOrigin(BaseModel):
     acestep: str | None = None
     device: str | None = None
     dtype: str | None = None
-    #: Of the processor, that computed it. Absent before they were recorded.
+    #: Threads of the processor that rendered it. Absent before they were recorded.
     threads: Annotated[int, Field(ge=1, le=hardware.MOST_THREADS)] | None = None
     int8: bool = False
     source_latents: str | None = None
     versions: dict[str, str] = {}
     adapters: list[str] = []
-    #: The recipe of what was asked for, where a Songwriter decided the rest of it.
+    #: The recipe before a Songwriter decided what was open.
     asked: str | None = None
 
     def is_of(self, recipe: str) -> bool:
-        """Whether the take is what `recipe` asks for: all of it, or what was open being left open."""
+        """Tell whether `recipe` is that of the take, or that of the request before a Songwriter completed it."""
         return recipe in (self.recipe, self.asked)
 
 
 class SidecarRecord(RenderOrigin):
-    """What a sidecar says besides of the file that it lies beside."""
+    """The record in a sidecar: the origin, and facts about the audio file beside it."""
 
     seconds: float
     sample_rate: int
     checks: dict[str, float]
     scores: dict[str, float] = {}
     timings: dict[str, float]
-    #: Of the audio file. Absent before it was recorded.
+    #: Size of the audio file. Absent before it was recorded.
     bytes: int | None = None
-    #: Of the tags that were asked for. Absent before that was recorded.
+    #: Hash of the tags that were asked for. Absent before it was recorded.
     tags: str | None = None
-    #: Of its request: whether nobody sings, and whether the lyrics in time lie beside it.
+    #: From its request: nobody sings; timed lyrics are beside it.
     instrumental: bool = False
     lrc: bool = False
-    #: Whether the lyrics were to be timed and were not found in the song.
+    #: The lyrics were to be timed, and were not found in the song.
     untimed: bool = False
 
 
@@ -94,11 +94,11 @@ def sidecar_text(
     asked: str,
     written: dict[str, Any],
 ) -> str:
-    """The completed request of `take`, and under `render` what it was made with and how it went.
+    """Return the text of a sidecar: the completed request of `take`, and under `render` the record of its render.
 
-    `checkpoint` is a name and `weights` their hash; `measured` are the checks, `size` the bytes of the file, `asked` is
-    what `labels` says, `written` what `songwriting` and `adapting` say, and whether it is `untimed`. There is no date
-    in it: the same render differs in timings alone.
+    `checkpoint` is a name and `weights` their hash, `measured` are the checks, `size` is the bytes of the file,
+    `asked` the result of `tags_hash`, and `written` the fields of `songwriter_fields` and `adapter_fields` and
+    `untimed`. There is no date in it: the same render differs in timings alone.
     """
     return spec.dump_spec(
         take.request,
@@ -118,8 +118,9 @@ def sidecar_text(
 
 
 def tag_spec(request: Request, origin: RenderOrigin) -> str:
-    """A completed request and how it was rendered: what every file carries, even where its sidecar is lost. It goes
-    wherever the file goes, so paths are names in it, as if all lay beside.
+    """Return the spec for the tags of a file: a completed request and the origin of the render.
+
+    Every file carries it in case its sidecar is lost. Paths in it are bare names, as if all files were beside it.
     """
     named = {key: bare_names(value) for key in KEYS if KEYS[key].kind.is_path
              if (value := getattr(request, key)) is not None}  # fmt: skip
@@ -130,14 +131,14 @@ def tag_spec(request: Request, origin: RenderOrigin) -> str:
 
 
 def bare_names(path: Any) -> Any:
-    """A path, or each of several, without its folder."""
+    """Return a path, or each of several, without its folder."""
     if isinstance(path, Lora):
         return replace(path, path=bare_names(path.path))
     return f"./{Path(path).name}" if isinstance(path, str) else tuple(bare_names(one) for one in path)
 
 
 def origin_fields(take: Take, recipe: str, checkpoint: str, weights: str, written: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the samples besides the request; what an `Origin` reads."""
+    """Return the fields of a `RenderOrigin`: all that decides the samples besides the request."""
     return {
         "acestep": __version__,
         "recipe": recipe,
@@ -154,12 +155,12 @@ def origin_fields(take: Take, recipe: str, checkpoint: str, weights: str, writte
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that have a say in the samples."""
+    """Return the versions of Python and of the libraries that may change the samples."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
 def songwriter_fields(asked: complete.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
-    """Who decided what `asked` left open, and from what; `recipe` is of what was asked. A replay reads none of it."""
+    """Return the Songwriter's fields for a request `asked` with the recipe `recipe`. A replay ignores them."""
     said = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
     seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
     whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": seed}
@@ -167,13 +168,13 @@ def songwriter_fields(asked: complete.Completed, recipe: str, songwriter: Songwr
 
 
 def adapter_fields(decided: complete.Completion) -> dict[str, Any]:
-    """The hash of each adapter of a request, in its order; nothing where there is none."""
+    """Return the field with the hash of each adapter of a request, in order; empty without adapters."""
     hashes = [adapter.fingerprint for adapter in decided.adapters.values()]
     return {"adapters": hashes} if hashes else {}
 
 
 def tags_hash(asked: complete.Completed, cover: tags.Cover | None) -> str:
-    """A fingerprint of the tags that were asked for, but for those that shape the song: they are in its recipe."""
+    """Return a hash of the requested tags, without those that shape the song: they are in its recipe."""
     said: dict[str, Any] = asked.model_dump(include=set(LABELS) - {"cover"}, exclude_none=True)
     if cover is not None:
         said["cover"] = hashlib.sha256(cover.data).hexdigest()
@@ -181,33 +182,27 @@ def tags_hash(asked: complete.Completed, cover: tags.Cover | None) -> str:
 
 
 def retagged_request(file: Path, asked: complete.Completed) -> Request:
-    """The request of the sidecar `file` with the tags that were `asked` for; one that the Songwriter was free to write
-    stays.
-    """
+    """Return the request of the sidecar `file` with the tags of `asked`, but for those left to the Songwriter."""
     kept = {name: getattr(asked, name) for name in LABELS if name not in asked.open}
     over = spec.Layer(Path(), {name: spec.WrittenValue(raw, str(file), str(file)) for name, raw in kept.items()})
     return spec.resolve(*spec.read_layers(file), over).request
 
 
 def retagged_text(file: Path, request: Request, size: int, asked: str) -> str:
-    """The text of the sidecar `file` for a `request` with other tags, whose audio has so many bytes; `asked` is what
-    `labels` says.
-    """
+    """Return the text of the sidecar `file` with another `request`, audio `size` and hash `asked` of the tags."""
     content = yaml.load(file.read_bytes(), Loader=document.LOADER)
     return spec.dump_spec(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
 
 
 def level_fields(found: Measures, asked: str) -> dict[str, float]:
-    """What was measured of the file that was written: its levels, and its loudness by that name where one was asked
-    for.
-    """
+    """Return the measured levels of a written file, with `lufs_written` where a loudness in LUFS was asked for."""
     figures = {"peak_dbfs": found.peak_dbfs, "true_peak_db": found.true_peak_db, "lufs": found.lufs,
                "lufs_written": found.lufs if loudness.parse_loudness(asked).kind == "lufs" else None}  # fmt: skip
     return {name: round(value, 2) + 0.0 for name, value in figures.items() if value is not None}  # + 0.0: never -0.0
 
 
 def read_sidecar(path: Path) -> SidecarRecord | None:
-    """The record in the sidecar `path`; None where there is none, or none as this program writes it."""
+    """Return the record in the sidecar `path`; None where there is none that this program wrote."""
     try:
         if path.stat().st_size > spec.MOST_BYTES:
             return None
@@ -217,7 +212,7 @@ def read_sidecar(path: Path) -> SidecarRecord | None:
 
 
 def parse_record(text: str | bytes, kind: type[R]) -> R | None:
-    """What a spec records of its render; None where that is nothing, or not what this program writes."""
+    """Return the record of a render in the text of a spec; None where there is none that this program wrote."""
     try:
         content = yaml.load(text, Loader=document.LOADER)
         asked = {key: content[key] for key in ("instrumental", "lrc") if key in content}

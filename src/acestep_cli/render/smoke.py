@@ -1,4 +1,4 @@
-"""`--smoke`: a render as short as it gets, and a look at what came of it; for CI."""
+"""`--smoke`: the shortest render, and checks of its result; for CI."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STEPS = 2
 
 
 def smoke_layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.Layer:
-    """What `--smoke` says over the specs and under the flags: one take of few steps, no longer than it must be.
+    """Return the layer of `--smoke` between specs and flags: one take of few steps and the shortest duration.
 
-    A source may be one that was itself `cut_to` so many seconds. A region in what it lacks is the middle of it then.
+    The source may have been `cut_to` so many seconds; a region beyond its end is then moved to its middle.
     """
     asked = spec.resolve(*layers).request
     short: dict[str, str | None] = {"steps": str(STEPS), "takes": "1"}
@@ -34,7 +34,7 @@ def smoke_layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.L
 
 
 def refuse_faults(file: Path) -> None:
-    """`CheckError` where a finished file has a fault: silent, dead on one side, clipped, off centre."""
+    """Raise `CheckError` where a finished file is silent, dead on one side, clipped, or has a DC offset."""
     found = checks.check_file(file, checks.fault_checks().values())
     if found.problem is not None:
         raise CheckError(f"{FLAG}: {found.problem.message}")

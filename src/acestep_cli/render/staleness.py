@@ -1,4 +1,4 @@
-"""Why a file is not what is asked for now, in words."""
+"""Differences between an existing take and the one asked for, as sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from acestep_cli.song.request import KEYS
 
 
 def differences(job: Job, output: OutputFile) -> list[str]:
-    """What is different about the file of `output`, a sentence each; nothing where it is as it should be."""
+    """Return a sentence for each difference of the file of `output`; none where it is up to date."""
     assert output.path is not None
     beside = paths.sidecar_path(output.path)
     record = sidecar.read_sidecar(beside)
@@ -43,7 +43,7 @@ def differences(job: Job, output: OutputFile) -> list[str]:
 
 
 def key_differences(job: Job, output: OutputFile, beside: Path, names: list[str] | tuple[str, ...]) -> Iterator[str]:
-    """The keys that have another value now than in the sidecar `beside`; what the Songwriter decides has none yet."""
+    """Yield a sentence for each key that differs from the sidecar `beside`, but those left to the Songwriter."""
     try:
         before = spec.load(beside).model_dump()
     except AceStepError as error:  # such as a cover that is gone
@@ -57,7 +57,7 @@ def key_differences(job: Job, output: OutputFile, beside: Path, names: list[str]
 
 
 def describe_change(old: Any, new: Any) -> str:
-    """From one value to another; of texts with several lines, which line is the first that differs."""
+    """Return a change of a value as text; for texts of several lines, the first line that differs."""
     if isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
         lines = zip_longest(old.splitlines(), new.splitlines())
         for number, (was, now) in enumerate(lines, start=1):

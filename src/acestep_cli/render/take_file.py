@@ -1,4 +1,4 @@
-"""A finished take as it lies on the disk: its sound, how it was made, where its sections begin."""
+"""A finished take on the disk: its audio, its provenance and its sections."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from acestep_cli.song import document, sections, spec
 from acestep_cli.song.request import Request
 from acestep_cli.song.sections import Section
 
-#: Keys that are shown by themselves, or say nothing of the music.
+#: Keys that are shown elsewhere, or do not describe the music.
 ASIDE = ("lyrics", "codes", "takes", "mode", "songwriter")
 
 
 @dataclass(frozen=True)
 class TakeFile:
-    """An audio file, with all that is known of it. What is no take of this program has a sound alone."""
+    """An audio file with all that is known of it; `made` is None for one that this program did not render."""
 
     path: Path
     sound: Audio
@@ -32,7 +32,7 @@ class TakeFile:
 
     @classmethod
     def read(cls, path: Path, warn: Callable[[str], None]) -> TakeFile:
-        """Raises `SourceError` where the file cannot be read."""
+        """Read a file and its provenance. Raises `SourceError` where it cannot be read."""
         return cls(path, measure.read_for_measuring(path, warn), provenance.find_provenance(path))
 
     @cached_property
@@ -41,7 +41,7 @@ class TakeFile:
 
     @cached_property
     def request(self) -> Request:
-        """What was asked for; nothing where what made it is no spec any more."""
+        """The request of the take; an empty one where its spec is no longer valid."""
         if self.made is None:
             return Request()
         try:
@@ -60,7 +60,7 @@ class TakeFile:
         return self.request.title or self.path.name
 
     def facts(self) -> list[tuple[str, str]]:
-        """Keys of the spec and what was measured, for people: names with values."""
+        """Return measurements and keys of the spec as names with values, for people."""
         found = self.measures
         levels = ["silent"] if found.is_silent else [f"{found.peak_dbfs:.1f} dBFS", f"{found.true_peak_db:.1f} dBTP"]
         if found.lufs is not None:
@@ -78,7 +78,7 @@ class TakeFile:
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the render found of the take, by its scores first; levels are measured anew."""
+        """Scores and checks of the render, without the levels, which are measured again."""
         if self.made is None or not isinstance(self.made.origin, SidecarRecord):
             return {}
         found = {**self.made.origin.scores, **self.made.origin.checks}
