@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli.albums import album as albums
-from acestep_cli.albums import build as building
 from acestep_cli.albums import gpu_lock, makefile, processes, ray_cluster
-from acestep_cli.albums.build import CURRENT, Build
+from acestep_cli.albums.album import read_album
+from acestep_cli.albums.build import CURRENT, Build, track_paths
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console, Stdout, print_result
@@ -26,9 +25,9 @@ from acestep_cli.song import request, spec
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
 FORMATS = ("paths", "make", "json")
-#: What of a rendering command is otherwise here: every file of an album is compared by its sidecar, and its tracks are
-#: in an order already.
-OTHERWISE = ("output", "auto", "explain", "no_sidecar", "cache", "dry_run", "rank")
+#: Settings of a render that an album lacks or replaces: each of its files is compared by its sidecar, and its tracks
+#: have an order already.
+REPLACED = ("output", "auto", "explain", "no_sidecar", "cache", "dry_run", "rank")
 
 AlbumFile = Annotated[
     Path,
@@ -80,7 +79,7 @@ OutputFormat = Annotated[
 
 flags = options.flags(
     [name for name, key in spec.KEYS.items() if key.flag],
-    [field.name for field in fields(RenderSettings) if field.name not in OTHERWISE],
+    [field.name for field in fields(RenderSettings) if field.name not in REPLACED],
 )
 
 
@@ -150,8 +149,8 @@ def list_outputs(
 ) -> None:
     if format not in FORMATS:
         raise UsageError(f"--format: {format!r} is not one of {', '.join(FORMATS)}.")
-    album = albums.read_album(file)
-    there = [(track, building.track_paths(album, track, output)) for track in album.chosen(only or [])]
+    album = read_album(file)
+    there = [(track, track_paths(album, track, output)) for track in album.chosen(only or [])]
     files = [str(path) for _, paths in there for path in paths]
     if format == "make":
         print_result(makefile.variables({"TRACKS": [track.id for track, _ in there], "OUTPUTS": files}))
@@ -185,7 +184,7 @@ def build(
     if output.suffix.removeprefix(".").lower() in encode.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
     terminal = console(run)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
     if on is not None:
         ray_cluster.check_backend(on, run, jobs)
     makefile.check_paths(depfile, stamp)
@@ -193,24 +192,24 @@ def build(
         made = open_build(file, output, only, song, run)
     makefile.refuse_files(depfile, [*made.paths(), *([stamp] if stamp is not None else ())])
     if run.dry_run:
-        elsewhere = ray_cluster.open_cluster(run, terminal) if on is not None else nullcontext()
-        with terminal.results() as stdout, elsewhere as made.cluster:
+        cluster = ray_cluster.open_cluster(run, terminal) if on is not None else nullcontext()
+        with terminal.results() as stdout, cluster as made.cluster:
             made.run_steps(terminal, stdout)
-            preview_tracks(made, ledger, terminal, stdout)
+            preview_tracks(made, run_report, terminal, stdout)
         return made
     with events.open_events(run.events, terminal.warn) as terminal.events:
         terminal.events.refuse_files(made.paths())
         devices = [card.name for card in gpu_lock.usable_cards(run)] if jobs > 1 else []
         shares = processes.share_tracks(made.tracks, min(jobs, len(devices)))
         if on is not None:
-            problems = make_on_cluster(made, ledger, terminal)
+            problems = make_on_cluster(made, run_report, terminal)
         elif len(shares) > 1:
-            problems = make_in_processes(made, zip(devices, shares, strict=False), (file, output, song), ledger)
+            problems = make_in_processes(made, zip(devices, shares, strict=False), (file, output, song), run_report)
         else:
             if jobs > 1:
                 terminal.say("There is no second card or track, so one process makes the album.")
-            problems = make_here(made, ledger, terminal)
-        perform.finish_report(ledger.outputs, terminal, problems)
+            problems = make_here(made, run_report, terminal)
+        perform.finish_report(run_report.outputs, terminal, problems)
     return made
 
 
@@ -222,61 +221,68 @@ def open_build(
     file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: RenderSettings
 ) -> Build:
     """Return the build of some tracks of an album, with the flags over the keys of each."""
-    album = albums.read_album(file, spec.from_flags(song, tuple(run.overrides or ())))
+    album = read_album(file, spec.from_flags(song, tuple(run.overrides or ())))
     return Build(album, album.chosen(only or []), output, run)
 
 
-def make_here(made: Build, ledger: RunReport, terminal: Console) -> list[AceStepError]:
+def make_here(made: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
     """Make an album in this process, and return the problems of tracks that could not be begun."""
     with terminal.results() as stdout, made.lock(terminal), gpu_lock.lock_card(made.run, terminal) as made.run:
-        return run_build(made, ledger, terminal, stdout)
+        return run_build(made, run_report, terminal, stdout)
 
 
-def make_on_cluster(made: Build, ledger: RunReport, terminal: Console) -> list[AceStepError]:
+def make_on_cluster(made: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
     """Make an album on a cluster, and return the problems of tracks that could not be begun."""
     with (
         terminal.results() as stdout,
         ray_cluster.open_cluster(made.run, terminal) as made.cluster,
         made.lock(terminal),
     ):
-        return run_build(made, ledger, terminal, stdout)
+        return run_build(made, run_report, terminal, stdout)
 
 
-def run_build(made: Build, ledger: RunReport, terminal: Console, stdout: Stdout) -> list[AceStepError]:
+def run_build(made: Build, run_report: RunReport, terminal: Console, stdout: Stdout) -> list[AceStepError]:
     """Make an album, note its files in the report even after a failure, and return the problems of tracks."""
     try:
         made.run_steps(terminal, stdout)
     finally:
-        ledger.outputs = made.outputs()
+        run_report.outputs = made.outputs()
     return made.problems()
 
 
 def make_in_processes(
-    made: Build, shares: Iterable[tuple[str, list[str]]], errand: tuple[Path, Path, dict[str, Any]], ledger: RunReport
+    made: Build,
+    shares: Iterable[tuple[str, list[str]]],
+    arguments: tuple[Path, Path, dict[str, Any]],
+    run_report: RunReport,
 ) -> list[AceStepError]:
     """Make an album in a process for each device and its share of the tracks, and return the problems of tracks."""
     runs = [(replace(made.run, device=device, progress="none", events=None), ids) for device, ids in shares]
-    found = processes.run_workers(make_share, [(*errand, *one) for one in runs])
-    ledger.outputs = [output for one in found for output in one.outputs]
-    ledger.warnings += [warning for one in found for warning in one.warnings if warning not in ledger.warnings]
-    return [perform.as_error(problem) for one in found for problem in one.problems]
+    outcomes = processes.run_workers(make_share, [(*arguments, *one) for one in runs])
+    run_report.outputs = [output for outcome in outcomes for output in outcome.outputs]
+    run_report.warnings += [
+        warning for outcome in outcomes for warning in outcome.warnings if warning not in run_report.warnings
+    ]
+    return [perform.as_error(problem) for outcome in outcomes for problem in outcome.problems]
 
 
 def make_share(
     file: Path, output: Path, song: dict[str, Any], run: RenderSettings, ids: list[str]
 ) -> processes.WorkerOutcome:
     """Make the share of one process."""
-    terminal, ledger = console(run), RunReport()
-    problems = make_here(open_build(file, output, ids, song, run), ledger, terminal)
+    terminal, run_report = console(run), RunReport()
+    problems = make_here(open_build(file, output, ids, song, run), run_report, terminal)
     return processes.WorkerOutcome(
-        ledger.outputs, [result.describe_error(problem) for problem in problems], terminal.warnings
+        outputs=run_report.outputs,
+        problems=[result.describe_error(problem) for problem in problems],
+        warnings=terminal.warnings,
     )
 
 
-def preview_tracks(made: Build, ledger: RunReport, terminal: Console, stdout: Stdout) -> None:
+def preview_tracks(made: Build, run_report: RunReport, terminal: Console, stdout: Stdout) -> None:
     """Print for each track what a render would do and why."""
-    ledger.outputs, ledger.more["tracks"] = made.outputs(), made.report()
-    for state in ledger.more["tracks"]:
+    run_report.outputs, run_report.more["tracks"] = made.outputs(), made.report()
+    for state in run_report.more["tracks"]:
         reasons = f": {'; '.join(state['why'])}" if state["why"] else ""
         terminal.say(f"{state['id']}: {state['status']}{reasons}")
         if state["status"] != CURRENT:

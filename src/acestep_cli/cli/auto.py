@@ -28,14 +28,14 @@ from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, spec
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
-#: What a run that never ends has no use for.
+#: Settings that make no sense for a run that never ends.
 REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force")
-#: What the processes are told of the machine as they are.
+#: Settings that are passed on to the processes.
 PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents", "cache", "rank")
 LETTERS = "bcdefghijklmnopqrstuvwxyz"
 SECONDS_TO_END = 20
 PROMPT = "Enter: next takes · N: keep take N · r N 0:10-0:20: repaint that part of it · q: stop > "
-#: What a take is called here: the number in the name of its file, and the letter of a take that was repainted.
+#: The name of a take: the number in its file name, and a letter where it was repainted.
 TAKE = re.compile(r"\d+[b-z]?")
 #: `r 2 0:10-0:20`; a part may reach over either end.
 REPAINT = re.compile(r"r(?:epaint)?\s+(\d+[b-z]?)\s+(-?[\d:.]+)\s*-\s*([\d:.]+)")
@@ -47,26 +47,26 @@ class Batch:
 
     folder: Path
     process: subprocess.Popen[str]
-    said: IO[str]
+    stderr: IO[str]
     files: list[Path] = field(default_factory=list)
-    #: How many of them were printed.
-    told: int = 0
+    #: The number of printed files.
+    printed: int = 0
     reader: threading.Thread | None = None
 
     @classmethod
     def begin(cls, folder: Path, words: Sequence[str]) -> Batch:
         """Start `acestep …` in `folder`, in a session of its own, which a Ctrl-C in the terminal does not reach."""
-        said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - until collected
+        stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - until collected
         process = subprocess.Popen(
             [*PROGRAM, *words, "--quiet", "--no-input"],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )
-        batch = cls(folder, process, said)
+        batch = cls(folder, process, stderr)
         batch.reader = threading.Thread(target=batch._read, daemon=True)
         batch.reader.start()
         return batch
@@ -82,9 +82,9 @@ class Batch:
         assert self.reader is not None
         while True:
             is_running = self.reader.is_alive()
-            while self.told < len(self.files):
-                stdout.path(self.files[self.told])
-                self.told += 1
+            while self.printed < len(self.files):
+                stdout.path(self.files[self.printed])
+                self.printed += 1
             if not is_running:
                 return self.process.wait()
             self.reader.join(0.2)
@@ -99,8 +99,8 @@ class Batch:
 
     def problem(self) -> str:
         """Return the stderr of the process."""
-        self.said.seek(0)
-        return self.said.read().strip()
+        self.stderr.seek(0)
+        return self.stderr.read().strip()
 
 
 @dataclass
@@ -116,7 +116,7 @@ class AutoSession:
     begun: int = 0
     at_work: list[Batch] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-    #: What the page has.
+    #: The files on the page.
     shown: list[str] = field(default_factory=list)
 
     @property
@@ -169,7 +169,7 @@ class AutoSession:
     def collect(self, batch: Batch) -> None:
         self.at_work.remove(batch)
         self.files += batch.files
-        batch.said.close()
+        batch.stderr.close()
 
     def refresh(self, *, growing: bool = True) -> None:
         try:

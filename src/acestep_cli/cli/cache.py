@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli import cache as stages
-from acestep_cli.cache import open_cache
+from acestep_cli.cache import STAGES, Cache, open_cache
 from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
@@ -24,39 +23,39 @@ Most = Annotated[
 ]  # fmt: skip
 
 
-def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, RunReport, stages.Cache]:
+def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, RunReport, Cache]:
     terminal = Console(paths=not wants_json)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    return terminal, ledger, open_cache(terminal.warn)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    return terminal, run_report, open_cache(terminal.warn)
 
 
 @app.command(help="Say how much the cache holds of each stage, and where.\n\nacestep cache du")
 def du(ctx: typer.Context, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
-    terminal, ledger, cache = begin(ctx, wants_json=json_wanted)
+    terminal, run_report, cache = begin(ctx, wants_json=json_wanted)
     sizes, counts = Counter[str](), Counter[str]()
     for entry in cache.entries():
         sizes[entry.stage] += entry.bytes
         counts[entry.stage] += 1
-    ledger.more["cache"] = {
+    run_report.more["cache"] = {
         "path": str(cache.folder),
         "limit": cache.limit,
-        "stages": {stage: {"entries": counts[stage], "bytes": sizes[stage]} for stage in stages.STAGES},
+        "stages": {stage: {"entries": counts[stage], "bytes": sizes[stage]} for stage in STAGES},
     }
     with terminal.results() as stdout:
-        for stage in stages.STAGES:
+        for stage in STAGES:
             stdout.path(f"{stage:<11}  {counts[stage]:>6}  {format_size(sizes[stage]):>9}")
         terminal.say(f"{format_size(sizes.total())} of {format_size(cache.limit)} in {cache.folder}")
 
 
 @app.command(help="Delete what was not of use for longest.\n\nacestep cache prune\n\nacestep cache prune --to 2G")
 def prune(ctx: typer.Context, most: Most = 0, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
-    terminal, ledger, cache = begin(ctx, wants_json=json_wanted)
+    terminal, run_report, cache = begin(ctx, wants_json=json_wanted)
     try:
         gone = cache.prune(most)
     except OSError as error:
         reason = reason_of(error)
         raise OutputError(f"{error.filename or cache.folder} cannot be deleted: {reason}.") from error
-    ledger.more["leftovers"] = [{"path": str(one.path), "bytes": one.bytes, "deleted": True} for one in gone]
+    run_report.more["leftovers"] = [{"path": str(one.path), "bytes": one.bytes, "deleted": True} for one in gone]
     with terminal.results() as stdout:
         for entry in gone:
             stdout.path(entry.path)

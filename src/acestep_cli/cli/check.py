@@ -156,14 +156,14 @@ def check(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
     require_consistent(asserted)
     if junit is not None:
         refuse_report(junit, [*files, *([asserted.same_as] if asserted.same_as is not None else ())])
     checks = [*measured_checks(asserted), *compared_checks(asserted, terminal)]
     with terminal.results() as stdout:
         done = [check_file(file, checks, terminal.warn) for file in files]
-        ledger.more["checked"] = [report_of(one) for one in done]
+        run_report.more["checked"] = [report_of(one) for one in done]
         for one in done:
             stdout.path(result_line(one))
         if junit is not None:

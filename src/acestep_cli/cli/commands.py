@@ -67,5 +67,5 @@ def run_command(
     shows_paths = not run.json and run.output != paths.STDOUT
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=shows_paths)
     with events.open_events(run.events, terminal.warn) as terminal.events:
-        ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-        perform.plan_and_make(mode, specs, song, run, terminal, ledger)
+        run_report = exit_codes.keep_report(ctx, terminal.warnings)
+        perform.plan_and_make(mode, specs, song, run, terminal, run_report)

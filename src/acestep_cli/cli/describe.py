@@ -55,12 +55,14 @@ def describe(
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-        [heard] = pipeline.codes(job.request, [sound], report, terminal.warn)
+        [audio_codes] = pipeline.codes(job.request, [sound], report, terminal.warn)
         if codes:
-            found: dict[str, Any] = {"codes": heard}
+            found: dict[str, Any] = {"codes": audio_codes}
         else:
-            how = Sampling.of(resolved.request, temperature=songwriting.LISTENING)
-            draws = songwriting.seed_of(seed, resolved.request, terminal)
-            task = songwriter_prompts.understanding_task(heard, int(sound.seconds))
-            found = complete.settle_instrumental(pipeline.write(job.request, task, how, draws, report, terminal.warn))
+            sampling = Sampling.of(resolved.request, temperature=songwriting.LISTENING)
+            text_seed = songwriting.seed_of(seed, resolved.request, terminal)
+            task = songwriter_prompts.understanding_task(audio_codes, int(sound.seconds))
+            found = complete.settle_instrumental(
+                pipeline.write(job.request, task, sampling, text_seed, report, terminal.warn)
+            )
     songwriting.write_answer(found, output)

@@ -29,9 +29,9 @@ from acestep_cli.song.request import Request
 
 app = typer.Typer(add_completion=False)
 
-#: The smallest thing to ask for: where even this does not fit, nothing does.
+#: The smallest request: where it does not fit, nothing does.
 EMPTY = Request(model=checkpoints.BUILT_IN, duration=3)
-#: What a selftest renders, the same for everybody.
+#: The song of the selftest, the same for everybody.
 SONG = Request(
     caption="acoustic folk song with fingerpicked guitar, warm female voice",
     lyrics="[Verse]\nMorning comes over the hill\nAnd the river is still",
@@ -71,14 +71,14 @@ def doctor(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
     machine, asked = hardware.detect(), planning.MachineRequest(device, dtype, max_vram)
     with terminal.results() as stdout:
         if selftest is not None:
-            run_selftest(selftest, machine, asked, models_dir, ledger, terminal, stdout)
+            run_selftest(selftest, machine, asked, models_dir, run_report, terminal, stdout)
             return
         found = examine(machine, asked, models_dir)
-        ledger.more["doctor"] = found
+        run_report.more["doctor"] = found
         for line in lines(found):
             stdout.path(line)
 
@@ -188,16 +188,18 @@ def lines(found: dict[str, Any]) -> list[str]:
         said.append(f"  Renders use {chosen['device']} ({why['device']}) in {chosen['dtype']} ({why['dtype']}).")
     if (tier := found["tier"]) is not None:
         takes = f"{tier['takes']} take{'s' * (tier['takes'] > 1)}"
-        helper = f"the {tier['songwriter']} Songwriter" if tier["songwriter"] else "no Songwriter"
-        said.append(f"  Cards from {tier['memory_gb']} GB on: at least {tier['minutes']} minutes, {takes}, {helper}.")
+        songwriter = f"the {tier['songwriter']} Songwriter" if tier["songwriter"] else "no Songwriter"
+        said.append(
+            f"  Cards from {tier['memory_gb']} GB on: at least {tier['minutes']} minutes, {takes}, {songwriter}."
+        )
     said += ["", "Checkpoints, and what fits here"]
     width = max(len(one["name"]) for one in found["checkpoints"])
     said += [
         f"  {one['name']:<{width}}  {one['status']:<9}  {plan_text.capacity_text(one)}" for one in found["checkpoints"]
     ]
-    helpers = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
-    helpers.append(f"{checkpoints.BUILT_IN} comes with the program")
-    said += [f"  Songwriters: {', '.join(helpers)}", "", "Where memory is short, in this order"]
+    songwriters = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
+    songwriters.append(f"{checkpoints.BUILT_IN} comes with the program")
+    said += [f"  Songwriters: {', '.join(songwriters)}", "", "Where memory is short, in this order"]
     said += [f"  {number}. {sentence}" for number, sentence in enumerate(found["ladder"], start=1)]
     said += ["", "Encoders"]
     by_encoder: dict[str, list[str]] = {}
@@ -212,7 +214,7 @@ def run_selftest(
     machine: Hardware,
     asked: planning.MachineRequest,
     models_dir: Path | None,
-    ledger: RunReport,
+    run_report: RunReport,
     terminal: Console,
     stdout: Stdout,
 ) -> None:
@@ -224,7 +226,7 @@ def run_selftest(
     plan = planning.plan_render(machine, song, asked, Sizes.of(checkpoint))
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []
-    ledger.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}
+    run_report.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}
     with terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
         from acestep_cli.render import selftest  # loads torch
 

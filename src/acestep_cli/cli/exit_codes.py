@@ -45,10 +45,10 @@ EXIT_CODES = {
     TERMINATED: "terminated; finished takes are kept",
 }
 
-# Where a command's `--debug` and `--json` and its ledger are remembered, in the context all commands share.
+# Keys of the context that all commands share, for `--debug`, `--json` and the report of the command.
 DEBUG = "acestep.debug"
 JSON = "acestep.json"
-LEDGER = "acestep.ledger"
+REPORT = "acestep.report"
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
             print_object(ctx, found)
         raise typer.Exit(found["exit_code"]) from error
     else:
-        if ctx.obj.get(JSON) and LEDGER in ctx.obj and not print_object(ctx, None):
+        if ctx.obj.get(JSON) and REPORT in ctx.obj and not print_object(ctx, None):
             raise typer.Exit(UNWRITABLE)
     finally:
         if in_main_thread:
@@ -143,10 +143,10 @@ def flush_stdout() -> int:
     return 0
 
 
-def keep_ledger(ctx: typer.Context, warnings: list[str]) -> result.RunReport:
-    """Return a ledger that `--json` prints when the command ends, however it ends."""
-    ctx.obj[LEDGER] = ledger = result.RunReport(warnings=warnings)
-    return ledger
+def keep_report(ctx: typer.Context, warnings: list[str]) -> result.RunReport:
+    """Return a report that `--json` prints when the command ends, however it ends."""
+    ctx.obj[REPORT] = run_report = result.RunReport(warnings=warnings)
+    return run_report
 
 
 def suggest(error: Any) -> None:
@@ -181,11 +181,11 @@ def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:
 
     A reader that closed the pipe is no error.
     """
-    ledger = ctx.obj.get(LEDGER) or result.RunReport()
+    run_report = ctx.obj.get(REPORT) or result.RunReport()
     if sys.stdout is None:  # closed by whoever started us
         return True
     try:
-        print(result.report_text(ledger, error), flush=True)
+        print(result.report_text(run_report, error), flush=True)
         return True
     except BrokenPipeError:
         is_read = True

@@ -30,13 +30,13 @@ from acestep_cli.song import spec
 app = typer.Typer(add_completion=False)
 
 PAGE = "listen.html"
-#: Where `--auto` notes the takes that somebody kept, a name a line; a page shows them as picked.
+#: The file in which `--auto` notes kept takes, a name a line; a page shows them as picked.
 KEPT = "kept.txt"
 #: What lies hidden beside a page to which takes are still being added, by how the names end: how it stands, read every
 #: other second, and all takes, read when there are new ones. Both are scripts, the one thing that a page may read from
 #: a folder.
 NEWS, ALL = ".news.js", ".takes.js"
-#: What tells a page of ours from any other file.
+#: The mark of a page that this program wrote.
 OURS = b'<meta name="generator" content="acestep listen">'
 DATA = re.compile(rb'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 #: Columns of the outline, and the size of the spectrogram in pixels.
@@ -78,13 +78,13 @@ def listen(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
     page = output or folder / PAGE
     playable(folder)  # which says whether there is a folder, before whether its page can be written
     refuse_other(page, force=force)
     with terminal.results() as stdout:
         takes = make_page(folder, page, terminal, embed=embed)
-        ledger.more["listen"] = {"path": str(page), "takes": [take["file"] for take in takes]}
+        run_report.more["listen"] = {"path": str(page), "takes": [take["file"] for take in takes]}
         terminal.say(f"{len(takes)} {'take' if len(takes) == 1 else 'takes'} to listen to")
         stdout.path(page)
     if open_page:

@@ -86,7 +86,7 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    ledger = exit_codes.keep_report(ctx, terminal.warnings)
     wanted = None if model is None else checkpoints.find_checkpoint(model, models_dir)
     entries = ledger.more["adapters"] = []
     with terminal.results() as stdout:
@@ -188,7 +188,7 @@ def compare(
     run: RenderSettings,
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    ledger = exit_codes.keep_report(ctx, terminal.warnings)
     with events.open_events(run.events, terminal.warn) as terminal.events:
         render_and_compare(paths, scales_of(scales), spec_file, song, run, ledger, terminal)
 

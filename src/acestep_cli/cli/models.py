@@ -54,8 +54,8 @@ Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is lis
 
 def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console, RunReport]:
     terminal = Console(quiet, paths=not wants_json)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
-    return terminal, ledger
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    return terminal, run_report
 
 
 def check_names(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
@@ -84,7 +84,7 @@ def pull(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    terminal, run_report = begin(ctx, quiet=quiet, wants_json=json_wanted)
     wanted = [*check_names(names or []), *check_names(songwriter or [], tuple(checkpoints.SONGWRITERS))]
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
@@ -95,7 +95,7 @@ def pull(
             terminal.say(f"{checkpoints.BUILT_IN} comes with the program.")
         pulled = fetch.pull_parts(parts, models_dir, terminal, revision, again=force) if parts else []
         states = [local.model_state(name, models_dir) for name in wanted]
-        ledger.more["models"] = [state.report() for state in states]
+        run_report.more["models"] = [state.report() for state in states]
         for state in states:
             if state.problem is not None:
                 raise state.problem
@@ -117,7 +117,7 @@ def list_models(
 ) -> None:
     from acestep_cli.machine import hardware, plan, plan_text
 
-    terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
+    terminal, run_report = begin(ctx, quiet=False, wants_json=json_wanted)
     if models_dir is not None and not checkpoints.is_folder(models_dir):
         terminal.warn(f"The models folder {models_dir} does not exist.")
     states = [local.model_state(name, models_dir) for name in NAMES]
@@ -128,7 +128,7 @@ def list_models(
         else state.report()
         for state in states
     ]
-    ledger.more["models"] = entries
+    run_report.more["models"] = entries
     width = max(map(len, NAMES))
     with terminal.results() as stdout:
         for state, entry in zip(states, entries, strict=True):
@@ -157,10 +157,10 @@ def path(
     json_wanted: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, ledger = begin(ctx, quiet=False, wants_json=json_wanted)
+    terminal, run_report = begin(ctx, quiet=False, wants_json=json_wanted)
     [name] = check_names([name])
     folder = local.find_model(name, models_dir)
-    ledger.more["models"] = [local.model_state(name, models_dir).report()]
+    run_report.more["models"] = [local.model_state(name, models_dir).report()]
     with terminal.results() as stdout:
         stdout.path(folder)
 
@@ -176,7 +176,7 @@ def verify(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    terminal, run_report = begin(ctx, quiet=quiet, wants_json=json_wanted)
     wanted = check_names(names)
     folders = {name: local.find_model(name, models_dir) for name in wanted}
     for name, folder in folders.items():
@@ -185,7 +185,7 @@ def verify(
                 f"{folder} is in diffusers' layout, and nothing here tells what its files should be.",
                 f"`acestep models pull {name}` fetches the published layout, which can be verified.",
             )
-    ledger.more["models"] = [local.model_state(name, models_dir).report() for name in wanted]
+    run_report.more["models"] = [local.model_state(name, models_dir).report() for name in wanted]
     parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.model_parts(name)))
     there = {part: checkpoints.part_folder(part, models_dir) for part in parts}
     locks = {folder: local.expected_files(part, folder) for part, folder in there.items() if folder is not None}
@@ -214,7 +214,7 @@ def prune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, ledger = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    terminal, run_report = begin(ctx, quiet=quiet, wants_json=json_wanted)
     store = local.model_store(models_dir)
     found = sizes(store)
     try:
@@ -225,7 +225,7 @@ def prune(
     except OSError as error:
         reason = reason_of(error)
         raise OutputError(f"{error.filename or store.root} cannot be deleted: {reason}.") from error
-    ledger.more["leftovers"] = [{"path": str(path), "bytes": size, "deleted": yes} for path, size in found.items()]
+    run_report.more["leftovers"] = [{"path": str(path), "bytes": size, "deleted": yes} for path, size in found.items()]
     with terminal.results() as stdout:
         for path in found:
             stdout.path(path)

@@ -32,10 +32,10 @@ from acestep_cli.song.request import KEYS
 
 app = typer.Typer(add_completion=False)
 
-#: What nobody hears, in dBFS: a replay that is nearer than this has not drifted.
+#: The difference in dBFS that nobody hears: a replay that is closer than this has not drifted.
 NEAR = -60.0
 
-#: More threads than that would take turns on each core for too long, where a take was made on a far larger machine.
+#: Limit of threads for a take from a far larger machine, because more would slow each core down for too long.
 MOST_THREADS_A_CORE = 16
 IDENTICAL, CLOSE, DRIFTED = "identical", "close", "drifted"
 SIDECAR = ".yaml"
@@ -68,13 +68,13 @@ def replay(
     run: RenderSettings,
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
     with events.open_events(run.events, terminal.warn) as terminal.events:
-        render_and_compare(file, within, run, ledger, terminal, from_tags=from_tags)
+        render_and_compare(file, within, run, run_report, terminal, from_tags=from_tags)
 
 
 def render_and_compare(
-    file: Path, within: float, run: RenderSettings, ledger: RunReport, terminal: Console, *, from_tags: bool
+    file: Path, within: float, run: RenderSettings, run_report: RunReport, terminal: Console, *, from_tags: bool
 ) -> None:
     """Render the take of `file` again, and report the difference. Raises `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
@@ -95,7 +95,7 @@ def render_and_compare(
         apart = nearest(there, (measure.read_for_measuring(output.path) for output in job.outputs if output.path))
         because += [*changes(made.origin, job), *other_latents(made.origin, job)]
         verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED
-        ledger.more["replay"] = {
+        run_report.more["replay"] = {
             "path": str(file),
             "recipe": made.where,
             "verdict": verdict,

@@ -27,9 +27,9 @@ from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, request, spec
 from acestep_cli.song.request import Request
 
-#: The flags of `Run` that make sense without a render.
+#: The fields of `RenderSettings` that make sense without a render.
 FLAGS = ("force", "models_dir", "device", "max_vram", "dtype", "progress", "quiet", "verbose", "no_input", "debug")
-#: The temperature of whoever describes a recording: to find the likeliest, not to invent.
+#: The temperature for the description of a recording: low, to find the likeliest and not to invent.
 LISTENING = 0.3
 #: Keys that say how the Songwriter draws text.
 SAMPLING = ("songwriter", "temperature", "top_p", "top_k", "repetition_penalty")

@@ -109,7 +109,7 @@ def check(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet)
-    exit_codes.keep_ledger(ctx, terminal.warnings)
+    exit_codes.keep_report(ctx, terminal.warnings)
     find = cache(lambda model, task: located(model, models_dir, task))
     problems: list[str] = []
     for file in files:
@@ -144,25 +144,27 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
     request = found.request
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
     with spec.placing_problems(*layers):
-        heard = complete.survey_recordings(request)
-        _, said = complete.survey_adapters(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
-    warnings = [f"{file}: {warning}" for warning in said]
+        recordings = complete.survey_recordings(request)
+        _, adapter_warnings = complete.survey_adapters(
+            request, None if isinstance(checkpoint, CheckpointError) else checkpoint
+        )
+    warnings = [f"{file}: {warning}" for warning in adapter_warnings]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")
-        problems = validate.contradictions(request, request.model or "", row, None, heard) if row else []
+        problems = validate.contradictions(request, request.model or "", row, None, recordings) if row else []
     else:
         complete.require_task(request, checkpoint.name, checkpoint.row)
         complete.require_heads(request, checkpoint)
-        problems = validate.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, heard)
+        problems = validate.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, recordings)
     if problems:
         with spec.placing_problems(*layers):
             raise UsageError("\n".join(problems))
-    said_of_words = remarks.song_remarks(request, duration.song_seconds(request, heard))
-    warnings += [remarks.placed(remark, file, found.origins, found.lines) for remark in said_of_words]
+    remarks_on_words = remarks.song_remarks(request, duration.song_seconds(request, recordings))
+    warnings += [remarks.placed(remark, file, found.origins, found.lines) for remark in remarks_on_words]
     if not isinstance(checkpoint, CheckpointError):
         warnings += [
-            f"{file}: {cut}" for cut in truncations(request, checkpoint, duration.song_seconds(request, heard))
+            f"{file}: {cut}" for cut in truncations(request, checkpoint, duration.song_seconds(request, recordings))
         ]
     return warnings
 

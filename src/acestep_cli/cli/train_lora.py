@@ -154,7 +154,7 @@ def train_lora(
     team = Distributed.from_environment()
     run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.is_main)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.is_main and not run.json)
-    ledger = exit_codes.keep_ledger(ctx, terminal.warnings) if team.is_main else RunReport()  # one process prints
+    ledger = exit_codes.keep_report(ctx, terminal.warnings) if team.is_main else RunReport()  # one process prints
     with events.open_events(run.events if team.is_main else None, terminal.warn) as terminal.events:
         if flags.scan_only:
             refuse_idle(flags, settings)

@@ -57,21 +57,23 @@ def write(
         layers = spec.read_layers(Path(from_spec)) if from_spec is not None else []
         layers.append(spec.from_flags({**song, "idea": idea}, ("codes=null",)))  # another text, another sound
         kept = spec.resolve(*layers).request
-        who = spec.from_flags({"songwriter": song["songwriter"] or "auto"})  # a render without one can be rewritten
-        resolved = spec.resolve(*layers, who)
-    job = songwriting.with_songwriter(resolved, [*layers, who], run, "acestep write", terminal, NETWORKS)
+        songwriter_layer = spec.from_flags(
+            {"songwriter": song["songwriter"] or "auto"}
+        )  # a render without one can be rewritten
+        resolved = spec.resolve(*layers, songwriter_layer)
+    job = songwriting.with_songwriter(resolved, [*layers, songwriter_layer], run, "acestep write", terminal, NETWORKS)
     asked = resolved.request
     seconds = (math.ceil(job.checkpoint.row.shortest_seconds), LONGEST_SECONDS)
     if asked.idea is not None:
         task = songwriter_prompts.idea_task(asked, job.request.open, seconds)
     else:
         task = songwriter_prompts.rewrite_task(asked, seconds)
-    draws = songwriting.seed_of(seed, asked, terminal)
+    text_seed = songwriting.seed_of(seed, asked, terminal)
     with terminal.results(), songwriting.songwriter_progress(job, terminal) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-        found = pipeline.write(job.request, task, Sampling.of(asked), draws, report, terminal.warn)
+        found = pipeline.write(job.request, task, Sampling.of(asked), text_seed, report, terminal.warn)
     used = {"idea", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS]}
     if any(layer.is_sidecar for layer in layers):
         used.add("songwriter")  # none was needed any more
