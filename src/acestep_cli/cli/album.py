@@ -123,12 +123,12 @@ def render_album(
     run: RenderSettings,
 ) -> None:
     run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
-    made = build(ctx, file, output, only, song, run, jobs, on, depfile, stamp)
+    album_build = build(ctx, file, output, only, song, run, jobs, on, depfile, stamp)
     if dry_run:
         return
     if depfile is not None:
-        targets = [stamp] if stamp is not None else [path for one in made.outputs() if (path := one.path)]
-        text = makefile.depfile_text([str(target) for target in targets], [str(file) for file in made.files()])
+        targets = [stamp] if stamp is not None else [path for one in album_build.outputs() if (path := one.path)]
+        text = makefile.depfile_text([str(target) for target in targets], [str(file) for file in album_build.files()])
         makefile.write_file(depfile, text)
     if stamp is not None:
         makefile.touch_stamp(stamp)
@@ -189,28 +189,30 @@ def build(
         ray_cluster.check_backend(on, run, jobs)
     makefile.check_paths(depfile, stamp)
     with spec.reading_stdin(typing=not run.no_input):
-        made = open_build(file, output, only, song, run)
-    makefile.refuse_files(depfile, [*made.paths(), *([stamp] if stamp is not None else ())])
+        album_build = open_build(file, output, only, song, run)
+    makefile.refuse_files(depfile, [*album_build.paths(), *([stamp] if stamp is not None else ())])
     if run.dry_run:
         cluster = ray_cluster.open_cluster(run, terminal) if on is not None else nullcontext()
-        with terminal.results() as stdout, cluster as made.cluster:
-            made.run_steps(terminal, stdout)
-            preview_tracks(made, run_report, terminal, stdout)
-        return made
+        with terminal.results() as stdout, cluster as album_build.cluster:
+            album_build.run_steps(terminal, stdout)
+            preview_tracks(album_build, run_report, terminal, stdout)
+        return album_build
     with events.open_events(run.events, terminal.warn) as terminal.events:
-        terminal.events.refuse_files(made.paths())
+        terminal.events.refuse_files(album_build.paths())
         devices = [card.name for card in gpu_lock.usable_cards(run)] if jobs > 1 else []
-        shares = processes.share_tracks(made.tracks, min(jobs, len(devices)))
+        shares = processes.share_tracks(album_build.tracks, min(jobs, len(devices)))
         if on is not None:
-            problems = make_on_cluster(made, run_report, terminal)
+            problems = make_on_cluster(album_build, run_report, terminal)
         elif len(shares) > 1:
-            problems = make_in_processes(made, zip(devices, shares, strict=False), (file, output, song), run_report)
+            problems = make_in_processes(
+                album_build, zip(devices, shares, strict=False), (file, output, song), run_report
+            )
         else:
             if jobs > 1:
                 terminal.say("There is no second card or track, so one process makes the album.")
-            problems = make_here(made, run_report, terminal)
+            problems = make_here(album_build, run_report, terminal)
         perform.finish_report(run_report.outputs, terminal, problems)
-    return made
+    return album_build
 
 
 def console(run: RenderSettings) -> Console:
@@ -225,39 +227,43 @@ def open_build(
     return Build(album, album.chosen(only or []), output, run)
 
 
-def make_here(made: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
+def make_here(album_build: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
     """Make an album in this process, and return the problems of tracks that could not be begun."""
-    with terminal.results() as stdout, made.lock(terminal), gpu_lock.lock_card(made.run, terminal) as made.run:
-        return run_build(made, run_report, terminal, stdout)
+    with (
+        terminal.results() as stdout,
+        album_build.lock(terminal),
+        gpu_lock.lock_card(album_build.run, terminal) as album_build.run,
+    ):
+        return run_build(album_build, run_report, terminal, stdout)
 
 
-def make_on_cluster(made: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
+def make_on_cluster(album_build: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
     """Make an album on a cluster, and return the problems of tracks that could not be begun."""
     with (
         terminal.results() as stdout,
-        ray_cluster.open_cluster(made.run, terminal) as made.cluster,
-        made.lock(terminal),
+        ray_cluster.open_cluster(album_build.run, terminal) as album_build.cluster,
+        album_build.lock(terminal),
     ):
-        return run_build(made, run_report, terminal, stdout)
+        return run_build(album_build, run_report, terminal, stdout)
 
 
-def run_build(made: Build, run_report: RunReport, terminal: Console, stdout: Stdout) -> list[AceStepError]:
+def run_build(album_build: Build, run_report: RunReport, terminal: Console, stdout: Stdout) -> list[AceStepError]:
     """Make an album, note its files in the report even after a failure, and return the problems of tracks."""
     try:
-        made.run_steps(terminal, stdout)
+        album_build.run_steps(terminal, stdout)
     finally:
-        run_report.outputs = made.outputs()
-    return made.problems()
+        run_report.outputs = album_build.outputs()
+    return album_build.problems()
 
 
 def make_in_processes(
-    made: Build,
+    album_build: Build,
     shares: Iterable[tuple[str, list[str]]],
     arguments: tuple[Path, Path, dict[str, Any]],
     run_report: RunReport,
 ) -> list[AceStepError]:
     """Make an album in a process for each device and its share of the tracks, and return the problems of tracks."""
-    runs = [(replace(made.run, device=device, progress="none", events=None), ids) for device, ids in shares]
+    runs = [(replace(album_build.run, device=device, progress="none", events=None), ids) for device, ids in shares]
     outcomes = processes.run_workers(make_share, [(*arguments, *one) for one in runs])
     run_report.outputs = [output for outcome in outcomes for output in outcome.outputs]
     run_report.warnings += [
@@ -279,9 +285,9 @@ def make_share(
     )
 
 
-def preview_tracks(made: Build, run_report: RunReport, terminal: Console, stdout: Stdout) -> None:
+def preview_tracks(album_build: Build, run_report: RunReport, terminal: Console, stdout: Stdout) -> None:
     """Print for each track what a render would do and why."""
-    run_report.outputs, run_report.more["tracks"] = made.outputs(), made.report()
+    run_report.outputs, run_report.more["tracks"] = album_build.outputs(), album_build.report()
     for state in run_report.more["tracks"]:
         reasons = f": {'; '.join(state['why'])}" if state["why"] else ""
         terminal.say(f"{state['id']}: {state['status']}{reasons}")

@@ -248,7 +248,7 @@ def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: Rend
     folder = Path(output)
     terminal = Console(run.quiet, verbose=run.verbose)
     with spec.reading_stdin(typing=not run.no_input):
-        # What is there is not in the way of takes whose numbers are free.
+        # Existing files are no obstacle to takes with other numbers.
         [job] = plan.plan_jobs(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
     for warning in [*job.warnings, *plan.remarks_on(job)]:
         terminal.warn(warning)

@@ -250,10 +250,10 @@ def result_line(one: CheckedFile) -> str:
     if one.measures is None:
         return f"{one.path}: cannot be read"
     found = one.measures
-    said = [f"{found.seconds:.2f} s", "silent" if found.is_silent else f"{found.true_peak_db:.1f} dBTP"]
+    values_found = [f"{found.seconds:.2f} s", "silent" if found.is_silent else f"{found.true_peak_db:.1f} dBTP"]
     if found.lufs is not None:
-        said.append(f"{found.lufs:.1f} LUFS")
-    return f"{one.path}: {'failed' if one.failed else 'passed'} ({', '.join(said)})"
+        values_found.append(f"{found.lufs:.1f} LUFS")
+    return f"{one.path}: {'failed' if one.failed else 'passed'} ({', '.join(values_found)})"
 
 
 def junit_xml(done: Sequence[CheckedFile]) -> bytes:

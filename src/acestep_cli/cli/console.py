@@ -248,47 +248,7 @@ class Console:
 
     @contextmanager
     def _bar_per_stage(self, memory: Callable[[], int]) -> Iterator[ProgressCallback]:
-        from rich.console import Console as Terminal
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            Task,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.table import Column
-        from rich.text import Text
-
-        class Rate(ProgressColumn):
-            """Steps or seconds of sound per second."""
-
-            def render(self, task: Task) -> Text:
-                speed, unit = task.finished_speed or task.speed, RATES.get(task.fields["stage"])
-                return Text(f"{speed:.1f} {unit}" if speed and unit else "")
-
-        class Memory(ProgressColumn):
-            """Bytes in use while a stage runs."""
-
-            max_refresh = 0.5  # seconds
-
-            def render(self, task: Task) -> Text:
-                return Text("" if task.finished else format_size(memory()))
-
-        figure = Column(no_wrap=True, justify="right")
-        bars = Progress(
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(table_column=figure),
-            Rate(table_column=figure),
-            Memory(table_column=figure),
-            TimeElapsedColumn(table_column=figure),
-            TimeRemainingColumn(table_column=figure),
-            console=Terminal(stderr=True),
-            expand=True,
-        )
+        bars = stage_bars(memory)
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int) -> None:
@@ -369,3 +329,48 @@ class Console:
 
         with self._shown(bars):
             yield report
+
+
+def stage_bars(memory: Callable[[], int]) -> Progress:
+    """Return bars for stages, with their speed, the memory in use and the time left."""
+    from rich.console import Console as Terminal
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Steps or seconds of sound per second."""
+
+        def render(self, task: Task) -> Text:
+            speed, unit = task.finished_speed or task.speed, RATES.get(task.fields["stage"])
+            return Text(f"{speed:.1f} {unit}" if speed and unit else "")
+
+    class Memory(ProgressColumn):
+        """Bytes in use while a stage runs."""
+
+        max_refresh = 0.5  # seconds
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.finished else format_size(memory()))
+
+    figure = Column(no_wrap=True, justify="right")
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=figure),
+        Rate(table_column=figure),
+        Memory(table_column=figure),
+        TimeElapsedColumn(table_column=figure),
+        TimeRemainingColumn(table_column=figure),
+        console=Terminal(stderr=True),
+        expand=True,
+    )

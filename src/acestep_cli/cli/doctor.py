@@ -19,8 +19,8 @@ from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
-from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, Hardware
+from acestep_cli.machine.plan import LADDER, MachineRequest, plan_render, tier_of
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render.result import RunReport
@@ -72,7 +72,7 @@ def doctor(
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
     run_report = exit_codes.keep_report(ctx, terminal.warnings)
-    machine, asked = hardware.detect(), planning.MachineRequest(device, dtype, max_vram)
+    machine, asked = hardware.detect(), MachineRequest(device, dtype, max_vram)
     with terminal.results() as stdout:
         if selftest is not None:
             run_selftest(selftest, machine, asked, models_dir, run_report, terminal, stdout)
@@ -83,7 +83,7 @@ def doctor(
             stdout.path(line)
 
 
-def examine(machine: Hardware, asked: planning.MachineRequest, models_dir: Path | None) -> dict[str, Any]:
+def examine(machine: Hardware, asked: MachineRequest, models_dir: Path | None) -> dict[str, Any]:
     """Return all findings, as `--json` prints them."""
     chosen, tier = choice(machine, asked)
     return {
@@ -94,7 +94,7 @@ def examine(machine: Hardware, asked: planning.MachineRequest, models_dir: Path 
         "devices": [describe_device(one) for one in machine.devices],
         "chosen": chosen,
         "tier": tier,
-        "ladder": [rung.sentence for rung in planning.LADDER],
+        "ladder": [rung.sentence for rung in LADDER],
         "checkpoints": [
             plan_text.model_capacity(local.model_state(name, models_dir), machine, asked, models_dir)
             for name in checkpoints.CHECKPOINTS
@@ -106,10 +106,10 @@ def examine(machine: Hardware, asked: planning.MachineRequest, models_dir: Path 
     }
 
 
-def choice(machine: Hardware, asked: planning.MachineRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def choice(machine: Hardware, asked: MachineRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the device and dtype of a small render with the reasons, or the problem, and the promise of its tier."""
     try:
-        plan = planning.plan_render(machine, EMPTY, asked, Sizes.of(checkpoints.find_checkpoint(checkpoints.BUILT_IN)))
+        plan = plan_render(machine, EMPTY, asked, Sizes.of(checkpoints.find_checkpoint(checkpoints.BUILT_IN)))
     except MemoryLimitError as error:
         return {"device": None, "problem": error.message}, None
     reasons = {name: plan.reasons[name] for name in ("device", "dtype")}
@@ -139,7 +139,7 @@ def describe_device(device: Device) -> dict[str, Any]:
 
 def tier_promise(device: Device) -> dict[str, Any] | None:
     """Return the promise for a card; None for a processor, which main memory limits."""
-    tier = planning.tier_of(device)
+    tier = tier_of(device)
     if tier is None:
         return None
     return {"memory_gb": tier.memory_gb, "minutes": tier.minutes, "takes": tier.takes, "songwriter": tier.songwriter}
@@ -162,16 +162,16 @@ def program_version(program: str) -> str | None:
     if found is None:
         return None
     try:
-        said = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        output = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{program}, which does not answer ({type(error).__name__})"
-    return " ".join(said.split()[:3]) or program
+    return " ".join(output.split()[:3]) or program
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return the lines that are printed for the findings of `examine`."""
     torch = found["torch"]
-    said = [
+    rows = [
         f"acestep {found['acestep']}, Python {found['python']}, {found['system']}",
         f"torch {torch['version']}, built for {torch['built_for']}",
         "",
@@ -179,40 +179,40 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
     for one in found["devices"]:
         free = f"{format_size(one['free_bytes'])} of {format_size(one['total_bytes'])} free"
-        said.append(f"  {one['name']}: {one['title']}, {free}; {', '.join(one['dtypes'])} ({one['dtype_reason']})")
+        rows.append(f"  {one['name']}: {one['title']}, {free}; {', '.join(one['dtypes'])} ({one['dtype_reason']})")
     chosen = found["chosen"]
     if chosen["device"] is None:
-        said.append(f"  Nothing can be rendered: {chosen['problem']}")
+        rows.append(f"  Nothing can be rendered: {chosen['problem']}")
     else:
         why = chosen["reasons"]
-        said.append(f"  Renders use {chosen['device']} ({why['device']}) in {chosen['dtype']} ({why['dtype']}).")
+        rows.append(f"  Renders use {chosen['device']} ({why['device']}) in {chosen['dtype']} ({why['dtype']}).")
     if (tier := found["tier"]) is not None:
         takes = f"{tier['takes']} take{'s' * (tier['takes'] > 1)}"
         songwriter = f"the {tier['songwriter']} Songwriter" if tier["songwriter"] else "no Songwriter"
-        said.append(
+        rows.append(
             f"  Cards from {tier['memory_gb']} GB on: at least {tier['minutes']} minutes, {takes}, {songwriter}."
         )
-    said += ["", "Checkpoints, and what fits here"]
+    rows += ["", "Checkpoints, and what fits here"]
     width = max(len(one["name"]) for one in found["checkpoints"])
-    said += [
+    rows += [
         f"  {one['name']:<{width}}  {one['status']:<9}  {plan_text.capacity_text(one)}" for one in found["checkpoints"]
     ]
     songwriters = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
     songwriters.append(f"{checkpoints.BUILT_IN} comes with the program")
-    said += [f"  Songwriters: {', '.join(songwriters)}", "", "Where memory is short, in this order"]
-    said += [f"  {number}. {sentence}" for number, sentence in enumerate(found["ladder"], start=1)]
-    said += ["", "Encoders"]
+    rows += [f"  Songwriters: {', '.join(songwriters)}", "", "Where memory is short, in this order"]
+    rows += [f"  {number}. {sentence}" for number, sentence in enumerate(found["ladder"], start=1)]
+    rows += ["", "Encoders"]
     by_encoder: dict[str, list[str]] = {}
     for format, encoder in found["encoders"].items():
         by_encoder.setdefault(encoder or "missing, install ffmpeg", []).append(format)
-    said += [f"  {' '.join(names)}: {encoder}" for encoder, names in by_encoder.items()]
-    return [*said, "", f"Models: {found['models']}", f"What renders taught: {found['logbook']}"]
+    rows += [f"  {' '.join(names)}: {encoder}" for encoder, names in by_encoder.items()]
+    return [*rows, "", f"Models: {found['models']}", f"What renders taught: {found['logbook']}"]
 
 
 def run_selftest(
     name: str,
     machine: Hardware,
-    asked: planning.MachineRequest,
+    asked: MachineRequest,
     models_dir: Path | None,
     run_report: RunReport,
     terminal: Console,
@@ -223,7 +223,7 @@ def run_selftest(
         raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
     checkpoint = checkpoints.find_checkpoint(name, models_dir)
     song = complete.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
-    plan = planning.plan_render(machine, song, asked, Sizes.of(checkpoint))
+    plan = plan_render(machine, song, asked, Sizes.of(checkpoint))
     terminal.say(f"{checkpoint.name} on {plan.device} in {plan.dtype}: {checkpoint.dit}")
     done: list[dict[str, Any]] = []
     run_report.more["selftest"] = {"model": checkpoint.name, "plan": plan.model_dump(mode="json"), "checks": done}

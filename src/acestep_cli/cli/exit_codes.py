@@ -26,7 +26,7 @@ UNWRITABLE = 9
 #: Control and format characters that are text: lines, tabs, and what joins letters in Persian, Hindi and emoji.
 KEPT_SIGNS = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
-#: What a script may make of the way a command ended.
+#: The meaning of each exit code, for scripts.
 EXIT_CODES = {
     0: "all asked for exists and passed its checks",
     UNEXPECTED: "something unexpected failed; `--debug` shows where",
@@ -78,7 +78,7 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         raise typer.Exit from error
     except BaseException as error:
         found = describe_error(without_folder(error))
-        print(printable("\n".join(said for said in (found["message"], found.get("hint")) if said)), file=sys.stderr)
+        print(printable("\n".join(line for line in (found["message"], found.get("hint")) if line)), file=sys.stderr)
         if ctx.obj.get(DEBUG):
             print(printable("".join(traceback.format_exception(error))), file=sys.stderr)
         if ctx.obj.get(JSON) or wants_json:

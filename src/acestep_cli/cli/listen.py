@@ -32,9 +32,8 @@ app = typer.Typer(add_completion=False)
 PAGE = "listen.html"
 #: The file in which `--auto` notes kept takes, a name a line; a page shows them as picked.
 KEPT = "kept.txt"
-#: What lies hidden beside a page to which takes are still being added, by how the names end: how it stands, read every
-#: other second, and all takes, read when there are new ones. Both are scripts, the one thing that a page may read from
-#: a folder.
+#: The endings of two hidden files beside a growing page: its news, read every other second, and all takes, read when
+#: there are new ones. Both are scripts, the only files that a page may read from a folder.
 NEWS, ALL = ".news.js", ".takes.js"
 #: The mark of a page that this program wrote.
 OURS = b'<meta name="generator" content="acestep listen">'

@@ -20,7 +20,7 @@ from acestep_cli.cli.train_progress import TrainingRate
 from acestep_cli.disk import format_size
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
-from acestep_cli.machine import plan as planning
+from acestep_cli.machine.plan import RUNTIME_BYTES, MachineRequest
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
@@ -361,10 +361,10 @@ def table(songs: Dataset) -> Iterator[str]:
     keys = [key for key in metadata.KEYS if key not in ("caption", "lyrics", "instrumental")]
     rows = [("song", *keys, "words", "caption", "left out")]
     for song in songs.songs:
-        said = [str(getattr(song.request, key) or "-") for key in keys]
+        fields = [str(getattr(song.request, key) or "-") for key in keys]
         words = f"{len(song.request.lyrics.split())}" if song.request.lyrics else "-"
-        gone = ", ".join(dict.fromkeys(one.key or "a file" for one in songs.left_out if one.song == song.name))
-        rows.append((song.name, *said, words, shortened(song.request.caption or "-"), gone or "-"))
+        left_out = ", ".join(dict.fromkeys(one.key or "a file" for one in songs.left_out if one.song == song.name))
+        rows.append((song.name, *fields, words, shortened(song.request.caption or "-"), left_out or "-"))
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -416,7 +416,7 @@ def plan_run(
     longest = min(max(lesson.facts.seconds for lesson in found.usable), config.crop)
     words = [songs.prompts(lesson.song, longest) for lesson in found.usable]
     sizes, render_history = Sizes.of(checkpoint), history.read_history()
-    asked = planning.MachineRequest(run.device, run.dtype, run.max_vram)
+    asked = MachineRequest(run.device, run.dtype, run.max_vram)
     return plan_training(
         hardware.detect(),
         config,
@@ -475,7 +475,7 @@ def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Consol
     terminal.say(
         f"{plan.device} ({plan.reasons['device']}), {plan.dtype} ({plan.reasons['dtype']}); about "
         f"{format_size(plan.peak_bytes)} of "
-        f"{format_size((plan.budget_bytes or 0) + planning.RUNTIME_BYTES[plan.backend])}"
+        f"{format_size((plan.budget_bytes or 0) + RUNTIME_BYTES[plan.backend])}"
     )
     for stage in plan.stages:
         resident = ", ".join(f"{NETWORKS[name]} {format_size(size)}" for name, size in stage.resident.items())
