@@ -146,6 +146,26 @@ def test_lycoris_dora(decoder: DiT, tmp_path: Path) -> None:
     assert relative(velocity(beside), velocity(merged)) < 1e-5
 
 
+def test_pieces_of_convolutions_with_magnitudes_change_nothing(decoder: DiT, tmp_path: Path) -> None:
+    """LyCORIS trains `proj_in` with `weight_decompose` too; the rest acts as if that were not there."""
+    name = "lycoris_layers_1_self_attn_q_proj"
+    rest = lokr_tensors(name, whole=False)
+    convolution = {
+        "lycoris_proj_in_1.lokr_w1": torch.ones(4, 4),
+        "lycoris_proj_in_1.lokr_w2_a": torch.ones(16, 2),
+        "lycoris_proj_in_1.lokr_w2_b": torch.ones(2, 12),
+        "lycoris_proj_in_1.dora_scale": torch.ones(64, 1, 1),
+    }
+    alone = adapter_files.save(tmp_path / "alone.safetensors", rest)
+    both = adapter_files.save(tmp_path / "both.safetensors", {**rest, **convolution})
+    found = changes(decoder, dressed(decoder, both))
+    assert found.keys() == {f"{QUERY}.weight"}
+    for merging in (True, False):
+        assert torch.equal(
+            velocity(dressed(decoder, both, merging=merging)), velocity(dressed(decoder, alone, merging=merging))
+        )
+
+
 def by_peft(decoder: DiT, config: Any, folder: Path) -> DiT:
     """A copy of the decoder that PEFT has given an adapter of random weights, which it has saved in `folder`."""
     copied = copy.deepcopy(decoder).requires_grad_(False)
