@@ -178,7 +178,7 @@ def test_several_runs_may_write_read_and_prune_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=300)
     assert wrong == []
     assert sum(entry.bytes for entry in Cache(tmp_path / "c", 0, wrong.append).entries()) <= 40_000
 

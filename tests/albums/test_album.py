@@ -639,14 +639,14 @@ def test_a_second_render_waits_for_the_first(acestep: Acestep, rendered: list[st
     def hold() -> None:
         with filelock.FileLock("out/.acestep/harbour.low-water.lock"):
             is_held.set()
-            may_go.wait()
+            may_go.wait(timeout=300)
 
     other = threading.Thread(target=hold)
     other.start()
-    is_held.wait()
+    is_held.wait(timeout=300)
     threading.Timer(1, may_go.set).start()
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
-    other.join()
+    other.join(timeout=300)
     assert result.exit_code == 0, result.stderr
     assert "Another render of harbour.yaml is at work on low-water; waiting for it." in result.stderr
     assert len(rendered) == 3
@@ -656,7 +656,7 @@ def test_two_renders_at_once_make_each_track_once() -> None:
     harbour()
     command = [sys.executable, BAND, "album", "render", "harbour.yaml", "-o", "out"]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [run.communicate() for run in runs]
+    said = [run.communicate(timeout=300) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert sorted(len(stdout.splitlines()) for stdout, _ in said) == [0, 3]
 
@@ -699,15 +699,15 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     def hold() -> None:
         with gpu_lock.lock_card(RenderSettings(device="cuda:1"), Console(quiet=True)):
             is_held.set()
-            may_go.wait()
+            may_go.wait(timeout=300)
 
     other = threading.Thread(target=hold)
     other.start()
-    is_held.wait()
+    is_held.wait(timeout=300)
     threading.Timer(0.5, may_go.set).start()
     with gpu_lock.lock_card(RenderSettings(device="cuda:1"), Console()):
         assert may_go.is_set()
-    other.join()
+    other.join(timeout=300)
     assert "Another render is at work on cuda:1; waiting for it." in capsys.readouterr().err
 
 

@@ -456,7 +456,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 def test_an_album_is_whole_and_the_same_though_a_node_is_killed(two_nodes: list[ray_nodes.Node]) -> None:
     harbour(POCKET)
     alone = started("album", "render", "harbour.yaml", "-o", "out")
-    problems = alone.communicate()[1]
+    problems = alone.communicate(timeout=300)[1]
     assert alone.returncode == 0, problems
     made = files(Path("out"))
     assert len(made) == 2 * 6
@@ -465,7 +465,7 @@ def test_an_album_is_whole_and_the_same_though_a_node_is_killed(two_nodes: list[
     assert run.stdout is not None
     first = run.stdout.readline()
     two_nodes[1].kill()
-    stdout, stderr = run.communicate()
+    stdout, stderr = run.communicate(timeout=300)
     assert run.returncode == 0, stderr
     assert files(Path("out")) == made
     assert len({first, *stdout.splitlines(keepends=True)}) == 6
@@ -480,7 +480,7 @@ def test_ctrl_c_ends_the_work_of_the_nodes(two_nodes: list[ray_nodes.Node]) -> N
     assert run.stdout is not None
     first = run.stdout.readline().strip()
     run.send_signal(signal.SIGINT)
-    stderr = run.communicate()[1]
+    stderr = run.communicate(timeout=300)[1]
     assert run.returncode == 130, stderr
     assert Path(first).is_file()
     assert not list(Path("out").rglob(".*.part"))

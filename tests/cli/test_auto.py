@@ -130,7 +130,7 @@ class Terminal:
 
     def close(self) -> None:
         self.run.kill()
-        self.run.communicate()
+        self.run.communicate(timeout=300)
         os.close(self.ours)
 
 

@@ -175,7 +175,7 @@ def on_a_terminal(models: Path, *arguments: str, stdout: int | None = None, **en
             break
         shown += chunk
     os.close(ours)
-    printed, _ = process.communicate()
+    printed, _ = process.communicate(timeout=300)
     return printed, shown.decode()
 
 

@@ -244,7 +244,7 @@ def test_two_runs_for_one_file_end_with_one_and_both_are_content(here: Path) -> 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=300)
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
     assert sorted(run.stdout for run in runs) == [b"", b"a.flac\n"]
     assert names() == ["a.flac", "a.flac.yaml", "a.yaml"]

@@ -65,7 +65,7 @@ def in_a_process() -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.communicate(timeout=300)
 
 
 # Pulling

@@ -50,7 +50,7 @@ class Node:
         for one in left:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        self.process.communicate()
+        self.process.communicate(timeout=300)
 
 
 @contextmanager
