@@ -1,7 +1,7 @@
-"""A request is completed exactly once: what nobody asked for is decided, by checkpoint, mode and recordings, and what
-cannot be is refused. What a Songwriter is to decide stays open until the song is made.
+"""Complete a request, exactly once: fill in every value that was not asked for, and refuse contradictions.
 
-Here too: the takes of a request, their files, and the fingerprint that equal takes share.
+The values come from the checkpoint, the mode and the recordings. Keys that a Songwriter decides stay open until the
+song is made. Also here: the takes of a request, their files, and the recipe hash that equal takes share.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 SEEDS = 2**32
 DEFAULT_LOUDNESS = "peak:-1"
-#: Of each reference, in seconds.
+#: The longest reference that is read, in seconds.
 LONGEST_REFERENCE = 3600.0
 
 
 class Completed(Request):
-    """A request with nothing left open but what the Songwriter is to decide; without that, it alone makes the takes
-    again.
+    """A request in which every value is decided, except the keys in `open`, which the Songwriter decides.
+
+    Once nothing is open, it is enough to render the same takes again.
     """
 
     mode: str
@@ -49,13 +50,13 @@ class Completed(Request):
     takes: int
     loudness: str
     format: str
-    #: Keys that the Songwriter decides when the song is made; a duration among them is a guess until then.
+    #: Keys that the Songwriter decides when the song is made. If `duration` is one of them, its value is an estimate.
     open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
-    #: The latents beside the source, where they belong to it: it is not encoded then.
+    #: Stored latents of the source. With them, the source is not encoded.
     kept: Annotated[StoredLatents | None, Field(exclude=True)] = None
-    #: The scores that its takes are given, as `scores` names them.
+    #: Names of the scores that its takes get, from `ranking.ALL`.
     scored: Annotated[tuple[str, ...], Field(exclude=True)] = ()
-    #: How long its references are together, in seconds.
+    #: Total length of its references, in seconds.
     reference_seconds: Annotated[float, Field(exclude=True)] = 0.0
 
     @property
@@ -69,9 +70,7 @@ class Completed(Request):
 
 @dataclass(frozen=True)
 class Completion:
-    """A completed request, what decided each value that was left open, the recordings and adapters that it names, and
-    what to warn of.
-    """
+    """A completed request, with the origin of each decided value, its recordings and adapters by path, and warnings."""
 
     request: Completed
     origins: Mapping[str, str]
@@ -81,22 +80,22 @@ class Completion:
 
     @property
     def contents(self) -> dict[str, str]:
-        """What each file that the request names holds, as a fingerprint."""
+        """Fingerprints of the content of each recording and adapter, by path."""
         sounds = {name: recording.sound for name, recording in self.heard.items()}
         return {**sounds, **{name: adapter.fingerprint for name, adapter in self.adapters.items()}}
 
 
 def complete(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completed:
-    """Decide everything that was left open, exactly once: the result is what a sidecar records."""
+    """Return `request` with every open value decided. A sidecar records the result."""
     return complete_request(request, checkpoint, songwriter).request
 
 
 def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completion:
-    """`complete`, with the origin of each value it decided. What is left to a Songwriter stays open.
+    """Complete `request`, and record the origin of each decided value. Keys for a Songwriter stay open.
 
-    Raises `SourceError` for a recording that cannot be worked on, `CheckpointError` for a checkpoint that was not
-    trained for the mode, `AdapterError` for an adapter that does not fit it, and `UsageError` with all the
-    contradictions between request, recordings and checkpoint.
+    Raises `SourceError` where a recording cannot be used, `CheckpointError` where the checkpoint was not trained for
+    the mode, `AdapterError` where an adapter does not fit it, and `UsageError` with all contradictions between
+    request, recordings and checkpoint.
     """
     import secrets
 
@@ -112,7 +111,7 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     origins: dict[str, str] = {}
 
     def settle(key: str, value: Any, origin: str) -> None:
-        """`value` for `key`, unless it was asked for."""
+        """Set `key` to `value`, unless it was asked for."""
         if asked[key] is None and value is not None:
             found[key], origins[key] = value, origin
 
@@ -174,7 +173,7 @@ def require_task(request: Request, name: str, row: CheckpointRow) -> None:
 
 
 def require_heads(request: Request, checkpoint: Checkpoint) -> None:
-    """Raise `CheckpointError` where lyrics are to be timed and no head of the checkpoint is known to follow them."""
+    """Raise `CheckpointError` where lyrics are to be timed and the checkpoint has no known alignment heads."""
     if request.lrc and not checkpoint.alignment_heads:
         able = [other for other, one in CHECKPOINTS.items() if one.alignment_heads]
         raise CheckpointError(
@@ -184,8 +183,9 @@ def require_heads(request: Request, checkpoint: Checkpoint) -> None:
 
 
 def survey_recordings(request: Request) -> dict[str, Recording]:
-    """The recordings that a request names, by their paths. `SourceError`, beginning with the key, for one that does not
-    suit.
+    """Survey the source and the references of a request. Return the recordings by path.
+
+    Raises `SourceError`, whose message begins with the key, where one cannot be used.
     """
     sources = () if request.source is None else (request.source,)
     heard = {}
@@ -204,7 +204,7 @@ def survey_recordings(request: Request) -> dict[str, Recording]:
 def find_latents(
     request: Request, checkpoint: Checkpoint, heard: Mapping[str, Recording]
 ) -> tuple[StoredLatents | None, tuple[str, ...]]:
-    """The latents beside the source, and a warning where there are some that are of no use."""
+    """Return the stored latents beside the source, or None, and a warning where a latents file cannot be used."""
     source = heard.get(request.source or "")
     if source is None or not (path := latents_file.latents_path(source.path)).exists():
         return None, ()
@@ -216,8 +216,10 @@ def find_latents(
 
 
 def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[dict[str, Adapter], list[str]]:
-    """The adapters that a request names, by their paths, and warnings about them. `AdapterError`, beginning with the
-    key, for one that is broken or does not fit the checkpoint, where that is here.
+    """Read the adapters of a request. Return them by path, and warnings about them.
+
+    Raises `AdapterError`, whose message begins with the key, where one is broken or does not fit `checkpoint`; the fit
+    is not checked where `checkpoint` is None.
     """
     if request.loras is None:
         return {}, []
@@ -242,8 +244,9 @@ def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[di
 
 
 def open_keys(request: Request) -> tuple[str, ...]:
-    """What a request leaves to the Songwriter: nothing where codes are given, which are a song already, or where the
-    mode follows none.
+    """Return the keys that a request leaves to the Songwriter.
+
+    There are none where codes are given, or where the mode does not follow codes.
     """
     if request.codes is not None or "codes" not in modes.mode_of(request).keys:
         return ()
@@ -254,7 +257,7 @@ def open_keys(request: Request) -> tuple[str, ...]:
 
 
 def fill_open(request: Completed, written: Mapping[str, Any]) -> Completed:
-    """`request` with what the Songwriter has `written`, and without a trace of it: nothing is open now but codes."""
+    """Return `request` with the values that the Songwriter has `written` and without its options; no key is open."""
     found = {key: written[key] for key in request.open if key in written}
     if "lyrics" in request.open:
         found = settle_instrumental(found)
@@ -264,32 +267,32 @@ def fill_open(request: Completed, written: Mapping[str, Any]) -> Completed:
 
 
 def changed_keys(before: Completed, after: Completed) -> dict[str, Any]:
-    """The keys that are others in `after`, as JSON carries them."""
+    """Return the keys whose values differ in `after`, with those values as JSON types."""
     names = {name for name in KEYS if getattr(before, name) != getattr(after, name)}
     found: dict[str, Any] = json.loads(after.model_dump_json(include=names))
     return found
 
 
-def apply_changes(before: Completed, said: Mapping[str, Any]) -> Completed:
-    """`before` with what `changes` has said of it; nothing is open then."""
-    read = Request(**said)
-    return before.model_copy(update={**{name: getattr(read, name) for name in said}, "open": ()})
+def apply_changes(before: Completed, changes: Mapping[str, Any]) -> Completed:
+    """Return `before` with the values from `changed_keys`; no key is open."""
+    read = Request(**changes)
+    return before.model_copy(update={**{name: getattr(read, name) for name in changes}, "open": ()})
 
 
 def settle_instrumental(song: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a song, which without lyrics is an instrumental and has no language."""
+    """Return the keys of a song; without lyrics, it is instrumental and has no language."""
     if song.get("lyrics") is not None:
         return dict(song)
     return {**song, "lyrics": None, "language": None, "instrumental": True}
 
 
 def take_request(request: Completed, number: int) -> Completed:
-    """Take `number`, counted from 1, of a completed request, as a request of its own."""
+    """Return the request for take `number` alone, counted from 1."""
     return takes_request(request, number, 1)
 
 
 def takes_request(request: Completed, first: int, count: int) -> Completed:
-    """Takes `first` and on of a completed request, as a request of their own. All of them are of one text."""
+    """Return the request for `count` takes from take `first` on. They keep one Songwriter seed, so the same text."""
     seeds: dict[str, Any] = {"seed": (request.seed + first - 1) % SEEDS}
     if request.open and request.songwriter_seed is None:
         seeds["songwriter_seed"] = request.seed
@@ -297,10 +300,10 @@ def takes_request(request: Completed, first: int, count: int) -> Completed:
 
 
 def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -> str:
-    """A fingerprint of what shapes the samples and their encoding, but for the seed; `weights` is a hash of theirs.
+    """Hash everything that shapes the samples and their encoding, except the seed.
 
-    Two takes with one recipe and one seed are the same audio. Recordings and adapters are in it by what they hold,
-    which `contents` says of each file.
+    Two takes with the same recipe and the same seed are the same audio. `weights` is the hash of the weights;
+    `contents` has the fingerprint of each recording and adapter by path.
     """
     shaping = {name for name, key in KEYS.items() if key.shapes}
     content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
@@ -317,7 +320,7 @@ def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -
 
 @dataclass(frozen=True)
 class OutputPart:
-    """One file of a take: its kind (take, stem, mix, residual), its track, and the request that makes it."""
+    """One file of a take: its kind (take, stem, mix, residual), its track, and the request that renders it."""
 
     kind: str
     track: str | None
@@ -325,7 +328,7 @@ class OutputPart:
 
 
 def part_kinds(request: Request) -> list[tuple[str, str | None]]:
-    """Kind and track of each file of one take: a stem for each track, and what is written beside them."""
+    """Return kind and track of each file of one take: the take, or a stem for each track and a mix or residual."""
     mode = modes.mode_of(request)
     if mode.makes == "take":
         return [("take", None)]
@@ -334,7 +337,7 @@ def part_kinds(request: Request) -> list[tuple[str, str | None]]:
 
 
 def output_parts(request: Completed) -> list[OutputPart]:
-    """The files of one take of `request`, each with the request that makes it."""
+    """Return the files of one take of `request`, each with the request that renders it."""
     return [
         OutputPart(kind, track, request if track is None else request.model_copy(update={"track": (track,)}))
         for kind, track in part_kinds(request)

@@ -1,6 +1,6 @@
-"""The text of a song spec: YAML, or Markdown with YAML in front, read strictly with the line of every key.
+"""Parse the text of a song spec, YAML or Markdown with YAML front matter, strictly, with the line of every key.
 
-Scalars stay text as they were written; what they mean is decided by the key they belong to.
+Scalars stay text as written. The `Kind` of each key converts them later.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import yaml
 from acestep_cli.song import yaml_errors
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-#: YAML 1.1 readers take these for line ends, unless they are escaped.
+#: Characters that YAML 1.1 readers take for line ends, unless they are escaped.
 STRANGE_BREAKS = "\r\x85\u2028\u2029\ufeff"
-#: What ends a line as the parser counts them.
+#: Line ends as the parser counts them.
 YAML_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-#: A sidecar needs a few levels; the parser's time grows with the square of them.
+#: The most levels of nesting. A sidecar needs a few; the parser's time grows with their square.
 DEEPEST = 50
 NULLS = ("", "~", "null", "Null", "NULL")
 #: YAML between two lines of dashes, blank lines before it, and text after it.
@@ -35,7 +35,7 @@ OPENING = re.compile(r"\s*^---[ \t]*$", re.MULTILINE)
 FENCED = re.compile(r"\A\s*^(`{3,}|~{3,})[ \t]*[\w.+-]*[ \t]*\n(.*)^\1[ \t]*\s*\Z", re.MULTILINE | re.DOTALL)
 #: A character beyond U+FFFF as JSON escapes it: the two halves of its UTF-16 form.
 PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
-#: The marks with which a text file may name its encoding; that of UTF-32 begins as that of UTF-16 does.
+#: Byte order marks and their encodings. UTF-32 comes first: its mark begins like that of UTF-16.
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -43,7 +43,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-#: Programs that break long lines do so after 80 columns, some a little earlier; a line that somebody sings is shorter.
+#: Programs wrap long lines at 80 columns or a little earlier; a line of lyrics is shorter than this.
 WRAPPED_COLUMNS = 64
 
 LIST_WIDTH = 100
@@ -55,10 +55,10 @@ YAML_TAG = "tag:yaml.org,2002:"
 
 @dataclass(frozen=True)
 class Entry:
-    """One key as it stands in a document. `problem` says why its value could not be read.
+    """One key of a document and its value. `problem` is the reason why the value could not be read.
 
-    `text_line` is the line in which the value's own first line stands, where its lines are those of the document.
-    `is_folded` says that the document has the value in lines of which YAML makes one: their breaks are lost.
+    `text_line` is the line of the document that holds the first line of a literal block (`|`), else None.
+    `is_folded` is true where YAML joins several lines of the value into one, so that line breaks are lost.
     """
 
     line: int
@@ -67,24 +67,24 @@ class Entry:
     problem: str | None = None
     text_line: int | None = None
     is_folded: bool = False
-    #: The entries of a map; None where the value is none.
+    #: The entries of a map; None where the value is not a map.
     entries: tuple[Entry, ...] | None = None
-    #: The items of a list in which not all is text; None where the value is none. An item has the name of its list.
+    #: The items of a list that holds more than text, else None. Each item has the name of its list.
     items: tuple[Entry, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Document:
-    """The entries of a spec in their order; `problems` begin with `:LINE: ` or `: `, for a file name in front."""
+    """The entries of a spec in order. Each problem begins with `:LINE: ` or `: `, so a file name fits in front."""
 
     entries: tuple[Entry, ...] = ()
     problems: tuple[str, ...] = field(default=())
 
 
 def decoded(data: bytes) -> str:
-    """Return the text of a file with plain line ends: UTF-8, or UTF-16 or UTF-32 with its byte order mark.
+    """Decode a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. Line ends become `\\n`.
 
-    `ValueError` with the reason where it is neither.
+    Raises `ValueError` with the reason where the bytes are not such text.
     """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), None)
     if encoding is None and (name := unmarked_utf16(data)):
@@ -99,7 +99,7 @@ def decoded(data: bytes) -> str:
 
 
 def unmarked_utf16(data: bytes) -> str | None:
-    """Name the UTF-16 of a file that has no mark, where every other byte of its beginning is zero; else None."""
+    """Return the UTF-16 encoding of data without a mark, recognised by zeros in every other byte, else None."""
     start = data[:64]
     if len(start) >= 4 and len(data) % 2 == 0:
         if not any(start[1::2]) and all(start[::2]):
@@ -110,13 +110,13 @@ def unmarked_utf16(data: bytes) -> str | None:
 
 
 def unfenced(text: str) -> str:
-    """Return `text` without the code block that is around all of it, its lines where they were."""
+    """Return `text` without a code fence around all of it. Line numbers stay the same."""
     found = FENCED.match(text)
     return "\n" * text.count("\n", 0, found.start(2)) + found[2] if found else text
 
 
 def parse_document(text: str, *, markdown: bool) -> Document:
-    """The entries of a YAML map, or of a Markdown song: its front matter, and its body as `lyrics`."""
+    """Parse a YAML map, or a Markdown song, whose front matter has the keys and whose body is `lyrics`."""
     text = unfenced(text)
     front, body, front_line, body_line = split_front_matter(text) if markdown else (text, "", 1, 0)
     if markdown and not front and OPENING.match(body):
@@ -134,7 +134,7 @@ def parse_document(text: str, *, markdown: bool) -> Document:
 
 
 def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]:
-    """The entries of a YAML map that `lines_before` stand above, and what is wrong with it."""
+    """Parse a YAML map that begins after `lines_before` lines of the file. Return its entries and its problems."""
     entries: list[Entry] = []
     try:
         for entry in yaml_entries(text, lines_before):
@@ -163,7 +163,7 @@ def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]
 
 
 def with_joined_pairs(text: str) -> str:
-    """Return `text` with each character that JSON escapes in two halves escaped as YAML does."""
+    """Return `text` with each JSON surrogate pair replaced by the one escape that YAML knows."""
 
     def joined(found: re.Match[str]) -> str:
         high, low = int(found[2], 16), int(found[3], 16)
@@ -175,9 +175,9 @@ def with_joined_pairs(text: str) -> str:
 def refuse_duplicates(
     entries: Iterable[Entry], file: object, problems: list[str], names: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Entry]:
-    """The entries of a map of `file`, but for those whose name is there already: each of them is a problem.
+    """Yield the entries of a map in `file`. Skip those whose name is there already, and add them to `problems`.
 
-    `names` has those that are another name of one.
+    `names` maps synonyms to names.
     """
     lines: dict[str, int] = {}
     for entry in entries:
@@ -190,12 +190,12 @@ def refuse_duplicates(
 
 
 def is_markdown(text: str) -> bool:
-    """Whether `text` has front matter, which YAML has not."""
+    """Return True where `text` has front matter, so that it is Markdown and not YAML."""
     return FRONT_MATTER.match(unfenced(text)) is not None
 
 
 def split_front_matter(text: str) -> tuple[str, str, int, int]:
-    """Front matter and body, and the lines that the first of each stands in."""
+    """Return front matter, body, and the number of the first line of each."""
     found = FRONT_MATTER.match(text)
     front, body = (found[1], found[2]) if found else ("", text)
     front_line = text.count("\n", 0, found.start(1)) + 1 if found else 1
@@ -205,9 +205,9 @@ def split_front_matter(text: str) -> tuple[str, str, int, int]:
 
 
 def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
-    """Each entry of the one map in `text`.
+    """Yield each entry of the one map in `text`.
 
-    Events come one after another, so that no document, however nested, can exhaust the stack.
+    Works on parser events, so that no document, however nested, can exhaust the stack.
     """
     events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
     *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
@@ -220,7 +220,7 @@ def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
 
 
 def map_entries(events: Iterator[Any], lines_before: int, text: str) -> Iterator[Entry]:
-    """Each entry of the map in `text` that `events` go on in, up to its end."""
+    """Yield the remaining entries of the map that `events` are in, up to its end."""
     while not isinstance(event := next(events), yaml.MappingEndEvent):
         key = node_of(event, events)
         value = node_of(next(events), events)
@@ -230,7 +230,7 @@ def map_entries(events: Iterator[Any], lines_before: int, text: str) -> Iterator
 
 
 def read_entry(line: int, name: str, value: list[Any], lines_before: int, text: str) -> Entry:
-    """The entry of a key, or an item of a list, with the events of its value, which stands in `text`."""
+    """Return the entry of a key, or of an item of a list, from the events of its value; `text` is the document."""
     try:
         raw = plain_value(value)
         text_line = line + 1 if isinstance(value[0], yaml.ScalarEvent) and value[0].style == "|" else None
@@ -243,10 +243,10 @@ def read_entry(line: int, name: str, value: list[Any], lines_before: int, text: 
 
 
 def loses_breaks(event: Any, text: str) -> bool:
-    """Whether YAML makes a space of a line break that somebody wrote in the scalar of `event`, which stands in `text`.
+    """Return True where YAML turns a line break that a person wrote in the scalar of `event` into a space.
 
-    Programs write each break of a value as a blank line or as `\\n`, which is not lost, and break too long lines at a
-    space, which comes back.
+    Breaks that a program wrote do no harm: it writes the breaks of a value as a blank line or as `\\n`, which YAML
+    keeps, and wraps long lines at a space, which YAML restores.
     """
     if not isinstance(event, yaml.ScalarEvent) or event.style == "|":
         return False
@@ -274,7 +274,7 @@ def loses_breaks(event: Any, text: str) -> bool:
 
 
 def is_harmless(row: str, after: str, style: str | None) -> bool:
-    """Whether a program broke a line between `row` and `after`: at an escaped break, or where it was too long."""
+    """Return True where a program broke the line between `row` and `after`: at an escaped break, or to wrap it."""
     if style == '"' and (re.search(r"(?<!\\)(?:\\\\)*\\n\s*\\?$", row) or re.match(r"\s*\\?\s*\\n", after)):
         return True
     word = after.strip().split(" ", 1)[0]
@@ -282,13 +282,13 @@ def is_harmless(row: str, after: str, style: str | None) -> bool:
 
 
 def list_items(events: Iterator[Any], name: str, lines_before: int, text: str) -> Iterator[Entry]:
-    """Each item of the list that `events` go on in, up to its end."""
+    """Yield the remaining items of the list that `events` are in, up to its end."""
     while not isinstance(event := next(events), yaml.SequenceEndEvent):
         yield read_entry(event.start_mark.line + 1 + lines_before, name, node_of(event, events), lines_before, text)
 
 
 def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
-    """All events of the node that `first` begins, taken from `events`."""
+    """Take all events of the node that `first` begins from `events`."""
     node = [first]
     depth = int(isinstance(first, yaml.CollectionStartEvent))
     while depth:
@@ -300,7 +300,10 @@ def node_of(first: Any, events: Iterator[Any]) -> list[Any]:
 
 
 def plain_value(node: list[Any]) -> Raw:
-    """The text of a scalar as written, a list of such texts, or None for a null. `ValueError` for all else."""
+    """Return the text of a scalar as written, a list of such texts, or None for a null.
+
+    Raises `ValueError` for anything else.
+    """
     if isinstance(node[0], yaml.SequenceStartEvent):
         texts = [scalar_text(event) for event in node[1:-1]]
         if None in texts:
@@ -324,7 +327,7 @@ def scalar_text(event: Any) -> str | None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Song lines below each other, lists on one line, keys in their own order."""
+    """A dumper that writes multi-line text as a literal block, lists on one line, and keys in their own order."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
@@ -349,7 +352,7 @@ _Dumper.add_representer(float, _number)
 
 
 def dump_yaml(content: Mapping[str, Any]) -> str:
-    """`content` as YAML that reads back as itself. Lists are wrapped, texts never: folded lines would be no lyrics."""
+    """Return `content` as YAML that reads back as itself. Lists are wrapped; texts are not, to keep lines of lyrics."""
     if not content:
         return "{}\n"
     return "".join(

@@ -1,4 +1,4 @@
-"""How long a song is, before it is made."""
+"""The length of a song before it is rendered."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from acestep_cli.song import regions
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import CODES_PER_SECOND, PULSES
 
-#: The origin of what no checkpoint, machine or user decides.
+#: The origin of values that no checkpoint, machine or user decides.
 DEFAULT = "default"
 DEFAULT_SECONDS = 60.0
-# The length of a song nobody gave a length: a sung line fills two bars, a section without lines four, and
-# four more bars go to its beginning and end. At 100 bpm, two verses and two choruses of four lines make 1:26.
+# The estimate: a sung line fills two bars, a section without lines four, and beginning and end take four more.
+# At 100 bpm, two verses and two choruses of four lines make 1:26.
 BARS_PER_LINE = 2
 BARS_PER_BARE_SECTION = 4
 BARS_AROUND = 4
@@ -22,12 +22,12 @@ ESTIMATE_RANGE = (30.0, 300.0)
 
 
 def song_seconds(request: Request, heard: Mapping[str, Recording] | None = None) -> float:
-    """How long the song is or will be."""
+    """Return the length of the song in seconds."""
     return song_length(request, heard or {})[0]
 
 
 def song_length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str]:
-    """The length of the song, and what decided it."""
+    """Return the length of the song in seconds, and its origin."""
     if (source := heard.get(request.source or "")) is not None:
         return regions.extended_seconds(request, source.seconds), "the source"
     if request.duration is not None:
@@ -40,12 +40,12 @@ def song_length(request: Request, heard: Mapping[str, Recording]) -> tuple[float
 
 
 def is_sung(lyrics: str | None) -> bool:
-    """Whether there is a line that is no section tag."""
+    """Return True where there is a line that is not a section tag."""
     return any(line.strip() and not is_section_tag(line) for line in (lyrics or "").splitlines())
 
 
 def may_be_sung(request: Request) -> bool:
-    """Whether there are words to sing, or an idea that may become some."""
+    """Return True where there are words to sing, or an idea from which the Songwriter may write some."""
     return not request.instrumental and (request.idea is not None or is_sung(request.lyrics))
 
 
@@ -54,7 +54,7 @@ def is_section_tag(line: str) -> bool:
 
 
 def estimated_duration(request: Request) -> float:
-    """Seconds that the lyrics take to sing at the request's tempo; 60 where nothing is sung."""
+    """Estimate the seconds that the lyrics take to sing at the request's tempo; 60 where nothing is sung."""
     if not is_sung(request.lyrics):
         return DEFAULT_SECONDS
     tags = [is_section_tag(line) for line in (request.lyrics or "").splitlines() if line.strip()]

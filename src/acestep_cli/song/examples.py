@@ -1,4 +1,4 @@
-"""The songs that come with the program: examples to play, and templates to start from."""
+"""The songs that come with the program, as examples and as templates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from acestep_cli.errors import UsageError
 from acestep_cli.song.values import suggestion
 
-#: In an installed package they lie beside this file, in a checkout at its root.
 PACKAGE = Path(str(resources.files("acestep_cli")))
 # In a wheel the songs lie in the package; in a checkout, beside `src/`.
 FOLDERS = (PACKAGE / "songs", PACKAGE.parent.parent / "songs")
@@ -16,13 +15,13 @@ SUFFIXES = (".yaml", ".md")
 
 
 def example_files() -> dict[str, Path]:
-    """The specs by name."""
+    """Return the files of the example specs by name."""
     folder = next(folder for folder in FOLDERS if folder.is_dir())
     return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES}
 
 
 def find_example(name: str) -> Path:
-    """The song of that name. `UsageError`, with the names there are, if there is none."""
+    """Return the file of the example `name`. Raises `UsageError` with the known names where there is none."""
     songs = example_files()
     if name not in songs:
         near = suggestion(name, songs) or "."

@@ -124,7 +124,7 @@ def find(text: str) -> str | None:
 
 @cache
 def _codes() -> Mapping[str, str]:
-    """Codes by all that is another name of one; where one name means two languages, the first."""
+    """Return the codes by all names; a name of two languages means the first."""
     found: dict[str, str] = {}
     for code, row in ROWS.items():
         found[code] = code
@@ -136,19 +136,19 @@ def _codes() -> Mapping[str, str]:
 
 
 def known() -> tuple[str, ...]:
-    """All codes and names, as `find` compares them."""
+    """Return all codes and names, in the form that `find` compares."""
     return tuple(_codes())
 
 
 def unaccented(text: str) -> str:
-    """`text` without the accents of Latin letters; other scripts keep theirs, which are letters there."""
+    """Return `text` without the accents of Latin letters. Other scripts keep theirs, which belong to the letter."""
     parts = unicodedata.normalize("NFD", text)
     kept = re.sub(r"(?<=[a-zA-Z])[\u0300-\u036f]+", "", parts)
     return unicodedata.normalize("NFC", kept).replace("ı", "i").replace("ø", "o")
 
 
 def listing() -> str:
-    """A line for each language: its code, its English and its own name, and what else means it."""
+    """Return a table of the languages: code, English name, own name, and other names."""
     rows = [
         (code, row.name, row.own if row.own != row.name else "", ", ".join(row.others)) for code, row in ROWS.items()
     ]
@@ -160,7 +160,7 @@ def listing() -> str:
 
 
 def _width(text: str) -> int:
-    """The columns of a terminal that `text` takes."""
+    """Return the width of `text` in terminal columns."""
     return sum(
         0 if unicodedata.category(sign) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
         for sign in text

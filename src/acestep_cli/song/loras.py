@@ -1,4 +1,4 @@
-"""The adapters of a request, and how strongly each acts."""
+"""The adapters of a request and their strengths."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from acestep_cli.song.values import Lora
 
 @dataclass(frozen=True)
 class ActiveAdapter:
-    """An adapter and how strongly it acts, all told."""
+    """An adapter and the factor on its weight delta."""
 
     adapter: Adapter
     strength: float
 
 
 def lora_strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
-    """How strongly each adapter of a stack acts: blended, their scales are shares of one."""
+    """Return the strength of each adapter: its scale, or in `blend` mode its share of the sum of all scales."""
     scales = [lora.scale for lora in loras]
     whole = sum(map(abs, scales))
     return [scale / whole for scale in scales] if mode == "blend" and whole else scales
 
 
 def active_adapters(loras: Sequence[Lora], mode: str | None) -> tuple[ActiveAdapter, ...]:
-    """The adapters of a request that do something. `AdapterError` as `adapters.read`."""
+    """Read the adapters whose strength is not 0. Raises `AdapterError` as `read_adapter` does."""
     found = zip(loras, lora_strengths(loras, mode), strict=True)
     return tuple(
         ActiveAdapter(adapters.read_adapter(Path(lora.path)), strength) for lora, strength in found if strength

@@ -1,4 +1,4 @@
-"""What the program can make: a row per mode.
+"""The modes of the program, a row each.
 
 A mode states only its differences: which source latents, which region, which instruction, which splice. Instruction
 sentences live here and nowhere else. Source: `dit.md` 3, 4.5 and 5.4 to 5.6 of the specification, and the rulings.
@@ -27,50 +27,52 @@ COMPLETE = "Complete the input track{}:"
 
 DEFAULT_REPAINT_STRENGTH = 0.5
 
-#: The latent and the audible crossfade around what is repainted while all is held on to, in seconds.
+#: The crossfades of latents and of sound around a repainted region in `conservative` mode, in seconds.
 LONGEST_BLEND, LONGEST_FADE = 1.0, 0.05
 #: The crossfade of a new track at the ends of its region, in seconds.
 STEM_FADE = 0.01
 
-#: What is asked of the Songwriter.
+#: Keys about the Songwriter.
 SONGWRITER_KEYS = ("idea", "songwriter", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
-#: Of these, the one that every mode takes, be it to say that there is none.
+#: The one of them that every mode takes; `none` is always allowed.
 WITHOUT_SONGWRITER = "songwriter"
-#: What is asked about the words of a song that is made as a whole.
+#: Keys about lyrics, for modes that render a whole song.
 WORD_KEYS = ("lrc",)
 
 
 class LatentSources(Protocol):
-    """What a mode may ask for while it prepares; every latent is [1, frames, C]."""
+    """The latents that a mode may start from, each [1, T, C]."""
 
     def silence(self) -> Tensor:
-        """Silence of the song's length."""
+        """Return silence of the song's length."""
         ...
 
     def from_codes(self, codes: tuple[int, ...]) -> Tensor:
-        """Latents that audio codes stand for, with silence after their end."""
+        """Return the latents of audio codes, followed by silence."""
         ...
 
     def original(self) -> Tensor:
-        """The source."""
+        """Return the latents of the source."""
         ...
 
     def through_codes(self) -> Tensor:
-        """The source by way of audio codes, which keep its outline and not its detail."""
+        """Return the source encoded to audio codes and back, which keeps its outline and not its detail."""
         ...
 
     def erased(self) -> Tensor:
-        """The source with silence in the regions."""
+        """Return the source with silence in the regions."""
         ...
 
 
 @dataclass(frozen=True)
 class Splice:
-    """What becomes of the song outside of its regions.
+    """The treatment of the song outside of its regions.
 
-    `onto` lies there in the end: the source or silence. For the first `held` of the steps the latents there are those
-    of the source; in the end the latents are blended over `blend` seconds around each region, and the sound over
-    `fade`.
+    Args:
+        onto: What the result has there: `source` or `silence`.
+        held: For this share of the steps, the latents there are set to those of the source.
+        blend: Crossfade of the final latents around each region, in seconds.
+        fade: Crossfade of the sound around each region, in seconds.
     """
 
     onto: str
@@ -81,13 +83,16 @@ class Splice:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What one mode gives the diffusion.
+    """The inputs that a mode gives to the diffusion.
 
-    `source` makes the source latents [1, T, C] when the networks for it are in memory; before that, the instruction
-    alone is read. `regions` are what is to be made of a source of so many seconds: everything, where it is None.
-    After `then[0]` of the steps the diffusion goes over to `then[1]`. It starts from noise, or from as much of the
-    source as `kept` says. What comes out is as long as the source to the sample, or with `whole_frames` as long as
-    what is made of nothing: without the last part of a latent frame.
+    Args:
+        instruction: The instruction in the text prompt.
+        source: Returns the source latents [1, T, C]. Called once the networks that it needs are in memory.
+        regions: Returns the regions to render, given the length of the source in seconds. None renders everything.
+        splice: The treatment of the song outside of its regions.
+        then: After the share `then[0]` of the steps, the diffusion goes on with `then[1]`.
+        kept: Share of the source in the latents that the diffusion starts from; 0 is pure noise.
+        whole_frames: Cut the result to whole latent frames. Otherwise it has as many samples as the source.
     """
 
     instruction: str
@@ -105,26 +110,26 @@ def no_defaults(_request: Request) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Mode:
-    """One row: what it is for, how it prepares, and what it takes."""
+    """One mode: its summary, the function that prepares it, and the keys it takes."""
 
     summary: str
     prepare: Callable[[Request], Prepared]
     #: Command lines for its `--help`.
     examples: tuple[str, ...] = ()
-    #: The keys it takes, of those that not every mode does.
+    #: The keys it takes, apart from those that every mode takes.
     keys: tuple[str, ...] = ("duration", "codes", *SONGWRITER_KEYS, *WORD_KEYS)
-    #: What has to be given, by its names in `NEEDS`.
+    #: Names in `NEEDS` of the keys that have to be given.
     needs: tuple[str, ...] = ("caption",)
-    #: What it decides where nothing was asked.
+    #: Returns its own default values.
     defaults: Callable[[Request], Mapping[str, Any]] = no_defaults
-    #: The mode that a checkpoint must have been trained for, as its row says it.
+    #: The task that a checkpoint must have been trained for, as in `CheckpointRow.tasks`.
     task: str = "generate"
     most_tracks: int = 0
-    #: What it makes lies beside the source or in it: as loud as that, and no level is set unless asked for.
+    #: The result is part of the source or is played with it, so the level stays unless `loudness` is asked for.
     keeps_level: bool = False
     #: `take`, or `stem`: each track is rendered by itself.
     makes: str = "take"
-    #: What is written beside its stems: a kind of `BESIDE`, or nothing.
+    #: Returns the kind of the file beside its stems, a key of `BESIDE`, or None.
     beside: Callable[[Request], str | None] = lambda _request: None
 
     @property
@@ -133,25 +138,25 @@ class Mode:
 
     @property
     def has_songwriter(self) -> bool:
-        """Whether a Songwriter may decide what is left open. Where not, `songwriter` is none."""
+        """True where a Songwriter may decide open keys. Otherwise `songwriter` is none."""
         return "songwriter_seed" in self.keys
 
 
 def generate(request: Request) -> Prepared:
-    """Text to music: everything is to be made, out of silence or along given codes."""
+    """Prepare text to music: everything is rendered, from silence or from given codes."""
     codes = request.codes
     if codes is None:
-        return Prepared(FILL_MASK, lambda studio: studio.silence())
-    return Prepared(FOLLOW_CODES, lambda studio: studio.from_codes(codes))
+        return Prepared(FILL_MASK, lambda context: context.silence())
+    return Prepared(FOLLOW_CODES, lambda context: context.from_codes(codes))
 
 
 def cover(request: Request) -> Prepared:
-    """The source's outline in another style: after `strength` of the steps, it is text to music."""
+    """Prepare a cover: the source's outline in another style. After `strength` of the steps it is text to music."""
     strength = 1.0 if request.strength is None else request.strength
-    plain = Prepared(FILL_MASK, lambda studio: studio.silence())
+    plain = Prepared(FILL_MASK, lambda context: context.silence())
     return Prepared(
         FOLLOW_CODES,
-        lambda studio: studio.original() if request.close else studio.through_codes(),
+        lambda context: context.original() if request.close else context.through_codes(),
         then=(strength, plain) if strength < 1 else None,
         kept=request.noise_strength or 0.0,
         whole_frames=True,  # so that at 0 it is text to music, sample for sample
@@ -159,47 +164,50 @@ def cover(request: Request) -> Prepared:
 
 
 def repaint(request: Request) -> Prepared:
-    """A part of the source anew, or more at its ends; the rest is the source, sample for sample."""
+    """Prepare a repaint: a region of the source is rendered anew, or added at its ends.
+
+    The rest is the source, sample for sample.
+    """
     held = REPAINT_MODES[request.repaint_mode or "balanced"]
     if held is None:
         strength = request.repaint_strength
         held = 1 - (DEFAULT_REPAINT_STRENGTH if strength is None else strength)
     return Prepared(
         REPAINT,
-        lambda studio: studio.erased(),
+        lambda context: context.erased(),
         regions=lambda seconds: regions.repaint_regions(request, seconds),
         splice=Splice("source", held, held * LONGEST_BLEND, held * LONGEST_FADE),
     )
 
 
 def lego(request: Request) -> Prepared:
-    """One new track that fits the source, throughout or in a region; outside of it the track is silent."""
+    """Prepare one new track that fits the source. With a region, the track is silent outside of it."""
     part = request.start is not None or request.end is not None
     return Prepared(
         LEGO.format(track_names(request)),
-        lambda studio: studio.original(),
+        lambda context: context.original(),
         regions=(lambda seconds: regions.whole_region(request, seconds)) if part else None,
         splice=Splice("silence", fade=STEM_FADE) if part else None,
     )
 
 
 def extract(request: Request) -> Prepared:
-    """One track of the source by itself."""
-    return Prepared(EXTRACT.format(track_names(request)), lambda studio: studio.original())
+    """Prepare one track of the source by itself."""
+    return Prepared(EXTRACT.format(track_names(request)), lambda context: context.original())
 
 
 def complete_tracks(request: Request) -> Prepared:
-    """The source with further tracks."""
+    """Prepare the source with further tracks."""
     tracks = f" with {track_names(request)}" if request.track else ""
-    return Prepared(COMPLETE.format(tracks), lambda studio: studio.original())
+    return Prepared(COMPLETE.format(tracks), lambda context: context.original())
 
 
 def track_names(request: Request) -> str:
-    """The tracks as the instructions name them: `VOCALS | BACKING_VOCALS`."""
+    """Return the tracks as the instructions name them: `VOCALS | BACKING_VOCALS`."""
     return " | ".join(request.track or ()).upper()
 
 
-#: What a mode may need: the keys of which one has to be given, and what is said where none is.
+#: The needs of modes by name: the keys of which one has to be given, and the message where none is.
 NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "caption": (
         ("caption", "lyrics", "codes", "idea"),
@@ -217,7 +225,7 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "track": (("track",), f"no track is named; there are {', '.join(TRACKS)}, and all of them."),
 }
 
-#: What is written beside stems, and how: the source, and so many times the stems.
+#: The files beside stems: the sum of the source and the stems times this factor.
 BESIDE: Mapping[str, int] = {"mix": 1, "residual": -1}
 
 MODES: dict[str, Mode] = {
@@ -305,12 +313,12 @@ def mode_of(request: Request) -> Mode:
 
 
 def foreign_keys(mode: str) -> frozenset[str]:
-    """The keys that other modes take and this one does not."""
+    """Return the keys that other modes take and this one does not."""
     return frozenset(key for other in MODES.values() for key in other.keys) - set(MODES[mode].keys)
 
 
 def misplaced_key(key: str, mode: str) -> str:
-    """What is wrong with a key that `mode` does not take."""
+    """Return the message for a key that `mode` does not take."""
     if key == "duration" and MODES[mode].has_source:
         return "is decided by the source; leave it out."
     able = [other for other, row in MODES.items() if key in row.keys]

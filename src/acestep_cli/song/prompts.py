@@ -1,4 +1,4 @@
-"""The prompt strings of the model, and how much of them it reads.
+"""The prompts of the text and lyric encoders, and their length limits in tokens.
 
 Exact strings and limits: `dit.md` 3 of the specification.
 """
@@ -25,7 +25,7 @@ INSTRUMENTAL = "[Instrumental]"
 
 
 def metadata_lines(bpm: int | None, time_signature: str | None, key: str | None, seconds: float) -> str:
-    """The four lines of metadata; `seconds` is the length that will really be rendered."""
+    """Return the four lines of metadata; `seconds` is the length that will be rendered."""
     beats = time_signature.split("/")[0] if time_signature else NOT_GIVEN
     return (
         f"- bpm: {bpm or NOT_GIVEN}\n- timesignature: {beats}\n"
@@ -34,35 +34,38 @@ def metadata_lines(bpm: int | None, time_signature: str | None, key: str | None,
 
 
 def text_prompt(instruction: str, caption: str, metas: str) -> str:
-    """What the text encoder reads."""
+    """Return the prompt of the text encoder."""
     return f"# Instruction\n{instruction}\n\n# Caption\n{caption}\n\n# Metas\n{metas}{END_OF_TEXT}\n"
 
 
 def lyric_heading(language: str | None) -> str:
-    """What stands above the lyrics."""
+    """Return the heading above the lyrics."""
     return f"# Languages\n{language or 'unknown'}\n\n# Lyric\n"
 
 
 def lyric_prompt(lyrics: str | None, language: str | None) -> str:
-    """What the lyric encoder reads; no lyrics means an instrumental."""
+    """Return the prompt of the lyric encoder; without lyrics, it is that of an instrumental."""
     return f"{lyric_heading(language)}{lyrics or INSTRUMENTAL}{END_OF_TEXT}"
 
 
 def prompts_of(request: Request, instruction: str, seconds: float) -> tuple[str, str]:
-    """The text prompt and the lyric prompt of a request."""
+    """Return the text prompt and the lyric prompt of a request."""
     about = metadata_lines(request.bpm, request.time_signature, request.key, seconds)
     text = text_prompt(instruction, request.caption or "", about)
     return text, lyric_prompt(request.lyrics, request.language)
 
 
 def truncation_notice(tokenizer: Tokenizer, ids: Sequence[int], limit: int) -> str:
-    """What to say of a prompt that is longer than the model reads: its end, but for the closing token, goes."""
+    """Return the message for a prompt longer than `limit` tokens, with the text that is cut off.
+
+    The closing token is kept.
+    """
     lost = quoted(tokenizer.decode(list(ids[limit - 1 : -1])), 60)
     return f"The prompt is {len(ids)} tokens long and the model reads {limit}; this is cut off: {lost}"
 
 
 def truncation_notices(text: str, lyrics: str, tokenizer_file: Path) -> Iterator[str]:
-    """What would be cut off the two prompts. The tokenizer is read only where their length makes one possible."""
+    """Yield a message for each prompt that is too long. Load the tokenizer only where the bytes exceed the limit."""
     for prompt, limit in ((text, TEXT_TOKENS), (lyrics, LYRIC_TOKENS)):
         if len(prompt.encode(errors="replace")) <= limit:  # no token is shorter than a byte
             continue

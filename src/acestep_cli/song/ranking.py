@@ -1,4 +1,4 @@
-"""How takes are compared: which scores there are, when one does not apply, and the order they give."""
+"""The scores by which takes are ranked, and the reasons why one does not apply."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from acestep_cli.models.checkpoints import BUILT_IN, Checkpoint, Songwriter
 from acestep_cli.song import duration, modes
 from acestep_cli.song.request import Request
 
-#: How surely the words are heard in the song, one after another; and how well the Songwriter would have guessed, from
-#: the codes, what was asked for. Both are from 0 to 1, and a take's rank is by their mean.
+#: `lyric_alignment`: how clearly the words can be followed in the song, in their order. `judgement`: how well the
+#: Songwriter predicts the request from the codes. Both are from 0 to 1; takes are ranked by their mean.
 LYRIC_ALIGNMENT, JUDGEMENT = "lyric_alignment", "judgement"
 ALL = (LYRIC_ALIGNMENT, JUDGEMENT)
 #: Scores of one take by name.
@@ -19,7 +19,7 @@ Scores = dict[str, float]
 
 
 def inapplicable_scores(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> dict[str, str]:
-    """The scores that takes of `request` cannot have, each with the reason."""
+    """Return the scores that takes of `request` cannot have, each with the reason."""
     mode = modes.mode_of(request)
     found = {}
     if "lrc" not in mode.keys:
@@ -39,7 +39,7 @@ def inapplicable_scores(request: Request, checkpoint: Checkpoint, songwriter: So
 
 
 def require_scores(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None) -> tuple[str, ...]:
-    """The scores that takes of `request` can have. `UsageError` where that is none."""
+    """Return the scores that takes of `request` can have. Raises `UsageError` where there are none."""
     lacking = inapplicable_scores(request, checkpoint, songwriter)
     if len(lacking) == len(ALL):
         raise UsageError(
@@ -50,12 +50,12 @@ def require_scores(request: Request, checkpoint: Checkpoint, songwriter: Songwri
 
 
 def inapplicable_sentence(lacking: Mapping[str, str]) -> str:
-    """Why scores do not apply, in words."""
+    """Return a sentence with the reason why each score does not apply."""
     return "; ".join(f"{name.replace('_', ' ')} does not apply, because {why}" for name, why in lacking.items())
 
 
 def mean_scores(takes: Sequence[Mapping[str, float]]) -> list[float | None]:
-    """For each take the mean of the scores that all takes with scores have; None where it has none."""
+    """Return for each take the mean of the scores that all scored takes share; None where a take has no scores."""
     scored = [take for take in takes if take]
     common = [name for name in ALL if scored and all(name in take for take in scored)]
     return [mean(take[name] for name in common) if take and common else None for take in takes]

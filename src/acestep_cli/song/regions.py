@@ -1,7 +1,7 @@
-"""Which part of a recording is worked on, and how long the song becomes.
+"""The region of a source that is rendered anew, and the length of the song that results.
 
-Two clocks: the source's own, on which `start` and `end` are given and may lie outside of it, and that of the song,
-which begins where the source was extended to. Times are in seconds.
+Times are in seconds, on one of two clocks. On the source's clock, 0 is where the source begins; `start` and `end` are
+on it, and may lie outside of the source. On the song's clock, 0 is where the extended song begins.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from acestep_cli.audio import decode
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import LONGEST_SECONDS
 
-#: Two latent frames and a half: less is no music.
+#: The shortest region, in seconds: two and a half latent frames.
 SHORTEST = 0.1
 
 Regions = tuple[tuple[float, float], ...]
-"""The parts of a song that are to be made, on its own clock."""
+"""The parts of a song that are rendered, as (start, end) on the song's clock."""
 
 
 def region_extent(request: Request, source: float) -> tuple[float, float]:
-    """From where to where a source of so many seconds is worked on, on its own clock.
+    """Return start and end of the region on the clock of a source of `source` seconds.
 
-    With one end alone outside of the source, the other one is where the source begins or ends: only the extension is
-    made.
+    Where only one of them is given and it lies outside of the source, the other is the near end of the source, so
+    that only the extension is rendered.
     """
     start, end = request.start, request.end
     if start is None:
@@ -34,35 +34,35 @@ def region_extent(request: Request, source: float) -> tuple[float, float]:
 
 
 def seconds_before(request: Request, source: float) -> float:
-    """How far a song is extended to the front of its source."""
+    """Return the seconds that the song is extended in front of its source."""
     return max(0.0, -region_extent(request, source)[0])
 
 
 def extended_seconds(request: Request, source: float) -> float:
-    """How long a song becomes whose source has so many seconds."""
+    """Return the length of the song, extensions included, in seconds; the source has `source` seconds."""
     return seconds_before(request, source) + source + max(0.0, region_extent(request, source)[1] - source)
 
 
 def on_song_clock(request: Request, source: float, *parts: tuple[float, float]) -> Regions:
-    """Parts on the clock of the source, on that of the song."""
+    """Convert parts from the source's clock to the song's."""
     shift = seconds_before(request, source)
     return tuple((start + shift, end + shift) for start, end in parts)
 
 
 def whole_region(request: Request, source: float) -> Regions:
-    """All that was asked for, in one."""
+    """Return the whole region as one part, on the song's clock."""
     return on_song_clock(request, source, region_extent(request, source))
 
 
 def repaint_regions(request: Request, source: float) -> Regions:
-    """What is made anew: what was asked for, or where that reaches past both ends, the extensions alone."""
+    """Return the parts to render, on the song's clock: the region, or both extensions where it spans the source."""
     start, end = region_extent(request, source)
     both = start < 0 and end > source
     return on_song_clock(request, source, *(((start, 0.0), (source, end)) if both else ((start, end),)))
 
 
 def remark(checks: Mapping[str, float]) -> str:
-    """What was measured of a splice onto the source, in words."""
+    """Return a sentence about the measured differences to the source, outside and inside of the region."""
     return (
         "outside of the region and its crossfade the largest difference to the source is "
         f"{checks['outside_difference']:g}; inside it changed by {checks['inside_change_db']:.1f} dBFS"
@@ -70,7 +70,7 @@ def remark(checks: Mapping[str, float]) -> str:
 
 
 def region_problems(request: Request, source: float) -> list[str]:
-    """What cannot be about the region and the length, with a source of so many seconds."""
+    """Return the problems of region and length with a source of `source` seconds, each beginning with its key."""
     start, end = region_extent(request, source)
     here = f"the source is {source:g} s long"
     found = []

@@ -1,7 +1,7 @@
-"""What to make: the one value that flows from flags and specs to the engine.
+"""The request: the value that flows from flags and specs to the engine.
 
-Every key of a song is one field here. Its `Key` carries the help text and the kind of value, and the kind carries
-the range: flags, `--help`, completion and messages derive from them.
+Every key of a song is one field here. Its `Key` has the help text and the kind of value, and the kind has the range.
+Flags, `--help`, completion and messages derive from them.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ class Key:
     short: str | None = None
     #: False for a key that has no flag.
     flag: bool = True
-    #: The name of its flag, where that is not the key's own: a key of several, whose flag is given for each.
+    #: The name of its flag where that differs from the key's: a list, whose flag is given once for each item.
     singular: str | None = None
-    #: False for a key that shapes neither the samples nor their encoding: it is no part of a recipe. Nor is the seed,
-    #: which is compared by itself.
+    #: True for a key that is part of the recipe hash. False where it shapes neither the samples nor their encoding, and
+    #: for the seed, which is compared by itself.
     shapes: bool = True
     #: Values for the schema, as a spec writes them.
     examples: tuple[Any, ...] = ()
-    #: A switch that stands for a value of its own, and that value.
+    #: A flag that sets one certain value, and that value.
     switch: tuple[str, str] | None = None
-    #: The key of a spec under which it stands, in a map; its flag has its own name.
+    #: The map of a spec that holds it, if any. Its flag has its own name.
     group: str | None = None
 
 
@@ -78,9 +78,9 @@ LONGEST_FADE = 60
 
 
 class Request(BaseModel):
-    """What to make. `None` is "not asked": `completing.complete` decides it, once.
+    """The song that was asked for. `None` means "not asked": `complete.complete` decides it, once.
 
-    Paths, the terminal and the machine are not in it.
+    Output paths, the terminal and the machine are not part of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -498,12 +498,12 @@ class Request(BaseModel):
 
     @property
     def encodes_source(self) -> bool:
-        """Whether the autoencoder is to hear the source."""
+        """True where the VAE has to encode the source."""
         return self.source is not None
 
     @property
     def seconds_heard(self) -> float:
-        """Of references, which lie in memory while the song is made; a request that is not completed knows of none."""
+        """Total length of the references in seconds, known once the request is completed; 0 before."""
         return 0.0
 
     @field_validator("*", mode="before")
@@ -528,5 +528,5 @@ KEYS: Mapping[str, Key] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     SONGWRITER_OPTIONS: tuple(name for name, key in KEYS.items() if key.group == SONGWRITER_OPTIONS)
 }
-#: The keys that say of a file what its song does not: how it is encoded, how loud it is, what its tags are.
+#: The keys about the file and not the song: encoding, loudness and tags.
 FINISH = frozenset(name for name, key in KEYS.items() if key.panel in (OUTPUT, TAGS))

@@ -1,4 +1,4 @@
-"""The JSON Schema of a song spec, draft 7, as editors read it for YAML: from the keys, their kinds and their help."""
+"""The JSON Schema of a song spec (draft 7, which editors use for YAML), built from the keys, kinds and help texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EDITOR_LINE = f"# yaml-language-server: $schema={FILE_NAME}"
 
 
 def song_schema() -> dict[str, Any]:
-    """The schema. What it accepts a spec may say; the program refuses a little more, such as two keys at odds."""
+    """Return the schema. The program refuses a little more, such as two keys that contradict each other."""
     properties = {name: key_schema(name) for name, key in spec.KEYS.items() if key.group is None}
     for group, names in request.GROUPS.items():
         inside = {name: key_schema(name) for name in names}
@@ -32,7 +32,7 @@ def song_schema() -> dict[str, Any]:
 
 
 def key_schema(name: str) -> dict[str, Any]:
-    """The schema of one key."""
+    """Return the schema of one key."""
     key = spec.KEYS[name]
     found = {"description": key.help, **key.kind.schema()}
     if examples := key.examples or key.kind.examples:

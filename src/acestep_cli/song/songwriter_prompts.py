@@ -1,5 +1,4 @@
-"""What the Songwriter reads and writes, word for word: its prompts, the YAML of its thoughts, the grammar of both.
-
+"""The prompts of the Songwriter, the YAML of its thoughts, and the grammars of its replies.
 Exact strings, fields and ranges: `songwriter-and-lora.md` 1.2 to 1.4 of the specification. The grammars are Lark, as
 `llguidance` takes it; the engine samples under them, so that whatever the weights, a reply reads as a song.
 """
@@ -41,16 +40,16 @@ FIELDS: Mapping[str, str] = {
     "timesignature": "time_signature",
 }
 METADATA = ("bpm", "duration", "keyscale", "language", "timesignature")
-#: Tokens that a caption, and lyrics, may take.
+#: The most tokens of a caption and of lyrics.
 CAPTION_TOKENS, LYRIC_TOKENS = 512, 2048
-#: What follows a caption that is cut off at its limit.
+#: The text that follows a caption that is cut off at its limit.
 AFTER_CAPTION = "\nduration: "
 KEY_SIGNATURES = tuple(f"{note}{sign} {mode}" for note, sign, mode
                        in product("ABCDEFG", ("", "#", "b", "♯", "♭"), ("major", "minor")))  # fmt: skip
 
 
 def chat_prompt(instruction: str, content: str) -> str:
-    """The frame of every prompt, with the turn of the Songwriter left open."""
+    """Return a chat prompt that ends where the Songwriter's turn begins."""
     return (
         f"<|im_start|>system\n# Instruction\n{instruction}\n\n{TURN_END}\n"
         f"<|im_start|>user\n{content}{TURN_END}\n<|im_start|>assistant\n"
@@ -58,48 +57,49 @@ def chat_prompt(instruction: str, content: str) -> str:
 
 
 def song_prompt(caption: str | None, lyrics: str | None) -> str:
-    """Asks for the metadata of a song, and for its codes."""
+    """Return the prompt for the metadata and the codes of a song."""
     return chat_prompt(FOLLOW_CODES, f"# Caption\n{caption or ''}\n\n# Lyric\n{lyrics or INSTRUMENTAL}\n")
 
 
 def idea_prompt(idea: str, *, instrumental: bool) -> str:
-    """Asks for a song from an idea."""
+    """Return the prompt for a song from an idea."""
     return chat_prompt(EXPAND, f"{idea.strip() or NO_INPUT}\n\ninstrumental: {str(instrumental).lower()}")
 
 
 def rewrite_prompt(caption: str | None, lyrics: str | None) -> str:
-    """Asks for a caption and lyrics in the place of others."""
+    """Return the prompt for a rewritten caption and lyrics."""
     return chat_prompt(FORMAT, f"# Caption\n{caption or NO_INPUT}\n\n# Lyric\n{lyrics or INSTRUMENTAL}")
 
 
 def understanding_prompt(codes: Sequence[int]) -> str:
-    """Asks what the song is that sounds like `codes`."""
+    """Return the prompt for a description of the song with these codes."""
     return chat_prompt(UNDERSTAND, "".join(f"<|audio_code_{code}|>" for code in codes) or NO_INPUT)
 
 
 def unguided_prompt(negative: str | None) -> str:
-    """What guidance leads away from: no wish at all, or the one that is unwanted, and no thought."""
+    """Return the unconditional prompt of classifier-free guidance, with the negative prompt and an empty thought."""
     return chat_prompt(FOLLOW_CODES, negative or NO_INPUT) + format_thought("")
 
 
 def format_thought(text: str) -> str:
-    """A finished thought as codes follow it."""
+    """Return a finished thought, in the form that codes follow."""
     return f"{THOUGHT_BEGIN}\n{text.removesuffix(chr(10))}\n{THOUGHT_END}\n\n"
 
 
 def scored_field(name: str, value: Any) -> str:
-    """A thought of one field, as a Songwriter that hears a song would have it."""
+    """Return a thought of one field, in the form that is scored against the codes of a song."""
     return f"{THOUGHT_BEGIN}\n{dump_thought({name: value})}{THOUGHT_END}\n"
 
 
 def scored_lyrics(lyrics: str) -> str:
-    """Lyrics, as a Songwriter that hears a song would have them."""
+    """Return lyrics, in the form that is scored against the codes of a song."""
     return f"{THOUGHT_BEGIN}\n{THOUGHT_END}\n{LYRIC_HEADING}{lyrics}\n"
 
 
 def known_metadata(request: Request) -> dict[str, Any]:
-    """The fields of a thought that `request` answers, as the model spells them: whole numbers, the upper number of a
-    time signature, one line of caption.
+    """Return the fields of a thought that `request` sets, as the model spells them.
+
+    Numbers are whole, a time signature is its upper number, and the caption is one line.
     """
     found = {field: getattr(request, key) for field, key in FIELDS.items()}
     if found["duration"] is not None:
@@ -112,20 +112,20 @@ def known_metadata(request: Request) -> dict[str, Any]:
 
 
 def dump_thought(fields: Mapping[str, Any]) -> str:
-    """Fields as the YAML of a thought: sorted, wrapped at 80, digits as numbers."""
+    """Return fields as the YAML of a thought: sorted, wrapped at 80 columns, digits as numbers."""
     plain = {name: int(value) if str(value).isdecimal() else value for name, value in fields.items()}
     return yaml.dump(plain, allow_unicode=True, sort_keys=True) if plain else ""
 
 
 def parse_thought(text: str) -> dict[str, Any]:
-    """A thought as keys of a request with their canonical values."""
+    """Parse a thought. Return keys of a request with their canonical values."""
     fields = yaml.load(text, Loader=yaml.BaseLoader)
     return {FIELDS[name]: KEYS[FIELDS[name]].kind.read(" ".join(value.split())) for name, value in fields.items()}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn; the defaults are those of the published program."""
+    """Options of token sampling; the defaults are those of the published program."""
 
     temperature: float = 0.85
     top_p: float = 0.9
@@ -136,15 +136,21 @@ class Sampling:
 
     @classmethod
     def of(cls, request: Request, **defaults: Any) -> Sampling:
-        """What the request asks for, else `defaults`."""
+        """Return the options of the request, with `defaults` where it has none."""
         asked = {name: getattr(request, name) for name in cls.__dataclass_fields__}
         return cls(**defaults | {name: value for name, value in asked.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class WritingTask:
-    """One thing to write: the prompt, the fields of the thought, those of them that are decided, and whether lyrics
-    follow it. `seconds` are the lengths to choose from.
+    """A text for the Songwriter to write.
+
+    Args:
+        prompt: The prompt.
+        fields: The fields of the thought.
+        decided: The values of the fields that are known already.
+        seconds: The shortest and the longest duration to choose from.
+        lyrics: True where lyrics follow the thought.
     """
 
     prompt: str
@@ -154,7 +160,7 @@ class WritingTask:
     lyrics: bool = False
 
     def thought_grammar(self) -> str:
-        """Lark for the YAML between the marks of a thought, its last newline excluded."""
+        """Return the Lark grammar of the YAML between the marks of a thought, without its last newline."""
         rules = [self._field(name) for name in sorted(self.fields)]
         return f"start: {' '.join(rules).removesuffix(NEWLINE)}\n{_terminals(self.seconds)}"
 
@@ -165,7 +171,7 @@ class WritingTask:
         return f"({rule})?" if name == "genres" else rule
 
     def lyric_grammar(self) -> str:
-        """Lark for what follows the mark that ends a thought, up to the end of the turn."""
+        """Return the Lark grammar of the text from the end mark of a thought to the end of the turn."""
         language = self.decided.get("language")
         code = _literal(language) if language else " | ".join(_literal(code) for code in LANGUAGES)
         return (
@@ -175,7 +181,7 @@ class WritingTask:
 
 
 NEWLINE = r' "\n"'
-#: No text: control characters, breaks that YAML 1.1 takes for line ends, byte order marks, and what is no character.
+#: Excluded: control characters, the line ends of YAML 1.1, byte order marks, and code points that are no characters.
 UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd-\uffff"
 #: A letter of a plain YAML scalar. `: ` and ` #` would end it, and a backtick is never part of a caption.
 _LETTER = rf"[^\s:#`{UNPRINTABLE}]"
@@ -184,7 +190,7 @@ _WORDS = rf"(:*{_LETTER})*( {_LETTER}(:*{_LETTER})*)*"
 
 
 def _terminals(seconds: tuple[int, int]) -> str:
-    """What a value may be where nobody has decided it."""
+    """Return the Lark terminals of the values of undecided fields."""
     low, high = seconds
     tempo = KEYS["bpm"].kind
     languages = [dump_thought({"language": code}).removeprefix("language: ").strip() for code in LANGUAGES]
@@ -212,7 +218,7 @@ def _literal(text: str) -> str:
 
 
 def metadata_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> WritingTask:
-    """The metadata of a song that has a caption or lyrics; `wanted` are keys that are open."""
+    """Return the task to write metadata for a song with a caption or lyrics; `wanted` are the open keys."""
     decided = known_metadata(request)
     if request.lyrics is None:
         decided["language"] = "unknown"
@@ -221,32 +227,32 @@ def metadata_task(request: Request, wanted: Sequence[str], seconds: tuple[int, i
 
 
 def idea_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> WritingTask:
-    """A song from the idea of a request; `wanted` are keys that are open."""
+    """Return the task to write a song from the idea of a request; `wanted` are the open keys."""
     content = idea_prompt(request.idea or "", instrumental=bool(request.instrumental))
     return WritingTask(content, tuple(FIELDS), known_metadata(request), seconds, lyrics="lyrics" in wanted)
 
 
 def rewrite_task(request: Request, seconds: tuple[int, int]) -> WritingTask:
-    """Another caption and other lyrics for a request; its metadata stays."""
+    """Return the task to rewrite the caption and lyrics of a request; its metadata stays."""
     decided = {name: value for name, value in known_metadata(request).items() if name != "caption"}
     content = rewrite_prompt(request.caption, request.lyrics)
     return WritingTask(content, tuple(FIELDS), decided, seconds, lyrics=request.lyrics is not None)
 
 
 def understanding_task(codes: Sequence[int], seconds: int) -> WritingTask:
-    """What a song of so many seconds is, by its codes."""
+    """Return the task to describe a song of `seconds` from its codes."""
     return WritingTask(
         understanding_prompt(codes), tuple(FIELDS), {"duration": seconds}, (seconds, seconds), lyrics=True
     )
 
 
 def strip_headings(text: str) -> str:
-    """Lyrics without the headings above them."""
+    """Return lyrics without the headings above them."""
     return text.partition(LYRIC_HEADING)[2].strip()
 
 
 def decision_summary(found: Mapping[str, Any]) -> str:
-    """What was decided, on one line."""
+    """Return a one-line summary of the decided values."""
     parts = [f"{key.replace('_', ' ')} {quoted(value, 60) if isinstance(value, str) else f'{value:g}'}"
              for key, value in found.items() if value is not None]  # fmt: skip
     return f"The Songwriter decided: {', '.join(parts) or 'nothing but the codes'}"

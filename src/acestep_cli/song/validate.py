@@ -1,4 +1,4 @@
-"""What cannot be asked: of a request alone, of its recordings, of a checkpoint. All of it is said at once."""
+"""Find all contradictions within a request, and between it, its recordings and a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def contradictions(
     code_count: int | None,
     heard: Mapping[str, Recording] | None = None,
 ) -> list[str]:
-    """What cannot be, about the request alone, with its recordings, or with the checkpoint `name`; each begins with
-    its key.
+    """Return all problems of the request alone, with its recordings, and with the checkpoint `name`.
+
+    Each problem is a sentence that begins with its key.
     """
     found = _mode_problems(request) + _songwriter_problems(request) + _word_problems(request)
     if heard and (source := heard.get(request.source or "")) is not None:
@@ -58,7 +59,7 @@ def contradictions(
 
 
 def _songwriter_problems(request: Request) -> list[str]:
-    """What cannot be asked of the Songwriter, or not without it."""
+    """Return the problems of the keys about the Songwriter."""
     found = []
     mode = request.mode or "generate"
     if not modes.mode_of(request).has_songwriter and request.songwriter not in (None, "auto", "none"):
@@ -80,14 +81,14 @@ def _songwriter_problems(request: Request) -> list[str]:
 
 
 def _word_problems(request: Request) -> list[str]:
-    """What cannot be asked about words that nobody sings."""
+    """Return the problems of the keys about lyrics."""
     if not request.lrc or duration.may_be_sung(request):
         return []
     return ["lrc: there are no lyrics to time; give some (--lyrics), or leave it out."]
 
 
 def _mode_problems(request: Request) -> list[str]:
-    """What the mode of a request does not take, or lacks."""
+    """Return the problems of keys that the mode does not take, or needs."""
     name, mode = request.mode or "generate", modes.mode_of(request)
     found = []
     for key in sorted(modes.foreign_keys(name), key=list(KEYS).index):
@@ -106,7 +107,7 @@ def _mode_problems(request: Request) -> list[str]:
 
 
 def missing_keys(request: Request) -> list[str]:
-    """What the mode of a request needs and it has not, each beginning with its key."""
+    """Return a sentence for each key that the mode needs and the request lacks, beginning with the key."""
     needed = [modes.NEEDS[need] for need in modes.mode_of(request).needs]
     return [
         f"{keys[0]}: {sentence.format(mode=request.mode or 'generate')}"
@@ -116,7 +117,7 @@ def missing_keys(request: Request) -> list[str]:
 
 
 def _finish_problems(request: Request, whole: float) -> list[str]:
-    """What cannot be done to the samples of so many seconds on their way into a file."""
+    """Return the problems of encoding and fades, for a song of `whole` seconds."""
     found = []
     try:
         format = request.format or encode.DEFAULT_FORMAT

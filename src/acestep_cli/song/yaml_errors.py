@@ -1,4 +1,4 @@
-"""Errors of the YAML parser in a musician's words: what stands in the line, and what to write instead."""
+"""Errors of the YAML parser in plain words: what is wrong in the line, and what to write instead."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LINES_BELOW = "leave the rest of the line empty and write the text on the lines 
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 ESCAPES = re.compile(r"escape|hexdecimal|hexadecimal")
 FENCE = re.compile(r"\s*(?:`{3,}|~{3,})")
-#: A key and what stands behind it; a dash may be in front, as in a list.
+#: A key and its value; a dash may stand in front, as in a list.
 ENTRY = re.compile(r"(?P<indent>\s*)(?:-\s+)*(?P<key>[^\s:'\"#\[{][^:]*?)\s*:(?P<value>\s.*|)$")
 
 
 def sentence(problem: str, line: str) -> str:
-    """What is wrong in `line`, of which the parser says `problem`, and what mends it."""
+    """Return a sentence about the parser's `problem` in `line`, with the remedy."""
     entry = ENTRY.match(line)
     value = entry["value"].strip() if entry else line.strip().removeprefix("- ")
     if FENCE.match(line):
@@ -86,5 +86,5 @@ _PROBLEMS = tuple(
 
 
 def sign(value: str) -> str:
-    """What is wrong with a text that begins with one of SIGNS."""
+    """Return a sentence about a text that begins with one of `SIGNS`."""
     return f"{quoted(value)} begins with {value[0]}, {SIGNS[value[0]]}; {IN_QUOTES}"
