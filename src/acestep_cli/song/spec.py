@@ -1,9 +1,9 @@
-"""Song specs: layers of keys, one over another, and the request that comes of them.
+"""Song specs: layers of keys, later ones over earlier ones, and the request that results.
 
-A layer is one file or the flags. Everything in it is text as it was written, until the key it belongs to says what it
-means. Every problem of every layer is found at once, each with its place.
+A layer is one file or the flags. Its values are text as written, until the `Kind` of each key reads them. All problems
+of all layers are reported together, each with its place.
 
-The YAML library loads with the first text that is read or written: completion asks for the keys alone.
+The YAML library is imported only where text is read or written, because shell completion needs the keys alone.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
 EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
 
-#: Every key a spec may have: those of `Request`, and those that are answered before there is one.
+#: Every key a spec may have: the fields of `Request`, and those that are resolved before it is built.
 KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE, "extends": EXTENDS}
 
-#: What a sidecar records of its render; set aside when it is read as a spec.
+#: The map in a sidecar about its render; ignored where the sidecar is read as a spec.
 RENDER = "render"
 
-# What a layer may set aside in those below it, without naming it; `set_aside` says when.
+# Keys that a layer may override in those below it without naming them; see `overridden_keys`.
 SINGING = ("lyrics", "lyrics_file", "instrumental")
 ENCODING = ("bit_depth", "bitrate")
 STACKING = ("lora_mode",)
 SCHEDULE = ("steps", "shift")
 GUIDING = ("guidance_method", "cfg_interval")
-#: What decides the length of a song that has a source.
+#: Keys that decide the length of a song with a source.
 EXTENT = ("source", "start", "end")
-#: What suits one checkpoint and not another.
+#: Keys whose values depend on the checkpoint.
 SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING)
-#: What codes are composed from, and what is composed anew where that changes.
+#: Keys that the Songwriter composes codes from, and the keys it decides anew where one of those changes.
 COMPOSED_FROM = ("idea", "caption", "lyrics", "language", "bpm", "key", "time_signature", "duration")
 COMPOSED = ("codes", "songwriter")
 
-#: Another name of a key, which means the same.
+#: Other names of keys.
 SYNONYMS = {"tracks": "track"}
 
-#: What other programs call our keys.
+#: Names of the keys in other programs.
 OTHER_NAMES = {
     "prompt": "caption",
     "style": "caption",
@@ -82,17 +82,21 @@ OTHER_NAMES = {
 STDIN = "-"
 MARKDOWN = (".md", ".markdown")
 SUFFIXES = (".yaml", ".yml", *MARKDOWN)
-#: More than this many specs that extend each other are a mistake.
+#: The longest chain of specs that extend each other.
 DEEPEST = 20
-#: Ten times the longest sidecar; what is longer is no song.
+#: The longest spec that is read: ten times the longest sidecar.
 MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class WrittenValue:
-    """What was written for a key: in messages its place, `song.yaml:3: bpm` or `--bpm`; for `--explain` its origin.
+    """The value that was written for a key, and its place.
 
-    `lines` is where the lines of a text stand: `song.yaml` and the number of the first.
+    Args:
+        raw: Text as written, or a list or map of it.
+        where: The place in messages: `song.yaml:3: bpm` or `--bpm`.
+        origin: The origin for `--explain`.
+        lines: File and first line number of a text of several lines.
     """
 
     raw: Any
@@ -103,13 +107,13 @@ class WrittenValue:
 
 @dataclass(frozen=True)
 class Layer:
-    """The values of one spec, or of the flags, with what is wrong in it already."""
+    """The values of one spec or of the flags, and the problems found while reading it."""
 
-    #: What relative paths in it are relative to.
+    #: The folder that its relative paths start from.
     folder: Path
     values: Mapping[str, WrittenValue] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    #: Whether a render wrote it, so that much of it was nobody's wish.
+    #: True where a render wrote it, so that many values are defaults and not the user's choice.
     is_sidecar: bool = False
     #: The file it was read from.
     file: Path | None = None
@@ -117,27 +121,27 @@ class Layer:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A request, where each of its values came from, and the files that were read for it.
+    """A request, the origin of each of its values, and the files that were read for it.
 
-    `lines` says where the lines of a text stand: its file and the number of the first.
+    `lines` has the file and the first line number of each text.
     """
 
     request: Request
     origins: Mapping[str, str]
     files: tuple[Path, ...] = ()
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    #: What `cover` names: read once, so that no take is made for a picture that is gone by then.
+    #: The picture that `cover` names, read before the render, so that a missing file is found early.
     cover: tags.Cover | None = None
 
 
 def flag_of(name: str) -> str:
-    """The flag of a key, of a song or of something else that is said in keys."""
+    """Return the flag of a key, whether it is a key of a song or another name."""
     singular = KEYS[name].singular if name in KEYS else None
     return "--" + (singular or name).replace("_", "-")
 
 
 def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Layer:
-    """The layer of the flags given, by key, and of the `key=value` of each `--set`; None is a flag not given."""
+    """Return the layer of the flags by key, where None is a flag not given, and of the `key=value` of each `--set`."""
     from acestep_cli.song import document
 
     given = {name: WrittenValue(raw, flag_of(name), flag_of(name)) for name, raw in values.items() if raw is not None}
@@ -162,14 +166,14 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
 
 
 def implied_layer(values: Mapping[str, str | list[str] | None], by: str) -> Layer:
-    """The layer of keys that nobody wrote and something else decides; None unsets one."""
+    """Return a layer of values that `by` implies and nobody wrote; None unsets a key."""
     return Layer(Path(), {name: WrittenValue(raw, by, by) for name, raw in values.items()})
 
 
 def read_layers(path: Path, wanted_by: str = "") -> list[Layer]:
-    """The layers of the spec at `path`: the last of what it extends first, and the spec itself last.
+    """Read the spec at `path` and those it extends. The spec itself is the last layer, the end of the chain the first.
 
-    A file that is no spec is a layer with a problem, which begins with what wanted it.
+    A file that is not a spec becomes a layer with a problem, which begins with `wanted_by`.
     """
     layers = [read_layer(path, wanted_by)]
     seen = [path]
@@ -185,7 +189,10 @@ def read_layers(path: Path, wanted_by: str = "") -> list[Layer]:
 
 
 def extended_file(raw: Any, folder: Path, seen: Sequence[Path]) -> Path:
-    """The file that an `extends` in `folder` names; `seen` are those that led to it. `ValueError` for a circle."""
+    """Return the file that an `extends` in `folder` names; `seen` are the files that led to it.
+
+    Raises `ValueError` where the chain is a circle or too long.
+    """
     base = folder / expand_home(EXTENDS.kind.read(raw))
     if any(same_file(base, other) for other in seen):
         ring = " -> ".join(file.name for file in [*seen, base])
@@ -195,12 +202,12 @@ def extended_file(raw: Any, folder: Path, seen: Sequence[Path]) -> Path:
     return base
 
 
-def same_file(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+def same_file(first: Path, second: Path) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def read_layer(path: Path, wanted_by: str = "") -> Layer:
-    """The layer of the one file `path`, or of stdin."""
+    """Read the layer of the file `path`, or of stdin."""
     from acestep_cli.song import document
 
     from_stdin = str(path) == STDIN and not wanted_by
@@ -215,7 +222,7 @@ def read_layer(path: Path, wanted_by: str = "") -> Layer:
 
 
 def parse_layer(text: str, name: str, folder: Path, file: Path | None = None, *, markdown: bool = False) -> Layer:
-    """The layer of a spec's text, which messages call `name` and whose paths are relative to `folder`."""
+    """Parse the text of a spec, which messages call `name` and whose paths are relative to `folder`."""
     from acestep_cli.song import document
 
     content = document.parse_document(text, markdown=markdown)
@@ -225,7 +232,7 @@ def parse_layer(text: str, name: str, folder: Path, file: Path | None = None, *,
 def layer_of_entries(
     entries: Iterable[Entry], name: str, folder: Path, file: Path | None, before: Iterable[str] = ()
 ) -> Layer:
-    """The layer of the entries of a document that messages call `name`; `before` are problems found already."""
+    """Return the layer of a document's entries. Messages call it `name`; `before` are problems found already."""
     from acestep_cli.song import document
 
     problems = [*before]
@@ -255,19 +262,19 @@ def layer_of_entries(
 
 
 def under_its_key(entry: Entry) -> Entry:
-    """`entry` under the name of its key, where that is written as a heading is: `Key`, `BPM`, `Time Signature`."""
+    """Return `entry` under the name of its key where that is spelled like a heading: `BPM`, `Time Signature`."""
     inner = None if entry.entries is None or entry.name == RENDER else tuple(map(under_its_key, entry.entries))
     return replace(entry, name=key_named(entry.name), entries=inner)
 
 
 def key_named(name: str) -> str:
-    """The key that `name` is but for capitals, blanks and dashes; `name` itself where it is none."""
+    """Return the key that `name` is, ignoring capitals, blanks and dashes; `name` itself where it is not a key."""
     plain = re.sub(r"[\s-]+", "_", name.strip().casefold())
     return plain if plain in (*KEYS, *SYNONYMS, *song.GROUPS) else name
 
 
 def flatten_groups(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """The entries, and in the place of a map of keys those in it. What stands in the wrong place gets a problem."""
+    """Yield the entries, with each map of keys replaced by the entries in it. Misplaced entries get a problem."""
     lines: dict[str, int] = {}
     for entry in entries:
         keys = song.GROUPS.get(entry.name)
@@ -280,8 +287,10 @@ def flatten_groups(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield replace(entry, problem=f"is here again, after line {lines[entry.name]}")
         elif entry.entries is not None:
             yield from (
-                one if one.name in keys or one.name not in KEYS else replace(one, problem=f"is no part of {entry.name}")
-                for one in entry.entries
+                part
+                if part.name in keys or part.name not in KEYS
+                else replace(part, problem=f"is no part of {entry.name}")
+                for part in entry.entries
             )
         elif entry.problem is None and entry.raw is None:  # null unsets them all
             yield from (replace(entry, name=name) for name in keys)
@@ -291,7 +300,7 @@ def flatten_groups(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def plain_items(items: Iterable[Entry]) -> list[Any]:
-    """The items of a list that may be maps, those as dicts of texts. `ValueError` where one is neither."""
+    """Return the items of a list as text, or as dicts of text. Raises `ValueError` where an item is neither."""
     found: list[Any] = []
     for item in items:
         if item.entries is None:
@@ -308,19 +317,19 @@ def plain_items(items: Iterable[Entry]) -> list[Any]:
 
 
 def nearest_key(name: str) -> str:
-    """`; did you mean 'bpm'?` for what is no key."""
+    """Return `; did you mean 'bpm'?` for a name that is not a key."""
     return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
 
 
 @dataclass
 class Stdin:
-    """Who has read stdin, which can be read once, and whether it may be a terminal where somebody types."""
+    """Stdin, which can be read once. `typing` allows it to be a terminal."""
 
     typing: bool = True
     is_read: bool = False
 
     def read(self, limit: int) -> bytes:
-        """Up to `limit` bytes. `ValueError` if it was read before, or waits for typing that is not wanted."""
+        """Read up to `limit` bytes. Raises `ValueError` where it was read before, or is a terminal without `typing`."""
         if self.is_read:
             raise ValueError("stdin can be read once: for one spec, or for the lyrics")
         if sys.stdin is None:
@@ -336,7 +345,7 @@ _stdin: ContextVar[Stdin] = ContextVar("stdin")
 
 @contextmanager
 def reading_stdin(*, typing: bool) -> Iterator[None]:
-    """One run of the program, in which stdin is read once at most."""
+    """Allow stdin to be read once in the body."""
     token = _stdin.set(Stdin(typing))
     try:
         yield
@@ -345,12 +354,12 @@ def reading_stdin(*, typing: bool) -> Iterator[None]:
 
 
 def read_text(file: str) -> str:
-    """The text of a file or of stdin, with plain line ends. `ValueError` with the reason if there is none."""
+    """Read the text of a file or of stdin, with `\\n` as line end. Raises `ValueError` with the reason on failure."""
     from acestep_cli.song import document
 
     stdin = _stdin.get(Stdin())
     try:
-        if file == STDIN:  # whose text layer follows the locale, not the spec
+        if file == STDIN:  # as bytes: the encoding of sys.stdin follows the locale
             data = stdin.read(MOST_BYTES + 1)
         else:
             data = b""
@@ -374,9 +383,9 @@ def read_text(file: str) -> str:
 
 
 def resolve(*layers: Layer) -> Resolved:
-    """The request that `layers` ask for, later ones over earlier ones.
+    """Build the request from `layers`, later ones over earlier ones.
 
-    `UsageError` names every problem of every layer.
+    Raises `UsageError` with every problem of every layer.
     """
     problems = [problem for layer in layers for problem in layer.problems]
     files = [layer.file for layer in layers if layer.file is not None]
@@ -436,7 +445,7 @@ def resolve(*layers: Layer) -> Resolved:
 def overridden_keys(
     lower: Mapping[str, WrittenValue], upper: Mapping[str, WrittenValue], *, is_sidecar: bool
 ) -> set[str]:
-    """The keys of the lower layer that the upper one makes meaningless without naming them."""
+    """Return the keys of the lower layer that the upper one makes meaningless without naming them."""
     others = {name for name in upper if name not in lower or parsed_value(name, lower) != parsed_value(name, upper)}
     sings = [name for name in SINGING if name in upper and upper[name].raw is not None]
     answers = any(name != "instrumental" or is_on(upper[name].raw) for name in sings)
@@ -455,7 +464,7 @@ def overridden_keys(
 
 
 def parsed_value(name: str, values: Mapping[str, WrittenValue]) -> Any:
-    """The value of a key as its kind reads it; as it is written where the kind refuses it."""
+    """Return the value of a key as its kind reads it, or as written where the kind refuses it."""
     try:
         return KEYS[name].kind.read(values[name].raw)
     except ValueError:
@@ -463,7 +472,7 @@ def parsed_value(name: str, values: Mapping[str, WrittenValue]) -> Any:
 
 
 def parsed_files(name: str, values: Mapping[str, WrittenValue]) -> tuple[str, ...]:
-    """The files of a key that names one or several; none where its kind refuses it."""
+    """Return the files that a key names; none where its kind refuses the value."""
     try:
         files = KEYS[name].kind.read(values[name].raw)
     except ValueError:
@@ -486,16 +495,16 @@ def is_off(guidance: Any) -> bool:
 
 
 def load(path: Path) -> Request:
-    """The request that the spec at `path` asks for."""
+    """Return the request of the spec at `path`."""
     return resolve(*read_layers(path)).request
 
 
 def resolve_path(name: str, raw: Any, folder: Path) -> Any:
-    """`raw`, or where it is a relative path, that path from `folder`; so for each of a list."""
+    """Return `raw` with relative paths made absolute from `folder`, also within a list or an adapter's map."""
     if isinstance(raw, list | tuple):
-        return [resolve_path(name, one, folder) for one in raw] if KEYS[name].kind.is_path else raw
+        return [resolve_path(name, item, folder) for item in raw] if KEYS[name].kind.is_path else raw
     if isinstance(raw, Mapping):  # an adapter
-        return {part: resolve_path(name, one, folder) if part == "path" else one for part, one in raw.items()}
+        return {part: resolve_path(name, value, folder) if part == "path" else value for part, value in raw.items()}
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
     is_path = KEYS[name].kind.is_path or (
@@ -505,7 +514,7 @@ def resolve_path(name: str, raw: Any, folder: Path) -> Any:
 
 
 def expand_home(file: str) -> Path:
-    """The path, which `~/` begins at the user's home."""
+    """Return the path with a leading `~` replaced by the user's home."""
     path = Path(file)  # "." has no parts
     return Path.home().joinpath(*path.parts[1:]) if path.parts[:1] == ("~",) else path
 
@@ -522,8 +531,9 @@ def read_lyrics(file: str) -> str:
 
 @contextmanager
 def placing_problems(*layers: Layer) -> Iterator[None]:
-    """Problems found later, when the request meets recordings and a checkpoint, get the place of the key they begin
-    with, or else the name of the spec.
+    """Put the place of the key in front of each problem raised in the body, or else the name of the spec.
+
+    For problems that are found with recordings and a checkpoint; each begins with its key.
     """
     where = {name: value.where for layer in layers for name, value in layer.values.items()}
     file = next((f"{layer.file}: " for layer in reversed(layers) if layer.file is not None), "")
@@ -536,7 +546,7 @@ def placing_problems(*layers: Layer) -> Iterator[None]:
 
 
 def problem_sentence(detail: Mapping[str, Any], values: Mapping[str, WrittenValue]) -> str:
-    """One of pydantic's findings as we say it: where, which key, what is wrong."""
+    """Return the message for one of pydantic's errors: place, key and reason."""
     reason = detail["ctx"]["error"]
     if not detail["loc"]:
         return str(reason)
@@ -545,7 +555,7 @@ def problem_sentence(detail: Mapping[str, Any], values: Mapping[str, WrittenValu
 
 @dataclass(frozen=True)
 class ValueOrigin:
-    """One effective value, and where it came from: a flag, `song.yaml:3`, the checkpoint, the machine, a default."""
+    """One effective value and its origin: a flag, `song.yaml:3`, the checkpoint, the machine or a default."""
 
     name: str
     value: Any
@@ -553,7 +563,7 @@ class ValueOrigin:
 
 
 def value_origins(resolved: Resolved, decided: Completion) -> list[ValueOrigin]:
-    """Every effective value of a completed request with its origin, in the order of the keys."""
+    """Return every effective value of a completed request with its origin, in the order of the keys."""
     values = decided.request.model_dump(exclude_none=True)
     return [
         ValueOrigin(name, values[name], resolved.origins.get(name) or decided.origins[name])
@@ -563,7 +573,7 @@ def value_origins(resolved: Resolved, decided: Completion) -> list[ValueOrigin]:
 
 
 def dump_spec(request: Request, render: Mapping[str, Any] | None = None) -> str:
-    """`request` as a spec that loads as the same request; `render` is recorded in a block of its own."""
+    """Return `request` as a spec that loads as the same request; `render` goes into a map of its own."""
     from acestep_cli.song import document
 
     content = group_values(request.model_dump(include=set(song.KEYS), exclude_none=True))
@@ -573,17 +583,17 @@ def dump_spec(request: Request, render: Mapping[str, Any] | None = None) -> str:
 
 
 def inline_value(value: Any) -> str:
-    """A value on one short line, as a spec has it."""
+    """Return a value on one short line, as a spec has it."""
     from acestep_cli.song import document
 
-    if isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):  # adapters
-        value = [f"{Path(one['path']).name}@{one['scale']:g}" for one in value]
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):  # adapters
+        value = [f"{Path(lora['path']).name}@{lora['scale']:g}" for lora in value]
     text = value if isinstance(value, str) else document.dump_yaml({"value": value}).partition(": ")[2]
     return quoted(text)[1:-1]
 
 
 def group_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by key as a spec has them: those of a group in a map."""
+    """Return values by key as a spec has them, with the keys of a group in a map."""
     content: dict[str, Any] = {}
     for name, value in values.items():
         group = song.KEYS[name].group if name in song.KEYS else None

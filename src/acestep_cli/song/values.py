@@ -1,7 +1,7 @@
-"""Kinds of values: how each is read, and how its range is written.
+"""Kinds of values: each reads its values, and describes their range.
 
-A kind reads text, as flags and YAML scalars give it, and finished Python values alike, and returns one canonical
-form. What it cannot read it refuses with a sentence; it never clamps.
+A kind reads text, as flags and YAML scalars give it, and Python values, and returns one canonical form. It refuses any
+other value with a sentence; it never clamps.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from acestep_cli.models import checkpoints
 from acestep_cli.song import languages
 from acestep_cli.song.languages import LANGUAGES
 
-#: The tracks that the model knows, by the names it was taught.
+#: The tracks that the model was trained on.
 TRACKS = (
     *("woodwinds", "brass", "fx", "synth", "strings", "percussion"),
     *("keyboard", "guitar", "bass", "drums", "backing_vocals", "vocals"),
 )
 EVERY_TRACK = "all"
-#: How a repaint holds on to what is around its region: all the way, not at all, or for what its strength leaves.
+#: The share of the steps in which a repaint keeps the surroundings of its region fixed; None: 1 - `repaint_strength`.
 REPAINT_MODES: Mapping[str, float | None] = {"conservative": 1.0, "balanced": None, "aggressive": 0.0}
 
-#: How the scales of several adapters are meant: each by itself, or as shares of one whole.
+#: Meanings of the scales of several adapters: each by itself, or as shares of their sum.
 LORA_MODES = ("sum", "blend")
 
 LONGEST_SECONDS = 600
@@ -43,28 +43,28 @@ TIME_SIGNATURES = tuple(PULSES)
 
 
 def quoted(value: object, limit: int = 40) -> str:
-    """`value` for a message: on one line, at most `limit` characters."""
+    """Return `value` in quotes for a message, on one line and cut to `limit` characters."""
     text = " ".join(str(value).split())
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where a known word is near, else nothing."""
+    """Return `; did you mean 'x'?` where a known word is near, else an empty string."""
     near = difflib.get_close_matches(word.casefold(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def is_folder_name(model: str) -> bool:
-    """Whether `model` names a folder on disk rather than a checkpoint of the table."""
+    """Return True where `model` names a folder on disk rather than a checkpoint of the table."""
     return model.startswith(("~", ".")) or "/" in model or "\\" in model
 
 
 class Kind(ABC):
-    #: Whether its flag may be given several times, for a list of values.
+    #: True where its flag may be given several times, for a list of values.
     several = False
-    #: Whether an item of its list may be a map of texts.
+    #: True where an item of its list may be a map of texts.
     of_maps = False
-    #: Whether a relative path in a spec is meant from the folder of the spec.
+    #: True for paths, which in a spec are relative to its folder.
     is_path = False
 
     @property
@@ -74,7 +74,7 @@ class Kind(ABC):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What completion offers."""
+        """The words that completion offers."""
         return ()
 
     @property
@@ -84,11 +84,11 @@ class Kind(ABC):
 
     @abstractmethod
     def schema(self) -> dict[str, Any]:
-        """What JSON Schema (draft 7) can say of the values a spec may have."""
+        """Return the JSON Schema (draft 7) of its values in a spec."""
 
     @abstractmethod
     def read(self, value: Any) -> Any:
-        """The value in its canonical form. `ValueError`, with a sentence, if it is not of this kind."""
+        """Return the value in its canonical form. Raises `ValueError` with a sentence where it is not of this kind."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Text(Kind):
 
 @dataclass(frozen=True)
 class Tag(Text):
-    """Text as the tags of a file hold it: of a length that players show, and on one line unless `lines`."""
+    """Text for the tags of a file: at most `most` characters, and on one line unless `lines`."""
 
     most: int = 500
     lines: bool = False
@@ -126,7 +126,7 @@ class Tag(Text):
 
 
 class File(Kind):
-    """The path of a file. A folder on its way may have a name that is no UTF-8 text: it is opened, not written."""
+    """The path of a file. It may contain names that are not UTF-8, because it is opened and not written down."""
 
     metavar = "FILE"
 
@@ -195,7 +195,7 @@ class Sounds(Kind):
 
 @dataclass(frozen=True)
 class Lora:
-    """An adapter by its path, and how strongly it is to act: 1 is as it was trained."""
+    """The path of an adapter and the scale of its effect: 1 is as it was trained."""
 
     path: str
     scale: float = 1.0
@@ -208,7 +208,7 @@ class Loras(Kind):
     several = True
     of_maps = True
     is_path = True
-    #: What a flag and a spec may write behind the `@`.
+    #: The text behind the `@`.
     pattern = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?"
 
     @property
@@ -243,13 +243,13 @@ class Loras(Kind):
 
     @classmethod
     def split(cls, text: str) -> tuple[str, str | None]:
-        """The path of `PATH@SCALE`, and the scale; None where no number stands behind the last `@`."""
+        """Split `PATH@SCALE` into path and scale; None where no number stands behind the last `@`."""
         path, _, scale = text.rpartition("@")
         return (path, scale) if re.fullmatch(cls.pattern, scale.strip()) and "@" in text else (text, None)
 
     @classmethod
     def scale(cls, value: Any) -> float:
-        """A scale as a number, from `0.6` or `60%`."""
+        """Return the scale as a number, from `0.6` or `60%`."""
         text = str(value).strip()
         number = float(text.rstrip("% ")) if re.fullmatch(cls.pattern, text) else math.nan
         if not math.isfinite(number) or isinstance(value, bool):
@@ -414,7 +414,7 @@ class Choice(Kind):
 
 
 class Language(Kind):
-    """A language by its code, with a region or not, by its English or its own name, or by another code of it."""
+    """A language by its code (also with a region), its English name, its own name, or another of its codes."""
 
     metavar = "CODE|NAME"
     words = (*LANGUAGES, *(name for name in LANGUAGES.values() if name not in LANGUAGES and " " not in name))
@@ -437,7 +437,7 @@ class Language(Kind):
 
 
 class MusicalKey(Kind):
-    """`A minor`, `F# major`; `Am`, `Bb maj` and the signs ♯ ♭ are read as meant."""
+    """A musical key: `A minor`, `F# major`. `Am`, `Bb maj` and the signs ♯ ♭ are read, too."""
 
     metavar = '"A minor"'
     #: Without the blank, which a shell would want quoted.
@@ -463,7 +463,7 @@ class MusicalKey(Kind):
 
     @staticmethod
     def pitch(key: str) -> tuple[int, str]:
-        """A key as semitones above C and its mode, so that Db is C#."""
+        """Return the semitones above C and the mode of a key, which are equal for Db and C#."""
         note, _, mode = key.partition(" ")
         return ("C D EF G A B".index(note[0]) + note.count("#") - note.count("b")) % 12, mode
 
@@ -512,7 +512,7 @@ class Duration(Kind):
 
 @dataclass(frozen=True)
 class Time(Duration):
-    """A point on the clock of a recording, in seconds; one before its beginning is negative."""
+    """A time in a recording, in seconds; negative before its beginning."""
 
     metavar: str = "SECONDS|1:30"
 
@@ -606,7 +606,7 @@ class Interval(Kind):
 
 @dataclass(frozen=True)
 class Named(Kind):
-    """A name out of a table, or a folder of the user's own."""
+    """A name from a table, or a folder."""
 
     names: tuple[str, ...]
     metavar = "NAME|FOLDER"
@@ -684,7 +684,7 @@ class SampleRate(Kind):
 
 
 def require_text(value: Any) -> str:
-    """`value`, which has to be text with something in it."""
+    """Return `value`. Raises `ValueError` where it is not text, or empty."""
     if isinstance(value, list | tuple):
         raise ValueError("a list is not text; put it in quotes, or after `|` on lines of its own")
     if not isinstance(value, str):
@@ -703,7 +703,7 @@ def refuse_duplicates(items: Iterable[str]) -> None:
 
 
 def split_items(value: Any) -> list[Any]:
-    """The items of a list, or of text with commas between them. At least one."""
+    """Return the items of a list, or of text with commas between them. Raises `ValueError` where there are none."""
     if isinstance(value, str):
         inner = value.strip()
         value = (inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner).split(",")
