@@ -1,4 +1,4 @@
-"""Adapters: what a file of LoRA, DoRA or LoKr weights holds, by its headers, and which model it fits.
+"""Adapters: the content of a file of LoRA, DoRA or LoKr weights, read from its headers, and its fit to a model.
 
 Names of tensors and what they mean: `songwriter-and-lora.md` 5.6, 5.8 and 5.10 of the specification, and the ruling on
 alpha. The weights themselves are `engine.adapters`' affair.
@@ -30,9 +30,9 @@ from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.weight_files import StoredTensor
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-#: Where an adapter lies in the folders that trainers write.
+#: Places of an adapter within the folders that trainers write.
 INSIDE = ("", "adapter", "final", "final/adapter")
-#: How the names of tensors begin, by who writes them so.
+#: Prefixes of tensor names, with the program or format that writes them.
 FORMATS = {
     "base_model.model.": "PEFT",
     "diffusion_model.": "ComfyUI",
@@ -41,7 +41,7 @@ FORMATS = {
     "lora_transformer_": "kohya",
     "lycoris_": "LyCORIS",
 }
-#: Before the name of a matrix within the decoder.
+#: Prefixes in front of the name of a matrix within the decoder.
 BEFORE = re.compile(r"^(?:base_model\.model\.|diffusion_model\.|transformer\.|model\.|decoder\.)+")
 #: The same where dots are written as underscores.
 BEFORE_FLAT = re.compile(r"^(?:lycoris|lora_unet|lora_transformer)_(?:(?:diffusion_model|decoder)_)*")
@@ -50,7 +50,7 @@ FLAT = (
     (re.compile(r"^(time_embed(?:_r)?)_(?=linear|time_proj)"), r"\1."),
     (re.compile(r"to_out_0$"), "to_out.0"),
 )
-#: What a tensor is to its matrix, by how its name ends; PEFT may name the adapter in it.
+#: Roles of tensors by the ends of their names, which in PEFT may contain the name of the adapter.
 ROLES = {
     "down": r"(?:lora_A(?:\.\w+)?|lora_down|lora\.down)\.weight",
     "up": r"(?:lora_B(?:\.\w+)?|lora_up|lora\.up)\.weight",
@@ -60,14 +60,14 @@ ROLES = {
 }
 ROLE = re.compile(r"^(.+?)\.(?:" + "|".join(f"(?P<{role}>{end})" for role, end in ROLES.items()) + ")$")
 
-#: Kinds that are not applied here, by what stands in the names of their tensors.
+#: Kinds that are not supported, by a part of their tensors' names.
 OTHER_KINDS = {"hada_": "LoHa", "oft_": "OFT", "boft_": "BOFT", "ia3_": "IA3", "lokr_t2": "LoKr with a Tucker core"}
 READ_BYTES = 1 << 20
-#: Under these notes of a header, or of a JSON within one, writers keep what an adapter was made for.
+#: Metadata entries of a header, or of JSON within one, in which writers name the base model and the trigger word.
 BASE_NOTES = ("base", "base_model", "base_model_name_or_path", "ss_base_model_version", "modelspec.architecture")
 TRIGGER_NOTES = ("trigger_word", "trigger", "custom_tag", "modelspec.trigger_phrase")
 SETTINGS_NOTES = ("acestep", "lora_adapter_metadata", "lokr_config")
-#: The bits of a number's exponent: all set in what is not finite.
+#: Integer type and exponent bits by dtype; all of these bits are set where a number is not finite.
 EXPONENTS = {
     "F64": ("<u8", 0x7FF0_0000_0000_0000),
     "F32": ("<u4", 0x7F80_0000),
@@ -87,11 +87,11 @@ MOST_RANK = 65_536
 
 @dataclass(frozen=True)
 class AdapterPiece:
-    """What an adapter holds for one matrix: the name of each tensor by its role, and what to multiply them with."""
+    """The part of an adapter for one matrix: the name of each tensor by its role, and the factor on their product."""
 
     target: str
     tensors: Mapping[str, str]
-    #: [out, in]; None for what adapts no matrix, such as a convolution.
+    #: [out, in]; None where it does not adapt a matrix, but a convolution, for instance.
     shape: tuple[int, int] | None
     #: None for a LoKr without a low-rank part.
     rank: int | None
@@ -108,7 +108,7 @@ class AdapterPiece:
 
 @dataclass(frozen=True)
 class AdapterFit:
-    """How the pieces of an adapter meet the matrices of a decoder; `share` is of its tensors."""
+    """The match between the pieces of an adapter and the matrices of a decoder; `share` is the part of its tensors."""
 
     matched: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -129,7 +129,7 @@ class Adapter:
     file: Path
     format: str
     pieces: Mapping[str, AdapterPiece]
-    #: Tensors that are no part of an adapter this program reads.
+    #: Names of tensors that are not part of any known kind of adapter.
     strange: tuple[str, ...]
     stored: Mapping[str, StoredTensor]
     notes: Mapping[str, Any]
@@ -149,12 +149,12 @@ class Adapter:
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """What its products are multiplied with before any scale."""
+        """Factors on its products, before any scale."""
         return tuple(sorted({piece.scale for piece in self.pieces.values()}))
 
     @property
     def targets(self) -> dict[str, int]:
-        """How many matrices of each name are adapted, whatever the layer."""
+        """The number of adapted matrices of each name, over all layers."""
         return dict(Counter(re.sub(r"^layers\.\d+\.", "", target) for target in self.pieces))
 
     @property
@@ -175,13 +175,14 @@ class Adapter:
 
     @property
     def files(self) -> list[Path]:
-        """The file of its weights, and what lies beside it that says how they are meant."""
+        """The file of its weights, and PEFT's config beside it where there is one."""
         return [self.file, *([self.file.with_name(PEFT_CONFIG)] if _has_config(self.file) else [])]
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that shapes what it does: every byte of its tensors, and what they are multiplied with. Notes,
-        and the order in which a writer puts things, are no part of it. `AdapterError` where it cannot be read.
+        """A hash of every byte of its tensors and of their factors.
+
+        Metadata and the order within the file do not change it. Raises `AdapterError` where it cannot be read.
         """
         meant = {target: (dict(piece.tensors), piece.scale) for target, piece in self.pieces.items()}
         digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode())
@@ -200,7 +201,7 @@ class Adapter:
         return digest.hexdigest()[:16]
 
     def fit(self, config: DiTConfig) -> AdapterFit:
-        """How it meets the decoder of a model."""
+        """Compare its pieces with the matrices of a decoder."""
         matrices = config.decoder_matrices
         unknown = [name for name, piece in self.pieces.items() if name not in matrices or piece.shape is None]
         known = [name for name in self.pieces if name not in unknown]
@@ -210,7 +211,7 @@ class Adapter:
         return AdapterFit(tuple(matched), tuple(unknown), tuple(misshapen), tensors / len(self.stored))
 
     def require_fit(self, config: DiTConfig, model: str) -> list[str]:
-        """Warnings where it fits `model` in part. `AdapterError` where it does not fit."""
+        """Return warnings where it fits `model` in part. Raises `AdapterError` where it does not fit."""
         fit, matrices = self.fit(config), config.decoder_matrices
         if fit.misshapen:
             name = fit.misshapen[0]
@@ -232,7 +233,7 @@ class Adapter:
                 f"{_first_names(rest)}."]  # fmt: skip
 
     def require_finite(self) -> None:
-        """`AdapterError` where a weight is no number; read without torch, so before anything else is."""
+        """Raise `AdapterError` where a weight is not finite. Needs no torch, so that this is checked early."""
         import numpy as np
 
         for name, tensor in self.stored.items():
@@ -249,8 +250,9 @@ class Adapter:
 
 
 class AppliedAdapter(NamedTuple):
-    """What became of an adapter in a model: so many of its matrices are there, and so many of those it was merged into;
-    beside the others it acts.
+    """The result of applying an adapter: the number of matrices it adapts, and how many of them it was merged into.
+
+    The others keep it as a side branch.
     """
 
     name: str
@@ -269,7 +271,7 @@ class AppliedAdapter(NamedTuple):
 
 
 def read_adapter(path: Path) -> Adapter:
-    """The adapter at `path`, a folder or a file. `AdapterError` where there is none, or none that can be read."""
+    """Read the headers of the adapter at `path`, a folder or a file. Raises `AdapterError` where it cannot be read."""
     file = _file(path)
     try:
         stored, notes = weight_files.read_contents(file)
@@ -306,7 +308,7 @@ def read_adapter(path: Path) -> Adapter:
 
 
 def _file(path: Path) -> Path:
-    """The file of weights that `path` names."""
+    """Return the file of weights that `path` names."""
     if checkpoints.is_folder(path):
         try:
             next(path.iterdir(), None)  # glob keeps to itself that it may not look
@@ -346,12 +348,12 @@ def _file(path: Path) -> Path:
 
 
 def _has_config(file: Path) -> bool:
-    """Whether PEFT's config lies beside a file and is about it."""
+    """Return True where PEFT's config lies beside a file of weights that PEFT wrote."""
     return file.name == PEFT_WEIGHTS and file.with_name(PEFT_CONFIG).is_file()
 
 
 def _require_known_kind(path: Path, strange: Iterable[str], config: Mapping[str, Any]) -> None:
-    """`AdapterError` for an adapter of a kind that is known by name and not applied here."""
+    """Raise `AdapterError` for an adapter of a known kind that is not supported."""
     said = str(config.get("peft_type") or "LORA").upper()
     kind = next((kind for part, kind in OTHER_KINDS.items() if any(part in name for name in strange)), None)
     if kind is None and said not in ("LORA", "LOKR"):
@@ -363,7 +365,7 @@ def _require_known_kind(path: Path, strange: Iterable[str], config: Mapping[str,
 
 
 def _json_note(notes: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The settings that a note of a header holds as JSON; diffusers names the part of the model before each."""
+    """Return the settings in a JSON entry of the metadata, without the `transformer.` that diffusers puts first."""
     try:
         found = json.loads(notes.get(name, "{}"))
     except (RecursionError, TypeError, ValueError):
@@ -372,7 +374,7 @@ def _json_note(notes: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _dotted_name(name: str) -> str:
-    """The name of a tensor with dots between the parts of its matrix, where it had underscores."""
+    """Return the name of a tensor with dots where kohya and LyCORIS write underscores."""
     flat, dot, role = name.partition(".")
     if not (found := BEFORE_FLAT.match(flat)) or not dot:
         return name
@@ -384,10 +386,10 @@ def _dotted_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class PeftSettings:
-    """What an `adapter_config.json` says of alpha and rank."""
+    """The alphas and the rank in an `adapter_config.json`."""
 
     alpha: float | None = None
-    #: Of LoKr by PEFT, which alone lets alpha act where nothing is low-rank.
+    #: The rank of a LoKr by PEFT, which divides alpha even where no factor is low-rank.
     lokr_rank: int | None = None
     alphas: Mapping[str, Any] = field(default_factory=dict)
     rooted: bool = False
@@ -410,7 +412,7 @@ class PeftSettings:
         )
 
     def alpha_of(self, target: str, path: Path) -> float | None:
-        """The alpha of one matrix: PEFT's patterns are the ends of names."""
+        """Return the alpha of one matrix, from PEFT's patterns of names, else the common one."""
         own = next((alpha for end, alpha in self.alphas.items() if _matches(end, target, path)), None)
         return self.alpha if own is None else _number(own, path)
 
@@ -435,9 +437,9 @@ def _require_few_patterns(patterns: Mapping[str, Any], path: Path) -> None:
 
 
 def _matches(pattern: str, target: str, path: Path) -> bool:
-    """Whether `pattern` matches all of a name or its end after a dot, as PEFT means it. `AdapterError` for no pattern.
+    """Match `pattern` against a whole name or its end after a dot, as PEFT does. Raises `AdapterError` for a bad one.
 
-    A file may hold a pattern on which `re` takes years; pydantic's expressions take time linear in the name.
+    `re` would take years on some patterns; pydantic's regular expressions take linear time.
     """
     try:
         return bool(_expression(pattern)(target))
@@ -452,7 +454,7 @@ def _matches(pattern: str, target: str, path: Path) -> bool:
 
 @lru_cache(maxsize=1024)
 def _expression(pattern: str) -> Callable[[str], bool]:
-    """A test of names. `SchemaError` for a pattern that cannot be compiled."""
+    """Compile a test of names. Raises `SchemaError` for a pattern that cannot be compiled."""
     schema = core_schema.str_schema(pattern=rf"^(?:.*\.)?(?:{pattern})$", regex_engine="rust-regex")
     return SchemaValidator(schema).isinstance_python
 
@@ -474,7 +476,7 @@ def _piece(
     stored: Mapping[str, StoredTensor],
     settings: PeftSettings,
 ) -> AdapterPiece:
-    """One matrix's share. `AdapterError` where tensors are missing or do not go together."""
+    """Return the piece for one matrix. Raises `AdapterError` where tensors are missing or their shapes disagree."""
     shapes = {role: stored[name].shape for role, name in tensors.items()}
     shape: tuple[int, int] | None
     rank: int | None
@@ -516,7 +518,7 @@ def _need(path: Path, target: str, shapes: Mapping[str, Any], *roles: str) -> No
 def _product(
     path: Path, target: str, left: tuple[int, ...], right: tuple[int, ...]
 ) -> tuple[tuple[int, int] | None, int]:
-    """The shape of a product [out, r] [r, in], and r; a convolution has no such shape."""
+    """Return the shape of a product [out, r] [r, in] (None for a convolution), and r."""
     rank = right[0] if right else 0
     if rank < 1:
         raise AdapterError(f"{path}: {target} has rank 0, so it does nothing.", "Train it again with a rank.")
@@ -533,7 +535,7 @@ def _product(
 def _factor(
     path: Path, target: str, shapes: Mapping[str, tuple[int, ...]], name: str
 ) -> tuple[tuple[int, int] | None, int | None]:
-    """The shape of one factor of a Kronecker product, and its rank where it is a product itself."""
+    """Return the shape of one factor of a Kronecker product, and its rank where it is a product itself."""
     if name in shapes:
         whole = shapes[name]
         return (whole if len(whole) == 2 else None), None
@@ -544,7 +546,7 @@ def _factor(
 
 
 def _scalar(path: Path, file: Path, name: str, stored: Mapping[str, StoredTensor]) -> float:
-    """The one number of a tensor."""
+    """Return the number in a tensor of one element."""
     tensor = stored[name]
     with file.open("rb") as stream:
         stream.seek(tensor.start)
@@ -561,6 +563,6 @@ def _scalar(path: Path, file: Path, name: str, stored: Mapping[str, StoredTensor
 
 
 def _first_names(names: Sequence[str]) -> str:
-    """The first few of the names."""
+    """Return the first few of the names, and the number of the others."""
     more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more

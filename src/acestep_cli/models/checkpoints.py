@@ -1,4 +1,4 @@
-"""Which checkpoints exist, where they lie, and whether their files are whole.
+"""The table of checkpoints and Songwriters; finding them on disk, and checking their files.
 
 Names, folders and sizes: `dit.md` 1 of the specification; diffusers' layout: its 1.1 and 2; heads: its 8.1. Everything
 here reads headers only and imports no torch; the weights themselves are `engine.store`'s affair.
@@ -65,7 +65,7 @@ TWO_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key
 
 @dataclass(frozen=True)
 class ModelPart:
-    """A published folder, which is fetched and checked as one; `needs` are its files besides the weights."""
+    """A published folder, downloaded and checked as one; `needs` are its files besides the weights."""
 
     folder: str
     repo: str
@@ -74,13 +74,13 @@ class ModelPart:
 
     @property
     def inside(self) -> str:
-        """Where it lies in its repository: the main one holds several, any other is one."""
+        """Its path within its repository: a folder in the main one, empty in the others."""
         return f"{self.folder}/" if self.repo == MAIN_REPO else ""
 
 
 @dataclass(frozen=True)
 class CheckpointRow:
-    """One diffusion checkpoint: where it is published and how it wants to be driven."""
+    """One diffusion checkpoint: where it is published, and its defaults for sampling."""
 
     folder: str
     repo: str | None
@@ -157,7 +157,7 @@ PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
 #: Bounds of a quantizer that is read, far above the published one.
 MOST_LEVELS, LARGEST_LEVEL = 32, 65_536
 AUTO_ORDER = ("turbo", "turbo-shift3", "xl-turbo", "sft", "base")
-#: For what the base models alone were trained for.
+#: For tasks that only the base models were trained for.
 AUTO_ORDER_BASE = ("base", "xl-base")
 BUILT_IN = "pocket"
 BUILT_IN_ROOT = Path(str(resources.files("acestep_cli.models") / "pocket"))
@@ -177,7 +177,7 @@ class Shard:
     is_qwen3: bool = False
 
     def published(self, name: str) -> str:
-        """The published name of the tensor that is called `name` in the file."""
+        """Return the published name of the tensor that is called `name` in the file."""
         if self.is_qwen3:
             return name.removeprefix(QWEN3_PREFIX)
         if self.prefix is None or name in (UNCONDITIONAL, SILENCE):
@@ -221,7 +221,7 @@ class Checkpoint:
 
     @property
     def silence_file(self) -> Path:
-        """What holds the silence latent: a pickled tensor [1, C, frames], or in diffusers' layout a shard."""
+        """The file of the silence latent: a pickled tensor [1, C, frames], or in diffusers' layout a shard."""
         return self.dit / "silence_latent.pt"
 
     @property
@@ -234,7 +234,7 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """All that shapes the samples. `CheckpointError` where an index of shards names nothing."""
+        """All files that shape the samples. Raises `CheckpointError` where an index of shards names nothing."""
         small = {self.dit: [self.config_file, self.silence_file], self.vae: [self.vae / "config.json"],
                  self.text: [self.text / "config.json", self.tokenizer]}  # fmt: skip
         return [file for folder, needed in small.items() for file in (*needed, *weight_files.weight_files(folder))]
@@ -250,12 +250,12 @@ class Checkpoint:
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
-        """Those of the quantizer, which are the codebook it speaks; empty where the config does not say."""
+        """The levels of the quantizer, which define the codebook; empty where the config does not say."""
         return _levels(self.config.get("fsq_input_levels") or (), self.config_file)
 
     @property
     def code_count(self) -> int | None:
-        """How many audio codes the quantizer knows; None where the config does not say."""
+        """The number of audio codes; None where the config does not say."""
         return math.prod(self.levels) if self.levels else None
 
     @property
@@ -290,7 +290,7 @@ class Checkpoint:
         return heads
 
     def weights_hash(self) -> str:
-        """A fingerprint of all that shapes the samples.
+        """Hash all files that shape the samples.
 
         Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
         so blocks across the file tell two checkpoints apart.
@@ -298,7 +298,7 @@ class Checkpoint:
         return weight_files.weights_hash(self.files)
 
     def vae_hash(self) -> str:
-        """A fingerprint of the autoencoder's weights: latents mean nothing to another one."""
+        """Hash the weights of the VAE, because latents belong to one VAE."""
         return weight_files.weights_hash(weight_files.weight_files(self.vae))
 
 
@@ -352,7 +352,7 @@ class DiffusersCheckpoint(Checkpoint):
 
 @dataclass(frozen=True)
 class Unpulled(Checkpoint):
-    """A checkpoint of the table of which `lacking` has yet to be pulled. Its folders are where they will lie."""
+    """A checkpoint of the table whose `lacking` parts are not downloaded. Its folders are where they will be."""
 
     lacking: tuple[ModelPart, ...] = ()
 
@@ -365,11 +365,11 @@ class Unpulled(Checkpoint):
         return self.row.alignment_heads
 
     def weights_hash(self) -> str:
-        """Nothing: only the weights themselves tell."""
+        """Return an empty string, because there are no weights to hash."""
         return ""
 
     def vae_hash(self) -> str:
-        """Nothing, likewise."""
+        """Return an empty string, because there are no weights to hash."""
         return ""
 
 
@@ -382,23 +382,23 @@ class Songwriter:
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
-        """The codebook it speaks, as levels of the quantizer."""
+        """The quantizer levels of the codebook that its codes are from."""
         file = self.folder / "config.json"
         return _levels(weight_files.read_json(file).get("fsq_input_levels", PUBLISHED_LEVELS), file)
 
     @cached_property
     def weights(self) -> str:
-        """A fingerprint of all that shapes what it writes."""
+        """The hash of all files that shape its output."""
         small = [self.folder / name for name in ("config.json", "tokenizer.json")]
         return weight_files.weights_hash([*small, *weight_files.weight_files(self.folder)])
 
     def fits(self, checkpoint: Checkpoint) -> bool:
-        """Whether its codes mean to `checkpoint` what it means by them."""
+        """Return True where its codes are of the same codebook as those of `checkpoint`."""
         return self.levels == checkpoint.levels
 
 
 def _levels(found: Any, file: Path) -> tuple[int, ...]:
-    """Levels of a quantizer as a config has them. `CheckpointError` for anything but a few whole numbers from 2 on."""
+    """Check the quantizer levels of a config. Raises `CheckpointError` unless they are a few integers from 2 on."""
     usable = isinstance(found, list | tuple) and len(found) <= MOST_LEVELS
     if not usable or any(type(level) is not int or not 2 <= level <= LARGEST_LEVEL for level in found):
         raise CheckpointError(f"{file}: fsq_input_levels is {found!r:.60}, and no levels.", "Download it again.")
@@ -410,13 +410,13 @@ def built_in_songwriter() -> Songwriter:
 
 
 def published_tensor_name(name: str) -> str:
-    """The name of a tensor with the published words in place of diffusers'."""
+    """Return the published name of a tensor that has diffusers' name."""
     words = "|".join(map(re.escape, DIFFUSERS_WORDS))
     return re.sub(rf"(?<![^.])({words})(?=\.)", lambda found: DIFFUSERS_WORDS[found[1]], name)
 
 
 def model_parts(name: str) -> tuple[ModelPart, ...]:
-    """The published folders of a checkpoint, its own first, or the one of a Songwriter; none of the built-in model."""
+    """Return the published folders of a checkpoint, its own first, or of a Songwriter; none for the built-in model."""
     if name in SONGWRITERS:
         return (SONGWRITERS[name],)
     row = CHECKPOINTS[name]
@@ -426,7 +426,7 @@ def model_parts(name: str) -> tuple[ModelPart, ...]:
 
 
 def part_folder(part: ModelPart, models_dir: Path | None) -> Path | None:
-    """Where a part lies; None where it does not."""
+    """Return the folder of a part; None where it is not on this machine."""
     return _folder_of(part.folder, part.repo, models_dir)
 
 
@@ -439,7 +439,7 @@ def check_part(part: ModelPart, folder: Path) -> None:
 
 
 def auto_order(task: str) -> tuple[str, ...]:
-    """The checkpoints that `auto` looks for, in this order, for a task of their rows."""
+    """Return the checkpoints that `auto` looks for, in this order, for a task of their rows."""
     return AUTO_ORDER if task in CHECKPOINTS[AUTO_ORDER[0]].tasks else AUTO_ORDER_BASE
 
 
@@ -478,7 +478,7 @@ def find_checkpoint(model: str = "auto", models_dir: Path | None = None, task: s
 
 
 def require_readable(models_dir: Path | None) -> None:
-    """`CheckpointError` for a models folder that may not be looked into: what it holds would seem to be missing."""
+    """Raise `CheckpointError` where the models folder cannot be listed, so that its models do not seem missing."""
     if models_dir is None or not is_folder(models_dir):
         return
     try:
@@ -489,12 +489,12 @@ def require_readable(models_dir: Path | None) -> None:
 
 
 def installed_names(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> tuple[str, ...]:
-    """What `auto` may take, in its order: those of `auto_order(task)` that are here, else the built-in one."""
+    """Return the installed checkpoints of `auto_order(task)`, in that order, else the built-in one."""
     return tuple(name for name in auto_order(task) if dit_folder(name, models_dir)) or (BUILT_IN,)
 
 
 def find_or_plan(name: str, models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
-    """As `locate`, but a checkpoint of the table that is not whole here comes as `Unpulled`."""
+    """Find a checkpoint as `find_checkpoint` does, but return `Unpulled` for one of the table that is not complete."""
     try:
         return find_checkpoint(name, models_dir, task)
     except CheckpointError:
@@ -509,7 +509,7 @@ def find_or_plan(name: str, models_dir: Path | None = None, task: str = PUBLISHE
 
 
 def dit_folder(name: str, models_dir: Path | None) -> Path | None:
-    """Where a checkpoint of the table lies, in the published layout or in diffusers'; None where it does not."""
+    """Return the folder of a checkpoint of the table, in the published layout or diffusers', or None."""
     row = CHECKPOINTS[name]
     theirs = f"{row.folder}{DIFFUSERS_SUFFIX}"
     return _folder_of(row.folder, row.repo, models_dir) or _folder_of(
@@ -528,7 +528,7 @@ def _is_whole(part: ModelPart, models_dir: Path | None) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether `path` is a folder; a name that no file can have is none."""
+    """Return True where `path` is a folder; False also for a name that no file can have."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -536,7 +536,7 @@ def is_folder(path: Path) -> bool:
 
 
 def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
-    """A DiT folder of the user's own; its VAE and text encoder lie beside it or in `models_dir`."""
+    """Find the checkpoint of a DiT folder that a user names; VAE and text encoder are beside it or in `models_dir`."""
     if not is_folder(dit):
         raise CheckpointError(
             f"{dit} is neither a checkpoint's name nor a folder.",
@@ -557,7 +557,7 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
 
 
 def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: str = "config.json") -> Path | None:
-    """Where a component lies: in the models folder, else in the Hugging Face cache, where `marker` is in it."""
+    """Return the folder of a component that contains `marker`, from the models folder or the Hugging Face cache."""
     if models_dir is not None:
         return models_dir / folder if is_folder(models_dir / folder) else None
     if repo is None:
@@ -575,19 +575,19 @@ def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: s
 
 
 def cache_folder(repo: str) -> Path:
-    """Where the Hugging Face cache keeps a repository. The constants alone import no web client."""
+    """Return the folder of a repository in the Hugging Face cache. The constants alone import no web client."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
 def is_diffusers(dit: Path) -> bool:
-    """Whether a folder is in diffusers' layout rather than the published one."""
+    """Return True where a folder is in diffusers' layout rather than the published one."""
     return (dit / PIPELINE_INDEX).is_file() and not (dit / "config.json").is_file()
 
 
 def _complete_checkpoint(name: str, row: CheckpointRow, dit: Path, models_dir: Path | None) -> Checkpoint:
-    """Put the folders together and check that each file is there and uncut."""
+    """Put the folders together, and check that each file is there and not cut short."""
     checkpoint = (
         _diffusers_layout(name, row, dit) if is_diffusers(dit) else _published_layout(name, row, dit, models_dir)
     )
@@ -610,7 +610,7 @@ def _complete_checkpoint(name: str, row: CheckpointRow, dit: Path, models_dir: P
 
 
 def _published_layout(name: str, row: CheckpointRow, dit: Path, models_dir: Path | None) -> Checkpoint:
-    """The published layout: the VAE and the text encoder lie beside the DiT, or in the cache as it does."""
+    """Return a checkpoint in the published layout, with VAE and text encoder beside the DiT or in the cache."""
     parts = {}
     for what, folder in (("VAE", row.vae_folder), ("text encoder", row.text_folder)):
         found = _folder_of(folder, MAIN_REPO, models_dir)
@@ -626,7 +626,7 @@ def _published_layout(name: str, row: CheckpointRow, dit: Path, models_dir: Path
 
 
 def _diffusers_layout(name: str, row: CheckpointRow, root: Path) -> Checkpoint:
-    """diffusers' layout: everything lies in one folder, each part under the name of its role."""
+    """Return a checkpoint in diffusers' layout, with all parts in one folder, named by their roles."""
     _require_class(root / PIPELINE_INDEX, PIPELINE_CLASS)
     for folder, (kind, _) in (DIFFUSERS_DIT | DIFFUSERS_VAE).items():
         _require_class(root / folder / "config.json", kind)
@@ -634,7 +634,7 @@ def _diffusers_layout(name: str, row: CheckpointRow, root: Path) -> Checkpoint:
 
 
 def _require_class(file: Path, kind: str) -> None:
-    """`CheckpointError` unless the JSON `file` says that diffusers' class `kind` reads its folder."""
+    """Raise `CheckpointError` unless the JSON `file` names `kind` as diffusers' class for its folder."""
     found = weight_files.read_json(file).get("_class_name")
     if found != kind:
         raise CheckpointError(
@@ -644,10 +644,10 @@ def _require_class(file: Path, kind: str) -> None:
 
 
 def qwen3_shards(folder: Path) -> list[Shard]:
-    """The files of weights of a Songwriter or a text encoder: the published ones have either spelling of names."""
+    """Return the shards of a Songwriter or a text encoder, whose published names may have a prefix or not."""
     return [Shard(file, is_qwen3=True) for file in weight_files.weight_files(folder)]
 
 
 def weight_shards(folder: Path, prefix: str | None = None) -> list[Shard]:
-    """The files of weights of a component, as the engine reads them."""
+    """Return the shards of a component."""
     return [Shard(file, prefix) for file in weight_files.weight_files(folder)]

@@ -1,4 +1,4 @@
-"""Sizes of a checkpoint's networks, read and checked; nothing else in the engine knows a number.
+"""Configs of a checkpoint's networks, read and checked. No other module of the engine has a size of its own.
 
 Keys and defaults: `dit.md` 1.2 of the specification.
 """
@@ -45,7 +45,7 @@ LayerType = Literal["sliding_attention", "full_attention"]
 
 
 class AttentionSize(NamedTuple):
-    """What shapes one attention."""
+    """The sizes of one attention layer."""
 
     width: int
     heads: int
@@ -196,13 +196,13 @@ class DiTConfig:
 
     @property
     def parameters(self) -> int:
-        """Parameters of one DiT folder."""
+        """The number of parameters of one DiT folder."""
         blocks = self.num_hidden_layers * self.block_parameters + self.encoder_blocks * self.encoder_block_parameters
         return blocks + self.parameters_outside_blocks
 
     @property
     def parameters_outside_blocks(self) -> int:
-        """Projections, embeddings, norms and tokens: what is no layer of a transformer."""
+        """Parameters of projections, embeddings, norms and tokens, which are outside of the transformer layers."""
         wide, width, channels = self.hidden_size, self.encoder_hidden_size, self.audio_acoustic_hidden_dim
         time = (TIME_FREQUENCIES + 1) * wide + (wide + 1) * wide + (wide + 1) * 6 * wide
         patches = self.in_channels * wide * self.patch_size + wide + wide * channels * self.patch_size + channels
@@ -216,11 +216,11 @@ class DiTConfig:
         return decoder + self.text_hidden_dim * width + lyrics + timbre + width + tokenizer + detokenizer
 
     def is_banded(self, layer: int) -> bool:
-        """Whether layer `layer` of the DiT attends within the band only."""
+        """Return True where layer `layer` of the DiT attends within the band only."""
         return self.use_sliding_window and self.layer_types[layer] == "sliding_attention"
 
     def is_banded_encoder(self, layer: int) -> bool:
-        """The encoders alternate by the same rule and have no list of their own."""
+        """Return True where layer `layer` of an encoder attends within the band only, by the rule of `layer_type`."""
         return self.use_sliding_window and layer_type(layer) == "sliding_attention"
 
 
@@ -265,7 +265,7 @@ class VAEConfig:
         return max(duration_frames(seconds, self.sampling_rate, self.hop), SHORTEST_FRAMES)
 
     def samples(self, seconds: float) -> int:
-        """Samples that `seconds` of music have in the end: the last part of a frame, which is not made, is missing."""
+        """Return the samples of `seconds` of rendered music: whole frames only, the last part of a frame is missing."""
         return min(duration_samples(seconds, self.sampling_rate), self.latent_frames(seconds) * self.hop)
 
     @property
@@ -349,12 +349,12 @@ def _require_groups(heads: int, kv_heads: int) -> None:
 
 
 def layer_type(layer: int) -> LayerType:
-    """The published alternation: even layers slide, odd ones see everything."""
+    """Return the type of a layer in the published alternation: even layers have a band, odd ones full attention."""
     return "sliding_attention" if layer % 2 == 0 else "full_attention"
 
 
 def validate_config(kind: type[C], values: Mapping[str, Any], where: str) -> C:
-    """`values` as a config of `kind`; `CheckpointError` names every key that does not fit."""
+    """Build a config of `kind` from `values`. Raises `CheckpointError` with every key that does not fit."""
     names = {field.name for field in fields(kind)}
     try:
         return kind(**{key: value for key, value in values.items() if key in names})
@@ -367,7 +367,7 @@ def validate_config(kind: type[C], values: Mapping[str, Any], where: str) -> C:
 
 
 def encoder_reach(config: VAEConfig) -> int:
-    """Latent frames on either side that one latent of the encoder depends on, rounded up."""
+    """Return the latent frames on either side that one latent of the encoder depends on, rounded up."""
     reach, step = 3.0, 1  # in samples: the first convolution looks 3 samples either way
     for stride in config.downsampling_ratios:
         reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
@@ -377,7 +377,7 @@ def encoder_reach(config: VAEConfig) -> int:
 
 
 def decoder_reach(config: VAEConfig) -> int:
-    """Latent frames on either side that one sample of the decoder depends on, rounded up."""
+    """Return the latent frames on either side that one sample of the decoder depends on, rounded up."""
     reach, step = 3.0, 1  # backwards from the last convolution
     for stride in config.downsampling_ratios:
         reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step

@@ -41,16 +41,16 @@ GO_ON = "The same command goes on from where this one stopped."
 SIGN_IN = "Is that the right HF_ENDPOINT? Some networks answer everything with a page to sign in."
 #: The longest pause that the hub may ask for without the pull being given up.
 LONGEST_PAUSE = timedelta(minutes=1)
-#: From here on a pause is told in words alone.
+#: Pauses longer than this are reported as "more than a year".
 ENDLESS_SECONDS = 366 * 86_400
 #: Of an answer of the hub that is no file: far more than its list of the files of any repository here.
 MOST_ANSWER_BYTES = 16 << 20
-#: What keeps the web client from being made, beside proxies: the certificates to trust.
+#: Variables with the certificates to trust; a bad value, like a bad proxy, makes the web client fail.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class PullReporter(Protocol):
-    """Who hears of a pull: lines to say, and bytes by file."""
+    """The output of a pull: lines of text, and the bytes of each file."""
 
     def say(self, line: str) -> None: ...
 
@@ -67,7 +67,7 @@ class PublishedPart:
 
 @dataclass(frozen=True)
 class PulledPart:
-    """A part that is whole now. `fetched` bytes came over the network for it."""
+    """A complete part. `fetched` is the number of bytes downloaded for it."""
 
     part: ModelPart
     folder: Path
@@ -78,11 +78,11 @@ class PulledPart:
 def pull(
     parts: Sequence[ModelPart], store: ModelStore, revision: str | None, teller: PullReporter, *, again: bool = False
 ) -> list[PulledPart]:
-    """Bring parts onto a shelf, verified, each with its lock file.
+    """Download and verify parts into `store`, each with its lock file.
 
-    What is whole already is not fetched again; nor read again, unless `again` asks for it. Raises `NetworkError`,
-    `CheckpointError` for content that is not what the hub names, and `OutputError` where it cannot be written, or
-    would not fit.
+    Complete files are not downloaded again, and hashed again only with `again`. Raises `NetworkError`,
+    `CheckpointError` where content has the wrong hash, and `OutputError` where it cannot be written or does not fit on
+    the disk.
     """
     _require_endpoint()
     with _translating_errors(store.root), _reporting_retries(teller), _bounded_answers():
@@ -108,7 +108,7 @@ def pull(
 
 
 def require_online() -> None:
-    """`NetworkError` where the environment forbids to ask the hub."""
+    """Raise `NetworkError` where the environment forbids network access (HF_HUB_OFFLINE)."""
     _require_endpoint()
     from huggingface_hub import constants
 
@@ -121,7 +121,7 @@ def _offline() -> NetworkError:
 
 
 def _require_endpoint() -> None:
-    """`NetworkError` where HF_ENDPOINT is no address: the library would not even be imported."""
+    """Raise `NetworkError` where HF_ENDPOINT is not an address, with which the library cannot be imported."""
     endpoint = os.environ.get("HF_ENDPOINT", "")
     try:
         _ = urlsplit(endpoint).port
@@ -132,14 +132,14 @@ def _require_endpoint() -> None:
 
 
 def _web() -> Any:
-    """The web client of the library, which is not ours to import: which one it is differs between its versions."""
+    """Return the module of the library's web client, which differs between versions of the library."""
     from huggingface_hub import errors
 
     return sys.modules[errors.HfHubHTTPError.__mro__[1].__module__]
 
 
 def _require_client() -> None:
-    """`NetworkError` where the environment names a proxy or certificates that the web client cannot use."""
+    """Raise `NetworkError` where the environment names a proxy or certificates that the web client cannot use."""
     from huggingface_hub import get_session
 
     try:
@@ -170,7 +170,7 @@ def _require_client() -> None:
 
 
 def _is_proxy(address: str) -> bool:
-    """Tell whether the web client takes an address for a proxy's."""
+    """Return True where the web client accepts an address as that of a proxy."""
     web = _web()
     try:
         web.Proxy(address if "://" in address else f"http://{address}")
@@ -180,7 +180,7 @@ def _is_proxy(address: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Variables of the environment, in words."""
+    """Return names of environment variables as a list in words."""
     return " or ".join(names) or "the environment"
 
 
@@ -222,7 +222,7 @@ def _bounded_bytes(read: Callable[..., Iterator[bytes]], *args: Any, **options: 
 
 
 def _pause(response: Any) -> float | None:
-    """The seconds that an answer asks to wait before the next request; None where it does not say."""
+    """Return the seconds that a response asks to wait before the next request; None where it does not say."""
     from huggingface_hub.utils._http import parse_ratelimit_headers
 
     limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
@@ -239,7 +239,7 @@ def _pause(response: Any) -> float | None:
 
 
 def _paused(response: Any, seconds: float) -> NetworkError:
-    """Say when the hub is to be asked again."""
+    """Return the error for a pause, with the time after which to try again."""
     from huggingface_hub import constants
 
     what = f"{constants.ENDPOINT} ({response.status_code})"
@@ -255,7 +255,7 @@ def _paused(response: Any, seconds: float) -> NetworkError:
 
 
 def _published(parts: Sequence[ModelPart], revision: str | None) -> list[PublishedPart]:
-    """Ask the hub, once for each repository, which commit `revision` is and what files it has."""
+    """Ask the hub, once for each repository, for the commit of `revision` and its files."""
     from huggingface_hub import HfApi, constants
 
     api, repos = HfApi(**LIBRARY), {}
@@ -283,7 +283,7 @@ def _hub_error(why: str) -> NetworkError:
 
 
 def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
-    """The files of a part that are worth having. `CheckpointError` where what it needs is not published."""
+    """Return the lock file of a part as published. Raises `CheckpointError` where a file that it needs is missing."""
     files = []
     for sibling in info.siblings or []:
         name = sibling.rfilename.removeprefix(part.inside)
@@ -310,7 +310,7 @@ def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
 
 
 def _installed(parts: Sequence[ModelPart], store: ModelStore) -> list[PulledPart]:
-    """The parts as they are, if all of them are whole by their lock files."""
+    """Return the parts on disk if all of them are complete by their lock files, else an empty list."""
     kept = []
     for part in parts:
         folder = checkpoints.part_folder(part, None if isinstance(store, local.HubCache) else store.root)
@@ -324,9 +324,9 @@ def _installed(parts: Sequence[ModelPart], store: ModelStore) -> list[PulledPart
 
 
 def _missing(one: PublishedPart, store: ModelStore, teller: PullReporter, *, again: bool = False) -> list[RemoteFile]:
-    """The files that are not there, or are not what the hub names.
+    """Return the files that are missing or have another hash than on the hub.
 
-    What a lock file vouches for is not read, unless `again` asks for it.
+    Files that match the lock file are not hashed, unless `again` is True.
     """
     folder = store.folder(one.part, one.lock.commit)
     try:
@@ -346,7 +346,7 @@ def _missing(one: PublishedPart, store: ModelStore, teller: PullReporter, *, aga
 
 
 def _is_settled(one: PublishedPart, store: ModelStore) -> bool:
-    """Whether nothing is left to be written down about a part that is there."""
+    """Return True where the lock file and the reference of a part are up to date."""
     folder = store.folder(one.part, one.lock.commit)
     try:
         known = local.read_lock(folder)
@@ -357,7 +357,7 @@ def _is_settled(one: PublishedPart, store: ModelStore) -> bool:
 
 
 def _require_room(missing: dict[ModelPart, list[RemoteFile]], store: ModelStore) -> None:
-    """`OutputError` where the disk is too small for what is still to come."""
+    """Raise `OutputError` where the disk has no room for the remaining downloads."""
     needed = 0
     for part, files in missing.items():
         for file in files:
@@ -377,9 +377,9 @@ def _require_room(missing: dict[ModelPart, list[RemoteFile]], store: ModelStore)
 def _download_parts(
     wanted: list[PublishedPart], missing: dict[ModelPart, list[RemoteFile]], store: ModelStore, teller: PullReporter
 ) -> dict[ModelPart, int]:
-    """Fetch what is missing, part by part, small files first; a part that is whole gets its lock file at once.
+    """Download the missing files, part by part, small files first. A complete part gets its lock file at once.
 
-    Returns the bytes that came for each part.
+    Returns the downloaded bytes of each part.
     """
     fetched = dict.fromkeys(missing, 0)
     with teller.transfers(sum(file.size for files in missing.values() for file in files)) as report:
@@ -398,15 +398,16 @@ def _download_parts(
 
 
 def _find_stored(one: PublishedPart, file: RemoteFile, store: ModelStore) -> Path | None:
-    """Content that is there, for another commit or from a pull that was cut between two steps."""
+    """Return verified content that is on disk already, from another commit or an interrupted pull, else None."""
     path = store.stored(one.part, file)
     return path if path is not None and path.is_file() and file.matches(path) else None
 
 
 def _download_file(one: PublishedPart, file: RemoteFile, store: ModelStore, report: ProgressCallback) -> Path:
-    """Download a file, behind what there is of it, and verify it; what is wrong is fetched once more from the start.
+    """Download a file, resuming an unfinished one, and verify it. Where it is wrong, start over once.
 
-    `NetworkError` where more comes than the file has, twice; `CheckpointError` where its hash differs twice.
+    Raises `NetworkError` where more bytes come than the file has, twice, and `CheckpointError` where the hash differs
+    twice.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -455,15 +456,15 @@ def _download_file(one: PublishedPart, file: RemoteFile, store: ModelStore, repo
 
 
 class _TooLongError(Exception):
-    """More comes for a file than the hub said that it has."""
+    """Raised where more bytes come for a file than the hub named."""
 
 
 class _Bounded:
-    """An unfinished file of which no more than `size` bytes are ever written."""
+    """An unfinished file that never grows beyond `size` bytes."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size = stream, size
-        #: To here it was there before, so this download is not to blame for it.
+        #: The bytes before this position are from earlier downloads.
         self.start = stream.tell()
 
     def tell(self) -> int:
@@ -473,7 +474,7 @@ class _Bounded:
         return self.stream.seek(place)
 
     def truncate(self) -> int:
-        """Cut the file where it is at; the library does so before it begins anew."""
+        """Cut the file at its position. The library does so before it starts over."""
         self.start = min(self.start, self.stream.tell())
         return self.stream.truncate()
 
@@ -483,16 +484,16 @@ class _Bounded:
         return self.stream.write(data)
 
     def cut(self) -> None:
-        """Take away what this download has brought."""
+        """Remove the bytes of this download."""
         self.seek(self.start)
         self.truncate()
 
 
 @contextmanager
 def _unfinished(path: Path, size: int) -> Iterator[_Bounded]:
-    """Open an unfinished file behind what there is of it; one that is longer than `size` begins anew.
+    """Open an unfinished file at its end; one that is longer than `size` is emptied.
 
-    A link in its place is removed, and what it leads to left alone. `OutputError` where it is no ordinary file.
+    A link in its place is removed, but not its target. Raises `OutputError` where it is not a regular file.
     """
     if path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1):  # else it is somebody's file too
         path.unlink()
@@ -509,7 +510,7 @@ def _unfinished(path: Path, size: int) -> Iterator[_Bounded]:
 
 
 def _progress_class(report: Callable[[int], None]) -> Any:
-    """What `http_get` takes for a progress bar."""
+    """Return a class that `http_get` uses as a progress bar."""
 
     class Meter:
         def __init__(self, *, initial: int = 0, **_: Any) -> None:
@@ -529,7 +530,7 @@ def _progress_class(report: Callable[[int], None]) -> Any:
 
 @contextmanager
 def _reporting_retries(teller: PullReporter) -> Iterator[None]:
-    """Say in one short line each what the library warns of: a broken connection, a wait."""
+    """Report the library's warnings about broken connections and waits in one short line each."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -550,7 +551,7 @@ def _reporting_retries(teller: PullReporter) -> Iterator[None]:
 
 @contextmanager
 def _translating_errors(place: Path) -> Iterator[None]:
-    """Turn what the library and the system raise into this program's errors."""
+    """Turn exceptions of the library and the system into errors of this program."""
     from huggingface_hub import constants, errors
 
     web = _web()
@@ -582,7 +583,7 @@ def _translating_errors(place: Path) -> Iterator[None]:
 
 
 def _http_error(error: HfHubHTTPError) -> NetworkError:
-    """Why the hub did not give something, and what to do about it."""
+    """Return the error for a refused request, with the reason and a remedy."""
     from huggingface_hub import constants, errors
 
     response = error.response
@@ -612,6 +613,6 @@ def _http_error(error: HfHubHTTPError) -> NetworkError:
 
 
 def _repository_of(response: Any) -> str:
-    """The repository that a request was about."""
+    """Return the repository that a request was about."""
     words: list[str] = response.request.url.path.strip("/").removeprefix("api/models/").split("/")
     return "/".join(words[:2])

@@ -34,8 +34,9 @@ METADATA = "acestep"
 
 @dataclass(frozen=True)
 class Latents:
-    """What sound was decoded from: `frames` [T, C], float32, of `hop` samples each. The sound is `gain` times what they
-    decode to, but for peaks over full scale that a splice brought down.
+    """The latents of a sound: `frames` [T, C], float32, of `hop` samples each.
+
+    The sound is `gain` times the decoded latents, except for peaks over full scale that a splice lowered.
     """
 
     frames: NDArray[np.float32]
@@ -44,8 +45,14 @@ class Latents:
 
 
 class LatentsHeader(BaseModel):
-    """What a file of latents says of itself: the fingerprint of the audio file and of the autoencoder that they belong
-    to, the gain from what they decode to to the samples of that file, how many samples those were, and the hop.
+    """The metadata of a latents file.
+
+    Args:
+        audio: Fingerprint of the audio file that the latents belong to.
+        vae: Fingerprint of the VAE that they belong to.
+        gain: Factor from the decoded latents to the samples of the audio file.
+        samples: Number of samples of the audio file, per channel.
+        hop: Samples per latent frame.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
@@ -65,9 +72,11 @@ class LatentsHeader(BaseModel):
 
 @dataclass(frozen=True)
 class StoredLatents:
-    """Latents that lie beside a source and belong to it. `fingerprint` is of them and of what their header says, save
-    which bytes the source has: other tags change those, and no sound. `is_checked` is false where they carry no
-    checksum, being of an earlier version.
+    """Stored latents that belong to a source.
+
+    Args:
+        fingerprint: Hash of the latents and their header, without `audio`, which new tags in the source would change.
+        is_checked: False where an earlier version wrote them, without a checksum.
     """
 
     path: Path
@@ -77,18 +86,18 @@ class StoredLatents:
 
 
 def latents_path(file: Path) -> Path:
-    """Where the latents of an audio file lie."""
+    """Return the path of the latents file beside an audio file."""
     return file.with_name(file.name + SUFFIX)
 
 
 def write_latents(path: Path, latents: Latents, header: LatentsHeader) -> None:
-    """Write the frames of what `header` tells of to the new file `path`. `OSError` where the disk takes none."""
+    """Write the frames that `header` describes to the new file `path`. Raises `OSError` where that fails."""
     frames = tensor_file.block(latents.frames[: header.frames])
     tensor_file.write(path, {TENSOR: frames}, {METADATA: header.model_dump_json()})
 
 
 def read_header(path: Path) -> LatentsHeader | None:
-    """What the file `path` says of itself; None for a file that was not written here, or no whole one."""
+    """Read the metadata of a latents file; None for a file that this program did not write, or an incomplete one."""
     try:
         tensors, notes = weight_files.read_contents(path)
         header, shape = LatentsHeader.model_validate_json(notes[METADATA]), tensors[TENSOR].shape
@@ -98,7 +107,7 @@ def read_header(path: Path) -> LatentsHeader | None:
 
 
 def latents_belong(path: Path, file: Path) -> bool:
-    """Whether there are latents at `path` that belong to the audio `file` as it is now."""
+    """Return True where the latents at `path` belong to the audio `file` with its present content."""
     header = read_header(path) if path.is_file() else None
     if header is None or header.audio != decode.file_hash(file):
         return False
@@ -106,9 +115,9 @@ def latents_belong(path: Path, file: Path) -> bool:
 
 
 def find_latents(recording: Recording, vae: str, before: float) -> StoredLatents | str:
-    """The latents beside a recording that is extended by `before` seconds to the front, or why they are of no use.
+    """Return the latents beside a recording that is extended by `before` seconds in front, or why they are unusable.
 
-    `vae` is the fingerprint of the autoencoder, or empty where that is not known yet. Raises `SourceError` where they
+    `vae` is the fingerprint of the VAE, or empty where that is not known yet. Raises `SourceError` where they
     would be used, and are not what their checksum says.
     """
     path = latents_path(recording.path)
@@ -130,24 +139,24 @@ def find_latents(recording: Recording, vae: str, before: float) -> StoredLatents
 
 
 def latents_hash(path: Path, header: LatentsHeader) -> str:
-    """What decides the sound that is made along the latents at `path`. `SourceError` where they cannot be read."""
-    said = hashlib.sha256(header.model_dump_json(exclude={"audio"}).encode())
+    """Hash the latents at `path` and their header, without `audio`. Raises `SourceError` where they cannot be read."""
+    digest = hashlib.sha256(header.model_dump_json(exclude={"audio"}).encode())
     try:
         start = weight_files.read_contents(path)[0][TENSOR].start
         with path.open("rb") as file:
             file.seek(start)
-            return hashlib.file_digest(file, lambda: said).hexdigest()[:16]
+            return hashlib.file_digest(file, lambda: digest).hexdigest()[:16]
     except OSError as error:
         raise decode.unreadable_error(path, error) from error
 
 
 def rewrite_latents(path: Path, header: LatentsHeader, to: Path) -> None:
-    """Write the latents at `path` once more, to the new file `to`, with what is to be said of them now."""
+    """Copy the latents at `path` to the new file `to`, with a new header."""
     write_latents(to, Latents(read_latents(path), header.hop), header)
 
 
 def read_latents(path: Path) -> NDArray[np.float32]:
-    """The frames [T, C] of a file of latents. `SourceError` where they are gone or damaged."""
+    """Read the frames [T, C] of a latents file. Raises `SourceError` where it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOCK = "acestep.lock.json"
 LOCK_SCHEMA = "acestep-lock/1"
-#: In a models folder: unfinished downloads, and what keeps two pulls apart.
+#: In a models folder: unfinished downloads, and the locks between pulls.
 WORKSHOP = ".acestep"
 UNFINISHED = ".acestep.incomplete"
 ASIDE = ".aside"
@@ -53,7 +53,7 @@ class RemoteFile:
         return self.sha256 or self.blob_id or ""
 
     def matches(self, path: Path, report: Callable[[int], None] = lambda done: None) -> bool:
-        """Whether `path` holds just this; `report` hears of the bytes read."""
+        """Return True where `path` has this size and hash; `report` gets the number of bytes read so far."""
         if path.stat().st_size != self.size:
             return False
         if self.sha256:
@@ -71,7 +71,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class LockFile:
-    """What a folder is: which commit of what, and its files."""
+    """The origin of a folder: repository, revision, commit, and files."""
 
     repo: str
     revision: str
@@ -88,7 +88,7 @@ class LockFile:
 
 
 def read_lock(folder: Path) -> LockFile | None:
-    """The lock file of a folder; None where there is none. `CheckpointError` when it is something else."""
+    """Read the lock file of a folder; None where there is none. Raises `CheckpointError` where it is malformed."""
     file = folder / LOCK
     if not file.is_file():
         return None
@@ -108,12 +108,12 @@ def read_lock(folder: Path) -> LockFile | None:
 
 
 def is_plain(name: str) -> bool:
-    """Tell whether a file of a folder may be called so on every system: no path, no drive, nothing invisible."""
+    """Return True for a name that is a plain file name on every system: no path, no drive, nothing invisible."""
     return name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\:")
 
 
 def set_aside(path: Path) -> Path:
-    """Rename what should not be there, as nothing is ever deleted unasked."""
+    """Rename a file that is in the way, because nothing is deleted unasked. Return the new path."""
     number, aside = 1, path.with_name(path.name + ASIDE)
     while aside.exists():
         number, aside = number + 1, path.with_name(f"{path.name}{ASIDE}-{number}")
@@ -121,7 +121,7 @@ def set_aside(path: Path) -> Path:
 
 
 def _settle(content: Path, path: Path) -> None:
-    """Give verified content its name. It is on the disk before a lock file vouches for it."""
+    """Rename verified content to `path` and flush it to disk, before a lock file vouches for it."""
     disk.flush(content)
     content.rename(path)
     disk.flush(path.parent)
@@ -140,15 +140,15 @@ class ModelsFolder:
         return self.root / WORKSHOP / f"{file.hash}{UNFINISHED}"
 
     def lock_file(self, part: ModelPart) -> Path:
-        """The file that a pull holds, so that another one waits."""
+        """Return the file that a pull locks, so that another one waits."""
         return self.root / WORKSHOP / "pull.lock"
 
     def stored(self, part: ModelPart, file: RemoteFile) -> Path | None:
-        """Where the content of a file may lie already under another name than its own."""
+        """Return the path where the content of a file may be already under another name, if any."""
         return None
 
     def place(self, part: ModelPart, commit: str, file: RemoteFile, content: Path) -> None:
-        """Give verified content its name. What had the name is set aside."""
+        """Rename verified content to its name. A file that has the name already is set aside."""
         target = self.folder(part, commit) / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
@@ -159,15 +159,15 @@ class ModelsFolder:
         return True
 
     def publish(self, part: ModelPart, commit: str) -> None:
-        """Nothing more is to be done: the folder is found by its name."""
+        """Do nothing, because the folder is found by its name."""
 
     def begun_folder(self, part: ModelPart) -> Path | None:
-        """A folder in which a pull has begun; None where there is nothing of it."""
+        """Return the folder of a pull that has begun; None where there is none."""
         folder = self.root / part.folder
         return folder if checkpoints.is_folder(folder) else None
 
     def leftovers(self) -> list[Path]:
-        """Unfinished downloads, and what was set aside."""
+        """Return unfinished downloads and files that were set aside."""
         if not checkpoints.is_folder(self.root):
             return []
         beside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{ASIDE}*"))
@@ -202,7 +202,7 @@ class HubCache:
         return checkpoints.cache_folder(part.repo) / "blobs" / file.hash
 
     def place(self, part: ModelPart, commit: str, file: RemoteFile, content: Path) -> None:
-        """Give verified content its hash for a name and let the library link it into the folder of its commit."""
+        """Store verified content under its hash, and link it into the folder of its commit."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.file_download import are_symlinks_supported
 
@@ -230,7 +230,7 @@ class HubCache:
         return ref.is_file() and ref.read_text(encoding="utf-8").strip() == commit
 
     def publish(self, part: ModelPart, commit: str) -> None:
-        """From now on the part is found, and at this commit. Other tools' idea of `main` is left as it is."""
+        """Write the reference by which the part is found at this commit. The `main` of other tools is not changed."""
         disk.replace_text(self._ref(part), commit)
 
     def _ref(self, part: ModelPart) -> Path:
@@ -241,7 +241,7 @@ class HubCache:
         return found[0].parent if found else None
 
     def leftovers(self) -> list[Path]:
-        """Commits that no name leads to, with the content that only they have; unfinished downloads; loose content."""
+        """Return commits without a reference and the content only they use, unfinished downloads, loose content."""
         old, loose = self._old_commits(), self._loose()
         if old is None:
             return loose
@@ -279,7 +279,7 @@ class HubCache:
 
 
 def _is_growing(path: Path) -> bool:
-    """Whether another tool may be downloading into `path`. Pulls of this program are kept out by their guard."""
+    """Return True where another tool may be downloading into `path`. Pulls of this program hold a lock instead."""
     foreign = path.name.endswith(".incomplete") and not path.name.endswith(UNFINISHED)
     return foreign and time.time() - path.lstat().st_mtime < GROWING_SECONDS
 
@@ -293,14 +293,14 @@ def model_store(models_dir: Path | None) -> ModelStore:
 
 
 def all_parts() -> list[ModelPart]:
-    """Every published folder, once."""
+    """Return every published folder once."""
     names = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
     return list(dict.fromkeys(part for name in names for part in checkpoints.model_parts(name)))
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """What there is of a model: `installed`, `partial` or `absent`; its folder, the bytes in it, what is wrong."""
+    """The state of a model (`installed`, `partial` or `absent`), its folder, the bytes in it, and its problem."""
 
     name: str
     status: str
@@ -310,7 +310,7 @@ class ModelState:
     problem: CheckpointError | None = None
 
     def report(self) -> dict[str, Any]:
-        """The entry of this model in `models` of `--json`."""
+        """Return the entry of this model in `models` of `--json`."""
         kind = "songwriter" if self.name in checkpoints.SONGWRITERS else "checkpoint"
         entry: dict[str, Any] = {"name": self.name, "kind": kind, "status": self.status}
         entry |= {"path": str(self.folder) if self.folder else None, "bytes": self.size}
@@ -322,7 +322,7 @@ class ModelState:
 
 
 def model_state(name: str, models_dir: Path | None) -> ModelState:
-    """What there is of a checkpoint or Songwriter, as far as headers tell."""
+    """Return the state of a checkpoint or Songwriter, as far as its headers show."""
     try:
         folder = find_model(name, models_dir)
         return ModelState(name, "installed", folder, folder_size(folder), read_lock(folder))
@@ -335,7 +335,7 @@ def model_state(name: str, models_dir: Path | None) -> ModelState:
 
 
 def find_model(name: str, models_dir: Path | None) -> Path:
-    """The folder of a checkpoint or Songwriter that is whole, as far as headers tell; else `CheckpointError`."""
+    """Return the folder of a checkpoint or Songwriter. Raises `CheckpointError` where it is missing or incomplete."""
     if name == checkpoints.BUILT_IN:  # wherever others are looked for
         return checkpoints.find_checkpoint(name).dit
     if name not in checkpoints.SONGWRITERS:
@@ -352,12 +352,13 @@ def find_model(name: str, models_dir: Path | None) -> Path:
 
 
 def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
-    """The Songwriters to go with a checkpoint, the best first, and last None for nobody: the one of a name or folder
-    alone, for `auto` all whole ones that speak its codebook, the largest first. The built-in one never offers itself:
-    it is there for whoever names it or cannot do without (`needed_songwriters`), because the built-in checkpoint keeps
-    to a prompt better without its codes.
+    """Return the Songwriters to try with a checkpoint, the best first.
 
-    Raises `CheckpointError` for one named that is not there, broken, or of another codebook.
+    A name or folder gives that one alone, `none` gives [None], and `auto` gives all complete ones with the checkpoint's
+    codebook, the largest first, then None. `auto` never gives the built-in one, because the built-in checkpoint follows
+    a prompt better without its codes; `needed_songwriters` does.
+
+    Raises `CheckpointError` where a named one is missing, broken, or of another codebook.
     """
     if asked == "none":
         return [None]
@@ -399,7 +400,7 @@ def format_levels(levels: Sequence[int]) -> str:
 def needed_songwriters(
     asked: str | None, checkpoint: Checkpoint, models_dir: Path | None, need: str
 ) -> list[Songwriter]:
-    """`songwriters`, where nobody will not do: `need` says what cannot be done without."""
+    """Return `songwriters` without None. Raises `CheckpointError`, which names `need`, where there are none."""
     found = [one for one in songwriters(asked, checkpoint, models_dir) if one is not None]
     own = checkpoints.built_in_songwriter()
     if not found and asked in (None, "auto") and own.fits(checkpoint):
@@ -415,15 +416,15 @@ def needed_songwriters(
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of the files in a folder; of folders within only in diffusers' layout, where they belong to it."""
+    """Return the bytes of the files in a folder, and in diffusers' layout also in the folders within."""
     files = folder.rglob("*") if checkpoints.is_diffusers(folder) else folder.iterdir()
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def expected_files(part: ModelPart, folder: Path) -> LockFile:
-    """What the files of a part should be: by its lock file, else by their names in the cache, which are their hashes.
+    """Return the expected files of a part, from its lock file, else from the hashes that are their names in the cache.
 
-    `CheckpointError` where neither tells.
+    Raises `CheckpointError` where there is neither.
     """
     lock = read_lock(folder)
     if lock is not None:
@@ -445,7 +446,7 @@ def expected_files(part: ModelPart, folder: Path) -> LockFile:
 
 
 def verify_files(lock: LockFile, folder: Path, report: ProgressCallback) -> list[str]:
-    """Hash the files of a folder; what is wrong with each that is not as its lock says, as sentences."""
+    """Hash the files of a folder. Return a sentence for each file that differs from the lock file."""
     wrong = []
     for file in lock.files:
         path = folder / file.name
@@ -461,14 +462,14 @@ def verify_files(lock: LockFile, folder: Path, report: ProgressCallback) -> list
 
 
 def freed_bytes(path: Path) -> int:
-    """What deleting `path` would free; links within lead elsewhere."""
+    """Return the bytes that deleting `path` would free. Links are not followed."""
     within = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(one.lstat().st_size for one in within if one.is_symlink() or one.is_file())
 
 
 @contextmanager
 def lock_store(parts: Sequence[ModelPart], store: ModelStore, say: Say) -> Iterator[None]:
-    """Hold the shelf for the body, while whoever else would change the same repositories waits."""
+    """Hold the locks of the parts in the body; other pulls of the same repositories wait."""
     from huggingface_hub.utils._fixes import WeakFileLock
 
     with ExitStack() as held:
@@ -483,6 +484,6 @@ def lock_store(parts: Sequence[ModelPart], store: ModelStore, say: Say) -> Itera
 
 
 def free_bytes(folder: Path) -> int:
-    """Room on the disk that `folder` is on, or will be."""
+    """Return the free bytes on the disk of `folder`, which need not exist yet."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     return shutil.disk_usage(there).free

@@ -64,21 +64,19 @@ PUBLISHED_SONGWRITERS = {
 }
 
 
-#: Those that take part in a render.
+#: Names of the networks that a render may use.
 NETWORKS = frozenset({"text", "songwriter", "dit", "adapters", "vae"})
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The networks of one checkpoint, and of the Songwriter and the adapters that help it, if any do; `used` are those
-    that take part.
-    """
+    """The configs of a checkpoint's networks, of a Songwriter and of adapters; `used` are those of this render."""
 
     dit: DiTConfig
     vae: VAEConfig
     text: QwenConfig
     songwriter: QwenConfig | None = None
-    #: Weights of all adapters.
+    #: Number of weights of all adapters.
     adapter_parameters: int = 0
     used: frozenset[str] = NETWORKS
 
@@ -86,9 +84,7 @@ class Sizes:
     def of(
         cls, checkpoint: Checkpoint, songwriter: Songwriter | None = None, adapters: Iterable[Adapter] = ()
     ) -> Sizes:
-        """Those of a checkpoint, of a Songwriter and of adapters. `CheckpointError` for configs that describe no such
-        network.
-        """
+        """Read the sizes of a checkpoint, a Songwriter and adapters. Raises `CheckpointError` for an invalid config."""
         helper = None if songwriter is None else qwen_of(songwriter.folder)
         extra = sum(adapter.parameters for adapter in adapters)
         if isinstance(checkpoint, Unpulled):
@@ -103,7 +99,7 @@ class Sizes:
 
     @classmethod
     def known(cls, name: str, models_dir: Path | None) -> Sizes:
-        """Those of a checkpoint of the table: by its own configs where it is here, else as it is published."""
+        """Return the sizes of a checkpoint of the table, from its configs where it is installed, else as published."""
         try:
             return cls.of(checkpoints.find_checkpoint(name, None if name == checkpoints.BUILT_IN else models_dir))
         except CheckpointError:
@@ -111,13 +107,13 @@ class Sizes:
 
     @classmethod
     def published(cls, name: str, songwriter: str | None = None) -> Sizes:
-        """Those of a published checkpoint, whether it is here or not."""
+        """Return the sizes of a checkpoint as published, installed or not."""
         dit = PUBLISHED_XL if checkpoints.CHECKPOINTS[name].is_xl else PUBLISHED_2B
         helper = PUBLISHED_SONGWRITERS[songwriter] if songwriter else None
         return cls(dit, VAEConfig(), PUBLISHED_TEXT, helper)
 
 
 def qwen_of(folder: Path) -> QwenConfig:
-    """The sizes of an installed language model."""
+    """Read the config of an installed language model."""
     file = folder / "config.json"
     return QwenConfig.from_dict(weight_files.read_json(file), str(file))

@@ -74,14 +74,14 @@ def dump(
         end = start + len(blocks[name].data)
         spans[name] = (blocks[name].dtype, list(blocks[name].shape), start, end)
         start = end
-    told = dict(sorted((notes or {}).items()))
+    metadata = dict(sorted((notes or {}).items()))
     if checksum:
-        digest = _digest(told, spans)
+        digest = _digest(metadata, spans)
         for name in names:
             digest.update(blocks[name].data)
-        told[CHECKSUM] = digest.hexdigest()
+        metadata[CHECKSUM] = digest.hexdigest()
     entries = {name: {"dtype": span[0], "shape": span[1], "data_offsets": span[2:]} for name, span in spans.items()}
-    content = {"__metadata__": told, **entries} if told else entries
+    content = {"__metadata__": metadata, **entries} if metadata else entries
     header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     header += b" " * (-len(header) % ALIGNMENT)
     stream.write(struct.pack("<Q", len(header)) + header)

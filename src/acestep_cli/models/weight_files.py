@@ -24,7 +24,7 @@ FINGERPRINT_BLOCK_BYTES = 4096
 
 
 def weights_hash(files: Iterable[Path]) -> str:
-    """A hash over the files of a model: small ones whole, of weights evenly spaced blocks."""
+    """Hash the files of a model: evenly spaced blocks of weight files, other files whole."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -51,12 +51,12 @@ def require_file(file: Path) -> None:
 
 
 def unreadable_error(file: Path, error: OSError) -> CheckpointError:
-    """Why a file that is there cannot be read, as the system put it."""
+    """Return the error for an existing file that cannot be read, with the system's reason."""
     return CheckpointError(f"{file} cannot be read: {reason_of(error)}.", "Mend its permissions.")
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint; `CheckpointError` when it is missing or something else."""
+    """Read a JSON object. Raises `CheckpointError` where the file is missing or holds something else."""
     require_file(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -75,7 +75,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component in `folder`: its shards by the index, else the single file."""
+    """Return the safetensors files of a component in `folder`: the shards of its index, else the single file."""
     for stem in ("model", "diffusion_pytorch_model"):
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
@@ -108,7 +108,7 @@ def _is_shard_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a safetensors header has it; it lies in the file from byte `start` to before `end`."""
+    """The entry of a tensor in a safetensors header. Its data are bytes `start` to before `end` of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -117,14 +117,15 @@ class StoredTensor:
 
 
 def read_header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a safetensors file. `CheckpointError` as `read_contents`."""
+    """Return the shapes of the tensors in a safetensors file by name. Raises `CheckpointError` as `read_contents`."""
     tensors, _ = read_contents(file)
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def read_contents(file: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
-    """The tensors of a safetensors file by name, and what its writer noted. `CheckpointError` where it is none, or has
-    not the length and the tensors not the sizes that the header says.
+    """Read the header of a safetensors file. Return its tensors by name, and its metadata.
+
+    Raises `CheckpointError` where it is not such a file, or where file length or tensor sizes differ from the header.
 
     Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
     """
@@ -164,7 +165,7 @@ def read_contents(file: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
 
 
 def _stored(entry: dict[str, Any], data: int) -> StoredTensor:
-    """An entry of a header, whose offsets count from byte `data` of the file."""
+    """Convert an entry of a header, whose offsets count from byte `data` of the file."""
     start, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if any(type(number) is not int or not 0 <= number < LARGEST for number in (start, end, *shape)) or end < start:
