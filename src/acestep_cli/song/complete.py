@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,68 +97,103 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     the mode, `AdapterError` where an adapter does not fit it, and `UsageError` with all contradictions between
     request, recordings and checkpoint.
     """
-    import secrets
-
     row, name = checkpoint.row, checkpoint.name
     require_task(request, name, row)
     require_heads(request, checkpoint)
-    heard = survey_recordings(request)
-    adapters, warnings = survey_adapters(request, checkpoint)
-    if problems := validate.contradictions(request, name, row, checkpoint.code_count, heard):
+    recordings = survey_recordings(request)
+    adapters, adapter_warnings = survey_adapters(request, checkpoint)
+    if problems := validate.contradictions(request, name, row, checkpoint.code_count, recordings):
         raise UsageError("\n".join(problems))
-    asked = request.model_dump()
-    found: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    open_by_songwriter = open_keys(request) if songwriter is not None else ()
+    choices = Choices(request.model_dump())
+    choose_models(choices, request, checkpoint, songwriter if open_by_songwriter else None)
+    choose_mode_defaults(choices, request, recordings, open_by_songwriter)
+    choose_sampling(choices, request, checkpoint)
+    if not request.instrumental and request.lyrics is not None and "language" not in open_by_songwriter:
+        choices.settle("language", "unknown", lengths.DEFAULT)
+    choose_encoding(choices, request)
+    kept, latents_warnings = find_latents(request, checkpoint, recordings)
+    completed = Completed(
+        **choices.values,
+        open=open_by_songwriter,
+        kept=kept,
+        reference_seconds=sum(recordings[file].seconds for file in request.reference or ()),
+    )
+    recording_warnings = [warning for recording in recordings.values() for warning in recording.warnings]
+    warnings = (*recording_warnings, *adapter_warnings, *latents_warnings)
+    return Completion(completed, choices.origins, recordings, adapters, warnings)
 
-    def settle(key: str, value: Any, origin: str) -> None:
-        """Set `key` to `value`, unless it was asked for."""
-        if asked[key] is None and value is not None:
-            found[key], origins[key] = value, origin
 
-    def settled(key: str) -> Any:
-        return found.get(key, asked[key])
+@dataclass
+class Choices:
+    """The values of a request while it is completed, with the origin of each that was not asked for."""
 
-    settle("mode", "generate", lengths.DEFAULT)
+    values: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def settle(self, key: str, value: Any, origin: str) -> None:
+        """Set `key` to `value`, unless it has one."""
+        if self.values[key] is None and value is not None:
+            self.replace(key, value, origin)
+
+    def replace(self, key: str, value: Any, origin: str) -> None:
+        self.values[key], self.origins[key] = value, origin
+
+
+def choose_models(choices: Choices, request: Request, checkpoint: Checkpoint, writer: Songwriter | None) -> None:
+    """Name the checkpoint, and the Songwriter if one is needed."""
     if request.model in (None, "auto"):
-        found["model"], origins["model"] = name, "auto: the first installed that fits"
-    left = open_keys(request) if songwriter is not None else ()
+        choices.replace("model", checkpoint.name, "auto: the first installed that fits")
     if not modes.mode_of(request).has_songwriter:
-        found["songwriter"] = None  # to say that there is none changes nothing, a recipe neither
+        choices.values["songwriter"] = None  # `none` changes nothing, so it is left out of the recipe
     elif request.songwriter in (None, "auto"):
-        helper = songwriter.name if songwriter is not None and left else "none"
-        found["songwriter"], origins["songwriter"] = helper, "auto: the largest installed that fits, if it is needed"
-    whole, why = lengths.song_length(request, heard)
-    settle("duration", whole, f"{why}, until the Songwriter decides" if "duration" in left else why)
+        helper = writer.name if writer is not None else "none"
+        choices.replace("songwriter", helper, "auto: the largest installed that fits, if it is needed")
+
+
+def choose_mode_defaults(
+    choices: Choices, request: Request, recordings: Mapping[str, Recording], open_by_songwriter: tuple[str, ...]
+) -> None:
+    """Set the mode, the length of the song, and the defaults of the mode."""
     mode = modes.mode_of(request)
+    choices.settle("mode", "generate", lengths.DEFAULT)
+    seconds, origin = lengths.song_length(request, recordings)
+    is_estimate = "duration" in open_by_songwriter
+    choices.settle("duration", seconds, f"{origin}, until the Songwriter decides" if is_estimate else origin)
     for key, value in mode.defaults(request).items():
-        settle(key, value, f"mode {request.mode}")
+        choices.settle(key, value, f"mode {request.mode}")
     if mode.keeps_level:
-        settle("loudness", "none", f"mode {request.mode}")
-    settle("solver", "euler", lengths.DEFAULT)
-    settle("guidance", row.guidance, f"checkpoint {name}")
-    settle("seed", secrets.randbelow(SEEDS), "drawn")
-    settle("takes", 1, lengths.DEFAULT)
-    if settled("loudness") is None:
-        settle("loudness", DEFAULT_LOUDNESS, lengths.DEFAULT)
+        choices.settle("loudness", "none", f"mode {request.mode}")
+
+
+def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) -> None:
+    """Set solver, guidance, seed, takes, schedule and the mode of adapters."""
+    import secrets
+
+    row, by_checkpoint = checkpoint.row, f"checkpoint {checkpoint.name}"
+    choices.settle("solver", "euler", lengths.DEFAULT)
+    choices.settle("guidance", row.guidance, by_checkpoint)
+    choices.settle("seed", secrets.randbelow(SEEDS), "drawn")
+    choices.settle("takes", 1, lengths.DEFAULT)
     if request.timesteps is None:
-        settle("steps", row.steps, f"checkpoint {name}")
-        settle("shift", row.shift, f"checkpoint {name}")
+        choices.settle("steps", row.steps, by_checkpoint)
+        choices.settle("shift", row.shift, by_checkpoint)
     if request.loras is not None:
-        settle("lora_mode", LORA_MODES[0], lengths.DEFAULT)
-    if settled("guidance") > 1:
-        settle("guidance_method", "apg", lengths.DEFAULT)
-        settle("cfg_interval", (0.0, 1.0), lengths.DEFAULT)
-    if not request.instrumental and request.lyrics is not None and "language" not in left:
-        settle("language", "unknown", lengths.DEFAULT)
-    settle("format", encode.DEFAULT_FORMAT, lengths.DEFAULT)
-    encoding = encode.resolve_encoding(settled("format"), request.bit_depth, request.bitrate, request.sample_rate)
-    settle("bit_depth", encoding.bit_depth, lengths.DEFAULT)
-    settle("bitrate", encoding.bitrate, lengths.DEFAULT)
-    kept, more = find_latents(request, checkpoint, heard)
-    listening = sum(heard[file].seconds for file in request.reference or ())
-    done = Completed(**{**asked, **found}, open=left, kept=kept, reference_seconds=listening)
-    told = [warning for recording in heard.values() for warning in recording.warnings]
-    return Completion(done, origins, heard, adapters, (*told, *warnings, *more))
+        choices.settle("lora_mode", LORA_MODES[0], lengths.DEFAULT)
+    if choices.values["guidance"] > 1:
+        choices.settle("guidance_method", "apg", lengths.DEFAULT)
+        choices.settle("cfg_interval", (0.0, 1.0), lengths.DEFAULT)
+
+
+def choose_encoding(choices: Choices, request: Request) -> None:
+    """Set loudness, format and the options of its encoder."""
+    choices.settle("loudness", DEFAULT_LOUDNESS, lengths.DEFAULT)
+    choices.settle("format", encode.DEFAULT_FORMAT, lengths.DEFAULT)
+    encoding = encode.resolve_encoding(
+        choices.values["format"], request.bit_depth, request.bitrate, request.sample_rate
+    )
+    choices.settle("bit_depth", encoding.bit_depth, lengths.DEFAULT)
+    choices.settle("bitrate", encoding.bitrate, lengths.DEFAULT)
 
 
 def require_task(request: Request, name: str, row: CheckpointRow) -> None:
