@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-import acestep_cli.engine  # noqa: F401  # isort: skip - loads torch where the current folder is gone
+import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
 from torch import Tensor
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import acestep_cli.engine  # noqa: F401  # isort: skip - loads torch where the current folder is gone
+import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
 from peft import (
     LoKrConfig,

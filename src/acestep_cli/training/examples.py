@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import acestep_cli.engine  # noqa: F401  # isort: skip - loads torch where the current folder is gone
+import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
 from safetensors import safe_open
 from torch import Tensor

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import acestep_cli.engine  # noqa: F401  # isort: skip - loads torch where the current folder is gone
+import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
