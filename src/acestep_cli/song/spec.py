@@ -389,45 +389,13 @@ def resolve(*layers: Layer) -> Resolved:
     """
     problems = [problem for layer in layers for problem in layer.problems]
     files = [layer.file for layer in layers if layer.file is not None]
-    values: dict[str, WrittenValue] = {}
-    is_sidecar = False
-    for layer in layers:
-        upper = {
-            name: replace(value, raw=resolve_path(name, value.raw, layer.folder))
-            for name, value in layer.values.items()
-            if name != "extends"
-        }
-        meaningless = overridden_keys(values, upper, is_sidecar=is_sidecar)
-        values = {name: value for name, value in values.items() if name not in meaningless} | upper
-        is_sidecar |= layer.is_sidecar
-    values = {name: value for name, value in values.items() if value.raw is not None}  # null unsets
-    if "lyrics_file" in values:
-        file = values.pop("lyrics_file")
-        if "lyrics" in values:
-            problems.append(f"{file.where}: excludes lyrics ({values['lyrics'].where})")
-        else:
-            try:
-                name = LYRICS_FILE.kind.read(file.raw)
-                values["lyrics"] = WrittenValue(read_lyrics(name), file.where, f"{file.origin}, {name}", (name, 1))
-                files.append(Path(name))
-            except ValueError as error:
-                problems.append(f"{file.where}: {error}")
-    picture = None
-    if "cover" in values:
-        try:
-            cover = Path(KEYS["cover"].kind.read(values["cover"].raw))
-            picture = tags.read_picture(cover)
-            files.append(cover)
-        except ValueError as error:
-            problems.append(f"{values['cover'].where}: {error}")
-            del values["cover"]
-    files += [Path(file) for name in ("source", "reference") if name in values for file in parsed_files(name, values)]
-    if "mode" in values:
-        mode = values.pop("mode")
-        try:
-            values["mode"] = WrittenValue(Choice(tuple(MODES)).read(mode.raw), mode.where, mode.origin)
-        except ValueError as error:
-            problems.append(f"{mode.where}: {error}")
+    values = merge_layers(layers)
+    files += resolve_lyrics_file(values, problems)
+    picture = resolve_cover(values, problems)
+    if picture is not None:
+        files += parsed_files("cover", values)
+    files += [file for name in ("source", "reference") if name in values for file in parsed_files(name, values)]
+    resolve_mode(values, problems)
     if "lyrics" in values and "instrumental" in values and is_on(values["instrumental"].raw):
         lyrics = values.pop("lyrics")
         problems.append(f"{values['instrumental'].where}: excludes lyrics ({lyrics.where})")
@@ -439,7 +407,63 @@ def resolve(*layers: Layer) -> Resolved:
         raise UsageError("\n".join(problems))
     origins = {name: value.origin for name, value in values.items()}
     lines = {name: value.lines for name, value in values.items() if value.lines is not None}
-    return Resolved(request, origins, tuple(files), lines, picture)
+    return Resolved(request, origins, files=tuple(files), lines=lines, cover=picture)
+
+
+def merge_layers(layers: Iterable[Layer]) -> dict[str, WrittenValue]:
+    """Return the values of all layers, later ones over earlier ones, with absolute paths; null unsets a value."""
+    values: dict[str, WrittenValue] = {}
+    is_sidecar = False
+    for layer in layers:
+        upper = {
+            name: replace(value, raw=resolve_path(name, value.raw, layer.folder))
+            for name, value in layer.values.items()
+            if name != "extends"
+        }
+        meaningless = overridden_keys(values, upper, is_sidecar=is_sidecar)
+        values = {name: value for name, value in values.items() if name not in meaningless} | upper
+        is_sidecar |= layer.is_sidecar
+    return {name: value for name, value in values.items() if value.raw is not None}
+
+
+def resolve_lyrics_file(values: dict[str, WrittenValue], problems: list[str]) -> list[Path]:
+    """Replace `lyrics_file` in `values` by the lyrics in it. Return the files that were read."""
+    file = values.pop("lyrics_file", None)
+    if file is None:
+        return []
+    if "lyrics" in values:
+        problems.append(f"{file.where}: excludes lyrics ({values['lyrics'].where})")
+        return []
+    try:
+        name = LYRICS_FILE.kind.read(file.raw)
+        values["lyrics"] = WrittenValue(read_lyrics(name), file.where, f"{file.origin}, {name}", (name, 1))
+    except ValueError as error:
+        problems.append(f"{file.where}: {error}")
+        return []
+    return [Path(name)]
+
+
+def resolve_cover(values: dict[str, WrittenValue], problems: list[str]) -> tags.Cover | None:
+    """Read the picture that `cover` names. Where that fails, remove the key from `values`."""
+    if "cover" not in values:
+        return None
+    try:
+        return tags.read_picture(Path(KEYS["cover"].kind.read(values["cover"].raw)))
+    except ValueError as error:
+        problems.append(f"{values['cover'].where}: {error}")
+        del values["cover"]
+    return None
+
+
+def resolve_mode(values: dict[str, WrittenValue], problems: list[str]) -> None:
+    """Replace the mode in `values` by its canonical name. Where there is no such mode, remove it."""
+    mode = values.pop("mode", None)
+    if mode is None:
+        return
+    try:
+        values["mode"] = replace(mode, raw=Choice(tuple(MODES)).read(mode.raw))
+    except ValueError as error:
+        problems.append(f"{mode.where}: {error}")
 
 
 def overridden_keys(
@@ -471,13 +495,13 @@ def parsed_value(name: str, values: Mapping[str, WrittenValue]) -> Any:
         return values[name].raw
 
 
-def parsed_files(name: str, values: Mapping[str, WrittenValue]) -> tuple[str, ...]:
+def parsed_files(name: str, values: Mapping[str, WrittenValue]) -> tuple[Path, ...]:
     """Return the files that a key names; none where its kind refuses the value."""
     try:
         files = KEYS[name].kind.read(values[name].raw)
     except ValueError:
         return ()
-    return (files,) if isinstance(files, str) else tuple(files)
+    return tuple(map(Path, (files,) if isinstance(files, str) else files))
 
 
 def is_on(instrumental: Any) -> bool:
