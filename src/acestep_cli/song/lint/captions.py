@@ -1,4 +1,4 @@
-"""Remarks on a caption: what it lacks, what other keys say otherwise, what is no caption."""
+"""Remarks on a caption: missing parts, contradictions to other keys, and text that is not a caption."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from acestep_cli.song.lint import syllables
 from acestep_cli.song.lint.lyrics import LintedSong, Remark, is_mute, section_of
 from acestep_cli.song.values import TIME_SIGNATURES, MusicalKey, quoted
 
-#: What the published models are documented to take.
+#: The documented limit of the published models.
 CAPTION_CHARACTERS = 512
 CAPTION_LINES = 6
-#: Words that say of a song no more than that it is one, or that it is to be good.
+#: Words that say nothing about the style of a song.
 SAYING_LITTLE = (
     "a an and the some something any my me make for with very really so please of it is to in this that song songs "
     "music track tune piece sound sounds good nice great cool best beautiful amazing awesome catchy original new hit "
@@ -56,12 +56,12 @@ def check_length(song: LintedSong) -> Iterator[Remark]:
 
 
 def telling_words(caption: str) -> list[str]:
-    """The words of a caption that say how the music sounds."""
+    """Return the words of a caption that describe the music."""
     return [word for word in re.findall(r"\w+", caption.casefold()) if word not in VAGUE]
 
 
 def is_over(text: str, characters: int) -> bool:
-    """Whether `text` is longer than so many characters, or than half as many that take three bytes each."""
+    """Return True where `text` is longer than `characters`, or than half of that in three-byte characters."""
     return len(text) > characters or len(text.encode()) > 2 * characters
 
 
@@ -86,7 +86,7 @@ def check_key(song: LintedSong) -> Iterator[Remark]:
 
 
 def keys_in_caption(caption: str) -> list[str]:
-    """The musical keys a caption names: `in D major`, `F# minor`; not the article of `a major hit`."""
+    """Return the musical keys in a caption, such as `in D major` or `F# minor`, but not `a major hit`."""
     found = []
     for said in KEY.finditer(caption):
         before, after = caption[max(0, said.start() - 9) : said.start()], caption[said.end() : said.end() + 9]

@@ -1,4 +1,4 @@
-"""What is sung: its lines as they are read, and remarks on the words and the language that will not sing as written."""
+"""The lines of the lyrics as the checks read them, and remarks on words, sections and language."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from acestep_cli.song.values import LONGEST_SECONDS, PULSES, quoted
 
 @dataclass(frozen=True)
 class Remark:
-    """One sentence about `key` of the spec; `line` counts from 1 within that key's text."""
+    """A sentence about `key` of the spec; `line` counts from 1 within the text of that key."""
 
     key: str
     line: int | None
@@ -28,7 +28,7 @@ class Remark:
 
 
 def at_first(lines: list[Line], text: str) -> Remark:
-    """One remark for all `lines`, at the first of them."""
+    """Return one remark for all `lines`, placed at the first of them."""
     more = f" ({len(lines) - 1} more such line{'s' * (len(lines) > 2)})" if len(lines) > 1 else ""
     return Remark("lyrics", lines[0].number, text + more)
 
@@ -42,12 +42,12 @@ class Line:
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
-        """What its brackets hold; the last may not be closed."""
+        """The texts in its brackets, the last of which may not be closed."""
         return tuple(re.findall(r"\[([^\[\]]*)", self.text)) if self.text[0] == "[" else ()
 
     @cached_property
     def words(self) -> str:
-        """What is left to sing."""
+        """The words to sing, without tags."""
         if SUBTITLE.match(self.text):
             return ""
         words = re.sub(r"\[[^\[\]]*\]?", " ", self.text).strip()
@@ -59,16 +59,15 @@ class Line:
         return section_of(self.tags[0]) if self.tags else None
 
 
-#: No model reads this far, so we read no further.
+#: Text beyond this is not checked, because no model reads that far.
 READ_CHARACTERS = 20_000
 #: A line break as two characters, which shells and quoted YAML leave as they are.
 LITERAL_BREAK = re.compile(r"\\r\\n|\\n|\\r")
-#: Characters that nobody sees: those that join letters have their place between the letters of some scripts, not in a
-#: tag; the others have none.
+#: Invisible characters. Joiners are right between the letters of some scripts, but not in a tag; the others nowhere.
 JOINERS = "\u200c\u200d"
 UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-#: The time of a line as subtitles have it, and their other lines that nobody sings.
+#: Lines of subtitles that are not sung: times and headers.
 SUBTITLE = re.compile(
     r"(?:\d{1,2}:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-+>|WEBVTT\b|\[(?:ar|ti|al|au|by|re|ve|offset|length|la)\s*:[^\]]*\]$"
 )
@@ -76,7 +75,7 @@ SUBTITLE = re.compile(
 
 @dataclass(frozen=True)
 class LintedSong:
-    """A request as the checks look at it."""
+    """A request and the values that the checks derive from it."""
 
     request: Request
     seconds: float
@@ -87,7 +86,7 @@ class LintedSong:
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
-        """The lines as they are meant: without what nobody sees, and apart where a break is two characters."""
+        """The lines without invisible characters, split also where a line break is written as two characters."""
         parts = ((number, part) for number, text in self.written for part in LITERAL_BREAK.split(text))
         seen = ((number, seen_of(part).strip()) for number, part in parts)
         return tuple(Line(number, text) for number, text in seen if text)
@@ -103,7 +102,7 @@ class LintedSong:
 
     @cached_property
     def scripts(self) -> Counter[str]:
-        """Letters that are sung, by script."""
+        """The number of sung letters by script."""
         found: Counter[str] = Counter()
         for sign, times in Counter("".join(line.words for line in self.sung)).items():
             found[syllables.script(sign)] += times
@@ -113,13 +112,13 @@ class LintedSong:
 
     @cached_property
     def language(self) -> str:
-        """The language to count in: as given, else as the script tells, else English."""
+        """The language for counting syllables: as given, else by the script, else English."""
         given = self.request.language
         return given if given not in (None, "unknown") else language_by_script(self) or "en"
 
     @cached_property
     def most_syllables(self) -> float:
-        """How many can be sung in the time."""
+        """The most syllables or morae that can be sung in the time."""
         fastest = FASTEST_RAPPED if self.is_rapped else FASTEST_SUNG
         return self.paced(fastest) * self.singing_seconds
 
@@ -134,7 +133,7 @@ class LintedSong:
         return "morae" if self.language == "ja" else "syllables"
 
     def paced(self, rate: float) -> float:
-        """`rate` in syllables, as one in the units of the language."""
+        """Convert a rate in syllables to the unit of the language."""
         return rate * MORAE_PER_SYLLABLE if self.language == "ja" else rate
 
     @cached_property
@@ -143,7 +142,7 @@ class LintedSong:
 
     @cached_property
     def played_seconds(self) -> float:
-        """Two bars to begin and end with, and two for each section that only plays."""
+        """The seconds without singing: two bars for beginning and end, and two for each section without words."""
         played = [line for line, after in zip_longest(self.lines, self.lines[1:])
                   if line.section in PLAYED and not line.words and (after is None or after.tags)]  # fmt: skip
         pulses = PULSES[self.request.time_signature or "4/4"]
@@ -155,7 +154,7 @@ class LintedSong:
 
 
 def seen_of(text: str) -> str:
-    """What is seen of a line, each letter and its accent as one character."""
+    """Return a line without invisible characters, with each letter and its accent as one character (NFC)."""
     text = UNSEEN.sub("", CONTROL.sub("", text))
     if text.lstrip()[:1] == "[":
         text = re.sub(r"\[[^\]]*", lambda tag: re.sub(f"[{JOINERS}]", "", tag[0]), text)
@@ -175,9 +174,9 @@ RAPPED = re.compile(
     r"\b(?:rap|rapped|rapper|rapping|raps|hip[- ]?hop|trap|drill|grime|spoken|narrat\w+)\b|рэп|说唱|ラップ|랩", re.I
 )
 USUAL_BPM = 100
-#: However many sections play, at least this much is thought to be left for singing.
+#: The largest share of a song that instrumental sections are assumed to take.
 MOST_PLAYED = 1 / 3
-#: Syllables a second over the whole song, below which it is music with a call in it.
+#: Syllables a second over the whole song; with fewer, it is mostly instrumental.
 SPARSEST = 0.1
 #: A line fills two bars: sixteen eighths, and four more for an upbeat and for counting wrong; rap goes in sixteenths.
 LONGEST_SUNG, LONGEST_RAPPED = 20, 32
@@ -225,13 +224,13 @@ def long_lines(song: LintedSong) -> Iterator[Remark]:
 
 
 def without_echoes(words: str) -> str:
-    """`words` without (echoes), which another voice sings over them."""
+    """Return `words` without (echoes), which another voice sings over them."""
     return re.sub(r"[(（][^()（）]*[)）]", " ", words)
 
 
 # Sections
 
-#: Sections by their English names, each with what it is called in other languages: those are tags too.
+#: Sections by their English names, with their names in other languages, which are accepted as tags, too.
 SECTIONS = {
     "Intro": "intro introduction introducción introdução einleitung вступление интро 前奏 イントロ 인트로 مقدمة",
     "Verse": "verse verso vers verset couplet strophe strofa strofe estrofa zwrotka sloha versszak säkeistö verš kıta "
@@ -256,12 +255,12 @@ SECTIONS = {
     "Rap": "rap рэп 说唱 ラップ 랩",
 }
 NAMED = {name: section for section, names in SECTIONS.items() for name in names.split()}
-#: The English names that are long enough to be recognised with a slip in them.
+#: English names that are long enough to be recognised with a spelling mistake.
 TARGETS = ("intro", "verse", "chorus", "refrain", "bridge", "interlude", "instrumental", "break", "breakdown", "outro",
            "prechorus", "postchorus", "build", "buildup", "fadeout")  # fmt: skip
 #: Section names of other languages that are long enough for that.
 LONG_NAMES = tuple(name for name in NAMED if len(name) >= 7 and name not in TARGETS)
-#: Words of their own that come near those.
+#: Other words that are spelled like those.
 NEIGHBOURS = (
     "verses versed reverse inverse universe versus nerve serve chords choral choir chores bridges bridget bride ridge "
     "fridge into intra introit breaks breaking breath bread builds building built guild instrument instruments "
@@ -269,14 +268,14 @@ NEIGHBOURS = (
     "intros"
 )
 WORDS = frozenset(NEIGHBOURS.split())
-#: Sections that are there for their words, sections that play where they have none, and those that end the one before.
+#: Sections that need words, sections that are instrumental without words, and those that end the one before.
 WORDED = ("Verse", "Pre-Chorus", "Chorus")
 PLAYED = ("Intro", "Interlude", "Instrumental", "Solo", "Drop", "Build", "Break", "Breakdown", "Outro")
 ENDING = (*WORDED, "Post-Chorus", "Bridge", "Outro")
-#: Sections whose names hardly anybody sings, and names that are a label even without a mark.
+#: Sections whose names are hardly ever sung, and names that are a label even without brackets.
 UNMISTAKABLE = ("Intro", "Verse", "Pre-Chorus", "Chorus", "Post-Chorus", "Bridge", "Interlude", "Instrumental", "Outro")
 LABELS = ("intro", "verse", "chorus", "prechorus", "postchorus", "outro", "припев", "куплет")
-#: Shorter songs than this need no section.
+#: Songs with fewer lines or seconds need no section tag.
 TAGLESS_LINES, TAGLESS_SECONDS = 8, 60
 #: `(x2)` and the like, at a line's end or for a line.
 REPEAT = re.compile(
@@ -293,7 +292,7 @@ TAG_REPEAT = re.compile(
 
 
 def tag_name(tag: str) -> str:
-    """The name in a tag, without its number and what describes it: `chorus` of `Chorus 2 - anthemic`."""
+    """Return the name in a tag without number and description: `chorus` for `Chorus 2 - anthemic`."""
     name = re.split(r"\s[-–—]+\s|[:：|,;(（/–—]", tag.casefold(), maxsplit=1)[0]
     name = re.sub(r"[#x×]?\d+\S*|\s(?:[ivx]+|[a-d])$", " ", name)
     return " ".join(re.findall(r"[^\W_]+", name))
@@ -301,7 +300,7 @@ def tag_name(tag: str) -> str:
 
 @lru_cache(maxsize=1 << 10)
 def section_of(tag: str) -> str | None:
-    """The section of SECTIONS that `tag` names, in any of its languages."""
+    """Return the section of SECTIONS that `tag` names, in any of its languages, or None."""
     words = tag_name(tag).split()
     names = ["".join(words), "".join(words[:2]), *reversed(words)]
     return next((NAMED[name] for name in names if name in NAMED), None)
@@ -316,7 +315,7 @@ def misspelt_tags(song: LintedSong) -> Iterator[Remark]:
 
 @lru_cache(maxsize=1 << 10)
 def correct_tag(tag: str) -> str | None:
-    """`tag` with its misspelt word mended; None where nothing looks misspelt."""
+    """Return `tag` with its misspelt word corrected; None where nothing looks misspelt."""
     words = tag_name(tag).split()
     for word in words:
         is_short = len(word) < (4 if len(words) == 1 else 6)
@@ -328,7 +327,7 @@ def correct_tag(tag: str) -> str | None:
 
 
 def nearest(word: str) -> str | None:
-    """The name of a section that `word` is with a slip in it, or as somebody who hears it may spell it."""
+    """Return the name of a section that `word` may be a misspelling of, by its letters or by its sound, or None."""
     if near := get_close_matches(word, TARGETS, n=1, cutoff=0.8):
         return near[0]
     if heard := get_close_matches(as_heard(word), list(HEARD), n=1, cutoff=0.85):
@@ -337,9 +336,9 @@ def nearest(word: str) -> str | None:
 
 
 def as_heard(word: str) -> str:
-    """`word` in letters for its sounds, so that `Verz` is `Verse` and `Korus` is `Chorus`."""
-    for written, heard in (("ch", "k"), ("c", "k"), ("ph", "f"), ("z", "s"), ("y", "i"), ("ou", "o"), ("dg", "j")):
-        word = word.replace(written, heard)
+    """Return `word` spelled by its sounds, so that `Verz` is equal to `Verse` and `Korus` to `Chorus`."""
+    for letters, sound in (("ch", "k"), ("c", "k"), ("ph", "f"), ("z", "s"), ("y", "i"), ("ou", "o"), ("dg", "j")):
+        word = word.replace(letters, sound)
     return re.sub(r"(.)\1", r"\1", word.replace("e", "") if word[-1:] != "e" else word[:-1].replace("e", ""))
 
 
@@ -387,7 +386,7 @@ def glued_tags(song: LintedSong) -> Iterator[Remark]:
 
 
 def correct_name(name: str) -> str | None:
-    """`verse1` as `Verse 1`; None where it names no section."""
+    """Return a section name in its usual form, `Verse 1` for `verse1`; None where it is not one."""
     name = re.sub(r"(?<=[^\W\d_])(?=\d)", " ", (correct_tag(name) or name).strip())
     return name[:1].upper() + name[1:] if len(name.split()) < 5 and section_of(name) else None
 
@@ -402,7 +401,7 @@ def unmarked_sections(song: LintedSong) -> Iterator[Remark]:
 
 @lru_cache(maxsize=1 << 10)
 def tag_for_line(text: str) -> str | None:
-    """The section tag that a line such as `(Chorus)`, `Chorus:` or `## Chorus` stands for."""
+    """Return the section tag that a line such as `(Chorus)`, `Chorus:` or `## Chorus` stands for, or None."""
     if "[" in text or "]" in text:
         return None
     if named := re.match(r"([^\W\d_][\w -]{2,14}?(?: \d+)?)\s*[:：]\s*\S", text):
@@ -448,7 +447,7 @@ def wordless_sections(song: LintedSong) -> Iterator[Remark]:
 
 
 def is_silent(lines: tuple[Line, ...]) -> bool:
-    """Whether the section that `lines` follow ends before any words."""
+    """Return True where the section that `lines` follow ends before any words."""
     for line in lines:
         if line.section in ENDING:
             return True
@@ -503,7 +502,7 @@ def instrumental_tag(song: LintedSong) -> Iterator[Remark]:
 
 # Languages
 
-#: Fewer letters than this say nothing about a language.
+#: The fewest letters from which a language is recognised.
 FEW_LETTERS = 12
 NEARLY_ABSENT = 0.05
 #: The scripts of each language that is not, or not only, written in Latin letters.
@@ -515,7 +514,7 @@ WRITTEN = {
     "ta": ("TAMIL",), "te": ("TELUGU",), "th": ("THAI",), "uk": ("CYRILLIC",), "ur": ("ARABIC",),
     "yue": ("CJK",), "zh": ("CJK", "BOPOMOFO"),
 }  # fmt: skip
-#: What a script tells: languages by letters of theirs, the first that has one of those sung; no letters, any.
+#: Languages of each script with their special letters. The first of which a letter is sung is it; "" matches any.
 TELLING = {
     "ARABIC": (("ur", "ٹڈڑےں"), ("fa", "پچژگ"), ("ar", "")),
     "BENGALI": (("bn", ""),),
@@ -567,14 +566,14 @@ def idle_language(song: LintedSong) -> Iterator[Remark]:
 
 
 def is_mute(song: LintedSong) -> bool:
-    """Whether nothing will be sung: no words, none to come of an idea, no voice in codes or in a source."""
+    """Return True where nothing will be sung: no lyrics, and no idea, codes or source that may have a voice."""
     request = song.request
     may_come = request.codes is not None or request.source is not None or (request.idea and not request.instrumental)
     return not song.sung and not may_come
 
 
 def language_by_script(song: LintedSong) -> str | None:
-    """The language that a script other than Latin tells, if a third of the letters are in it."""
+    """Return the language by a script other than Latin, if a third of the letters are in it, else None."""
     letters = song.scripts.total()
     if letters < FEW_LETTERS:
         return None
@@ -709,6 +708,6 @@ def decomposed(song: LintedSong) -> Iterator[Remark]:
 
 
 def composing(letter: str, accent: str) -> str | None:
-    """The character that a letter and an accent make, with its number; None where they make none."""
-    one = unicodedata.normalize("NFC", letter + accent)
-    return f"{one} as U+{ord(letter):04X} U+{ord(accent):04X}" if len(one) == 1 else None
+    """Return the character that a letter and an accent form, with their code points; None where they form none."""
+    composed = unicodedata.normalize("NFC", letter + accent)
+    return f"{composed} as U+{ord(letter):04X} U+{ord(accent):04X}" if len(composed) == 1 else None

@@ -1,7 +1,7 @@
-"""What will not sing as it is written: remarks on the lyrics, the caption and the language of a song.
+"""Remarks on the lyrics, the caption and the language of a song that may not sound as intended.
 
-A remark refuses nothing. A model sings whatever it is given, and a songwriter may mean it: each check would rather
-miss a slip than find one that is none. CHECKS lists them.
+A remark refuses nothing, because the text may be meant as it is. Each check rather misses a mistake than reports one
+that is none. CHECKS lists the checks.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ CHECKS: tuple[Callable[[LintedSong], Iterator[Remark]], ...] = (
 )
 
 
-#: Those that hold words against the length of the song.
+#: The checks that compare the words with the length of the song.
 TIMED = (lyrics.hurried, lyrics.sparse)
 
 
 def song_remarks(request: Request, seconds: float, *, is_guess: bool = False) -> list[Remark]:
-    """All remarks on `request`, in the order of its keys and lines. `seconds` is the length the song will have; where
-    that is a guess, nothing is held against it.
+    """Return all remarks on `request`, in the order of its keys and lines.
+
+    `seconds` is the length of the song; where that `is_guess`, it is not checked.
     """
     song = LintedSong(request, seconds)
     found = [remark for check in CHECKS if not (is_guess and check in TIMED) for remark in check(song)]
@@ -59,7 +60,7 @@ def song_remarks(request: Request, seconds: float, *, is_guess: bool = False) ->
 
 
 def placed(remark: Remark, file: str, origins: Mapping[str, str], lines: Mapping[str, tuple[str, int]]) -> str:
-    """A remark with the line of the file that it is about, where the text stands there as it is, or its flag."""
+    """Return the text of a remark with its place in front: file and line where they are known, else file or flag."""
     place = origins.get(remark.key, file)
     if remark.line is not None and remark.key in lines:
         name, first = lines[remark.key]

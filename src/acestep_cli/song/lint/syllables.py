@@ -1,4 +1,4 @@
-"""Syllables of a text, in each language a song may have: estimates, to compare words with time.
+"""Estimates of the syllables of a text, in each language a song may have, to compare words with time.
 
 A word is read by its script first and its language second, so an English hook in a Korean song is counted as Latin
 letters are. Where spelling shows the vowels, a pattern finds them; where it hides them, letters are counted at the
@@ -89,9 +89,9 @@ JOINING = str.maketrans("", "", "'’ʼ`´-\u00ad\u200b\u200c\u200d")
 
 
 def count_syllables(text: str, language: str | None, bound: float = 0) -> int:
-    """Syllables of `text`, or morae where it is Japanese. `language` is a code, None where it is not known.
+    """Count the syllables of `text`, or its morae in Japanese. `language` is a code, None where it is not known.
 
-    Well below `bound`, no dictionary is read to make the number a little better.
+    Well below `bound`, the estimate is not refined with a dictionary.
     """
     words = text.replace("-", " ").split()
     rough = sum(in_word(word, language) for word in words)
@@ -112,7 +112,7 @@ def spelling(word: str) -> str:
 
 @cache
 def script(sign: str) -> str:
-    """The script a letter, or a mark on one, belongs to, as Unicode names it; DIGIT, or nothing for other signs."""
+    """Return the script of a letter or mark by its Unicode name, `DIGIT`, or an empty string for other signs."""
     if sign == "々":
         return "CJK"
     kind = unicodedata.category(sign)
@@ -122,7 +122,7 @@ def script(sign: str) -> str:
 
 
 def in_run(run: str, script: str, language: str | None) -> float:
-    """Syllables of a word's part in one script."""
+    """Count the syllables of a part of a word that is in one script."""
     match script:
         case "":
             return 0
@@ -153,14 +153,14 @@ def in_latin(word: str, language: str | None) -> int:
 
 
 def in_alphabet(word: str, pattern: str) -> int:
-    """A word has at least one syllable, unless it is a single consonant, as Slavic prepositions are."""
+    """Count the matches of `pattern`, at least one, except for a single consonant, like some Slavic prepositions."""
     found = sum(1 for _ in re.finditer(pattern, word))
     return found or int(len(word) > 1)
 
 
 def in_abugida(word: str, language: str | None) -> int:
-    """`is_bare` while the last letter is a consonant that no mark has given a vowel or taken it from."""
-    found, is_bare = 0, False
+    """Count the syllables of a word in an Indic script, where a consonant has a vowel unless a mark removes it."""
+    found, is_bare = 0, False  # is_bare: the last letter is a consonant without a mark that sets or removes its vowel
     for sign in word:
         if unicodedata.category(sign) == "Lo":
             found, is_bare = found + 1, not re.search(r" LETTER [AEIOU]{1,2}$", unicodedata.name(sign))
