@@ -172,8 +172,7 @@ class SongwriterModel(nn.Module):
         task = make_task(request, request.open, (math.ceil(shortest), LONGEST_SECONDS))
         written: dict[str, Any] = {}
         if set(request.open) - {"codes"}:
-            seed = request.seed if request.songwriter_seed is None else request.songwriter_seed
-            generator = stage_generator(seed, "text")
+            generator = stage_generator(request.text_seed, "text")
             written = self.answer(task, sampling, generator, lambda done, of: report("write", done, of))
         whole = complete.fill_open(request, written)
         say(songwriter_prompts.decision_summary({key: getattr(whole, key) for key in request.open if key != "codes"}))

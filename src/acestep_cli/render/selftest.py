@@ -14,7 +14,6 @@ from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
-from acestep_cli.pipeline import Pipeline
 from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.song.complete import Completed
 

@@ -162,8 +162,7 @@ def versions() -> dict[str, str]:
 def songwriter_fields(asked: complete.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
     """Return the Songwriter's fields for a request `asked` with the recipe `recipe`. A replay ignores them."""
     said = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
-    seed = asked.seed if asked.songwriter_seed is None else asked.songwriter_seed
-    whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": seed}
+    whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": asked.text_seed}
     return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
 
 

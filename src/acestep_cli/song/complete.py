@@ -64,6 +64,11 @@ class Completed(Request):
         return super().encodes_source and self.kept is None
 
     @property
+    def text_seed(self) -> int:
+        """The seed of the text that the Songwriter writes, which all takes share."""
+        return self.seed if self.songwriter_seed is None else self.songwriter_seed
+
+    @property
     def seconds_heard(self) -> float:
         return self.reference_seconds
 
@@ -329,8 +334,8 @@ def take_request(request: Completed, number: int) -> Completed:
 def takes_request(request: Completed, first: int, count: int) -> Completed:
     """Return the request for `count` takes from take `first` on. They keep one Songwriter seed, so the same text."""
     seeds: dict[str, Any] = {"seed": (request.seed + first - 1) % SEEDS}
-    if request.open and request.songwriter_seed is None:
-        seeds["songwriter_seed"] = request.seed
+    if request.open:
+        seeds["songwriter_seed"] = request.text_seed
     return request.model_copy(update={**seeds, "takes": count})
 
 
