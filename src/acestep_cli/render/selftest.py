@@ -90,6 +90,8 @@ def check_closing_token(checkpoint: Checkpoint) -> str:
 def check_silence(checkpoint: Checkpoint, plan: Plan) -> str:
     """Check that the silence latent, which fills missing inputs, is finite."""
 
+    from acestep_cli.pipeline import Pipeline
+
     latent = Pipeline(checkpoint, plan).silence
     if not latent.isfinite().all():
         raise CheckpointError(f"{checkpoint.silence_file} holds numbers that are not finite.")
@@ -141,6 +143,8 @@ def check_networks(
 
 def check_render(checkpoint: Checkpoint, song: Completed, plan: Plan, report: ProgressCallback, say: Say) -> str:
     """Render a song with a fixed seed, and check that it is finite and as loud as music."""
+
+    from acestep_cli.pipeline import Pipeline
 
     [take] = Pipeline(checkpoint, plan).run([song], report, say)
     peak = loudness.sample_peak(take.audio)
