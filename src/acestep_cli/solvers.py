@@ -1,7 +1,7 @@
 """Schedules, solvers and guidance methods of the flow, one row each.
 
 The flow is x_t = t * noise + (1 - t) * x0 with t = 1 at noise; the model predicts v = noise - x0. Rules and
-constants: `dit.md` 5 of the specification. Only methods of tensors are called, so this room imports no torch
+constants: docs/specification.md, 7 Sampling. Only methods of tensors are called, so this room imports no torch
 and its tables cost nothing to `--help`.
 
 Shapes: x and v are [B, T, C]; everything here runs in float32, whatever the weights' dtype.
@@ -23,7 +23,7 @@ ADG_MAX_ANGLE = 3.14 / 6
 ADG_EXTRA_WEIGHT = 1e-3
 ADG_SMALL_SINE = 1e-3
 #: Mean and standard deviation of the logit of a time, in training.
-#: Source: `songwriter-and-lora.md` 5.5 of the specification.
+#: Source: docs/specification.md, 12.2 Times of training.
 TRAINING_MEAN, TRAINING_SPREAD = -0.4, 1.0
 
 

@@ -1,7 +1,8 @@
 """Alignment of lyrics with a song: a path through the DiT's cross-attention from the first token of them to the last.
 
 Some heads of a trained DiT follow the lyrics through the song. Their attention is sharpened, and dynamic time warping
-(Sakoe & Chiba, 1978) finds the path through it. Rules and constants: `dit.md` 8.1 and 8.2 of the specification.
+(Sakoe & Chiba, 1978) finds the path through it. Rules and constants:
+docs/specification.md, 10.1 Alignment heads, 10.2 Time stamps and 10.3 Lyric alignment score.
 
 Shapes: H heads, L tokens of the lyrics, S tokens of the song.
 """

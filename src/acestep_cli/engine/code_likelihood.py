@@ -3,8 +3,7 @@
 The Songwriter gets the codes of a take as those of a recording that it is to describe, and the description that was
 asked for as its answer. The likelihoods of the answer's tokens, with the codes and without any, are the score.
 
-Rules and constants: `dit.md` 8.3 of
-the specification.
+Rules and constants: docs/specification.md, 10.4 Code likelihood.
 """
 
 from __future__ import annotations

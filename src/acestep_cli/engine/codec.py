@@ -1,7 +1,7 @@
 """Encoding and decoding in tiles that equal the whole, and silence.
 
 A tile is widened on both sides by the network's receptive field, so each frame that is kept equals that of one piece;
-the rest is dropped. Source: `dit.md` 6 of the specification.
+the rest is dropped. Source: docs/specification.md, 2.8 Silence latent and 3.4 Tiles.
 
 Shapes: A audio channels, N samples, C latent channels, T latent frames.
 """

@@ -1,7 +1,7 @@
 """The recordings that a song is made from: their place in the song, their latents, and the splice of what was made onto
 them.
 
-Rules: `dit.md` 4.3, 4.5 and 5.6 of the specification, and the rulings.
+Rules: docs/specification.md, 3.5 Length of a song and 8 Modes.
 
 Shapes: A audio channels, N samples, C latent channels, T latent frames, R references.
 """
@@ -169,8 +169,8 @@ def context_latents(prepared: Prepared, sources: SourceLatents) -> Tensor:
 def source_hold(sources: SourceLatents, splice: Splice | None, *, turbo: bool) -> denoise.SourceHold | None:
     """Return the hold on the source around the regions; None where the splice is not onto the source.
 
-    A `turbo` checkpoint never has the source put back at the last step, the others do: `dit.md` 5.6 of the
-    specification.
+    A `turbo` checkpoint never has the source put back at the last step, the others do:
+    docs/specification.md, 8.5 Repaint.
     """
     layout = sources.layout
     if splice is None or splice.onto != "source":

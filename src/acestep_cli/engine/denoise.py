@@ -1,6 +1,6 @@
 """The sampling loop, from noise to latents, and the guided velocity.
 
-Rules: `dit.md` 5 of the specification and the rulings. State and schedule are float32; only the model's input
+Rules: docs/specification.md, 7 Sampling and 8 Modes. State and schedule are float32; only the model's input
 takes the weights' dtype.
 """
 

@@ -1,7 +1,7 @@
 """The networks of a DiT folder: diffusion transformer, condition encoder, audio tokenizer and detokenizer.
 
 Every module has its published tensor name, so a checkpoint loads strictly and without renaming.
-Sources: `dit.md` 2 and 4 of the specification; FSQ after Mentzer et al., 2023.
+Sources: docs/specification.md, 5 Diffusion transformer and 6 Audio codes; FSQ after Mentzer et al., 2023.
 
 Shapes: B batch, T latent frames, C latent channels, S = ceil(T / patch) tokens, H decoder width,
 E encoder width, L tokens of the packed condition, N audio codes (one per `pool_window_size` frames).

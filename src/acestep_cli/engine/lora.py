@@ -5,7 +5,8 @@ weights, and those that are streamed from main memory, are never merged into. A 
 adapter, and the deltas of several adapters add up: for DoRA too, whose delta is the difference between trained weights
 and base.
 
-Sources: Hu et al., 2021 (LoRA); Liu et al., 2024 (DoRA); Yeh et al., 2024 (LoKr); the ruling on scale.
+Sources: Hu et al., 2021 (LoRA); Liu et al., 2024 (DoRA); Yeh et al., 2024 (LoKr);
+docs/specification.md, 11.1 What an adapter adds and 11.2 Strength of an adapter.
 
 Shapes: out and in of a matrix, r the rank; a Kronecker product of [a, b] and [c, d] has out = a c and in = b d.
 """

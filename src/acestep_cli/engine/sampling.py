@@ -1,6 +1,6 @@
 """Sampling of a token from its logits: penalty, top-k, top-p, temperature, one draw, in this order.
 
-Source: `songwriter-and-lora.md` 3.2 of the specification, the order of the published program. Everything is float32
+Source: docs/specification.md, 9.7 Drawing a token, the order of the published program. Everything is float32
 on the CPU, so that a seed means the same on every device.
 """
 

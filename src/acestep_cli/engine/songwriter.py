@@ -5,7 +5,7 @@ guidance, from the logits of the codes alone: exactly five a second, so there is
 guidance are one batch of two. Takes of one song share the prefill of its prompt and are sampled one after another,
 so that each is the same as alone.
 
-Sources: `songwriter-and-lora.md` 1 to 3 and 9 of the specification, and the rulings.
+Source: docs/specification.md, 9 Songwriter.
 """
 
 from __future__ import annotations

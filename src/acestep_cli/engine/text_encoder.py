@@ -1,6 +1,6 @@
 """The text encoder: a tokenizer and a Qwen3 model that turn prompts into hidden states.
 
-Limits and masks: `dit.md` 3 of the specification.
+Limits and masks: docs/specification.md, 4.4 Tokens and limits and 4.5 Text encoder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Oobleck autoencoder, between 48 kHz stereo waveforms and latents at 25 frames per second.
 
 Source: Evans et al., "Stable Audio Open", arXiv 2407.14358 (the Oobleck design); tensor names and sizes as in
-`dit.md` 1.2 of the specification. Weight norm is folded into plain convolutions at load.
+docs/specification.md, 2.4 Autoencoder config and 3 Autoencoder. Weight norm is folded into plain convolutions at load.
 
 Shapes: B batch, A audio channels, N samples, C latent channels, T latent frames.
 """

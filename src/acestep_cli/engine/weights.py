@@ -12,7 +12,7 @@ Rules:
 5. The plan says how a component is kept (dtype, int8, layer by layer from main memory, on the processor), and may
    change between two loans when memory runs out.
 
-Sources: `dit.md` 1 and 2 of the specification, and the rulings on strict loading.
+Sources: docs/specification.md, 2.6 Tensor names of a DiT folder, 2.8 Silence latent and 2.9 Loading rules.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Adapters: the content of a file of LoRA, DoRA or LoKr weights, read from its headers, and its fit to a model.
 
-Names of tensors and what they mean: `songwriter-and-lora.md` 5.6, 5.8 and 5.10 of the specification, and the ruling on
-alpha. The weights themselves are `engine.adapters`' affair.
+Names of tensors and what they mean: docs/specification.md, 11 Adapters.
+The weights themselves are `engine.adapters`' affair.
 
 Shapes: out and in of the matrix that is adapted, r the rank.
 """

@@ -1,6 +1,6 @@
 """The table of checkpoints and Songwriters; finding them on disk, and checking their files.
 
-Names, folders and sizes: `dit.md` 1 of the specification; diffusers' layout: its 1.1 and 2; heads: its 8.1. Everything
+Names, folders and sizes: docs/specification.md, 2 Checkpoints and files and 10.1 Alignment heads. Everything
 here reads headers only and imports no torch; the weights themselves are `engine.store`'s affair.
 """
 

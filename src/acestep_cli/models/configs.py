@@ -1,6 +1,6 @@
 """Configs of a checkpoint's networks, read and checked. No other module of the engine has a size of its own.
 
-Keys and defaults: `dit.md` 1.2 of the specification.
+Keys and defaults: docs/specification.md, 2.2 DiT config, 2.4 Autoencoder config and 2.5 Qwen3 configs.
 """
 
 from __future__ import annotations

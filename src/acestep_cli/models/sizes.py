@@ -12,7 +12,7 @@ from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
 
-#: Source: `dit.md` 1.2 of the specification.
+#: Source: docs/specification.md, 2.3 Published sizes.
 PUBLISHED_2B = DiTConfig(
     hidden_size=2048,
     intermediate_size=6144,
@@ -56,7 +56,7 @@ PUBLISHED_TEXT = QwenConfig(1024, 3072, 28, 16, 8, 151_669)
 SONGWRITER_VOCABULARY = 217_204
 
 
-#: Source: `songwriter-and-lora.md` 1 of the specification.
+#: Source: docs/specification.md, 2.5 Qwen3 configs.
 PUBLISHED_SONGWRITERS = {
     "0.6B": QwenConfig(1024, 3072, 28, 16, 8, SONGWRITER_VOCABULARY),
     "1.7B": QwenConfig(2048, 6144, 28, 16, 8, SONGWRITER_VOCABULARY),

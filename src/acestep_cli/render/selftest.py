@@ -17,7 +17,7 @@ from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL,
 from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.song.complete import Completed
 
-#: Source: `dit.md` 1.2 and 2 of the specification.
+#: Source: docs/specification.md, 2.3 Published sizes and 4.4 Tokens and limits.
 PUBLISHED_TENSORS = {False: 677, True: 829}
 PUBLISHED_END = 151_643
 #: A render quieter than this is no music, whatever it is.

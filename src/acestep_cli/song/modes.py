@@ -1,7 +1,7 @@
 """The modes of the program, a row each.
 
 A mode states only its differences: which source latents, which region, which instruction, which splice. Instruction
-sentences live here and nowhere else. Source: `dit.md` 3, 4.5 and 5.4 to 5.6 of the specification, and the rulings.
+sentences live here and nowhere else. Source: docs/specification.md, 4.3 Instructions and 8 Modes.
 """
 
 from __future__ import annotations

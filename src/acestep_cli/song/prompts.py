@@ -1,6 +1,6 @@
 """The prompts of the text and lyric encoders, and their length limits in tokens.
 
-Exact strings and limits: `dit.md` 3 of the specification.
+Exact strings and limits: docs/specification.md, 4 Prompts and text encoder.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The prompts of the Songwriter, the YAML of its thoughts, and the grammars of its replies.
-Exact strings, fields and ranges: `songwriter-and-lora.md` 1.2 to 1.4 of the specification. The grammars are Lark, as
+Exact strings, fields and ranges: docs/specification.md, 9 Songwriter. The grammars are Lark, as
 `llguidance` takes it; the engine samples under them, so that whatever the weights, a reply reads as a song.
 """
 

@@ -1,7 +1,7 @@
 """A new adapter on the decoder of a diffusion transformer, made by peft; and its tensors as other programs name them.
 
 The base stays frozen in its own dtype. The adapter is float32: in bfloat16 most of what a step changes would be rounded
-away. Formats: `songwriter-and-lora.md` 5.6 and 5.8 of the specification.
+away. Formats: docs/specification.md, 11.3 Names of tensors and 12.8 Exports.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A resumed run has to keep all of it; the device, the folder and the time between saves are not in it.
 
-Defaults: `songwriter-and-lora.md` 5.6, 5.7 and 9 of the specification, and the rulings.
+Defaults: docs/specification.md, 12.3 Condition dropout and 12.5 Defaults.
 """
 
 from __future__ import annotations

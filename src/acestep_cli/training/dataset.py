@@ -1,7 +1,8 @@
 """Data sets of songs to train on: found in a folder, described in a `dataset.yaml` that the user edits, and checked for
 recordings that would spoil the training.
 
-`songwriter-and-lora.md` 5.1 to 5.4 of the specification tells what other trainers read and where they went wrong.
+docs/specification.md, 12.4 Examples and 12.7 Descriptions beside recordings
+tell what other trainers read and where they went wrong.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Everything random in step n follows from the seed and n. So a save holds the adapter, the optimiser's state and the
 number of steps; the learning rate, the order of the songs and every draw of a resumed run follow from them.
 
-Loss and times: `songwriter-and-lora.md` 5.5, 8.1 and 9 of the specification, and the rulings.
+Loss and times: docs/specification.md, 12 Training of adapters.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metadata beside a recording, in every convention in use: texts, specs, lyrics with time stamps, tables and lists.
 
-Conventions: `songwriter-and-lora.md` 5.1 and 5.2 of the specification, and the tables of Hugging Face's audiofolder
+Conventions: docs/specification.md, 12.7 Descriptions beside recordings, and the tables of Hugging Face's audiofolder
 (https://huggingface.co/docs/datasets/audio_dataset). Each is one row of `READERS`; what is read are keys of a song spec
 with values as their kinds read them. A value that cannot be read is left out and reported, and the others are kept.
 """
