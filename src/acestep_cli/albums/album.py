@@ -103,12 +103,12 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
     pages = read_pages(file)
     problems = [problem for page in pages for problem in page.problems]
     found = {name: (page, entry) for page in pages for name, entry in page.sections.items()}
-    said: dict[str, Any] = {"seed": 0, "output": DEFAULT_OUTPUT}
+    settings: dict[str, Any] = {"seed": 0, "output": DEFAULT_OUTPUT}
     for name, reader in (("seed", KEYS["seed"].kind.read), ("output", file_template)):
         if name in found:
             page, entry = found[name]
             try:
-                said[name] = entry_value(entry, reader, said[name])
+                settings[name] = entry_value(entry, reader, settings[name])
             except ValueError as error:
                 problems.append(f"{page.where(entry)}: {error}")
     drafts = []
@@ -121,10 +121,10 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
     for number, draft in enumerate(drafts, start=1):
         place = spec.implied_layer({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
-        track, wrong = replace(draft, layers=layers, album_seed=said["seed"], over=over).checked()
+        track, wrong = replace(draft, layers=layers, album_seed=settings["seed"], over=over).checked()
         problems += wrong
         whole.append(track)
-    album = Album(file, said["output"], tuple(whole), tuple(page.file for page in pages))
+    album = Album(file, settings["output"], tuple(whole), tuple(page.file for page in pages))
     if not problems:
         problems += duplicate_problems(album) + circle_problems(album)
     if problems:
@@ -252,24 +252,24 @@ def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Tra
     if item.entries is None:
         problems.append(f"{where}: is neither the file of a song nor a map of its keys")
         return
-    said: dict[str, Entry] = {}
+    own_entries: dict[str, Entry] = {}
     keys = []
     for entry in document.refuse_duplicates(item.entries, page.file, problems):
         if entry.name in OF_TRACK:
-            said[entry.name] = entry
+            own_entries[entry.name] = entry
         else:
             keys.append(entry)
-    words = {name: str(said[name].raw or "") for name in ("id", "spec", "from") if name in said}
-    problems += [f"{page.where(said[name])}: is not a name" for name, word in words.items()
-                 if not word or said[name].problem]  # fmt: skip
+    words = {name: str(own_entries[name].raw or "") for name in ("id", "spec", "from") if name in own_entries}
+    problems += [f"{page.where(own_entries[name])}: is not a name" for name, word in words.items()
+                 if not word or own_entries[name].problem]  # fmt: skip
     layers = [song_layer(keys, page.file, problems)]
     named = None
-    if "spec" in said:
-        named = next(iter(matching_files(page, words["spec"], page.where(said["spec"]), problems)), None)
+    if "spec" in own_entries:
+        named = next(iter(matching_files(page, words["spec"], page.where(own_entries["spec"]), problems)), None)
         if named is not None:
-            layers = [*spec.read_layers(named, f"{page.where(said['spec'])}: "), *layers]
+            layers = [*spec.read_layers(named, f"{page.where(own_entries['spec'])}: "), *layers]
     id, base = words.get("id", id_of(named.stem) if named is not None else ""), words.get("from")
-    edits = tuple(read_edits(page, said["edits"], problems)) if "edits" in said else ()
+    edits = tuple(read_edits(page, own_entries["edits"], problems)) if "edits" in own_entries else ()
     if not is_id(id):
         lack = "has no id" if not id else f"{quoted(id)} is no id"
         problems.append(f"{where}: {lack}; an id is letters, digits, dots, dashes and underscores")
