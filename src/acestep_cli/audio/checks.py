@@ -76,13 +76,27 @@ class CheckedFile:
 def fault_checks() -> dict[str, Check]:
     """Return a check for each fault, by the names that `--skip` takes."""
     return {
-        "silent": lambda heard: Finding("level", "sound", *(("silence", False) if heard[1].is_silent
-                                                            else (f"{heard[1].peak_dbfs:g} dBFS", True))),
-        "dead-channel": lambda heard: Finding("dead channel", "none", " and ".join(heard[1].dead_channels) or "none",
-                                              not heard[1].dead_channels),
-        "clipped": lambda heard: Finding("clipping", "none", count_crests(heard[1].clipped), not heard[1].clipped),
-        "dc": lambda heard: check_range("DC offset", heard[1].dc, Range(high=MOST_DC), "of full scale"),
-    }  # fmt: skip
+        "silent": check_level,
+        "dead-channel": check_channels,
+        "clipped": check_clipping,
+        "dc": lambda recording: check_range("DC offset", recording[1].dc, Range(high=MOST_DC), "of full scale"),
+    }
+
+
+def check_level(recording: MeasuredAudio) -> Finding:
+    _, measures = recording
+    found = "silence" if measures.is_silent else f"{measures.peak_dbfs:g} dBFS"
+    return Finding("level", "sound", found, not measures.is_silent)
+
+
+def check_channels(recording: MeasuredAudio) -> Finding:
+    dead = recording[1].dead_channels
+    return Finding("dead channel", "none", " and ".join(dead) or "none", not dead)
+
+
+def check_clipping(recording: MeasuredAudio) -> Finding:
+    clipped = recording[1].clipped
+    return Finding("clipping", "none", count_crests(clipped), not clipped)
 
 
 def count_crests(count: int) -> str:
@@ -99,19 +113,19 @@ def not_measurable(name: str, asked: str) -> Finding:
     return Finding(name, asked, "nothing that could be measured", False)
 
 
-def check_tempo(heard: MeasuredAudio, wanted: Range) -> Finding:
-    measured, asked = measure.estimate_tempo(heard[0]), f"{wanted} bpm"
+def check_tempo(recording: MeasuredAudio, wanted: Range) -> Finding:
+    measured, asked = measure.estimate_tempo(recording[0]), f"{wanted} bpm"
     if measured is None:
         return not_measurable("tempo", asked)
     return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))
 
 
-def check_sameness(heard: MeasuredAudio, reference: Audio, name: Path, within: float | None) -> Finding:
+def check_sameness(recording: MeasuredAudio, reference: Audio, name: Path, within: float | None) -> Finding:
     """Check that a file holds the samples of `reference`, to `within` dBFS."""
     asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
-    apart = measure.sample_difference(heard[0], reference)
+    apart = measure.sample_difference(recording[0], reference)
     if apart is None:
-        found = f"{heard[0].seconds:g} s at {heard[0].sample_rate} Hz"
+        found = f"{recording[0].seconds:g} s at {recording[0].sample_rate} Hz"
         other = f"{reference.seconds:g} s at {reference.sample_rate} Hz"
         return Finding("sound", asked, f"{found}, where the other has {other}", False)
     if apart == -math.inf:

@@ -280,8 +280,8 @@ def second(sound: soundfile.SoundFile) -> NDArray[np.float32]:
 
 
 def reason(error: soundfile.LibsndfileError) -> str:
-    said: str = error.error_string
-    return said.removeprefix("Error : ").rstrip(".")
+    message: str = error.error_string
+    return message.removeprefix("Error : ").rstrip(".")
 
 
 @contextlib.contextmanager
@@ -343,9 +343,9 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
         *(encode.FFMPEG, "-v", "level+warning", "-nostdin", "-xerror", "-i", f"file:{file}", "-map", "0:a:0", "-vn"),
         *("-map_metadata", "-1", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"),
     ]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as log:
         try:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         except OSError as error:
             raise SourceError(f"{encode.FFMPEG} cannot be started: {reason_of(error)}.") from error
         assert process.stdout is not None
@@ -361,12 +361,12 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
                     seconds += len(data) // frame / rate
                     yield data[: len(data) // frame * frame]
             process.wait()
-        finally:  # whoever listens may have heard enough
+        finally:  # the caller may stop early
             process.kill()
             process.wait()
             process.stdout.close()
-        said.seek(0)
-        reason = said.read()
+        log.seek(0)
+        reason = log.read()
     if b"matches no streams" in reason:
         raise SourceError(f"{path} holds no sound.")
     # It is content with these.

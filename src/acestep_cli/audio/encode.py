@@ -259,9 +259,9 @@ def encode_by_ffmpeg(path: Path, audio: Audio, encoding: Encoding, level: Level)
         *("-fflags", "+bitexact", "-flags:a", "+bitexact"),  # no clock, no version
         *("-movflags", "+faststart", "-f", row.container, f"file:{path}"),
     ]
-    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up
+    with tempfile.TemporaryFile() as log:  # a pipe that nobody reads would fill up
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
         except OSError as error:
             raise EncoderError(f"{row.program} cannot be started: {reason_of(error)}.") from error
         assert process.stdin is not None
@@ -272,15 +272,15 @@ def encode_by_ffmpeg(path: Path, audio: Audio, encoding: Encoding, level: Level)
             process.kill()
             process.wait()
             raise
-        said.seek(0)
-        reason = last_line(said.read())
+        log.seek(0)
+        reason = last_line(log.read())
     if process.returncode or not took_all or not path.is_file():
         raise EncoderError(f"The {encoding.format} encoder, {row.program}, failed ({process.returncode}): {reason}")
 
 
-def last_line(said: bytes) -> str:
+def last_line(log: bytes) -> str:
     """Return the last line of a program's output, which tells why it failed."""
-    lines = [line.strip() for line in said.decode(errors="replace").split("\n")]
+    lines = [line.strip() for line in log.decode(errors="replace").split("\n")]
     return next((line[:300] for line in reversed(lines) if line), "it gave no reason")
 
 

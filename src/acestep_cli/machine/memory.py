@@ -123,7 +123,7 @@ class MemoryModel:
             dit["adapters"] = self.adapter_bytes
         both = dit | vae
         diffusing, decoding = (dit, vae) if self.arrangement.one_network else (both, both)
-        heard = self.heard_bytes if self.arrangement.on_cpu else 0
+        recordings = self.heard_bytes if self.arrangement.on_cpu else 0
         encoding, tile = self.encoding_bytes, self.tile_bytes
         if self.arrangement.vae_on_cpu:
             encoding, tile = 0, 0
@@ -131,16 +131,16 @@ class MemoryModel:
             StageMemory("text", {"text": self.text_bytes}, self.work.text_tokens * self._qwen_token(self.sizes.text))
         ]
         if self.listens:
-            found.append(StageMemory("listen", decoding, heard + encoding))
+            found.append(StageMemory("listen", decoding, recordings + encoding))
         found += [
-            StageMemory("condition", dit, heard + max(self.condition_bytes, self.merging_bytes)),
-            StageMemory("diffuse", diffusing, heard + self.memory_bytes + self.step_bytes),
-            StageMemory("decode", decoding, heard + self.kept_bytes + tile),
+            StageMemory("condition", dit, recordings + max(self.condition_bytes, self.merging_bytes)),
+            StageMemory("diffuse", diffusing, recordings + self.memory_bytes + self.step_bytes),
+            StageMemory("decode", decoding, recordings + self.kept_bytes + tile),
         ]
         if self.sizes.songwriter is not None:
             found.insert(0, StageMemory("write", {"songwriter": self.songwriter_bytes}, self.writing_bytes))
         if self.arrangement.on_cpu:
-            found.append(StageMemory("finish", decoding, heard + self.kept_bytes + self.finishing_bytes))
+            found.append(StageMemory("finish", decoding, recordings + self.kept_bytes + self.finishing_bytes))
         return tuple(stage for stage in found if self.sizes.used.issuperset(stage.resident))
 
     @property
@@ -300,9 +300,9 @@ class MemoryModel:
         """Working memory for encoding the widest tile of a source, or of the windows of a reference."""
         vae, tile = self.sizes.vae, self.arrangement.tile_frames
         window = self.sizes.dit.timbre_fix_frame if self.work.references else 0
-        heard = max(self.work.frames if self.work.encodes_source else 0, window)
-        neighbours = min(-(-heard // tile) - 1, 2)
-        frames = min(tile + neighbours * encoder_reach(vae), heard)
+        frames_heard = max(self.work.frames if self.work.encodes_source else 0, window)
+        neighbours = min(-(-frames_heard // tile) - 1, 2)
+        frames = min(tile + neighbours * encoder_reach(vae), frames_heard)
         copies = COPIES_IN_ENCODER + (HELD_BY_HEAP if self.arrangement.on_cpu else 0)
         return copies * vae.encoder_hidden_size * frames * vae.hop * self.element
 

@@ -100,10 +100,10 @@ def remarks_on(job: Job) -> list[str]:
     if not job.pending() or any(layer.is_sidecar for layer in job.layers):
         return []
     found, name = job.resolved, job.track or ("" if job.spec_file is None else str(job.spec_file))
-    said = remarks.song_remarks(found.request, job.request.duration, is_guess="duration" in job.request.open)
-    sentences = [remarks.placed(remark, name, found.origins, found.lines) for remark in said[:MOST_REMARKS]]
-    if len(said) > MOST_REMARKS:
-        more = len(said) - MOST_REMARKS
+    song_remarks = remarks.song_remarks(found.request, job.request.duration, is_guess="duration" in job.request.open)
+    sentences = [remarks.placed(remark, name, found.origins, found.lines) for remark in song_remarks[:MOST_REMARKS]]
+    if len(song_remarks) > MOST_REMARKS:
+        more = len(song_remarks) - MOST_REMARKS
         listing = "" if job.spec_file is None else f"; acestep spec check {shlex.quote(str(job.spec_file))} lists them"
         sentences.append(f"{name or 'The words'}: {more} more remark{'s' * (more > 1)}{listing}")
     return sentences

@@ -164,5 +164,5 @@ def describe_error(error: BaseException) -> dict[str, Any]:
             )
             return error_object(limit.exit_code, limit.name, limit.message, limit.hint)
         case _:
-            said = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
-            return error_object(UNEXPECTED, "unexpected", said, None)
+            message = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
+            return error_object(UNEXPECTED, "unexpected", message, None)

@@ -126,8 +126,8 @@ def tag_spec(request: Request, origin: RenderOrigin) -> str:
              if (value := getattr(request, key)) is not None}  # fmt: skip
     named |= {key: bare_names(value) for key in ("model", "songwriter")
               if (value := getattr(request, key)) is not None and is_folder_name(value)}  # fmt: skip
-    said = origin.model_dump(include=set(RenderOrigin.model_fields) - {"asked"}, exclude_defaults=True)
-    return spec.dump_spec(request.model_copy(update=named), said)
+    fields = origin.model_dump(include=set(RenderOrigin.model_fields) - {"asked"}, exclude_defaults=True)
+    return spec.dump_spec(request.model_copy(update=named), fields)
 
 
 def bare_names(path: Any) -> Any:
@@ -161,9 +161,9 @@ def versions() -> dict[str, str]:
 
 def songwriter_fields(asked: complete.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
     """Return the Songwriter's fields for a request `asked` with the recipe `recipe`. A replay ignores them."""
-    said = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
-    whose = {"name": songwriter.name, "weights": songwriter.weights, "seed": asked.text_seed}
-    return {"asked": recipe, "songwriter": {**whose, **said, "decided": list(asked.open)}}
+    fields = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
+    identity = {"name": songwriter.name, "weights": songwriter.weights, "seed": asked.text_seed}
+    return {"asked": recipe, "songwriter": {**identity, **fields, "decided": list(asked.open)}}
 
 
 def adapter_fields(decided: complete.Completion) -> dict[str, Any]:
@@ -174,10 +174,10 @@ def adapter_fields(decided: complete.Completion) -> dict[str, Any]:
 
 def tags_hash(asked: complete.Completed, cover: tags.Cover | None) -> str:
     """Return a hash of the requested tags, without those that shape the song: they are in its recipe."""
-    said: dict[str, Any] = asked.model_dump(include=set(LABELS) - {"cover"}, exclude_none=True)
+    fields: dict[str, Any] = asked.model_dump(include=set(LABELS) - {"cover"}, exclude_none=True)
     if cover is not None:
-        said["cover"] = hashlib.sha256(cover.data).hexdigest()
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        fields["cover"] = hashlib.sha256(cover.data).hexdigest()
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def retagged_request(file: Path, asked: complete.Completed) -> Request:

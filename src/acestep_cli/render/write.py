@@ -300,10 +300,10 @@ def retag(output: OutputFile, job: Job) -> None:
     with disk.write_whole(*files, replace=files) as [part, beside_part, *latents_part]:
         shutil.copyfile(output.path, part)
         request = sidecar.retagged_request(beside, output.completed)
-        said = request.model_dump(include=set(tags.KEYS))
+        values = request.model_dump(include=set(tags.KEYS))
         text = sidecar.tag_spec(request, record)
         timed = lrc.parse_lrc(output.lrc.read_text(encoding="utf-8")) if output.lrc is not None else ()
-        labels = tags.Tags(**said, recipe=record.recipe, spec=text, cover=cover, lines=timed)
+        labels = tags.Tags(**values, recipe=record.recipe, spec=text, cover=cover, lines=timed)
         tags.write_tags(part, output.format, labels)
         disk.write_text(beside_part, sidecar.retagged_text(beside, request, part.stat().st_size, job.labels(output)))
         if header is not None:
