@@ -272,7 +272,7 @@ def test_bfloat16_keeps_what_is_added(decoder: DiT, tmp_path: Path, size: float)
         x = torch.randn(1, 5, 64).bfloat16()
         plain, more = narrow.get_submodule(QUERY), worn.get_submodule(QUERY)
         [hook] = more._forward_hooks.values()
-        [change] = hook.changes  # type: ignore[attr-defined]
+        [change] = hook.deltas  # type: ignore[attr-defined]
         alone = torch.zeros(1, 5, 64).bfloat16()
         change.add_to(alone, x)
         assert relative(alone.float(), x.float() @ (2 * up @ down).T) < 0.02
