@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import corpus
+import mixing
 import numpy as np
 import sounds
 from corpus import SECTIONS, STYLES, Part, Song
@@ -66,8 +67,11 @@ PATTERNS = {
     "chip": ((0, 2), (1, 3), EIGHTHS),
 }
 SWING = {"lofi": 0.12, "jazz": 0.16}  # pulses by which an off-beat is late
-MIX = {"drums": 0.42, "bass": 0.25, "chords": 0.105, "lead": 0.13, "voice": 0.17, "backing": 0.07}
+MIX = {"drums": 0.42, "bass": 0.25, "chords": 0.105, "lead": 0.13, "voice": 0.22, "backing": 0.09}
 PANS = (-0.25, 0.0, 0.25, 0.0)  # of the tones of a chord
+BACKING_PAN = -0.25
+WIDTH = 2.0  # by which places are further out in a mix than in a dry recording
+THIRD = 1.35  # of a chord is louder: it alone tells the mode
 
 
 class Event(NamedTuple):
@@ -83,10 +87,12 @@ class Event(NamedTuple):
 
 
 class Desk:
-    """The stems of a song while they are played, and a list of what was; a silent one only lists."""
+    """The stems of a song while they are played, and a list of what was; a silent one only lists, a dry one leaves out
+    the noise that belongs to tones and the mix.
+    """
 
-    def __init__(self, piece: Song, silent: bool = False) -> None:
-        self.samples, self.silent = piece.duration * SAMPLE_RATE, silent
+    def __init__(self, piece: Song, silent: bool = False, dry: bool = False) -> None:
+        self.samples, self.silent, self.dry = piece.duration * SAMPLE_RATE, silent, dry
         self.stems: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((2, self.samples), np.float32))
         self.events: list[Event] = []
 
@@ -97,6 +103,7 @@ class Desk:
     def add(self, track: str, sound: np.ndarray, start: int, level: float, pan: float = 0.0) -> None:
         """Add a sound [N] at a sample; pan runs from -1 (left) to 1 (right)."""
         length = min(len(sound), self.samples - start)
+        pan *= 1.0 if self.dry else WIDTH
         if length > 0 and level:
             for side, gain in enumerate((1 - max(pan, 0), 1 + min(pan, 0))):
                 self.stems[track][side, start : start + length] += np.float32(level * gain) * sound[:length]
@@ -119,13 +126,15 @@ class Desk:
     ) -> None:
         start = self.due(part, TIMBRES[timbre].track, pitch, seconds, length, level)
         if start is not None:
-            self.add(TIMBRES[timbre].track, sounds.note(timbre, pitch, start, length), start, level * MIX[part], pan)
+            sound = sounds.note(timbre, pitch, start, length, not self.dry)
+            self.add(TIMBRES[timbre].track, sound, start, level * MIX[part], pan)
 
     def sing(self, part: str, sung: tuple[str, str], pitch: int, seconds: float, length: float, level: float) -> None:
         track = {"voice": "vocals", "backing": "backing_vocals"}[part]
         start = self.due(part, track, pitch, seconds, length, level)
         if start is not None:
-            self.add(track, sounds.syllable(*sung, pitch, start, length), start, level * MIX[part])
+            sound = sounds.syllable(*sung, pitch, start, length, not self.dry)
+            self.add(track, sound, start, level * MIX[part], BACKING_PAN if part == "backing" else 0.0)
 
 
 def _play_drums(desk: Desk, piece: Song, manner: str, start: float, last_of_four: bool, first: bool) -> None:
@@ -217,9 +226,13 @@ def _play_chords(desk: Desk, piece: Song, root: int, minor: bool, start: float, 
                 desk.note("chords", piece.chords, pitch, start + k * step * pulse, pulse * step * (1 if chip else 2),
                           2 * level, -0.2)  # fmt: skip
             return
+    if "drums" in piece.left_out and len(places) == 1:  # then the chords keep the time
+        places = [(k, 1) for k in range(pulses)]
+    third = (root + (3 if minor else 4)) % 12
     for place, hold in places:
         for pitch, pan in zip(pitches, PANS, strict=False):
-            desk.note("chords", piece.chords, pitch, start + place * pulse, hold * pulse, level, pan)
+            loud = level * (THIRD if pitch % 12 == third else 1)
+            desk.note("chords", piece.chords, pitch, start + place * pulse, hold * pulse, loud, pan)
 
 
 def _motif(rng: np.random.Generator, pulses: int) -> list[tuple[float, float, int]]:
@@ -270,11 +283,14 @@ def _sing(
                 desk.sing("backing", ("", "u"), below, seconds, length, 1.0)
 
 
-def play(piece: Song) -> dict[str, np.ndarray]:
-    """The stems of a song by track, [2, duration * 48000] each; their sum has -14 dBFS RMS and peaks below 0.98."""
-    desk = Desk(piece)
+def play(piece: Song, dry: bool = False) -> dict[str, np.ndarray]:
+    """The stems of a song by track, [2, duration * 48000] each; their sum has -14 dBFS RMS and peaks below 0.98.
+
+    Dry, it is the same music without air, brightness and room: as the corpus was before it had them.
+    """
+    desk = Desk(piece, dry=dry)
     _perform(desk, piece)
-    return _mastered(desk.stems, piece)
+    return _mastered(desk.stems if dry else mixing.mixed(desk.stems), piece)
 
 
 def score(piece: Song) -> list[Event]:
@@ -301,12 +317,13 @@ def _perform(desk: Desk, piece: Song) -> None:
             _sing(desk, piece, part, motif, chords, bar * bar_seconds, bar)
         for number, chord in enumerate(chords):
             now = bar * bar_seconds
-            if plan.drums != "none" and piece.left_out != "drums":
+            if plan.drums != "none" and "drums" not in piece.left_out:
                 _play_drums(desk, piece, plan.drums, now, bar % 4 == 3, number == 0)
-            if piece.left_out != "bass":
+            if "bass" not in piece.left_out:
                 _play_bass(desk, piece, chord[0], now, plan.bass)
             _play_chords(desk, piece, *chord, now, plan.chords)
-            for place, length, steps in motif if plan.lead and not part.lines else ():
+            led = plan.lead and not part.lines and "lead" not in piece.left_out
+            for place, length, steps in motif if led else ():
                 if place // piece.pulses == bar % 2:
                     place %= piece.pulses
                     late = swing if place % 1 == 0.5 else 0.0
@@ -323,9 +340,9 @@ def _close(desk: Desk, piece: Song, now: float) -> None:
     tail, plan = piece.duration - now, SECTIONS[piece.parts[-1].tag]
     for pitch in _triad(piece.tonic, piece.mode == "minor"):
         desk.note("chords", piece.chords, pitch, now, tail, 1.0)
-    if piece.left_out != "bass" and plan.bass:
+    if "bass" not in piece.left_out and plan.bass:
         desk.note("bass", piece.bass, 28 + (piece.tonic - 28) % 12, now, tail, 1.0)
-    if piece.left_out != "drums" and plan.drums != "none":
+    if "drums" not in piece.left_out and plan.drums != "none":
         desk.hit("low", KITS[STYLES[piece.style].kit][0], now, 1.0)
 
 
@@ -342,6 +359,6 @@ def _mastered(stems: dict[str, np.ndarray], piece: Song) -> dict[str, np.ndarray
     return {track: stem * limited for track, stem in sorted(stems.items())}
 
 
-def render(piece: Song) -> np.ndarray:
+def render(piece: Song, dry: bool = False) -> np.ndarray:
     """The mix alone."""
-    return sum(play(piece).values())
+    return sum(play(piece, dry).values())

@@ -171,6 +171,8 @@ STYLES = {
         ("playful", "bouncy", "heroic", "cheerful", "fast"),
         ("noise drums", "8-bit drums", "crunchy noise percussion")),
 }  # fmt: skip
+# What a song may do without, each in half of all songs; its caption then says so.
+LEFT_OUT = ("drums", "bass", "lead")
 # Instruments a song may have instead of its style's own; its caption then names them.
 OTHER_CHORDS = ("piano", "rhodes", "organ", "acoustic guitar", "clean guitar", "strings", "brass section", "synth pad")
 OTHER_LEADS = ("flute", "saxophone", "trumpet", "fiddle", "strings", "vibraphone", "bells", "saw lead", "lead guitar")
@@ -244,7 +246,7 @@ class Song:
     bass: str
     chords: str
     lead: str
-    left_out: str  # "drums", "bass" or nothing
+    left_out: tuple[str, ...]  # of LEFT_OUT
     mood: str  # the first of its caption
     tune: str  # the style whose progressions and melodies it plays
     variant: int  # of the tune
@@ -273,15 +275,15 @@ class Song:
     @property
     def leads(self) -> bool:
         """Whether an instrument has the lead somewhere."""
-        return any(SECTIONS[part.tag].lead and not part.lines for part in self.parts)
+        return "lead" not in self.left_out and any(SECTIONS[part.tag].lead and not part.lines for part in self.parts)
 
     @property
     def tracks(self) -> tuple[str, ...]:
         """The tracks that sound in it, by the names of the track list."""
         found = {TIMBRES[self.chords].track} if any(SECTIONS[part.tag].chords for part in self.parts) else set()
-        if self.left_out != "drums" and any(SECTIONS[part.tag].drums != "none" for part in self.parts):
+        if "drums" not in self.left_out and any(SECTIONS[part.tag].drums != "none" for part in self.parts):
             found.add("drums")
-        if self.left_out != "bass" and any(SECTIONS[part.tag].bass for part in self.parts):
+        if "bass" not in self.left_out and any(SECTIONS[part.tag].bass for part in self.parts):
             found.add("bass")
         if self.leads:
             found.add(TIMBRES[self.lead].track)
@@ -296,6 +298,13 @@ def picker(rng: np.random.Generator) -> Callable:
     return lambda options: options[rng.integers(len(options))]
 
 
+def drawn_key(seed: int) -> tuple[int, str]:
+    """Tonic and mode of a song: all 24 keys in every 24 songs, in another order each time."""
+    turn, place = divmod(seed, 24)
+    key = int(np.random.default_rng([turn, 8]).permutation(24)[place])
+    return key % 12, "minor" if key >= 12 else "major"
+
+
 def song(seed: int) -> Song:
     """Draw the song of this seed."""
     rng = np.random.default_rng([seed, 1])
@@ -306,12 +315,12 @@ def song(seed: int) -> Song:
     # Half of all tempi ignore the style, so that the number in the prompt, not the style, sets the tempo.
     low, high = style.tempo if rng.random() < 0.5 else (60, 180)
     bpm = min(int(rng.integers(low, high + 1)), {"4": 180, "3": 160, "6": 110}[meter])
-    tonic, mode = int(rng.integers(12)), pick(["major", "minor"])
+    tonic, mode = drawn_key(seed)
     # Most are short: what the model learns about tempo and key, it learns per song, not per second.
     duration = int(rng.integers(8, 17)) if rng.random() < 0.7 else int(rng.integers(16, 41))
     chords = pick(OTHER_CHORDS) if rng.random() < 0.3 else style.chords
     lead = pick(OTHER_LEADS) if rng.random() < 0.3 else style.lead
-    left_out = rng.choice(["drums", "bass", ""], p=[0.12, 0.05, 0.83])
+    left_out = tuple(part for part in LEFT_OUT if rng.random() < 0.5)
 
     bars = max(1, int(duration * FRAMES_PER_SECOND / bar_frames(bpm, 2 if meter == "6" else int(meter))))
     language, lyrics, kind = "unknown", "[Instrumental]", rng.random()
@@ -328,7 +337,7 @@ def song(seed: int) -> Song:
             blocks.append("\n".join([f"[{part.tag}]", *lines]))
         lyrics = "\n\n".join(blocks)
     mood = pick(style.moods)
-    piece = Song(seed, name, bpm, tonic, mode, "", meter, duration, style.bass, chords, lead, str(left_out), mood, name,
+    piece = Song(seed, name, bpm, tonic, mode, "", meter, duration, style.bass, chords, lead, left_out, mood, name,
                  style.moods.index(mood) % 2, "", lyrics, language)  # fmt: skip
     return describe(piece, rng)
 
@@ -338,7 +347,7 @@ def restyled(piece: Song, rng: np.random.Generator) -> Song:
     pick = picker(rng)
     name = pick([name for name in STYLES if name != piece.style])
     style = STYLES[name]
-    other = replace(piece, style=name, bass=style.bass, chords=style.chords, lead=style.lead, left_out="",
+    other = replace(piece, style=name, bass=style.bass, chords=style.chords, lead=style.lead, left_out=(),
                     mood=pick(style.moods))  # fmt: skip
     return describe(other, rng)
 
@@ -347,9 +356,9 @@ def _words(piece: Song, rng: np.random.Generator) -> dict[str, str]:
     """What stands for each place in a caption or an idea."""
     pick, style = picker(rng), STYLES[piece.style]
     mood, mood2 = piece.mood, pick([mood for mood in style.moods if mood != piece.mood])
-    lead = pick(VOICES) if piece.voiced else piece.lead
-    drums = "no drums" if piece.left_out == "drums" else pick(style.drum_words)
-    bass = "no bass" if piece.left_out == "bass" else piece.bass
+    lead = pick(VOICES) if piece.voiced else "no lead" if "lead" in piece.left_out else piece.lead
+    drums = "no drums" if "drums" in piece.left_out else pick(style.drum_words)
+    bass = "no bass" if "bass" in piece.left_out else piece.bass
     return {"mood": mood, "mood2": mood2, "style": pick(style.names), "drums": drums, "bass": bass,
             "chords": piece.chords, "lead": lead}  # fmt: skip
 
@@ -359,8 +368,8 @@ def describe(piece: Song, rng: np.random.Generator) -> Song:
     pick, style = picker(rng), STYLES[piece.style]
     plain = piece.chords == style.chords and piece.lead == style.lead and not piece.left_out
     caption = pick(SHORT_CAPTIONS if plain and rng.random() < 0.25 else CAPTIONS).format(**_words(piece, rng))
-    if piece.left_out and f"no {piece.left_out}" not in caption:
-        caption = f"{caption}, no {piece.left_out}"
+    for part in piece.left_out:
+        caption = caption if f"no {part}" in caption else f"{caption}, no {part}"
     return replace(piece, caption=caption, key=f"{pick(NOTE_NAMES[piece.tonic])} {piece.mode}")
 
 

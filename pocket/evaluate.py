@@ -220,7 +220,8 @@ def follows_prompt(case: Case) -> Iterator[Score]:
 
 def plays_drums(case: Case) -> Iterator[Score]:
     """With drums and without: most songs have some, so that who always plays them is right of most."""
-    left_out = "" if case.piece.left_out == "drums" else "drums"
+    before = case.piece.left_out
+    left_out = tuple(part for part in corpus.LEFT_OUT if (part in before) != (part == "drums"))
     other = corpus.describe(replace(case.piece, left_out=left_out), np.random.default_rng([case.number, 5]))
     for piece in (case.piece, other):
         truth, asked = band.render(piece), "drums" in piece.tracks
@@ -252,8 +253,8 @@ def section_sense(piece: corpus.Song, audio: np.ndarray) -> float:
     asked = []
     for part in piece.parts:
         section = corpus.SECTIONS[part.tag]
-        drums = 0.0 if piece.left_out == "drums" else forces[section.drums]
-        bass = 0.0 if piece.left_out == "bass" else section.bass
+        drums = 0.0 if "drums" in piece.left_out else forces[section.drums]
+        bass = 0.0 if "bass" in piece.left_out else section.bass
         asked += [drums + bass + 0.5 * section.chords + 0.5 * section.lead] * part.bars
     found = [spearmanr(asked[: len(measured)], measured).statistic for measured in ears.bars(piece, audio)]
     return float(np.nan_to_num(found).mean())

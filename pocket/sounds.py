@@ -41,6 +41,7 @@ class Timbre:
     attack: float = 0.004  # seconds
     vibrato: float = 0.0  # share of the frequency
     drive: float = 0.0  # of a saturation after the sum
+    air: tuple[float, float, float, float] | None = None  # noise beside the tone: lowest and highest Hz, RMS, decay
 
 
 def _series(count: int, fall: float, decay: float, rise: float = 0.0, odd: bool = False) -> tuple:
@@ -48,34 +49,40 @@ def _series(count: int, fall: float, decay: float, rise: float = 0.0, odd: bool 
     return tuple((k, k**-fall, decay + rise * k) for k in range(1, count + 1) if k % 2 or not odd)
 
 
+# Noise that belongs to a tone: of a hammer, a pick, a finger on a string; of a bow; of breath.
+STRUCK, PLUCKED, FINGERED = (2500, 11000, 0.25, 35), (3000, 12000, 0.3, 25), (1200, 6000, 0.15, 30)
+BOWED, BLOWN, BREATHED = (3000, 11000, 0.07, 0), (3000, 11000, 0.04, 0), (3000, 12000, 0.1, 0)
+
 TIMBRES = {
-    "piano": Timbre("keyboard", _series(8, 1.3, 1.2, 0.9), 0.003),
-    "rhodes": Timbre("keyboard", ((1, 1, 1.5), (2, 0.35, 3), (3, 0.12, 5), (7, 0.06, 14))),
-    "organ": Timbre("keyboard", ((1, 1, 0), (2, 0.7, 0), (3, 0.4, 0), (4, 0.3, 0), (8, 0.15, 0)), 0.008),
-    "vibraphone": Timbre("percussion", ((1, 1, 2), (4, 0.25, 5), (10, 0.05, 16)), 0.002),
-    "bells": Timbre("percussion", ((1, 1, 1.6), (2.76, 0.4, 3), (5.4, 0.2, 6)), 0.002),
-    "acoustic guitar": Timbre("guitar", _series(9, 1.1, 2, 0.8), 0.002),
-    "clean guitar": Timbre("guitar", _series(7, 1.5, 3, 1.2), 0.003),
-    "distorted guitar": Timbre("guitar", _series(12, 0.8, 0.6, 0.15), drive=1.5),
-    "lead guitar": Timbre("guitar", _series(9, 0.9, 0.5), 0.01, 0.003, 1.5),
-    "strings": Timbre("strings", _series(9, 1.1, 0), 0.09, 0.003),
-    "fiddle": Timbre("strings", _series(8, 1.0, 0), 0.05, 0.003),
-    "brass section": Timbre("brass", ((1, 0.7, 0.5), (2, 1, 0.5), (3, 0.9, 1), (4, 0.7, 1.5), (5, 0.5, 2)), 0.02),
-    "trumpet": Timbre("brass", ((1, 0.6, 0), (2, 0.9, 0), (3, 1, 0), (4, 0.7, 0), (5, 0.4, 0)), 0.02, 0.003),
-    "flute": Timbre("woodwinds", ((1, 1, 0), (2, 0.25, 0), (3, 0.08, 0)), 0.04, 0.003),
-    "saxophone": Timbre("woodwinds", ((1, 0.8, 0), (2, 1, 0), (3, 0.7, 0), (4, 0.5, 0), (5, 0.25, 0)), 0.03, 0.003),
-    "synth pad": Timbre("synth", _series(7, 1.4, 0), 0.1),
-    "warm pad": Timbre("synth", _series(4, 2.0, 0), 0.2),
-    "synth stabs": Timbre("synth", _series(8, 1, 5, 0.5), 0.003),
-    "square arpeggio": Timbre("synth", _series(9, 1, 4, odd=True), 0.002),
-    "square lead": Timbre("synth", _series(11, 1, 0.8, odd=True), 0.003, 0.003),
-    "saw lead": Timbre("synth", _series(10, 1, 0.5), 0.008, 0.003),
-    "pluck synth": Timbre("synth", _series(8, 1, 4, 1.5), 0.002),
+    "piano": Timbre("keyboard", _series(8, 1.3, 1.2, 0.9), 0.003, air=STRUCK),
+    "rhodes": Timbre("keyboard", ((1, 1, 1.5), (2, 0.35, 3), (3, 0.12, 5), (7, 0.06, 14)), air=STRUCK),
+    "organ": Timbre("keyboard", ((1, 1, 0), (2, 0.7, 0), (3, 0.4, 0), (4, 0.3, 0), (8, 0.15, 0)), 0.008, air=BLOWN),
+    "vibraphone": Timbre("percussion", ((1, 1, 2), (4, 0.25, 5), (10, 0.05, 16)), 0.002, air=STRUCK),
+    "bells": Timbre("percussion", ((1, 1, 1.6), (2.76, 0.4, 3), (5.4, 0.2, 6)), 0.002, air=STRUCK),
+    "acoustic guitar": Timbre("guitar", _series(9, 1.1, 2, 0.8), 0.002, air=PLUCKED),
+    "clean guitar": Timbre("guitar", _series(7, 1.5, 3, 1.2), 0.003, air=PLUCKED),
+    "distorted guitar": Timbre("guitar", _series(12, 0.8, 0.6, 0.15), drive=1.5, air=BOWED),
+    "lead guitar": Timbre("guitar", _series(9, 0.9, 0.5), 0.01, 0.003, 1.5, air=BOWED),
+    "strings": Timbre("strings", _series(9, 1.1, 0), 0.09, 0.003, air=BOWED),
+    "fiddle": Timbre("strings", _series(8, 1.0, 0), 0.05, 0.003, air=BOWED),
+    "brass section": Timbre("brass", ((1, 0.7, 0.5), (2, 1, 0.5), (3, 0.9, 1), (4, 0.7, 1.5), (5, 0.5, 2)), 0.02,
+        air=BLOWN),
+    "trumpet": Timbre("brass", ((1, 0.6, 0), (2, 0.9, 0), (3, 1, 0), (4, 0.7, 0), (5, 0.4, 0)), 0.02, 0.003, air=BLOWN),
+    "flute": Timbre("woodwinds", ((1, 1, 0), (2, 0.25, 0), (3, 0.08, 0)), 0.04, 0.003, air=BREATHED),
+    "saxophone": Timbre("woodwinds", ((1, 0.8, 0), (2, 1, 0), (3, 0.7, 0), (4, 0.5, 0), (5, 0.25, 0)), 0.03, 0.003,
+        air=BREATHED),
+    "synth pad": Timbre("synth", _series(7, 1.4, 0), 0.1, air=BLOWN),
+    "warm pad": Timbre("synth", _series(4, 2.0, 0), 0.2, air=BLOWN),
+    "synth stabs": Timbre("synth", _series(8, 1, 5, 0.5), 0.003, air=PLUCKED),
+    "square arpeggio": Timbre("synth", _series(9, 1, 4, odd=True), 0.002, air=PLUCKED),
+    "square lead": Timbre("synth", _series(11, 1, 0.8, odd=True), 0.003, 0.003, air=BLOWN),
+    "saw lead": Timbre("synth", _series(10, 1, 0.5), 0.008, 0.003, air=BOWED),
+    "pluck synth": Timbre("synth", _series(8, 1, 4, 1.5), 0.002, air=PLUCKED),
     "sub bass": Timbre("bass", ((1, 1, 0.6), (2, 0.35, 1.5), (3, 0.12, 3)), 0.008),
     "808 bass": Timbre("bass", ((1, 1, 1.2), (2, 0.5, 2), (3, 0.25, 4)), 0.004, drive=1.2),
-    "synth bass": Timbre("bass", _series(10, 1, 2, 0.8)),
-    "electric bass": Timbre("bass", _series(7, 1.2, 1.5, 0.7)),
-    "upright bass": Timbre("bass", _series(5, 1.4, 2.5, 1.0), 0.008),
+    "synth bass": Timbre("bass", _series(10, 1, 2, 0.8), air=FINGERED),
+    "electric bass": Timbre("bass", _series(7, 1.2, 1.5, 0.7), air=FINGERED),
+    "upright bass": Timbre("bass", _series(5, 1.4, 2.5, 1.0), 0.008, air=FINGERED),
     "triangle bass": Timbre("bass", _series(7, 2, 0.8, odd=True), 0.003),
 }  # fmt: skip
 
@@ -87,13 +94,13 @@ VOWELS = {
     "o": ((540, 110, 1.0), (900, 140, 0.6), (2500, 250, 0.08)),
     "u": ((360, 100, 1.0), (820, 130, 0.35), (2400, 250, 0.05)),
 }
-VOICE = Timbre("vocals", tuple((k, 1.0, 0.0) for k in range(1, 15)), 0.03, 0.003)
+VOICE = Timbre("vocals", tuple((k, 1.0, 0.0) for k in range(1, 15)), 0.03, 0.003, air=BREATHED)
 #: What is heard of a consonant: the letters, and (low Hz, high Hz, seconds, level) of a burst of noise.
 CONSONANTS = (
-    ("sšzžcçx", (5000, 10000, 0.07, 0.5)),
-    ("jʃ", (2500, 6000, 0.06, 0.45)),
-    ("fvhθ", (1500, 8000, 0.05, 0.25)),
-    ("tkqp", (1800, 6000, 0.02, 0.8)),
+    ("sšzžcçx", (5000, 12000, 0.08, 0.7)),
+    ("jʃ", (2500, 8000, 0.07, 0.6)),
+    ("fvhθ", (2000, 12000, 0.06, 0.35)),
+    ("tkqp", (2500, 10000, 0.02, 1.0)),
     ("dgb", (300, 2500, 0.02, 0.6)),
 )
 
@@ -109,16 +116,21 @@ def hertz_of(pitch: int) -> float:
 
 
 @cache
-def _wheels(multiples: tuple[float, ...], vibrato: float, pitch: int) -> np.ndarray:
-    """The sines of a pitch's partials over one `PERIOD`, twice over so that any stretch of one is a slice."""
+def _wheel(multiple: float, vibrato: float, pitch: int) -> np.ndarray:
+    """The sine of a pitch's partial over one `PERIOD`, twice over so that any stretch of one is a slice."""
     t = np.arange(PERIOD) / SAMPLE_RATE
     hertz = hertz_of(pitch)
+    if hertz * multiple >= HIGHEST:
+        return np.zeros(2 * PERIOD, np.float32)
     sway = vibrato * hertz / VIBRATO * np.sin(2 * np.pi * VIBRATO * t)
-    wheels = [
-        np.sin(2 * np.pi * tuned(hertz * m) * t + m * sway) if hertz * m < HIGHEST else np.zeros_like(t)
-        for m in multiples
-    ]
-    return np.tile(np.stack(wheels).astype(np.float32), 2)
+    return np.tile(np.sin(2 * np.pi * tuned(hertz * multiple) * t + multiple * sway).astype(np.float32), 2)
+
+
+@cache
+def _breath(low: float, high: float) -> np.ndarray:
+    """Noise of unit RMS between two frequencies, likewise: it too comes back with every `PERIOD`."""
+    noise = _band(np.random.default_rng([int(low), int(high), 7]).standard_normal(PERIOD), low, high)
+    return np.tile((noise / np.sqrt(np.mean(noise**2))).astype(np.float32), 2)
 
 
 @cache
@@ -129,16 +141,27 @@ def _fall(decay: float, attack: float) -> np.ndarray:
 
 def _turn(timbre: Timbre, levels: np.ndarray, pitch: int, start: int, length: int) -> np.ndarray:
     """`length` samples of a note that begins at sample `start` of the song."""
-    wheels = _wheels(tuple(m for m, *_ in timbre.partials), timbre.vibrato, pitch)
-    offset = start % PERIOD
     sound = np.zeros(length, np.float32)
-    for k, (_, _, decay) in enumerate(timbre.partials):
-        fall, level = _fall(decay, timbre.attack), np.float32(levels[k])
-        if not level:
-            continue
-        for begin in range(0, length, PERIOD):
-            end = min(begin + PERIOD, length)
-            sound[begin:end] += level * fall[begin:end] * wheels[k, offset : offset + end - begin]
+    for (multiple, _, decay), level in zip(timbre.partials, levels, strict=True):
+        if level:
+            levels_now = np.float32(level) * _fall(decay, timbre.attack)[:length]
+            _add(sound, _wheel(multiple, timbre.vibrato, pitch), levels_now, start)
+    return sound
+
+
+def _add(sound: np.ndarray, wheel: np.ndarray, levels: np.ndarray, start: int) -> None:
+    """Add a wheel, at its place at sample `start` of the song, to a sound."""
+    offset = start % PERIOD
+    for begin in range(0, len(sound), PERIOD):
+        end = min(begin + PERIOD, len(sound))
+        sound[begin:end] += levels[begin:end] * wheel[offset : offset + end - begin]
+
+
+def _aired(timbre: Timbre, sound: np.ndarray, start: int) -> np.ndarray:
+    """A note with the noise that belongs to it."""
+    if timbre.air:
+        low, high, level, decay = timbre.air
+        _add(sound, _breath(low, high), np.float32(level) * _fall(decay, timbre.attack)[: len(sound)], start)
     return sound
 
 
@@ -168,21 +191,21 @@ def _length(seconds: float) -> int:
     return min(int(seconds * SAMPLE_RATE), int(LONGEST * SAMPLE_RATE))
 
 
-def note(name: str, pitch: int, start: int, seconds: float) -> np.ndarray:
-    """A note of a timbre, of about unit RMS, that begins at sample `start` of the song."""
+def note(name: str, pitch: int, start: int, seconds: float, air: bool = True) -> np.ndarray:
+    """A note of a timbre, of about unit RMS, from sample `start` of the song on; without `air` its tone alone."""
     timbre = TIMBRES[name]
     sound = _turn(timbre, _levels(timbre, pitch), pitch, start, _length(seconds))
     if timbre.drive:
         sound = np.tanh(timbre.drive * sound) / np.float32(np.tanh(timbre.drive))
-    return _released(sound)
+    return _released(_aired(timbre, sound, start) if air else sound)
 
 
-def syllable(consonant: str, vowel: str, pitch: int, start: int, seconds: float) -> np.ndarray:
+def syllable(consonant: str, vowel: str, pitch: int, start: int, seconds: float, air: bool = True) -> np.ndarray:
     """A sung syllable, likewise: the hint of a consonant, then the vowel."""
     sound = _turn(VOICE, _sung(vowel, pitch), pitch, start, _length(seconds))
     burst = _burst(consonant)[: len(sound)]
     sound[: len(burst)] += burst
-    return _released(sound)
+    return _released(_aired(VOICE, sound, start) if air else sound)
 
 
 def syllables(text: str, mute_e: bool) -> list[tuple[str, str]]:

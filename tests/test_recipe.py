@@ -22,6 +22,7 @@ def corpus() -> Any:
     sys.path.insert(0, str(RECIPE))
     try:
         import corpus
+        import mixing  # noqa: F401 - what the band imports is at hand from here on
     finally:
         sys.path.remove(str(RECIPE))
     return corpus
@@ -56,9 +57,23 @@ def test_a_prompt_names_what_there_is(corpus: Any) -> None:
         assert any(name in song.caption for name in corpus.STYLES[song.style].names)
         assert song.key.endswith(song.mode)
         assert not song.voiced or song.language in corpus.WORDS
-        if song.left_out:
-            assert f"no {song.left_out}" in song.caption
-            assert song.left_out not in song.tracks
+        for part in corpus.LEFT_OUT:
+            assert (f"no {part}" in song.caption) == (part in song.left_out)
+        assert not {"drums", "bass"} & set(song.left_out) & set(song.tracks)
+        assert not (song.leads and "lead" in song.left_out)
+
+
+def test_songs_do_without_as_often_as_with(corpus: Any) -> None:
+    songs = [corpus.song(seed) for seed in range(480)]
+    for part in corpus.LEFT_OUT:
+        assert 0.4 < np.mean([part in song.left_out for song in songs]) < 0.6
+
+
+def test_every_key_comes_equally_often(corpus: Any) -> None:
+    for first in (0, 24 * 50, corpus.HELD_OUT // 24 * 24):
+        keys = [(song.tonic, song.mode) for song in map(corpus.song, range(first, first + 24))]
+        assert len(set(keys)) == 24
+    assert [corpus.drawn_key(seed) for seed in range(24)] != [corpus.drawn_key(seed) for seed in range(24, 48)]
 
 
 def test_stems_add_up_to_the_mix(played: dict[Any, dict[str, np.ndarray]], band: Any) -> None:
@@ -68,6 +83,56 @@ def test_stems_add_up_to_the_mix(played: dict[Any, dict[str, np.ndarray]], band:
         np.testing.assert_array_equal(mix, band.render(song))
         assert np.abs(mix).max() < 0.981
         assert 20 * np.log10(np.sqrt(np.mean(mix**2))) == pytest.approx(-14, abs=1)
+
+
+def above(audio: np.ndarray, hertz: float) -> float:
+    """The share of the power over a frequency, in dB."""
+    power = np.square(np.abs(np.fft.rfft(audio.astype(np.float64)))).sum(0)
+    return 10 * np.log10(power[int(hertz * audio.shape[1] / 48_000) :].sum() / power.sum())
+
+
+def side(audio: np.ndarray) -> float:
+    """The side against the mid, in dB."""
+    return 10 * np.log10(np.mean((audio[0] - audio[1]) ** 2) / np.mean((audio[0] + audio[1]) ** 2))
+
+
+def test_songs_are_wide_and_bright(played: dict[Any, dict[str, np.ndarray]], band: Any) -> None:
+    for song in played:
+        mix, dry = band.render(song), band.render(song, dry=True)
+        assert -16 < side(mix) < -5
+        assert side(mix) > side(dry) + 6
+        assert above(mix, 4000) > -30
+        assert above(mix, 4000) > above(dry, 4000) + 2
+    assert np.mean([above(band.render(song), 4000) for song in played]) > -18
+
+
+def test_the_low_end_stays_in_the_middle(played: dict[Any, dict[str, np.ndarray]]) -> None:
+    basses = [stems["bass"] for stems in played.values() if "bass" in stems]
+    assert basses
+    for bass in basses:
+        assert side(bass) < -25
+
+
+def test_a_dry_song_is_the_same_music(played: dict[Any, dict[str, np.ndarray]], band: Any) -> None:
+    for song, stems in played.items():
+        dry = band.play(song, dry=True)
+        assert set(dry) == set(stems)
+        for track, stem in stems.items():  # each track is loud where it is loud: the room moves nothing
+            seconds = [np.sqrt(np.mean(x.reshape(2, -1, 4800) ** 2, axis=(0, 2))) for x in (stem, dry[track])]
+            assert np.corrcoef(*seconds)[0, 1] > 0.85, (song.seed, track)
+
+
+def test_a_held_tone_comes_back_with_every_period(corpus: Any) -> None:
+    import mixing
+    import sounds
+
+    for timbre in ("strings", "organ", "flute"):
+        tone = np.zeros((2, 4 * sounds.PERIOD), np.float32)
+        tone[:] = sounds.note(timbre, 64, 0, 4 * sounds.PERIOD / 48_000)
+        [made] = mixing.mixed({"strings": tone}).values()
+        # The attack, the room's answer to it and the release are over in the second and third of four periods.
+        second, third = made[:, sounds.PERIOD : 2 * sounds.PERIOD], made[:, 2 * sounds.PERIOD : 3 * sounds.PERIOD]
+        np.testing.assert_allclose(second[:, 4800:], third[:, 4800:], atol=0.02 * np.abs(made).max())
 
 
 def test_the_score_lists_what_sounds(played: dict[Any, dict[str, np.ndarray]], band: Any) -> None:
