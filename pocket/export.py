@@ -2,9 +2,9 @@
 
     python pocket/export.py
 
-Reads `vae.pt`, `dit.pt`, `songwriter.pt` and `silence.pt` in `pocket/work/`; writes `src/acestep_cli/models/pocket/`,
-or the folder given with `--to`, and prints the size of every file. DiT and Songwriter are their moving averages over
-training steps.
+Reads `vae.pt`, `dit.pt`, `songwriter.pt` and `silence.pt` in `pocket/work/`; writes `src/acestep_cli/models/pocket/`, or the
+folder given with `--to`, and prints the size of every file. DiT and Songwriter are their releases where they have had
+one, or else their moving averages over training steps.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import sitting
 import tokenizer
 import torch
 import train_dit
@@ -77,7 +78,7 @@ def main() -> None:
     config = {"_class_name": "AutoencoderOobleck", **asdict(train_vae.CONFIG)}
     write(home / "vae", config, unfolded(vae), "diffusion_pytorch_model")
 
-    average = torch.load(train_dit.CHECKPOINT, weights_only=True)["average"]
+    average = sitting.finished(train_dit.CHECKPOINT)
     parts = {part: {k.removeprefix(f"{part}."): v for k, v in average.items() if k.startswith(f"{part}.")}
              for part in ("dit", "text")}  # fmt: skip
     write(home / "acestep-v15-pocket", train_dit.CONFIG, parts["dit"])
@@ -91,7 +92,7 @@ def main() -> None:
     tokenizer.save(tokens, home / "Qwen3-Embedding-pocket")
 
     if train_songwriter.CHECKPOINT.exists():  # the others do without it
-        student = torch.load(train_songwriter.CHECKPOINT, weights_only=True)["average"]
+        student = sitting.finished(train_songwriter.CHECKPOINT)
         songwriter = {k.removeprefix("model."): v for k, v in student.items() if k.startswith("model.")}
         size = train_songwriter.first_code() + train_songwriter.CODES
         write(home / "acestep-5Hz-lm-pocket", {**train_songwriter.CONFIG, "vocab_size": size}, songwriter)

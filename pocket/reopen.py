@@ -2,8 +2,8 @@
 
     python pocket/reopen.py
 
-Writes what `src/acestep_cli/models/pocket/` holds as the files of `pocket/work/` that training goes on from; those that
-exist are left alone. Optimizers start anew, and weights come back as bfloat16 has kept them.
+Writes what `src/acestep_cli/models/pocket/` holds as the files of `pocket/work/` that training goes on from; those that exist
+are left alone. Optimizers start anew, and weights come back as bfloat16 has kept them.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def main() -> None:
     ]
     print("not in the shipped weights:", *new)
     for path, content in (
+        (WORK / "silence.pt", silence.half()),
         (train_vae.CHECKPOINT, {"vae": weights("vae")}),
         (train_codes.CHECKPOINT, {key: tensor for key, tensor in dit.items() if key.startswith(train_codes.PARTS)}),
         (train_dit.CHECKPOINT, begun(model)),

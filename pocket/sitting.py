@@ -1,15 +1,18 @@
-"""One sitting of a training: processes that average their gradients, rates that fall, and what is kept of it all.
+"""One sitting of a training: processes that average their gradients, the rates, and what is kept of it all.
 
 One process per core, each with its own songs: at this size two threads in one process gain a third, two processes nine
 tenths. A file keeps weights, their moving average over the steps, and how many there were; a later sitting goes on from
 it with new optimizers, and so warms up again.
+
+Rates warm up and stay. Only a sitting for a release lets them fall to nothing, and what it ends with goes into a file
+of its own: the weights from before stay, so that training goes on from them at the full rate.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import math
+import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,9 +33,91 @@ SHOWN_EVERY = 50  # steps
 Losses = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
+def save(content: dict[str, object], file: Path) -> None:
+    """Put tensors and plain values into a file at once or not at all."""
+    partial = file.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.replace(file)
+
+
+def released(file: Path) -> Path:
+    """The file in which a release keeps what it made of the training in `file`."""
+    return file.with_stem(f"{file.stem}-release")
+
+
+def finished(file: Path) -> dict[str, Tensor]:
+    """The weights of a training to be used or shipped: those of its release, or else their average so far."""
+    release = released(file)
+    return torch.load(release if release.exists() else file, weights_only=True)["average"]
+
+
+class Training:
+    """A model's weights, their moving average over the steps, and the file that keeps both, gone on from if it exists.
+
+    Every step is worth a line now and then: the minutes so far, the steps and the means of the figures shown, on the
+    screen and in a log beside the file.
+    """
+
+    def __init__(self, model: nn.Module, file: Path, minutes: float, release: bool, warm_up: int | None = None) -> None:
+        self.model, self.file, self.minutes, self.release = model, file, minutes, release
+        self.warm_up = WARM_UP if warm_up is None else warm_up
+        self.average, self.step, self.trained = copy.deepcopy(model), 0, 0.0
+        if file.exists():
+            state = torch.load(file, weights_only=True)
+            model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.step, self.trained = state["step"], state.get("minutes", 0.0)
+        self.taken = 0
+        self.shown: list[dict[str, float]] = []
+        self.began = self.kept = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """The share of the sitting that is over."""
+        return (time.monotonic() - self.began) / (60 * self.minutes)
+
+    def rate(self, spent: float) -> float:
+        """The share of the highest learning rate for the next step."""
+        return rate(self.taken, spent, self.warm_up, self.release)
+
+    def stepped(self, figures: dict[str, float]) -> None:
+        """Take in the weights after a step, show its figures, and keep everything now and then."""
+        self.step, self.taken = self.step + 1, self.taken + 1
+        with torch.no_grad():
+            memory = min(LONGEST_MEMORY, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - memory)
+        self.shown.append(figures)
+        if len(self.shown) == SHOWN_EVERY:
+            means = {name: float(np.nanmean([one[name] for one in self.shown])) for name in figures}
+            line = {"minutes": round(self.so_far, 2), "step": self.step, **means}
+            print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
+            with self.file.with_suffix(".jsonl").open("a") as log:
+                log.write(json.dumps({**line, "release": self.release}) + "\n")
+            self.shown = []
+        if time.monotonic() - self.kept > KEPT_EVERY:
+            self.keep()
+
+    @property
+    def so_far(self) -> float:
+        """Minutes of training, in all sittings."""
+        return self.trained + (time.monotonic() - self.began) / 60
+
+    def keep(self) -> None:
+        """Save it all; a release beside what it began from."""
+        self.kept = time.monotonic()
+        content = {"model": self.model.state_dict(), "average": self.average.state_dict(), "step": self.step,
+                   "minutes": self.so_far}  # fmt: skip
+        save(content, released(self.file) if self.release else self.file)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--release", action="store_true", help="let the rates fall, into a file of its own")
+
+
 def begin(train: Callable[[int, argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Read the command line and start the processes."""
-    parser.add_argument("--minutes", type=float, required=True)
+    add_options(parser)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="of the learning rates, for a second sitting")
     parser.add_argument("--port", type=int, default=29511)
@@ -48,11 +133,11 @@ def join(rank: int, asked: argparse.Namespace) -> np.random.Generator:
     return np.random.default_rng(torch.initial_seed())
 
 
-def rate(step: int, spent: float, warm_up: int = WARM_UP) -> float:
+def rate(step: int, spent: float, warm_up: int = WARM_UP, release: bool = False) -> float:
     """The share of the highest learning rate, so many steps into a sitting of which a share is spent: up in `warm_up`
-    steps, then down as a cosine.
+    steps, then level; for a release down to nothing in a straight line.
     """
-    return min(1, (step + 1) / warm_up) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
+    return min(1, (step + 1) / warm_up) * (max(0.0, 1 - spent) if release else 1)
 
 
 class Optimizers:
@@ -106,46 +191,22 @@ def sit(
 
     `compiled` layers run in three quarters of the time, after two minutes of compiling.
     """
-    average, step = copy.deepcopy(model), 0
-    if file.exists():
-        state = torch.load(file, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        step = state["step"]
+    training = Training(model, file, asked.minutes, asked.release)
     for weight in model.parameters():
         dist.broadcast(weight.data, 0)
-    optimizers, averages = Optimizers(model), list(average.parameters())
+    optimizers = Optimizers(model)
     for layer in compiled:
         layer.compile(dynamic=True)
-
-    def keep() -> None:
-        partial = file.with_suffix(".partial")
-        torch.save({"model": model.state_dict(), "average": average.state_dict(), "step": step}, partial)
-        partial.replace(file)
-
-    shown: list[dict[str, float]] = []
-    spent, taken = 0.0, 0
-    began = kept = last = time.monotonic()
+    spent, first = 0.0, dist.get_rank() == 0
     while spent < 1:
-        loss, figures = losses(step)
+        loss, figures = losses(training.step)
         loss.backward()
-        spent = average_gradients(optimizers.weights, (time.monotonic() - began) / (60 * asked.minutes))
-        optimizers.step(asked.scale * rate(taken, spent))
-        step, taken = step + 1, taken + 1
-        if dist.get_rank() > 0:
-            continue
-        with torch.no_grad():
-            memory = min(LONGEST_MEMORY, (1 + step) / (10 + step))
-            torch._foreach_lerp_(averages, list(model.parameters()), 1 - memory)
-        shown.append(figures)
-        now = time.monotonic()
-        if len(shown) == SHOWN_EVERY:
-            means = (f"{name} {np.nanmean([one[name] for one in shown]):.3f}" for name in figures)
-            print(f"{step} {spent:.0%} {(now - last) / SHOWN_EVERY:.2f} s/step ", *means, sep="  ", flush=True)
-            shown, last = [], now
-        if now - kept > KEPT_EVERY:
-            keep()
-            kept = now
-    if dist.get_rank() == 0:
-        keep()
+        spent = average_gradients(optimizers.weights, training.spent)
+        optimizers.step(asked.scale * training.rate(spent))
+        if first:
+            training.stepped(figures)
+        else:
+            training.step, training.taken = training.step + 1, training.taken + 1
+    if first:
+        training.keep()
     dist.destroy_process_group()

@@ -77,7 +77,7 @@ def main() -> None:
             quantised, codes = model["tokenizer"](batch.flatten(0, 1)[None])
             back = model["detokenizer"](quantised).float().view_as(batch)
         loss = F.mse_loss(back, batch)
-        optimizer.param_groups[0]["lr"] = RATE * sitting.rate(step, spent)
+        optimizer.param_groups[0]["lr"] = RATE * sitting.rate(step, spent, release=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

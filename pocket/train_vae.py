@@ -2,9 +2,9 @@
 
     python pocket/train_vae.py --minutes 25
 
-Saves `pocket/work/vae.pt` every two minutes and resumes from it; at the end, each latent is given zero mean and
-unit deviation. The learning rate falls along a cosine over the minutes given, so a faster machine simply trains
-more. When the DiT stands, `polish.py` goes over the decoder once more.
+Saves `pocket/work/autoencoder.pt` every two minutes and goes on from it (`sitting.py`). With `--release` each latent is
+given zero mean and unit deviation at the end, and `pocket/work/vae.pt` is written: all that works on latents has to be
+trained on the new ones. `polish.py` trains the decoder alone, and the latents stay.
 
 Shapes: B crops, N samples, C latent channels, T latent frames.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import cache
 from pathlib import Path
 
 import band
@@ -29,6 +30,7 @@ from acestep_cli.models.configs import VAEConfig
 
 WORK = Path(__file__).parent / "work"
 CHECKPOINT = WORK / "vae.pt"
+STEADY = WORK / "autoencoder.pt"  # the training, before any release
 # 48k -> 8k -> 2k -> 250 -> 25 Hz. Widths grow as the rate falls, so that each rate costs about the same in the
 # decoder (0.8 GMAC per second of audio in all); the encoder's width of 32 is forced by the 16 latents.
 CONFIG = VAEConfig(
@@ -36,8 +38,15 @@ CONFIG = VAEConfig(
     decoder_channels=16, decoder_input_channels=16,
 )  # fmt: skip
 # The longest window tells 6 Hz apart: shorter ones alone let tones wobble at the frame rate, and the key is misheard.
-WINDOWS = (8192, 4096, 2048, 1024, 512, 256, 128)
-FLOOR = 1e-2  # spectral magnitudes below this (hiss) are not worth matching
+WINDOWS = (8192, 2048, 512, 128)
+FLOOR = 3e-3  # spectral magnitudes below this (hiss) are not worth matching
+# How much each view of the stereo image counts. The side is 10 to 20 dB quieter than the mid.
+VIEWS = {"left": 0.5, "right": 0.5, "mid": 1.0, "side": 1.5}
+# Mel bands by window: as many in each octave above 1 kHz, so that the highs, which are little of the music's power,
+# count as the ear hears them.
+MELS = {2048: 80, 512: 32}
+MEL_LOW, MEL_HIGH, MEL_FLOOR = 40, 14_000, 1e-7  # Hz, Hz, power (-70 dB)
+MEL_WEIGHT = 1.0
 KL_WEIGHT, WAVE_WEIGHT = 1e-3, 4.0
 WARM_UP = 200  # steps
 POOL = 420  # songs held in memory to crop from, about two hours
@@ -65,24 +74,58 @@ def crops(pool: list[Tensor], size: int, samples: int, rng: np.random.Generator)
 
 
 def views(audio: Tensor) -> Tensor:
-    """Left, right, mid and side of [B, 2, N], as [4B, N]: the stereo image is judged as well as each channel."""
+    """What `VIEWS` names of [B, 2, N], as [4, B, N]: the stereo image is judged as well as each channel."""
     left, right = audio[:, 0], audio[:, 1]
-    return torch.cat([left, right, (left + right) / 2, (left - right) / 2])
+    return torch.stack([left, right, (left + right) / 2, (left - right) / 2])
 
 
-def spectral_loss(guess: Tensor, truth: Tensor) -> Tensor:
-    """Mean over windows of spectral convergence plus log-magnitude distance (Yamamoto et al., 2020)."""
-    total = guess.new_zeros(())
+@cache
+def mel_bands(size: int) -> Tensor:
+    """Triangles [bands, size / 2 + 1] over the bins of a window, evenly spaced in mel, each with a sum of 1."""
+    count = MELS[size]
+    mels = torch.linspace(*(2595 * math.log10(1 + hertz / 700) for hertz in (MEL_LOW, MEL_HIGH)), count + 2)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    # No narrower than a bin: the lowest triangles would fall between two of them.
+    apart = edges.diff().clamp_min(48_000 / size)
+    bins = torch.fft.rfftfreq(size, 1 / 48_000)
+    centre = edges[1:-1, None]
+    rise, fall = (bins - centre) / apart[:-1, None] + 1, (centre - bins) / apart[1:, None] + 1
+    bands = torch.minimum(rise, fall).clamp_min(0)
+    return bands / bands.sum(1, keepdim=True)
+
+
+def spectral_losses(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Of [B, 2, N], each a mean over the views by their weights: over windows, spectral convergence plus log-magnitude
+    distance (Yamamoto et al., 2020); and the distance of log-mel amplitudes, in nepers (8.7 dB).
+    """
+    weights = guess.new_tensor(list(VIEWS.values()))
+    weights = weights / weights.sum()
+    spectral = mel = guess.new_zeros(())
     for size in WINDOWS:
         window = torch.hann_window(size)
-        a, b = (
-            torch.stft(views(x), size, size // 4, window=window, return_complex=True) / math.sqrt(size)
-            for x in (guess, truth)
-        )
-        a, b = (a.real.square() + a.imag.square() + 1e-8).sqrt(), b.abs()
-        convergence = (a - b).square().mean().sqrt() / (b.square().mean().sqrt() + 1e-3)
-        total = total + convergence + F.l1_loss((a + FLOOR).log(), (b + FLOOR).log())
-    return total / len(WINDOWS)
+
+        def power(x: Tensor, size: int = size, window: Tensor = window) -> Tensor:
+            found = torch.stft(views(x).flatten(0, 1), size, size // 4, window=window, return_complex=True)
+            return (found.real.square() + found.imag.square()).unflatten(0, (len(VIEWS), -1)) / size
+
+        of_guess, of_truth = power(guess), power(truth)
+        a, b = (of_guess + 1e-8).sqrt(), of_truth.sqrt()
+        each = (1, 2, 3)
+        convergence = (a - b).square().mean(each).sqrt() / (b.square().mean(each).sqrt() + 1e-3)
+        logs = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean(each)
+        spectral = spectral + weights @ (convergence + logs)
+        if size in MELS:
+            a, b = (0.5 * (mel_bands(size) @ x + MEL_FLOOR).log() for x in (of_guess, of_truth))
+            mel = mel + weights @ (a - b).abs().mean(each)
+    return spectral / len(WINDOWS), mel / len(MELS)
+
+
+def reconstruction(guess: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """How far audio [B, 2, N] is from what it should be, and figures to show."""
+    spectral, mel = spectral_losses(guess, truth)
+    wave = F.l1_loss(guess, truth)
+    figures = {"spectral": spectral.item(), "mel_db": 20 / math.log(10) * mel.item(), "wave": wave.item()}
+    return spectral + MEL_WEIGHT * mel + WAVE_WEIGHT * wave, figures
 
 
 def normalise(vae: OobleckVAE, pool: list[Tensor], rng: np.random.Generator) -> None:
@@ -150,7 +193,7 @@ def update(loss: Tensor, trained: list[Tensor], optimizers: list[torch.optim.Opt
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, required=True)
+    sitting.add_options(parser)
     parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--frames", type=int, default=12, help="latent frames in a crop")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate")
@@ -164,39 +207,26 @@ def main() -> None:
     vae = OobleckVAE(CONFIG)
     if CHECKPOINT.exists():
         vae.load_state_dict(torch.load(CHECKPOINT, weights_only=True)["vae"])
+    training = sitting.Training(vae, STEADY, asked.minutes, asked.release, WARM_UP)
     pool = song_pool(POOL)
     trained = list(vae.parameters())
     optimizers = optimizers_for(trained, asked.rate)
     # Compiled, the snakes melt into single loops: 0.12 s of training per second of audio instead of 0.2 to 0.3.
     encode, decode = torch.compile(vae.encoder), torch.compile(vae.decoder)
-
-    began = saved = last = time.monotonic()
-    samples, step, shown = asked.frames * CONFIG.hop, 0, []
-    while (spent := (time.monotonic() - began) / (60 * asked.minutes)) < 1:
-        audio = crops(pool, asked.batch, samples, rng)
+    while (spent := training.spent) < 1:
+        audio = crops(pool, asked.batch, asked.frames * CONFIG.hop, rng)
         with torch.autocast("cpu", torch.bfloat16):
             mean, scale = encode(audio).float().chunk(2, dim=1)
             std = F.softplus(scale) + 1e-4
             divergence = 0.5 * (mean.square() + std.square() - 2 * std.log() - 1).mean()
             guess = decode(mean + std * torch.randn_like(std)).float()
-        spectral, wave = spectral_loss(guess, audio), F.l1_loss(guess, audio)
-        loss = spectral + WAVE_WEIGHT * wave + KL_WEIGHT * divergence
-        update(loss, trained, optimizers, sitting.rate(step, spent, WARM_UP))
-        step += 1
-        shown.append((spectral.item(), wave.item(), divergence.item()))
-        now = time.monotonic()
-        if len(shown) == 50:
-            s, w, k = np.mean(shown, 0)
-            print(
-                f"{step} {spent:.0%} {(now - last) / 50:.3f} s/step  spectral {s:.3f}  wave {w:.4f}  kl {k:.3f}",
-                flush=True,
-            )
-            shown, last = [], now
-        if now - saved > 120:
-            torch.save({"vae": vae.state_dict()}, CHECKPOINT)
-            saved = now
-    normalise(vae, pool, rng)
-    torch.save({"vae": vae.state_dict()}, CHECKPOINT)
+        loss, figures = reconstruction(guess, audio)
+        update(loss + KL_WEIGHT * divergence, trained, optimizers, training.rate(spent))
+        training.stepped({**figures, "kl": divergence.item()})
+    training.keep()
+    if asked.release:
+        normalise(training.average, pool, rng)
+        sitting.save({"vae": training.average.state_dict()}, CHECKPOINT)
 
 
 if __name__ == "__main__":
