@@ -1,0 +1,133 @@
+"""Measure brightness and stereo: of the autoencoder, and of what the checkpoint makes, beside the truth.
+
+    python pocket/fidelity.py --count 12
+    python pocket/fidelity.py --count 12 --decoder pocket/work/decoder.pt
+
+Held-out songs, of which every figure is a mean:
+
+* side against mid, in dB, of the truth, of the mix through the autoencoder, and of latents of the dry recording, which
+  the DiT makes, through the decoder; and the mean distance of each from the truth;
+* the long-term spectrum: the mean distance from the truth over the octave bands of `OCTAVES`, each against the whole;
+* the distance of log-mel spectrograms of the mid, as `evaluate.py` takes it.
+
+`--made` measures renders of the checkpoint's own, eight steps, instead of the dry recording's latents. Needs nothing
+beyond the program and librosa.
+
+Shapes: audio is [2, N] float32 at 48 kHz.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import band
+import corpus
+import librosa
+import numpy as np
+import torch
+from sounds import SAMPLE_RATE
+
+RATE = 24_000  # Hz: what log-mel spectrograms hear
+OCTAVES = tuple(62.5 * 2**k for k in range(8))  # Hz: middles of the bands, the last of which ends at 12 kHz
+QUIETEST = -60.0  # dB against the whole: a band below it is as good as empty
+
+
+def mono(audio: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(audio.mean(0), np.float32)
+
+
+def low(audio: np.ndarray) -> np.ndarray:
+    """[N / 2] at `RATE`."""
+    return librosa.resample(mono(audio), orig_sr=SAMPLE_RATE, target_sr=RATE, res_type="soxr_mq")
+
+
+def log_mel(audio: np.ndarray) -> np.ndarray:
+    """Mel spectrogram in dB, 80 bands, floored 70 dB below the loudest."""
+    power = librosa.feature.melspectrogram(y=low(audio), sr=RATE, n_fft=1024, hop_length=512, n_mels=80)
+    return librosa.power_to_db(power, ref=1.0, amin=1e-7, top_db=70)
+
+
+def apart(audio: np.ndarray, other: np.ndarray) -> float:
+    """Mean distance of two mel spectrograms, in dB."""
+    a, b = log_mel(audio), log_mel(other)
+    n = min(a.shape[1], b.shape[1])
+    return float(np.abs(a[:, :n] - b[:, :n]).mean())
+
+
+def side_db(audio: np.ndarray) -> float:
+    """The level of the side against the mid, in dB."""
+    mid, side = (np.mean(np.square(audio[0] + sign * audio[1], dtype=np.float64)) for sign in (1, -1))
+    return float(10 * np.log10((side + 1e-12) / (mid + 1e-12)))
+
+
+def spectrum(audio: np.ndarray) -> np.ndarray:
+    """The level of each octave band against the whole, in dB, no less than `QUIETEST`."""
+    power = np.square(np.abs(np.fft.rfft(audio.astype(np.float64), axis=1))).sum(0)
+    hertz = np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE)
+    bands = [power[(hertz >= middle / 2**0.5) & (hertz < middle * 2**0.5)].sum() for middle in OCTAVES]
+    return np.maximum(10 * np.log10(np.array(bands) / (power.sum() + 1e-12) + 1e-12), QUIETEST)
+
+
+def spectra_apart(audio: np.ndarray, other: np.ndarray) -> float:
+    """The mean distance of two long-term spectra over the octave bands, in dB."""
+    return float(np.abs(spectrum(audio) - spectrum(other)).mean())
+
+
+def figures(made: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    return {
+        "side_db": side_db(made), "side_off_db": abs(side_db(made) - side_db(truth)),
+        "spectrum_off_db": spectra_apart(made, truth), "log_mel_db": apart(made, truth),
+    }  # fmt: skip
+
+
+def measured(number: int, decoder: Path | None, made: bool) -> Iterator[tuple[str, dict[str, float]]]:
+    """(Who, figures) of a held-out song."""
+    import encode
+    import train_vae
+
+    piece = corpus.song(corpus.HELD_OUT + number)
+    truth = band.render(piece)
+    yield "truth", {"side_db": side_db(truth)}
+    vae = encode.trained_vae()
+    if decoder:
+        vae.decoder.load_state_dict(torch.load(decoder, weights_only=True)["average"])
+
+    def through(audio: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            frames = audio.shape[1] // train_vae.CONFIG.hop
+            latents = vae.encode(torch.from_numpy(audio)[None, :, : frames * train_vae.CONFIG.hop])
+            return vae.decode(latents.float())[0].float().numpy()
+
+    yield "autoencoder", figures(through(truth), truth)
+    if made:
+        import evaluate
+
+        case = evaluate.Case(number, piece, {}, None, Path())
+        [take] = evaluate.studio().render(**case.prompt(duration=piece.duration))
+        yield "made", figures(take.audio.samples, truth)
+    else:
+        yield "dry latents", figures(through(band.render(piece, dry=True)), truth)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=12, help="held-out songs")
+    parser.add_argument("--first", type=int, default=0, help="of them")
+    parser.add_argument("--decoder", type=Path, help="a training of polish.py, whose average is taken")
+    parser.add_argument("--made", action="store_true", help="renders of the checkpoint in place of dry latents")
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    found: dict[str, list[dict[str, float]]] = {}
+    for number in range(asked.first, asked.first + asked.count):
+        for who, own in measured(number, asked.decoder, asked.made):
+            found.setdefault(who, []).append(own)
+    for who, rows in found.items():
+        print(who, json.dumps({name: round(float(np.mean([row[name] for row in rows])), 2) for name in rows[0]}))
+
+
+if __name__ == "__main__":
+    main()
