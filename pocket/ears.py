@@ -1,11 +1,11 @@
 """What the evaluation hears in a piece of audio: analysers that know nothing of the model.
 
 Tempo and key come from essentia (RhythmExtractor2013, KeyExtractor; AGPL, used here only and no part of the program),
-spectra and chroma from librosa. Whether there are drums, whether somebody sings and what style it is, classifiers of
-scikit-learn tell, fitted on true renders of songs that are not evaluated: each song with and without the part in
-question, so that they listen for the part and not for what goes with it; in hiss too, because the silence between hits,
-which only a synthesiser has, is no mark of drums; and through the autoencoder, through which all is heard that the
-checkpoint makes.
+spectra and chroma from librosa, brightness and stereo from `fidelity.py`. Whether there are drums, whether somebody
+sings and what style it is, classifiers of scikit-learn tell, fitted on true renders of songs that are not evaluated:
+each song with and without the part in question, so that they listen for the part and not for what goes with it; in
+hiss too, because the silence between hits, which only a synthesiser has, is no mark of drums; and through the
+autoencoder, through which all is heard that the checkpoint makes.
 
 Shapes: audio is [2, N] float32 at 48 kHz.
 """
@@ -21,9 +21,9 @@ import corpus
 import essentia
 import librosa
 import numpy as np
+from fidelity import RATE, apart, log_mel, low, mono, side_db, spectra_apart
 from scipy.signal import lfilter
 from sklearn.base import ClassifierMixin
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline as Classifier
 from sklearn.pipeline import make_pipeline
@@ -34,7 +34,7 @@ from sounds import FRAME, SAMPLE_RATE
 essentia.log.infoActive = essentia.log.warningActive = False
 import essentia.standard as essentia_standard  # noqa: E402 - it talks while it loads
 
-RATE = 24_000  # Hz: what classifiers and spectra hear
+__all__ = ["apart", "log_mel", "side_db", "spectra_apart"]  # the evaluation takes them from here
 TEMPO_TOLERANCE = 0.04
 OCTAVES = (1.0, 0.5, 2.0)
 PITCH_CLASS = {name: pitch for pitch, names in corpus.NOTE_NAMES.items() for name in names}
@@ -73,15 +73,6 @@ def listen(audio: np.ndarray) -> Heard:
     bpm = essentia_standard.RhythmExtractor2013(method="multifeature")(at_44k)[0]
     key, mode, _ = essentia_standard.KeyExtractor(sampleRate=44_100, profileType="bgate")(at_44k)
     return Heard(bpm, PITCH_CLASS[key], mode)
-
-
-def mono(audio: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(audio.mean(0), np.float32)
-
-
-def low(audio: np.ndarray) -> np.ndarray:
-    """[N / 2] at `RATE`."""
-    return librosa.resample(mono(audio), orig_sr=SAMPLE_RATE, target_sr=RATE, res_type="soxr_mq")
 
 
 def level_db(audio: np.ndarray) -> float:
@@ -170,7 +161,7 @@ def fitted(found: list[tuple[np.ndarray, str, bool, str]]) -> Judges:
         return make_pipeline(StandardScaler(), judge).fit(clips, answers)
 
     return Judges(
-        drums=fit("drums", HistGradientBoostingClassifier(random_state=0)),
+        drums=fit("drums", LogisticRegression(C=0.1, max_iter=2000)),
         voice=fit("voice", SVC(C=10.0)),
         style=fit("style", LogisticRegression(C=0.3, max_iter=2000)),
     )
@@ -199,19 +190,6 @@ def si_sdr(guess: np.ndarray, truth: np.ndarray) -> float:
     guess, truth = (x[:, :n].astype(np.float64).ravel() for x in (guess, truth))
     target = truth * (guess @ truth) / (truth @ truth + 1e-12)
     return float(10 * np.log10((target @ target + 1e-12) / (np.sum((guess - target) ** 2) + 1e-12)))
-
-
-def log_mel(audio: np.ndarray) -> np.ndarray:
-    """Mel spectrogram in dB, 80 bands, floored 70 dB below the loudest."""
-    power = librosa.feature.melspectrogram(y=low(audio), sr=RATE, n_fft=1024, hop_length=512, n_mels=80)
-    return librosa.power_to_db(power, ref=1.0, amin=1e-7, top_db=70)
-
-
-def apart(audio: np.ndarray, other: np.ndarray) -> float:
-    """Mean distance of two mel spectrograms, in dB."""
-    a, b = log_mel(audio), log_mel(other)
-    n = min(a.shape[1], b.shape[1])
-    return float(np.abs(a[:, :n] - b[:, :n]).mean())
 
 
 def centroid(audio: np.ndarray) -> float:

@@ -47,6 +47,7 @@ ROUGH_TIMES = (0.3, 0.5, 0.6428571428571429)  # where the one denoising step sta
 # How often each kind of latents is heard; those that are not the DiT's with noise of up to `HISS`.
 KINDS = {"rough": 0.5, "dry": 0.2, "mix": 0.3}
 HISS = 0.1
+SILENT = 1 / 30  # of the crops are silence, with the clock in it and without
 GROWN_EVERY = 60  # steps after which another shard is made, until there are enough
 
 
@@ -104,13 +105,17 @@ class Pairs:
 
     def crop(self, frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Latents [C, T] of some kind, and the audio [2, N] that they have to become."""
+        hop = train_vae.CONFIG.hop
+        if rng.random() < SILENT:
+            quiet = self.model.quiet if rng.random() < 0.5 else self.model.silence
+            start = int(rng.integers(quiet.shape[1] - frames))
+            return quiet[0, start : start + frames].T, torch.zeros(2, frames * hop)
         audio, latents = self.found[rng.integers(len(self.found))]
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
         start = int(rng.integers(len(latents[kind]) - frames))
         crop = latents[kind][start : start + frames].float()
         if kind != "rough":
             crop = crop + HISS * rng.random() * torch.randn_like(crop)
-        hop = train_vae.CONFIG.hop
         return crop.T, audio[:, start * hop : (start + frames) * hop].float() / 32767
 
 

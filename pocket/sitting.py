@@ -54,22 +54,24 @@ def finished(file: Path) -> dict[str, Tensor]:
 class Training:
     """A model's weights, their moving average over the steps, and the file that keeps both, gone on from if it exists.
 
-    Every step is worth a line now and then: the minutes so far, the steps and the means of the figures shown, on the
-    screen and in a log beside the file.
+    Now and then a line is shown and put into a log beside the file: the minutes so far, those of the processor (fewer,
+    where others are at work too), the steps, and the means of the figures.
     """
 
     def __init__(self, model: nn.Module, file: Path, minutes: float, release: bool, warm_up: int | None = None) -> None:
         self.model, self.file, self.minutes, self.release = model, file, minutes, release
         self.warm_up = WARM_UP if warm_up is None else warm_up
-        self.average, self.step, self.trained = copy.deepcopy(model), 0, 0.0
+        self.average, self.step, self.earlier = copy.deepcopy(model), 0, (0.0, 0.0)
         if file.exists():
             state = torch.load(file, weights_only=True)
             model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self.step, self.trained = state["step"], state.get("minutes", 0.0)
+            self.step = state["step"]
+            self.earlier = (state.get("minutes", 0.0), state.get("processor_minutes", 0.0))
         self.taken = 0
         self.shown: list[dict[str, float]] = []
         self.began = self.kept = time.monotonic()
+        self.computed = time.process_time()
 
     @property
     def spent(self) -> float:
@@ -89,7 +91,7 @@ class Training:
         self.shown.append(figures)
         if len(self.shown) == SHOWN_EVERY:
             means = {name: float(np.nanmean([one[name] for one in self.shown])) for name in figures}
-            line = {"minutes": round(self.so_far, 2), "step": self.step, **means}
+            line = {**self.so_far(), "step": self.step, **means}
             print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
             with self.file.with_suffix(".jsonl").open("a") as log:
                 log.write(json.dumps({**line, "release": self.release}) + "\n")
@@ -97,16 +99,17 @@ class Training:
         if time.monotonic() - self.kept > KEPT_EVERY:
             self.keep()
 
-    @property
-    def so_far(self) -> float:
-        """Minutes of training, in all sittings."""
-        return self.trained + (time.monotonic() - self.began) / 60
+    def so_far(self) -> dict[str, float]:
+        """Minutes of all sittings, by the clock and of this process."""
+        minutes, computed = self.earlier
+        return {"minutes": minutes + (time.monotonic() - self.began) / 60,
+                "processor_minutes": computed + (time.process_time() - self.computed) / 60}  # fmt: skip
 
     def keep(self) -> None:
         """Save it all; a release beside what it began from."""
         self.kept = time.monotonic()
         content = {"model": self.model.state_dict(), "average": self.average.state_dict(), "step": self.step,
-                   "minutes": self.so_far}  # fmt: skip
+                   **self.so_far()}  # fmt: skip
         save(content, released(self.file) if self.release else self.file)
 
 
