@@ -28,6 +28,7 @@ from pathlib import Path
 import band
 import corpus
 import ears
+import fidelity
 import joblib
 import numpy as np
 import soundfile
@@ -221,8 +222,8 @@ def follows_prompt(case: Case) -> Iterator[Score]:
         yield Score("key", who, found.is_in(piece.tonic, piece.mode))
         yield asked_for("voice", who, case.judges.sings(audio), piece.voiced)
         if who == "pocket":
-            yield Score("stereo", who, abs(ears.side_db(audio) - ears.side_db(case.mix)))
-            yield Score("spectrum", who, ears.spectra_apart(audio, case.mix))
+            yield Score("stereo", who, abs(fidelity.side_db(audio) - fidelity.side_db(case.mix)))
+            yield Score("spectrum", who, fidelity.spectra_apart(audio, case.mix))
         if len(piece.parts) > 1:
             yield Score("sections", who, section_sense(piece, audio))
     apart = [np.abs(a - b).max() for k, a in enumerate(takes) for b in takes[:k]]
@@ -275,9 +276,9 @@ def section_sense(piece: corpus.Song, audio: np.ndarray) -> float:
 
 def survives_autoencoder(case: Case) -> Iterator[Score]:
     back = studio().through(case.mix)
-    yield Score("vae mel", "pocket", ears.apart(back, case.mix))
-    yield Score("vae stereo", "pocket", abs(ears.side_db(back) - ears.side_db(case.mix)))
-    yield Score("vae spectrum", "pocket", ears.spectra_apart(back, case.mix))
+    yield Score("vae mel", "pocket", fidelity.apart(back, case.mix))
+    yield Score("vae stereo", "pocket", abs(fidelity.side_db(back) - fidelity.side_db(case.mix)))
+    yield Score("vae spectrum", "pocket", fidelity.spectra_apart(back, case.mix))
     yield asked_for("vae voice", "pocket", case.judges.sings(back), case.piece.voiced)
     before, after = ears.listen(case.mix), ears.listen(back)
     if before.keeps_time(case.piece.bpm):
@@ -324,7 +325,7 @@ def extracts(case: Case) -> Iterator[Score]:
         mixture = ears.si_sdr(case.mix, truth)
         most = ears.si_sdr(studio().through(truth), truth) - mixture
         yield Score("extract gain", "pocket", ears.si_sdr(heard(take), truth) - mixture, most)
-        yield Score("extract mel", "pocket", ears.apart(heard(take), truth) < ears.apart(case.mix, truth))
+        yield Score("extract mel", "pocket", fidelity.apart(heard(take), truth) < fidelity.apart(case.mix, truth))
 
 
 def adds(case: Case) -> Iterator[Score]:
@@ -377,7 +378,7 @@ def takes_after(case: Case) -> Iterator[Score]:
     led = heard(studio().render(**prompt, reference=[case.file("reference", other)])[0])
     nearer = [
         np.abs(measure(led) - measure(other)).mean() < np.abs(measure(plain) - measure(other)).mean()
-        for measure in (ears.centroid, lambda audio: ears.log_mel(audio).mean(1))
+        for measure in (ears.centroid, lambda audio: fidelity.log_mel(audio).mean(1))
     ]
     yield Score("reference", "pocket", float(np.mean(nearer)))
 

@@ -149,23 +149,31 @@ class Optimizers:
     Muon's arithmetic would be a quarter of a step's time: each process does it for its share of the matrices.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name and p.requires_grad]
+    def __init__(self, model: nn.Module, taken: str = "layers") -> None:
+        """Muon `taken` for the matrices inside the layers, for all but embeddings, or for none."""
+        takes = {
+            "layers": lambda name: "layers." in name,
+            "all": lambda name: "embed_tokens" not in name,
+            "none": lambda _: False,
+        }[taken]
+        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and takes(name) and p.requires_grad]
         inner = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in inner and p.requires_grad]
         self.weights = [*matrices, *others]
         self.shares = [matrices[rank :: dist.get_world_size()] for rank in range(dist.get_world_size())]
-        self.muon = torch.optim.Muon(self.shares[dist.get_rank()], lr=MUON_RATE, momentum=0.95, weight_decay=0.02,
-                                     adjust_lr_fn="match_rms_adamw")  # fmt: skip
-        self.adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adam, ADAM_RATE)]
+        if own := self.shares[dist.get_rank()]:
+            muon = torch.optim.Muon(own, lr=MUON_RATE, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.append((muon, MUON_RATE))
 
     def step(self, scale: float) -> None:
         """Move every weight, at a share of the highest rates."""
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        for optimizer, peak in ((self.muon, MUON_RATE), (self.adam, ADAM_RATE)):
+        for optimizer, peak in self.optimizers:
             optimizer.param_groups[0]["lr"] = peak * scale
             optimizer.step()
-        for rank, share in enumerate(self.shares):
+        for rank, share in enumerate(self.shares if dist.get_world_size() > 1 else []):
             flat = torch.cat([weight.detach().flatten() for weight in share])
             dist.broadcast(flat, rank)
             if rank != dist.get_rank():

@@ -109,7 +109,7 @@ def spectral_losses(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
             return (found.real.square() + found.imag.square()).unflatten(0, (len(VIEWS), -1)) / size
 
         of_guess, of_truth = power(guess), power(truth)
-        a, b = (of_guess + 1e-8).sqrt(), of_truth.sqrt()
+        a, b = (of_guess + 1e-8).sqrt(), (of_truth + 1e-8).sqrt()
         each = (1, 2, 3)
         convergence = (a - b).square().mean(each).sqrt() / (b.square().mean(each).sqrt() + 1e-3)
         logs = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean(each)
