@@ -1,17 +1,18 @@
-"""Measure brightness and stereo: of the autoencoder, and of what the checkpoint makes, beside the truth.
+"""Measure brightness and stereo: of the autoencoder, or of what the checkpoint makes, beside the truth.
 
     python pocket/fidelity.py --count 12
     python pocket/fidelity.py --count 12 --decoder pocket/work/decoder.pt
+    python pocket/fidelity.py --count 12 --made
 
 Held-out songs, of which every figure is a mean:
 
-* side against mid, in dB, of the truth, of the mix through the autoencoder, and of latents of the dry recording, which
-  the DiT makes, through the decoder; and the mean distance of each from the truth;
-* the long-term spectrum: the mean distance from the truth over the octave bands of `OCTAVES`, each against the whole;
+* side against mid in dB, and how far that is from the truth's;
+* the long-term spectrum: the mean distance from the truth's over the octave bands of `OCTAVES`, each against the whole;
 * the distance of log-mel spectrograms of the mid, as `evaluate.py` takes it.
 
-`--made` measures renders of the checkpoint's own, eight steps, instead of the dry recording's latents. Needs nothing
-beyond the program and librosa.
+The autoencoder in `pocket/work/` is given the mix, and the dry recording of the same song, whose latents are those that
+the DiT was trained on. With `--made`, renders of the checkpoint are measured, eight steps each, and whether their tempo
+and key are as asked; this alone needs what `evaluate.py` does, the rest nothing beyond the program and librosa.
 
 Shapes: audio is [2, N] float32 at 48 kHz.
 """
@@ -33,6 +34,7 @@ from sounds import SAMPLE_RATE
 RATE = 24_000  # Hz: what log-mel spectrograms hear
 OCTAVES = tuple(62.5 * 2**k for k in range(8))  # Hz: middles of the bands, the last of which ends at 12 kHz
 QUIETEST = -60.0  # dB against the whole: a band below it is as good as empty
+Row = tuple[str, dict[str, float]]  # who, and the figures
 
 
 def mono(audio: np.ndarray) -> np.ndarray:
@@ -83,33 +85,34 @@ def figures(made: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
-def measured(number: int, decoder: Path | None, made: bool) -> Iterator[tuple[str, dict[str, float]]]:
-    """(Who, figures) of a held-out song."""
+def survived(piece: corpus.Song, truth: np.ndarray, decoder: Path | None) -> Iterator[Row]:
+    """The mix and the dry recording through the autoencoder in `pocket/work/`."""
     import encode
     import train_vae
 
-    piece = corpus.song(corpus.HELD_OUT + number)
-    truth = band.render(piece)
-    yield "truth", {"side_db": side_db(truth)}
-    vae = encode.trained_vae()
+    vae, hop = encode.trained_vae(), train_vae.CONFIG.hop
     if decoder:
         vae.decoder.load_state_dict(torch.load(decoder, weights_only=True)["average"])
 
     def through(audio: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            frames = audio.shape[1] // train_vae.CONFIG.hop
-            latents = vae.encode(torch.from_numpy(audio)[None, :, : frames * train_vae.CONFIG.hop])
+            latents = vae.encode(torch.from_numpy(audio)[None, :, : audio.shape[1] // hop * hop])
             return vae.decode(latents.float())[0].float().numpy()
 
     yield "autoencoder", figures(through(truth), truth)
-    if made:
-        import evaluate
+    yield "dry latents", figures(through(band.render(piece, dry=True)), truth)
 
-        case = evaluate.Case(number, piece, {}, None, Path())
-        [take] = evaluate.studio().render(**case.prompt(duration=piece.duration))
-        yield "made", figures(take.audio.samples, truth)
-    else:
-        yield "dry latents", figures(through(band.render(piece, dry=True)), truth)
+
+def made(number: int, piece: corpus.Song, truth: np.ndarray) -> Iterator[Row]:
+    """What the checkpoint makes of the prompt, as the program renders it, and whether tempo and key are the asked."""
+    import ears
+    import evaluate
+
+    prompt = evaluate.Case(number, piece, {}, None, Path()).prompt(duration=piece.duration)
+    for who, audio in (("truth", truth), ("made", evaluate.studio().render(**prompt)[0].audio.samples)):
+        found = ears.listen(audio)
+        told = {"tempo": found.keeps_time(piece.bpm), "key": found.is_in(piece.tonic, piece.mode)}
+        yield who, {**figures(audio, truth), **told}
 
 
 def main() -> None:
@@ -117,16 +120,24 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12, help="held-out songs")
     parser.add_argument("--first", type=int, default=0, help="of them")
     parser.add_argument("--decoder", type=Path, help="a training of polish.py, whose average is taken")
-    parser.add_argument("--made", action="store_true", help="renders of the checkpoint in place of dry latents")
+    parser.add_argument("--made", action="store_true", help="renders of the checkpoint instead")
+    parser.add_argument("--weights", type=Path, help="of another folder in the layout of src/acestep_cli/models/pocket")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    if asked.made:
+        import evaluate
+
+        evaluate.take_weights(asked.weights)
     found: dict[str, list[dict[str, float]]] = {}
     for number in range(asked.first, asked.first + asked.count):
-        for who, own in measured(number, asked.decoder, asked.made):
+        piece = corpus.song(corpus.HELD_OUT + number)
+        truth = band.render(piece)
+        rows = made(number, piece, truth) if asked.made else survived(piece, truth, asked.decoder)
+        for who, own in rows:
             found.setdefault(who, []).append(own)
-    for who, rows in found.items():
-        print(who, json.dumps({name: round(float(np.mean([row[name] for row in rows])), 2) for name in rows[0]}))
+    for who, own in found.items():
+        print(who, json.dumps({name: round(float(np.mean([row[name] for row in own])), 2) for name in own[0]}))
 
 
 if __name__ == "__main__":
