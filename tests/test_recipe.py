@@ -206,8 +206,7 @@ LOSSES = """
     truth = torch.from_numpy(band.render(piece)[:, :96_000])[None]
 
     def lost(guess):
-        spectral, mel = train_vae.spectral_losses(guess, truth)
-        return spectral.item(), mel.item()
+        return [loss.item() for loss in train_vae.spectral_losses(guess, truth)]
 
     assert max(lost(truth)) < 1e-3
     narrow = truth.mean(1, keepdim=True).repeat(1, 2, 1)
@@ -218,6 +217,11 @@ LOSSES = """
         assert min(lost(worse)) > 0.1, lost(worse)
     # A dull one loses mel bands in every view; its share is that of the bands above 4 kHz, about a third.
     assert lost(dull)[1] > 0.5
+    hiss = truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    other = truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
+    _, moments, crop = train_vae.spectral_losses(hiss, other)
+    assert crop < 0.3 * moments  # which noise it is, is no matter to the mean over a crop
+    assert train_vae.spectral_losses(hiss, truth)[2] > 5 * crop
     before = lost(narrow)
     train_vae.VIEWS["side"] *= 2
     assert lost(narrow)[1] > 1.2 * before[1]
