@@ -26,6 +26,7 @@ from torch import Tensor, nn
 MUON_RATE, ADAM_RATE = 4e-3, 1.5e-3
 WARM_UP = 100  # steps
 LONGEST_MEMORY = 0.998  # of the average, for each step
+RELEASE_MEMORY = 0.98  # the same once rates fall: what was before they fell is to be forgotten
 KEPT_EVERY = 120  # seconds
 SHOWN_EVERY = 50  # steps
 
@@ -86,7 +87,7 @@ class Training:
         """Take in the weights after a step, show its figures, and keep everything now and then."""
         self.step, self.taken = self.step + 1, self.taken + 1
         with torch.no_grad():
-            memory = min(LONGEST_MEMORY, (1 + self.step) / (10 + self.step))
+            memory = min(RELEASE_MEMORY if self.release else LONGEST_MEMORY, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - memory)
         self.shown.append(figures)
         if len(self.shown) == SHOWN_EVERY:
