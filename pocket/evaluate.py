@@ -184,7 +184,7 @@ class Case:
     number: int
     piece: corpus.Song
     stems: dict[str, np.ndarray]
-    judges: ears.Judges
+    judges: ears.Judges | None  # None for behaviours that are not judged by them
     folder: Path
 
     @property
@@ -418,6 +418,8 @@ BEHAVIOURS: tuple[Callable[[Case], Iterator[Score]], ...] = (
     follows_prompt, plays_drums, follows_codes, survives_autoencoder, covers, repaints, extracts, adds, takes_after,
     writes, describes,
 )  # fmt: skip
+# Those that do without the classifiers, which take an hour to fit.
+UNJUDGED = {behaviour.__name__ for behaviour in (follows_codes, covers, extracts, takes_after, writes, describes)}
 
 
 def take_weights(folder: Path | None) -> None:
@@ -426,7 +428,7 @@ def take_weights(folder: Path | None) -> None:
         checkpoints.BUILT_IN_ROOT = folder.resolve()
 
 
-def judge(number: int, judges: ears.Judges, only: list[str] | None, save: Path | None) -> list[Score]:
+def judge(number: int, judges: ears.Judges | None, only: list[str] | None, save: Path | None) -> list[Score]:
     """All that is to be heard of one held-out song."""
     piece = corpus.song(corpus.HELD_OUT + number)
     with tempfile.TemporaryDirectory() as folder:
@@ -499,7 +501,8 @@ def main() -> None:
     take_weights(asked.weights)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(asked.processes, context, take_weights, (asked.weights,)) as pool:
-        work = partial(judge, judges=judges(pool), only=asked.only, save=asked.save)
+        needed = not asked.only or set(asked.only) - UNJUDGED
+        work = partial(judge, judges=judges(pool) if needed else None, only=asked.only, save=asked.save)
         for number, own in enumerate(pool.map(work, range(asked.count)), start=1):
             scores += own
             judged = {score.line for score in scores}

@@ -85,12 +85,12 @@ def figures(made: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
-def survived(piece: corpus.Song, truth: np.ndarray, decoder: Path | None) -> Iterator[Row]:
-    """The mix and the dry recording through the autoencoder in `pocket/work/`."""
-    import encode
+def survived(piece: corpus.Song, truth: np.ndarray, file: Path, decoder: Path | None) -> Iterator[Row]:
+    """The mix and the dry recording through an autoencoder."""
     import train_vae
 
-    vae, hop = encode.trained_vae(), train_vae.CONFIG.hop
+    vae, hop = train_vae.OobleckVAE(train_vae.CONFIG).eval(), train_vae.CONFIG.hop
+    vae.load_state_dict(torch.load(file, weights_only=True)["vae"])
     if decoder:
         vae.decoder.load_state_dict(torch.load(decoder, weights_only=True)["average"])
 
@@ -99,6 +99,7 @@ def survived(piece: corpus.Song, truth: np.ndarray, decoder: Path | None) -> Ite
             latents = vae.encode(torch.from_numpy(audio)[None, :, : audio.shape[1] // hop * hop])
             return vae.decode(latents.float())[0].float().numpy()
 
+    yield "truth", {"side_db": side_db(truth)}
     yield "autoencoder", figures(through(truth), truth)
     yield "dry latents", figures(through(band.render(piece, dry=True)), truth)
 
@@ -119,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=12, help="held-out songs")
     parser.add_argument("--first", type=int, default=0, help="of them")
+    parser.add_argument("--vae", type=Path, default=Path(__file__).parent / "work/vae.pt")
     parser.add_argument("--decoder", type=Path, help="a training of polish.py, whose average is taken")
     parser.add_argument("--made", action="store_true", help="renders of the checkpoint instead")
     parser.add_argument("--weights", type=Path, help="of another folder in the layout of src/acestep_cli/models/pocket")
@@ -133,7 +135,7 @@ def main() -> None:
     for number in range(asked.first, asked.first + asked.count):
         piece = corpus.song(corpus.HELD_OUT + number)
         truth = band.render(piece)
-        rows = made(number, piece, truth) if asked.made else survived(piece, truth, asked.decoder)
+        rows = made(number, piece, truth) if asked.made else survived(piece, truth, asked.vae, asked.decoder)
         for who, own in rows:
             found.setdefault(who, []).append(own)
     for who, own in found.items():
