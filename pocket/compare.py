@@ -20,13 +20,8 @@ import torch.distributed as dist
 import train_dit
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-#: What takes the matrices, and the share of the highest rates.
-WAYS = {
-    "AdamW": ("none", 1.0),
-    "Muon in the layers": ("layers", 1.0),
-    "Muon for all matrices": ("all", 1.0),
-    "Muon in the layers, a fifth of the rate": ("layers", 0.2),
-}
+#: What takes the matrices: `sitting.Optimizers`.
+WAYS = {"AdamW": "none", "Muon in the layers": "layers", "Muon for all matrices": "all"}
 
 
 def run(way: str, asked: argparse.Namespace) -> list[tuple[float, float]]:
@@ -40,15 +35,14 @@ def run(way: str, asked: argparse.Namespace) -> list[tuple[float, float]]:
         weight.requires_grad_(not name.startswith(("tokenizer", "detokenizer")))
     songs = train_dit.Songs()
     songs.refresh()
-    taken, scale = WAYS[way]
-    optimizers, shown, found = sitting.Optimizers(model, taken), [], []
+    optimizers, shown, found = sitting.Optimizers(model, WAYS[way]), [], []
     began = time.process_time()
     for step in range(asked.steps):
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             chosen = songs.batch(asked.frames, rng)
             flow, beat, score = train_dit.losses(model, songs, chosen, tokens, rng, 0.0)
         (flow + train_dit.BEAT_WEIGHT * beat + train_dit.SCORE_WEIGHT * score).backward()
-        optimizers.step(scale * sitting.rate(step, 0.0))
+        optimizers.step(asked.scale * sitting.rate(step, 0.0))
         shown.append(flow.item())
         if len(shown) == asked.shown:
             found.append(((time.process_time() - began) / 60, float(np.mean(shown))))
@@ -61,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--shown", type=int, default=50, help="steps in a row of the table")
+    parser.add_argument("--scale", type=float, default=0.2, help="of the highest rates")
     parser.add_argument("--frames", type=int, default=1200, help="latent frames in a batch")
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--port", type=int, default=29513)

@@ -32,7 +32,7 @@ import torch
 from sounds import SAMPLE_RATE
 
 RATE = 24_000  # Hz: what log-mel spectrograms hear
-OCTAVES = tuple(62.5 * 2**k for k in range(8))  # Hz: middles of the bands, the last of which ends at 12 kHz
+OCTAVES = tuple(62.5 * 2**k for k in range(8))  # Hz: middles of the bands, the last of which ends at 11.3 kHz
 QUIETEST = -60.0  # dB against the whole: a band below it is as good as empty
 Row = tuple[str, dict[str, float]]  # who, and the figures
 
