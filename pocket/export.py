@@ -2,9 +2,9 @@
 
     python pocket/export.py
 
-Reads `vae.pt`, `dit.pt`, `songwriter.pt` and `silence.pt` in `pocket/work/`; writes `src/acestep_cli/models/pocket/`, or the
-folder given with `--to`, and prints the size of every file. DiT and Songwriter are their releases where they have had
-one, or else their moving averages over training steps.
+Reads `vae.pt`, `dit.pt`, `songwriter.pt` and `silence.pt` in `pocket/work/`; writes `src/acestep_cli/models/pocket/`,
+or the folder given with `--to`, and prints the size of every file. DiT and Songwriter are their releases where they
+have had one, or else their moving averages over training steps.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Pairs:
         piece = corpus.song(seed)
 
         def encoded(audio: np.ndarray) -> Tensor:
-            return codec.encode(self.vae, torch.from_numpy(audio), encode.TILE_FRAMES, lambda *_: None).float()
+            return codec.encode_waveform(self.vae, torch.from_numpy(audio), encode.TILE_FRAMES, lambda *_: None).float()
 
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             dry, mix = encoded(band.render(piece, dry=True)), encoded(band.render(piece))

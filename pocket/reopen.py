@@ -2,8 +2,8 @@
 
     python pocket/reopen.py
 
-Writes what `src/acestep_cli/models/pocket/` holds as the files of `pocket/work/` that training goes on from; those that exist
-are left alone. Optimizers start anew, and weights come back as bfloat16 has kept them.
+Writes what `src/acestep_cli/models/pocket/` holds as the files of `pocket/work/` that training goes on from; those that
+exist are left alone. Optimizers start anew, and weights come back as bfloat16 has kept them.
 """
 
 from __future__ import annotations
