@@ -1,7 +1,7 @@
 """Schedules, solvers and guidance methods of the flow, one row each.
 
 The flow is x_t = t * noise + (1 - t) * x0 with t = 1 at noise; the model predicts v = noise - x0. Rules and
-constants: docs/specification.md, 7 Sampling. Only methods of tensors are called, so this room imports no torch
+constants: docs/specification.md, 7 Sampling. Only methods of tensors are called, so this module imports no torch
 and its tables cost nothing to `--help`.
 
 Shapes: x and v are [B, T, C]; everything here runs in float32, whatever the weights' dtype.

@@ -320,10 +320,10 @@ def unheard(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     heard: list[int] = []
 
-    def flat(look: Any, take: Any, *rest: Any) -> Any:
+    def flat(look: Any, take: Any, *rest: Any, **more: Any) -> Any:
         if take.seed in heard:
-            return align_lyrics(look, take, *rest)
-        return align_lyrics(look._replace(dit=Blind()), take, *rest)
+            return align_lyrics(look, take, *rest, **more)
+        return align_lyrics(look._replace(dit=Blind()), take, *rest, **more)
 
     class Blind:
         def attention_to_words(

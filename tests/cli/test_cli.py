@@ -432,7 +432,7 @@ def test_a_number_that_another_run_took_is_passed_over(acestep: Run) -> None:
 
 
 def test_a_take_and_its_sidecar_appear_together(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> str:
+    def full(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("acestep_cli.render.sidecar.sidecar_text", full)

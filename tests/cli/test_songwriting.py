@@ -243,7 +243,7 @@ def test_a_smaller_songwriter_is_taken_where_memory_is_short(acestep: Acestep, t
     tiny.build_songwriter(models / "acestep-5Hz-lm-4B", num_hidden_layers=1)
     large = models / "acestep-5Hz-lm-4B" / "config.json"
     config = json.loads(large.read_text())
-    huge = {"num_hidden_layers": 1024, "hidden_size": 8192, "intermediate_size": 65_536, "layer_types": None}
+    huge = {"num_hidden_layers": 256, "hidden_size": 8192, "intermediate_size": 65_536, "layer_types": None}
     large.write_text(json.dumps({**config, **huge}))
     result = acestep("generate", "-c", "x", "--dry-run", "--models-dir", str(models))
     assert result.exit_code == 0, result.stderr

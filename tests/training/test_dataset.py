@@ -219,7 +219,7 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path, make: Callable[[Path
 @pytest.mark.parametrize(
     ("name", "options", "text", "said"),
     [
-        ("b.wav", {"rate": 22_050}, "caption: x", "several sample rates (1 at 16000 Hz, 1 at 22050 Hz)"),
+        ("b.wav", {"rate": 22_050}, "caption: x", "several sample rates (1 at 48000 Hz, 1 at 22050 Hz)"),
         ("b.wav", {"level": 1.0}, "caption: x", None),
         ("b.wav", {"level": 2.0}, "caption: x", "b.wav is clipped at"),
         ("b.wav", {"seconds": 12}, "caption: x", "b.wav is 0:12 long, and is trained in parts of 0:10."),

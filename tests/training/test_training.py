@@ -28,7 +28,7 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from acestep_cli.audio import decode
-from acestep_cli.cli import train_progress
+from acestep_cli.cli import train_lora, train_progress
 from acestep_cli.cli.app import app
 from acestep_cli.cli.console import Console
 from acestep_cli.engine import tensor_file
@@ -745,7 +745,7 @@ def test_the_optimiser_of_the_plan_is_recorded(
         asked.append(eight_bits)
         return plan(*arguments, **more).model_copy(update={"optimiser": "adamw8bit"} if eight_bits else {})
 
-    monkeypatch.setattr(workload, "plan_training", planned)
+    monkeypatch.setattr(train_lora, "plan_training", planned)
     monkeypatch.setattr(course, "has_eight_bits", lambda: True)
     monkeypatch.setattr(loop, "build_optimizer", lambda parameters, _: torch.optim.AdamW(parameters))
     open_, given = train(), train("--optimiser", "adamw", output="given")

@@ -16,6 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from acestep_cli import COMPLETING, __version__
 from acestep_cli.cli import exit_codes
+from acestep_cli.errors import reason_of
 
 #: Each command with its line of help. A mode's own comes from its row (`commands.command`), and its line is copied from
 #: there by `python tools/commands.py`; any other's comes from the file of its name in this folder.
@@ -160,7 +161,7 @@ class Sink(io.RawIOBase):
         return bool(self._stream.isatty())
 
     def writable(self) -> bool:
-        """Return true: it takes all there is."""
+        """Return true."""
         return True
 
     def write(self, data: Any) -> int | None:
@@ -173,12 +174,12 @@ class Sink(io.RawIOBase):
         except BrokenPipeError:
             self._lost = True
         except OSError as error:
-            self._lost, self.refused = True, (error.strerror or str(error)).lower()
+            self._lost, self.refused = True, reason_of(error)
         return size
 
 
 def sink_stdout() -> Sink | None:
-    """Let stdout raise nothing, and carry names of files that are no UTF-8; return what knows whether it took all.
+    """Replace stdout by one that raises nothing and carries file names that are not UTF-8; return its sink.
 
     Typer, Rich and Python's own end print to it as well, and each answers a failed write by another exit code.
     """

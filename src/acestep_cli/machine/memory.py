@@ -123,18 +123,18 @@ class MemoryModel:
             dit["adapters"] = self.adapter_bytes
         both = dit | vae
         diffusing, decoding = (dit, vae) if self.arrangement.one_network else (both, both)
-        recordings = self.heard_bytes if self.arrangement.on_cpu else 0
+        recordings = self.input_audio_bytes if self.arrangement.on_cpu else 0
         encoding, tile = self.encoding_bytes, self.tile_bytes
         if self.arrangement.vae_on_cpu:
             encoding, tile = 0, 0
         found = [
             StageMemory("text", {"text": self.text_bytes}, self.work.text_tokens * self._qwen_token(self.sizes.text))
         ]
-        if self.listens:
+        if self.encodes_audio:
             found.append(StageMemory("listen", decoding, recordings + encoding))
         found += [
             StageMemory("condition", dit, recordings + max(self.condition_bytes, self.merging_bytes)),
-            StageMemory("diffuse", diffusing, recordings + self.memory_bytes + self.step_bytes),
+            StageMemory("diffuse", diffusing, recordings + self.cross_kv_bytes + self.step_bytes),
             StageMemory("decode", decoding, recordings + self.kept_bytes + tile),
         ]
         if self.sizes.songwriter is not None:
@@ -144,7 +144,7 @@ class MemoryModel:
         return tuple(stage for stage in found if self.sizes.used.issuperset(stage.resident))
 
     @property
-    def listens(self) -> bool:
+    def encodes_audio(self) -> bool:
         """True where recordings are encoded."""
         return self.work.encodes_source or self.work.references > 0
 
@@ -154,7 +154,7 @@ class MemoryModel:
         if self.arrangement.on_cpu:
             return 0
         dit, vae = self.sizes.dit, self.sizes.vae
-        found = self.finishing_bytes + self.heard_bytes
+        found = self.finishing_bytes + self.input_audio_bytes
         if self.arrangement.streamed:
             layers = dit.num_hidden_layers * self.block_bytes + dit.encoder_blocks * dit.encoder_block_parameters * (
                 self.element
@@ -162,7 +162,7 @@ class MemoryModel:
             found += int(layers * PAGE_LOCKED)
         if self.arrangement.vae_on_cpu:
             alone = MemoryModel(self.sizes, self.work, replace(self.arrangement, on_cpu=True, dtype="float32"))
-            found += vae.parameters * FLOAT32 + max(alone.tile_bytes, alone.encoding_bytes if self.listens else 0)
+            found += vae.parameters * FLOAT32 + max(alone.tile_bytes, alone.encoding_bytes if self.encodes_audio else 0)
         return found
 
     @property
@@ -224,7 +224,7 @@ class MemoryModel:
         return self.work.text_tokens + self.work.lyric_tokens + max(self.work.references, 1)
 
     @property
-    def memory_bytes(self) -> int:
+    def cross_kv_bytes(self) -> int:
         """Keys and values of the condition in all cross-attentions."""
         dit = self.sizes.dit
         keys = dit.num_key_value_heads * dit.head_dim
@@ -243,7 +243,7 @@ class MemoryModel:
             dit.encoder_num_attention_heads * dit.head_dim,
             dit.encoder_num_key_value_heads * dit.head_dim,
         )
-        return self.memory_bytes + tokens * numbers * self.element + self.latent_bytes
+        return self.cross_kv_bytes + tokens * numbers * self.element + self.latent_bytes
 
     @property
     def step_bytes(self) -> int:
@@ -284,7 +284,7 @@ class MemoryModel:
     def kept_bytes(self) -> int:
         """Memory held before decoding besides weights; on a processor, with the waveform to be filled."""
         waveform = self.waveform_bytes if self.arrangement.on_cpu else 0
-        return self.memory_bytes + self.latent_bytes + waveform
+        return self.cross_kv_bytes + self.latent_bytes + waveform
 
     @property
     def tile_bytes(self) -> int:
@@ -312,7 +312,7 @@ class MemoryModel:
         return (COPIES_IN_FINISH + COPIES_IN_SPLICE * self.work.source) * self.waveform_bytes
 
     @property
-    def heard_bytes(self) -> int:
+    def input_audio_bytes(self) -> int:
         """Recordings, which stay in memory until the last take."""
         vae = self.sizes.vae
         references = vae.audio_channels * math.ceil(self.work.seconds_heard * vae.sampling_rate) * FLOAT32

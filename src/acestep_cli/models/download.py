@@ -1,4 +1,4 @@
-"""The one room that asks the network: published folders come from the Hugging Face hub onto a shelf.
+"""Download published folders from the Hugging Face hub; no other module asks the network.
 
 `huggingface_hub` talks to the hub and moves the bytes, and with it what it takes from the environment: HF_HOME,
 HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, proxies. Since its version 2 it throws away what a cut download has brought, so

@@ -53,16 +53,16 @@ class Job:
         """Return the fingerprint of all that shapes a file but its seed, with the job's weights or with `weights`."""
         asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
         return complete.recipe_hash(
-            asked, (self.weights if weights is None else weights) + self._says, self.decided.contents
+            asked, (self.weights if weights is None else weights) + self._songwriter_hash, self.decided.contents
         )
 
     def sound(self, output: OutputFile) -> str:
         """Return the fingerprint of all that shapes the samples of a file before they are finished, but its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
-        return complete.recipe_hash(bare, self.weights + self._says, self.decided.contents)
+        return complete.recipe_hash(bare, self.weights + self._songwriter_hash, self.decided.contents)
 
     @property
-    def _says(self) -> str:
+    def _songwriter_hash(self) -> str:
         """The Songwriter's part of a fingerprint: empty where it only scores takes."""
         return f" {self.songwriter.weights}" if self.songwriter is not None and self.request.open else ""
 

@@ -62,7 +62,9 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
     except UsageError as error:
         errors.append(error)
     jobs: list[Job] = []
-    names: list[str | None] = list(dict.fromkeys(name for name in specs if name)) or [None] * (not specs)
+    # A spec that is given twice is refused above, and stdin where it is read again.
+    once = [name for at, name in enumerate(specs) if name and (name == spec.STDIN or name not in specs[:at])]
+    names: list[str | None] = [*once] or [None] * (not specs)
     context = PlanContext(settings, hardware.detect(), history.read_history())
     for name in names:
         try:

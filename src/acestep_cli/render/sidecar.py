@@ -1,4 +1,4 @@
-"""Sidecars: the spec beside each take, with a record of its render. Written here, and read again."""
+"""The text of a sidecar: the spec of a take with a record of its render, made and parsed. `render.write` writes it."""
 
 from __future__ import annotations
 

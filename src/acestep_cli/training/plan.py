@@ -98,7 +98,7 @@ class TrainingMemory:
         dit, layers = self.sizes.dit, self.sizes.dit.num_hidden_layers
         stream = self.config.batch * self.render.tokens * dit.hidden_size * self.render.element
         kept = layers * stream + self.layer_bytes if self.checkpointed else layers * self.layer_bytes
-        return kept + self.config.batch * (self.render.memory_bytes + self.render.latent_bytes)
+        return kept + self.config.batch * (self.render.cross_kv_bytes + self.render.latent_bytes)
 
     @property
     def encoding_bytes(self) -> int:
