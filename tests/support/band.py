@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,28 +21,9 @@ from acestep_cli.audio.sound import Audio
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.song import complete, modes
+from acestep_cli.take import Take
 
 RATE, HOP = 48_000, 1920
-
-
-@dataclass(frozen=True)
-class Take:
-    number: int
-    audio: Audio
-    request: complete.Completed
-    plan: Any
-    timings: dict[str, float]
-    warnings: tuple[str, ...]
-    kind: str = "take"
-    track: str | None = None
-    checks: dict[str, float] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    problem: str | None = None
-    latents: Latents | None = None
-    lines: tuple[Any, ...] = ()
-    scores: dict[str, float] = field(default_factory=dict)
-    applied: tuple[Any, ...] = ()
-    untouched: tuple[tuple[int, int], ...] = ()
 
 
 def rest() -> None:

@@ -45,7 +45,7 @@ class TemplateToken(BaseModel):
 
 
 class PostProcessor(BaseModel):
-    """What is put around the tokens of a text."""
+    """The step of a tokenizer that puts marks around the tokens of a text."""
 
     type: Literal["ByteLevel", "TemplateProcessing", "Sequence"]
     single: Annotated[tuple[Any, ...], Field(max_length=MOST_PARTS)] = ()

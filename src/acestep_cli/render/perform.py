@@ -41,15 +41,15 @@ def plan_and_make(
     song: dict[str, Any],
     settings: RenderSettings,
     reporter: Reporter,
-    ledger: RunReport,
+    run_report: RunReport,
 ) -> None:
-    """Plan, announce and render the takes that specs and flags ask for, and record them in `ledger`."""
+    """Plan, announce and render the takes that specs and flags ask for, and record them in `run_report`."""
     with spec.reading_stdin(typing=not settings.no_input):
         planned = plan.plan_jobs(mode, specs, song, settings)
     if lacking := plan.missing_parts(planned):
         planned = fetch_missing(planned, lacking, settings, reporter)
-        ledger.more["models"] = [local.model_state(name, settings.models_dir).report() for name in lacking]
-    ledger.outputs = [output for job in planned for output in job.outputs]
+        run_report.more["models"] = [local.model_state(name, settings.models_dir).report() for name in lacking]
+    run_report.outputs = [output for job in planned for output in job.outputs]
     announce_plan(planned, reporter, dry_run=settings.dry_run)
     for remark in chain(*map(plan.remarks_on, planned)):
         reporter.warn(remark)
@@ -57,12 +57,12 @@ def plan_and_make(
         print_origins(planned, reporter)
     with reporter.results() as results:
         if settings.dry_run:
-            preview_files(ledger.outputs, reporter, results)
+            preview_files(run_report.outputs, reporter, results)
             return
         make_planned(planned, settings, reporter, results)
     if settings.rank:
-        ledger.outputs = [output for job in planned for output in rank_takes(job.outputs)]
-    finish_report(ledger.outputs, reporter)
+        run_report.outputs = [output for job in planned for output in rank_takes(job.outputs)]
+    finish_report(run_report.outputs, reporter)
 
 
 def preview_files(planned: list[OutputFile], reporter: Reporter, results: ResultStream) -> None:

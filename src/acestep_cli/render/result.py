@@ -120,15 +120,15 @@ def error_object(exit_code: int, name: str, message: str, hint: str | None) -> d
     return found if hint is None else {**found, "hint": hint}
 
 
-def report_text(ledger: RunReport, error: dict[str, Any] | None) -> str:
+def report_text(run_report: RunReport, error: dict[str, Any] | None) -> str:
     """Return the report as one line of JSON."""
     status = "ok" if error is None else "partial" if error["exit_code"] == SEVERAL_FAILED else "error"
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "status": status,
-        "outputs": [output.report() for output in ledger.outputs],
-        "warnings": ledger.warnings,
-        **ledger.more,
+        "outputs": [output.report() for output in run_report.outputs],
+        "warnings": run_report.warnings,
+        **run_report.more,
     }
     if (peak := peak_memory_bytes()) is not None:
         content["peak_memory_bytes"] = peak
