@@ -16,7 +16,7 @@ from acestep_cli.models import checkpoints
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_SONGWRITERS, PUBLISHED_TEXT, PUBLISHED_XL
 from acestep_cli.song import modes, songwriter_prompts
 from acestep_cli.song.languages import LANGUAGES
-from acestep_cli.song.values import TRACKS
+from acestep_cli.song.musical_values import TRACKS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = "docs/specification.md"

@@ -16,7 +16,7 @@ from acestep_cli.cli import options
 from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.machine import hardware
 from acestep_cli.models import checkpoints
-from acestep_cli.song import examples, request, spec, values
+from acestep_cli.song import examples, musical_values, request, spec, values
 from support.command import loaded
 from support.places import ROOT
 
@@ -93,8 +93,8 @@ def test_what_is_offered_is_taken() -> None:
 
 
 def test_every_key_has_words_that_need_no_quotes() -> None:
-    assert len(values.MusicalKey().words) == 42
-    assert values.MusicalKey().read("F#minor") == "F# minor"
+    assert len(musical_values.MusicalKey().words) == 42
+    assert musical_values.MusicalKey().read("F#minor") == "F# minor"
     assert not any(" " in word for key in spec.KEYS.values() for word in key.kind.words)
 
 

@@ -826,7 +826,7 @@ def test_a_suffix_is_kept_as_it_is_typed(acestep: Run) -> None:
         (["a.yaml", "-m", "./" + "x" * 5000], 3, "is neither a checkpoint's name nor a folder"),
         (["a.yaml", "--dry-run", "-o", "a.yaml/"], 9, "a.yaml cannot be written: not a directory"),
         (["deep-0.yaml"], 2, "is the end of a chain of more than 20 specs"),
-        (["a.yaml", "--set", "timesteps=[1, 0.5, 2]"], 2, "--set timesteps: '2' is not a number from 0 to 1"),
+        (["a.yaml", "--set", "timesteps=[1, 0.5, 2]"], 2, "--set timesteps: 2 is not a number from 0 to 1"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )

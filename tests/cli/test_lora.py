@@ -19,7 +19,7 @@ from acestep_cli.audio.sound import Audio
 from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
 from acestep_cli.song import document, schema, spec
-from acestep_cli.song.values import Lora, Loras
+from acestep_cli.song.file_values import Lora, Loras
 from support import adapter_files, tiny
 from support.command import Run, loaded
 from support.places import RESULT_SCHEMA

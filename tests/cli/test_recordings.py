@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.audio import decode, encode
 from acestep_cli.cli.app import app
-from acestep_cli.song import modes, spec, values
+from acestep_cli.song import modes, musical_values, spec
 from support import band, tiny
 from support.command import Run, loaded, said
 from support.places import ROOT
@@ -84,7 +84,7 @@ def test_files_are_named_after_their_tracks() -> None:
 @pytest.mark.usefixtures("acestep")
 def test_all_are_twelve_stems_and_what_is_left() -> None:
     made = outputs("extract", "take.wav", "--all", "-o", "stems/")
-    assert [track for _, _, track in made] == [*values.TRACKS, None]
+    assert [track for _, _, track in made] == [*musical_values.TRACKS, None]
     spec_file = Path("s.yaml")
     spec_file.write_text("mode: extract\nsource: take.wav\ntracks: all\n")
     assert len(outputs("extract", "s.yaml", "-o", "more/")) == 13

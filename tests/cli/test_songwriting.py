@@ -389,7 +389,7 @@ def test_what_hears_a_recording_goes_down_the_ladder(acestep: Acestep, monkeypat
         (["write", "x", "--songwriter", "4B"], 3, "acestep models pull 4B"),
         (["write", "x", "-m", "turbo", "--songwriter", "pocket"], 3, "do not speak the same codes"),
         (["write", "x", "-o", "a.txt"], 2, "a spec is a .yaml file"),
-        (["write", "x", "--temperature", "-1"], 2, "'-1' is not a number from 0 to 2"),
+        (["write", "x", "--temperature", "-1"], 2, "--temperature: -1 is not a number from 0 to 2"),
         (["write", "x" * 9000], 2, "more than the 8,192 it holds"),
         (["write", "--from", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
         (["describe", "nowhere.wav"], 5, "cannot be read"),

@@ -29,9 +29,9 @@ from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, loras
+from acestep_cli.song.file_values import Lora
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.request import Request
-from acestep_cli.song.values import Lora
 from acestep_cli.training import adapter as graft
 from acestep_cli.training import run_folder
 from acestep_cli.training.config import TrainingConfig

@@ -21,9 +21,10 @@ from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError
 from acestep_cli.song import document, modes, spec
 from acestep_cli.song.document import Entry
+from acestep_cli.song.musical_values import LONGEST_SECONDS, Duration
 from acestep_cli.song.request import KEYS
 from acestep_cli.song.spec import Layer, WrittenValue
-from acestep_cli.song.values import LONGEST_SECONDS, Duration, quoted, suggestion
+from acestep_cli.song.values import quoted, suggestion
 
 #: The sections of an album file.
 SECTIONS = ("album", "seed", "output", "defaults", "tracks", "matrix", "extends")

@@ -30,7 +30,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Messages
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song.complete import Completed
-from acestep_cli.song.values import is_folder_name
+from acestep_cli.song.file_values import is_folder_name
 
 if TYPE_CHECKING:
     from acestep_cli.take import Take

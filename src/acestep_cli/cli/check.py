@@ -33,7 +33,7 @@ from acestep_cli.cli import exit_codes, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.render.result import error_object
-from acestep_cli.song import values
+from acestep_cli.song import musical_values
 from acestep_cli.song.values import quoted
 
 app = typer.Typer(add_completion=False)
@@ -57,7 +57,7 @@ def _range(text: str) -> Range:
 
 def _key(text: str) -> str:
     try:
-        return str(values.MusicalKey().read(text))
+        return str(musical_values.MusicalKey().read(text))
     except ValueError as error:
         raise typer.BadParameter(f"{error}.") from error
 
@@ -228,7 +228,8 @@ def in_key(sound: MeasuredAudio, wanted: str) -> Finding:
     measured = measure.estimate_key(sound[0])
     if measured is None:
         return not_measurable("key", wanted)
-    return Finding("key", wanted, measured, values.MusicalKey.pitch(measured) == values.MusicalKey.pitch(wanted))
+    pitch = musical_values.MusicalKey.pitch
+    return Finding("key", wanted, measured, pitch(measured) == pitch(wanted))
 
 
 def report_of(one: CheckedFile) -> dict[str, Any]:

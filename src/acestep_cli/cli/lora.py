@@ -26,7 +26,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, modes, spec, values
+from acestep_cli.song import complete, file_values, modes, spec, values
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does."
@@ -243,7 +243,7 @@ def render_and_compare(
 def scales_of(text: str) -> list[float]:
     """Return the scales of `--scales`, each once, without 0, which is always rendered."""
     try:
-        found = [values.Loras.scale(item) for item in values.split_items(text)]
+        found = [file_values.Loras.scale(item) for item in values.split_items(text)]
     except ValueError as error:
         raise UsageError(f"--scales: {error}.", "--scales 0,0.5,1") from error
     return [scale for scale in dict.fromkeys(found) if scale]

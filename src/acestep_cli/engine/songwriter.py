@@ -36,8 +36,8 @@ from acestep_cli.models.configs import QwenConfig
 from acestep_cli.progress import Progress, ProgressCallback, Say
 from acestep_cli.song import complete, prompts, songwriter_prompts
 from acestep_cli.song.complete import Completed
+from acestep_cli.song.musical_values import CODES_PER_SECOND, LONGEST_SECONDS
 from acestep_cli.song.songwriter_prompts import CODE, Sampling, WritingTask
-from acestep_cli.song.values import CODES_PER_SECOND, LONGEST_SECONDS
 
 #: Tokens of a prompt and its answer together.
 CONTEXT = 8192

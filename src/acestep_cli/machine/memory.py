@@ -15,7 +15,7 @@ from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import DType
 from acestep_cli.models.configs import WINDOWS_AT_ONCE, QwenConfig, VAEConfig, decoder_reach, encoder_reach
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.song import prompts, values
+from acestep_cli.song import musical_values, prompts
 
 # Tensors alive at the peak of a layer: the residual stream and its normalised copy, queries with the intermediates of
 # their norm and rotary embedding, keys and values; or, in the MLP, its two inner activations.
@@ -329,7 +329,7 @@ class MemoryModel:
         if qwen is None:
             return 0
         seconds = self.work.frames * self.sizes.vae.hop / self.sizes.vae.sampling_rate
-        length = SONGWRITER_PROMPT_TOKENS + math.ceil(seconds * values.CODES_PER_SECOND)
+        length = SONGWRITER_PROMPT_TOKENS + math.ceil(seconds * musical_values.CODES_PER_SECOND)
         keys = qwen.num_hidden_layers * 2 * qwen.num_key_value_heads * qwen.head_dim * length * self.element
         return SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32)
 

@@ -19,8 +19,8 @@ from acestep_cli.audio.measure import Measures
 from acestep_cli.machine import hardware
 from acestep_cli.models.checkpoints import Songwriter
 from acestep_cli.song import complete, document, spec
+from acestep_cli.song.file_values import Lora, is_folder_name
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
-from acestep_cli.song.values import Lora, is_folder_name
 
 if TYPE_CHECKING:
     from acestep_cli.take import Take

@@ -23,8 +23,8 @@ from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint, CheckpointRo
 from acestep_cli.models.latents_file import StoredLatents
 from acestep_cli.song import duration as lengths
 from acestep_cli.song import modes, regions, validate
+from acestep_cli.song.file_values import LORA_MODES
 from acestep_cli.song.request import KEYS, Request
-from acestep_cli.song.values import LORA_MODES
 
 if TYPE_CHECKING:
     from acestep_cli.models.adapters import Adapter

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from acestep_cli.audio.decode import Recording
 from acestep_cli.song import regions
+from acestep_cli.song.musical_values import CODES_PER_SECOND, PULSES
 from acestep_cli.song.request import Request
-from acestep_cli.song.values import CODES_PER_SECOND, PULSES
 
 #: The origin of values that no checkpoint, machine or user decides.
 DEFAULT = "default"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from acestep_cli.models import adapters
 from acestep_cli.models.adapters import Adapter
-from acestep_cli.song.values import Lora
+from acestep_cli.song.file_values import Lora
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from acestep_cli.song import regions
+from acestep_cli.song.musical_values import REPAINT_MODES, TRACKS
 from acestep_cli.song.regions import Regions
 from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS, Request
-from acestep_cli.song.values import REPAINT_MODES, TRACKS
 
 if TYPE_CHECKING:
     from torch import Tensor

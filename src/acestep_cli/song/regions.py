@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from acestep_cli.audio import decode
+from acestep_cli.song.musical_values import LONGEST_SECONDS
 from acestep_cli.song.request import Request
-from acestep_cli.song.values import LONGEST_SECONDS
 
 #: The shortest region, in seconds: two and a half latent frames.
 SHORTEST = 0.1

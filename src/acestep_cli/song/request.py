@@ -14,39 +14,34 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 
 from acestep_cli import solvers
 from acestep_cli.audio import encode
-from acestep_cli.song.values import (
-    EVERY_TRACK,
-    LONGEST_SECONDS,
+from acestep_cli.song.file_values import (
     LORA_MODES,
-    REPAINT_MODES,
     Bitrate,
-    Choice,
-    Codes,
-    Duration,
-    Interval,
-    Kind,
-    Language,
     Lora,
     Loras,
     Loudness,
     Model,
-    MusicalKey,
-    Number,
     Picture,
     SampleRate,
-    Share,
     Songwriter,
     Sound,
     Sounds,
-    Switch,
-    Tag,
-    Text,
+)
+from acestep_cli.song.musical_values import (
+    EVERY_TRACK,
+    LONGEST_SECONDS,
+    REPAINT_MODES,
+    Codes,
+    Duration,
+    Interval,
+    Language,
+    MusicalKey,
     Time,
     TimeSignature,
     Timesteps,
     Tracks,
-    Whole,
 )
+from acestep_cli.song.values import Choice, Kind, Number, Share, Switch, Tag, Text, Whole
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import yaml
 
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.modes import FOLLOW_CODES
+from acestep_cli.song.musical_values import TIME_SIGNATURES
 from acestep_cli.song.prompts import INSTRUMENTAL
 from acestep_cli.song.request import KEYS, Request
-from acestep_cli.song.values import TIME_SIGNATURES, quoted
+from acestep_cli.song.values import quoted
 
 EXPAND = "Expand the user's input into a more detailed and specific musical description:"
 FORMAT = "Format the user's input into a more detailed and specific musical description:"

@@ -25,9 +25,10 @@ from acestep_cli.audio import tags
 from acestep_cli.errors import AdapterError, SourceError, UsageError, reason_of
 from acestep_cli.song import request as song
 from acestep_cli.song.complete import Completion
+from acestep_cli.song.file_values import File, is_folder_name
 from acestep_cli.song.modes import MODES
 from acestep_cli.song.request import Key, Request
-from acestep_cli.song.values import Choice, File, is_folder_name, quoted, suggestion
+from acestep_cli.song.values import Choice, quoted, suggestion
 
 if TYPE_CHECKING:
     from acestep_cli.song.document import Entry

@@ -9,8 +9,8 @@ from acestep_cli.audio.decode import Recording
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import CheckpointRow
 from acestep_cli.song import duration, modes, regions
+from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
-from acestep_cli.song.values import CODES_PER_SECOND, REPAINT_MODES
 
 
 def contradictions(

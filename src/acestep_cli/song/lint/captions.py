@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from acestep_cli.song.lint import syllables
 from acestep_cli.song.lint.lyrics import LintedSong, Remark, is_mute, section_of
-from acestep_cli.song.values import TIME_SIGNATURES, MusicalKey, quoted
+from acestep_cli.song.musical_values import TIME_SIGNATURES, MusicalKey
+from acestep_cli.song.values import quoted
 
 #: The documented limit of the published models.
 CAPTION_CHARACTERS = 512

@@ -14,8 +14,9 @@ from itertools import zip_longest
 
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.lint import syllables
+from acestep_cli.song.musical_values import LONGEST_SECONDS, PULSES
 from acestep_cli.song.request import Request
-from acestep_cli.song.values import LONGEST_SECONDS, PULSES, quoted
+from acestep_cli.song.values import quoted
 
 
 @dataclass(frozen=True)
