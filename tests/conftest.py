@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - before torch
 import pytest
 import torch
 from huggingface_hub import constants

@@ -1,12 +1,24 @@
-"""Load torch and Transformers before anything else does, also where the current folder was deleted."""
+"""Load torch before anything else does: with threads that sleep while they wait, and also where the current folder was
+deleted.
+"""
 
 import os
 from pathlib import Path
 
 
+def _let_threads_sleep() -> None:
+    """Tell OpenMP that a thread with nothing to do sleeps, unless the user has chosen.
+
+    By default it spins until the others are done; where another program takes one of the cores, all wait for the one
+    thread that has none, and a song takes many times as long
+    (`benchmarks/busy_machine.py`). OpenMP reads the variable once, when torch loads it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def _load_libraries_elsewhere() -> None:
-    """Load torch and Transformers from another folder where the current one was deleted: they ask for its name as they
-    are loaded, and MKL aborts the process if it has none.
+    """Load torch from another folder where the current one was deleted: it asks for its name as it is loaded, and MKL
+    aborts the process if it has none. So does transformers, which is loaded here with it.
     """
     try:
         Path.cwd()
@@ -25,4 +37,5 @@ def _load_libraries_elsewhere() -> None:
         os.close(here)
 
 
+_let_threads_sleep()
 _load_libraries_elsewhere()
