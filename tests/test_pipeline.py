@@ -181,7 +181,7 @@ def test_who_is_in_memory_when(two_b: tiny.Oracle, one_network: bool) -> None:
         request = complete.complete(Request(caption="x", duration=10, takes=2), found)
         plan = FLOAT32.model_copy(update={"one_network": one_network})
         list(Pipeline(found, plan).run([request], report))
-    text, dit, vae = frozenset({"Qwen3Model"}), frozenset({"AceStep"}), frozenset({"OobleckVAE"})
+    text, dit, vae = frozenset({"Qwen3Encoder"}), frozenset({"AceStep"}), frozenset({"OobleckVAE"})
     assert seen["text"] == {text}
     assert seen["diffuse"] == ({dit} if one_network else {dit, dit | vae})
     assert seen["decode"] == ({vae} if one_network else {dit | vae})

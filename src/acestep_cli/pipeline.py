@@ -17,7 +17,7 @@ from torch import Tensor
 from acestep_cli import solvers
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cache import Cache
-from acestep_cli.engine import alignment, code_likelihood, codec, conditioning, denoise
+from acestep_cli.engine import alignment, codec, conditioning, denoise
 from acestep_cli.engine.alignment import LyricAlignment, LyricTokens
 from acestep_cli.engine.conditioning import SourceLayout
 from acestep_cli.engine.dit import AceStep, Condition
@@ -417,6 +417,8 @@ def complete_request(weights: WeightStore, request: Completed, say: Say) -> list
 
 def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:
     """Return the Songwriter's scores of songs with codes."""
+    from acestep_cli.engine import code_likelihood  # imports transformers, as the Songwriter does
+
     found = []
     with weights.songwriter() as songwriter:
         for done, song in enumerate(songs, start=1):

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from acestep_cli.engine import denoise, int8, layer_streaming
-from acestep_cli.engine.dit import Condition, EncoderLayer, LyricEncoder
+from acestep_cli.engine.dit import Condition, LyricEncoder
+from acestep_cli.engine.encoder_layer import EncoderLayer
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.machine import plan as planning

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from acestep_cli.engine.attention import KeysValues, band_bias, banded_attention, full_attention
-from acestep_cli.engine.dit import AceStep, Condition, key_bias
+from acestep_cli.engine.attention import KeysValues, band_bias, banded_attention, full_attention, key_bias
+from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.models.configs import DiTConfig
 from support import tiny
 

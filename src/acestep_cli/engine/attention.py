@@ -44,6 +44,20 @@ def mask_to_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     )
 
 
+def key_bias(keep: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return an additive mask [B, 1, 1, L] that hides padding keys; None without padding. `keep` [B, L] is true at real
+    tokens.
+    """
+    return None if keep is None else mask_to_bias(keep[:, None, None], dtype)
+
+
+def causal_bias(tokens: int, group: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the additive mask [1, 1, G * S, S] that hides later tokens, one row of it for each query of a group."""
+    return mask_to_bias(torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril().repeat(group, 1), dtype)[
+        None, None
+    ]
+
+
 def band_bias(tokens: int, reach: int, group: int, keep: Tensor | None, like: Tensor) -> Tensor | None:
     """Return the additive mask of a band |i - j| <= reach, or None where the band covers everything.
 

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, mask_to_bias, rotary_table
+from acestep_cli.engine.attention import MLP, Attention, KeysValues, band_bias, key_bias, rotary_table
+from acestep_cli.engine.encoder_layer import EncoderLayer, run_layers
 from acestep_cli.models.configs import TIME_FREQUENCIES, WINDOWS_AT_ONCE, DiTConfig
 
 TIME_MAX_PERIOD = 10_000
@@ -46,11 +47,6 @@ class LayerInputs(NamedTuple):
     rope: Tensor
     band: Tensor | None
     bias: Tensor | None  # [B, 1, 1, S]
-
-
-def key_bias(keep: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return an additive mask [B, 1, 1, L] that hides padding keys; None without padding."""
-    return None if keep is None else mask_to_bias(keep[:, None, None], dtype)
 
 
 class TimeEmbedding(nn.Module):
@@ -194,41 +190,16 @@ class DiT(nn.Module):
         return tokens, embedding, LayerInputs(modulation, rope, band, key_bias(token_keep, tokens.dtype))
 
 
-class EncoderLayer(nn.Module):
-    """Pre-norm transformer layer of the encoders, bidirectional."""
-
-    def __init__(self, config: DiTConfig, banded: bool) -> None:
-        super().__init__()
-        width, eps = config.encoder_hidden_size, config.rms_norm_eps
-        self.banded = banded
-        self.input_layernorm = nn.RMSNorm(width, eps=eps)
-        self.self_attn = Attention(config.encoder_attention)
-        self.post_attention_layernorm = nn.RMSNorm(width, eps=eps)
-        self.mlp = MLP(width, config.encoder_intermediate_size)
-
-    def forward(self, x: Tensor, rope: Tensor, band: Tensor | None, bias: Tensor | None) -> Tensor:
-        band = band if self.banded else None
-        if self.input_layernorm.weight.dtype is torch.float16:
-            # The last lyric layer adds values near 5e5 to the stream, beyond float16: there it is kept in float32.
-            x = x + self.self_attn.self_attention(norm_in_float32(self.input_layernorm, x), rope, band, bias)
-            return x + self.mlp.forward_float32(norm_in_float32(self.post_attention_layernorm, x))
-        x = x + self.self_attn.self_attention(self.input_layernorm(x), rope, band, bias)
-        return x + self.mlp(self.post_attention_layernorm(x))
-
-
-def norm_in_float32(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """Apply `norm` to a float32 stream [B, S, E] in float32, and return it in the norm's own dtype."""
-    weight = norm.weight
-    return F.rms_norm(x.float(), norm.normalized_shape, weight.float(), norm.eps).to(weight.dtype)
-
-
 class EncoderStack(nn.Module):
     """The layers and the last norm: the part common to lyric encoder, timbre encoder, pooler and detokenizer."""
 
     def __init__(self, config: DiTConfig, layers: int) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(EncoderLayer(config, config.is_banded_encoder(i)) for i in range(layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(config.encoder_attention, config.encoder_intermediate_size, config.is_banded_encoder(i))
+            for i in range(layers)
+        )
         self.norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps)
 
     def contextualise(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -237,11 +208,7 @@ class EncoderStack(nn.Module):
         rope = rotary_table(x.shape[1], size.head_dim, self.config.rope_theta, x.device, x.dtype)
         band = band_bias(x.shape[1], self.config.sliding_window, size.heads // size.kv_heads, keep, x)
         bias = key_bias(keep, x.dtype)
-        if x.dtype is torch.float16:
-            x = x.float()
-        for layer in self.layers:
-            x = layer(x, rope, band, bias)
-        return norm_in_float32(self.norm, x) if self.norm.weight.dtype is torch.float16 else self.norm(x)
+        return run_layers(self.layers, self.norm, x, rope, band, bias)
 
 
 class LyricEncoder(EncoderStack):

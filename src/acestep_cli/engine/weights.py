@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -38,7 +38,6 @@ from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.int8 import Int8Linear, replace_linears
 from acestep_cli.engine.layer_streaming import stream_layers
 from acestep_cli.engine.lora import AdapterStack
-from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.engine.text_encoder import TextEncoder
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, weight_sources
 from acestep_cli.errors import CheckpointError, UsageError
@@ -49,6 +48,9 @@ from acestep_cli.models.checkpoints import Checkpoint, Shard
 from acestep_cli.models.configs import DiTConfig, VAEConfig
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.song.loras import ActiveAdapter
+
+if TYPE_CHECKING:
+    from acestep_cli.engine.songwriter import SongwriterModel
 
 M = TypeVar("M", bound=nn.Module)
 #: The most tensor names in a message.
@@ -233,6 +235,8 @@ class WeightStore:
         return encoder.eval()
 
     def _build_songwriter(self) -> SongwriterModel:
+        from acestep_cli.engine.songwriter import SongwriterModel  # imports transformers: longer than torch
+
         assert self._songwriter is not None
         folder = self._songwriter.folder
         songwriter = SongwriterModel(folder, math.prod(self._songwriter.levels))

@@ -301,7 +301,7 @@ class RopeSettings:
 
     rope_type: Literal["default"] = "default"
     type: Literal["default"] = "default"
-    rope_theta: RopeTheta = 1e6
+    rope_theta: RopeTheta | None = None
 
 
 @dataclass(frozen=True)
@@ -321,6 +321,8 @@ class QwenConfig:
     rope_scaling: RopeSettings | None = field(default=None, compare=False)
     rope_parameters: RopeSettings | None = field(default=None, compare=False)
     rms_norm_eps: NormEps = field(default=1e-6, compare=False)
+    use_sliding_window: Literal[False] = field(default=False, compare=False)
+    layer_types: tuple[Literal["full_attention"], ...] = field(default=(), compare=False)
     pad_token_id: int | None = field(default=None, compare=False)
 
     @model_validator(mode="after")
@@ -336,10 +338,26 @@ class QwenConfig:
         return validate_config(cls, {key: value for key, value in values.items() if value is not None}, where)
 
     @property
+    def attention(self) -> AttentionSize:
+        return AttentionSize(
+            width=self.hidden_size,
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            eps=self.rms_norm_eps,
+            bias=self.attention_bias,
+        )
+
+    @property
+    def theta(self) -> float:
+        """The base of the rotary embedding, from wherever the file has it."""
+        settings = [found.rope_theta for found in (self.rope_parameters, self.rope_scaling) if found is not None]
+        return next((theta for theta in settings if theta is not None), self.rope_theta)
+
+    @property
     def parameters(self) -> int:
-        width, heads = self.hidden_size, self.num_attention_heads
-        attention = AttentionSize(width, heads, self.num_key_value_heads, self.head_dim, 0.0, False)
-        block = attention.parameters + 3 * width * self.intermediate_size + 2 * width
+        width = self.hidden_size
+        block = self.attention.parameters + 3 * width * self.intermediate_size + 2 * width
         return self.vocab_size * width + self.num_hidden_layers * block + width
 
 
