@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 from side_by_side import parser, publish
 
@@ -50,7 +51,7 @@ def step_seconds(policy: str, layers: int, frames: int, steps: int) -> float:
     """Median seconds of a step in a process whose threads wait as `policy` says."""
     done = subprocess.run(
         [sys.executable, "-c", STEP, str(layers), str(frames), str(steps)],
-        env={**os.environ, "OMP_WAIT_POLICY": policy, "PYTHONPATH": os.path.dirname(__file__)},
+        env={**os.environ, "OMP_WAIT_POLICY": policy, "PYTHONPATH": str(Path(__file__).parent)},
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return statistics.median(map(float, done.stdout.split()))
