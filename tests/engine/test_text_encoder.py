@@ -13,7 +13,7 @@ from acestep_cli.engine.text_encoder import Qwen3Encoder
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models.configs import QwenConfig
 from support import tiny
-from support.command import loaded
+from support.command import HOT, loaded
 
 SIZES = {
     "vocab_size": 90, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6,
@@ -87,5 +87,5 @@ def test_a_song_without_a_songwriter_needs_no_transformers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["generate", "-c", "x", "-d", "10", "--models-dir", str(two_b.root), "-m", "turbo", "--songwriter", "none"]
-    code, found = loaded(*words, watched=("torch", "transformers", "scipy", "torch._dynamo", "peft"))
+    code, found = loaded(*words, watched=(*HOT, "torch._dynamo"))
     assert (code, found) == (0, ["torch"])

@@ -33,7 +33,7 @@ class Qwen3Encoder(nn.Module):
         self.config = config
         # Not drawn at random: on the meta device torch would import its compiler for that, which takes a second.
         table = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=table)
         self.layers = nn.ModuleList(
             EncoderLayer(config.attention, config.intermediate_size) for _ in range(config.num_hidden_layers)
         )
