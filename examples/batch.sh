@@ -28,7 +28,7 @@
 #     7      some songs failed as they were made; the others are done
 #     9      an output cannot be written: a file of another recipe has its name, no space, no permission
 #     130    interrupted; finished songs are kept
-#     All others are in the README.
+#     All others are in docs/scripting.md.
 #
 # ENVIRONMENT
 #     ACESTEP    the program to run, when it is not `acestep` on the PATH

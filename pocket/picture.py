@@ -1,4 +1,4 @@
-"""Draw the spectrograms that the README shows: a song as the built-in checkpoint plays it, and as the recipe does.
+"""Draw the spectrograms that docs/pocket.md shows: a song as the built-in checkpoint plays it, and as the recipe does.
 
     python pocket/picture.py
 

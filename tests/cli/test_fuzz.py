@@ -17,8 +17,8 @@ from acestep_cli.song import document, modes, spec
 from support import band, tiny
 from support.places import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTED = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE) for code in row.split(",")}
+SCRIPTING = (ROOT / "docs" / "scripting.md").read_text(encoding="utf-8")
+DOCUMENTED = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", SCRIPTING, re.MULTILINE) for code in row.split(",")}
 #: 10,000 in all; documents are cheap, a run of the program is not.
 DOCUMENTS, ARGUMENT_LISTS = 9_000, 1_000
 FUZZ = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "database": None}

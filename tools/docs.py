@@ -1,8 +1,8 @@
-"""The tables of the README that the program itself decides.
+"""The tables of README.md and docs/ that the program itself decides.
 
-    python tools/readme.py
+    python tools/docs.py
 
-Rewrites README.md between its `<!-- table: NAME -->` and `<!-- end -->` lines; a test compares the two.
+Rewrites the pages between their `<!-- table: NAME -->` and `<!-- end -->` lines; a test compares the two.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes
 from acestep_cli.cli.app import COMMANDS
 from acestep_cli.machine import plan
+from acestep_cli.models import checkpoints
 from acestep_cli.song import spec
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"(?<=^<!-- table: )(\w+)( -->\n).*?(?=^<!-- end -->)", re.MULTILINE | re.DOTALL)
 
 
@@ -71,6 +73,32 @@ def tiers() -> str:
     return table(head, rows)
 
 
+def models() -> str:
+    def row(name: str, row: checkpoints.CheckpointRow) -> tuple[str, ...]:
+        pulled = sum(part.size_gb for part in checkpoints.model_parts(name))
+        size = f"{pulled:.1f} GB" if pulled else "built in"
+        guidance = f"guidance {row.guidance:g}" if row.guidance > 1 else "no guidance"
+        tasks = "all modes" if row.tasks == checkpoints.BASE_TASKS else ", ".join(row.tasks)
+        return f"`{name}`", size, f"{row.steps} steps, {guidance}", tasks, GOOD_FOR[name]
+
+    head = ("`--model`", "to fetch", "unless set", "makes", "good for")
+    return table(head, [row(*entry) for entry in checkpoints.CHECKPOINTS.items()])
+
+
+GOOD_FOR = {
+    "turbo": "the default",
+    "turbo-shift1": "as turbo, trained on another schedule",
+    "turbo-shift3": "as turbo, trained on another schedule",
+    "turbo-continuous": "as turbo, trained on other schedules",
+    "sft": "follows the caption more closely, slower",
+    "base": "tracks (lego, extract, complete), slower",
+    "xl-turbo": "as turbo, twice the size",
+    "xl-sft": "as sft, twice the size",
+    "xl-base": "as base, twice the size",
+    "pocket": "sketches, before anything is fetched",
+}
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "keys": keys,
@@ -78,13 +106,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "codes": codes,
     "ladder": ladder,
     "tiers": tiers,
+    "models": models,
 }
 
 
 def rewritten(text: str) -> str:
-    """The README with its tables as the program has them."""
+    """A page with its tables as the program has them."""
     return BLOCK.sub(lambda found: f"{found[1]}{found[2]}\n{TABLES[found[1]]()}\n", text)
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
