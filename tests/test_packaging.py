@@ -51,8 +51,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     source = Path(acestep_cli.__file__).parent
     files = {path.relative_to(source.parent).as_posix() for path in source.rglob("*") if path.is_file()}
     wanted = {name for name in files if "__pycache__" not in name}
-    songs = [file for file in (ROOT / "songs").rglob("*") if file.is_file()]
-    wanted |= {f"acestep_cli/{file.relative_to(ROOT).as_posix()}" for file in songs}
+    data = [file for folder in ("songs", "docs") for file in (ROOT / folder).rglob("*") if file.is_file()]
+    wanted |= {f"acestep_cli/{file.relative_to(ROOT).as_posix()}" for file in data}
     packed = set(zipfile.ZipFile(wheel).namelist())
     info = f"acestep_cli-{__version__}.dist-info/"
     assert {name for name in packed if not name.startswith(info)} == wanted

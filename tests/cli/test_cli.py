@@ -87,13 +87,13 @@ def test_the_lines_of_the_modes_are_those_of_their_rows(monkeypatch: pytest.Monk
 
 def test_every_key_has_its_flag_in_the_help() -> None:
     for mode in modes.MODES:
-        text = CliRunner().invoke(app, [mode, "--help"]).stdout
+        text = CliRunner().invoke(app, [mode, "--help-all"]).stdout
         for name, key in KEYS.items():
             assert (f" {spec.flag_of(name)} " in text) == (key.flag and name not in modes.foreign_keys(mode)), (
                 mode,
                 name,
             )
-    text = CliRunner().invoke(app, ["render", "--help"]).stdout
+    text = CliRunner().invoke(app, ["render", "--help-all"]).stdout
     assert all(f" {spec.flag_of(name)} " in text for name, key in KEYS.items() if key.flag)
     assert "[Verse]" in text
     assert " --lyrics-file " in text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,19 +130,90 @@ def test_zsh_fish_and_powershell_ask_in_their_own_ways() -> None:
     assert asked("powershell", _TYPER_COMPLETE_WORD_TO_COMPLETE="sf") == "sft:::"
 
 
+def shell_environment() -> dict[str, str]:
+    """An environment in which `acestep` is this program."""
+    Path("acestep").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m acestep_cli "$@"\n')
+    Path("acestep").chmod(0o755)
+    return os.environ | {"PATH": f"{Path.cwd()}{os.pathsep}{os.environ['PATH']}", "TERM": "dumb", "COLUMNS": "80"}
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not here")
 def test_in_a_true_bash() -> None:
     """The script as it lies in completions/, in a shell that knows `acestep`."""
-    Path("acestep").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m acestep_cli "$@"\n')
-    Path("acestep").chmod(0o755)
     lines = [
         f'source "{completions.FOLDER / "acestep.bash"}"',
         "COMP_WORDS=(acestep generate --key B); COMP_CWORD=3",
         '_acestep_completion acestep; printf "%s\\n" "${COMPREPLY[@]}"',
     ]
-    environment = os.environ | {"PATH": f"{Path.cwd()}{os.pathsep}{os.environ['PATH']}"}
+    environment = shell_environment()
     run = subprocess.run(["bash", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == [f"B{sign}{mode}" for sign in ("", "#", "b") for mode in ("minor", "major")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not here")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("acestep gen", [f"generate\t{COMMANDS['generate']}"]),
+        ("acestep generate -m sf", ["sft"]),
+        ("acestep generate --key B", [f"B{sign}{mode}" for sign in ("", "#", "b") for mode in ("minor", "major")]),
+        ("acestep generate so", ["song.yaml"]),
+        ("acestep cover ta", ["take.flac"]),  # any file: the shell's own
+    ],
+)
+def test_in_a_true_fish(line: str, offered: list[str]) -> None:
+    for name in ("take.flac", "song.yaml", "song.flac"):
+        Path(name).touch()
+    run = subprocess.run(
+        ["fish", "--no-config", "-c", f"source '{completions.FOLDER / 'acestep.fish'}'; complete -C '{line}'"],
+        env=shell_environment() | {"HOME": str(Path.cwd())},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert sorted(run.stdout.splitlines()) == sorted(offered)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not here")
+def test_in_a_true_zsh() -> None:
+    """With the script on `fpath`, as a package puts it there: the first TAB of a shell already completes."""
+    pty = pytest.importorskip("pty")
+    Path("take.flac").touch()
+    Path("song.yaml").touch()
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"],
+        env=shell_environment() | {"PS1": "> "},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+
+    def type_in(keys: str, answer: str) -> None:
+        os.write(ours, keys.encode())
+        shown, end = b"", time.monotonic() + 30
+        while answer.encode() not in shown:
+            assert time.monotonic() < end, shown
+            if select.select([ours], [], [], 0.2)[0]:
+                shown += os.read(ours, 4096)
+
+    try:
+        start = f"fpath=('{completions.FOLDER}' $fpath); autoload -Uz compinit; compinit -D -u"
+        type_in(f"{start}; print -r re''ady\n", "ready")
+        type_in("acestep generate --solver h\t", "heun")
+        type_in("\x15acestep gen\t", "generate")
+        type_in("\x15acestep generate so\t", "song.yaml")
+        type_in("\x15acestep cover ta\t", "take.flac")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
 
 
 def test_an_empty_question_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,7 @@ def test_a_seventh_mode_is_a_row(acestep: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         "acestep_cli.cli.app.COMMANDS", {**__import__("acestep_cli.cli.app").cli.app.COMMANDS, "reverse": row.summary}
     )
-    text = acestep("reverse", "--help").stdout
+    text = acestep("reverse", "--help-all").stdout
     assert row.summary in text
     assert " --close " in text
     assert " --strength " not in text

@@ -15,7 +15,7 @@ from acestep_cli.albums import gpu_lock, makefile, processes, ray_cluster
 from acestep_cli.albums.album import read_album
 from acestep_cli.albums.build import CURRENT, Build, track_paths
 from acestep_cli.audio import encode
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, Stdout, print_result
 from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import events, perform, result
@@ -23,7 +23,7 @@ from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import request, spec
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
+app = help_format.App(no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
 FORMATS = ("paths", "make", "json")
 #: Settings of a render that an album lacks or replaces: each of its files is compared by its sidecar, and its tracks
 #: have an order already.

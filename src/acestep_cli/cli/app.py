@@ -6,16 +6,18 @@ import importlib.util
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from acestep_cli import COMPLETING, __version__
 from acestep_cli.cli import exit_codes
+from acestep_cli.cli.help_format import Group, group_help
 from acestep_cli.errors import reason_of
 
 #: Each command with its line of help. A mode's own comes from its row (`commands.command`), and its line is copied from
@@ -44,15 +46,32 @@ COMMANDS = {
     "check": "Assert properties of audio files: levels, faults, tempo, key.",
     "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",
     "examples": "Read and search the songs that come with the program.",
+    "help": "Show a page of the docs in the terminal.",
+}
+
+#: The groups of `acestep --help`, and their commands besides the modes: those of recordings stand in `RECORDINGS`.
+RECORDINGS = "Recordings"
+GROUPS = {
+    "Make": ("generate", "render", "replay"),
+    RECORDINGS: (),
+    "Write": ("write", "describe", "spec", "examples"),
+    "Albums": ("album",),
+    "Models": ("models", "doctor", "cache"),
+    "Your sound": ("train-lora", "lora"),
+    "Look": ("show", "listen", "check", "help"),
 }
 
 
-class Root(TyperGroup):
+class Root(Group):
     """The group of all commands: imports them on use, and turns failures into a sentence and an exit code."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help, with the commands in groups."""
+        return group_help(self, ctx, command_groups(self.commands))
 
     def main(self, *arguments: Any, **more: Any) -> Any:
         with values_unread() if os.environ.get(COMPLETING) else nullcontext():
@@ -67,6 +86,14 @@ class Root(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with exit_codes.as_exit_codes(ctx):
             return super().invoke(ctx)
+
+
+def command_groups(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return commands by the group of the help that they stand in."""
+    groups: dict[str, list[str]] = {group: list(listed) for group, listed in GROUPS.items()}
+    listed = set(chain(*GROUPS.values()))
+    groups[RECORDINGS] += [name for name in names if name not in listed]
+    return groups
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from acestep_cli.cache import STAGES, Cache, open_cache
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
 from acestep_cli.render.result import RunReport
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="See and clear what renders keep for each other.")
+app = help_format.App(no_args_is_help=True, help="See and clear what renders keep for each other.")
 
 Most = Annotated[
     int,

@@ -29,14 +29,14 @@ from acestep_cli.audio.checks import (
     fault_checks,
     not_measurable,
 )
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.render.result import error_object
 from acestep_cli.song import musical_values
 from acestep_cli.song.values import quoted
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 LEVELS, CONTENT, REPORT = "Level", "Content", "Report"
 #: Characters that XML 1.0 cannot hold.

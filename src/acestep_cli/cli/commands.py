@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli.cli import options
+from acestep_cli.cli import help_format, options
 from acestep_cli.errors import UsageError
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import modes
@@ -31,7 +31,7 @@ Sources = Annotated[
 
 def command(mode: str | None) -> typer.Typer:
     """Return the command of `mode`, or `render`, which takes specs of every mode."""
-    app = typer.Typer(add_completion=False)
+    app = help_format.App()
     summary, examples = (
         (RENDER, RENDER_EXAMPLES) if mode is None else (modes.MODES[mode].summary, modes.MODES[mode].examples)
     )

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from acestep_cli.audio import decode
-from acestep_cli.cli import options, songwriting
+from acestep_cli.cli import help_format, options, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.models import checkpoints
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec
 from acestep_cli.song.songwriter_prompts import Sampling
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 Recording = Annotated[str, typer.Argument(metavar="AUDIO", help="The recording, up to 10 minutes long.")]
 Codes = Annotated[

@@ -14,7 +14,7 @@ import typer
 
 from acestep_cli import __version__
 from acestep_cli.audio import encode
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
@@ -27,7 +27,7 @@ from acestep_cli.render.result import RunReport
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 #: The smallest request: where it does not fit, nothing does.
 EMPTY = Request(model=checkpoints.BUILT_IN, duration=3)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli.cli import options
+from acestep_cli.cli import help_format, options
 from acestep_cli.cli.console import print_result
 from acestep_cli.errors import UsageError
 from acestep_cli.song import examples, languages
@@ -18,9 +18,7 @@ from acestep_cli.song.values import quoted
 if TYPE_CHECKING:
     from acestep_cli.song.request import Request
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Read and search the songs that come with the program."
-)
+app = help_format.App(no_args_is_help=True, help="Read and search the songs that come with the program.")
 
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print them as JSON, with everything they say.")]
 Name = Annotated[

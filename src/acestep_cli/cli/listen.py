@@ -19,7 +19,7 @@ import typer
 from acestep_cli import __version__, disk
 from acestep_cli.audio import decode, encode, lrc, plots
 from acestep_cli.audio.sound import Audio
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import ExistsError, SourceError, UsageError
 from acestep_cli.models import checkpoints
@@ -27,7 +27,7 @@ from acestep_cli.render import paths
 from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song import spec
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 PAGE = "listen.html"
 #: The file in which `--auto` notes kept takes, a name a line; a page shows them as picked.

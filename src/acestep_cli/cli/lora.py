@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from acestep_cli.audio import decode, distance
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
 from acestep_cli.errors import CheckError, UsageError
@@ -28,9 +28,7 @@ from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, file_values, modes, spec, values
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does."
-)
+app = help_format.App(no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does.")
 
 #: Of a song, all but what a comparison decides itself.
 SONG_KEYS = tuple(

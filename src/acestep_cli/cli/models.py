@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from acestep_cli import disk
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import CheckpointError, OutputError, UsageError, reason_of
 from acestep_cli.models import checkpoints, local
@@ -20,7 +20,7 @@ from acestep_cli.song import values
 NAMES = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
 _name = options.complete_from(NAMES)
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fetch checkpoints, and see which are there.")
+app = help_format.App(no_args_is_help=True, help="Fetch checkpoints, and see which are there.")
 
 
 Names = Annotated[

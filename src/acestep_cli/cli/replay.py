@@ -15,7 +15,7 @@ import typer
 from acestep_cli import __version__
 from acestep_cli.audio import measure
 from acestep_cli.audio.sound import Audio
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import CheckError, SourceError, UsageError
 from acestep_cli.machine import hardware, history
@@ -30,7 +30,7 @@ from acestep_cli.render.sidecar import RenderOrigin, SidecarRecord
 from acestep_cli.song import spec
 from acestep_cli.song.request import KEYS
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 #: The difference in dBFS that nobody hears: a replay that is closer than this has not drifted.
 NEAR = -60.0

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from acestep_cli.audio import decode, loudness, plots
-from acestep_cli.cli import console, options
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.render.take_file import TakeFile
 
 if TYPE_CHECKING:
     from acestep_cli.audio.sound import Audio
     from acestep_cli.song.sections import Section
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 #: Lines of the waveform. A sign of Braille has two by four dots: these are those of its columns, from the top.
 LINES = 6

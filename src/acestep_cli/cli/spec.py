@@ -12,16 +12,14 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli.cli import exit_codes, options
+from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import AceStepError, CheckpointError, OutputError, UsageError
 from acestep_cli.models import checkpoints, local
 from acestep_cli.song import complete, document, duration, examples, languages, modes, prompts, schema, spec, validate
 from acestep_cli.song.request import Request
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Write, check and show song specs, without rendering."
-)
+app = help_format.App(no_args_is_help=True, help="Write, check and show song specs, without rendering.")
 
 Specs = Annotated[
     list[str],
@@ -40,7 +38,7 @@ WithOrigin = Annotated[bool, typer.Option("--origin", metavar="", help="Say behi
 Template = Annotated[
     str | None,
     typer.Argument(
-        metavar="[NAME]",
+        metavar="NAME",
         help="A song that comes with the program, to start from. Without: every key, with what it takes.",
         autocompletion=options.complete_songs,
         show_default=False,

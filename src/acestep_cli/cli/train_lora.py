@@ -14,7 +14,7 @@ import typer
 
 from acestep_cli import disk
 from acestep_cli.audio import decode
-from acestep_cli.cli import auto_label, exit_codes, options, previews, songwriting
+from acestep_cli.cli import auto_label, exit_codes, help_format, options, previews, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.train_progress import TrainingRate
 from acestep_cli.disk import format_size
@@ -39,7 +39,7 @@ from acestep_cli.training.distributed import Distributed
 from acestep_cli.training.plan import TrainingPlan, longest_example, plan_training
 from acestep_cli.training.run_folder import RunRecord
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 SONGS = "Songs"
 #: Where an adapter is learnt best: the base model, whose style is not set yet.

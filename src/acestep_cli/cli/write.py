@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acestep_cli.cli import options, songwriting
+from acestep_cli.cli import help_format, options, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import UsageError
 from acestep_cli.render.settings import RenderSettings
@@ -17,10 +17,10 @@ from acestep_cli.song.musical_values import LONGEST_SECONDS
 from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS
 from acestep_cli.song.songwriter_prompts import Sampling
 
-app = typer.Typer(add_completion=False)
+app = help_format.App()
 
 Idea = Annotated[
-    str | None, typer.Argument(metavar="[IDEA]", help="What the song is about, in your words.", show_default=False)
+    str | None, typer.Argument(metavar="IDEA", help="What the song is about, in your words.", show_default=False)
 ]
 From = Annotated[
     str | None,
