@@ -192,7 +192,7 @@ def live() -> dict[str, set[str]]:
     found = {}
     for path, command in parameters(root, typer.Context(root, info_name="acestep"), ""):
         opts = {opt for parameter in command.params for opt in (*parameter.opts, *parameter.secondary_opts)}
-        found[path] = {opt for opt in opts if opt.startswith("-")} | {"--help", "-h"}
+        found[path] = {opt for opt in opts if opt.startswith("-")} | {"--help", "--help-all", "-h"}
     return found
 
 

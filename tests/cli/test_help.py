@@ -193,8 +193,11 @@ def test_on_a_terminal_a_page_is_laid_out(docs: Path) -> None:
     assert "|---|" not in text
 
 
-def test_the_pages_of_the_checkout_are_found() -> None:
-    assert "specification" in pages.topics()
+@pytest.mark.parametrize("topic", ["specs", "lyrics", "languages", "models", "exit codes", *pages.pages()])
+def test_the_topics_of_the_program_are_there(topic: str) -> None:
+    code, text, _ = page(*topic.split())
+    assert code == 0
+    assert topic.replace("-", " ") in text.splitlines()[0].lower() or topic in pages.pages()
 
 
 def test_help_is_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
