@@ -14,6 +14,14 @@ TORCH_INDEX ?=
 # What a render needs; `--force` so that a demo is repeatable.
 demo: $(VENV)/installed
 	$(BIN)/acestep generate songs/night-drive.yaml --output night-drive.flac --force
+	@printf '%s\n' '' \
+	  'That is a sketch by pocket, the small model that is built in. Next:' \
+	  '  hear it       play night-drive.flac with any player' \
+	  '  roll again    source .venv/bin/activate' \
+	  '                acestep generate songs/night-drive.yaml -d 12 -n 4 --seed 1 -o takes/' \
+	  '                acestep listen takes/ --open' \
+	  '  the guide     docs/guide.md, from an idea to an album' \
+	  '  real models   acestep models pull turbo, 6.3 GB' >&2
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n logical -m "not slow"

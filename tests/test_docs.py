@@ -26,7 +26,7 @@ from acestep_cli.render.result import INTERRUPTED, TERMINATED
 from acestep_cli.song import examples, spec
 from support import band, pages, tiny
 from support.pages import Command
-from support.places import BAND, ROOT
+from support.places import BAND, RESULT_SCHEMA, ROOT
 
 LARGEST_README = 9_000
 NAMES = [str(page.relative_to(ROOT)) for page in pages.PAGES]
@@ -316,6 +316,23 @@ def test_the_variables_are_those_of_the_sources() -> None:
         f"ACESTEP_{name}" for name in ("MODELS_DIR", "CACHE_DIR", "CACHE_LIMIT")
     }
     assert all(name in sources for name in named if name.startswith(("ACESTEP_", "OMP_")))
+
+
+def test_the_fields_are_those_of_the_schema() -> None:
+    output = RESULT_SCHEMA["definitions"]["output"]["properties"]
+    assert sorted(first_column("scripting.md", "field")) == sorted(output)
+
+
+def test_make_demo_names_commands_that_there_are(live: dict[str, set[str]]) -> None:
+    """What it says in the end, besides the render itself."""
+    said = re.findall(r"^\t  '(.*)'", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    lines = [line for text in said for line in re.findall(r"acestep [^,]*|docs/[^,]*", text)]
+    assert len(lines) == 4
+    for line in lines:
+        words = line.split()
+        path = command_path(words[1:], live)
+        assert path or (ROOT / line).exists(), line
+        assert {word for word in words if word.startswith("-")} <= live[path], line
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:
