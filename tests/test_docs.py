@@ -351,12 +351,3 @@ def test_the_tree_is_that_of_the_sources() -> None:
     there = {path.name + "/" * path.is_dir() for path in (ROOT / "src" / "acestep_cli").iterdir()}
     assert named == there - {"__init__.py", "__main__.py", "__pycache__/"}
     assert all((ROOT / name).is_dir() for name in re.findall(r"^(\w\S+)/ ", tree, re.MULTILINE))
-
-
-def test_the_code_that_is_shown_is_that_of_the_sources() -> None:
-    """Blocks of Python stand in a file of the package as they are."""
-    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
-    for page in pages.PAGES:
-        for block in pages.blocks(page):
-            if block.language == "python":
-                assert any(block.text in source for source in sources), f"{page.name}:{block.line}"

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/ that the program itself decides.
+"""The tables of README.md and docs/ that the program itself decides, and the code that they show.
 
     python tools/docs.py
 
@@ -7,6 +7,7 @@ Rewrites the pages between their `<!-- table: NAME -->` and `<!-- end -->` lines
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from acestep_cli.cli import exit_codes
 from acestep_cli.cli.app import COMMANDS
 from acestep_cli.machine import plan
 from acestep_cli.models import checkpoints
-from acestep_cli.song import spec
+from acestep_cli.song import modes, spec
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -74,29 +75,35 @@ def tiers() -> str:
 
 
 def models() -> str:
-    def row(name: str, row: checkpoints.CheckpointRow) -> tuple[str, ...]:
-        pulled = sum(part.size_gb for part in checkpoints.model_parts(name))
-        size = f"{pulled:.1f} GB" if pulled else "built in"
-        guidance = f"guidance {row.guidance:g}" if row.guidance > 1 else "no guidance"
-        tasks = "all modes" if row.tasks == checkpoints.BASE_TASKS else ", ".join(row.tasks)
-        return f"`{name}`", size, f"{row.steps} steps, {guidance}", tasks, GOOD_FOR[name]
+    """Checkpoints that differ in nothing but their weights share a row."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, row in checkpoints.CHECKPOINTS.items():
+        fetched = sum(part.size_gb for part in checkpoints.model_parts(name))
+        size = f"{fetched:.1f} GB" if fetched else "built in"
+        steps = f"{row.steps}, guidance {row.guidance:g}" if row.guidance > 1 else str(row.steps)
+        tasks = "every mode" if row.tasks == checkpoints.BASE_TASKS else ", ".join(row.tasks)
+        alike.setdefault((size, steps, tasks, GOOD_FOR[name]), []).append(f"`{name}`")
+    rows = [(" ".join(names), *row) for row, names in alike.items()]
+    return table(("`--model`", "to fetch", "steps", "makes", "good for"), rows)
 
-    head = ("`--model`", "to fetch", "unless set", "makes", "good for")
-    return table(head, [row(*entry) for entry in checkpoints.CHECKPOINTS.items()])
 
-
+FAST, CLOSE, TRACKS = "fast", "follows the caption more closely", "the same, and hears tracks apart"
 GOOD_FOR = {
-    "turbo": "the default",
-    "turbo-shift1": "as turbo, trained on another schedule",
-    "turbo-shift3": "as turbo, trained on another schedule",
-    "turbo-continuous": "as turbo, trained on other schedules",
-    "sft": "follows the caption more closely, slower",
-    "base": "tracks (lego, extract, complete), slower",
-    "xl-turbo": "as turbo, twice the size",
-    "xl-sft": "as sft, twice the size",
-    "xl-base": "as base, twice the size",
-    "pocket": "sketches, before anything is fetched",
+    "turbo": f"{FAST}; the default",
+    "turbo-shift1": f"{FAST}; trained on other schedules",
+    "turbo-shift3": f"{FAST}; trained on other schedules",
+    "turbo-continuous": f"{FAST}; trained on other schedules",
+    "sft": CLOSE,
+    "base": TRACKS,
+    "xl-turbo": f"twice the size; {FAST}",
+    "xl-sft": f"twice the size; {CLOSE}",
+    "xl-base": f"twice the size; {TRACKS}",
+    "pocket": "sketches",
 }
+
+
+def a_mode() -> str:
+    return f"```python\n{inspect.getsource(modes.lego)}```\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -107,6 +114,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ladder": ladder,
     "tiers": tiers,
     "models": models,
+    "a_mode": a_mode,
 }
 
 
