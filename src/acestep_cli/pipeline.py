@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -213,7 +213,9 @@ class Renderer:
             with self.clock("align"):
                 aligned = self.retry("align", take, align_take, self.weights, inputs, latents, self.sizes.vae)
         with self.clock("decode"):
-            waveform = self.retry("decode", take, decode, self.weights, latents, self.decoding_progress.next())
+            waveform = self.retry(
+                "decode", take, decode, self.weights, shift_latents(latents, take), self.decoding_progress.next()
+            )
             splice = part.prepared.splice
             waveform = conditioning.splice_waveform(layout, waveform[:, : layout.samples], splice)
             finished = conditioning.finished_latents(layout, latents.float().cpu(), splice, self.silence)
@@ -506,11 +508,18 @@ def prepare_guidance(request: Completed, model: AceStep) -> denoise.Guided | Non
     return denoise.Guided(unconditional, request.guidance, request.guidance_method, request.cfg_interval)
 
 
+def corrections_of(take: Completed) -> denoise.Corrections:
+    """Return the corrections of a take's diffusion."""
+    names = [field.name for field in fields(denoise.Corrections)]
+    return denoise.Corrections(**{name: value for name in names if (value := getattr(take, name)) is not None})
+
+
 def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progress: Progress) -> tuple[Tensor, bool]:
     """Return the latents [T, C] of a take, and whether they were made now rather than found in the cache."""
     part, take = inputs.part, inputs.take
     switch, hold = part.prepared.then, inputs.diffusion.hold
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
+    corrections = corrections_of(take)
     settings = [
         part.schedule,
         take.solver,
@@ -518,6 +527,7 @@ def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progre
         guided,
         switch and switch[0],
         hold and (hold.share, hold.last_step),
+        *([asdict(corrections)] if corrections != denoise.Corrections() else []),
     ]
     tensors = [
         *inputs.diffusion.contexts,
@@ -554,6 +564,7 @@ def denoise_take(weights: WeightStore, inputs: TakeInputs, progress: Progress) -
             switch=denoise.ConditionSwitch(switch[0], contexts[1], cross_kvs[1]) if switch else None,
             hold=hold,
             start=start,
+            corrections=corrections_of(take),
         )
         return conditioning.crossfade_latents(latents, hold)[0]
 
@@ -602,6 +613,12 @@ def decode(weights: WeightStore, latents: Tensor, progress: Progress) -> Tensor:
     """Decode latents [T, C] to a waveform [A, T * hop], float32 on the CPU."""
     with weights.vae() as vae:
         return codec.decode_latents(vae, latents, weights.plan.tile_frames, progress)
+
+
+def shift_latents(latents: Tensor, take: Completed) -> Tensor:
+    """Return the latents [T, C] that a take is decoded from. Those that are kept and cached are the ones before."""
+    shift, rescale = take.latent_shift or 0.0, take.latent_rescale or 1.0
+    return latents if (shift, rescale) == (0.0, 1.0) else latents * rescale + shift
 
 
 class StageClock:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+AUTO_CORRECTION, NO_CORRECTION = "auto", "off"
+DCW_SCALE, DCW_HIGH_SCALE = 0.05, 0.02
 SHORTEST_FRAMES = 128  # the model was never trained on less than about five seconds
 APG_MOMENTUM = -0.75
 APG_NORM_LIMIT = 2.5
@@ -188,6 +190,54 @@ GUIDANCE_METHODS: dict[str, Guidance] = {
     "cfg": Guidance(cfg, "classifier-free guidance"),
     "adg": Guidance(adg, "angle-based guidance"),
 }
+
+
+WaveletGains = Callable[[float, float, float], tuple[float, float]]
+"""(t, scale, high scale) -> gains of the low and the high band."""
+
+
+@dataclass(frozen=True)
+class WaveletCorrection:
+    """One row: the gains of the two bands, or None for a correction without a transform, and its summary for users."""
+
+    gains: WaveletGains | None
+    summary: str
+
+
+#: Differential correction in the wavelet domain (arXiv 2604.16044).
+WAVELET_CORRECTIONS: dict[str, WaveletCorrection] = {
+    "low": WaveletCorrection(lambda t, scale, _: (t * scale, 0.0), "the outline, most while there is noise"),
+    "high": WaveletCorrection(lambda t, scale, _: (0.0, (1 - t) * scale), "the detail, most towards the end"),
+    "double": WaveletCorrection(lambda t, scale, high: (t * scale, (1 - t) * high), "both, each at its own scale"),
+    "pix": WaveletCorrection(None, "every frame alike, at all times"),
+}
+
+
+def correct_step(x: Tensor, clean: Tensor, t: float, mode: str, scale: float, high_scale: float) -> Tensor:
+    """Return the latents x [B, T, C] after a step, moved away from the `clean` estimate at its beginning, time t.
+
+    The difference is weighed by band of a Haar transform along T; it is linear, so the bands of both need not be made.
+    Source: docs/specification.md, 7.7 Corrections.
+    """
+    gains, difference = WAVELET_CORRECTIONS[mode].gains, x - clean
+    if gains is None:
+        return x + difference * scale
+    low_gain, high_gain = gains(t, scale, high_scale)
+    frames = difference.shape[1]
+    even = difference[:, 0::2]
+    odd = even.new_zeros(even.shape)  # an odd length is padded with one frame of zeros
+    odd[:, : frames // 2] = difference[:, 1::2]
+    low, high = (even + odd) * (low_gain / 2), (even - odd) * (high_gain / 2)
+    corrected = x.clone()
+    corrected[:, 0::2] += low + high
+    corrected[:, 1::2] += (low - high)[:, : frames // 2]
+    return corrected
+
+
+def clamp_velocity(velocity: Tensor, x: Tensor, limit: float) -> Tensor:
+    """Return `velocity` [B, T, C], no longer than `limit` times the length of the latents x it belongs to."""
+    length, own = (tensor.flatten(1).norm(dim=1)[:, None, None] for tensor in (x, velocity))
+    return velocity * (length * limit / own.clamp(min=1e-12)).clamp(max=1)
 
 
 def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -190,6 +190,8 @@ def test_canonical_values_read_as_themselves() -> None:
         sample_rate="44100", fade_in="2s", fade_out="0:04", reference="/r.wav", source="/s.wav", strength="40%",
         noise_strength=0, close="yes", start="-0:08", end="1:30", repaint_mode="Balanced", repaint_strength="50%",
         track="all", mix="true", idea="i", songwriter="1.7B", songwriter_seed="3",
+        dcw="double", dcw_scale=0.1, dcw_high_scale="0.05", velocity_clamp=2, velocity_ema=0.1, latent_shift="-0.1",
+        latent_rescale=0.9,
         loras=["a@60%"], lora_mode="Blend", lrc="yes",
         temperature="0.5", top_p="0.8", top_k="40", repetition_penalty="1.1", cfg_scale="3", negative_prompt="n",
     )  # fmt: skip
@@ -197,11 +199,22 @@ def test_canonical_values_read_as_themselves() -> None:
     assert Request(**full.model_dump()) == full
 
 
+PANELS = (song.SONG, song.SONGWRITER, song.SOURCE, song.SOUND, song.CORRECTIONS, song.TAGS, song.OUTPUT)
+
+
 def test_every_key_has_help_and_a_range_to_show() -> None:
     for name, key in KEYS.items():
         assert key.help.endswith("."), name
         assert key.kind.metavar, name
-        assert key.panel in (song.SONG, song.SONGWRITER, song.SOURCE, song.SOUND, song.TAGS, song.OUTPUT)
+        assert key.panel in (
+            song.SONG,
+            song.SONGWRITER,
+            song.SOURCE,
+            song.SOUND,
+            song.CORRECTIONS,
+            song.TAGS,
+            song.OUTPUT,
+        )
 
 
 def test_there_are_51_languages_with_distinct_names() -> None:

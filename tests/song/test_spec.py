@@ -149,6 +149,7 @@ def test_another_format_sets_the_bit_depth_of_the_spec_aside(write) -> None:
     )
 
 
+OFF = {"dcw": "off"}  # the takes below are older than that key
 TURBO_TAKE = "model: turbo\nsteps: 8\nshift: 3\nguidance: 1\ncodes: [1]\nrender: {}"
 BASE_TAKE = "model: base\nsteps: 50\nshift: 1\nguidance: 7\nguidance_method: adg\ncfg_interval: [0, 1]\nrender: {}"
 TIMED_TAKE = "model: turbo\ntimesteps: [1, 0.5]\nguidance: 1\nrender: {}"
@@ -157,19 +158,35 @@ TIMED_TAKE = "model: turbo\ntimesteps: [1, 0.5]\nguidance: 1\nrender: {}"
 @pytest.mark.parametrize(
     ("below", "flags", "meant"),
     [
-        (BASE_TAKE, {"guidance": "1"}, {"model": "base", "steps": 50, "shift": 1, "guidance": 1}),
+        (BASE_TAKE, {"guidance": "1"}, {"model": "base", "steps": 50, "shift": 1, "guidance": 1, "dcw": "off"}),
         (
             BASE_TAKE,
             {"guidance": "5"},
-            {"model": "base", "steps": 50, "shift": 1, "guidance": 5, "guidance_method": "adg", "cfg_interval": (0, 1)},
+            {
+                "model": "base",
+                "steps": 50,
+                "shift": 1,
+                "guidance": 5,
+                "guidance_method": "adg",
+                "cfg_interval": (0, 1),
+                "dcw": "off",
+            },
         ),
         (BASE_TAKE, {"model": "turbo"}, {"model": "turbo"}),
         (BASE_TAKE, {"model": "./turbo", "steps": "4"}, {"model": str(Path("turbo").absolute()), "steps": 4}),
         (TURBO_TAKE, {"model": "base"}, {"model": "base", "codes": [1]}),
-        (TURBO_TAKE, {"model": "turbo"}, {"model": "turbo", "steps": 8, "shift": 3, "guidance": 1, "codes": [1]}),
-        (TURBO_TAKE, {"timesteps": "1,0.5"}, {"model": "turbo", "timesteps": [1, 0.5], "guidance": 1, "codes": [1]}),
-        (TIMED_TAKE, {"steps": "4"}, {"model": "turbo", "steps": 4, "guidance": 1}),
-        (TIMED_TAKE, {"shift": "2"}, {"model": "turbo", "shift": 2, "guidance": 1}),
+        (
+            TURBO_TAKE,
+            {"model": "turbo"},
+            {"model": "turbo", "steps": 8, "shift": 3, "guidance": 1, "codes": [1], **OFF},
+        ),
+        (
+            TURBO_TAKE,
+            {"timesteps": "1,0.5"},
+            {"model": "turbo", "timesteps": [1, 0.5], "guidance": 1, "codes": [1], **OFF},
+        ),
+        (TIMED_TAKE, {"steps": "4"}, {"model": "turbo", "steps": 4, "guidance": 1, "dcw": "off"}),
+        (TIMED_TAKE, {"shift": "2"}, {"model": "turbo", "shift": 2, "guidance": 1, "dcw": "off"}),
         (TIMED_TAKE, {"model": "base"}, {"model": "base"}),
         ("model: turbo\nsteps: 12", {"model": "base"}, {"model": "base", "steps": 12}),
         ("steps: 12", {"model": "base"}, {"model": "base", "steps": 12}),
@@ -272,7 +289,7 @@ FULL = Request(
     caption="warm, no: yes # really", lyrics="[Verse]\n  la\n\n[Chorus]\n# na\n", language="no", bpm=90, key="F# minor",
     time_signature="6/8", duration=90.5, codes=tuple(range(450)), model="turbo", solver="heun",
     timesteps=(1.0, 0.5, 1e-4), cfg_interval=(0.1, 0.9), seed=123, takes=1, title="0123", format="flac",
-    bit_depth="24", loudness="peak:-1", mode="generate",
+    bit_depth="24", loudness="peak:-1", mode="generate", dcw="off",
 )  # fmt: skip
 
 

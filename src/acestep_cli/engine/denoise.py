@@ -53,6 +53,20 @@ class SourceHold:
     last_step: bool
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """Corrections of the velocity and of each step; the defaults change nothing.
+
+    Source: docs/specification.md, 7.7 Corrections.
+    """
+
+    dcw: str = solvers.NO_CORRECTION
+    dcw_scale: float = 0.0
+    dcw_high_scale: float = 0.0
+    velocity_clamp: float = 0.0
+    velocity_ema: float = 0.0
+
+
 def stage_generator(seed: int, stage: str) -> torch.Generator:
     """Return the CPU generator of one stage of one take, so that no stage shifts another's draws."""
     digest = hashlib.sha256(f"{seed}:{stage}".encode()).digest()
@@ -78,11 +92,14 @@ def denoise(
     switch: ConditionSwitch | None = None,
     hold: SourceHold | None = None,
     start: Tensor | None = None,
+    corrections: Corrections = Corrections(),
 ) -> Tensor:
     """Carry noise [1, T, C] along `schedule` (times falling to 0) to latents [1, T, C], float32.
 
     `context` [1, T, in_channels - C] holds source latents and mask, `cross_kv` the projected condition.
     With `start`, clean latents [1, T, C], it begins from their mix with the noise at the first time of the schedule.
+    In each step the velocity is clamped and smoothed, the solver acts, its result is corrected, and the source is put
+    back, in this order.
     """
     device, dtype = context.device, context.dtype
     guide = GUIDANCE_METHODS[guided.method].start() if guided else None
@@ -91,11 +108,25 @@ def denoise(
         times = torch.full((x.shape[0],), t, device=device)
         return dit(x.to(dtype), times, context, memory).float()
 
-    def velocity(x: Tensor, t: float, corrector: bool = False) -> Tensor:
+    def guided_velocity(x: Tensor, t: float, corrector: bool) -> Tensor:
         conditional = predict(x, t, cross_kv)
         if guided is None or guide is None or not guided.interval[0] <= t <= guided.interval[1]:
             return conditional
         return guide(conditional, predict(x, t, guided.unconditional), guided.scale, x, t, corrector)
+
+    step_velocity: Tensor | None = None  # of the step at hand, or of the one before until it is known
+
+    def velocity(x: Tensor, t: float, corrector: bool = False) -> Tensor:
+        nonlocal step_velocity
+        v = guided_velocity(x, t, corrector)
+        if corrections.velocity_clamp:
+            v = solvers.clamp_velocity(v, x, corrections.velocity_clamp)
+        if corrector:  # a second look within the step, which smooths nothing
+            return v
+        if corrections.velocity_ema and step_velocity is not None:
+            v = v * (1 - corrections.velocity_ema) + step_velocity * corrections.velocity_ema
+        step_velocity = v
+        return v
 
     generator = stage_generator(seed, solver)
     step = SOLVERS[solver].start(lambda like: torch.randn(like.shape, generator=generator).to(like.device))
@@ -105,7 +136,12 @@ def denoise(
     for done, (t, t_next) in enumerate(pairwise(schedule)):
         if switch is not None and done == int(steps * switch.share):
             context, cross_kv = switch.context, switch.cross_kv
-        x = step(x, t, t_next, velocity)
+        before, x = x, step(x, t, t_next, velocity)
+        if corrections.dcw != solvers.NO_CORRECTION:
+            assert step_velocity is not None
+            clean = before - step_velocity * t
+            scales = corrections.dcw_scale, corrections.dcw_high_scale
+            x = solvers.correct_step(x, clean, t, corrections.dcw, *scales)
         if hold is not None and done < round(steps * hold.share) and (t_next > 0 or hold.last_step):
             around = solvers.add_noise(hold.clean.to(x), noise, noise.new_tensor([t_next]))
             x = torch.where(hold.inside.to(x) > 0, x, around)

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from acestep_cli import solvers
 from acestep_cli.errors import CheckpointError, reason_of
 from acestep_cli.models import weight_files
 from acestep_cli.models.weight_files import StoredTensor
@@ -92,6 +93,8 @@ class CheckpointRow:
     shortest_seconds: float = 10.0
     size_gb: float = 4.8
     alignment_heads: tuple[tuple[int, int], ...] = ()
+    #: The wavelet correction that it is published with, from `solvers.WAVELET_CORRECTIONS`.
+    dcw: str = solvers.NO_CORRECTION
 
     @property
     def is_xl(self) -> bool:
@@ -116,7 +119,8 @@ def _published(name: str, *, turbo: bool, shift: float, **rest: Any) -> Checkpoi
     folder = PREFIX + name
     heads = ALIGNMENT_HEADS_XL if name.startswith("xl-") else ALIGNMENT_HEADS_2B
     repo = rest.pop("repo", f"{PUBLISHER}/{folder}")
-    return CheckpointRow(folder, repo, turbo, shift, **{"alignment_heads": heads, **rest})
+    dcw = "double" if turbo else solvers.NO_CORRECTION
+    return CheckpointRow(folder, repo, turbo, shift, **{"alignment_heads": heads, "dcw": dcw, **rest})
 
 
 CHECKPOINTS: dict[str, CheckpointRow] = {
@@ -139,6 +143,7 @@ CHECKPOINTS: dict[str, CheckpointRow] = {
         shortest_seconds=3.0,
         size_gb=0.03,
         alignment_heads=(),
+        dcw=solvers.NO_CORRECTION,
     ),
 }
 VAE = ModelPart("vae", MAIN_REPO, ("config.json",), 0.34)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
 from acestep_cli.song import complete, spec
 from acestep_cli.song.complete import Completed
-from acestep_cli.song.request import FINISH
+from acestep_cli.song.request import FINISH, NEUTRAL
+
+WITHOUT_DCW = {"dcw": NEUTRAL["dcw"], "dcw_scale": None, "dcw_high_scale": None}
 
 
 @dataclass
@@ -67,8 +69,14 @@ class Job:
         return f" {self.songwriter.weights}" if self.songwriter is not None and self.request.open else ""
 
     def is_recipe_of(self, output: OutputFile, record: sidecar.SidecarRecord) -> bool:
-        """Tell whether `record` has the recipe of a file."""
-        return record.is_of(self.recipe(output, self.weights_beside(record)))
+        """Tell whether `record` has the recipe of a file.
+
+        A take from before `dcw` existed was made without, and is not outdated by what the checkpoint chooses now.
+        """
+        weights = self.weights_beside(record)
+        if record.dcw is None and "dcw" not in self.resolved.origins:
+            output = replace(output, completed=output.completed.model_copy(update=WITHOUT_DCW))
+        return record.is_of(self.recipe(output, weights))
 
     def labels(self, output: OutputFile) -> str:
         """Return the fingerprint of the tags of a file that shape no sample."""

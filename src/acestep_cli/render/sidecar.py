@@ -80,6 +80,8 @@ class SidecarRecord(RenderOrigin):
     #: From its request: nobody sings; timed lyrics are beside it.
     instrumental: bool = False
     lrc: bool = False
+    #: From its request. Absent before the key existed.
+    dcw: str | None = None
     #: The lyrics were to be timed, and were not found in the song.
     untimed: bool = False
 
@@ -214,7 +216,7 @@ def parse_record(text: str | bytes, kind: type[R]) -> R | None:
     """Return the record of a render in the text of a spec; None where there is none that this program wrote."""
     try:
         content = yaml.load(text, Loader=document.LOADER)
-        asked = {key: content[key] for key in ("instrumental", "lrc") if key in content}
+        asked = {key: content[key] for key in ("instrumental", "lrc", "dcw") if key in content}
         return kind.model_validate(asked | content[spec.RENDER])
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
         return None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from acestep_cli import solvers
 from acestep_cli.audio import decode, encode
 from acestep_cli.audio.decode import Recording
 from acestep_cli.errors import AdapterError, CheckpointError, SourceError, UsageError
@@ -24,7 +25,7 @@ from acestep_cli.models.latents_file import StoredLatents
 from acestep_cli.song import duration as lengths
 from acestep_cli.song import modes, regions, validate
 from acestep_cli.song.file_values import LORA_MODES
-from acestep_cli.song.request import KEYS, Request
+from acestep_cli.song.request import KEYS, NEUTRAL, Request
 
 if TYPE_CHECKING:
     from acestep_cli.models.adapters import Adapter
@@ -178,6 +179,7 @@ def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) 
     row, by_checkpoint = checkpoint.row, f"checkpoint {checkpoint.name}"
     choices.settle("solver", "euler", lengths.DEFAULT)
     choices.settle("guidance", row.guidance, by_checkpoint)
+    choose_corrections(choices, checkpoint)
     choices.settle("seed", secrets.randbelow(SEEDS), "drawn")
     choices.settle("takes", 1, lengths.DEFAULT)
     if request.timesteps is None:
@@ -188,6 +190,18 @@ def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) 
     if choices.values["guidance"] > 1:
         choices.settle("guidance_method", "apg", lengths.DEFAULT)
         choices.settle("cfg_interval", (0.0, 1.0), lengths.DEFAULT)
+
+
+def choose_corrections(choices: Choices, checkpoint: Checkpoint) -> None:
+    """Set the corrections of velocity, steps and latents: none, but those that the checkpoint is published with."""
+    if choices.values["dcw"] in (None, solvers.AUTO_CORRECTION):
+        choices.replace("dcw", checkpoint.row.dcw, f"auto: checkpoint {checkpoint.name}")
+    if choices.values["dcw"] != solvers.NO_CORRECTION:
+        choices.settle("dcw_scale", solvers.DCW_SCALE, lengths.DEFAULT)
+    if choices.values["dcw"] == "double":
+        choices.settle("dcw_high_scale", solvers.DCW_HIGH_SCALE, lengths.DEFAULT)
+    for key, value in NEUTRAL.items():
+        choices.settle(key, value, lengths.DEFAULT)
 
 
 def choose_encoding(choices: Choices, request: Request) -> None:
@@ -346,7 +360,8 @@ def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -
     `contents` has the fingerprint of each recording and adapter by path.
     """
     shaping = {name for name, key in KEYS.items() if key.shapes}
-    content = {"weights": weights, **request.model_dump(include=shaping, exclude_none=True)}
+    values = request.model_dump(include=shaping, exclude_none=True)
+    content = {"weights": weights, **{key: value for key, value in values.items() if NEUTRAL.get(key) != value}}
     if (source := contents.get(request.source or "")) is not None:
         content["source"] = source
     if request.kept is not None:

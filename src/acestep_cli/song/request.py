@@ -65,9 +65,13 @@ class Key:
     switch: tuple[str, str] | None = None
     #: The map of a spec that holds it, if any. Its flag has its own name.
     group: str | None = None
+    #: The value that changes nothing. It is left out of the recipe hash, so that takes from before the key existed keep
+    #: theirs.
+    neutral: Any = None
 
 
 SONG, SONGWRITER, SOURCE, SOUND, OUTPUT, TAGS = "Song", "Songwriter", "Source", "Sound", "Output", "Tags"
+CORRECTIONS = "Corrections"
 SONGWRITER_OPTIONS = "songwriter_options"
 LONGEST_FADE = 60
 
@@ -375,6 +379,55 @@ class Request(BaseModel):
         tuple[float, float] | None,
         Key(Interval(), "Noise levels between which guidance acts.", SOUND),
     ] = None
+    dcw: Annotated[
+        str | None,
+        Key(
+            Choice((solvers.AUTO_CORRECTION, solvers.NO_CORRECTION, *solvers.WAVELET_CORRECTIONS)),
+            "Correct each step by wavelet band: the outline (low), the detail (high), both (double), or all alike "
+            "(pix). auto, unless set: double for published turbo checkpoints, else off.",
+            CORRECTIONS,
+            neutral=solvers.NO_CORRECTION,
+        ),
+    ] = None
+    dcw_scale: Annotated[
+        float | None,
+        Key(Number(0, 1), "How strongly it corrects, 0.05 unless set; with double, the outline.", CORRECTIONS,
+            examples=(0.05,)),
+    ] = None  # fmt: skip
+    dcw_high_scale: Annotated[
+        float | None,
+        Key(Number(0, 1), "How strongly double corrects the detail, 0.02 unless set.", CORRECTIONS, examples=(0.02,)),
+    ] = None
+    velocity_clamp: Annotated[
+        float | None,
+        Key(
+            Number(0, 100),
+            "Longest velocity of a step, as a multiple of the latents' own length; 2 is usual, 0 (unless set) is off.",
+            CORRECTIONS,
+            examples=(2,),
+            neutral=0.0,
+        ),
+    ] = None
+    velocity_ema: Annotated[
+        float | None,
+        Key(
+            Number(0, 0.99),
+            "Share of the step before in the velocity of each step; 0.1 is usual, 0 (unless set) is off.",
+            CORRECTIONS,
+            examples=(0.1,),
+            neutral=0.0,
+        ),
+    ] = None
+    latent_shift: Annotated[
+        float | None,
+        Key(Number(-10, 10), "Added to the finished latents before they are decoded; 0 unless set.", CORRECTIONS,
+            examples=(0.1,), neutral=0.0),
+    ] = None  # fmt: skip
+    latent_rescale: Annotated[
+        float | None,
+        Key(Number(0.01, 10), "The finished latents are multiplied by it before that; 1 unless set.", CORRECTIONS,
+            examples=(0.9,), neutral=1.0),
+    ] = None  # fmt: skip
     seed: Annotated[
         int | None,
         Key(
@@ -523,5 +576,7 @@ KEYS: Mapping[str, Key] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     SONGWRITER_OPTIONS: tuple(name for name, key in KEYS.items() if key.group == SONGWRITER_OPTIONS)
 }
+#: The values that change nothing, by their keys.
+NEUTRAL: Mapping[str, Any] = {name: key.neutral for name, key in KEYS.items() if key.neutral is not None}
 #: The keys about the file and not the song: encoding, loudness and tags.
 FINISH = frozenset(name for name, key in KEYS.items() if key.panel in (OUTPUT, TAGS))

@@ -48,10 +48,12 @@ ENCODING = ("bit_depth", "bitrate")
 STACKING = ("lora_mode",)
 SCHEDULE = ("steps", "shift")
 GUIDING = ("guidance_method", "cfg_interval")
+#: Keys of a wavelet correction, which suit its kind.
+DCW_SCALES = ("dcw_scale", "dcw_high_scale")
 #: Keys that decide the length of a song with a source.
 EXTENT = ("source", "start", "end")
 #: Keys whose values depend on the checkpoint.
-SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING)
+SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING, "dcw", *DCW_SCALES)
 #: Keys that the Songwriter composes codes from, and the keys it decides anew where one of those changes.
 COMPOSED_FROM = ("idea", "caption", "lyrics", "language", "bpm", "key", "time_signature", "duration")
 COMPOSED = ("codes", "songwriter")
@@ -259,6 +261,8 @@ def layer_of_entries(
         else:
             lines_at = (name, entry.text_line) if entry.text_line is not None else None
             values[key] = WrittenValue(entry.raw, where, origin, lines_at)
+    if is_sidecar and "dcw" not in values:  # it was written before the key existed, of a take without
+        values["dcw"] = WrittenValue(song.NEUTRAL["dcw"], f"{name}: dcw", f"{name}, which is older than the key")
     return Layer(folder, values, tuple(problems), is_sidecar, file)
 
 
@@ -482,6 +486,7 @@ def overridden_keys(
         (any(name in upper and upper[name].raw is not None for name in SCHEDULE), ("timesteps",)),
         ("guidance" in upper and is_off(upper["guidance"].raw), GUIDING),
         (is_sidecar and "model" in others, SUITED),  # in a spec written by hand they were meant
+        (is_sidecar and "dcw" in others, DCW_SCALES),
         (is_sidecar and bool(others.intersection(EXTENT)), ("duration",)),
         (is_sidecar and "codes" in lower and not others.isdisjoint(COMPOSED_FROM), COMPOSED),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from acestep_cli import solvers
 from acestep_cli.audio import encode
 from acestep_cli.audio.decode import Recording
 from acestep_cli.errors import UsageError
@@ -38,6 +39,7 @@ def contradictions(
     elif request.guidance is not None and request.guidance <= 1:
         found += [f"{key}: has nothing to act on, because guidance {request.guidance:g} is off."
                   for key in ("guidance_method", "cfg_interval") if getattr(request, key) is not None]  # fmt: skip
+    found += _correction_problems(request, name, row)
     if request.timesteps is not None:
         found += [f"{key}: the timesteps are given one by one, so {key} has nothing to decide."
                   for key in ("steps", "shift") if getattr(request, key) is not None]  # fmt: skip
@@ -114,6 +116,19 @@ def missing_keys(request: Request) -> list[str]:
         for keys, sentence in needed
         if all(getattr(request, key) is None for key in keys)
     ]
+
+
+def _correction_problems(request: Request, name: str, row: CheckpointRow) -> list[str]:
+    """Return the problems of the scales of a correction that is off, or has no such part."""
+    auto = request.dcw in (None, solvers.AUTO_CORRECTION)
+    dcw = row.dcw if auto else request.dcw
+    if dcw == solvers.NO_CORRECTION:
+        why = f"dcw is off for {name}; --dcw double turns it on" if auto else "dcw is off"
+        keys: tuple[str, ...] = ("dcw_scale", "dcw_high_scale")
+    else:
+        why = f"dcw {dcw} has one scale, dcw_scale"
+        keys = () if dcw == "double" else ("dcw_high_scale",)
+    return [f"{key}: has nothing to act on, because {why}." for key in keys if getattr(request, key) is not None]
 
 
 def _finish_problems(request: Request, whole: float) -> list[str]:
