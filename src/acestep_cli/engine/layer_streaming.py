@@ -37,20 +37,25 @@ class LayerStream(nn.ModuleList):
         buffers = [DeviceBuffer.like(self.host_weights[0], self.device) for _ in self.host_weights[:BUFFERS]]
         if self.copy_stream:
             self.copy_stream.wait_stream(torch.cuda.current_stream(self.device))
-        self._fetch(0, buffers[0])
-        for number, layer in enumerate(self._modules.values()):
-            buffer = buffers[number % len(buffers)]
-            if number + 1 < len(self):
-                self._fetch(number + 1, buffers[(number + 1) % len(buffers)])
-            if self.copy_stream:
-                torch.cuda.current_stream(self.device).wait_event(buffer.arrived)
-            set_parameters(layer, buffer.weights)
-            try:
-                yield layer
-            finally:
-                set_parameters(layer, self.host_weights[number])
+        try:
+            self._fetch(0, buffers[0])
+            for number, layer in enumerate(self._modules.values()):
+                buffer = buffers[number % len(buffers)]
+                if number + 1 < len(self):
+                    self._fetch(number + 1, buffers[(number + 1) % len(buffers)])
                 if self.copy_stream:
-                    buffer.released = torch.cuda.current_stream(self.device).record_event()
+                    torch.cuda.current_stream(self.device).wait_event(buffer.arrived)
+                set_parameters(layer, buffer.weights)
+                try:
+                    yield layer
+                finally:
+                    set_parameters(layer, self.host_weights[number])
+                    if self.copy_stream:
+                        buffer.released = torch.cuda.current_stream(self.device).record_event()
+        finally:
+            # Who stops early leaves a copy under way, into memory that the next tensor would be given.
+            if self.copy_stream:
+                torch.cuda.current_stream(self.device).wait_stream(self.copy_stream)
 
     def _fetch(self, number: int, buffer: DeviceBuffer) -> None:
         """Start to copy the weights of a layer into `buffer`, after the last use of the layer there."""
