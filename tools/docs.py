@@ -14,7 +14,7 @@ from pathlib import Path
 
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes
-from acestep_cli.cli.app import COMMANDS
+from acestep_cli.cli.app import COMMANDS, command_groups
 from acestep_cli.machine import plan
 from acestep_cli.models import checkpoints
 from acestep_cli.song import modes, spec
@@ -30,7 +30,11 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def commands() -> str:
-    return table(("command", "does"), [(f"`acestep {name}`", line) for name, line in COMMANDS.items()])
+    rows = []
+    for group, names in command_groups(COMMANDS).items():
+        heads = [f"**{group}**"] + [""] * (len(names) - 1)
+        rows += [(head, f"`acestep {name}`", COMMANDS[name]) for head, name in zip(heads, names, strict=True)]
+    return table(("", "command", "does"), rows)
 
 
 def keys() -> str:
