@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from acestep_cli.cli.app import app
 from acestep_cli.machine import history, plan
 from acestep_cli.machine.hardware import GIB, Device
-from acestep_cli.machine.plan import Plan, Speed
+from acestep_cli.machine.plan import Overhead, Plan, Speed
 from support import tiny
 
 CARD = Device("cuda:0", "cuda", "a card", 8 * GIB, 6 * GIB, ("bfloat16",), "why")
@@ -51,6 +51,17 @@ def test_speeds_are_kept_apart_by_how_the_weights_are_kept() -> None:
         CARD, TASK, LOWER.model_copy(update={"int8": False}), fallback_seconds=None, speed=Speed(7, 7)
     )
     assert recall().speeds == {"bfloat16 int8": Speed(150, 15), "bfloat16": Speed(7, 7)}
+
+
+def test_overheads_are_smoothed_and_need_a_speed_beside_them() -> None:
+    history.record_overhead(CARD, TASK, LOWER, Overhead(4, 1))
+    assert recall().overheads == {}
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=None, speed=Speed(100, 10))
+    history.record_overhead(CARD, TASK, LOWER, Overhead(4, 1))
+    history.record_overhead(CARD, TASK, LOWER, Overhead(6, 2, writing_per_second=0.5))
+    assert recall().overheads == {"bfloat16 int8": Overhead(5, 1.5, 0.5)}
+    history.record_overhead(CARD, TASK, LOWER, Overhead(5, 1.5))
+    assert recall().overheads == {"bfloat16 int8": Overhead(5, 1.5, 0.5)}
 
 
 def test_a_descent_under_a_cap_counts_under_such_caps_alone() -> None:

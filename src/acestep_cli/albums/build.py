@@ -170,6 +170,7 @@ class Build:
         for depth, level in groupby(self.steps, key=lambda step: step.depth):
             ready = [step for step in level if step.source is None or step.source.is_made]
             planned = self._fetched(self._planned(ready, alone=depth > 0), ready, terminal)
+            self._count_remaining(depth, terminal)
             if self.run.explain and not self.run.dry_run:
                 for track, sentence in [(step.track, sentence) for step in ready for sentence in step.why()]:
                     terminal.say(f"{track.id}: {sentence}")
@@ -180,6 +181,25 @@ class Build:
             if planned and not self.run.dry_run:
                 render = None if self.cluster is None else self.cluster.make
                 perform.make_planned(planned, self.run, terminal, stdout, render)
+
+    def _count_remaining(self, depth: int, terminal: Reporter) -> None:
+        """Tell which tracks are made in this run, and how many of their steps come after those of `depth`.
+
+        A step whose source is made anew is made anew itself.
+        """
+        stale: set[tuple[str, int]] = set()
+        for step in self.steps:
+            is_pending = step.job is not None and bool(step.job.pending())
+            if is_pending or (step.source is not None and (step.source.track.id, step.source.number) in stale):
+                stale.add((step.track.id, step.number))
+        tracks = terminal.remaining.tracks or []
+        ids = {id for id, _ in stale}
+        terminal.remaining.tracks = [track.id for track in self.tracks if track.id in ids or track.id in tracks]
+        terminal.remaining.unplanned = sum(
+            step.track.request.takes or 1
+            for step in self.steps
+            if step.depth > depth and (step.track.id, step.number) in stale
+        )
 
     def _planned(self, steps: Sequence[BuildStep], *, alone: bool) -> list[Job]:
         """Return the jobs of steps. Raises their problems together, or with `alone` notes each at its step."""

@@ -12,33 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cli import exit_codes
+from acestep_cli.cli.progress_bar import STAGES, CommandBar
 from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.events import Events
+from acestep_cli.render.remaining import Remaining
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-#: What a stage is called while it runs.
-STAGES = {
-    "load": "Loading weights",
-    "write": "Writing the song",
-    "codes": "Sketching the sound",
-    "judge": "Judging the takes",
-    "encode": "Listening",
-    "text": "Reading the text",
-    "listen": "Listening to the recording",
-    "diffuse": "Making music",
-    "decode": "Decoding sound",
-    "scan": "Going through the songs",
-    "analyse": "Estimating tempo and key",
-    "condition": "Preparing the songs",
-    "train": "Training",
-}
-
-#: What a stage counts in a second.
-RATES = {"codes": "codes/s", "diffuse": "steps/s", "decode": "s/s", "train": "steps/s"}
+    from rich.console import Console as Terminal
+    from rich.progress import Progress
 
 COPY_BYTES = 1 << 20
 
@@ -46,6 +29,11 @@ COPY_BYTES = 1 << 20
 def same_screen(descriptor: int) -> bool:
     """Return True if a descriptor and stderr are one terminal."""
     return os.path.samestat(os.fstat(descriptor), os.fstat(2))
+
+
+def redraws(stream: Any) -> bool:
+    """Return True for a terminal on which a line can be drawn again."""
+    return bool(stream.isatty()) and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 @dataclass(frozen=True)
@@ -136,7 +124,10 @@ class Console:
     ) -> None:
         self.quiet, self.verbose = quiet, verbose
         self._progress, self._paths = progress, paths
-        self._bars: Progress | None = None
+        #: What is shown on the terminal, through which lines are printed meanwhile.
+        self._screen: Terminal | None = None
+        self._bar: CommandBar | None = None
+        self.remaining = Remaining()
         self.warnings: list[str] = []
         self.events = Events()
         self._stdout_refused: str | None = None
@@ -145,8 +136,8 @@ class Console:
         if self.quiet:
             return
         line = exit_codes.printable(line)
-        if self._bars is not None:
-            self._bars.console.out(line, highlight=False)
+        if self._screen is not None:
+            self._screen.out(line, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
@@ -156,10 +147,9 @@ class Console:
             self.say(line)
 
     def note(self, text: str) -> None:
-        """Show a text beside the current progress bar; nothing without bars."""
-        if self._bars is not None and self._bars.tasks:
-            task = self._bars.tasks[-1]
-            self._bars.update(task.id, description=f"{STAGES[task.fields['stage']]}: {exit_codes.printable(text)}")
+        """Show a text beside the current progress; nothing without a bar."""
+        if self._bar is not None:
+            self._bar.note(exit_codes.printable(text))
 
     def warn(self, text: str) -> None:
         """Print a warning, but only once: each take repeats those of its whole run."""
@@ -207,9 +197,9 @@ class Console:
         if stdout is None or not self._paths:
             return
         try:
-            if self._bars is not None and stdout.isatty() and same_screen(stdout.fileno()):
-                # One screen shows both: the bars must know of the line, or they wipe it with their next picture.
-                self._bars.console.out(exit_codes.printable(str(path)), highlight=False)
+            if self._screen is not None and stdout.isatty() and same_screen(stdout.fileno()):
+                # One screen shows both: the bar must know of the line, or it wipes it with its next picture.
+                self._screen.out(exit_codes.printable(str(path)), highlight=False)
             elif isinstance(stdout, io.TextIOBase):
                 print(path, file=stdout, flush=True)
             elif os.isatty(stdout.fileno()) if hasattr(stdout, "fileno") else False:
@@ -225,15 +215,15 @@ class Console:
     def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[ProgressCallback]:
         """Yield a function that takes reports: stage, steps done, total steps. `memory` returns the bytes in use.
 
-        A terminal shows a bar with the time left for each stage; elsewhere a line is printed for each stage, and with
-        `several` renders at once only the first time.
+        A terminal shows a bar with the time left; elsewhere a line is printed for each stage, and with `several`
+        renders at once only the first time.
         """
         if self.quiet or self._progress == "none":
             yield self.events.following(lambda stage, done, total: None)
-        elif self._progress == "plain" or not sys.stderr.isatty():
+        elif self._progress == "plain" or not redraws(sys.stderr):
             yield self.events.following(self._line_per_stage(several))
         else:
-            with self._bar_per_stage(memory) as report:
+            with self._command_bar(memory) as report:
                 yield self.events.following(report)
 
     def _line_per_stage(self, once: bool) -> ProgressCallback:
@@ -247,27 +237,25 @@ class Console:
         return report
 
     @contextmanager
-    def _bar_per_stage(self, memory: Callable[[], int]) -> Iterator[ProgressCallback]:
-        bars = stage_bars(memory)
-        tasks: dict[str, TaskID] = {}
+    def _command_bar(self, memory: Callable[[], int]) -> Iterator[ProgressCallback]:
+        from rich.console import Console as Terminal
 
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(STAGES.get(stage, stage), total=total, stage=stage)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        with self._shown(bars):
-            yield report
+        self._bar, self._screen = CommandBar(memory, self.remaining), Terminal(stderr=True)
+        try:
+            with self._bar.shown(self._screen):
+                yield self._bar.report
+        finally:
+            self._bar = self._screen = None
 
     @contextmanager
     def _shown(self, bars: Progress) -> Iterator[None]:
         """Show bars during the body; lines are printed above them."""
-        self._bars = bars
+        self._screen = bars.console
         try:
             with bars:
                 yield
         finally:
-            self._bars = None
+            self._screen = None
 
     @contextmanager
     def transfers(self, total: int) -> Iterator[ProgressCallback]:
@@ -277,7 +265,7 @@ class Console:
         """
         if self.quiet or self._progress == "none" or not total:
             yield lambda file, done, size: None
-        elif self._progress == "plain" or not sys.stderr.isatty():
+        elif self._progress == "plain" or not redraws(sys.stderr):
             yield self._line_per_tenth(total)
         else:
             with self._bars_of_bytes(total) as report:
@@ -315,7 +303,7 @@ class Console:
         kinds = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn)
         figures = [kind(table_column=Column(no_wrap=True, justify="right")) for kind in kinds]
         columns = (TextColumn("{task.description}", markup=False, table_column=name), BarColumn(bar_width=14), *figures)
-        bars = Progress(*columns, console=Terminal(stderr=True), expand=True)
+        bars = Progress(*columns, console=Terminal(stderr=True), expand=True, transient=True)
         whole, current = bars.add_task("All", total=total), bars.add_task("", total=None)
         files: dict[str, int] = {}
 
@@ -329,48 +317,3 @@ class Console:
 
         with self._shown(bars):
             yield report
-
-
-def stage_bars(memory: Callable[[], int]) -> Progress:
-    """Return bars for stages, with their speed, the memory in use and the time left."""
-    from rich.console import Console as Terminal
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Column
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Steps or seconds of sound per second."""
-
-        def render(self, task: Task) -> Text:
-            speed, unit = task.finished_speed or task.speed, RATES.get(task.fields["stage"])
-            return Text(f"{speed:.1f} {unit}" if speed and unit else "")
-
-    class Memory(ProgressColumn):
-        """Bytes in use while a stage runs."""
-
-        max_refresh = 0.5  # seconds
-
-        def render(self, task: Task) -> Text:
-            return Text("" if task.finished else format_size(memory()))
-
-    figure = Column(no_wrap=True, justify="right")
-    return Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(table_column=figure),
-        Rate(table_column=figure),
-        Memory(table_column=figure),
-        TimeElapsedColumn(table_column=figure),
-        TimeRemainingColumn(table_column=figure),
-        console=Terminal(stderr=True),
-        expand=True,
-    )

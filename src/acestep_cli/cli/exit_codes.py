@@ -78,6 +78,8 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         raise typer.Exit from error
     except BaseException as error:
         found = describe_error(without_folder(error))
+        if isinstance(error, KeyboardInterrupt):
+            found["message"] = found["message"].removesuffix(".") + kept_sentence(ctx.obj.get(REPORT))
         print(printable("\n".join(line for line in (found["message"], found.get("hint")) if line)), file=sys.stderr)
         if ctx.obj.get(DEBUG):
             print(printable("".join(traceback.format_exception(error))), file=sys.stderr)
@@ -90,6 +92,16 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, replaced)
+
+
+def kept_sentence(run_report: result.RunReport | None) -> str:
+    """Return what an interrupted run leaves behind, to follow the word for how it ended."""
+    outputs = [] if run_report is None else run_report.outputs
+    kept = sum(output.status in (result.WRITTEN, result.SKIPPED) for output in outputs)
+    if not kept:
+        return "."
+    what = "take" if all(output.kind == "take" for output in outputs) else "file"
+    return f": {kept} of {len(outputs)} {what}s {'is' if kept == 1 else 'are'} kept."
 
 
 def printable(text: str) -> str:

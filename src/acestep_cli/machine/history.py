@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from acestep_cli import disk
 from acestep_cli.machine.hardware import Device, DType
 from acestep_cli.machine.memory import Arrangement
-from acestep_cli.machine.plan import Experience, Plan, Speed
+from acestep_cli.machine.plan import Experience, Overhead, Plan, Speed
 
 SCHEMA = "acestep-logbook/1"
 NAME = "logbook.json"
@@ -48,16 +48,27 @@ class MeasuredSpeed(BaseModel):
     decoded_per_second: PositiveFloat
 
 
+class MeasuredOverhead(BaseModel):
+    """The fields of `plan.Overhead` as they are stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    startup: NonNegativeFloat
+    between: NonNegativeFloat
+    writing_per_second: NonNegativeFloat | None = None
+
+
 class TaskHistory(BaseModel):
     """History of one checkpoint, mode and dtype on one device.
 
-    `descents` are fallbacks by whole seconds of music, `rates` speeds by `Arrangement.weights`.
+    `descents` are fallbacks by whole seconds of music, `rates` and `overheads` are by `Arrangement.weights`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     descents: dict[int, MemoryFallbackEntry] = {}
     rates: dict[str, MeasuredSpeed] = {}
+    overheads: dict[str, MeasuredOverhead] = {}
 
 
 class RenderHistory(BaseModel):
@@ -95,7 +106,11 @@ def recall_experience(
     ]
     settings = fallbacks[-1].model_dump(exclude={"free_bytes"}) if fallbacks else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
-    return Experience(arrangement, {weights: Speed(**rate.model_dump()) for weights, rate in known.rates.items()})
+    return Experience(
+        arrangement,
+        {weights: Speed(**rate.model_dump()) for weights, rate in known.rates.items()},
+        {weights: Overhead(**one.model_dump()) for weights, one in known.overheads.items()},
+    )
 
 
 def record_render(
@@ -118,6 +133,28 @@ def record_render(
             name: value if before is None else NEWEST * value + (1 - NEWEST) * getattr(before, name)
             for name, value in asdict(speed).items()
         })  # fmt: skip
+    write_history(history)
+
+
+def record_overhead(device: Device, task: str, plan: Plan, overhead: Overhead) -> None:
+    """Record what a run took beside diffusion and decoding; only where the speed of such a render is known too.
+
+    Raises `OSError` where the state folder cannot be written.
+    """
+    history = read_history()
+    known = history.devices.get(device_key(device), {}).get(task_key(task, plan.dtype))
+    weights = plan.arrangement.weights
+    if known is None or weights not in known.rates:
+        return
+    before = known.overheads.get(weights)
+    values = {name: value for name, value in asdict(overhead).items() if value is not None}
+    if before is not None:
+        earlier = before.model_dump(exclude_none=True)
+        values = earlier | {
+            name: value if name not in earlier else NEWEST * value + (1 - NEWEST) * earlier[name]
+            for name, value in values.items()
+        }
+    known.overheads[weights] = MeasuredOverhead(**values)
     write_history(history)
 
 

@@ -146,17 +146,35 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Overhead:
+    """Seconds of a run beside diffusion and decoding.
+
+    `startup` is once, for loading libraries and weights and reading the text; `between` is for each take, for encoding,
+    measuring and writing it; `writing_per_second` is the Songwriter's, for each second of music, None where it had
+    nothing to do.
+    """
+
+    startup: float
+    between: float
+    writing_per_second: float | None = None
+
+
+@dataclass(frozen=True)
 class Experience:
-    """Results of earlier renders like this one: the arrangement that fitted, and speeds by `Arrangement.weights`."""
+    """Results of earlier renders like this one: the arrangement that fitted, and speeds and overheads by
+    `Arrangement.weights`.
+    """
 
     arrangement: Arrangement | None = None
     speeds: Mapping[str, Speed] = field(default_factory=dict)
+    overheads: Mapping[str, Overhead] = field(default_factory=dict)
 
 
 class Plan(BaseModel):
     """The plan of one render on this machine, with `reasons` by field.
 
-    Memory is in bytes. `seconds` is None where no earlier render was measured.
+    Memory is in bytes. `seconds` is of all takes, without what a run needs to start. `expected` are the seconds of one
+    take by stage, and of the start under "startup". Both are None where no earlier render was measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -174,6 +192,7 @@ class Plan(BaseModel):
     budget_bytes: int | None = None
     stages: tuple[StageMemory, ...] = ()
     seconds: float | None = None
+    expected: dict[str, float] | None = None
     #: Threads that compute on the processor; None leaves it to torch.
     threads: int | None = None
     reasons: dict[str, str]
@@ -241,7 +260,13 @@ def step_down(now: Plan, stage: str, request: Request, sizes: Sizes) -> tuple[Pl
     lower, fallback = found
     work = _workload(request, sizes)
     reasons = now.reasons | _changes(now.arrangement, lower, "memory ran out without")
-    update = {**lower.settings(), "stages": MemoryModel(sizes, work, lower).stages, "seconds": None, "reasons": reasons}
+    update = {
+        **lower.settings(),
+        "stages": MemoryModel(sizes, work, lower).stages,
+        "seconds": None,
+        "expected": None,
+        "reasons": reasons,
+    }
     return now.model_copy(update=update), fallback.sentence
 
 
@@ -395,13 +420,15 @@ def _fit_arrangement(
         )
     remembered = _changes(top, arrangement, "memory ran out before without")
     fitting = _changes(arrangement, model.arrangement, f"{format_size(budget)} are free for it, too little without")
+    expected = _expected_stages(request, model, experience)
     return Plan(
         device=device.name,
         backend=device.backend,
         max_vram=asked.max_vram,
         budget_bytes=budget,
         stages=model.stages,
-        seconds=_expected_seconds(request, model, experience),
+        seconds=_total_seconds(request, expected),
+        expected=expected,
         reasons={**standing_reasons(device), **remembered, **fitting},
         **model.arrangement.settings(),
     )
@@ -457,15 +484,29 @@ def _free_bytes_needed(peak: int, device: Device) -> int:
     return math.ceil((peak + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
 
 
-def _expected_seconds(request: Request, model: MemoryModel, experience: Experience) -> float | None:
-    """Return the expected seconds of diffusion and decoding; None where no such render was measured."""
+def _expected_stages(request: Request, model: MemoryModel, experience: Experience) -> dict[str, float] | None:
+    """Return the expected seconds of a take by stage; None where no such render was measured."""
     speed = experience.speeds.get(model.arrangement.weights)
     if speed is None:
         return None
-    takes = request.takes or 1
     assert request.duration is not None
-    diffusion = diffusion_operations(request, model) / speed.operations_per_second
-    return round(takes * (diffusion + request.duration / speed.decoded_per_second), 1)
+    stages = {
+        "diffuse": diffusion_operations(request, model) / speed.operations_per_second,
+        "decode": request.duration / speed.decoded_per_second,
+    }
+    overhead = experience.overheads.get(model.arrangement.weights)
+    if overhead is not None:
+        stages |= {"startup": overhead.startup, "between": overhead.between}
+        if getattr(request, "open", ()) and overhead.writing_per_second is not None:
+            stages["write"] = request.duration * overhead.writing_per_second
+    return {stage: round(seconds, 3) for stage, seconds in stages.items()}
+
+
+def _total_seconds(request: Request, expected: Mapping[str, float] | None) -> float | None:
+    """Return the expected seconds of all takes, without the start of the run."""
+    if expected is None:
+        return None
+    return round((request.takes or 1) * sum(seconds for stage, seconds in expected.items() if stage != "startup"), 1)
 
 
 #: Lengths that `longest_song` tries, in seconds.

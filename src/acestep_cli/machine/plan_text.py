@@ -45,10 +45,18 @@ def plan_lines(plan: Plan, device: Device) -> Iterator[str]:
     for name, sentence in SETTINGS.items():
         if getattr(plan, name):
             yield f"{sentence}: {plan.reasons[name]}."
-    if plan.seconds is None:
-        yield "Time: not known before the first such render on this machine."
-    else:
-        yield f"Time: about {format_seconds(plan.seconds)} and the loading of weights, by the speed of renders before."
+
+
+def time_line(seconds: float | None, startup: float | None, takes: int) -> str:
+    """Return a sentence on the time of a render: of its takes, and of its start, as far as either is known."""
+    what = "" if takes == 1 else f" for {takes} takes"
+    if seconds is None:
+        return "Time: not known before the first such render on this machine."
+    if startup is None:
+        return (
+            f"Time: about {format_seconds(seconds)}{what} and the loading of weights, by the speed of renders before."
+        )
+    return f"Time: about {format_seconds(seconds + startup)}{what}, {format_seconds(startup)} of it to start."
 
 
 def model_capacity(

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import fetch, paths, plan, result, take_cache, write
 from acestep_cli.render.job import Job
+from acestep_cli.render.remaining import pending_work
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
 from acestep_cli.render.settings import RenderSettings
@@ -90,6 +92,7 @@ def make_planned(
     try:
         for job in planned:
             finish_from_cache(job, settings, reporter, results)
+        reporter.remaining.add(pending_work(planned))
         for alike in group_by_weights(planned):
             if not (by or render_jobs)(alike, settings, reporter, results):
                 break
@@ -163,6 +166,32 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
         announce_machine(job, reporter, dry_run=dry_run)
     for job in planned:
         announce_song(job, reporter, several=len(planned) > 1)
+    if any(job.pending() for job in planned):
+        say = reporter.say if dry_run else reporter.detail
+        say(expected_time(planned, later=reporter.remaining.unplanned))
+
+
+def expected_time(planned: list[Job], *, later: int = 0) -> str:
+    """Return a sentence on the time that the pending takes of jobs need, with as many again as there are `later`."""
+    groups = [[job for job in alike if job.pending()] for alike in group_by_weights(planned)]
+    pending = [job for alike in groups for job in alike]
+    takes = sum(map(takes_of, pending))
+    seconds = [
+        None if job.plan.seconds is None else job.plan.seconds * takes_of(job) / job.request.takes for job in pending
+    ]
+    starts = [[(job.plan.expected or {}).get("startup") for job in alike] for alike in groups if alike]
+    known = [one for one in seconds if one is not None]
+    startup = [max(one for one in start if one is not None) for start in starts if None not in start]
+    return plan_text.time_line(
+        sum(known) * (1 + later / takes) if len(known) == len(seconds) else None,
+        sum(startup) if len(startup) == len(starts) else None,
+        takes + later,
+    )
+
+
+def takes_of(job: Job) -> int:
+    """Return the number of takes of a job that are to be made."""
+    return sum(request.takes for request, _ in job.pending())
 
 
 def announce_machine(job: Job, reporter: Reporter, *, dry_run: bool) -> None:
@@ -238,12 +267,26 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
     """Render jobs of one checkpoint and plan with one load of its weights. Return False if the run should end."""
     if not any(job.pending() for job in alike):
         return True
-    with reporter.progress(partial(hardware.used_bytes, alike[0].plan.device)) as report:
+    remaining = reporter.remaining
+    remaining.begin(pending_work(alike))
+    with reporter.progress(partial(hardware.used_bytes, alike[0].plan.device)) as shown:
+        report = remaining.following(shown)
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
-        begin = partial(pipeline.run, report=report, warn=reporter.warn, say=reporter.say)
-        return all(render_takes(alike, begin, settings, reporter, results))
+        runs = 0
+
+        def begin(requests: list[Completed]) -> Generator[Take]:
+            nonlocal runs
+            runs += 1
+            if runs > 1:  # after a failure: without the song that failed
+                remaining.begin(pending_work(alike))
+            return pipeline.run(requests, report=report, warn=reporter.warn, say=reporter.say)
+
+        goes_on = all(render_takes(alike, begin, settings, reporter, results))
+        if goes_on and runs == 1:
+            record_overhead(alike[0], reporter)
+        return goes_on
 
 
 def render_takes(
@@ -312,6 +355,14 @@ def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None
     except OSError as error:
         reason = reason_of(error)
         reporter.warn(f"{history.history_file()} cannot be written: {reason}; what this render taught is forgotten.")
+
+
+def record_overhead(job: Job, reporter: Reporter) -> None:
+    """Record what the run of a job and those like it took beside diffusion and decoding."""
+    overhead = reporter.remaining.overhead()
+    if overhead is not None:
+        with suppress(OSError):  # of which `record_speed` has warned
+            history.record_overhead(job.device, plan.history_task(job.request, job.checkpoint), job.plan, overhead)
 
 
 def is_waiting(files: Sequence[OutputFile]) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.events import Events
+from acestep_cli.render.remaining import Remaining
 
 
 class ResultStream(Protocol):
@@ -38,6 +39,8 @@ class Reporter(Messages, Protocol):
     warnings: list[str]
     #: Where progress and takes are also written as JSON lines.
     events: Events
+    #: What is left to make, and how long it takes.
+    remaining: Remaining
 
     def detail(self, line: str) -> None:
         """Show a line where more than usual is wanted."""
