@@ -381,20 +381,21 @@ def test_flags_override_a_spec_and_output_decides_the_format(acestep: Run) -> No
         (["-o", "file.txt/x.wav"], 9, "The folder file.txt does not exist"),
         (["-o", "file.txt/"], 9, "file.txt cannot be written: file exists"),
         (["-o", "x" * 300 + ".wav"], 9, "x.wav cannot be written: file name too long. Choose a shorter name"),
-        (["-o", "x" * 300 + "/"], 9, "a-song.flac cannot be written: file name too long"),
+        (["-o", "x" * 300 + "/"], 9, "a-song-1.flac cannot be written: file name too long"),
         (["-o", "x" * 248 + ".wav"], 9, "x.wav.yaml cannot be written: file name too long"),
         (["x" * 248 + ".yaml"], 9, "x-1.flac.yaml cannot be written: file name too long"),
         (["-o", "there.wav"], 9, "there.wav exists already"),
         (["-o", "there.wav", "--no-sidecar"], 9, "there.wav exists already"),
         (["-o", "beside.wav"], 9, "beside.wav.yaml exists already"),
-        (["-o", "folder/", "--force"], 9, "a-song.flac exists already."),
+        (["tune.yaml", "-o", "folder/", "--force"], 9, "tune.flac exists already."),
     ],
 )
 def test_refusals(acestep: Run, here: Path, arguments: list[str], code: int, sentence: str) -> None:
     for name in ("file.txt", "there.wav", "beside.wav.yaml"):
         (here / name).touch()
     (here / ("x" * 248 + ".yaml")).write_text("bpm: 90")
-    (here / "folder" / "a-song.flac").mkdir(parents=True)
+    (here / "tune.yaml").write_text("bpm: 90")
+    (here / "folder" / "tune.flac").mkdir(parents=True)
     before = names()
     result = acestep(*arguments)
     assert (result.exit_code, result.stdout) == (code, "")

@@ -148,7 +148,7 @@ def test_a_rerun_skips_what_has_the_same_recipe_and_touches_it(acestep: Run) -> 
     for name in before:
         os.utime(name, (1, 1))
     result = acestep("generate", "a.yaml", "-o", "out/")
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert (result.exit_code, result.stdout) == (0, "out/a.flac\n")
     assert "kept, for it has the same recipe" in result.stderr
     assert {name: Path(name).read_bytes() for name in before} == before
     assert all(Path(name).stat().st_mtime > 1 for name in before)
@@ -204,7 +204,8 @@ def test_an_unset_seed_is_no_part_of_the_recipe_and_force_draws_a_new_one(aceste
     song("a.yaml")
     acestep("generate", "a.yaml", "-o", "a.flac")
     first = spec.load(Path("a.flac.yaml")).seed
-    assert acestep("generate", "a.yaml", "-o", "a.flac").stdout == ""
+    assert acestep("generate", "a.yaml", "-o", "a.flac").stdout == "a.flac\n"
+    assert spec.load(Path("a.flac.yaml")).seed == first
     assert acestep("generate", "a.yaml", "-o", "a.flac", "--force").stdout == "a.flac\n"
     assert spec.load(Path("a.flac.yaml")).seed != first
 
@@ -217,7 +218,7 @@ def test_missing_takes_are_made_with_the_seeds_that_follow_on(acestep: Run) -> N
     for name in ("a-1.wav", "a-1.wav.yaml", "a-3.wav"):  # of the third, its recipe stays
         Path(name).unlink()
     result = acestep("generate", "a.yaml", "-n", "4", "-o", "a.wav")
-    assert (result.exit_code, result.stdout) == (0, "a-1.wav\na-3.wav\n"), result.stderr
+    assert (result.exit_code, result.stdout) == (0, "a-2.wav\na-4.wav\na-1.wav\na-3.wav\n"), result.stderr
     assert [spec.load(Path(f"a-{n}.wav.yaml")).seed for n in range(1, 5)] == seeds
     assert Path("a-3.wav").read_bytes() == before
 
@@ -246,7 +247,7 @@ def test_two_runs_for_one_file_end_with_one_and_both_are_content(here: Path) -> 
     for thread in threads:
         thread.join(timeout=300)
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
-    assert sorted(run.stdout for run in runs) == [b"", b"a.flac\n"]
+    assert [run.stdout for run in runs] == [b"a.flac\n"] * 2
     assert names() == ["a.flac", "a.flac.yaml", "a.yaml"]
     seeds = [program("generate", "a.yaml", "-o", "b.flac", "--seed", seed).returncode for seed in ("1", "2")]
     assert seeds == [0, 9]
@@ -767,7 +768,8 @@ def test_a_take_rolled_again_stays_in_its_batch(acestep: Run) -> None:
     acestep("generate", "a.yaml", "-n", "3", "-o", "a.wav")
     acestep("generate", "a.yaml", "-o", "a-2.wav", "--force")
     result = acestep("generate", "a.yaml", "-n", "3", "-o", "a.wav")
-    assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+    assert (result.exit_code, result.stdout) == (0, "a-1.wav\na-2.wav\na-3.wav\n"), result.stderr
+    assert result.stderr.count("kept, for it has the same recipe") == 3
 
 
 def test_instrumental_false_sets_no_lyrics_aside(acestep: Run) -> None:

@@ -86,7 +86,7 @@ def test_tags_are_no_part_of_the_recipe(acestep: Run) -> None:
     acestep(*SONG, "-o", "a.ogg")
     before = Path("a.ogg").read_bytes()
     result = acestep(*SONG, "-o", "a.ogg", "--artist", "The Tide Tables")
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert (result.exit_code, result.stdout) == (0, "a.ogg\n")
     assert Path("a.ogg").read_bytes() == before
 
 
@@ -261,7 +261,7 @@ def test_what_is_there_already_needs_no_ffmpeg(acestep: Run, monkeypatch, reques
     assert acestep(*SONG, "-o", "a.m4a").exit_code == 0
     monkeypatch.setenv("PATH", "")
     result = acestep(*SONG, "-o", "a.m4a")
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert (result.exit_code, result.stdout) == (0, "a.m4a\n")
 
 
 @UNIX_ONLY

@@ -148,7 +148,7 @@ def test_an_album_is_made_of_what_was_pulled(acestep: Run, hub: Hub) -> None:
     assert sent(hub) == FETCHED
     assert "weights: ''" not in Path("out/album/01 a.flac.yaml").read_text()
     hub.asked.clear()
-    assert acestep("album", "render", *words).stdout == ""
+    assert "01 a.flac: kept, for it has the same recipe" in acestep("album", "render", *words).stderr
     assert not hub.asked
 
 

@@ -29,7 +29,7 @@ from acestep_cli.song import complete, spec
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: Settings that make no sense for a run that never ends.
-REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force")
+REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force", "again")
 #: Settings that are passed on to the processes.
 PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents", "cache", "rank")
 LETTERS = "bcdefghijklmnopqrstuvwxyz"

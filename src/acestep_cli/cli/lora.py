@@ -37,7 +37,7 @@ SONG_KEYS = tuple(
     if key.flag and name not in (*modes.foreign_keys("generate"), "loras", "lora_mode", "takes")
 )
 #: What a render does besides, a comparison goes without: it makes one take of each, as they are, and ends.
-OTHERWISE = ("pull", "explain", "smoke", "auto", "rank")
+OTHERWISE = ("pull", "explain", "smoke", "auto", "rank", "again")
 RUN = [field.name for field in fields(RenderSettings) if field.name not in OTHERWISE]
 SCALES = "0,0.5,1"
 

@@ -182,13 +182,22 @@ SETTINGS: dict[str, Any] = {
             "-o",
             "--output",
             metavar="FILE|FOLDER/|-",
-            help="Where to write; - is stdout. Unset: here, named after the spec, title or caption, with the next "
-            "free number.",
+            help="Where to write; - is stdout. Unset: here, named after the spec, source, title or caption, with the "
+            "next free number. FOLDER/ without a spec does the same there; with one, the same recipe is kept and "
+            "another refused: --again makes a new take beside it, --force one in its place.",
             rich_help_panel=OUTPUT,
         ),
     ],
     "overrides": SetKeys,
     "force": Annotated[bool, switch("--force", help="Replace existing files.", panel=OUTPUT)],
+    "again": Annotated[
+        bool,
+        switch(
+            "--again",
+            help="New takes beside those that are there, with the next free numbers and new seeds.",
+            panel=OUTPUT,
+        ),
+    ],
     "no_sidecar": Annotated[
         bool, switch("--no-sidecar", help="Do not write FILE.yaml, the spec of each take.", panel=OUTPUT)
     ],

@@ -22,6 +22,7 @@ from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
 from acestep_cli.render import events, paths, perform, plan, provenance, sidecar
 from acestep_cli.render.job import Job
+from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.provenance import Provenance
 from acestep_cli.render.result import FAILED, RunReport
@@ -86,7 +87,7 @@ def render_and_compare(
         because.append("the file has changed since its sidecar was written")
         terminal.warn(f"{file} has {size:,} bytes; its sidecar was written for {made.origin.bytes:,}.")
     with tempfile.TemporaryDirectory() as folder, terminal.results() as stdout:
-        job = plan_replay(made, f"{folder}/", run)
+        job = plan_replay(made, Path(folder) / file.name, run)
         refuse_edited(job, made, file)
         terminal.events.pass_over(job.outputs)
         perform.announce_plan([job], terminal, dry_run=False)
@@ -123,8 +124,10 @@ def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
     return found
 
 
-def plan_replay(made: Provenance, folder: str, run: RenderSettings) -> Job:
-    """Return the job that renders a take again, with settings as close to the original as this machine allows."""
+def plan_replay(made: Provenance, copy: Path, run: RenderSettings) -> Job:
+    """Return the job that renders a take again into `copy`, whose name messages have, with settings as close to the
+    original as this machine allows.
+    """
     origin, machine = made.origin, hardware.detect()
     device = next((one for one in machine.devices if one.name == origin.device), None)
     if device is not None:
@@ -133,7 +136,7 @@ def plan_replay(made: Provenance, folder: str, run: RenderSettings) -> Job:
     if origin.threads is not None and origin.threads <= MOST_THREADS_A_CORE * hardware.threads()[0]:
         machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
     context = PlanContext(run, machine, history.read_history())
-    place = paths.parse_destination(folder)
+    place = Destination(copy.parent, copy.stem)
     job = plan.complete_job(None, made.layers, spec.resolve(*made.layers), place, context)
     return plan.assign_outputs([job], run)[0]
 

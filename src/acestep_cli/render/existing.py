@@ -16,14 +16,20 @@ from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
 from acestep_cli.song import complete
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from acestep_cli.render.job import Job
+
+
+#: The way on from a file of another recipe that keeps the file.
+AGAIN = "--again makes a new take beside it."
 
 
 def refuse_collisions(jobs: list[Job]) -> None:
     """Raise `UsageError` where two songs of the run would write the same file."""
     owner: dict[Path, Job] = {}
     for job in jobs:
-        files = [file for output in job.outputs for file in output.files]
+        files = [file for output in job.outputs if output.status == PLANNED for file in output.files]
         for path in files:
             if path in owner:
                 raise UsageError(
@@ -31,6 +37,34 @@ def refuse_collisions(jobs: list[Job]) -> None:
                     "Rename one of the specs, or render them into two folders.",
                 )
         owner |= dict.fromkeys(files, job)
+
+
+def find_takes(
+    job: Job,
+    bare: Sequence[Path],
+    planned: Callable[[int, Sequence[Path]], list[OutputFile]],
+    *,
+    force: bool,
+) -> dict[int, list[OutputFile]]:
+    """Return the takes of a job that are in its folder already, under any number, with recipe and seed as asked.
+
+    `bare` are the paths of the parts without a number, `planned` returns the files of a take at such paths. They are
+    marked as skipped, except those that a run which was stopped left unmade, or with `force` to be replaced.
+    """
+    by_seed: dict[int, list[Sequence[Path]]] = {}
+    for files in [bare, *([paths.numbered_path(path, n) for path in bare] for n in paths.file_numbers(bare[0]))]:
+        if (record := sidecar.read_sidecar(paths.sidecar_path(files[0]))) is not None:
+            by_seed.setdefault(record.seed, []).append(files)
+    found = {}
+    for number in range(1, job.request.takes + 1):
+        for files in by_seed.get(complete.take_request(job.request, number).seed, ()):
+            outputs = planned(number, files)
+            if all(check_existing(job, output) is None for output in outputs):
+                found[number] = planned(number, files) if force else outputs
+                for output in found[number]:
+                    output.outdated = force
+                break
+    return found
 
 
 def settle_existing(jobs: list[Job], *, force: bool) -> None:
@@ -48,7 +82,10 @@ def settle_existing(jobs: list[Job], *, force: bool) -> None:
                 in_the_way.append(error)
     if in_the_way:
         first = in_the_way[0]
-        raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why, hint=first.hint)
+        hint = first.hint
+        if all(job.place.offers_again for job in jobs) and not first.path.is_dir():
+            hint = f"{hint} {AGAIN}"
+        raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why, hint=hint)
 
 
 def check_existing(job: Job, output: OutputFile) -> ExistsError | None:

@@ -7,7 +7,7 @@ import os
 import re
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acestep_cli import disk
@@ -36,6 +36,10 @@ class Destination:
     suffix: str | None = None
     format: str | None = None
     numbered: bool = False
+    #: Where it is numbered, the first single take has no number.
+    bare_first: bool = False
+    #: The command has the flag `--again`.
+    offers_again: bool = False
     made: bool = False
     stdout: bool = False
     built: bool = False
@@ -72,6 +76,21 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".yaml")
 
 
+def destination_of_song(place: Destination, *, of_spec: bool, from_source: bool, again: bool) -> Destination:
+    """Return the destination of one song of a run, which decides what becomes of earlier takes.
+
+    A spec with `--output` is a build. New takes with the next free numbers are made without `--output`, by `again`,
+    and in a folder where no spec names the file. A name that already says where it comes from (that of a source, or
+    of a build) needs no number the first time.
+    """
+    is_build = not place.numbered and (of_spec or place.stem is not None)
+    if place.stdout:
+        return place
+    if is_build and not again:
+        return replace(place, offers_again=True)
+    return replace(place, numbered=True, bare_first=is_build or (from_source and not of_spec), offers_again=True)
+
+
 def take_paths(
     place: Destination,
     stem: str,
@@ -85,13 +104,28 @@ def take_paths(
     Several takes are numbered from 1. With `place.numbered`, numbers go on from the highest in the folder and among
     the paths `taken` by other songs of the run.
     """
-    suffix = place.suffix or format
-    stems = [f"{stem}-{part}" if part else stem for part in parts]
+    bare = part_paths(place, stem, format, parts)
     if takes == 1 and not place.numbered:
-        return [[place.folder / f"{one}.{suffix}" for one in stems]]
-    highest = max(highest_number(place.folder, one, taken) for one in stems) if place.numbered else 0
+        return [bare]
+    highest = max(highest_number(path, taken) for path in bare) if place.numbered else 0
+    if place.bare_first and highest == 0:
+        if any(is_used(path, taken) for path in bare):
+            highest = 1
+        elif takes == 1:
+            return [bare]
     numbers = range(highest + 1, highest + 1 + takes)
-    return [[place.folder / f"{one}-{number}.{suffix}" for one in stems] for number in numbers]
+    return [[numbered_path(path, number) for path in bare] for number in numbers]
+
+
+def part_paths(place: Destination, stem: str, format: str, parts: Sequence[str] = ("",)) -> list[Path]:
+    """Return the path of each part of a take without a number."""
+    suffix = place.suffix or format
+    return [place.folder / f"{stem}-{part}.{suffix}" if part else place.folder / f"{stem}.{suffix}" for part in parts]
+
+
+def numbered_path(path: Path, number: int) -> Path:
+    """Return a path with a number at the end of its stem."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def name_suffixes(place: Destination, request: Request) -> list[str]:
@@ -101,25 +135,53 @@ def name_suffixes(place: Destination, request: Request) -> list[str]:
 
 
 def default_stem(request: Request, spec_file: Path | None) -> str:
-    """Return the name of the spec; else title, caption or idea, in lower case with dashes; else that of the source."""
+    """Return the name of the spec; else the name of the source with the mode, or the track where a take is one stem;
+    else title, caption or idea, in lower case with dashes.
+    """
     if spec_file is not None:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
         return Path(stem).stem if Path(stem).suffix.removeprefix(".") in encode.FORMATS else stem
+    if request.source is not None:
+        source, kinds = Path(request.source).stem, complete.part_kinds(request)
+        if len(kinds) > 1:  # each part adds its own name
+            return source
+        kind, track = kinds[0]
+        return f"{source}-{track if kind == 'stem' else request.mode}"
     words = "-".join(re.findall(r"\w+", (request.title or request.caption or request.idea or "").lower()))
-    return words[:SLUG_LENGTH].strip("-") or Path(request.source or "").stem or "song"
+    return words[:SLUG_LENGTH].strip("-") or "song"
 
 
-def highest_number(folder: Path, stem: str, taken: Collection[Path] = ()) -> int:
-    """Return the highest N of the files `stem-N.*` in `folder` and among those `taken`; 0 without one."""
-    numbered = re.compile(re.escape(stem) + r"-(\d{1,18})\..+")
-    found = (numbered.fullmatch(file.name) for file in [*folder.iterdir(), *taken])
-    return max((int(match[1]) for match in found if match), default=0)
+def file_numbers(path: Path, taken: Collection[Path] = ()) -> list[int]:
+    """Return each N of the files `stem-N.*` in the folder of `path` and among those `taken`, in order."""
+    numbered = re.compile(re.escape(path.stem) + r"-(\d{1,18})\..+")
+    found = (numbered.fullmatch(file.name) for file in [*files_in(path.parent), *taken])
+    return sorted({int(match[1]) for match in found if match})
+
+
+def highest_number(path: Path, taken: Collection[Path] = ()) -> int:
+    """Return the highest of `file_numbers`; 0 without one."""
+    return max(file_numbers(path, taken), default=0)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder; none where it is not there, or is none, which `prepare_folder` refuses."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise disk.write_error(folder, error) from error
+
+
+def is_used(path: Path, taken: Collection[Path] = ()) -> bool:
+    """Tell whether there is audio of this stem, in any format, or its sidecar."""
+    same = [path.with_suffix(f".{format}") for format in encode.FORMATS]
+    return any(one in taken or disk.is_taken(one) or disk.is_taken(sidecar_path(one)) for one in same)
 
 
 def next_free_path(path: Path, taken: Collection[Path] = ()) -> Path:
-    """Return the numbered `path` with the next number that is free in its folder and among those `taken`."""
-    stem = path.stem.rpartition("-")[0]
-    return path.with_name(f"{stem}-{1 + highest_number(path.parent, stem, taken)}{path.suffix}")
+    """Return `path`, which has no number, with the next number that is free in its folder and among those `taken`."""
+    return numbered_path(path, 1 + max(highest_number(path, taken), int(is_used(path, taken))))
 
 
 def prepare_folder(folder: Path, made: bool, names: Iterable[str] = (), *, dry_run: bool = False) -> None:

@@ -68,14 +68,13 @@ def plan_and_make(
 
 
 def preview_files(planned: list[OutputFile], reporter: Reporter, results: ResultStream) -> None:
-    """Report for each file what a render would do."""
+    """Report for each file what a render would do, and print the paths that there would be at its end."""
     for output in planned:
         if output.path is not None:
             is_there = output.status == SKIPPED and not output.retagged
             what = "is there already" if is_there else "would get other tags" if output.retagged else "would be written"
             reporter.say(f"{output.path}: {what}")
-            if not is_there:
-                results.path(output.path)
+            results.path(output.path)
 
 
 def make_planned(
@@ -252,7 +251,7 @@ def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) 
                 write.mark_failed([output], result.describe_error(error))
                 continue
             reporter.say(f"{output.path}: has new tags")
-            results.path(output.path or "")
+            write.print_path(output, job, results)
         elif output.status == SKIPPED and output.path is not None:
             try:
                 for file in filter(None, (paths.sidecar_path(output.path), output.lrc, output.latents, output.path)):
@@ -260,7 +259,22 @@ def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) 
             except OSError as error:
                 reporter.warn(f"{file} cannot be touched: {reason_of(error)}.")
             say = reporter.detail if job.place.on_the_way else reporter.say
-            say(f"{output.path}: kept, for it has the same recipe")
+            same = f"the same recipe and seed, {output.seed}" if job.place.numbered else "the same recipe"
+            say(f"{output.path}: kept, for it has {same}")
+            write.print_path(output, job, results)
+    if (ways := ways_on(planned)) is not None:
+        reporter.say(ways)
+
+
+def ways_on(planned: list[Job]) -> str | None:
+    """Return how to get new takes where all files of a run are kept; None where there is something to make."""
+    if any(output.status != SKIPPED or output.retagged for job in planned for output in job.outputs):
+        return None
+    if not all(job.place.offers_again for job in planned):
+        return None
+    if all(job.place.numbered for job in planned):
+        return "All of it is there; another --seed makes new takes."
+    return "All of it is there; --again makes new takes beside it, --force in its place."
 
 
 def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
             first = next(name for name in specs if os.path.realpath(name) == twice)
             errors.append(UsageError(f"{first} is given {times} times; --takes {times} makes {times} takes of it."))
     flags = spec.from_flags(song, tuple(settings.overrides or ()))
+    errors += again_problems(flags, settings)
     by_output: list[spec.Layer] = []
     try:
         by_output = implied_format(place, flags, settings)
@@ -146,15 +149,7 @@ def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
         return jobs
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
-        stem = one.place.stem or paths.default_stem(one.request, one.spec_file)
-        pieces = complete.output_parts(one.request)
-        parts = paths.name_suffixes(one.place, one.request)
-        takes = paths.take_paths(one.place, stem, one.request.takes, one.request.format, taken, parts)
-        one.outputs = [
-            planned_output(one, path, piece, number, settings)
-            for number, files in enumerate(takes, start=1)
-            for piece, path in zip(pieces, files, strict=True)
-        ]
+        one.outputs = named_outputs(one, taken, settings)
     existing.refuse_collisions(jobs)
     existing.refuse_recordings(jobs)
     existing.settle_existing([one for one in jobs if not one.place.numbered], force=settings.force)
@@ -168,6 +163,59 @@ def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
     for (folder, made), planned in names.items():
         paths.prepare_folder(folder, made, planned, dry_run=settings.dry_run)
     return jobs
+
+
+def named_outputs(job: Job, taken: Collection[Path], settings: RenderSettings) -> list[OutputFile]:
+    """Return the output files of a job with their paths.
+
+    Of numbered takes whose seed was asked for, those that are there already are found again, by recipe and seed.
+    """
+    stem = job.place.stem or paths.default_stem(job.request, job.spec_file)
+    format, parts = job.request.format, paths.name_suffixes(job.place, job.request)
+    bare = paths.part_paths(job.place, stem, format, parts)
+    numbers = range(1, job.request.takes + 1)
+    found: dict[int, list[OutputFile]] = {}
+    if job.place.numbered and "seed" in job.resolved.origins and not settings.again:
+        found = existing.find_takes(
+            job, bare, lambda number, files: take_outputs(job, number, files, settings), force=settings.force
+        )
+    missing = [number for number in numbers if number not in found]
+    free = iter(paths.take_paths(job.place, stem, len(missing), format, taken, parts) if missing else ())
+    for number in missing:
+        found[number] = take_outputs(job, number, next(free), settings)
+        if job.place.numbered:
+            for output, path in zip(found[number], bare, strict=True):
+                output.unnumbered = path
+    return [output for number in numbers for output in found[number]]
+
+
+def take_outputs(job: Job, number: int, files: Sequence[Path], settings: RenderSettings) -> list[OutputFile]:
+    """Return the planned files of the take `number` of a job, one for each part, at these paths."""
+    return [
+        planned_output(job, path, piece, number, settings)
+        for piece, path in zip(complete.output_parts(job.request), files, strict=True)
+    ]
+
+
+def again_problems(flags: spec.Layer, settings: RenderSettings) -> list[UsageError]:
+    """Return an error for each flag that contradicts `--again`."""
+    if not settings.again:
+        return []
+    reasons = []
+    if "seed" in flags.values:
+        reasons.append((flags.values["seed"].where, "it draws new seeds"))
+    if settings.force:
+        reasons.append(("--force", "it replaces nothing"))
+    if settings.output == paths.STDOUT:
+        reasons.append(("--output -", "it makes files beside others"))
+    return [UsageError(f"--again contradicts {flag}, because {why}; leave one of them out.") for flag, why in reasons]
+
+
+def again_layers(settings: RenderSettings) -> list[spec.Layer]:
+    """Return the new seed of `--again` as a layer above all others."""
+    if not settings.again:
+        return []
+    return [spec.implied_layer({"seed": str(secrets.randbelow(complete.SEEDS))}, "--again")]
 
 
 def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettings) -> list[spec.Layer]:
@@ -252,6 +300,7 @@ def plan_job(
     given = is_recording(mode, name)
     below = [*command_layers(mode), *argument_layers(name, given)]
     layers = [*below, *([smoke.smoke_layer([*below, *flags])] if context.settings.smoke else ()), *flags]
+    layers += again_layers(context.settings)
     resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
@@ -260,6 +309,12 @@ def plan_job(
             f"acestep {wanted} {name}" if name else None,
         )
     spec_file = Path(name) if name not in (None, spec.STDIN) and not given else None
+    place = paths.destination_of_song(
+        place,
+        of_spec=name is not None and not given,
+        from_source=resolved.request.source is not None,
+        again=context.settings.again,
+    )
     return complete_job(spec_file, layers, resolved, place, context)
 
 

@@ -60,7 +60,9 @@ class OutputFile:
     latents: Path | None = None
     #: Files left beside lost audio, to be removed, with their times of change in nanoseconds.
     stale: dict[Path, int] = field(default_factory=dict)
-    #: An earlier render of another recipe exists and is to be replaced.
+    #: Its path without a number, where a number that is taken meanwhile is replaced by the next one.
+    unnumbered: Path | None = None
+    #: An earlier render exists and is to be replaced.
     outdated: bool = False
     #: The file exists with other tags.
     retagged: bool = False

@@ -16,6 +16,8 @@ class RenderSettings:
     overrides: list[str] | None = None
     #: Replace existing files.
     force: bool = False
+    #: Make new takes beside existing ones.
+    again: bool = False
     no_sidecar: bool = False
     keep_latents: bool = False
     #: Use the stage cache.

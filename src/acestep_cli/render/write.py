@@ -59,6 +59,7 @@ def write_take(
             keep_master(take, output, job, error, reporter)
         if isinstance(error, ExistsError) and made_meanwhile(output, job):
             reporter.say(f"{output.path}: another run made it meanwhile")
+            print_path(output, job, results)
             return
         mark_failed([output], result.describe_error(error))
         return
@@ -66,6 +67,11 @@ def write_take(
         take_cache.store_take(job.cache, job, output, take)
     output.status, output.completed = WRITTEN, take.request
     report_take(take, output, job, reporter)
+    print_path(output, job, results)
+
+
+def print_path(output: OutputFile, job: Job, results: ResultStream) -> None:
+    """Print the path of a file that was asked for and is there now, written or kept."""
     if output.path is not None and not job.place.on_the_way:
         results.path(output.path)
 
@@ -166,7 +172,7 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
     if not take.lines:
         output.lrc = None
     files = output.files
-    forced = (settings.force and not job.place.numbered) or output.outdated
+    forced = (settings.force and output.unnumbered is None) or output.outdated
     try:
         with disk.write_whole(*files, replace=files if forced else ()) as temporary:
             parts = dict(zip(files, temporary, strict=True))
@@ -195,9 +201,9 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
                 latents_file.write_latents(parts[output.latents], take.latents, header)
             remove_stale(output, forced=forced)
     except ExistsError:
-        if not job.place.numbered:
+        if output.unnumbered is None:
             raise
-        free = paths.next_free_path(output.path, [other.path for other in job.outputs if other.path])
+        free = paths.next_free_path(output.unnumbered, [other.path for other in job.outputs if other.path])
         output.path, output.sidecar = free, paths.sidecar_path(free) if output.sidecar else None
         output.lrc = lrc.lrc_path(free) if output.lrc else None
         output.latents = latents_file.latents_path(free) if output.latents else None
@@ -263,7 +269,7 @@ def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, r
     """Write a take whose encoder failed as a lossless file beside, under the next free number."""
     if output.path is None or take.request.format == encode.DEFAULT_FORMAT:
         return
-    master = paths.next_free_path(output.path.with_name(f"{output.path.stem}-1.{encode.DEFAULT_FORMAT}"))
+    master = paths.next_free_path(output.path.with_suffix(f".{encode.DEFAULT_FORMAT}"))
     lossless = encode.resolve_encoding(encode.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
     with disk.write_whole(master) as [part]:
         encode.write_audio(part, take.audio, replace(finish_of(take, job), encoding=lossless))
