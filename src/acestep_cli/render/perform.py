@@ -272,8 +272,10 @@ def ways_on(planned: list[Job]) -> str | None:
         return None
     if not all(job.place.offers_again for job in planned):
         return None
-    if all(job.place.numbered for job in planned):
+    if any(job.resolved.origins.get("seed") == spec.flag_of("seed") for job in planned):
         return "All of it is there; another --seed makes new takes."
+    if all(job.place.numbered for job in planned):
+        return "All of it is there, for the spec has a seed; --again makes new takes."
     return "All of it is there; --again makes new takes beside it, --force in its place."
 
 
