@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
@@ -31,8 +30,8 @@ from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.kv_cache import ATTENTION, KVCache
 from acestep_cli.engine.sampling import guide_logits, sample_token
 from acestep_cli.errors import CheckpointError, UsageError
-from acestep_cli.models import tokenizer_file, weight_files
-from acestep_cli.models.configs import QwenConfig
+from acestep_cli.models import tokenizer_file
+from acestep_cli.models.sizes import qwen_of
 from acestep_cli.progress import Progress, ProgressCallback, Say
 from acestep_cli.song import complete, prompts, songwriter_prompts
 from acestep_cli.song.complete import Completed
@@ -68,12 +67,7 @@ class SongwriterModel(nn.Module):
         super().__init__()
         self.vocabulary = read_vocabulary(folder / "tokenizer.json")
         self.codes = codes
-        try:
-            self.tokenizer = Tokenizer.from_str(self.vocabulary.json)
-        except Exception as error:  # the library raises nothing narrower
-            raise tokenizer_error(folder / "tokenizer.json", str(error)) from error
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
+        self.tokenizer = tokenizer_file.build_tokenizer(self.vocabulary.json, folder / "tokenizer.json")
         marks = [
             self.tokenizer.token_to_id(mark) for mark in (songwriter_prompts.TURN_END, songwriter_prompts.THOUGHT_END)
         ]
@@ -326,9 +320,7 @@ def build_qwen3(file: Path, tokens: int) -> Qwen3Model:
     cannot run.
     """
     try:
-        content = weight_files.read_json(file)
-        QwenConfig.from_dict(content, str(file))  # bounds, before anything is made
-        config = Qwen3Config(**content, attn_implementation=ATTENTION)
+        config = Qwen3Config(**qwen_of(file.parent).settings, attn_implementation=ATTENTION)
         if config.vocab_size < tokens or "sliding_attention" in config.layer_types:
             raise ValueError(f"it has {config.vocab_size:,} tokens of {tokens:,}, layers {set(config.layer_types)}")
         with torch.device("meta"):  # the weights come from the store

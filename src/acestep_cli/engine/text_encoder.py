@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from acestep_cli.engine.attention import causal_bias, rotary_table
 from acestep_cli.engine.encoder_layer import EncoderLayer, run_layers
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import tokenizer_file, weight_files
-from acestep_cli.models.configs import QwenConfig
+from acestep_cli.models import tokenizer_file
+from acestep_cli.models.sizes import qwen_of
 from acestep_cli.progress import Say
 from acestep_cli.song import prompts
 from acestep_cli.song.prompts import END_OF_TEXT, LYRIC_TOKENS, TEXT_TOKENS
@@ -60,13 +59,7 @@ class TextEncoder(nn.Module):
         """
         super().__init__()
         tokenizer = tokenizer or folder / "tokenizer.json"
-        tokenizer_file.read_tokenizer(tokenizer)
-        try:
-            self.tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"{tokenizer} is not a tokenizer ({error}).", "Download that file again.") from error
-        self.tokenizer.no_truncation()  # a file may carry limits of its own
-        self.tokenizer.no_padding()
+        self.tokenizer = tokenizer_file.load_tokenizer(tokenizer)
         end = self.tokenizer.token_to_id(END_OF_TEXT)
         if end is None or self.tokenizer.encode("x").ids[-1] != end:
             raise CheckpointError(
@@ -74,15 +67,14 @@ class TextEncoder(nn.Module):
                 "would tell.",
                 "Download that folder again.",
             )
-        file = folder / "config.json"
-        config = QwenConfig.from_dict(weight_files.read_json(file), str(file))
+        config = qwen_of(folder)
         try:
             tokenizer_file.require_ids(self.tokenizer, config.vocab_size, tokenizer)
             with torch.device("meta"):  # the weights come from the store
                 self.model = Qwen3Encoder(config)
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{file} does not describe a Qwen3 model ({error}).", "Download that folder again."
+                f"{folder / 'config.json'} does not describe a Qwen3 model ({error}).", "Download that folder again."
             ) from error
 
     @property

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from acestep_cli.engine.songwriter import SongwriterModel
 
 M = TypeVar("M", bound=nn.Module)
+#: Far more than the 15,000 of the published silence latent; one of no memory of its own may have any number.
+MOST_SILENCE_FRAMES = 1_000_000
 #: The most tensor names in a message.
 NAMES_SHOWN = 4
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -391,7 +393,15 @@ def load_silence(file: Path, channels: int) -> Tensor:
 def _silence_from(stored: Any, file: Path, channels: int) -> Tensor:
     """Return `stored` [1, C, F] from `file` as [1, F, C], float32. Raises `CheckpointError` for anything else."""
     shape = tuple(stored.shape) if isinstance(stored, Tensor) else ()
-    if len(shape) != 3 or shape[:2] != (1, channels) or not shape[2] or not stored.is_floating_point():
+    is_plain = isinstance(stored, Tensor) and stored.layout == torch.strided and stored.device.type == "cpu"
+    if (
+        not is_plain
+        or len(shape) != 3
+        or shape[:2] != (1, channels)
+        or not 0 < shape[2] <= MOST_SILENCE_FRAMES
+        or not stored.is_floating_point()
+        or not stored.isfinite().all()
+    ):
         found = f"{list(shape)} of {stored.dtype}" if isinstance(stored, Tensor) else type(stored).__name__
-        raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames] of real numbers, not {found}.")
+        raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames] of finite numbers, not {found}.")
     return stored.float().transpose(1, 2)

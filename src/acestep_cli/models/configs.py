@@ -322,7 +322,9 @@ class QwenConfig:
     rope_parameters: RopeSettings | None = field(default=None, compare=False)
     rms_norm_eps: NormEps = field(default=1e-6, compare=False)
     use_sliding_window: Literal[False] = field(default=False, compare=False)
-    layer_types: tuple[Literal["full_attention"], ...] = field(default=(), compare=False)
+    layer_types: Annotated[tuple[Literal["full_attention"], ...], Field(max_length=MOST_LAYERS)] = field(
+        default=(), compare=False
+    )
     pad_token_id: int | None = field(default=None, compare=False)
 
     @model_validator(mode="after")
@@ -330,6 +332,8 @@ class QwenConfig:
         _require_groups(self.num_attention_heads, self.num_key_value_heads)
         if self.pad_token_id is not None and not -1 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id is none of {self.vocab_size:,} tokens")
+        if self.layer_types and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"layer_types names {len(self.layer_types)} of {self.num_hidden_layers} layers")
         return self
 
     @classmethod
@@ -353,6 +357,13 @@ class QwenConfig:
         """The base of the rotary embedding, from wherever the file has it."""
         settings = [found.rope_theta for found in (self.rope_parameters, self.rope_scaling) if found is not None]
         return next((theta for theta in settings if theta is not None), self.rope_theta)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The checked keys, for transformers' config. It gets no others: some make it build lists of any length."""
+        left_out = ("rope_scaling", "rope_parameters", "layer_types")  # which `theta` and its other keys stand for
+        found = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in left_out}
+        return {**found, "rope_theta": self.theta}
 
     @property
     def parameters(self) -> int:

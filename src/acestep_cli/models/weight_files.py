@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,16 @@ from acestep_cli.errors import CheckpointError, reason_of
 WEIGHTS_SUFFIX = ".safetensors"
 #: No offset or size in a header reaches this: they are 64-bit integers.
 LARGEST = 2**63
+#: Bounds of what is parsed, far above any published file, so that a crafted one is refused within a second. An adapter
+#: of every matrix of the largest checkpoint has about 4,000 tensors in 500,000 bytes of header.
+MOST_HEADER_BYTES, MOST_TENSORS, MOST_NAME_LETTERS, MOST_DIMENSIONS = 8 << 20, 16_384, 1024, 8
+MOST_JSON_BYTES = 16 << 20
+#: The bits of one element, by safetensors' name of its type.
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
+    "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
 FINGERPRINT_BLOCKS = 256
 FINGERPRINT_BLOCK_BYTES = 4096
 
@@ -55,10 +64,16 @@ def unreadable_error(file: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{file} cannot be read: {reason_of(error)}.", "Mend its permissions.")
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises `CheckpointError` where the file is missing or holds something else."""
+def read_json(file: Path, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object. Raises `CheckpointError` where the file is missing, holds something else or is larger than
+    any such file should be.
+    """
     require_file(file)
     try:
+        if (size := file.stat().st_size) > most_bytes:
+            raise CheckpointError(
+                f"{file} has {size:,} bytes, and no more than {most_bytes:,} are read.", "Download that file again."
+            )
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise unreadable_error(file, error) from error
@@ -129,22 +144,14 @@ def read_contents(file: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
 
     Layout: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, data).
     """
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            start = stream.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if length == 0 or 8 + length > size:
-                kind = "a web page" if start.lstrip()[:1] == b"<" else "cut short or something else"
-                raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
-            text = stream.read(length)
-    except OSError as error:
-        raise unreadable_error(file, error) from error
-    data = 8 + length
+    text, size = _header_text(file)
+    data = 8 + len(text)
     try:
         entries = json.loads(text)
         notes = dict(entries.pop("__metadata__", {}))
-        tensors = {name: _stored(entry, data) for name, entry in entries.items()}
+        if len(entries) > MOST_TENSORS:
+            raise ValueError(f"{len(entries):,} tensors, and no more than {MOST_TENSORS:,} are read")
+        tensors = {name: _stored(name, entry, data) for name, entry in entries.items()}
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
     end = max((tensor.end for tensor in tensors.values()), default=data)
@@ -153,21 +160,60 @@ def read_contents(file: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
             f"{file} is cut short: its header promises {end:,} bytes, the file has {size:,}.",
             "Finish or repeat the download.",
         )
-    for name, tensor in tensors.items():
-        bits = re.search(r"\d+", tensor.dtype)  # F32, BF16, F8_E4M3
-        if bits and int(bits[0]) * math.prod(tensor.shape) != 8 * (tensor.end - tensor.start):
-            raise CheckpointError(
-                f"{file} has a header that lies: {name} is {list(tensor.shape)} in {tensor.dtype}, in "
-                f"{tensor.end - tensor.start:,} bytes.",
-                "Download it again, from a source you trust.",
-            )
+    _require_honest(file, tensors, data)
     return tensors, notes
 
 
-def _stored(entry: dict[str, Any], data: int) -> StoredTensor:
-    """Convert an entry of a header, whose offsets count from byte `data` of the file."""
-    start, end = entry["data_offsets"]
-    shape = tuple(entry["shape"])
+def _header_text(file: Path) -> tuple[bytes, int]:
+    """Return the JSON in front of a safetensors file, and the size of the file. Raises `CheckpointError`."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if length == 0 or 8 + length > size:
+                kind = "a web page" if start.lstrip()[:1] == b"<" else "cut short or something else"
+                raise CheckpointError(f"{file} is not a safetensors file: it is {kind}.", "Download that file again.")
+            if length > MOST_HEADER_BYTES:
+                raise CheckpointError(
+                    f"{file} has a header of {length:,} bytes, and no more than {MOST_HEADER_BYTES:,} are read.",
+                    "Download it again, from a source you trust.",
+                )
+            return stream.read(length), size
+    except OSError as error:
+        raise unreadable_error(file, error) from error
+
+
+def _require_honest(file: Path, tensors: dict[str, StoredTensor], data: int) -> None:
+    """Raise `CheckpointError` unless each tensor has the bytes of its shape, one behind the other from byte `data`."""
+    end = data
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if BITS[tensor.dtype] * math.prod(tensor.shape) != 8 * (tensor.end - tensor.start):
+            lie = f"{name} is {list(tensor.shape)} in {tensor.dtype}, in {tensor.end - tensor.start:,} bytes"
+        elif tensor.start != end:
+            lie = f"{name} begins at byte {tensor.start:,}, and the tensor before it ends at {end:,}"
+        else:
+            end = tensor.end
+            continue
+        raise CheckpointError(
+            f"{file} has a header that lies: {lie}.",
+            "Download it again, from a source you trust.",
+        )
+
+
+def _stored(name: str, entry: dict[str, Any], data: int) -> StoredTensor:
+    """Convert an entry of a header, whose offsets count from byte `data` of the file. `ValueError` names the tensor."""
+    if len(name) > MOST_NAME_LETTERS:
+        raise ValueError(f"a tensor's name has {len(name):,} letters: {name:.40}")
+    try:
+        start, end = entry["data_offsets"]
+        shape, dtype = tuple(entry["shape"]), entry["dtype"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {type(error).__name__}: {error}") from error
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"{name} has {len(shape):,} dimensions")
     if any(type(number) is not int or not 0 <= number < LARGEST for number in (start, end, *shape)) or end < start:
-        raise ValueError(f"a tensor of shape {list(shape)!r:.60} at {start!r:.30} to {end!r:.30}")
-    return StoredTensor(str(entry["dtype"]), shape, data + start, data + end)
+        raise ValueError(f"{name} has shape {list(shape)!r:.60} at {start!r:.30} to {end!r:.30}")
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise ValueError(f"{name} has dtype {dtype!r:.30}, which is none of safetensors")
+    return StoredTensor(dtype, shape, data + start, data + end)

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from acestep_cli.models import tokenizer_file
 from acestep_cli.song.values import quoted
 
 if TYPE_CHECKING:
@@ -64,21 +65,15 @@ def truncation_notice(tokenizer: Tokenizer, ids: Sequence[int], limit: int) -> s
     return f"The prompt is {len(ids)} tokens long and the model reads {limit}; this is cut off: {lost}"
 
 
-def truncation_notices(text: str, lyrics: str, tokenizer_file: Path) -> Iterator[str]:
+def truncation_notices(text: str, lyrics: str, file: Path) -> Iterator[str]:
     """Yield a message for each prompt that is too long. Load the tokenizer only where the bytes exceed the limit."""
     for prompt, limit in ((text, TEXT_TOKENS), (lyrics, LYRIC_TOKENS)):
         if len(prompt.encode(errors="replace")) <= limit:  # no token is shorter than a byte
             continue
-        tokenizer = load_tokenizer(tokenizer_file)
+        tokenizer = _load_tokenizer(file)
         ids = tokenizer.encode(prompt).ids
         if len(ids) > limit:
             yield truncation_notice(tokenizer, ids, limit)
 
 
-@cache
-def load_tokenizer(file: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_truncation()
-    return tokenizer
+_load_tokenizer = cache(tokenizer_file.load_tokenizer)
