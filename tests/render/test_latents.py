@@ -265,12 +265,10 @@ def spoiled(song: str, how: str) -> None:
     if how == "edited":
         formats.write_audio(Path("x.wav"), audio.Audio(samples(song) * 0.5, RATE), FINISH)
         Path("x.wav").replace(song)
-    elif how == "words":
-        file.write_text("la la")
     elif how == "other tensors":
         save_file({"a": np.ones(3)}, file)
-    elif how == "cut":
-        file.write_bytes(file.read_bytes()[:-100])
+    elif how == "version":
+        file.write_bytes(file.read_bytes().replace(b"acestep-latents/1", b"acestep-latents/2"))
     elif how == "zeros":  # the last KiB but one
         data = file.read_bytes()
         file.write_bytes(data[:-2048] + bytes(1024) + data[-1024:])
@@ -289,9 +287,8 @@ def spoiled(song: str, how: str) -> None:
     ("how", "sentence"),
     [
         ("edited", "these are of another song.wav than is there now"),
-        ("words", "this is not what --keep-latents writes"),
         ("other tensors", "this is not what --keep-latents writes"),
-        ("cut", "this is not what --keep-latents writes"),
+        ("version", "this is of another version of this program"),
         ("autoencoder", "these are of another autoencoder"),
         ("length", "these are of 9.96 s, and 10 s can be read"),
     ],
@@ -326,6 +323,64 @@ def test_damaged_ones_are_refused_until_they_are_deleted(song: str, how: str, fl
     assert not Path("a.flac").exists()
     file.unlink()
     made(*repaint, *flags)
+
+
+def damage_header(song: str, how: str) -> None:
+    file = latents_file.latents_path(Path(song))
+    frames = load_file(file)[latents_file.TENSOR]
+    with safe_open(file, framework="np") as opened:
+        notes = {latents_file.METADATA: opened.metadata()[latents_file.METADATA]}
+    if how == "words":
+        file.write_text("la la")
+    elif how == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif how == "header cut":
+        file.write_bytes(file.read_bytes()[:60])
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "zeros in front":
+        file.write_bytes(bytes(4096) + file.read_bytes()[4096:])
+    elif how == "offsets":
+        file.write_bytes(re.sub(rb"(data_offsets...)0,", rb"\g<1>4,", file.read_bytes(), count=1))
+    elif how == "frames":
+        save_file({latents_file.TENSOR: frames[:-9].copy()}, file, notes)
+    elif how == "flat":
+        save_file({latents_file.TENSOR: frames.reshape(-1)}, file, notes)
+    elif how == "half":
+        save_file({latents_file.TENSOR: frames.astype(np.float16)}, file, notes)
+    elif how == "another name":
+        save_file({"x": frames}, file, notes)
+    elif how == "no samples":
+        file.write_bytes(re.sub(rb"(samples\W+)\d", rb"\g<1>-", file.read_bytes(), count=1))
+    elif how == "no json":
+        save_file({latents_file.TENSOR: frames}, file, {latents_file.METADATA: "{"})
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("words", "it is not a safetensors file"),
+        ("empty", "it is not a safetensors file"),
+        ("cut", "it is cut short"),
+        ("header cut", "it is not a safetensors file"),
+        ("zeros in front", "it is not a safetensors file"),
+        ("offsets", "it has a header that lies: latents"),
+        ("frames", "latents is [241, 8] in F32, and its header says [250, channels] in F32"),
+        ("flat", "latents is [2000] in F32"),
+        ("half", "latents is [250, 8] in F16"),
+        ("another name", "it holds no tensor latents"),
+        ("no samples", "its header has no usable"),
+        ("no json", "its header has no usable all"),
+    ],
+)
+def test_a_damaged_header_is_refused_too(song: str, how: str, why: str) -> None:
+    damage_header(song, how)
+    file = latents_file.latents_path(Path(song)).absolute()
+    result = run("repaint", song, "-c", "b", "--start", "4", "--end", "6", "-o", "a.flac")
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 5, said
+    assert f"{file} is damaged: {why}" in said
+    assert not Path("a.flac").exists()
 
 
 def test_those_of_an_earlier_version_are_used_with_a_remark(song: str) -> None:

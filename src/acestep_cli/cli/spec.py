@@ -110,6 +110,7 @@ def check(
     exit_codes.keep_report(ctx, terminal.warnings)
     find = cache(lambda model, task: located(model, models_dir, task))
     problems: list[str] = []
+    kinds: set[type[AceStepError]] = set()
     for file in files:
         try:
             for warning in check_spec(file, find):
@@ -118,10 +119,12 @@ def check(
             raise
         except AceStepError as error:
             problems.append(str(error))
-    if strict:
+            kinds.add(type(error))
+    if strict and terminal.warnings:
         problems += terminal.warnings
+        kinds.add(UsageError)
     if problems:
-        raise UsageError("\n".join(problems))
+        raise (kinds.pop() if kinds == {CheckpointError} else UsageError)("\n".join(problems))
     terminal.say(f"No errors in {files[0] if len(files) == 1 else f'{len(files)} specs'}.")
 
 

@@ -14,6 +14,7 @@ from acestep_cli.engine.attention import causal_bias, rotary_table
 from acestep_cli.engine.encoder_layer import EncoderLayer, run_layers
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import tokenizer_file
+from acestep_cli.models.configs import QwenConfig
 from acestep_cli.models.sizes import qwen_of
 from acestep_cli.progress import Say
 from acestep_cli.song import prompts

@@ -30,17 +30,17 @@ RESIDUAL_DILATIONS = (1, 3, 9)
 RESIDUAL_KERNEL = 7
 
 C = TypeVar("C", bound="DataclassInstance")
-LayerCount = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
+LayerCount = Annotated[int, Field(strict=True, ge=1, le=MOST_LAYERS)]
 #: Bounds far above any published model, and low enough that what is computed of them stays a number of 64 bits.
-Width = Annotated[int, Field(ge=1, le=65_536)]
-HeadCount = Annotated[int, Field(ge=1, le=1024)]
+Width = Annotated[int, Field(strict=True, ge=1, le=65_536)]
+HeadCount = Annotated[int, Field(strict=True, ge=1, le=1024)]
 #: Even, since rotary embeddings turn pairs.
-HeadDim = Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
-FrameCount = Annotated[int, Field(ge=1, le=1_000_000)]
-VocabularySize = Annotated[int, Field(ge=1, le=4_194_304)]
-Ratio = Annotated[int, Field(ge=1, le=1024)]
-RopeTheta = Annotated[float, Field(ge=1, le=1e12)]
-NormEps = Annotated[float, Field(ge=1e-12, le=1)]
+HeadDim = Annotated[int, Field(strict=True, ge=2, le=4096, multiple_of=2)]
+FrameCount = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+VocabularySize = Annotated[int, Field(strict=True, ge=1, le=4_194_304)]
+Ratio = Annotated[int, Field(strict=True, ge=1, le=1024)]
+RopeTheta = Annotated[float, Field(strict=True, ge=1, le=1e12)]
+NormEps = Annotated[float, Field(strict=True, ge=1e-12, le=1)]
 LayerType = Literal["sliding_attention", "full_attention"]
 
 
@@ -81,7 +81,9 @@ class DiTConfig:
     text_hidden_dim: Width
     timbre_hidden_dim: Width
     fsq_dim: Width
-    fsq_input_levels: Annotated[tuple[Annotated[int, Field(ge=2, le=65_536)], ...], Field(min_length=1, max_length=32)]
+    fsq_input_levels: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=2, le=65_536)], ...], Field(min_length=1, max_length=32)
+    ]
     num_lyric_encoder_hidden_layers: LayerCount
     num_timbre_encoder_hidden_layers: LayerCount
     num_attention_pooler_hidden_layers: LayerCount

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIX = ".latents.safetensors"
-TENSOR = "latents"
+TENSOR, DTYPE = "latents", "F32"
 #: The key of the metadata under which a header stands.
 METADATA = "acestep"
 
@@ -97,13 +97,38 @@ def write_latents(path: Path, latents: Latents, header: LatentsHeader) -> None:
 
 
 def read_header(path: Path) -> LatentsHeader | None:
-    """Read the metadata of a latents file; None for a file that this program did not write, or an incomplete one."""
+    """Read the metadata of a latents file; None for a file that this program did not write, or a damaged one."""
+    try:
+        found = inspect_latents(path)
+    except SourceError:
+        return None
+    return None if isinstance(found, str) else found
+
+
+def inspect_latents(path: Path) -> LatentsHeader | str:
+    """Return the metadata of a latents file, or why it is none. Raises `SourceError` where it is one and damaged.
+
+    What has the name of a latents file, and is no whole file of tensors, counts as damaged: another program's are.
+    """
     try:
         tensors, notes = weight_files.read_contents(path)
-        header, shape = LatentsHeader.model_validate_json(notes[METADATA]), tensors[TENSOR].shape
-    except (CheckpointError, KeyError, ValidationError):
-        return None
-    return header if len(shape) == 2 and shape[0] == header.frames else None
+    except CheckpointError as error:
+        raise _damaged_error(path, error.message.replace(f"{path}", "it", 1)) from error
+    if METADATA not in notes:
+        return "this is not what --keep-latents writes"
+    try:
+        header = LatentsHeader.model_validate_json(notes[METADATA])
+    except ValidationError as error:
+        wrong = [".".join(map(str, one["loc"])) or "all" for one in error.errors()]
+        if wrong == ["format"]:
+            return "this is of another version of this program"
+        raise _damaged_error(path, f"its header has no usable {', '.join(wrong)}") from error
+    if (found := tensors.get(TENSOR)) is None:
+        raise _damaged_error(path, f"it holds no tensor {TENSOR}")
+    if found.dtype != DTYPE or len(found.shape) != 2 or found.shape[0] != header.frames or not found.shape[1]:
+        promised = f"[{header.frames}, channels] in {DTYPE}"
+        raise _damaged_error(path, f"{TENSOR} is {list(found.shape)} in {found.dtype}, and its header says {promised}")
+    return header
 
 
 def latents_belong(path: Path, file: Path) -> bool:
@@ -117,13 +142,13 @@ def latents_belong(path: Path, file: Path) -> bool:
 def find_latents(recording: Recording, vae: str, before: float) -> StoredLatents | str:
     """Return the latents beside a recording that is extended by `before` seconds in front, or why they are unusable.
 
-    `vae` is the fingerprint of the VAE, or empty where that is not known yet. Raises `SourceError` where they
-    would be used, and are not what their checksum says.
+    `vae` is the fingerprint of the VAE, or empty where that is not known yet. Raises `SourceError` where their header
+    is damaged, or where they would be used and are not what their checksum says.
     """
     path = latents_path(recording.path)
-    header = read_header(path)
-    if header is None:
-        return "this is not what --keep-latents writes"
+    header = inspect_latents(path)
+    if isinstance(header, str):
+        return header
     if header.audio != recording.fingerprint:
         return f"these are of another {recording.path.name} than is there now"
     if vae and header.vae != vae:
@@ -170,5 +195,6 @@ def read_latents(path: Path) -> NDArray[np.float32]:
     return frames
 
 
-def _damaged_error(path: Path) -> SourceError:
-    return SourceError(f"{path} is damaged, as its checksum tells.", "Delete it; the source is encoded instead.")
+def _damaged_error(path: Path, why: str = "") -> SourceError:
+    reason = f": {why.rstrip('.')}" if why else ", as its checksum tells"
+    return SourceError(f"{path} is damaged{reason}.", "Delete it; the source is encoded instead.")
