@@ -97,7 +97,7 @@ def test_after_a_take_the_rest_is_known() -> None:
 def test_what_the_machine_remembers_tells_the_time_from_the_start() -> None:
     clock = Clock()
     remaining = Remaining(clock)
-    expected = {"diffuse": 8.0, "decode": 3.0, "between": 1.0, "startup": 6.0}
+    expected = {"diffuse": 8.0, "decode": 3.0, "finish": 1.0, "startup": 6.0}
     remaining.begin([work(take, 2, expected=expected) for take in (1, 2)])
     assert remaining.seconds_left == pytest.approx(6 + 2 * 12)
     clock.now += 2
@@ -115,7 +115,7 @@ def test_what_the_machine_remembers_tells_the_time_from_the_start() -> None:
 def test_takes_of_other_songs_and_steps_that_cannot_be_planned_count() -> None:
     clock = Clock()
     remaining = Remaining(clock)
-    expected = {"diffuse": 8.0, "decode": 2.0, "between": 0.0, "startup": 0.0}
+    expected = {"diffuse": 8.0, "decode": 2.0, "finish": 0.0, "startup": 0.0}
     songs = [work(song=name, noun="track", expected=expected) for name in ("one", "two", "three")]
     remaining.tracks = ["zero", "one", "two", "three"]
     remaining.add(songs)

@@ -15,6 +15,8 @@ RENDER = "Render specs, each by its own mode."
 RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/night-drive.flac.yaml --seed 8 -o more/")
 
 SPECS = "Song specs (.yaml, .md, a sidecar, or - for stdin); flags override their keys."
+#: Stands for stdin as a spec, and for stdout as an output.
+STDIN = "-"
 
 Specs = Annotated[
     list[str] | None,
@@ -57,15 +59,20 @@ def run_command(
     ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings
 ) -> None:
     """Render specs and flags, and report on the terminal."""
-    from acestep_cli.cli import auto, exit_codes
+    from acestep_cli.cli import exit_codes
     from acestep_cli.cli.console import Console
-    from acestep_cli.render import events, paths, perform
 
     if run.auto:
+        from acestep_cli.cli import auto
+
         auto.run_auto(mode, specs, song, run)
         return
-    shows_paths = not run.json and run.output != paths.STDOUT
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=shows_paths)
-    with events.open_events(run.events, terminal.warn) as terminal.events:
-        run_report = exit_codes.keep_report(ctx, terminal.warnings)
-        perform.plan_and_make(mode, specs, song, run, terminal, run_report)
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
+    is_typed = STDIN in (*specs, *song.values())  # on the line that the opening would be in
+    with terminal.opening("" if is_typed else "Planning …"):
+        from acestep_cli.render import events, perform
+
+        terminal.shows_paths = not run.json and run.output != STDIN
+        with events.open_events(run.events, terminal.warn) as terminal.events:
+            run_report = exit_codes.keep_report(ctx, terminal.warnings)
+            perform.plan_and_make(mode, specs, song, run, terminal, run_report)

@@ -123,16 +123,34 @@ class Console:
         self, quiet: bool = False, *, verbose: bool = False, progress: str = "auto", paths: bool = True
     ) -> None:
         self.quiet, self.verbose = quiet, verbose
-        self._progress, self._paths = progress, paths
+        self._progress, self.shows_paths = progress, paths
         #: What is shown on the terminal, through which lines are printed meanwhile.
         self._screen: Terminal | None = None
         self._bar: CommandBar | None = None
         self.remaining = Remaining()
+        self._is_opening = False
         self.warnings: list[str] = []
         self.events = Events()
         self._stdout_refused: str | None = None
 
+    @contextmanager
+    def opening(self, line: str) -> Iterator[None]:
+        """Show a line on a terminal until there is anything else to show, or the body ends: the program is at work."""
+        if line and not self.quiet and self._progress == "auto" and redraws(sys.stderr):
+            print(line, end="\r", file=sys.stderr, flush=True)
+            self._is_opening = True
+        try:
+            yield
+        finally:
+            self._wipe_opening()
+
+    def _wipe_opening(self) -> None:
+        if self._is_opening:
+            self._is_opening = False
+            print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
+
     def say(self, line: str) -> None:
+        self._wipe_opening()
         if self.quiet:
             return
         line = exit_codes.printable(line)
@@ -194,7 +212,8 @@ class Console:
 
     def print_path(self, stdout: Any, path: Path | str) -> None:
         """Print a path. The file exists already, so a full stdout stops nothing: `results` raises at the end."""
-        if stdout is None or not self._paths:
+        self._wipe_opening()
+        if stdout is None or not self.shows_paths:
             return
         try:
             if self._screen is not None and stdout.isatty() and same_screen(stdout.fileno()):
@@ -240,6 +259,7 @@ class Console:
     def _command_bar(self, memory: Callable[[], int]) -> Iterator[ProgressCallback]:
         from rich.console import Console as Terminal
 
+        self._wipe_opening()
         self._bar, self._screen = CommandBar(memory, self.remaining), Terminal(stderr=True)
         try:
             with self._bar.shown(self._screen):
@@ -288,6 +308,7 @@ class Console:
 
     @contextmanager
     def _bars_of_bytes(self, total: int) -> Iterator[ProgressCallback]:
+        self._wipe_opening()
         from rich.console import Console as Terminal
         from rich.progress import (
             BarColumn,

@@ -54,7 +54,7 @@ class MeasuredOverhead(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     startup: NonNegativeFloat
-    between: NonNegativeFloat
+    finishing_per_second: NonNegativeFloat
     writing_per_second: NonNegativeFloat | None = None
 
 

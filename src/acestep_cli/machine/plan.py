@@ -149,13 +149,13 @@ class Speed:
 class Overhead:
     """Seconds of a run beside diffusion and decoding.
 
-    `startup` is once, for loading libraries and weights and reading the text; `between` is for each take, for encoding,
-    measuring and writing it; `writing_per_second` is the Songwriter's, for each second of music, None where it had
-    nothing to do.
+    `startup` is once, for loading libraries and weights and reading the text. The others are for each second of music:
+    `finishing_per_second` for encoding, measuring and writing a take, `writing_per_second` for the Songwriter, None
+    where it had nothing to do.
     """
 
     startup: float
-    between: float
+    finishing_per_second: float
     writing_per_second: float | None = None
 
 
@@ -496,7 +496,7 @@ def _expected_stages(request: Request, model: MemoryModel, experience: Experienc
     }
     overhead = experience.overheads.get(model.arrangement.weights)
     if overhead is not None:
-        stages |= {"startup": overhead.startup, "between": overhead.between}
+        stages |= {"startup": overhead.startup, "finish": request.duration * overhead.finishing_per_second}
         if getattr(request, "open", ()) and overhead.writing_per_second is not None:
             stages["write"] = request.duration * overhead.writing_per_second
     return {stage: round(seconds, 3) for stage, seconds in stages.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,8 +13,9 @@ from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled
 from acestep_cli.render import sidecar
 from acestep_cli.render.paths import Destination
+from acestep_cli.render.remaining import TakeWork
 from acestep_cli.render.result import PLANNED, OutputFile
-from acestep_cli.song import complete, spec
+from acestep_cli.song import complete, modes, spec
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import FINISH, NEUTRAL
 
@@ -104,3 +106,26 @@ class Job:
             else:
                 runs.append(take)
         return [(complete.takes_request(self.request, run[0].take, 1 if several else len(run)), run) for run in runs]
+
+
+def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
+    """Return the takes of jobs that are to be made, in their order."""
+    found = []
+    for job in jobs:
+        for request, files in job.pending():
+            steps = request.steps or 0 if request.timesteps is None else len([t for t in request.timesteps if t > 0])
+            parts = [part for part in complete.output_parts(request) if part.kind not in modes.BESIDE]
+            found += [
+                TakeWork(
+                    song=job.name,
+                    noun="track" if job.track else "song",
+                    take=take,
+                    takes=job.request.takes,
+                    stem=part.track if len(parts) > 1 else None,
+                    units={"diffuse": float(max(steps, 1)), "decode": request.duration},
+                    expected=job.plan.expected,
+                )
+                for part in parts
+                for take in dict.fromkeys(file.take for file in files)
+            ]
+    return found

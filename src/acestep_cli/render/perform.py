@@ -18,8 +18,7 @@ from acestep_cli.machine.plan import measured_speed
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import fetch, paths, plan, result, take_cache, write
-from acestep_cli.render.job import Job
-from acestep_cli.render.remaining import pending_work
+from acestep_cli.render.job import Job, pending_work
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
 from acestep_cli.render.settings import RenderSettings

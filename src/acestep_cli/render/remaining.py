@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from acestep_cli.machine.plan import Overhead
 from acestep_cli.progress import ProgressCallback
-from acestep_cli.song import complete, modes
 
 if TYPE_CHECKING:
-    from acestep_cli.render.job import Job
+    from acestep_cli.machine.plan import Overhead
 
 #: Stages that are counted take by take.
 OF_A_TAKE = ("diffuse", "decode")
@@ -51,29 +49,6 @@ class TakeWork:
     def weight(self, stage: str) -> float:
         """Return the expected seconds of a stage; else a number that is as many times them for every take of a song."""
         return self.expected[stage] if self.expected is not None else self.units[stage] * self.units["decode"]
-
-
-def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
-    """Return the takes of jobs that are to be made, in their order."""
-    found = []
-    for job in jobs:
-        for request, files in job.pending():
-            steps = request.steps or 0 if request.timesteps is None else len([t for t in request.timesteps if t > 0])
-            parts = [part for part in complete.output_parts(request) if part.kind not in modes.BESIDE]
-            found += [
-                TakeWork(
-                    song=job.name,
-                    noun="track" if job.track else "song",
-                    take=take,
-                    takes=job.request.takes,
-                    stem=part.track if len(parts) > 1 else None,
-                    units={"diffuse": float(max(steps, 1)), "decode": request.duration},
-                    expected=job.plan.expected,
-                )
-                for part in parts
-                for take in dict.fromkeys(file.take for file in files)
-            ]
-    return found
 
 
 @dataclass
@@ -151,7 +126,7 @@ class Remaining:
             self._writing += spent
         elif self._is_rendering:
             self._between.spent += spent
-            self._between.done = len(self._finished) + self._index
+            self._between.done = sum(work.units["decode"] for work in (*self._finished, *self._group[: self._index]))
         self._stage, self._done[stage] = stage, (done, total)
 
     def following(self, report: ProgressCallback) -> ProgressCallback:
@@ -165,13 +140,15 @@ class Remaining:
 
     def overhead(self) -> Overhead | None:
         """Return what the group took beside diffusion and decoding, at its end; None where it made no take."""
+        from acestep_cli.machine.plan import Overhead
+
         if self._start is None or not self._group:
             return None
         after = self._between.spent + self.clock() - self._last
         seconds = sum(work.units["decode"] for work in self._group)
         return Overhead(
             startup=self._start,
-            between=after / (len(self._finished) + len(self._group)),
+            finishing_per_second=after / (seconds + sum(work.units["decode"] for work in self._finished)),
             writing_per_second=self._writing / seconds if self._writing else None,
         )
 
@@ -239,7 +216,7 @@ class Remaining:
                 return None
             done = self._weight_until(stage, *self._done[stage]) if self._done.get(stage, (0, 0))[1] else 0.0
             left += (factor or 0.0) * (sum(work.weight(stage) for work in todo) - done)
-        left += self._between_seconds * (len(todo) - self._index)
+        left += self._finishing_per_second * sum(work.units["decode"] for work in todo[self._index :])
         if todo and self.unplanned:
             left *= 1 + self.unplanned / len(todo)
         return max(left - since, 0.0)
@@ -264,11 +241,12 @@ class Remaining:
         return max((work.expected or {}).get("startup", 0.0) for work in self._group) + writing
 
     @property
-    def _between_seconds(self) -> float:
-        """The seconds beside diffusion and decoding for each take: encoding, measuring, writing."""
-        if self._between.done >= 1:
+    def _finishing_per_second(self) -> float:
+        """The seconds beside diffusion and decoding for each second of music: encoding, measuring, writing."""
+        if self._between.done:
             return self._between.spent / self._between.done
-        return max(((work.expected or {}).get("between", 0.0) for work in self._group), default=0.0)
+        known = [work for work in self._group if work.expected is not None and "finish" in work.expected]
+        return max(((work.expected or {})["finish"] / work.units["decode"] for work in known), default=0.0)
 
     @property
     def share(self) -> float:
