@@ -165,7 +165,7 @@ def test_what_a_lost_node_leaves_is_played_by_others(acestep: Acestep, ray: Ray,
     result = acestep(*ON_RAY, "--json")
     assert result.exit_code == 0, result.stderr
     assert [output["status"] for output in said(result)["outputs"]] == ["written"] * 8
-    lost = "The node 10.0.0.1 (two-2222) was lost; played again elsewhere: "
+    lost = "The node 10.0.0.1 (two-2222) was lost; rendered again elsewhere: "
     assert any(lost in warning for warning in said(result)["warnings"])
     assert len(set(rendered)) == 8
 
@@ -186,8 +186,8 @@ def test_a_song_that_takes_its_workers_down_is_given_up(acestep: Acestep, ray: R
     result = acestep(*ON_RAY)
     assert result.exit_code == 1
     assert sum(what == "run_task" for node in ray.all for what, _ in node.sent) == 3
-    assert "A worker of the node 10.0.0.1 (one-1111) was lost; played again elsewhere: a." in result.stderr
-    assert "a took 3 workers down and is given up." in flat(result)
+    assert "A worker of the node 10.0.0.1 (one-1111) was lost; rendered again elsewhere: a." in result.stderr
+    assert "a crashed 3 workers and is given up." in flat(result)
 
 
 def test_ctrl_c_stops_the_nodes_and_keeps_what_is_finished(acestep: Acestep, ray: Ray) -> None:
@@ -292,7 +292,10 @@ def test_a_node_with_other_weights_is_left_out(acestep: Acestep, xl: tiny.Oracle
     assert ray_worker.missing_weights(wanted) is None
     found = ray_worker.missing_weights(replace(wanted, models_dir=xl.root))
     assert found is not None
-    assert (found["exit_code"], found["message"]) == (3, "The weights of turbo are others there than here.")
+    assert (found["exit_code"], found["message"]) == (
+        3,
+        "The weights of turbo differ between that node and this machine.",
+    )
     assert ray_worker.missing_weights(replace(wanted, models_dir=Path("nowhere"))) is None  # its own are taken
     unknown = ray_worker.missing_weights(replace(wanted, checkpoint="sft"))
     assert unknown is not None
@@ -323,7 +326,7 @@ def test_a_render_has_a_card_of_a_node_to_itself(acestep: Acestep, ray: Ray, mon
     with_cards.answers = {"inspect_node": look(machine=machine("cpu"))}
     cpu_build = acestep(*ON_RAY)
     assert cpu_build.exit_code == 2
-    assert "Ray counts a card there that its torch has none of. --device cpu does without." in flat(cpu_build)
+    assert "Ray counts a card there that torch does not find. --device cpu needs none." in flat(cpu_build)
     del with_cards.answers["inspect_node"]
     assert acestep(*ON_RAY, "--device", "cpu", "--force").exit_code == 0
     assert with_cards.sent[-1][1]["num_cpus"] == 1
@@ -363,7 +366,7 @@ def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--on", "slurm"], "--on slurm: is nothing that makes albums; ray is."),
+        (["--on", "slurm"], "--on slurm: is an unknown backend; ray is known."),
         (["--on", "ray", "-j", "2"], "--jobs 2: is for this machine; with --on ray each node makes as many as"),
         (["--on", "ray", "--pull"], "--pull: fetches for this machine alone"),
         (["--on", "ray", "--device", "cuda:1"], "--device cuda:1: with --on ray, Ray says which card it is."),
@@ -471,7 +474,7 @@ def test_an_album_is_whole_and_the_same_though_a_node_is_killed(two_nodes: list[
     assert run.returncode == 0, stderr
     assert files(Path("out")) == made
     assert len({first, *stdout.splitlines(keepends=True)}) == 6
-    assert "was lost; played again elsewhere: " in stderr
+    assert "was lost; rendered again elsewhere: " in stderr
     assert "raylet" not in stderr
 
 

@@ -181,7 +181,7 @@ def read_page(file: Path, wanted_by: str = "") -> AlbumPage:
     for entry in document.refuse_duplicates(content.entries, file, problems):
         where = f"{file}:{entry.line}: {entry.name}"
         if entry.name not in SECTIONS:
-            problems.append(f"{where}: is no part of an album{suggestion(entry.name, SECTIONS)}")
+            problems.append(f"{where}: is not a key of an album{suggestion(entry.name, SECTIONS)}")
         elif entry.name in ("album", "defaults"):
             entries = list(entries_below(entry, file, problems))
             if entry.name == "album":
@@ -235,7 +235,7 @@ def read_tracks(
             for one in variants(draft, *swept, problems) if swept is not None else (draft,):
                 made += 1
                 if made > MOST_TRACKS:
-                    problems.append(f"{page.where(section)}: are more than {MOST_TRACKS}")
+                    problems.append(f"{page.where(section)}: makes more than {MOST_TRACKS} tracks")
                     return
                 yield one
 
@@ -272,10 +272,10 @@ def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Tra
     id, base = words.get("id", id_of(named.stem) if named is not None else ""), words.get("from")
     edits = tuple(read_edits(page, own_entries["edits"], problems)) if "edits" in own_entries else ()
     if not is_id(id):
-        lack = "has no id" if not id else f"{quoted(id)} is no id"
+        lack = "has no id" if not id else f"{quoted(id)} is not an id"
         problems.append(f"{where}: {lack}; an id is letters, digits, dots, dashes and underscores")
     elif base is not None and not edits:
-        problems.append(f"{where}: begins from {base} and does nothing to it; write `edits:`")
+        problems.append(f"{where}: begins from {base} but has no edits; write `edits:`")
     elif base is not None and named is not None:
         problems.append(f"{where}: begins from {base} and from {named.name}; leave one of them out")
     else:
@@ -327,7 +327,7 @@ def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str
     try:
         there = sorted(folder.glob(str(spec.expand_home(pattern).relative_to(spec.expand_home(pattern).anchor))))
     except ValueError as error:
-        problems.append(f"{where}: {quoted(pattern)} is no pattern for files: {str(error).lower()}")
+        problems.append(f"{where}: {quoted(pattern)} is not a pattern for files: {str(error).lower()}")
         return []
     dotted = [part for part in Path(pattern).parts if part.startswith(".")]
     found = [
@@ -395,7 +395,7 @@ def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) 
         else:
             axes[entry.name] = items
     strange = {name for wrong in lists["exclude"] for name in wrong} - axes.keys()
-    problems += [f"{page.where(matrix)}: excludes by {name}, which is none of its keys" for name in sorted(strange)]
+    problems += [f"{page.where(matrix)}: excludes by {name}, which is not one of its keys" for name in sorted(strange)]
     if len(problems) > before:
         yield draft
         return
@@ -439,11 +439,11 @@ def duplicate_problems(album: Album) -> list[str]:
             renamed = ""
             if track.spec_file is not None and other.spec_file is not None and track.spec_file != other.spec_file:
                 renamed = f"; it is made of {track.spec_file} and of {other.spec_file}: rename one of them"
-            problems.append(f"{track.where}: the id {track.id} is that of a track already ({other.where}){renamed}")
+            problems.append(f"{track.where}: the id {track.id} is used by another track, too ({other.where}){renamed}")
         path = album.path(track)
         if (other := paths.setdefault(str(path).casefold(), track)) is not track:
             problems.append(
-                f"{track.where}: {track.id} and {other.id} would both be {path}; "
+                f"{track.where}: {track.id} and {other.id} would both be written to {path}; "
                 "give them titles, or put {id} into `output:`"
             )
     return problems
@@ -458,9 +458,9 @@ def circle_problems(album: Album) -> list[str]:
             continue
         if track.base not in by_id:
             meant = suggestion(track.base, by_id)
-            problems.append(f"{track.where}: begins from {track.base!r}, which is no track{meant}")
+            problems.append(f"{track.where}: begins from {track.base!r}, which is not a track{meant}")
         elif not tracks.makes_one_file(by_id[track.base].request):
-            problems.append(f"{track.where}: begins from {track.base}, which is several sounds")
+            problems.append(f"{track.where}: begins from {track.base}, which makes several files")
         ring = [track.id]
         while (base := by_id[ring[-1]].base) in by_id and base not in ring:
             ring.append(str(base))

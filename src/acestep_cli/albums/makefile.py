@@ -63,7 +63,7 @@ def check_paths(depfile: Path | None, stamp: Path | None) -> None:
         if path is not None:
             disk.require_folder(path.parent)
     if depfile is not None and disk.is_taken(depfile) and not (depfile.is_file() and is_ours(depfile)):
-        raise ExistsError(depfile, why=" and is no depfile", hint="Name another file for --depfile.")
+        raise ExistsError(depfile, why=" and is not a depfile", hint="Name another file for --depfile.")
 
 
 def is_ours(path: Path) -> bool:

@@ -29,7 +29,7 @@ from acestep_cli.song.complete import Completed
 KINDS = ("ray",)
 INSTALL = "pip install 'acestep-cli[ray]'"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
-START = "ray start --head starts one; on other machines, ray start --address=HOST:6379 makes them part of it."
+START = "ray start --head starts one; on other machines, ray start --address=HOST:6379 adds them to it."
 #: Seconds to wait for an answer of the cluster, and seconds that Ray has to find this machine's part of it.
 ANSWERS, JOINS = 3.0, 10
 JOINS_VARIABLE = "RAY_gcs_server_request_timeout_seconds"
@@ -40,7 +40,7 @@ PATIENCE = 30.0
 def check_backend(on: str, run: RenderSettings, processes: int) -> None:
     """Raise `UsageError` for an unknown cluster, for flags about this machine alone, and where Ray is not installed."""
     if on not in KINDS:
-        raise UsageError(f"--on {on}: is nothing that makes albums; {' or '.join(KINDS)} is.")
+        raise UsageError(f"--on {on}: is an unknown backend; {' and '.join(KINDS)} is known.")
     if processes > 1:
         raise UsageError(
             f"--jobs {processes}: is for this machine; with --on ray each node makes as many as it has room for."
@@ -76,7 +76,7 @@ def find_address() -> str:
     if "://" in asked:
         raise UsageError(
             f"{ADDRESS_VARIABLE} is {asked}, and albums are made from a machine of the cluster, not by Ray's client.",
-            "ray start --address=HOST:6379 --num-cpus=0 makes this machine part of it that plays nothing.",
+            "ray start --address=HOST:6379 --num-cpus=0 adds this machine to it, without rendering here.",
         )
     from ray._private import services  # what Ray makes of `auto`; nothing public tells
 
@@ -112,7 +112,7 @@ def join_cluster(address: str) -> Iterator[None]:
             except (Exception, SystemExit) as error:  # the second where it gives up all of this process
                 raise NetworkError(
                     f"--on ray: the Ray cluster at {address} does not take this machine: {last_line(error)}.",
-                    f"ray start --address={address} makes it part of that; with --num-cpus=0, one that plays nothing.",
+                    f"ray start --address={address} adds it; with --num-cpus=0 it renders nothing.",
                 ) from error
             finally:
                 signal.signal(signal.SIGTERM, terminate)
@@ -280,7 +280,7 @@ def unsuitable(found: NodeInfo, name: str, kind: str) -> AceStepError | None:
             f"{name} has {theirs}, and this machine {ours}: takes might differ.", "Install the same there."
         )
     if kind == "GPU" and found.machine.devices[0].backend == "cpu":
-        return UsageError(f"{name}: Ray counts a card there that its torch has none of.", "--device cpu does without.")
+        return UsageError(f"{name}: Ray counts a card there that torch does not find.", "--device cpu needs none.")
     return None
 
 

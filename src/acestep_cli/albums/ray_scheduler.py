@@ -169,12 +169,12 @@ class Scheduler:
         if not left:
             return
         what = f"The node {task.node.name}" if with_node else f"A worker of the node {task.node.name}"
-        self._terminal.warn(f"{what} was lost; played again elsewhere: {', '.join(job.name for job in left)}.")
+        self._terminal.warn(f"{what} was lost; rendered again elsewhere: {', '.join(job.name for job in left)}.")
         if not with_node:
             self._losses[id(left[0])] += 1  # the one that was being played
             if self._losses[id(left[0])] == MOST_LOSSES:
                 first, *left = left
-                gone = f"{first.name} took {MOST_LOSSES} workers down and is given up."
+                gone = f"{first.name} crashed {MOST_LOSSES} workers and is given up."
                 mark_unmade([first], AceStepError(gone, "Ray's logs on the nodes may say why; often memory ran out."))
         if left:
             self._waiting.append(left)

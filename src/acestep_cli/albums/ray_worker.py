@@ -83,7 +83,8 @@ class WeightsRef:
         ):
             if found != wanted:
                 raise CheckpointError(
-                    f"The weights of {name} are others there than here.", f"acestep models pull {name}, on both."
+                    f"The weights of {name} differ between that node and this machine.",
+                    f"acestep models pull {name}, on both.",
                 )
         return checkpoint, songwriter
 

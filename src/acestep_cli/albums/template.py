@@ -30,14 +30,14 @@ def template_problem(template: str) -> str | None:
     try:
         fields = [piece for part in split_template(template) for piece in string.Formatter().parse(part)]
     except ValueError as error:
-        return f"{quoted(template)} is no template: {str(error).lower()}"
+        return f"{quoted(template)} is not a template: {str(error).lower()}"
     for _, name, width, conversion in fields:
         if name is not None and name not in NAMES:
             return f"{quoted(template)} names {{{name}}}{suggestion(name, NAMES)}; there are {', '.join(NAMES)}"
         if conversion or (width and not (name == "n" and re.fullmatch(r"0?\d", width))):
-            return f"{quoted(template)} says how {{{name}}} is written; only a width does that, as in {{n:02}}"
+            return f"{quoted(template)} has a format for {{{name}}} that is not a width, such as {{n:02}}"
     if any(part.strip() in ("", ".", "..") for part in split_template(template)) or re.match(r"[A-Za-z]:", template):
-        return f"{quoted(template)} climbs out of the folder of the album, or has a part without a name"
+        return f"{quoted(template)} leads out of the folder of the album, or has a part without a name"
     if not template.endswith(".{ext}"):
         return f"{quoted(template)} does not end in .{{ext}}, which is the format of a track"
     return None

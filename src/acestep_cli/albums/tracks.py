@@ -16,7 +16,7 @@ from acestep_cli.song.spec import Layer, Resolved, WrittenValue
 SETTLED = ("source", "mode", "mix", "takes")
 #: Keys of a single mode: those of the song do not hold for an edit of it.
 CLAIMED = frozenset(key for mode in modes.MODES.values() for key in mode.keys)
-#: Keys of a step on the way, whose sound is kept as rendered.
+#: Keys of an intermediate step, whose sound is kept as rendered.
 AS_RENDERED = {"format": "wav", "bit_depth": "32f", "loudness": "none"}
 
 
@@ -102,7 +102,7 @@ class Track:
         if number < self.steps[-1]:
             layers = [
                 *(without_keys(layer, FINISH) for layer in layers),
-                spec.implied_layer(AS_RENDERED, "a step on the way"),
+                spec.implied_layer(AS_RENDERED, "an intermediate step"),
             ]
         return layers
 
@@ -121,7 +121,7 @@ class Track:
             if number > 0:
                 problems += self.edits[number - 1].lacking(resolved.request)
             if number < self.steps[-1] and not makes_one_file(resolved.request):
-                problems.append(f"{self.where}: {self.id} makes several sounds, and an edit works on one")
+                problems.append(f"{self.where}: {self.id} makes several files, and an edit works on one")
         return replace(self, resolved=resolved, files=tuple(dict.fromkeys(files))), problems
 
 
