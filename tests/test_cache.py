@@ -111,7 +111,7 @@ def test_what_is_spoilt_is_made_again_and_said_once(acestep: Run, rendered: list
     entry.write_bytes(entry.read_bytes()[:-1] + b"x")
     result = acestep(*SONG, "-o", "b.wav")
     assert result.exit_code == 0, result.stderr
-    assert result.stderr.count("is spoilt; it is made again.") == 1
+    assert result.stderr.count("is damaged; it is made again.") == 1
     assert len(rendered) == 2
     assert "spoilt" not in acestep(*SONG, "-o", "c.mp3").stderr
     assert len(rendered) == 2

@@ -73,7 +73,7 @@ class Cache:
         except OSError:
             return None
         if hashlib.sha256(memoryview(data)[DIGEST_BYTES:]).digest() != data[:DIGEST_BYTES]:
-            self.warn(f"{path} is spoilt; it is made again.")
+            self.warn(f"{path} is damaged; it is made again.")
             with contextlib.suppress(OSError):
                 path.unlink()
             return None

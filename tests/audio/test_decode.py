@@ -192,7 +192,7 @@ class TestByProgram:
     @pytest.mark.parametrize(
         ("words", "sentence"),
         [
-            ("surround", "has 6 channels; how they become two is yours to say"),
+            ("surround", "has 6 channels, and only mono and stereo are read"),
             ("partial", "is broken or cut short: .*corrupt input packet"),
             ("no sound", "a.mp4 holds no sound."),
             ("cut", r"a.mp4 is cut short: it ends after 2\.00 s\."),

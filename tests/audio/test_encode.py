@@ -440,7 +440,7 @@ def test_a_missing_ffmpeg_is_told_before(monkeypatch) -> None:
     with pytest.raises(OutputError, match=r"ffmpeg is missing: it encodes m4a") as caught:
         encode.require_encoder("m4a")
     assert caught.value.exit_code == 9
-    assert "--format flac needs none" in str(caught.value)
+    assert "--format flac needs no other program" in str(caught.value)
     for format in FORMATS:
         encode.require_encoder(format)
 

@@ -302,5 +302,5 @@ def test_without_its_analyser_tempo_is_refused_before_anything_is_read(monkeypat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "librosa" else find(name))
     result = check("no.wav", "--bpm", "118..122")
     assert result.exit_code == 2
-    assert "Tempo and key are heard by librosa, which is not installed." in result.stderr
+    assert "Tempo and key are estimated by librosa, which is not installed." in result.stderr
     assert "pip install 'acestep-cli[analysis]'" in result.stderr

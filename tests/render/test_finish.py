@@ -251,7 +251,7 @@ def test_a_missing_ffmpeg_is_told_before_anything_is_made(refusing: Run, flags: 
     result = refusing(*SONG, *flags)
     assert result.exit_code == 9
     assert "ffmpeg is missing: it encodes m4a" in flat(result)
-    assert "--format flac needs none" in flat(result)
+    assert "--format flac needs no other program" in flat(result)
     assert not list(Path().iterdir())
 
 

@@ -299,7 +299,7 @@ def silencing_stderr() -> Iterator[None]:
 
 def too_many_channels(path: Path, channels: int) -> SourceError:
     return SourceError(
-        f"{path} has {channels} channels; how they become two is yours to say.",
+        f"{path} has {channels} channels, and only mono and stereo are read.",
         f"Mix them: ffmpeg -i {shlex.quote(str(path))} -ac 2 stereo.flac",
     )
 

@@ -144,8 +144,8 @@ def require_encoder(format: str) -> None:
     program = FORMATS[format].program
     if program is not None and shutil.which(program) is None:
         raise OutputError(
-            f"{program} is missing: it encodes {format}, and is no part of acestep.",
-            f"Install it, or choose another format: --format {DEFAULT_FORMAT} needs none.",
+            f"{program} is missing: it encodes {format}, and is not part of acestep.",
+            f"Install it, or choose another format: --format {DEFAULT_FORMAT} needs no other program.",
         )
 
 

@@ -34,7 +34,7 @@ def untimed(name: str) -> CheckError:
     return CheckError(
         f"{name}: its lyrics were not found in it by the attention that times them, so no .lrc was written; the song "
         "is there.",
-        "Another --seed may sing them more clearly; without lrc the song is all that is asked for.",
+        "Another --seed may sing them more clearly; or leave lrc out.",
     )
 
 

@@ -162,7 +162,7 @@ def has_analyser() -> bool:
 def require_analyser() -> None:
     """Raise `UsageError` where the library that estimates tempo and key is not installed."""
     if not has_analyser():
-        raise UsageError(f"Tempo and key are heard by {ANALYSER}, which is not installed.", INSTALL)
+        raise UsageError(f"Tempo and key are estimated by {ANALYSER}, which is not installed.", INSTALL)
 
 
 def estimate_tempo(sound: Audio) -> float | None:
