@@ -200,7 +200,7 @@ def test_a_limit_that_is_no_size_is_refused(acestep: Run, monkeypatch: pytest.Mo
     monkeypatch.setenv("ACESTEP_CACHE_LIMIT", "much")
     result = acestep("cache", "du")
     assert result.exit_code == 2
-    assert "ACESTEP_CACHE_LIMIT: 'much' is no size; 8G and 7.5GiB are." in flat(result)
+    assert "ACESTEP_CACHE_LIMIT: 'much' is not a size such as 8G or 7.5GiB." in flat(result)
 
 
 def test_cache_commands_load_no_torch() -> None:

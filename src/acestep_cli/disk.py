@@ -24,8 +24,8 @@ HINTS = {
     errno.EPERM: "Choose a folder you may write to with --output.",
     errno.EROFS: "Choose a folder you may write to with --output.",
     errno.ENAMETOOLONG: "Choose a shorter name with --output.",
-    errno.EINVAL: "This disk refuses signs in that name; choose a plainer one with --output.",
-    errno.EILSEQ: "This disk refuses signs in that name; choose a plainer one with --output.",
+    errno.EINVAL: "This disk refuses a character of that name; choose a plainer one with --output.",
+    errno.EILSEQ: "This disk refuses a character of that name; choose a plainer one with --output.",
 }
 
 #: The name of an unfinished file. One that has not been written to for an hour was left by a killed run.
@@ -263,4 +263,4 @@ def parse_size(text: str) -> int:
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
-        raise ValueError(f"{text!r} is no size; 8G and 7.5GiB are.") from error
+        raise ValueError(f"{text!r} is not a size such as 8G or 7.5GiB.") from error

@@ -50,7 +50,7 @@ def test_analysis_fills_what_is_open(
     monkeypatch.setattr(measure, "estimate_key", lambda sound: "E minor")
     run = scan()
     assert run.exit_code == 0, run.output
-    assert "librosa estimates tempo and key of 1 song; look it through" in run.stderr
+    assert "librosa estimates tempo and key of 1 song; review them" in run.stderr
     assert labels(tmp_path) == {"said.wav": SAID, "mute.wav": {"bpm": 77, "key": "E minor", "instrumental": True}}
     assert heard == [11.0]
 
@@ -61,7 +61,7 @@ def test_without_analysis_it_is_said_and_stays_open(
     monkeypatch.setattr(measure, "has_analyser", lambda: False)
     run = scan()
     assert run.exit_code == 0, run.output
-    assert "Tempo or key of 1 song stay open, for nothing here finds them out" in run.stderr
+    assert "Tempo or key of 1 song stay unset, because nothing installed estimates them" in run.stderr
     assert labels(tmp_path)["mute.wav"] == {"instrumental": True}
     again = scan("--force", "--songwriter", "none")
     assert "nothing here finds them out" not in again.stderr
@@ -74,7 +74,7 @@ def test_a_songwriter_describes_what_is_open(
     tiny.build_songwriter(helper)
     run = scan("--songwriter", str(helper))
     assert run.exit_code == 0, run.output
-    assert "describes what is open of 1 song; look it through" in run.stderr
+    assert "fills in what is unset of 1 song; review it" in run.stderr
     found = labels(tmp_path)
     assert found["said.wav"] == SAID
     assert {"caption", "bpm", "key", "time_signature"} <= set(found["mute.wav"])

@@ -218,7 +218,7 @@ def test_the_page_may_be_opened_at_once(acestep: Run, monkeypatch: pytest.Monkey
         (["empty"], 5, "empty holds no audio files (wav, flac, mp3, ogg, opus, m4a)."),
         (["broken"], 5, "Nothing in broken can be read."),
         (["empty", "-o", "a.pdf"], 2, "--output a.pdf: a page is an .html file."),
-        (["empty", "-o", "mine.html"], 9, "mine.html exists already and is no page of takes."),
+        (["empty", "-o", "mine.html"], 9, "mine.html exists already and is not a page of takes."),
         (["empty", "-o", "folder.html"], 9, "folder.html exists already"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

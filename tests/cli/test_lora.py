@@ -330,7 +330,7 @@ def test_compare_is_of_songs_in_one_file(acestep: Run, base: tiny.Oracle) -> Non
     Path("stems.yaml").write_text("mode: extract\nsource: song.wav\ntrack: vocals\n")
     result = acestep("lora", "compare", "my-sound", "--spec", "stems.yaml", "--models-dir", str(base.root))
     assert result.exit_code == 2
-    assert "extract makes several files of a take; a comparison is of single ones." in result.stderr
+    assert "extract makes several files of a take, and only takes of one file are compared." in result.stderr
 
 
 def test_the_distance_of_spectra() -> None:

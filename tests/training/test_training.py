@@ -938,7 +938,7 @@ def test_a_preview_that_cannot_be_is_refused_at_once(train: Callable[..., Result
     (tmp_path / "dressed.yaml").write_text("caption: x\nduration: 10\nloras: other.safetensors\n")
     dressed = train("--preview", str(tmp_path / "dressed.yaml"))
     assert dressed.exit_code == 2
-    assert "dressed.yaml: names adapters, and only the one in training is heard." in dressed.stderr
+    assert "dressed.yaml: names adapters, and only the one in training is applied." in dressed.stderr
 
 
 def test_no_output_is_no_training(songs: Path) -> None:

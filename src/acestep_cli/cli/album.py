@@ -69,7 +69,7 @@ On = Annotated[
 ]  # fmt: skip
 NoCache = Annotated[
     bool,
-    options.switch("--no-cache", help="Neither keep what each stage makes nor use it.", panel=options.MACHINE),
+    options.switch("--no-cache", help="Neither keep nor use the results of stages.", panel=options.MACHINE),
 ]
 OutputFormat = Annotated[
     str,

@@ -217,7 +217,7 @@ class AutoSession:
         if place is None:
             return f"Take {take} was repainted {len(LETTERS)} times; rename some of its files."
         for batch in self.at_work:
-            self.terminal.say("The takes on their way come first …")
+            self.terminal.say("The takes already begun come first …")
             assert batch.reader is not None
             batch.reader.join()
         song = provenance.find_provenance(found[0])
@@ -241,7 +241,7 @@ def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: Rend
         if getattr(run, name):
             raise UsageError(f"--auto goes on until it is stopped, so {spec.flag_of(name)} has no meaning.")
     if len(specs) > 1:
-        raise UsageError(f"--auto rolls one song, and there are {len(specs)} specs.")
+        raise UsageError(f"--auto renders one song, and there are {len(specs)} specs.")
     output = run.output or "./"
     if output == paths.STDOUT or Path(output).suffix.removeprefix(".").lower() in encode.FORMATS:
         raise UsageError("--auto makes one file after another; --output names their folder.", "--output takes/")
@@ -284,7 +284,7 @@ def run_interactive(session: AutoSession) -> None:
             elif wanted := REPAINT.fullmatch(answer):
                 say(session.repaint(*wanted.groups()))
             else:
-                say(f"{answer!r} is none of these.")
+                say(f"{answer!r} is not one of these.")
 
 
 def ask() -> str:

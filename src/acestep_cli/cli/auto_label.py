@@ -45,17 +45,17 @@ def label_songs(
     layers = [spec.from_flags({**asked, "caption": "a recording", "duration": str(longest)})]
     job = songwriting.plan_writing(spec.resolve(*layers), layers, run)
     if job.songwriter is not None:
-        terminal.say(f"The Songwriter {job.songwriter.name} describes what is open of {count}; look it through")
+        terminal.say(f"The Songwriter {job.songwriter.name} fills in what is unset of {count}; review it")
         with songwriting.songwriter_progress(job, terminal) as report:
             told = label_by_songwriter(wanting, job, seed, report, terminal.warn)
     elif measure.has_analyser():
-        terminal.say(f"{measure.ANALYSER} estimates tempo and key of {count}; look it through")
+        terminal.say(f"{measure.ANALYSER} estimates tempo and key of {count}; review them")
         with terminal.progress(lambda: 0) as report:
             told = label_by_analysis(wanting, partial(report, "analyse"))
     else:
         terminal.warn(
-            f"Tempo or key of {count} stay open, for nothing here finds them out; `acestep models pull 0.6B` or "
-            f"`{measure.INSTALL}` would."
+            f"Tempo or key of {count} stay unset, because nothing installed estimates them; `acestep models pull 0.6B` "
+            f"or `{measure.INSTALL}` adds what does."
         )
         return songs
     return replace(songs, songs=tuple(song.with_labels(told.get(song.name, {})) for song in songs.songs))

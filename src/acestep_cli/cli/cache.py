@@ -18,7 +18,7 @@ app = help_format.App(no_args_is_help=True, help="See and clear what renders kee
 
 Most = Annotated[
     int,
-    typer.Option("--to", parser=options.size, metavar="2G", help="What may stay: what was last of use. Unset: nothing.",
+    typer.Option("--to", parser=options.size, metavar="2G", help="Size to keep, the last used first. Unset: nothing.",
                  show_default=False),
 ]  # fmt: skip
 
@@ -47,7 +47,7 @@ def du(ctx: typer.Context, json_wanted: options.Json = False, debug: options.Deb
         terminal.say(f"{format_size(sizes.total())} of {format_size(cache.limit)} in {cache.folder}")
 
 
-@app.command(help="Delete what was not of use for longest.\n\nacestep cache prune\n\nacestep cache prune --to 2G")
+@app.command(help="Delete what has not been used for longest.\n\nacestep cache prune\n\nacestep cache prune --to 2G")
 def prune(ctx: typer.Context, most: Most = 0, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
     terminal, run_report, cache = begin(ctx, wants_json=json_wanted)
     try:

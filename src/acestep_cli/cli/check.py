@@ -51,7 +51,7 @@ def _range(text: str) -> Range:
     except ValueError:
         found = Range(math.nan)
     if not dots or not (low or high) or not found.low <= found.high:
-        raise typer.BadParameter(f"{text!r} is no range; 118..122, ..-9 and 30.. are.")
+        raise typer.BadParameter(f"{text!r} is not a range such as 118..122, ..-9 or 30...")
     return found
 
 
@@ -79,11 +79,14 @@ MaxSilence = Annotated[
     float | None, _number("--max-silence", "SECONDS", "No longer silence, under -60 dBFS, anywhere.", CONTENT)
 ]
 BPM = Annotated[
-    Range | None, _ranged("--bpm", "118..122", "Tempo as librosa hears it; half and double count as the same.", CONTENT)
+    Range | None,
+    _ranged("--bpm", "118..122", "Tempo as librosa estimates it; half and double count as the same.", CONTENT),
 ]
 MusicalKey = Annotated[
     str | None,
-    typer.Option("--key", parser=_key, metavar='"A minor"', help="Key as librosa hears it.", rich_help_panel=CONTENT),
+    typer.Option(
+        "--key", parser=_key, metavar='"A minor"', help="Key as librosa estimates it.", rich_help_panel=CONTENT
+    ),
 ]
 SameAs = Annotated[
     Path | None,
@@ -101,8 +104,8 @@ TruePeak = Annotated[
     _number(
         "--true-peak",
         "-1",
-        "True peaks at most so high, in dB: those between samples count, which --loudness peak: of a render lets be; "
-        "lufs: keeps them at -1.",
+        "Highest true peak in dB, which counts peaks between samples. A render with --loudness lufs: keeps it at -1; "
+        "peak: looks at samples alone.",
         LEVELS,
     ),
 ]
@@ -219,7 +222,7 @@ def compared_checks(asserted: Assertions, terminal: Console) -> Iterator[Check]:
 def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     """Refuse a report that cannot be written, or that would replace one of the checked files."""
     if junit.suffix.lower() != ".xml" or os.path.realpath(junit) in map(os.path.realpath, files):
-        raise UsageError(f"--junit {junit}: a report is an .xml file of its own.")
+        raise UsageError(f"--junit {junit}: the report must be an .xml file of its own.")
     disk.require_folder(junit.parent)
 
 

@@ -206,7 +206,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for format, encoder in found["encoders"].items():
         by_encoder.setdefault(encoder or "missing, install ffmpeg", []).append(format)
     rows += [f"  {' '.join(names)}: {encoder}" for encoder, names in by_encoder.items()]
-    return [*rows, "", f"Models: {found['models']}", f"What renders taught: {found['logbook']}"]
+    return [*rows, "", f"Models: {found['models']}", f"History of renders: {found['logbook']}"]
 
 
 def run_selftest(

@@ -29,7 +29,7 @@ Name = Annotated[
         autocompletion=options.complete_songs,
     ),
 ]
-Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all stand somewhere in the song.")]
+Words = Annotated[list[str], typer.Argument(metavar="WORD", help="Words that all occur in the song.")]
 
 
 @app.command(name="list", help="List the songs: name, language, tempo, caption.\n\nacestep examples list")

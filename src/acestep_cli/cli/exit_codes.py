@@ -30,7 +30,7 @@ KEPT_SIGNS = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 EXIT_CODES = {
     0: "all asked for exists and passed its checks",
     UNEXPECTED: "something unexpected failed; `--debug` shows where",
-    2: "a flag or a spec asks for what cannot be",
+    2: "a flag or a spec is wrong, or contradicts another",
     3: "the checkpoint is missing, incomplete or of the wrong kind",
     4: "it does not fit in memory",
     5: "a source, reference or song to learn from cannot be read, or is too short, too long, silent or broken",

@@ -58,7 +58,7 @@ Embed = Annotated[
     bool, typer.Option("--embed", metavar="", help="Put the sound into the page, as Opus: one file to send to anybody.")
 ]
 Open = Annotated[bool, typer.Option("--open", metavar="", help="Open the page in the browser.")]
-Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a file that is no such page.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a file that is not such a page.")]
 
 
 @app.command(
@@ -96,7 +96,7 @@ def refuse_other(page: Path, *, force: bool) -> None:
         raise UsageError(f"--output {page}: a page is an .html file.")
     disk.require_folder(page.parent)
     if disk.is_taken(page) and not (page.is_file() and (force or OURS in page.read_bytes())):
-        raise ExistsError(page, why=" and is no page of takes")
+        raise ExistsError(page, why=" and is not a page of takes")
 
 
 def make_page(

@@ -57,7 +57,7 @@ Model = Annotated[
 ]
 Scales = Annotated[
     str,
-    typer.Option("--scales", metavar="0,0.5,1", help="How strongly it is to act, once each; without it is always."),
+    typer.Option("--scales", metavar="0,0.5,1", help="Scales to compare; the song without it is always made."),
 ]
 Spec = Annotated[
     str | None,
@@ -140,7 +140,7 @@ def lines(adapter: Adapter, fits: dict[str, float]) -> Iterator[str]:
     yield f"  rank {listed(adapter.ranks)}, alpha {listed(adapter.alphas)}: its product is multiplied by {factors}"
     yield f"  adapts {len(adapter.pieces)} matrices: {', '.join(f'{n} {name}' for name, n in adapter.targets.items())}"
     if adapter.strange:
-        yield f"  holds {len(adapter.strange)} tensors that are no part of it, such as {adapter.strange[0]}"
+        yield f"  holds {len(adapter.strange)} tensors that are not part of it, such as {adapter.strange[0]}"
     yield f"  made for {adapter.base or 'a model it does not name'}"
     if adapter.trigger_word is not None:
         yield f"  trigger word: {adapter.trigger_word}"
@@ -273,7 +273,9 @@ def variants(
         layers = [*below, flags, *fixed, spec.implied_layer({"loras": worn}, "PATH")]
         made = plan.complete_job(None, layers, spec.resolve(*layers), replace(place, stem=stem), context)
         if len(complete.output_parts(made.request)) > 1:
-            raise UsageError(f"{made.request.mode} makes several files of a take; a comparison is of single ones.")
+            raise UsageError(
+                f"{made.request.mode} makes several files of a take, and only takes of one file are compared."
+            )
         return Variant(adapter, scale, made)
 
     named: dict[str, str] = {}

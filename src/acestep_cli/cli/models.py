@@ -44,10 +44,10 @@ SongwriterNames = Annotated[
     ),
 ]
 Revision = Annotated[
-    str | None, typer.Option("--revision", metavar="COMMIT|TAG", help="Pin this state. Unset: the newest.")
+    str | None, typer.Option("--revision", metavar="COMMIT|TAG", help="Revision to fetch. Unset: the newest.")
 ]
 Force = Annotated[
-    bool, typer.Option("--force", metavar="", help="Read what is there again, and replace what is not as published.")
+    bool, typer.Option("--force", metavar="", help="Check the files there again, and replace those that differ.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is listed.")]
 

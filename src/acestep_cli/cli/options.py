@@ -56,7 +56,7 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
 def finite(value: float | None) -> float | None:
     """Refuse nan and infinities, which pass every check of a range."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value:g} is no number to compare with.")
+        raise typer.BadParameter(f"{value:g} is not a number to compare with.")
     return value
 
 
@@ -143,7 +143,7 @@ MaxVRAM = Annotated[
         "--max-vram",
         parser=size,
         metavar="8G",
-        help="Memory of the device to get by with. Unset: what is free.",
+        help="Most memory of the device to use. Unset: what is free.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -205,13 +205,17 @@ SETTINGS: dict[str, Any] = {
         bool,
         switch(
             "--keep-latents",
-            help="Keep FILE.latents.safetensors: who works on FILE later need not encode it.",
+            help="Keep FILE.latents.safetensors, so that later work on FILE need not encode it.",
             panel=OUTPUT,
         ),
     ],
     "cache": Annotated[
         bool,
-        switch("--cache", help="Keep what each stage makes, and take from there what is the same.", panel=MACHINE),
+        switch(
+            "--cache",
+            help="Keep the result of each stage, and use it again where its input is the same.",
+            panel=MACHINE,
+        ),
     ],
     "rank": Annotated[
         bool, switch("--rank", help="Score the takes, and report the best first; none is deleted.", panel=OUTPUT)
@@ -219,7 +223,7 @@ SETTINGS: dict[str, Any] = {
     "dry_run": Annotated[bool, switch("--dry-run", help="Say what would be written, and write nothing.", panel=OUTPUT)],
     "smoke": Annotated[
         bool,
-        switch("--smoke", help="One take, as short and quick as it gets, looked at for faults; for CI.", panel=OUTPUT),
+        switch("--smoke", help="One short and quick take, checked for faults; for CI.", panel=OUTPUT),
     ],
     "auto": Annotated[
         bool,
@@ -239,7 +243,7 @@ SETTINGS: dict[str, Any] = {
         typer.Option(
             "--events",
             metavar="FILE|fd:N",
-            help="Also write what happens, as it happens: a JSON object a line, with heartbeats.",
+            help="Also write events as they happen: one JSON object a line, with heartbeats.",
             rich_help_panel=OUTPUT,
         ),
     ],

@@ -31,7 +31,7 @@ def plan_preview(file: Path, model: str, seed: int, run: RenderSettings) -> Job:
     layers = [default, *spec.read_layers(file), flags]
     resolved = spec.resolve(*layers)
     if resolved.request.loras:
-        raise UsageError(f"--preview {file}: names adapters, and only the one in training is heard.")
+        raise UsageError(f"--preview {file}: names adapters, and only the one in training is applied.")
     return songwriting.plan_writing(resolved, layers, run)
 
 

@@ -45,7 +45,7 @@ MACHINE = ("json", "events", "models_dir", "device", "dtype", "max_vram", "progr
 File = Annotated[
     Path, typer.Argument(metavar="FILE", readable=False, help="An audio file that this program wrote, or its sidecar.")
 ]
-FromTags = Annotated[bool, typer.Option("--tags", metavar="", help="Go by the tags, whatever a sidecar says.")]
+FromTags = Annotated[bool, typer.Option("--tags", metavar="", help="Use the tags, even if there is a sidecar.")]
 Within = Annotated[
     float,
     typer.Option("--within", metavar="-60", max=0.0, callback=options.finite, show_default=False,

@@ -77,7 +77,7 @@ def with_songwriter(
     if built_in_writes(asked, run.models_dir):
         if checkpoints.BUILT_IN not in (asked.model, asked.songwriter):
             terminal.say(
-                "No Songwriter is installed, so that of the built-in sketch model is asked; acestep models pull "
+                "No Songwriter is installed, so the one of the built-in sketch model is used; acestep models pull "
                 f"{next(iter(checkpoints.SONGWRITERS))} fetches a real one."
             )
         layers = [*layers, spec.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]

@@ -57,12 +57,12 @@ Folder = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FOLDER/", readable=False, help="The adapter, and all that going on needs.",
-                 rich_help_panel=OUTPUT),
+    typer.Option("-o", "--output", metavar="FOLDER/", readable=False,
+                 help="For the adapter, and what --resume needs.", rich_help_panel=OUTPUT),
 ]  # fmt: skip
 Name = Annotated[
     str | None,
-    typer.Option("--name", metavar="WORD", help="The word that calls up the sound, put before every caption.",
+    typer.Option("--name", metavar="WORD", help="The trigger word, put before every caption.",
                  rich_help_panel=SONGS),
 ]  # fmt: skip
 ScanOnly = Annotated[
@@ -81,13 +81,13 @@ Export = Annotated[
 ]  # fmt: skip
 SaveEvery = Annotated[
     float | None,
-    typer.Option("--save-every", metavar="MINUTES", min=0.0, help=f"Save all this often; {SAVE_EVERY} unless set.",
+    typer.Option("--save-every", metavar="MINUTES", min=0.0, help=f"Time between saves; {SAVE_EVERY} unless set.",
                  rich_help_panel=OUTPUT, show_default=False),
 ]  # fmt: skip
 Preview = Annotated[
     Path | None,
     typer.Option("--preview", metavar="SPEC", readable=False,
-                 help="Render this spec between steps, always with one seed.",
+                 help="Render this spec during training, always with one seed.",
                  rich_help_panel=OUTPUT, autocompletion=options.complete_specs),
 ]  # fmt: skip
 PreviewEvery = Annotated[
@@ -132,12 +132,12 @@ class PreparedRun:
 
 
 @app.command(
-    help="Teach a model your own sound: find songs and what is said of them, prepare them, train an adapter.\n\n"
+    help="Teach a model your own sound: find songs and their metadata, prepare them, train an adapter.\n\n"
     'acestep train-lora my-songs/ -o my-sound/ --name "harbour"\n\n'
     "acestep train-lora my-songs/ --scan-only\n\n"
     "acestep train-lora my-songs/ -o my-sound/ --resume\n\n"
-    f"What is said of song.flac is read, the later over the earlier, from song.json, {LISTS} of its folder and those "
-    f"around it, and {TEXTS}. What cannot be read is left out and listed."
+    f"The metadata of song.flac is read from song.json, {LISTS} of its folder and those "
+    f"around it, and {TEXTS}; the later wins. What cannot be read is left out and listed."
 )
 @options.flags(("model", "songwriter"), (*songwriting.FLAGS, "json", "events"))
 @options.keyed(training_config.KEYS, "settings")
@@ -396,7 +396,7 @@ def base_checkpoint(model: str | None, before: RunRecord | None, run: RenderSett
     found = checkpoints.find_checkpoint(wanted, run.models_dir)
     if before is not None and found.weights_hash() != before.base_weights:
         raise CheckpointError(
-            f"The weights of {found.name} are others than those that the run was begun on.",
+            f"The weights of {found.name} differ from those that the run began with.",
             "Train into another --output.",
         )
     return found
@@ -481,16 +481,16 @@ def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Consol
         resident = ", ".join(f"{NETWORKS[name]} {format_size(size)}" for name, size in stage.resident.items())
         terminal.detail(f"  {stage.name}: {resident}; work {format_size(stage.working)}")
     if plan.checkpointed:
-        terminal.say(f"Layers are computed again on the way back: {plan.reasons['checkpointed']}")
+        terminal.say(f"Activations are computed again in the backward pass: {plan.reasons['checkpointed']}")
     if plan.int8:
         terminal.say(f"{plan_text.SETTINGS['int8']}: {plan.reasons['int8']}")
     if plan.optimiser == "adamw8bit":
         terminal.say(f"The optimiser keeps its state in eight bits, with {training_config.EIGHT_BITS}")
     if plan.seconds is None:
-        terminal.say("Time: the first steps will tell; no render has shown yet how fast this machine is.")
+        terminal.say("Time: known after the first steps, because no render has been timed on this machine yet.")
     else:
         left = plan.seconds * (1 - record.step / config.steps)
         terminal.say(
             f"Time: {plan_text.format_seconds(left)} for the steps at the least, by the speed of renders; "
-            "the first will tell."
+            "known better after the first."
         )

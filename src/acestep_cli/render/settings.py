@@ -41,7 +41,7 @@ class RenderSettings:
     #: A device by name; None takes the best that the song fits into.
     device: str | None = None
     dtype: str | None = None
-    #: Bytes of device memory to get by with; None takes what is free.
+    #: The most bytes of device memory to use; None takes what is free.
     max_vram: int | None = None
     #: auto, plain or none.
     progress: str = "auto"
