@@ -72,7 +72,7 @@ class SongwriterModel(nn.Module):
             self.tokenizer.token_to_id(mark) for mark in (songwriter_prompts.TURN_END, songwriter_prompts.THOUGHT_END)
         ]
         if None in marks or self.vocabulary.codes < codes:
-            lack = "the marks of a thought" if None in marks else f"{codes} audio codes; it has {self.vocabulary.codes}"
+            lack = "<think> or </think>" if None in marks else f"{codes} audio codes; it has {self.vocabulary.codes}"
             raise tokenizer_error(folder / "tokenizer.json", f"it lacks {lack}")
         tokenizer_file.require_ids(self.tokenizer, self.vocabulary.first_code, folder / "tokenizer.json")
         self.turn_end = marks[0]

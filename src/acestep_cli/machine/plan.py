@@ -113,10 +113,12 @@ WITH_DIT = frozenset({"condition", "diffuse", "align"})
 SOUND = frozenset({"listen", "decode"})
 LADDER = (
     MemoryFallback("takes are made one at a time, always"),
-    MemoryFallback("the text encoder and the Songwriter leave before the diffusion transformer comes, always"),
+    MemoryFallback(
+        "the text encoder and the Songwriter are unloaded before the diffusion transformer is loaded, always"
+    ),
     MemoryFallback("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
     MemoryFallback(
-        "the diffusion transformer leaves before the autoencoder comes",
+        "the diffusion transformer is unloaded before the autoencoder is loaded",
         frozenset({"diffuse", "align", *SOUND, "finish"}),
         _one_network,
     ),
@@ -415,10 +417,10 @@ def _fit_arrangement(
         waiting, free = format_gigabytes(model.host_bytes, up=True), format_gigabytes(host_free_bytes)
         raise MemoryLimitError(
             f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
-            f"would wait in main memory takes {waiting} of {free} free.",
+            f"would be kept in main memory takes {waiting} of {free} free.",
             "Close other programs, or ask for a shorter song or a smaller model.",
         )
-    remembered = _changes(top, arrangement, "memory ran out before without")
+    remembered = _changes(top, arrangement, "memory ran out in an earlier render without")
     fitting = _changes(arrangement, model.arrangement, f"{format_size(budget)} are free for it, too little without")
     expected = _expected_stages(request, model, experience)
     return Plan(

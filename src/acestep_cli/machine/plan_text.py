@@ -22,7 +22,7 @@ NETWORKS = {
 }
 #: A note on each setting that is not as fast as it goes.
 SETTINGS = {
-    "one_network": "The diffusion transformer leaves before the autoencoder comes",
+    "one_network": "The diffusion transformer is unloaded before the autoencoder is loaded",
     "int8": "The weights of the diffusion transformer are int8",
     "streamed": "The layers of the diffusion transformer come from main memory one by one",
     "vae_on_cpu": "The autoencoder runs on the processor",

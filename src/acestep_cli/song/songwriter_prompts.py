@@ -161,7 +161,7 @@ class WritingTask:
     lyrics: bool = False
 
     def thought_grammar(self) -> str:
-        """Return the Lark grammar of the YAML between the marks of a thought, without its last newline."""
+        """Return the Lark grammar of the YAML between <think> and </think>, without its last newline."""
         rules = [self._field(name) for name in sorted(self.fields)]
         return f"start: {' '.join(rules).removesuffix(NEWLINE)}\n{_terminals(self.seconds)}"
 
