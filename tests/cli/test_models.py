@@ -724,7 +724,7 @@ def test_what_is_no_file_in_the_place_of_an_unfinished_one_is_said(hub: Hub, mod
     unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{local.UNFINISHED}")
     unfinished.parent.mkdir(parents=True)
     os.mkfifo(unfinished)
-    refused(models("pull", "turbo", "--models-dir", "m"), 9, "is no ordinary file")
+    refused(models("pull", "turbo", "--models-dir", "m"), 9, "is not an ordinary file")
 
 
 @pytest.mark.parametrize(
@@ -790,8 +790,8 @@ def test_a_long_pause_is_not_slept(
     [
         ({"ALL_PROXY": "socks5://127.0.0.1:9"}, ["ALL_PROXY names a SOCKS proxy", "pip install socksio"]),
         ({"https_proxy": "socks5h://127.0.0.1:9"}, ["https_proxy names a SOCKS proxy", "pip install socksio"]),
-        ({"http_proxy": "http://[::1"}, ["http_proxy names no proxy that can be used"]),
-        ({"HTTPS_PROXY": "ftp://x", "http_proxy": "http://a:1"}, ["HTTPS_PROXY names no proxy that can be used"]),
+        ({"http_proxy": "http://[::1"}, ["http_proxy names a proxy that cannot be used"]),
+        ({"HTTPS_PROXY": "ftp://x", "http_proxy": "http://a:1"}, ["HTTPS_PROXY names a proxy that cannot be used"]),
         ({"SSL_CERT_FILE": "/nonexistent"}, ["The certificates that SSL_CERT_FILE names cannot be read"]),
         ({"HF_ENDPOINT": "http://[::1"}, ["HF_ENDPOINT is 'http://[::1', which is no address"]),
     ],

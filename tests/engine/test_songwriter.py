@@ -424,8 +424,8 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
     assert local.songwriters(str(folder), turbo, models) == [checkpoints.Songwriter(str(folder), folder)]
     for asked, checkpoint, sentence in (
         ("1.7B", turbo, "acestep models pull 1.7B"),
-        ("0.6B", pocket, "do not speak the same codes"),
-        ("pocket", turbo, "do not speak the same codes"),
+        ("0.6B", pocket, "do not use the same codes"),
+        ("pocket", turbo, "do not use the same codes"),
         (str(tmp_path / "none"), turbo, "neither a Songwriter's name nor a folder"),
         (str(tmp_path), turbo, "config.json is missing"),
     ):

@@ -341,7 +341,7 @@ def _file(path: Path) -> Path:
         )
     if path.suffix != weight_files.WEIGHTS_SUFFIX:
         raise AdapterError(
-            f"{path} is no adapter: one is a folder or a {weight_files.WEIGHTS_SUFFIX} file.",
+            f"{path} is not an adapter, which is a folder or a {weight_files.WEIGHTS_SUFFIX} file.",
             "Pickles (.bin, .pt) can carry code and are not read; save it again as safetensors.",
         )
     return path
@@ -399,7 +399,9 @@ class PeftSettings:
         is_lokr = str(config.get("peft_type", "")).upper() == "LOKR"
         rank = config.get("r") if is_lokr else None
         if is_lokr and (isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= MOST_RANK):
-            raise AdapterError(f"{path}: {PEFT_CONFIG} has no rank but {rank!r:.40}.", "Train it again with a rank.")
+            raise AdapterError(
+                f"{path}: {PEFT_CONFIG} has {rank!r:.40} where a rank should be.", "Train it again with a rank."
+            )
         patterns = config.get("alpha_pattern")
         if isinstance(patterns, dict):
             _require_few_patterns(patterns, path)
@@ -445,7 +447,7 @@ def _matches(pattern: str, target: str, path: Path) -> bool:
         return bool(_expression(pattern)(target))
     except SchemaError as error:
         looks = any(mark in pattern for mark in LOOK_AROUND)
-        why = "looks around, and such patterns are not" if looks else "is no pattern that can be"
+        why = "looks around, which is not" if looks else "is not a pattern that can be"
         raise AdapterError(
             f"{path}: {pattern!r:.60} in alpha_pattern of {PEFT_CONFIG} {why} matched here.",
             "Write names or ends of names, without look-around or references back.",
@@ -462,7 +464,7 @@ def _expression(pattern: str) -> Callable[[str], bool]:
 def _number(alpha: Any, path: Path) -> float:
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= sys.float_info.max:
         raise AdapterError(
-            f"{path}: alpha is {alpha!r:.40} in {PEFT_CONFIG}, which is no number.",
+            f"{path}: alpha is {alpha!r:.40} in {PEFT_CONFIG}, which is not a number.",
             "Write the number it was trained with.",
         )
     return float(alpha)
@@ -558,7 +560,7 @@ def _scalar(path: Path, file: Path, name: str, stored: Mapping[str, StoredTensor
         raise AdapterError(f"{path}: {name} is {list(tensor.shape)} in {tensor.dtype}, and no number.")
     value = float(struct.unpack(SCALARS[kind], data)[0])
     if not math.isfinite(value):
-        raise AdapterError(f"{path}: {name} is {value}, which is no number to multiply with.")
+        raise AdapterError(f"{path}: {name} is {value}, which is not a number to multiply with.")
     return value
 
 

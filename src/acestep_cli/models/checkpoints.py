@@ -282,7 +282,7 @@ class Checkpoint:
         sizes = [self.config.get(key) or 0 for key in ("num_hidden_layers", "num_attention_heads")]
         if any(type(size) is not int for size in sizes):
             raise CheckpointError(
-                f"{self.config_file}: num_hidden_layers or num_attention_heads is no whole number.",
+                f"{self.config_file}: num_hidden_layers or num_attention_heads is not a whole number.",
                 "Download that file again.",
             )
         for layer, head in heads:
@@ -406,7 +406,9 @@ def _levels(found: Any, file: Path) -> tuple[int, ...]:
     """Check the quantizer levels of a config. Raises `CheckpointError` unless they are a few integers from 2 on."""
     usable = isinstance(found, list | tuple) and len(found) <= MOST_LEVELS
     if not usable or any(type(level) is not int or not 2 <= level <= LARGEST_LEVEL for level in found):
-        raise CheckpointError(f"{file}: fsq_input_levels is {found!r:.60}, and no levels.", "Download it again.")
+        raise CheckpointError(
+            f"{file}: fsq_input_levels is {found!r:.60}, which is not a list of levels.", "Download it again."
+        )
     return tuple(found)
 
 

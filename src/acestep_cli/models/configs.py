@@ -333,7 +333,7 @@ class QwenConfig:
     def _fit_together(self) -> QwenConfig:
         _require_groups(self.num_attention_heads, self.num_key_value_heads)
         if self.pad_token_id is not None and not -1 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(f"pad_token_id is none of {self.vocab_size:,} tokens")
+            raise ValueError(f"pad_token_id is not one of the {self.vocab_size:,} tokens")
         if self.layer_types and len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"layer_types names {len(self.layer_types)} of {self.num_hidden_layers} layers")
         return self

@@ -127,7 +127,7 @@ def _require_endpoint() -> None:
         _ = urlsplit(endpoint).port
     except ValueError as error:
         raise NetworkError(
-            f"HF_ENDPOINT is {endpoint!r}, which is no address: {error}.", "Correct it, or unset it."
+            f"HF_ENDPOINT is {endpoint!r}, which is not an address: {error}.", "Correct it, or unset it."
         ) from error
 
 
@@ -164,7 +164,7 @@ def _require_client() -> None:
             ) from error
         named = [name for name, value in proxies.items() if not _is_proxy(value)]
         raise NetworkError(
-            f"{_listed(named or list(proxies))} names no proxy that can be used: {error}.",
+            f"{_listed(named or list(proxies))} names a proxy that cannot be used: {error}.",
             "Write it as http://HOST:PORT, or unset the variable.",
         ) from error
 
@@ -273,7 +273,7 @@ def _published(parts: Sequence[ModelPart], revision: str | None) -> list[Publish
     try:
         return [PublishedPart(part, _lock(part, repos[part.repo], revision or "main")) for part in parts]
     except (AttributeError, TypeError) as error:
-        raise _hub_error(f"its list of files is none ({error})") from error
+        raise _hub_error(f"it sends no list of files ({error})") from error
 
 
 def _hub_error(why: str) -> NetworkError:
@@ -291,7 +291,7 @@ def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
         if inside and any(fnmatch(name, pattern) for pattern in checkpoints.FETCHED):
             if not local.is_plain(name):
                 raise _hub_error(
-                    f"{part.repo} has a file {sibling.rfilename!r:.200}, and no file here can have such a name"
+                    f"{part.repo} has a file {sibling.rfilename!r:.200}, which is not allowed as a file name here"
                 )
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
             file = RemoteFile(name, sibling.size, sha256, None if sha256 else sibling.blob_id)
@@ -340,7 +340,7 @@ def _missing(one: PublishedPart, store: ModelStore, teller: PullReporter, *, aga
     unread = [file for file in there if vouched.get(file.name) != file.hash]
     if unread:
         size = disk.format_size(sum(file.size for file in unread))
-        teller.say(f"{one.part.folder}: comparing {size} that are there with what the hub names")
+        teller.say(f"{one.part.folder}: comparing {size} on disk with the hashes on the hub")
     wrong = [file for file in unread if not file.matches(folder / file.name)]
     return [file for file in one.lock.files if file not in there or file in wrong]
 
@@ -449,7 +449,7 @@ def _download_file(one: PublishedPart, file: RemoteFile, store: ModelStore, repo
             SIGN_IN,
         )
     raise CheckpointError(
-        f"What {one.part.repo} sends for {one.part.inside}{file.name} is not what it names: the hash differs, twice. "
+        f"What {one.part.repo} sends for {one.part.inside}{file.name} has another hash than it names, twice. "
         "It was not kept.",
         "Try again later, or without a mirror or proxy in between.",
     )
@@ -501,7 +501,7 @@ def _unfinished(path: Path, size: int) -> Iterator[_Bounded]:
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OutputError(f"{path} is in the way of a download, and is no ordinary file.", "Move it away.")
+        raise OutputError(f"{path} is in the way of a download, and is not an ordinary file.", "Move it away.")
     with os.fdopen(descriptor, "r+b") as stream:
         if stream.seek(0, os.SEEK_END) > size:
             stream.seek(0)

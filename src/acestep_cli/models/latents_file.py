@@ -157,7 +157,7 @@ def find_latents(recording: Recording, vae: str, before: float) -> StoredLatents
     if not 0 <= round(recording.seconds * header.sample_rate) - header.samples < header.hop:
         return f"these are of {header.samples / header.sample_rate:g} s, and {recording.seconds:g} s can be read"
     if round(before * header.sample_rate) % header.hop:
-        return f"they cannot be moved by {before:g} s, which are no multiple of {header.hop / header.sample_rate:g} s"
+        return f"they cannot be moved by {before:g} s, which is not a multiple of {header.hop / header.sample_rate:g} s"
     if (is_undamaged := tensor_file.is_undamaged(path)) is False:
         raise _damaged_error(path)
     return StoredLatents(path, header, latents_hash(path, header), is_checked=is_undamaged is True)

@@ -386,7 +386,7 @@ def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | No
         named = Songwriter(asked, folder)
     if not named.fits(checkpoint):
         raise CheckpointError(
-            f"The Songwriter {asked} and the checkpoint {checkpoint.name} do not speak the same codes: their levels "
+            f"The Songwriter {asked} and the checkpoint {checkpoint.name} do not use the same codes: their levels "
             f"are {format_levels(named.levels)} and {format_levels(checkpoint.levels)}.",
             "Leave --songwriter out, or choose a --model it was trained with.",
         )

@@ -102,7 +102,7 @@ def weight_files(folder: Path) -> list[Path]:
             for name in names:  # which may come from anybody, and lead to no other folder
                 if not _is_shard_name(name):
                     raise CheckpointError(
-                        f"{index}: weight_map names {name!r:.80}, which is no file of weights in that folder.",
+                        f"{index}: weight_map names {name!r:.80}, which is not a weight file in that folder.",
                         "Download that folder again, from a source you trust.",
                     )
             for name in sorted(names):
@@ -196,7 +196,7 @@ def _require_honest(file: Path, tensors: dict[str, StoredTensor], data: int) -> 
             end = tensor.end
             continue
         raise CheckpointError(
-            f"{file} has a header that lies: {lie}.",
+            f"{file} has a header that contradicts itself: {lie}.",
             "Download it again, from a source you trust.",
         )
 
