@@ -48,7 +48,7 @@ def test_a_file_that_is_finished_otherwise_is_not_rendered_again(
     assert rendered == ["a", "a"]
     result = acestep(*SONG, *flags, "-o", "c.wav")
     assert result.exit_code == 0, result.stderr
-    assert "c.wav: made before, and finished anew" in result.stderr
+    assert "c.wav: made before; encoded again" in result.stderr
     assert len(rendered) == 2
     without = [word for word in SONG if word != "--cache"]
     assert acestep(*without, *flags, "-o", "d.wav").exit_code == 0
@@ -87,7 +87,7 @@ def test_both_channels_of_a_kept_take_are_those_of_the_render(
     words = ("generate", "-m", "pocket", "-c", "slow piano", "--instrumental", "--seed", "1", "--steps", "2", *flags)
     assert acestep(*words, "--cache", "-o", "a.flac").exit_code == 0
     kept = acestep(*words, *finished, "--cache", "-o", "kept/")
-    assert "made before, and finished anew" in kept.stderr
+    assert "made before; encoded again" in kept.stderr
     assert acestep(*words, *finished, "-o", "rendered/").exit_code == 0
     [ours], [theirs] = (list(Path(folder).glob("*.[wf]*[vc]")) for folder in ("kept", "rendered"))
     assert np.array_equal(soundfile.read(ours)[0], soundfile.read(theirs)[0])

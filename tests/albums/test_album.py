@@ -529,7 +529,7 @@ def test_where_latents_cannot_be_kept_of_a_track_is_refused(acestep: Acestep) ->
     harbour(HARBOUR.replace("caption: low", "caption: low, fade_out: 2"))
     result = acestep("album", "render", "harbour.yaml", "-o", "out", "--keep-latents")
     assert result.exit_code == 2
-    assert "low-water: --keep-latents: a song that is faded is no longer what its latents are." in flat(result)
+    assert "low-water: --keep-latents: the latents of a faded song would not match it." in flat(result)
     harbour()
     acestep("album", "render", "harbour.yaml", "-o", "out")
     mine = write("mine", "out/Harbour/03 Low Water.flac.latents.safetensors")

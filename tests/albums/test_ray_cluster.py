@@ -121,7 +121,7 @@ def test_finished_takes_come_from_the_cache(acestep: Acestep, ray: Ray, rendered
     del rendered[:]
     result = acestep(*ON_RAY, "--loudness", "none")
     assert result.exit_code == 0, result.stderr
-    assert "made before, and finished anew" in result.stderr
+    assert "made before; encoded again" in result.stderr
     assert rendered == []
 
 

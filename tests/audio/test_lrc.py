@@ -300,7 +300,7 @@ def test_a_take_without_its_file_is_no_such_take(acestep: Acestep) -> None:
     acestep("generate", "song.yaml", "--seed", "1", "-o", "a.flac")
     result = acestep("generate", "song.yaml", "--lrc", "-o", "a.flac")
     assert result.exit_code == 9
-    assert "a.flac exists already without its lyrics in time" in result.stderr
+    assert "a.flac exists already without its timed lyrics" in result.stderr
     assert "--seed 1 --force makes both again" in result.stderr
     assert acestep("generate", "song.yaml", "--lrc", "--seed", "1", "--force", "-o", "a.flac").exit_code == 0
     Path("a.flac").unlink()
@@ -364,7 +364,7 @@ def test_takes_whose_lyrics_are_found_are_told_from_the_others(acestep: Acestep,
     words = ("generate", "song.yaml", "--seed", "1", "-n", "2", "--lrc")
     none = acestep(*words, "-o", "none/")
     assert none.exit_code == 6
-    assert "All 2 takes lack their lyrics in time." in none.stderr
+    assert "All 2 takes lack their timed lyrics." in none.stderr
     assert none.stdout.splitlines() == ["none/song-1.flac", "none/song-2.flac"]
     unheard.append(2)
     one = acestep(*words, "-o", "one/")

@@ -227,7 +227,7 @@ def test_no_file_but_one_of_events_is_written_over(acestep: Run) -> None:
     Path("song.yaml").write_text(song)
     result = acestep("generate", "song.yaml", "-o", "a.wav", "--events", "song.yaml")
     assert (result.exit_code, Path("song.yaml").read_text()) == (9, song)
-    assert "song.yaml exists already and holds no events.\nName another file for --events." in result.stderr
+    assert "song.yaml exists already and does not hold events.\nName another file for --events." in result.stderr
     assert not Path("a.wav").exists()
 
 
@@ -248,10 +248,10 @@ def test_events_go_to_what_is_no_file(acestep: Run) -> None:
     [
         ("no/e.ndjson", 9, "no/e.ndjson cannot be written: no such file or directory."),
         ("fd:1", 2, "--events fd:1: stdout carries results alone."),
-        ("fd:x", 2, "--events fd:x: is no descriptor; fd:3 is."),
+        ("fd:x", 2, "--events fd:x: is not a descriptor such as fd:3."),
         ("fd:99", 2, "--events fd:99: is not open."),
         ("fd:-1", 2, "--events fd:-1: is not open."),
-        ("fd:99999999999999999999", 2, "--events fd:99999999999999999999: is no descriptor"),
+        ("fd:99999999999999999999", 2, "--events fd:99999999999999999999: is not a descriptor"),
     ],
 )
 def test_events_that_go_nowhere_are_refused(acestep: Run, place: str, code: int, sentence: str) -> None:

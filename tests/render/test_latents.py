@@ -522,7 +522,7 @@ def test_a_new_take_without_latents_leaves_none_of_the_old_one(acestep: Run) -> 
     ("flags", "sentence"),
     [
         (["-o", "-"], "--output - leaves no file beside which --keep-latents could keep them."),
-        (["--fade-out", "2"], "--keep-latents: a song that is faded is no longer what its latents are."),
+        (["--fade-out", "2"], "--keep-latents: the latents of a faded song would not match it."),
     ],
     ids=str,
 )

@@ -258,7 +258,7 @@ def test_what_is_kept_of_a_take_are_its_times_and_scores_too(acestep: Acestep, m
     assert acestep(*asked, "-o", "plain.flac").exit_code == 0
     (made,) = json.loads(acestep(*asked, "--lrc", "--rank", "-o", "a.flac").stdout)["outputs"]
     result = acestep(*asked, "--lrc", "--rank", "-o", "b.ogg")
-    assert "b.ogg: made before, and finished anew" in result.stderr
+    assert "b.ogg: made before; encoded again" in result.stderr
     (again,) = json.loads(result.stdout)["outputs"]
     assert made["scores"] == again["scores"] != {}
     assert Path("a.lrc").read_text() == Path("b.lrc").read_text()

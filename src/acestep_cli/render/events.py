@@ -187,7 +187,7 @@ def open_target(place: str) -> int:
     try:
         return os.dup(int(number))
     except (ValueError, OverflowError):
-        raise UsageError(f"--events {place}: is no descriptor; fd:3 is.") from None
+        raise UsageError(f"--events {place}: is not a descriptor such as fd:3.") from None
     except OSError as error:
         raise UsageError(f"--events {place}: is not open.", f"Open it: acestep … {number}>events.ndjson") from error
 
@@ -200,7 +200,9 @@ def open_file(place: str) -> int:
         if stat.S_ISREG(found.st_mode) and found.st_size:
             with Path(place).open("rb") as file:
                 if file.read(len(OURS)) != OURS:
-                    raise ExistsError(Path(place), why=" and holds no events", hint="Name another file for --events.")
+                    raise ExistsError(
+                        Path(place), why=" and does not hold events", hint="Name another file for --events."
+                    )
             os.ftruncate(descriptor, 0)
     except BaseException:
         os.close(descriptor)

@@ -113,7 +113,7 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
             return ExistsError(output.path, why=" without its latents", hint=again)
         if is_timeless:
             again = f"--seed {record.seed} --force makes both again."
-            return ExistsError(output.path, why=" without its lyrics in time", hint=again)
+            return ExistsError(output.path, why=" without its timed lyrics", hint=again)
         if there:
             mark_skipped(output, record)
             output.retagged = job.place.built and record.tags != job.labels(output)

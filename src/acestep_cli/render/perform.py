@@ -107,7 +107,7 @@ def finish_from_cache(job: Job, settings: RenderSettings, reporter: Reporter, re
         return
     for output in job.outputs:
         if output.status == PLANNED and (take := take_cache.load_take(job.cache, job, output)) is not None:
-            reporter.say(f"{output.path or 'stdout'}: made before, and finished anew")
+            reporter.say(f"{output.path or 'stdout'}: made before; encoded again")
             write.write_take(take, output, job, settings, reporter, results)
 
 
@@ -369,7 +369,9 @@ def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None
         )
     except OSError as error:
         reason = reason_of(error)
-        reporter.warn(f"{history.history_file()} cannot be written: {reason}; what this render taught is forgotten.")
+        reporter.warn(
+            f"{history.history_file()} cannot be written: {reason}; the time and memory of this render are not remembered."
+        )
 
 
 def record_overhead(job: Job, reporter: Reporter) -> None:
@@ -398,7 +400,7 @@ def raise_failures(made: list[OutputFile], unbegun: Sequence[AceStepError] = ())
     report = "\n".join([*(f"{path}: {error}" for path, error in failed.items()), *map(str, unbegun)])
     error: AceStepError
     if len(errors) == asked and len({one.exit_code for one in errors}) == 1:
-        lacking = f"None of {asked} takes could be made." if lost else f"All {asked} takes lack their lyrics in time."
+        lacking = f"None of {asked} takes could be made." if lost else f"All {asked} takes lack their timed lyrics."
         error = AceStepError(f"{lacking}\n{report}")
         error.exit_code, error.name = errors[0].exit_code, errors[0].name
     else:

@@ -441,7 +441,7 @@ def refuse_faded(jobs: list[Job]) -> None:
         if one.request.fade_in or one.request.fade_out:
             where = f"{one.name}: " if one.spec_file or one.track else ""
             raise UsageError(
-                f"{where}--keep-latents: a song that is faded is no longer what its latents are.",
+                f"{where}--keep-latents: the latents of a faded song would not match it.",
                 "Leave the fades out here; what is made of the file later may have them.",
             )
 

@@ -24,22 +24,22 @@ def differences(job: Job, output: OutputFile) -> list[str]:
     if record is None or not output.path.is_file():
         return ["it is not there yet"]
     if output.retagged:
-        return list(key_differences(job, output, beside, sidecar.LABELS)) or ["the picture of its cover is another"]
+        return list(key_differences(job, output, beside, sidecar.LABELS)) or ["its cover picture has changed"]
     if not output.outdated:
         return []
     found = []
     if output.lrc is not None and not output.lrc.is_file() and not record.instrumental:
-        found.append("its lyrics in time are not there")
+        found.append("its timed lyrics are missing")
     if output.latents is not None and not latents_file.latents_belong(output.latents, output.path):
         found.append("its latents are not there")
     if record.checkpoint.name != job.checkpoint.name:
         found.append(f"model: {record.checkpoint.name} -> {job.checkpoint.name}")
     elif record.checkpoint.weights != job.weights:
-        found.append(f"the weights of {job.checkpoint.name} are others")
+        found.append(f"the weights of {job.checkpoint.name} have changed")
     found += key_differences(
         job, output, beside, [name for name, key in KEYS.items() if key.shapes or name in ("seed", "loras")]
     )
-    return found or ["a recording or adapter it works with, or the Songwriter, is another"]
+    return found or ["a recording or adapter that it works with, or the Songwriter, has changed"]
 
 
 def key_differences(job: Job, output: OutputFile, beside: Path, names: list[str] | tuple[str, ...]) -> Iterator[str]:
