@@ -62,7 +62,7 @@ def test_a_scale_stands_behind_the_last_at_sign() -> None:
     [
         ([{"path": "a", "scale": "loud"}], "'loud' is not a scale such as 0.6, 60% or -1"),
         ([{"path": "a", "scale": "1e999"}], "is not a scale"),
-        ([{"path": "a", "weight": "1"}], "'weight' is no part of an adapter, which has a path and a scale"),
+        ([{"path": "a", "weight": "1"}], "'weight' is not a key of an adapter, which has a path and a scale"),
         ([{"scale": "1"}], "an adapter has a path, and this one has none"),
         ("@0.5", "is empty"),
         (["a", "a@2"], "'a' is given twice"),

@@ -212,7 +212,7 @@ def test_one_line_in_quotes_below_its_key_is_no_loss(tmp_path: Path) -> None:
         ("caption: a\n  bpm: 3\n", ":2: 'bpm: 3' is indented differently"),
         ("  caption: a\nbpm: 3\n", ":2: 'bpm: 3' is indented differently"),
         ("caption: - x\n", "begins with a dash, which YAML takes for a list"),
-        ("caption: a\ntitle: a\x00b\n", ":2: holds a character that is no text, U+0000; remove it"),
+        ("caption: a\ntitle: a\x00b\n", ":2: holds a character that is not text, U+0000; remove it"),
     ],
 )
 def test_slips_are_answered_in_plain_words(tmp_path: Path, text: str, sentence: str) -> None:

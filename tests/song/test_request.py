@@ -109,7 +109,7 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("guidance_method", "agp", "'agp' is not one of apg, cfg, adg; did you mean 'apg'?"),
         ("timesteps", "0.5,0.9", "rises from 0.5 to 0.9"),
         ("timesteps", [1, 1], "rises from 1 to 1"),
-        ("timesteps", [0], "leaves no step to take"),
+        ("timesteps", [0], "leaves no step to make"),
         ("timesteps", [], "is an empty list"),
         ("cfg_interval", "0.9,0.1", "is not two numbers, low then high"),
         ("cfg_interval", "0.9", "is not two numbers"),

@@ -98,7 +98,7 @@ def test_the_key_decides_what_a_scalar_means(write, line: str, key: str, meant: 
         ("- a\n- b", "song.yaml: is not a song spec"),
         ("just words", "song.yaml: is not a song spec"),
         (b"caption: \xff", "song.yaml: is not UTF-8 text (byte 9)"),
-        ("caption: \x07", "song.yaml:1: holds a character that is no text"),
+        ("caption: \x07", "song.yaml:1: holds a character that is not text"),
         ("lyrics_file: no.txt", "no.txt cannot be read: no such file or directory"),
         ("lyrics: la\nlyrics_file: words.txt", "song.yaml:2: lyrics_file: excludes lyrics (song.yaml:1: lyrics)"),
         ("lyrics: la\ninstrumental: true", "song.yaml:2: instrumental: excludes lyrics (song.yaml:1: lyrics)"),

@@ -154,9 +154,9 @@ def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]
         return whole, [f":{number}: {yaml_errors.sentence(problem, line)}"]
     except yaml.reader.ReaderError as error:
         if (found := yaml.reader.Reader.NON_PRINTABLE.search(text)) is None:
-            return entries, [f": holds a character that is no text: {error.reason}"]
+            return entries, [f": holds a character that is not text: {error.reason}"]
         line_number = text.count("\n", 0, found.start()) + 1 + lines_before
-        return entries, [f":{line_number}: holds a character that is no text, U+{ord(found[0]):04X}; remove it"]
+        return entries, [f":{line_number}: holds a character that is not text, U+{ord(found[0]):04X}; remove it"]
     except yaml.YAMLError as error:
         return entries, [f": {' '.join(str(error).split())}"]
     return entries, []

@@ -132,7 +132,7 @@ class Loras(Kind):
             path, scale = self.split(Text().read(value))
             return Lora(File().read(path), self.scale(scale or "1"))
         if strange := [name for name in value if name not in ("path", "scale")]:
-            raise ValueError(f"{quoted(strange[0])} is no part of an adapter, which has a path and a scale")
+            raise ValueError(f"{quoted(strange[0])} is not a key of an adapter, which has a path and a scale")
         if value.get("path") is None:
             raise ValueError("an adapter has a path, and this one has none")
         scale = value.get("scale")

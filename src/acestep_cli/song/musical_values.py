@@ -224,7 +224,7 @@ class Timesteps(Kind):
                     f"rises from {earlier:g} to {later:g}; timesteps fall from 1 (noise) towards 0 (music)"
                 )
         if times[0] == 0:
-            raise ValueError("leaves no step to take; timesteps fall from 1 (noise) towards 0 (music)")
+            raise ValueError("leaves no step to make; timesteps fall from 1 (noise) towards 0 (music)")
         return times
 
 

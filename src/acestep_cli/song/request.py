@@ -161,7 +161,7 @@ class Request(BaseModel):
         tuple[str, ...] | None,
         Key(
             Sounds(),
-            "A recording whose sound to take after, up to an hour long; repeatable.",
+            "A recording to imitate in sound, up to an hour long; repeatable.",
             SONG,
             shapes=False,  # what it holds does
         ),
@@ -215,7 +215,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Choice(tuple(REPAINT_MODES)),
-            "How the new part is joined: conservative holds on to what is around it, aggressive cuts hard; balanced "
+            "How the new part is joined: conservative keeps what is around it, aggressive cuts hard; balanced "
             "unless set.",
             SOURCE,
         ),
@@ -241,7 +241,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Songwriter(),
-            "Who decides what the song leaves open, and its codes. Unset: the largest installed, else none.",
+            "The language model that fills in unset keys and writes the codes. Unset: the largest installed, else none.",
             SONGWRITER,
             shapes=False,  # its weights do
             examples=("1.7B", "none"),
@@ -255,7 +255,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Number(0, 2),
-            "How freely the Songwriter chooses, 0.85 unless set; 0 takes the likeliest.",
+            "Sampling temperature of the Songwriter, 0.85 unless set; 0 takes the likeliest token.",
             SONGWRITER,
             examples=(0.85,),
             group=SONGWRITER_OPTIONS,
@@ -265,7 +265,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Number(0.01, 1),
-            "It chooses among the likeliest that make up this much, 0.9 unless set.",
+            "It samples from the likeliest tokens that together have this probability, 0.9 unless set.",
             SONGWRITER,
             examples=(0.9,),
             group=SONGWRITER_OPTIONS,
@@ -275,7 +275,7 @@ class Request(BaseModel):
         int | None,
         Key(
             Whole(0, 100_000),
-            "It chooses among so many at most; 0, unless set, is no limit.",
+            "It samples from this many of the likeliest tokens; 0, unless set, is no limit.",
             SONGWRITER,
             examples=(50,),
             group=SONGWRITER_OPTIONS,
@@ -295,7 +295,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Number(1, 20),
-            "How strongly caption and lyrics pull at the codes, 2 unless set; 1 is off.",
+            "Guidance of the codes by caption and lyrics, 2 unless set; 1 is off.",
             SONGWRITER,
             examples=(2,),
             group=SONGWRITER_OPTIONS,
@@ -305,7 +305,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Text(),
-            "What the codes are pulled away from.",
+            "Text that the codes are guided away from.",
             SONGWRITER,
             examples=("harsh noise",),
             group=SONGWRITER_OPTIONS,
@@ -369,7 +369,7 @@ class Request(BaseModel):
     ] = None
     solver: Annotated[
         str | None,
-        Key(Choice(tuple(solvers.SOLVERS)), "How a step is taken.", SOUND),
+        Key(Choice(tuple(solvers.SOLVERS)), "Method of the diffusion steps.", SOUND),
     ] = None
     timesteps: Annotated[
         tuple[float, ...] | None,

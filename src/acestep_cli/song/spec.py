@@ -294,7 +294,7 @@ def flatten_groups(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield from (
                 part
                 if part.name in keys or part.name not in KEYS
-                else replace(part, problem=f"is no part of {entry.name}")
+                else replace(part, problem=f"is not a key of {entry.name}")
                 for part in entry.entries
             )
         elif entry.problem is None and entry.raw is None:  # null unsets them all

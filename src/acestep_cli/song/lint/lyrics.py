@@ -311,7 +311,7 @@ def misspelt_tags(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         for tag in line.tags:
             if meant := correct_tag(tag):
-                yield Remark("lyrics", line.number, f"{quoted(f'[{tag}]')} is no section; did you mean [{meant}]?")
+                yield Remark("lyrics", line.number, f"{quoted(f'[{tag}]')} is not a section; did you mean [{meant}]?")
 
 
 @lru_cache(maxsize=1 << 10)
@@ -623,7 +623,7 @@ def chatter(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         if CHATTER.search(line.text):
             yield Remark(
-                "lyrics", line.number, f"{quoted(line.text)} is no line of the song and may be sung; remove it"
+                "lyrics", line.number, f"{quoted(line.text)} is not a line of the song and may be sung; remove it"
             )
 
 
@@ -691,7 +691,7 @@ def unseen(song: LintedSong) -> Iterator[Remark]:
     for lines, what in (
         (tags, "a character that nobody sees stands in a tag, which is another tag with it"),
         (words, "a character that nobody sees stands among the words, and a model may stumble over it"),
-        (controls, "a control character stands here, which is no text"),
+        (controls, "a control character stands here, which is not text"),
     ):
         if lines:
             yield at_first([line for line, _ in lines], f"{what} (U+{ord(lines[0][1]):04X}); remove it")
