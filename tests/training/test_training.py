@@ -530,7 +530,7 @@ def test_three_in_a_row_stop_the_run_and_are_not_saved(
 ) -> None:
     monkeypatch.setattr(loop, "flow_loss", broken_at({2, 3, 4}))
     one = job(songs, checkpoint, tmp_path / "out")
-    with pytest.raises(CheckError, match=r"^3 steps in a row came to no number, the last of them step 4") as error:
+    with pytest.raises(CheckError, match=r"^3 steps in a row had a NaN loss, the last of them step 4") as error:
         loop.train(one, quiet, quiet, quiet)
     assert error.value.exit_code == 6
     assert gone_on(one).record.step == 1

@@ -79,8 +79,8 @@ def test_a_card_that_is_too_small_is_told_what_would_fit() -> None:
 def test_float16_loses_gradients() -> None:
     old = card(40, dtypes=("float16", "float32"))
     plan = planned(old)
-    assert (plan.dtype, plan.reasons["dtype"]) == ("float32", "gradients are lost in float16")
-    with pytest.raises(UsageError, match="--dtype fp16: gradients are lost in it"):
+    assert (plan.dtype, plan.reasons["dtype"]) == ("float32", "gradients underflow in float16")
+    with pytest.raises(UsageError, match="--dtype fp16: gradients underflow in it"):
         planned(old, dtype="fp16")
 
 

@@ -124,7 +124,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
             if gone := disk.read_error(folder, FileNotFoundError()):
                 raise gone
             what = "not a folder" if disk.is_taken(folder) else "not there"
-            raise SourceError(f"{folder} is {what}; songs are learnt from a folder.")
+            raise SourceError(f"{folder} is {what}; the songs to train on are in a folder.")
         next(folder.iterdir(), None)  # raises the errors that rglob hides
         files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     except OSError as error:
@@ -315,13 +315,13 @@ class Inspection:
         labelled = [replace(usable, song=songs[usable.song.name]) for usable in self.usable]
         nameless = [
             UsageError(
-                f"{usable.song.path} has no caption, and no --name calls it up; there is nothing to learn it by."
+                f"{usable.song.path} has no caption, and no --name gives it a trigger word; so it has no text to train with."
             )
             for usable in labelled
             if not dataset.caption(usable.song)
         ]
         without_caption = [
-            f"{usable.song.name} has no caption: the trigger word is all it is learnt by."
+            f"{usable.song.name} has no caption: it is trained with the trigger word alone."
             for usable in labelled
             if usable.song.request.caption is None and dataset.trigger is not None
         ]

@@ -249,7 +249,7 @@ class TrainingLoop:
         )
         self.save()
         return CheckError(
-            f"{MAX_NAN_STEPS} steps in a row came to no number, the last of them step {progress.step + 1}, so "
+            f"{MAX_NAN_STEPS} steps in a row had a NaN loss, the last of them step {progress.step + 1}, so "
             f"training stopped; the adapter in {self.job.folder} is as it was before them.",
             "Train again into another --output with a lower --learning-rate.",
         )

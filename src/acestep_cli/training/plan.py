@@ -211,12 +211,12 @@ def frozen_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
         named = hardware.DTYPES[asked.lower()]
         if named not in DTYPES:
             raise UsageError(
-                f"--dtype {asked}: gradients are lost in it; an adapter is trained in bf16 or fp32.",
+                f"--dtype {asked}: gradients underflow in it; an adapter is trained in bf16 or fp32.",
                 "Leave --dtype out.",
             )
         return named, "asked for"
     best = next(dtype for dtype in device.dtypes if dtype in DTYPES)
-    return best, device.dtype_reason if best == device.dtypes[0] else "gradients are lost in float16"
+    return best, device.dtype_reason if best == device.dtypes[0] else "gradients underflow in float16"
 
 
 def memory_error(least: TrainingMemory, device: Device, budget: int) -> MemoryLimitError:
