@@ -370,7 +370,7 @@ def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None
     except OSError as error:
         reason = reason_of(error)
         reporter.warn(
-            f"{history.history_file()} cannot be written: {reason}; the time and memory of this render are not remembered."
+            f"{history.history_file()} cannot be written: {reason}; this render's time and memory are lost."
         )
 
 

@@ -220,7 +220,7 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "source": (("source",), "there is no recording to work on; name one: acestep {mode} SOURCE."),
     "start": (
         ("start", "end"),
-        "neither start nor end is given, so there is no region to repaint; --start 0 --end 10 takes the first ten seconds.",
+        "neither start nor end is given, so no region is named; --start 0 --end 10 takes the first ten seconds.",
     ),
     "track": (("track",), f"no track is named; there are {', '.join(TRACKS)}, and all of them."),
 }

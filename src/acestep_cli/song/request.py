@@ -241,7 +241,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Songwriter(),
-            "The language model that fills in unset keys and writes the codes. Unset: the largest installed, else none.",
+            "Language model that fills in unset keys and writes the codes. Unset: the largest installed, else none.",
             SONGWRITER,
             shapes=False,  # its weights do
             examples=("1.7B", "none"),

@@ -315,7 +315,7 @@ class Inspection:
         labelled = [replace(usable, song=songs[usable.song.name]) for usable in self.usable]
         nameless = [
             UsageError(
-                f"{usable.song.path} has no caption, and no --name gives it a trigger word; so it has no text to train with."
+                f"{usable.song.path} has no caption, and there is no trigger word (--name); it has no text to train with."
             )
             for usable in labelled
             if not dataset.caption(usable.song)
