@@ -340,7 +340,7 @@ def test_other_weights_are_a_difference(acestep: Acestep, monkeypatch: pytest.Mo
     acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "low-water")
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(xl.root))
     plan = acestep("album", "plan", "harbour.yaml", "-o", "out", "--only", "low-water")
-    assert "low-water: stale: the weights of turbo are others" in plan.stderr
+    assert "low-water: stale: the weights of turbo have changed" in plan.stderr
 
 
 def test_a_plan_touches_nothing_and_reports_itself(acestep: Acestep) -> None:

@@ -544,12 +544,12 @@ def test_adapters_that_do_not_hold_together(tmp_path: Path) -> None:
     assert f"{QUERY} lacks lokr_w2" in broken(lokr_w1=down)
     assert "has rank 0" in broken(lora_A__weight=torch.ones(0, 64), lora_B__weight=torch.ones(64, 0))
     assert "[64, 3] and [4, 64], do not go together" in broken(lora_A__weight=down, lora_B__weight=torch.ones(64, 3))
-    assert "alpha is 'eight' in adapter_config.json, which is no number" in broken("eight", **pair)
-    assert "alpha is nan, which is no number" in broken(**pair, alpha=torch.tensor(float("nan")))
+    assert "alpha is 'eight' in adapter_config.json, which is not a number" in broken("eight", **pair)
+    assert "alpha is nan, which is not a number" in broken(**pair, alpha=torch.tensor(float("nan")))
     assert "alpha is [2] in F32, and no number" in broken(**pair, alpha=torch.ones(2))
     assert "only those of rows, [64, 1], can be applied" in broken(**pair, dora_scale=torch.ones(1, 64))
     adapter_files.peft(tmp_path, {QUERY: (down, up)}, peft_type="LOKR", r=0)
-    assert "has no rank but 0" in refusal(tmp_path)
+    assert "has 0 where a rank should be" in refusal(tmp_path)
 
 
 def test_an_adapter_of_another_size_names_the_matrix(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_book_in_the_way_is_a_warning(two_b: tiny.Oracle, tmp_path: Path, monk
     song = ["generate", "-c", "x", "-d", "10", "--models-dir", str(two_b.root), "-m", "turbo", "-o", out]
     made = CliRunner().invoke(app, song)
     assert made.exit_code == 0, made.stderr
-    assert "what this render taught is forgotten" in made.stderr
+    assert "this render's time and memory are lost" in made.stderr
 
 
 def test_only_the_song_that_ran_out_of_memory_is_remembered(

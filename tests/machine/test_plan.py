@@ -150,7 +150,7 @@ def test_a_number_format_chooses_among_the_devices() -> None:
 
 def test_what_waits_in_main_memory_has_to_fit_there() -> None:
     assert plan(card(5), CPU, request=song(300, "xl-turbo")).streamed
-    with pytest.raises(MemoryLimitError, match="would wait in main memory"):
+    with pytest.raises(MemoryLimitError, match="would be kept in main memory"):
         plan(card(5), replace(CPU, free_bytes=3 * GIB), request=song(300, "xl-turbo"))
 
 
@@ -247,7 +247,7 @@ def test_what_was_learnt_before_is_where_a_plan_begins() -> None:
         machine, request, MachineRequest(), sizes, lambda device, dtype: Experience(arrangement, speeds)
     )
     assert (made.tile_frames, made.one_network, made.int8) == (64, True, False)
-    assert "memory ran out before" in made.reasons["one_network"]
+    assert "memory ran out in an earlier render" in made.reasons["one_network"]
     model = memory.MemoryModel(sizes, memory.Workload.of(100, request.caption, request.lyrics, sizes.vae), arrangement)
     assert made.seconds == pytest.approx(3 * (8 * model.step_operations / 1e12 + 10), abs=0.1)
 

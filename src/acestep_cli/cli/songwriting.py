@@ -1,4 +1,4 @@
-"""What `write` and `describe` share: a Songwriter at work without a render, and a spec for an answer."""
+"""Code that `write` and `describe` share: a Songwriter at work without a render, and a spec for an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where published folders lie on this machine: a models folder or the Hugging Face cache, lock files beside them.
+"""Published folders on this machine, in a models folder or the Hugging Face cache, and their lock files.
 
 A lock file says which commit a folder is and what each file of it must be. It is written when the folder is whole.
 Nothing here asks the network; `hub` does.

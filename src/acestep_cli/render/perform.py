@@ -369,9 +369,7 @@ def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None
         )
     except OSError as error:
         reason = reason_of(error)
-        reporter.warn(
-            f"{history.history_file()} cannot be written: {reason}; this render's time and memory are lost."
-        )
+        reporter.warn(f"{history.history_file()} cannot be written: {reason}; this render's time and memory are lost.")
 
 
 def record_overhead(job: Job, reporter: Reporter) -> None:

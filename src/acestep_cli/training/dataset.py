@@ -314,9 +314,7 @@ class Inspection:
         songs = {song.name: song for song in dataset.songs}
         labelled = [replace(usable, song=songs[usable.song.name]) for usable in self.usable]
         nameless = [
-            UsageError(
-                f"{usable.song.path} has no caption, and there is no trigger word (--name); it has no text to train with."
-            )
+            UsageError(f"{usable.song.path} has no caption, and there is no trigger word (--name), so it has no text.")
             for usable in labelled
             if not dataset.caption(usable.song)
         ]
