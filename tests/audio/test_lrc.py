@@ -437,7 +437,7 @@ def test_heads_that_are_not_there_are_named(tmp_path: Path, named: Any, sentence
 
 
 def test_published_heads() -> None:
-    """`dit.md` 1.2 and 8.1."""
+    """The heads of `docs/specification.md` 10.1."""
     two_b = {2: [6], 3: [10, 11], 4: [3], 5: [8, 9], 6: [8]}
     xl = {3: [18, 27], 4: [22], 5: [5, 6, 7], 6: [2, 12, 13], 7: [20, 21]}
     for name, row in checkpoints.CHECKPOINTS.items():

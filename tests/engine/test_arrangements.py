@@ -139,7 +139,7 @@ def loud_lyrics() -> LyricEncoder:
 
 @torch.inference_mode()
 def test_what_overflows_float16_runs_in_float32(loud_lyrics: LyricEncoder) -> None:
-    """Source: `dit.md` 7.2 of the specification."""
+    """Source: `docs/specification.md` 5.8."""
     embeddings = torch.randn(1, 20, tiny.TEXT_WIDTH)
     exact = loud_lyrics(embeddings)
     half = loud_lyrics.half()

@@ -113,7 +113,7 @@ def test_source_mask_and_instruction(
     latents: str,
     region: tuple[int, int] | None,
 ) -> None:
-    """The table of the specification (dit.md 4.5), each row against what diffusers' networks make of the source."""
+    """The table of `docs/specification.md` 8.1, each row against what diffusers' networks make of the source."""
     file = take(6)
     render(base, caption="a", source=file, **asked)
     heard, silence = raw(base, file), base.silence.transpose(1, 2)

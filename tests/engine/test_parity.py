@@ -1,7 +1,7 @@
 """The engine's networks against diffusers' classes holding the same weights, in float32.
 
 diffusers is called as an independent oracle. One thing it does otherwise than the published XL model
-(`dit.md` 10, D1): it never prepends the timbre encoder's special token. The XL tests of the condition
+(`docs/specification.md` 5.6): it never prepends the timbre encoder's special token. The XL tests of the condition
 encoder therefore check the ruling "on XL `special_token` is prepended and token 0 is the output", by
 prepending the token inside the oracle; everything else is compared with the oracle untouched.
 """

@@ -37,7 +37,7 @@ from support.rendering import FLOAT32
 
 SONG = Request(caption="a song", lyrics="[Verse]\nla la", seed=1)
 SECONDS = (10, 600)
-#: `songwriter-and-lora.md` 1.2, line by line.
+#: `docs/specification.md` 9.2, line by line.
 FRAME = "<|im_start|>system\n# Instruction\n{}\n\n<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 

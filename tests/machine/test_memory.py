@@ -39,7 +39,7 @@ def parameters(module: torch.nn.Module) -> int:
     ids=["tiny 2B", "tiny XL", "2B", "XL"],
 )  # fmt: skip
 def test_parameters_of_the_diffusion_transformer(config: DiTConfig, published: int | None) -> None:
-    """Published counts: `dit.md` 1.1 of the specification."""
+    """Published counts: `docs/specification.md` 2.3."""
     with torch.device("meta"):
         model = AceStep(config)
     assert config.parameters == parameters(model)

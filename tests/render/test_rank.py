@@ -57,7 +57,7 @@ def acestep(hall: Path, oracle: Qwen3ForCausalLM, tmp_path: Path, monkeypatch: p
     return lambda *words: CliRunner().invoke(app, [*words])
 
 
-# How surely the words are heard: `dit.md` 8.2, a step at a time.
+# The lyric alignment score of `docs/specification.md` 10.3, a step at a time.
 
 
 def plain_score(attention: np.ndarray, sung: list[bool]) -> float:
@@ -109,7 +109,7 @@ def test_words_are_what_stands_outside_of_brackets(hall: Path) -> None:
     assert tokenizer.decode(outside) == "\nla  lo\n"
 
 
-# What the Songwriter thinks: `dit.md` 8.3, with transformers' own forward pass over each whole text.
+# The code likelihood of `docs/specification.md` 10.4, with transformers' own forward pass over each whole text.
 
 
 def plain_logits(model: Qwen3ForCausalLM, prompt: list[int], answer: list[int]) -> torch.Tensor:

@@ -10,7 +10,7 @@ SONG = "[Verse]\nCity light slides\nover the glass\n\n[Chorus]\nWE RIDE ALONE\n"
 
 
 def plain_path(costs: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Dynamic time warping, a cell at a time: `dit.md` 8.1, 6."""
+    """Dynamic time warping, a cell at a time: `docs/specification.md` 10.2."""
     height, width = costs.shape
     total = np.full((height + 1, width + 1), np.inf, np.float32)
     total[0, 0] = 0

@@ -33,7 +33,7 @@ def planned(machine: Hardware, settings: TrainingConfig | None = None, **asked: 
 
 
 def test_the_adapter_of_the_2b_is_as_large_as_published() -> None:
-    """Source: `songwriter-and-lora.md` 5.6 of the specification: rank times 688,128."""
+    """Source: `docs/specification.md` 11.4: rank times 688,128."""
     plan = planned(card(80))
     need = workload.TrainingMemory(SIZES, TrainingConfig(), SONG, plan.arrangement, checkpointed=False)
     assert need.adapter_parameters == 64 * 688_128
