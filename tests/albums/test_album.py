@@ -217,7 +217,7 @@ TRACKS = "tracks:\n  - {id: a, caption: x}\n"
         ("tracks:\n  - {id: a, caption: x, edits: [{blur: {}}]}\n", "each item is one of repaint, extend"),
         ("tracks:\n  - {id: a, caption: x, edits: [{repaint: {source: b.wav, start: 1}}]}\n",
          "source: has no meaning for an edit by repaint"),
-        ("tracks:\n  - {id: a, caption: x, edits: [{repaint: {bpm: 90}}]}\n", "neither start nor end says"),
+        ("tracks:\n  - {id: a, caption: x, edits: [{repaint: {bpm: 90}}]}\n", "neither start nor end is given"),
         ("tracks:\n  - {id: a, caption: x, edits: [{extend: {}}]}\n", "neither how many seconds before nor after"),
         ("tracks:\n  - {id: a, caption: x, edits: [{lego: {caption: y}}]}\n", "no track is named"),
         ("tracks:\n  - {id: a, caption: x, takes: 2, edits: [{extend: {after: 5}}]}\n", "makes several files"),

@@ -793,7 +793,7 @@ def test_a_long_pause_is_not_slept(
         ({"http_proxy": "http://[::1"}, ["http_proxy names a proxy that cannot be used"]),
         ({"HTTPS_PROXY": "ftp://x", "http_proxy": "http://a:1"}, ["HTTPS_PROXY names a proxy that cannot be used"]),
         ({"SSL_CERT_FILE": "/nonexistent"}, ["The certificates that SSL_CERT_FILE names cannot be read"]),
-        ({"HF_ENDPOINT": "http://[::1"}, ["HF_ENDPOINT is 'http://[::1', which is no address"]),
+        ({"HF_ENDPOINT": "http://[::1"}, ["HF_ENDPOINT is 'http://[::1', which is not an address"]),
     ],
     ids=["socks", "socks5h", "bracket", "scheme", "certificates", "endpoint"],
 )
