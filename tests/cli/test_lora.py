@@ -96,7 +96,7 @@ def test_paths_in_a_spec_are_relative_to_its_folder(here: Path) -> None:
         ("- path: [a]\n    scale: {b: c}", "scale is neither text, a number nor a list of them"),
         ("- a\n  - [b]\n  - c: d", "a list is not text"),
         ("- path: a\n    scale: loud", "'loud' is not a scale such as 0.6, 60% or -1"),
-        ("- path: a\n    weight: 1", "'weight' is no part of an adapter"),
+        ("- path: a\n    weight: 1", "'weight' is not a key of an adapter"),
         ("- a: !!x b", "'!!x b' begins with !, which YAML takes for the type of a value"),
     ],
 )

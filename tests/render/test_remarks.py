@@ -52,7 +52,7 @@ def test_a_render_remarks_with_the_line_of_a_spec_and_leaves_the_rest_to_check()
     tags = "".join(f"  [{tag}]\n  Ride with me\n" for tag in ("Vrese", "Chrous", "Brigde", "Outtro", "Verz"))
     Path("a song.yaml").write_text(f"caption: dusty slow blues\nduration: 30\nlyrics: |\n{tags}")
     found = warnings(acestep("render", "a song.yaml", "-o", "a.wav"))
-    assert found[0].startswith("a song.yaml:4: lyrics: '[Vrese]' is no section")
+    assert found[0].startswith("a song.yaml:4: lyrics: '[Vrese]' is not a section")
     assert len(found) == 4
     assert found[-1] == "a song.yaml: 2 more remarks; acestep spec check 'a song.yaml' lists them"
     checked = CliRunner().invoke(app, ["spec", "check", "a song.yaml"])
