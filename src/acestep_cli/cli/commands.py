@@ -17,10 +17,21 @@ RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/ni
 SPECS = "Song specs (.yaml, .md, a sidecar, or - for stdin); flags override their keys."
 #: Stands for stdin as a spec, and for stdout as an output.
 STDIN = "-"
+#: Of the command that also takes text.
+CAPTION = "Text that is no file, with a space in it, is a caption."
 
 Specs = Annotated[
     list[str] | None,
     typer.Argument(metavar="SPEC", help=SPECS, show_default=False, autocompletion=options.complete_specs),
+]
+SpecsOrCaption = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SPEC|CAPTION",
+        help=f"{SPECS} {CAPTION}",
+        show_default=False,
+        autocompletion=options.complete_specs,
+    ),
 ]
 #: A shell completes any file where it is offered nothing.
 Sources = Annotated[
@@ -51,6 +62,8 @@ def command(mode: str | None) -> typer.Typer:
 
     if mode is not None and modes.MODES[mode].has_source:
         render_specs.__annotations__["specs"] = Sources
+    elif mode == "generate":
+        render_specs.__annotations__["specs"] = SpecsOrCaption
     app.command(help="\n\n".join((summary, *examples)))(options.render_flags(render_specs, mode))
     return app
 

@@ -17,12 +17,13 @@ from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine.plan import measured_speed
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.render import fetch, paths, plan, result, take_cache, write
+from acestep_cli.render import arguments, fetch, paths, plan, result, take_cache, write
 from acestep_cli.render.job import Job, pending_work
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import modes, ranking, spec
+from acestep_cli.song.values import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -211,6 +212,8 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
     if job.request.kept is not None:
         reporter.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
     where = f" in {job.name}" if several else ""
+    if job.resolved.origins.get("caption") == arguments.CAPTION:
+        reporter.say(f"There is no file {quoted(job.request.caption or '')}, so that is the caption (-c)")
     if job.pending() and (length := plan.shortened(job)) is not None:
         reporter.say(f"{job.name if several else 'The song'} will be {length}")
     if job.request.scored:

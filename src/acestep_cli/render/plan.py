@@ -20,7 +20,7 @@ from acestep_cli.machine.plan import MachineRequest, Plan, plan_render
 from acestep_cli.models import checkpoints, latents_file, local
 from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled
 from acestep_cli.models.sizes import NETWORKS, Sizes
-from acestep_cli.render import existing, paths, result, sidecar, smoke
+from acestep_cli.render import arguments, existing, paths, result, sidecar, smoke
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
@@ -64,10 +64,17 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
         by_output = implied_format(place, flags, settings)
     except UsageError as error:
         errors.append(error)
+    by_flags_alone = not specs
+    try:
+        if caption := arguments.caption_layers(mode, specs, flags):
+            by_output, specs, by_flags_alone = [*caption, *by_output], [], True
+    except UsageError as error:
+        errors.append(error)
+        specs = [name for name in specs if not arguments.is_caption(name)]
     jobs: list[Job] = []
     # A spec that is given twice is refused above, and stdin where it is read again.
     once = [name for at, name in enumerate(specs) if name and (name == spec.STDIN or name not in specs[:at])]
-    names: list[str | None] = [*once] or [None] * (not specs)
+    names: list[str | None] = [*once] or [None] * by_flags_alone
     context = PlanContext(settings, hardware.detect(), history.read_history())
     for name in names:
         try:
@@ -298,6 +305,8 @@ def plan_job(
 ) -> Job:
     """Return the job of one spec or source, or of the flags alone."""
     given = is_recording(mode, name)
+    if name is not None and not given:
+        arguments.refuse_other(mode, name)
     below = [*command_layers(mode), *argument_layers(name, given)]
     layers = [*below, *([smoke.smoke_layer([*below, *flags])] if context.settings.smoke else ()), *flags]
     layers += again_layers(context.settings)
