@@ -174,6 +174,31 @@ def test_a_dry_run_says_what_would_come_and_how_much(acestep: Run, hub: Hub) -> 
     assert not Path("a.wav").exists()
 
 
+def test_a_dry_run_plans_what_is_not_installed(acestep: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    words = (*SONG, "-m", "xl-turbo", "--songwriter", "1.7B", "-o", "a.wav", "--dry-run")
+    run = acestep("generate", *words)
+    assert (run.exit_code, run.stdout) == (0, "a.wav\n"), run.stderr
+    assert "xl-turbo: is not installed; acestep models pull xl-turbo fetches about" in run.stderr
+    assert "1.7B: is not installed; acestep models pull 1.7B fetches about" in run.stderr
+    assert "Memory of cpu" in run.stderr
+    assert "Time: " in run.stderr
+    content = json.loads(acestep("generate", *words, "--json").stdout)
+    jsonschema.validate(content, RESULT_SCHEMA)
+    [entry] = content["outputs"]
+    assert entry["installed"] is False
+    # The weights of the published sizes alone, in the widest format of a processor or a narrower one.
+    assert entry["plan"]["peak_bytes"] > 4e9
+    assert [(model["name"], model["status"]) for model in content["models"]] == [
+        ("xl-turbo", "absent"),
+        ("1.7B", "absent"),
+    ]
+    refused(acestep("generate", *words[:-1]), 3, "acestep models pull xl-turbo")
+    plain = json.loads(acestep("generate", *SONG, "-m", "pocket", "--dry-run", "--json").stdout)
+    assert plain["outputs"][0]["installed"] is True
+    assert not hub.asked
+
+
 @pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["render", "dry"])
 def test_offline_is_obeyed(acestep: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

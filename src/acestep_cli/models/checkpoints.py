@@ -402,6 +402,19 @@ class Songwriter:
         return self.levels == checkpoint.levels
 
 
+class UnpulledSongwriter(Songwriter):
+    """A Songwriter of the table that is not downloaded. Its folder is where it will be."""
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        return PUBLISHED_LEVELS
+
+    @cached_property
+    def weights(self) -> str:
+        """An empty string, because there are no weights to hash."""
+        return ""
+
+
 def _levels(found: Any, file: Path) -> tuple[int, ...]:
     """Check the quantizer levels of a config. Raises `CheckpointError` unless they are a few integers from 2 on."""
     usable = isinstance(found, list | tuple) and len(found) <= MOST_LEVELS

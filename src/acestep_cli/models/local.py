@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoints, weight_files
-from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter
+from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, UnpulledSongwriter
 from acestep_cli.progress import ProgressCallback, Say
 
 if TYPE_CHECKING:
@@ -349,6 +349,20 @@ def find_model(name: str, models_dir: Path | None) -> Path:
         )
     checkpoints.check_part(part, folder)
     return folder
+
+
+def unpulled_songwriter(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> Songwriter | None:
+    """Return the Songwriter `asked` for as one to be downloaded, where it is of the table, fits and is not here."""
+    if asked not in checkpoints.SONGWRITERS:
+        return None
+    try:
+        find_model(asked, models_dir)
+    except CheckpointError:
+        part = checkpoints.SONGWRITERS[asked]
+        folder = checkpoints.cache_folder(part.repo) / part.inside if models_dir is None else models_dir / part.folder
+        planned = UnpulledSongwriter(asked, folder)
+        return planned if planned.fits(checkpoint) else None
+    return None
 
 
 def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:

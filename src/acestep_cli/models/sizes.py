@@ -9,7 +9,7 @@ from pathlib import Path
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.adapters import Adapter
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled
+from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled, UnpulledSongwriter
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
 
 #: Source: docs/specification.md, 2.3 Published sizes.
@@ -85,7 +85,11 @@ class Sizes:
         cls, checkpoint: Checkpoint, songwriter: Songwriter | None = None, adapters: Iterable[Adapter] = ()
     ) -> Sizes:
         """Read the sizes of a checkpoint, a Songwriter and adapters. Raises `CheckpointError` for an invalid config."""
-        helper = None if songwriter is None else qwen_of(songwriter.folder)
+        helper = None
+        if isinstance(songwriter, UnpulledSongwriter):
+            helper = PUBLISHED_SONGWRITERS[songwriter.name]
+        elif songwriter is not None:
+            helper = qwen_of(songwriter.folder)
         extra = sum(adapter.parameters for adapter in adapters)
         if isinstance(checkpoint, Unpulled):
             return replace(cls.published(checkpoint.name), songwriter=helper, adapter_parameters=extra)

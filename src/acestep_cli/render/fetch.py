@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import disk
-from acestep_cli.models import local
+from acestep_cli.models import checkpoints, local
 from acestep_cli.models.checkpoints import ModelPart
 from acestep_cli.render.reporter import Reporter
 
@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 GB = 1e9
 
 
-def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], reporter: Reporter, *, dry_run: bool) -> None:
+def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], reporter: Reporter, *, pull: bool, dry_run: bool) -> None:
     """Announce the missing parts of each checkpoint, with their approximate sizes from the table.
 
-    Raises `NetworkError` where the environment forbids downloads.
+    Without `pull` nothing is to be fetched, and the command that would is named. Raises `NetworkError` where the
+    environment forbids downloads.
     """
     from acestep_cli.models import download
 
-    download.require_online()
+    if pull:
+        download.require_online()
     for name, parts in lacking.items():
         folders = ", ".join(f"{part.folder} ({disk.format_size(part.size_gb * GB)})" for part in parts)
         total = disk.format_size(sum(part.size_gb for part in parts) * GB)
-        reporter.say(f"{name}: {'would be fetched' if dry_run else 'fetching'}, about {total}: {folders}")
+        if pull and name not in checkpoints.SONGWRITERS:  # which --pull leaves out
+            reporter.say(f"{name}: {'would be fetched' if dry_run else 'fetching'}, about {total}: {folders}")
+        else:
+            reporter.say(
+                f"{name}: is not installed; acestep models pull {name} fetches about {total}: {folders}. The plan "
+                "goes by the published sizes"
+            )
 
 
 def pull_parts(

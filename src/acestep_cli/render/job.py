@@ -10,7 +10,7 @@ from pathlib import Path
 from acestep_cli.cache import Cache
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled
+from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled, UnpulledSongwriter
 from acestep_cli.render import sidecar
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.remaining import TakeWork
@@ -52,6 +52,11 @@ class Job:
     @property
     def request(self) -> Completed:
         return self.decided.request
+
+    @property
+    def is_installed(self) -> bool:
+        """False where its checkpoint or Songwriter is yet to be downloaded."""
+        return not isinstance(self.checkpoint, Unpulled) and not isinstance(self.songwriter, UnpulledSongwriter)
 
     def recipe(self, output: OutputFile, weights: str | None = None) -> str:
         """Return the fingerprint of all that shapes a file but its seed, with the job's weights or with `weights`."""

@@ -123,7 +123,7 @@ def fetch_missing(
     planned: list[Job], lacking: Mapping[str, Sequence[ModelPart]], settings: RenderSettings, reporter: Reporter
 ) -> list[Job]:
     """Download what the jobs lack, and return them planned again. A dry run only announces it."""
-    fetch.announce_pull(lacking, reporter, dry_run=settings.dry_run)
+    fetch.announce_pull(lacking, reporter, pull=settings.pull, dry_run=settings.dry_run)
     if settings.dry_run:
         return planned
     with reporter.results():

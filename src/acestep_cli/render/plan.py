@@ -18,7 +18,7 @@ from acestep_cli.machine import hardware, history
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import MachineRequest, Plan, plan_render
 from acestep_cli.models import checkpoints, latents_file, local
-from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled
+from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled, UnpulledSongwriter
 from acestep_cli.models.sizes import NETWORKS, Sizes
 from acestep_cli.render import arguments, existing, paths, result, sidecar, smoke
 from acestep_cli.render.job import Job
@@ -122,12 +122,13 @@ def remarks_on(job: Job) -> list[str]:
 
 
 def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
-    """Return by checkpoint the parts to be downloaded for the takes to be made."""
-    return {
-        one.checkpoint.name: one.checkpoint.lacking
-        for one in jobs
-        if isinstance(one.checkpoint, Unpulled) and one.pending()
-    }
+    """Return by checkpoint or Songwriter the parts to be downloaded for the takes to be made."""
+    waiting = [one for one in jobs if one.pending()]
+    found = {one.checkpoint.name: one.checkpoint.lacking for one in waiting if isinstance(one.checkpoint, Unpulled)}
+    for one in waiting:
+        if isinstance(one.songwriter, UnpulledSongwriter):
+            found[one.songwriter.name] = (checkpoints.SONGWRITERS[one.songwriter.name],)
+    return found
 
 
 def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
@@ -260,7 +261,8 @@ class PlanContext:
     def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
         """Return a checkpoint and the hash of its weights, which is computed once."""
         if model not in self.found:
-            find = checkpoints.find_or_plan if self.settings.pull else checkpoints.find_checkpoint
+            foresees = self.settings.pull or self.settings.dry_run
+            find = checkpoints.find_or_plan if foresees else checkpoints.find_checkpoint
             checkpoint = find(model, self.settings.models_dir, task)
             self.found[model] = checkpoint, checkpoint.weights_hash()
         return self.found[model]
@@ -356,7 +358,7 @@ def fit_job(
         if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
             complete.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
         checkpoint, weights = context.checkpoint(name, task)
-        for songwriter in candidate_songwriters(resolved.request, checkpoint, context.settings.models_dir):
+        for songwriter in candidate_songwriters(resolved.request, checkpoint, context.settings):
             with spec.placing_problems(*layers):
                 choices = complete.complete_request(resolved.request, checkpoint, songwriter)
             if context.settings.rank:
@@ -387,13 +389,19 @@ def fit_job(
     raise failure
 
 
-def candidate_songwriters(request: Request, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
+def candidate_songwriters(
+    request: Request, checkpoint: Checkpoint, settings: RenderSettings
+) -> list[Songwriter | None]:
     """Return the Songwriters that may decide what `request` leaves open, the best first; None stands for none.
 
-    Raises `CheckpointError` where one is needed and none is installed.
+    A dry run also takes one that is named and not installed. Raises `CheckpointError` where one is needed and none
+    is installed.
     """
     if not modes.mode_of(request).has_songwriter:
         return [None]
+    models_dir = settings.models_dir
+    if settings.dry_run and (unpulled := local.unpulled_songwriter(request.songwriter, checkpoint, models_dir)):
+        return [unpulled]
     if request.idea is not None and request.songwriter != "none":
         return [*local.needed_songwriters(request.songwriter, checkpoint, models_dir, "An idea")]
     return local.songwriters(request.songwriter, checkpoint, models_dir)
@@ -436,6 +444,7 @@ def planned_output(
         seed=take.seed,
         completed=take,
         plan=result.as_json(job.plan),
+        installed=job.is_installed,
         kind=piece.kind,
         track=piece.track if piece.kind == "stem" else None,
         lrc=lrc.lrc_path(path) if path is not None and take.lrc else None,

@@ -43,6 +43,8 @@ class OutputFile:
     seed: int
     completed: Completed
     plan: dict[str, Any]
+    #: Its checkpoint and Songwriter are on this machine.
+    installed: bool = True
     kind: str = "take"
     track: str | None = None
     #: The file of its timed lyrics, where they were asked for.
@@ -92,6 +94,7 @@ class OutputFile:
             "rank": self.rank,
             "request": as_json(self.completed),
             "plan": self.plan,
+            "installed": self.installed,
             "timings": self.timings,
         }
         if self.origins is not None:
