@@ -25,7 +25,6 @@ from acestep_cli.machine.hardware import Hardware, cpu_device
 from acestep_cli.machine.plan import MachineRequest
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.song.request import Request
 
 TIME_AIM, MEMORY_AIM = "at least 1.15 x", "at most 0.1"
 NOTES = """\
@@ -62,7 +61,7 @@ def build_theirs(ours: OobleckVAE) -> AutoencoderOobleck:
 
 def tile_frames() -> int:
     """What the program itself would choose on this processor."""
-    song = Request(model="turbo", duration=20.0)
+    song = plan.bare_song("turbo", 20.0)
     return plan.plan_render(Hardware((cpu_device(),)), song, MachineRequest(), Sizes.published("turbo")).tile_frames
 
 

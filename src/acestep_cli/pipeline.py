@@ -31,7 +31,7 @@ from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Progress, ProgressCallback, Say, StageShare
-from acestep_cli.song import complete, duration, loras, modes, prompts, ranking
+from acestep_cli.song import complete, duration, modes, prompts, ranking
 from acestep_cli.song.complete import Completed, OutputPart
 from acestep_cli.song.modes import Prepared
 from acestep_cli.song.ranking import Scores
@@ -157,7 +157,7 @@ class Renderer:
 
     def _render_song(self, song: SongRender) -> Iterator[Take]:
         self.weights.trim_memory()
-        self.weights.adapters = loras.active_adapters(song.request.loras or (), song.request.lora_mode)
+        self.weights.adapters = song.request.adapters
         source = self._load_source(song)
         for part in song.parts:
             for decoded in self._render_part(song, part, source):
@@ -264,8 +264,9 @@ class RenderPart:
 
     @classmethod
     def of(cls, output: OutputPart) -> RenderPart:
-        prepared = modes.mode_of(output.request).prepare(output.request)
-        return cls(output, [ConditionInputs(prepared), *([ConditionInputs(prepared.then[1])] if prepared.then else [])])
+        prepared = modes.mode_of(output.request).prepare(output.request, output.request.region)
+        second = [] if prepared.second_phase is None else [ConditionInputs(prepared.second_phase[1])]
+        return cls(output, [ConditionInputs(prepared), *second])
 
     @property
     def prepared(self) -> Prepared:
@@ -279,14 +280,14 @@ class RenderPart:
     @property
     def schedule(self) -> tuple[float, ...]:
         """The times of the diffusion, from noise, or from the share of the source that is kept, to 0."""
-        request, kept = self.output.request, self.prepared.kept
+        request, source_share = self.output.request, self.prepared.source_share
         if request.timesteps is not None:
             times = solvers.explicit_schedule(request.timesteps)
         else:
             assert request.steps is not None
             assert request.shift is not None
             times = solvers.timestep_schedule(request.steps, request.shift)
-        return solvers.shorten_schedule(times, kept) if kept else times
+        return solvers.shorten_schedule(times, source_share) if source_share else times
 
     @property
     def steps(self) -> int:
@@ -465,8 +466,8 @@ def source_latents(
     """Return the latents [1, T, C] of the source, float32 on the CPU: those stored beside it, or else those that the
     autoencoder makes of it; None without a source.
     """
-    if request.kept is not None:
-        return conditioning.place_stored_latents(request.kept, layout, silence)
+    if request.source_latents is not None:
+        return conditioning.place_stored_latents(request.source_latents, layout, silence)
     return encode_references(weights, stages, layout.waveforms)
 
 
@@ -482,7 +483,7 @@ def prepare_inputs(weights: WeightStore, part: RenderPart, source: SongSource, s
         )
         contexts = [conditioning.context_latents(phase.prepared, sources) for phase in part.phases]
         hold = conditioning.source_hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
-        start = sources.original() if prepared.kept else None
+        start = sources.original() if prepared.source_share else None
         return DiffusionInputs(contexts, hold, start)
 
 
@@ -517,7 +518,7 @@ def corrections_of(take: Completed) -> denoise.Corrections:
 def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progress: Progress) -> tuple[Tensor, bool]:
     """Return the latents [T, C] of a take, and whether they were made now rather than found in the cache."""
     part, take = inputs.part, inputs.take
-    switch, hold = part.prepared.then, inputs.diffusion.hold
+    switch, hold = part.prepared.second_phase, inputs.diffusion.hold
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
     corrections = corrections_of(take)
     settings = [
@@ -548,7 +549,7 @@ def denoise_take(weights: WeightStore, inputs: TakeInputs, progress: Progress) -
     The condition is projected here, each time: the projections are the decoder's, and may have become int8 meanwhile.
     """
     part, take, (contexts, hold, start) = inputs.part, inputs.take, inputs.diffusion
-    switch = part.prepared.then
+    switch = part.prepared.second_phase
     with weights.dit() as model:
         cross_kvs = [model.decoder.project_condition(condition) for condition in inputs.conditions]
         latents = denoise.denoise(

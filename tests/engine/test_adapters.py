@@ -339,7 +339,7 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
             before, plain = state(model), model.decoder
             untouched = None if plan.int8 or plan.dtype != "float32" else velocity(plain)
         for stack in ((lora, other), (other,), ()):
-            store.adapters = loras.active_adapters([Lora(str(path), 0.5) for path in stack], "sum")
+            store.adapters = tuple(ActiveAdapter(adapters.read_adapter(path), 0.5) for path in stack)
             with store.dit() as again:
                 assert again is model
                 assert any(m._forward_hooks for m in again.modules()) is bool(stack and (plan.int8 or plan.streamed))

@@ -111,7 +111,7 @@ def stages(**heard: Any) -> dict[str, memory.StageMemory]:
 def test_listening_is_a_stage_where_something_is_encoded() -> None:
     assert "listen" not in stages()
     assert "listen" not in stages(source=True)  # whose latents were kept
-    for heard in ({"source": True, "encodes_source": True}, {"references": 2, "seconds_heard": 400.0}):
+    for heard in ({"source": True, "encodes_source": True}, {"references": 2, "reference_seconds": 400.0}):
         found = stages(**heard)
         assert list(found)[:3] == ["text", "listen", "condition"]
         assert found["listen"].resident["vae"] == found["decode"].resident["vae"]
@@ -131,12 +131,12 @@ def test_listening_takes_as_much_for_a_longer_source_and_less_with_smaller_tiles
 
 def test_recordings_stay_in_main_memory() -> None:
     minute = 60 * 48_000 * 2 * memory.FLOAT32
-    one, other = (stages(references=1, seconds_heard=seconds) for seconds in (60.0, 120.0))
+    one, other = (stages(references=1, reference_seconds=seconds) for seconds in (60.0, 120.0))
     assert {name: other[name].total - one[name].total for name in one} == {
         name: 0 if name == "text" else minute for name in one
     }
     card = [
-        MemoryModel(TURBO, replace(SONG, references=1, seconds_heard=seconds), FULL).host_bytes
+        MemoryModel(TURBO, replace(SONG, references=1, reference_seconds=seconds), FULL).host_bytes
         for seconds in (60.0, 120.0)
     ]
     assert card[1] - card[0] == minute
@@ -156,7 +156,7 @@ def test_a_completed_request_is_planned_with_what_it_hears(tmp_path: Path, two_b
     request = complete.complete(Request(mode="cover", caption="a", source=source, reference=reference), found)
     made = plan.plan_render(hardware.detect(), request, plan.MachineRequest(device="cpu"), Sizes.of(found))
     assert "listen" in [stage.name for stage in made.stages]
-    assert request.seconds_heard == 30
+    assert request.reference_seconds == 30
     without = request.model_copy(update={"reference": None, "reference_seconds": 0.0})
     less = plan.plan_render(hardware.detect(), without, plan.MachineRequest(device="cpu"), Sizes.of(found))
     assert less.stages[-1].total < made.stages[-1].total

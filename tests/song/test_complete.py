@@ -101,9 +101,9 @@ def test_lyrics_decide_the_length() -> None:
 
 
 def test_published_instructions() -> None:
-    assert modes.generate(Request(caption="x")).instruction == (
+    assert modes.generate(Request(caption="x"), None).instruction == (
         "Fill the audio semantic mask based on the given conditions:"
     )
-    assert modes.generate(Request(codes=[1])).instruction == (
+    assert modes.generate(Request(codes=[1]), None).instruction == (
         "Generate audio semantic tokens based on the given conditions:"
     )

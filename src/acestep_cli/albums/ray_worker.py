@@ -24,6 +24,7 @@ from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints, local
+from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.render import result, sidecar
 from acestep_cli.render.job import Job
@@ -134,10 +135,10 @@ class RenderTask:
 
 def files_of(job: Job) -> Files:
     """Return the files that a job needs on a node. Raises `OSError` where one was deleted since it was read."""
-    paths = {name: [recording.path] for name, recording in job.decided.heard.items()}
+    paths = {name: [recording.path] for name, recording in job.decided.recordings.items()}
     paths |= {name: adapter.files for name, adapter in job.decided.adapters.items()}
-    if (kept := job.request.kept) is not None:
-        paths[str(kept.path)] = [kept.path]
+    if (stored := job.request.source_latents) is not None:
+        paths[str(stored.path)] = [stored.path]
     return {name: [(file.name, file.read_bytes()) for file in files] for name, files in paths.items()}
 
 
@@ -256,7 +257,7 @@ def render_task(task: RenderTask, console: WorkerConsole) -> Iterator[Take]:
         for take in pipeline.run(songs, report, console.warn, console.say):
             yield replace(
                 take,
-                request=rename_files(take.request, original_names),
+                request=rename_files(take.request, original_names).model_copy(update={"adapters": ()}),  # sender's
                 warnings=tuple(map(console.with_original_names, take.warnings)),
                 remarks=tuple(map(console.with_original_names, take.remarks)),
             )
@@ -274,18 +275,25 @@ def unpack_files(files: Files, folder: Path) -> dict[str, str]:
     return places
 
 
+def move_adapter(adapter: Adapter, names: Mapping[str, str]) -> Adapter:
+    """Return an adapter whose file lies where `names` says."""
+    path = Path(names.get(str(adapter.path), adapter.path))
+    return replace(adapter, path=path, file=path)
+
+
 def rename_files(song: Completed, names: Mapping[str, str]) -> Completed:
     """Return a song with the paths of its files replaced by `names`."""
 
     def name(path: str) -> str:
         return names.get(path, path)
 
-    kept = song.kept and replace(song.kept, path=Path(name(str(song.kept.path))))
+    stored = song.source_latents and replace(song.source_latents, path=Path(name(str(song.source_latents.path))))
     return song.model_copy(
         update={
             "source": song.source and name(song.source),
             "reference": song.reference and tuple(map(name, song.reference)),
             "loras": song.loras and tuple(replace(lora, path=name(lora.path)) for lora in song.loras),
-            "kept": kept,
+            "adapters": tuple(replace(one, adapter=move_adapter(one.adapter, names)) for one in song.adapters),
+            "source_latents": stored,
         }
     )

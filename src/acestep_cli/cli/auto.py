@@ -131,7 +131,7 @@ class AutoSession:
     def begin(self) -> Batch:
         """Start the next takes, whose seeds follow those of the last batch."""
         asked, song = self.job.resolved.request, self.job.request
-        seed = (song.seed + self.begun * song.takes) % complete.SEEDS
+        seed = complete.take_seed(song.seed, self.begun * song.takes + 1)
         text = spec.dump_spec(asked.model_copy(update={"seed": seed, "takes": song.takes}))
         file = self.scratch / f"{self.name}.yaml"
         file.write_text(text, encoding="utf-8")

@@ -60,7 +60,7 @@ def describe(
             found: dict[str, Any] = {"codes": audio_codes}
         else:
             sampling = Sampling.of(resolved.request, temperature=songwriting.LISTENING)
-            text_seed = songwriting.seed_of(seed, resolved.request, terminal)
+            text_seed = songwriting.seed_of(seed, job, terminal)
             task = songwriter_prompts.understanding_task(audio_codes, int(sound.seconds))
             found = complete.settle_instrumental(
                 pipeline.write(job.request, task, sampling, text_seed, report, terminal.warn)

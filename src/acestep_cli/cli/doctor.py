@@ -20,7 +20,7 @@ from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine.hardware import Device, Hardware
-from acestep_cli.machine.plan import LADDER, MachineRequest, plan_render, tier_of
+from acestep_cli.machine.plan import LADDER, MachineRequest, bare_song, plan_render, tier_of
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render.result import RunReport
@@ -29,8 +29,6 @@ from acestep_cli.song.request import Request
 
 app = help_format.App()
 
-#: The smallest request: where it does not fit, nothing does.
-EMPTY = Request(model=checkpoints.BUILT_IN, duration=3)
 #: The song of the selftest, the same for everybody.
 SONG = Request(
     caption="acoustic folk song with fingerpicked guitar, warm female voice",
@@ -109,7 +107,8 @@ def examine(machine: Hardware, asked: MachineRequest, models_dir: Path | None) -
 def choice(machine: Hardware, asked: MachineRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the device and dtype of a small render with the reasons, or the problem, and the promise of its tier."""
     try:
-        plan = plan_render(machine, EMPTY, asked, Sizes.of(checkpoints.find_checkpoint(checkpoints.BUILT_IN)))
+        smallest = bare_song(checkpoints.BUILT_IN, 3.0)  # where it does not fit, nothing does
+        plan = plan_render(machine, smallest, asked, Sizes.of(checkpoints.find_checkpoint(checkpoints.BUILT_IN)))
     except MemoryLimitError as error:
         return {"device": None, "problem": error.message}, None
     reasons = {name: plan.reasons[name] for name in ("device", "dtype")}

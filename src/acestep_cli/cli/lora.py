@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import count
@@ -262,7 +261,7 @@ def variants(
     context = PlanContext(run, hardware.detect(), history.read_history())
     below = plan.argument_layers(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
-    seed = secrets.randbelow(complete.SEEDS) if seed is None else seed
+    seed = complete.draw_seed() if seed is None else seed
     fixed = [
         spec.implied_layer({"seed": str(seed)}, "one seed for all"),
         spec.implied_layer({"takes": "1"}, "one take of each"),

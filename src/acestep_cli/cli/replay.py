@@ -170,8 +170,8 @@ def nearest(there: Audio, made: Iterable[Audio]) -> float | None:
 
 def other_latents(origin: RenderOrigin, job: Job) -> list[str]:
     """Return the change of the latents beside the source since a take was made; an empty list without one."""
-    kept = job.request.kept
-    if job.request.source is None or origin.source_latents == (kept.fingerprint if kept is not None else None):
+    stored = job.request.source_latents
+    if job.request.source is None or origin.source_latents == (stored.fingerprint if stored is not None else None):
         return []
     name = latents_file.latents_path(Path(job.request.source)).name
     return [f"{name} was not there then" if origin.source_latents is None else f"{name} is gone or another"]

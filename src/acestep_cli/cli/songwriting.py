@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -117,14 +116,13 @@ def check_output(output: str | None, *, force: bool) -> None:
         raise ExistsError(path)
 
 
-def seed_of(given: int | None, asked: Request, terminal: Console) -> int:
-    """Return the seed of a text: the flag's, else the spec's, else a drawn one, which is printed."""
-    for seed in (given, asked.songwriter_seed, asked.seed):
-        if seed is not None:
-            return seed
-    drawn = secrets.randbelow(complete.SEEDS)
-    terminal.say(f"--seed {drawn} writes the same again")
-    return drawn
+def seed_of(given: int | None, job: Job, terminal: Console) -> int:
+    """Return the seed of a text: the flag's, else the one that the job was completed with. A drawn one is printed."""
+    if given is not None:
+        return given
+    if job.request.songwriter_seed is None and job.decided.origins.get("seed") == complete.DRAWN:
+        terminal.say(f"--seed {job.request.text_seed} writes the same again")
+    return job.request.text_seed
 
 
 def write_answer(song: Mapping[str, Any], output: str | None) -> None:

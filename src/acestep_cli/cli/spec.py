@@ -145,7 +145,7 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
     request = found.request
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
     with spec.placing_problems(*layers):
-        recordings = complete.survey_recordings(request)
+        region = complete.source_region(request, complete.survey_recordings(request))
         _, adapter_warnings = complete.survey_adapters(
             request, None if isinstance(checkpoint, CheckpointError) else checkpoint
         )
@@ -153,26 +153,25 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")
-        problems = validate.contradictions(request, request.model or "", row, None, recordings) if row else []
+        problems = validate.contradictions(request, request.model or "", row, None, region) if row else []
     else:
         complete.require_task(request, checkpoint.name, checkpoint.row)
         complete.require_heads(request, checkpoint)
-        problems = validate.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, recordings)
+        problems = validate.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, region)
     if problems:
         with spec.placing_problems(*layers):
             raise UsageError("\n".join(problems))
-    remarks_on_words = remarks.song_remarks(request, duration.song_seconds(request, recordings))
+    seconds, _ = duration.song_length(request, region)
+    remarks_on_words = remarks.song_remarks(request, seconds)
     warnings += [remarks.placed(remark, file, found.origins, found.lines) for remark in remarks_on_words]
     if not isinstance(checkpoint, CheckpointError):
-        warnings += [
-            f"{file}: {cut}" for cut in truncations(request, checkpoint, duration.song_seconds(request, recordings))
-        ]
+        warnings += [f"{file}: {cut}" for cut in truncations(request, checkpoint, seconds)]
     return warnings
 
 
 def truncations(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:
     """Yield a notice for each text that the encoder would cut for its length."""
-    instruction = modes.mode_of(request).prepare(request).instruction
+    instruction = modes.mode_of(request).prepare(modes.with_defaults(request), None).instruction
     return prompts.truncation_notices(*prompts.prompts_of(request, instruction, seconds), checkpoint.tokenizer)
 
 

@@ -68,7 +68,7 @@ def write(
         task = songwriter_prompts.idea_task(asked, job.request.open, seconds)
     else:
         task = songwriter_prompts.rewrite_task(asked, seconds)
-    text_seed = songwriting.seed_of(seed, asked, terminal)
+    text_seed = songwriting.seed_of(seed, job, terminal)
     with terminal.results(), songwriting.songwriter_progress(job, terminal) as report:
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 

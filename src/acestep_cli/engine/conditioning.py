@@ -22,6 +22,7 @@ from acestep_cli.audio import decode
 from acestep_cli.audio.sound import resample
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
+from acestep_cli.errors import SourceError
 from acestep_cli.models import latents_file
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents, StoredLatents
@@ -63,21 +64,22 @@ class SourceLayout:
         samples = vae.samples(request.duration)
         if request.source is None:
             return cls(frames, samples, hop, rate, ((0, frames * hop),))
+        assert request.region is not None
         source = load_waveform(request.source, rate, keeps_overs=True)
-        seconds = source.shape[1] / rate
-        before = round(regions.seconds_before(request, seconds) * rate)
-        extended = round(regions.extended_seconds(request, seconds) * rate)
+        require_length(source, rate, request)
+        before = round(request.region.seconds_before * rate)
+        extended = max(round(request.region.song_seconds * rate), before + source.shape[1])
         # The last frame is filled up with silence: a song is as long as its source, to the sample.
         whole = math.ceil(extended / hop)
         waveform = torch.zeros(source.shape[0], whole * hop)
         waveform[:, before : before + source.shape[1]] = source
         if not prepared.whole_frames:
             frames, samples = max(whole, solvers.SHORTEST_FRAMES), extended
-        gain = request.kept.header.gain if request.kept and modes.mode_of(request).keeps_level else 1.0
+        stored = request.source_latents
+        gain = stored.header.gain if stored is not None and modes.mode_of(request).keeps_level else 1.0
         if prepared.regions is None:
             return cls(frames, samples, hop, rate, ((0, frames * hop),), waveform, before, gain)
-        parts = prepared.regions(seconds)
-        spans = tuple((round(start * rate), min(round(end * rate), samples)) for start, end in parts)
+        spans = tuple((round(start * rate), min(round(end * rate), samples)) for start, end in prepared.regions)
         return cls(frames, samples, hop, rate, spans, waveform, before, gain)
 
     @property
@@ -115,13 +117,25 @@ def load_waveform(file: str, rate: int, *, keeps_overs: bool = False) -> Tensor:
     return torch.from_numpy(resample(audio, rate).samples)
 
 
-def place_stored_latents(kept: StoredLatents, layout: SourceLayout, silence: Tensor) -> Tensor:
+def require_length(source: Tensor, rate: int, request: Completed) -> None:
+    """Raise `SourceError` where the source [A, N] has another length than when the request was completed."""
+    assert request.region is not None
+    seconds = source.shape[1] / rate
+    if abs(seconds - request.region.source_seconds) > 1 / min(rate, decode.READ_RATE):
+        raise SourceError(
+            f"source: {request.source} is {seconds:.2f} s long now, and was {request.region.source_seconds:.2f} s when "
+            "this render was planned.",
+            "Start the render again.",
+        )
+
+
+def place_stored_latents(stored: StoredLatents, layout: SourceLayout, silence: Tensor) -> Tensor:
     """Return the stored latents of the source at its place in the song, with silence [1, F, C] before: [1, T, C].
 
     `SourceLatents` fills up the rest of the song.
     """
     front = codec.repeat_silence(silence, layout.before // layout.hop)
-    return torch.cat((front, torch.from_numpy(latents_file.read_latents(kept.path))[None]), dim=1)
+    return torch.cat((front, torch.from_numpy(latents_file.read_latents(stored.path))[None]), dim=1)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ class AdapterStack:
         pieces = [piece for active in self.adapters for piece in active.adapter.pieces.items()]
         targets = dict.fromkeys(target for target, piece in pieces if piece.shape is not None)
         with ExitStack() as opened:
+            for active in self.adapters:
+                active.adapter.require_unchanged()
             files = [opened.enter_context(safe_open(active.adapter.file, framework="pt")) for active in self.adapters]
             for target in targets:
                 layer = find_linear(decoder, target)

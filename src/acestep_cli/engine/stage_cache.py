@@ -89,7 +89,7 @@ class StageCache:
             return make()
         inputs = json.loads(request.model_dump_json(include=set(KEYS) - IGNORED_KEYS))
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
-        key = self._key(plan, plan.device, models, inputs, request.open)
+        key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open)
         bases = [complete.take_request(request, number) for number in range(1, request.takes + 1)]
         if (data := self.cache.read("songwriting", key)) is not None:
             changes = json.loads(data)

@@ -50,7 +50,7 @@ class Workload:
     """Size of one render: latent frames, tokens of caption and lyrics, and its recordings.
 
     `source` tells whether there is a source, `encodes_source` whether it is encoded, `references` the number of
-    references and `seconds_heard` their total length.
+    references and `reference_seconds` their total length.
     """
 
     frames: int
@@ -59,7 +59,7 @@ class Workload:
     source: bool = False
     encodes_source: bool = False
     references: int = 0
-    seconds_heard: float = 0.0
+    reference_seconds: float = 0.0
 
     @classmethod
     def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Workload:
@@ -300,9 +300,9 @@ class MemoryModel:
         """Working memory for encoding the widest tile of a source, or of the windows of a reference."""
         vae, tile = self.sizes.vae, self.arrangement.tile_frames
         window = self.sizes.dit.timbre_fix_frame if self.work.references else 0
-        frames_heard = max(self.work.frames if self.work.encodes_source else 0, window)
-        neighbours = min(-(-frames_heard // tile) - 1, 2)
-        frames = min(tile + neighbours * encoder_reach(vae), frames_heard)
+        encoded = max(self.work.frames if self.work.encodes_source else 0, window)
+        neighbours = min(-(-encoded // tile) - 1, 2)
+        frames = min(tile + neighbours * encoder_reach(vae), encoded)
         copies = COPIES_IN_ENCODER + (HELD_BY_HEAP if self.arrangement.on_cpu else 0)
         return copies * vae.encoder_hidden_size * frames * vae.hop * self.element
 
@@ -315,7 +315,7 @@ class MemoryModel:
     def input_audio_bytes(self) -> int:
         """Recordings, which stay in memory until the last take."""
         vae = self.sizes.vae
-        references = vae.audio_channels * math.ceil(self.work.seconds_heard * vae.sampling_rate) * FLOAT32
+        references = vae.audio_channels * math.ceil(self.work.reference_seconds * vae.sampling_rate) * FLOAT32
         return references + self.work.source * self.waveform_bytes
 
     @property

@@ -20,7 +20,7 @@ from acestep_cli.machine.memory import Arrangement, MemoryModel, StageMemory, Wo
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
 from acestep_cli.song import prompts
-from acestep_cli.song.request import Request
+from acestep_cli.song.complete import Completed
 
 #: Memory that a device's own runtime takes before the first weight: libraries, kernels, workspaces.
 RUNTIME_BYTES: dict[Backend, int] = {
@@ -217,7 +217,7 @@ class Plan(BaseModel):
 
 def plan_render(
     machine: Hardware,
-    request: Request,
+    request: Completed,
     asked: MachineRequest,
     sizes: Sizes,
     recall: Callable[[Device, DType], Experience] = lambda device, dtype: Experience(),
@@ -254,7 +254,7 @@ def plan_render(
     raise failure
 
 
-def step_down(now: Plan, stage: str, request: Request, sizes: Sizes) -> tuple[Plan, str] | None:
+def step_down(now: Plan, stage: str, request: Completed, sizes: Sizes) -> tuple[Plan, str] | None:
     """Return the plan with the next fallback that helps `stage`, and its sentence; None where no fallback is left."""
     found = _next_fallback(now.arrangement, now.backend, stage)
     if found is None:
@@ -272,7 +272,7 @@ def step_down(now: Plan, stage: str, request: Request, sizes: Sizes) -> tuple[Pl
     return now.model_copy(update=update), fallback.sentence
 
 
-def exhausted_error(now: Plan, stage: str, request: Request) -> MemoryLimitError:
+def exhausted_error(now: Plan, stage: str, request: Completed) -> MemoryLimitError:
     """Return the error for a stage that ran out of memory after the last fallback."""
     elsewhere = "--device cpu uses main memory; " if now.backend in OWN_MEMORY else ""
     tried = ", after every way to need less" if any(stage in fallback.helps for fallback in LADDER) else ""
@@ -282,7 +282,7 @@ def exhausted_error(now: Plan, stage: str, request: Request) -> MemoryLimitError
     )
 
 
-def least_bytes(request: Request, asked: MachineRequest, sizes: Sizes, device: Device) -> int:
+def least_bytes(request: Completed, asked: MachineRequest, sizes: Sizes, device: Device) -> int:
     """Return the least `--max-vram`, in bytes, with which the request can be planned on `device`."""
     dtype, _ = _choose_dtype(device, asked.dtype)
     lowest = _smallest_arrangement(fastest_arrangement(device, dtype), device.backend)
@@ -343,15 +343,14 @@ def _choose_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
     return (device.dtypes[0], device.dtype_reason) if asked is None else (DTYPES[asked.lower()], "asked for")
 
 
-def _workload(request: Request, sizes: Sizes) -> Workload:
-    assert request.duration is not None, "only a completed request is planned"
+def _workload(request: Completed, sizes: Sizes) -> Workload:
     work = Workload.of(request.duration, request.caption, request.lyrics, sizes.vae)
     return replace(
         work,
         source=request.source is not None,
         encodes_source=request.encodes_source,
         references=len(request.reference or ()),
-        seconds_heard=request.seconds_heard,
+        reference_seconds=request.reference_seconds,
     )
 
 
@@ -391,7 +390,7 @@ def _fit_arrangement(
     device: Device,
     dtype: DType,
     *,
-    request: Request,
+    request: Completed,
     asked: MachineRequest,
     sizes: Sizes,
     host_free_bytes: int | None,
@@ -447,7 +446,7 @@ def _changes(before: Arrangement, after: Arrangement, why: str) -> dict[str, str
     return {name: why for name, value in vars(after).items() if value != getattr(before, name)}
 
 
-def _memory_error(device: Device, asked: MachineRequest, request: Request, sizes: Sizes) -> MemoryLimitError:
+def _memory_error(device: Device, asked: MachineRequest, request: Completed, sizes: Sizes) -> MemoryLimitError:
     """Return the error for a request that does not fit into `device`, with the flag that would help."""
     least = least_bytes(request, asked, sizes, device)
     capped = asked.max_vram is not None and asked.max_vram <= device.free_bytes
@@ -471,12 +470,12 @@ def _memory_error(device: Device, asked: MachineRequest, request: Request, sizes
     )
 
 
-def _longest_seconds(device: Device, asked: MachineRequest, request: Request, sizes: Sizes) -> int | None:
+def _longest_seconds(device: Device, asked: MachineRequest, request: Completed, sizes: Sizes) -> int | None:
     """Return the longest round length below the duration asked for that would fit; None where none would."""
     cap = min(device.free_bytes, asked.max_vram or device.free_bytes)
     for seconds in ROUND_LENGTHS:
         shorter = request.model_copy(update={"duration": float(seconds)})
-        if seconds < (request.duration or 0) and least_bytes(shorter, asked, sizes, device) <= cap:
+        if seconds < request.duration and least_bytes(shorter, asked, sizes, device) <= cap:
             return seconds
     return None
 
@@ -486,12 +485,11 @@ def _free_bytes_needed(peak: int, device: Device) -> int:
     return math.ceil((peak + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
 
 
-def _expected_stages(request: Request, model: MemoryModel, experience: Experience) -> dict[str, float] | None:
+def _expected_stages(request: Completed, model: MemoryModel, experience: Experience) -> dict[str, float] | None:
     """Return the expected seconds of a take by stage; None where no such render was measured."""
     speed = experience.speeds.get(model.arrangement.weights)
     if speed is None:
         return None
-    assert request.duration is not None
     stages = {
         "diffuse": diffusion_operations(request, model) / speed.operations_per_second,
         "decode": request.duration / speed.decoded_per_second,
@@ -499,20 +497,36 @@ def _expected_stages(request: Request, model: MemoryModel, experience: Experienc
     overhead = experience.overheads.get(model.arrangement.weights)
     if overhead is not None:
         stages |= {"startup": overhead.startup, "finish": request.duration * overhead.finishing_per_second}
-        if getattr(request, "open", ()) and overhead.writing_per_second is not None:
+        if request.open and overhead.writing_per_second is not None:
             stages["write"] = request.duration * overhead.writing_per_second
     return {stage: round(seconds, 3) for stage, seconds in stages.items()}
 
 
-def _total_seconds(request: Request, expected: Mapping[str, float] | None) -> float | None:
+def _total_seconds(request: Completed, expected: Mapping[str, float] | None) -> float | None:
     """Return the expected seconds of all takes, without the start of the run."""
     if expected is None:
         return None
-    return round((request.takes or 1) * sum(seconds for stage, seconds in expected.items() if stage != "startup"), 1)
+    return round(request.takes * sum(seconds for stage, seconds in expected.items() if stage != "startup"), 1)
 
 
 #: Lengths that `longest_song` tries, in seconds.
 ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
+
+
+def bare_song(model: str, seconds: float, lyrics: str | None = None) -> Completed:
+    """Return a song of nothing but a length and lyrics, whose memory is planned and which is never rendered."""
+    return Completed(
+        mode="generate",
+        model=model,
+        duration=seconds,
+        lyrics=lyrics,
+        solver="euler",
+        guidance=1.0,
+        seed=0,
+        takes=1,
+        loudness="none",
+        format="wav",
+    )
 
 
 def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequest) -> tuple[int, Plan] | None:
@@ -521,7 +535,7 @@ def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequ
     None where not even the shortest fits.
     """
     for seconds in ROUND_LENGTHS:
-        request = Request(model=model, duration=float(seconds), lyrics="la " * prompts.LYRIC_TOKENS)
+        request = bare_song(model, float(seconds), "la " * prompts.LYRIC_TOKENS)
         try:
             return seconds, plan_render(machine, request, asked, sizes)
         except MemoryLimitError:
@@ -529,19 +543,18 @@ def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequ
     return None
 
 
-def measured_speed(request: Request, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:
+def measured_speed(request: Completed, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:
     """Return the speed by the seconds of a take's stages; None where they were not measured."""
     diffusion, decoding = timings.get("diffuse", 0.0), timings.get("decode", 0.0)
-    if diffusion <= 0 or decoding <= 0 or request.duration is None:
+    if diffusion <= 0 or decoding <= 0:
         return None
     model = MemoryModel(sizes, _workload(request, sizes), plan.arrangement)
     return Speed(diffusion_operations(request, model) / diffusion, request.duration / decoding)
 
 
-def diffusion_operations(request: Request, model: MemoryModel) -> float:
+def diffusion_operations(request: Completed, model: MemoryModel) -> float:
     """Return the arithmetic operations of the diffusion of one take."""
     times = request.timesteps
     steps = request.steps or 0 if times is None else len([t for t in times if t > 0])
-    passes = 2 if request.guidance is not None and request.guidance > 1 else 1
-    passes *= SOLVERS[request.solver or "euler"].evaluations
+    passes = (2 if request.guidance > 1 else 1) * SOLVERS[request.solver].evaluations
     return float(steps * passes * model.step_operations)

@@ -232,6 +232,15 @@ class Adapter:
         return [f"{self.path}: {math.floor(100 * fit.share)} % of its tensors fit {model}, the rest is left out: "
                 f"{_first_names(rest)}."]  # fmt: skip
 
+    def require_unchanged(self) -> None:
+        """Raise `AdapterError` where the headers of its file are gone, or others than were read."""
+        try:
+            stored, _ = weight_files.read_contents(self.file)
+        except CheckpointError as error:
+            raise AdapterError(error.message, error.hint) from error
+        if stored != self.stored:
+            raise AdapterError(f"{self.path} has changed since this run began.", "Start it again.")
+
     def require_finite(self) -> None:
         """Raise `AdapterError` where a weight is not finite. Needs no torch, so that this is checked early."""
         import numpy as np

@@ -177,9 +177,8 @@ def keep_seed(job: Job) -> None:
         beside = paths.sidecar_path(output.path)
         record = sidecar.read_sidecar(beside)
         if record is not None and job.is_recipe_of(output, record):
-            seed = (record.seed - output.take + 1) % complete.SEEDS
             origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
-            request = job.request.model_copy(update={"seed": seed})
+            request = complete.with_take_seed(job.request, output.take, record.seed)
             job.decided = replace(job.decided, request=request, origins=origins)
             for each in job.outputs:
                 each.seed = complete.take_request(request, each.take).seed
@@ -189,7 +188,7 @@ def keep_seed(job: Job) -> None:
 
 def refuse_recordings(jobs: list[Job]) -> None:
     """Raise `UsageError` where a render would overwrite a recording that it works on, even with `--force`."""
-    recordings = {os.path.realpath(recording.path) for job in jobs for recording in job.decided.heard.values()}
+    recordings = {os.path.realpath(recording.path) for job in jobs for recording in job.decided.recordings.values()}
     for path in [file for job in jobs for output in job.outputs for file in output.files]:
         if os.path.realpath(path) in recordings:
             raise UsageError(f"{path} is the recording that this run works on; it stays.", "Choose another --output.")

@@ -60,10 +60,8 @@ class Job:
 
     def recipe(self, output: OutputFile, weights: str | None = None) -> str:
         """Return the fingerprint of all that shapes a file but its seed, with the job's weights or with `weights`."""
-        asked = output.completed.model_copy(update={"songwriter_seed": self.request.songwriter_seed})
-        return complete.recipe_hash(
-            asked, (self.weights if weights is None else weights) + self._songwriter_hash, self.decided.contents
-        )
+        weights = self.weights if weights is None else weights
+        return complete.recipe_hash(output.completed, weights + self._songwriter_hash, self.decided.contents)
 
     def sound(self, output: OutputFile) -> str:
         """Return the fingerprint of all that shapes the samples of a file before they are finished, but its seed."""

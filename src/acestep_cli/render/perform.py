@@ -209,8 +209,8 @@ def announce_machine(job: Job, reporter: Reporter, *, dry_run: bool) -> None:
 
 def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
     """Report what is special about a song, named where there are `several`."""
-    if job.request.kept is not None:
-        reporter.say(f"{job.request.source} is not encoded: {job.request.kept.path.name} beside it is used")
+    if job.request.source_latents is not None:
+        reporter.say(f"{job.request.source} is not encoded: {job.request.source_latents.path.name} beside it is used")
     where = f" in {job.name}" if several else ""
     if job.resolved.origins.get("caption") == arguments.CAPTION:
         reporter.say(f"There is no file {quoted(job.request.caption or '')}, so that is the caption (-c)")

@@ -92,7 +92,7 @@ def shortened(job: Job) -> str | None:
     None where it is not shorter, or the Songwriter is yet to decide on the duration.
     """
     request, mode = job.request, modes.mode_of(job.request)
-    if "duration" in request.open or (mode.has_source and not mode.prepare(request).whole_frames):
+    if "duration" in request.open or (mode.has_source and not mode.prepare(request, request.region).whole_frames):
         return None
     vae = Sizes.of(job.checkpoint).vae
     samples = vae.samples(request.duration)

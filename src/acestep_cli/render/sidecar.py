@@ -151,7 +151,7 @@ def origin_fields(take: Take, recipe: str, checkpoint: str, weights: str, writte
         "dtype": take.plan.dtype,
         **({"threads": take.plan.threads} if take.plan.threads is not None else {}),
         **({"int8": True} if take.plan.int8 else {}),
-        **({"source_latents": take.request.kept.fingerprint} if take.request.kept else {}),
+        **({"source_latents": take.request.source_latents.fingerprint} if take.request.source_latents else {}),
         "versions": versions(),
     }
 

@@ -31,7 +31,7 @@ def cache_key(job: Job, output: OutputFile) -> str:
     plan = job.plan
     arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, plan.threads, platform.machine())
     versions = (__version__, metadata.version("torch"))
-    asked = (output.completed.lrc, output.completed.scored)
+    asked = (output.completed.lrc, output.completed.scored, output.completed.text_seed if job.request.open else None)
     content = [job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic, *versions]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

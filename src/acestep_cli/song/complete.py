@@ -22,15 +22,18 @@ from acestep_cli.errors import AdapterError, CheckpointError, SourceError, Usage
 from acestep_cli.models import latents_file
 from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint, CheckpointRow, Songwriter
 from acestep_cli.models.latents_file import StoredLatents
-from acestep_cli.song import duration as lengths
-from acestep_cli.song import modes, regions, validate
+from acestep_cli.song import duration, loras, modes, validate
 from acestep_cli.song.file_values import LORA_MODES
+from acestep_cli.song.loras import ActiveAdapter
+from acestep_cli.song.regions import Region
 from acestep_cli.song.request import KEYS, NEUTRAL, Request
 
 if TYPE_CHECKING:
     from acestep_cli.models.adapters import Adapter
 
 SEEDS = 2**32
+#: The origin of a seed that nobody asked for.
+DRAWN = "drawn"
 DEFAULT_LOUDNESS = "peak:-1"
 #: The longest reference that is read, in seconds.
 LONGEST_REFERENCE = 3600.0
@@ -53,8 +56,14 @@ class Completed(Request):
     format: str
     #: Keys that the Songwriter decides when the song is made. If `duration` is one of them, its value is an estimate.
     open: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    #: The seed of the text that the Songwriter writes, which all takes share.
+    text_seed: Annotated[int, Field(exclude=True)] = 0
+    #: The region of the source that is rendered anew, whole unless asked for; None without a source.
+    region: Annotated[Region | None, Field(exclude=True)] = None
+    #: The adapters whose strength is not 0, as read, in order.
+    adapters: Annotated[tuple[ActiveAdapter, ...], Field(exclude=True)] = ()
     #: Stored latents of the source. With them, the source is not encoded.
-    kept: Annotated[StoredLatents | None, Field(exclude=True)] = None
+    source_latents: Annotated[StoredLatents | None, Field(exclude=True)] = None
     #: Names of the scores that its takes get, from `ranking.ALL`.
     scored: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     #: Total length of its references, in seconds.
@@ -62,16 +71,8 @@ class Completed(Request):
 
     @property
     def encodes_source(self) -> bool:
-        return super().encodes_source and self.kept is None
-
-    @property
-    def text_seed(self) -> int:
-        """The seed of the text that the Songwriter writes, which all takes share."""
-        return self.seed if self.songwriter_seed is None else self.songwriter_seed
-
-    @property
-    def seconds_heard(self) -> float:
-        return self.reference_seconds
+        """True where the VAE has to encode the source."""
+        return self.source is not None and self.source_latents is None
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,14 @@ class Completion:
 
     request: Completed
     origins: Mapping[str, str]
-    heard: Mapping[str, Recording]
+    recordings: Mapping[str, Recording]
     adapters: Mapping[str, Adapter]
     warnings: tuple[str, ...] = ()
 
     @property
     def contents(self) -> dict[str, str]:
         """Fingerprints of the content of each recording and adapter, by path."""
-        sounds = {name: recording.sound for name, recording in self.heard.items()}
+        sounds = {name: recording.sound for name, recording in self.recordings.items()}
         return {**sounds, **{name: adapter.fingerprint for name, adapter in self.adapters.items()}}
 
 
@@ -108,21 +109,25 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     require_heads(request, checkpoint)
     recordings = survey_recordings(request)
     adapters, adapter_warnings = survey_adapters(request, checkpoint)
-    if problems := validate.contradictions(request, name, row, checkpoint.code_count, recordings):
+    region = source_region(request, recordings)
+    if problems := validate.contradictions(request, name, row, checkpoint.code_count, region):
         raise UsageError("\n".join(problems))
     open_by_songwriter = open_keys(request) if songwriter is not None else ()
     choices = Choices(request.model_dump())
     choose_models(choices, request, checkpoint, songwriter if open_by_songwriter else None)
-    choose_mode_defaults(choices, request, recordings, open_by_songwriter)
+    choose_mode_defaults(choices, request, region, open_by_songwriter)
     choose_sampling(choices, request, checkpoint)
     if not request.instrumental and request.lyrics is not None and "language" not in open_by_songwriter:
-        choices.settle("language", "unknown", lengths.DEFAULT)
+        choices.settle("language", "unknown", duration.DEFAULT)
     choose_encoding(choices, request)
-    kept, latents_warnings = find_latents(request, checkpoint, recordings)
+    source_latents, latents_warnings = find_latents(request, checkpoint, recordings, region)
     completed = Completed(
         **choices.values,
         open=open_by_songwriter,
-        kept=kept,
+        text_seed=seed_of_text(request, choices.values["seed"]),
+        region=region,
+        adapters=loras.active_adapters(request.loras or (), choices.values["lora_mode"], adapters),
+        source_latents=source_latents,
         reference_seconds=sum(recordings[file].seconds for file in request.reference or ()),
     )
     recording_warnings = [warning for recording in recordings.values() for warning in recording.warnings]
@@ -158,12 +163,12 @@ def choose_models(choices: Choices, request: Request, checkpoint: Checkpoint, wr
 
 
 def choose_mode_defaults(
-    choices: Choices, request: Request, recordings: Mapping[str, Recording], open_by_songwriter: tuple[str, ...]
+    choices: Choices, request: Request, region: Region | None, open_by_songwriter: tuple[str, ...]
 ) -> None:
     """Set the mode, the length of the song, and the defaults of the mode."""
     mode = modes.mode_of(request)
-    choices.settle("mode", "generate", lengths.DEFAULT)
-    seconds, origin = lengths.song_length(request, recordings)
+    choices.settle("mode", "generate", duration.DEFAULT)
+    seconds, origin = duration.song_length(request, region)
     is_estimate = "duration" in open_by_songwriter
     choices.settle("duration", seconds, f"{origin}, until the Songwriter decides" if is_estimate else origin)
     for key, value in mode.defaults(request).items():
@@ -174,22 +179,20 @@ def choose_mode_defaults(
 
 def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) -> None:
     """Set solver, guidance, seed, takes, schedule and the mode of adapters."""
-    import secrets
-
     row, by_checkpoint = checkpoint.row, f"checkpoint {checkpoint.name}"
-    choices.settle("solver", "euler", lengths.DEFAULT)
+    choices.settle("solver", "euler", duration.DEFAULT)
     choices.settle("guidance", row.guidance, by_checkpoint)
     choose_corrections(choices, checkpoint)
-    choices.settle("seed", secrets.randbelow(SEEDS), "drawn")
-    choices.settle("takes", 1, lengths.DEFAULT)
+    choices.settle("seed", draw_seed(), DRAWN)
+    choices.settle("takes", 1, duration.DEFAULT)
     if request.timesteps is None:
         choices.settle("steps", row.steps, by_checkpoint)
         choices.settle("shift", row.shift, by_checkpoint)
     if request.loras is not None:
-        choices.settle("lora_mode", LORA_MODES[0], lengths.DEFAULT)
+        choices.settle("lora_mode", LORA_MODES[0], duration.DEFAULT)
     if choices.values["guidance"] > 1:
-        choices.settle("guidance_method", "apg", lengths.DEFAULT)
-        choices.settle("cfg_interval", (0.0, 1.0), lengths.DEFAULT)
+        choices.settle("guidance_method", "apg", duration.DEFAULT)
+        choices.settle("cfg_interval", (0.0, 1.0), duration.DEFAULT)
 
 
 def choose_corrections(choices: Choices, checkpoint: Checkpoint) -> None:
@@ -197,22 +200,22 @@ def choose_corrections(choices: Choices, checkpoint: Checkpoint) -> None:
     if choices.values["dcw"] in (None, solvers.AUTO_CORRECTION):
         choices.replace("dcw", checkpoint.row.dcw, f"auto: checkpoint {checkpoint.name}")
     if choices.values["dcw"] != solvers.NO_CORRECTION:
-        choices.settle("dcw_scale", solvers.DCW_SCALE, lengths.DEFAULT)
+        choices.settle("dcw_scale", solvers.DCW_SCALE, duration.DEFAULT)
     if choices.values["dcw"] == "double":
-        choices.settle("dcw_high_scale", solvers.DCW_HIGH_SCALE, lengths.DEFAULT)
+        choices.settle("dcw_high_scale", solvers.DCW_HIGH_SCALE, duration.DEFAULT)
     for key, value in NEUTRAL.items():
-        choices.settle(key, value, lengths.DEFAULT)
+        choices.settle(key, value, duration.DEFAULT)
 
 
 def choose_encoding(choices: Choices, request: Request) -> None:
     """Set loudness, format and the options of its encoder."""
-    choices.settle("loudness", DEFAULT_LOUDNESS, lengths.DEFAULT)
-    choices.settle("format", encode.DEFAULT_FORMAT, lengths.DEFAULT)
+    choices.settle("loudness", DEFAULT_LOUDNESS, duration.DEFAULT)
+    choices.settle("format", encode.DEFAULT_FORMAT, duration.DEFAULT)
     encoding = encode.resolve_encoding(
         choices.values["format"], request.bit_depth, request.bitrate, request.sample_rate
     )
-    choices.settle("bit_depth", encoding.bit_depth, lengths.DEFAULT)
-    choices.settle("bitrate", encoding.bitrate, lengths.DEFAULT)
+    choices.settle("bit_depth", encoding.bit_depth, duration.DEFAULT)
+    choices.settle("bitrate", encoding.bitrate, duration.DEFAULT)
 
 
 def require_task(request: Request, name: str, row: CheckpointRow) -> None:
@@ -242,27 +245,33 @@ def survey_recordings(request: Request) -> dict[str, Recording]:
     Raises `SourceError`, whose message begins with the key, where one cannot be used.
     """
     sources = () if request.source is None else (request.source,)
-    heard = {}
+    recordings = {}
     for key, files, longest in (
         ("source", sources, decode.LONGEST_READ),
         ("reference", request.reference or (), LONGEST_REFERENCE),
     ):
         for file in files:
             try:
-                heard[file] = decode.survey_file(Path(file), longest)
+                recordings[file] = decode.survey_file(Path(file), longest)
             except SourceError as error:
                 raise SourceError(f"{key}: {error.message}", error.hint) from error
-    return heard
+    return recordings
+
+
+def source_region(request: Request, recordings: Mapping[str, Recording]) -> Region | None:
+    """Return the region of the source that is rendered anew; None without a source."""
+    source = recordings.get(request.source or "")
+    return None if source is None else Region.of(request, source.seconds)
 
 
 def find_latents(
-    request: Request, checkpoint: Checkpoint, heard: Mapping[str, Recording]
+    request: Request, checkpoint: Checkpoint, recordings: Mapping[str, Recording], region: Region | None
 ) -> tuple[StoredLatents | None, tuple[str, ...]]:
     """Return the stored latents beside the source, or None, and a warning where a latents file cannot be used."""
-    source = heard.get(request.source or "")
-    if source is None or not (path := latents_file.latents_path(source.path)).exists():
+    source = recordings.get(request.source or "")
+    if region is None or source is None or not (path := latents_file.latents_path(source.path)).exists():
         return None, ()
-    found = latents_file.find_latents(source, checkpoint.vae_hash(), regions.seconds_before(request, source.seconds))
+    found = latents_file.find_latents(source, checkpoint.vae_hash(), region.seconds_before)
     if isinstance(found, str):
         return None, (f"{path}: {found}; the source is encoded anew.",)
     unchecked = f"{path} has no checksum, as an earlier version wrote it: whether it is damaged cannot be told."
@@ -306,7 +315,7 @@ def open_keys(request: Request) -> tuple[str, ...]:
         return ()
     written = ("caption", "lyrics", "genre") if request.idea is not None else ("caption",)
     keys = (*written, "language", "bpm", "key", "time_signature", "duration", "codes")
-    silent = () if lengths.may_be_sung(request) else ("lyrics", "language")
+    silent = () if duration.may_be_sung(request) else ("lyrics", "language")
     return tuple(key for key in keys if getattr(request, key) is None and key not in silent)
 
 
@@ -346,11 +355,31 @@ def take_request(request: Completed, number: int) -> Completed:
 
 
 def takes_request(request: Completed, first: int, count: int) -> Completed:
-    """Return the request for `count` takes from take `first` on. They keep one Songwriter seed, so the same text."""
-    seeds: dict[str, Any] = {"seed": (request.seed + first - 1) % SEEDS}
-    if request.open:
-        seeds["songwriter_seed"] = request.text_seed
-    return request.model_copy(update={**seeds, "takes": count})
+    """Return the request for `count` takes from take `first` on. The text that the Songwriter writes stays the same."""
+    return request.model_copy(update={"seed": take_seed(request.seed, first), "takes": count})
+
+
+def take_seed(seed: int, number: int) -> int:
+    """Return the seed of take `number`, counted from 1, of a song whose first take has `seed`."""
+    return (seed + number - 1) % SEEDS
+
+
+def with_take_seed(request: Completed, number: int, seed: int) -> Completed:
+    """Return `request` with that seed which gives `seed` to take `number`."""
+    first = take_seed(seed, 2 - number)
+    return request.model_copy(update={"seed": first, "text_seed": seed_of_text(request, first)})
+
+
+def seed_of_text(request: Request, seed: int) -> int:
+    """Return the seed of the text that the Songwriter writes for a song with `seed`."""
+    return seed if request.songwriter_seed is None else request.songwriter_seed
+
+
+def draw_seed() -> int:
+    """Return a random seed."""
+    import secrets
+
+    return secrets.randbelow(SEEDS)
 
 
 def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -> str:
@@ -364,8 +393,8 @@ def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -
     content = {"weights": weights, **{key: value for key, value in values.items() if NEUTRAL.get(key) != value}}
     if (source := contents.get(request.source or "")) is not None:
         content["source"] = source
-    if request.kept is not None:
-        content["latents"] = request.kept.fingerprint
+    if request.source_latents is not None:
+        content["latents"] = request.source_latents.fingerprint
     if request.reference is not None:
         content["reference"] = [contents[file] for file in request.reference]
     if request.loras is not None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from acestep_cli.audio.decode import Recording
-from acestep_cli.song import regions
 from acestep_cli.song.musical_values import CODES_PER_SECOND, PULSES
+from acestep_cli.song.regions import Region
 from acestep_cli.song.request import Request
 
 #: The origin of values that no checkpoint, machine or user decides.
@@ -21,15 +18,10 @@ ESTIMATE_BPM = 100
 ESTIMATE_RANGE = (30.0, 300.0)
 
 
-def song_seconds(request: Request, heard: Mapping[str, Recording] | None = None) -> float:
-    """Return the length of the song in seconds."""
-    return song_length(request, heard or {})[0]
-
-
-def song_length(request: Request, heard: Mapping[str, Recording]) -> tuple[float, str]:
-    """Return the length of the song in seconds, and its origin."""
-    if (source := heard.get(request.source or "")) is not None:
-        return regions.extended_seconds(request, source.seconds), "the source"
+def song_length(request: Request, region: Region | None) -> tuple[float, str]:
+    """Return the length of the song in seconds, and its origin; `region` is that of its source, where it has one."""
+    if region is not None:
+        return region.song_seconds, "the source"
     if request.duration is not None:
         return request.duration, "asked for"
     if request.codes is not None:

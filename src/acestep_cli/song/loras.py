@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from acestep_cli.models import adapters
-from acestep_cli.models.adapters import Adapter
+from pydantic_core import CoreSchema, core_schema
+
 from acestep_cli.song.file_values import Lora
+
+if TYPE_CHECKING:
+    from acestep_cli.models.adapters import Adapter
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,11 @@ class ActiveAdapter:
     adapter: Adapter
     strength: float
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        """Have models take it as it is: adapters are read by their own module, which loads when one is named."""
+        return core_schema.is_instance_schema(cls)
+
 
 def lora_strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
     """Return the strength of each adapter: its scale, or in `blend` mode its share of the sum of all scales."""
@@ -26,9 +34,9 @@ def lora_strengths(loras: Sequence[Lora], mode: str | None) -> list[float]:
     return [scale / whole for scale in scales] if mode == "blend" and whole else scales
 
 
-def active_adapters(loras: Sequence[Lora], mode: str | None) -> tuple[ActiveAdapter, ...]:
-    """Read the adapters whose strength is not 0. Raises `AdapterError` as `read_adapter` does."""
+def active_adapters(
+    loras: Sequence[Lora], mode: str | None, adapters: Mapping[str, Adapter]
+) -> tuple[ActiveAdapter, ...]:
+    """Return the adapters whose strength is not 0, in order; `adapters` has each by its path."""
     found = zip(loras, lora_strengths(loras, mode), strict=True)
-    return tuple(
-        ActiveAdapter(adapters.read_adapter(Path(lora.path)), strength) for lora, strength in found if strength
-    )
+    return tuple(ActiveAdapter(adapters[lora.path], strength) for lora, strength in found if strength)

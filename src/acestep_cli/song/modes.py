@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from acestep_cli.song import regions
 from acestep_cli.song.musical_values import REPAINT_MODES, TRACKS
-from acestep_cli.song.regions import Regions
+from acestep_cli.song.regions import Region, Spans
 from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS, Request
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ LEGO = "Generate the {} track based on the audio context:"
 EXTRACT = "Extract the {} track from the audio:"
 COMPLETE = "Complete the input track{}:"
 
-DEFAULT_REPAINT_STRENGTH = 0.5
+DEFAULT_REPAINT_MODE, DEFAULT_REPAINT_STRENGTH = "balanced", 0.5
 
 #: The crossfades of latents and of sound around a repainted region in `conservative` mode, in seconds.
 LONGEST_BLEND, LONGEST_FADE = 1.0, 0.05
@@ -88,19 +87,19 @@ class Prepared:
     Args:
         instruction: The instruction in the text prompt.
         source: Returns the source latents [1, T, C]. Called once the networks that it needs are in memory.
-        regions: Returns the regions to render, given the length of the source in seconds. None renders everything.
+        regions: The parts to render, on the song's clock. None renders everything.
         splice: The treatment of the song outside of its regions.
-        then: After the share `then[0]` of the steps, the diffusion goes on with `then[1]`.
-        kept: Share of the source in the latents that the diffusion starts from; 0 is pure noise.
+        second_phase: After the share `second_phase[0]` of the steps, the diffusion goes on with `second_phase[1]`.
+        source_share: Share of the source in the latents that the diffusion starts from; 0 is pure noise.
         whole_frames: Cut the result to whole latent frames. Otherwise it has as many samples as the source.
     """
 
     instruction: str
     source: Callable[[LatentSources], Tensor]
-    regions: Callable[[float], Regions] | None = None
+    regions: Spans | None = None
     splice: Splice | None = None
-    then: tuple[float, Prepared] | None = None
-    kept: float = 0.0
+    second_phase: tuple[float, Prepared] | None = None
+    source_share: float = 0.0
     whole_frames: bool = False
 
 
@@ -113,7 +112,8 @@ class Mode:
     """One mode: its summary, the function that prepares it, and the keys it takes."""
 
     summary: str
-    prepare: Callable[[Request], Prepared]
+    #: Returns its inputs to the diffusion, given a completed request and the region of its source.
+    prepare: Callable[[Request, Region | None], Prepared]
     #: Command lines for its `--help`.
     examples: tuple[str, ...] = ()
     #: The keys it takes, apart from those that every mode takes.
@@ -142,7 +142,7 @@ class Mode:
         return "songwriter_seed" in self.keys
 
 
-def generate(request: Request) -> Prepared:
+def generate(request: Request, _region: Region | None) -> Prepared:
     """Prepare text to music: everything is rendered, from silence or from given codes."""
     codes = request.codes
     if codes is None:
@@ -150,53 +150,53 @@ def generate(request: Request) -> Prepared:
     return Prepared(FOLLOW_CODES, lambda context: context.from_codes(codes))
 
 
-def cover(request: Request) -> Prepared:
+def cover(request: Request, _region: Region | None) -> Prepared:
     """Prepare a cover: the source's outline in another style. After `strength` of the steps it is text to music."""
-    strength = 1.0 if request.strength is None else request.strength
     plain = Prepared(FILL_MASK, lambda context: context.silence())
     return Prepared(
         FOLLOW_CODES,
         lambda context: context.original() if request.close else context.through_codes(),
-        then=(strength, plain) if strength < 1 else None,
-        kept=request.noise_strength or 0.0,
+        second_phase=(request.strength, plain) if request.strength is not None and request.strength < 1 else None,
+        source_share=request.noise_strength or 0.0,
         whole_frames=True,  # so that at 0 it is text to music, sample for sample
     )
 
 
-def repaint(request: Request) -> Prepared:
+def repaint(request: Request, region: Region | None) -> Prepared:
     """Prepare a repaint: a region of the source is rendered anew, or added at its ends.
 
     The rest is the source, sample for sample.
     """
-    held = REPAINT_MODES[request.repaint_mode or "balanced"]
+    assert request.repaint_mode is not None
+    held = REPAINT_MODES[request.repaint_mode]
     if held is None:
-        strength = request.repaint_strength
-        held = 1 - (DEFAULT_REPAINT_STRENGTH if strength is None else strength)
+        assert request.repaint_strength is not None
+        held = 1 - request.repaint_strength
     return Prepared(
         REPAINT,
         lambda context: context.erased(),
-        regions=lambda seconds: regions.repaint_regions(request, seconds),
+        regions=region.repainted if region is not None else None,
         splice=Splice("source", held, held * LONGEST_BLEND, held * LONGEST_FADE),
     )
 
 
-def lego(request: Request) -> Prepared:
+def lego(request: Request, region: Region | None) -> Prepared:
     """Prepare one new track that fits the source. With a region, the track is silent outside of it."""
     part = request.start is not None or request.end is not None
     return Prepared(
         LEGO.format(track_names(request)),
         lambda context: context.original(),
-        regions=(lambda seconds: regions.whole_region(request, seconds)) if part else None,
+        regions=region.whole if region is not None and part else None,
         splice=Splice("silence", fade=STEM_FADE) if part else None,
     )
 
 
-def extract(request: Request) -> Prepared:
+def extract(request: Request, _region: Region | None) -> Prepared:
     """Prepare one track of the source by itself."""
     return Prepared(EXTRACT.format(track_names(request)), lambda context: context.original())
 
 
-def complete_tracks(request: Request) -> Prepared:
+def complete_tracks(request: Request, _region: Region | None) -> Prepared:
     """Prepare the source with further tracks."""
     tracks = f" with {track_names(request)}" if request.track else ""
     return Prepared(COMPLETE.format(tracks), lambda context: context.original())
@@ -263,8 +263,10 @@ MODES: dict[str, Mode] = {
         keys=("source", "start", "end", "repaint_mode", "repaint_strength", WITHOUT_SONGWRITER),
         needs=("source", "start", "words"),
         defaults=lambda request: {
-            "repaint_mode": "balanced",
-            "repaint_strength": DEFAULT_REPAINT_STRENGTH if request.repaint_mode in (None, "balanced") else None,
+            "repaint_mode": DEFAULT_REPAINT_MODE,
+            "repaint_strength": (
+                DEFAULT_REPAINT_STRENGTH if request.repaint_mode in (None, DEFAULT_REPAINT_MODE) else None
+            ),
         },
         task="repaint",
         keeps_level=True,
@@ -310,6 +312,12 @@ MODES: dict[str, Mode] = {
 
 def mode_of(request: Request) -> Mode:
     return MODES[request.mode or "generate"]
+
+
+def with_defaults(request: Request) -> Request:
+    """Return a request with the default values of its mode for what it leaves out."""
+    found = mode_of(request).defaults(request)
+    return request.model_copy(update={key: value for key, value in found.items() if getattr(request, key) is None})
 
 
 def foreign_keys(mode: str) -> frozenset[str]:

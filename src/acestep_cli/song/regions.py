@@ -7,6 +7,7 @@ on it, and may lie outside of the source. On the song's clock, 0 is where the ex
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from acestep_cli.audio import decode
 from acestep_cli.song.musical_values import LONGEST_SECONDS
@@ -15,50 +16,56 @@ from acestep_cli.song.request import Request
 #: The shortest region, in seconds: two and a half latent frames.
 SHORTEST = 0.1
 
-Regions = tuple[tuple[float, float], ...]
+Spans = tuple[tuple[float, float], ...]
 """The parts of a song that are rendered, as (start, end) on the song's clock."""
 
 
-def region_extent(request: Request, source: float) -> tuple[float, float]:
-    """Return start and end of the region on the clock of a source of `source` seconds.
+@dataclass(frozen=True)
+class Region:
+    """The region of a source of `source_seconds` that is rendered anew, on the source's clock."""
 
-    Where only one of them is given and it lies outside of the source, the other is the near end of the source, so
-    that only the extension is rendered.
-    """
-    start, end = request.start, request.end
-    if start is None:
-        start = source if end is not None and end > source else 0.0
-    if end is None:
-        end = 0.0 if start < 0 else source
-    return start, end
+    start: float
+    end: float
+    source_seconds: float
 
+    @classmethod
+    def of(cls, request: Request, source_seconds: float) -> Region:
+        """Return the region that `start` and `end` of a request ask for, in a source of `source_seconds`.
 
-def seconds_before(request: Request, source: float) -> float:
-    """Return the seconds that the song is extended in front of its source."""
-    return max(0.0, -region_extent(request, source)[0])
+        Where only one of them is given and it lies outside of the source, the other is the near end of the source, so
+        that only the extension is rendered.
+        """
+        start, end = request.start, request.end
+        if start is None:
+            start = source_seconds if end is not None and end > source_seconds else 0.0
+        if end is None:
+            end = 0.0 if start < 0 else source_seconds
+        return cls(start, end, source_seconds)
 
+    @property
+    def seconds_before(self) -> float:
+        """The seconds that the song is extended in front of its source."""
+        return max(0.0, -self.start)
 
-def extended_seconds(request: Request, source: float) -> float:
-    """Return the length of the song, extensions included, in seconds; the source has `source` seconds."""
-    return seconds_before(request, source) + source + max(0.0, region_extent(request, source)[1] - source)
+    @property
+    def song_seconds(self) -> float:
+        """The length of the song, extensions included, in seconds."""
+        return self.seconds_before + self.source_seconds + max(0.0, self.end - self.source_seconds)
 
+    @property
+    def whole(self) -> Spans:
+        """The region as one part."""
+        return self._on_song_clock((self.start, self.end))
 
-def on_song_clock(request: Request, source: float, *parts: tuple[float, float]) -> Regions:
-    """Convert parts from the source's clock to the song's."""
-    shift = seconds_before(request, source)
-    return tuple((start + shift, end + shift) for start, end in parts)
+    @property
+    def repainted(self) -> Spans:
+        """The parts to render: the region, or both extensions where it spans the source."""
+        if self.start < 0 and self.end > self.source_seconds:
+            return self._on_song_clock((self.start, 0.0), (self.source_seconds, self.end))
+        return self.whole
 
-
-def whole_region(request: Request, source: float) -> Regions:
-    """Return the whole region as one part, on the song's clock."""
-    return on_song_clock(request, source, region_extent(request, source))
-
-
-def repaint_regions(request: Request, source: float) -> Regions:
-    """Return the parts to render, on the song's clock: the region, or both extensions where it spans the source."""
-    start, end = region_extent(request, source)
-    both = start < 0 and end > source
-    return on_song_clock(request, source, *(((start, 0.0), (source, end)) if both else ((start, end),)))
+    def _on_song_clock(self, *parts: tuple[float, float]) -> Spans:
+        return tuple((start + self.seconds_before, end + self.seconds_before) for start, end in parts)
 
 
 def remark(checks: Mapping[str, float]) -> str:
@@ -69,9 +76,9 @@ def remark(checks: Mapping[str, float]) -> str:
     )
 
 
-def region_problems(request: Request, source: float) -> list[str]:
-    """Return the problems of region and length with a source of `source` seconds, each beginning with its key."""
-    start, end = region_extent(request, source)
+def region_problems(request: Request, region: Region) -> list[str]:
+    """Return the problems of region and length, each beginning with its key."""
+    start, end, source = region.start, region.end, region.source_seconds
     here = f"the source is {source:g} s long"
     found = []
     if start > source or (start == source and end <= source):
@@ -80,7 +87,7 @@ def region_problems(request: Request, source: float) -> list[str]:
         found.append(f"start: {start:g} s is not before the end, {end:g} s; {here}.")
     elif end - start < SHORTEST:
         found.append(f"end: from {start:g} to {end:g} s there is too little to make; take {SHORTEST:g} s or more.")
-    length = extended_seconds(request, source)
+    length = region.song_seconds
     if length > LONGEST_SECONDS:
         found.append(f"end: the song would be {length:g} s long, and {LONGEST_SECONDS} s are the most; {here}.")
     if request.duration is not None and abs(request.duration - length) > 0.5 / decode.READ_RATE:

@@ -544,16 +544,6 @@ class Request(BaseModel):
         ),
     ] = None
 
-    @property
-    def encodes_source(self) -> bool:
-        """True where the VAE has to encode the source."""
-        return self.source is not None
-
-    @property
-    def seconds_heard(self) -> float:
-        """Total length of the references in seconds, known once the request is completed; 0 before."""
-        return 0.0
-
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:

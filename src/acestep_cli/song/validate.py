@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from acestep_cli import solvers
 from acestep_cli.audio import encode
-from acestep_cli.audio.decode import Recording
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import CheckpointRow
 from acestep_cli.song import duration, modes, regions
 from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
+from acestep_cli.song.regions import Region
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
 
@@ -19,16 +17,16 @@ def contradictions(
     name: str,
     row: CheckpointRow,
     code_count: int | None,
-    heard: Mapping[str, Recording] | None = None,
+    region: Region | None = None,
 ) -> list[str]:
-    """Return all problems of the request alone, with its recordings, and with the checkpoint `name`.
+    """Return all problems of the request alone, with the region of its source, and with the checkpoint `name`.
 
     Each problem is a sentence that begins with its key.
     """
     found = _mode_problems(request) + _songwriter_problems(request) + _word_problems(request)
-    if heard and (source := heard.get(request.source or "")) is not None:
-        found += regions.region_problems(request, source.seconds)
-    whole = duration.song_seconds(request, heard)
+    if region is not None:
+        found += regions.region_problems(request, region)
+    whole, _ = duration.song_length(request, region)
     found += _finish_problems(request, whole)
     if row.turbo:
         why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
@@ -101,7 +99,8 @@ def _mode_problems(request: Request) -> list[str]:
     if request.track and 0 < mode.most_tracks < len(request.track):
         most = "one track" if mode.most_tracks == 1 else f"{mode.most_tracks} tracks"
         found.append(f"track: {name} makes {most} at a time, not {len(request.track)}.")
-    if request.repaint_strength is not None and REPAINT_MODES[request.repaint_mode or "balanced"] is not None:
+    repaint_mode = request.repaint_mode or modes.DEFAULT_REPAINT_MODE
+    if request.repaint_strength is not None and REPAINT_MODES[repaint_mode] is not None:
         found.append(f"repaint_strength: has nothing to decide where repaint_mode is {request.repaint_mode}.")
     if request.source is not None and request.source in (request.reference or ()):
         found.append("reference: is the source too, whose sound is heard anyway; leave it out.")
