@@ -174,7 +174,7 @@ class Build:
             if self.run.explain and not self.run.dry_run:
                 for track, sentence in [(step.track, sentence) for step in ready for sentence in step.why()]:
                     terminal.say(f"{track.id}: {sentence}")
-            if planned and any(job.pending() for job in planned):
+            if planned and any(job.is_pending for job in planned):
                 perform.announce_plan(planned, terminal, dry_run=self.run.dry_run)
                 for remark in (remark for job in planned if depth == 0 for remark in plan.remarks_on(job)):
                     terminal.warn(remark)

@@ -168,7 +168,7 @@ class Cluster:
 
     def make(self, jobs: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
         """Render jobs of one checkpoint and plan, as `perform.render_jobs` does, on the nodes that have the weights."""
-        if not any(job.pending() for job in jobs):
+        if not any(job.is_pending for job in jobs):
             return True
         weights = WeightsRef.of(jobs[0], run.models_dir)
         try:

@@ -165,7 +165,7 @@ class Scheduler:
             self._free = deque(node for node in self._free if node is not task.node)
         else:
             self._free.append(task.node)
-        left = [job for job in task.jobs if job.pending()]
+        left = [job for job in task.jobs if job.is_pending]
         if not left:
             return
         what = f"The node {task.node.name}" if with_node else f"A worker of the node {task.node.name}"
@@ -192,7 +192,7 @@ class Scheduler:
 
 def split_jobs(jobs: Iterable[Job], places: int) -> list[list[Job]]:
     """Return the jobs with pending outputs, in shares."""
-    pending = [job for job in jobs if job.pending()]
+    pending = [job for job in jobs if job.is_pending]
     size = min(LARGEST_SHARE, math.ceil(len(pending) / places))
     return [pending[start : start + size] for start in range(0, len(pending), size)]
 

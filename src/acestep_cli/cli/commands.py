@@ -58,7 +58,24 @@ def command(mode: str | None) -> typer.Typer:
     ) -> None:
         if mode is None and not specs:
             raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
-        run_command(ctx, mode, specs or [], song, run)
+        from acestep_cli.cli import exit_codes
+        from acestep_cli.cli.console import Console
+
+        specs = specs or []
+        if run.auto:
+            from acestep_cli.cli import auto
+
+            auto.run_auto(mode, specs, song, run)
+            return
+        terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
+        is_typed = STDIN in (*specs, *song.values())  # on the line that the opening would be in
+        with terminal.opening("" if is_typed else "Planning …"):
+            from acestep_cli.render import events, perform
+
+            terminal.shows_paths = not run.json and run.output != STDIN
+            with events.open_events(run.events, terminal.warn) as terminal.events:
+                run_report = exit_codes.keep_report(ctx, terminal.warnings)
+                perform.plan_and_make(mode, specs, song, run, terminal, run_report)
 
     if mode is not None and modes.MODES[mode].has_source:
         render_specs.__annotations__["specs"] = Sources
@@ -66,26 +83,3 @@ def command(mode: str | None) -> typer.Typer:
         render_specs.__annotations__["specs"] = SpecsOrCaption
     app.command(help="\n\n".join((summary, *examples)))(options.render_flags(render_specs, mode))
     return app
-
-
-def run_command(
-    ctx: typer.Context, mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings
-) -> None:
-    """Render specs and flags, and report on the terminal."""
-    from acestep_cli.cli import exit_codes
-    from acestep_cli.cli.console import Console
-
-    if run.auto:
-        from acestep_cli.cli import auto
-
-        auto.run_auto(mode, specs, song, run)
-        return
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
-    is_typed = STDIN in (*specs, *song.values())  # on the line that the opening would be in
-    with terminal.opening("" if is_typed else "Planning …"):
-        from acestep_cli.render import events, perform
-
-        terminal.shows_paths = not run.json and run.output != STDIN
-        with events.open_events(run.events, terminal.warn) as terminal.events:
-            run_report = exit_codes.keep_report(ctx, terminal.warnings)
-            perform.plan_and_make(mode, specs, song, run, terminal, run_report)

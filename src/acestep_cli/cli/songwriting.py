@@ -58,7 +58,7 @@ def plan_writing(
     if "dit" not in networks:
         run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
     context = PlanContext(run, hardware.detect(), history.read_history(), networks)
-    return plan.fit_job(resolved, layers, None, Destination(Path()), context)
+    return plan.complete_job(None, layers, resolved, Destination(Path()), context)
 
 
 def with_songwriter(

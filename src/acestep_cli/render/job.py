@@ -92,6 +92,11 @@ class Job:
         awaited = isinstance(self.checkpoint, Unpulled) and record.checkpoint.name == self.checkpoint.name
         return record.checkpoint.weights if awaited else self.weights
 
+    @property
+    def is_pending(self) -> bool:
+        """True where a file is to be made."""
+        return any(output.status == PLANNED for output in self.outputs)
+
     def pending(self) -> list[tuple[Completed, list[OutputFile]]]:
         """Return the requests of the takes to be made, each with its files.
 
@@ -99,16 +104,17 @@ class Job:
         mix and residual are computed from all of its stems.
         """
         runs: list[list[OutputFile]] = []
-        several = len(complete.output_parts(self.request)) > 1
         for _, files in groupby(self.outputs, key=lambda output: output.take):
             take = list(files)
             if all(output.status != PLANNED for output in take):
                 continue
-            if runs and not several and runs[-1][-1].take == take[0].take - 1:
+            if runs and len(take) == 1 and runs[-1][-1].take == take[0].take - 1:
                 runs[-1] += take
             else:
                 runs.append(take)
-        return [(complete.takes_request(self.request, run[0].take, 1 if several else len(run)), run) for run in runs]
+        return [
+            (complete.takes_request(self.request, run[0].take, run[-1].take - run[0].take + 1), run) for run in runs
+        ]
 
 
 def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:

@@ -214,7 +214,7 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
     where = f" in {job.name}" if several else ""
     if job.resolved.origins.get("caption") == arguments.CAPTION:
         reporter.say(f"There is no file {quoted(job.request.caption or '')}, so that is the caption (-c)")
-    if job.pending() and (length := plan.shortened(job)) is not None:
+    if job.is_pending and (length := plan.shortened(job)) is not None:
         reporter.say(f"{job.name if several else 'The song'} will be {length}")
     if job.request.scored:
         names = " and ".join(name.replace("_", " ") for name in job.request.scored)
@@ -283,7 +283,7 @@ def ways_on(planned: list[Job]) -> str | None:
 
 def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream) -> bool:
     """Render jobs of one checkpoint and plan with one load of its weights. Return False if the run should end."""
-    if not any(job.pending() for job in alike):
+    if not any(job.is_pending for job in alike):
         return True
     remaining = reporter.remaining
     remaining.begin(pending_work(alike))

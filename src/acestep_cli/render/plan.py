@@ -7,7 +7,7 @@ import secrets
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
     context = PlanContext(settings, hardware.detect(), history.read_history())
     for name in names:
         try:
-            jobs.append(plan_job(mode, name, [*by_output, flags], place, context))
+            jobs.append(complete_job(*read_song(mode, name, [*by_output, flags], place, settings), context))
         except AceStepError as error:
             errors.append(name_spec(error, name) if len(names) > 1 else error)
     if errors:
@@ -109,7 +109,7 @@ def remarks_on(job: Job) -> list[str]:
     """
     from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
 
-    if not job.pending() or any(layer.is_sidecar for layer in job.layers):
+    if not job.is_pending or any(layer.is_sidecar for layer in job.layers):
         return []
     found, name = job.resolved, job.track or ("" if job.spec_file is None else str(job.spec_file))
     song_remarks = remarks.song_remarks(found.request, job.request.duration, is_guess="duration" in job.request.open)
@@ -123,7 +123,7 @@ def remarks_on(job: Job) -> list[str]:
 
 def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
     """Return by checkpoint or Songwriter the parts to be downloaded for the takes to be made."""
-    waiting = [one for one in jobs if one.pending()]
+    waiting = [one for one in jobs if one.is_pending]
     found = {one.checkpoint.name: one.checkpoint.lacking for one in waiting if isinstance(one.checkpoint, Unpulled)}
     for one in waiting:
         if isinstance(one.songwriter, UnpulledSongwriter):
@@ -136,7 +136,7 @@ def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
     context = PlanContext(replace(settings, pull=False), hardware.detect(), history.read_history())
     again = [
         replace(complete_job(one.spec_file, one.layers, one.resolved, one.place, context), track=one.track)
-        if one.pending()
+        if one.is_pending
         else one
         for one in jobs
     ]
@@ -258,14 +258,23 @@ class PlanContext:
         self.settings, self.machine, self.history, self.networks = settings, machine, history, networks
         self.found: dict[str, tuple[Checkpoint, str]] = {}
 
-    def checkpoint(self, model: str, task: str) -> tuple[Checkpoint, str]:
-        """Return a checkpoint and the hash of its weights, which is computed once."""
-        if model not in self.found:
-            foresees = self.settings.pull or self.settings.dry_run
-            find = checkpoints.find_or_plan if foresees else checkpoints.find_checkpoint
-            checkpoint = find(model, self.settings.models_dir, task)
-            self.found[model] = checkpoint, checkpoint.weights_hash()
-        return self.found[model]
+    def models(self, request: Request) -> Iterator[tuple[Checkpoint, str, Songwriter | None]]:
+        """Yield the checkpoints and Songwriters that may make a song, the best first, with the hash of the weights.
+
+        Raises `CheckpointError` where one asked for is missing, or was not trained for the mode.
+        """
+        task = modes.mode_of(request).task
+        for name in self.candidates(request.model or "auto", task):
+            if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
+                complete.require_task(request, name, checkpoints.CHECKPOINTS[name])
+            if name not in self.found:
+                foresees = self.settings.pull or self.settings.dry_run
+                find = checkpoints.find_or_plan if foresees else checkpoints.find_checkpoint
+                checkpoint = find(name, self.settings.models_dir, task)
+                self.found[name] = checkpoint, checkpoint.weights_hash()
+            checkpoint, weights = self.found[name]
+            for songwriter in candidate_songwriters(request, checkpoint, self.settings):
+                yield checkpoint, weights, songwriter
 
     def candidates(self, model: str, task: str) -> tuple[str, ...]:
         """Return the checkpoints that `model` may stand for; for `auto` with none installed, the first to download."""
@@ -291,7 +300,7 @@ class PlanContext:
                 self.history, device, history_task(request, checkpoint), dtype, request.duration, self.settings.max_vram
             ),
         )
-        renders = sum(piece.kind not in modes.BESIDE for piece in complete.output_parts(request))  # each stem is one
+        renders = sum(kind not in modes.BESIDE for kind, _ in complete.part_kinds(request))  # each stem is one
         if made.seconds is not None:
             made = made.model_copy(update={"seconds": made.seconds * renders})
         return made, next(device for device in self.machine.devices if device.name == made.device)
@@ -302,16 +311,18 @@ def history_task(request: Completed, checkpoint: Checkpoint) -> str:
     return f"{checkpoint.name} {request.mode}"
 
 
-def plan_job(
-    mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, context: PlanContext
-) -> Job:
-    """Return the job of one spec or source, or of the flags alone."""
+def read_song(
+    mode: str | None, name: str | None, flags: list[spec.Layer], place: Destination, settings: RenderSettings
+) -> tuple[Path | None, list[spec.Layer], spec.Resolved, Destination]:
+    """Read one spec or source under the flags, or the flags alone: return the file of the spec, its layers, the request
+    and the destination of its takes. Raises `UsageError` for a spec of another mode than the command's.
+    """
     given = is_recording(mode, name)
     if name is not None and not given:
         arguments.refuse_other(mode, name)
     below = [*command_layers(mode), *argument_layers(name, given)]
-    layers = [*below, *([smoke.smoke_layer([*below, *flags])] if context.settings.smoke else ()), *flags]
-    layers += again_layers(context.settings)
+    layers = [*below, *([smoke.smoke_layer([*below, *flags])] if settings.smoke else ()), *flags]
+    layers += again_layers(settings)
     resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
@@ -319,74 +330,65 @@ def plan_job(
             f"{name or '--set'}: is a spec of the mode {wanted}, not {mode}.",
             f"acestep {wanted} {name}" if name else None,
         )
-    spec_file = Path(name) if name not in (None, spec.STDIN) and not given else None
     place = paths.destination_of_song(
         place,
         of_spec=name is not None and not given,
         from_source=resolved.request.source is not None,
-        again=context.settings.again,
+        again=settings.again,
     )
-    return complete_job(spec_file, layers, resolved, place, context)
+    return Path(name) if name not in (None, spec.STDIN) and not given else None, layers, resolved, place
 
 
 def complete_job(
     spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, context: PlanContext
 ) -> Job:
-    """Return a job, completed by the checkpoint and planned on this machine, with a warning for other weights."""
-    made = fit_job(resolved, layers, spec_file, place, context)
-    checkpoint = made.checkpoint
-    record = sidecar.read_sidecar(spec_file) if spec_file and any(layer.is_sidecar for layer in layers) else None
-    same_name = record is not None and record.checkpoint.name == checkpoint.name
-    if record is not None and same_name and record.checkpoint.weights != made.weights_beside(record):
-        made.warnings.append(
-            f"{spec_file}: was rendered with other weights of {checkpoint.name} than are installed; it will sound "
-            "different."
-        )
-    return made
+    """Return a job with the checkpoint and Songwriter asked for, else with the first installed ones that fit.
 
-
-def fit_job(
-    resolved: spec.Resolved, layers: list[spec.Layer], spec_file: Path | None, place: Destination, context: PlanContext
-) -> Job:
-    """Return the job with the checkpoint and Songwriter asked for, else with the first installed ones that fit."""
-    model = resolved.request.model or "auto"
-    task = modes.mode_of(resolved.request).task
-    names = context.candidates(model, task)
+    Raises `MemoryLimitError` where none fits into memory.
+    """
     warnings: list[str] = []
     failure: MemoryLimitError | None = None
-    for name in names:
-        if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
-            complete.require_task(resolved.request, name, checkpoints.CHECKPOINTS[name])
-        checkpoint, weights = context.checkpoint(name, task)
-        for songwriter in candidate_songwriters(resolved.request, checkpoint, context.settings):
-            with spec.placing_problems(*layers):
-                choices = complete.complete_request(resolved.request, checkpoint, songwriter)
-            if context.settings.rank:
-                scored = ranking.require_scores(resolved.request, checkpoint, songwriter)
-                choices = replace(choices, request=choices.request.model_copy(update={"scored": scored}))
-            helper = songwriter if choices.request.open or ranking.JUDGEMENT in choices.request.scored else None
-            try:
-                planned, device = context.plan(choices, checkpoint, helper)
-            except MemoryLimitError as error:
-                failure = failure or error
-                passed_over = f"{name} with the Songwriter {helper.name}" if helper else name
-                warnings.append(f"{passed_over} is passed over: {error.message}")
-                continue
-            return Job(
-                spec_file=spec_file,
-                layers=layers,
-                resolved=resolved,
-                decided=choices,
-                checkpoint=checkpoint,
-                plan=planned,
-                device=device,
-                weights=weights,
-                place=place,
-                songwriter=helper,
-                warnings=[*warnings, *choices.warnings],
-            )
+    for checkpoint, weights, songwriter in context.models(resolved.request):
+        with spec.placing_problems(*layers):
+            decided = complete.complete_request(resolved.request, checkpoint, songwriter)
+        if context.settings.rank:
+            scored = ranking.require_scores(resolved.request, checkpoint, songwriter)
+            decided = replace(decided, request=decided.request.model_copy(update={"scored": scored}))
+        request = decided.request
+        helper = songwriter if request.open or ranking.JUDGEMENT in request.scored else None
+        try:
+            planned, device = context.plan(decided, checkpoint, helper)
+        except MemoryLimitError as error:
+            failure = failure or error
+            passed_over = f"{checkpoint.name} with the Songwriter {helper.name}" if helper else checkpoint.name
+            warnings.append(f"{passed_over} is passed over: {error.message}")
+            continue
+        job = Job(
+            spec_file=spec_file,
+            layers=layers,
+            resolved=resolved,
+            decided=decided,
+            checkpoint=checkpoint,
+            plan=planned,
+            device=device,
+            weights=weights,
+            place=place,
+            songwriter=helper,
+        )
+        job.warnings = [*warnings, *decided.warnings, *other_weights(job)]
+        return job
     assert failure is not None
     raise failure
+
+
+def other_weights(job: Job) -> list[str]:
+    """Return a warning where the spec is a sidecar that was rendered with other weights of the checkpoint."""
+    if job.spec_file is None or not any(layer.is_sidecar for layer in job.layers):
+        return []
+    record, name = sidecar.read_sidecar(job.spec_file), job.checkpoint.name
+    if record is None or record.checkpoint.name != name or record.checkpoint.weights == job.weights_beside(record):
+        return []
+    return [f"{job.spec_file}: was rendered with other weights of {name} than are installed; it will sound different."]
 
 
 def candidate_songwriters(
