@@ -236,8 +236,8 @@ def test_other_steps_need_no_songwriter(two_b: tiny.Oracle, tmp_path: Path, monk
     tiny.build_songwriter(tmp_path / "acestep-5Hz-lm-0.6B")
     helper = checkpoints.Songwriter("0.6B", tmp_path / "acestep-5Hz-lm-0.6B")
     calls: list[int] = []
-    takes = SongwriterModel.complete_takes
-    monkeypatch.setattr(SongwriterModel, "complete_takes", lambda *given: calls.append(1) or takes(*given))
+    takes = SongwriterModel.write_takes
+    monkeypatch.setattr(SongwriterModel, "write_takes", lambda *given: calls.append(1) or takes(*given))
     first = render(two_b.root, helper, steps=2, takes=2, duration=10)
     again = render(two_b.root, helper, steps=2, takes=2, duration=10)
     other = render(two_b.root, helper, steps=3, takes=2, duration=10, title="Tide")

@@ -405,17 +405,17 @@ def run_songwriter(
     """
     found: list[tuple[int, Completed, Scores]] = []
     for request in requests:
-        write = partial(complete_request, weights, request, say)
-        songs = stages.completed_takes(request, weights.plan, write) if request.open else [request]
+        write = partial(write_takes, weights, request, say)
+        songs = stages.written_takes(request, weights.plan, write) if request.open else [request]
         scores = score_codes(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
         found += zip(range(1, len(songs) + 1), songs, scores, strict=True)
     return found
 
 
-def complete_request(weights: WeightStore, request: Completed, say: Say) -> list[Completed]:
+def write_takes(weights: WeightStore, request: Completed, say: Say) -> list[Completed]:
     """Return the takes of a request as the Songwriter completes them."""
     with weights.songwriter() as songwriter:
-        return list(songwriter.complete_takes(request, weights.checkpoint.row.shortest_seconds, weights.report, say))
+        return list(songwriter.write_takes(request, weights.checkpoint.row.shortest_seconds, weights.report, say))
 
 
 def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:

@@ -89,7 +89,7 @@ def test_every_key_has_its_flag_in_the_help() -> None:
     for mode in modes.MODES:
         text = CliRunner().invoke(app, [mode, "--help-all"]).stdout
         for name, key in KEYS.items():
-            assert (f" {spec.flag_of(name)} " in text) == (key.flag and name not in modes.foreign_keys(mode)), (
+            assert (f" {spec.flag_of(name)} " in text) == (key.flag and name not in modes.keys_of_other_modes(mode)), (
                 mode,
                 name,
             )

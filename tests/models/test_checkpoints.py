@@ -67,7 +67,7 @@ def test_a_folder_of_any_name_tells_its_kind_by_its_config(models: Path) -> None
 
 
 def test_auto_falls_back_to_the_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_complete_checkpoint", lambda name, row, dit, models_dir: name)
+    monkeypatch.setattr(checkpoints, "_assemble_checkpoint", lambda name, row, dit, models_dir: name)
     assert checkpoints.find_checkpoint("auto", tmp_path) == "pocket"
 
 

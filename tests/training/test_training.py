@@ -562,7 +562,7 @@ def test_the_header_tells_how_it_came_about(songs: Path, checkpoint: Checkpoint,
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata()
         record = RunRecord.model_validate_json(header[run_folder.ENTRY])
-        assert (record.base, record.trigger, record.course, record.step) == ("base", "harbour", COURSE, 6)
+        assert (record.base, record.trigger, record.config, record.step) == ("base", "harbour", COURSE, 6)
         assert (header["base"], header["trigger"], header["dataset"]) == ("base", "harbour", one.record.dataset)
         assert path.stat().st_mode & 0o044 == (one.folder / run_folder.CONFIG).stat().st_mode & 0o044
     config = json.loads((one.folder / run_folder.CONFIG).read_text())

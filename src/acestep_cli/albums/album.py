@@ -366,7 +366,7 @@ def read_edits(page: AlbumPage, section: Entry, problems: list[str]) -> Iterator
                 except ValueError as error:
                     added[one.name] = NOTHING
                     problems.append(f"{page.where(one)}: {error}")
-            elif one.name in tracks.SETTLED or one.name in modes.foreign_keys(mode):
+            elif one.name in tracks.SET_BY_CHAIN or one.name in modes.keys_of_other_modes(mode):
                 problems.append(f"{page.where(one)}: has no meaning for an edit by {entry.name}")
             else:
                 keys.append(one)

@@ -72,7 +72,7 @@ class BuildStep:
             cut_to = source.seconds if source is not None and not (region and region.values) else None
             flags = self.track.over.values if self.track.over is not None else ()
             layers.append(tracks.without_keys(smoke.smoke_layer(layers, cut_to), flags))
-        self.job = plan.complete_job(self.track.spec_file, layers, spec.resolve(*layers), self.place, context)
+        self.job = plan.plan_job(self.track.spec_file, layers, spec.resolve(*layers), self.place, context)
         self.job.track = self.track.id
         return self.job
 

@@ -13,7 +13,7 @@ from acestep_cli.song.request import FINISH, Request
 from acestep_cli.song.spec import Layer, Resolved, WrittenValue
 
 #: Keys that a chain of edits sets itself.
-SETTLED = ("source", "mode", "mix", "takes")
+SET_BY_CHAIN = ("source", "mode", "mix", "takes")
 #: Keys of a single mode: those of the song do not hold for an edit of it.
 CLAIMED = frozenset(key for mode in modes.MODES.values() for key in mode.keys)
 #: Keys of an intermediate step, whose sound is kept as rendered.
@@ -90,7 +90,7 @@ class Track:
         own = [*self.layers, *([self.over] if self.over else ())]
         if number > 0:
             edit = self.edits[number - 1]
-            dropped = {*CLAIMED, *SETTLED, "seed", *(spec.SUITED if "model" in edit.layer.values else ())}
+            dropped = {*CLAIMED, *SET_BY_CHAIN, "seed", *(spec.SUITED if "model" in edit.layer.values else ())}
             kept = [without_keys(layer, dropped) for layer in own]
             by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
             if source is not None:

@@ -88,15 +88,15 @@ class Format:
     #: The program that encodes it, where libsndfile does not.
     program: str | None = None
     #: Removes what differs from one write to the next.
-    settle: Callable[[io.FileIO], None] | None = None
+    fix_header: Callable[[io.FileIO], None] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
-    "wav": Format("WAV", bit_depths={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}, settle=zero_peak_time),
+    "wav": Format("WAV", bit_depths={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}, fix_header=zero_peak_time),
     "flac": Format("FLAC", bit_depths={"16": "PCM_16", "24": "PCM_24"}),
     "mp3": Format("MP3", "MPEG_LAYER_III", bitrates=BITRATES, sample_rates=(44_100, 48_000)),
-    "ogg": Format("OGG", "VORBIS", settle=fix_ogg_serial),
-    "opus": Format("OGG", "OPUS", sample_rates=(48_000,), settle=fix_ogg_serial),
+    "ogg": Format("OGG", "VORBIS", fix_header=fix_ogg_serial),
+    "opus": Format("OGG", "OPUS", sample_rates=(48_000,), fix_header=fix_ogg_serial),
     "m4a": Format("ipod", "aac", bitrates=BITRATES, program=FFMPEG),
 }
 
@@ -239,8 +239,8 @@ def encode_by_libsndfile(path: Path, audio: Audio, encoding: Encoding, level: Le
         except (soundfile.SoundFileError, AssertionError) as error:  # it asserts that all frames were taken
             if sink.failure is None:
                 raise EncoderError(f"The {encoding.format} encoder failed: {error}") from error
-        if row.settle and sink.failure is None:
-            row.settle(sink)
+        if row.fix_header and sink.failure is None:
+            row.fix_header(sink)
         if sink.failure is not None:
             raise sink.failure
 

@@ -36,11 +36,11 @@ def label_songs(
     """
     if asked["songwriter"] == "none":
         return songs
-    wanting = [lesson for lesson in found.usable if is_missing(lesson.song, ANALYSED)]
+    wanting = [usable for usable in found.usable if is_missing(usable.song, ANALYSED)]
     if not wanting:
         return songs
     count = f"{len(wanting)} song{'s' * (len(wanting) > 1)}"
-    longest = max(CheckpointRow.shortest_seconds, *(lesson.facts.seconds for lesson in found.usable))
+    longest = max(CheckpointRow.shortest_seconds, *(usable.facts.seconds for usable in found.usable))
     # Planned as a render of the same length, which needs more.
     layers = [spec.from_flags({**asked, "caption": "a recording", "duration": str(longest)})]
     job = songwriting.plan_writing(spec.resolve(*layers), layers, run)
@@ -62,33 +62,35 @@ def label_songs(
 
 
 def label_by_songwriter(
-    lessons: list[UsableSong], job: Job, seed: int, report: ProgressCallback, say: Say
+    usable_songs: list[UsableSong], job: Job, seed: int, report: ProgressCallback, say: Say
 ) -> dict[str, dict[str, Any]]:
     """Return the labels that a Songwriter finds for each song, by name; `say` takes warnings about memory."""
     from acestep_cli.pipeline import Pipeline  # loads torch
 
     pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
-    codes = list(pipeline.codes(job.request, (decode.read_audio(lesson.song.path) for lesson in lessons), report, say))
+    codes = list(
+        pipeline.codes(job.request, (decode.read_audio(usable.song.path) for usable in usable_songs), report, say)
+    )
     how = Sampling(temperature=songwriting.LISTENING)
     found = {}
-    for lesson, heard in zip(lessons, codes, strict=True):
-        task = songwriter_prompts.understanding_task(heard, int(lesson.facts.seconds))
-        told = complete.settle_instrumental(pipeline.write(job.request, task, how, seed, report, say))
-        found[lesson.song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
+    for usable, heard in zip(usable_songs, codes, strict=True):
+        task = songwriter_prompts.understanding_task(heard, int(usable.facts.seconds))
+        told = complete.mark_instrumental(pipeline.write(job.request, task, how, seed, report, say))
+        found[usable.song.name] = {key: told[key] for key in HEARD if told.get(key) is not None}
     return found
 
 
-def label_by_analysis(lessons: list[UsableSong], progress: Any) -> dict[str, dict[str, Any]]:
+def label_by_analysis(usable_songs: list[UsableSong], progress: Any) -> dict[str, dict[str, Any]]:
     """Return the tempo and key that analysis finds for each song, by name."""
     found = {}
-    for number, lesson in enumerate(lessons):
-        progress(number, len(lessons))
-        sound = decode.read_audio(lesson.song.path)
-        found[lesson.song.name] = {
+    for number, usable in enumerate(usable_songs):
+        progress(number, len(usable_songs))
+        sound = decode.read_audio(usable.song.path)
+        found[usable.song.name] = {
             "bpm": tempo_in_range(measure.estimate_tempo(sound)),
             "key": measure.estimate_key(sound),
         }
-    progress(len(lessons), len(lessons))
+    progress(len(usable_songs), len(usable_songs))
     return found
 
 

@@ -62,7 +62,7 @@ def describe(
             sampling = Sampling.of(resolved.request, temperature=songwriting.LISTENING)
             text_seed = songwriting.seed_of(seed, job, terminal)
             task = songwriter_prompts.understanding_task(audio_codes, int(sound.seconds))
-            found = complete.settle_instrumental(
+            found = complete.mark_instrumental(
                 pipeline.write(job.request, task, sampling, text_seed, report, terminal.warn)
             )
     songwriting.write_answer(found, output)

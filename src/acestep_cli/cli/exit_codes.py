@@ -169,7 +169,7 @@ def suggest(error: Any) -> None:
     from acestep_cli.song import modes, spec
 
     mode = (error.ctx.info_name if error.ctx is not None else None) or ""
-    for key in modes.foreign_keys(mode) if mode in modes.MODES else ():
+    for key in modes.keys_of_other_modes(mode) if mode in modes.MODES else ():
         if unknown in (spec.flag_of(key), spec.KEYS[key].short, *(spec.KEYS[key].switch or ())):
             error.message, error.possibilities = f"{unknown} {modes.misplaced_key(key, mode)}", None
             return

@@ -33,7 +33,7 @@ app = help_format.App(no_args_is_help=True, help="Say what an adapter is and wha
 SONG_KEYS = tuple(
     name
     for name, key in spec.KEYS.items()
-    if key.flag and name not in (*modes.foreign_keys("generate"), "loras", "lora_mode", "takes")
+    if key.flag and name not in (*modes.keys_of_other_modes("generate"), "loras", "lora_mode", "takes")
 )
 #: What a render does besides, a comparison goes without: it makes one take of each, as they are, and ends.
 OTHERWISE = ("pull", "explain", "smoke", "auto", "rank", "again")
@@ -125,7 +125,7 @@ def report(adapter: Adapter, fits: dict[str, float]) -> dict[str, Any]:
         "parameters": adapter.parameters,
         "base": adapter.base,
         "trigger_word": adapter.trigger_word,
-        "strange": list(adapter.strange),
+        "strange": list(adapter.unknown_tensors),
         "hash": adapter.fingerprint,
         "fits": fits,
     }
@@ -138,8 +138,8 @@ def lines(adapter: Adapter, fits: dict[str, float]) -> Iterator[str]:
     factors = listed(adapter.factors)
     yield f"  rank {listed(adapter.ranks)}, alpha {listed(adapter.alphas)}: its product is multiplied by {factors}"
     yield f"  adapts {len(adapter.pieces)} matrices: {', '.join(f'{n} {name}' for name, n in adapter.targets.items())}"
-    if adapter.strange:
-        yield f"  holds {len(adapter.strange)} tensors that are not part of it, such as {adapter.strange[0]}"
+    if adapter.unknown_tensors:
+        yield f"  holds {len(adapter.unknown_tensors)} tensors that are not part of it, such as {adapter.unknown_tensors[0]}"
     yield f"  made for {adapter.base or 'a model it does not name'}"
     if adapter.trigger_word is not None:
         yield f"  trigger word: {adapter.trigger_word}"
@@ -268,9 +268,9 @@ def variants(
     ]
 
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
-        worn = None if adapter is None else [f"{adapter}@{scale:g}"]
-        layers = [*below, flags, *fixed, spec.implied_layer({"loras": worn}, "PATH")]
-        made = plan.complete_job(None, layers, spec.resolve(*layers), replace(place, stem=stem), context)
+        loras = None if adapter is None else [f"{adapter}@{scale:g}"]
+        layers = [*below, flags, *fixed, spec.implied_layer({"loras": loras}, "PATH")]
+        made = plan.plan_job(None, layers, spec.resolve(*layers), replace(place, stem=stem), context)
         if len(complete.output_parts(made.request)) > 1:
             raise UsageError(
                 f"{made.request.mode} makes several files of a take, and only takes of one file are compared."

@@ -285,8 +285,8 @@ def render_flags(command: Command, mode: str | None) -> Command:
     """
     from acestep_cli.song import modes, spec
 
-    strange = modes.foreign_keys(mode) if mode is not None else ()
-    keys = [name for name, key in spec.KEYS.items() if key.flag and name not in strange]
+    left_out = modes.keys_of_other_modes(mode) if mode is not None else ()
+    keys = [name for name, key in spec.KEYS.items() if key.flag and name not in left_out]
     return flags(keys, [field.name for field in fields(RenderSettings)])(command)
 
 

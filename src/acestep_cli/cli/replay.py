@@ -137,7 +137,7 @@ def plan_replay(made: Provenance, copy: Path, run: RenderSettings) -> Job:
         machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
     context = PlanContext(run, machine, history.read_history())
     place = Destination(copy.parent, copy.stem)
-    job = plan.complete_job(None, made.layers, spec.resolve(*made.layers), place, context)
+    job = plan.plan_job(None, made.layers, spec.resolve(*made.layers), place, context)
     return plan.assign_outputs([job], run)[0]
 
 

@@ -58,7 +58,7 @@ def plan_writing(
     if "dit" not in networks:
         run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
     context = PlanContext(run, hardware.detect(), history.read_history(), networks)
-    return plan.complete_job(None, layers, resolved, Destination(Path()), context)
+    return plan.plan_job(None, layers, resolved, Destination(Path()), context)
 
 
 def with_songwriter(

@@ -151,18 +151,21 @@ def train_lora(
     song: dict[str, Any],
     run: RenderSettings,
 ) -> None:
-    team = Distributed.from_environment()
-    run = replace(run, device=team.device(run.device), quiet=run.quiet or not team.is_main)
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=team.is_main and not run.json)
-    ledger = exit_codes.keep_report(ctx, terminal.warnings) if team.is_main else RunReport()  # one process prints
-    with events.open_events(run.events if team.is_main else None, terminal.warn) as terminal.events:
+    distributed = Distributed.from_environment()
+    run = replace(run, device=distributed.device(run.device), quiet=run.quiet or not distributed.is_main)
+    is_main = distributed.is_main
+    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=is_main and not run.json)
+    ledger = exit_codes.keep_report(ctx, terminal.warnings) if is_main else RunReport()  # one process prints
+    with events.open_events(run.events if is_main else None, terminal.warn) as terminal.events:
         if flags.scan_only:
             refuse_idle(flags, settings)
             ledger.more["dataset"] = write_dataset(folder, flags.name, song, run, terminal)
         else:
-            prepared = prepare_run(folder, flags, settings, asked=song, run=run, team=team, terminal=terminal)
+            prepared = prepare_run(
+                folder, flags, settings, asked=song, run=run, distributed=distributed, terminal=terminal
+            )
             announce(prepared.plan, prepared.record, len(prepared.found.usable), terminal)
-            ledger.more["training"] = train(prepared, flags, team, terminal)
+            ledger.more["training"] = train(prepared, flags, distributed, terminal)
 
 
 def prepare_run(
@@ -172,7 +175,7 @@ def prepare_run(
     *,
     asked: dict[str, Any],
     run: RenderSettings,
-    team: Distributed,
+    distributed: Distributed,
     terminal: Console,
 ) -> PreparedRun:
     """Read the songs of a folder, label them, and decide a new or resumed run. Raises all that can be refused.
@@ -181,9 +184,9 @@ def prepare_run(
     """
     output = require_output(folder, flags)
     before = run_folder.require_resumable(output) if flags.resume else None
-    config = training_config.config_from_flags(settings, None if before is None else before.course)
+    config = training_config.config_from_flags(settings, None if before is None else before.config)
     training_config.require_libraries(config)
-    team.passes_of(config.accumulation)
+    distributed.passes_of(config.accumulation)
     exports = parse_exports(flags.export or [], output, config)
     require_usable_folder(output, before, exports, terminal)
     checkpoint = base_checkpoint(asked["model"], before, run)
@@ -249,13 +252,13 @@ def inspect_songs(songs: Dataset, checkpoint: Checkpoint, config: TrainingConfig
         return dataset.inspect_songs(songs, shortest, config.crop, partial(report, "scan"))
 
 
-def train(prepared: PreparedRun, flags: TrainingFlags, team: Distributed, terminal: Console) -> dict[str, Any]:
+def train(prepared: PreparedRun, flags: TrainingFlags, distributed: Distributed, terminal: Console) -> dict[str, Any]:
     """Train or resume a prepared run, print its files, and return its report for `--json`."""
     plan, output, record = prepared.plan, prepared.output, prepared.record
     files = [path for _, path in prepared.exports]
-    team.barrier()  # no process reads the folder any more once the main one writes to it
-    with run_folder.lock_folder(output) if team.is_main else nullcontext():
-        if prepared.is_new and team.is_main:  # another run may have started meanwhile
+    distributed.barrier()  # no process reads the folder any more once the main one writes to it
+    with run_folder.lock_folder(output) if distributed.is_main else nullcontext():
+        if prepared.is_new and distributed.is_main:  # another run may have started meanwhile
             run_folder.require_empty(output, files)
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
             from acestep_cli.training import loop  # loads torch: no refusal above waits for that
@@ -274,9 +277,9 @@ def train(prepared: PreparedRun, flags: TrainingFlags, team: Distributed, termin
                 save_every=60 * (SAVE_EVERY if flags.save_every is None else flags.save_every),
                 preview=preview,
                 preview_every=flags.preview_every or PREVIEW_EVERY,
-                distributed=team,
+                distributed=distributed,
             )
-            rate, began = TrainingRate(record.course.steps, terminal), time.monotonic()
+            rate, began = TrainingRate(record.config.steps, terminal), time.monotonic()
             adapter_folder = loop.train(job, report, terminal.say, terminal.warn, rate)
             stdout.path(f"{adapter_folder}/")
             for path in files:
@@ -286,7 +289,7 @@ def train(prepared: PreparedRun, flags: TrainingFlags, team: Distributed, termin
         "base": record.base,
         "songs": len(prepared.found.usable),
         "left_out": [one.report() for one in prepared.songs.left_out],
-        "steps": record.course.steps,
+        "steps": record.config.steps,
         "loss": rate.loss,
         "exports": [{"format": format, "path": str(path)} for format, path in prepared.exports],
         "seconds": round(time.monotonic() - began, 3),
@@ -413,8 +416,8 @@ def plan_run(
     eight_bits: bool,
 ) -> TrainingPlan:
     """Return the plan of training on these songs on this machine. Raises the errors of `plan_training`."""
-    longest = min(max(lesson.facts.seconds for lesson in found.usable), config.crop)
-    words = [songs.prompts(lesson.song, longest) for lesson in found.usable]
+    longest = min(max(usable.facts.seconds for usable in found.usable), config.crop)
+    words = [songs.prompts(usable.song, longest) for usable in found.usable]
     sizes, render_history = Sizes.of(checkpoint), history.read_history()
     asked = MachineRequest(run.device, run.dtype, run.max_vram)
     return plan_training(
@@ -445,7 +448,7 @@ def make_record(
         return RunRecord(
             base=checkpoint.name,
             base_weights=checkpoint.weights_hash(),
-            course=config,
+            config=config,
             trigger=songs.trigger,
             trigger_position=songs.trigger_position,
             dataset=dataset.dataset_fingerprint(prints),
@@ -466,7 +469,7 @@ def make_record(
 
 def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Console) -> None:
     """Print the songs and settings of the run, the memory it takes, and its estimated time."""
-    config = record.course
+    config = record.config
     begun = f", going on after step {record.step}" if record.step else ""
     terminal.say(
         f"Training a {config.type} of rank {config.rank} on {record.base} with {songs} song{'s' * (songs > 1)}: "

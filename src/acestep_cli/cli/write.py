@@ -78,5 +78,5 @@ def write(
     if any(layer.is_sidecar for layer in layers):
         used.add("songwriter")  # none was needed any more
     songwriting.write_answer(
-        {**kept.model_dump(exclude=used, exclude_none=True), **complete.settle_instrumental(found)}, output
+        {**kept.model_dump(exclude=used, exclude_none=True), **complete.mark_instrumental(found)}, output
     )

@@ -152,7 +152,7 @@ class SongwriterModel(nn.Module):
             yield tuple(codes)
         progress(total, total)
 
-    def complete_takes(
+    def write_takes(
         self, request: Completed, shortest: float, report: ProgressCallback, say: Say
     ) -> Iterator[Completed]:
         """Yield each take of `request` as a request of its own in which nothing is open, codes included.

@@ -81,7 +81,7 @@ class StageCache:
     def _weights(self) -> str:
         return self.checkpoint.weights_hash()
 
-    def completed_takes(
+    def written_takes(
         self, request: Completed, plan: Plan, make: Callable[[], Sequence[Completed]]
     ) -> Sequence[Completed]:
         """Return the takes of a request with nothing open; `make` has the Songwriter complete them."""

@@ -130,7 +130,7 @@ class Adapter:
     format: str
     pieces: Mapping[str, AdapterPiece]
     #: Names of tensors that are not part of any known kind of adapter.
-    strange: tuple[str, ...]
+    unknown_tensors: tuple[str, ...]
     stored: Mapping[str, StoredTensor]
     notes: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -228,7 +228,7 @@ class Adapter:
             )
         if fit.whole:
             return []
-        rest = [*fit.unknown, *self.strange]
+        rest = [*fit.unknown, *self.unknown_tensors]
         return [f"{self.path}: {math.floor(100 * fit.share)} % of its tensors fit {model}, the rest is left out: "
                 f"{_first_names(rest)}."]  # fmt: skip
 
@@ -293,27 +293,27 @@ def read_adapter(path: Path) -> Adapter:
     for name in SETTINGS_NOTES:
         config = {**_json_note(notes, name), **config}
     groups: dict[str, dict[str, str]] = {}
-    strange = []
+    unknown = []
     for name in stored:
         found = ROLE.match(checkpoints.published_tensor_name(_dotted_name(name)))
         if found is None or found.lastgroup is None:
-            strange.append(name)
+            unknown.append(name)
         else:
             target = BEFORE.sub("", found[1])
             groups.setdefault(target, {})[found.lastgroup] = name
-    _require_known_kind(path, strange, config)
+    _require_known_kind(path, unknown, config)
     settings = PeftSettings.of(config, path)
     pieces = {target: _piece(path, file, target, tensors, stored, settings) for target, tensors in groups.items()}
     if not pieces:
         raise AdapterError(
             f"{path} is not an adapter of a kind that can be read (LoRA, DoRA, LoKr): it holds "
-            f"{_first_names(strange)}.",
+            f"{_first_names(unknown)}.",
             "A checkpoint is named with --model.",
         )
     bare = [piece for piece in pieces.values() if piece.alpha is None and piece.rank is not None]
     warnings = (f"{path} has no alpha, neither as tensors nor in {PEFT_CONFIG}: it is taken to be the rank.",)
     format = next((name for start, name in FORMATS.items() if next(iter(stored)).startswith(start)), "plain")
-    return Adapter(path, file, format, pieces, tuple(strange), stored, {**config, **notes}, warnings if bare else ())
+    return Adapter(path, file, format, pieces, tuple(unknown), stored, {**config, **notes}, warnings if bare else ())
 
 
 def _file(path: Path) -> Path:
@@ -361,10 +361,10 @@ def _has_config(file: Path) -> bool:
     return file.name == PEFT_WEIGHTS and file.with_name(PEFT_CONFIG).is_file()
 
 
-def _require_known_kind(path: Path, strange: Iterable[str], config: Mapping[str, Any]) -> None:
+def _require_known_kind(path: Path, unknown: Iterable[str], config: Mapping[str, Any]) -> None:
     """Raise `AdapterError` for an adapter of a known kind that is not supported."""
     said = str(config.get("peft_type") or "LORA").upper()
-    kind = next((kind for part, kind in OTHER_KINDS.items() if any(part in name for name in strange)), None)
+    kind = next((kind for part, kind in OTHER_KINDS.items() if any(part in name for name in unknown)), None)
     if kind is None and said not in ("LORA", "LOKR"):
         kind = {"LOHA": "LoHa"}.get(said, ascii(said[:20]))
     if kind is not None:

@@ -479,7 +479,7 @@ def find_checkpoint(model: str = "auto", models_dir: Path | None = None, task: s
     if model == "auto":
         return find_checkpoint(installed_names(models_dir, task)[0], models_dir)
     if model == BUILT_IN:
-        return _complete_checkpoint(
+        return _assemble_checkpoint(
             BUILT_IN, CHECKPOINTS[BUILT_IN], BUILT_IN_ROOT / CHECKPOINTS[BUILT_IN].folder, BUILT_IN_ROOT
         )
     row = CHECKPOINTS.get(model)
@@ -494,7 +494,7 @@ def find_checkpoint(model: str = "auto", models_dir: Path | None = None, task: s
             f"`acestep models pull {model}` fetches it; --models-dir names another folder that holds it; --model "
             f"{BUILT_IN} sketches the song.",
         )
-    return _complete_checkpoint(model, row, dit, models_dir)
+    return _assemble_checkpoint(model, row, dit, models_dir)
 
 
 def require_readable(models_dir: Path | None) -> None:
@@ -565,7 +565,7 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
         )
     for name, row in CHECKPOINTS.items():
         if dit.name.removesuffix(DIFFUSERS_SUFFIX) == row.folder:
-            return _complete_checkpoint(name, row, dit, models_dir or dit.parent)
+            return _assemble_checkpoint(name, row, dit, models_dir or dit.parent)
     if is_diffusers(dit):
         _require_class(dit / PIPELINE_INDEX, PIPELINE_CLASS)
     config = weight_files.read_json((dit / "transformer" if is_diffusers(dit) else dit) / "config.json")
@@ -573,7 +573,7 @@ def _from_folder(dit: Path, models_dir: Path | None) -> Checkpoint:
     turbo = bool(config.get("is_turbo")) or "turbo" in version or "turbo" in dit.name
     tasks = BASE_TASKS if version == "base" else PUBLISHED_TASKS
     row = CheckpointRow(dit.name, None, turbo, shift=3.0 if turbo else 1.0, tasks=tasks)
-    return _complete_checkpoint(dit.name, row, dit, models_dir or dit.parent)
+    return _assemble_checkpoint(dit.name, row, dit, models_dir or dit.parent)
 
 
 def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: str = "config.json") -> Path | None:
@@ -606,7 +606,7 @@ def is_diffusers(dit: Path) -> bool:
     return (dit / PIPELINE_INDEX).is_file() and not (dit / "config.json").is_file()
 
 
-def _complete_checkpoint(name: str, row: CheckpointRow, dit: Path, models_dir: Path | None) -> Checkpoint:
+def _assemble_checkpoint(name: str, row: CheckpointRow, dit: Path, models_dir: Path | None) -> Checkpoint:
     """Put the folders together, and check that each file is there and not cut short."""
     checkpoint = (
         _diffusers_layout(name, row, dit) if is_diffusers(dit) else _published_layout(name, row, dit, models_dir)

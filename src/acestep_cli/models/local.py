@@ -100,8 +100,8 @@ def read_lock(folder: Path) -> LockFile | None:
         )
         if content["schema"] != LOCK_SCHEMA or not all(file.hash for file in files):
             raise ValueError(content["schema"])
-        if strange := [file.name for file in files if not is_plain(file.name)]:
-            raise ValueError(f"it names {strange[0]!r}")
+        if unsafe := [file.name for file in files if not is_plain(file.name)]:
+            raise ValueError(f"it names {unsafe[0]!r}")
         return LockFile(content["repo"], content["revision"], content["commit"], files)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} is not a lock file of this program ({error}).", "Remove it.") from error
@@ -120,7 +120,7 @@ def set_aside(path: Path) -> Path:
     return path.rename(aside)
 
 
-def _settle(content: Path, path: Path) -> None:
+def _publish(content: Path, path: Path) -> None:
     """Rename verified content to `path` and flush it to disk, before a lock file vouches for it."""
     disk.flush(content)
     content.rename(path)
@@ -153,7 +153,7 @@ class ModelsFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
             set_aside(target)
-        _settle(content, target)
+        _publish(content, target)
 
     def is_published(self, part: ModelPart, commit: str) -> bool:
         return True
@@ -214,12 +214,12 @@ class HubCache:
             set_aside(link)
         if not are_symlinks_supported(self.root):  # the library would copy, and so keep everything twice
             link.parent.mkdir(parents=True, exist_ok=True)
-            _settle(content, link)
+            _publish(content, link)
             return
         if content != blob:
             if os.path.lexists(blob):
                 set_aside(blob)
-            _settle(content, blob)
+            _publish(content, blob)
         made = Path(hf_hub_download(part.repo, f"{part.inside}{file.name}", revision=commit))
         if made.resolve() != blob.resolve() and not file.matches(made):
             set_aside(made)

@@ -67,7 +67,7 @@ def find_takes(
     return found
 
 
-def settle_existing(jobs: list[Job], *, force: bool) -> None:
+def mark_existing(jobs: list[Job], *, force: bool) -> None:
     """Mark the takes that exist already, by their recipe, as skipped. Raises `ExistsError` for other existing files."""
     in_the_way: list[ExistsError] = []
     for job in jobs:

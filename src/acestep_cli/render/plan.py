@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import sys
 from collections import Counter
@@ -78,7 +77,7 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
     context = PlanContext(settings, hardware.detect(), history.read_history())
     for name in names:
         try:
-            jobs.append(complete_job(*read_song(mode, name, [*by_output, flags], place, settings), context))
+            jobs.append(plan_job(*read_song(mode, name, [*by_output, flags], place, settings), context))
         except AceStepError as error:
             errors.append(name_spec(error, name) if len(names) > 1 else error)
     if errors:
@@ -135,7 +134,7 @@ def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
     """Return the jobs after a download. Those with takes to be made are planned again, now by the real weights."""
     context = PlanContext(replace(settings, pull=False), hardware.detect(), history.read_history())
     again = [
-        replace(complete_job(one.spec_file, one.layers, one.resolved, one.place, context), track=one.track)
+        replace(plan_job(one.spec_file, one.layers, one.resolved, one.place, context), track=one.track)
         if one.is_pending
         else one
         for one in jobs
@@ -160,7 +159,7 @@ def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
         one.outputs = named_outputs(one, taken, settings)
     existing.refuse_collisions(jobs)
     existing.refuse_recordings(jobs)
-    existing.settle_existing([one for one in jobs if not one.place.numbered], force=settings.force)
+    existing.mark_existing([one for one in jobs if not one.place.numbered], force=settings.force)
     existing.refuse_inputs(jobs)
     require_encoders(jobs)
     names: dict[tuple[Path, bool], set[str]] = {}
@@ -223,7 +222,7 @@ def again_layers(settings: RenderSettings) -> list[spec.Layer]:
     """Return the new seed of `--again` as a layer above all others."""
     if not settings.again:
         return []
-    return [spec.implied_layer({"seed": str(secrets.randbelow(complete.SEEDS))}, "--again")]
+    return [spec.implied_layer({"seed": str(complete.draw_seed())}, "--again")]
 
 
 def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettings) -> list[spec.Layer]:
@@ -339,7 +338,7 @@ def read_song(
     return Path(name) if name not in (None, spec.STDIN) and not given else None, layers, resolved, place
 
 
-def complete_job(
+def plan_job(
     spec_file: Path | None, layers: list[spec.Layer], resolved: spec.Resolved, place: Destination, context: PlanContext
 ) -> Job:
     """Return a job with the checkpoint and Songwriter asked for, else with the first installed ones that fit.

@@ -118,7 +118,7 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     choose_mode_defaults(choices, request, region, open_by_songwriter)
     choose_sampling(choices, request, checkpoint)
     if not request.instrumental and request.lyrics is not None and "language" not in open_by_songwriter:
-        choices.settle("language", "unknown", duration.DEFAULT)
+        choices.set_default("language", "unknown", duration.DEFAULT)
     choose_encoding(choices, request)
     source_latents, latents_warnings = find_latents(request, checkpoint, recordings, region)
     completed = Completed(
@@ -142,7 +142,7 @@ class Choices:
     values: dict[str, Any]
     origins: dict[str, str] = field(default_factory=dict)
 
-    def settle(self, key: str, value: Any, origin: str) -> None:
+    def set_default(self, key: str, value: Any, origin: str) -> None:
         """Set `key` to `value`, unless it has one."""
         if self.values[key] is None and value is not None:
             self.replace(key, value, origin)
@@ -167,32 +167,32 @@ def choose_mode_defaults(
 ) -> None:
     """Set the mode, the length of the song, and the defaults of the mode."""
     mode = modes.mode_of(request)
-    choices.settle("mode", "generate", duration.DEFAULT)
+    choices.set_default("mode", "generate", duration.DEFAULT)
     seconds, origin = duration.song_length(request, region)
     is_estimate = "duration" in open_by_songwriter
-    choices.settle("duration", seconds, f"{origin}, until the Songwriter decides" if is_estimate else origin)
+    choices.set_default("duration", seconds, f"{origin}, until the Songwriter decides" if is_estimate else origin)
     for key, value in mode.defaults(request).items():
-        choices.settle(key, value, f"mode {request.mode}")
+        choices.set_default(key, value, f"mode {request.mode}")
     if mode.keeps_level:
-        choices.settle("loudness", "none", f"mode {request.mode}")
+        choices.set_default("loudness", "none", f"mode {request.mode}")
 
 
 def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) -> None:
     """Set solver, guidance, seed, takes, schedule and the mode of adapters."""
     row, by_checkpoint = checkpoint.row, f"checkpoint {checkpoint.name}"
-    choices.settle("solver", "euler", duration.DEFAULT)
-    choices.settle("guidance", row.guidance, by_checkpoint)
+    choices.set_default("solver", "euler", duration.DEFAULT)
+    choices.set_default("guidance", row.guidance, by_checkpoint)
     choose_corrections(choices, checkpoint)
-    choices.settle("seed", draw_seed(), DRAWN)
-    choices.settle("takes", 1, duration.DEFAULT)
+    choices.set_default("seed", draw_seed(), DRAWN)
+    choices.set_default("takes", 1, duration.DEFAULT)
     if request.timesteps is None:
-        choices.settle("steps", row.steps, by_checkpoint)
-        choices.settle("shift", row.shift, by_checkpoint)
+        choices.set_default("steps", row.steps, by_checkpoint)
+        choices.set_default("shift", row.shift, by_checkpoint)
     if request.loras is not None:
-        choices.settle("lora_mode", LORA_MODES[0], duration.DEFAULT)
+        choices.set_default("lora_mode", LORA_MODES[0], duration.DEFAULT)
     if choices.values["guidance"] > 1:
-        choices.settle("guidance_method", "apg", duration.DEFAULT)
-        choices.settle("cfg_interval", (0.0, 1.0), duration.DEFAULT)
+        choices.set_default("guidance_method", "apg", duration.DEFAULT)
+        choices.set_default("cfg_interval", (0.0, 1.0), duration.DEFAULT)
 
 
 def choose_corrections(choices: Choices, checkpoint: Checkpoint) -> None:
@@ -200,22 +200,22 @@ def choose_corrections(choices: Choices, checkpoint: Checkpoint) -> None:
     if choices.values["dcw"] in (None, solvers.AUTO_CORRECTION):
         choices.replace("dcw", checkpoint.row.dcw, f"auto: checkpoint {checkpoint.name}")
     if choices.values["dcw"] != solvers.NO_CORRECTION:
-        choices.settle("dcw_scale", solvers.DCW_SCALE, duration.DEFAULT)
+        choices.set_default("dcw_scale", solvers.DCW_SCALE, duration.DEFAULT)
     if choices.values["dcw"] == "double":
-        choices.settle("dcw_high_scale", solvers.DCW_HIGH_SCALE, duration.DEFAULT)
+        choices.set_default("dcw_high_scale", solvers.DCW_HIGH_SCALE, duration.DEFAULT)
     for key, value in NEUTRAL.items():
-        choices.settle(key, value, duration.DEFAULT)
+        choices.set_default(key, value, duration.DEFAULT)
 
 
 def choose_encoding(choices: Choices, request: Request) -> None:
     """Set loudness, format and the options of its encoder."""
-    choices.settle("loudness", DEFAULT_LOUDNESS, duration.DEFAULT)
-    choices.settle("format", encode.DEFAULT_FORMAT, duration.DEFAULT)
+    choices.set_default("loudness", DEFAULT_LOUDNESS, duration.DEFAULT)
+    choices.set_default("format", encode.DEFAULT_FORMAT, duration.DEFAULT)
     encoding = encode.resolve_encoding(
         choices.values["format"], request.bit_depth, request.bitrate, request.sample_rate
     )
-    choices.settle("bit_depth", encoding.bit_depth, duration.DEFAULT)
-    choices.settle("bitrate", encoding.bitrate, duration.DEFAULT)
+    choices.set_default("bit_depth", encoding.bit_depth, duration.DEFAULT)
+    choices.set_default("bitrate", encoding.bitrate, duration.DEFAULT)
 
 
 def require_task(request: Request, name: str, row: CheckpointRow) -> None:
@@ -323,7 +323,7 @@ def fill_open(request: Completed, written: Mapping[str, Any]) -> Completed:
     """Return `request` with the values that the Songwriter has `written` and without its options; no key is open."""
     found = {key: written[key] for key in request.open if key in written}
     if "lyrics" in request.open:
-        found = settle_instrumental(found)
+        found = mark_instrumental(found)
         found["lrc"] = request.lrc if found["lyrics"] is not None else None
     its_own = dict.fromkeys(modes.SONGWRITER_KEYS)
     return request.model_copy(update={**found, **its_own, "songwriter": "none", "open": ()})
@@ -342,7 +342,7 @@ def apply_changes(before: Completed, changes: Mapping[str, Any]) -> Completed:
     return before.model_copy(update={**{name: getattr(read, name) for name in changes}, "open": ()})
 
 
-def settle_instrumental(song: Mapping[str, Any]) -> dict[str, Any]:
+def mark_instrumental(song: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a song; without lyrics, it is instrumental and has no language."""
     if song.get("lyrics") is not None:
         return dict(song)

@@ -320,7 +320,7 @@ def with_defaults(request: Request) -> Request:
     return request.model_copy(update={key: value for key, value in found.items() if getattr(request, key) is None})
 
 
-def foreign_keys(mode: str) -> frozenset[str]:
+def keys_of_other_modes(mode: str) -> frozenset[str]:
     """Return the keys that other modes take and this one does not."""
     return frozenset(key for other in MODES.values() for key in other.keys) - set(MODES[mode].keys)
 

@@ -91,7 +91,7 @@ def _mode_problems(request: Request) -> list[str]:
     """Return the problems of keys that the mode does not take, or needs."""
     name, mode = request.mode or "generate", modes.mode_of(request)
     found = []
-    for key in sorted(modes.foreign_keys(name), key=list(KEYS).index):
+    for key in sorted(modes.keys_of_other_modes(name), key=list(KEYS).index):
         if getattr(request, key) is None or (key == "duration" and mode.has_source):  # compared with the source's
             continue
         found.append(f"{key}: {modes.misplaced_key(key, name)}")

@@ -70,7 +70,7 @@ class TrainingJob:
 
     @property
     def config(self) -> TrainingConfig:
-        return self.record.course
+        return self.record.config
 
 
 @dataclass

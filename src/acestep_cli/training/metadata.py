@@ -126,8 +126,8 @@ def recording_of(folder: Path, written: str) -> str:
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Metadata:
     """Merge two sets of metadata; `upper` overrules `lower`. Lyrics and instrumental exclude each other."""
     exclusive = ("lyrics", "instrumental")
-    settled = any(key in upper for key in exclusive)
-    return {key: value for key, value in lower.items() if not (settled and key in exclusive)} | dict(upper)
+    is_set = any(key in upper for key in exclusive)
+    return {key: value for key, value in lower.items() if not (is_set and key in exclusive)} | dict(upper)
 
 
 def read_metadata(recording: Path, tables: Iterable[Tables], left_out: list[LeftOut]) -> Metadata:

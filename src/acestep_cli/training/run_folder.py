@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
@@ -30,14 +31,16 @@ ENTRY = "acestep"
 
 
 class RunRecord(BaseModel):
-    """The origin of weights, kept in the header of every file of them. Its fields are named as in the files."""
+    """The origin of weights, kept in the header of every file of them. Its fields are named as in the files, but for
+    an alias.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
 
     base: str
     #: Hash of the weights of the base.
     base_weights: str
-    course: TrainingConfig
+    config: Annotated[TrainingConfig, Field(alias="course")]
     trigger: str | None
     trigger_position: str
     dataset: str
@@ -51,7 +54,7 @@ class RunRecord(BaseModel):
 
     @property
     def is_finished(self) -> bool:
-        return self.step >= self.course.steps
+        return self.step >= self.config.steps
 
     def is_same_run(self, other: RunRecord) -> bool:
         """Tell whether both records are of one run, at whatever step."""
@@ -87,7 +90,7 @@ def read_header_record(file: Path) -> RunRecord | None:
 def require_empty(folder: Path, exports: list[Path]) -> None:
     """Raise `UsageError` where a folder holds a run, and `ExistsError` where a new run would overwrite a file."""
     if (found := read_record(folder) if folder.is_dir() else None) is not None:
-        done = f"step {found.step} of {found.course.steps}"
+        done = f"step {found.step} of {found.config.steps}"
         raise UsageError(
             f"{folder} holds a training run already, at {done}.",
             "Train into another --output."
@@ -137,7 +140,7 @@ def require_work(folder: Path, before: RunRecord, exports: list[Path]) -> None:
     require_own(before, exports)
     if before.is_finished and all(map(disk.is_taken, exports)):
         raise UsageError(
-            f"--resume: the run in {folder} is finished: all {before.course.steps} steps are done.",
+            f"--resume: the run in {folder} is finished: all {before.config.steps} steps are done.",
             "Train into another --output for more; --export writes what is not there yet.",
         )
 
