@@ -15,10 +15,10 @@ import stat
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from acestep_cli import disk
 from acestep_cli.audio import containers, encode, loudness
@@ -198,61 +198,93 @@ def decode_by_libsndfile(path: Path) -> Decoded | None:
 
     Raises `SourceError` for more than two channels, and for several streams of different rates.
     """
-    import soundfile
-
     file = regular(path)
     try:
-        found = containers.streams(file) or [Stream(())]
+        streams = containers.streams(file) or [Stream(())]
     except OSError as error:
         raise unreadable_error(path, error) from error
-    rates: list[int] = []
-    lengths: list[int | None] = []
-    lossy = False
-    for number, stream in enumerate(found, 1):
-        if not stream.share:
-            raise SourceError(f"{path} is cut short: it ends before its first sample.", "Fetch it again.")
-        try:
-            with opened(file, stream) as sound:
-                channels, frames = sound.channels, sound.frames
-                rates.append(sound.samplerate)
-                lossy = lossy or sound.format in LOSSY
-        except soundfile.LibsndfileError as error:
-            if number == 1:
-                return None
-            raise SourceError(
-                f"{path} holds {len(found)} recordings in a row, and number {number} is broken: {reason(error)}."
-            ) from error
-        if channels > 2:
-            raise too_many_channels(path, channels)
-        known = 0 <= frames < UNKNOWN_FRAMES
-        lengths.append(
-            stream.samples if stream.samples is not None else round(frames / stream.share) if known else None
-        )
-    if len(set(rates)) > 1:
-        several = " and ".join(f"{rate} Hz" for rate in sorted(set(rates)))
+    headers: list[StreamHeader] = []
+    for number in range(1, len(streams) + 1):
+        header = read_stream_header(path, file, streams, number)
+        if header is None:
+            return None
+        headers.append(header)
+    rate = common_rate(path, headers)
+    lengths = [header.samples for header in headers if header.samples is not None]
+    promised = sum(lengths) if len(lengths) == len(headers) and any(lengths) else None
+    return Decoded(
+        rate=rate,
+        promised=promised,
+        blocks=read_streams(path, file, streams, rate, promised),
+        lossy=any(header.lossy for header in headers),
+        warnings=tuple(dict.fromkeys(f"{path} {stream.warning}." for stream in streams if stream.warning is not None)),
+    )
+
+
+class StreamHeader(NamedTuple):
+    """The sample rate of a stream, its number of samples where that is known, and whether its format is lossy."""
+
+    rate: int
+    samples: int | None
+    lossy: bool
+
+
+def read_stream_header(path: Path, file: Path, streams: Sequence[Stream], number: int) -> StreamHeader | None:
+    """Read the header of stream `number` of `file`, counted from 1; None where libsndfile does not know the first.
+
+    Raises `SourceError` for an empty or broken stream, and for more than two channels.
+    """
+    import soundfile
+
+    stream = streams[number - 1]
+    if not stream.share:
+        raise SourceError(f"{path} is cut short: it ends before its first sample.", "Fetch it again.")
+    try:
+        with opened(file, stream) as sound:
+            rate, channels, frames, lossy = sound.samplerate, sound.channels, sound.frames, sound.format in LOSSY
+    except soundfile.LibsndfileError as error:
+        if number == 1:
+            return None
         raise SourceError(
-            f"{path} holds {len(found)} recordings in a row, at {several}.",
-            f"Bring them to one rate: ffmpeg -i {shlex.quote(str(path))} -ar {max(rates)} joined.flac",
+            f"{path} holds {len(streams)} recordings in a row, and number {number} is broken: {reason(error)}."
+        ) from error
+    if channels > 2:
+        raise too_many_channels(path, channels)
+    if stream.samples is not None:
+        return StreamHeader(rate, stream.samples, lossy)
+    return StreamHeader(rate, round(frames / stream.share) if 0 <= frames < UNKNOWN_FRAMES else None, lossy)
+
+
+def common_rate(path: Path, headers: Sequence[StreamHeader]) -> int:
+    """Return the sample rate of all streams. Raises `SourceError` where they differ."""
+    rates = sorted({header.rate for header in headers})
+    if len(rates) > 1:
+        raise SourceError(
+            f"{path} holds {len(headers)} recordings in a row, at {' and '.join(f'{rate} Hz' for rate in rates)}.",
+            f"Bring them to one rate: ffmpeg -i {shlex.quote(str(path))} -ar {rates[-1]} joined.flac",
         )
+    return rates[0]
 
-    def blocks() -> Generator[NDArray[np.float32]]:
-        read = 0
-        for stream in found:
-            with opened(file, stream) as sound:
-                try:
-                    # Its own blocks() gives old samples again where a file ends early.
-                    while len(block := second(sound)):
-                        read += len(block)
-                        yield block.T.repeat(2 // block.shape[1], axis=0)
-                except soundfile.LibsndfileError as error:
-                    of = "" if promised is None else f" of {promised / rates[0]:.2f}"
-                    can = f"{read / rates[0]:.2f}{of} s can be read"
-                    raise SourceError(f"{path} is broken or cut short: {can} ({reason(error)}).") from error
 
-    known = [length for length in lengths if length is not None]
-    promised = sum(known) if len(known) == len(lengths) and sum(known) else None
-    warnings = tuple(f"{path} {stream.warning}." for stream in found if stream.warning is not None)
-    return Decoded(rates[0], promised, blocks(), lossy, tuple(dict.fromkeys(warnings)))
+def read_streams(
+    path: Path, file: Path, streams: Sequence[Stream], rate: int, promised: int | None
+) -> Generator[NDArray[np.float32]]:
+    """Yield stereo blocks [2, n] of all streams of `file`. Raises `SourceError` where one breaks off."""
+    import soundfile
+
+    read = 0
+    for stream in streams:
+        with opened(file, stream) as sound:
+            try:
+                # Its own blocks() gives old samples again where a file ends early.
+                while len(block := second(sound)):
+                    read += len(block)
+                    yield block.T.repeat(2 // block.shape[1], axis=0)
+            except soundfile.LibsndfileError as error:
+                of = "" if promised is None else f" of {promised / rate:.2f}"
+                raise SourceError(
+                    f"{path} is broken or cut short: {read / rate:.2f}{of} s can be read ({reason(error)})."
+                ) from error
 
 
 @contextlib.contextmanager
@@ -287,13 +319,13 @@ def reason(error: soundfile.LibsndfileError) -> str:
 @contextlib.contextmanager
 def silencing_stderr() -> Iterator[None]:
     """Discard what C libraries print on stderr: for a broken MP3, several lines before the one that counts."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(nowhere)
 
 

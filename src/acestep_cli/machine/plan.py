@@ -404,8 +404,7 @@ def _fit_arrangement(
     top = fastest_arrangement(device, dtype)
     remembers = experience.arrangement is not None and _is_reachable(top, experience.arrangement, device.backend)
     arrangement = experience.arrangement if remembers and experience.arrangement else top
-    cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
-    budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
+    budget = free_budget(device, asked.max_vram)
     model = MemoryModel(sizes, work, arrangement)
     while model.peak.total > budget:
         found = _next_fallback(model.arrangement, device.backend, model.peak.name)
@@ -433,6 +432,12 @@ def _fit_arrangement(
         reasons={**standing_reasons(device), **remembered, **fitting},
         **model.arrangement.settings(),
     )
+
+
+def free_budget(device: Device, max_vram: int | None) -> int:
+    """Return the bytes that a plan may fill on a device, within `max_vram`."""
+    cap = device.free_bytes if max_vram is None else min(device.free_bytes, max_vram)
+    return int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
 
 
 def standing_reasons(device: Device) -> dict[str, str]:

@@ -282,25 +282,8 @@ class AppliedAdapter(NamedTuple):
 def read_adapter(path: Path) -> Adapter:
     """Read the headers of the adapter at `path`, a folder or a file. Raises `AdapterError` where it cannot be read."""
     file = _file(path)
-    try:
-        stored, notes = weight_files.read_contents(file)
-        config = weight_files.read_json(file.with_name(PEFT_CONFIG)) if _has_config(file) else {}
-    except CheckpointError as error:
-        raise AdapterError(error.message, error.hint) from error
-    if not stored:
-        raise AdapterError(f"{path} holds no tensors: the file is empty.", "Export it again.")
-    notes = dict(notes)
-    for name in SETTINGS_NOTES:
-        config = {**_json_note(notes, name), **config}
-    groups: dict[str, dict[str, str]] = {}
-    unknown = []
-    for name in stored:
-        found = ROLE.match(checkpoints.published_tensor_name(_dotted_name(name)))
-        if found is None or found.lastgroup is None:
-            unknown.append(name)
-        else:
-            target = BEFORE.sub("", found[1])
-            groups.setdefault(target, {})[found.lastgroup] = name
+    stored, notes, config = _read_headers(path, file)
+    groups, unknown = _group_by_matrix(stored)
     _require_known_kind(path, unknown, config)
     settings = PeftSettings.of(config, path)
     pieces = {target: _piece(path, file, target, tensors, stored, settings) for target, tensors in groups.items()}
@@ -310,10 +293,48 @@ def read_adapter(path: Path) -> Adapter:
             f"{_first_names(unknown)}.",
             "A checkpoint is named with --model.",
         )
-    bare = [piece for piece in pieces.values() if piece.alpha is None and piece.rank is not None]
-    warnings = (f"{path} has no alpha, neither as tensors nor in {PEFT_CONFIG}: it is taken to be the rank.",)
-    format = next((name for start, name in FORMATS.items() if next(iter(stored)).startswith(start)), "plain")
-    return Adapter(path, file, format, pieces, tuple(unknown), stored, {**config, **notes}, warnings if bare else ())
+    is_bare = any(piece.alpha is None and piece.rank is not None for piece in pieces.values())
+    bare = f"{path} has no alpha, neither as tensors nor in {PEFT_CONFIG}: it is taken to be the rank."
+    return Adapter(
+        path=path,
+        file=file,
+        format=next((name for start, name in FORMATS.items() if next(iter(stored)).startswith(start)), "plain"),
+        pieces=pieces,
+        unknown_tensors=tuple(unknown),
+        stored=stored,
+        notes={**config, **notes},
+        warnings=(bare,) if is_bare else (),
+    )
+
+
+def _read_headers(path: Path, file: Path) -> tuple[Mapping[str, StoredTensor], dict[str, Any], dict[str, Any]]:
+    """Return the tensors and the metadata of a file of weights, and the settings in it and in PEFT's config beside it.
+
+    Raises `AdapterError` where they cannot be read, or there are no tensors.
+    """
+    try:
+        stored, notes = weight_files.read_contents(file)
+        config = weight_files.read_json(file.with_name(PEFT_CONFIG)) if _has_config(file) else {}
+    except CheckpointError as error:
+        raise AdapterError(error.message, error.hint) from error
+    if not stored:
+        raise AdapterError(f"{path} holds no tensors: the file is empty.", "Export it again.")
+    for name in SETTINGS_NOTES:
+        config = {**_json_note(notes, name), **config}
+    return stored, dict(notes), config
+
+
+def _group_by_matrix(stored: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return for each adapted matrix the names of its tensors by their roles, and the names that are of no kind."""
+    groups: dict[str, dict[str, str]] = {}
+    unknown = []
+    for name in stored:
+        found = ROLE.match(checkpoints.published_tensor_name(_dotted_name(name)))
+        if found is None or found.lastgroup is None:
+            unknown.append(name)
+        else:
+            groups.setdefault(BEFORE.sub("", found[1]), {})[found.lastgroup] = name
+    return groups, unknown
 
 
 def _file(path: Path) -> Path:

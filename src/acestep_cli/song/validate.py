@@ -23,39 +23,62 @@ def contradictions(
 
     Each problem is a sentence that begins with its key.
     """
-    found = _mode_problems(request) + _songwriter_problems(request) + _word_problems(request)
-    if region is not None:
-        found += regions.region_problems(request, region)
     whole, _ = duration.song_length(request, region)
-    found += _finish_problems(request, whole)
+    return [
+        *_mode_problems(request),
+        *_songwriter_problems(request),
+        *_word_problems(request),
+        *(regions.region_problems(request, region) if region is not None else ()),
+        *_finish_problems(request, whole),
+        *_guidance_problems(request, name, row),
+        *_correction_problems(request, name, row),
+        *_schedule_problems(request, name, row),
+        *_adapter_problems(request),
+        *_code_problems(request, name, code_count),
+        *_length_problems(request, name, row, whole),
+    ]
+
+
+def _guidance_problems(request: Request, name: str, row: CheckpointRow) -> list[str]:
+    """Return the problems of the keys about guidance."""
+    given = [key for key in ("guidance_method", "cfg_interval") if getattr(request, key) is not None]
     if row.turbo:
         why = f"{name} is a turbo checkpoint: guidance is distilled into it. Leave it out, or use a base or sft model."
-        if request.guidance is not None and request.guidance > 1:
-            found.append(f"guidance: {request.guidance:g} cannot be applied; {why}")
-        found += [f"{key}: cannot be applied; {why}" for key in ("guidance_method", "cfg_interval")
-                  if getattr(request, key) is not None]  # fmt: skip
-    elif request.guidance is not None and request.guidance <= 1:
-        found += [f"{key}: has nothing to act on, because guidance {request.guidance:g} is off."
-                  for key in ("guidance_method", "cfg_interval") if getattr(request, key) is not None]  # fmt: skip
-    found += _correction_problems(request, name, row)
+        is_asked = request.guidance is not None and request.guidance > 1
+        found = [f"guidance: {request.guidance:g} cannot be applied; {why}"] if is_asked else []
+        return found + [f"{key}: cannot be applied; {why}" for key in given]
+    if request.guidance is None or request.guidance > 1:
+        return []
+    return [f"{key}: has nothing to act on, because guidance {request.guidance:g} is off." for key in given]
+
+
+def _schedule_problems(request: Request, name: str, row: CheckpointRow) -> list[str]:
+    """Return the problems of the keys about diffusion steps."""
+    found = []
     if request.timesteps is not None:
         found += [f"{key}: the timesteps are given one by one, so {key} has nothing to decide."
                   for key in ("steps", "shift") if getattr(request, key) is not None]  # fmt: skip
     steps = request.steps if request.timesteps is None else len([t for t in request.timesteps if t > 0])
     if steps is not None and steps > row.most_steps:
         found.append(f"steps: {name} takes at most {row.most_steps} steps, not {steps}.")
-    if request.lora_mode is not None and request.loras is None:
-        found.append("lora_mode: there are no adapters to put together; --lora names them.")
-    elif request.lora_mode == "blend" and len(request.loras or ()) < 2:
-        found.append("lora_mode: blend makes shares of the scales of several adapters, and there is one.")
-    if request.codes is not None:
-        found += _code_problems(request, name, code_count)
-    if whole < row.shortest_seconds and not modes.mode_of(request).has_source:
-        least = f"{row.shortest_seconds:g}"
-        found.append(
-            f"duration: {whole:g} s is too short for {name}, which makes at least {least} s; ask for {least} or more."
-        )
     return found
+
+
+def _adapter_problems(request: Request) -> list[str]:
+    """Return the problem of `lora_mode`, if there is one."""
+    if request.lora_mode is not None and request.loras is None:
+        return ["lora_mode: there are no adapters to put together; --lora names them."]
+    if request.lora_mode == "blend" and len(request.loras or ()) < 2:
+        return ["lora_mode: blend makes shares of the scales of several adapters, and there is one."]
+    return []
+
+
+def _length_problems(request: Request, name: str, row: CheckpointRow, whole: float) -> list[str]:
+    """Return the problem of a song of `whole` seconds that is too short for the checkpoint."""
+    if whole >= row.shortest_seconds or modes.mode_of(request).has_source:
+        return []
+    least = f"{row.shortest_seconds:g}"
+    return [f"duration: {whole:g} s is too short for {name}, which makes at least {least} s; ask for {least} or more."]
 
 
 def _songwriter_problems(request: Request) -> list[str]:
@@ -146,7 +169,9 @@ def _finish_problems(request: Request, whole: float) -> list[str]:
 
 
 def _code_problems(request: Request, name: str, code_count: int | None) -> list[str]:
-    codes = request.codes or ()
+    if request.codes is None:
+        return []
+    codes = request.codes
     found = []
     highest = max(codes, default=0)
     if code_count is not None and highest >= code_count:

@@ -97,8 +97,8 @@ class TrainingMemory:
         """Bytes of the activations of a forward and a backward pass, without weights and adapter."""
         dit, layers = self.sizes.dit, self.sizes.dit.num_hidden_layers
         stream = self.config.batch * self.render.tokens * dit.hidden_size * self.render.element
-        kept = layers * stream + self.layer_bytes if self.checkpointed else layers * self.layer_bytes
-        return kept + self.config.batch * (self.render.cross_kv_bytes + self.render.latent_bytes)
+        activations = layers * stream + self.layer_bytes if self.checkpointed else layers * self.layer_bytes
+        return activations + self.config.batch * (self.render.cross_kv_bytes + self.render.latent_bytes)
 
     @property
     def encoding_bytes(self) -> int:
@@ -156,27 +156,18 @@ def plan_training(
     failure: MemoryLimitError | None = None
     for device in planning.devices_with_dtype(found, asked.dtype):
         dtype, dtype_reason = frozen_dtype(device, asked.dtype)
-        cap = device.free_bytes if asked.max_vram is None else min(device.free_bytes, asked.max_vram)
-        budget = int(cap * (1 - MARGIN)) - RUNTIME_BYTES[device.backend]
         if eight_bits:
             config = config.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
         need = TrainingMemory(
             sizes, config, longest, planning.fastest_arrangement(device, dtype), checkpointed=False, previews=previews
         )
+        budget = planning.free_budget(device, asked.max_vram)
         ways = list(memory_fallbacks(need))
         fitting = next((way for way in ways if way.peak.total <= budget), None)
         if fitting is None:
             failure = failure or memory_error(ways[-1], device, budget)
             why = f"it does not fit into {device.name}"
             continue
-        spare = f"{format_size(budget)} are free for it, too little without"
-        reasons = {"device": why, "dtype": dtype_reason, **planning.standing_reasons(device)}
-        taken = {
-            "checkpointed": fitting.checkpointed,
-            "int8": fitting.arrangement.int8,
-            "tile_frames": fitting.arrangement.tile_frames != need.arrangement.tile_frames,
-        }
-        reasons |= {name: spare for name, is_taken in taken.items() if is_taken}
         speed = experience(device, dtype).speeds.get(fitting.arrangement.weights)
         return TrainingPlan(
             device=device.name,
@@ -185,13 +176,28 @@ def plan_training(
             budget_bytes=budget,
             stages=fitting.stages,
             seconds=None if speed is None else fitting.operations / speed.operations_per_second,
-            reasons=reasons,
+            reasons={
+                "device": why,
+                "dtype": dtype_reason,
+                **planning.standing_reasons(device),
+                **fallback_reasons(need, fitting, budget),
+            },
             checkpointed=fitting.checkpointed,
             optimiser=config.optimiser,
             **fitting.arrangement.settings(),
         )
     assert failure is not None
     raise failure
+
+
+def fallback_reasons(need: TrainingMemory, fitting: TrainingMemory, budget: int) -> dict[str, str]:
+    """Return the reason for each setting in which the fitting way differs from the fastest one."""
+    taken = {
+        "checkpointed": fitting.checkpointed,
+        "int8": fitting.arrangement.int8,
+        "tile_frames": fitting.arrangement.tile_frames != need.arrangement.tile_frames,
+    }
+    return {name: f"{format_size(budget)} are free for it, too little without" for name in taken if taken[name]}
 
 
 def memory_fallbacks(need: TrainingMemory) -> Iterator[TrainingMemory]:
