@@ -189,7 +189,7 @@ class Build:
         """
         stale: set[tuple[str, int]] = set()
         for step in self.steps:
-            is_pending = step.job is not None and bool(step.job.pending())
+            is_pending = step.job is not None and step.job.is_pending
             if is_pending or (step.source is not None and (step.source.track.id, step.source.number) in stale):
                 stale.add((step.track.id, step.number))
         tracks = terminal.remaining.tracks or []

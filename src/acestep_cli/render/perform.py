@@ -165,14 +165,14 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
         announce_machine(job, reporter, dry_run=dry_run)
     for job in planned:
         announce_song(job, reporter, several=len(planned) > 1)
-    if any(job.pending() for job in planned):
+    if any(job.is_pending for job in planned):
         say = reporter.say if dry_run else reporter.detail
         say(expected_time(planned, later=reporter.remaining.unplanned))
 
 
 def expected_time(planned: list[Job], *, later: int = 0) -> str:
     """Return a sentence on the time that the pending takes of jobs need, with as many again as there are `later`."""
-    groups = [[job for job in alike if job.pending()] for alike in group_by_weights(planned)]
+    groups = [[job for job in alike if job.is_pending] for alike in group_by_weights(planned)]
     pending = [job for alike in groups for job in alike]
     takes = sum(map(takes_of, pending))
     seconds = [
