@@ -139,7 +139,8 @@ def lines(adapter: Adapter, fits: dict[str, float]) -> Iterator[str]:
     yield f"  rank {listed(adapter.ranks)}, alpha {listed(adapter.alphas)}: its product is multiplied by {factors}"
     yield f"  adapts {len(adapter.pieces)} matrices: {', '.join(f'{n} {name}' for name, n in adapter.targets.items())}"
     if adapter.unknown_tensors:
-        yield f"  holds {len(adapter.unknown_tensors)} tensors that are not part of it, such as {adapter.unknown_tensors[0]}"
+        unknown = adapter.unknown_tensors
+        yield f"  holds {len(unknown)} tensors that are not part of it, such as {unknown[0]}"
     yield f"  made for {adapter.base or 'a model it does not name'}"
     if adapter.trigger_word is not None:
         yield f"  trigger word: {adapter.trigger_word}"
