@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Flags that every song needs, in the order in which they are shown.
 COMMON = ("--caption", "--lyrics", "--duration", "--takes", "--output", "--seed", "--model")
 #: Groups that commands share. `--help` shows the names of their flags, unless a command has few.
-SHARED = ("Song", "Songwriter", "Sound", "Tags", "Output", "Machine")
+SHARED = ("Song", "Songwriter", "Sound", "Corrections", "Tags", "Output", "Machine")
 #: A command with no more flags than this explains all of them.
 FEW = 16
 #: Widest column of flags, in characters; a longer flag has a line of its own above its help.
