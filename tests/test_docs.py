@@ -41,6 +41,7 @@ ELSEWHERE = {
     "a cluster",
     "two cards",
     "a choice of yours",
+    "a run that was stopped",
     "jazz.safetensors",
     "a and b",
     "the real turbo",

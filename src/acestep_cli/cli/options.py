@@ -183,8 +183,8 @@ SETTINGS: dict[str, Any] = {
             "--output",
             metavar="FILE|FOLDER/|-",
             help="Where to write; - is stdout. Unset: here, named after the spec, source, title or caption, with the "
-            "next free number. FOLDER/ without a spec does the same there; with one, the same recipe is kept and "
-            "another refused: --again makes a new take beside it, --force one in its place.",
+            "next free number; so in FOLDER/ without a spec. Else what is there is kept, if it has the same recipe, or "
+            "refused: --again, --force.",
             rich_help_panel=OUTPUT,
         ),
     ],
