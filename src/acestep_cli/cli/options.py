@@ -182,9 +182,8 @@ SETTINGS: dict[str, Any] = {
             "-o",
             "--output",
             metavar="FILE|FOLDER/|-",
-            help="Where to write; - is stdout. Unset: here, named after the spec, source, title or caption, with the "
-            "next free number; so in FOLDER/ without a spec. Else what is there is kept, if it has the same recipe, or "
-            "refused: --again, --force.",
+            help="Where to write; - is stdout. Unset, or FOLDER/ without a spec: a new file, with the next free "
+            "number. Else the same recipe is kept, another refused: --again, --force.",
             rich_help_panel=OUTPUT,
         ),
     ],

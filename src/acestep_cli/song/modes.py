@@ -257,7 +257,7 @@ MODES: dict[str, Mode] = {
         "Make a part of a recording anew, or extend it.",
         repaint,
         (
-            'acestep repaint take.flac --start 0 --end 10 -c "dramatic orchestral build-up" -o fixed.flac',
+            'acestep repaint take.flac --start 0 --end 10 -c "orchestral build-up" -o new.flac',
             'acestep repaint take.flac --start -8 --end 0 -c "slow piano intro"',
         ),
         keys=("source", "start", "end", "repaint_mode", "repaint_strength", WITHOUT_SONGWRITER),
