@@ -138,7 +138,7 @@ def grouped(options: Iterable[TyperOption]) -> dict[str, list[TyperOption]]:
     groups: dict[str, list[TyperOption]] = {"Common flags": [], "Flags": []}
     last: list[TyperOption] = []
     for option in options:
-        if option.opts[-1] in (HELP_ALL, "--help"):
+        if {HELP_ALL, "--help"} & set(option.opts):  # Typer takes the names of --help from a set, in any order
             last.append(option)
         elif option.opts[-1] in COMMON and option.rich_help_panel in SHARED:
             groups["Common flags"].append(option)
