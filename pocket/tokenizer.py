@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from acestep_cli.song import modes, prompts
-from acestep_cli.song.values import TRACKS
+from acestep_cli.song.musical_values import TRACKS
 
 VOCABULARY = 2304
 SONGS = 3000

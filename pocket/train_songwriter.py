@@ -41,8 +41,8 @@ from transformers import Qwen3Config, Qwen3Model
 
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.song import prompts, songwriter_prompts
+from acestep_cli.song.musical_values import CODES_PER_SECOND
 from acestep_cli.song.request import Request
-from acestep_cli.song.values import CODES_PER_SECOND
 
 CHECKPOINT = WORK / "songwriter.pt"
 CODES = math.prod(DIT["fsq_input_levels"])
