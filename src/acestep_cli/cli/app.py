@@ -43,6 +43,7 @@ COMMANDS = {
     "replay": "Make a take again by its own recipe, and compare.",
     "show": "Show a take in the terminal: waveform, sections, recipe.",
     "listen": "Make a page to audition takes: compare, pick, go on.",
+    "export": "Hand takes over to a DAW: tracks, markers, tempo map, project.",
     "check": "Assert properties of audio files: levels, faults, tempo, key.",
     "doctor": "Say what this machine has, and what fits it; prove a checkpoint.",
     "examples": "Read and search the songs that come with the program.",
@@ -58,7 +59,7 @@ GROUPS = {
     "Albums": ("album",),
     "Models": ("models", "doctor", "cache"),
     "Your sound": ("train-lora", "lora"),
-    "Look": ("show", "listen", "check", "help"),
+    "Look": ("show", "listen", "check", "export", "help"),
 }
 
 

@@ -127,7 +127,8 @@ class Number(Kind):
 
     @property
     def metavar(self) -> str:
-        return f"{self.low:.10g}-" if self.high is None else f"{self.low:.10g}-{self.high:.10g}"
+        between = ".." if self.low < 0 else "-"
+        return f"{self.low:.10g}-" if self.high is None else f"{self.low:.10g}{between}{self.high:.10g}"
 
     @property
     def examples(self) -> tuple[Any, ...]:
