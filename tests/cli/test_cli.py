@@ -22,6 +22,8 @@ from typer.testing import CliRunner, Result
 from acestep_cli import __version__
 from acestep_cli.cli import app as cli
 from acestep_cli.cli.app import COMMANDS, app
+from acestep_cli.cli.console import Console
+from acestep_cli.machine import notices
 from acestep_cli.render import paths
 from acestep_cli.song import modes, spec
 from acestep_cli.song.request import KEYS, Request
@@ -217,6 +219,56 @@ def test_bars_do_not_wipe_the_paths_off_the_terminal(two_b: tiny.Oracle) -> None
         f"a:smile:-{n}.wav" for n in (1, 2, 3)
     ], shown
     assert not any("Making music" in line or "left" in line for line in lines)  # the bar is gone
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
+def test_a_terminal_is_told_the_next_step_and_a_file_s_name_at_most_twice(two_b: tiny.Oracle) -> None:
+    _, shown = on_a_terminal(two_b.root, "-c", "a", "-o", "one.wav", "--seed", "5")
+    assert re.search(r"Hear it: .*one\.wav\. The same again: --seed 5\r\n", shown)
+    _, shown = on_a_terminal(two_b.root, "-c", "a", "-n", "2", "-o", "takes/")
+    lines = [line.rstrip() for line in screen(shown)]
+    assert lines[-2] == "Compare them: acestep listen takes --open"
+    assert sum("a-1.flac" in line for line in lines) == 2  # its path, and the table
+    _, shown = on_a_terminal(two_b.root, "-c", "a", "-o", "quiet.wav", "-q")
+    assert "Hear it" not in shown
+
+
+def test_scripts_are_told_no_next_step(acestep: Run) -> None:
+    said = acestep("-o", "one.wav").stderr
+    assert "Hear it" not in said
+    assert "one.wav: 10.00 s of audio, seed " in said
+
+
+def test_advice_is_whole_once_a_day_on_a_terminal_and_always_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for _ in range(2):
+        Console().advise("x", "A whole sentence.", "Short")
+    assert capsys.readouterr().err.splitlines() == ["A whole sentence."] * 2
+    monkeypatch.setattr("acestep_cli.cli.console.redraws", lambda stream: True)
+    Console(paths=False).advise("x", "A whole sentence.", "Short")  # as with --json
+    for _ in range(2):
+        Console().advise("x", "A whole sentence.", "Short")
+    assert capsys.readouterr().err.splitlines() == ["A whole sentence.", "A whole sentence.", "Short"]
+    notices.notices_file().write_text('{"x": "2020-02-02"}')
+    Console().advise("x", "A whole sentence.", "Short")
+    notices.notices_file().write_text("no JSON")
+    Console().advise("x", "A whole sentence.", "Short")
+    assert capsys.readouterr().err.splitlines() == ["A whole sentence."] * 2
+
+
+def test_weights_that_come_and_go_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(progress="plain").progress(lambda: 0) as report:
+        for stage in ("load", "text", "load", "diffuse", "load", "decode", "load", "diffuse"):
+            report(stage, 0, 1)
+    assert capsys.readouterr().err.splitlines() == [
+        "Loading weights",
+        "Reading the text",
+        "Making music",
+        "Decoding sound",
+        "Making music",
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")

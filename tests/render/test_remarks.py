@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
+from acestep_cli.song import regions
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -72,3 +73,14 @@ def test_an_album_remarks_on_its_songs() -> None:
     )
     [warning] = warnings(acestep("album", "render", "album.yaml"))
     assert "album.yaml:4: caption: 'music' leaves nearly all to chance" in warning
+
+
+def test_a_repaint_is_told_in_words_with_its_figures() -> None:
+    def said(change: float, outside: float) -> str:
+        return regions.remark({"inside_change_db": change, "outside_difference": outside})
+
+    assert said(-18.24, 0.0) == "the new part differs clearly from the old (-18.2 dBFS); the rest is as it was"
+    assert said(-40, 0.0001).startswith(
+        "the new part differs a little from the old (-40.0 dBFS); the rest differs by 0.0001"
+    )
+    assert "hardly differs from" in said(-60, 0.0)

@@ -15,6 +15,7 @@ from acestep_cli.cli import exit_codes
 from acestep_cli.cli.progress_bar import STAGES, CommandBar
 from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
+from acestep_cli.machine import notices
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.events import Events
 from acestep_cli.render.remaining import Remaining
@@ -29,6 +30,14 @@ COPY_BYTES = 1 << 20
 def same_screen(descriptor: int) -> bool:
     """Return True if a descriptor and stderr are one terminal."""
     return os.path.samestat(os.fstat(descriptor), os.fstat(2))
+
+
+def shares_screen() -> bool:
+    """Return True where stdout and stderr are one terminal."""
+    try:
+        return sys.stdout.isatty() and same_screen(sys.stdout.fileno())
+    except (AttributeError, OSError, ValueError):  # a stream is closed, or in memory
+        return False
 
 
 def redraws(stream: Any) -> bool:
@@ -129,6 +138,7 @@ class Console:
         self._bar: CommandBar | None = None
         self.remaining = Remaining()
         self._is_opening = False
+        self.shares_screen = shares_screen()
         self.warnings: list[str] = []
         self.events = Events()
         self._stdout_refused: str | None = None
@@ -158,6 +168,20 @@ class Console:
             self._screen.out(line, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    @property
+    def is_read(self) -> bool:
+        """True where somebody reads lines on a terminal, and asked for nothing else."""
+        return not self.quiet and self.shows_paths and self._progress == "auto" and redraws(sys.stderr)
+
+    def advise(self, subject: str, sentence: str, short: str) -> None:
+        """Print a sentence of advice; on a terminal that has shown it today, its short form."""
+        self.say(sentence if not self.is_read or notices.is_first_today(subject) else short)
+
+    def lead(self, line: str) -> None:
+        """Print the next step to somebody at a terminal, and to nobody else."""
+        if self.is_read:
+            self.say(line)
 
     def detail(self, line: str) -> None:
         """Print a line that only `--verbose` shows."""
@@ -249,7 +273,8 @@ class Console:
         said: list[str] = []
 
         def report(stage: str, done: int, total: int) -> None:
-            if stage not in (said if once else said[-1:]):
+            # Weights may come and go with each take.
+            if stage not in (said if once or stage == "load" else said[-1:]):
                 said.append(stage)
                 self.say(STAGES.get(stage, stage))
 

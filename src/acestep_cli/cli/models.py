@@ -101,6 +101,9 @@ def pull(
                 raise state.problem
         for folder in dict.fromkeys([*(one.folder for one in pulled), *(state.folder for state in states)]):
             stdout.path(folder or "")
+    playable = next((name for name in wanted if name in checkpoints.CHECKPOINTS), None)
+    if playable is not None:
+        terminal.lead(f'Next: acestep generate -c "warm lo-fi hip hop, dusty drums" --instrumental -d 30 -m {playable}')
 
 
 @app.command(

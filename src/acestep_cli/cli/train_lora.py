@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -284,6 +285,8 @@ def train(prepared: PreparedRun, flags: TrainingFlags, distributed: Distributed,
             stdout.path(f"{adapter_folder}/")
             for path in files:
                 stdout.path(path)
+        caption = f"{prepared.songs.trigger}, …" if prepared.songs.trigger else "…"
+        terminal.lead(f"Next: acestep generate -c {shlex.quote(caption)} --lora {shlex.quote(str(adapter_folder))}")
     return {
         "path": str(adapter_folder),
         "base": record.base,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,13 +22,14 @@ from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import arguments, fetch, paths, plan, result, take_cache, write
 from acestep_cli.render.job import Job, pending_work
 from acestep_cli.render.reporter import Reporter, ResultStream
-from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
+from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, WRITTEN, OutputFile, RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import modes, ranking, spec
 from acestep_cli.song.values import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from acestep_cli.machine.plan import Plan
     from acestep_cli.models.checkpoints import ModelPart
@@ -65,6 +68,8 @@ def plan_and_make(
     if settings.rank:
         run_report.outputs = [output for job in planned for output in rank_takes(job.outputs)]
     finish_report(run_report.outputs, reporter)
+    if step := next_step(run_report.outputs):
+        reporter.lead(step)
 
 
 def preview_files(planned: list[OutputFile], reporter: Reporter, results: ResultStream) -> None:
@@ -119,6 +124,26 @@ def finish_report(made: list[OutputFile], reporter: Reporter, unbegun: Sequence[
     raise_failures(made, unbegun)
 
 
+def next_step(made: Sequence[OutputFile]) -> str | None:
+    """Return how to go on from the files of a run: hear the only one, or compare several."""
+    written = [output for output in made if output.status == WRITTEN and output.path is not None]
+    if not written:
+        return None
+    first = written[0].path
+    assert first is not None
+    if len(written) > 1 and all(output.path is not None and output.path.parent == first.parent for output in written):
+        return f"Compare them: acestep listen {shlex.quote(str(first.parent))} --open"
+    return f"Hear it: {play_command(first)}. The same again: --seed {written[0].seed}"
+
+
+def play_command(file: Path) -> str:
+    """Return the command of this system that opens an audio file; where it has none, the program's own picture."""
+    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+    if sys.platform not in ("darwin", "win32") and shutil.which(opener) is None:
+        opener = "acestep show"
+    return f"{opener} {shlex.quote(str(file))}"
+
+
 def fetch_missing(
     planned: list[Job], lacking: Mapping[str, Sequence[ModelPart]], settings: RenderSettings, reporter: Reporter
 ) -> list[Job]:
@@ -156,9 +181,11 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
         asked = job.resolved.request.model or "auto"
         if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
             order = checkpoints.auto_order(modes.mode_of(job.request).task)
-            reporter.say(
+            reporter.advise(
+                "built-in",
                 f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
-                f"acestep models pull {order[0]} fetches a real one."
+                f"acestep models pull {order[0]} fetches a real one.",
+                "A sketch:",
             )
             break
     for [job, *_] in group_by_weights(planned):

@@ -45,6 +45,15 @@ class Reporter(Messages, Protocol):
     def detail(self, line: str) -> None:
         """Show a line where more than usual is wanted."""
 
+    #: True where lines and the paths of results are read on one terminal.
+    shares_screen: bool
+
+    def advise(self, subject: str, sentence: str, short: str) -> None:
+        """Show a sentence of advice; on a terminal that has shown it today, its short form."""
+
+    def lead(self, line: str) -> None:
+        """Show the next step to somebody at a terminal, and to nobody else."""
+
     def note(self, text: str) -> None:
         """Show a text beside the progress of the stage at work."""
 

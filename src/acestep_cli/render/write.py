@@ -82,7 +82,11 @@ def report_take(take: Take, output: OutputFile, job: Job, reporter: Reporter) ->
     if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
         reporter.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
     name = output.path.name if output.path else "stdout"
-    reporter.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
+    # On one screen the path follows, and where there are several files, a table of all.
+    if not reporter.shares_screen or output.path is None:
+        reporter.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
+    elif len(job.outputs) == 1:
+        reporter.say(f"{take.audio.seconds:.2f} s of audio, seed {take.request.seed}:")
     for remark in take.remarks:
         is_of_splice = bool(take.untouched) and remark == regions.remark(take.checks)
         reporter.say(f"{name}: {regions.remark(output.checks) if is_of_splice else remark}")

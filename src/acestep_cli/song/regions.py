@@ -16,6 +16,9 @@ from acestep_cli.song.request import Request
 #: The shortest region, in seconds: two and a half latent frames.
 SHORTEST = 0.1
 
+#: Words for the level of the difference between a new part and the old, in dBFS: music lies around -20.
+CHANGES = ((-30.0, "differs clearly"), (-50.0, "differs a little"))
+
 Spans = tuple[tuple[float, float], ...]
 """The parts of a song that are rendered, as (start, end) on the song's clock."""
 
@@ -69,11 +72,11 @@ class Region:
 
 
 def remark(checks: Mapping[str, float]) -> str:
-    """Return a sentence about the measured differences to the source, outside and inside of the region."""
-    return (
-        "outside of the region and its crossfade the largest difference to the source is "
-        f"{checks['outside_difference']:g}; inside it changed by {checks['inside_change_db']:.1f} dBFS"
-    )
+    """Return a sentence about the measured differences to the source, inside and outside of the region."""
+    change, outside = checks["inside_change_db"], checks["outside_difference"]
+    how = next((word for least, word in CHANGES if change >= least), "hardly differs")
+    rest = "the rest is as it was" if outside == 0 else f"the rest differs by {outside:g} of full scale at the most"
+    return f"the new part {how} from the old ({change:.1f} dBFS); {rest}"
 
 
 def region_problems(request: Request, region: Region) -> list[str]:
