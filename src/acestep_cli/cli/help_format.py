@@ -106,7 +106,9 @@ def command_help(command: Command, ctx: Any, *, every: bool) -> str:
     groups = grouped(param for param in params if isinstance(param, TyperOption))
     folded = not every and sum(map(len, groups.values())) > FEW
     names = {name: groups.pop(name) for name in SHARED if name in groups} if folded else {}
-    if not names:
+    if names:
+        del groups["Help"]  # the last line says what to type
+    else:
         groups["Help"] = [option for option in groups["Help"] if HELP_ALL not in option.opts]
     console = open_console()
     with console.capture() as captured:
