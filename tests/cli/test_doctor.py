@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,10 +20,12 @@ from typer.testing import CliRunner, Result
 from acestep_cli.cli.app import app
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import GIB, Device, Hardware
+from acestep_cli.machine.plan import LADDER, TIERS, Tier
 from acestep_cli.models import checkpoints
 from acestep_cli.render import selftest
 from support import tiny
 from support.command import loaded
+from support.places import RESULT_SCHEMA
 
 CPU = Device("cpu", "cpu", "a processor", 16 * GIB, 14 * GIB, ("float32",), "no bfloat16 here")
 
@@ -88,7 +92,83 @@ def test_people_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "does not fit" not in lines["turbo"]
 
 
+def pretended(device: str, *arguments: str) -> dict[str, Any]:
+    """The findings of `--pretend`, with the checkpoints by name."""
+    result = run("--pretend", device, "--json", *arguments)
+    assert result.exit_code == 0, result.stderr
+    content = json.loads(result.stdout)
+    jsonschema.validate(content, RESULT_SCHEMA)
+    found: dict[str, Any] = content["doctor"]
+    return found | {"by_name": {entry["name"]: entry for entry in found["checkpoints"]}}
+
+
+@pytest.mark.parametrize("tier", TIERS, ids=lambda tier: f"{tier.memory_gb}G")
+def test_pretended_cards_can_do_what_the_guide_promises(tier: Tier) -> None:
+    found = pretended(f"cuda:{tier.memory_gb}G")
+    turbo = found["by_name"]["turbo"]
+    assert found["tier"]["memory_gb"] == tier.memory_gb
+    assert turbo["longest_seconds"] >= 60 * tier.minutes
+    assert turbo["takes_at_once"] == 1
+    sizes = [None, *checkpoints.SONGWRITERS]
+    assert sizes.index(turbo["songwriter"]) >= sizes.index(tier.songwriter)
+
+
+def test_a_pretended_device_says_by_which_fallbacks() -> None:
+    small, large = (pretended(device)["by_name"]["xl-turbo"] for device in ("cuda:4G", "cuda:80G"))
+    assert small["fallbacks"] == [LADDER[at].sentence for at in (2, 3, 4, 5)]
+    assert large["fallbacks"] == []
+    assert small["peak_bytes"] < 4 * GIB < large["peak_bytes"]
+    assert large["songwriter"] == "4B"
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "usable", "dtype"),
+    [
+        ("cuda:8G", "cuda:0", 8.0, "bfloat16"),
+        ("ROCm:16GB", "cuda:0", 16.0, "bfloat16"),
+        ("xpu:16GiB", "xpu:0", 16.0, "bfloat16"),
+        ("mps:24G", "mps", 16.0, "float32"),
+        ("cpu:32G", "cpu", 32.0, "float32"),
+    ],
+)
+def test_any_backend_and_size(device: str, name: str, usable: float, dtype: str) -> None:
+    found = pretended(device)
+    [only] = found["devices"]
+    assert (only["name"], only["dtypes"][0], found["chosen"]["dtype"]) == (name, dtype, dtype)
+    assert only["total_bytes"] == pytest.approx(usable * GIB, abs=1)
+
+
+def test_a_pretended_device_is_read_by_people_too() -> None:
+    said = run("--pretend", "cuda:4G").stdout
+    assert "What fits on a pretended cuda of 4G, all of it free, in bfloat16" in said
+    assert "turbo, turbo-shift1, turbo-shift3, turbo-continuous, sft, base:\n    songs up to 10:00" in said
+    assert f"- {LADDER[4].sentence}" in said
+    assert "does not fit" in run("--pretend", "cuda:1G").stdout
+    assert run("--pretend", "cuda:100M").exit_code == 0  # where not even the built-in model does
+    capped = run("--pretend", "cuda:24G", "--max-vram", "3G").stdout
+    assert LADDER[4].sentence in capped
+    assert LADDER[4].sentence not in run("--pretend", "cuda:24G").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["tpu:8G"], "--pretend tpu:8G: is not BACKEND:SIZE, with one of cuda, rocm, xpu, mps, cpu."),
+        (["cuda"], "--pretend cuda: is not BACKEND:SIZE"),
+        (["cuda:much"], "--pretend cuda:much: 'much' is not a size such as 8G"),
+        (["cuda:0G"], "--pretend cuda:0G: no device has no memory."),
+        (["cuda:8G", "--device", "cpu"], "--pretend excludes --device"),
+        (["cuda:8G", "--selftest", "pocket"], "--pretend excludes --selftest"),
+    ],
+)
+def test_what_cannot_be_pretended(arguments: list[str], sentence: str) -> None:
+    result = run("--pretend", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in " ".join(result.stderr.split())
+
+
 def test_it_loads_no_torch() -> None:
+    assert loaded("doctor", "--pretend", "cuda:8G") == (0, [])
     assert loaded("doctor") == (0, [])
     assert loaded("doctor", "--selftest", "turbo", "--models-dir", "/nowhere") == (3, [])
 

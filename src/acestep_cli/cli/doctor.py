@@ -19,8 +19,9 @@ from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
+from acestep_cli.machine import pretend as pretend_device
 from acestep_cli.machine.hardware import Device, Hardware
-from acestep_cli.machine.plan import LADDER, MachineRequest, bare_song, plan_render, tier_of
+from acestep_cli.machine.plan import LADDER, OWN_MEMORY, MachineRequest, bare_song, plan_render, tier_of
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render.result import RunReport
@@ -53,13 +54,26 @@ SelfTest = Annotated[
 ]
 
 
+Pretend = Annotated[
+    str | None,
+    typer.Option(
+        "--pretend",
+        metavar="BACKEND:SIZE",
+        help="Say what each model could do on another device, such as cuda:8G: for how long a song, with how many "
+        f"takes, and by which memory fallbacks. Backends: {', '.join(pretend_device.BACKENDS)}.",
+        show_default=False,
+    ),
+]
+
+
 @app.command(
     help="Say what this machine has, which device and number format renders use and why, and what fits.\n\n"
-    "acestep doctor --json\n\nacestep doctor --selftest turbo"
+    "acestep doctor --json\n\nacestep doctor --selftest turbo\n\nacestep doctor --pretend cuda:8G"
 )
 def doctor(
     ctx: typer.Context,
     selftest: SelfTest = None,
+    pretend: Pretend = None,
     models_dir: options.ModelsDir = None,
     device: options.DeviceName = None,
     dtype: options.DTypeName = None,
@@ -71,7 +85,17 @@ def doctor(
     terminal = Console(quiet, paths=not json_wanted)
     run_report = exit_codes.keep_report(ctx, terminal.warnings)
     machine, asked = hardware.detect(), MachineRequest(device, dtype, max_vram)
+    if pretend is not None:
+        for flag, given in (("--selftest", selftest), ("--device", device)):
+            if given is not None:
+                raise UsageError(f"--pretend excludes {flag}, which is of this machine; leave one of them out.")
     with terminal.results() as stdout:
+        if pretend is not None:
+            found = foresee(pretend, asked, models_dir)
+            run_report.more["doctor"] = found
+            for line in foreseen_lines(found):
+                stdout.path(line)
+            return
         if selftest is not None:
             run_selftest(selftest, machine, asked, models_dir, run_report, terminal, stdout)
             return
@@ -102,6 +126,44 @@ def examine(machine: Hardware, asked: MachineRequest, models_dir: Path | None) -
         "models": str(local.model_store(models_dir).root),
         "logbook": str(history.history_file()),
     }
+
+
+def foresee(pretend: str, asked: MachineRequest, models_dir: Path | None) -> dict[str, Any]:
+    """Return what each checkpoint could do on a pretended device, as `--json` prints it."""
+    machine = pretend_device.pretended_machine(pretend)
+    chosen, tier = choice(machine, asked)
+    entries = [
+        plan_text.with_what_fits(
+            plan_text.model_capacity(local.model_state(name, models_dir), machine, asked, models_dir),
+            machine,
+            asked,
+            Sizes.known(name, models_dir),
+        )
+        for name in checkpoints.CHECKPOINTS
+    ]
+    return {
+        "acestep": __version__,
+        "pretend": pretend,
+        "devices": [describe_device(one) for one in machine.devices],
+        "chosen": chosen,
+        "tier": tier,
+        "ladder": [rung.sentence for rung in LADDER],
+        "checkpoints": entries,
+    }
+
+
+def foreseen_lines(found: dict[str, Any]) -> list[str]:
+    """Return the lines that are printed for the findings of `foresee`. Models that can do the same share a line."""
+    [device] = found["devices"]
+    kind = f"{found['chosen']['dtype']} ({found['chosen']['reasons']['dtype']})" if found["chosen"]["device"] else ""
+    own = "; main memory is taken to be enough" if device["backend"] in OWN_MEMORY else ""
+    rows = [f"What fits on {device['title']}, all of it free{', in ' if kind else ''}{kind}{own}"]
+    alike: dict[str, list[str]] = {}
+    for one in found["checkpoints"]:
+        alike.setdefault(plan_text.fitting_text(one), []).append(one["name"])
+    for text, names in alike.items():
+        rows += ["", f"  {', '.join(names)}:", *(f"    {line}" for line in text.splitlines())]
+    return rows
 
 
 def choice(machine: Hardware, asked: MachineRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -359,6 +359,20 @@ def fastest_arrangement(device: Device, dtype: DType) -> Arrangement:
     return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES.get(device.backend, TILE_FRAMES_ON_CARDS))
 
 
+def fallbacks_of(plan: Plan, device: Device) -> list[str]:
+    """Return the sentence of each memory fallback that `plan` takes on `device` and not every plan does."""
+    top, now = fastest_arrangement(device, plan.dtype), plan.arrangement
+    found = []
+    for fallback in LADDER:
+        lower = None if fallback.apply is None else fallback.apply(top, device.backend)
+        changed = (
+            [] if lower is None else [name for name in top.settings() if getattr(lower, name) != getattr(top, name)]
+        )
+        if any(getattr(now, name) != getattr(top, name) for name in changed):
+            found.append(fallback.sentence)
+    return found
+
+
 def _smallest_arrangement(arrangement: Arrangement, backend: Backend) -> Arrangement:
     """Return the arrangement after every fallback."""
     for fallback in LADDER:

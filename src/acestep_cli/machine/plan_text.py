@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from acestep_cli.disk import format_size
 from acestep_cli.machine.hardware import Device, Hardware
-from acestep_cli.machine.plan import RUNTIME_BYTES, MachineRequest, Plan, longest_song
+from acestep_cli.machine.plan import RUNTIME_BYTES, MachineRequest, Plan, fallbacks_of, longest_song
+from acestep_cli.models import checkpoints
 from acestep_cli.models.local import ModelState
-from acestep_cli.models.sizes import Sizes
+from acestep_cli.models.sizes import PUBLISHED_SONGWRITERS, Sizes
 
 #: Names of the networks in text.
 NETWORKS = {
@@ -76,6 +78,33 @@ def model_capacity(
         "peak_bytes": plan.peak_bytes,
         **{setting: True for setting in SETTINGS if getattr(plan, setting)},
     }
+
+
+def with_what_fits(entry: dict[str, Any], machine: Hardware, asked: MachineRequest, sizes: Sizes) -> dict[str, Any]:
+    """Return an `entry` of `model_capacity` with the memory fallbacks of its longest song, in the order of the ladder,
+    and the largest Songwriter that fits a song of that length. Takes are made one after another, so any number fits.
+    """
+    longest = longest_song(machine, entry["name"], sizes, asked)
+    if longest is None:
+        return entry | {"takes_at_once": 0, "songwriter": None, "fallbacks": []}
+    seconds, plan = longest
+    device = next(one for one in machine.devices if one.name == plan.device)
+    helper = None
+    for name, config in PUBLISHED_SONGWRITERS.items() if entry["name"] != checkpoints.BUILT_IN else ():
+        beside = longest_song(machine, entry["name"], replace(sizes, songwriter=config), asked)
+        if beside is not None and beside[0] >= seconds:
+            helper = name
+    return entry | {"takes_at_once": 1, "songwriter": helper, "fallbacks": fallbacks_of(plan, device)}
+
+
+def fitting_text(entry: dict[str, Any]) -> str:
+    """Return an entry of `with_what_fits` as text: length, takes, Songwriter and fallbacks."""
+    if entry["longest_seconds"] is None:
+        return "does not fit"
+    seconds, peak = entry["longest_seconds"], format_size(entry["peak_bytes"])
+    helper = f"Songwriters up to {entry['songwriter']}" if entry["songwriter"] else "no published Songwriter"
+    how = "".join(f"\n  - {sentence}" for sentence in entry["fallbacks"])
+    return f"songs up to {seconds // 60}:{seconds % 60:02}, any number of takes in a row, {helper}; {peak} at most{how}"
 
 
 def format_seconds(seconds: float) -> str:
