@@ -7,7 +7,6 @@ import math
 import os
 import re
 import select
-import shlex
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from acestep_cli.errors import ExistsError, OutputError, reason_of
+from acestep_cli.errors import ExistsError, OutputError, reason_of, shell_word
 
 HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk with --output.",
@@ -71,7 +70,7 @@ def is_taken(path: Path) -> bool:
 def require_folder(folder: Path, or_else: str = "") -> None:
     """Raise `OutputError` where `folder` does not exist. `or_else` is added to its hint."""
     if not folder.is_dir():
-        make = f"Make it first: mkdir -p {shlex.quote(str(folder))}"
+        make = f"Make it first: mkdir -p {shell_word(folder)}"
         raise OutputError(f"The folder {folder} does not exist.", f"{make}{or_else}")
 
 

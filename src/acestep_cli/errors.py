@@ -6,7 +6,9 @@ needs one handler and no table of its own.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,21 @@ class ExistsError(OutputError):
 def reason_of(error: OSError) -> str:
     """Return why the system refused, in lower case, to stand inside a sentence."""
     return (error.strerror or str(error)).lower()
+
+
+def shell_word(text: object) -> str:
+    """Return a word of a command as a shell reads it.
+
+    One with control characters, or with bytes that are not UTF-8, is written for bash and zsh: `$'caf\\xe9.wav'`.
+    """
+    word = str(text)
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = (
+        sign if sign.isprintable() and sign not in "\\'" else "".join(f"\\x{byte:02x}" for byte in os.fsencode(sign))
+        for sign in word
+    )
+    return f"$'{''.join(escaped)}'"
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -15,6 +16,8 @@ from support.places import BAND, RESULT_SCHEMA
 
 #: `acestep …` with these arguments.
 Run = Callable[..., Result]
+#: Seconds until a process counts as hung, on a busy machine too.
+LIMIT = 120
 LOADED_AFTER = """
 import sys
 from acestep_cli.cli.app import main
@@ -26,17 +29,23 @@ finally:
 HOT = ("torch", "transformers", "diffusers", "peft")
 
 
+def finish(
+    command: Sequence[str | Path], *, timeout: float = LIMIT, **options: Any
+) -> subprocess.CompletedProcess[Any]:
+    """Run a process to its end; return it with what it printed. Raises `TimeoutExpired` where it hangs."""
+    return subprocess.run(command, timeout=timeout, **{"capture_output": True, "check": False, **options})
+
+
 def loaded(*arguments: str, watched: tuple[str, ...] = HOT) -> tuple[int, list[str]]:
     """The exit code of `acestep …`, and which of the watched modules it had imported by its end."""
     program = f"WATCHED = {watched!r}\n{LOADED_AFTER}"
-    run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    run = finish([sys.executable, "-c", program, *arguments], text=True)
     return run.returncode, run.stderr.splitlines()[-1].split()[1:]
 
 
 def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
     """The program with the band, in a process of its own."""
-    command = [sys.executable, BAND, *arguments]
-    return subprocess.run(command, **{"capture_output": True, "check": False, **options})
+    return finish([sys.executable, BAND, *arguments], **options)
 
 
 def said(result: Result) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def variables(values: Mapping[str, Iterable[str]]) -> str:
 def write_file(path: Path, text: str) -> None:
     """Write `text` to a file that appears whole. Raises `OutputError` where it cannot be written."""
     with disk.write_whole(path, replace=[path]) as [part]:
-        disk.write_text(part, text)
+        part.write_bytes(os.fsencode(text))  # names that are not UTF-8 as they are
 
 
 def touch_stamp(path: Path) -> None:

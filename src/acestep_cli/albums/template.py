@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
 import unicodedata
@@ -58,6 +59,6 @@ def template_name(part: str, values: Mapping[str, object]) -> str:
     if DEVICES.fullmatch(made) or not made.strip("."):
         made = f"_{made}"
     stem, dot, suffix = made.rpartition(".") if "{ext}" in part else (made, "", "")
-    while len(f"{stem}{dot}{suffix}".encode()) > LONGEST_NAME:
+    while len(os.fsencode(f"{stem}{dot}{suffix}")) > LONGEST_NAME:
         stem = stem[:-1]
     return f"{stem.rstrip()}{dot}{suffix}"

@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import hashlib
 import os
-import shlex
 import shutil
 import stat
 import struct
@@ -24,7 +23,7 @@ from acestep_cli import disk
 from acestep_cli.audio import containers, encode, loudness
 from acestep_cli.audio.containers import Pieces, Stream
 from acestep_cli.audio.sound import Audio, join_blocks, resample_blocks
-from acestep_cli.errors import AceStepError, SourceError, reason_of
+from acestep_cli.errors import AceStepError, SourceError, reason_of, shell_word
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,7 +161,7 @@ class Decoding:
         if missing > tolerated:
             raise SourceError(
                 f"{self.path} is cut short: {self.frames / self.rate:.2f} of {promised:.2f} s can be read.",
-                f"Fetch it again; or keep what is there: ffmpeg -i {shlex.quote(str(self.path))} whole.flac",
+                f"Fetch it again; or keep what is there: ffmpeg -i {shell_word(self.path)} whole.flac",
             )
         self._measure(self.frames)
         if self.peak < self.quietest:
@@ -173,7 +172,7 @@ class Decoding:
         if seconds > self.longest:
             most = f"{self.longest / 60:g} minutes"
             length = f"is longer than {most}" if so_far else f"is {format_time(seconds)} long, and {most} are the most"
-            cut = f"ffmpeg -i {shlex.quote(str(self.path))} -t {self.longest:g} shorter.flac"
+            cut = f"ffmpeg -i {shell_word(self.path)} -t {self.longest:g} shorter.flac"
             raise SourceError(f"{self.path} {length}.", f"Cut it: {cut}")
         if seconds < self.shortest and not so_far:
             raise SourceError(f"{self.path} is {seconds:.2f} s long, and at least {self.shortest:g} s are needed.")
@@ -261,7 +260,7 @@ def common_rate(path: Path, headers: Sequence[StreamHeader]) -> int:
     if len(rates) > 1:
         raise SourceError(
             f"{path} holds {len(headers)} recordings in a row, at {' and '.join(f'{rate} Hz' for rate in rates)}.",
-            f"Bring them to one rate: ffmpeg -i {shlex.quote(str(path))} -ar {rates[-1]} joined.flac",
+            f"Bring them to one rate: ffmpeg -i {shell_word(path)} -ar {rates[-1]} joined.flac",
         )
     return rates[0]
 
@@ -332,7 +331,7 @@ def silencing_stderr() -> Iterator[None]:
 def too_many_channels(path: Path, channels: int) -> SourceError:
     return SourceError(
         f"{path} has {channels} channels, and only mono and stereo are read.",
-        f"Mix them: ffmpeg -i {shlex.quote(str(path))} -ac 2 stereo.flac",
+        f"Mix them: ffmpeg -i {shell_word(path)} -ac 2 stereo.flac",
     )
 
 

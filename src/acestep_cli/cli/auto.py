@@ -197,7 +197,7 @@ class AutoSession:
         found = self.called(take)
         if not found:
             return f"There is no take {take}."
-        with (self.folder / listen.KEPT).open("a", encoding="utf-8") as file:
+        with (self.folder / listen.KEPT).open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(f"{one.name}\n" for one in found)
         if self.shown:
             try:

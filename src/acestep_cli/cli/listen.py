@@ -152,7 +152,7 @@ def publish(file: Path, text: str) -> None:
 def kept_of(folder: Path, page: Path) -> list[str]:
     """Return the takes that the user kept, as the page names them."""
     try:
-        names = (folder / KEPT).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        names = (folder / KEPT).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
         return []
     return [address(folder / name, page) for name in dict.fromkeys(filter(None, names))]
@@ -217,9 +217,7 @@ def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
     lufs = take.measures.lufs
     return {
         "file": name,
-        "src": opus_address(take.sound)
-        if embed and not take.measures.is_silent
-        else quote(name.encode(errors="surrogateescape")),
+        "src": opus_address(take.sound) if embed and not take.measures.is_silent else quote(os.fsencode(name)),
         "stem": str(Path(name).with_suffix("")),
         "format": take.path.suffix[1:].lower(),
         "title": take.path.name,
@@ -263,8 +261,9 @@ def page_html(
     folder: Path, page: Path, takes: Sequence[dict[str, Any]], kept: Sequence[str], *, growing: bool = False
 ) -> str:
     """Return the page. All data is JSON and set as text by its script, so that no name or lyric can be markup."""
-    scripts = {"news": quote(beside(page, NEWS).name), "all": quote(beside(page, ALL).name)} if growing else None
-    data = {"folder": folder.absolute().name, "takes": takes, "kept": kept, "scripts": scripts}
+    endings = {"news": NEWS, "all": ALL}
+    scripts = {name: quote(os.fsencode(beside(page, ending).name)) for name, ending in endings.items()}
+    data = {"folder": folder.absolute().name, "takes": takes, "kept": kept, "scripts": scripts if growing else None}
     made = template("page.html").replace("{scripts}", " 'self' file:" if growing else "")
     made = made.replace("/*{style}*/", template("page.css")).replace("/*{script}*/", template("page.js"))
     return made.replace("{data}", as_json(data))

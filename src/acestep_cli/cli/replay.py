@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +16,7 @@ from acestep_cli.audio import measure
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, Stdout
-from acestep_cli.errors import CheckError, SourceError, UsageError
+from acestep_cli.errors import CheckError, SourceError, UsageError, shell_word
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
 from acestep_cli.render import events, paths, perform, plan, provenance, sidecar
@@ -156,9 +155,9 @@ def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
         return
     names = "it, or a recording or adapter that it names"
     what = f"{' and '.join(edited)} in it" if edited else names
-    hints = [f"acestep render {shlex.quote(made.where)} makes what it says now."]
+    hints = [f"acestep render {shell_word(made.where)} makes what it says now."]
     if untouched is not None:
-        hints.append(f"acestep replay {shlex.quote(str(file))} --tags goes by the tags.")
+        hints.append(f"acestep replay {shell_word(file)} --tags goes by the tags.")
     raise UsageError(f"{made.where} is not how {file} was made: somebody changed {what}.", " ".join(hints))
 
 

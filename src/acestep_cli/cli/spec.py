@@ -221,7 +221,7 @@ def listing(values: Sequence[spec.ValueOrigin], *, origin: bool) -> str:
 def entry_yaml(one: spec.ValueOrigin, *, origin: bool) -> str:
     """Return one key as YAML, followed by its origin."""
     first, newline, rest = document.dump_yaml({one.name: one.value}).partition("\n")
-    return f"{first}{f'  # {one.origin}' if origin else ''}{newline}{rest}"
+    return f"{first}{f'  # {document.as_comment(one.origin)}' if origin else ''}{newline}{rest}"
 
 
 @app.command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from acestep_cli.cli import auto_label, exit_codes, help_format, options, previe
 from acestep_cli.cli.console import Console
 from acestep_cli.cli.train_progress import TrainingRate
 from acestep_cli.disk import format_size
-from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
+from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError, shell_word
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine.plan import RUNTIME_BYTES, MachineRequest
 from acestep_cli.models import checkpoints
@@ -286,7 +285,7 @@ def train(prepared: PreparedRun, flags: TrainingFlags, distributed: Distributed,
             for path in files:
                 stdout.path(path)
         caption = f"{prepared.songs.trigger}, …" if prepared.songs.trigger else "…"
-        terminal.lead(f"Next: acestep generate -c {shlex.quote(caption)} --lora {shlex.quote(str(adapter_folder))}")
+        terminal.lead(f"Next: acestep generate -c {shell_word(caption)} --lora {shell_word(adapter_folder)}")
     return {
         "path": str(adapter_folder),
         "base": record.base,

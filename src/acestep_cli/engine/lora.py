@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from acestep_cli.engine.int8 import Int8Linear
 from acestep_cli.models.adapters import AdapterPiece, AppliedAdapter
+from acestep_cli.models.tensor_file import open_tensors
 from acestep_cli.song.loras import ActiveAdapter
 
 #: The share of its norm that a delta may lose in being merged.
@@ -122,7 +122,7 @@ class AdapterStack:
         with ExitStack() as opened:
             for active in self.adapters:
                 active.adapter.require_unchanged()
-            files = [opened.enter_context(safe_open(active.adapter.file, framework="pt")) for active in self.adapters]
+            files = [opened.enter_context(open_tensors(active.adapter.file)) for active in self.adapters]
             for target in targets:
                 layer = find_linear(decoder, target)
                 if layer is None:

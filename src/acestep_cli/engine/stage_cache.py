@@ -87,7 +87,7 @@ class StageCache:
         """Return the takes of a request with nothing open; `make` has the Songwriter complete them."""
         if self.cache is None or self.songwriter is None:
             return make()
-        inputs = json.loads(request.model_dump_json(include=set(KEYS) - IGNORED_KEYS))
+        inputs = request.model_dump(mode="json", include=set(KEYS) - IGNORED_KEYS)
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open)
         bases = [complete.take_request(request, number) for number in range(1, request.takes + 1)]

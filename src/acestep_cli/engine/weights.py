@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from acestep_cli.engine import packed_linear
@@ -46,6 +45,7 @@ from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.checkpoints import Checkpoint, Shard
 from acestep_cli.models.configs import DiTConfig, VAEConfig
+from acestep_cli.models.tensor_file import open_tensors
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.song.loras import ActiveAdapter
 
@@ -329,7 +329,7 @@ def load_shard(
     converted map its pages.
     """
     known = set(module.state_dict())
-    with safe_open(shard.file, framework="pt") as opened:
+    with open_tensors(shard.file) as opened:
         published = {shard.published(name): name for name in opened.keys()}  # noqa: SIM118 - it is no dict
         tensors = {name: opened.get_tensor(own) for name, own in published.items() if names is None or name in names}
     for name, tensor in fold_weight_norm(tensors) if weight_norm else tensors.items():
@@ -378,7 +378,7 @@ def load_silence(file: Path, channels: int) -> Tensor:
     A pickle is read with `weights_only`: one that carries code is refused, never run.
     """
     if file.suffix == weight_files.WEIGHTS_SUFFIX:
-        with safe_open(file, framework="pt") as shard:
+        with open_tensors(file) as shard:
             return _silence_from(shard.get_tensor(checkpoints.SILENCE).mT, file, channels)
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)

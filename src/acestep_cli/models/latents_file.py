@@ -182,10 +182,10 @@ def rewrite_latents(path: Path, header: LatentsHeader, to: Path) -> None:
 
 def read_latents(path: Path) -> NDArray[np.float32]:
     """Read the frames [T, C] of a latents file. Raises `SourceError` where it is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="np") as file:
+        with tensor_file.open_tensors(path, "np") as file:
             frames: NDArray[np.float32] = file.get_tensor(TENSOR)
         is_undamaged = tensor_file.is_undamaged(path)
     except (CheckpointError, OSError, SafetensorError) as error:

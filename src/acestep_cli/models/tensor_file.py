@@ -3,7 +3,7 @@
 The layout is that of safetensors (https://github.com/huggingface/safetensors: 8 bytes of header length, JSON, data),
 whose own writers will not do: that of numpy writes the raw memory of an array whatever its strides, both write the
 metadata in an order that differs from run to run, and neither can put a checksum of the data into it. Files are read
-with the library.
+with the library, by way of `open_tensors`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -102,6 +103,30 @@ def write(
     """Write a file of tensors. `OSError` where the disk does not take it."""
     with path.open("wb") as stream:
         dump(stream, blocks, notes, checksum=checksum)
+
+
+@contextmanager
+def open_tensors(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """Open a file of tensors with `safetensors.safe_open`, whose errors are raised.
+
+    The library refuses names that are not UTF-8, so such a file is opened by its descriptor.
+    """
+    from safetensors import safe_open
+
+    with ExitStack() as opened:
+        name = str(path)
+        if not is_utf8(name):
+            name = f"/dev/fd/{opened.enter_context(path.open('rb')).fileno()}"
+        yield opened.enter_context(safe_open(name, framework=framework))
+
+
+def is_utf8(name: str) -> bool:
+    """Tell whether a name can be written as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_undamaged(path: Path) -> bool | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli.audio import encode
-from acestep_cli.errors import AceStepError, OutputError, UsageError
+from acestep_cli.errors import AceStepError, OutputError, UsageError, shell_word
 from acestep_cli.render import paths, provenance
 from acestep_cli.song import document, spec
 from acestep_cli.song.values import quoted
@@ -61,22 +60,22 @@ def refuse_other(mode: str | None, name: str) -> None:
     if is_audio_name(name):
         raise UsageError(f"{name} is a recording, and {mode or 'render'} takes specs.", recording_hint(name))
     if mode == GENERATE and not has_suffix_of(name, spec.SUFFIXES) and not is_there(name):
-        words = shlex.quote(name.replace("-", " ") if not any(sign in name for sign in SEPARATORS) else name)
+        words = shell_word(name.replace("-", " ") if not any(sign in name for sign in SEPARATORS) else name)
         raise UsageError(
             f"{name}: there is no such file.", f"acestep generate -c {words} makes music from these words."
         )
     if is_album(Path(name)):
-        quoted_name = shlex.quote(name)
+        quoted_name = shell_word(name)
         raise UsageError(f"{name} is an album, not a song.", f"acestep album render {quoted_name} renders its tracks.")
 
 
 def recording_hint(name: str) -> str:
     """Return the commands that take the recording `name`: by its recipe, where it has one, or by its sound."""
-    file, shown = Path(name), shlex.quote(name)
+    file, shown = Path(name), shell_word(name)
     beside = paths.sidecar_path(file)
     if beside.is_file():
         again = f"acestep replay {shown} makes the take again and compares; " if file.is_file() else ""
-        return f"{again}acestep render {shlex.quote(str(beside))} -o … renders by its sidecar, and flags change that."
+        return f"{again}acestep render {shell_word(beside)} -o … renders by its sidecar, and flags change that."
     try:
         if file.is_file() and provenance.tags_provenance(file) is not None:
             return f"acestep replay {shown} makes the take again by its tags, and compares."

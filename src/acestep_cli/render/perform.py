@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 import traceback
@@ -14,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cache import open_cache
-from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, reason_of
+from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, reason_of, shell_word
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine.plan import measured_speed
 from acestep_cli.models import checkpoints, local
@@ -132,7 +131,7 @@ def next_step(made: Sequence[OutputFile]) -> str | None:
     first = written[0].path
     assert first is not None
     if len(written) > 1 and all(output.path is not None and output.path.parent == first.parent for output in written):
-        return f"Compare them: acestep listen {shlex.quote(str(first.parent))} --open"
+        return f"Compare them: acestep listen {shell_word(first.parent)} --open"
     return f"Hear it: {play_command(first)}. The same again: --seed {written[0].seed}"
 
 
@@ -141,7 +140,7 @@ def play_command(file: Path) -> str:
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     if sys.platform not in ("darwin", "win32") and shutil.which(opener) is None:
         opener = "acestep show"
-    return f"{opener} {shlex.quote(str(file))}"
+    return f"{opener} {shell_word(file)}"
 
 
 def fetch_missing(

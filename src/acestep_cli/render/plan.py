@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli.audio import encode, lrc
-from acestep_cli.errors import AceStepError, MemoryLimitError, OutputError, UsageError, combine_errors
+from acestep_cli.errors import AceStepError, MemoryLimitError, OutputError, UsageError, combine_errors, shell_word
 from acestep_cli.machine import hardware, history
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import MachineRequest, Plan, plan_render
@@ -115,7 +114,7 @@ def remarks_on(job: Job) -> list[str]:
     sentences = [remarks.placed(remark, name, found.origins, found.lines) for remark in song_remarks[:MOST_REMARKS]]
     if len(song_remarks) > MOST_REMARKS:
         more = len(song_remarks) - MOST_REMARKS
-        listing = "" if job.spec_file is None else f"; acestep spec check {shlex.quote(str(job.spec_file))} lists them"
+        listing = "" if job.spec_file is None else f"; acestep spec check {shell_word(job.spec_file)} lists them"
         sentences.append(f"{name or 'The words'}: {more} more remark{'s' * (more > 1)}{listing}")
     return sentences
 

@@ -106,7 +106,7 @@ class OutputFile:
 
 def as_json(model: BaseModel) -> dict[str, Any]:
     """Return a pydantic model as JSON values."""
-    found: dict[str, Any] = json.loads(model.model_dump_json(exclude_none=True))
+    found: dict[str, Any] = model.model_dump(mode="json", exclude_none=True)
     return found
 
 

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from safetensors import safe_open
-
 from acestep_cli.audio import loudness
 from acestep_cli.errors import AceStepError, CheckError, CheckpointError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
+from acestep_cli.models.tensor_file import open_tensors
 from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.song.complete import Completed
 
@@ -104,7 +103,7 @@ def check_finite(checkpoint: Checkpoint) -> str:
     for file in checkpoint.files:
         if file.suffix != weight_files.WEIGHTS_SUFFIX:
             continue
-        with safe_open(file, framework="pt") as shard:
+        with open_tensors(file) as shard:
             for name in shard.keys():  # noqa: SIM118 - not a dict
                 count += 1
                 weight = shard.get_tensor(name)

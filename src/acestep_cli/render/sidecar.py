@@ -191,7 +191,7 @@ def retagged_request(file: Path, asked: complete.Completed) -> Request:
 
 def retagged_text(file: Path, request: Request, size: int, asked: str) -> str:
     """Return the text of the sidecar `file` with another `request`, audio `size` and hash `asked` of the tags."""
-    content = yaml.load(file.read_bytes(), Loader=document.LOADER)
+    content = document.load_yaml(file.read_bytes())
     return spec.dump_spec(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
 
 
@@ -215,7 +215,7 @@ def read_sidecar(path: Path) -> SidecarRecord | None:
 def parse_record(text: str | bytes, kind: type[R]) -> R | None:
     """Return the record of a render in the text of a spec; None where there is none that this program wrote."""
     try:
-        content = yaml.load(text, Loader=document.LOADER)
+        content = document.load_yaml(text)
         asked = {key: content[key] for key in ("instrumental", "lrc", "dcw") if key in content}
         return kind.model_validate(asked | content[spec.RENDER])
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shlex
 import shutil
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli import disk
 from acestep_cli.audio import decode, encode, loudness, lrc, measure, tags
 from acestep_cli.audio.sound import Audio, resample
-from acestep_cli.errors import CheckError, EncoderError, ExistsError
+from acestep_cli.errors import CheckError, EncoderError, ExistsError, shell_word
 from acestep_cli.models import latents_file
 from acestep_cli.render import existing, paths, result, sidecar, smoke, take_cache
 from acestep_cli.render.job import Job
@@ -277,7 +276,7 @@ def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, r
     lossless = encode.resolve_encoding(encode.DEFAULT_FORMAT, sample_rate=take.request.sample_rate)
     with disk.write_whole(master) as [part]:
         encode.write_audio(part, take.audio, replace(finish_of(take, job), encoding=lossless))
-    convert = shlex.join([encode.FFMPEG, "-i", str(master), str(output.path)])
+    convert = f"{encode.FFMPEG} -i {shell_word(master)} {shell_word(output.path)}"
     error.hint = f"The take is kept as {master}. To convert it: {convert}"
     reporter.say(f"{master}: the lossless master of {output.path.name}")
 

@@ -332,7 +332,7 @@ def fill_open(request: Completed, written: Mapping[str, Any]) -> Completed:
 def changed_keys(before: Completed, after: Completed) -> dict[str, Any]:
     """Return the keys whose values differ in `after`, with those values as JSON types."""
     names = {name for name in KEYS if getattr(before, name) != getattr(after, name)}
-    found: dict[str, Any] = json.loads(after.model_dump_json(include=names))
+    found: dict[str, Any] = after.model_dump(mode="json", include=names)
     return found
 
 

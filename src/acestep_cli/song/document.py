@@ -35,6 +35,8 @@ OPENING = re.compile(r"\s*^---[ \t]*$", re.MULTILINE)
 FENCED = re.compile(r"\A\s*^(`{3,}|~{3,})[ \t]*[\w.+-]*[ \t]*\n(.*)^\1[ \t]*\s*\Z", re.MULTILINE | re.DOTALL)
 #: A character beyond U+FFFF as JSON escapes it: the two halves of its UTF-16 form.
 PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+#: A byte of a file name that is not UTF-8, as JSON and this program escape it. The C parser refuses it.
+UNDECODED = re.compile(r"\\u[dD][cC][89a-fA-F][0-9a-fA-F]")
 #: Byte order marks and their encodings. UTF-32 comes first: its mark begins like that of UTF-16.
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -133,18 +135,21 @@ def parse_document(text: str, *, markdown: bool) -> Document:
     return Document(tuple(entries), tuple(problems))
 
 
-def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]:
+def yaml_document(text: str, lines_before: int, loader: Any = LOADER) -> tuple[list[Entry], list[str]]:
     """Parse a YAML map that begins after `lines_before` lines of the file. Return its entries and its problems."""
     entries: list[Entry] = []
     try:
-        for entry in yaml_entries(text, lines_before):
+        for entry in yaml_entries(text, lines_before, loader):
             entries.append(entry)  # noqa: PERF402  those before a problem are kept
     except yaml.MarkedYAMLError as error:
         problem, mark = str(error.problem), error.problem_mark or error.context_mark
         if "expected ':'" in problem or "end of stream" in problem:
             mark = error.context_mark or mark  # where the line without a key stands, or the quote that is never closed
-        if yaml_errors.ESCAPES.search(problem) and (joined := with_joined_pairs(text)) != text:
-            return yaml_document(joined, lines_before)
+        if loader is LOADER and yaml_errors.ESCAPES.search(problem):
+            if (joined := with_joined_pairs(text)) != text:
+                return yaml_document(joined, lines_before)
+            if UNDECODED.search(text):
+                return yaml_document(text, lines_before, yaml.SafeLoader)
         if mark is None:
             return entries, [f": {yaml_errors.sentence(problem, '')}"]
         lines = YAML_BREAK.split(text)
@@ -160,6 +165,22 @@ def yaml_document(text: str, lines_before: int) -> tuple[list[Entry], list[str]]
     except yaml.YAMLError as error:
         return entries, [f": {' '.join(str(error).split())}"]
     return entries, []
+
+
+def as_comment(text: str) -> str:
+    """Return `text` on one line, with characters that YAML does not allow in comments replaced."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+
+
+def load_yaml(data: str | bytes) -> Any:
+    """Return the values of a YAML document that this program wrote. Raises `ValueError` or `yaml.YAMLError`."""
+    text = decoded(data) if isinstance(data, bytes) else data
+    try:
+        return yaml.load(text, Loader=LOADER)
+    except yaml.MarkedYAMLError:
+        if LOADER is yaml.SafeLoader or not UNDECODED.search(text):
+            raise
+        return yaml.load(text, Loader=yaml.SafeLoader)
 
 
 def with_joined_pairs(text: str) -> str:
@@ -204,12 +225,12 @@ def split_front_matter(text: str) -> tuple[str, str, int, int]:
     return front, body, front_line, before + blank + 1
 
 
-def yaml_entries(text: str, lines_before: int) -> Iterator[Entry]:
+def yaml_entries(text: str, lines_before: int, loader: Any) -> Iterator[Entry]:
     """Yield each entry of the one map in `text`.
 
     Works on parser events, so that no document, however nested, can exhaust the stack.
     """
-    events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
+    events: Iterator[Any] = yaml.parse(text, Loader=loader)
     *_, first = islice(events, 3)  # after the beginnings of the stream and of the document
     if not isinstance(first, yaml.MappingStartEvent):
         raise yaml.YAMLError("is not a song spec: it has no `key: value` lines, with a space behind the colon")

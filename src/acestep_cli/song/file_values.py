@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from acestep_cli.audio import encode
 from acestep_cli.audio import loudness as levels
 from acestep_cli.models import checkpoints
-from acestep_cli.song.values import Kind, Text, quoted, refuse_duplicates, require_text, split_items, suggestion
+from acestep_cli.song.values import Kind, quoted, refuse_duplicates, require_text, split_items, suggestion
 
 #: Meanings of the scales of several adapters: each by itself, or as shares of their sum.
 LORA_MODES = ("sum", "blend")
@@ -23,7 +24,7 @@ def is_folder_name(model: str) -> bool:
 
 
 class File(Kind):
-    """The path of a file. It may contain names that are not UTF-8, because it is opened and not written down."""
+    """The path of a file. Names in it may be no UTF-8: each byte that is none is a surrogate, as in `os.fsdecode`."""
 
     metavar = "FILE"
 
@@ -38,11 +39,15 @@ class File(Kind):
         name = require_text(value)
         if "\0" in name:
             raise ValueError("holds the character NUL, which no file name can")
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:
+            raise ValueError(f"{quoted(value)} has half of a character, which no file name can") from None
         return name
 
 
 class Picture(File):
-    """The path of a picture. It is written into sidecars, so it has to be text."""
+    """The path of a picture."""
 
     metavar = "JPG|PNG"
     is_path = True
@@ -51,12 +56,9 @@ class Picture(File):
     def examples(self) -> tuple[Any, ...]:
         return ("cover.jpg",)
 
-    def read(self, value: Any) -> str:
-        return Text().read(value)
-
 
 class Sound(File):
-    """The path of an audio file. It is written into sidecars, so it has to be text."""
+    """The path of an audio file."""
 
     metavar = "AUDIO"
     is_path = True
@@ -64,9 +66,6 @@ class Sound(File):
     @property
     def examples(self) -> tuple[Any, ...]:
         return ("take.flac",)
-
-    def read(self, value: Any) -> str:
-        return Text().read(super().read(value))
 
 
 class Sounds(Kind):
@@ -129,14 +128,14 @@ class Loras(Kind):
         if isinstance(value, Lora):
             return value
         if not isinstance(value, Mapping):
-            path, scale = self.split(Text().read(value))
+            path, scale = self.split(require_text(value))
             return Lora(File().read(path), self.scale(scale or "1"))
         if strange := [name for name in value if name not in ("path", "scale")]:
             raise ValueError(f"{quoted(strange[0])} is not a key of an adapter, which has a path and a scale")
         if value.get("path") is None:
             raise ValueError("an adapter has a path, and this one has none")
         scale = value.get("scale")
-        return Lora(Text().read(File().read(value["path"])), self.scale("1" if scale is None else scale))
+        return Lora(File().read(value["path"]), self.scale("1" if scale is None else scale))
 
     @classmethod
     def split(cls, text: str) -> tuple[str, str | None]:
@@ -169,7 +168,7 @@ class Named(Kind):
         return {"anyOf": [{"enum": list(self.names)}, {"type": "string", "pattern": r"[/\\]|^[.~]"}]}
 
     def read(self, value: Any) -> str:
-        name = Text().read(value)
+        name = File().read(value)
         if not is_folder_name(name) and name not in self.names:
             near = suggestion(name, self.names)
             raise ValueError(

@@ -99,16 +99,11 @@ class Dataset:
         for song in self.songs:
             if song.name in unread_lyrics and song.request.instrumental is None:
                 songs[song.name].pop("instrumental", None)  # there are lyrics, which could not be read
-        note = NOTE.format(folder=self.folder)
+        note = NOTE.format(folder=document.as_comment(str(self.folder)))
         if self.left_out:
             note += "# Left out, for it cannot be read; what is open of a song is written below its name:\n"
-            note += "".join(f"#   {as_comment(str(entry))}\n" for entry in self.left_out)
+            note += "".join(f"#   {document.as_comment(str(entry))}\n" for entry in self.left_out)
         return note + document.dump_yaml({**head, "songs": songs})
-
-
-def as_comment(text: str) -> str:
-    """Return `text` on one line, with characters that YAML does not allow in comments replaced."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
 def song_keys(request: Request) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -28,7 +27,7 @@ from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.models import weight_files
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.models.tensor_file import has_tensors
+from acestep_cli.models.tensor_file import has_tensors, open_tensors
 from acestep_cli.progress import Say
 from acestep_cli.training.config import CONDITION_DROPOUT, TrainingConfig
 from acestep_cli.training.dataset import Dataset, UsableSong
@@ -69,7 +68,7 @@ class Example:
 
     def latents(self, start: int, frames: int) -> Tensor:
         """Read `frames` of its latents, [T, C], float32; the rest stays in the file."""
-        with safe_open(self.file, framework="pt") as opened:
+        with open_tensors(self.file) as opened:
             return opened.get_slice("latents")[start : start + frames]
 
 
@@ -168,7 +167,7 @@ def prepare_examples(
         silent_timbre = codec.repeat_silence(silence, model.config.timbre_fix_frame)
         for number, (usable, recording, text) in enumerate(zip(songs, recordings, texts, strict=True)):
             weights.report("condition", number, len(songs))
-            with safe_open(recording, framework="pt") as latents, safe_open(text, framework="pt") as states:
+            with open_tensors(recording) as latents, open_tensors(text) as states:
                 frames = latents.get_slice("latents").get_shape()[0]
                 timbre = latents.get_tensor("timbre")[None] if config.timbre == "own" else silent_timbre
                 inputs = [states.get_tensor("text"), states.get_tensor("lyrics"), timbre]

@@ -18,7 +18,6 @@ from typing import Any
 
 import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from acestep_cli import disk
@@ -29,6 +28,7 @@ from acestep_cli.engine.weights import WeightStore, load_silence
 from acestep_cli.errors import CheckError, MemoryLimitError, ran_out_of_memory
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
+from acestep_cli.models.tensor_file import open_tensors
 from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.training import examples, loss_plot, run_folder
 from acestep_cli.training.adapter import EXPORTS, TrainableAdapter, enable_gradient_checkpointing
@@ -296,7 +296,8 @@ class TrainingLoop:
     def _restore(self) -> None:
         """Load the save in the folder."""
         run_folder.require_undamaged(self.job.folder)
-        state = load_file(self.job.folder / STATE)
+        with open_tensors(self.job.folder / STATE) as saved:
+            state = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118 - it is no dict
         self.adapter.load({name.removeprefix(WEIGHTS): weight for name, weight in state.items()
                          if name.startswith(WEIGHTS)})  # fmt: skip
         moments: dict[int, dict[str, Any]] = {}

@@ -10,12 +10,13 @@ NAME-comfyui.safetensors, …                      exports
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
@@ -62,7 +63,13 @@ class RunRecord(BaseModel):
 
     def header(self) -> dict[str, str]:
         """Return the entries of a safetensors header: the whole record, and separately what other programs read."""
-        header = {"format": "pt", "base": self.base, "dataset": self.dataset, ENTRY: self.model_dump_json()}
+        record = json.dumps(self.model_dump(mode="json"))  # ASCII: names of songs may be no UTF-8
+        header = {
+            "format": "pt",
+            "base": self.base.encode(errors="replace").decode(),
+            "dataset": self.dataset,
+            ENTRY: record,
+        }
         return header if self.trigger is None else {**header, "trigger": self.trigger}
 
 
@@ -82,8 +89,8 @@ def read_header_record(file: Path) -> RunRecord | None:
     """Return the record in the header of a file of weights, or None where there is none to be read."""
     try:
         _, notes = weight_files.read_contents(file)
-        return RunRecord.model_validate_json(notes[ENTRY])
-    except (CheckpointError, KeyError, ValidationError):
+        return RunRecord.model_validate(json.loads(notes[ENTRY]))
+    except (CheckpointError, KeyError, ValueError):
         return None
 
 

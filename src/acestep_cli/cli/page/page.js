@@ -26,7 +26,15 @@ function clock(seconds) {
 
 // A word for a shell: in single quotes, where one that it holds is led out and in again.
 function word(text) {
-  return /^[\w./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+  if (/^[\w./:=@%+,-]+$/.test(text)) return text;
+  if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(text)) return `$'${Array.from(text, escaped).join("")}'`;
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+// Bytes of a name that are not UTF-8 come as halves of characters; bash and zsh take them as numbers.
+function escaped(sign) {
+  if (!/[\p{Cc}\p{Cs}\u2028\u2029\\']/u.test(sign)) return sign;
+  const bytes = /\p{Cs}/u.test(sign) ? [sign.charCodeAt(0) & 0xff] : [...new TextEncoder().encode(sign)];
+  return bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
 }
 function command(...words) { return words.map(word).join(" "); }
 // A file that begins with a dash would be taken for a flag.
