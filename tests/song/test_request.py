@@ -135,7 +135,7 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("genre", " ", "is empty; leave the key out instead"),
         ("track_number", "3/12", "'3/12' is not a whole number from 1 to 999"),
         ("year", "26", "26 is not a whole number from 1000 to 9999"),
-        ("cover", "\udcff.jpg", "is not UTF-8 text"),
+        ("cover", "\ud83c.jpg", "has half of a character"),
         ("sample_rate", "44.1k", "'44.1k' is not one of 44100, 48000, 96000 (Hz)"),
         ("fade_in", "-1", "'-1' is not a length"),
         ("fade_out", "1:01", "'1:01' is not between 0 and 60 seconds"),
@@ -153,7 +153,7 @@ def test_values_are_read_as_a_musician_means_them(key: str, written: object, mea
         ("reference", ["a.wav", "a.wav"], "'a.wav' is given twice"),
         ("reference", [], "is an empty list"),
         ("source", 3, "'3' is not text"),
-        ("source", "\udcff.wav", "is not UTF-8 text"),
+        ("source", "\ud83c.wav", "has half of a character"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(key: str, written: object, sentence: str) -> None:
