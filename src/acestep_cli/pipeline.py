@@ -515,6 +515,13 @@ def corrections_of(take: Completed) -> denoise.Corrections:
     return denoise.Corrections(**{name: value for name in names if (value := getattr(take, name)) is not None})
 
 
+def take_noise(take: Completed, frames: int, channels: int) -> Tensor:
+    """Return the noise [1, T, C] that a take starts from."""
+    if take.variation is None or take.variation_seed is None:
+        return denoise.starting_noise(take.seed, frames, channels)
+    return denoise.varied_noise(take.seed, take.variation_seed, take.variation, frames, channels)
+
+
 def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progress: Progress) -> tuple[Tensor, bool]:
     """Return the latents [T, C] of a take, and whether they were made now rather than found in the cache."""
     part, take = inputs.part, inputs.take
@@ -529,6 +536,7 @@ def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progre
         switch and switch[0],
         hold and (hold.share, hold.last_step),
         *([asdict(corrections)] if corrections != denoise.Corrections() else []),
+        *([take.variation, take.variation_seed] if take.variation is not None else []),
     ]
     tensors = [
         *inputs.diffusion.contexts,
@@ -554,7 +562,7 @@ def denoise_take(weights: WeightStore, inputs: TakeInputs, progress: Progress) -
         cross_kvs = [model.decoder.project_condition(condition) for condition in inputs.conditions]
         latents = denoise.denoise(
             model.decoder,
-            denoise.starting_noise(take.seed, contexts[0].shape[1], model.config.latent_channels),
+            take_noise(take, contexts[0].shape[1], model.config.latent_channels),
             contexts[0],
             cross_kvs[0],
             part.schedule,

@@ -88,8 +88,11 @@ def test_what_changed_after_completion_is_refused(tmp_path: Path) -> None:
         render(done)
 
 
-@pytest.mark.parametrize("decision", [r"% *(complete\.)?SEEDS", r"randbelow\(", r"Region\.of\("])
-def test_only_completion_decides(decision: str) -> None:
+@pytest.mark.parametrize(
+    ("decision", "place"),
+    [(r"% *\(?(seeds\.)?SEEDS", "seeds"), (r"randbelow\(", "seeds"), (r"Region\.of\(", "complete")],
+)
+def test_only_one_place_decides(decision: str, place: str) -> None:
     places = [file.relative_to(SOURCE).as_posix() for file in SOURCE.rglob("*.py")
               if re.search(decision, file.read_text(encoding="utf-8"))]  # fmt: skip
-    assert places == ["song/complete.py"]
+    assert places == [f"song/{place}.py"]

@@ -191,7 +191,7 @@ def test_canonical_values_read_as_themselves() -> None:
         noise_strength=0, close="yes", start="-0:08", end="1:30", repaint_mode="Balanced", repaint_strength="50%",
         track="all", mix="true", idea="i", songwriter="1.7B", songwriter_seed="3",
         dcw="double", dcw_scale=0.1, dcw_high_scale="0.05", velocity_clamp=2, velocity_ema=0.1, latent_shift="-0.1",
-        latent_rescale=0.9,
+        latent_rescale=0.9, variation="15%", variation_seed=8,
         loras=["a@60%"], lora_mode="Blend", lrc="yes",
         temperature="0.5", top_p="0.8", top_k="40", repetition_penalty="1.1", cfg_scale="3", negative_prompt="n",
     )  # fmt: skip

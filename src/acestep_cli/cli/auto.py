@@ -131,8 +131,9 @@ class AutoSession:
     def begin(self) -> Batch:
         """Start the next takes, whose seeds follow those of the last batch."""
         asked, song = self.job.resolved.request, self.job.request
-        seed = complete.take_seed(song.seed, self.begun * song.takes + 1)
-        text = spec.dump_spec(asked.model_copy(update={"seed": seed, "takes": song.takes}))
+        later = complete.takes_request(song, self.begun * song.takes + 1, song.takes)
+        seeds = {"seed": later.seed, "variation_seed": later.variation_seed}
+        text = spec.dump_spec(asked.model_copy(update={**seeds, "takes": song.takes}))
         file = self.scratch / f"{self.name}.yaml"
         file.write_text(text, encoding="utf-8")
         self.begun += 1

@@ -25,7 +25,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, file_values, modes, spec, values
+from acestep_cli.song import complete, file_values, modes, seeds, spec, values
 
 app = help_format.App(no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does.")
 
@@ -262,7 +262,7 @@ def variants(
     context = PlanContext(run, hardware.detect(), history.read_history())
     below = plan.argument_layers(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
-    seed = complete.draw_seed() if seed is None else seed
+    seed = seeds.draw_seed() if seed is None else seed
     fixed = [
         spec.implied_layer({"seed": str(seed)}, "one seed for all"),
         spec.implied_layer({"takes": "1"}, "one take of each"),

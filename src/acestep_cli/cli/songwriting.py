@@ -23,7 +23,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, request, spec
+from acestep_cli.song import complete, request, seeds, spec
 from acestep_cli.song.request import Request
 
 #: The fields of `RenderSettings` that make sense without a render.
@@ -42,7 +42,7 @@ Output = Annotated[
 
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar=f"0-{complete.SEEDS - 1}", min=0, max=complete.SEEDS - 1, show_default=False,
+    typer.Option("--seed", metavar=f"0-{seeds.SEEDS - 1}", min=0, max=seeds.SEEDS - 1, show_default=False,
                  help="The same seed writes the same again. Unset: the spec's, else drawn.",
                  rich_help_panel=request.SONGWRITER),
 ]  # fmt: skip

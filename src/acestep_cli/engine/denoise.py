@@ -7,6 +7,7 @@ takes the weights' dtype.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -76,6 +77,20 @@ def stage_generator(seed: int, stage: str) -> torch.Generator:
 def starting_noise(seed: int, frames: int, channels: int) -> Tensor:
     """Return the noise of one take [1, T, C], float32, drawn on the CPU so that it is the same for every device."""
     return torch.randn(1, frames, channels, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def varied_noise(seed: int, other: int, share: float, frames: int, channels: int) -> Tensor:
+    """Return noise on the arc from that of `seed` to that of `other` [1, T, C]; its variance stays 1. At 0 and 1 it is
+    exactly theirs.
+
+    Source: docs/specification.md, 7.6 Noise and seeds.
+    """
+    if share in (0.0, 1.0):
+        return starting_noise(other if share else seed, frames, channels)
+    angle = share * math.pi / 2
+    return starting_noise(seed, frames, channels) * math.cos(angle) + starting_noise(
+        other, frames, channels
+    ) * math.sin(angle)
 
 
 def denoise(

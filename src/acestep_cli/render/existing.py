@@ -160,7 +160,9 @@ def is_same_take(job: Job, output: OutputFile, record: sidecar.SidecarRecord) ->
 def mark_skipped(output: OutputFile, record: sidecar.SidecarRecord) -> None:
     """Mark a take as skipped, with the values of its sidecar."""
     output.status, output.seed = SKIPPED, record.seed
-    output.completed = output.completed.model_copy(update={"seed": record.seed})
+    output.completed = output.completed.model_copy(
+        update={"seed": record.seed, "variation_seed": record.variation_seed}
+    )
     output.seconds, output.sample_rate = record.seconds, record.sample_rate
     output.scores = record.scores
     if record.instrumental:
@@ -169,20 +171,31 @@ def mark_skipped(output: OutputFile, record: sidecar.SidecarRecord) -> None:
 
 
 def keep_seed(job: Job) -> None:
-    """Take an unset seed from existing takes, so that a rerun goes on where they stopped."""
-    if "seed" in job.resolved.origins:
+    """Take unset seeds from existing takes, so that a rerun goes on where they stopped."""
+    any_seed = "seed" not in job.resolved.origins
+    if not any_seed and not job.varies_at_will:
         return
     for output in job.outputs:
         assert output.path is not None
         beside = paths.sidecar_path(output.path)
         record = sidecar.read_sidecar(beside)
         if record is not None and job.is_recipe_of(output, record):
-            origins = {**job.decided.origins, "seed": f"{beside}, which is there already"}
-            request = complete.with_take_seed(job.request, output.take, record.seed)
-            job.decided = replace(job.decided, request=request, origins=origins)
+            request, found = job.request, f"{beside}, which is there already"
+            kept: dict[str, str] = {}
+            if job.varies_at_will and record.variation_seed is not None:
+                request = complete.with_take_variation(request, output.take, record.variation_seed)
+                kept["variation_seed"] = found
+            if any_seed:
+                number = 1 if request.variation is not None else output.take  # takes of a variation share the seed
+                request = complete.with_take_seed(request, number, record.seed)
+                kept["seed"] = found
+            job.decided = replace(job.decided, request=request, origins={**job.decided.origins, **kept})
             for each in job.outputs:
-                each.seed = complete.take_request(request, each.take).seed
-                each.completed = each.completed.model_copy(update={"seed": each.seed})
+                take = complete.take_request(request, each.take)
+                each.seed = take.seed
+                each.completed = each.completed.model_copy(
+                    update={"seed": take.seed, "variation_seed": take.variation_seed}
+                )
             return
 
 

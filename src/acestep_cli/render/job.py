@@ -81,7 +81,16 @@ class Job:
         weights = self.weights_beside(record)
         if record.dcw is None and "dcw" not in self.resolved.origins:
             output = replace(output, completed=output.completed.model_copy(update=WITHOUT_DCW))
+        if self.varies_at_will:
+            output = replace(
+                output, completed=output.completed.model_copy(update={"variation_seed": record.variation_seed})
+            )
         return record.is_of(self.recipe(output, weights))
+
+    @property
+    def varies_at_will(self) -> bool:
+        """True for a variation whose other seed was not asked for."""
+        return self.request.variation is not None and "variation_seed" not in self.resolved.origins
 
     def labels(self, output: OutputFile) -> str:
         """Return the fingerprint of the tags of a file that shape no sample."""

@@ -23,7 +23,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, modes, ranking, spec
+from acestep_cli.song import complete, modes, ranking, seeds, spec
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import Request
 
@@ -221,7 +221,7 @@ def again_layers(settings: RenderSettings) -> list[spec.Layer]:
     """Return the new seed of `--again` as a layer above all others."""
     if not settings.again:
         return []
-    return [spec.implied_layer({"seed": str(complete.draw_seed())}, "--again")]
+    return [spec.implied_layer({"seed": str(seeds.draw_seed())}, "--again")]
 
 
 def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettings) -> list[spec.Layer]:

@@ -82,6 +82,8 @@ class SidecarRecord(RenderOrigin):
     lrc: bool = False
     #: From its request. Absent before the key existed.
     dcw: str | None = None
+    #: From its request; None where it is no variation.
+    variation_seed: int | None = None
     #: The lyrics were to be timed, and were not found in the song.
     untimed: bool = False
 
@@ -216,7 +218,7 @@ def parse_record(text: str | bytes, kind: type[R]) -> R | None:
     """Return the record of a render in the text of a spec; None where there is none that this program wrote."""
     try:
         content = document.load_yaml(text)
-        asked = {key: content[key] for key in ("instrumental", "lrc", "dcw") if key in content}
+        asked = {key: content[key] for key in ("instrumental", "lrc", "dcw", "variation_seed") if key in content}
         return kind.model_validate(asked | content[spec.RENDER])
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
         return None

@@ -27,11 +27,11 @@ from acestep_cli.song.file_values import LORA_MODES
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import KEYS, NEUTRAL, Request
+from acestep_cli.song.seeds import draw_seed, draw_variation, take_seed
 
 if TYPE_CHECKING:
     from acestep_cli.models.adapters import Adapter
 
-SEEDS = 2**32
 #: The origin of a seed that nobody asked for.
 DRAWN = "drawn"
 DEFAULT_LOUDNESS = "peak:-1"
@@ -185,6 +185,8 @@ def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) 
     choose_corrections(choices, checkpoint)
     choices.set_default("seed", draw_seed(), DRAWN)
     choices.set_default("takes", 1, duration.DEFAULT)
+    if request.variation is not None:
+        choices.set_default("variation_seed", draw_variation(choices.values["seed"], choices.values["takes"]), DRAWN)
     if request.timesteps is None:
         choices.set_default("steps", row.steps, by_checkpoint)
         choices.set_default("shift", row.shift, by_checkpoint)
@@ -355,13 +357,12 @@ def take_request(request: Completed, number: int) -> Completed:
 
 
 def takes_request(request: Completed, first: int, count: int) -> Completed:
-    """Return the request for `count` takes from take `first` on. The text that the Songwriter writes stays the same."""
-    return request.model_copy(update={"seed": take_seed(request.seed, first), "takes": count})
+    """Return the request for `count` takes from take `first` on. The text that the Songwriter writes stays the same.
 
-
-def take_seed(seed: int, number: int) -> int:
-    """Return the seed of take `number`, counted from 1, of a song whose first take has `seed`."""
-    return (seed + number - 1) % SEEDS
+    Takes of a variation share the seed, and each has its own seed of the variation.
+    """
+    key, seed = ("seed", request.seed) if request.variation_seed is None else ("variation_seed", request.variation_seed)
+    return request.model_copy(update={key: take_seed(seed, first), "takes": count})
 
 
 def with_take_seed(request: Completed, number: int, seed: int) -> Completed:
@@ -370,16 +371,14 @@ def with_take_seed(request: Completed, number: int, seed: int) -> Completed:
     return request.model_copy(update={"seed": first, "text_seed": seed_of_text(request, first)})
 
 
+def with_take_variation(request: Completed, number: int, seed: int) -> Completed:
+    """Return `request` with that seed of the variation which gives `seed` to take `number`."""
+    return request.model_copy(update={"variation_seed": take_seed(seed, 2 - number)})
+
+
 def seed_of_text(request: Request, seed: int) -> int:
     """Return the seed of the text that the Songwriter writes for a song with `seed`."""
     return seed if request.songwriter_seed is None else request.songwriter_seed
-
-
-def draw_seed() -> int:
-    """Return a random seed."""
-    import secrets
-
-    return secrets.randbelow(SEEDS)
 
 
 def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -> str:

@@ -438,6 +438,24 @@ class Request(BaseModel):
             examples=(7,),
         ),
     ] = None
+    variation: Annotated[
+        float | None,
+        Key(
+            Share(),
+            "How far its noise goes from that of the seed towards another's: 15% is a take a little different.",
+            SOUND,
+            examples=("15%",),
+        ),
+    ] = None
+    variation_seed: Annotated[
+        int | None,
+        Key(
+            Whole(0, 2**32 - 1),
+            "The other seed; each take of a run has the next one, and all the same seed. Unset: drawn.",
+            SOUND,
+            examples=(8,),
+        ),
+    ] = None
     takes: Annotated[
         int | None,
         Key(Whole(1, 9999), "How many takes, each with the next seed.", SOUND, short="-n", shapes=False, examples=(4,)),

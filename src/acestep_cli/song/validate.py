@@ -6,7 +6,7 @@ from acestep_cli import solvers
 from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import CheckpointRow
-from acestep_cli.song import duration, modes, regions
+from acestep_cli.song import duration, modes, regions, seeds
 from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
@@ -32,6 +32,7 @@ def contradictions(
         *_finish_problems(request, whole),
         *_guidance_problems(request, name, row),
         *_correction_problems(request, name, row),
+        *_variation_problems(request),
         *_schedule_problems(request, name, row),
         *_adapter_problems(request),
         *_code_problems(request, name, code_count),
@@ -50,6 +51,20 @@ def _guidance_problems(request: Request, name: str, row: CheckpointRow) -> list[
     if request.guidance is None or request.guidance > 1:
         return []
     return [f"{key}: has nothing to act on, because guidance {request.guidance:g} is off." for key in given]
+
+
+def _variation_problems(request: Request) -> list[str]:
+    """Return the problems of the keys about variations."""
+    if request.variation_seed is None:
+        return []
+    if request.variation is None:
+        return ["variation_seed: has nothing to act on without variation; --variation 15% makes a neighbour of a take."]
+    if request.seed is not None and seeds.is_among(request.seed, request.variation_seed, request.takes or 1):
+        return [
+            f"variation_seed: {request.variation_seed} and the takes after it come to the seed, {request.seed}, where "
+            "nothing would vary; choose another."
+        ]
+    return []
 
 
 def _schedule_problems(request: Request, name: str, row: CheckpointRow) -> list[str]:
