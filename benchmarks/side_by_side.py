@@ -46,12 +46,19 @@ def cpu_model() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def publish(script: str, title: str, table: Sequence[Sequence[str]], notes: str, dry: bool) -> None:
-    """Print a table, its first row the header, with the machine it holds for; keep it in `results/` unless `dry`."""
+def publish(
+    script: str, title: str, table: Sequence[Sequence[str]], notes: str, dry: bool, *, counted: bool = False
+) -> None:
+    """Print a table, its first row the header, with the machine it holds for; keep it in `results/` unless `dry`.
+
+    What is `counted` holds for every machine.
+    """
     header, *rows = table
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
     software = f"torch {torch.__version__}, Python {platform.python_version()}"
     machine = f"Measured on: {cpu_model()}, {torch.get_num_threads()} threads, {software}."
+    if counted:
+        machine = f"Counted with {software}; no card was measured."
     text = "\n".join([f"# {title}", "", *lines, "", notes.strip(), "", machine, ""])
     print(text)
     if not dry:

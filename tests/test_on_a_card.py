@@ -5,13 +5,21 @@ The networks are tiny, the lines of the program those that a real card runs (`su
 
 from __future__ import annotations
 
+import gc
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from acestep_cli import pipeline
+from acestep_cli.cli.app import app
+from acestep_cli.errors import MemoryLimitError
+from acestep_cli.machine import hardware
+from acestep_cli.machine import plan as planning
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
@@ -164,3 +172,158 @@ def test_every_mode_at_every_fallback(
         assert_same(takes, expected)
     assert card.live_bytes == 0
     assert card.pinned_bytes == 0
+
+
+# Memory that runs out
+
+
+def exhausted(stage: str, fails: int) -> Any:
+    """Let memory run out half-way through the first `fails` tries of a stage that allocate on the card."""
+    run, left = getattr(pipeline, STAGES[stage]), fails
+
+    def tried(*args: Any, **kwargs: Any) -> Any:
+        card = paper_card.current_machine().card
+        begun = card.allocations
+
+        def fail(number: int, size: int) -> bool:
+            nonlocal left
+            fails_now = left > 0 and number > begun + FAILS_AFTER
+            left -= fails_now
+            return fails_now
+
+        card.fail_at = fail
+        try:
+            return run(*args, **kwargs)
+        finally:
+            card.fail_at = lambda number, size: False
+
+    return tried
+
+
+STAGES = {
+    "text": "encode_prompts",
+    "listen": "encode_references",
+    "condition": "encode_conditions",
+    "diffuse": "denoise_take",
+    "align": "align_take",
+    "decode": "decode",
+}
+FAILS_AFTER = 20
+
+
+def fallbacks_of(stage: str) -> int:
+    """The number of fallbacks that a plan on a card has for a stage."""
+    found, plan = 0, on_card(tile_frames=256)
+    arrangement = plan.arrangement
+    while (following := planning._next_fallback(arrangement, "cuda", stage)) is not None:
+        arrangement, found = following[0], found + 1
+    return found
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "text"])
+@pytest.mark.parametrize("tries", ["once", pytest.param("to the last fallback", marks=pytest.mark.slow)])
+def test_memory_runs_out_and_the_samples_stay(
+    checkpoint_of: dict[str, Checkpoint], on_processor: Callable[..., list[Take]], monkeypatch: pytest.MonkeyPatch,
+    stage: str, tries: str,
+) -> None:  # fmt: skip
+    case = "references" if stage == "listen" else "lrc and rank"
+    checkpoint, fails = checkpoint_of["turbo"], 1 if tries == "once" else fallbacks_of(stage)
+    assert fails
+    card, warnings = PaperCard(), list[str]()
+    with paper_card.installed(card):
+        monkeypatch.setattr(pipeline, STAGES[stage], exhausted(stage, fails))
+        made = Pipeline(checkpoint, on_card(tile_frames=256))
+        takes = list(made.run([request_of(case, checkpoint)], quiet, warnings.append))
+        assert len(warnings) == fails
+        int8 = takes[-1].plan.int8 and stage != "align"  # which comes when the latents are made
+        assert_same(takes, on_processor(case, int8=int8))
+        del takes
+    assert card.live_bytes == 0
+
+
+@pytest.mark.parametrize("stage", ["text", "condition", "diffuse", "align"])  # sound goes to the processor in the end
+def test_memory_that_never_suffices_is_said(
+    checkpoint_of: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    case = "lrc and rank"
+    checkpoint, card = checkpoint_of["turbo"], PaperCard()
+    with paper_card.installed(card):
+        monkeypatch.setattr(pipeline, STAGES[stage], exhausted(stage, 99))
+        with pytest.raises(MemoryLimitError, match=rf"ran out of memory on cuda:0 .*\({stage}\)") as raised:
+            render(checkpoint, request_of(case, checkpoint), on_card(tile_frames=256))
+        assert raised.value.exit_code == 4
+        del raised
+        gc.collect()
+        assert card.live_bytes == 0
+
+
+# A card that is lost, and one that is not there
+
+
+@pytest.fixture
+def two_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> None:
+    monkeypatch.setenv("ACESTEP_CACHE_DIR", str(tmp_path / "cache"))
+    cards = [hardware.cuda_device(number, "Paper card", (7, 5), 24 * paper_card.GIB, None) for number in range(2)]
+    found = hardware.Hardware((*cards, hardware.cpu_device()), "cuda")
+    monkeypatch.setattr(hardware, "detect", lambda: found)
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+
+
+ASKED = [
+    "generate",
+    "-c",
+    "a song",
+    "-d",
+    "10",
+    "--steps",
+    "2",
+    "--seed",
+    "1",
+    "--dtype",
+    "fp32",
+    "--songwriter",
+    "none",
+]
+
+
+@pytest.mark.usefixtures("two_cards")
+@pytest.mark.parametrize(("finished", "exit_code"), [(0, 1), (1, 7), (2, 7)])
+def test_a_lost_card_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int, exit_code: int
+) -> None:
+    card, decode = PaperCard(), pipeline.decode
+    calls = 0
+
+    def decoded(*args: Any) -> Any:
+        nonlocal calls
+        card.lost, calls = calls == finished, calls + 1
+        return decode(*args)
+
+    monkeypatch.setattr(pipeline, "decode", decoded)
+    with paper_card.installed(card, PaperCard("cuda:1")):
+        run = CliRunner().invoke(app, [*ASKED, "-n", "3", "-o", f"{tmp_path}/", "--json"])
+    assert run.exit_code == exit_code, run.stderr
+    assert "The graphics card stopped working: RuntimeError: CUDA error: device lost." in run.stderr
+    assert "Traceback" not in run.stderr
+    report = json.loads(run.stdout)
+    assert [output["status"] for output in report["outputs"]] == ["written"] * finished + ["failed"] * (3 - finished)
+    assert len(list(tmp_path.glob("*.flac"))) == finished
+    assert calls == finished + 1  # no other take was tried on it
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_lost_card_shows_where_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = PaperCard(lost=True)
+    with paper_card.installed(card, PaperCard("cuda:1")):
+        run = CliRunner().invoke(app, [*ASKED, "--debug", "-o", str(tmp_path / "a.flac")])
+    assert run.exit_code == 1
+    assert "Traceback" in run.stderr
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_card_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, [*ASKED, "--device", "cuda:7", "-o", str(tmp_path / "a.flac")])
+    assert run.exit_code == 2
+    said = " ".join(run.stderr.split())
+    assert "--device cuda:7: this machine has no such device; it has cuda:0, cuda:1, cpu." in said
+    assert "use --device cuda:0" in said

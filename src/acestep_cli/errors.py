@@ -40,6 +40,20 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 
+#: Matches the messages of drivers after which a card does nothing more for this process.
+DEVICE_LOST = re.compile(
+    "|".join(
+        (
+            r"device[ _](is |was )?lost",  # Level Zero, and drivers in general
+            r"gpu (is|was) lost|fallen off the bus",  # NVIDIA
+            "unspecified launch failure|illegal memory access|uncorrectable ecc|(cuda|hip) error: unknown error",
+            "busy or unavailable",  # CUDA, of a card that went away
+            "kIOGPUCommandBufferCallbackError(?!OutOfMemory)",  # Metal: hang, restart, page fault
+        )
+    ),
+    re.IGNORECASE,
+)
+
 
 class AceStepError(Exception):
     """A failure with a sentence for the user.
@@ -167,6 +181,28 @@ def ran_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, AceStepError):
         return False
     return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def lost_device(error: BaseException) -> bool:
+    """Tell whether an exception of a library, or one before it, means that the card is lost to this process."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, AceStepError):
+        if DEVICE_LOST.search(str(found)) is not None:
+            return True
+        found = found.__cause__ or found.__context__
+    return False
+
+
+class DeviceLostError(AceStepError):
+    """The card stopped working in the middle."""
+
+    def __init__(self, error: BaseException) -> None:
+        told = (str(error).splitlines() or [""])[0].rstrip(".")
+        super().__init__(
+            f"The graphics card stopped working: {type(error).__name__}: {told}. What was finished before is kept.",
+            "acestep doctor tells whether it works again; then the same command makes the rest. --device cpu does "
+            "without it.",
+        )
 
 
 def combine_errors(errors: Sequence[AceStepError]) -> AceStepError:

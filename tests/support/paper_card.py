@@ -11,6 +11,8 @@ The program runs the lines that it runs on a real card: `device.type == "cuda"` 
 * Numbers that the backend lacks are refused (`REFUSED_DTYPES`), and functions that it lacks (`LACKING`).
 * Every storage is counted while a tensor holds it, rounded up as CUDA's allocator does, and beyond the cap
   `torch.OutOfMemoryError` is raised. `fail_at` makes one chosen allocation fail.
+* A convolution takes, besides its output, the workspace of a channels-last copy of its input and output, as cuDNN's
+  kernels for matrix units do.
 * Streams, events and copies from page-locked memory are followed: `RaceError` for a tensor that is read or written
   while a copy of another stream may still be under way, and for memory that is freed under such a copy.
 * Without `data` nothing is held or computed but shapes, so that real sizes can be counted. What is copied to the CPU
@@ -97,6 +99,8 @@ class PaperCard:
     #: Bytes of page-locked memory.
     pinned_bytes: int = 0
     allocations: int = 0
+    #: Every call of a card that is lost fails, as those after an error of CUDA do.
+    lost: bool = False
     #: Makes an allocation fail, by its number from 1 and its bytes.
     fail_at: Callable[[int, int], bool] = lambda number, size: False
     #: The share of the memory that the program may take.
@@ -110,6 +114,11 @@ class PaperCard:
     @property
     def allowed_bytes(self) -> int:
         return min(self.total_bytes - self.runtime_bytes, int(self.total_bytes * self.fraction))
+
+    def require(self) -> None:
+        """Raise `RuntimeError` where the card is lost."""
+        if self.lost:
+            raise RuntimeError(f"{self.device.type.upper()} error: device lost")
 
     def allocate(self, size: int) -> None:
         """Count an allocation. Raises `torch.OutOfMemoryError` beyond what is allowed."""
@@ -414,6 +423,8 @@ class Machine(TorchDispatchMode):
         inputs = self._device_of_operands(func, tensors)
         # `copy_` writes where its first operand is, and what is made anew is made where it was asked for.
         device = target or (tensors[0].device if func is aten.copy_.default else inputs)
+        for found in {device, inputs} & self.cards.keys():
+            self.cards[found].require()
         self._refuse(func, device, flat, tensors)
         written = [flat[i] for i in self._written_places(func, flat, layout)]
         if func is aten._local_scalar_dense.default:
@@ -425,6 +436,8 @@ class Machine(TorchDispatchMode):
         made = tree_map(lambda one: self._wrapped(one, device, func) if isinstance(one, Tensor) else one, out)
         if written and func._schema.returns and not isinstance(out, tuple | list):
             made = written[0] if func._schema.returns[0].alias_info is not None else made
+        if func is aten.convolution.default and device in self.cards:
+            Block(self, self.cards[device], tensors[0].nbytes + made.nbytes)
         self._account(func, device, tensors, written, made, crosses=crosses, flat=flat, layout=layout)
         return made
 
@@ -565,6 +578,12 @@ class Machine(TorchDispatchMode):
         self.access(stream, {one.block for one in operands}, {one.block for one in made}, operation)
         return made
 
+    def hollow(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a tensor on the host without data."""
+        with without_modes():
+            raw = torch.empty(shape, dtype=dtype, device="meta")
+            return self._on_host(raw, None)
+
     def _pinned(self, tensor: Tensor) -> Tensor:
         if self.card.backend not in PINS:
             raise RuntimeError(f"Cannot access accelerator device when none is available ({self.card.backend})")
@@ -659,10 +678,12 @@ def module_functions(machine: Machine) -> dict[str, Any]:
         machine.card = card_of(device)
 
     def synchronize(device: Any = None) -> None:
+        machine.card.require()
         machine.card.calls.append("synchronize")
         machine.host_waits_for_all()
 
     def empty_cache() -> None:
+        machine.card.require()
         machine.card.calls.append("empty_cache")
 
     def new_stream(device: Any = None, priority: int = 0) -> PaperStream:

@@ -102,7 +102,7 @@ def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
 
 def songwriter_progress(job: Job, terminal: Console) -> AbstractContextManager[ProgressCallback]:
     """Return the progress display for a Songwriter."""
-    return terminal.progress(partial(hardware.used_bytes, job.plan.backend))
+    return terminal.progress(partial(hardware.used_bytes, job.plan.device))
 
 
 def check_output(output: str | None, *, force: bool) -> None:

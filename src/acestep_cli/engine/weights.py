@@ -177,8 +177,10 @@ class WeightStore:
             torch.backends.cudnn.allow_tf32 = False
         if self.plan.max_vram is not None and self.device.type in ("cuda", "xpu"):
             card = torch.get_device_module(self.device)
-            share = (self.plan.max_vram - RUNTIME_BYTES[self.plan.backend]) / card.mem_get_info(self.device)[1]
-            card.set_per_process_memory_fraction(min(share, 1.0), self.device)
+            # Not from `mem_get_info`, which some drivers of Intel's cards lack.
+            total = card.get_device_properties(self.device).total_memory
+            share = (self.plan.max_vram - RUNTIME_BYTES[self.plan.backend]) / total
+            card.set_per_process_memory_fraction(min(max(share, 0.0), 1.0), self.device)
         self._is_open = True
 
     def synchronize(self) -> None:

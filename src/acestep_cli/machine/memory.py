@@ -21,6 +21,10 @@ from acestep_cli.song import musical_values, prompts
 # their norm and rotary embedding, keys and values; or, in the MLP, its two inner activations.
 STREAMS_IN_ATTENTION, QUERIES_IN_ATTENTION, KEYS_IN_ATTENTION = 3, 14, 4
 STREAMS_IN_MLP, INNER_IN_MLP = 6, 2
+#: The same in a step of the diffusion transformer on a card, where nothing is freed late, as counted by
+#: `benchmarks/card_memory.py`; int8 has one more inner activation, before its scale.
+CARD_STREAMS_IN_ATTENTION, CARD_QUERIES_IN_ATTENTION, CARD_KEYS_IN_ATTENTION = 3, 6, 4
+CARD_STREAMS_IN_MLP, CARD_INNER_IN_MLP = 4, 2
 #: Copies of the widest activation in the last stage of the autoencoder's decoder, and those that a processor's heap
 #: frees late.
 COPIES_IN_DECODER, HELD_BY_HEAP = 9, 3
@@ -41,7 +45,10 @@ BYTES_PER_TOKEN = 2
 TEMPLATE_TOKENS = 80
 #: Guidance of the Songwriter runs two rows.
 SONGWRITER_ROWS = 2
-SONGWRITER_PROMPT_TOKENS = 1500
+#: Tokens of its prompt besides the user's words, and the least that is planned for: what it writes is read again.
+SONGWRITER_TEMPLATE_TOKENS, SONGWRITER_PROMPT_TOKENS = 300, 1500
+#: Tokens of a prompt that it reads at once: `engine.kv_cache.PASS_TOKENS`.
+SONGWRITER_PASS_TOKENS = 512
 LATENT_STATES = 8
 
 
@@ -249,12 +256,17 @@ class MemoryModel:
     def step_bytes(self) -> int:
         """Working memory of one pass through the diffusion transformer, with its latents."""
         dit = self.sizes.dit
-        numbers = self._layer_numbers(
-            dit.hidden_size,
-            dit.intermediate_size,
-            dit.num_attention_heads * dit.head_dim,
-            dit.num_key_value_heads * dit.head_dim,
-        )
+        queries, keys = dit.num_attention_heads * dit.head_dim, dit.num_key_value_heads * dit.head_dim
+        if self.arrangement.on_cpu:
+            numbers = self._layer_numbers(dit.hidden_size, dit.intermediate_size, queries, keys)
+        else:
+            inner = CARD_INNER_IN_MLP + self.arrangement.int8
+            numbers = max(
+                CARD_STREAMS_IN_ATTENTION * dit.hidden_size
+                + CARD_QUERIES_IN_ATTENTION * queries
+                + CARD_KEYS_IN_ATTENTION * keys,
+                CARD_STREAMS_IN_MLP * dit.hidden_size + inner * dit.intermediate_size,
+            )
         return self.tokens * numbers * self.element + self.latent_bytes + self._unpacked_bytes
 
     @property
@@ -324,14 +336,15 @@ class MemoryModel:
 
     @property
     def writing_bytes(self) -> int:
-        """The Songwriter's KV cache, and the logits of one token."""
+        """The Songwriter's KV cache, the activations of one piece of its prompt, and the logits of one token."""
         qwen = self.sizes.songwriter
         if qwen is None:
             return 0
         seconds = self.work.frames * self.sizes.vae.hop / self.sizes.vae.sampling_rate
         length = SONGWRITER_PROMPT_TOKENS + math.ceil(seconds * musical_values.CODES_PER_SECOND)
         keys = qwen.num_hidden_layers * 2 * qwen.num_key_value_heads * qwen.head_dim * length * self.element
-        return SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32)
+        prefill = SONGWRITER_PASS_TOKENS * self._qwen_token(qwen)
+        return SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32) + prefill
 
     def _qwen_token(self, qwen: QwenConfig) -> int:
         """Return the working memory of one token in a layer."""

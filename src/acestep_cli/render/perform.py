@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.cache import open_cache
-from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, reason_of, shell_word
+from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, lost_device, reason_of, shell_word
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine.plan import measured_speed
 from acestep_cli.models import checkpoints, local
@@ -344,7 +344,7 @@ def render_takes(
 
     Yields True before each take, so that a caller may alternate between several renders, and False at the end where
     the run should end. A take that fails its checks does not stop the others. Any other failure ends its song, and a
-    full disk ends the run.
+    full disk or a card that stops working ends the run.
     """
     waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
     while waiting:
@@ -361,21 +361,30 @@ def render_takes(
                     before = take.plan
             return
         except OutputError as error:
-            rest = [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
-            write.mark_failed(rest, result.describe_error(error))
+            write.mark_failed(planned_outputs(waiting), result.describe_error(error))
             yield False
             return
         except Exception as error:
+            is_lost = lost_device(error)
             if not isinstance(error, AceStepError):
-                if len(waiting) == 1:
+                if len(waiting) == 1 and not is_lost:
                     raise
                 if settings.debug:
                     traceback.print_exception(error, file=sys.stderr)
+            if is_lost:
+                write.mark_failed(planned_outputs(waiting), result.describe_error(error))
+                yield False
+                return
             broken = next(job for job, _, takes in waiting if is_waiting(takes))
             write.mark_failed([o for o in broken.outputs if o.status == PLANNED], result.describe_error(error))
             waiting = [entry for entry in waiting if entry[0] is not broken and is_waiting(entry[2])]
         finally:
             made.close()
+
+
+def planned_outputs(waiting: Sequence[tuple[Job, Completed, Sequence[OutputFile]]]) -> list[OutputFile]:
+    """Return the outputs that are yet to be made."""
+    return [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
 
 
 def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None:

@@ -13,8 +13,10 @@ from acestep_cli.errors import (
     TERMINATED,
     UNEXPECTED,
     AceStepError,
+    DeviceLostError,
     MemoryLimitError,
     Terminated,
+    lost_device,
     ran_out_of_memory,
 )
 
@@ -168,6 +170,8 @@ def describe_error(error: BaseException) -> dict[str, Any]:
                 "Close other programs, or ask for a shorter song or a smaller model.",
             )
             return error_object(limit.exit_code, limit.name, limit.message, limit.hint)
+        case _ if lost_device(error):
+            return describe_error(DeviceLostError(error))
         case _:
             message = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
             return error_object(UNEXPECTED, "unexpected", message, None)
