@@ -93,6 +93,17 @@ def at_level(block: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
     return scaled.clip(-1, 1) if level.clips else scaled
 
 
+def import_ahead() -> None:
+    """Import what `integrated_loudness` needs in a thread of its own, while the networks work.
+
+    A short song takes no longer to decode than SciPy to import.
+    """
+    import importlib
+    import threading
+
+    threading.Thread(target=importlib.import_module, args=("pyloudnorm",), name="import of pyloudnorm").start()
+
+
 def integrated_loudness(audio: Audio) -> float:
     """Return the integrated loudness in LUFS (ITU-R BS.1770-4); minus infinity for audio under its gate.
 

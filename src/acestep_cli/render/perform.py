@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from acestep_cli.audio import loudness
 from acestep_cli.cache import open_cache
 from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, lost_device, reason_of, shell_word
 from acestep_cli.machine import hardware, history, plan_text
@@ -317,6 +318,7 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
         report = remaining.following(shown)
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
+        loudness.import_ahead()
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
         runs = 0
 
