@@ -75,13 +75,13 @@ def count(tier: Tier, checkpoint: Checkpoint, songwriter: Songwriter | None) -> 
     return Row(tier, checkpoint.name, plan, counted, plan.peak_bytes - RUNTIME_BYTES["cuda"], plan.budget_bytes)
 
 
-def rows(root: Path, models: tuple[str, ...] = ("turbo", "xl-turbo")) -> Iterator[tuple[Tier, str, Row | None]]:
-    """Yield the counts of each tier with each model."""
+def rows(root: Path, models: list[str], cards: list[int]) -> Iterator[tuple[Tier, str, Row | None]]:
+    """Yield the counts of the tiers of these cards with each model."""
     written = {tier.songwriter: hollow.write_songwriter(root / "songwriters", tier.songwriter)
                for tier in {one.songwriter: one for one in TIERS}.values() if tier.songwriter}  # fmt: skip
     for model in models:
         checkpoint = hollow.write_checkpoint(root / model, model)
-        for tier in TIERS:
+        for tier in [tier for tier in TIERS if tier.memory_gb in cards]:
             yield tier, model, count(tier, checkpoint, written.get(tier.songwriter))
 
 
@@ -96,10 +96,13 @@ def cells(tier: Tier, model: str, row: Row | None) -> list[str]:
 
 
 def main() -> None:
-    arguments = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--models", nargs="+", default=["turbo", "xl-turbo"], help="default: %(default)s")
+    options.add_argument("--cards", nargs="+", type=int, default=[tier.memory_gb for tier in TIERS], metavar="GB")
+    arguments = options.parse_args()
     table = [["card", "model", "Songwriter", "song", "weights", "counted", "predicted", "room", "predicted / counted"]]
     with tempfile.TemporaryDirectory() as name:
-        for tier, model, row in rows(Path(name)):
+        for tier, model, row in rows(Path(name), arguments.models, arguments.cards):
             table.append(cells(tier, model, row))
             print(*table[-1], sep=" | ", file=sys.stderr, flush=True)
     notes = NOTES.format(share=f"{planning.MARGIN:.0%}", runtime=RUNTIME_BYTES["cuda"] // 2**20)

@@ -36,6 +36,7 @@ from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import songwriter_prompts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.prompts import END_OF_TEXT
+from acestep_cli.song.request import Request
 from support import paper_card
 from support.paper_card import PaperCard
 
@@ -103,8 +104,10 @@ def write_tokenizer(file: Path, *, closing: bool, tokens: int | None = None) -> 
     trainer = trainers.BpeTrainer(
         vocab_size=1000, special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    thought = songwriter_prompts.dump_thought({"bpm": 90, "keyscale": "A minor", "language": "en"})
-    made.train_from_iterator([songwriter_prompts.song_prompt("la la la", "la la la") + thought] * 2, trainer)
+    song = Request(caption="la la la", lyrics="la la la", language="en", bpm=90, key="A minor", duration=60)
+    thought = songwriter_prompts.dump_thought(songwriter_prompts.known_metadata(song))
+    texts = [songwriter_prompts.metadata_task(song, (), (10, 600)).prompt, songwriter_prompts.unguided_prompt(None)]
+    made.train_from_iterator([*texts, thought] * 2, trainer)
     if closing:
         end = (END_OF_TEXT, made.token_to_id(END_OF_TEXT))
         made.post_processor = processors.TemplateProcessing(single=f"$A {END_OF_TEXT}", special_tokens=[end])
@@ -121,8 +124,8 @@ def write_tokenizer(file: Path, *, closing: bool, tokens: int | None = None) -> 
 class HollowFile:
     """A safetensors file whose tensors have no data."""
 
-    def __init__(self, file: Path, framework: str) -> None:
-        self.opened = safe_open(file, framework=framework)
+    def __init__(self, file: Path) -> None:
+        self.opened = safe_open(file, framework="pt")
 
     def __enter__(self) -> HollowFile:
         self.opened.__enter__()
@@ -212,7 +215,7 @@ def count_render(
     assert not card.data
     with (
         paper_card.installed(card),
-        mock.patch.object(weights, "safe_open", HollowFile),
+        mock.patch.object(weights, "open_tensors", HollowFile),
         counting(card, counted),
         skipping_repeats(),
     ):

@@ -341,7 +341,8 @@ class MemoryModel:
         if qwen is None:
             return 0
         seconds = self.work.frames * self.sizes.vae.hop / self.sizes.vae.sampling_rate
-        length = SONGWRITER_PROMPT_TOKENS + math.ceil(seconds * musical_values.CODES_PER_SECOND)
+        prompt = self.work.text_tokens + self.work.lyric_tokens + SONGWRITER_TEMPLATE_TOKENS
+        length = max(prompt, SONGWRITER_PROMPT_TOKENS) + math.ceil(seconds * musical_values.CODES_PER_SECOND)
         keys = qwen.num_hidden_layers * 2 * qwen.num_key_value_heads * qwen.head_dim * length * self.element
         prefill = SONGWRITER_PASS_TOKENS * self._qwen_token(qwen)
         return SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32) + prefill
