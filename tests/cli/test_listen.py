@@ -132,7 +132,7 @@ def test_embedded_sound_is_opus_of_the_same_length(acestep: Run) -> None:
     info = soundfile.info(io.BytesIO(base64.b64decode(data)))
     assert (info.subtype, info.samplerate, round(info.duration, 2)) == ("OPUS", 48_000, 10.0)
     assert silent["src"] == "takes/silent.wav"
-    assert take["file"] == "takes/folk.flac"  # where commands find it
+    assert take["file"] == "takes/folk-1.flac"  # where commands find it
 
 
 def test_a_page_elsewhere_names_takes_from_where_it_lies(acestep: Run) -> None:
@@ -143,8 +143,8 @@ def test_a_page_elsewhere_names_takes_from_where_it_lies(acestep: Run) -> None:
     assert acestep("listen", str(Path("takes").absolute()), "-o", "linked/b.html").exit_code == 0
     for page in ("a.html", "b.html"):
         [take] = said(Path("pages/new") / page)["takes"]
-        assert (take["src"], take["file"]) == ("../../takes/folk.flac",) * 2
-        assert take["again"] == "../../takes/folk.flac.yaml"
+        assert (take["src"], take["file"]) == ("../../takes/folk-1.flac",) * 2
+        assert take["again"] == "../../takes/folk-1.flac.yaml"
 
 
 def test_a_page_is_made_anew_from_what_it_knows(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:

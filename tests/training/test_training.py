@@ -751,7 +751,7 @@ def test_the_optimiser_of_the_plan_is_recorded(
     open_, given = train(), train("--optimiser", "adamw", output="given")
     assert (open_.exit_code, given.exit_code, asked) == (0, 0, [True, False]), open_.output
     records = run_folder.read_record(tmp_path / "out"), run_folder.read_record(tmp_path / "given")
-    assert [one and one.course.optimiser for one in records] == ["adamw8bit", "adamw"]
+    assert [one and one.config.optimiser for one in records] == ["adamw8bit", "adamw"]
     assert "The optimiser keeps its state in eight bits, with bitsandbytes" in open_.stderr
 
 
