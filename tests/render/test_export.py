@@ -248,3 +248,22 @@ def test_chunks_keep_even_lengths_and_the_sound(tmp_path: Path) -> None:
     assert [label.text for label in found.labels] == ["Élan", "odd"]
     with pytest.raises(ValueError, match="no WAV"):
         wav_chunks.append_chunks(Path(__file__), b"")
+
+
+def test_the_song_and_the_numbered_mix_beside_stems_are_silent_at_first(takes: Path, acestep: Run) -> None:
+    for number in (1, 2):
+        for name in ("vocals.wav", "mix.wav"):
+            for suffix in ("", ".yaml"):
+                source = Path(f"song-{name}{suffix}")
+                source.with_name(source.name.replace(".wav", f"-{number}.wav")).write_bytes(source.read_bytes())
+    soundfile.write("song.wav", click(10, 100), RATE)
+    whole = SIDECAR.replace("track: [{track}]\n", "").replace("mode: extract\nsource: source.wav", "mode: generate")
+    Path("song.wav.yaml").write_text(whole.format(bpm=100), encoding="utf-8")
+    names = ("song.wav", "song-vocals-1.wav", "song-mix-1.wav", "song-vocals-2.wav", "song-mix-2.wav")
+    result = acestep("export", *names, "--daw", "-o", "out/", "--json")
+    assert result.exit_code == 0, result.stderr
+    tracks = rpp.loads(Path("out/song.rpp").read_text(encoding="utf-8")).findall("TRACK")
+    found = [(track.find("NAME")[1], track.find("MUTESOLO")[1]) for track in tracks]
+    assert found == [("mix", "1"), ("vocals", "0"), ("mix 2", "1"), ("vocals 2", "0"), ("mix 3", "1")]
+    assert acestep("export", "song.wav", "--daw", "-o", "alone/").exit_code == 0
+    assert "MUTESOLO 0" in Path("alone/song.rpp").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ TEMPO_MAP, PROJECT, LYRICS, SUBTITLES = "tempo.mid", "song.rpp", "lyrics.lrc", "
 #: The name of the track with the whole song.
 MIX = "mix"
 #: The end of a file's name that tells its part, where no sidecar does.
-PARTS = re.compile(r"-(mix|residual)$")
+PARTS = re.compile(r"-(mix|residual)(-\d+)?$")
 #: A larger share between the tempo that was asked for and the measured one is worth a warning.
 TEMPO_TOLERANCE = 0.02
 DEFAULT_METER = (4, 4)
@@ -31,36 +31,49 @@ DEFAULT_METER = (4, 4)
 
 @dataclass(frozen=True)
 class ExportTrack:
-    """A track of an export: its take, its name, and the name of its file."""
+    """A track of an export: its take, its name, the name of its file, and True where it is the whole song."""
 
     take: TakeFile
     name: str
     file: str
+    is_mix: bool
 
 
 def name_tracks(takes: Sequence[TakeFile]) -> list[ExportTrack]:
     """Return the tracks of takes in their order, each with a name of its own: a stem's is that of its track."""
-    names: list[str] = []
-    for take in takes:
-        track = take.request.track
-        part = PARTS.search(take.path.stem)
-        if part is not None:
-            name = part[1]
-        elif track is not None and len(track) == 1:
-            name = track[0]
-        else:
-            name = MIX if len(takes) == 1 else take.path.stem
-        same = sum(each == name or each.startswith(f"{name} ") for each in names)
-        names.append(f"{name} {same + 1}" if same else name)
-    return [
-        ExportTrack(take, name, f"{number:02} {name}.wav")
-        for number, (take, name) in enumerate(zip(takes, names, strict=True), start=1)
-    ]
+    has_stems = any(stem_of(take) is not None for take in takes)
+    tracks: list[ExportTrack] = []
+    for number, take in enumerate(takes, start=1):
+        kind = part_of_song(take, alone=len(takes) == 1, has_stems=has_stems)
+        name = kind or take.path.stem
+        same = sum(each.name == name or each.name.startswith(f"{name} ") for each in tracks)
+        unique = f"{name} {same + 1}" if same else name
+        tracks.append(ExportTrack(take, unique, f"{number:02} {unique}.wav", is_mix=kind == MIX))
+    return tracks
+
+
+def part_of_song(take: TakeFile, *, alone: bool, has_stems: bool) -> str | None:
+    """Return which part of a song a take is: mix, residual or the track of a stem; None where that is not known.
+
+    A song that was made from words alone is the mix of the stems beside it.
+    """
+    part = PARTS.search(take.path.stem)
+    if part is not None:
+        return part[1]
+    if (stem := stem_of(take)) is not None:
+        return stem
+    return MIX if alone or (has_stems and take.made is not None and take.request.source is None) else None
+
+
+def stem_of(take: TakeFile) -> str | None:
+    """Return the track of a stem; None for other takes."""
+    track = take.request.track
+    return track[0] if track is not None and len(track) == 1 and PARTS.search(take.path.stem) is None else None
 
 
 def whole_song(tracks: Sequence[ExportTrack]) -> ExportTrack:
     """Return the track that is measured and whose lyrics and sections count: the mix, else the first with lyrics."""
-    mixes = [track for track in tracks if track.name == MIX]
+    mixes = [track for track in tracks if track.is_mix]
     sung = [track for track in tracks if track.take.request.lyrics is not None]
     return [*mixes, *sung, *tracks][0]
 
@@ -144,7 +157,7 @@ def export_for_daw(
         for track, path in zip(tracks, paths, strict=True):
             write_track(part_of[path], equally_long(track.take.sound, rate, samples), bit_depth, chunks)
         several = len(tracks) > 1
-        shown = [daw.DawTrack(track.name, track.file, muted=several and track.name == MIX) for track in tracks]
+        shown = [daw.DawTrack(track.name, track.file, muted=several and track.is_mix) for track in tracks]
         project = daw.reaper_project(shown, samples / rate, rate, grid, markers)
         part_of[folder / PROJECT].write_text(project, encoding="utf-8")
         if grid is not None:
