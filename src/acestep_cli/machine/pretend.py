@@ -10,6 +10,7 @@ from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Backend, Device, Hardware
 
 BACKENDS: tuple[Backend, ...] = ("cuda", "rocm", "xpu", "mps", "cpu")
+EXAMPLE = "For example: acestep doctor --pretend cuda:8G."
 #: A card of each maker that has bfloat16, as most sold since 2021 have; --dtype fp16 asks for an older one's format.
 CUDA_CAPABILITY, ROCM_ARCHITECTURE = (8, 9), "gfx1100"
 
@@ -22,15 +23,13 @@ def pretended_machine(text: str) -> Hardware:
     name, _, size = text.partition(":")
     backend = next((one for one in BACKENDS if one == name.strip().lower()), None)
     if backend is None or not size:
-        raise UsageError(
-            f"--pretend {text}: is not BACKEND:SIZE, with one of {', '.join(BACKENDS)}.", "--pretend cuda:8G"
-        )
+        raise UsageError(f"--pretend {text}: is not BACKEND:SIZE, with one of {', '.join(BACKENDS)}.", EXAMPLE)
     try:
         total = parse_size(re.sub(r"(?i)(\d)\s*([kmgt])b?$", r"\1\2iB", size.strip()))
     except ValueError as error:
-        raise UsageError(f"--pretend {text}: {error}", "--pretend cuda:8G") from error
+        raise UsageError(f"--pretend {text}: {error}", EXAMPLE) from error
     if total <= 0:
-        raise UsageError(f"--pretend {text}: no device has no memory.", "--pretend cuda:8G")
+        raise UsageError(f"--pretend {text}: no device has no memory.", EXAMPLE)
     return Hardware((pretended_device(backend, total, f"a pretended {name.strip().lower()} of {size.strip()}"),))
 
 
