@@ -116,3 +116,51 @@ def test_a_variation_replays_by_its_own_sidecar(acestep: Run, tmp_path: Path, mo
     [again] = outputs(acestep, take["sidecar"], "-o", "b.wav")
     assert again["request"]["variation_seed"] == 2
     assert [one["status"] for one in outputs(acestep, *words)] == ["skipped"]
+
+
+def test_rolling_a_variation_makes_other_neighbours_of_the_same_take(
+    acestep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("-c", "x", "-d", "4", "--seed", "9", "--variation", "0.4")
+    [first] = outputs(acestep, *words)
+    rolled = outputs(acestep, *words, "-n", "2")
+    assert [one["status"] for one in rolled] == ["written", "written"]
+    assert len({one["path"] for one in (first, *rolled)}) == 3
+    assert {one["seed"] for one in (first, *rolled)} == {9}
+    assert len({one["request"]["variation_seed"] for one in (first, *rolled)}) == 3
+    # Where the other seed is given too, nothing is left to draw.
+    given = ("--variation-seed", str(rolled[0]["request"]["variation_seed"]), "-n", "2")
+    kept = outputs(acestep, *words, *given)
+    assert [(one["status"], one["path"]) for one in kept] == [("skipped", one["path"]) for one in rolled]
+
+
+def test_again_keeps_the_seed_that_is_varied(acestep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [take] = outputs(acestep, "-c", "x", "-d", "4", "--seed", "9", "-o", "take.wav")
+    words = (take["sidecar"], "--variation", "15%", "-o", "near.wav")
+    [near], [again] = outputs(acestep, *words), outputs(acestep, *words, "--again")
+    assert (again["status"], again["seed"]) == ("written", 9)
+    assert again["request"]["variation_seed"] != near["request"]["variation_seed"]
+    assert outputs(acestep, *words, "--again", "--seed", "9")[0]["seed"] == 9
+    refused = acestep("generate", *words, "--again", "--variation-seed", "4", *FLAGS)
+    assert (refused.exit_code, "--variation-seed" in refused.stderr) == (2, True)
+
+
+def test_the_way_on_from_kept_takes_is_one_that_works(
+    acestep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried: another seed beside an output of that name would be refused."""
+    monkeypatch.chdir(tmp_path)
+    flags = ("-c", "x", "-d", "4", "-m", "pocket", "--songwriter", "none")
+    seed, name, other = ("--seed", "9"), ("-o", "a.wav"), ("--variation", "0.4", "--variation-seed", "2")
+
+    def way_on(*words: str) -> str:
+        assert acestep("generate", *flags, *words).exit_code == 0
+        kept = acestep("generate", *flags, *words)
+        return next(line for line in kept.stderr.splitlines() if line.startswith("All of it is there"))
+
+    assert way_on(*seed, *name) == "All of it is there; --again instead of --seed makes new takes beside it."
+    assert acestep("generate", *flags, *name, "--again").stdout == "a-2.wav\n"
+    assert way_on(*seed, *other) == "All of it is there; another --variation-seed makes new takes."
+    assert acestep("generate", *flags, *seed, *other[:3], "3").exit_code == 0

@@ -301,10 +301,15 @@ def ways_on(planned: list[Job]) -> str | None:
         return None
     if not all(job.place.offers_again for job in planned):
         return None
-    if any(job.resolved.origins.get("seed") == spec.flag_of("seed") for job in planned):
-        return "All of it is there; another --seed makes new takes."
+    key = "seed" if any(job.request.variation is None for job in planned) else "variation_seed"
+    flag = spec.flag_of(key)
+    is_given = any(job.resolved.origins.get(key) == flag for job in planned)
     if all(job.place.numbered for job in planned):
+        if is_given:
+            return f"All of it is there; another {flag} makes new takes."
         return "All of it is there, for the spec has a seed; --again makes new takes."
+    if is_given:
+        return f"All of it is there; --again instead of {flag} makes new takes beside it."
     return "All of it is there; --again makes new takes beside it, --force in its place."
 
 

@@ -174,14 +174,14 @@ def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
 def named_outputs(job: Job, taken: Collection[Path], settings: RenderSettings) -> list[OutputFile]:
     """Return the output files of a job with their paths.
 
-    Of numbered takes whose seed was asked for, those that are there already are found again, by recipe and seed.
+    Of numbered takes whose seeds were all asked for, those that are there already are found again, by recipe and seed.
     """
     stem = job.place.stem or paths.default_stem(job.request, job.spec_file)
     format, parts = job.request.format, paths.name_suffixes(job.place, job.request)
     bare = paths.part_paths(job.place, stem, format, parts)
     numbers = range(1, job.request.takes + 1)
     found: dict[int, list[OutputFile]] = {}
-    if job.place.numbered and "seed" in job.resolved.origins and not settings.again:
+    if job.place.numbered and "seed" in job.resolved.origins and not job.varies_at_will and not settings.again:
         found = existing.find_takes(
             job, bare, lambda number, files: take_outputs(job, number, files, settings), force=settings.force
         )
@@ -208,8 +208,8 @@ def again_problems(flags: spec.Layer, settings: RenderSettings) -> list[UsageErr
     if not settings.again:
         return []
     reasons = []
-    if "seed" in flags.values:
-        reasons.append((flags.values["seed"].where, "it draws new seeds"))
+    drawn = ["variation_seed", *(() if "variation" in flags.values else ("seed",))]
+    reasons += [(flags.values[key].where, "it draws new seeds") for key in drawn if key in flags.values]
     if settings.force:
         reasons.append(("--force", "it replaces nothing"))
     if settings.output == paths.STDOUT:
@@ -217,11 +217,13 @@ def again_problems(flags: spec.Layer, settings: RenderSettings) -> list[UsageErr
     return [UsageError(f"--again contradicts {flag}, because {why}; leave one of them out.") for flag, why in reasons]
 
 
-def again_layers(settings: RenderSettings) -> list[spec.Layer]:
-    """Return the new seed of `--again` as a layer above all others."""
-    if not settings.again:
-        return []
-    return [spec.implied_layer({"seed": str(seeds.draw_seed())}, "--again")]
+def again_layer(request: Request) -> spec.Layer:
+    """Return the new seed of `--again`, as a layer above all others: of a variation of a given seed, the other one."""
+    if request.variation is not None and request.seed is not None:
+        new = {"variation_seed": str(seeds.draw_variation(request.seed, request.takes or 1))}
+    else:
+        new = {"seed": str(seeds.draw_seed())}
+    return spec.implied_layer(new, "--again")
 
 
 def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettings) -> list[spec.Layer]:
@@ -320,8 +322,10 @@ def read_song(
         arguments.refuse_other(mode, name)
     below = [*command_layers(mode), *argument_layers(name, given)]
     layers = [*below, *([smoke.smoke_layer([*below, *flags])] if settings.smoke else ()), *flags]
-    layers += again_layers(settings)
     resolved = spec.resolve(*layers)
+    if settings.again:
+        layers.append(again_layer(resolved.request))
+        resolved = spec.resolve(*layers)
     wanted = resolved.request.mode or "generate"
     if mode is not None and wanted != mode:
         raise UsageError(
