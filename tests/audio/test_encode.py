@@ -243,7 +243,7 @@ def test_a_signal_inside_the_encoder_is_not_lost(
 @pytest.mark.parametrize("format", ["wav", "ogg"])
 def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, format: str) -> None:
     encoding = encode.resolve_encoding(format, "32f" if format == "wav" else None)
-    settle = encode.FORMATS[format].settle
+    settle = encode.FORMATS[format].fix_header
     assert settle is not None
 
     def failing_settle(sink: encode._Sink) -> None:
@@ -253,7 +253,7 @@ def test_a_failure_to_erase_what_differs_is_told(tmp_path: Path, monkeypatch, fo
         monkeypatch.setattr(encode, "memoryview", full, raising=False)
         settle(sink)
 
-    monkeypatch.setitem(encode.FORMATS, format, replace(encode.FORMATS[format], settle=failing_settle))
+    monkeypatch.setitem(encode.FORMATS, format, replace(encode.FORMATS[format], fix_header=failing_settle))
     with pytest.raises(OutputError, match="no space left"):
         write(tmp_path / f"a.{format}", tone(), encoding)
     assert not list(tmp_path.iterdir())

@@ -267,7 +267,7 @@ def test_what_only_the_weights_tell_is_told_after_them(acestep: Run, playable: C
     [
         (lambda hub, patch: hub.refusals.update({"/api/": [401] * 9}), 8, "HF_TOKEN"),
         (lambda hub, patch: hub.refusals.update({"/resolve/": [404] * 9}), 8, "HF_ENDPOINT"),
-        (lambda hub, patch: hub.wrong.update({WEIGHTS: [weights(666)] * 2}), 3, "the hash differs"),
+        (lambda hub, patch: hub.wrong.update({WEIGHTS: [weights(666)] * 2}), 3, "has another hash than it names"),
         (lambda hub, patch: patch.setattr(local, "free_bytes", lambda folder: 5_000), 9, "--models-dir"),
     ],
     ids=["token", "gone", "wrong", "full"],

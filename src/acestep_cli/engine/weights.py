@@ -402,8 +402,9 @@ def _silence_from(stored: Any, file: Path, channels: int) -> Tensor:
         or shape[:2] != (1, channels)
         or not 0 < shape[2] <= MOST_SILENCE_FRAMES
         or not stored.is_floating_point()
-        or not stored.isfinite().all()
     ):
         found = f"{list(shape)} of {stored.dtype}" if isinstance(stored, Tensor) else type(stored).__name__
-        raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames] of finite numbers, not {found}.")
+        raise CheckpointError(f"{file} should hold a tensor [1, {channels}, frames] of real numbers, not {found}.")
+    if not stored.isfinite().all():
+        raise CheckpointError(f"{file} holds numbers that are not finite.")
     return stored.float().transpose(1, 2)
