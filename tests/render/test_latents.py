@@ -364,7 +364,7 @@ def damage_header(song: str, how: str) -> None:
         ("cut", "it is cut short"),
         ("header cut", "it is not a safetensors file"),
         ("zeros in front", "it is not a safetensors file"),
-        ("offsets", "it has a header that lies: latents"),
+        ("offsets", "it has a header that contradicts itself: latents"),
         ("frames", "latents is [241, 8] in F32, and its header says [250, channels] in F32"),
         ("flat", "latents is [2000] in F32"),
         ("half", "latents is [250, 8] in F16"),
@@ -412,7 +412,7 @@ def test_other_tags_give_damaged_latents_no_new_checksum(song: str) -> None:
 
 def test_they_cannot_be_moved_by_part_of_a_frame(song: str) -> None:
     result = made("repaint", song, "-c", "b", "--start", "-1.01", "--end", "0", "-o", "a.flac")
-    assert "they cannot be moved by 1.01 s, which are no multiple of 0.04 s; the source is encoded" in result.stderr
+    assert "they cannot be moved by 1.01 s, which is not a multiple of 0.04 s; the source is encoded" in result.stderr
 
 
 def test_a_take_made_along_them_is_not_the_take_made_without(song: str) -> None:
@@ -516,6 +516,36 @@ def test_a_new_take_without_latents_leaves_none_of_the_old_one(acestep: Run) -> 
     Path("a.flac.latents.safetensors").write_text("mine")
     acestep(*song, "--force", "--seed", "6")
     assert Path("a.flac.latents.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize("how", ["zeros", "cut", "header cut"])
+def test_damaged_ones_of_an_old_take_are_replaced_or_removed_with_it(acestep: Run, how: str) -> None:
+    song = ["generate", "-c", "a", "-d", "10", "-o", "a.flac"]
+    kept = Path("a.flac.latents.safetensors")
+    acestep(*song, "--keep-latents")
+    whole = kept.read_bytes()
+    damaged = {"zeros": whole[:-2048] + bytes(2048), "cut": whole[:-100], "header cut": whole[:60]}[how]
+    kept.write_bytes(damaged)
+    assert latents_file.is_ours(kept)
+    assert acestep(*song, "--keep-latents").exit_code == 9
+    assert kept.read_bytes() == damaged
+    assert acestep(*song, "--keep-latents", "--force").exit_code == 0
+    assert latents_file.latents_belong(kept, Path("a.flac"))
+    kept.write_bytes(damaged)
+    assert acestep(*song, "--force", "--seed", "5").exit_code == 0
+    assert not kept.exists()
+    kept.write_bytes(damaged)
+    for file in ("a.flac", "a.flac.yaml"):
+        Path(file).unlink()
+    assert acestep(*song, "--keep-latents").exit_code == 0
+    assert latents_file.latents_belong(kept, Path("a.flac"))
+
+
+@pytest.mark.parametrize("content", [b"", bytes(4096), b"mine", None], ids=["empty", "zeros", "text", "folder"])
+def test_what_another_program_may_have_written_is_not_ours(content: bytes | None) -> None:
+    file = Path("a.flac.latents.safetensors")
+    file.mkdir() if content is None else file.write_bytes(content)
+    assert not latents_file.is_ours(file)
 
 
 @pytest.mark.parametrize(

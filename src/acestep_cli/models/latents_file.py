@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".latents.safetensors"
 TENSOR, DTYPE = "latents", "F32"
-#: The key of the metadata under which a header stands.
-METADATA = "acestep"
+#: The key of the metadata under which a header stands, within so many bytes of the beginning of a file.
+METADATA, METADATA_WITHIN = "acestep", 4096
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,20 @@ def read_header(path: Path) -> LatentsHeader | None:
     except SourceError:
         return None
     return None if isinstance(found, str) else found
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether this program wrote a latents file, also where that is damaged or cut short since.
+
+    A file whose beginning is lost counts as another program's.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return f'"{METADATA}":'.encode() in file.read(METADATA_WITHIN)
+    except OSError:
+        return False
 
 
 def inspect_latents(path: Path) -> LatentsHeader | str:

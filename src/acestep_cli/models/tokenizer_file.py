@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_TOKENS = 4_194_304
 #: Parts of a template, and tokens that one of its marks stands for.
 MOST_PARTS = 64
-#: Bytes of a tokenizer file; the Songwriters', with 64,000 audio codes, have about 25 million.
+#: Bytes of a tokenizer file.
 MOST_BYTES = 128 << 20
 #: The expressions that split a text in published tokenizers: those of Qwen2 and Qwen3, of Qwen3.5, of Llama 3 and of
 #: GPT-2. Each takes time in proportion to a text. Whether another one does cannot be told by looking at it.

@@ -18,8 +18,7 @@ from acestep_cli.errors import CheckpointError, reason_of
 WEIGHTS_SUFFIX = ".safetensors"
 #: No offset or size in a header reaches this: they are 64-bit integers.
 LARGEST = 2**63
-#: Bounds of what is parsed, far above any published file, so that a crafted one is refused within a second. An adapter
-#: of every matrix of the largest checkpoint has about 4,000 tensors in 500,000 bytes of header.
+#: Bounds of what is parsed, so that a crafted file is refused within a second.
 MOST_HEADER_BYTES, MOST_TENSORS, MOST_NAME_LETTERS, MOST_DIMENSIONS = 8 << 20, 16_384, 1024, 8
 MOST_JSON_BYTES = 16 << 20
 #: The bits of one element, by safetensors' name of its type.

@@ -240,15 +240,14 @@ def remove_stale(output: OutputFile, *, forced: bool) -> None:
     Files that another run has written since the plan was made stay.
     """
     assert output.path is not None
-    record = sidecar.read_sidecar(paths.sidecar_path(output.path)) if forced else None
+    beside, kept = paths.sidecar_path(output.path), latents_file.latents_path(output.path)
+    record = sidecar.read_sidecar(beside) if forced else None
     if record is not None and record.lrc and output.lrc is None:
         lrc.lrc_path(output.path).unlink(missing_ok=True)
-    for file, is_ours in (
-        (paths.sidecar_path(output.path), sidecar.read_sidecar),
-        (latents_file.latents_path(output.path), latents_file.read_header),
-    ):
-        if forced and file not in output.files and is_ours(file) is not None:
-            file.unlink()
+    if record is not None and beside not in output.files:
+        beside.unlink()
+    if forced and kept not in output.files and latents_file.is_ours(kept):
+        kept.unlink()
     for file, time_ns in output.stale.items():
         with contextlib.suppress(FileNotFoundError):
             if file.stat().st_mtime_ns == time_ns:
