@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -206,14 +207,18 @@ class DeviceLostError(AceStepError):
 
 
 def combine_errors(errors: Sequence[AceStepError]) -> AceStepError:
-    """Return one error with the messages of all `errors`.
+    """Return one error with the messages of all `errors`. A hint that several in a row share stands after the last.
 
     Its exit code is that of the first usage error among them, else that of the first error.
     """
     first = next((error for error in errors if isinstance(error, UsageError)), errors[0])
     if len(errors) == 1:
         return first
-    messages = dict.fromkeys(str(error) for error in errors)
+    different = list({str(error): error for error in errors}.values())
+    messages = [
+        error.message if after is not None and error.hint == after.hint else str(error)
+        for error, after in zip_longest(different, different[1:])
+    ]
     combined = AceStepError("\n".join(messages))
     combined.exit_code, combined.name = first.exit_code, first.name
     return combined

@@ -214,10 +214,10 @@ class Build:
             except AceStepError as error:
                 errors.append(plan.name_spec(error, step.track.id))
                 step.job, step.problem = None, error
-        if errors and not alone:
-            raise combine_errors(errors)
         planned = [step.job for step in steps if step.job is not None]
-        return planned if alone or not planned else plan.assign_outputs(planned, self.run)
+        if errors and not alone:
+            raise combine_errors([*errors, *plan.output_problems(planned, self.run, writes=False)])
+        return planned if alone else plan.assign_outputs(planned, self.run)
 
     def _fetched(self, planned: list[Job], steps: Sequence[BuildStep], terminal: Reporter) -> list[Job]:
         """Fetch the models that jobs lack, and return the jobs of the steps planned again with them."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from acestep_cli import disk
 from acestep_cli.audio import lrc
-from acestep_cli.errors import ExistsError, UsageError
+from acestep_cli.errors import AceStepError, ExistsError, UsageError
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths, result, sidecar
 from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
@@ -25,18 +25,47 @@ if TYPE_CHECKING:
 AGAIN = "--again makes a new take beside it."
 
 
-def refuse_collisions(jobs: list[Job]) -> None:
-    """Raise `UsageError` where two songs of the run would write the same file."""
+def check_files(jobs: list[Job], *, force: bool) -> list[AceStepError]:
+    """Mark the takes that exist already, by their recipe, as skipped.
+
+    Returns the errors for files that may not be written: one for each file, the first that `--force` does not mend.
+    """
+    refused: dict[Path, AceStepError] = {**find_collisions(jobs), **find_recordings(jobs)}
+    in_the_way = mark_existing([one for one in jobs if not one.place.numbered], force=force)
+    refused |= find_inputs(jobs)
+    in_the_way = [(job, [error for error in errors if error.path not in refused]) for job, errors in in_the_way]
+    return [*refused.values(), *(merged for job, errors in in_the_way for merged in merge_errors(errors, job))]
+
+
+def merge_errors(errors: Sequence[ExistsError], job: Job) -> list[ExistsError]:
+    """Return one error for the files of a song that are there for the same reason."""
+    by_reason: dict[tuple[str, bool], list[ExistsError]] = {}
+    for error in errors:
+        by_reason.setdefault((error.why, error.path.is_dir()), []).append(error)
+    return [
+        ExistsError(
+            first.path,
+            more=len(others),
+            why=why,
+            hint=f"{first.hint} {AGAIN}" if job.place.offers_again and not is_folder else first.hint,
+        )
+        for (why, is_folder), (first, *others) in by_reason.items()
+    ]
+
+
+def find_collisions(jobs: list[Job]) -> dict[Path, UsageError]:
+    """Return the error for the first file that two songs of the run would both write, for each two such songs."""
     owner: dict[Path, Job] = {}
+    found = {}
     for job in jobs:
         files = [file for output in job.outputs if output.status == PLANNED for file in output.files]
-        for path in files:
-            if path in owner:
-                raise UsageError(
-                    f"{owner[path].name} and {job.name} would both write {path}.",
-                    "Rename one of the specs, or render them into two folders.",
-                )
+        if (path := next((file for file in files if file in owner), None)) is not None:
+            found[path] = UsageError(
+                f"{owner[path].name} and {job.name} would both write {path}.",
+                "Rename one of the specs, or render them into two folders.",
+            )
         owner |= dict.fromkeys(files, job)
+    return found
 
 
 def find_takes(
@@ -67,25 +96,21 @@ def find_takes(
     return found
 
 
-def mark_existing(jobs: list[Job], *, force: bool) -> None:
-    """Mark the takes that exist already, by their recipe, as skipped. Raises `ExistsError` for other existing files."""
-    in_the_way: list[ExistsError] = []
+def mark_existing(jobs: list[Job], *, force: bool) -> list[tuple[Job, list[ExistsError]]]:
+    """Mark the takes that exist already, by their recipe, as skipped. Returns the errors for other existing files."""
+    found = []
     for job in jobs:
         if not force:
             keep_seed(job)
+        in_the_way = []
         for output in job.outputs:
             assert output.path is not None
             folder = next((file for file in output.files if disk.is_taken(file) and file.is_dir()), None)
-            if folder:
-                in_the_way.append(ExistsError(folder))
-            elif not force and (error := check_existing(job, output)):
+            error = ExistsError(folder) if folder else None if force else check_existing(job, output)
+            if error is not None:
                 in_the_way.append(error)
-    if in_the_way:
-        first = in_the_way[0]
-        hint = first.hint
-        if all(job.place.offers_again for job in jobs) and not first.path.is_dir():
-            hint = f"{hint} {AGAIN}"
-        raise ExistsError(first.path, more=len(in_the_way) - 1, why=first.why, hint=hint)
+        found.append((job, in_the_way))
+    return found
 
 
 def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
@@ -127,19 +152,15 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
         return ExistsError(
             output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
         )
-    if output.latents is not None and latents_file.read_header(output.latents) is not None:
+    if output.latents is not None and latents_file.is_ours(output.latents):
         output.stale[output.latents] = output.latents.stat().st_mtime_ns
     taken = next((file for file in output.files if file not in output.stale and disk.is_taken(file)), None)
     return None if taken is None else ExistsError(taken)
 
 
 def mark_outdated(output: OutputFile) -> ExistsError | None:
-    """Mark an earlier render for replacement. Returns an error for foreign latents beside it."""
-    if (
-        output.latents is not None
-        and disk.is_taken(output.latents)
-        and latents_file.read_header(output.latents) is None
-    ):
+    """Mark an earlier render for replacement. Returns an error for another program's file in place of its latents."""
+    if output.latents is not None and disk.is_taken(output.latents) and not latents_file.is_ours(output.latents):
         return ExistsError(output.latents)
     output.outdated = True
     return None
@@ -199,21 +220,25 @@ def keep_seed(job: Job) -> None:
             return
 
 
-def refuse_recordings(jobs: list[Job]) -> None:
-    """Raise `UsageError` where a render would overwrite a recording that it works on, even with `--force`."""
+def find_recordings(jobs: list[Job]) -> dict[Path, UsageError]:
+    """Return the error for each recording that a render works on and would overwrite, even with `--force`."""
     recordings = {os.path.realpath(recording.path) for job in jobs for recording in job.decided.recordings.values()}
-    for path in [file for job in jobs for output in job.outputs for file in output.files]:
-        if os.path.realpath(path) in recordings:
-            raise UsageError(f"{path} is the recording that this run works on; it stays.", "Choose another --output.")
+    return {
+        path: UsageError(f"{path} is the recording that this run works on; it stays.", "Choose another --output.")
+        for path in [file for job in jobs for output in job.outputs for file in output.files]
+        if os.path.realpath(path) in recordings
+    }
 
 
-def refuse_inputs(jobs: list[Job]) -> None:
-    """Raise `UsageError` where a render would replace one of its inputs, unless it writes the same recipe again."""
+def find_inputs(jobs: list[Job]) -> dict[Path, UsageError]:
+    """Return the error for each input that a render would replace, unless it writes the same recipe again."""
     sources = {os.path.realpath(file) for job in jobs for file in job.resolved.files}
-    for output in [output for job in jobs for output in job.outputs if output.status == PLANNED]:
-        for path in output.files:
-            if path not in output.stale and os.path.realpath(path) in sources:
-                raise UsageError(
-                    f"{path} is read by this run, so it cannot be written too.",
-                    "Choose another --output, or --no-sidecar where it is the sidecar.",
-                )
+    return {
+        path: UsageError(
+            f"{path} is read by this run, so it cannot be written too.",
+            "Choose another --output, or --no-sidecar where it is the sidecar.",
+        )
+        for output in [output for job in jobs for output in job.outputs if output.status == PLANNED]
+        for path in output.files
+        if path not in output.stale and os.path.realpath(path) in sources
+    }

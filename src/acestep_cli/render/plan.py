@@ -36,19 +36,7 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
 
     `mode` is that of the command; None accepts specs of any mode.
     """
-    errors: list[AceStepError] = []
-    try:
-        place = paths.parse_destination(settings.output)
-    except UsageError as error:  # reported together with the errors in flags and specs
-        errors.append(error)
-        place = paths.parse_destination(None)
-    if len(specs) > 1 and place.stem is not None:
-        errors.append(
-            UsageError(
-                f"--output {settings.output} is one file, and there are {len(specs)} specs.",
-                f"Name a folder: --output {Path(settings.output or '').parent / 'out'}/",
-            )
-        )
+    place, errors = find_destination(specs, settings)
     if "" in specs:
         errors.append(UsageError("The name of a spec is empty."))
     for twice, times in Counter(os.path.realpath(name) for name in specs if name not in ("", spec.STDIN)).items():
@@ -62,6 +50,7 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
         by_output = implied_format(place, flags, settings)
     except UsageError as error:
         errors.append(error)
+    is_place_sound = not errors
     by_flags_alone = not specs
     try:
         if caption := arguments.caption_layers(mode, specs, flags):
@@ -80,8 +69,33 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
         except AceStepError as error:
             errors.append(name_spec(error, name) if len(names) > 1 else error)
     if errors:
+        if is_place_sound:
+            errors += problems_beside(jobs, place, settings, songs=len(names))
         raise combine_errors(errors)
     return assign_outputs(jobs, settings)
+
+
+def find_destination(specs: list[str], settings: RenderSettings) -> tuple[Destination, list[AceStepError]]:
+    """Return the destination of `--output`, and its problems; where it is refused, the one without `--output`."""
+    try:
+        place = paths.parse_destination(settings.output)
+    except UsageError as error:
+        return paths.parse_destination(None), [error]
+    if len(specs) > 1 and place.stem is not None:
+        problem = UsageError(
+            f"--output {settings.output} is one file, and there are {len(specs)} specs.",
+            f"Name a folder: --output {Path(settings.output or '').parent / 'out'}/",
+        )
+        return place, [problem, *folder_problem(place.folder, place.made)]
+    return place, []
+
+
+def problems_beside(jobs: list[Job], place: Destination, settings: RenderSettings, *, songs: int) -> list[AceStepError]:
+    """Return the problems of the outputs of a run that is refused already. Only `jobs` of its `songs` were planned."""
+    if place.stdout:
+        return stdout_problems(jobs, settings, songs=songs)
+    problems = output_problems(jobs, settings, writes=False)
+    return problems if len(jobs) == songs else [*problems, *folder_problem(place.folder, place.made)]
 
 
 def shortened(job: Job) -> str | None:
@@ -142,33 +156,63 @@ def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
 
 
 def assign_outputs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
-    """Return the jobs with their output files. Raises an error where a file may not be written."""
-    if settings.keep_latents:
-        refuse_faded(jobs)
-    if jobs[0].place.stdout:
-        refuse_stdout(jobs, settings)
+    """Return the jobs with their output files. Raises one error for all files that may not be written."""
+    if problems := output_problems(jobs, settings, writes=not settings.dry_run):
+        raise combine_errors(problems)
+    return jobs
+
+
+def output_problems(jobs: list[Job], settings: RenderSettings, *, writes: bool) -> list[AceStepError]:
+    """Decide on the output files of the jobs, and return the problems of all of them.
+
+    Where there is none and the run `writes`, their folders are made.
+    """
+    if jobs and jobs[0].place.stdout:
         for one in jobs:
             one.outputs = [
                 planned_output(one, None, piece, 1, settings) for piece in complete.output_parts(one.request)
             ]
-        require_encoders(jobs)
-        return jobs
+        return stdout_problems(jobs, settings, songs=len(jobs))
+    problems: list[AceStepError] = [*faded_problems(jobs, settings)]
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
-        one.outputs = named_outputs(one, taken, settings)
-    existing.refuse_collisions(jobs)
-    existing.refuse_recordings(jobs)
-    existing.mark_existing([one for one in jobs if not one.place.numbered], force=settings.force)
-    existing.refuse_inputs(jobs)
-    require_encoders(jobs)
+        try:
+            one.outputs = named_outputs(one, taken, settings)
+        except OutputError as error:  # a name that no file can have, or a folder that cannot be listed
+            one.outputs = []
+            problems.append(error)
+    try:
+        problems += existing.check_files(jobs, force=settings.force)
+    except OutputError as error:
+        problems.append(error)
+    problems += encoder_problems(jobs)
+    problems += folder_problems(jobs, dry_run=True)
+    return folder_problems(jobs, dry_run=False) if writes and not problems else problems
+
+
+def folder_problems(jobs: list[Job], *, dry_run: bool) -> list[AceStepError]:
+    """Return the problem of each folder in which takes are to be made; it is made where it may be."""
     names: dict[tuple[Path, bool], set[str]] = {}
     for one in jobs:
         planned = {output.path.name for output in one.outputs if output.status == PLANNED and output.path}
         if planned:
             names.setdefault((one.place.folder, one.place.made), set()).update(planned)
-    for (folder, made), planned in names.items():
-        paths.prepare_folder(folder, made, planned, dry_run=settings.dry_run)
-    return jobs
+    return [
+        problem
+        for (folder, made), planned in names.items()
+        for problem in folder_problem(folder, made, planned, dry_run=dry_run)
+    ]
+
+
+def folder_problem(
+    folder: Path, made: bool, names: Collection[str] = (), *, dry_run: bool = True
+) -> list[AceStepError]:
+    """Return the problem of a folder as a list, which is empty without one."""
+    try:
+        paths.prepare_folder(folder, made, names, dry_run=dry_run)
+    except OutputError as error:
+        return [error]
+    return []
 
 
 def named_outputs(job: Job, taken: Collection[Path], settings: RenderSettings) -> list[OutputFile]:
@@ -457,35 +501,49 @@ def planned_output(
     )
 
 
-def refuse_faded(jobs: list[Job]) -> None:
-    """Raise `UsageError` where latents are to be kept of a song with fades, which they lack."""
-    for one in jobs:
-        if one.request.fade_in or one.request.fade_out:
-            where = f"{one.name}: " if one.spec_file or one.track else ""
-            raise UsageError(
-                f"{where}--keep-latents: the latents of a faded song would not match it.",
-                "Leave the fades out here; what is made of the file later may have them.",
-            )
+def faded_problems(jobs: list[Job], settings: RenderSettings) -> list[UsageError]:
+    """Return an error for each song with fades where latents are to be kept, which lack them."""
+    faded = [one for one in jobs if settings.keep_latents and (one.request.fade_in or one.request.fade_out)]
+    return [
+        UsageError(
+            f"{f'{one.name}: ' if one.spec_file or one.track else ''}--keep-latents: the latents of a faded song would "
+            "not match it.",
+            "Leave the fades out here; what is made of the file later may have them.",
+        )
+        for one in faded
+    ]
 
 
-def refuse_stdout(jobs: list[Job], settings: RenderSettings) -> None:
-    """Raise an error where `--output -` would have to carry anything but one take."""
-    if len(jobs) > 1 or jobs[0].request.takes > 1 or len(complete.output_parts(jobs[0].request)) > 1:
-        raise UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
+def stdout_problems(jobs: list[Job], settings: RenderSettings, *, songs: int) -> list[AceStepError]:
+    """Return an error for all that `--output -` cannot carry. Only `jobs` of the `songs` of a run were planned."""
+    problems: list[AceStepError] = [*faded_problems(jobs, settings)]
+    if songs > 1 or any(one.request.takes > 1 or len(complete.output_parts(one.request)) > 1 for one in jobs):
+        problems.append(
+            UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
+        )
     if settings.keep_latents:
-        raise UsageError("--output - leaves no file beside which --keep-latents could keep them.", "Name a file.")
-    if jobs[0].request.lrc:
-        raise UsageError("--output - carries the song alone, and lrc asks for a file beside it; name a file.")
+        reason = "--output - leaves no file beside which --keep-latents could keep them."
+        problems.append(UsageError(reason, "Name a file."))
+    if any(one.request.lrc for one in jobs):
+        reason = "--output - carries the song alone, and lrc asks for a file beside it; name a file."
+        problems.append(UsageError(reason))
     if settings.json:
-        raise UsageError("--output - and --json both want stdout; name a file for one of them.")
+        problems.append(UsageError("--output - and --json both want stdout; name a file for one of them."))
     if sys.stdout is None:
-        raise OutputError("--output -: stdout is closed.", "Name a file with --output.")
-    if sys.stdout.isatty() and not settings.dry_run:
-        raise UsageError("--output - would write sound to the terminal.", "Redirect it: acestep … -o - > song.wav")
+        problems.append(OutputError("--output -: stdout is closed.", "Name a file with --output."))
+    elif sys.stdout.isatty() and not settings.dry_run:
+        reason = "--output - would write sound to the terminal."
+        problems.append(UsageError(reason, "Redirect it: acestep … -o - > song.wav"))
+    return [*problems, *encoder_problems(jobs)]
 
 
-def require_encoders(jobs: list[Job]) -> None:
-    """Raise `OutputError` where the encoder of a take to be made is not installed."""
-    for one in jobs:
-        if any(output.status == PLANNED for output in one.outputs):
-            encode.require_encoder(one.request.format)
+def encoder_problems(jobs: list[Job]) -> list[OutputError]:
+    """Return an error for each format of takes to be made whose encoder is not installed."""
+    found = []
+    formats = (one.request.format for one in jobs if any(output.status == PLANNED for output in one.outputs))
+    for format in dict.fromkeys(formats):
+        try:
+            encode.require_encoder(format)
+        except OutputError as error:
+            found.append(error)
+    return found
