@@ -472,7 +472,7 @@ def test_a_smoke_render_takes_the_place_of_no_album(acestep: Acestep, rendered: 
     before = {file: file.read_bytes() for file in Path("out").rglob("*.*") if file.is_file()}
     result = acestep("album", "render", "harbour.yaml", "-o", "out", "--smoke")
     assert result.exit_code == 9
-    assert "exists already (and 2 more) with another recipe." in flat(result)
+    assert flat(result).count("exists already with another recipe.") == 3
     assert "another --output keeps it." in flat(result)
     assert {file: file.read_bytes() for file in Path("out").rglob("*.*") if file.is_file()} == before
     acestep("album", "render", "harbour.yaml", "-o", "smoke", "--smoke")
