@@ -204,3 +204,13 @@ def test_help_is_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert loaded("help", watched=(*HOT, "numpy", "soundfile", "yaml")) == (0, [])
     assert loaded("help", "specification", watched=(*HOT, "numpy", "soundfile", "yaml")) == (0, [])
+
+
+@pytest.mark.parametrize("words", [[], ["album"], ["models"], ["spec"], ["examples"], ["cache"], ["lora"]], ids=str)
+def test_a_group_alone_shows_its_help(words: list[str]) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "acestep_cli", *words],
+        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "COLUMNS": str(WIDTH)},
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.rstrip("\n") == help_of(*words).rstrip("\n")

@@ -73,6 +73,14 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; without any, show the help on stderr and exit with 2, where Typer would show nothing."""
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            typer.echo(self.get_help(ctx), err=True)
+            ctx.exit(2)
+        found: list[str] = super().parse_args(ctx, args)
+        return found
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what stands behind the group's name in its usage."""
         return ["COMMAND …"]

@@ -133,15 +133,15 @@ def next_step(made: Sequence[OutputFile]) -> str | None:
     assert first is not None
     if len(written) > 1 and all(output.path is not None and output.path.parent == first.parent for output in written):
         return f"Compare them: acestep listen {shell_word(first.parent)} --open"
-    return f"Hear it: {play_command(first)}. The same again: --seed {written[0].seed}"
+    return f"{way_to_hear(first)}. The same again: --seed {written[0].seed}"
 
 
-def play_command(file: Path) -> str:
+def way_to_hear(file: Path) -> str:
     """Return the command of this system that opens an audio file; where it has none, the program's own picture."""
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     if sys.platform not in ("darwin", "win32") and shutil.which(opener) is None:
-        opener = "acestep show"
-    return f"{opener} {shell_word(file)}"
+        return f"See it: acestep show {shell_word(file)}; any player plays it"
+    return f"Hear it: {opener} {shell_word(file)}"
 
 
 def fetch_missing(
