@@ -401,7 +401,7 @@ def run_songwriter(
 ) -> list[tuple[int, Completed, Scores]]:
     """Return the requests with nothing open, each with the number of its first take and the scores of its codes.
 
-    A request that the Songwriter completes has codes for each take, so it becomes a request for each.
+    A request for which the Songwriter draws codes has them for each take, so it becomes a request for each.
     """
     found: list[tuple[int, Completed, Scores]] = []
     for request in requests:

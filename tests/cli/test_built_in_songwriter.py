@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
+from acestep_cli.models import checkpoints
 from acestep_cli.song import spec
+from support.sounds import recording
 
 Acestep = Callable[..., Result]
 
@@ -62,3 +66,56 @@ def test_whoever_names_it_is_told_of_no_other(acestep: Acestep) -> None:
         result = acestep("write", "slow jazz", named, "pocket", "--seed", "1")
         assert result.exit_code == 0, result.stderr
         assert "No Songwriter is installed" not in result.stderr
+
+
+FILLED = {
+    "cover": ["-c", "slow jazz", "-n", "2"],
+    "repaint": ["--start", "1", "--lyrics", "[Verse]\nrain on the roof"],
+    "lego": ["--track", "bass", "--mix"],
+    "complete": ["--track", "backing_vocals", "--track", "drums"],
+}
+
+
+@pytest.mark.parametrize("mode", FILLED)
+def test_it_fills_words_and_metadata_but_never_the_source(
+    acestep: Acestep, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = recording("take.wav", 2)
+    before = source.read_bytes()
+    given = {"key": "F# minor"} if mode == "repaint" else {}
+    command = [mode, "take.wav", *FILLED[mode], "--seed", "1", "--songwriter", "pocket"]
+    command += [word for key, value in given.items() for word in (f"--{key}", value)]
+    result = acestep(*command, "-o", "out/")
+    assert result.exit_code == 0, result.stderr
+    assert "The Songwriter decided: " in result.stderr
+    assert source.read_bytes() == before
+
+    made = sorted(Path("out").glob("*.flac"))
+    assert len(made) == (2 if mode in ("cover", "lego") else 1)
+    first = yaml.safe_load(Path(f"{made[0]}.yaml").read_text())
+    decided = {"bpm", "key", "time_signature"} - set(given)
+    decided |= {"caption"} if "-c" not in FILLED[mode] else set()
+    decided |= {"language"} if "--lyrics" in FILLED[mode] else set()
+    assert set(first["render"]["songwriter"]["decided"]) == decided
+    assert decided <= set(first)
+    assert given.items() <= first.items()
+    assert first["duration"] == 2
+    assert not {"codes", "songwriter"} & set(first)
+    assert ("lyrics" in first) == ("--lyrics" in FILLED[mode])
+    for file in made:  # the text is written once for all takes
+        beside = yaml.safe_load(Path(f"{file}.yaml").read_text())
+        assert {key: beside[key] for key in decided} == {key: first[key] for key in decided}
+        assert abs(soundfile.info(file).duration - 2) <= 0.04
+    again = acestep(*command, "-o", "out/", "--json")
+    assert {entry["status"] for entry in yaml.safe_load(again.stdout)["outputs"]} == {"skipped"}
+    anew = acestep(*command, "-o", "anew/", "--json")  # the Songwriter's text comes from the cache
+    assert {entry["status"] for entry in yaml.safe_load(anew.stdout)["outputs"]} == {"written"}
+
+    monkeypatch.setattr(checkpoints, "built_in_songwriter", None)
+    replay = acestep("render", f"{made[0]}.yaml", "-o", "replay/")
+    assert replay.exit_code == 0, replay.stderr
+    assert "The Songwriter" not in replay.stderr
+    for name in {made[0].name} if mode != "lego" else {file.name for file in made}:
+        [twin] = [file for file in Path("replay").glob("*.flac") if file.name.endswith(name[-8:])]
+        assert np.array_equal(soundfile.read(twin)[0], soundfile.read(f"out/{name}")[0])
+        assert np.array_equal(soundfile.read(f"anew/{name}")[0], soundfile.read(f"out/{name}")[0])

@@ -274,12 +274,57 @@ def test_every_mode_takes_that_there_is_no_songwriter(mode: str, how: list[str])
 
 
 @pytest.mark.parametrize("mode", NEEDED)
-def test_a_songwriter_is_refused_where_it_would_have_no_say(refused: Run, mode: str) -> None:
-    result = refused(mode, "take.wav", *NEEDED[mode], "--songwriter", "0.6B")
+def test_a_songwriter_s_options_are_refused_where_none_is_named(refused: Run, mode: str) -> None:
+    command = [mode, "take.wav", "-m", "pocket", *NEEDED[mode]]
+    assert refused(*command, "--no-think", "--songwriter", "0.6B").exit_code == 2
+    for none in ([], ["--songwriter", "auto"], ["--no-think"]):
+        result = refused(*command, "--set", "temperature=1", *none)
+        assert result.exit_code == 2
+        assert result.stderr.count("temperature") == 1, result.stderr
+    for of_codes in ("cfg_scale=3", "negative_prompt=noise", "idea=a lost umbrella"):
+        result = refused(*command, "--songwriter", "pocket", "--set", of_codes)
+        assert result.exit_code == 2
+        assert f"has no meaning for {mode}; it is for generate." in result.stderr
+
+
+def test_extract_refuses_a_songwriter(refused: Run) -> None:
+    result = refused("extract", "take.wav", *NEEDED["extract"], "--songwriter", "0.6B")
     assert result.exit_code == 2
-    assert f"songwriter: 0.6B has nothing to decide in {mode}" in result.stderr
-    assert refused(mode, "take.wav", *NEEDED[mode], "--no-think", "--songwriter", "0.6B").exit_code == 2
-    assert refused(mode, "take.wav", *NEEDED[mode], "--temperature", "1").exit_code == 2
+    assert "songwriter: 0.6B has nothing to decide in extract" in result.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--instrumental"], ["--bpm", "90"]], ids=" ".join)
+def test_a_songwriter_asks_for_something_to_go_by(refused: Run, words: list[str]) -> None:
+    result = refused("complete", "take.wav", "-m", "pocket", *words, "--songwriter", "pocket")
+    assert result.exit_code == 2
+    assert "caption: the Songwriter has nothing to go by; give a caption (-c), lyrics (--lyrics)" in result.stderr
+
+
+def test_what_is_missing_is_said_once_with_a_songwriter_too(refused: Run) -> None:
+    for command, lacking in ((["cover", "take.wav"], "make music from"), (["lego", "take.wav"], "no track is named")):
+        result = refused(*command, "-m", "pocket", "--songwriter", "pocket")
+        assert result.exit_code == 2
+        assert lacking in result.stderr
+        assert "nothing to go by" not in result.stderr
+
+
+@pytest.mark.usefixtures("acestep")
+@pytest.mark.parametrize("mode", [mode for mode in NEEDED if mode != "extract"])
+def test_only_a_named_songwriter_decides_what_is_open(mode: str) -> None:
+    command = [mode, "take.wav", *NEEDED[mode], "-m", "pocket", "--track", "bass"]
+    command = command if mode == "complete" else command[:-2]
+    for none in ([], ["--songwriter", "auto"]):
+        assert "The Songwriter" not in run(*command, *none, "--dry-run").stderr
+    named = run(*command, "--songwriter", "pocket", "--lyrics", "la la", "-n", "2", "-o", "filled/")
+    assert named.exit_code == 0, named.stderr
+    written = "" if "-c" in NEEDED[mode] else "caption, "
+    assert f"decides what is open: {written}language, bpm, key, time signature\n" in named.stderr
+    assert len(list(Path("filled").glob("*.flac"))) == 2
+    everything = ["-c", "a", "--bpm", "90", "--key", "Am", "--time-signature", "3/4"]
+    full = said(run(*command, *everything, "--seed", "1", "-o", "full/", "--json"))
+    result = run(*command, *everything, "--seed", "1", "-o", "full/", "--json", "--songwriter", "pocket")
+    assert "decides" not in result.stderr
+    assert [entry["status"] for entry in said(result)["outputs"]] == ["skipped"] * len(full["outputs"])
 
 
 @pytest.mark.parametrize(
@@ -300,7 +345,7 @@ def test_a_songwriter_is_refused_where_it_would_have_no_say(refused: Run, mode: 
             2,
             "source: has no meaning for generate; it is for cover,",
         ),
-        (["repaint", "take.wav", "-c", "a"], 2, "neither start nor end says what is to be made anew"),
+        (["repaint", "take.wav", "-c", "a"], 2, "neither start nor end is given, so no region is named"),
         (["repaint", "take.wav", "-c", "a", "--start", "5", "--end", "3"], 2, "start: 5 s is not before the end, 3 s"),
         (["repaint", "take.wav", "-c", "a", "--start", "12", "--end", "14"], 2, "start: 12 s lies past the end"),
         (["repaint", "take.wav", "-c", "a", "--start", "10"], 2, "start: 10 s lies past the end"),

@@ -34,7 +34,8 @@ from acestep_cli.take import Take
 from support import tiny
 from support.rendering import FLOAT32
 
-OPEN = ["bpm", "key", "time_signature", "duration", "codes"]
+METADATA = ["bpm", "key", "time_signature"]
+OPEN = [*METADATA, "duration", "codes"]
 Acestep = Callable[..., Result]
 
 
@@ -155,6 +156,16 @@ def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatc
         ({"caption": "x", "codes": [1] * 50}, []),
         ({"idea": "x"}, ["caption", "lyrics", "genre", "language", *OPEN]),
         ({"idea": "x", "instrumental": True, "caption": "y"}, ["genre", *OPEN]),
+        ({"mode": "cover", "caption": "x"}, []),
+        ({"mode": "cover", "caption": "x", "songwriter": "auto"}, []),
+        ({"mode": "cover", "caption": "x", "songwriter": "0.6B"}, METADATA),
+        (
+            {"mode": "repaint", "lyrics": "la", "bpm": 90, "songwriter": "0.6B"},
+            ["caption", "language", "key", "time_signature"],
+        ),
+        ({"mode": "lego", "track": ["bass"], "songwriter": "0.6B"}, ["caption", *METADATA]),
+        ({"mode": "complete", "track": ["bass"], "songwriter": "none"}, []),
+        ({"mode": "extract", "track": ["bass"], "songwriter": "0.6B"}, []),
     ],
     ids=str,
 )

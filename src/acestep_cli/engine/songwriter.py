@@ -155,7 +155,8 @@ class SongwriterModel(nn.Module):
     def write_takes(
         self, request: Completed, shortest: float, report: ProgressCallback, say: Say
     ) -> Iterator[Completed]:
-        """Yield each take of `request` as a request of its own in which nothing is open, codes included.
+        """Yield each take of `request` as a request of its own in which nothing is open, codes included; where no codes
+        are open, yield one request for all takes.
 
         The text is written once, from `songwriter_seed`, and `say` receives it in words. The codes follow from each
         take's seed. Songs are at least `shortest` seconds long.
@@ -170,6 +171,9 @@ class SongwriterModel(nn.Module):
             written = self.answer(task, sampling, generator, lambda done, of: report("write", done, of))
         whole = complete.fill_open(request, written)
         say(songwriter_prompts.decision_summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
+        if "codes" not in request.open:
+            yield whole
+            return
         has_new_caption = "caption" in written and not expands
         songs = [complete.take_request(whole, number) for number in range(1, whole.takes + 1)]
         codes = self.sample_codes(

@@ -90,7 +90,7 @@ class StageCache:
         inputs = request.model_dump(mode="json", include=set(KEYS) - IGNORED_KEYS)
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open)
-        bases = [complete.take_request(request, number) for number in range(1, request.takes + 1)]
+        bases = complete.written_requests(request)
         if (data := self.cache.read("songwriting", key)) is not None:
             changes = json.loads(data)
             return [complete.apply_changes(base, changed) for base, changed in zip(bases, changes, strict=True)]

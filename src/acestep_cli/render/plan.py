@@ -445,7 +445,7 @@ def candidate_songwriters(
     A dry run also takes one that is named and not installed. Raises `CheckpointError` where one is needed and none
     is installed.
     """
-    if not modes.mode_of(request).has_songwriter:
+    if not modes.may_ask_songwriter(request):
         return [None]
     models_dir = settings.models_dir
     if settings.dry_run and (unpulled := local.unpulled_songwriter(request.songwriter, checkpoint, models_dir)):

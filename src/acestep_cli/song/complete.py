@@ -155,8 +155,8 @@ def choose_models(choices: Choices, request: Request, checkpoint: Checkpoint, wr
     """Name the checkpoint, and the Songwriter if one is needed."""
     if request.model in (None, "auto"):
         choices.replace("model", checkpoint.name, "auto: the first installed that fits")
-    if not modes.mode_of(request).has_songwriter:
-        choices.values["songwriter"] = None  # `none` changes nothing, so it is left out of the recipe
+    if writer is None and not modes.mode_of(request).follows_codes:
+        choices.values |= dict.fromkeys(modes.SONGWRITER_KEYS)  # they change nothing, so they are not in the recipe
     elif request.songwriter in (None, "auto"):
         helper = writer.name if writer is not None else "none"
         choices.replace("songwriter", helper, "auto: the largest installed that fits, if it is needed")
@@ -311,12 +311,14 @@ def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[di
 def open_keys(request: Request) -> tuple[str, ...]:
     """Return the keys that a request leaves to the Songwriter.
 
-    There are none where codes are given, or where the mode does not follow codes.
+    There are none where codes are given, or where the Songwriter may not be asked. Where the mode does not follow
+    codes, they are caption and metadata: the source decides the length and stays as it is.
     """
-    if request.codes is not None or "codes" not in modes.mode_of(request).keys:
+    if request.codes is not None or not modes.may_ask_songwriter(request):
         return ()
     written = ("caption", "lyrics", "genre") if request.idea is not None else ("caption",)
-    keys = (*written, "language", "bpm", "key", "time_signature", "duration", "codes")
+    composed = ("duration", "codes") if modes.mode_of(request).follows_codes else ()
+    keys = (*written, "language", "bpm", "key", "time_signature", *composed)
     silent = () if duration.may_be_sung(request) else ("lyrics", "language")
     return tuple(key for key in keys if getattr(request, key) is None and key not in silent)
 
@@ -328,7 +330,18 @@ def fill_open(request: Completed, written: Mapping[str, Any]) -> Completed:
         found = mark_instrumental(found)
         found["lrc"] = request.lrc if found["lyrics"] is not None else None
     its_own = dict.fromkeys(modes.SONGWRITER_KEYS)
-    return request.model_copy(update={**found, **its_own, "songwriter": "none", "open": ()})
+    # Where the mode takes no codes, only a named Songwriter is asked, so that `none` need not be said.
+    writer = "none" if modes.mode_of(request).follows_codes else None
+    return request.model_copy(update={**found, **its_own, "songwriter": writer, "open": ()})
+
+
+def written_requests(request: Completed) -> list[Completed]:
+    """Return the requests that `request` becomes once the Songwriter completes it: one for each take where each has
+    codes of its own, else one for all takes.
+    """
+    if "codes" not in request.open:
+        return [request]
+    return [take_request(request, number) for number in range(1, request.takes + 1)]
 
 
 def changed_keys(before: Completed, after: Completed) -> dict[str, Any]:

@@ -35,6 +35,8 @@ STEM_FADE = 0.01
 SONGWRITER_KEYS = ("idea", "songwriter", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
 #: The one of them that every mode takes; `none` is always allowed.
 WITHOUT_SONGWRITER = "songwriter"
+#: Those of modes in which it fills open text and metadata: it is given a song, not an idea, and draws no codes.
+FILLING_KEYS = tuple(key for key in SONGWRITER_KEYS if key not in ("idea", "cfg_scale", "negative_prompt"))
 #: Keys about lyrics, for modes that render a whole song.
 WORD_KEYS = ("lrc",)
 
@@ -135,6 +137,11 @@ class Mode:
     @property
     def has_source(self) -> bool:
         return "source" in self.keys
+
+    @property
+    def follows_codes(self) -> bool:
+        """True where the song is rendered from audio codes, which a Songwriter may draw."""
+        return "codes" in self.keys
 
     @property
     def has_songwriter(self) -> bool:
@@ -248,7 +255,7 @@ MODES: dict[str, Mode] = {
             'acestep cover country.mp3 -c "heavy metal, distorted guitars, screaming vocals" --strength 40% -o metal/',
             'acestep cover demo.wav -c "polished indie rock" --close',
         ),
-        keys=("source", "strength", "noise_strength", "close", WITHOUT_SONGWRITER, *WORD_KEYS),
+        keys=("source", "strength", "noise_strength", "close", *FILLING_KEYS, *WORD_KEYS),
         needs=("source", "words"),
         defaults=lambda _request: {"strength": 1.0},
         task="cover",
@@ -260,7 +267,7 @@ MODES: dict[str, Mode] = {
             'acestep repaint take.flac --start 0 --end 10 -c "orchestral build-up" -o new.flac',
             'acestep repaint take.flac --start -8 --end 0 -c "slow piano intro"',
         ),
-        keys=("source", "start", "end", "repaint_mode", "repaint_strength", WITHOUT_SONGWRITER),
+        keys=("source", "start", "end", "repaint_mode", "repaint_strength", *FILLING_KEYS),
         needs=("source", "start", "words"),
         defaults=lambda request: {
             "repaint_mode": DEFAULT_REPAINT_MODE,
@@ -275,7 +282,7 @@ MODES: dict[str, Mode] = {
         "Add one track to a recording, as a stem.",
         lego,
         ('acestep lego drums.wav --track bass -c "round fingered bass" --mix',),
-        keys=("source", "track", "start", "end", "mix", WITHOUT_SONGWRITER),
+        keys=("source", "track", "start", "end", "mix", *FILLING_KEYS),
         needs=("source", "track"),
         task="lego",
         most_tracks=1,
@@ -302,7 +309,7 @@ MODES: dict[str, Mode] = {
         "Accompany a recording with the tracks it lacks.",
         complete_tracks,
         ("acestep complete vocals.wav --track drums --track bass --track guitar",),
-        keys=("source", "track", WITHOUT_SONGWRITER, *WORD_KEYS),
+        keys=("source", "track", *FILLING_KEYS, *WORD_KEYS),
         needs=("source",),
         task="complete",
         most_tracks=len(TRACKS),
@@ -312,6 +319,16 @@ MODES: dict[str, Mode] = {
 
 def mode_of(request: Request) -> Mode:
     return MODES[request.mode or "generate"]
+
+
+def may_ask_songwriter(request: Request) -> bool:
+    """Return True where a Songwriter may decide what a request leaves open: where the mode follows codes, any that is
+    installed; in other modes that have one, only one that is named.
+    """
+    mode = mode_of(request)
+    if request.songwriter in (None, "auto"):
+        return mode.follows_codes
+    return mode.has_songwriter and request.songwriter != "none"
 
 
 def with_defaults(request: Request) -> Request:

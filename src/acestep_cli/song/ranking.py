@@ -28,7 +28,7 @@ def inapplicable_scores(request: Request, checkpoint: Checkpoint, songwriter: So
         found[LYRIC_ALIGNMENT] = f"{checkpoint.name} has no alignment heads"
     elif not duration.may_be_sung(request):
         found[LYRIC_ALIGNMENT] = "there are no lyrics"
-    if not mode.has_songwriter:
+    if not mode.follows_codes:
         found[JUDGEMENT] = f"the Songwriter judges codes, and {request.mode} follows none"
     elif songwriter is None:
         absent = f"no Songwriter that goes with {checkpoint.name} is installed and fits"

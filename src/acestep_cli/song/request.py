@@ -241,7 +241,8 @@ class Request(BaseModel):
         str | None,
         Key(
             Songwriter(),
-            "Language model that fills in unset keys and writes the codes. Unset: the largest installed, else none.",
+            "Language model that fills in unset keys and writes the codes. Unset: the largest installed, else none; "
+            "none where there is a source.",
             SONGWRITER,
             shapes=False,  # its weights do
             examples=("1.7B", "none"),

@@ -224,7 +224,16 @@ def metadata_task(request: Request, wanted: Sequence[str], seconds: tuple[int, i
     if request.lyrics is None:
         decided["language"] = "unknown"
     fields = [*METADATA, "caption"] if "caption" in wanted else METADATA
-    return WritingTask(song_prompt(request.caption, request.lyrics), tuple(fields), decided, seconds)
+    return WritingTask(song_prompt(song_caption(request), request.lyrics), tuple(fields), decided, seconds)
+
+
+def song_caption(request: Request) -> str | None:
+    """Return the caption that the Songwriter is told: that of the request, else the names of the tracks that it asks
+    for; None without either.
+    """
+    if request.caption is not None or request.track is None:
+        return request.caption
+    return ", ".join(name.replace("_", " ") for name in request.track)
 
 
 def idea_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> WritingTask:

@@ -6,7 +6,7 @@ from acestep_cli import solvers
 from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import CheckpointRow
-from acestep_cli.song import duration, modes, regions, seeds
+from acestep_cli.song import duration, modes, regions, seeds, songwriter_prompts
 from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
@@ -100,11 +100,14 @@ def _songwriter_problems(request: Request) -> list[str]:
     """Return the problems of the keys about the Songwriter."""
     found = []
     mode = request.mode or "generate"
-    if not modes.mode_of(request).has_songwriter and request.songwriter not in (None, "auto", "none"):
+    named = request.songwriter not in (None, "auto", "none")
+    if not modes.mode_of(request).has_songwriter and named:
         found.append(
             f"songwriter: {request.songwriter} has nothing to decide in {mode}, which takes no more than none; leave "
             "it out."
         )
+    if modes.mode_of(request).has_songwriter and not modes.mode_of(request).follows_codes:
+        found += _filling_problems(request, named=named)
     if request.idea is not None:
         found += [f"idea: excludes {key}, which {why}; leave one of them out." for key, why in
                   (("lyrics", "the Songwriter writes"), ("codes", "are a song already"))
@@ -114,8 +117,23 @@ def _songwriter_problems(request: Request) -> list[str]:
     if request.songwriter == "none":
         found += [f"{key}: has nothing to act on, because songwriter is none."
                   for key in ("songwriter_seed", *GROUPS[SONGWRITER_OPTIONS])
-                  if getattr(request, key) is not None]  # fmt: skip
+                  if key in modes.mode_of(request).keys and getattr(request, key) is not None]  # fmt: skip
     return found
+
+
+def _filling_problems(request: Request, *, named: bool) -> list[str]:
+    """Return the problems of a mode in which only a Songwriter that is named fills open text and metadata."""
+    if not named:
+        given = [key for key in modes.FILLING_KEYS if key != "songwriter" and getattr(request, key) is not None]
+        why = f"in {request.mode} a Songwriter acts only where one is named (--songwriter)"
+        return (
+            [] if request.songwriter == "none" else [f"{key}: has nothing to act on, because {why}." for key in given]
+        )
+    words = (songwriter_prompts.song_caption(request), request.lyrics)
+    if words != (None, None) or missing_keys(request):
+        return []
+    why = "the Songwriter has nothing to go by; give a caption (-c), lyrics (--lyrics) or tracks (--track)."
+    return [f"caption: {why}"]
 
 
 def _word_problems(request: Request) -> list[str]:
