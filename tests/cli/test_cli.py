@@ -431,7 +431,7 @@ def test_flags_override_a_spec_and_output_decides_the_format(acestep: Run) -> No
         (["-o", "no/x.wav"], 9, "The folder no does not exist."),
         (["-o", "/proc/x.wav"], 9, "/proc cannot be written"),
         (["-o", "file.txt/x.wav"], 9, "The folder file.txt does not exist"),
-        (["-o", "file.txt/"], 9, "file.txt cannot be written: file exists"),
+        (["-o", "file.txt/"], 9, "file.txt cannot be written: not a directory"),
         (["-o", "x" * 300 + ".wav"], 9, "x.wav cannot be written: file name too long. Choose a shorter name"),
         (["-o", "x" * 300 + "/"], 9, "x cannot be written: file name too long"),
         (["-o", "x" * 248 + ".wav"], 9, "x.wav.yaml cannot be written: file name too long"),

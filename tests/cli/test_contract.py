@@ -1001,7 +1001,7 @@ def test_a_kill_at_any_point_leaves_whole_files_and_the_rest_to_do(point: int) -
 @pytest.mark.parametrize("lines", [1, 90])
 def test_help_that_is_read_no_further_ends_in_silence(lines: int) -> None:
     """As by `head`: some lines are read, and the pipe is closed while the rest is on its way."""
-    words = [sys.executable, "-m", "acestep_cli", "train-lora", "--help"]
+    words = [sys.executable, "-m", "acestep_cli", "train-lora", "--help-all"]
     environment = os.environ | {"COLUMNS": "80"}
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as run:
         assert run.stdout is not None

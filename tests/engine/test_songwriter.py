@@ -377,7 +377,7 @@ def broken(folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None
         ("config.json", lambda content: content.update(vocab_size=500), "does not describe a Songwriter"),
         ("config.json", lambda content: content.update(hidden_size="wide"), "hidden_size"),
         ("config.json", lambda content: content.update(use_sliding_window=True, sliding_window=8, max_window_layers=0,
-                                                       layer_types=None), "sliding_attention"),
+                                                       layer_types=None), "use_sliding_window"),
     ],
 )  # fmt: skip
 def test_what_is_no_songwriter_is_refused(

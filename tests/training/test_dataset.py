@@ -15,7 +15,7 @@ from typer.testing import Result
 from acestep_cli import disk
 from acestep_cli.audio import encode, measure
 from acestep_cli.errors import SourceError, UsageError
-from acestep_cli.song import modes, prompts
+from acestep_cli.song import document, modes, prompts
 from acestep_cli.song.request import Request
 from acestep_cli.training import dataset, metadata
 from support.command import said
@@ -403,7 +403,7 @@ def test_a_value_that_cannot_be_read_is_left_out_alone(
     assert content["dataset"]["left_out"] == [one.report()]
     assert str(one) in content["warnings"]
     written = (tmp_path / dataset.DATASET_FILE).read_text()
-    assert f"#   {dataset.as_comment(str(one))}\n" in written
+    assert f"#   {document.as_comment(str(one))}\n" in written
     again = dataset.song_keys(dataset.load_dataset(tmp_path).songs[0].request)
     assert again == kept
     assert ("instrumental: true" in written) == (kept.get("instrumental", False) and key != "lyrics")

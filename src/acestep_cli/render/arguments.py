@@ -93,9 +93,8 @@ def is_album(file: Path) -> bool:
     except ValueError:  # which the spec says where it is read
         return False
     return any(
-        entry.name in ALBUM_SECTIONS
-        or (entry.name == "tracks" and (entry.items is not None or entry.entries is not None))
-        for entry in found.entries
+        entry.name in (*ALBUM_SECTIONS, "tracks") and (entry.items is not None or entry.entries is not None)
+        for entry in found.entries  # a song may have an album too: its title
     )
 
 

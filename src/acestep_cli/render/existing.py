@@ -32,7 +32,7 @@ def check_files(jobs: list[Job], *, force: bool) -> list[AceStepError]:
     """
     refused: dict[Path, AceStepError] = {**find_collisions(jobs), **find_recordings(jobs)}
     in_the_way = mark_existing([one for one in jobs if not one.place.numbered], force=force)
-    refused |= find_inputs(jobs)
+    refused = {**find_inputs(jobs), **refused}  # the first says more
     in_the_way = [(job, [error for error in errors if error.path not in refused]) for job, errors in in_the_way]
     return [*refused.values(), *(merged for job, errors in in_the_way for merged in merge_errors(errors, job))]
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import yaml
-
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.modes import FOLLOW_CODES
 from acestep_cli.song.musical_values import TIME_SIGNATURES
@@ -115,11 +113,15 @@ def known_metadata(request: Request) -> dict[str, Any]:
 def dump_thought(fields: Mapping[str, Any]) -> str:
     """Return fields as the YAML of a thought: sorted, wrapped at 80 columns, digits as numbers."""
     plain = {name: int(value) if str(value).isdecimal() else value for name, value in fields.items()}
+    import yaml  # a TAB, which writes no thought, does without
+
     return yaml.dump(plain, allow_unicode=True, sort_keys=True) if plain else ""
 
 
 def parse_thought(text: str) -> dict[str, Any]:
     """Parse a thought. Return keys of a request with their canonical values."""
+    import yaml
+
     fields = yaml.load(text, Loader=yaml.BaseLoader)
     return {FIELDS[name]: KEYS[FIELDS[name]].kind.read(" ".join(value.split())) for name, value in fields.items()}
 
