@@ -42,7 +42,7 @@ REFRESHES_PER_SECOND = 8
 
 
 class CommandBar:
-    """What a terminal shows of a command: a line with a bar for all of it, and a line with its stages.
+    """The bar of a command on a terminal: a line for all of it, and a line with its stages.
 
     `memory` returns the bytes in use. `remaining` knows the takes of a render; without takes, the bar is of the stage.
     """

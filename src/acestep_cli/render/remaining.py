@@ -66,7 +66,7 @@ class StageTime:
 
 @dataclass
 class Remaining:
-    """What is left of a command. `begin` and `report` follow a render; the properties tell what to show."""
+    """The remaining work of a command. `begin` and `report` follow a render; the properties are shown."""
 
     clock: Callable[[], float] = time.monotonic
     takes: list[TakeWork] = field(default_factory=list)
@@ -174,7 +174,7 @@ class Remaining:
 
     @property
     def step(self) -> tuple[int, int] | None:
-        """How much of the current stage is done, and of how much: of the current take where it counts all takes."""
+        """Done and total units of the current stage; those of the current take where the stage counts all takes."""
         if self._stage not in self._done:
             return None
         done, total = self._done[self._stage]
