@@ -124,6 +124,14 @@ def test_a_spec_is_a_build_and_its_refusal_names_both_ways_on(acestep: Run, wher
     assert "--again makes a new take beside it" in flat(refused)
 
 
+def test_another_seed_in_the_same_file_is_named_and_not_told_to_contradict_itself(acestep: Run) -> None:
+    assert acestep(*SONG, "--seed", "5", "-o", "b.wav").exit_code == 0
+    result = acestep(*SONG, "--seed", "6", "-o", "b.wav")
+    assert (result.exit_code, result.stdout) == (9, "")
+    assert "b.wav exists already with the seed 5. --force replaces it" in flat(result)
+    assert "--again" not in result.stderr  # which draws a seed, and refuses one
+
+
 def test_again_makes_new_takes_beside(acestep: Run) -> None:
     """The first is the file of the build; then numbers go on from 2."""
     again = ("generate", "song.yaml", "-o", "out/", "--again")

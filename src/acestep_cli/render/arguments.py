@@ -53,6 +53,28 @@ def caption_layers(mode: str | None, specs: Sequence[str], flags: spec.Layer) ->
     return [spec.implied_layer({"caption": texts[0]}, CAPTION)]
 
 
+def unquoted_caption(mode: str | None, specs: Sequence[str]) -> UsageError | None:
+    """Return the error for several words none of which is a file: a caption that lacks its quotes, most likely."""
+    suffixes = (*spec.SUFFIXES, *(f".{format}" for format in encode.FORMATS))
+    if (
+        mode != GENERATE
+        or len(specs) < 2
+        or any(
+            name in ("", spec.STDIN)
+            or any(character.isspace() for character in name)
+            or any(sign in name for sign in SEPARATORS)
+            or has_suffix_of(name, suffixes)
+            or is_there(name)
+            for name in specs
+        )
+    ):
+        return None
+    return UsageError(
+        f"None of {', '.join(specs)} is a file; a caption is one argument, in quotes.",
+        f"acestep generate {shell_word(' '.join(specs))} makes music from these words.",
+    )
+
+
 def refuse_other(mode: str | None, name: str) -> None:
     """Raise `UsageError` where the argument `name` is a recording, an album or nothing, and say what takes it."""
     if name == spec.STDIN:
@@ -60,9 +82,8 @@ def refuse_other(mode: str | None, name: str) -> None:
     if is_audio_name(name):
         raise UsageError(f"{name} is a recording, and {mode or 'render'} takes specs.", recording_hint(name))
     if mode == GENERATE and not has_suffix_of(name, spec.SUFFIXES) and not is_there(name):
-        words = shell_word(name.replace("-", " ") if not any(sign in name for sign in SEPARATORS) else name)
         raise UsageError(
-            f"{name}: there is no such file.", f"acestep generate -c {words} makes music from these words."
+            f"{name}: there is no such file.", f"acestep generate -c {shell_word(name)} makes music from these words."
         )
     if is_album(Path(name)):
         quoted_name = shell_word(name)

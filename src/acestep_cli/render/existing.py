@@ -13,7 +13,7 @@ from acestep_cli.errors import AceStepError, ExistsError, UsageError
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths, result, sidecar
 from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
-from acestep_cli.song import complete
+from acestep_cli.song import complete, spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +39,7 @@ def check_files(jobs: list[Job], *, force: bool) -> list[AceStepError]:
 
 def merge_errors(errors: Sequence[ExistsError], job: Job) -> list[ExistsError]:
     """Return one error for the files of a song that are there for the same reason."""
+    offers_again = job.place.offers_again and job.resolved.origins.get("seed") != spec.flag_of("seed")  # it draws one
     by_reason: dict[tuple[str, bool], list[ExistsError]] = {}
     for error in errors:
         by_reason.setdefault((error.why, error.path.is_dir()), []).append(error)
@@ -47,7 +48,7 @@ def merge_errors(errors: Sequence[ExistsError], job: Job) -> list[ExistsError]:
             first.path,
             more=len(others),
             why=why,
-            hint=f"{first.hint} {AGAIN}" if job.place.offers_again and not is_folder else first.hint,
+            hint=f"{first.hint} {AGAIN}" if offers_again and not is_folder else first.hint,
         )
         for (why, is_folder), (first, *others) in by_reason.items()
     ]
@@ -149,13 +150,18 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
     elif job.place.built and record is not None and not (there and is_other_file(output, record)):
         return mark_outdated(output)
     if there:
-        return ExistsError(
-            output.path, why=" with another recipe" if record else ", and no sidecar says how it was made"
-        )
+        return ExistsError(output.path, why=why_other(job, output, record))
     if output.latents is not None and latents_file.is_ours(output.latents):
         output.stale[output.latents] = output.latents.stat().st_mtime_ns
     taken = next((file for file in output.files if file not in output.stale and disk.is_taken(file)), None)
     return None if taken is None else ExistsError(taken)
+
+
+def why_other(job: Job, output: OutputFile, record: sidecar.SidecarRecord | None) -> str:
+    """Return what keeps the existing file with `record` from being the one that is asked for."""
+    if record is None:
+        return ", and no sidecar says how it was made"
+    return f" with the seed {record.seed}" if job.is_recipe_of(output, record) else " with another recipe"
 
 
 def mark_outdated(output: OutputFile) -> ExistsError | None:

@@ -12,7 +12,7 @@ from acestep_cli.audio import daw, encode, lrc, measure, wav_chunks
 from acestep_cli.audio.loudness import Level
 from acestep_cli.audio.sound import Audio, join_blocks, one_second_blocks, resample
 from acestep_cli.audio.wav_chunks import Grid, Marker
-from acestep_cli.errors import ExistsError, UsageError
+from acestep_cli.errors import ExistsError, OutputError, UsageError
 from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song.musical_values import MusicalKey
 
@@ -142,6 +142,7 @@ def export_for_daw(
     lines = timed_lyrics(song.take)
     paths = [folder / track.file for track in tracks]
     extra = [folder / name for name in (PROJECT, TEMPO_MAP, *((LYRICS, SUBTITLES) if lines else ()))]
+    refuse_twice(takes)
     refuse_inputs(takes, [*paths, *extra])
     require_new([*paths, *extra], force=force)
     warn_of_overs(tracks, bit_depth, warn)
@@ -188,6 +189,14 @@ def warn_of_overs(tracks: Sequence[ExportTrack], bit_depth: str, warn: Callable[
             warn(f"{track.take.path.name} peaks at {highest:+.1f} dBFS and is clipped; --bit-depth 32f keeps it.")
 
 
+def refuse_twice(takes: Sequence[TakeFile]) -> None:
+    """Raise `UsageError` where a take is given more than once."""
+    files = [take.path.resolve() for take in takes]
+    for take in takes:
+        if (times := files.count(take.path.resolve())) > 1:
+            raise UsageError(f"{take.path} is given {times} times.", "Name each take once.")
+
+
 def refuse_inputs(takes: Sequence[TakeFile], files: Sequence[Path]) -> None:
     """Raise `UsageError` where a file of the export is one of the takes."""
     sources = {take.path.resolve() for take in takes}
@@ -199,6 +208,8 @@ def refuse_inputs(takes: Sequence[TakeFile], files: Sequence[Path]) -> None:
 def require_new(files: Sequence[Path], *, force: bool) -> None:
     """Make the folder of `files`. Raises `ExistsError` where one of them exists, unless `force`."""
     folder = files[0].parent
+    if disk.is_taken(folder) and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, and an export needs a folder.", "Name another one: -o FOLDER/.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -133,7 +133,9 @@ def next_step(made: Sequence[OutputFile]) -> str | None:
     assert first is not None
     if len(written) > 1 and all(output.path is not None and output.path.parent == first.parent for output in written):
         return f"Compare them: acestep listen {shell_word(first.parent)} --open"
-    return f"{way_to_hear(first)}. The same again: --seed {written[0].seed}"
+    other = written[0].completed.variation_seed
+    again = f"--seed {written[0].seed}" + ("" if other is None else f" --variation-seed {other}")
+    return f"{way_to_hear(first)}. The same again: {again}"
 
 
 def way_to_hear(file: Path) -> str:

@@ -36,7 +36,11 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
 
     `mode` is that of the command; None accepts specs of any mode.
     """
+    unquoted = arguments.unquoted_caption(mode, specs)
+    by_flags_alone, specs = not specs, [] if unquoted else specs
     place, errors = find_destination(specs, settings)
+    if unquoted:
+        errors.append(unquoted)
     if "" in specs:
         errors.append(UsageError("The name of a spec is empty."))
     for twice, times in Counter(os.path.realpath(name) for name in specs if name not in ("", spec.STDIN)).items():
@@ -51,7 +55,6 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
     except UsageError as error:
         errors.append(error)
     is_place_sound = not errors
-    by_flags_alone = not specs
     try:
         if caption := arguments.caption_layers(mode, specs, flags):
             by_output, specs, by_flags_alone = [*caption, *by_output], [], True
