@@ -24,10 +24,11 @@ from transformers.generation.logits_process import (
 )
 
 from acestep_cli.engine import sampling
-from acestep_cli.engine.kv_cache import PASS_TOKENS, KVCache
+from acestep_cli.engine.kv_cache import KVCache
 from acestep_cli.engine.songwriter import CONTEXT, SongwriterModel
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, UsageError
+from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
 from acestep_cli.models import checkpoints, local
 from acestep_cli.song import songwriter_prompts
 from acestep_cli.song.request import Request
@@ -300,7 +301,7 @@ def test_greedy_codes_are_those_of_transformers(
 def test_a_tape_reads_as_the_model_does(songwriter: SongwriterModel, oracle: Qwen3ForCausalLM) -> None:
     """Prompts of several passes and of different lengths, and back again."""
     prompts = [[(7 * place + row) % 300 for place in range(length)]
-               for row, length in enumerate((2 * PASS_TOKENS + 13, 40))]  # fmt: skip
+               for row, length in enumerate((2 * SONGWRITER_PASS_TOKENS + 13, 40))]  # fmt: skip
 
     def expected(*more: int) -> Tensor:
         return torch.stack([oracle(torch.tensor([[*prompt, *more]])).logits[0, -1] for prompt in prompts])

@@ -184,7 +184,7 @@ def test_a_long_text_is_read_in_pieces_with_the_same_result(
     hall: Path, oracle: Qwen3ForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, whole = judged(hall, caption="keys " * 30, lyrics="la la\n" * 30)
-    monkeypatch.setattr(code_likelihood, "PASS_TOKENS", 7)
+    monkeypatch.setattr(code_likelihood, "SONGWRITER_PASS_TOKENS", 7)
     monkeypatch.setattr(code_likelihood, "LOGIT_TOKENS", 5)
     _, pieces = judged(hall, caption="keys " * 30, lyrics="la la\n" * 30)
     assert pieces == pytest.approx(whole, abs=1e-4)

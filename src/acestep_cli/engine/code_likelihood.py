@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from acestep_cli.engine.kv_cache import PASS_TOKENS, KVCache
+from acestep_cli.engine.kv_cache import KVCache
 from acestep_cli.engine.songwriter import SongwriterModel
+from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
 from acestep_cli.song import ranking, songwriter_prompts
 from acestep_cli.song.complete import Completed
 
@@ -74,7 +75,7 @@ def token_likelihoods(
     [2, width] are those of the last tokens of the prompts.
     """
     prompt_length, inputs = cache.length, answer[:-1]  # nothing follows the last token
-    pieces = [inputs[first : first + PASS_TOKENS] for first in range(0, len(inputs), PASS_TOKENS)]
+    pieces = [inputs[first : first + SONGWRITER_PASS_TOKENS] for first in range(0, len(inputs), SONGWRITER_PASS_TOKENS)]
     answer_states = torch.cat([states[:, None], *(cache.states([piece] * len(states)) for piece in pieces)], dim=1)
     cache.truncate(prompt_length)
     probabilities, ranks = [], []

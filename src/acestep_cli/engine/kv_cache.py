@@ -17,10 +17,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
 from acestep_cli.engine.attention import KeysValues, full_attention, mask_to_bias
+from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
 
 ATTENTION = "acestep"
-#: The most tokens of a prompt in one pass, which has a mask of this many rows.
-PASS_TOKENS = 512
 
 
 def attention(
@@ -60,8 +59,8 @@ class KVCache:
         states = []
         for row, prompt in enumerate(prompts):
             alone = KVCache(self.model, self._buffer[:, :, row : row + 1, :, self.starts[row] :])
-            for first in range(0, len(prompt), PASS_TOKENS):
-                state = alone.step([prompt[first : first + PASS_TOKENS]])
+            for first in range(0, len(prompt), SONGWRITER_PASS_TOKENS):
+                state = alone.step([prompt[first : first + SONGWRITER_PASS_TOKENS]])
             states.append(state)
         self.length = longest
         return torch.cat(states)

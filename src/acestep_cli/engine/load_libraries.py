@@ -9,9 +9,8 @@ from pathlib import Path
 def _let_threads_sleep() -> None:
     """Tell OpenMP that a thread with nothing to do sleeps, unless the user has chosen.
 
-    By default it spins until the others are done; where another program takes one of the cores, all wait for the one
-    thread that has none, and a song takes many times as long
-    (`benchmarks/busy_machine.py`). OpenMP reads the variable once, when torch loads it.
+    By default it spins until the others are done, and beside other programs the thread that is waited for has no core.
+    `benchmarks/busy_machine.py` measures both ways. OpenMP reads the variable once, when torch loads it.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

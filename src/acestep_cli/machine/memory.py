@@ -47,7 +47,7 @@ TEMPLATE_TOKENS = 80
 SONGWRITER_ROWS = 2
 #: Tokens of its prompt besides the user's words, and the least that is planned for: what it writes is read again.
 SONGWRITER_TEMPLATE_TOKENS, SONGWRITER_PROMPT_TOKENS = 300, 1500
-#: Tokens of a prompt that it reads at once: `engine.kv_cache.PASS_TOKENS`.
+#: The most tokens of a prompt that it reads in one pass, which has a mask of this many rows.
 SONGWRITER_PASS_TOKENS = 512
 LATENT_STATES = 8
 

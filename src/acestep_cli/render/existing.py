@@ -13,7 +13,7 @@ from acestep_cli.errors import AceStepError, ExistsError, UsageError
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths, result, sidecar
 from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
-from acestep_cli.song import complete, spec
+from acestep_cli.song import complete
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +39,8 @@ def check_files(jobs: list[Job], *, force: bool) -> list[AceStepError]:
 
 def merge_errors(errors: Sequence[ExistsError], job: Job) -> list[ExistsError]:
     """Return one error for the files of a song that are there for the same reason."""
-    offers_again = job.place.offers_again and job.resolved.origins.get("seed") != spec.flag_of("seed")  # it draws one
+    is_seed_typed = job.resolved.origins.get("seed", "").startswith("--")  # which --again, drawing one, refuses
+    offers_again = job.place.offers_again and not is_seed_typed
     by_reason: dict[tuple[str, bool], list[ExistsError]] = {}
     for error in errors:
         by_reason.setdefault((error.why, error.path.is_dir()), []).append(error)
