@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -308,3 +310,18 @@ def test_without_its_analyser_tempo_is_refused_before_anything_is_read(monkeypat
     assert result.exit_code == 2
     assert "Tempo and key are estimated by librosa, which is not installed." in result.stderr
     assert "pip install 'acestep-cli[analysis]'" in result.stderr
+
+
+def test_two_processes_do_not_analyse_at_once() -> None:
+    """They would keep a mixture of compiled code on the disk, which ends every later process that loads it."""
+    words = (
+        "from acestep_cli.audio.measure import *; print('ready', flush=True)\nwith analysing_alone(): print('alone')"
+    )
+    with measure.analysing_alone():
+        other = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(timeout=1)
+    assert other.communicate(timeout=60)[0] == b"alone\n"
+    assert other.returncode == 0

@@ -6,7 +6,10 @@ Silence, loudness and true peaks are defined in `loudness`, which renders use to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +170,30 @@ def require_analyser() -> None:
         raise UsageError(f"Tempo and key are estimated by {ANALYSER}, which is not installed.", INSTALL)
 
 
+@contextmanager
+def analysing_alone() -> Iterator[None]:
+    """Run the body while no other process of this user analyses.
+
+    The analyser's functions are compiled once, as it is imported and at their first call, and kept on the disk. Two
+    processes that compile them at once leave parts of both there, and from then on every call ends the process
+    (segmentation fault in numba).
+    """
+    import filelock
+
+    user = getattr(os, "getuid", str)()  # on Windows the folder is the user's own
+    lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"acestep-analyser-{user}.lock")
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError):  # no place for a lock: the risk is small, and it is only at the first call
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@analysing_alone()
 def estimate_tempo(sound: Audio) -> float | None:
     """Return the tempo in beats per minute, which may be half or double the true one; None without a beat."""
     import numpy as np
@@ -179,11 +206,12 @@ def estimate_tempo(sound: Audio) -> float | None:
     return round(float(np.atleast_1d(bpm)[0]), 1) if len(beats) else None
 
 
+@analysing_alone()
 def measure_tempo(sound: Audio, near: float | None = None) -> float | None:
     """Return the tempo in beats per minute from the times of all beats, to about 0.1 %; None without a steady beat.
 
-    `estimate_tempo` knows but some 30 tempi between 60 and 180. Where half or double of it is closer to `near`, it is
-    that.
+    `estimate_tempo` knows only tempi whose beat is a whole number of the analyser's frames. Where half or double of it
+    is closer to `near`, it is that.
     """
     import numpy as np
     from librosa.beat import beat_track
@@ -204,6 +232,7 @@ def measure_tempo(sound: Audio, near: float | None = None) -> float | None:
     return round(bpm, 2)
 
 
+@analysing_alone()
 def estimate_key(sound: Audio) -> str | None:
     """Return the key whose profile correlates best with the energy of each note; None where no note stands out."""
     import warnings
