@@ -369,7 +369,8 @@ def test_what_an_encoder_loses_is_measured(loud: np.ndarray, format: str) -> Non
 
 
 def test_a_level_that_was_asked_for_is_measured_outside_too(loud: np.ndarray) -> None:
-    found, checks, _ = repainted("a.wav", "--bit-depth", "32f", "--loudness", "peak:-6")
+    found, checks, result = repainted("a.wav", "--bit-depth", "32f", "--loudness", "peak:-6")
+    assert "of full scale at the most (peak:-6 sets the level of all of it)" in flat(result)
     assert checks["outside_difference"] == pytest.approx(np.abs(found - outside(loud)).max(), abs=1e-5)
 
 

@@ -88,7 +88,11 @@ def report_take(take: Take, output: OutputFile, job: Job, reporter: Reporter) ->
         reporter.say(f"{take.audio.seconds:.2f} s of audio, seed {take.request.seed}:")
     for remark in take.remarks:
         is_of_splice = bool(take.untouched) and remark == regions.remark(take.checks)
-        reporter.say(f"{name}: {regions.remark(output.checks) if is_of_splice else remark}")
+        if is_of_splice:
+            remark = regions.remark(output.checks)
+            if output.checks["outside_difference"] and asked.kind != "none":
+                remark += f" ({take.request.loudness} sets the level of all of it)"
+        reporter.say(f"{name}: {remark}")
     reporter.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
     if job.request.lrc and not take.lines:
         if is_untimed(take):
