@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -107,10 +108,12 @@ class Solver:
     summary: str
     #: Model calls per step.
     evaluations: int = 1
+    #: Flow edit, whose steps are of the first order, may name it.
+    edits: bool = False
 
 
 SOLVERS: dict[str, Solver] = {
-    "euler": Solver(euler, "first order, one model call per step"),
+    "euler": Solver(euler, "first order, one model call per step", edits=True),
     "heun": Solver(heun, "second order, two model calls per step but the last", evaluations=2),
     "sde": Solver(sde, "re-noises after each step with seeded noise"),
     "dpm3m": Solver(dpm3m, "third-order multistep, one model call per step"),
@@ -130,11 +133,12 @@ def cfg() -> Guide:
     return guide
 
 
-def apg() -> Guide:
+def apg(*, averaging: bool = False) -> Guide:
     """Adaptive projected guidance (arXiv 2410.02416): momentum, a norm limit, the orthogonal part only.
 
     Norms and projection run over time, per channel; the projection in float64. A corrector call falls back
-    to plain guidance, as published.
+    to plain guidance, as published. With `averaging`, the rows of a call are draws of one velocity, and the momentum
+    is that of their mean.
     """
     running: list[Tensor] = []
     plain = cfg()
@@ -145,7 +149,7 @@ def apg() -> Guide:
         difference = cond - uncond
         if running:
             difference = difference + running.pop() * APG_MOMENTUM
-        running.append(difference)
+        running.append(difference.mean(dim=0, keepdim=True) if averaging else difference)
         difference = difference * (APG_NORM_LIMIT / difference.norm(dim=1, keepdim=True)).clamp(max=1)
         exact = "cpu" if cond.device.type == "mps" else cond.device  # Apple's GPU has no float64
         wide, direction = difference.to(exact).double(), cond.to(exact).double()
@@ -183,11 +187,13 @@ class Guidance:
 
     start: Callable[[], Guide]
     summary: str
+    #: Starts a run in which the rows of a call are draws of one velocity; None where flow edit cannot use the method.
+    start_averaging: Callable[[], Guide] | None = None
 
 
 GUIDANCE_METHODS: dict[str, Guidance] = {
-    "apg": Guidance(apg, "adaptive projected guidance"),
-    "cfg": Guidance(cfg, "classifier-free guidance"),
+    "apg": Guidance(apg, "adaptive projected guidance", partial(apg, averaging=True)),
+    "cfg": Guidance(cfg, "classifier-free guidance", cfg),
     "adg": Guidance(adg, "angle-based guidance"),
 }
 

@@ -83,6 +83,28 @@ class Splice:
 
 
 @dataclass(frozen=True)
+class EditWindow:
+    """The steps of a flow edit, as shares of all, and the draws of noise that each of them averages.
+
+    Before `start` nothing happens; up to `end` the source is carried from its own description to the target's; then
+    the target is followed alone. Source: docs/specification.md, 8.9 Edit.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    average: int = 1
+
+    def steps(self, steps: int) -> tuple[int, int]:
+        """Return the first step of the window, and the first one after it."""
+        return int(steps * self.start), int(steps * self.end)
+
+    def evaluations(self, steps: int) -> int:
+        """Return how often the model is asked for a velocity in so many steps."""
+        first, last = self.steps(steps)
+        return (last - first) * 2 * self.average + steps - last
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The inputs that a mode gives to the diffusion.
 
