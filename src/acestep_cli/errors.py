@@ -206,6 +206,13 @@ class DeviceLostError(AceStepError):
         )
 
 
+def name_lines(error: AceStepError, name: str) -> AceStepError:
+    """Return `error` with `name` before each line of its message that lacks it."""
+    lines = [line if f"{name}:" in line else f"{name}: {line}" for line in error.message.splitlines()]
+    error.message = "\n".join(lines)
+    return error
+
+
 def combine_errors(errors: Sequence[AceStepError]) -> AceStepError:
     """Return one error with the messages of all `errors`. A hint that several in a row share stands after the last.
 

@@ -15,17 +15,16 @@ from acestep_cli.albums.album import Album
 from acestep_cli.albums.ray_cluster import Cluster
 from acestep_cli.albums.tracks import Track
 from acestep_cli.audio import lrc
-from acestep_cli.errors import AceStepError, CheckError, combine_errors
+from acestep_cli.errors import AceStepError, CheckError, combine_errors, name_lines
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
-from acestep_cli.render import paths, perform, plan, smoke, staleness
-from acestep_cli.render.job import Job
+from acestep_cli.render import announce, outputs, paths, perform, plan, smoke, staleness
+from acestep_cli.render.job import Job, SongInput, missing_parts
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import spec
 
 #: The folder below the album for the files of steps on the way, and for the locks of builds.
 WORK_FOLDER = ".acestep"
@@ -72,7 +71,7 @@ class BuildStep:
             cut_to = source.seconds if source is not None and not (region and region.values) else None
             flags = self.track.over.values if self.track.over is not None else ()
             layers.append(tracks.without_keys(smoke.smoke_layer(layers, cut_to), flags))
-        self.job = plan.plan_job(self.track.spec_file, layers, spec.resolve(*layers), self.place, context)
+        self.job = plan.plan_job(SongInput.of(layers, self.place, self.track.spec_file), context)
         self.job.track = self.track.id
         return self.job
 
@@ -175,8 +174,8 @@ class Build:
                 for track, sentence in [(step.track, sentence) for step in ready for sentence in step.why()]:
                     terminal.say(f"{track.id}: {sentence}")
             if planned and any(job.is_pending for job in planned):
-                perform.announce_plan(planned, terminal, dry_run=self.run.dry_run)
-                for remark in (remark for job in planned if depth == 0 for remark in plan.remarks_on(job)):
+                announce.announce_plan(planned, terminal, dry_run=self.run.dry_run)
+                for remark in (remark for job in planned if depth == 0 for remark in announce.remarks_on(job)):
                     terminal.warn(remark)
             if planned and not self.run.dry_run:
                 render = None if self.cluster is None else self.cluster.make
@@ -210,18 +209,18 @@ class Build:
             try:
                 job = step.plan(context)
                 if alone:
-                    plan.assign_outputs([job], self.run)
+                    outputs.assign_outputs([job], self.run)
             except AceStepError as error:
-                errors.append(plan.name_spec(error, step.track.id))
+                errors.append(name_lines(error, step.track.id))
                 step.job, step.problem = None, error
         planned = [step.job for step in steps if step.job is not None]
         if errors and not alone:
-            raise combine_errors([*errors, *plan.output_problems(planned, self.run, writes=False)])
-        return planned if alone else plan.assign_outputs(planned, self.run)
+            raise combine_errors([*errors, *outputs.output_problems(planned, self.run, writes=False)])
+        return planned if alone else outputs.assign_outputs(planned, self.run)
 
     def _fetched(self, planned: list[Job], steps: Sequence[BuildStep], terminal: Reporter) -> list[Job]:
         """Fetch the models that jobs lack, and return the jobs of the steps planned again with them."""
-        lacking = plan.missing_parts(planned)
+        lacking = missing_parts(planned)
         if not lacking:
             return planned
         fetched = perform.fetch_missing(planned, lacking, self.run, terminal)

@@ -16,10 +16,10 @@ from acestep_cli import __version__
 from acestep_cli.albums import ray_scheduler, ray_worker
 from acestep_cli.albums.ray_node import Node
 from acestep_cli.albums.ray_worker import Files, NodeInfo, RenderTask, WeightsRef
-from acestep_cli.errors import AceStepError, NetworkError, UsageError, combine_errors, reason_of
+from acestep_cli.errors import AceStepError, NetworkError, UsageError, combine_errors, name_lines, reason_of
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
-from acestep_cli.render import perform, plan
+from acestep_cli.render import perform, result
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.settings import RenderSettings
@@ -214,7 +214,7 @@ class Cluster:
         fresh = {node.id: node for node in self._nodes if (node.id, weights) not in self._verdicts}
         names = {id: node.name for id, node in fresh.items()}
         for id, found in self._ask(names, ray_worker.missing_weights, weights).items():
-            problem = plan.name_spec(perform.as_error(found), names[id]) if isinstance(found, dict) else found
+            problem = name_lines(result.as_error(found), names[id]) if isinstance(found, dict) else found
             devices = fresh[id].machine.devices
             backend, dtype = job.plan.backend, job.plan.dtype
             if problem is None and not any(one.backend == backend and dtype in one.dtypes for one in devices):

@@ -15,7 +15,7 @@ from acestep_cli.albums import processes, ray_worker
 from acestep_cli.albums.ray_worker import FailureMessage, Files, ProgressMessage, TextMessage
 from acestep_cli.errors import AceStepError, NetworkError, SourceError, reason_of
 from acestep_cli.progress import ProgressCallback
-from acestep_cli.render import perform, result, write
+from acestep_cli.render import result, write
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter
 from acestep_cli.render.result import PLANNED
@@ -57,7 +57,7 @@ class RunningTask:
         while True:
             came = self._arrived.popleft()
             if isinstance(came, FailureMessage):
-                raise perform.as_error(came.error)
+                raise result.as_error(came.error)
             yield came
 
     def go_on(self, came: Take | FailureMessage | None = None) -> bool | None:
@@ -154,7 +154,7 @@ class Scheduler:
         if goes_on is False:
             why = next(output.error for job in task.jobs for output in job.outputs if output.error is not None)
             others = [*(other.jobs for other in self._running), *self._waiting]
-            mark_unmade([job for share in others for job in share], perform.as_error(why))
+            mark_unmade([job for share in others for job in share], result.as_error(why))
         return goes_on is not False
 
     def _requeue(self, task: RunningTask, *, with_node: bool) -> None:

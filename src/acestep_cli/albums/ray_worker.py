@@ -57,7 +57,7 @@ class WeightsRef:
     @classmethod
     def of(cls, job: Job, models_dir: Path | None) -> WeightsRef:
         """Return the names and hashes of the weights that a job uses."""
-        asked, songwriter = job.resolved.request.model, job.songwriter
+        asked, songwriter = job.song.resolved.request.model, job.songwriter
         name = str(Path(asked).absolute()) if asked is not None and is_folder_name(asked) else job.checkpoint.name
         songwriter_name = songwriter.name if songwriter is not None else None
         if songwriter_name is not None and songwriter_name not in checkpoints.SONGWRITER_CHOICES:

@@ -269,7 +269,7 @@ def make_in_processes(
     run_report.warnings += [
         warning for outcome in outcomes for warning in outcome.warnings if warning not in run_report.warnings
     ]
-    return [perform.as_error(problem) for outcome in outcomes for problem in outcome.problems]
+    return [result.as_error(problem) for outcome in outcomes for problem in outcome.problems]
 
 
 def make_share(

@@ -22,7 +22,7 @@ from acestep_cli.audio import encode
 from acestep_cli.cli import listen
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import AceStepError, UsageError
-from acestep_cli.render import paths, plan, provenance
+from acestep_cli.render import announce, paths, plan, provenance
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, spec
@@ -126,11 +126,11 @@ class AutoSession:
     @property
     def name(self) -> str:
         """The stem of the files without their numbers."""
-        return paths.default_stem(self.job.request, self.job.spec_file)
+        return paths.default_stem(self.job.request, self.job.song.spec_file)
 
     def begin(self) -> Batch:
         """Start the next takes, whose seeds follow those of the last batch."""
-        asked, song = self.job.resolved.request, self.job.request
+        asked, song = self.job.song.resolved.request, self.job.request
         later = complete.takes_request(song, self.begun * song.takes + 1, song.takes)
         seeds = {"seed": later.seed, "variation_seed": later.variation_seed}
         text = spec.dump_spec(asked.model_copy(update={**seeds, "takes": song.takes}))
@@ -251,7 +251,7 @@ def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: Rend
     with spec.reading_stdin(typing=not run.no_input):
         # Existing files are no obstacle to takes with other numbers.
         [job] = plan.plan_jobs(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
-    for warning in [*job.warnings, *plan.remarks_on(job)]:
+    for warning in [*job.warnings, *announce.remarks_on(job)]:
         terminal.warn(warning)
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not run.no_input
     with terminal.results() as stdout, tempfile.TemporaryDirectory() as scratch:

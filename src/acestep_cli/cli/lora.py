@@ -19,9 +19,9 @@ from acestep_cli.machine import hardware, history
 from acestep_cli.models import adapters, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.render import events, plan
-from acestep_cli.render import paths as outputs
-from acestep_cli.render.job import Job
+from acestep_cli.render import announce, arguments, events, outputs, plan
+from acestep_cli.render.job import Job, SongInput
+from acestep_cli.render.paths import parse_destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
@@ -210,10 +210,10 @@ def render_and_compare(
         [plain, *others] = variants(paths, scales, spec_file, song, run)
     planned = [variant.job for variant in (plain, *others)]
     ledger.outputs = [output for job in planned for output in job.outputs]
-    perform.announce_plan(planned, terminal, dry_run=run.dry_run)
+    announce.announce_plan(planned, terminal, dry_run=run.dry_run)
     with terminal.results() as stdout:
         if run.dry_run:
-            perform.preview_files(ledger.outputs, terminal, stdout)
+            announce.preview_files(ledger.outputs, terminal, stdout)
             return
         perform.make_planned(planned, run, terminal, stdout)
     perform.finish_report(ledger.outputs, terminal)
@@ -251,7 +251,7 @@ def variants(
     paths: list[str], scales: list[float], spec_file: str | None, song: dict[str, Any], run: RenderSettings
 ) -> list[Variant]:
     """Return the song without an adapter, and with each adapter at each scale, all with one seed."""
-    place = outputs.parse_destination(run.output)
+    place = parse_destination(run.output)
     if place.stdout or place.stem is not None:
         raise UsageError(
             f"--output {run.output} is one file, and a comparison makes several.", "Name a folder: --output ab/"
@@ -260,7 +260,7 @@ def variants(
         raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
     flags = spec.from_flags(song, tuple(run.overrides or ()))
     context = PlanContext(run, hardware.detect(), history.read_history())
-    below = plan.argument_layers(spec_file, given=False)
+    below = arguments.argument_layers(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
     seed = seeds.draw_seed() if seed is None else seed
     fixed = [
@@ -271,7 +271,7 @@ def variants(
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         loras = None if adapter is None else [f"{adapter}@{scale:g}"]
         layers = [*below, flags, *fixed, spec.implied_layer({"loras": loras}, "PATH")]
-        made = plan.plan_job(None, layers, spec.resolve(*layers), replace(place, stem=stem), context)
+        made = plan.plan_job(SongInput.of(layers, replace(place, stem=stem)), context)
         if len(complete.output_parts(made.request)) > 1:
             raise UsageError(
                 f"{made.request.mode} makes several files of a take, and only takes of one file are compared."
@@ -284,5 +284,5 @@ def variants(
         named[path] = next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in named.values())
     found = [variant(None, 0.0, "without")]
     found += [variant(path, scale, f"{named[path]}@{scale:g}") for path in named for scale in scales]
-    plan.assign_outputs([one.job for one in found], run)
+    outputs.assign_outputs([one.job for one in found], run)
     return found

@@ -19,8 +19,8 @@ from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import CheckError, SourceError, UsageError, shell_word
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
-from acestep_cli.render import events, paths, perform, plan, provenance, sidecar
-from acestep_cli.render.job import Job
+from acestep_cli.render import announce, events, outputs, paths, perform, plan, provenance, sidecar
+from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.provenance import Provenance
@@ -89,7 +89,7 @@ def render_and_compare(
         job = plan_replay(made, Path(folder) / file.name, run)
         refuse_edited(job, made, file)
         terminal.events.pass_over(job.outputs)
-        perform.announce_plan([job], terminal, dry_run=False)
+        announce.announce_plan([job], terminal, dry_run=False)
         perform.render_jobs([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
         perform.raise_failures([output for output in job.outputs if output.status == FAILED])
         apart = nearest(there, (measure.read_for_measuring(output.path) for output in job.outputs if output.path))
@@ -135,9 +135,8 @@ def plan_replay(made: Provenance, copy: Path, run: RenderSettings) -> Job:
     if origin.threads is not None and origin.threads <= MOST_THREADS_A_CORE * hardware.threads()[0]:
         machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
     context = PlanContext(run, machine, history.read_history())
-    place = Destination(copy.parent, copy.stem)
-    job = plan.plan_job(None, made.layers, spec.resolve(*made.layers), place, context)
-    return plan.assign_outputs([job], run)[0]
+    job = plan.plan_job(SongInput.of(made.layers, Destination(copy.parent, copy.stem)), context)
+    return outputs.assign_outputs([job], run)[0]
 
 
 def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
@@ -148,7 +147,7 @@ def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
     untouched = provenance.tags_provenance(file)
     edited: list[str] = []
     if untouched is not None:
-        one, other = job.resolved.request, spec.resolve(*untouched.layers).request
+        one, other = job.song.resolved.request, spec.resolve(*untouched.layers).request
         edited = [key for key in KEYS if KEYS[key].shapes and not KEYS[key].kind.is_path
                   and getattr(one, key) != getattr(other, key)]  # fmt: skip
     if not edited and other_latents(origin, job):

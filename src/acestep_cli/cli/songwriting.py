@@ -19,7 +19,7 @@ from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import NETWORKS
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render import plan
-from acestep_cli.render.job import Job
+from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.settings import RenderSettings
@@ -58,7 +58,7 @@ def plan_writing(
     if "dit" not in networks:
         run = replace(run, pull=True)  # it is foreseen, not found; nothing of it is fetched
     context = PlanContext(run, hardware.detect(), history.read_history(), networks)
-    return plan.plan_job(None, layers, resolved, Destination(Path()), context)
+    return plan.plan_job(SongInput(layers, resolved, Destination(Path())), context)
 
 
 def with_songwriter(

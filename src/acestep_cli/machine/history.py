@@ -17,6 +17,8 @@ from acestep_cli import disk
 from acestep_cli.machine.hardware import Device, DType
 from acestep_cli.machine.memory import Arrangement
 from acestep_cli.machine.plan import Experience, Overhead, Plan, Speed
+from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.song.complete import Completed
 
 SCHEMA = "acestep-logbook/1"
 NAME = "logbook.json"
@@ -90,6 +92,11 @@ def read_history() -> RenderHistory:
         return RenderHistory.model_validate_json(history_file().read_bytes())
     except (OSError, ValidationError):
         return RenderHistory()
+
+
+def task_of(request: Completed, checkpoint: Checkpoint) -> str:
+    """Return the key of renders like this one in the history."""
+    return f"{checkpoint.name} {request.mode}"
 
 
 def recall_experience(

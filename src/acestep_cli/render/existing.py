@@ -31,7 +31,7 @@ def check_files(jobs: list[Job], *, force: bool) -> list[AceStepError]:
     Returns the errors for files that may not be written: one for each file, the first that `--force` does not mend.
     """
     refused: dict[Path, AceStepError] = {**find_collisions(jobs), **find_recordings(jobs)}
-    in_the_way = mark_existing([one for one in jobs if not one.place.numbered], force=force)
+    in_the_way = mark_existing([one for one in jobs if not one.song.place.numbered], force=force)
     refused = {**find_inputs(jobs), **refused}  # the first says more
     in_the_way = [(job, [error for error in errors if error.path not in refused]) for job, errors in in_the_way]
     return [*refused.values(), *(merged for job, errors in in_the_way for merged in merge_errors(errors, job))]
@@ -39,8 +39,8 @@ def check_files(jobs: list[Job], *, force: bool) -> list[AceStepError]:
 
 def merge_errors(errors: Sequence[ExistsError], job: Job) -> list[ExistsError]:
     """Return one error for the files of a song that are there for the same reason."""
-    is_seed_typed = job.resolved.origins.get("seed", "").startswith("--")  # which --again, drawing one, refuses
-    offers_again = job.place.offers_again and not is_seed_typed
+    is_seed_typed = job.song.resolved.origins.get("seed", "").startswith("--")  # which --again, drawing one, refuses
+    offers_again = job.song.place.offers_again and not is_seed_typed
     by_reason: dict[tuple[str, bool], list[ExistsError]] = {}
     for error in errors:
         by_reason.setdefault((error.why, error.path.is_dir()), []).append(error)
@@ -133,7 +133,7 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
             mark_skipped(output, record)
             output.lrc, output.error = None, result.describe_error(lrc.untimed(output.path.name))
             return None
-        if job.place.built and (is_bare or is_timeless):
+        if job.song.place.built and (is_bare or is_timeless):
             return mark_outdated(output)
         if is_bare:
             again = f"--seed {record.seed} --force makes both again."
@@ -143,12 +143,12 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
             return ExistsError(output.path, why=" without its timed lyrics", hint=again)
         if there:
             mark_skipped(output, record)
-            output.retagged = job.place.built and record.tags != job.labels(output)
+            output.retagged = job.song.place.built and record.tags != job.labels(output)
             return None
         for file in filter(None, (beside, output.lrc)):  # a recipe without its audio waits to be rendered again
             if disk.is_taken(file):
                 output.stale[file] = file.stat().st_mtime_ns
-    elif job.place.built and record is not None and not (there and is_other_file(output, record)):
+    elif job.song.place.built and record is not None and not (there and is_other_file(output, record)):
         return mark_outdated(output)
     if there:
         return ExistsError(output.path, why=why_other(job, output, record))
@@ -181,7 +181,7 @@ def is_other_file(output: OutputFile, record: sidecar.SidecarRecord) -> bool:
 
 def is_same_take(job: Job, output: OutputFile, record: sidecar.SidecarRecord) -> bool:
     """Tell whether `record` is of the same take as `output`. Where no seed was asked for, any seed will do."""
-    any_seed = "seed" not in job.resolved.origins
+    any_seed = "seed" not in job.song.resolved.origins
     return job.is_recipe_of(output, record) and (any_seed or record.seed == output.seed)
 
 
@@ -200,7 +200,7 @@ def mark_skipped(output: OutputFile, record: sidecar.SidecarRecord) -> None:
 
 def keep_seed(job: Job) -> None:
     """Take unset seeds from existing takes, so that a rerun goes on where they stopped."""
-    any_seed = "seed" not in job.resolved.origins
+    any_seed = "seed" not in job.song.resolved.origins
     if not any_seed and not job.varies_at_will:
         return
     for output in job.outputs:
@@ -239,7 +239,7 @@ def find_recordings(jobs: list[Job]) -> dict[Path, UsageError]:
 
 def find_inputs(jobs: list[Job]) -> dict[Path, UsageError]:
     """Return the error for each input that a render would replace, unless it writes the same recipe again."""
-    sources = {os.path.realpath(file) for job in jobs for file in job.resolved.files}
+    sources = {os.path.realpath(file) for job in jobs for file in job.song.resolved.files}
     return {
         path: UsageError(
             f"{path} is read by this run, so it cannot be written too.",

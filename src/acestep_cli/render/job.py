@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +10,8 @@ from pathlib import Path
 from acestep_cli.cache import Cache
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled, UnpulledSongwriter
+from acestep_cli.models import checkpoints
+from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled, UnpulledSongwriter
 from acestep_cli.render import sidecar
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.remaining import TakeWork
@@ -22,19 +23,39 @@ from acestep_cli.song.request import FINISH, NEUTRAL
 WITHOUT_DCW = {"dcw": NEUTRAL["dcw"], "dcw_scale": None, "dcw_high_scale": None}
 
 
+@dataclass(frozen=True)
+class SongInput:
+    """One song of a run as it is asked for: the layers of specs and flags, the request that they make, and where its
+    takes go.
+    """
+
+    layers: Sequence[spec.Layer]
+    resolved: spec.Resolved
+    place: Destination
+    #: None for a song from flags alone, from a recording or from stdin.
+    spec_file: Path | None = None
+
+    @classmethod
+    def of(cls, layers: Sequence[spec.Layer], place: Destination, spec_file: Path | None = None) -> SongInput:
+        """Return the song of `layers`. Raises `UsageError` with all their problems."""
+        return cls(layers, spec.resolve(*layers), place, spec_file)
+
+    @property
+    def is_replayed(self) -> bool:
+        """True where a sidecar is among its layers: that of a take rendered earlier."""
+        return any(layer.is_sidecar for layer in self.layers)
+
+
 @dataclass
 class Job:
     """One song of a run: its completed request, its plan and its output files."""
 
-    spec_file: Path | None
-    layers: list[spec.Layer]
-    resolved: spec.Resolved
+    song: SongInput
     decided: complete.Completion
     checkpoint: Checkpoint
     plan: Plan
     device: Device
     weights: str
-    place: Destination
     #: Decides what the request leaves open, and scores its takes; None where neither is wanted.
     songwriter: Songwriter | None = None
     outputs: list[OutputFile] = field(default_factory=list)
@@ -47,7 +68,7 @@ class Job:
     @property
     def name(self) -> str:
         """The name of its spec in messages."""
-        return self.track or str(self.spec_file or "stdin")
+        return self.track or str(self.song.spec_file or "stdin")
 
     @property
     def request(self) -> Completed:
@@ -79,7 +100,7 @@ class Job:
         A take from before `dcw` existed was made without, and is not outdated by what the checkpoint chooses now.
         """
         weights = self.weights_beside(record)
-        if record.dcw is None and "dcw" not in self.resolved.origins:
+        if record.dcw is None and "dcw" not in self.song.resolved.origins:
             output = replace(output, completed=output.completed.model_copy(update=WITHOUT_DCW))
         if self.varies_at_will:
             output = replace(
@@ -90,11 +111,11 @@ class Job:
     @property
     def varies_at_will(self) -> bool:
         """True for a variation whose other seed was not asked for."""
-        return self.request.variation is not None and "variation_seed" not in self.resolved.origins
+        return self.request.variation is not None and "variation_seed" not in self.song.resolved.origins
 
     def labels(self, output: OutputFile) -> str:
         """Return the fingerprint of the tags of a file that shape no sample."""
-        return sidecar.tags_hash(output.completed, self.resolved.cover)
+        return sidecar.tags_hash(output.completed, self.song.resolved.cover)
 
     def weights_beside(self, record: sidecar.SidecarRecord) -> str:
         """Return the weights to compare with `record`: its own, where those of the job are not downloaded yet."""
@@ -146,4 +167,31 @@ def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
                 for part in parts
                 for take in dict.fromkeys(file.take for file in files)
             ]
+    return found
+
+
+def group_by_weights(planned: list[Job]) -> list[list[Job]]:
+    """Return groups of jobs that share a checkpoint and a plan: their weights are loaded once."""
+    alike: list[list[Job]] = []
+    for job in planned:
+        same = next((jobs for jobs in alike if shares_weights(jobs[0], job)), None)
+        if same is None:
+            alike.append([job])
+        else:
+            same.append(job)
+    return alike
+
+
+def shares_weights(one: Job, other: Job) -> bool:
+    alike = (one.checkpoint, one.songwriter) == (other.checkpoint, other.songwriter)
+    return alike and one.plan.shares_weights_with(other.plan)
+
+
+def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
+    """Return by checkpoint or Songwriter the parts to be downloaded for the takes to be made."""
+    waiting = [one for one in jobs if one.is_pending]
+    found = {one.checkpoint.name: one.checkpoint.lacking for one in waiting if isinstance(one.checkpoint, Unpulled)}
+    for one in waiting:
+        if isinstance(one.songwriter, UnpulledSongwriter):
+            found[one.songwriter.name] = (checkpoints.SONGWRITERS[one.songwriter.name],)
     return found

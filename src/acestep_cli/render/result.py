@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,3 +176,10 @@ def describe_error(error: BaseException) -> dict[str, Any]:
         case _:
             message = f"Something unexpected failed: {type(error).__name__}: {error}\n--debug shows where."
             return error_object(UNEXPECTED, "unexpected", message, None)
+
+
+def as_error(described: Mapping[str, Any]) -> AceStepError:
+    """Return the error that `describe_error` described."""
+    error = AceStepError(described["message"], described.get("hint"))
+    error.exit_code, error.name = described["exit_code"], described["name"]
+    return error

@@ -71,7 +71,7 @@ def write_take(
 
 def print_path(output: OutputFile, job: Job, results: ResultStream) -> None:
     """Print the path of a file that was asked for and is there now, written or kept."""
-    if output.path is not None and not job.place.on_the_way:
+    if output.path is not None and not job.song.place.on_the_way:
         results.path(output.path)
 
 
@@ -122,7 +122,7 @@ def finish_of(take: Take, job: Job) -> encode.Finish:
             **request.model_dump(include=set(tags.KEYS)),
             recipe=recipe,
             spec=sidecar.tag_spec(request, origin),
-            cover=job.resolved.cover,
+            cover=job.song.resolved.cover,
             lines=take.lines,
         ),
         keeps_level=bool(take.untouched),  # of its source
@@ -304,7 +304,11 @@ def made_meanwhile(output: OutputFile, job: Job) -> bool:
 def retag(output: OutputFile, job: Job) -> None:
     """Replace the tags of a file, in its sidecar and latents too. No sample changes."""
     assert output.path is not None
-    beside, kept, cover = paths.sidecar_path(output.path), latents_file.latents_path(output.path), job.resolved.cover
+    beside, kept, cover = (
+        paths.sidecar_path(output.path),
+        latents_file.latents_path(output.path),
+        job.song.resolved.cover,
+    )
     record = sidecar.read_sidecar(beside)
     assert record is not None
     header = latents_file.read_header(kept) if latents_file.latents_belong(kept, output.path) else None

@@ -1,0 +1,220 @@
+"""Sentences of a render to its reporter: the plan, remarks on songs, the takes, and how to go on from them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from acestep_cli.errors import shell_word
+from acestep_cli.machine import plan_text
+from acestep_cli.models import checkpoints
+from acestep_cli.models.sizes import Sizes
+from acestep_cli.render import arguments
+from acestep_cli.render.job import Job, group_by_weights
+from acestep_cli.render.reporter import Reporter, ResultStream
+from acestep_cli.render.result import SKIPPED, WRITTEN, OutputFile
+from acestep_cli.song import modes, ranking, spec, values
+
+#: The most remarks on a song that a render shows; `spec check` shows all.
+MOST_REMARKS = 3
+
+
+def shortened(job: Job) -> str | None:
+    """Return the length of a song, as text with the reason, where whole latent frames make it shorter than asked.
+
+    None where it is not shorter, or the Songwriter is yet to decide on the duration.
+    """
+    request, mode = job.request, modes.mode_of(job.request)
+    if "duration" in request.open or (mode.has_source and not mode.prepare(request, request.region).whole_frames):
+        return None
+    vae = Sizes.of(job.checkpoint).vae
+    samples = vae.samples(request.duration)
+    if request.duration * vae.sampling_rate - samples < 1:
+        return None
+    seconds, frame = samples / vae.sampling_rate, 1000 * vae.seconds_per_frame
+    return f"{seconds:.6g} s long instead of {request.duration:.6g} s: music is made in whole frames of {frame:g} ms"
+
+
+def remarks_on(job: Job) -> list[str]:
+    """Return a few remarks on lyrics and caption, where takes are to be made.
+
+    There are none for a sidecar: they were shown when it was rendered.
+    """
+    from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
+
+    if not job.is_pending or job.song.is_replayed:
+        return []
+    found, name = job.song.resolved, job.track or ("" if job.song.spec_file is None else str(job.song.spec_file))
+    song_remarks = remarks.song_remarks(found.request, job.request.duration, is_guess="duration" in job.request.open)
+    sentences = [remarks.placed(remark, name, found.origins, found.lines) for remark in song_remarks[:MOST_REMARKS]]
+    if len(song_remarks) > MOST_REMARKS:
+        more = len(song_remarks) - MOST_REMARKS
+        listing = (
+            "" if job.song.spec_file is None else f"; acestep spec check {shell_word(job.song.spec_file)} lists them"
+        )
+        sentences.append(f"{name or 'The words'}: {more} more remark{'s' * (more > 1)}{listing}")
+    return sentences
+
+
+def preview_files(planned: list[OutputFile], reporter: Reporter, results: ResultStream) -> None:
+    """Report for each file what a render would do, and print the paths that there would be at its end."""
+    for output in planned:
+        if output.path is not None:
+            is_there = output.status == SKIPPED and not output.retagged
+            what = "is there already" if is_there else "would get other tags" if output.retagged else "would be written"
+            reporter.say(f"{output.path}: {what}")
+            results.path(output.path)
+
+
+def next_step(made: Sequence[OutputFile]) -> str | None:
+    """Return how to go on from the files of a run: hear the only one, or compare several."""
+    written = [output for output in made if output.status == WRITTEN and output.path is not None]
+    if not written:
+        return None
+    first = written[0].path
+    assert first is not None
+    if len(written) > 1 and all(output.path is not None and output.path.parent == first.parent for output in written):
+        return f"Compare them: acestep listen {shell_word(first.parent)} --open"
+    other = written[0].completed.variation_seed
+    again = f"--seed {written[0].seed}" + ("" if other is None else f" --variation-seed {other}")
+    return f"{way_to_hear(first)}. The same again: {again}"
+
+
+def way_to_hear(file: Path) -> str:
+    """Return the command of this system that opens an audio file; where it has none, the program's own picture."""
+    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+    if sys.platform not in ("darwin", "win32") and shutil.which(opener) is None:
+        return f"See it: acestep show {shell_word(file)}; any player plays it"
+    return f"Hear it: {opener} {shell_word(file)}"
+
+
+def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> None:
+    """Report checkpoints, devices and reasons, and what is special about songs; for a dry run, memory by stage too."""
+    for warning in [warning for job in planned for warning in job.warnings]:
+        reporter.warn(warning)
+    for job in planned:
+        asked = job.song.resolved.request.model or "auto"
+        if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
+            order = checkpoints.auto_order(modes.mode_of(job.request).task)
+            reporter.advise(
+                "built-in",
+                f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
+                f"acestep models pull {order[0]} fetches a real one.",
+                "A sketch:",
+            )
+            break
+    for [job, *_] in group_by_weights(planned):
+        announce_machine(job, reporter, dry_run=dry_run)
+    for job in planned:
+        announce_song(job, reporter, several=len(planned) > 1)
+    if any(job.is_pending for job in planned):
+        say = reporter.say if dry_run else reporter.detail
+        say(expected_time(planned, later=reporter.remaining.unplanned))
+
+
+def expected_time(planned: list[Job], *, later: int = 0) -> str:
+    """Return a sentence on the time that the pending takes of jobs need, with as many again as there are `later`."""
+    groups = [[job for job in alike if job.is_pending] for alike in group_by_weights(planned)]
+    pending = [job for alike in groups for job in alike]
+    takes = sum(map(takes_of, pending))
+    seconds = [
+        None if job.plan.seconds is None else job.plan.seconds * takes_of(job) / job.request.takes for job in pending
+    ]
+    starts = [[(job.plan.expected or {}).get("startup") for job in alike] for alike in groups if alike]
+    known = [one for one in seconds if one is not None]
+    startup = [max(one for one in start if one is not None) for start in starts if None not in start]
+    return plan_text.time_line(
+        sum(known) * (1 + later / takes) if len(known) == len(seconds) else None,
+        sum(startup) if len(startup) == len(starts) else None,
+        takes + later,
+    )
+
+
+def takes_of(job: Job) -> int:
+    """Return the number of takes of a job that are to be made."""
+    return sum(request.takes for request, _ in job.pending())
+
+
+def announce_machine(job: Job, reporter: Reporter, *, dry_run: bool) -> None:
+    """Report checkpoint, device and reasons of a job; for a dry run, memory by stage too."""
+    checkpoint, made = job.checkpoint, job.plan
+    reporter.say(
+        f"{checkpoint.name} on {made.device} ({made.reasons['device']}), {made.dtype} ({made.reasons['dtype']})"
+    )
+    reporter.detail(f"{checkpoint.name} is {checkpoint.dit}")
+    if job.songwriter is not None:
+        reporter.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")
+    for line in plan_text.plan_lines(made, job.device):
+        say = reporter.say if dry_run else reporter.detail
+        say(line)
+
+
+def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
+    """Report what is special about a song, named where there are `several`."""
+    if job.request.source_latents is not None:
+        reporter.say(f"{job.request.source} is not encoded: {job.request.source_latents.path.name} beside it is used")
+    where = f" in {job.name}" if several else ""
+    if job.song.resolved.origins.get("caption") == arguments.CAPTION:
+        reporter.say(f"There is no file {values.quoted(job.request.caption or '')}, so that is the caption (-c)")
+    if job.is_pending and (length := shortened(job)) is not None:
+        reporter.say(f"{job.name if several else 'The song'} will be {length}")
+    if job.request.scored:
+        names = " and ".join(name.replace("_", " ") for name in job.request.scored)
+        lacking = ranking.inapplicable_scores(job.song.resolved.request, job.checkpoint, job.songwriter)
+        reporter.say(
+            f"Takes{where} are ranked by {names}{'; ' if lacking else ''}{ranking.inapplicable_sentence(lacking)}"
+        )
+    if job.songwriter is not None and job.request.open:
+        keys = ", ".join(key.replace("_", " ") for key in job.request.open)
+        where = f" in {job.name}" if job.song.spec_file is not None else ""
+        reporter.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
+
+
+def print_origins(planned: list[Job], reporter: Reporter) -> None:
+    """Report every effective value and its origin, a line each."""
+    for job in planned:
+        if len(planned) > 1:
+            reporter.say(f"{job.name}:")
+        rows = [
+            (one.name, spec.inline_value(one.value), one.origin)
+            for one in spec.value_origins(job.song.resolved, job.decided)
+        ]
+        rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for name, value, origin in rows:
+            reporter.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+
+
+def ways_on(planned: list[Job]) -> str | None:
+    """Return how to get new takes where all files of a run are kept; None where there is something to make."""
+    if any(output.status != SKIPPED or output.retagged for job in planned for output in job.outputs):
+        return None
+    if not all(job.song.place.offers_again for job in planned):
+        return None
+    key = "seed" if any(job.request.variation is None for job in planned) else "variation_seed"
+    flag = spec.flag_of(key)
+    is_given = any(job.song.resolved.origins.get(key) == flag for job in planned)
+    if all(job.song.place.numbered for job in planned):
+        if is_given:
+            return f"All of it is there; another {flag} makes new takes."
+        return "All of it is there, for the spec has a seed; --again makes new takes."
+    if is_given:
+        return f"All of it is there; --again instead of {flag} makes new takes beside it."
+    return "All of it is there; --again makes new takes beside it, --force in its place."
+
+
+def summarise(made: list[OutputFile], reporter: Reporter) -> None:
+    """Report each take in a line: its status, scores, seed, length, peak and file."""
+    scored = list(dict.fromkeys(name for output in made for name in ranking.ALL if name in output.scores))
+    rows = [("", *(name.replace("_", " ") for name in scored), "seed", "seconds", "peak dBFS", "file")]
+    for output in made:
+        seconds = "" if output.seconds is None else f"{output.seconds:.2f}"
+        peak = "" if "peak_dbfs" not in output.checks else f"{output.checks['peak_dbfs'] + 0:.1f}"
+        own = [f"{output.scores[name]:.4f}" if name in output.scores else "" for name in scored]
+        rows.append((output.status, *own, str(output.seed), seconds, peak, str(output.path)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for status, *numbers, file in rows:
+        aligned = "  ".join(number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))
+        reporter.say(f"{status.ljust(widths[0])}  {aligned}  {file}")
