@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import math
 import os
@@ -54,6 +55,43 @@ def folder_error() -> OutputError | None:
 def read_error(path: Path, error: OSError) -> OutputError | None:
     """Return the error that the current folder was deleted, where that is why `path` was not found; else None."""
     return folder_error() if isinstance(error, FileNotFoundError) and not path.is_absolute() else None
+
+
+def nearest_path(path: Path) -> Path | None:
+    """Return the path whose name is most like that of `path`, which is missing; None where none is near.
+
+    Where a folder on the way to it is missing too, that is the name that is compared.
+    """
+    missing = path
+    while not os.path.lexists(missing.parent) and missing.parent != missing:
+        missing = missing.parent
+    try:
+        with os.scandir(missing.parent) as entries:
+            names = {entry.name.casefold(): entry.name for entry in entries if not entry.name.startswith(".")}
+    except OSError:
+        return None
+    name = missing.name.casefold()
+    near = [other for other in sorted(names) if other.startswith(f"{name}.")]  # its suffix was left out
+    near = near or difflib.get_close_matches(name, names, n=1)
+    if not near:
+        return None
+    found = missing.with_name(names[near[0]])
+    whole = found / path.relative_to(missing)
+    return whole if os.path.lexists(whole) else found
+
+
+def suggest_path(path: Path, error: OSError | None = None) -> str:
+    """Return `; did you mean x?` where `path` is missing and a name beside it is near, else an empty string.
+
+    `error` is what reading it raised.
+    """
+    if error is not None and not isinstance(error, FileNotFoundError):
+        return ""
+    near = nearest_path(path)
+    if near is None:
+        return ""
+    here = Path.cwd()
+    return f"; did you mean {shell_word(near.relative_to(here) if near.is_relative_to(here) else near)}?"
 
 
 def is_taken(path: Path) -> bool:

@@ -50,6 +50,9 @@ def test_a_file_of_that_name_is_a_spec(acestep: Run) -> None:
         (["warm", "lo-fi", "beat"], "is one argument, in quotes. acestep generate 'warm lo-fi beat' makes music"),
         (["lo-fi", "beat", "-o", "x.flac"], "is one argument, in quotes. acestep generate 'lo-fi beat' makes music"),
         (["lo-fi"], "acestep generate -c lo-fi makes music"),
+        (["songs"], "songs is a folder, and generate takes specs. acestep generate songs/*.md songs/*.yaml renders"),
+        (["sonng.yaml"], "sonng.yaml: cannot be read: no such file or directory; did you mean song.yaml?"),
+        (["song"], "song: there is no such file; did you mean song.yaml? acestep generate -c song makes"),
         (["lofi"], "lofi: there is no such file. acestep generate -c lofi makes music"),
         (["warm lo-fi.yaml"], "warm lo-fi.yaml: cannot be read: no such file"),
         (["songs/warm beat"], "songs/warm beat: there is no such file."),
@@ -63,9 +66,41 @@ def test_what_is_refused_names_what_takes_it(refused: Run, arguments: list[str],
     Path("song.yaml").write_text("caption: a\nduration: 10\n")
     Path("album.yaml").write_text("album: Harbour\ntracks:\n  - low: songs/low.md\n")
     Path("short.yaml").write_text("tracks:\n  low: {caption: a}\n")
+    Path("songs").mkdir()
+    for name in ("high.yaml", "low.md"):
+        (Path("songs") / name).write_text("")
     recording("bare.flac")
     result = refused("generate", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in flat(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["render", BEAT], 2, f"'{BEAT}' is no file, and render takes specs. acestep generate '{BEAT}' makes music"),
+        (["cover", BEAT], 5, f"Name it first: acestep cover song.flac -c '{BEAT}'. acestep generate '{BEAT}' makes"),
+        (["describe", BEAT], 5, f"'{BEAT}' is no file, and describe works on a recording. acestep write '{BEAT}'"),
+        ([BEAT], 2, f"'{BEAT}' is no command. acestep generate '{BEAT}' makes music from these words."),
+        (["song.yaml"], 2, "'song.yaml' is no command. acestep render song.yaml renders it."),
+        (["album.yaml"], 2, "'album.yaml' is no command. acestep album render album.yaml renders its tracks."),
+        (["take.wav"], 2, "'take.wav' is no command. acestep show take.wav shows it;"),
+        (["album", "plan", "song.yaml"], 2, "song.yaml: is a song, not an album; acestep render song.yaml renders it"),
+        (["cover", "tako.wav", "-c", "a"], 5, "cannot be read: no such file or directory; did you mean take.wav?"),
+        (["show", "takse/song-2.flac"], 5, "did you mean takes/song-2.flac?"),
+        (["listen", "takse"], 5, "takse cannot be read: no such file or directory; did you mean takes?"),
+        (["train-lora", "takse", "-o", "sound"], 5, "takse is not there; did you mean takes?"),
+        (["lora", "inspect", "takse"], 3, "The adapter takse does not exist; did you mean takes?"),
+    ],
+)  # fmt: skip
+def test_other_commands_name_what_takes_it_too(refused: Run, arguments: list[str], code: int, sentence: str) -> None:
+    Path("song.yaml").write_text("caption: a\nduration: 10\n")
+    Path("album.yaml").write_text("album: {title: Harbour}\ntracks:\n  - songs/low.md\n")
+    Path("takes").mkdir()
+    recording("take.wav")
+    recording("takes/song-2.flac")
+    result = refused(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
     assert sentence in flat(result)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from acestep_cli.albums import template, tracks
 from acestep_cli.albums.tracks import Edit, Track
 from acestep_cli.audio import encode
-from acestep_cli.errors import UsageError
+from acestep_cli.errors import UsageError, shell_word
+from acestep_cli.render import arguments
 from acestep_cli.song import document, modes, spec
 from acestep_cli.song.document import Entry
 from acestep_cli.song.musical_values import LONGEST_SECONDS, Duration
@@ -176,6 +177,9 @@ def read_page(file: Path, wanted_by: str = "") -> AlbumPage:
         return AlbumPage(file, {}, problems=(f"{wanted_by}{file}: an album is a .yaml file",))
     content = document.parse_document(text, markdown=False)
     problems = [f"{file}{problem}" for problem in content.problems]
+    if {entry.name for entry in content.entries} & (set(KEYS) - set(SECTIONS)) and not arguments.is_album(file):
+        problem = f"{file}: is a song, not an album; acestep render {shell_word(file)} renders it"
+        return AlbumPage(file, {}, problems=(f"{wanted_by}{problem}",))
     sections: dict[str, Entry] = {}
     layers = []
     for entry in document.refuse_duplicates(content.entries, file, problems):

@@ -462,7 +462,7 @@ def unreadable_error(path: Path, error: OSError) -> AceStepError:
     """Return why a file cannot be read: for a path below a current folder that was deleted, that."""
     if gone := disk.read_error(path, error):
         return gone
-    return SourceError(f"{path} cannot be read: {reason_of(error)}.")
+    return SourceError(f"{path} cannot be read: {reason_of(error)}{disk.suggest_path(path, error) or '.'}")
 
 
 def format_time(seconds: float) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from acestep_cli import disk
 from acestep_cli.audio import lrc
 from acestep_cli.audio.lrc import TimedLine
 from acestep_cli.errors import EncoderError, reason_of
@@ -318,7 +319,7 @@ def read_picture(path: Path) -> Cover:
         with path.open("rb") as file:
             data = file.read(MOST_COVER_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {reason_of(error)}") from error
+        raise ValueError(f"{path} cannot be read: {reason_of(error)}{disk.suggest_path(path, error)}") from error
     if len(data) > MOST_COVER_BYTES:
         raise ValueError(f"{path} is larger than {MOST_COVER_BYTES // 1_000_000} MB; a smaller picture will do")
     try:

@@ -18,7 +18,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 from acestep_cli import COMPLETING, __version__
 from acestep_cli.cli import exit_codes
 from acestep_cli.cli.help_format import Group, group_help
-from acestep_cli.errors import reason_of
+from acestep_cli.errors import UsageError, reason_of
 
 #: Each command with its line of help. A mode's own comes from its row (`commands.command`), and its line is copied from
 #: there by `python tools/commands.py`; any other's comes from the file of its name in this folder.
@@ -79,6 +79,8 @@ class Root(Group):
             return super().main(*arguments, **more)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[0] not in COMMANDS:
+            refuse_command(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             command = typer.main.get_command(loaded(name))
@@ -87,6 +89,14 @@ class Root(Group):
     def invoke(self, ctx: Any) -> Any:
         with exit_codes.as_exit_codes(ctx):
             return super().invoke(ctx)
+
+
+def refuse_command(word: str) -> None:
+    """Raise `UsageError` for text, or a file, that stands in the place of a command."""
+    from acestep_cli.render import arguments
+
+    if hint := arguments.command_hint(word):
+        raise UsageError(f"{word!r} is no command.", hint)
 
 
 def command_groups(names: Iterable[str]) -> dict[str, list[str]]:

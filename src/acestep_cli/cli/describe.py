@@ -10,10 +10,13 @@ import typer
 from acestep_cli.audio import decode
 from acestep_cli.cli import help_format, options, songwriting
 from acestep_cli.cli.console import Console
+from acestep_cli.errors import SourceError, shell_word
 from acestep_cli.models import checkpoints
+from acestep_cli.render import arguments
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec
 from acestep_cli.song.songwriter_prompts import Sampling
+from acestep_cli.song.values import quoted
 
 app = help_format.App()
 
@@ -37,6 +40,7 @@ def describe(
     song: dict[str, Any],
     run: RenderSettings,
 ) -> None:
+    refuse_idea(recording)
     songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
     sound = decode.read_audio(Path(recording), warn=terminal.warn)
@@ -66,3 +70,12 @@ def describe(
                 pipeline.write(job.request, task, sampling, text_seed, report, terminal.warn)
             )
     songwriting.write_answer(found, output)
+
+
+def refuse_idea(text: str) -> None:
+    """Raise `SourceError` where words stand in the place of a recording."""
+    if arguments.is_caption(text):
+        raise SourceError(
+            f"{quoted(text)} is no file, and describe works on a recording.",
+            f"acestep write {shell_word(text)} turns an idea into a spec.",
+        )

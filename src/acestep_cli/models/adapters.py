@@ -367,7 +367,8 @@ def _file(path: Path) -> Path:
         if gone := disk.read_error(path, FileNotFoundError()):
             raise gone
         raise AdapterError(
-            f"The adapter {path} does not exist.", "Name a folder that PEFT wrote, or a .safetensors file."
+            f"The adapter {path} does not exist{disk.suggest_path(path) or '.'}",
+            "Name a folder that PEFT wrote, or a .safetensors file.",
         )
     if path.suffix != weight_files.WEIGHTS_SUFFIX:
         raise AdapterError(

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acestep_cli import disk
 from acestep_cli.audio import encode
-from acestep_cli.errors import AceStepError, OutputError, UsageError, shell_word
+from acestep_cli.errors import AceStepError, OutputError, SourceError, UsageError, shell_word
 from acestep_cli.render import outputs, paths, provenance, smoke
 from acestep_cli.render.job import SongInput
 from acestep_cli.render.paths import Destination
@@ -86,15 +87,60 @@ def refuse_other(mode: str | None, name: str) -> None:
     """Raise `UsageError` where the argument `name` is a recording, an album or nothing, and say what takes it."""
     if name == spec.STDIN:
         return
+    if is_caption(name):
+        raise UsageError(f"{quoted(name)} is no file, and {mode or 'render'} takes specs.", caption_hint(name))
+    if Path(name).is_dir():
+        raise UsageError(f"{name} is a folder, and {mode or 'render'} takes specs.", folder_hint(mode, Path(name)))
     if is_audio_name(name):
         raise UsageError(f"{name} is a recording, and {mode or 'render'} takes specs.", recording_hint(name))
     if mode == GENERATE and not has_suffix_of(name, spec.SUFFIXES) and not is_there(name):
         raise UsageError(
-            f"{name}: there is no such file.", f"acestep generate -c {shell_word(name)} makes music from these words."
+            f"{name}: there is no such file{disk.suggest_path(Path(name)) or '.'}",
+            f"acestep generate -c {shell_word(name)} makes music from these words.",
         )
     if is_album(Path(name)):
         quoted_name = shell_word(name)
         raise UsageError(f"{name} is an album, not a song.", f"acestep album render {quoted_name} renders its tracks.")
+
+
+def refuse_text(mode: str, name: str) -> None:
+    """Raise `SourceError` where text stands in the place of the recording that `mode` works on."""
+    if not is_caption(name):
+        return
+    raise SourceError(
+        f"{quoted(name)} is no file, and {mode} works on a recording.",
+        f"Name it first: acestep {mode} song.flac -c {shell_word(name)}. {caption_hint(name)}",
+    )
+
+
+def caption_hint(text: str) -> str:
+    return f"acestep generate {shell_word(text)} makes music from these words."
+
+
+def folder_hint(mode: str | None, folder: Path) -> str | None:
+    """Return the command that renders the specs in a folder; None where it holds none."""
+    try:
+        found = {file.suffix for file in folder.iterdir() if file.suffix in spec.SUFFIXES}
+    except OSError:
+        return None
+    if not found:
+        return None
+    patterns = " ".join(f"{shell_word(folder)}/*{suffix}" for suffix in sorted(found))
+    return f"acestep {mode or 'render'} {patterns} renders all in it."
+
+
+def command_hint(name: str) -> str | None:
+    """Return the command that takes text or the file `name`, which stands in the place of a command."""
+    if is_caption(name):
+        return caption_hint(name)
+    if not is_there(name):
+        return None
+    shown = shell_word(name)
+    if is_audio_name(name):
+        return f"acestep show {shown} shows it; acestep --help lists what else takes a recording."
+    if is_album(Path(name)):
+        return f"acestep album render {shown} renders its tracks."
+    return f"acestep render {shown} renders it." if has_suffix_of(name, spec.SUFFIXES) else None
 
 
 def recording_hint(name: str) -> str:
@@ -137,8 +183,6 @@ def has_suffix_of(name: str, suffixes: Sequence[str]) -> bool:
 
 def is_there(name: str) -> bool:
     """Tell whether a name is that of a file; a name that no file can have is not."""
-    from acestep_cli import disk
-
     try:
         return disk.is_taken(Path(name))
     except OutputError:
@@ -255,6 +299,8 @@ def read_song(name: str | None, asked: Arguments, settings: RenderSettings) -> S
     given = is_recording(asked.mode, name)
     if name is not None and not given:
         refuse_other(asked.mode, name)
+    elif asked.mode is not None and name is not None:
+        refuse_text(asked.mode, name)
     below = [*command_layers(asked.mode), *argument_layers(name, given)]
     smoke_layers = [smoke.smoke_layer([*below, *asked.flags])] if settings.smoke else []
     layers = [*below, *smoke_layers, *asked.flags]

@@ -384,7 +384,7 @@ def read_text(file: str) -> str:
     except OSError as error:
         if gone := disk.read_error(Path(file), error):
             raise gone from error
-        raise ValueError(f"cannot be read: {reason_of(error)}") from error
+        raise ValueError(f"cannot be read: {reason_of(error)}{disk.suggest_path(Path(file), error)}") from error
 
 
 def resolve(*layers: Layer) -> Resolved:

@@ -118,8 +118,11 @@ def audio_files(folder: Path) -> dict[str, Path]:
         if not folder.is_dir():
             if gone := disk.read_error(folder, FileNotFoundError()):
                 raise gone
-            what = "not a folder" if disk.is_taken(folder) else "not there"
-            raise SourceError(f"{folder} is {what}; the songs to train on are in a folder.")
+            if disk.is_taken(folder):
+                raise SourceError(f"{folder} is not a folder; the songs to train on are in one.")
+            raise SourceError(
+                f"{folder} is not there{disk.suggest_path(folder) or '.'}", "The songs to train on are in a folder."
+            )
         next(folder.iterdir(), None)  # raises the errors that rglob hides
         files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     except OSError as error:
