@@ -243,19 +243,26 @@ def test_advice_is_whole_once_a_day_on_a_terminal_and_always_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for _ in range(2):
-        Console().advise("x", "A whole sentence.", "Short")
-    assert capsys.readouterr().err.splitlines() == ["A whole sentence."] * 2
+    assert [Console().advise("x", "A sentence.") for _ in range(2)] == [True, True]
     monkeypatch.setattr("acestep_cli.cli.console.redraws", lambda stream: True)
-    Console(paths=False).advise("x", "A whole sentence.", "Short")  # as with --json
-    for _ in range(2):
-        Console().advise("x", "A whole sentence.", "Short")
-    assert capsys.readouterr().err.splitlines() == ["A whole sentence.", "A whole sentence.", "Short"]
+    assert Console(paths=False).advise("x", "A sentence.")  # as with --json
+    assert capsys.readouterr().err.splitlines() == ["A sentence."] * 3
+    assert [Console().advise("x", "A sentence.") for _ in range(2)] == [True, False]
     notices.notices_file().write_text('{"x": "2020-02-02"}')
-    Console().advise("x", "A whole sentence.", "Short")
+    assert Console().advise("x", "A sentence.")
     notices.notices_file().write_text("no JSON")
-    Console().advise("x", "A whole sentence.", "Short")
-    assert capsys.readouterr().err.splitlines() == ["A whole sentence."] * 2
+    assert Console().advise("x", "A sentence.")
+    assert capsys.readouterr().err.splitlines() == ["A sentence."] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
+def test_on_a_terminal_the_sketch_is_advised_about_once_and_then_one_word(tmp_path: Path) -> None:
+    nothing = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "HF_HOME": str(tmp_path)}
+    first, again = (screen(on_a_terminal(tmp_path, "-c", "a", "-m", "auto", **nothing)[1]) for _ in range(2))
+    assert any("acestep models pull turbo fetches a real one." in line for line in first)
+    assert any(line.startswith("pocket on cpu (") for line in first)
+    assert not any("acestep models pull" in line for line in again)
+    assert any(line.startswith("A sketch: pocket on cpu (") for line in again)
 
 
 def test_weights_that_come_and_go_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:

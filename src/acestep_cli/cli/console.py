@@ -174,9 +174,12 @@ class Console:
         """True where somebody reads lines on a terminal, and asked for nothing else."""
         return not self.quiet and self.shows_paths and self._progress == "auto" and redraws(sys.stderr)
 
-    def advise(self, subject: str, sentence: str, short: str) -> None:
-        """Print a sentence of advice; on a terminal that has shown it today, its short form."""
-        self.say(sentence if not self.is_read or notices.is_first_today(subject) else short)
+    def advise(self, subject: str, sentence: str) -> bool:
+        """Print a sentence of advice, on a terminal once a day; return True if it was printed."""
+        if self.is_read and not notices.is_first_today(subject):
+            return False
+        self.say(sentence)
+        return True
 
     def lead(self, line: str) -> None:
         """Print the next step to somebody at a terminal, and to nobody else."""

@@ -94,24 +94,31 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
     """Report checkpoints, devices and reasons, and what is special about songs; for a dry run, memory by stage too."""
     for warning in [warning for job in planned for warning in job.warnings]:
         reporter.warn(warning)
-    for job in planned:
-        asked = job.song.resolved.request.model or "auto"
-        if asked == "auto" and job.checkpoint.name == checkpoints.BUILT_IN:
-            order = checkpoints.auto_order(modes.mode_of(job.request).task)
-            reporter.advise(
-                "built-in",
-                f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
-                f"acestep models pull {order[0]} fetches a real one.",
-                "A sketch:",
-            )
-            break
+    sketched = next(filter(plays_for_lack, planned), None)
+    is_told = sketched is not None and advise_models(sketched, reporter)
     for [job, *_] in group_by_weights(planned):
-        announce_machine(job, reporter, dry_run=dry_run)
+        what = "A sketch: " if plays_for_lack(job) and not is_told else ""
+        announce_machine(job, reporter, dry_run=dry_run, what=what)
     for job in planned:
         announce_song(job, reporter, several=len(planned) > 1)
     if any(job.is_pending for job in planned):
         say = reporter.say if dry_run else reporter.detail
         say(expected_time(planned, later=reporter.remaining.unplanned))
+
+
+def plays_for_lack(job: Job) -> bool:
+    """Tell whether the built-in model plays a job because no other is installed."""
+    return (job.song.resolved.request.model or "auto") == "auto" and job.checkpoint.name == checkpoints.BUILT_IN
+
+
+def advise_models(job: Job, reporter: Reporter) -> bool:
+    """Advise to fetch a real model for a job; return False where that was said today."""
+    order = checkpoints.auto_order(modes.mode_of(job.request).task)
+    return reporter.advise(
+        "built-in",
+        f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
+        f"acestep models pull {order[0]} fetches a real one.",
+    )
 
 
 def expected_time(planned: list[Job], *, later: int = 0) -> str:
@@ -137,12 +144,11 @@ def takes_of(job: Job) -> int:
     return sum(request.takes for request, _ in job.pending())
 
 
-def announce_machine(job: Job, reporter: Reporter, *, dry_run: bool) -> None:
-    """Report checkpoint, device and reasons of a job; for a dry run, memory by stage too."""
+def announce_machine(job: Job, reporter: Reporter, *, dry_run: bool, what: str) -> None:
+    """Report checkpoint, device and reasons of a job, with `what` it makes in front; for a dry run, memory by stage."""
     checkpoint, made = job.checkpoint, job.plan
-    reporter.say(
-        f"{checkpoint.name} on {made.device} ({made.reasons['device']}), {made.dtype} ({made.reasons['dtype']})"
-    )
+    device, dtype = (f"{getattr(made, name)} ({made.reasons[name]})" for name in ("device", "dtype"))
+    reporter.say(f"{what}{checkpoint.name} on {device}, {dtype}")
     reporter.detail(f"{checkpoint.name} is {checkpoint.dit}")
     if job.songwriter is not None:
         reporter.detail(f"the Songwriter {job.songwriter.name} is {job.songwriter.folder}")

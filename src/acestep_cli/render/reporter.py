@@ -48,8 +48,8 @@ class Reporter(Messages, Protocol):
     #: True where lines and the paths of results are read on one terminal.
     shares_screen: bool
 
-    def advise(self, subject: str, sentence: str, short: str) -> None:
-        """Show a sentence of advice; on a terminal that has shown it today, its short form."""
+    def advise(self, subject: str, sentence: str) -> bool:
+        """Show a sentence of advice, on a terminal once a day; return True if it was shown."""
 
     def lead(self, line: str) -> None:
         """Show the next step to somebody at a terminal, and to nobody else."""
