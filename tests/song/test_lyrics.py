@@ -9,7 +9,7 @@ import pytest
 
 from acestep_cli.song import spec
 from acestep_cli.song.lint import remarks as checks
-from acestep_cli.song.lint.lyrics import Remark
+from acestep_cli.song.lint.linted_song import Remark
 from acestep_cli.song.request import KEYS, Request
 from support.places import ROOT
 

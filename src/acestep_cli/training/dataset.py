@@ -19,7 +19,7 @@ from acestep_cli.audio import decode, encode, measure
 from acestep_cli.errors import AceStepError, SourceError, UsageError, combine_errors
 from acestep_cli.progress import Progress, Say
 from acestep_cli.song import document, modes, prompts, spec
-from acestep_cli.song.lint import lyrics
+from acestep_cli.song.lint import linted_song, pace
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import Choice, Kind, Tag, quoted, suggestion
 from acestep_cli.training import metadata
@@ -364,7 +364,7 @@ def song_remarks(song: DatasetSong, facts: RecordingFacts, longest: float) -> It
         words = " with all of its lyrics" if song.request.lyrics else ""
         whole, part = decode.format_time(facts.seconds), decode.format_time(longest)
         yield f"{song.name} is {whole} long, and is trained in parts of {part}{words}."
-    for remark in lyrics.hurried(lyrics.LintedSong(song.request, facts.seconds)):
+    for remark in pace.hurried(linted_song.LintedSong(song.request, facts.seconds)):
         yield f"{song.name}: its lyrics are longer than can be sung: {remark.text}"
 
 

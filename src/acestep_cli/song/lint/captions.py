@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from acestep_cli.song.lint import syllables
-from acestep_cli.song.lint.lyrics import LintedSong, Remark, is_mute, section_of
+from acestep_cli.song.lint import scripts, section_names, syllables
+from acestep_cli.song.lint.linted_song import LintedSong, Remark
 from acestep_cli.song.musical_values import TIME_SIGNATURES, MusicalKey
 from acestep_cli.song.values import quoted
 
@@ -115,7 +115,7 @@ def check_voice(song: LintedSong) -> Iterator[Remark]:
         yield Remark(
             "caption", None, f"says {found[0].strip(' ,.;')!r}, but there are words to sing; leave out one or the other"
         )
-    elif is_mute(song) and (found := VOICED.search(song.caption)) and not WORDLESS.search(song.caption):
+    elif scripts.is_mute(song) and (found := VOICED.search(song.caption)) and not WORDLESS.search(song.caption):
         yield Remark(
             "caption",
             None,
@@ -125,7 +125,11 @@ def check_voice(song: LintedSong) -> Iterator[Remark]:
 
 def check_lyrics(song: LintedSong) -> Iterator[Remark]:
     lines = song.caption.strip().splitlines()
-    tagged = [place for place, line in enumerate(lines, 1) if any(map(section_of, re.findall(r"\[([^\[\]]+)\]", line)))]
+    tagged = [
+        place
+        for place, line in enumerate(lines, 1)
+        if any(map(section_names.section_of, re.findall(r"\[([^\[\]]+)\]", line)))
+    ]
     if tagged or len(lines) >= CAPTION_LINES:
         yield Remark(
             "caption",

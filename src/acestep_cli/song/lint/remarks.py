@@ -8,44 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from acestep_cli.song.lint import captions, lyrics
-from acestep_cli.song.lint.lyrics import LintedSong, Remark
+from acestep_cli.song.lint import captions, leftovers, pace, scripts, section_tags
+from acestep_cli.song.lint.linted_song import LintedSong, Remark
 from acestep_cli.song.request import KEYS, Request
 
 CHECKS: tuple[Callable[[LintedSong], Iterator[Remark]], ...] = (
-    lyrics.hurried,
-    lyrics.sparse,
-    lyrics.long_lines,
-    lyrics.misspelt_tags,
-    lyrics.open_brackets,
-    lyrics.glued_tags,
-    lyrics.unmarked_sections,
-    lyrics.untagged,
-    lyrics.wordless_sections,
-    lyrics.repeats,
-    lyrics.instrumental_tag,
-    lyrics.foreign_script,
-    lyrics.unnamed_language,
-    lyrics.idle_language,
+    pace.hurried,
+    pace.sparse,
+    pace.long_lines,
+    section_tags.misspelt_tags,
+    section_tags.open_brackets,
+    section_tags.glued_tags,
+    section_tags.unmarked_sections,
+    section_tags.untagged,
+    section_tags.wordless_sections,
+    section_tags.repeats,
+    section_tags.instrumental_tag,
+    scripts.foreign_script,
+    scripts.unnamed_language,
+    scripts.idle_language,
     captions.check_length,
     captions.check_bpm,
     captions.check_key,
     captions.check_meter,
     captions.check_voice,
     captions.check_lyrics,
-    lyrics.chatter,
-    lyrics.markup,
-    lyrics.chords,
-    lyrics.timestamps,
-    lyrics.front_matter,
-    lyrics.literal_breaks,
-    lyrics.unseen,
-    lyrics.decomposed,
+    leftovers.chatter,
+    leftovers.markup,
+    leftovers.chords,
+    leftovers.timestamps,
+    leftovers.front_matter,
+    leftovers.literal_breaks,
+    leftovers.unseen,
+    leftovers.decomposed,
 )
 
 
 #: The checks that compare the words with the length of the song.
-TIMED = (lyrics.hurried, lyrics.sparse)
+TIMED = (pace.hurried, pace.sparse)
 
 
 def song_remarks(request: Request, seconds: float, *, is_guess: bool = False) -> list[Remark]:
