@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import disk
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoints, hub_client, local
 from acestep_cli.models.checkpoints import ModelPart
 from acestep_cli.render.reporter import Reporter
 
@@ -23,10 +23,9 @@ def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], reporter: Reporter
     Without `pull` nothing is to be fetched, and the command that would is named. Raises `NetworkError` where the
     environment forbids downloads.
     """
-    from acestep_cli.models import download
 
     if pull:
-        download.require_online()
+        hub_client.require_online()
     for name, parts in lacking.items():
         folders = ", ".join(f"{part.folder} ({disk.format_size(part.size_gb * GB)})" for part in parts)
         total = disk.format_size(sum(part.size_gb for part in parts) * GB)
