@@ -15,10 +15,12 @@ from typing import NamedTuple
 from side_by_side import parser, publish
 
 from acestep_cli.errors import MemoryLimitError
-from acestep_cli.machine import hardware
+from acestep_cli.machine import hardware, memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import GIB, Device, Hardware
-from acestep_cli.machine.plan import RUNTIME_BYTES, TIERS, MachineRequest, Plan, Tier
+from acestep_cli.machine.memory import RUNTIME_BYTES
+from acestep_cli.machine.plan import MachineRequest, Plan
+from acestep_cli.machine.tiers import TIERS, Tier
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import complete
@@ -105,7 +107,7 @@ def main() -> None:
         for tier, model, row in rows(Path(name), arguments.models, arguments.cards):
             table.append(cells(tier, model, row))
             print(*table[-1], sep=" | ", file=sys.stderr, flush=True)
-    notes = NOTES.format(share=f"{planning.MARGIN:.0%}", runtime=RUNTIME_BYTES["cuda"] // 2**20)
+    notes = NOTES.format(share=f"{memory.MARGIN:.0%}", runtime=RUNTIME_BYTES["cuda"] // 2**20)
     publish(__file__, "Memory of the promised songs, counted", table, notes, arguments.dry, counted=True)
 
 

@@ -32,10 +32,10 @@ from acestep_cli.engine.dit import Condition, DiT
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import AceStepError
-from acestep_cli.machine import hardware
+from acestep_cli.machine import hardware, memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import GIB
-from acestep_cli.machine.plan import TIERS
+from acestep_cli.machine.tiers import TIERS
 from acestep_cli.models import checkpoints
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.sizes import Sizes
@@ -96,14 +96,14 @@ def tier(root: Path, memory_gb: float, seconds: float) -> dict[str, Any]:
     try:
         plan = planning.plan_render(invented(total), request, planning.MachineRequest(), Sizes.of(checkpoint))
         if device().type == "cuda":
-            allowed = total - planning.RUNTIME_BYTES["cuda"]  # a real card holds the runtime too
+            allowed = total - memory.RUNTIME_BYTES["cuda"]  # a real card holds the runtime too
             torch.cuda.set_per_process_memory_fraction(min(allowed / torch.cuda.mem_get_info()[1], 1.0))
         start = time.perf_counter()
         [take] = Pipeline(checkpoint, plan).run([request], quiet)
     except AceStepError as error:
         return {"failed": str(error)}
     spent = time.perf_counter() - start
-    peak = torch.cuda.max_memory_reserved() + planning.RUNTIME_BYTES["cuda"] if device().type == "cuda" else 0
+    peak = torch.cuda.max_memory_reserved() + memory.RUNTIME_BYTES["cuda"] if device().type == "cuda" else 0
     steps = [name for name in ("one_network", "vae_on_cpu") if getattr(take.plan, name)]
     how = ", ".join([take.plan.arrangement.weights, f"tiles of {take.plan.tile_frames}", *steps])
     return {"peak": peak, "seconds": spent, "how": how, "predicted": plan.peak_bytes}

@@ -21,6 +21,8 @@ from published import TWO_B, VAE
 from random_checkpoint import TEXT, write
 from side_by_side import parser, publish
 
+from acestep_cli.machine import memory
+
 #: Each a mode and seconds; `references` hears two recordings of so many seconds too, `listen` is that stage alone.
 ROWS = (
     *(("generate", seconds) for seconds in (10, 60, 240)),
@@ -96,7 +98,7 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
         plan = planning.plan_render(
             hardware.detect(), request, planning.MachineRequest(device="cpu", dtype="bf16"), Sizes.of(checkpoint)
         )
-        predicted = plan.peak_bytes - planning.RUNTIME_BYTES["cpu"]
+        predicted = plan.peak_bytes - memory.RUNTIME_BYTES["cpu"]
         with resident_rise() as rise, torch.inference_mode():
             if mode == "listen":
                 # Weights that the stage finds in memory are not brought there by it.

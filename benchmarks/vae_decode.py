@@ -20,7 +20,7 @@ from torch import Tensor
 
 from acestep_cli.engine import codec
 from acestep_cli.engine.vae import OobleckVAE
-from acestep_cli.machine import plan
+from acestep_cli.machine import plan, tiers
 from acestep_cli.machine.hardware import Hardware, cpu_device
 from acestep_cli.machine.plan import MachineRequest
 from acestep_cli.models.configs import VAEConfig
@@ -61,7 +61,7 @@ def build_theirs(ours: OobleckVAE) -> AutoencoderOobleck:
 
 def tile_frames() -> int:
     """What the program itself would choose on this processor."""
-    song = plan.bare_song("turbo", 20.0)
+    song = tiers.bare_song("turbo", 20.0)
     return plan.plan_render(Hardware((cpu_device(),)), song, MachineRequest(), Sizes.published("turbo")).tile_frames
 
 

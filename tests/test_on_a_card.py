@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from acestep_cli import pipeline
 from acestep_cli.cli.app import app
 from acestep_cli.errors import MemoryLimitError
-from acestep_cli.machine import hardware
-from acestep_cli.machine import plan as planning
+from acestep_cli.machine import fallbacks, hardware
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
@@ -215,7 +214,7 @@ def fallbacks_of(stage: str) -> int:
     """The number of fallbacks that a plan on a card has for a stage."""
     found, plan = 0, on_card(tile_frames=256)
     arrangement = plan.arrangement
-    while (following := planning._next_fallback(arrangement, "cuda", stage)) is not None:
+    while (following := fallbacks._next_fallback(arrangement, "cuda", stage)) is not None:
         arrangement, found = following[0], found + 1
     return found
 

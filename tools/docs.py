@@ -15,7 +15,8 @@ from pathlib import Path
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes
 from acestep_cli.cli.app import COMMANDS, command_groups
-from acestep_cli.machine import plan
+from acestep_cli.machine.fallbacks import LADDER
+from acestep_cli.machine.tiers import TIERS
 from acestep_cli.models import checkpoints
 from acestep_cli.song import modes, spec
 
@@ -68,13 +69,13 @@ def codes() -> str:
 
 
 def ladder() -> str:
-    return "".join(f"{number}. {rung.sentence}\n" for number, rung in enumerate(plan.LADDER, start=1))
+    return "".join(f"{number}. {fallback.sentence}\n" for number, fallback in enumerate(LADDER, start=1))
 
 
 def tiers() -> str:
     head = ("card", "longest song", "takes", "Songwriter")
     rows = [(f"{tier.memory_gb} GB", f"{tier.minutes} min", str(tier.takes), tier.songwriter or "none")
-            for tier in plan.TIERS]  # fmt: skip
+            for tier in TIERS]  # fmt: skip
     return table(head, rows)
 
 

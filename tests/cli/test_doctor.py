@@ -19,8 +19,9 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.machine import hardware
+from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import GIB, Device, Hardware
-from acestep_cli.machine.plan import LADDER, TIERS, Tier
+from acestep_cli.machine.tiers import TIERS, Tier
 from acestep_cli.models import checkpoints
 from acestep_cli.render import selftest
 from support import tiny

@@ -17,7 +17,8 @@ from acestep_cli.engine.encoder_layer import EncoderLayer
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.machine import plan as planning
-from acestep_cli.machine.plan import LADDER, Plan
+from acestep_cli.machine.fallbacks import LADDER
+from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.pipeline import Pipeline

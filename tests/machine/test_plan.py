@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 from acestep_cli.cli.app import app
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine import hardware, memory
+from acestep_cli.machine import hardware, memory, tiers
 from acestep_cli.machine import plan as planning
+from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import GIB, Device, Hardware
 from acestep_cli.machine.memory import Arrangement
-from acestep_cli.machine.plan import LADDER, TIERS, Experience, MachineRequest, Plan, Speed, Tier
+from acestep_cli.machine.plan import Experience, MachineRequest, Plan, Speed
+from acestep_cli.machine.tiers import TIERS, Tier
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import complete
 from support import tiny
@@ -48,7 +50,7 @@ def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any
 
 def plan(*devices: Device, request: complete.Completed | None = None, sizes: Sizes | None = None, **asked: Any) -> Plan:
     request = request or song()
-    built = next((device.backend for device in devices if device.backend in planning.OWN_MEMORY), None)
+    built = next((device.backend for device in devices if device.backend in hardware.OWN_MEMORY), None)
     machine = Hardware(devices, built)
     return planning.plan_render(machine, request, MachineRequest(**asked), sizes or Sizes.published(request.model))
 
@@ -95,7 +97,7 @@ def test_what_is_not_there_is_refused(asked: dict, sentence: str) -> None:
 def test_a_tier_keeps_its_promise(tier: Tier, capability: tuple[int, int]) -> None:
     """A card that reports half a gigabyte less than it is sold with, under a desktop."""
     device = card(tier.memory_gb - 0.5, capability=capability)
-    assert planning.tier_of(device) == tier
+    assert tiers.tier_of(device) == tier
     sizes = Sizes.published("turbo", tier.songwriter)
     made = plan(device, request=song(60 * tier.minutes, takes=tier.takes), sizes=sizes)
     assert made.device == "cuda:0"
@@ -109,7 +111,7 @@ def test_a_tier_keeps_its_promise(tier: Tier, capability: tuple[int, int]) -> No
 def test_tiers_are_floors_and_no_caps() -> None:
     """The 20 GB tier promises eight minutes; nothing keeps it from ten."""
     assert plan(card(19.5), request=song(600, takes=20)).device == "cuda:0"
-    assert planning.tier_of(card(3)) is None
+    assert tiers.tier_of(card(3)) is None
 
 
 @pytest.mark.parametrize("model", ["xl-turbo", "xl-base"])
@@ -165,10 +167,10 @@ def test_a_book_that_leads_nowhere_is_not_followed() -> None:
 
 
 def test_tiers_are_for_cards_with_memory_of_their_own() -> None:
-    assert planning.tier_of(CPU) is None
-    assert planning.tier_of(Device("mps", "mps", "Apple GPU", 16 * GIB, 16 * GIB, ("float32",), "why")) is None
-    assert planning.tier_of(hardware.rocm_device(0, "a card", "gfx1032", 8 * GIB, 8 * GIB)) is None
-    assert planning.tier_of(hardware.rocm_device(0, "a card", "gfx1100", 8 * GIB, 8 * GIB)) == TIERS[2]
+    assert tiers.tier_of(CPU) is None
+    assert tiers.tier_of(Device("mps", "mps", "Apple GPU", 16 * GIB, 16 * GIB, ("float32",), "why")) is None
+    assert tiers.tier_of(hardware.rocm_device(0, "a card", "gfx1032", 8 * GIB, 8 * GIB)) is None
+    assert tiers.tier_of(hardware.rocm_device(0, "a card", "gfx1100", 8 * GIB, 8 * GIB)) == TIERS[2]
 
 
 def test_nothing_free_is_said() -> None:

@@ -20,8 +20,10 @@ from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine import pretend as pretend_device
-from acestep_cli.machine.hardware import Device, Hardware
-from acestep_cli.machine.plan import LADDER, OWN_MEMORY, MachineRequest, bare_song, plan_render, tier_of
+from acestep_cli.machine.fallbacks import LADDER
+from acestep_cli.machine.hardware import OWN_MEMORY, Device, Hardware
+from acestep_cli.machine.plan import MachineRequest, plan_render
+from acestep_cli.machine.tiers import bare_song, tier_of
 from acestep_cli.models import checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render.result import RunReport
@@ -116,7 +118,7 @@ def examine(machine: Hardware, asked: MachineRequest, models_dir: Path | None) -
         "devices": [describe_device(one) for one in machine.devices],
         "chosen": chosen,
         "tier": tier,
-        "ladder": [rung.sentence for rung in LADDER],
+        "ladder": [fallback.sentence for fallback in LADDER],
         "checkpoints": [
             plan_text.model_capacity(local.model_state(name, models_dir), machine, asked, models_dir)
             for name in checkpoints.CHECKPOINTS
@@ -147,7 +149,7 @@ def foresee(pretend: str, asked: MachineRequest, models_dir: Path | None) -> dic
         "devices": [describe_device(one) for one in machine.devices],
         "chosen": chosen,
         "tier": tier,
-        "ladder": [rung.sentence for rung in LADDER],
+        "ladder": [fallback.sentence for fallback in LADDER],
         "checkpoints": entries,
     }
 

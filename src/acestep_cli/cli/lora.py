@@ -83,9 +83,9 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     terminal = Console(quiet, paths=not json_wanted)
-    ledger = exit_codes.keep_report(ctx, terminal.warnings)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
     wanted = None if model is None else checkpoints.find_checkpoint(model, models_dir)
-    entries = ledger.more["adapters"] = []
+    entries = run_report.more["adapters"] = []
     with terminal.results() as stdout:
         for path in paths:
             adapter = adapters.read_adapter(Path(path))
@@ -186,9 +186,9 @@ def compare(
     run: RenderSettings,
 ) -> None:
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    ledger = exit_codes.keep_report(ctx, terminal.warnings)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
     with events.open_events(run.events, terminal.warn) as terminal.events:
-        render_and_compare(paths, scales_of(scales), spec_file, song, run, ledger, terminal)
+        render_and_compare(paths, scales_of(scales), spec_file, song, run, run_report, terminal)
 
 
 def render_and_compare(
@@ -197,7 +197,7 @@ def render_and_compare(
     spec_file: str | None,
     song: dict[str, Any],
     run: RenderSettings,
-    ledger: RunReport,
+    run_report: RunReport,
     terminal: Console,
 ) -> None:
     """Render the song without and with each adapter, and report the distances.
@@ -209,17 +209,17 @@ def render_and_compare(
     with spec.reading_stdin(typing=not run.no_input):
         [plain, *others] = variants(paths, scales, spec_file, song, run)
     planned = [variant.job for variant in (plain, *others)]
-    ledger.outputs = [output for job in planned for output in job.outputs]
+    run_report.outputs = [output for job in planned for output in job.outputs]
     announce.announce_plan(planned, terminal, dry_run=run.dry_run)
     with terminal.results() as stdout:
         if run.dry_run:
-            announce.preview_files(ledger.outputs, terminal, stdout)
+            announce.preview_files(run_report.outputs, terminal, stdout)
             return
         perform.make_planned(planned, run, terminal, stdout)
-    perform.finish_report(ledger.outputs, terminal)
+    perform.finish_report(run_report.outputs, terminal)
     without = decode.read_audio(plain.file)
     apart = {id(variant): distance.spectral_distance(without, decode.read_audio(variant.file)) for variant in others}
-    ledger.more["comparison"] = {
+    run_report.more["comparison"] = {
         "measure": distance.MEASURE,
         "without": str(plain.file),
         "with": [

@@ -20,7 +20,8 @@ from acestep_cli.cli.train_progress import TrainingRate
 from acestep_cli.disk import format_size
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError, shell_word
 from acestep_cli.machine import hardware, history, plan_text
-from acestep_cli.machine.plan import RUNTIME_BYTES, MachineRequest
+from acestep_cli.machine.memory import RUNTIME_BYTES
+from acestep_cli.machine.plan import MachineRequest
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
 from acestep_cli.models.sizes import Sizes
@@ -155,17 +156,17 @@ def train_lora(
     run = replace(run, device=distributed.device(run.device), quiet=run.quiet or not distributed.is_main)
     is_main = distributed.is_main
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=is_main and not run.json)
-    ledger = exit_codes.keep_report(ctx, terminal.warnings) if is_main else RunReport()  # one process prints
+    run_report = exit_codes.keep_report(ctx, terminal.warnings) if is_main else RunReport()  # one process prints
     with events.open_events(run.events if is_main else None, terminal.warn) as terminal.events:
         if flags.scan_only:
             refuse_idle(flags, settings)
-            ledger.more["dataset"] = write_dataset(folder, flags.name, song, run, terminal)
+            run_report.more["dataset"] = write_dataset(folder, flags.name, song, run, terminal)
         else:
             prepared = prepare_run(
                 folder, flags, settings, asked=song, run=run, distributed=distributed, terminal=terminal
             )
             announce(prepared.plan, prepared.record, len(prepared.found.usable), terminal)
-            ledger.more["training"] = train(prepared, flags, distributed, terminal)
+            run_report.more["training"] = train(prepared, flags, distributed, terminal)
 
 
 def prepare_run(

@@ -40,7 +40,8 @@ from acestep_cli.engine.lora import AdapterStack
 from acestep_cli.engine.text_encoder import TextEncoder
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, weight_sources
 from acestep_cli.errors import CheckpointError, UsageError
-from acestep_cli.machine.plan import RUNTIME_BYTES, Plan
+from acestep_cli.machine.memory import RUNTIME_BYTES
+from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints, weight_files
 from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.checkpoints import Checkpoint, Shard

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+#: Backends with memory of their own. Others share the processor's, and moving weights there would free none.
+OWN_MEMORY = ("cuda", "rocm", "xpu")
 DType = Literal["bfloat16", "float16", "float32"]
 Backend = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
 DTYPES: dict[str, DType] = {

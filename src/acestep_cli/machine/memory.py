@@ -12,11 +12,21 @@ from functools import cached_property
 from typing import Any
 
 from acestep_cli.machine import hardware
-from acestep_cli.machine.hardware import DType
+from acestep_cli.machine.hardware import GIB, Backend, DType
 from acestep_cli.models.configs import WINDOWS_AT_ONCE, QwenConfig, VAEConfig, decoder_reach, encoder_reach
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import musical_values, prompts
 
+#: Memory that a device's own runtime takes before the first weight: libraries, kernels, workspaces.
+RUNTIME_BYTES: dict[Backend, int] = {
+    "cuda": GIB // 2,
+    "rocm": GIB // 2,
+    "xpu": GIB // 2,
+    "mps": GIB // 4,
+    "cpu": GIB // 2,
+}
+#: Share of the free memory that is not planned for: allocators never fill it to the last byte.
+MARGIN = 0.05
 # Tensors alive at the peak of a layer: the residual stream and its normalised copy, queries with the intermediates of
 # their norm and rotary embedding, keys and values; or, in the MLP, its two inner activations.
 STREAMS_IN_ATTENTION, QUERIES_IN_ATTENTION, KEYS_IN_ATTENTION = 3, 14, 4

@@ -15,119 +15,16 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from acestep_cli.disk import format_gigabytes, format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine.hardware import BYTES, DTYPES, GIB, Backend, Device, DType, Hardware
-from acestep_cli.machine.memory import Arrangement, MemoryModel, StageMemory, Workload
+from acestep_cli.machine import fallbacks
+from acestep_cli.machine.fallbacks import LADDER
+from acestep_cli.machine.hardware import DTYPES, OWN_MEMORY, Backend, Device, DType, Hardware
+from acestep_cli.machine.memory import MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
-from acestep_cli.song import prompts
 from acestep_cli.song.complete import Completed
 
-#: Memory that a device's own runtime takes before the first weight: libraries, kernels, workspaces.
-RUNTIME_BYTES: dict[Backend, int] = {
-    "cuda": GIB // 2,
-    "rocm": GIB // 2,
-    "xpu": GIB // 2,
-    "mps": GIB // 4,
-    "cpu": GIB // 2,
-}
-#: Share of the free memory that is not planned for: allocators never fill it to the last byte.
-MARGIN = 0.05
-TILE_FRAMES = {"cpu": 128}
-TILE_FRAMES_ON_CARDS = 256
-SMALLEST_TILE_FRAMES = 32
-#: Backends with memory of their own. Others share the processor's, and moving weights there would free none.
-OWN_MEMORY = ("cuda", "rocm", "xpu")
-
-
-@dataclass(frozen=True)
-class Tier:
-    """The song that the guide promises for cards of at least `memory_gb`: a minimum for plans, never a limit."""
-
-    memory_gb: int
-    minutes: int
-    takes: int
-    songwriter: str | None
-
-    @property
-    def least_bytes(self) -> int:
-        """Least reported memory: a card reports somewhat less than it is sold with."""
-        return int((self.memory_gb - 0.5) * GIB)
-
-
-TIERS = (
-    Tier(4, 6, 1, None),
-    Tier(6, 10, 2, "0.6B"),
-    Tier(8, 10, 4, "0.6B"),
-    Tier(12, 10, 4, "1.7B"),
-    Tier(16, 10, 4, "1.7B"),
-    Tier(20, 8, 8, "4B"),
-    Tier(24, 10, 8, "4B"),
-)
-
-
-def tier_of(device: Device) -> Tier | None:
-    """Return the highest tier of a card.
-
-    None for a card below the first tier, for weights of four bytes, and where memory is shared with the processor.
-    """
-    if device.backend not in OWN_MEMORY or BYTES[device.dtypes[0]] > 2:
-        return None
-    reached = [tier for tier in TIERS if device.total_bytes >= tier.least_bytes]
-    return reached[-1] if reached else None
-
-
-@dataclass(frozen=True)
-class MemoryFallback:
-    """One way to need less memory: a sentence about it, the stages that it helps, and its change of an arrangement.
-
-    `apply` returns None where there is nothing left to change. A fallback without it is part of every plan.
-    """
-
-    sentence: str
-    helps: frozenset[str] = frozenset()
-    apply: Callable[[Arrangement, Backend], Arrangement | None] | None = None
-
-
-def _smaller_tiles(now: Arrangement, backend: Backend) -> Arrangement | None:
-    smaller = now.tile_frames // 2
-    return replace(now, tile_frames=smaller) if smaller >= SMALLEST_TILE_FRAMES else None
-
-
-def _one_network(now: Arrangement, backend: Backend) -> Arrangement | None:
-    return None if now.one_network else replace(now, one_network=True)
-
-
-def _int8(now: Arrangement, backend: Backend) -> Arrangement | None:
-    return None if now.int8 else replace(now, int8=True)
-
-
-def _streamed(now: Arrangement, backend: Backend) -> Arrangement | None:
-    return None if now.streamed or backend not in OWN_MEMORY else replace(now, streamed=True)
-
-
-def _vae_on_cpu(now: Arrangement, backend: Backend) -> Arrangement | None:
-    return None if now.vae_on_cpu or backend not in OWN_MEMORY else replace(now, vae_on_cpu=True)
-
-
-WITH_DIT = frozenset({"condition", "diffuse", "align"})
-SOUND = frozenset({"listen", "decode"})
-LADDER = (
-    MemoryFallback("takes are made one at a time, always"),
-    MemoryFallback(
-        "the text encoder and the Songwriter are unloaded before the diffusion transformer is loaded, always"
-    ),
-    MemoryFallback("sound is decoded in smaller tiles", SOUND, _smaller_tiles),
-    MemoryFallback(
-        "the diffusion transformer is unloaded before the autoencoder is loaded",
-        frozenset({"diffuse", "align", *SOUND, "finish"}),
-        _one_network,
-    ),
-    MemoryFallback("the diffusion transformer's weights are int8, which changes the sound a little", WITH_DIT, _int8),
-    MemoryFallback(
-        "the diffusion transformer's layers come from main memory one by one, which is slower", WITH_DIT, _streamed
-    ),
-    MemoryFallback("the autoencoder runs on the processor", SOUND, _vae_on_cpu),
-)
+#: Lengths that are tried for the longest song that fits, in seconds.
+ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
 
 
 @dataclass(frozen=True)
@@ -256,7 +153,7 @@ def plan_render(
 
 def step_down(now: Plan, stage: str, request: Completed, sizes: Sizes) -> tuple[Plan, str] | None:
     """Return the plan with the next fallback that helps `stage`, and its sentence; None where no fallback is left."""
-    found = _next_fallback(now.arrangement, now.backend, stage)
+    found = fallbacks.next_fallback(now.arrangement, now.backend, stage)
     if found is None:
         return None
     lower, fallback = found
@@ -285,7 +182,7 @@ def exhausted_error(now: Plan, stage: str, request: Completed) -> MemoryLimitErr
 def least_bytes(request: Completed, asked: MachineRequest, sizes: Sizes, device: Device) -> int:
     """Return the least `--max-vram`, in bytes, with which the request can be planned on `device`."""
     dtype, _ = _choose_dtype(device, asked.dtype)
-    lowest = _smallest_arrangement(fastest_arrangement(device, dtype), device.backend)
+    lowest = fallbacks.smallest_arrangement(fallbacks.fastest_arrangement(device, dtype), device.backend)
     return _free_bytes_needed(MemoryModel(sizes, _workload(request, sizes), lowest).peak.total, device)
 
 
@@ -354,14 +251,9 @@ def _workload(request: Completed, sizes: Sizes) -> Workload:
     )
 
 
-def fastest_arrangement(device: Device, dtype: DType) -> Arrangement:
-    """Return the fastest arrangement, without any fallback."""
-    return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES.get(device.backend, TILE_FRAMES_ON_CARDS))
-
-
 def fallbacks_of(plan: Plan, device: Device) -> list[str]:
     """Return the sentence of each memory fallback that `plan` takes on `device` and not every plan does."""
-    top, now = fastest_arrangement(device, plan.dtype), plan.arrangement
+    top, now = fallbacks.fastest_arrangement(device, plan.dtype), plan.arrangement
     found = []
     for fallback in LADDER:
         lower = None if fallback.apply is None else fallback.apply(top, device.backend)
@@ -371,33 +263,6 @@ def fallbacks_of(plan: Plan, device: Device) -> list[str]:
         if any(getattr(now, name) != getattr(top, name) for name in changed):
             found.append(fallback.sentence)
     return found
-
-
-def _smallest_arrangement(arrangement: Arrangement, backend: Backend) -> Arrangement:
-    """Return the arrangement after every fallback."""
-    for fallback in LADDER:
-        while fallback.apply is not None and (lower := fallback.apply(arrangement, backend)) is not None:
-            arrangement = lower
-    return arrangement
-
-
-def _is_reachable(top: Arrangement, other: Arrangement, backend: Backend) -> bool:
-    """Tell whether fallbacks lead from `top` to `other`. A history that says otherwise is not of this machine."""
-    tiles = [top.tile_frames]
-    while tiles[-1] // 2 >= SMALLEST_TILE_FRAMES:
-        tiles.append(tiles[-1] // 2)
-    elsewhere = other.streamed or other.vae_on_cpu
-    return other.tile_frames in tiles and (backend in OWN_MEMORY or not elsewhere)
-
-
-def _next_fallback(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangement, MemoryFallback] | None:
-    """Return `now` after the next fallback that helps `stage`, and that fallback; None where none is left."""
-    for fallback in LADDER:
-        if fallback.apply is None or stage not in fallback.helps:
-            continue
-        if (lower := fallback.apply(now, backend)) is not None:
-            return lower, fallback
-    return None
 
 
 def _fit_arrangement(
@@ -415,13 +280,15 @@ def _fit_arrangement(
     Raises `MemoryLimitError` where none does, and where what waits in main memory does not fit there.
     """
     work = _workload(request, sizes)
-    top = fastest_arrangement(device, dtype)
-    remembers = experience.arrangement is not None and _is_reachable(top, experience.arrangement, device.backend)
+    top = fallbacks.fastest_arrangement(device, dtype)
+    remembers = experience.arrangement is not None and fallbacks.is_reachable(
+        top, experience.arrangement, device.backend
+    )
     arrangement = experience.arrangement if remembers and experience.arrangement else top
     budget = free_budget(device, asked.max_vram)
     model = MemoryModel(sizes, work, arrangement)
     while model.peak.total > budget:
-        found = _next_fallback(model.arrangement, device.backend, model.peak.name)
+        found = fallbacks.next_fallback(model.arrangement, device.backend, model.peak.name)
         if found is None:
             raise _memory_error(device, asked, request, sizes)
         model = MemoryModel(sizes, work, found[0])
@@ -526,40 +393,6 @@ def _total_seconds(request: Completed, expected: Mapping[str, float] | None) -> 
     if expected is None:
         return None
     return round(request.takes * sum(seconds for stage, seconds in expected.items() if stage != "startup"), 1)
-
-
-#: Lengths that `longest_song` tries, in seconds.
-ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
-
-
-def bare_song(model: str, seconds: float, lyrics: str | None = None) -> Completed:
-    """Return a song of nothing but a length and lyrics, whose memory is planned and which is never rendered."""
-    return Completed(
-        mode="generate",
-        model=model,
-        duration=seconds,
-        lyrics=lyrics,
-        solver="euler",
-        guidance=1.0,
-        seed=0,
-        takes=1,
-        loudness="none",
-        format="wav",
-    )
-
-
-def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequest) -> tuple[int, Plan] | None:
-    """Return the longest round length that this machine renders with lyrics of full length, and its plan.
-
-    None where not even the shortest fits.
-    """
-    for seconds in ROUND_LENGTHS:
-        request = bare_song(model, float(seconds), "la " * prompts.LYRIC_TOKENS)
-        try:
-            return seconds, plan_render(machine, request, asked, sizes)
-        except MemoryLimitError:
-            continue
-    return None
 
 
 def measured_speed(request: Completed, plan: Plan, sizes: Sizes, timings: Mapping[str, float]) -> Speed | None:

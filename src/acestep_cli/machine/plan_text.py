@@ -9,7 +9,9 @@ from typing import Any
 
 from acestep_cli.disk import format_size
 from acestep_cli.machine.hardware import Device, Hardware
-from acestep_cli.machine.plan import RUNTIME_BYTES, MachineRequest, Plan, fallbacks_of, longest_song
+from acestep_cli.machine.memory import RUNTIME_BYTES
+from acestep_cli.machine.plan import MachineRequest, Plan, fallbacks_of
+from acestep_cli.machine.tiers import longest_song
 from acestep_cli.models import checkpoints
 from acestep_cli.models.local import ModelState
 from acestep_cli.models.sizes import PUBLISHED_SONGWRITERS, Sizes

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine import hardware
+from acestep_cli.machine import fallbacks, hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, DType, Hardware
-from acestep_cli.machine.memory import FLOAT32, Arrangement, MemoryModel, StageMemory, Workload
-from acestep_cli.machine.plan import MARGIN, RUNTIME_BYTES, Experience, MachineRequest, Plan
+from acestep_cli.machine.memory import FLOAT32, MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
+from acestep_cli.machine.plan import Experience, MachineRequest, Plan
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.training.config import TrainingConfig
 
@@ -159,7 +159,7 @@ def plan_training(
         if eight_bits:
             config = config.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
         need = TrainingMemory(
-            sizes, config, longest, planning.fastest_arrangement(device, dtype), checkpointed=False, previews=previews
+            sizes, config, longest, fallbacks.fastest_arrangement(device, dtype), checkpointed=False, previews=previews
         )
         budget = planning.free_budget(device, asked.max_vram)
         ways = list(memory_fallbacks(need))
@@ -207,7 +207,7 @@ def memory_fallbacks(need: TrainingMemory) -> Iterator[TrainingMemory]:
     if need.config.type == "lora":  # the other kinds compute with the frozen weights
         ways.append((replace(plain, int8=True), True))
     for arrangement, checkpointed in ways:
-        for tile in (arrangement.tile_frames, planning.SMALLEST_TILE_FRAMES):  # songs are encoded in smaller pieces
+        for tile in (arrangement.tile_frames, fallbacks.SMALLEST_TILE_FRAMES):  # songs are encoded in smaller pieces
             yield replace(need, arrangement=replace(arrangement, tile_frames=tile), checkpointed=checkpointed)
 
 
