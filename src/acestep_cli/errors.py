@@ -140,6 +140,20 @@ class OutputError(AceStepError):
     name = "output"
 
 
+class TimeLimitError(AceStepError):
+    """The time limit of a song ran out."""
+
+    exit_code = 10
+    name = "time"
+
+    def __init__(self, seconds: float, stage: str, done: int, total: int) -> None:
+        """Take the limit, and how far the song was: a stage, in its own units."""
+        super().__init__(
+            f"The time limit of {seconds:g} s ran out in the stage {stage}, {done} of {total} done.",
+            "A higher --timeout, fewer --steps or a shorter song may do.",
+        )
+
+
 class EncoderError(OutputError):
     """An encoder failed on sound audio."""
 

@@ -23,6 +23,7 @@ from acestep_cli.engine.conditioning import SourceLayout
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.oom_retry import OutOfMemoryRetry
 from acestep_cli.engine.stage_cache import StageCache
+from acestep_cli.engine.time_limit import TimeLimit
 from acestep_cli.engine.weights import WeightStore, load_silence
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.adapters import AppliedAdapter
@@ -72,6 +73,7 @@ class Pipeline:
         report: ProgressCallback,
         warn: Say = lambda sentence: None,
         say: Say = lambda sentence: None,
+        timeout: float | None = None,
     ) -> Generator[Take]:
         """Make the takes of completed requests, one after another, and yield each as soon as it is decoded.
 
@@ -81,8 +83,12 @@ class Pipeline:
 
         When memory runs out, the stage is done again with the next fallback, which `warn` receives in words. `say`
         receives what the Songwriter decided, before anything is rendered, and how the adapters of a song are applied.
-        Raises `CheckpointError` for weights that do not fit their config, `MemoryLimitError` when no fallback is left.
+        Raises `CheckpointError` for weights that do not fit their config, `MemoryLimitError` when no fallback is left,
+        `TimeLimitError` for a request that takes more than `timeout` seconds besides the loading of weights. What the
+        Songwriter and the text encoder do for several requests counts for none of them.
         """
+        limit = TimeLimit(timeout, lambda: weights.loading_seconds)
+        report = limit.following(report)
         with closing(WeightStore(self.checkpoint, self.plan, report, self.songwriter, self.dit)) as weights:
             renderer = Renderer(
                 weights=weights,
@@ -91,6 +97,7 @@ class Pipeline:
                 silence=self.silence,  # read first: an error in it is better known before anything loads
                 retry=OutOfMemoryRetry(weights, self.sizes, warn),
                 say=say,
+                limit=limit,
             )
             yield from renderer.render(requests)
 
@@ -129,6 +136,7 @@ class Renderer:
     silence: Tensor  # [1, F, C]
     retry: OutOfMemoryRetry
     say: Say
+    limit: TimeLimit
     clock: StageClock = field(init=False)
     #: Shares of the takes still to be made in the progress of all.
     diffusion_progress: StageShare = field(init=False)
@@ -141,6 +149,8 @@ class Renderer:
 
     def render(self, requests: Sequence[Completed]) -> Iterator[Take]:
         """Yield the takes of all requests: the Songwriter and the text encoder work for all of them first."""
+        if len(requests) == 1:
+            self.limit.begin_song()
         with self.clock("write"):
             completed = self.retry("write", requests[0], run_songwriter, self.weights, self.stages, requests, self.say)
         songs = [SongRender.of(request, first, scores) for first, request, scores in completed]
@@ -153,6 +163,8 @@ class Renderer:
         with self.clock("text"):
             self.retry("text", requests[0], encode_prompts, self.weights, parts)
         for song in songs:
+            if len(requests) > 1 and song.first == 1:
+                self.limit.begin_song()
             yield from self._render_song(song)
 
     def _render_song(self, song: SongRender) -> Iterator[Take]:

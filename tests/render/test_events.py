@@ -112,6 +112,12 @@ def test_heartbeats_come_while_nothing_else_does(acestep: Run, monkeypatch: pyte
     beats = [line for line in lines[decoding:] if line["event"] == "heartbeat"]
     assert len(beats) >= 5
     assert {line["stage"] for line in beats} == {"decode"}
+    for line in beats:
+        assert 0.15 < line["step_seconds"] < 0.5 + line.get("usual_step_seconds", 0)
+    steps = [line for line in beats if line["done"] > 0]
+    assert steps
+    assert all(0.4 < line["usual_step_seconds"] < 5 for line in steps)
+    assert all("usual_step_seconds" not in line for line in beats if line["done"] == 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")

@@ -40,7 +40,12 @@ class Pipeline:
             os.write(1, b"from C as well\n")
 
     def run(
-        self, requests: Sequence[complete.Completed], report: Any, warn: Any = None, say: Any = None
+        self,
+        requests: Sequence[complete.Completed],
+        report: Any,
+        warn: Any = None,
+        say: Any = None,
+        timeout: float | None = None,
     ) -> Iterator[Take]:
         for request in requests:
             yield from self.play(request, report)

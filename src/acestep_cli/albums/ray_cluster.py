@@ -180,7 +180,13 @@ class Cluster:
 
         def send(to: Node, songs: Sequence[Completed], files: Files) -> Any:
             task = RenderTask(
-                weights=weights, plan=plan, songs=tuple(songs), files=files, uses_cache=uses_cache, debug=run.debug
+                weights=weights,
+                plan=plan,
+                songs=tuple(songs),
+                files=files,
+                uses_cache=uses_cache,
+                debug=run.debug,
+                timeout=run.timeout,
             )
             return self._send(to.id, ray_worker.run_task, task, num_returns="streaming")
 

@@ -131,6 +131,8 @@ class RenderTask:
     files: Files
     uses_cache: bool
     debug: bool
+    #: The most seconds for a song.
+    timeout: float | None = None
 
 
 def files_of(job: Job) -> Files:
@@ -254,7 +256,7 @@ def render_task(task: RenderTask, console: WorkerConsole) -> Iterator[Take]:
         def report(stage: str, done: int, total: int) -> None:
             console.report(task.plan, stage, done, total)
 
-        for take in pipeline.run(songs, report, console.warn, console.say):
+        for take in pipeline.run(songs, report, console.warn, console.say, task.timeout):
             yield replace(
                 take,
                 request=rename_files(take.request, original_names).model_copy(update={"adapters": ()}),  # sender's

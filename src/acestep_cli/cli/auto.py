@@ -31,7 +31,7 @@ PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: Settings that make no sense for a run that never ends.
 REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force", "again")
 #: Settings that are passed on to the processes.
-PASSED = ("models_dir", "device", "dtype", "max_vram", "pull", "no_sidecar", "keep_latents", "cache", "rank")
+PASSED = ("models_dir", "device", "dtype", "max_vram", "timeout", "pull", "no_sidecar", "keep_latents", "cache", "rank")
 LETTERS = "bcdefghijklmnopqrstuvwxyz"
 SECONDS_TO_END = 20
 PROMPT = "Enter: next takes · N: keep take N · r N 0:10-0:20: repaint that part of it · q: stop > "

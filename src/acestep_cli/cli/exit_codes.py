@@ -41,6 +41,7 @@ EXIT_CODES = {
     8: "the network, the hub or a cluster failed; what was fetched or made is kept, and the same command goes on from "
     "there",
     UNWRITABLE: "an output cannot be written: another recipe is there, no space, no permission, no working encoder",
+    10: "the time limit of a song ran out (`--timeout`), where nothing was finished",
     INTERRUPTED: "interrupted (Ctrl-C); finished takes are kept",
     TERMINATED: "terminated; finished takes are kept",
 }

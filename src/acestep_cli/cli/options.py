@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -29,6 +30,7 @@ MACHINE = "Machine"
 SPEC_SUFFIXES = (".yaml", ".yml", ".md", ".markdown")
 #: Before the name of a key, in the name of the switch that stands for one of its values.
 SWITCH = "switch_"
+MINUTES_AND_HOURS = {"m": 60.0, "h": 3600.0}
 PROGRESS = ("auto", "plain", "none")
 
 
@@ -68,6 +70,23 @@ def size(text: str) -> int:
         return disk.parse_size(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def seconds(text: str) -> float:
+    """Read a time such as 90, 90s, 10m, 2h or 1:30, in seconds."""
+    from acestep_cli.song.musical_values import Duration
+
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        if unit in MINUTES_AND_HOURS and re.fullmatch(r"\d{1,5}(\.\d+)?", number):
+            found = float(number) * MINUTES_AND_HOURS[unit]
+        else:
+            found = Duration(0, math.inf).read(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a time such as 90s, 10m, 2h or 1:30.") from None
+    if found < 1:
+        raise typer.BadParameter(f"{text!r} is less than a second.")
+    return found
 
 
 def complete_from(words: Iterable[str]) -> Callable[[str], list[str]]:
@@ -255,6 +274,16 @@ SETTINGS: dict[str, Any] = {
     "device": DeviceName,
     "dtype": DTypeName,
     "max_vram": MaxVRAM,
+    "timeout": Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            parser=seconds,
+            metavar="90s|10m",
+            help="Give up a song after this long, without the loading of weights; the others go on.",
+            rich_help_panel=MACHINE,
+        ),
+    ],
     "progress": Annotated[
         str,
         typer.Option(

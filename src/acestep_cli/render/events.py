@@ -10,8 +10,10 @@ import json
 import os
 import select
 import stat
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,8 @@ SCHEMA = "acestep-event/1"
 OURS = json.dumps({"schema": SCHEMA})[:-1].encode()
 #: Seconds without an event before a heartbeat.
 HEARTBEAT = 5.0
+#: Steps whose median is the usual time of a step.
+LAST_STEPS = 9
 DESCRIPTOR = "fd:"
 #: Fields of an output that its event repeats.
 OF_A_TAKE = ("path", "sidecar", "seed", "take", "kind", "track", "status", "seconds", "error")
@@ -46,6 +50,9 @@ class Events:
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._stage: dict[str, Any] = {}
+        self._step_began = self._last
+        #: Seconds of the last steps of the current stage.
+        self._step_seconds: deque[float] = deque(maxlen=LAST_STEPS)
         self._emitted: set[int] = set()
 
     def emit(self, event: str, **content: Any) -> None:
@@ -88,11 +95,29 @@ class Events:
         def reported(stage: str, done: int, total: int) -> None:
             step = {"stage": stage, "done": done, "total": total}
             if step != self._stage:
-                self._stage = step
+                self._time_step(step)
                 self.emit("progress", **step)
             report(stage, done, total)
 
         return reported
+
+    def _time_step(self, step: dict[str, Any]) -> None:
+        """Take the time of the step that ends with `step`; another stage begins anew."""
+        now, before = time.monotonic(), self._stage
+        if before.get("stage") != step["stage"] or step["done"] < before["done"]:
+            self._step_seconds.clear()
+        elif step["done"] > before["done"]:
+            self._step_seconds.append((now - self._step_began) / (step["done"] - before["done"]))
+        self._stage, self._step_began = step, now
+
+    def step_time(self) -> dict[str, float]:
+        """Return the seconds since the last step, and the median of the last steps where the stage has had some."""
+        if not self._stage:
+            return {}
+        found = {"step_seconds": round(time.monotonic() - self._step_began, 3)}
+        if steps := list(self._step_seconds):
+            found["usual_step_seconds"] = round(statistics.median(steps), 3)
+        return found
 
     @contextmanager
     def beating(self) -> Iterator[None]:
@@ -102,7 +127,7 @@ class Events:
         def beat() -> None:
             while not ended.wait(max(self._last + HEARTBEAT - time.monotonic(), 0.05)):
                 if time.monotonic() - self._last >= HEARTBEAT:
-                    self.emit("heartbeat", **self._stage)
+                    self.emit("heartbeat", **self._stage, **self.step_time())
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

@@ -167,7 +167,7 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
             runs += 1
             if runs > 1:  # after a failure: without the song that failed
                 remaining.begin(pending_work(alike))
-            return pipeline.run(requests, report=report, warn=reporter.warn, say=reporter.say)
+            return pipeline.run(requests, report=report, warn=reporter.warn, say=reporter.say, timeout=settings.timeout)
 
         goes_on = all(render_takes(alike, begin, settings, reporter, results))
         if goes_on and runs == 1:

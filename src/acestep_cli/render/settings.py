@@ -43,6 +43,8 @@ class RenderSettings:
     dtype: str | None = None
     #: The most bytes of device memory to use; None takes what is free.
     max_vram: int | None = None
+    #: The most seconds for a song.
+    timeout: float | None = None
     #: auto, plain or none.
     progress: str = "auto"
     quiet: bool = False
