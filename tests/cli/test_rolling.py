@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import mutagen
 import pytest
 from typer.testing import Result
 
+from acestep_cli.audio import decode
 from acestep_cli.song import spec
 from support import tiny
 from support.command import Run, flat, said
@@ -236,3 +238,35 @@ def test_a_replay_speaks_of_its_file(acestep: Run) -> None:
     assert printed(result) == ["moved.flac: identical"]
     assert "moved.flac: 10.00 s of audio" in result.stderr
     assert "another-name" not in result.stderr
+
+
+# Tags
+
+
+@pytest.mark.parametrize(
+    "where",
+    [("-o", "take.flac"), ("-o", "take.mp3"), ("-o", "out/"), (), ("song.yaml", "-o", "out/")],
+    ids=["flac", "mp3", "folder", "here", "spec"],
+)
+def test_tags_that_are_asked_for_reach_a_take_that_is_kept(acestep: Run, where: tuple[str, ...]) -> None:
+    words = ("generate", *(where if where[:1] == ("song.yaml",) else ("-c", "a", "-d", "10", *where)), "--seed", "7")
+    [file] = printed(acestep(*words, "--artist", "Ann"))
+    before = decode.read_audio(Path(file)).samples
+    again = acestep(*words, "--artist", "Ben")
+    assert printed(again) == [file]
+    assert f"{file}: has new tags" in again.stderr
+    assert "All of it is there" not in again.stderr
+    assert mutagen.File(file, easy=True)["artist"] == ["Ben"]
+    assert spec.load(Path(f"{file}.yaml")).artist == "Ben"
+    assert (decode.read_audio(Path(file)).samples == before).all()
+    once_more = acestep(*words, "--artist", "Ben")
+    assert f"{file}: kept" in once_more.stderr
+
+
+def test_a_roll_without_tags_leaves_those_of_the_takes_that_it_finds(acestep: Run) -> None:
+    [file] = printed(acestep(*SONG, "--seed", "7", "--artist", "Ann"))
+    assert printed(acestep(*SONG, "--seed", "7")) == [file]
+    assert spec.load(Path(f"{file}.yaml")).artist == "Ann"
+    [file] = printed(acestep(*SONG, "--seed", "7", "-o", "build.flac", "--artist", "Ann"))
+    assert printed(acestep(*SONG, "--seed", "7", "-o", "build.flac")) == [file]
+    assert spec.load(Path(f"{file}.yaml")).artist is None  # a build is what was asked for last
