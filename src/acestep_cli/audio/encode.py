@@ -22,6 +22,7 @@ from acestep_cli import disk
 from acestep_cli.audio.loudness import CLIP, KEEP, TURN_DOWN, Level, at_level, find_level
 from acestep_cli.audio.sound import Audio, apply_fades, one_second_blocks, resample
 from acestep_cli.audio.tags import Tags, write_tags
+from acestep_cli.audio.wav_chunks import Marker, append_chunks, marker_chunks
 from acestep_cli.errors import EncoderError, OutputError, UsageError, reason_of
 
 BIT_DEPTHS = ("16", "24", "32f")
@@ -151,7 +152,7 @@ def require_encoder(format: str) -> None:
 
 @dataclass(frozen=True)
 class Finish:
-    """Processing of samples on their way into a file: fades, loudness, encoding and tags.
+    """Processing of samples on their way into a file: fades, loudness, encoding, tags and markers.
 
     The samples are resampled, then faded over `fade_in` and `fade_out` seconds, then brought to `loudness`, which is
     thus that of the file. With loudness `none`, a song with peaks over full scale is turned down, or with
@@ -164,6 +165,8 @@ class Finish:
     fade_out: float = 0.0
     tags: Tags | None = None
     keeps_level: bool = False
+    #: Named places in a WAV.
+    markers: tuple[Marker, ...] = ()
 
     @property
     def overs(self) -> str:
@@ -207,6 +210,8 @@ def write_audio(path: Path, audio: Audio, finish: Finish) -> Level:
     encode(path, audio, encoding, level)
     if finish.tags is not None:
         write_tags(path, encoding.format, finish.tags)
+    if finish.markers:
+        append_chunks(path, marker_chunks(finish.markers, audio.sample_rate))
     return level
 
 

@@ -161,7 +161,7 @@ def _id3(path: Path, tags: Tags) -> None:
 def _wav(path: Path, tags: Tags) -> None:
     from mutagen.wave import WAVE
 
-    _drop_after_data(path)
+    _drop_tags(path)
     _append_info(path, tags)
     file = WAVE(path)
     file.add_tags()
@@ -205,14 +205,25 @@ def _fill_id3(made: Any, tags: Tags) -> None:
         )
 
 
-def _drop_after_data(path: Path) -> None:
-    """Truncate a WAV after its samples, where older tags are."""
+def _drop_tags(path: Path) -> None:
+    """Remove the tags behind the samples of a WAV; other chunks there stay, such as markers."""
     with path.open("r+b") as file:
         file.seek(12)  # past RIFF, its size and WAVE
         while (head := file.read(8)) and head[:4] != b"data":
             file.seek(int.from_bytes(head[4:], "little") + 1 & ~1, os.SEEK_CUR)
-        if head:
-            file.truncate(file.tell() + int.from_bytes(head[4:], "little"))
+        if not head:
+            return
+        samples = int.from_bytes(head[4:], "little")
+        end = file.tell() + samples
+        kept = bytes(samples % 2)
+        file.seek(end + samples % 2)
+        while len(head := file.read(8)) == 8:
+            content = file.read(int.from_bytes(head[4:], "little") + 1 & ~1)
+            if head[:4].lower() != b"id3 " and not (head[:4] == b"LIST" and content[:4] == b"INFO"):
+                kept += head + content
+        file.truncate(end)
+        file.seek(end)
+        file.write(kept)
 
 
 def _append_info(path: Path, tags: Tags) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+#: The format that has room for these chunks.
+FORMAT = "wav"
 #: Bits of the first word of an `acid` chunk.
 ONE_SHOT, HAS_ROOT_NOTE = 0x01, 0x02
 #: The note C of the octave around middle C, in MIDI.

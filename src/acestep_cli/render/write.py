@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from acestep_cli import disk
 from acestep_cli.audio import decode, encode, loudness, lrc, measure, tags
 from acestep_cli.audio.sound import Audio, resample
+from acestep_cli.audio.wav_chunks import Marker
 from acestep_cli.errors import CheckError, EncoderError, ExistsError, shell_word
 from acestep_cli.models import latents_file
 from acestep_cli.render import existing, paths, result, sidecar, smoke, take_cache
@@ -22,7 +23,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, duration, regions
+from acestep_cli.song import complete, duration, regions, sections
 
 if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
@@ -93,6 +94,8 @@ def report_take(take: Take, output: OutputFile, job: Job, reporter: Reporter) ->
             if output.checks["outside_difference"] and asked.kind != "none":
                 remark += f" ({take.request.loudness} sets the level of all of it)"
         reporter.say(f"{name}: {remark}")
+    if take.request.markers and not section_markers(take.request.lyrics, take.audio.seconds, take.lines):
+        reporter.warn(f"{name}: it has no sections such as [Verse], so there are no markers.")
     reporter.detail("  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in take.timings.items()))
     if job.request.lrc and not take.lines:
         if is_untimed(take):
@@ -126,7 +129,14 @@ def finish_of(take: Take, job: Job) -> encode.Finish:
             lines=take.lines,
         ),
         keeps_level=bool(take.untouched),  # of its source
+        markers=section_markers(request.lyrics, take.audio.seconds, take.lines) if request.markers else (),
     )
+
+
+def section_markers(lyrics: str | None, seconds: float, lines: Sequence[lrc.TimedLine]) -> tuple[Marker, ...]:
+    """Return the sections of a song of `seconds` as markers; timed `lines` place them, else they are estimated."""
+    found = sections.song_sections(lyrics, seconds, lrc.dump_lrc(lines) if lines else None)
+    return tuple(Marker(section.seconds, section.name) for section in found)
 
 
 def encode_take(

@@ -217,6 +217,8 @@ def choose_encoding(choices: Choices, request: Request) -> None:
         choices.values["format"], request.bit_depth, request.bitrate, request.sample_rate
     )
     choices.set_default("bit_depth", encoding.bit_depth, duration.DEFAULT)
+    if not request.markers:  # the same as unset, and so the same recipe
+        choices.values["markers"] = None
     choices.set_default("bitrate", encoding.bitrate, duration.DEFAULT)
 
 

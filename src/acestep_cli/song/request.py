@@ -553,6 +553,10 @@ class Request(BaseModel):
             shapes=False,
         ),
     ] = None
+    markers: Annotated[
+        bool | None,
+        Key(Switch(), "Mark the sections of the lyrics in the file, for a DAW; wav alone has room for that.", OUTPUT),
+    ] = None
     loudness: Annotated[
         str | None,
         Key(

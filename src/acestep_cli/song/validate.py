@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from acestep_cli import solvers
-from acestep_cli.audio import encode
+from acestep_cli.audio import encode, wav_chunks
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import CheckpointRow
 from acestep_cli.song import duration, modes, regions, seeds, songwriter_prompts
@@ -189,11 +189,13 @@ def _correction_problems(request: Request, name: str, row: CheckpointRow) -> lis
 def _finish_problems(request: Request, whole: float) -> list[str]:
     """Return the problems of encoding and fades, for a song of `whole` seconds."""
     found = []
+    format = request.format or encode.DEFAULT_FORMAT
     try:
-        format = request.format or encode.DEFAULT_FORMAT
         encode.resolve_encoding(format, request.bit_depth, request.bitrate, request.sample_rate)
     except UsageError as error:
         found.append(error.message)
+    if request.markers and format != wav_chunks.FORMAT:
+        found.append(f"markers: {format} files have no place for them; ask for wav (--format wav, or -o NAME.wav).")
     fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
     if sum(seconds for _, seconds in fades) > whole:
         added = " and ".join(f"{seconds:g} s" for _, seconds in fades)
