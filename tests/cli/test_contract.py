@@ -955,7 +955,7 @@ CODES = {
 
 
 def test_every_exit_code_is_that_of_a_command() -> None:
-    elsewhere = {8: "test_pull.py", INTERRUPTED: "above", TERMINATED: "above"}
+    elsewhere = {8: "test_pull.py", 10: "test_timeout.py", INTERRUPTED: "above", TERMINATED: "above"}
     assert CODES.keys() | elsewhere.keys() == exit_codes.EXIT_CODES.keys()
 
 
