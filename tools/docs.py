@@ -18,7 +18,7 @@ from acestep_cli.cli.app import COMMANDS, command_groups
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.tiers import TIERS
 from acestep_cli.models import checkpoints
-from acestep_cli.song import modes, spec
+from acestep_cli.song import modes, spec_keys
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -40,13 +40,13 @@ def commands() -> str:
 
 def keys() -> str:
     def flags(name: str) -> str:
-        key = spec.KEYS[name]
+        key = spec_keys.KEYS[name]
         if not key.flag:
             return "–" if name in ("extends", "mode") else f"`--set {name}=…`"
-        return f"`{f'{key.short}/' if key.short else ''}{spec.flag_of(name)}`"
+        return f"`{f'{key.short}/' if key.short else ''}{spec_keys.flag_of(name)}`"
 
     rows = []
-    for name, key in spec.KEYS.items():
+    for name, key in spec_keys.KEYS.items():
         metavar = key.kind.metavar.replace("|", " \\| ")
         place = f"`{key.group}:` `{name}`" if key.group else f"`{name}`"
         rows.append((place, flags(name), metavar, key.help.replace("|", "\\|")))

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+from acestep_cli.song import take_parts
+
 import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
 from torch import Tensor
@@ -32,11 +34,12 @@ from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import Progress, ProgressCallback, Say, StageShare
-from acestep_cli.song import complete, duration, modes, prompts, ranking
-from acestep_cli.song.complete import Completed, OutputPart
+from acestep_cli.song import duration, modes, prompts, ranking
+from acestep_cli.song.complete import Completed
 from acestep_cli.song.modes import Prepared
 from acestep_cli.song.ranking import Scores
 from acestep_cli.song.songwriter_prompts import Sampling, WritingTask
+from acestep_cli.song.take_parts import OutputPart
 from acestep_cli.take import Take
 
 
@@ -287,7 +290,7 @@ class RenderPart:
     @property
     def takes(self) -> list[Completed]:
         request = self.output.request
-        return [complete.take_request(request, number) for number in range(1, request.takes + 1)]
+        return [take_parts.take_request(request, number) for number in range(1, request.takes + 1)]
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -337,7 +340,7 @@ class SongRender:
 
     @classmethod
     def of(cls, request: Completed, first: int, code_scores: Scores) -> SongRender:
-        outputs = complete.output_parts(request)
+        outputs = take_parts.output_parts(request)
         beside = next((output for output in outputs if output.kind in modes.BESIDE), None)
         return cls(
             request=request,
@@ -369,7 +372,7 @@ def make_take(output: OutputPart, decoded: DecodedTake, report: conditioning.Spl
     return Take(
         number=song.first + decoded.number - 1,
         audio=Audio(decoded.waveform.numpy(), decoded.layout.rate),
-        request=complete.take_request(output.request, decoded.number),
+        request=take_parts.take_request(output.request, decoded.number),
         plan=decoded.plan,
         timings=decoded.timings,
         warnings=decoded.warnings,

@@ -26,7 +26,7 @@ from acestep_cli.errors import UsageError
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import spec
+from acestep_cli.song import spec, spec_layers
 from support import band, pictures, tiny
 from support.albums import CHAIN, HARBOUR, harbour, machine, write
 from support.command import flat, loaded, said
@@ -132,7 +132,7 @@ def test_a_seed_is_that_of_the_id_and_of_nothing_else() -> None:
 
 def test_flags_hold_over_tracks_and_tracks_over_defaults() -> None:
     text = HARBOUR.replace("caption: low", "caption: low, genre: Dub, bpm: 90")
-    read = album.read_album(harbour(text), spec.from_flags({"bpm": "100"}))
+    read = album.read_album(harbour(text), spec_layers.from_flags({"bpm": "100"}))
     assert [(track.request.genre, track.request.bpm) for track in read.tracks[1:]] == [("Folk", 100), ("Dub", 100)]
 
 

@@ -25,7 +25,7 @@ from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.cli.console import Console
 from acestep_cli.machine import notices
 from acestep_cli.render import paths
-from acestep_cli.song import modes, spec
+from acestep_cli.song import modes, spec, spec_keys
 from acestep_cli.song.request import KEYS, Request
 from support import band, tiny
 from support.command import Run
@@ -91,12 +91,14 @@ def test_every_key_has_its_flag_in_the_help() -> None:
     for mode in modes.MODES:
         text = CliRunner().invoke(app, [mode, "--help-all"]).stdout
         for name, key in KEYS.items():
-            assert (f" {spec.flag_of(name)} " in text) == (key.flag and name not in modes.keys_of_other_modes(mode)), (
+            assert (f" {spec_keys.flag_of(name)} " in text) == (
+                key.flag and name not in modes.keys_of_other_modes(mode)
+            ), (
                 mode,
                 name,
             )
     text = CliRunner().invoke(app, ["render", "--help-all"]).stdout
-    assert all(f" {spec.flag_of(name)} " in text for name, key in KEYS.items() if key.flag)
+    assert all(f" {spec_keys.flag_of(name)} " in text for name, key in KEYS.items() if key.flag)
     assert "[Verse]" in text
     assert " --lyrics-file " in text
 

@@ -18,7 +18,7 @@ from acestep_cli.cli import options
 from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.machine import hardware
 from acestep_cli.models import checkpoints
-from acestep_cli.song import examples, musical_values, request, spec, values
+from acestep_cli.song import examples, musical_values, request, spec_keys, values
 from support.command import loaded
 from support.places import ROOT
 
@@ -87,17 +87,17 @@ def test_words(line: str, offered: tuple[str, ...]) -> None:
 
 
 def test_what_is_offered_is_taken() -> None:
-    for name, key in spec.KEYS.items():
+    for name, key in spec_keys.KEYS.items():
         for word in key.kind.words:
             key.kind.read(word)
             if key.flag and not isinstance(key.kind, values.Switch):  # whose words a flag does without
-                assert word in tab(f"acestep render {spec.flag_of(name)} {word[0]}")
+                assert word in tab(f"acestep render {spec_keys.flag_of(name)} {word[0]}")
 
 
 def test_every_key_has_words_that_need_no_quotes() -> None:
     assert len(musical_values.MusicalKey().words) == 42
     assert musical_values.MusicalKey().read("F#minor") == "F# minor"
-    assert not any(" " in word for key in spec.KEYS.values() for word in key.kind.words)
+    assert not any(" " in word for key in spec_keys.KEYS.values() for word in key.kind.words)
 
 
 @pytest.mark.parametrize("command", ["generate", "render", "spec check", "spec show"])

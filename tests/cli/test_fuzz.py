@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
-from acestep_cli.song import document, modes, spec
+from acestep_cli.song import document, modes, spec, spec_keys
 from support import band, tiny
 from support.places import ROOT
 
@@ -23,7 +23,7 @@ DOCUMENTED = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", SCRIPTING, re
 DOCUMENTS, ARGUMENT_LISTS = 9_000, 1_000
 FUZZ = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "database": None}
 
-KEYS = st.sampled_from([*spec.KEYS, *spec.OTHER_NAMES, "render", "<<", "? a", "- b", "[c]", "bpm ", "'key'"])
+KEYS = st.sampled_from([*spec_keys.KEYS, *spec_keys.OTHER_NAMES, "render", "<<", "? a", "- b", "[c]", "bpm ", "'key'"])
 SCALARS = st.one_of(
     st.text(max_size=40),
     st.integers().map(str),
@@ -63,7 +63,7 @@ def test_a_document_is_read_or_refused_with_its_place(
     assert spec.load(again) == request
 
 
-FLAGS = st.sampled_from([spec.flag_of(name) for name, key in spec.KEYS.items() if key.flag])
+FLAGS = st.sampled_from([spec_keys.flag_of(name) for name, key in spec_keys.KEYS.items() if key.flag])
 WORDS = st.one_of(
     st.builds(lambda flag, value: [flag, value], FLAGS, SCALARS),
     st.builds(lambda key, value: ["--set", f"{key}={value}"], KEYS, SCALARS),

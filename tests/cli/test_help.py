@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from acestep_cli.cli import app as cli
 from acestep_cli.cli import help as pages
 from acestep_cli.cli import help_format
-from acestep_cli.song import modes, spec
+from acestep_cli.song import modes, spec_keys
 from support.command import HOT, loaded
 
 WIDTH = 80
@@ -55,7 +55,7 @@ def test_a_mode_s_help_has_sixty_lines_and_the_common_flags_first(mode: str) -> 
     text = help_of(mode)
     assert rows(text) <= 60
     common = text.split("Common flags:\n")[1].split("\n\n")[0]
-    strange = {spec.flag_of(name) for name in modes.keys_of_other_modes(mode)}
+    strange = {spec_keys.flag_of(name) for name in modes.keys_of_other_modes(mode)}
     places = [common.index(f"{flag} ") for flag in help_format.COMMON if flag not in strange]
     assert places == sorted(places)
 

@@ -18,7 +18,7 @@ from acestep_cli.audio import decode, distance, encode
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
-from acestep_cli.song import document, schema, spec
+from acestep_cli.song import document, schema, spec, spec_layers
 from acestep_cli.song.file_values import Lora, Loras
 from support import adapter_files, tiny
 from support.command import Run, loaded
@@ -110,7 +110,9 @@ def test_a_list_of_maps_that_is_none(text: str, why: str) -> None:
 
 def test_flags_replace_the_adapters_of_a_spec_and_how_they_are_stacked() -> None:
     Path("a.yaml").write_text("loras: [my-sound, jazz.safetensors]\nlora_mode: blend\n")
-    found = spec.resolve(*spec.read_layers(Path("a.yaml")), spec.from_flags({"loras": ["my-sound@2"]})).request
+    found = spec.resolve(
+        *spec_layers.read_layers(Path("a.yaml")), spec_layers.from_flags({"loras": ["my-sound@2"]})
+    ).request
     assert [lora.scale for lora in found.loras or ()] == [2]
     assert found.lora_mode is None
 

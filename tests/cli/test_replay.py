@@ -19,7 +19,7 @@ from typer.testing import Result
 
 from acestep_cli.audio import encode, tags
 from acestep_cli.machine import hardware
-from acestep_cli.song import spec
+from acestep_cli.song import spec, spec_layers
 from support import band, ffmpeg, tiny
 from support.command import Run
 from support.places import RESULT_SCHEMA
@@ -164,7 +164,9 @@ def test_tags_name_no_folder_of_whoever_made_the_song(acestep: Run) -> None:
     assert text is not None
     assert "source: ./mine.wav\n" in text
     assert str(Path.cwd()) not in text
-    assert spec.resolve(spec.parse_layer(text, "tags", Path.cwd())).request.source == str(Path("mine.wav").absolute())
+    assert spec.resolve(spec_layers.parse_layer(text, "tags", Path.cwd())).request.source == str(
+        Path("mine.wav").absolute()
+    )
     assert acestep("replay", "b.flac", "--tags").exit_code == 0
 
 

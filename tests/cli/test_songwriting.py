@@ -28,7 +28,7 @@ from acestep_cli.engine.weights import WeightStore
 from acestep_cli.models import checkpoints
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, spec
+from acestep_cli.song import complete, spec, spec_layers
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
 from support import tiny
@@ -345,7 +345,7 @@ def test_write_takes_no_checkpoint(acestep: Acestep, shelf: Path, tmp_path: Path
 def test_write_needs_the_memory_of_the_songwriter_alone(shelf: Path) -> None:
     helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
     run = RenderSettings(models_dir=shelf, pull=True, max_vram=2 << 30)
-    layers = [spec.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
+    layers = [spec_layers.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
     resolved = spec.resolve(*layers)
     job = songwriting.plan_writing(
         resolved, layers, run, frozenset({"songwriter"})

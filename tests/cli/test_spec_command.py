@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
-from acestep_cli.song import document, schema, spec
+from acestep_cli.song import document, schema, spec, spec_keys
 from acestep_cli.song import examples as songbook
 from acestep_cli.song.request import GROUPS, KEYS, Request
 from support import pictures, tiny
@@ -54,13 +54,13 @@ def test_every_song_is_a_template_that_loads_as_the_song(name: str) -> None:
 def test_a_blank_spec_names_every_key_and_loads() -> None:
     text = acestep("new").stdout
     assert text.startswith(schema.EDITOR_LINE)
-    for name, key in spec.KEYS.items():
+    for name, key in spec_keys.KEYS.items():
         assert re.search(rf"^(# )?(  )?{name}:(?: |$)", text, re.MULTILINE)
         assert key.help in text
     assert spec.load(Path(write("a.yaml", text))).caption
 
 
-@pytest.mark.parametrize("name", spec.KEYS)
+@pytest.mark.parametrize("name", spec_keys.KEYS)
 def test_what_a_blank_spec_shows_for_a_key_may_be_uncommented(name: str) -> None:
     text = acestep("new").stdout
     [block] = [part for part in text.split("\n\n") if re.search(rf"^(# )?(  )?{name}:(?: |$)", part, re.MULTILINE)]
@@ -118,10 +118,10 @@ def described() -> dict[str, Any]:
 
 def test_the_schema_is_draft_7_and_says_something_of_every_key() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
-    assert set(described()) == {*spec.KEYS, *spec.SYNONYMS, spec.RENDER}
-    for name in spec.KEYS:
+    assert set(described()) == {*spec_keys.KEYS, *spec_keys.SYNONYMS, spec_keys.RENDER}
+    for name in spec_keys.KEYS:
         entry = described()[name]
-        assert entry["description"] == spec.KEYS[name].help
+        assert entry["description"] == spec_keys.KEYS[name].help
         assert entry["examples"]
     for name, key in KEYS.items():
         for example in described()[name]["examples"]:

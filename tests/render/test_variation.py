@@ -13,7 +13,7 @@ import torch
 from acestep_cli.engine import denoise
 from acestep_cli.errors import UsageError
 from acestep_cli.models import checkpoints
-from acestep_cli.song import complete, seeds
+from acestep_cli.song import complete, seeds, take_parts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import Request
 from support.command import Run
@@ -44,10 +44,10 @@ def test_between_them_it_is_on_an_arc(share: float) -> None:
 
 def test_takes_share_the_seed_and_have_seeds_of_the_variation() -> None:
     song = completed(seed=5, variation=0.2, variation_seed=2**32 - 1, takes=3)
-    takes = [complete.take_request(song, number) for number in (1, 2, 3)]
+    takes = [take_parts.take_request(song, number) for number in (1, 2, 3)]
     assert [(take.seed, take.variation_seed) for take in takes] == [(5, 2**32 - 1), (5, 0), (5, 1)]
     plain = completed(seed=5, takes=2)
-    assert [complete.take_request(plain, number).seed for number in (1, 2)] == [5, 6]
+    assert [take_parts.take_request(plain, number).seed for number in (1, 2)] == [5, 6]
 
 
 def test_an_unset_seed_of_a_variation_is_drawn_and_never_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:

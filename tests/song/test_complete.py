@@ -9,7 +9,7 @@ import pytest
 from acestep_cli.errors import UsageError
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint
-from acestep_cli.song import complete, modes
+from acestep_cli.song import complete, modes, take_parts
 from acestep_cli.song.request import Request
 
 
@@ -48,8 +48,8 @@ def test_an_unset_seed_is_drawn_once_and_within_range() -> None:
 
 def test_take_seeds_count_up_and_wrap() -> None:
     done = complete.complete(Request(caption="x", seed=2**32 - 1, takes=3), TURBO)
-    assert [complete.take_request(done, k).seed for k in (1, 2, 3)] == [2**32 - 1, 0, 1]
-    assert complete.take_request(done, 2).takes == 1
+    assert [take_parts.take_request(done, k).seed for k in (1, 2, 3)] == [2**32 - 1, 0, 1]
+    assert take_parts.take_request(done, 2).takes == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from acestep_cli.errors import UsageError
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import CHECKPOINTS
-from acestep_cli.song import complete, spec
+from acestep_cli.song import complete, spec, spec_layers
+from acestep_cli.song.recipe import recipe_hash
 from acestep_cli.song.request import NEUTRAL, Request
 from support import tiny
 
@@ -71,11 +72,11 @@ def test_neutral_values_are_no_part_of_the_recipe(two_b: tiny.Oracle) -> None:
     done = completed(two_b, dcw="off")
     assert {key: getattr(done, key) for key in NEUTRAL} == NEUTRAL
     older = done.model_copy(update=dict.fromkeys(NEUTRAL))
-    assert complete.recipe_hash(done, "w", {}) == complete.recipe_hash(older, "w", {})
+    assert recipe_hash(done, "w", {}) == recipe_hash(older, "w", {})
     for key, value in (("dcw", "low"), ("velocity_clamp", 2), ("velocity_ema", 0.1), ("latent_shift", 0.1),
                        ("latent_rescale", 0.9)):  # fmt: skip
         other = completed(two_b, **{"dcw": "off", key: value})
-        assert complete.recipe_hash(other, "w", {}) != complete.recipe_hash(done, "w", {}), key
+        assert recipe_hash(other, "w", {}) != recipe_hash(done, "w", {}), key
 
 
 def test_off_stays_text_in_yaml(two_b: tiny.Oracle, tmp_path: Path) -> None:
@@ -110,5 +111,5 @@ def test_flags_over_a_take_drop_the_scales_of_another_correction(
     take = tmp_path / "take.flac.yaml"
     below = "caption: x\nmodel: turbo\ndcw: double\ndcw_scale: 0.05\ndcw_high_scale: 0.02\nrender:\n  seed: 1\n"
     take.write_text(below, encoding="utf-8")
-    found = spec.resolve(*spec.read_layers(take), spec.from_flags(flags)).request
+    found = spec.resolve(*spec_layers.read_layers(take), spec_layers.from_flags(flags)).request
     assert (found.dcw, found.dcw_scale, found.dcw_high_scale) == meant

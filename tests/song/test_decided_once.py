@@ -17,7 +17,7 @@ from acestep_cli.machine.plan import MachineRequest, plan_render
 from acestep_cli.models import adapters, checkpoints
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.song import complete
+from acestep_cli.song import complete, take_parts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import Request
@@ -67,11 +67,11 @@ def test_a_render_decides_no_seed_region_or_adapter_again(tmp_path: Path, monkey
 
 
 def test_an_existing_take_sets_the_seeds_of_the_others(tmp_path: Path) -> None:
-    found = complete.with_take_seed(repaint(tmp_path), 2, 0)
-    assert [complete.take_request(found, number).seed for number in (1, 2)] == [2**32 - 1, 0]
-    assert complete.with_take_seed(found, 1, 7).text_seed == 7
+    found = take_parts.with_take_seed(repaint(tmp_path), 2, 0)
+    assert [take_parts.take_request(found, number).seed for number in (1, 2)] == [2**32 - 1, 0]
+    assert take_parts.with_take_seed(found, 1, 7).text_seed == 7
     asked = complete.complete(Request(caption="x", seed=3, songwriter_seed=5), POCKET)
-    assert complete.with_take_seed(asked, 1, 9).text_seed == asked.text_seed == 5
+    assert take_parts.with_take_seed(asked, 1, 9).text_seed == asked.text_seed == 5
 
 
 def test_what_changed_after_completion_is_refused(tmp_path: Path) -> None:

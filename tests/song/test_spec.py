@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from acestep_cli.cli.app import app
 from acestep_cli.errors import UsageError
-from acestep_cli.song import spec
+from acestep_cli.song import spec, spec_keys, spec_layers
 from acestep_cli.song.request import Request
 from support import tiny
 
@@ -31,7 +31,7 @@ def write(tmp_path: Path):
 
 def refusal(path: Path, **flags: object) -> str:
     with pytest.raises(UsageError) as caught:
-        spec.resolve(*spec.read_layers(path), spec.from_flags(flags))
+        spec.resolve(*spec_layers.read_layers(path), spec_layers.from_flags(flags))
     assert caught.value.exit_code == 2
     return caught.value.message
 
@@ -127,24 +127,33 @@ def test_all_problems_of_spec_and_flags_come_together(write) -> None:
 
 def test_flags_override_the_spec(write) -> None:
     path = write("caption: a\nbpm: 20\nkey: A minor")
-    merged = spec.resolve(*spec.read_layers(path), spec.from_flags({"bpm": "90", "key": None})).request
+    merged = spec.resolve(*spec_layers.read_layers(path), spec_layers.from_flags({"bpm": "90", "key": None})).request
     assert merged == Request(caption="a", bpm=90, key="A minor")
 
 
 def test_a_flag_about_singing_sets_the_others_aside(write) -> None:
     sung, bare = write("lyrics: la", "a.yaml"), write("instrumental: true", "b.yaml")
-    assert spec.resolve(*spec.read_layers(sung), spec.from_flags({"instrumental": True})).request == Request(
-        instrumental=True
+    assert spec.resolve(
+        *spec_layers.read_layers(sung), spec_layers.from_flags({"instrumental": True})
+    ).request == Request(instrumental=True)
+    assert spec.resolve(*spec_layers.read_layers(bare), spec_layers.from_flags({"lyrics": "la"})).request == Request(
+        lyrics="la"
     )
-    assert spec.resolve(*spec.read_layers(bare), spec.from_flags({"lyrics": "la"})).request == Request(lyrics="la")
 
 
 def test_another_format_sets_the_bit_depth_of_the_spec_aside(write) -> None:
     path = write("format: flac\nbit_depth: 16")
-    assert spec.resolve(*spec.read_layers(path), spec.from_flags({"format": "mp3"})).request == Request(format="mp3")
-    assert spec.resolve(*spec.read_layers(path), spec.from_flags({"format": "flac"})).request.bit_depth == "16"
+    assert spec.resolve(*spec_layers.read_layers(path), spec_layers.from_flags({"format": "mp3"})).request == Request(
+        format="mp3"
+    )
     assert (
-        spec.resolve(*spec.read_layers(write("bit_depth: 16")), spec.from_flags({"format": "wav"})).request.bit_depth
+        spec.resolve(*spec_layers.read_layers(path), spec_layers.from_flags({"format": "flac"})).request.bit_depth
+        == "16"
+    )
+    assert (
+        spec.resolve(
+            *spec_layers.read_layers(write("bit_depth: 16")), spec_layers.from_flags({"format": "wav"})
+        ).request.bit_depth
         == "16"
     )
 
@@ -193,7 +202,9 @@ TIMED_TAKE = "model: turbo\ntimesteps: [1, 0.5]\nguidance: 1\nrender: {}"
     ],
 )
 def test_flags_override_what_a_take_records(write, below: str, flags: dict[str, str], meant: dict) -> None:
-    assert spec.resolve(*spec.read_layers(write(below)), spec.from_flags(flags)).request == Request(**meant)
+    assert spec.resolve(*spec_layers.read_layers(write(below)), spec_layers.from_flags(flags)).request == Request(
+        **meant
+    )
 
 
 def test_guidance_that_cannot_be_read_is_refused_over_a_take(write) -> None:
@@ -201,7 +212,7 @@ def test_guidance_that_cannot_be_read_is_refused_over_a_take(write) -> None:
 
 
 def test_what_the_checkpoint_refuses_is_named_with_its_place(write) -> None:
-    layers = *spec.read_layers(write("caption: a\nguidance: 7\n")), spec.from_flags({"steps": "50"})
+    layers = *spec_layers.read_layers(write("caption: a\nguidance: 7\n")), spec_layers.from_flags({"steps": "50"})
     with pytest.raises(UsageError) as caught, spec.placing_problems(*layers):
         raise UsageError("guidance: no.\nsteps: no.\ncaption: no: really.\nOther: words.", "Do this.")
     guidance, *others = caught.value.message.splitlines()
@@ -228,7 +239,7 @@ def test_paths_are_relative_to_the_spec(write, tmp_path: Path, monkeypatch) -> N
     assert loaded.lyrics == "[Verse]\nla\n"
     assert loaded.model == str(tmp_path / "mine")
     monkeypatch.chdir(tmp_path / "words")
-    assert spec.resolve(spec.from_flags({"lyrics_file": "la.txt"})).request.lyrics == "[Verse]\nla\n"
+    assert spec.resolve(spec_layers.from_flags({"lyrics_file": "la.txt"})).request.lyrics == "[Verse]\nla\n"
 
 
 def test_the_current_folder_is_a_model_folder(tmp_path: Path, monkeypatch) -> None:
@@ -241,7 +252,7 @@ def test_the_current_folder_is_a_model_folder(tmp_path: Path, monkeypatch) -> No
         ("~", tmp_path / "home"),
         ("~/x", tmp_path / "home" / "x"),
     ):
-        assert spec.resolve(spec.from_flags({"model": written})).request.model == str(meant)
+        assert spec.resolve(spec_layers.from_flags({"model": written})).request.model == str(meant)
 
 
 def test_an_empty_path_is_refused(write) -> None:
@@ -256,7 +267,7 @@ def test_a_folder_whose_name_is_no_text_may_hold_the_lyrics(tmp_path: Path, monk
     folder.mkdir()
     (folder / "la.txt").write_text("la\n")
     monkeypatch.chdir(folder)
-    assert spec.resolve(spec.from_flags({"lyrics_file": "la.txt"})).request.lyrics == "la\n"
+    assert spec.resolve(spec_layers.from_flags({"lyrics_file": "la.txt"})).request.lyrics == "la\n"
 
 
 @pytest.fixture
@@ -272,7 +283,7 @@ def stdin(monkeypatch):
 @pytest.mark.parametrize("flags", [{"lyrics_file": "-"}, {"lyrics": "-"}])
 def test_a_dash_reads_lyrics_from_stdin(stdin, flags: dict[str, str]) -> None:
     stdin("\ufeff[Verse]\r\nlà\n".encode())
-    assert spec.resolve(spec.from_flags(flags)).request.lyrics == "[Verse]\nlà\n"
+    assert spec.resolve(spec_layers.from_flags(flags)).request.lyrics == "[Verse]\nlà\n"
 
 
 def test_lyrics_from_stdin_are_utf_8(write, stdin) -> None:
@@ -338,9 +349,9 @@ def test_deep_nesting_is_refused(write, text: str) -> None:
 
 
 def test_every_key_of_a_request_is_a_key_of_a_spec() -> None:
-    assert set(Request.model_fields) | {"lyrics_file", "extends"} == set(spec.KEYS)
-    assert set(spec.OTHER_NAMES.values()) <= set(spec.KEYS)
-    assert not set(spec.OTHER_NAMES) & set(spec.KEYS)
+    assert set(Request.model_fields) | {"lyrics_file", "extends"} == set(spec_keys.KEYS)
+    assert set(spec_keys.OTHER_NAMES.values()) <= set(spec_keys.KEYS)
+    assert not set(spec_keys.OTHER_NAMES) & set(spec_keys.KEYS)
 
 
 # maps
@@ -353,7 +364,7 @@ def test_the_keys_of_a_map_are_layered_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "extends: base.yaml\nsongwriter_options: {temperature: 0.7, negative_prompt: null}\n"
     )
-    layers = [*spec.read_layers(tmp_path / "a.yaml"), spec.from_flags({"cfg_scale": "3"})]
+    layers = [*spec_layers.read_layers(tmp_path / "a.yaml"), spec_layers.from_flags({"cfg_scale": "3"})]
     request = spec.resolve(*layers).request
     assert (request.temperature, request.top_k, request.cfg_scale, request.negative_prompt) == (0.7, 40, 3, None)
     assert (

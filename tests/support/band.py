@@ -20,7 +20,7 @@ import numpy as np
 from acestep_cli.audio.sound import Audio
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.models.latents_file import Latents
-from acestep_cli.song import complete, modes
+from acestep_cli.song import complete, modes, take_parts
 from acestep_cli.take import Take
 
 RATE, HOP = 48_000, 1920
@@ -65,8 +65,8 @@ class Pipeline:
                 Path("a-song-overtaken-1.flac" if number == 1 else "a-2.wav").write_text("theirs")
             for stage in ("diffuse", "decode"):
                 self._play(stage, caption, report)
-            for piece in complete.output_parts(request):
-                take = complete.take_request(piece.request, number)
+            for piece in take_parts.output_parts(request):
+                take = take_parts.take_request(piece.request, number)
                 samples = self._tone(take.seed, request.duration)
                 if "silent" in caption and (number == 2 or "all" in caption):
                     samples *= 0

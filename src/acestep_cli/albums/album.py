@@ -20,11 +20,11 @@ from acestep_cli.albums.tracks import Edit, Track
 from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError, shell_word
 from acestep_cli.render import arguments
-from acestep_cli.song import document, modes, spec
+from acestep_cli.song import document, modes, spec_keys, spec_layers, spec_text
 from acestep_cli.song.document import Entry
 from acestep_cli.song.musical_values import LONGEST_SECONDS, Duration
 from acestep_cli.song.request import KEYS
-from acestep_cli.song.spec import Layer, WrittenValue
+from acestep_cli.song.spec_layers import Layer, WrittenValue
 from acestep_cli.song.values import quoted, suggestion
 
 #: The sections of an album file.
@@ -121,7 +121,7 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
     shared = [layer for page in pages for layer in page.layers]
     whole = []
     for number, draft in enumerate(drafts, start=1):
-        place = spec.implied_layer({"track_number": str(number)}, f"its place in {file.name}")
+        place = spec_layers.implied_layer({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
         track, wrong = replace(draft, layers=layers, album_seed=settings["seed"], over=over).checked()
         problems += wrong
@@ -159,7 +159,7 @@ def read_pages(file: Path) -> list[AlbumPage]:
     seen = [file]
     while (extends := pages[0].sections.get("extends")) and extends.raw is not None:
         try:
-            base = spec.extended_file(extends.raw, pages[0].file.parent, seen)
+            base = spec_layers.extended_file(extends.raw, pages[0].file.parent, seen)
         except ValueError as error:
             problem = f"{pages[0].where(extends)}: {error}"
             return [AlbumPage(file, {}, problems=(problem,)), *pages]
@@ -170,7 +170,7 @@ def read_pages(file: Path) -> list[AlbumPage]:
 
 def read_page(file: Path, wanted_by: str = "") -> AlbumPage:
     try:
-        text = spec.read_text(str(file))
+        text = spec_text.read_text(str(file))
     except ValueError as error:
         return AlbumPage(file, {}, problems=(f"{wanted_by}{file}: {error}",))
     if file.suffix.lower() not in (".yaml", ".yml"):
@@ -220,7 +220,7 @@ def song_layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Lay
             problems.append(f"{file}:{entry.line}: extends: stands in a song or at the top of an album")
         else:
             kept.append(entry)
-    return spec.layer_of_entries(kept, str(file), file.parent, file)
+    return spec_layers.layer_of_entries(kept, str(file), file.parent, file)
 
 
 def read_tracks(
@@ -250,7 +250,7 @@ def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Tra
     if isinstance(item.raw, str):
         for file in matching_files(page, item.raw, where, problems):
             if id := id_of(file.stem):
-                yield Track(id, where, tuple(spec.read_layers(file, f"{where}: ")), spec_file=file)
+                yield Track(id, where, tuple(spec_layers.read_layers(file, f"{where}: ")), spec_file=file)
             else:
                 problems.append(f"{where}: no id can be made of {quoted(file.stem)}; write `{named_item(page, file)}`")
         return
@@ -272,7 +272,7 @@ def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Tra
     if "spec" in own_entries:
         named = next(iter(matching_files(page, words["spec"], page.where(own_entries["spec"]), problems)), None)
         if named is not None:
-            layers = [*spec.read_layers(named, f"{page.where(own_entries['spec'])}: "), *layers]
+            layers = [*spec_layers.read_layers(named, f"{page.where(own_entries['spec'])}: "), *layers]
     id, base = words.get("id", id_of(named.stem) if named is not None else ""), words.get("from")
     edits = tuple(read_edits(page, own_entries["edits"], problems)) if "edits" in own_entries else ()
     if not is_id(id):
@@ -326,10 +326,12 @@ def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str
     Hidden files, such as macOS leaves beside others, fit only a pattern that begins their name with a dot too.
     """
     if not any(sign in pattern for sign in "*?["):
-        return [page.file.parent / spec.expand_home(pattern)]
-    folder = Path(spec.expand_home(pattern).anchor or page.file.parent)
+        return [page.file.parent / spec_layers.expand_home(pattern)]
+    folder = Path(spec_layers.expand_home(pattern).anchor or page.file.parent)
     try:
-        there = sorted(folder.glob(str(spec.expand_home(pattern).relative_to(spec.expand_home(pattern).anchor))))
+        there = sorted(
+            folder.glob(str(spec_layers.expand_home(pattern).relative_to(spec_layers.expand_home(pattern).anchor)))
+        )
     except ValueError as error:
         problems.append(f"{where}: {quoted(pattern)} is not a pattern for files: {str(error).lower()}")
         return []
@@ -337,8 +339,8 @@ def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str
     found = [
         file
         for file in there
-        if file.suffix.lower() in spec.SUFFIXES
-        and not spec.same_file(file, page.file)
+        if file.suffix.lower() in spec_layers.SUFFIXES
+        and not spec_layers.same_file(file, page.file)
         and all(
             any(fnmatchcase(part, shown) for shown in dotted)
             for part in file.relative_to(folder).parts
@@ -392,8 +394,8 @@ def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) 
     for entry in entries_below(matrix, page.file, problems):
         if entry.name in lists:
             lists[entry.name] = list(combinations(page, entry, problems))
-        elif entry.name not in spec.KEYS:
-            problems.append(f"{page.where(entry)}: is not a key of a song spec{spec.nearest_key(entry.name)}")
+        elif entry.name not in spec_keys.KEYS:
+            problems.append(f"{page.where(entry)}: is not a key of a song spec{spec_keys.nearest_key(entry.name)}")
         elif entry.raw is None or (items := [entry.raw] if isinstance(entry.raw, str) else entry.raw) == []:
             problems.append(f"{page.where(entry)}: is a list of values")
         else:
@@ -421,9 +423,9 @@ def combinations(page: AlbumPage, entry: Entry, problems: list[str]) -> Iterator
     for item in entry.items or ():
         values = {}
         for one in entries_below(item, page.file, problems):
-            if one.name not in spec.KEYS or not isinstance(one.raw, str):
+            if one.name not in spec_keys.KEYS or not isinstance(one.raw, str):
                 problems.append(
-                    f"{page.where(one)}: is not a key of a song spec with one value{spec.nearest_key(one.name)}"
+                    f"{page.where(one)}: is not a key of a song spec with one value{spec_keys.nearest_key(one.name)}"
                 )
             else:
                 values[one.name] = one.raw

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acestep_cli.errors import UsageError
-from acestep_cli.song import complete, duration, modes, spec, validate
+from acestep_cli.song import complete, duration, modes, spec, spec_layers, validate
 from acestep_cli.song.request import FINISH, Request
-from acestep_cli.song.spec import Layer, Resolved, WrittenValue
+from acestep_cli.song.spec import Resolved
+from acestep_cli.song.spec_layers import Layer, WrittenValue
 
 #: Keys that a chain of edits sets itself.
 SET_BY_CHAIN = ("source", "mode", "mix", "takes")
@@ -86,7 +87,7 @@ class Track:
         The sound of a step that another one edits is kept as it is rendered, and without tags.
         """
         seed = track_seed(self.album_seed, self.id if number == 0 else f"{self.id}/{number}")
-        layers = [spec.implied_layer({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
+        layers = [spec_layers.implied_layer({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
         own = [*self.layers, *([self.over] if self.over else ())]
         if number > 0:
             edit = self.edits[number - 1]
@@ -95,14 +96,18 @@ class Track:
             by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
             if source is not None:
                 by_chain["source"] = str(source)
-            layers += [spec.implied_layer({"loudness": complete.DEFAULT_LOUDNESS}, duration.DEFAULT), *kept, edit.layer]
-            layers += [spec.implied_layer(by_chain, edit.where), region or Layer(Path())]
+            layers += [
+                spec_layers.implied_layer({"loudness": complete.DEFAULT_LOUDNESS}, duration.DEFAULT),
+                *kept,
+                edit.layer,
+            ]
+            layers += [spec_layers.implied_layer(by_chain, edit.where), region or Layer(Path())]
         else:
             layers += own
         if number < self.steps[-1]:
             layers = [
                 *(without_keys(layer, FINISH) for layer in layers),
-                spec.implied_layer(AS_RENDERED, "an intermediate step"),
+                spec_layers.implied_layer(AS_RENDERED, "an intermediate step"),
             ]
         return layers
 

@@ -21,7 +21,7 @@ from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import events, perform, result
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import request, spec
+from acestep_cli.song import request, spec_keys, spec_layers, spec_text
 
 app = help_format.App(no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
 FORMATS = ("paths", "make", "json")
@@ -78,7 +78,7 @@ OutputFormat = Annotated[
 ]  # fmt: skip
 
 flags = options.flags(
-    [name for name, key in spec.KEYS.items() if key.flag],
+    [name for name, key in spec_keys.KEYS.items() if key.flag],
     [field.name for field in fields(RenderSettings) if field.name not in REPLACED],
 )
 
@@ -188,7 +188,7 @@ def build(
     if on is not None:
         ray_cluster.check_backend(on, run, jobs)
     makefile.check_paths(depfile, stamp)
-    with spec.reading_stdin(typing=not run.no_input):
+    with spec_text.reading_stdin(typing=not run.no_input):
         album_build = open_build(file, output, only, song, run)
     makefile.refuse_files(depfile, [*album_build.paths(), *([stamp] if stamp is not None else ())])
     if run.dry_run:
@@ -223,7 +223,7 @@ def open_build(
     file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: RenderSettings
 ) -> Build:
     """Return the build of some tracks of an album, with the flags over the keys of each."""
-    album = read_album(file, spec.from_flags(song, tuple(run.overrides or ())))
+    album = read_album(file, spec_layers.from_flags(song, tuple(run.overrides or ())))
     return Build(album, album.chosen(only or []), output, run)
 
 

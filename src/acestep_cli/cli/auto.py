@@ -25,7 +25,7 @@ from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import announce, paths, plan, provenance
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, spec
+from acestep_cli.song import spec, spec_keys, spec_text, take_parts
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: Settings that make no sense for a run that never ends.
@@ -131,7 +131,7 @@ class AutoSession:
     def begin(self) -> Batch:
         """Start the next takes, whose seeds follow those of the last batch."""
         asked, song = self.job.song.resolved.request, self.job.request
-        later = complete.takes_request(song, self.begun * song.takes + 1, song.takes)
+        later = take_parts.takes_request(song, self.begun * song.takes + 1, song.takes)
         seeds = {"seed": later.seed, "variation_seed": later.variation_seed}
         text = spec.dump_spec(asked.model_copy(update={**seeds, "takes": song.takes}))
         file = self.scratch / f"{self.name}.yaml"
@@ -149,9 +149,9 @@ class AutoSession:
         for name in PASSED:
             value = getattr(self.run, name)
             if value is True:
-                words.append(spec.flag_of(name))
+                words.append(spec_keys.flag_of(name))
             elif value:
-                words += [spec.flag_of(name), str(value.absolute() if isinstance(value, Path) else value)]
+                words += [spec_keys.flag_of(name), str(value.absolute() if isinstance(value, Path) else value)]
         return words
 
     def finish(self, batch: Batch) -> None:
@@ -226,7 +226,7 @@ class AutoSession:
         words = ["--start", start, "--end", end, "--output", place.name]
         for key in ("caption", "lyrics", "model"):
             if asked is not None and (value := getattr(asked, key)) is not None:
-                words += [spec.flag_of(key), value]
+                words += [spec_keys.flag_of(key), value]
         self.terminal.say(f"Repainting {found[0].name} …")
         batch = self.start("repaint", found[0].name, *words, *self.machine())
         try:
@@ -240,7 +240,7 @@ def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: Rend
     """Make takes of one song until it is stopped. Whatever can be refused is refused before anything is made."""
     for name in REFUSED:
         if getattr(run, name):
-            raise UsageError(f"--auto goes on until it is stopped, so {spec.flag_of(name)} has no meaning.")
+            raise UsageError(f"--auto goes on until it is stopped, so {spec_keys.flag_of(name)} has no meaning.")
     if len(specs) > 1:
         raise UsageError(f"--auto renders one song, and there are {len(specs)} specs.")
     output = run.output or "./"
@@ -248,7 +248,7 @@ def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: Rend
         raise UsageError("--auto makes one file after another; --output names their folder.", "--output takes/")
     folder = Path(output)
     terminal = Console(run.quiet, verbose=run.verbose)
-    with spec.reading_stdin(typing=not run.no_input):
+    with spec_text.reading_stdin(typing=not run.no_input):
         # Existing files are no obstacle to takes with other numbers.
         [job] = plan.plan_jobs(mode, specs, song, replace(run, output=os.path.join(folder, ""), force=True))  # noqa: PTH118
     for warning in [*job.warnings, *announce.remarks_on(job)]:

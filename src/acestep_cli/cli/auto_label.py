@@ -13,7 +13,7 @@ from acestep_cli.models.checkpoints import CheckpointRow
 from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, songwriter_prompts, spec
+from acestep_cli.song import complete, songwriter_prompts, spec, spec_layers
 from acestep_cli.song.request import KEYS
 from acestep_cli.song.songwriter_prompts import Sampling
 from acestep_cli.training.dataset import Dataset, DatasetSong, Inspection, UsableSong
@@ -42,7 +42,7 @@ def label_songs(
     count = f"{len(wanting)} song{'s' * (len(wanting) > 1)}"
     longest = max(CheckpointRow.shortest_seconds, *(usable.facts.seconds for usable in found.usable))
     # Planned as a render of the same length, which needs more.
-    layers = [spec.from_flags({**asked, "caption": "a recording", "duration": str(longest)})]
+    layers = [spec_layers.from_flags({**asked, "caption": "a recording", "duration": str(longest)})]
     job = songwriting.plan_writing(spec.resolve(*layers), layers, run)
     if job.songwriter is not None:
         terminal.say(f"The Songwriter {job.songwriter.name} fills in what is unset of {count}; review it")

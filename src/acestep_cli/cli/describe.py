@@ -14,7 +14,7 @@ from acestep_cli.errors import SourceError, shell_word
 from acestep_cli.models import checkpoints
 from acestep_cli.render import arguments
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, songwriter_prompts, spec
+from acestep_cli.song import complete, songwriter_prompts, spec, spec_layers
 from acestep_cli.song.songwriter_prompts import Sampling
 from acestep_cli.song.values import quoted
 
@@ -49,7 +49,7 @@ def describe(
         "caption": "a recording",
         "duration": str(max(sound.seconds, checkpoints.CheckpointRow.shortest_seconds)),
     }
-    layers = [spec.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]
+    layers = [spec_layers.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]
     resolved = spec.resolve(*layers)
     if codes:
         job = songwriting.plan_writing(resolved, layers, run)

@@ -167,25 +167,28 @@ def suggest(error: Any) -> None:
     unknown = getattr(error, "option_name", None)
     if not isinstance(unknown, str):
         return
-    from acestep_cli.song import modes, spec
+    from acestep_cli.song import modes, spec_keys
 
     mode = (error.ctx.info_name if error.ctx is not None else None) or ""
     for key in modes.keys_of_other_modes(mode) if mode in modes.MODES else ():
-        if unknown in (spec.flag_of(key), spec.KEYS[key].short, *(spec.KEYS[key].switch or ())):
+        if unknown in (spec_keys.flag_of(key), spec_keys.KEYS[key].short, *(spec_keys.KEYS[key].switch or ())):
             error.message, error.possibilities = f"{unknown} {modes.misplaced_key(key, mode)}", None
             return
     if not unknown.startswith("--"):
         return
     name = unknown.removeprefix("--").replace("-", "_")
-    meant = spec.OTHER_NAMES.get(name, name)
-    if meant in spec.KEYS and not spec.KEYS[meant].flag:
+    meant = spec_keys.OTHER_NAMES.get(name, name)
+    if meant in spec_keys.KEYS and not spec_keys.KEYS[meant].flag:
         error.possibilities = [f"--set {meant}=…"] if meant != "extends" else []
-    elif meant in spec.KEYS:
+    elif meant in spec_keys.KEYS:
         error.possibilities = (
-            [spec.flag_of(meant)] if spec.flag_of(meant) != unknown else []
+            [spec_keys.flag_of(meant)] if spec_keys.flag_of(meant) != unknown else []
         )  # not here, though elsewhere
     else:
-        known = sorted({spec.flag_of(key) for key in spec.KEYS if spec.KEYS[key].flag} | set(error.possibilities or ()))
+        known = sorted(
+            {spec_keys.flag_of(key) for key in spec_keys.KEYS if spec_keys.KEYS[key].flag}
+            | set(error.possibilities or ())
+        )
         error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
 
 

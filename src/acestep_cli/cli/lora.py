@@ -25,14 +25,24 @@ from acestep_cli.render.paths import parse_destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, file_values, modes, seeds, spec, values
+from acestep_cli.song import (
+    file_values,
+    modes,
+    seeds,
+    spec,
+    spec_keys,
+    spec_layers,
+    spec_text,
+    take_parts,
+    values,
+)
 
 app = help_format.App(no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does.")
 
 #: Of a song, all but what a comparison decides itself.
 SONG_KEYS = tuple(
     name
-    for name, key in spec.KEYS.items()
+    for name, key in spec_keys.KEYS.items()
     if key.flag and name not in (*modes.keys_of_other_modes("generate"), "loras", "lora_mode", "takes")
 )
 #: What a render does besides, a comparison goes without: it makes one take of each, as they are, and ends.
@@ -206,7 +216,7 @@ def render_and_compare(
     """
     from acestep_cli.render import perform
 
-    with spec.reading_stdin(typing=not run.no_input):
+    with spec_text.reading_stdin(typing=not run.no_input):
         [plain, *others] = variants(paths, scales, spec_file, song, run)
     planned = [variant.job for variant in (plain, *others)]
     run_report.outputs = [output for job in planned for output in job.outputs]
@@ -258,21 +268,21 @@ def variants(
         )
     if not scales:
         raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
-    flags = spec.from_flags(song, tuple(run.overrides or ()))
+    flags = spec_layers.from_flags(song, tuple(run.overrides or ()))
     context = PlanContext(run, hardware.detect(), history.read_history())
     below = arguments.argument_layers(spec_file, given=False)
     seed = spec.resolve(*below, flags).request.seed
     seed = seeds.draw_seed() if seed is None else seed
     fixed = [
-        spec.implied_layer({"seed": str(seed)}, "one seed for all"),
-        spec.implied_layer({"takes": "1"}, "one take of each"),
+        spec_layers.implied_layer({"seed": str(seed)}, "one seed for all"),
+        spec_layers.implied_layer({"takes": "1"}, "one take of each"),
     ]
 
     def variant(adapter: str | None, scale: float, stem: str) -> Variant:
         loras = None if adapter is None else [f"{adapter}@{scale:g}"]
-        layers = [*below, flags, *fixed, spec.implied_layer({"loras": loras}, "PATH")]
+        layers = [*below, flags, *fixed, spec_layers.implied_layer({"loras": loras}, "PATH")]
         made = plan.plan_job(SongInput.of(layers, replace(place, stem=stem)), context)
-        if len(complete.output_parts(made.request)) > 1:
+        if len(take_parts.output_parts(made.request)) > 1:
             raise UsageError(
                 f"{made.request.mode} makes several files of a take, and only takes of one file are compared."
             )

@@ -116,9 +116,10 @@ def complete_specs(incomplete: str) -> list[str]:
 
 def _setting(incomplete: str) -> list[str]:
     """Return the keys that begin with `incomplete`, each with its `=`."""
-    from acestep_cli.song import spec
 
-    return [f"{name}=" for name in spec.KEYS if name.startswith(incomplete)]
+    from acestep_cli.song import spec_keys
+
+    return [f"{name}=" for name in spec_keys.KEYS if name.startswith(incomplete)]
 
 
 def switch(*names: str, help: str, panel: str, **rest: Any) -> Any:
@@ -311,20 +312,21 @@ def render_flags(command: Command, mode: str | None) -> Command:
     """Give `command` the flags of a render: the spec keys that `mode` takes, as typed, in the dict `song`, and settings
     in `run`.
     """
-    from acestep_cli.song import modes, spec
+    from acestep_cli.song import modes, spec_keys
 
     left_out = modes.keys_of_other_modes(mode) if mode is not None else ()
-    keys = [name for name, key in spec.KEYS.items() if key.flag and name not in left_out]
+    keys = [name for name, key in spec_keys.KEYS.items() if key.flag and name not in left_out]
     return flags(keys, [field.name for field in fields(RenderSettings)])(command)
 
 
 def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Command]:
     """Return a decorator like `render_flags` for some keys of the spec and some fields of `RenderSettings`."""
-    from acestep_cli.song import spec
 
-    switches = {name: key.switch for name in keys if (key := spec.KEYS[name]).switch is not None}
-    asked = [_flag(name, spec.KEYS[name]) for name in keys]
-    asked += [_switch(name, flag, spec.KEYS[name]) for name, (flag, _) in switches.items()]
+    from acestep_cli.song import spec_keys
+
+    switches = {name: key.switch for name in keys if (key := spec_keys.KEYS[name]).switch is not None}
+    asked = [_flag(name, spec_keys.KEYS[name]) for name in keys]
+    asked += [_switch(name, flag, spec_keys.KEYS[name]) for name, (flag, _) in switches.items()]
     others = [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=SETTINGS[field.name]
@@ -344,7 +346,7 @@ def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Co
             for name, (flag, meaning) in switches.items():
                 if song_given.pop(SWITCH + name):
                     if song_given[name] is not None:
-                        raise UsageError(f"{flag}: excludes {spec.flag_of(name)}; leave one of them out.")
+                        raise UsageError(f"{flag}: excludes {spec_keys.flag_of(name)}; leave one of them out.")
                     song_given[name] = meaning
             run = RenderSettings(**{flag.name: given.pop(flag.name) for flag in others})
             if run.no_think:
@@ -406,10 +408,11 @@ def grouped(options: type, name: str) -> Callable[[Command], Command]:
 
 def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
     """Return the parameter of a switch that stands for one value of a key."""
-    from acestep_cli.song import spec
+
+    from acestep_cli.song import spec_keys
 
     assert key.switch is not None
-    option = switch(flag, help=f"The same as {spec.flag_of(name)} {key.switch[1]}.", panel=key.panel)
+    option = switch(flag, help=f"The same as {spec_keys.flag_of(name)} {key.switch[1]}.", panel=key.panel)
     return inspect.Parameter(
         SWITCH + name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
     )
@@ -417,10 +420,10 @@ def _switch(name: str, flag: str, key: Key) -> inspect.Parameter:
 
 def _flag(name: str, key: Key) -> inspect.Parameter:
     """Return the parameter of a key's flag."""
-    from acestep_cli.song import spec
+    from acestep_cli.song import spec_keys
     from acestep_cli.song.values import Switch
 
-    names = [spec.flag_of(name)] if key.short is None else [key.short, spec.flag_of(name)]
+    names = [spec_keys.flag_of(name)] if key.short is None else [key.short, spec_keys.flag_of(name)]
     # Square brackets are Rich's markup, and section tags are written with them.
     help_text = key.help.replace("[", r"\[")
     if isinstance(key.kind, Switch):

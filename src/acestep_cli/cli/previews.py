@@ -13,7 +13,7 @@ from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import write
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import spec
+from acestep_cli.song import spec, spec_layers
 from acestep_cli.training.run_folder import PREVIEWS
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def plan_preview(file: Path, model: str, seed: int, run: RenderSettings) -> Job:
 
     Raises the errors of a render, and `UsageError` for a spec with adapters.
     """
-    default = spec.implied_layer({"seed": str(seed)}, "--seed")
-    flags = spec.from_flags({"model": model, "songwriter": "none", "takes": "1"})
-    layers = [default, *spec.read_layers(file), flags]
+    default = spec_layers.implied_layer({"seed": str(seed)}, "--seed")
+    flags = spec_layers.from_flags({"model": model, "songwriter": "none", "takes": "1"})
+    layers = [default, *spec_layers.read_layers(file), flags]
     resolved = spec.resolve(*layers)
     if resolved.request.loras:
         raise UsageError(f"--preview {file}: names adapters, and only the one in training is applied.")

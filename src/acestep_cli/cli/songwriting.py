@@ -23,7 +23,7 @@ from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, request, seeds, spec
+from acestep_cli.song import complete, request, seeds, spec, spec_layers
 from acestep_cli.song.request import Request
 
 #: The fields of `RenderSettings` that make sense without a render.
@@ -49,7 +49,7 @@ Seed = Annotated[
 
 
 def plan_writing(
-    resolved: spec.Resolved, layers: list[spec.Layer], run: RenderSettings, networks: frozenset[str] = NETWORKS
+    resolved: spec.Resolved, layers: list[spec_layers.Layer], run: RenderSettings, networks: frozenset[str] = NETWORKS
 ) -> Job:
     """Return a job that is never rendered, and uses these networks alone.
 
@@ -63,7 +63,7 @@ def plan_writing(
 
 def with_songwriter(
     resolved: spec.Resolved,
-    layers: list[spec.Layer],
+    layers: list[spec_layers.Layer],
     run: RenderSettings,
     command: str,
     terminal: Console,
@@ -79,7 +79,7 @@ def with_songwriter(
                 "No Songwriter is installed, so the one of the built-in sketch model is used; acestep models pull "
                 f"{next(iter(checkpoints.SONGWRITERS))} fetches a real one."
             )
-        layers = [*layers, spec.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]
+        layers = [*layers, spec_layers.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]
         resolved = spec.resolve(*layers)
     job = plan_writing(resolved, layers, run, networks)
     if job.songwriter is None:

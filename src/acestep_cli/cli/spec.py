@@ -16,7 +16,20 @@ from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import AceStepError, CheckpointError, OutputError, UsageError
 from acestep_cli.models import checkpoints, local
-from acestep_cli.song import complete, document, duration, examples, languages, modes, prompts, schema, spec, validate
+from acestep_cli.song import (
+    complete,
+    document,
+    duration,
+    examples,
+    languages,
+    modes,
+    prompts,
+    schema,
+    spec,
+    spec_keys,
+    spec_layers,
+    validate,
+)
 from acestep_cli.song.request import Request
 
 app = help_format.App(no_args_is_help=True, help="Write, check and show song specs, without rendering.")
@@ -61,16 +74,16 @@ def blank() -> str:
         "# A song for acestep. `acestep spec check` tells what is wrong with it, `acestep generate` plays it.",
         "",
     ]
-    for group, names in groupby(spec.KEYS, key=lambda name: spec.KEYS[name].group):
+    for group, names in groupby(spec_keys.KEYS, key=lambda name: spec_keys.KEYS[name].group):
         if group is None:
             for name in names:
                 entry = example(name)
-                about = f"# {spec.KEYS[name].help}  [{spec.KEYS[name].kind.metavar}]"
+                about = f"# {spec_keys.KEYS[name].help}  [{spec_keys.KEYS[name].kind.metavar}]"
                 lines += [about, *(entry if name == "caption" else [f"# {line}" for line in entry]), ""]
         else:
             lines += [f"# Below {group}:", f"# {group}:"]
             for name in names:
-                about = f"#   # {spec.KEYS[name].help}  [{spec.KEYS[name].kind.metavar}]"
+                about = f"#   # {spec_keys.KEYS[name].help}  [{spec_keys.KEYS[name].kind.metavar}]"
                 lines += [about, *(f"#   {line}" for line in example(name))]
             lines.append("")
     return "\n".join(lines)
@@ -78,14 +91,14 @@ def blank() -> str:
 
 def example(name: str) -> list[str]:
     """Return the lines of an example entry for a key."""
-    key = spec.KEYS[name]
+    key = spec_keys.KEYS[name]
     return document.dump_yaml({name: (key.examples or key.kind.examples or ("…",))[0]}).splitlines()
 
 
 def template(name: str) -> str:
     """Return the text of a bundled song with the line for editors; a spec that it extends is folded in."""
     file = examples.find_example(name)
-    layers = spec.read_layers(file)
+    layers = spec_layers.read_layers(file)
     if len(layers) > 1:
         return f"{schema.EDITOR_LINE}\n{spec.dump_spec(spec.resolve(*layers).request)}"
     text = file.read_text(encoding="utf-8").replace(f"songs/{file.name}", file.name, 1)  # it will lie elsewhere
@@ -140,16 +153,14 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
     """Return the warnings about one spec, each with its place. Raises `UsageError` with all its problems."""
     from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
 
-    layers = spec.read_layers(Path(file))
+    layers = spec_layers.read_layers(Path(file))
     found = spec.resolve(*layers)
     request = found.request
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
     with spec.placing_problems(*layers):
-        region = complete.source_region(request, complete.survey_recordings(request))
-        _, adapter_warnings = complete.survey_adapters(
-            request, None if isinstance(checkpoint, CheckpointError) else checkpoint
-        )
-    warnings = [f"{file}: {warning}" for warning in adapter_warnings]
+        inputs = complete.read_inputs(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
+    region = inputs.region
+    warnings = [f"{file}: {warning}" for warning in inputs.adapter_warnings]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoints.CHECKPOINTS.get(request.model or "")
@@ -194,7 +205,7 @@ def show(
     models_dir: options.ModelsDir = None,
     debug: options.Debug = False,
 ) -> None:
-    layers = [*spec.read_layers(Path(file)), spec.from_flags({}, tuple(settings or ()))]
+    layers = [*spec_layers.read_layers(Path(file)), spec_layers.from_flags({}, tuple(settings or ()))]
     found = spec.resolve(*layers)
     if resolved:
         task = modes.mode_of(found.request).task
@@ -212,7 +223,7 @@ def show(
 def listing(values: Sequence[spec.ValueOrigin], *, origin: bool) -> str:
     """Return values as the YAML of a spec, those of a group under its name."""
     text = ""
-    for group, members in groupby(values, key=lambda one: spec.KEYS[one.name].group):
+    for group, members in groupby(values, key=lambda one: spec_keys.KEYS[one.name].group):
         lines = "".join(entry_yaml(one, origin=origin) for one in members)
         text += lines if group is None else f"{group}:\n{indent(lines, '  ')}"
     return text

@@ -30,7 +30,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.solvers import SHORTEST_FRAMES
-from acestep_cli.song import spec
+from acestep_cli.song import spec_keys, spec_text
 from acestep_cli.song.request import OUTPUT
 from acestep_cli.training import config as training_config
 from acestep_cli.training import dataset, metadata, run_folder
@@ -304,7 +304,7 @@ def load_labelled(folder: Path, output: Path | None) -> Dataset:
     found = dataset.load_dataset(folder)
     kept = output / dataset.DATASET_FILE if output is not None else None
     if kept is not None and kept.is_file():
-        found = found.with_labels_of(dataset.parse_dataset(spec.read_text(str(kept)), folder))
+        found = found.with_labels_of(dataset.parse_dataset(spec_text.read_text(str(kept)), folder))
     return found
 
 
@@ -323,7 +323,9 @@ def refuse_idle(flags: TrainingFlags, settings: dict[str, Any]) -> None:
     idle = ("output", "skip_bad", "resume", "export", "save_every", "preview", "preview_every")
     values = {name: getattr(flags, name) for name in idle} | settings
     given = [
-        spec.flag_of(name) for name, value in values.items() if value is not None and value is not False and value != []
+        spec_keys.flag_of(name)
+        for name, value in values.items()
+        if value is not None and value is not False and value != []
     ]
     if given:
         raise UsageError(

@@ -12,7 +12,7 @@ from acestep_cli.cli import help_format, options, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import UsageError
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, songwriter_prompts, spec
+from acestep_cli.song import complete, songwriter_prompts, spec, spec_layers, spec_text
 from acestep_cli.song.musical_values import LONGEST_SECONDS
 from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS
 from acestep_cli.song.songwriter_prompts import Sampling
@@ -53,11 +53,11 @@ def write(
         raise UsageError("The idea is empty.", 'acestep write "a soft love song"')
     songwriting.check_output(output, force=run.force)
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=False)
-    with spec.reading_stdin(typing=not run.no_input):
-        layers = spec.read_layers(Path(from_spec)) if from_spec is not None else []
-        layers.append(spec.from_flags({**song, "idea": idea}, ("codes=null",)))  # another text, another sound
+    with spec_text.reading_stdin(typing=not run.no_input):
+        layers = spec_layers.read_layers(Path(from_spec)) if from_spec is not None else []
+        layers.append(spec_layers.from_flags({**song, "idea": idea}, ("codes=null",)))  # another text, another sound
         kept = spec.resolve(*layers).request
-        songwriter_layer = spec.from_flags(
+        songwriter_layer = spec_layers.from_flags(
             {"songwriter": song["songwriter"] or "auto"}
         )  # a render without one can be rewritten
         resolved = spec.resolve(*layers, songwriter_layer)

@@ -33,7 +33,7 @@ from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.models import tokenizer_file
 from acestep_cli.models.sizes import qwen_of
 from acestep_cli.progress import Progress, ProgressCallback, Say
-from acestep_cli.song import complete, prompts, songwriter_prompts
+from acestep_cli.song import complete, prompts, songwriter_prompts, take_parts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.musical_values import CODES_PER_SECOND, LONGEST_SECONDS
 from acestep_cli.song.songwriter_prompts import CODE, Sampling, WritingTask
@@ -175,7 +175,7 @@ class SongwriterModel(nn.Module):
             yield whole
             return
         has_new_caption = "caption" in written and not expands
-        songs = [complete.take_request(whole, number) for number in range(1, whole.takes + 1)]
+        songs = [take_parts.take_request(whole, number) for number in range(1, whole.takes + 1)]
         codes = self.sample_codes(
             prompt=songwriter_prompts.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt,
             thought=song_thought(whole, has_caption=has_new_caption),

@@ -22,9 +22,10 @@ from acestep_cli.cache import Cache
 from acestep_cli.engine import tensor_file
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
-from acestep_cli.song import complete
+from acestep_cli.song import take_parts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.loras import ActiveAdapter
+from acestep_cli.song.recipe import apply_changes, changed_keys
 from acestep_cli.song.request import FINISH, KEYS, SOUND
 
 #: Keys of a request that a Songwriter neither reads nor decides.
@@ -90,12 +91,12 @@ class StageCache:
         inputs = request.model_dump(mode="json", include=set(KEYS) - IGNORED_KEYS)
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open)
-        bases = complete.written_requests(request)
+        bases = take_parts.written_requests(request)
         if (data := self.cache.read("songwriting", key)) is not None:
             changes = json.loads(data)
-            return [complete.apply_changes(base, changed) for base, changed in zip(bases, changes, strict=True)]
+            return [apply_changes(base, changed) for base, changed in zip(bases, changes, strict=True)]
         made = make()
-        changes = [complete.changed_keys(base, song) for base, song in zip(bases, made, strict=True)]
+        changes = [changed_keys(base, song) for base, song in zip(bases, made, strict=True)]
         self.cache.write("songwriting", key, json.dumps(changes).encode())
         return made
 

@@ -15,7 +15,7 @@ from acestep_cli.render import arguments
 from acestep_cli.render.job import Job, group_by_weights
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import SKIPPED, WRITTEN, OutputFile
-from acestep_cli.song import modes, ranking, spec, values
+from acestep_cli.song import modes, ranking, spec, spec_keys, values
 
 #: The most remarks on a song that a render shows; `spec check` shows all.
 MOST_REMARKS = 3
@@ -200,7 +200,7 @@ def ways_on(planned: list[Job]) -> str | None:
     if not all(job.song.place.offers_again for job in planned):
         return None
     key = "seed" if any(job.request.variation is None for job in planned) else "variation_seed"
-    flag = spec.flag_of(key)
+    flag = spec_keys.flag_of(key)
     is_given = any(job.song.resolved.origins.get(key) == flag for job in planned)
     if all(job.song.place.numbered for job in planned):
         if is_given:

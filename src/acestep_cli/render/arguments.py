@@ -19,7 +19,7 @@ from acestep_cli.render import outputs, paths, provenance, smoke
 from acestep_cli.render.job import SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import document, modes, seeds, spec
+from acestep_cli.song import document, modes, seeds, spec, spec_layers, spec_text
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import quoted
 
@@ -36,10 +36,10 @@ def is_caption(name: str) -> bool:
     """Tell whether an argument is text to make music from: no file, with a space in it, without a path or a suffix."""
     if not any(character.isspace() for character in name.strip()) or any(sign in name for sign in SEPARATORS):
         return False
-    return not has_suffix_of(name, spec.SUFFIXES) and not is_audio_name(name) and not is_there(name)
+    return not has_suffix_of(name, spec_layers.SUFFIXES) and not is_audio_name(name) and not is_there(name)
 
 
-def caption_layers(mode: str | None, specs: Sequence[str], flags: spec.Layer) -> list[spec.Layer]:
+def caption_layers(mode: str | None, specs: Sequence[str], flags: spec_layers.Layer) -> list[spec_layers.Layer]:
     """Return the caption that stands in the place of a spec as a layer; nothing where there is none.
 
     Raises `UsageError` where the caption is given by a flag as well, or other arguments beside it.
@@ -58,17 +58,17 @@ def caption_layers(mode: str | None, specs: Sequence[str], flags: spec.Layer) ->
             f"{shown} is no file, and as a caption it stands alone, not beside {len(specs) - 1} more.",
             "Quote all of a caption as one argument; -c gives one to specs.",
         )
-    return [spec.implied_layer({"caption": texts[0]}, CAPTION)]
+    return [spec_layers.implied_layer({"caption": texts[0]}, CAPTION)]
 
 
 def unquoted_caption(mode: str | None, specs: Sequence[str]) -> UsageError | None:
     """Return the error for several words none of which is a file: a caption that lacks its quotes, most likely."""
-    suffixes = (*spec.SUFFIXES, *(f".{format}" for format in encode.FORMATS))
+    suffixes = (*spec_layers.SUFFIXES, *(f".{format}" for format in encode.FORMATS))
     if (
         mode != GENERATE
         or len(specs) < 2
         or any(
-            name in ("", spec.STDIN)
+            name in ("", spec_text.STDIN)
             or any(character.isspace() for character in name)
             or any(sign in name for sign in SEPARATORS)
             or has_suffix_of(name, suffixes)
@@ -85,7 +85,7 @@ def unquoted_caption(mode: str | None, specs: Sequence[str]) -> UsageError | Non
 
 def refuse_other(mode: str | None, name: str) -> None:
     """Raise `UsageError` where the argument `name` is a recording, an album or nothing, and say what takes it."""
-    if name == spec.STDIN:
+    if name == spec_text.STDIN:
         return
     if is_caption(name):
         raise UsageError(f"{quoted(name)} is no file, and {mode or 'render'} takes specs.", caption_hint(name))
@@ -93,7 +93,7 @@ def refuse_other(mode: str | None, name: str) -> None:
         raise UsageError(f"{name} is a folder, and {mode or 'render'} takes specs.", folder_hint(mode, Path(name)))
     if is_audio_name(name):
         raise UsageError(f"{name} is a recording, and {mode or 'render'} takes specs.", recording_hint(name))
-    if mode == GENERATE and not has_suffix_of(name, spec.SUFFIXES) and not is_there(name):
+    if mode == GENERATE and not has_suffix_of(name, spec_layers.SUFFIXES) and not is_there(name):
         raise UsageError(
             f"{name}: there is no such file{disk.suggest_path(Path(name)) or '.'}",
             f"acestep generate -c {shell_word(name)} makes music from these words.",
@@ -120,7 +120,7 @@ def caption_hint(text: str) -> str:
 def folder_hint(mode: str | None, folder: Path) -> str | None:
     """Return the command that renders the specs in a folder; None where it holds none."""
     try:
-        found = {file.suffix for file in folder.iterdir() if file.suffix in spec.SUFFIXES}
+        found = {file.suffix for file in folder.iterdir() if file.suffix in spec_layers.SUFFIXES}
     except OSError:
         return None
     if not found:
@@ -140,7 +140,7 @@ def command_hint(name: str) -> str | None:
         return f"acestep show {shown} shows it; acestep --help lists what else takes a recording."
     if is_album(Path(name)):
         return f"acestep album render {shown} renders its tracks."
-    return f"acestep render {shown} renders it." if has_suffix_of(name, spec.SUFFIXES) else None
+    return f"acestep render {shown} renders it." if has_suffix_of(name, spec_layers.SUFFIXES) else None
 
 
 def recording_hint(name: str) -> str:
@@ -163,7 +163,7 @@ def is_album(file: Path) -> bool:
     if file.suffix.lower() not in (".yaml", ".yml"):
         return False
     try:
-        found = document.parse_document(spec.read_text(str(file)), markdown=False)
+        found = document.parse_document(spec_text.read_text(str(file)), markdown=False)
     except ValueError:  # which the spec says where it is read
         return False
     return any(
@@ -197,7 +197,7 @@ class Arguments:
     #: The specs and recordings, each a song; None stands for a song of flags alone.
     names: Sequence[str | None]
     #: The layers above each spec.
-    flags: Sequence[spec.Layer]
+    flags: Sequence[spec_layers.Layer]
     place: Destination
     errors: Sequence[AceStepError] = ()
     #: False where `place` stands in for a refused one.
@@ -212,9 +212,9 @@ def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], 
     if unquoted:
         errors.append(unquoted)
     errors += name_problems(specs)
-    flags = spec.from_flags(song, tuple(settings.overrides or ()))
+    flags = spec_layers.from_flags(song, tuple(settings.overrides or ()))
     errors += again_problems(flags, settings)
-    implied: list[spec.Layer] = []
+    implied: list[spec_layers.Layer] = []
     try:
         implied = implied_format(place, flags, settings)
     except UsageError as error:
@@ -227,7 +227,7 @@ def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], 
         errors.append(error)
         specs = [name for name in specs if not is_caption(name)]
     # A spec that is given twice is refused above, and stdin where it is read again.
-    once = [name for at, name in enumerate(specs) if name and (name == spec.STDIN or name not in specs[:at])]
+    once = [name for at, name in enumerate(specs) if name and (name == spec_text.STDIN or name not in specs[:at])]
     names: list[str | None] = [*once] or [None] * by_flags_alone
     return Arguments(mode, names, [*implied, flags], place, errors, is_place_sound)
 
@@ -235,7 +235,7 @@ def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], 
 def name_problems(specs: Sequence[str]) -> list[UsageError]:
     """Return an error for an empty name, and one for each file that is given more than once."""
     found = [UsageError("The name of a spec is empty.")] if "" in specs else []
-    for twice, times in Counter(os.path.realpath(name) for name in specs if name not in ("", spec.STDIN)).items():
+    for twice, times in Counter(os.path.realpath(name) for name in specs if name not in ("", spec_text.STDIN)).items():
         if times > 1:
             first = next(name for name in specs if os.path.realpath(name) == twice)
             found.append(UsageError(f"{first} is given {times} times; --takes {times} makes {times} takes of it."))
@@ -257,7 +257,7 @@ def find_destination(specs: list[str], settings: RenderSettings) -> tuple[Destin
     return place, []
 
 
-def again_problems(flags: spec.Layer, settings: RenderSettings) -> list[UsageError]:
+def again_problems(flags: spec_layers.Layer, settings: RenderSettings) -> list[UsageError]:
     """Return an error for each flag that contradicts `--again`."""
     if not settings.again:
         return []
@@ -271,16 +271,16 @@ def again_problems(flags: spec.Layer, settings: RenderSettings) -> list[UsageErr
     return [UsageError(f"--again contradicts {flag}, because {why}; leave one of them out.") for flag, why in reasons]
 
 
-def again_layer(request: Request) -> spec.Layer:
+def again_layer(request: Request) -> spec_layers.Layer:
     """Return the new seed of `--again`, as a layer above all others: of a variation of a given seed, the other one."""
     if request.variation is not None and request.seed is not None:
         new = {"variation_seed": str(seeds.draw_variation(request.seed, request.takes or 1))}
     else:
         new = {"seed": str(seeds.draw_seed())}
-    return spec.implied_layer(new, "--again")
+    return spec_layers.implied_layer(new, "--again")
 
 
-def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettings) -> list[spec.Layer]:
+def implied_format(place: Destination, flags: spec_layers.Layer, settings: RenderSettings) -> list[spec_layers.Layer]:
     """Return the format that `--output` implies, as a layer between specs and flags; nothing where it implies none."""
     format = "wav" if place.stdout else place.format
     if format is None:
@@ -288,7 +288,7 @@ def implied_format(place: Destination, flags: spec.Layer, settings: RenderSettin
     asked = flags.values.get("format")
     if asked is not None and not place.stdout and str(asked.raw).strip().casefold() != format:
         raise UsageError(f"{asked.where} {asked.raw} contradicts --output {settings.output}; leave one of them out.")
-    return [spec.implied_layer({"format": format}, "--output")]
+    return [spec_layers.implied_layer({"format": format}, "--output")]
 
 
 def read_song(name: str | None, asked: Arguments, settings: RenderSettings) -> SongInput:
@@ -320,23 +320,23 @@ def read_song(name: str | None, asked: Arguments, settings: RenderSettings) -> S
         from_source=resolved.request.source is not None,
         again=settings.again,
     )
-    return SongInput(layers, resolved, place, Path(name) if name not in (None, spec.STDIN) and not given else None)
+    return SongInput(layers, resolved, place, Path(name) if name not in (None, spec_text.STDIN) and not given else None)
 
 
 def is_recording(mode: str | None, name: str | None) -> bool:
     """Tell whether an argument of the command of `mode` is a recording, not a spec."""
     if mode is None or name is None or not modes.MODES[mode].has_source:
         return False
-    return name != spec.STDIN and Path(name).suffix.lower() not in spec.SUFFIXES
+    return name != spec_text.STDIN and Path(name).suffix.lower() not in spec_layers.SUFFIXES
 
 
-def command_layers(mode: str | None) -> list[spec.Layer]:
+def command_layers(mode: str | None) -> list[spec_layers.Layer]:
     """Return the mode of the command as the lowest layer."""
-    return [] if mode is None else [spec.implied_layer({"mode": mode}, f"acestep {mode}")]
+    return [] if mode is None else [spec_layers.implied_layer({"mode": mode}, f"acestep {mode}")]
 
 
-def argument_layers(name: str | None, given: bool) -> list[spec.Layer]:
+def argument_layers(name: str | None, given: bool) -> list[spec_layers.Layer]:
     """Return the layers of an argument: those of a spec, or the source where it is a recording."""
     if name is None:
         return []
-    return [spec.implied_layer({"source": name}, "SOURCE")] if given else spec.read_layers(Path(name))
+    return [spec_layers.implied_layer({"source": name}, "SOURCE")] if given else spec_layers.read_layers(Path(name))

@@ -13,7 +13,7 @@ from acestep_cli.errors import AceStepError, ExistsError, UsageError
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths, result, sidecar
 from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
-from acestep_cli.song import complete
+from acestep_cli.song import take_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def find_takes(
             by_seed.setdefault(record.seed, []).append(files)
     found = {}
     for number in range(1, job.request.takes + 1):
-        for files in by_seed.get(complete.take_request(job.request, number).seed, ()):
+        for files in by_seed.get(take_parts.take_request(job.request, number).seed, ()):
             outputs = planned(number, files)
             if all(check_existing(job, output) is None for output in outputs):
                 found[number] = planned(number, files) if force else outputs
@@ -214,15 +214,15 @@ def keep_seed(job: Job) -> None:
             request, found = job.request, f"{beside}, which is there already"
             kept: dict[str, str] = {}
             if job.varies_at_will and record.variation_seed is not None:
-                request = complete.with_take_variation(request, output.take, record.variation_seed)
+                request = take_parts.with_take_variation(request, output.take, record.variation_seed)
                 kept["variation_seed"] = found
             if any_seed:
                 number = 1 if request.variation is not None else output.take  # takes of a variation share the seed
-                request = complete.with_take_seed(request, number, record.seed)
+                request = take_parts.with_take_seed(request, number, record.seed)
                 kept["seed"] = found
             job.decided = replace(job.decided, request=request, origins={**job.decided.origins, **kept})
             for each in job.outputs:
-                take = complete.take_request(request, each.take)
+                take = take_parts.take_request(request, each.take)
                 each.seed = take.seed
                 each.completed = each.completed.model_copy(
                     update={"seed": take.seed, "variation_seed": take.variation_seed}

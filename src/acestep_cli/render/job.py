@@ -16,8 +16,9 @@ from acestep_cli.render import sidecar
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.remaining import TakeWork
 from acestep_cli.render.result import PLANNED, OutputFile
-from acestep_cli.song import complete, modes, spec
+from acestep_cli.song import complete, modes, spec, spec_layers, take_parts
 from acestep_cli.song.complete import Completed
+from acestep_cli.song.recipe import recipe_hash
 from acestep_cli.song.request import FINISH, NEUTRAL
 
 WITHOUT_DCW = {"dcw": NEUTRAL["dcw"], "dcw_scale": None, "dcw_high_scale": None}
@@ -29,14 +30,14 @@ class SongInput:
     takes go.
     """
 
-    layers: Sequence[spec.Layer]
+    layers: Sequence[spec_layers.Layer]
     resolved: spec.Resolved
     place: Destination
     #: None for a song from flags alone, from a recording or from stdin.
     spec_file: Path | None = None
 
     @classmethod
-    def of(cls, layers: Sequence[spec.Layer], place: Destination, spec_file: Path | None = None) -> SongInput:
+    def of(cls, layers: Sequence[spec_layers.Layer], place: Destination, spec_file: Path | None = None) -> SongInput:
         """Return the song of `layers`. Raises `UsageError` with all their problems."""
         return cls(layers, spec.resolve(*layers), place, spec_file)
 
@@ -82,12 +83,12 @@ class Job:
     def recipe(self, output: OutputFile, weights: str | None = None) -> str:
         """Return the fingerprint of all that shapes a file but its seed, with the job's weights or with `weights`."""
         weights = self.weights if weights is None else weights
-        return complete.recipe_hash(output.completed, weights + self._songwriter_hash, self.decided.contents)
+        return recipe_hash(output.completed, weights + self._songwriter_hash, self.decided.contents)
 
     def sound(self, output: OutputFile) -> str:
         """Return the fingerprint of all that shapes the samples of a file before they are finished, but its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
-        return complete.recipe_hash(bare, self.weights + self._songwriter_hash, self.decided.contents)
+        return recipe_hash(bare, self.weights + self._songwriter_hash, self.decided.contents)
 
     @property
     def _songwriter_hash(self) -> str:
@@ -143,7 +144,7 @@ class Job:
             else:
                 runs.append(take)
         return [
-            (complete.takes_request(self.request, run[0].take, run[-1].take - run[0].take + 1), run) for run in runs
+            (take_parts.takes_request(self.request, run[0].take, run[-1].take - run[0].take + 1), run) for run in runs
         ]
 
 
@@ -153,7 +154,7 @@ def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
     for job in jobs:
         for request, files in job.pending():
             steps = request.steps or 0 if request.timesteps is None else len([t for t in request.timesteps if t > 0])
-            parts = [part for part in complete.output_parts(request) if part.kind not in modes.BESIDE]
+            parts = [part for part in take_parts.output_parts(request) if part.kind not in modes.BESIDE]
             found += [
                 TakeWork(
                     song=job.name,

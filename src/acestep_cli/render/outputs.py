@@ -14,7 +14,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, modes, spec
+from acestep_cli.song import modes, spec, take_parts
 
 
 def problems_beside(jobs: list[Job], place: Destination, settings: RenderSettings, *, songs: int) -> list[AceStepError]:
@@ -39,7 +39,7 @@ def output_problems(jobs: list[Job], settings: RenderSettings, *, writes: bool) 
     """
     if jobs and jobs[0].song.place.stdout:
         for one in jobs:
-            one.outputs = take_outputs(one, 1, [None] * len(complete.part_kinds(one.request)), settings)
+            one.outputs = take_outputs(one, 1, [None] * len(take_parts.part_kinds(one.request)), settings)
         return stdout_problems(jobs, settings, songs=len(jobs))
     problems: list[AceStepError] = [*faded_problems(jobs, settings)]
     for one in jobs:
@@ -114,8 +114,8 @@ def take_outputs(job: Job, number: int, files: Sequence[Path | None], settings: 
     values = spec.value_origins(job.song.resolved, job.decided) if settings.explain else None
     origins = None if values is None else {one.name: one.origin for one in values}
     planned = []
-    for part, path in zip(complete.output_parts(job.request), files, strict=True):
-        take = complete.take_request(part.request, number)
+    for part, path in zip(take_parts.output_parts(job.request), files, strict=True):
+        take = take_parts.take_request(part.request, number)
         keeps_latents = settings.keep_latents and part.kind not in modes.BESIDE
         planned.append(
             OutputFile(
@@ -153,7 +153,7 @@ def faded_problems(jobs: list[Job], settings: RenderSettings) -> list[UsageError
 def stdout_problems(jobs: list[Job], settings: RenderSettings, *, songs: int) -> list[AceStepError]:
     """Return an error for all that `--output -` cannot carry. Only `jobs` of the `songs` of a run were planned."""
     problems: list[AceStepError] = [*faded_problems(jobs, settings)]
-    if songs > 1 or any(one.request.takes > 1 or len(complete.output_parts(one.request)) > 1 for one in jobs):
+    if songs > 1 or any(one.request.takes > 1 or len(take_parts.output_parts(one.request)) > 1 for one in jobs):
         problems.append(
             UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")
         )

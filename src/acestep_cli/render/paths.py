@@ -13,7 +13,7 @@ from pathlib import Path
 from acestep_cli import disk
 from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError
-from acestep_cli.song import complete
+from acestep_cli.song import take_parts
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import quoted
 
@@ -130,7 +130,7 @@ def numbered_path(path: Path, number: int) -> Path:
 
 def name_suffixes(place: Destination, request: Request) -> list[str]:
     """Return the suffix of each file of a take after the stem: empty for the only file, or the main one."""
-    kinds = complete.part_kinds(request)
+    kinds = take_parts.part_kinds(request)
     return ["" if len(kinds) == 1 or kind == place.main else track or kind for kind, track in kinds]
 
 
@@ -142,7 +142,7 @@ def default_stem(request: Request, spec_file: Path | None) -> str:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
         return Path(stem).stem if Path(stem).suffix.removeprefix(".") in encode.FORMATS else stem
     if request.source is not None:
-        source, kinds = Path(request.source).stem, complete.part_kinds(request)
+        source, kinds = Path(request.source).stem, take_parts.part_kinds(request)
         if len(kinds) > 1:  # each part adds its own name
             return source
         kind, track = kinds[0]

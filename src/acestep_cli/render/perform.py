@@ -23,7 +23,7 @@ from acestep_cli.render.job import Job, group_by_weights, missing_parts, pending
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import ranking, spec
+from acestep_cli.song import ranking, spec_text
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ def plan_and_make(
     run_report: RunReport,
 ) -> None:
     """Plan, announce and render the takes that specs and flags ask for, and record them in `run_report`."""
-    with spec.reading_stdin(typing=not settings.no_input):
+    with spec_text.reading_stdin(typing=not settings.no_input):
         planned = plan.plan_jobs(mode, specs, song, settings)
     if lacking := missing_parts(planned):
         planned = fetch_missing(planned, lacking, settings, reporter)

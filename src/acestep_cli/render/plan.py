@@ -16,7 +16,7 @@ from acestep_cli.models.sizes import NETWORKS, Sizes
 from acestep_cli.render import arguments, outputs, sidecar
 from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, modes, ranking, spec
+from acestep_cli.song import complete, modes, ranking, spec, spec_text, take_parts
 from acestep_cli.song.request import Request
 
 
@@ -33,7 +33,7 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
         try:
             jobs.append(plan_job(arguments.read_song(name, asked, settings), context))
         except AceStepError as error:
-            shown = "stdin" if name == spec.STDIN else name or ""
+            shown = "stdin" if name == spec_text.STDIN else name or ""
             errors.append(name_lines(error, shown) if len(asked.names) > 1 else error)
     if errors:
         if asked.is_place_sound:
@@ -109,7 +109,7 @@ class PlanContext:
                 self.settings.max_vram,
             ),
         )
-        renders = sum(kind not in modes.BESIDE for kind, _ in complete.part_kinds(request))  # each stem is one
+        renders = sum(kind not in modes.BESIDE for kind, _ in take_parts.part_kinds(request))  # each stem is one
         if made.seconds is not None:
             made = made.model_copy(update={"seconds": made.seconds * renders})
         return made, next(device for device in self.machine.devices if device.name == made.device)

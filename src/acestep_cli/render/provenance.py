@@ -8,7 +8,7 @@ from pathlib import Path
 from acestep_cli.audio import decode, tags
 from acestep_cli.render import paths, sidecar
 from acestep_cli.render.sidecar import RenderOrigin
-from acestep_cli.song import spec
+from acestep_cli.song import spec_layers
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Provenance:
     """The spec of a file, the recorded origin, and the name of the place of both."""
 
     where: str
-    layers: list[spec.Layer]
+    layers: list[spec_layers.Layer]
     origin: RenderOrigin
 
 
@@ -24,7 +24,7 @@ def find_provenance(file: Path) -> Provenance | None:
     """Return the provenance of `file`; None where neither a sidecar nor tags have it."""
     beside = paths.sidecar_path(file)
     record = sidecar.read_sidecar(beside)
-    return tags_provenance(file) if record is None else Provenance(str(beside), spec.read_layers(beside), record)
+    return tags_provenance(file) if record is None else Provenance(str(beside), spec_layers.read_layers(beside), record)
 
 
 def tags_provenance(file: Path) -> Provenance | None:
@@ -34,4 +34,4 @@ def tags_provenance(file: Path) -> Provenance | None:
     if text is None or origin is None:
         return None
     where = f"the tags of {file}"
-    return Provenance(where, [spec.parse_layer(text, where, file.parent)], origin)
+    return Provenance(where, [spec_layers.parse_layer(text, where, file.parent)], origin)

@@ -18,7 +18,7 @@ from acestep_cli.audio import loudness, tags
 from acestep_cli.audio.measure import Measures
 from acestep_cli.machine import hardware
 from acestep_cli.models.checkpoints import Songwriter
-from acestep_cli.song import complete, document, spec
+from acestep_cli.song import complete, document, spec, spec_keys, spec_layers, spec_text
 from acestep_cli.song.file_values import Lora, is_folder_name
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
@@ -187,14 +187,16 @@ def tags_hash(asked: complete.Completed, cover: tags.Cover | None) -> str:
 def retagged_request(file: Path, asked: complete.Completed) -> Request:
     """Return the request of the sidecar `file` with the tags of `asked`, but for those left to the Songwriter."""
     kept = {name: getattr(asked, name) for name in LABELS if name not in asked.open}
-    over = spec.Layer(Path(), {name: spec.WrittenValue(raw, str(file), str(file)) for name, raw in kept.items()})
-    return spec.resolve(*spec.read_layers(file), over).request
+    over = spec_layers.Layer(
+        Path(), {name: spec_layers.WrittenValue(raw, str(file), str(file)) for name, raw in kept.items()}
+    )
+    return spec.resolve(*spec_layers.read_layers(file), over).request
 
 
 def retagged_text(file: Path, request: Request, size: int, asked: str) -> str:
     """Return the text of the sidecar `file` with another `request`, audio `size` and hash `asked` of the tags."""
     content = document.load_yaml(file.read_bytes())
-    return spec.dump_spec(request, content[spec.RENDER] | {"bytes": size, "tags": asked})
+    return spec.dump_spec(request, content[spec_keys.RENDER] | {"bytes": size, "tags": asked})
 
 
 def level_fields(found: Measures, asked: str) -> dict[str, float]:
@@ -207,7 +209,7 @@ def level_fields(found: Measures, asked: str) -> dict[str, float]:
 def read_sidecar(path: Path) -> SidecarRecord | None:
     """Return the record in the sidecar `path`; None where there is none that this program wrote."""
     try:
-        if path.stat().st_size > spec.MOST_BYTES:
+        if path.stat().st_size > spec_text.MOST_BYTES:
             return None
         return parse_record(path.read_bytes(), SidecarRecord)
     except OSError:
@@ -219,6 +221,6 @@ def parse_record(text: str | bytes, kind: type[R]) -> R | None:
     try:
         content = document.load_yaml(text)
         asked = {key: content[key] for key in ("instrumental", "lrc", "dcw", "variation_seed") if key in content}
-        return kind.model_validate(asked | content[spec.RENDER])
+        return kind.model_validate(asked | content[spec_keys.RENDER])
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError):
         return None

@@ -8,13 +8,13 @@ from pathlib import Path
 from acestep_cli.audio import checks
 from acestep_cli.errors import CheckError
 from acestep_cli.models.checkpoints import CheckpointRow
-from acestep_cli.song import modes, spec
+from acestep_cli.song import modes, spec, spec_layers
 
 FLAG = "--smoke"
 STEPS = 2
 
 
-def smoke_layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.Layer:
+def smoke_layer(layers: list[spec_layers.Layer], cut_to: float | None = None) -> spec_layers.Layer:
     """Return the layer of `--smoke` between specs and flags: one take of few steps and the shortest duration.
 
     The source may have been `cut_to` so many seconds; a region beyond its end is then moved to its middle.
@@ -30,7 +30,7 @@ def smoke_layer(layers: list[spec.Layer], cut_to: float | None = None) -> spec.L
         }
     elif cut_to is not None and max(asked.start or 0.0, asked.end or 0.0) > cut_to:
         short |= {"start": f"{cut_to / 3:.2f}", "end": f"{2 * cut_to / 3:.2f}"}
-    return spec.implied_layer(short, FLAG)
+    return spec_layers.implied_layer(short, FLAG)
 
 
 def refuse_faults(file: Path) -> None:

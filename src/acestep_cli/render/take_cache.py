@@ -17,7 +17,7 @@ from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.render.job import Job
 from acestep_cli.render.result import OutputFile
-from acestep_cli.song import complete
+from acestep_cli.song.recipe import apply_changes, changed_keys
 
 if TYPE_CHECKING:
     from acestep_cli.take import Take
@@ -42,7 +42,7 @@ def store_take(cache: Cache, job: Job, output: OutputFile, take: Take) -> None:
         return
     blocks = {SAMPLES: tensor_file.block(take.audio.samples)}
     fields: dict[str, Any] = {
-        "decided": complete.changed_keys(output.completed, take.request),
+        "decided": changed_keys(output.completed, take.request),
         "rate": take.audio.sample_rate,
         "warnings": take.warnings,
         "checks": take.checks,
@@ -73,7 +73,7 @@ def load_take(cache: Cache, job: Job, output: OutputFile) -> Take | None:
     except SafetensorError:  # of another version
         return None
     fields = read_header(data)
-    request = complete.apply_changes(output.completed, fields["decided"])
+    request = apply_changes(output.completed, fields["decided"])
     sound = Audio(tensors[SAMPLES], fields["rate"])
     latents = Latents(tensors[LATENTS], fields["hop"], fields["gain"]) if LATENTS in tensors else None
     return Take(

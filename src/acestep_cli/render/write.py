@@ -23,7 +23,8 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, duration, regions, sections
+from acestep_cli.song import duration, regions, sections
+from acestep_cli.song.recipe import recipe_hash
 
 if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
@@ -113,7 +114,7 @@ def is_untimed(take: Take) -> bool:
 def finish_of(take: Take, job: Job) -> encode.Finish:
     """Return the finish of a take: the settings of its file and its tags."""
     request = take.request
-    recipe = complete.recipe_hash(request, job.weights, job.decided.contents)
+    recipe = recipe_hash(request, job.weights, job.decided.contents)
     adapting = sidecar.adapter_fields(job.decided)
     origin = sidecar.RenderOrigin(**sidecar.origin_fields(take, recipe, job.checkpoint.name, job.weights, adapting))
     return encode.Finish(
@@ -196,7 +197,7 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
             sound = parts[output.path]
             level = encode_take(sound, take, output, job, settings, reporter)
             if output.sidecar is not None:
-                recipe = complete.recipe_hash(take.request, job.weights, job.decided.contents)
+                recipe = recipe_hash(take.request, job.weights, job.decided.contents)
                 fields = {**songwriter_fields(job, output), **sidecar.adapter_fields(job.decided)}
                 if is_untimed(take):
                     fields["untimed"] = True

@@ -1,14 +1,12 @@
 """Complete a request, exactly once: fill in every value that was not asked for, and refuse contradictions.
 
 The values come from the checkpoint, the mode and the recordings. Keys that a Songwriter decides stay open until the
-song is made. Also here: the takes of a request, their files, and the recipe hash that equal takes share.
+song is made.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +24,8 @@ from acestep_cli.song import duration, loras, modes, validate
 from acestep_cli.song.file_values import LORA_MODES
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.regions import Region
-from acestep_cli.song.request import KEYS, NEUTRAL, Request
-from acestep_cli.song.seeds import draw_seed, draw_variation, take_seed
+from acestep_cli.song.request import NEUTRAL, Request
+from acestep_cli.song.seeds import draw_seed, draw_variation, text_seed
 
 if TYPE_CHECKING:
     from acestep_cli.models.adapters import Adapter
@@ -107,9 +105,8 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     row, name = checkpoint.row, checkpoint.name
     require_task(request, name, row)
     require_heads(request, checkpoint)
-    recordings = survey_recordings(request)
-    adapters, adapter_warnings = survey_adapters(request, checkpoint)
-    region = source_region(request, recordings)
+    inputs = read_inputs(request, checkpoint)
+    recordings, region = inputs.recordings, inputs.region
     if problems := validate.contradictions(request, name, row, checkpoint.code_count, region):
         raise UsageError("\n".join(problems))
     open_by_songwriter = open_keys(request) if songwriter is not None else ()
@@ -124,15 +121,15 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     completed = Completed(
         **choices.values,
         open=open_by_songwriter,
-        text_seed=seed_of_text(request, choices.values["seed"]),
+        text_seed=text_seed(choices.values["seed"], request.songwriter_seed),
         region=region,
-        adapters=loras.active_adapters(request.loras or (), choices.values["lora_mode"], adapters),
+        adapters=loras.active_adapters(request.loras or (), choices.values["lora_mode"], inputs.adapters),
         source_latents=source_latents,
         reference_seconds=sum(recordings[file].seconds for file in request.reference or ()),
     )
     recording_warnings = [warning for recording in recordings.values() for warning in recording.warnings]
-    warnings = (*recording_warnings, *adapter_warnings, *latents_warnings)
-    return Completion(completed, choices.origins, recordings, adapters, warnings)
+    warnings = (*recording_warnings, *inputs.adapter_warnings, *latents_warnings)
+    return Completion(completed, choices.origins, recordings, inputs.adapters, warnings)
 
 
 @dataclass
@@ -243,6 +240,29 @@ def require_heads(request: Request, checkpoint: Checkpoint) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The recordings and adapters of a request, as read, by path."""
+
+    recordings: Mapping[str, Recording]
+    #: The region of the source that is rendered anew; None without a source.
+    region: Region | None
+    adapters: Mapping[str, Adapter]
+    adapter_warnings: Sequence[str]
+
+
+def read_inputs(request: Request, checkpoint: Checkpoint | None) -> Inputs:
+    """Read the recordings and adapters of a request; without a checkpoint, the fit of adapters is not checked.
+
+    Raises `SourceError` or `AdapterError`, whose message begins with the key, where one cannot be used.
+    """
+    recordings = survey_recordings(request)
+    adapters, warnings = survey_adapters(request, checkpoint)
+    source = recordings.get(request.source or "")
+    region = None if source is None else Region.of(request, source.seconds)
+    return Inputs(recordings, region, adapters, warnings)
+
+
 def survey_recordings(request: Request) -> dict[str, Recording]:
     """Survey the source and the references of a request. Return the recordings by path.
 
@@ -260,12 +280,6 @@ def survey_recordings(request: Request) -> dict[str, Recording]:
             except SourceError as error:
                 raise SourceError(f"{key}: {error.message}", error.hint) from error
     return recordings
-
-
-def source_region(request: Request, recordings: Mapping[str, Recording]) -> Region | None:
-    """Return the region of the source that is rendered anew; None without a source."""
-    source = recordings.get(request.source or "")
-    return None if source is None else Region.of(request, source.seconds)
 
 
 def find_latents(
@@ -337,106 +351,8 @@ def fill_open(request: Completed, written: Mapping[str, Any]) -> Completed:
     return request.model_copy(update={**found, **its_own, "songwriter": writer, "open": ()})
 
 
-def written_requests(request: Completed) -> list[Completed]:
-    """Return the requests that `request` becomes once the Songwriter completes it: one for each take where each has
-    codes of its own, else one for all takes.
-    """
-    if "codes" not in request.open:
-        return [request]
-    return [take_request(request, number) for number in range(1, request.takes + 1)]
-
-
-def changed_keys(before: Completed, after: Completed) -> dict[str, Any]:
-    """Return the keys whose values differ in `after`, with those values as JSON types."""
-    names = {name for name in KEYS if getattr(before, name) != getattr(after, name)}
-    found: dict[str, Any] = after.model_dump(mode="json", include=names)
-    return found
-
-
-def apply_changes(before: Completed, changes: Mapping[str, Any]) -> Completed:
-    """Return `before` with the values from `changed_keys`; no key is open."""
-    read = Request(**changes)
-    return before.model_copy(update={**{name: getattr(read, name) for name in changes}, "open": ()})
-
-
 def mark_instrumental(song: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a song; without lyrics, it is instrumental and has no language."""
     if song.get("lyrics") is not None:
         return dict(song)
     return {**song, "lyrics": None, "language": None, "instrumental": True}
-
-
-def take_request(request: Completed, number: int) -> Completed:
-    """Return the request for take `number` alone, counted from 1."""
-    return takes_request(request, number, 1)
-
-
-def takes_request(request: Completed, first: int, count: int) -> Completed:
-    """Return the request for `count` takes from take `first` on. The text that the Songwriter writes stays the same.
-
-    Takes of a variation share the seed, and each has its own seed of the variation.
-    """
-    key, seed = ("seed", request.seed) if request.variation_seed is None else ("variation_seed", request.variation_seed)
-    return request.model_copy(update={key: take_seed(seed, first), "takes": count})
-
-
-def with_take_seed(request: Completed, number: int, seed: int) -> Completed:
-    """Return `request` with that seed which gives `seed` to take `number`."""
-    first = take_seed(seed, 2 - number)
-    return request.model_copy(update={"seed": first, "text_seed": seed_of_text(request, first)})
-
-
-def with_take_variation(request: Completed, number: int, seed: int) -> Completed:
-    """Return `request` with that seed of the variation which gives `seed` to take `number`."""
-    return request.model_copy(update={"variation_seed": take_seed(seed, 2 - number)})
-
-
-def seed_of_text(request: Request, seed: int) -> int:
-    """Return the seed of the text that the Songwriter writes for a song with `seed`."""
-    return seed if request.songwriter_seed is None else request.songwriter_seed
-
-
-def recipe_hash(request: Completed, weights: str, contents: Mapping[str, str]) -> str:
-    """Hash everything that shapes the samples and their encoding, except the seed.
-
-    Two takes with the same recipe and the same seed are the same audio. `weights` is the hash of the weights;
-    `contents` has the fingerprint of each recording and adapter by path.
-    """
-    shaping = {name for name, key in KEYS.items() if key.shapes}
-    values = request.model_dump(include=shaping, exclude_none=True)
-    content = {"weights": weights, **{key: value for key, value in values.items() if NEUTRAL.get(key) != value}}
-    if (source := contents.get(request.source or "")) is not None:
-        content["source"] = source
-    if request.source_latents is not None:
-        content["latents"] = request.source_latents.fingerprint
-    if request.reference is not None:
-        content["reference"] = [contents[file] for file in request.reference]
-    if request.loras is not None:
-        content["loras"] = [(contents[lora.path], lora.scale) for lora in request.loras]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class OutputPart:
-    """One file of a take: its kind (take, stem, mix, residual), its track, and the request that renders it."""
-
-    kind: str
-    track: str | None
-    request: Completed
-
-
-def part_kinds(request: Request) -> list[tuple[str, str | None]]:
-    """Return kind and track of each file of one take: the take, or a stem for each track and a mix or residual."""
-    mode = modes.mode_of(request)
-    if mode.makes == "take":
-        return [("take", None)]
-    beside = mode.beside(request)
-    return [*(("stem", track) for track in request.track or ()), *([(beside, None)] if beside else [])]
-
-
-def output_parts(request: Completed) -> list[OutputPart]:
-    """Return the files of one take of `request`, each with the request that renders it."""
-    return [
-        OutputPart(kind, track, request if track is None else request.model_copy(update={"track": (track,)}))
-        for kind, track in part_kinds(request)
-    ]

@@ -10,6 +10,11 @@ def take_seed(seed: int, number: int) -> int:
     return (seed + number - 1) % SEEDS
 
 
+def text_seed(seed: int, songwriter_seed: int | None) -> int:
+    """Return the seed of the text that the Songwriter writes for a song with `seed`, unless it has its own."""
+    return seed if songwriter_seed is None else songwriter_seed
+
+
 def draw_seed() -> int:
     """Return a random seed."""
     import secrets

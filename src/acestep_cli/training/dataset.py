@@ -18,7 +18,7 @@ from acestep_cli import disk
 from acestep_cli.audio import decode, encode, measure
 from acestep_cli.errors import AceStepError, SourceError, UsageError, combine_errors
 from acestep_cli.progress import Progress, Say
-from acestep_cli.song import document, modes, prompts, spec
+from acestep_cli.song import document, modes, prompts, spec, spec_layers, spec_text
 from acestep_cli.song.lint import linted_song, pace
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import Choice, Kind, Tag, quoted, suggestion
@@ -139,7 +139,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
 def load_dataset(folder: Path) -> Dataset:
     """Read the `dataset.yaml` of a folder, or scan the folder where there is none."""
     return (
-        parse_dataset(spec.read_text(str(folder / DATASET_FILE)), folder)
+        parse_dataset(spec_text.read_text(str(folder / DATASET_FILE)), folder)
         if (folder / DATASET_FILE).is_file()
         else scan_folder(folder)
     )
@@ -259,7 +259,9 @@ def request_of(values: Mapping[str, tuple[Any, str]]) -> Request:
     """Return the request of values as written, each with its place for messages. Raises `UsageError` with every
     problem.
     """
-    layer = spec.Layer(Path(), {key: spec.WrittenValue(raw, place, place) for key, (raw, place) in values.items()})
+    layer = spec_layers.Layer(
+        Path(), {key: spec_layers.WrittenValue(raw, place, place) for key, (raw, place) in values.items()}
+    )
     return spec.resolve(layer).request
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from acestep_cli.audio import lrc
 from acestep_cli.errors import UsageError
-from acestep_cli.song import document, spec
+from acestep_cli.song import document, spec, spec_keys, spec_layers, spec_text
 from acestep_cli.song.prompts import INSTRUMENTAL
 
 #: The keys of a song that a recording is described by.
@@ -28,7 +28,7 @@ KEYS = ("caption", "lyrics", "instrumental", "language", "bpm", "key", "time_sig
 #: Their names elsewhere.
 KEY_NAMES: Mapping[str, str] = {
     **{name: name for name in KEYS},
-    **{name: key for name, key in spec.OTHER_NAMES.items() if key in KEYS},
+    **{name: key for name, key in spec_keys.OTHER_NAMES.items() if key in KEYS},
     "signature": "time_signature",
     "time signature": "time_signature",
     "is_instrumental": "instrumental",
@@ -152,7 +152,7 @@ def read_metadata(recording: Path, tables: Iterable[Tables], left_out: list[Left
 
 def read_text(file: Path) -> str:
     """Read a text file. Raises `ValueError` with the reason where it is none."""
-    return spec.read_text(str(file))
+    return spec_text.read_text(str(file))
 
 
 def translate_keys(
@@ -177,7 +177,7 @@ def translate_keys(
             found["instrumental"] = True
             continue
         try:
-            found[key] = spec.KEYS[key].kind.read(value)
+            found[key] = spec_keys.KEYS[key].kind.read(value)
         except ValueError as error:
             left_out.append(LeftOut(f"{where}: {name}", str(error), key))
     if "lyrics" in found:
@@ -316,7 +316,7 @@ def read_spec(file: Path, left_out: list[LeftOut]) -> Metadata:
     """Read the keys of a song from a spec or the sidecar of a render, whatever else it asks for."""
     layers = [
         replace(layer, values={name: value for name, value in layer.values.items() if name in (*KEYS, "lyrics_file")})
-        for layer in spec.read_layers(file)
+        for layer in spec_layers.read_layers(file)
     ]
     for layer in layers:
         left_out += [LeftOut(str(file), without_path(file, problem)) for problem in layer.problems]
@@ -338,7 +338,7 @@ def read_spec(file: Path, left_out: list[LeftOut]) -> Metadata:
             return {key: value for key in KEYS if (value := getattr(request, key)) is not None}
 
 
-def _refused_values(layers: Iterable[spec.Layer], error: UsageError) -> dict[str, tuple[str, str]]:
+def _refused_values(layers: Iterable[spec_layers.Layer], error: UsageError) -> dict[str, tuple[str, str]]:
     """Return the values that an error is about, by their place: the key, and the line of the message."""
     values = [(name, value.where) for layer in layers for name, value in layer.values.items()]
     return {

@@ -1,0 +1,57 @@
+"""The keys of a spec: those of a song, those that are resolved before it, and the names that other programs have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from acestep_cli.song import request as song
+from acestep_cli.song.file_values import File
+from acestep_cli.song.request import Key
+from acestep_cli.song.values import suggestion
+
+LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
+EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
+#: Every key a spec may have: the fields of `Request`, and those that are resolved before it is built.
+KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE, "extends": EXTENDS}
+#: The map in a sidecar about its render; ignored where the sidecar is read as a spec.
+RENDER = "render"
+#: Other names of keys.
+SYNONYMS = {"tracks": "track"}
+#: Names of the keys in other programs.
+OTHER_NAMES = {
+    "prompt": "caption",
+    "style": "caption",
+    "tags": "caption",
+    "lyric": "lyrics",
+    "vocal_language": "language",
+    "tempo": "bpm",
+    "keyscale": "key",
+    "timesignature": "time_signature",
+    "length": "duration",
+    "audio_duration": "duration",
+    "audio_codes": "codes",
+    "inference_steps": "steps",
+    "infer_step": "steps",
+    "guidance_scale": "guidance",
+    "sampler": "solver",
+    "batch_size": "takes",
+    "audio_format": "format",
+}
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a key, whether it is a key of a song or another name."""
+    singular = KEYS[name].singular if name in KEYS else None
+    return "--" + (singular or name).replace("_", "-")
+
+
+def key_named(name: str) -> str:
+    """Return the key that `name` is, ignoring capitals, blanks and dashes; `name` itself where it is not a key."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().casefold())
+    return plain if plain in (*KEYS, *SYNONYMS, *song.GROUPS) else name
+
+
+def nearest_key(name: str) -> str:
+    """Return `; did you mean 'bpm'?` for a name that is not a key."""
+    return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
