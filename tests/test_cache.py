@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from acestep_cli.cache import FORMAT, Cache
+from acestep_cli.cli.app import app
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.songwriter import SongwriterModel
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoints, tensor_file
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
-from support import tiny
+from support import sounds, tiny
 from support.command import Run, flat, loaded, said
 from support.lyrics import HEADS
 from support.lyrics import SONG as SUNG
@@ -34,6 +38,18 @@ def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test starts in an empty folder, with a tiny turbo checkpoint and an empty cache."""
     monkeypatch.setenv("ACESTEP_CACHE_DIR", str(here / "cache"))
     return here
+
+
+@pytest.fixture
+def pocket_cache() -> Run:
+    """`acestep …` with the real pipeline, and a recording, a.wav."""
+    sounds.recording("a.wav", seconds=2)
+    return lambda *words: CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def dumps(arrays: dict[str, np.ndarray]) -> bytes:
+    """A file of tensors."""
+    return tensor_file.dumps({name: tensor_file.block(array) for name, array in arrays.items()})
 
 
 # Finished takes
@@ -115,6 +131,33 @@ def test_what_is_spoilt_is_made_again_and_said_once(acestep: Run, rendered: list
     assert len(rendered) == 2
     assert "spoilt" not in acestep(*SONG, "-o", "c.mp3").stderr
     assert len(rendered) == 2
+
+
+def test_what_has_a_checksum_and_is_no_entry_is_made_again_too(acestep: Run, rendered: list[str]) -> None:
+    """Another program has written it, or another version of this one."""
+    for number, content in enumerate((b"", b"{}", b"\xff" * 99, dumps({}), dumps({"samples": np.zeros(3)})), start=2):
+        assert acestep(*SONG, "--force", "-o", "a.flac").exit_code == 0
+        [entry] = Path("cache/takes").iterdir()
+        entry.write_bytes(hashlib.sha256(content).digest() + content)
+        result = acestep(*SONG, "-o", f"b{number}.wav")
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.count("is damaged; it is made again.") == 1
+        assert len(rendered) == number
+
+
+@pytest.mark.parametrize("stage", ["latents", "sources"])
+def test_latents_that_are_none_are_made_again(pocket_cache: Run, stage: str) -> None:
+    words = ("cover", "a.wav", "-m", "pocket", "-c", "x", "--seed", "1", "--steps", "2", "--cache", "--no-sidecar")
+    assert pocket_cache(*words, "-o", "b.wav").exit_code == 0
+    shutil.rmtree("cache/takes")
+    for content in (b"{}", dumps({"other": np.zeros(3)})):
+        for entry in Path("cache", stage).iterdir():
+            entry.write_bytes(hashlib.sha256(content).digest() + content)
+        result = pocket_cache(*words, "-o", f"{stage}{len(content)}.wav")
+        assert result.exit_code == 0, result.stderr
+        assert "is damaged; it is made again." in flat(result)
+        assert np.array_equal(soundfile.read("b.wav")[0], soundfile.read(f"{stage}{len(content)}.wav")[0])
+        shutil.rmtree("cache/takes")
 
 
 def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(acestep: Run) -> None:

@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 
@@ -27,6 +28,7 @@ DEFAULT_LIMIT = 8_000_000_000
 #: Stages: text and codes from a Songwriter, latents of recordings, latents of takes, and decoded takes.
 STAGES = ("songwriting", "sources", "latents", "takes")
 DIGEST_BYTES = 32
+T = TypeVar("T")
 #: Version of the format, part of the name of each entry. Before 2, sliced arrays were stored as the memory behind
 #: them.
 FORMAT = 2
@@ -65,21 +67,28 @@ class Cache:
     warn: Say
     _is_usable: bool = field(default=True, init=False)
 
-    def read(self, stage: str, key: str) -> bytes | None:
-        """Return the content of an entry; None where there is none, or with a warning where it is damaged."""
+    def read(self, stage: str, key: str, parse: Callable[[bytes], T]) -> T | None:
+        """Return what `parse` makes of the content of an entry.
+
+        None where there is no entry, or with a warning where it is damaged or `parse` raises an exception.
+        """
         path = self._path(stage, key)
         try:
             data = path.read_bytes()
         except OSError:
             return None
-        if hashlib.sha256(memoryview(data)[DIGEST_BYTES:]).digest() != data[:DIGEST_BYTES]:
+        try:
+            if hashlib.sha256(memoryview(data)[DIGEST_BYTES:]).digest() != data[:DIGEST_BYTES]:
+                raise ValueError("its checksum is another")
+            found = parse(data[DIGEST_BYTES:])
+        except Exception:  # a parser of another library may raise anything for bytes that are not its own
             self.warn(f"{path} is damaged; it is made again.")
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return data[DIGEST_BYTES:]
+        return found
 
     def write(self, stage: str, key: str, data: bytes) -> None:
         """Store `data`, and remove the least recently used entries over the limit."""

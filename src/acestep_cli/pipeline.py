@@ -352,21 +352,25 @@ class SongRender:
 
     def finish(self, part: RenderPart, decoded: DecodedTake) -> Iterator[Take]:
         """Yield the take of `part`, and after the last stem the output that is written beside them."""
-        report = conditioning.check_splice(decoded.layout, decoded.waveform, part.prepared.splice)
-        take = make_take(part.output, decoded, report, self)
-        yield replace(take, untouched=conditioning.untouched_spans(decoded.layout, part.prepared.splice))
+        layout, splice = decoded.layout, part.prepared.splice
+        yield replace(
+            make_take(part.output, decoded, self),
+            splice=conditioning.spliced_parts(layout, splice),
+            problem=conditioning.unchanged_problem(layout, decoded.waveform, splice),
+        )
         if self.beside is None:
             return
         before = self.stem_sums.pop(decoded.number, torch.zeros(1))
         self.stem_sums[decoded.number] = before + decoded.waveform
         if part is self.parts[-1]:
             stems = self.stem_sums.pop(decoded.number)
-            waveform, report = conditioning.mix_stems(decoded.layout, stems, self.beside.kind)
-            mix = decoded._replace(waveform=waveform, latents=None, timings={})
-            yield make_take(self.beside, mix, report, self)
+            waveform = conditioning.mix_stems(layout, stems, self.beside.kind)
+            made = make_take(self.beside, decoded._replace(waveform=waveform, latents=None, timings={}), self)
+            is_residual = modes.BESIDE[self.beside.kind] < 0
+            yield replace(made, residual_of=conditioning.source_rms(layout) if is_residual else None)
 
 
-def make_take(output: OutputPart, decoded: DecodedTake, report: conditioning.SpliceReport, song: SongRender) -> Take:
+def make_take(output: OutputPart, decoded: DecodedTake, song: SongRender) -> Take:
     """Return an output of a song as the value that a file is written from."""
     scores = {**decoded.alignment.scores, **song.code_scores}
     return Take(
@@ -378,9 +382,6 @@ def make_take(output: OutputPart, decoded: DecodedTake, report: conditioning.Spl
         warnings=decoded.warnings,
         kind=output.kind,
         track=output.track,
-        checks=report.checks,
-        remarks=report.remarks,
-        problem=report.problem,
         latents=decoded.latents,
         lines=decoded.alignment.lines,
         scores={name: round(value, 4) for name, value in scores.items()},

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from acestep_cli.audio.lrc import TimedLine
 from acestep_cli.audio.sound import Audio
+from acestep_cli.audio.splice import SplicedParts
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.adapters import AppliedAdapter
 from acestep_cli.models.latents_file import Latents
@@ -28,9 +29,7 @@ class Take:
     warnings: tuple[str, ...]
     kind: str = "take"
     track: str | None = None
-    #: Measurements, remarks on them, and the reason not to keep the take, if there is one.
-    checks: dict[str, float] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    #: The reason not to keep the take, if there is one.
     problem: str | None = None
     #: None for an output that is a sum of others.
     latents: Latents | None = None
@@ -39,5 +38,7 @@ class Take:
     scores: Scores = field(default_factory=dict)
     #: The adapters, with the number of matrices each was applied to.
     applied: tuple[AppliedAdapter, ...] = ()
-    #: The spans, in samples, in which a take that was spliced onto its source equals it.
-    untouched: tuple[tuple[int, int], ...] = ()
+    #: Of a take that was spliced onto its source.
+    splice: SplicedParts | None = None
+    #: Of a residual: the root mean square of the source that it is left of.
+    residual_of: float | None = None

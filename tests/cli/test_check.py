@@ -7,6 +7,8 @@ import json
 import math
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -120,15 +122,64 @@ def test_what_lies_under_the_gate_has_no_loudness() -> None:
     assert not found.is_silent
 
 
-def test_difference_is_that_of_the_worst_sample() -> None:
-    sound = np.ascontiguousarray(sine().T, np.float32)
+def test_difference_is_that_of_the_worst_sample_of_two_files() -> None:
+    sound = sine().astype(np.float32)
     other = sound.copy()
-    other[1, 70_000] += 0.01
-    one = Audio(sound, RATE)
-    assert measure.sample_difference(one, Audio(other, RATE)) == pytest.approx(-40, abs=0.05)
-    assert measure.sample_difference(one, one) == -math.inf
-    assert measure.sample_difference(one, Audio(sound[:, 1:], RATE)) is None
-    assert measure.sample_difference(one, Audio(sound, 44_100)) is None
+    other[70_000, 1] += 0.01
+    one = written("one.wav", sound)
+    assert measure.file_difference(one, written("other.wav", other)) == pytest.approx(-40, abs=0.05)
+    assert measure.file_difference(one, one) == -math.inf
+    assert measure.file_difference(one, written("one.flac", soundfile.read(one)[0])) == -math.inf
+    for shorter in (sound[1:], sound[: 2 * RATE], sound[: RATE // 2]):
+        assert measure.file_difference(one, written("shorter.wav", shorter)) is None
+        assert measure.file_difference(Path("shorter.wav"), one) is None
+    assert measure.file_difference(one, written("slow.wav", sound, 44_100)) is None
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 4799, 4801, 100_000])
+def test_figures_do_not_depend_on_where_blocks_end(size: int) -> None:
+    rng = np.random.default_rng(0)
+    length = 6000 if size < 10 else 100_000
+    sound = (0.5 * rng.standard_normal((2, length)) * np.linspace(0, 1, length)).clip(-1, 1).astype(np.float32)
+    sound[:, length // 3 : length // 2] = 0
+    rate = 4000 if size < 10 else 44_100
+    whole, pieces = measure.Meter(rate), measure.Meter(rate)
+    whole.add(sound)
+    for start in range(0, length, size):
+        pieces.add(sound[:, start : start + size])
+    assert pieces.measures() == whole.measures()
+    assert whole.measures().silence == pytest.approx((length // 2 - length // 3) / rate, rel=0.02)
+    assert whole.measures().dc == pytest.approx(np.abs(sound.mean(axis=1, dtype=np.float64)).max(), abs=2e-6)
+
+
+@pytest.mark.parametrize("rate", [1, 3, 100, 2000, 3999, 4000, 8000, 11_025, 192_000, 768_000])
+def test_a_file_of_any_rate_is_measured(rate: int) -> None:
+    """The filters of the loudness are for rates that hold what is heard."""
+    file = written("odd.wav", np.resize(0.5 * np.sign(sine(1, hertz=1000)), (2 * rate, 2)), rate)
+    found = measure.measure_file(file)
+    assert (found.seconds, found.peak_dbfs) == (2, pytest.approx(-6.02, abs=0.01))
+    assert (found.lufs is None) == (rate < 4000)
+    assert check(str(file), "--skip", "dc").exit_code == 0
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "measure": measure.measure_file,
+    "read": measure.read_through,
+    "compare": lambda file: measure.file_difference(file, file),
+    "check": lambda file: check(str(file), "--same-as", str(file)),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_long_file_is_measured_in_the_memory_of_a_short_one(read: Callable[[Path], object]) -> None:
+    peaks = []
+    for file in (written("5.flac", sine(5)), written("60.flac", sine(60))):
+        read(file)  # imports what it needs
+        tracemalloc.start()
+        read(file)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 1_000_000  # its samples are 23 MB
 
 
 @pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is not installed")

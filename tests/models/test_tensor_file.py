@@ -228,7 +228,7 @@ def test_entries_of_the_cache_from_before_are_not_read(tmp_path: Path) -> None:
     kept = cache.Cache(tmp_path, 1000, pytest.fail)
     (tmp_path / "takes").mkdir()
     (tmp_path / "takes" / "key").write_bytes(hashlib.sha256(b"garbage").digest() + b"garbage")  # as it was named once
-    assert kept.read("takes", "key") is None
+    assert kept.read("takes", "key", bytes) is None
     kept.write("takes", "key", b"right")
-    assert kept.read("takes", "key") == b"right"
+    assert kept.read("takes", "key", bytes) == b"right"
     assert len(list(kept.entries())) == 2  # both are counted, and the older one is pruned first

@@ -63,7 +63,7 @@ def test_a_render_decides_no_seed_region_or_adapter_again(tmp_path: Path, monkey
     assert [take.request.seed for take in takes] == [2**32 - 1, 0]
     assert {take.request.text_seed for take in takes} == {2**32 - 1}
     assert [one.name for one in takes[0].applied] == ["one.safetensors"]
-    assert all(take.untouched == ((0, 48_000 - 1200),) for take in takes)  # up to the crossfade of 25 ms
+    assert all(take.splice.untouched == ((0, 48_000 - 1200),) for take in takes)  # up to the crossfade of 25 ms
 
 
 def test_an_existing_take_sets_the_seeds_of_the_others(tmp_path: Path) -> None:

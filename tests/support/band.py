@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from acestep_cli.audio.sound import Audio
+from acestep_cli.audio.splice import SplicedParts
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.song import complete, modes, take_parts
@@ -72,12 +73,13 @@ class Pipeline:
                     samples *= 0
                 warnings = ("The lyrics were cut.",) if "long" in caption else ()
                 problem = "The repaint changed nothing." if "unchanged" in caption else None
-                checks, remarks = ({"seam_1_db": -40.0}, ("it fits",)) if request.source else ({}, ())
                 frames = np.ones((samples.shape[1] // HOP + 1, 4), np.float32)
                 yield Take(
                     *(number, Audio(samples, RATE), take, self.plan, {"diffuse": 0.125}, warnings),
-                    *(piece.kind, piece.track, checks, remarks, problem),
+                    *(piece.kind, piece.track, problem),
                     None if piece.kind in modes.BESIDE else Latents(frames, HOP),
+                    splice=self._splice(samples) if request.mode == "repaint" else None,
+                    residual_of=0.1 if piece.kind == "residual" else None,
                 )
 
     def _play(self, stage: str, caption: str, report: Any) -> None:
@@ -85,6 +87,10 @@ class Pipeline:
             report(stage, step, 4)
             if f"slow {stage}" in caption:
                 rest()
+
+    def _splice(self, samples: Any) -> SplicedParts:
+        """A second of silence, replaced after a crossfade of a hundredth."""
+        return SplicedParts(((0, RATE),), ((RATE, RATE + RATE // 100),), ((RATE + RATE // 100, 0 * samples[:, :RATE]),))
 
     def _tone(self, seed: int, seconds: float) -> Any:
         t = np.arange(int(seconds * RATE)) / RATE

@@ -261,7 +261,6 @@ def render_task(task: RenderTask, console: WorkerConsole) -> Iterator[Take]:
                 take,
                 request=rename_files(take.request, original_names).model_copy(update={"adapters": ()}),  # sender's
                 warnings=tuple(map(console.with_original_names, take.warnings)),
-                remarks=tuple(map(console.with_original_names, take.remarks)),
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from acestep_cli.audio import measure
 from acestep_cli.errors import SourceError
 
 if TYPE_CHECKING:
-    from acestep_cli.audio.measure import Measures
+    from acestep_cli.audio.measure import Extent, Measures
     from acestep_cli.audio.sound import Audio
 
 #: A mean further from zero than this (-40 dBFS) is a fault and not the music.
@@ -53,10 +54,20 @@ class Finding:
         return f"{self.name} is {self.found}, not {self.asked}"
 
 
-MeasuredAudio = tuple["Audio", "Measures"]
+@dataclass
+class MeasuredFile:
+    """A file and its measurements."""
+
+    path: Path
+    measures: Measures
+
+    @cached_property
+    def sound(self) -> Audio:
+        """Its samples, read where a check needs all of them at once."""
+        return measure.read_for_measuring(self.path)
 
 
-Check = Callable[[MeasuredAudio], Finding]
+Check = Callable[[MeasuredFile], Finding]
 
 
 @dataclass
@@ -79,23 +90,23 @@ def fault_checks() -> dict[str, Check]:
         "silent": check_level,
         "dead-channel": check_channels,
         "clipped": check_clipping,
-        "dc": lambda recording: check_range("DC offset", recording[1].dc, Range(high=MOST_DC), "of full scale"),
+        "dc": lambda file: check_range("DC offset", file.measures.dc, Range(high=MOST_DC), "of full scale"),
     }
 
 
-def check_level(recording: MeasuredAudio) -> Finding:
-    _, measures = recording
+def check_level(file: MeasuredFile) -> Finding:
+    measures = file.measures
     found = "silence" if measures.is_silent else f"{measures.peak_dbfs:g} dBFS"
     return Finding("level", "sound", found, not measures.is_silent)
 
 
-def check_channels(recording: MeasuredAudio) -> Finding:
-    dead = recording[1].dead_channels
+def check_channels(file: MeasuredFile) -> Finding:
+    dead = file.measures.dead_channels
     return Finding("dead channel", "none", " and ".join(dead) or "none", not dead)
 
 
-def check_clipping(recording: MeasuredAudio) -> Finding:
-    clipped = recording[1].clipped
+def check_clipping(file: MeasuredFile) -> Finding:
+    clipped = file.measures.clipped
     return Finding("clipping", "none", count_crests(clipped), not clipped)
 
 
@@ -113,20 +124,20 @@ def not_measurable(name: str, asked: str) -> Finding:
     return Finding(name, asked, "nothing that could be measured", False)
 
 
-def check_tempo(recording: MeasuredAudio, wanted: Range) -> Finding:
-    measured, asked = measure.estimate_tempo(recording[0]), f"{wanted} bpm"
+def check_tempo(file: MeasuredFile, wanted: Range) -> Finding:
+    measured, asked = measure.estimate_tempo(file.sound), f"{wanted} bpm"
     if measured is None:
         return not_measurable("tempo", asked)
     return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))
 
 
-def check_sameness(recording: MeasuredAudio, reference: Audio, name: Path, within: float | None) -> Finding:
-    """Check that a file holds the samples of `reference`, to `within` dBFS."""
-    asked = f"that of {name}" + ("" if within is None else f" within {within:g} dBFS")
-    apart = measure.sample_difference(recording[0], reference)
+def check_sameness(file: MeasuredFile, reference: Path, extent: Extent, within: float | None) -> Finding:
+    """Check that a file holds the samples of `reference`, which has this `extent`, to `within` dBFS."""
+    asked = f"that of {reference}" + ("" if within is None else f" within {within:g} dBFS")
+    apart = measure.file_difference(file.path, reference)
     if apart is None:
-        found = f"{recording[0].seconds:g} s at {recording[0].sample_rate} Hz"
-        other = f"{reference.seconds:g} s at {reference.sample_rate} Hz"
+        found = f"{file.measures.seconds:g} s at {file.measures.sample_rate} Hz"
+        other = f"{extent.seconds:g} s at {extent.sample_rate} Hz"
         return Finding("sound", asked, f"{found}, where the other has {other}", False)
     if apart == -math.inf:
         return Finding("sound", asked, "identical", True)
@@ -136,8 +147,7 @@ def check_sameness(recording: MeasuredAudio, reference: Audio, name: Path, withi
 def check_file(path: Path, checks: Iterable[Check], warn: Callable[[str], None] = lambda _: None) -> CheckedFile:
     """Measure a file and run the checks on it."""
     try:
-        sound = measure.read_for_measuring(path, warn)
+        measured = MeasuredFile(path, measure.measure_file(path, warn))
+        return CheckedFile(path, measured.measures, [check(measured) for check in checks])
     except SourceError as problem:
         return CheckedFile(path, problem=problem)
-    measures = measure.measure(sound)
-    return CheckedFile(path, measures, [check((sound, measures)) for check in checks])

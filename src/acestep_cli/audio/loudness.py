@@ -18,7 +18,10 @@ LEVELS = {"peak": (-60.0, 0.0), "lufs": (-60.0, -5.0)}
 TRUE_PEAK_LIMIT = 10 ** (-1 / 20)  # what EBU R 128 and the streaming services allow
 #: Seconds of the blocks whose loudness is gated, and from the beginning of one to that of the next: BS.1770-4.
 LOUDNESS_BLOCK, LOUDNESS_HOP, HOPS_IN_BLOCK = 0.4, 0.1, 4
-OVERSAMPLING = 4  # ITU-R BS.1770-4, annex 2
+#: In Hz. Below twice the 1682 Hz of the first filter of the standard, it would amplify without end.
+LOWEST_RATE = 4000
+#: For true peaks (ITU-R BS.1770-4, annex 2), and the margin in samples; the filter reaches 10 of them.
+OVERSAMPLING, TRUE_PEAK_MARGIN = 4, 64
 #: Below this peak (-120 dBFS) there is nothing to hear.
 SILENCE = 1e-6
 #: Treatment of peaks over full scale where no level is asked for: write them, which takes floating point; turn
@@ -94,7 +97,7 @@ def at_level(block: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
 
 
 def import_ahead() -> None:
-    """Import what `integrated_loudness` needs in a thread of its own, while the networks work.
+    """Import what `LoudnessMeter` needs in a thread of its own, while the networks work.
 
     A short song takes no longer to decode than SciPy to import.
     """
@@ -104,57 +107,123 @@ def import_ahead() -> None:
     threading.Thread(target=importlib.import_module, args=("pyloudnorm",), name="import of pyloudnorm").start()
 
 
-def integrated_loudness(audio: Audio) -> float:
-    """Return the integrated loudness in LUFS (ITU-R BS.1770-4); minus infinity for audio under its gate.
+class LoudnessMeter:
+    """Measures the integrated loudness of a recording block by block (ITU-R BS.1770-4).
 
-    pyloudnorm's filters are run block by block, since a long song would not fit into memory several times as float64.
+    pyloudnorm's filters are run with their state carried on, since a long song would not fit into memory several times
+    as float64.
     """
-    import numpy as np
-    import pyloudnorm
-    from scipy.signal import lfilter
 
-    if audio.seconds < LOUDNESS_BLOCK:
-        raise ValueError(f"{audio.seconds:g} s are too short: loudness is defined from {LOUDNESS_BLOCK:g} s on")
-    hop = round(audio.sample_rate * LOUDNESS_HOP)
-    filters = list(pyloudnorm.Meter(audio.sample_rate)._filters.values())
-    states = [np.zeros((2, max(len(stage.a), len(stage.b)) - 1)) for stage in filters]
-    rest, energies = np.zeros((2, 0)), []
-    for block in one_second_blocks(audio):
+    def __init__(self, sample_rate: int) -> None:
+        import numpy as np
+        import pyloudnorm
+
+        self.sample_rate, self.frames = sample_rate, 0
+        self._hop = round(sample_rate * LOUDNESS_HOP)
+        self._filters = list(pyloudnorm.Meter(sample_rate)._filters.values()) if sample_rate >= LOWEST_RATE else []
+        self._states = [np.zeros((2, max(len(stage.a), len(stage.b)) - 1)) for stage in self._filters]
+        #: Weighted samples after the last whole hop, and the energy of each hop before.
+        self._rest = np.zeros((2, 0))
+        self._energies: list[NDArray[np.float64]] = []
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Weight the next samples [2, n] by K, and sum up the energy of each hop."""
+        import numpy as np
+        from scipy.signal import lfilter
+
+        self.frames += block.shape[1]
+        if not self._filters:
+            return
         weighted = block.astype(np.float64)
-        for number, stage in enumerate(filters):
-            weighted, states[number] = lfilter(stage.b, stage.a, weighted, axis=1, zi=states[number])
+        for number, stage in enumerate(self._filters):
+            weighted, self._states[number] = lfilter(stage.b, stage.a, weighted, axis=1, zi=self._states[number])
             weighted *= stage.passband_gain
-        rest = np.concatenate((rest, weighted), axis=1)
-        whole = rest.shape[1] // hop * hop
-        energies.append(np.square(rest[:, :whole]).reshape(2, -1, hop).sum(axis=2).sum(axis=0))
-        rest = rest[:, whole:]
-    # pyloudnorm counts a last block of which more than half a step is missing nothing.
-    count = int(np.round((audio.seconds - LOUDNESS_BLOCK) / LOUDNESS_HOP)) + HOPS_IN_BLOCK
-    sums = np.concatenate((*energies, [np.square(rest).sum()]))[:count]
-    overlapping = np.convolve(sums, np.ones(HOPS_IN_BLOCK), "valid") / (HOPS_IN_BLOCK * hop)
-    with np.errstate(divide="ignore"):
-        gated = overlapping[-0.691 + 10 * np.log10(overlapping) >= -70]
-        if len(gated):
-            gated = gated[10 * np.log10(gated) > 10 * np.log10(gated.mean()) - 10]
-        return -0.691 + 10 * math.log10(gated.mean()) if len(gated) else -math.inf
+        rest = np.concatenate((self._rest, weighted), axis=1)
+        whole = rest.shape[1] // self._hop * self._hop
+        self._energies.append(np.square(rest[:, :whole]).reshape(2, -1, self._hop).sum(axis=2).sum(axis=0))
+        self._rest = rest[:, whole:]
+
+    @property
+    def is_defined(self) -> bool:
+        """True where the recording is long enough, and its rate high enough, to have a loudness."""
+        return bool(self._filters) and self.frames >= LOUDNESS_BLOCK * self.sample_rate
+
+    def lufs(self) -> float:
+        """Return the loudness in LUFS, minus infinity for audio under its gate. Raises `ValueError` where none is
+        defined.
+        """
+        import numpy as np
+
+        seconds = self.frames / self.sample_rate
+        if not self.is_defined:
+            raise ValueError(f"{seconds:g} s at {self.sample_rate} Hz have no loudness")
+        # pyloudnorm counts a last block of which more than half a step is missing nothing.
+        count = int(np.round((seconds - LOUDNESS_BLOCK) / LOUDNESS_HOP)) + HOPS_IN_BLOCK
+        sums = np.concatenate((*self._energies, [np.square(self._rest).sum()]))[:count]
+        overlapping = np.convolve(sums, np.ones(HOPS_IN_BLOCK), "valid") / (HOPS_IN_BLOCK * self._hop)
+        with np.errstate(divide="ignore"):
+            gated = overlapping[-0.691 + 10 * np.log10(overlapping) >= -70]
+            if len(gated):
+                gated = gated[10 * np.log10(gated) > 10 * np.log10(gated.mean()) - 10]
+            return -0.691 + 10 * math.log10(gated.mean()) if len(gated) else -math.inf
+
+
+def integrated_loudness(audio: Audio) -> float:
+    """Return the integrated loudness in LUFS, as `LoudnessMeter.lufs`."""
+    meter = LoudnessMeter(audio.sample_rate)
+    for block in one_second_blocks(audio):
+        meter.add(block)
+    return meter.lufs()
+
+
+class TruePeakMeter:
+    """Measures the true peak block by block: the highest absolute value after fourfold oversampling.
+
+    The filter rings where a block is cut, so a margin on both sides of each block is oversampled with it.
+    """
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        #: Samples that were measured already, for the margin, and those that wait for a margin behind them.
+        self._measured, self._waiting = np.zeros((2, 0), np.float32), np.zeros((2, 0), np.float32)
+        self._highest = 0.0
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Measure the next samples [2, n], but for a margin at their end."""
+        import numpy as np
+
+        self._waiting = np.concatenate((self._waiting, block), axis=1)
+        if (ready := self._waiting.shape[1] - TRUE_PEAK_MARGIN) > 0:
+            self._measure(ready)
+
+    def peak(self) -> float:
+        """Return the true peak, at the end of the recording."""
+        self._measure(self._waiting.shape[1])
+        return self._highest
+
+    def _measure(self, count: int) -> None:
+        """Measure `count` of the waiting samples."""
+        import numpy as np
+        from scipy.signal import resample_poly
+
+        before = self._measured.shape[1]
+        around = np.concatenate((self._measured, self._waiting), axis=1)
+        if count:
+            inside = slice(OVERSAMPLING * before, OVERSAMPLING * (before + count))
+            self._highest = max(
+                self._highest, float(np.abs(resample_poly(around, OVERSAMPLING, 1, axis=1)[:, inside]).max())
+            )
+        done = before + count
+        self._measured, self._waiting = around[:, max(done - TRUE_PEAK_MARGIN, 0) : done], around[:, done:]
 
 
 def true_peak(audio: Audio) -> float:
-    """Return the true peak: the highest absolute value of the audio after fourfold oversampling.
-
-    It works in blocks that overlap by a margin, since the filter rings where a block is cut.
-    """
-    import numpy as np
-    from scipy.signal import resample_poly
-
-    rate, margin = audio.sample_rate, 64
-    highest = 0.0
-    for start in range(0, audio.samples.shape[1], rate):
-        before = min(start, margin)
-        block = resample_poly(audio.samples[:, start - before : start + rate + margin], OVERSAMPLING, 1, axis=1)
-        inside = block[:, OVERSAMPLING * before : OVERSAMPLING * (before + rate)]
-        highest = max(highest, float(np.abs(inside).max()))
-    return highest
+    """Return the true peak of audio, as `TruePeakMeter.peak`."""
+    meter = TruePeakMeter()
+    for block in one_second_blocks(audio):
+        meter.add(block)
+    return meter.peak()
 
 
 def sample_peak(audio: Audio) -> float:

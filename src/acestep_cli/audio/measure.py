@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli.audio import decode, loudness
-from acestep_cli.audio.sound import Audio, join_blocks, one_second_blocks
+from acestep_cli.audio.sound import Audio, BlockQueue, join_blocks, one_second_blocks
 from acestep_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,39 +77,111 @@ def read_for_measuring(path: Path, warn: Callable[[str], None] = lambda _: None)
 
     Raises `SourceError` where it cannot be read or is longer than an hour.
     """
-    decoding = decode.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
+    decoding = open_for_measuring(path)
     blocks = list(decoding)
     for warning in decoding.warnings:
         warn(warning)
     return join_blocks(blocks, decoding.frames, decoding.rate)
 
 
+def open_for_measuring(path: Path) -> decode.Decoding:
+    """Open the file `path`, to be decoded at its own rate. Errors as `read_for_measuring`."""
+    return decode.Decoding(path, LONGEST, shortest=0.0, quietest=0.0)
+
+
+def measure_file(path: Path, warn: Callable[[str], None] = lambda _: None) -> Measures:
+    """Return the measurements of the file `path`, a second of which is in memory at a time.
+
+    Errors as `read_for_measuring`.
+    """
+    decoding = open_for_measuring(path)
+    meter = Meter(decoding.rate)
+    for block in decoding:
+        meter.add(block)
+    for warning in decoding.warnings:
+        warn(warning)
+    return meter.measures()
+
+
 def measure(sound: Audio) -> Measures:
     """Return all measurements but tempo and key, which take an analyser."""
-    import numpy as np
+    meter = Meter(sound.sample_rate)
+    for block in one_second_blocks(sound):
+        meter.add(block)
+    return meter.measures()
 
-    samples = sound.samples
-    peaks = [float(np.abs(channel).max(initial=0)) for channel in samples]
-    silent = max(peaks) < loudness.SILENCE
-    loud = not silent and sound.seconds >= LOUDNESS_BLOCK
-    lufs = loudness.integrated_loudness(sound) if loud else -math.inf
-    hushed = np.abs(samples).max(axis=0) < HUSH
-    crests = ClipCounter()
-    crests.add(samples)
-    return Measures(
-        seconds=round(sound.seconds, 6),
-        sample_rate=sound.sample_rate,
-        peak_dbfs=None if silent else decibels(max(peaks)),
-        # Fourfold oversampling may miss half a decibel: hundredths would promise what it does not know.
-        true_peak_db=None if silent else round(decibels(loudness.true_peak(sound)), 1) + 0.0,
-        lufs=round(lufs, 2) if math.isfinite(lufs) else None,
-        silence=round(int(run_lengths(hushed).max(initial=0)) / sound.sample_rate, 3),
-        clipped=crests.count,
-        dc=round(max(abs(float(channel.mean(dtype=np.float64))) for channel in samples), 6) if samples.size else 0.0,
-        dead_channels=tuple(
-            name for name, peak in zip(CHANNELS, peaks, strict=True) if peak < loudness.SILENCE and not silent
-        ),
-    )
+
+class Meter:
+    """Measures a recording block by block: all but tempo and key, which take an analyser."""
+
+    def __init__(self, sample_rate: int) -> None:
+        import numpy as np
+
+        self.sample_rate, self.frames = sample_rate, 0
+        self._peaks, self._sums, self._squares = np.zeros(2), np.zeros(2), 0.0  # the first two of each channel
+        self._hush, self._crests = LongestRun(), ClipCounter()
+        self._loudness, self._true_peak = loudness.LoudnessMeter(sample_rate), loudness.TruePeakMeter()
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Measure the next samples [2, n]."""
+        import numpy as np
+
+        levels = np.abs(block)
+        self.frames += block.shape[1]
+        self._peaks = np.maximum(self._peaks, levels.max(axis=1, initial=0))
+        self._sums += block.sum(axis=1, dtype=np.float64)
+        self._squares += float(np.square(block, dtype=np.float64).sum())
+        self._hush.add(levels.max(axis=0) < HUSH)
+        self._crests.add(block)
+        self._loudness.add(block)
+        self._true_peak.add(block)
+
+    @property
+    def rms(self) -> float:
+        """The root mean square of both channels so far."""
+        return math.sqrt(self._squares / max(2 * self.frames, 1))
+
+    def measures(self) -> Measures:
+        """Return the measurements, at the end of the recording."""
+        highest = float(self._peaks.max())
+        silent = highest < loudness.SILENCE
+        lufs = self._loudness.lufs() if not silent and self._loudness.is_defined else -math.inf
+        return Measures(
+            seconds=round(self.frames / self.sample_rate, 6),
+            sample_rate=self.sample_rate,
+            peak_dbfs=None if silent else decibels(highest),
+            # Fourfold oversampling may miss half a decibel: hundredths would promise what it does not know.
+            true_peak_db=None if silent else round(decibels(self._true_peak.peak()), 1) + 0.0,
+            lufs=round(lufs, 2) if math.isfinite(lufs) else None,
+            silence=round(self._hush.longest / self.sample_rate, 3),
+            clipped=self._crests.count,
+            dc=round(float(abs(self._sums).max()) / max(self.frames, 1), 6),
+            dead_channels=tuple(
+                name for name, peak in zip(CHANNELS, self._peaks, strict=True) if peak < loudness.SILENCE and not silent
+            ),
+        )
+
+
+class LongestRun:
+    """Finds the longest run of true flags, block by block."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+        #: Length of the run at the end.
+        self._last = 0
+
+    def add(self, flags: NDArray[np.bool_]) -> None:
+        """Take the next flags [n]."""
+        import numpy as np
+
+        if flags.all():
+            self._last += len(flags)
+            self.longest = max(self.longest, self._last)
+            return
+        first, last = int(np.argmin(flags)), int(np.argmin(flags[::-1]))
+        inside = int(run_lengths(flags).max(initial=0))
+        self.longest = max(self.longest, self._last + first, inside)
+        self._last = last
 
 
 class ClipCounter:
@@ -143,17 +215,46 @@ def decibels(amplitude: float) -> float:
     return round(20 * math.log10(amplitude), 2) + 0.0  # never -0.0
 
 
-def sample_difference(one: Audio, other: Audio) -> float | None:
-    """Return the largest difference between samples in dBFS.
+@dataclass(frozen=True)
+class Extent:
+    """The length of a recording in samples, and its rate."""
 
-    Minus infinity where all are equal; None where rates or lengths differ.
+    frames: int
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+def read_through(path: Path, warn: Callable[[str], None] = lambda _: None) -> Extent:
+    """Read the file `path` to its end, a second at a time, and return its extent. Errors as `read_for_measuring`."""
+    decoding = open_for_measuring(path)
+    for _ in decoding:
+        pass
+    for warning in decoding.warnings:
+        warn(warning)
+    return Extent(decoding.frames, decoding.rate)
+
+
+def file_difference(one: Path, other: Path) -> float | None:
+    """Return the largest difference between the samples of two files in dBFS, a second of which is in memory at a time.
+
+    Minus infinity where all are equal; None where rates or lengths differ. Errors as `read_for_measuring`.
     """
     import numpy as np
 
-    if one.sample_rate != other.sample_rate or one.samples.shape != other.samples.shape:
+    ours, theirs = open_for_measuring(one), open_for_measuring(other)
+    if ours.rate != theirs.rate:
         return None
-    pairs = zip(one_second_blocks(one), one_second_blocks(other), strict=True)
-    highest = max((float(np.abs(a - b).max(initial=0)) for a, b in pairs), default=0.0)
+    queue, highest = BlockQueue(iter(theirs)), 0.0
+    for block in ours:
+        beside = queue.take(block.shape[1])
+        if beside.shape != block.shape:
+            return None
+        highest = max(highest, float(np.abs(block - beside).max(initial=0)))
+    if queue.take(1).size:
+        return None
     return decibels(highest) if highest else -math.inf
 
 

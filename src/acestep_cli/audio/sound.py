@@ -84,3 +84,23 @@ def one_second_blocks(audio: Audio) -> Iterator[NDArray[np.float32]]:
     """Yield the samples [2, n], one second at a time."""
     for start in range(0, audio.samples.shape[1], audio.sample_rate):
         yield audio.samples[:, start : start + audio.sample_rate]
+
+
+class BlockQueue:
+    """Samples [2, n] that come in blocks of one length and are taken in blocks of another."""
+
+    def __init__(self, blocks: Iterator[NDArray[np.float32]]) -> None:
+        import numpy as np
+
+        self._blocks, self._waiting = blocks, np.zeros((2, 0), np.float32)
+
+    def take(self, count: int) -> NDArray[np.float32]:
+        """Return the next samples [2, count], or fewer at the end."""
+        import numpy as np
+
+        pieces = [self._waiting]
+        while sum(piece.shape[1] for piece in pieces) < count and (block := next(self._blocks, None)) is not None:
+            pieces.append(block)
+        joined = np.concatenate(pieces, axis=1)
+        self._waiting = joined[:, count:]
+        return joined[:, :count]

@@ -20,7 +20,7 @@ from acestep_cli.audio.checks import (
     Check,
     CheckedFile,
     Finding,
-    MeasuredAudio,
+    MeasuredFile,
     Range,
     check_file,
     check_range,
@@ -192,16 +192,16 @@ def measured_checks(asserted: Assertions) -> Iterator[Check]:
     shortest, longest = asserted.min_duration, asserted.max_duration
     if shortest is not None or longest is not None:
         lengths = Range(low=-math.inf if shortest is None else shortest, high=math.inf if longest is None else longest)
-        yield lambda sound: check_range("duration", sound[1].seconds, lengths, "s")
+        yield lambda file: check_range("duration", file.measures.seconds, lengths, "s")
     if asserted.max_silence is not None:
         silence = Range(high=asserted.max_silence)
-        yield lambda sound: check_range("silence", sound[1].silence, silence, "s")
+        yield lambda file: check_range("silence", file.measures.silence, silence, "s")
     if asserted.true_peak is not None:
         peak = Range(high=asserted.true_peak)
-        yield lambda sound: check_range("true peak", sound[1].true_peak_db, peak, "dB")
+        yield lambda file: check_range("true peak", file.measures.true_peak_db, peak, "dB")
     if asserted.lufs is not None:
         loudness = asserted.lufs
-        yield lambda sound: check_range("loudness", sound[1].lufs, loudness, "LUFS")
+        yield lambda file: check_range("loudness", file.measures.lufs, loudness, "LUFS")
 
 
 def compared_checks(asserted: Assertions, terminal: Console) -> Iterator[Check]:
@@ -213,8 +213,8 @@ def compared_checks(asserted: Assertions, terminal: Console) -> Iterator[Check]:
     if asserted.same_as is not None:
         yield partial(
             check_sameness,
-            reference=measure.read_for_measuring(asserted.same_as, terminal.warn),
-            name=asserted.same_as,
+            reference=asserted.same_as,
+            extent=measure.read_through(asserted.same_as, terminal.warn),
             within=asserted.within,
         )
 
@@ -226,9 +226,9 @@ def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     disk.require_folder(junit.parent)
 
 
-def in_key(sound: MeasuredAudio, wanted: str) -> Finding:
-    """Compare the key of a sound with the wanted one."""
-    measured = measure.estimate_key(sound[0])
+def in_key(file: MeasuredFile, wanted: str) -> Finding:
+    """Compare the key of a file with the wanted one."""
+    measured = measure.estimate_key(file.sound)
     if measured is None:
         return not_measurable("key", wanted)
     pitch = musical_values.MusicalKey.pitch

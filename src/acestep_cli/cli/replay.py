@@ -13,7 +13,6 @@ import typer
 
 from acestep_cli import __version__
 from acestep_cli.audio import measure
-from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import CheckError, SourceError, UsageError, shell_word
@@ -79,7 +78,7 @@ def render_and_compare(
     """Render the take of `file` again, and report the difference. Raises `CheckError` where it has drifted."""
     if file.suffix == SIDECAR:
         file = file.with_suffix("")
-    there = measure.read_for_measuring(file, terminal.warn)
+    measure.read_through(file, terminal.warn)  # a render takes longer than to find out that it cannot be read
     made = provenance_of(file, from_tags=from_tags)
     because: list[str] = []
     if isinstance(made.origin, SidecarRecord) and made.origin.bytes not in (None, size := file.stat().st_size):
@@ -92,7 +91,7 @@ def render_and_compare(
         announce.announce_plan([job], terminal, dry_run=False)
         perform.render_jobs([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
         perform.raise_failures([output for output in job.outputs if output.status == FAILED])
-        apart = nearest(there, (measure.read_for_measuring(output.path) for output in job.outputs if output.path))
+        apart = nearest(file, [output.path for output in job.outputs if output.path is not None])
         because += [*changes(made.origin, job), *other_latents(made.origin, job)]
         verdict = IDENTICAL if apart == -math.inf else CLOSE if apart is not None and apart <= within else DRIFTED
         run_report.more["replay"] = {
@@ -160,10 +159,9 @@ def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
     raise UsageError(f"{made.where} is not how {file} was made: somebody changed {what}.", " ".join(hints))
 
 
-def nearest(there: Audio, made: Iterable[Audio]) -> float | None:
-    """Return the difference in dBFS between `there` and the closest of the sounds made: a take may be several files."""
-    found = [apart for sound in made if (apart := measure.sample_difference(there, sound)) is not None]
-    return min(found, default=None)
+def nearest(file: Path, made: Iterable[Path]) -> float | None:
+    """Return the difference in dBFS between a file and the closest of those made: a take may be several files."""
+    return min((apart for one in made if (apart := measure.file_difference(file, one)) is not None), default=None)
 
 
 def other_latents(origin: RenderOrigin, job: Job) -> list[str]:

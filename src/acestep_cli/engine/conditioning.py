@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from torch import Tensor
 from acestep_cli import solvers
 from acestep_cli.audio import decode
 from acestep_cli.audio.sound import resample
+from acestep_cli.audio.splice import SplicedParts
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import AceStep
 from acestep_cli.errors import SourceError
@@ -27,16 +27,12 @@ from acestep_cli.models import latents_file
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents, StoredLatents
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.song import complete, modes, regions
+from acestep_cli.song import complete, modes
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.modes import Prepared, Splice
 
 #: A repaint that changes no sample by more than this, one step of 16 bits, counts as unchanged.
 UNCHANGED_BELOW = 2**-15
-#: Seconds around a seam: where a click would be, and the surroundings whose level it is compared with.
-CLICK_REACH, CLICK_SURROUNDINGS = 0.001, 0.05
-#: The level of digital silence, in decibels.
-SILENCE_DB = -200.0
 
 
 @dataclass(frozen=True)
@@ -268,68 +264,36 @@ def splice_waveform(layout: SourceLayout, made: Tensor, splice: Splice | None) -
     return torch.where(weight > 0, around * (1 - weight) + made * weight, around)
 
 
-class SpliceReport(NamedTuple):
-    """The measurements of a splice, remarks on them, and the reason not to keep the song, if there is one."""
-
-    checks: dict[str, float]
-    remarks: tuple[str, ...] = ()
-    problem: str | None = None
-
-
-def check_splice(layout: SourceLayout, song: Tensor, splice: Splice | None) -> SpliceReport:
-    """Measure in a song [A, N] that was spliced onto its source whether the rest stayed and the regions changed."""
-    if splice is None or splice.onto != "source":
-        return SpliceReport({})
-    checks = measure_splice(layout, song, splice)
+def unchanged_problem(layout: SourceLayout, song: Tensor, splice: Splice | None) -> str | None:
+    """Return the reason not to keep a song [A, N] that was spliced onto its source and equals it in all regions."""
+    if splice is None or splice.onto != "source" or not is_unchanged(layout, song):
+        return None
     spans = " and ".join(f"{start / layout.rate:g} and {end / layout.rate:g} s" for start, end in layout.regions)
-    unchanged = f"The repaint changed nothing between {spans}, so no file was written."
-    return SpliceReport(checks, (regions.remark(checks),), unchanged if is_unchanged(layout, song) else None)
+    return f"The repaint changed nothing between {spans}, so no file was written."
 
 
-def mix_stems(layout: SourceLayout, stems: Tensor, kind: str) -> tuple[Tensor, SpliceReport]:
+def mix_stems(layout: SourceLayout, stems: Tensor, kind: str) -> Tensor:
     """Add the sum of stems [A, N] to the source, or subtract it, as `modes.BESIDE` says for this kind of output."""
-    sign = modes.BESIDE[kind]
-    made = layout.source + sign * stems
-    if sign > 0:
-        return made, SpliceReport({})
-    left = decibels(made.square().mean().sqrt()) - decibels(layout.source.square().mean().sqrt())
-    remark = (
-        f"what the stems leave of the source is {left:+.1f} dB of it; stems are generated, not cut out, "
-        "so they never add up exactly"
-    )
-    return made, SpliceReport({"residual_db": round(left, 2)}, (remark,))
+    return layout.source + modes.BESIDE[kind] * stems
 
 
-def measure_splice(layout: SourceLayout, song: Tensor, splice: Splice) -> dict[str, float]:
-    """Measure a splice onto the source: the largest difference outside of the regions and their crossfades, and in
-    decibels the change inside and the step at each seam.
-
-    The step at a seam is the largest difference between neighbouring samples within a millisecond of its crossfade,
-    relative to the root mean square of the 50 milliseconds around.
-    """
-    weight = layout.sample_weights(splice)
-    difference = (song - layout.source).abs()
-    outside = difference[:, weight == 0]
-    found = {
-        "outside_difference": float(outside.max()) if outside.numel() else 0.0,
-        "inside_change_db": decibels(difference[:, weight == 1].square().mean().sqrt()),
-    }
-    for number, (start, end) in enumerate(crossfade_spans(layout, splice), start=1):
-        reach, around = round(CLICK_REACH * layout.rate), round(CLICK_SURROUNDINGS * layout.rate)
-        near = song[:, max(start - reach, 0) : end + reach]
-        level = song[:, max(start - around, 0) : end + around].square().mean().sqrt()
-        step = near.diff(dim=1).abs().max()
-        found[f"seam_{number}_db"] = decibels(step) - decibels(level)
-    return {name: round(value, 6 if name == "outside_difference" else 2) for name, value in found.items()}
+def source_rms(layout: SourceLayout) -> float:
+    """Return the root mean square of the source, summed up in double precision a second at a time."""
+    squares = (float(block.double().square().sum()) for block in torch.split(layout.source, layout.rate, dim=1))
+    return math.sqrt(sum(squares) / layout.source.numel())
 
 
-def untouched_spans(layout: SourceLayout, splice: Splice | None) -> tuple[tuple[int, int], ...]:
-    """Return the spans, in samples, in which a song that was spliced onto its source equals it."""
+def spliced_parts(layout: SourceLayout, splice: Splice | None) -> SplicedParts | None:
+    """Return the parts of a song that was spliced onto its source; None for another song."""
     if splice is None or splice.onto != "source":
-        return ()
+        return None
     outside = torch.cat((torch.zeros(1), (layout.sample_weights(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
     bounds = outside.flatten().tolist()
-    return tuple(zip(bounds[::2], bounds[1::2], strict=True))
+    return SplicedParts(
+        untouched=tuple(zip(bounds[::2], bounds[1::2], strict=True)),
+        crossfades=tuple(crossfade_spans(layout, splice)),
+        replaced=tuple((start, layout.source[:, start:end].numpy()) for start, end in layout.regions),
+    )
 
 
 def crossfade_spans(layout: SourceLayout, splice: Splice) -> Iterator[tuple[int, int]]:
@@ -347,7 +311,3 @@ def is_unchanged(layout: SourceLayout, song: Tensor) -> bool:
     return all(
         bool((song - layout.source)[:, start:end].abs().max() < UNCHANGED_BELOW) for start, end in layout.regions
     )
-
-
-def decibels(value: Tensor) -> float:
-    return max(20 * math.log10(max(float(value), 1e-30)), SILENCE_DB)

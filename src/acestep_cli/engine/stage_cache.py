@@ -49,8 +49,8 @@ class StageCache:
             return make()
         device = "cpu" if plan.vae_on_cpu else plan.device
         key = self._key(plan, device, self.checkpoint.vae_hash(), *map(tensor_hash, waveforms))
-        if (data := self.cache.read("sources", key)) is not None:
-            return load(data)["latents"]
+        if (found := self.cache.read("sources", key, load_latents)) is not None:
+            return found
         made = make()
         self.cache.write("sources", key, tensor_file.dumps({"latents": made}))
         return made
@@ -72,8 +72,8 @@ class StageCache:
         applied = [(active.adapter.fingerprint, active.strength, plan.streamed) for active in adapters]
         hashes = [None if tensor is None else tensor_hash(tensor) for tensor in tensors]
         key = self._key(plan, plan.device, plan.int8, self._weights, applied, settings, hashes)
-        if (data := self.cache.read("latents", key)) is not None:
-            return load(data)["latents"], False
+        if (found := self.cache.read("latents", key, load_latents)) is not None:
+            return found, False
         made = make()
         self.cache.write("latents", key, tensor_file.dumps({"latents": made}))
         return made, True
@@ -92,9 +92,12 @@ class StageCache:
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open)
         bases = take_parts.written_requests(request)
-        if (data := self.cache.read("songwriting", key)) is not None:
-            changes = json.loads(data)
-            return [apply_changes(base, changed) for base, changed in zip(bases, changes, strict=True)]
+
+        def load_takes(data: bytes) -> list[Completed]:
+            return [apply_changes(base, changed) for base, changed in zip(bases, json.loads(data), strict=True)]
+
+        if (found := self.cache.read("songwriting", key, load_takes)) is not None:
+            return found
         made = make()
         changes = [changed_keys(base, song) for base, song in zip(bases, made, strict=True)]
         self.cache.write("songwriting", key, json.dumps(changes).encode())
@@ -104,6 +107,11 @@ class StageCache:
         """Return the cache key of a result that this machine computes from `content`."""
         arithmetic = (device, plan.dtype, plan.threads, platform.machine(), __version__, torch.__version__)
         return hashlib.sha256(json.dumps([*arithmetic, *content]).encode()).hexdigest()
+
+
+def load_latents(data: bytes) -> Tensor:
+    """Return the latents in the content of a cache entry."""
+    return load(data)["latents"]
 
 
 def tensor_hash(tensor: Tensor) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from acestep_cli.audio import checks
 from acestep_cli.errors import CheckError
@@ -33,10 +32,8 @@ def smoke_layer(layers: list[spec_layers.Layer], cut_to: float | None = None) ->
     return spec_layers.implied_layer(short, FLAG)
 
 
-def refuse_faults(file: Path) -> None:
+def refuse_faults(file: checks.MeasuredFile) -> None:
     """Raise `CheckError` where a finished file is silent, dead on one side, clipped, or has a DC offset."""
-    found = checks.check_file(file, checks.fault_checks().values())
-    if found.problem is not None:
-        raise CheckError(f"{FLAG}: {found.problem.message}")
-    if found.failed:
-        raise CheckError(f"{FLAG}: {'; '.join(finding.sentence for finding in found.failed)}; no file was written.")
+    found = [check(file) for check in checks.fault_checks().values()]
+    if failed := [finding.sentence for finding in found if not finding.passed]:
+        raise CheckError(f"{FLAG}: {'; '.join(failed)}; no file was written.")

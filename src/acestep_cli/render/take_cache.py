@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import __version__
 from acestep_cli.audio.lrc import TimedLine
 from acestep_cli.audio.sound import Audio
+from acestep_cli.audio.splice import SplicedParts
 from acestep_cli.cache import Cache
 from acestep_cli.models import tensor_file
 from acestep_cli.models.adapters import AppliedAdapter
@@ -20,10 +23,15 @@ from acestep_cli.render.result import OutputFile
 from acestep_cli.song.recipe import apply_changes, changed_keys
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from acestep_cli.take import Take
 
 STAGE = "takes"
-SAMPLES, LATENTS = "samples", "latents"
+SAMPLES, LATENTS, REPLACED = "samples", "latents", "replaced"
+#: Version of what is stored of a take. Before 2, it had measurements of its samples instead of what they need.
+FORMAT = 2
 
 
 def cache_key(job: Job, output: OutputFile) -> str:
@@ -32,7 +40,7 @@ def cache_key(job: Job, output: OutputFile) -> str:
     arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, plan.threads, platform.machine())
     versions = (__version__, metadata.version("torch"))
     asked = (output.completed.lrc, output.completed.scored, output.completed.text_seed if job.request.open else None)
-    content = [job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic, *versions]
+    content = [FORMAT, job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic, *versions]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -45,13 +53,14 @@ def store_take(cache: Cache, job: Job, output: OutputFile, take: Take) -> None:
         "decided": changed_keys(output.completed, take.request),
         "rate": take.audio.sample_rate,
         "warnings": take.warnings,
-        "checks": take.checks,
-        "remarks": take.remarks,
         "lines": take.lines,
         "scores": take.scores,
         "applied": take.applied,
-        "untouched": take.untouched,
+        "residual_of": take.residual_of,
     }
+    if (splice := take.splice) is not None:
+        blocks |= {f"{REPLACED} {start}": tensor_file.block(source) for start, source in splice.replaced}
+        fields["splice"] = {"untouched": splice.untouched, "crossfades": splice.crossfades}
     if take.latents is not None:
         blocks[LATENTS] = tensor_file.block(take.latents.frames)
         fields |= {"hop": take.latents.hop, "gain": take.latents.gain}
@@ -60,39 +69,39 @@ def store_take(cache: Cache, job: Job, output: OutputFile, take: Take) -> None:
 
 def load_take(cache: Cache, job: Job, output: OutputFile) -> Take | None:
     """Return a stored take as the pipeline made it; None where there is none."""
-    from safetensors import SafetensorError
+    return cache.read(STAGE, cache_key(job, output), partial(parse_take, job, output))
+
+
+def parse_take(job: Job, output: OutputFile, data: bytes) -> Take:
+    """Return the take in the content of a cache entry."""
     from safetensors.numpy import load
 
-    data = cache.read(STAGE, cache_key(job, output))
-    if data is None:
-        return None
     from acestep_cli.take import Take
 
-    try:
-        tensors = load(data)
-    except SafetensorError:  # of another version
-        return None
-    fields = read_header(data)
-    request = apply_changes(output.completed, fields["decided"])
-    sound = Audio(tensors[SAMPLES], fields["rate"])
-    latents = Latents(tensors[LATENTS], fields["hop"], fields["gain"]) if LATENTS in tensors else None
+    tensors, fields = load(data), read_header(data)
     return Take(
         number=output.take,
-        audio=sound,
-        request=request,
+        audio=Audio(tensors[SAMPLES], fields["rate"]),
+        request=apply_changes(output.completed, fields["decided"]),
         plan=job.plan,
         timings={},
         warnings=tuple(fields["warnings"]),
         kind=output.kind,
         track=output.track,
-        checks=fields["checks"],
-        remarks=tuple(fields["remarks"]),
-        latents=latents,
+        latents=Latents(tensors[LATENTS], fields["hop"], fields["gain"]) if LATENTS in tensors else None,
         lines=tuple(TimedLine(*line) for line in fields["lines"]),
         scores=fields["scores"],
-        applied=tuple(AppliedAdapter(*one) for one in fields.get("applied", ())),
-        untouched=tuple((start, end) for start, end in fields.get("untouched", ())),
+        applied=tuple(AppliedAdapter(*one) for one in fields["applied"]),
+        splice=stored_splice(fields["splice"], tensors) if "splice" in fields else None,
+        residual_of=fields["residual_of"],
     )
+
+
+def stored_splice(fields: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) -> SplicedParts:
+    """Return the spliced parts of a stored take."""
+    untouched, crossfades = (tuple((start, end) for start, end in fields[name]) for name in ("untouched", "crossfades"))
+    starts = sorted(int(name.split()[1]) for name in tensors if name.startswith(REPLACED))
+    return SplicedParts(untouched, crossfades, tuple((start, tensors[f"{REPLACED} {start}"]) for start in starts))
 
 
 def read_header(data: bytes) -> dict[str, Any]:

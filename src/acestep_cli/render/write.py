@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 import tempfile
 import time
@@ -13,25 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import disk
-from acestep_cli.audio import decode, encode, loudness, lrc, measure, tags
-from acestep_cli.audio.sound import Audio, resample
+from acestep_cli.audio import decode, encode, loudness, lrc, tags
+from acestep_cli.audio.checks import MeasuredFile
+from acestep_cli.audio.sound import Audio
 from acestep_cli.audio.wav_chunks import Marker
 from acestep_cli.errors import CheckError, EncoderError, ExistsError, shell_word
 from acestep_cli.models import latents_file
-from acestep_cli.render import existing, paths, result, sidecar, smoke, take_cache
+from acestep_cli.render import existing, file_checks, paths, result, sidecar, smoke, take_cache
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import duration, regions, sections
+from acestep_cli.song import duration, sections
 from acestep_cli.song.recipe import recipe_hash
 
 if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
     from acestep_cli.take import Take
-
-#: Decibels by which the loudness may fall short before there is a warning.
-LOUDNESS_TOLERANCE = 0.2
 
 
 def write_take(
@@ -79,21 +76,15 @@ def print_path(output: OutputFile, job: Job, results: ResultStream) -> None:
 
 def report_take(take: Take, output: OutputFile, job: Job, reporter: Reporter) -> None:
     """Report a written take: its loudness, length, seed, remarks, timings and lyrics."""
-    asked, reached = loudness.parse_loudness(take.request.loudness), output.checks.get("lufs_written")
-    if reached is not None and reached < asked.decibels - LOUDNESS_TOLERANCE:
-        reporter.warn(f"{take.request.loudness} would push peaks over -1 dB; the loudness is {reached:.1f} LUFS.")
+    if warning := file_checks.too_quiet(take.request, output.checks):
+        reporter.warn(warning)
     name = output.path.name if output.path else "stdout"
     # On one screen the path follows, and where there are several files, a table of all.
     if not reporter.shares_screen or output.path is None:
         reporter.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
     elif len(job.outputs) == 1:
         reporter.say(f"{take.audio.seconds:.2f} s of audio, seed {take.request.seed}:")
-    for remark in take.remarks:
-        is_of_splice = bool(take.untouched) and remark == regions.remark(take.checks)
-        if is_of_splice:
-            remark = regions.remark(output.checks)
-            if output.checks["outside_difference"] and asked.kind != "none":
-                remark += f" ({take.request.loudness} sets the level of all of it)"
+    for remark in file_checks.remarks(take, output.checks):
         reporter.say(f"{name}: {remark}")
     if take.request.markers and not section_markers(take.request.lyrics, take.audio.seconds, take.lines):
         reporter.warn(f"{name}: it has no sections such as [Verse], so there are no markers.")
@@ -129,7 +120,7 @@ def finish_of(take: Take, job: Job) -> encode.Finish:
             cover=job.song.resolved.cover,
             lines=take.lines,
         ),
-        keeps_level=bool(take.untouched),  # of its source
+        keeps_level=take.splice is not None and bool(take.splice.untouched),  # that of its source
         markers=section_markers(request.lyrics, take.audio.seconds, take.lines) if request.markers else (),
     )
 
@@ -147,41 +138,11 @@ def encode_take(
     finished = finish_of(take, job)
     level = encode.write_audio(file, take.audio, finished)
     if level.peak > 1 and loudness.parse_loudness(finished.loudness).kind == "none" and finished.overs != loudness.KEEP:
-        reporter.warn(over_full_scale(level, output))
-    written = measure.read_for_measuring(file)
-    output.checks = {**sidecar.level_fields(measure.measure(written), finished.loudness), **take.checks}
-    if take.untouched:
-        output.checks["outside_difference"] = max(
-            take.checks["outside_difference"], round(difference(take, written), 6)
-        )
+        reporter.warn(file_checks.over_full_scale(level, output))
+    measures, output.checks = file_checks.measure_take(file, take)
     if settings.smoke:
-        smoke.refuse_faults(file)
+        smoke.refuse_faults(MeasuredFile(file, measures))
     return level
-
-
-def over_full_scale(level: loudness.Level, output: OutputFile) -> str:
-    """Return the warning for a peak that the format of a file cannot hold."""
-    name = output.path.name if output.path else "stdout"
-    peak = 20 * math.log10(level.peak)
-    how = "what is over full scale is cut off" if level.clips else f"all of it is turned down by {peak:.1f} dB"
-    return (
-        f"{name}: peaks at {peak:+.1f} dBFS, which {output.format} cannot hold, so {how}; a .wav with --bit-depth "
-        f"{encode.FLOATING} holds it, and --loudness peak:-1 turns it down."
-    )
-
-
-def difference(take: Take, written: Audio) -> float:
-    """Return the largest difference between source and file in the spans that a take left untouched.
-
-    It ends with the file, as some encoders change the length.
-    """
-    import numpy as np
-
-    source = resample(take.audio, written.sample_rate).samples
-    share, length = written.sample_rate / take.audio.sample_rate, min(source.shape[1], written.samples.shape[1])
-    spans = [(math.ceil(start * share), min(int(end * share), length)) for start, end in take.untouched]
-    apart = [np.abs(source[:, start:end] - written.samples[:, start:end]).max(initial=0) for start, end in spans]
-    return max(map(float, apart), default=0.0)
 
 
 def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter) -> None:
