@@ -24,7 +24,7 @@ from torch import Tensor
 from acestep_cli.engine.dit import Condition, CrossKV, DiT
 from acestep_cli.engine.int8 import Int8Linear, replace_linears
 from acestep_cli.engine.lora import AdapterStack
-from acestep_cli.models import adapters
+from acestep_cli.models import adapter_file
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.song.loras import ActiveAdapter
 
@@ -73,7 +73,7 @@ def worn(decoder: DiT, files: list[Path]) -> tuple[DiT, int, float]:
     """A copy that wears the adapters at 1, how many of its matrices they are merged into, and the seconds that took."""
     made = copy.deepcopy(decoder)
     start = time.perf_counter()
-    outfit = AdapterStack(tuple(ActiveAdapter(adapters.read_adapter(file), 1.0) for file in files))
+    outfit = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(file), 1.0) for file in files))
     outfit.apply(made, CPU, torch.bfloat16, merging=True)
     return made, len(outfit.merged), time.perf_counter() - start
 

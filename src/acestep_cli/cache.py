@@ -35,7 +35,7 @@ FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A file of the cache: its stage, its size, and the time of its last use."""
 
     path: Path
@@ -108,7 +108,7 @@ class Cache:
             reason = reason_of(error)
             self.warn(f"The cache {self.folder} cannot be written: {reason}; what is made is not kept in it.")
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[CacheEntry]:
         """Yield every file of the cache. One that another run removes meanwhile is left out."""
         for stage in STAGES:
             with contextlib.suppress(FileNotFoundError), os.scandir(self.folder / stage) as found:
@@ -116,12 +116,12 @@ class Cache:
                     with contextlib.suppress(FileNotFoundError):
                         stat = file.stat()
                         is_unfinished = file.name.startswith(".")
-                        yield Entry(Path(file.path), stage, stat.st_size, stat.st_mtime_ns, is_unfinished)
+                        yield CacheEntry(Path(file.path), stage, stat.st_size, stat.st_mtime_ns, is_unfinished)
 
-    def prune(self, most: int) -> list[Entry]:
+    def prune(self, most: int) -> list[CacheEntry]:
         """Remove the remains of killed runs and the least recently used entries, down to `most` bytes; return them."""
-        gone: list[Entry] = []
-        kept: list[Entry] = []
+        gone: list[CacheEntry] = []
+        kept: list[CacheEntry] = []
         long_ago = time.time_ns() - disk.ABANDONED_SECONDS * 1_000_000_000
         for entry in self.entries():
             (gone if entry.is_unfinished and entry.used_ns < long_ago else kept).append(entry)

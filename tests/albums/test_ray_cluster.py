@@ -24,7 +24,7 @@ from acestep_cli.albums import ray_worker
 from acestep_cli.albums.ray_worker import NodeInfo
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import hardware
-from acestep_cli.models import adapters, checkpoints
+from acestep_cli.models import adapter_file, checkpoints
 from acestep_cli.render import result
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -342,7 +342,7 @@ def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
     adapter = adapter_files.peft(tmp_path / "my-sound", adapter_files.pairs(config))
     asked = Request(caption="x", duration=10, loras=({"path": str(adapter), "scale": 0.5},))
     song = complete.complete(asked, checkpoints.find_checkpoint("turbo", two_b.root))
-    before = adapters.read_adapter(adapter)
+    before = adapter_file.read_adapter(adapter)
     contents = {str(adapter): [(file.name, file.read_bytes()) for file in before.files]}
     fingerprint = before.fingerprint
     shutil.rmtree(adapter)
@@ -350,7 +350,7 @@ def test_the_files_of_a_song_go_along_and_its_sentences_name_them_as_here(
     places = ray_worker.unpack_files(contents, tmp_path / "there")
     there = ray_worker.rename_files(song, places)
     assert there.loras is not None
-    assert adapters.read_adapter(Path(there.loras[0].path)).fingerprint == fingerprint
+    assert adapter_file.read_adapter(Path(there.loras[0].path)).fingerprint == fingerprint
     back = {place: name for name, place in places.items()}
     home, without = ray_worker.rename_files(there, back), {"adapters": ()}  # those of takes are the sender's own
     assert home.model_copy(update=without) == song.model_copy(update=without)

@@ -24,7 +24,7 @@ from acestep_cli.engine.lora import AdapterStack
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import AdapterError
 from acestep_cli.machine import memory
-from acestep_cli.models import adapters, checkpoints, tensor_file, weight_files
+from acestep_cli.models import adapter_file, checkpoints, peft_settings, tensor_file, weight_files
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
@@ -64,7 +64,7 @@ def dressed(
     """A copy of the decoder that wears adapters."""
     worn = copy.deepcopy(decoder).to(dtype)
     loras = [path if isinstance(path, tuple) else (path, 1.0) for path in paths]
-    outfit = AdapterStack(tuple(ActiveAdapter(adapters.read_adapter(path), scale) for path, scale in loras))
+    outfit = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(path), scale) for path, scale in loras))
     outfit.apply(worn, CPU, dtype, merging=merging)
     return worn
 
@@ -98,7 +98,7 @@ def relative(one: Tensor, other: Tensor) -> float:
 def test_every_naming_says_the_same(decoder: DiT, tmp_path: Path, naming: str) -> None:
     weights = adapter_files.pairs(tiny.TWO_B)
     path = adapter_files.WRITERS[naming](tmp_path / ("folder" if naming == "PEFT" else "file.safetensors"), weights)
-    adapter = adapters.read_adapter(path)
+    adapter = adapter_file.read_adapter(path)
     assert adapter.format == naming.partition(",")[0]
     assert (adapter.kind, adapter.ranks, adapter.alphas, adapter.warnings) == ("LoRA", (4,), (8,), ())
     assert adapter.fit(CONFIG).whole
@@ -132,7 +132,7 @@ def test_lycoris_lokr(decoder: DiT, tmp_path: Path, whole: bool, merging: bool) 
     by_hand = copy.deepcopy(decoder)
     added = (1 if whole else 3 / 2) * torch.kron(tensors[f"{name}.lokr_w1"], right)
     by_hand.get_submodule(QUERY).weight += added
-    assert adapters.read_adapter(tmp_path).kind == "LoKr"
+    assert adapter_file.read_adapter(tmp_path).kind == "LoKr"
     assert relative(velocity(dressed(decoder, path, merging=merging)), velocity(by_hand)) < 1e-5
 
 
@@ -200,7 +200,7 @@ PEFT_CONFIGS = {
 def test_peft_agrees(decoder: DiT, tmp_path: Path, kind: str, merging: bool) -> None:
     expected = velocity(by_peft(decoder, PEFT_CONFIGS[kind], tmp_path))
     assert relative(expected, velocity(decoder)) > 1e-2
-    adapter = adapters.read_adapter(tmp_path)
+    adapter = adapter_file.read_adapter(tmp_path)
     assert adapter.format == "PEFT"
     assert adapter.fit(CONFIG).whole
     assert relative(velocity(dressed(decoder, tmp_path, merging=merging)), expected) < 1e-5
@@ -235,7 +235,7 @@ def test_what_is_trained_here_acts_as_it_was_trained(
     path = adapter_files.save(tmp_path / run_folder.ADAPTER, tensors, **record.header())
     if export is None:
         (tmp_path / run_folder.CONFIG).write_text(made.json())
-    adapter = adapters.read_adapter(tmp_path if export is None else path)
+    adapter = adapter_file.read_adapter(tmp_path if export is None else path)
     assert (adapter.base, adapter.trigger_word) == ("turbo", "harbour")
     assert adapter.fit(CONFIG).whole
     expected = velocity(trained.eval())
@@ -288,7 +288,7 @@ def test_an_outfit_says_what_became_of_its_adapters(decoder: DiT, tmp_path: Path
         adapter_files.peft(tmp_path / name, weights)
         for name, weights in (("strong", strong), ("both", {**strong, **weak}), ("weak", weak))
     ]
-    outfit = AdapterStack(tuple(ActiveAdapter(adapters.read_adapter(path), 0.6) for path in paths))
+    outfit = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(path), 0.6) for path in paths))
     outfit.apply(copy.deepcopy(decoder).bfloat16(), CPU, torch.bfloat16, merging=True)
     assert [one.sentence for one in outfit.applied] == [
         "strong at 0.6: 1 matrix, merged into the weights",
@@ -317,7 +317,7 @@ def test_streamed_layers_find_their_adapters(decoder: DiT, lora: Path) -> None:
     streamed = copy.deepcopy(decoder)
     stream_layers(streamed, CPU)
     plain = velocity(streamed)
-    outfit = AdapterStack((ActiveAdapter(adapters.read_adapter(lora), 1.0),))
+    outfit = AdapterStack((ActiveAdapter(adapter_file.read_adapter(lora), 1.0),))
     outfit.apply(streamed, CPU, torch.float32, merging=False)
     assert relative(velocity(streamed), expected) < 1e-5
     outfit.remove()
@@ -339,7 +339,7 @@ def test_taken_off_the_base_is_back_bit_for_bit_without_loading_it_anew(
             before, plain = state(model), model.decoder
             untouched = None if plan.int8 or plan.dtype != "float32" else velocity(plain)
         for stack in ((lora, other), (other,), ()):
-            store.adapters = tuple(ActiveAdapter(adapters.read_adapter(path), 0.5) for path in stack)
+            store.adapters = tuple(ActiveAdapter(adapter_file.read_adapter(path), 0.5) for path in stack)
             with store.dit() as again:
                 assert again is model
                 assert any(m._forward_hooks for m in again.modules()) is bool(stack and (plan.int8 or plan.streamed))
@@ -429,7 +429,7 @@ def test_blended_scales_are_shares_of_one(lora: Path) -> None:
 
 
 def test_memory_counts_adapters(two_b: tiny.Oracle, lora: Path) -> None:
-    found, adapter = checkpoints.find_checkpoint("turbo", two_b.root), adapters.read_adapter(lora)
+    found, adapter = checkpoints.find_checkpoint("turbo", two_b.root), adapter_file.read_adapter(lora)
     plain, more = Sizes.of(found), Sizes.of(found, None, [adapter])
     work = memory.Workload(frames=500, text_tokens=50, lyric_tokens=50)
     arrangement = memory.Arrangement(on_cpu=True, dtype="bfloat16", tile_frames=64)
@@ -447,7 +447,7 @@ def test_memory_counts_adapters(two_b: tiny.Oracle, lora: Path) -> None:
 
 def refusal(path: Path) -> str:
     with pytest.raises(AdapterError) as caught:
-        adapters.read_adapter(path).require_finite()
+        adapter_file.read_adapter(path).require_finite()
     assert caught.value.exit_code == 3
     return caught.value.message
 
@@ -461,13 +461,13 @@ def test_its_fingerprint_is_of_every_byte_and_of_no_name(tmp_path: Path) -> None
     alpha = next(one for name, one in weight_files.read_contents(files[-1])[0].items() if "alpha" in name)
     contents[alpha.start : alpha.end] = np.float32(9).tobytes()
     files[-1].write_bytes(contents)
-    one, other, stronger = (adapters.read_adapter(file).fingerprint for file in files)
+    one, other, stronger = (adapter_file.read_adapter(file).fingerprint for file in files)
     assert one == other != stronger
     folder = adapter_files.peft(tmp_path / "folder", weights)
-    before = adapters.read_adapter(folder).fingerprint
-    config = folder / adapters.PEFT_CONFIG
+    before = adapter_file.read_adapter(folder).fingerprint
+    config = folder / peft_settings.PEFT_CONFIG
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
-    assert adapters.read_adapter(folder).fingerprint != before
+    assert adapter_file.read_adapter(folder).fingerprint != before
 
 
 def test_it_is_the_same_however_a_writer_orders_and_describes_it(tmp_path: Path) -> None:
@@ -478,23 +478,25 @@ def test_it_is_the_same_however_a_writer_orders_and_describes_it(tmp_path: Path)
     tensor_file.write(tmp_path / "other.safetensors", blocks, {"trigger": "harbour", "a": "b"})
     tensors[min(tensors)].view(-1)[0] += 1
     save_file(tensors, tmp_path / "third.safetensors")
-    found = [adapters.read_adapter(tmp_path / f"{name}.safetensors").fingerprint for name in ("one", "other", "third")]
+    found = [
+        adapter_file.read_adapter(tmp_path / f"{name}.safetensors").fingerprint for name in ("one", "other", "third")
+    ]
     assert found[0] == found[1] != found[2]
     folder = adapter_files.peft(tmp_path / "folder", weights)
-    before = adapters.read_adapter(folder).fingerprint
-    config = folder / adapters.PEFT_CONFIG
+    before = adapter_file.read_adapter(folder).fingerprint
+    config = folder / peft_settings.PEFT_CONFIG
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "elsewhere"}))
-    assert adapters.read_adapter(folder).fingerprint == before
+    assert adapter_file.read_adapter(folder).fingerprint == before
 
 
 def test_alpha_comes_from_the_tensor_then_the_config_then_the_rank(tmp_path: Path) -> None:
     weights = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     both = adapter_files.peft(tmp_path / "both", weights, alpha=2)
     tensors = {f"base_model.model.{QUERY}.lora_{n}.weight": t for n, t in zip("AB", weights[QUERY], strict=True)}
-    assert adapters.read_adapter(both).pieces[QUERY].scale == 0.5
+    assert adapter_file.read_adapter(both).pieces[QUERY].scale == 0.5
     save_file({**tensors, f"base_model.model.{QUERY}.alpha": torch.tensor(6.0)}, both / "adapter_model.safetensors")
-    assert adapters.read_adapter(both).pieces[QUERY].scale == 1.5
-    bare = adapters.read_adapter(adapter_files.save(tmp_path / "bare.safetensors", tensors))
+    assert adapter_file.read_adapter(both).pieces[QUERY].scale == 1.5
+    bare = adapter_file.read_adapter(adapter_files.save(tmp_path / "bare.safetensors", tensors))
     assert bare.pieces[QUERY].scale == 1
     assert "has no alpha, neither as tensors nor in adapter_config.json: it is taken to be the rank" in bare.warnings[0]
 
@@ -556,16 +558,16 @@ def test_an_adapter_of_another_size_names_the_matrix(tmp_path: Path) -> None:
     path = adapter_files.peft(tmp_path / "xl", adapter_files.pairs(tiny.XL))
     why = r"another model than turbo: it adapts 32 .* in other sizes \(.*k_proj is \[32, 80\] there, and \[32, 64"
     with pytest.raises(AdapterError, match=why):
-        adapters.read_adapter(path).require_fit(CONFIG, "turbo")
+        adapter_file.read_adapter(path).require_fit(CONFIG, "turbo")
 
 
 def test_a_part_that_fits_is_a_warning_and_none_an_error(tmp_path: Path) -> None:
     weights = dict(adapter_files.pairs(tiny.TWO_B, targets=[QUERY]))
     strange = dict.fromkeys(("embed", "layers.9.self_attn.q_proj", "proj"), weights[QUERY])
     path = adapter_files.peft(tmp_path, {**weights, **strange})
-    [warning] = adapters.read_adapter(path).require_fit(CONFIG, "turbo")
+    [warning] = adapter_file.read_adapter(path).require_fit(CONFIG, "turbo")
     assert warning == (
         f"{path}: 25 % of its tensors fit turbo, the rest is left out: embed, layers.9.self_attn.q_proj, proj."
     )
     with pytest.raises(AdapterError, match=r"fits no matrix of turbo: its tensors are for embed, layers\.9"):
-        adapters.read_adapter(adapter_files.peft(tmp_path, strange)).require_fit(CONFIG, "turbo")
+        adapter_file.read_adapter(adapter_files.peft(tmp_path, strange)).require_fit(CONFIG, "turbo")

@@ -22,7 +22,7 @@ from acestep_cli.engine import songwriter
 from acestep_cli.engine import weights as store
 from acestep_cli.engine.text_encoder import TextEncoder
 from acestep_cli.errors import AdapterError, CheckpointError
-from acestep_cli.models import adapters, checkpoints, weight_files
+from acestep_cli.models import adapter_file, checkpoints, weight_files
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
 from support import adapter_files, tiny
 
@@ -64,7 +64,7 @@ def test_pieces_of_convolutions_with_magnitudes_are_left_out(tmp_path: Path) -> 
             "lycoris_proj_in_1.dora_scale": torch.ones(64, 1, 1),
         },
     )
-    adapter = adapters.read_adapter(file)
+    adapter = adapter_file.read_adapter(file)
     assert adapter.fit(CONFIG).matched == (QUERY,)
     [warning] = adapter.require_fit(CONFIG, "turbo")
     assert "proj_in_1" in warning
@@ -74,7 +74,7 @@ def test_a_config_with_a_byte_order_mark(tmp_path: Path) -> None:
     folder = adapter_files.peft(tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]), alpha=12)
     config = folder / "adapter_config.json"
     config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
-    assert adapters.read_adapter(folder).alphas == (12.0,)
+    assert adapter_file.read_adapter(folder).alphas == (12.0,)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_config_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_a_kind_that_is_not_supported_is_named(tmp_path: Path, tensor: str, kind: str) -> None:
     tensors = {f"lycoris_layers_0_mlp_up_proj.{name}": torch.ones(1) for name in (tensor, "alpha")}
     with pytest.raises(AdapterError, match=f"{kind} is not supported"):
-        adapters.read_adapter(adapter_files.save(tmp_path / "x.safetensors", tensors))
+        adapter_file.read_adapter(adapter_files.save(tmp_path / "x.safetensors", tensors))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_kind_that_is_not_supported_is_named(tmp_path: Path, tensor: str, kind
 def test_patterns_of_alpha_mean_what_peft_means(tmp_path: Path, pattern: str, alpha: float) -> None:
     pairs = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     folder = adapter_files.peft(tmp_path / "x", pairs, alpha=8, alpha_pattern={pattern: 4})
-    assert adapters.read_adapter(folder).alphas == (alpha,)
+    assert adapter_file.read_adapter(folder).alphas == (alpha,)
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=x)", r"(a)\1"])
@@ -101,7 +101,7 @@ def test_a_pattern_that_cannot_be_matched_is_refused(tmp_path: Path, pattern: st
     pairs = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     folder = adapter_files.peft(tmp_path / "x", pairs, alpha_pattern={pattern: 4})
     with pytest.raises(AdapterError, match="alpha_pattern"):
-        adapters.read_adapter(folder)
+        adapter_file.read_adapter(folder)
 
 
 @pytest.mark.parametrize("pattern", ["(?=x)", "(?!.*self_attn).*q_proj", "(?<=x)q_proj"])
@@ -110,7 +110,7 @@ def test_look_around_is_called_so(tmp_path: Path, pattern: str) -> None:
         tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]), alpha_pattern={pattern: 4}
     )
     with pytest.raises(AdapterError, match="looks around"):
-        adapters.read_adapter(folder)
+        adapter_file.read_adapter(folder)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_patterns_are_bounded(tmp_path: Path, patterns: dict[str, int]) -> None:
         tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]), alpha_pattern=patterns
     )
     with pytest.raises(AdapterError, match="alpha_pattern"):
-        adapters.read_adapter(folder)
+        adapter_file.read_adapter(folder)
 
 
 @pytest.mark.parametrize("pattern", ["(.*.*)*x$", "(a+)+b", "(?!x)"])
@@ -148,7 +148,7 @@ def test_commands_end_on_a_crafted_pattern(
 def test_a_kind_that_is_not_supported_is_known_by_its_config(tmp_path: Path, kind: str, said: str) -> None:
     folder = adapter_files.peft(tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]), peft_type=kind)
     with pytest.raises(AdapterError, match=f"{said}'? is not supported"):
-        adapters.read_adapter(folder)
+        adapter_file.read_adapter(folder)
 
 
 @pytest.mark.parametrize("settings", [{"peft_type": "LOKR", "r": 10**400}, {"peft_type": "LOKR", "r": "8"},
@@ -160,7 +160,7 @@ def test_settings_of_a_lokr_that_are_no_numbers(tmp_path: Path, settings: dict[s
         lokr_config=json.dumps(settings),
     )
     with pytest.raises(AdapterError, match=r"rank|alpha"):
-        adapters.read_adapter(file)
+        adapter_file.read_adapter(file)
 
 
 @pytest.mark.parametrize(

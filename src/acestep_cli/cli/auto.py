@@ -42,7 +42,7 @@ REPAINT = re.compile(r"r(?:epaint)?\s+(\d+[b-z]?)\s+(-?[\d:.]+)\s*-\s*([\d:.]+)"
 
 
 @dataclass
-class Batch:
+class RenderProcess:
     """A render in a process of its own, and the files it has finished so far."""
 
     folder: Path
@@ -54,7 +54,7 @@ class Batch:
     reader: threading.Thread | None = None
 
     @classmethod
-    def begin(cls, folder: Path, words: Sequence[str]) -> Batch:
+    def begin(cls, folder: Path, words: Sequence[str]) -> RenderProcess:
         """Start `acestep …` in `folder`, in a session of its own, which a Ctrl-C in the terminal does not reach."""
         stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - until collected
         process = subprocess.Popen(
@@ -114,7 +114,7 @@ class AutoSession:
     stdout: Stdout
     scratch: Path
     begun: int = 0
-    at_work: list[Batch] = field(default_factory=list)
+    at_work: list[RenderProcess] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     #: The files on the page.
     shown: list[str] = field(default_factory=list)
@@ -128,7 +128,7 @@ class AutoSession:
         """The stem of the files without their numbers."""
         return paths.default_stem(self.job.request, self.job.song.spec_file)
 
-    def begin(self) -> Batch:
+    def begin(self) -> RenderProcess:
         """Start the next takes, whose seeds follow those of the last batch."""
         asked, song = self.job.song.resolved.request, self.job.request
         later = take_parts.takes_request(song, self.begun * song.takes + 1, song.takes)
@@ -139,8 +139,8 @@ class AutoSession:
         self.begun += 1
         return self.start("render", str(file), *self.machine())
 
-    def start(self, *words: str) -> Batch:
-        batch = Batch.begin(self.folder, words)
+    def start(self, *words: str) -> RenderProcess:
+        batch = RenderProcess.begin(self.folder, words)
         self.at_work.append(batch)
         return batch
 
@@ -154,7 +154,7 @@ class AutoSession:
                 words += [spec_keys.flag_of(name), str(value.absolute() if isinstance(value, Path) else value)]
         return words
 
-    def finish(self, batch: Batch) -> None:
+    def finish(self, batch: RenderProcess) -> None:
         """Wait for a batch, print its files, and refresh the page. Raises its failure where it made nothing."""
         code = batch.wait(self.stdout)
         problem = batch.problem() or f"A render ended with code {code}."
@@ -167,7 +167,7 @@ class AutoSession:
             self.terminal.warn(problem)
         self.refresh()
 
-    def collect(self, batch: Batch) -> None:
+    def collect(self, batch: RenderProcess) -> None:
         self.at_work.remove(batch)
         self.files += batch.files
         batch.stderr.close()

@@ -16,7 +16,7 @@ from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
 from acestep_cli.errors import CheckError, UsageError
 from acestep_cli.machine import hardware, history
-from acestep_cli.models import adapters, checkpoints
+from acestep_cli.models import adapter_file, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import announce, arguments, events, outputs, plan
@@ -98,7 +98,7 @@ def inspect(
     entries = run_report.more["adapters"] = []
     with terminal.results() as stdout:
         for path in paths:
-            adapter = adapters.read_adapter(Path(path))
+            adapter = adapter_file.read_adapter(Path(path))
             adapter.require_finite()
             for warning in adapter.warnings:
                 terminal.warn(warning)

@@ -64,11 +64,11 @@ class PreTokenizer(BaseModel):
     pretokenizers: Annotated[tuple[PreTokenizer, ...], Field(max_length=16)] = ()
 
 
-class Decoder(BaseModel):
+class TokenDecoder(BaseModel):
     """A step that makes text of tokens."""
 
     type: Literal["ByteFallback", "ByteLevel", "Fuse", "Sequence"]
-    decoders: Annotated[tuple[Decoder, ...], Field(max_length=16)] = ()
+    decoders: Annotated[tuple[TokenDecoder, ...], Field(max_length=16)] = ()
 
 
 class TokenModel(BaseModel):
@@ -103,7 +103,7 @@ class TokenizerFile(BaseModel):
     model: TokenModel
     normalizer: Normalizer | None = None
     pre_tokenizer: PreTokenizer | None = None
-    decoder: Decoder | None = None
+    decoder: TokenDecoder | None = None
     post_processor: PostProcessor | None = None
 
 

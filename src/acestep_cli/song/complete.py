@@ -304,14 +304,14 @@ def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[di
     """
     if request.loras is None:
         return {}, []
-    from acestep_cli.models import adapters
+    from acestep_cli.models import adapter_file
     from acestep_cli.models.sizes import Sizes
 
     found: dict[str, Adapter] = {}
     warnings: list[str] = []
     for lora in request.loras:
         try:
-            adapter = found[lora.path] = adapters.read_adapter(Path(lora.path))
+            adapter = found[lora.path] = adapter_file.read_adapter(Path(lora.path))
             warnings += adapter.warnings
             if checkpoint is not None:
                 warnings += adapter.require_fit(Sizes.of(checkpoint).dit, checkpoint.name)

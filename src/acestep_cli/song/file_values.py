@@ -177,17 +177,17 @@ class Named(Kind):
         return name
 
 
-class Model(Named):
+class ModelName(Named):
     def __init__(self) -> None:
         super().__init__(checkpoints.MODEL_CHOICES)
 
 
-class Songwriter(Named):
+class SongwriterName(Named):
     def __init__(self) -> None:
         super().__init__(checkpoints.SONGWRITER_CHOICES)
 
 
-class Loudness(Kind):
+class LoudnessTarget(Kind):
     metavar = "none|peak:-1|lufs:-14"
     words = ("none", "peak:-1", "lufs:-14")
 

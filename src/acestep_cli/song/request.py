@@ -19,11 +19,11 @@ from acestep_cli.song.file_values import (
     Bitrate,
     Lora,
     Loras,
-    Loudness,
-    Model,
+    LoudnessTarget,
+    ModelName,
     Picture,
     SampleRate,
-    Songwriter,
+    SongwriterName,
     Sound,
     Sounds,
 )
@@ -240,7 +240,7 @@ class Request(BaseModel):
     songwriter: Annotated[
         str | None,
         Key(
-            Songwriter(),
+            SongwriterName(),
             "Language model that fills in unset keys and writes the codes. Unset: the largest installed, else none; "
             "none where there is a source.",
             SONGWRITER,
@@ -315,7 +315,7 @@ class Request(BaseModel):
     model: Annotated[
         str | None,
         Key(
-            Model(),
+            ModelName(),
             "Checkpoint by name, or its folder. Unset: the first installed, else pocket.",
             SOUND,
             short="-m",
@@ -560,7 +560,7 @@ class Request(BaseModel):
     loudness: Annotated[
         str | None,
         Key(
-            Loudness(),
+            LoudnessTarget(),
             "Highest peak in dBFS (peak:-1 unless set) or integrated loudness in LUFS, true peaks under -1 dB.",
             OUTPUT,
             examples=("peak:-1", "lufs:-14"),

@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError
-from acestep_cli.models import adapters, tensor_file, weight_files
+from acestep_cli.models import peft_settings, tensor_file, weight_files
 from acestep_cli.training.config import TrainingConfig
 from acestep_cli.training.dataset import DATASET_FILE
 
-ADAPTER, CONFIG = adapters.PEFT_WEIGHTS, adapters.PEFT_CONFIG
+ADAPTER, CONFIG = peft_settings.PEFT_WEIGHTS, peft_settings.PEFT_CONFIG
 STATE, CURVE, LOSSES, PREVIEWS = "training.safetensors", "loss.png", "losses.csv", "previews"
 LOCK = ".training.lock"
 #: The entry of a header that holds the record.
