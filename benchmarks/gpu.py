@@ -181,7 +181,15 @@ def their_transformer(ours: DiT) -> AceStepTransformer1DModel:
 def our_song(dit: DiT, vae: OobleckVAE, tile_frames: int, inputs: Inputs) -> None:
     remembered = dit.project_condition(Condition(inputs.states, None))
     latents = denoise.denoise(
-        dit, inputs.noise, inputs.context, remembered, SCHEDULE, solver="euler", guided=None, seed=1, progress=unheard
+        dit,
+        inputs.noise,
+        inputs.context,
+        remembered,
+        SCHEDULE,
+        solver="euler",
+        guided=None,
+        seeds=[1],
+        progress=unheard,
     )
     save(codec.decode_latents(vae, latents[0], tile_frames, unheard))
 

@@ -301,7 +301,7 @@ def diffused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     whole = denoise.denoise
 
     def noted(*given: Any, **settings: Any) -> Any:
-        seeds.append(settings["seed"])
+        seeds.extend(settings["seeds"])
         return whole(*given, **settings)
 
     monkeypatch.setattr(denoise, "denoise", noted)

@@ -584,7 +584,7 @@ def denoise_take(weights: WeightStore, inputs: TakeInputs, progress: Progress) -
             part.schedule,
             solver=take.solver,
             guided=prepare_guidance(take, model),
-            seed=take.seed,
+            seeds=[take.seed],
             progress=progress,
             switch=denoise.ConditionSwitch(switch[0], contexts[1], cross_kvs[1]) if switch else None,
             hold=hold,

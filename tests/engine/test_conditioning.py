@@ -308,7 +308,7 @@ def test_the_source_is_put_back_after_a_share_of_the_steps(schedule: tuple[float
     def run(*, last_step: bool) -> Tensor:
         hold = denoise.SourceHold(share, clean, inside, inside, last_step)
         return denoise.denoise(
-            dit, noise, torch.zeros(1, 8, 4), None, schedule, solver="euler", guided=None, seed=0,
+            dit, noise, torch.zeros(1, 8, 4), None, schedule, solver="euler", guided=None, seeds=[0],
             progress=lambda done, total: None, hold=hold,
         )  # fmt: skip
 

@@ -88,7 +88,8 @@ def ours(noise: Array, settings: Corrections, solver: str, **others: Any) -> Ten
     return denoise.denoise(
         LinearDiT(),  # type: ignore[arg-type]
         torch.from_numpy(noise).float(), torch.zeros(1, noise.shape[1], 1), None,  # type: ignore[arg-type]
-        SCHEDULE, solver=solver, guided=None, seed=5, progress=lambda done, total: None, corrections=settings, **others,
+        SCHEDULE, solver=solver, guided=None, seeds=[5], progress=lambda done, total: None, corrections=settings,
+        **others,
     )  # fmt: skip
 
 

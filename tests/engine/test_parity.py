@@ -201,7 +201,7 @@ def follow(oracle: tiny.Oracle, noise: Tensor, sampled: Sampled, **options: Any)
         memory,
         solver="euler",
         guided=guided,
-        seed=0,
+        seeds=[0],
         progress=lambda _done, _total: None,
         **options,
     )

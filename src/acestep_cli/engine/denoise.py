@@ -1,4 +1,4 @@
-"""The sampling loop, from noise to latents, and the guided velocity.
+"""The sampling loop, from noise to latents, and the guided velocity. Takes of one song may go through it together.
 
 Rules: docs/specification.md, 7 Sampling and 8 Modes. State and schedule are float32; only the model's input
 takes the weights' dtype.
@@ -102,16 +102,17 @@ def denoise(
     *,
     solver: str,
     guided: Guided | None,
-    seed: int,
+    seeds: Sequence[int],
     progress: Progress,
     switch: ConditionSwitch | None = None,
     hold: SourceHold | None = None,
     start: Tensor | None = None,
     corrections: Corrections = Corrections(),
 ) -> Tensor:
-    """Carry noise [1, T, C] along `schedule` (times falling to 0) to latents [1, T, C], float32.
+    """Carry the noise of takes [B, T, C] along `schedule` (times falling to 0) to latents [B, T, C], float32.
 
-    `context` [1, T, in_channels - C] holds source latents and mask, `cross_kv` the projected condition.
+    `context` [B or 1, T, in_channels - C] holds source latents and mask, `cross_kv` the projected condition; with one
+    row, all takes share it. `seeds` has that of each take, for the noise that a solver draws on the way.
     With `start`, clean latents [1, T, C], it begins from their mix with the noise at the first time of the schedule.
     In each step the velocity is clamped and smoothed, the solver acts, its result is corrected, and the source is put
     back, in this order.
@@ -143,8 +144,13 @@ def denoise(
         step_velocity = v
         return v
 
-    generator = stage_generator(seed, solver)
-    step = SOLVERS[solver].start(lambda like: torch.randn(like.shape, generator=generator).to(like.device))
+    generators = [stage_generator(seed, solver) for seed in seeds]
+
+    def draw(like: Tensor) -> Tensor:
+        rows = [torch.randn(1, *like.shape[1:], generator=generator) for generator in generators]
+        return torch.cat(rows).to(like.device)
+
+    step = SOLVERS[solver].start(draw)
     noise, steps = noise.to(device), len(schedule) - 1
     x = noise if start is None else solvers.add_noise(start.to(noise), noise, noise.new_tensor(schedule[:1]))
     progress(0, steps)

@@ -33,6 +33,25 @@ class Condition(NamedTuple):
     keep: Tensor | None  # [B, L], true at real tokens; None when nothing is padding
 
 
+def stack_conditions(conditions: Sequence[Condition]) -> Condition:
+    """Return the conditions [1, L, E] of several takes as one with a row for each; shorter ones are filled up, masked.
+
+    One that all of them share stays as it is: its single row goes with any number of takes.
+    """
+    first = conditions[0]
+    if all(condition is first for condition in conditions):
+        return first
+    return pad_conditions([condition.states[0] for condition in conditions])
+
+
+def pad_conditions(rows: Sequence[Tensor]) -> Condition:
+    """Return conditions [L, E] of any lengths as one, in which padding is masked."""
+    states = pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=states.device)
+    whole = bool((lengths == states.shape[1]).all())
+    return Condition(states, None if whole else torch.arange(states.shape[1], device=states.device) < lengths[:, None])
+
+
 class CrossKV(NamedTuple):
     """Cross-attention keys and values of a condition for every layer; made once per take, used at every step."""
 
@@ -270,11 +289,7 @@ class ConditionEncoder(nn.Module):
             own_lyrics = encoded_lyrics[item] if lyric_keep is None else encoded_lyrics[item][lyric_keep[item]]
             own_text = encoded_text[item] if text_keep is None else encoded_text[item][text_keep[item]]
             packed.append(torch.cat((own_lyrics, own_timbre, own_text)))
-        lengths = torch.tensor([len(p) for p in packed], device=text.device)
-        states = pad_sequence(packed, batch_first=True)
-        positions = torch.arange(states.shape[1], device=text.device)
-        whole = bool((lengths == states.shape[1]).all())
-        return Condition(states, None if whole else positions < lengths[:, None])
+        return pad_conditions(packed)
 
 
 class Quantizer(nn.Module):
