@@ -168,7 +168,7 @@ def main() -> None:
         unguided = ours.encode(songwriter_prompts.unguided_prompt(None))
 
         def our_codes(count: int = arguments.codes) -> None:
-            next(iter(ours.sample_codes(SONG, THOUGHT, count, how, [torch.Generator().manual_seed(0)], ignore)))
+            next(iter(ours.sample_codes(SONG, THOUGHT, count, how, [torch.Generator().manual_seed(0)], 1, ignore)))
 
         def their_codes(cache: str) -> None:
             theirs.generate(

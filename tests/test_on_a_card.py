@@ -203,7 +203,7 @@ STAGES = {
     "text": "encode_prompts",
     "listen": "encode_references",
     "condition": "encode_conditions",
-    "diffuse": "denoise_take",
+    "diffuse": "denoise_takes",
     "align": "align_take",
     "decode": "decode",
 }

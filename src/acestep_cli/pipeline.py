@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -22,7 +22,7 @@ from acestep_cli.cache import Cache
 from acestep_cli.engine import alignment, codec, conditioning, denoise
 from acestep_cli.engine.alignment import LyricAlignment, LyricTokens
 from acestep_cli.engine.conditioning import SourceLayout
-from acestep_cli.engine.dit import AceStep, Condition
+from acestep_cli.engine.dit import AceStep, Condition, stack_conditions
 from acestep_cli.engine.oom_retry import OutOfMemoryRetry
 from acestep_cli.engine.stage_cache import StageCache
 from acestep_cli.engine.time_limit import TimeLimit
@@ -77,12 +77,14 @@ class Pipeline:
         warn: Say = lambda sentence: None,
         say: Say = lambda sentence: None,
         timeout: float | None = None,
+        together: Sequence[int] | None = None,
     ) -> Generator[Take]:
-        """Make the takes of completed requests, one after another, and yield each as soon as it is decoded.
+        """Make the takes of completed requests, and yield each as soon as it is decoded.
 
-        The text encoder is loaded once for all requests, and so is the diffusion transformer. Takes never share a
-        forward pass: a matrix product may round differently at another batch size, and take k of a run is promised
-        to equal take k alone. The takes of one song share their source, and without a reference their condition.
+        The text encoder is loaded once for all requests, and so is the diffusion transformer. The takes of one song
+        share their source, and without a reference their condition. `together` has, for each request, the most takes
+        that share a forward pass; unset, the plan says it for all. A take that shares none is the same in any run, bit
+        for bit; with others it is the same within rounding: a matrix product rounds otherwise at another batch size.
 
         When memory runs out, the stage is done again with the next fallback, which `warn` receives in words. `say`
         receives what the Songwriter decided, before anything is rendered, and how the adapters of a song are applied.
@@ -102,7 +104,7 @@ class Pipeline:
                 say=say,
                 limit=limit,
             )
-            yield from renderer.render(requests)
+            yield from renderer.render(requests, together or [self.plan.together] * len(requests))
 
     @torch.inference_mode()
     def write(
@@ -150,13 +152,15 @@ class Renderer:
     def __post_init__(self) -> None:
         self.clock = StageClock(self.weights)
 
-    def render(self, requests: Sequence[Completed]) -> Iterator[Take]:
+    def render(self, requests: Sequence[Completed], together: Sequence[int]) -> Iterator[Take]:
         """Yield the takes of all requests: the Songwriter and the text encoder work for all of them first."""
         if len(requests) == 1:
             self.limit.begin_song()
+        self.retry.share_passes(max(together))
         with self.clock("write"):
-            completed = self.retry("write", requests[0], run_songwriter, self.weights, self.stages, requests, self.say)
-        songs = [SongRender.of(request, first, scores) for first, request, scores in completed]
+            write = partial(run_songwriter, self.weights, self.stages, requests, together, self.say)
+            written = self.retry("write", requests[0], write)
+        songs = [SongRender.of(takes, scores, most) for (takes, scores), most in zip(written, together, strict=True)]
         parts = [part for song in songs for part in song.parts]
         report = self.weights.report
         self.diffusion_progress = StageShare(report, "diffuse", [part.steps for part in parts for _ in part.takes])
@@ -166,16 +170,17 @@ class Renderer:
         with self.clock("text"):
             self.retry("text", requests[0], encode_prompts, self.weights, parts)
         for song in songs:
-            if len(requests) > 1 and song.first == 1:
+            if len(requests) > 1:
                 self.limit.begin_song()
             yield from self._render_song(song)
 
     def _render_song(self, song: SongRender) -> Iterator[Take]:
         self.weights.trim_memory()
         self.weights.adapters = song.request.adapters
+        self.retry.share_passes(song.together)
         source = self._load_source(song)
         for part in song.parts:
-            for decoded in self._render_part(song, part, source):
+            for decoded in self._render_part(part, source):
                 yield from song.finish(part, decoded)
 
     def _load_source(self, song: SongRender) -> SongSource:
@@ -189,16 +194,33 @@ class Renderer:
             )
         return SongSource(layout, latents, references)
 
-    def _render_part(self, song: SongRender, part: RenderPart, source: SongSource) -> Iterator[DecodedTake]:
-        """Yield the takes of a part. They share their inputs, and without references their conditions."""
-        with self.clock("condition"):
-            diffusion = self.retry("condition", song.request, prepare_inputs, self.weights, part, source, self.silence)
-        self._announce_adapters()
-        conditions: list[Condition] = []
-        for number, take in enumerate(part.takes, start=1):
-            if number == 1 or source.references:
-                conditions = self._encode_conditions(part, source, take)
-            yield self._render_take(number, TakeInputs(part, take, diffusion, conditions), source.layout)
+    def _render_part(self, part: RenderPart, source: SongSource) -> Iterator[DecodedTake]:
+        """Yield the takes of a part, diffused in groups as large as the plan says, and decoded one by one."""
+        made, last = 0, None
+        while takes := part.takes[made : made + self.weights.plan.together]:
+            group: list[TakeInputs] = []
+            for take in takes:
+                last = self._take_inputs(part, source, take, last)
+                group.append(last)
+            for inputs, diffused in zip(group, self._diffuse(group), strict=True):
+                made += 1
+                yield self._decode_take(made, inputs, diffused, source.layout)
+
+    def _take_inputs(
+        self, part: RenderPart, source: SongSource, take: Completed, before: TakeInputs | None
+    ) -> TakeInputs:
+        """Return the inputs of a take. Unless it has codes or references of its own, it shares those of the one
+        `before`.
+        """
+        if before is None or part.has_own_codes:
+            with self.clock("condition"):
+                diffusion = self.retry("condition", take, prepare_inputs, self.weights, take, source, self.silence)
+            self._announce_adapters()
+        else:
+            diffusion = before.diffusion
+        shares = before is not None and not source.references
+        conditions = before.conditions if before and shares else self._encode_conditions(part, source, take)
+        return TakeInputs(part, take, diffusion, conditions)
 
     def _announce_adapters(self) -> None:
         if self.weights.applied != self.announced:
@@ -214,15 +236,24 @@ class Renderer:
         with self.clock("condition"):
             return self.retry("condition", take, encode_conditions, self.weights, part, timbre, self.silence)
 
-    def _render_take(self, number: int, inputs: TakeInputs, layout: SourceLayout) -> DecodedTake:
-        """Diffuse, align and decode one take, and splice it onto its source."""
-        part, take = inputs.part, inputs.take
+    def _diffuse(self, group: Sequence[TakeInputs]) -> list[DiffusedTake]:
+        """Diffuse takes together. Each has an equal share of the seconds, but for those that were in the cache."""
+        made: dict[int, DiffusedTake] = {}  # outside of the stage: what is made before memory runs out stays
+        progress = self.diffusion_progress.next_group(len(group))
         with self.clock("diffuse"):
-            latents, is_new = self.retry(
-                "diffuse", take, diffuse, self.weights, self.stages, inputs, self.diffusion_progress.next()
-            )
-        if not is_new:
-            self.clock.discard("diffuse")
+            self.retry("diffuse", group[0].take, diffuse, self.weights, self.stages, group, made, progress)
+        spent = self.clock.pop("diffuse")
+        found = [made[place] for place in range(len(group))]
+        new = sum(take.seconds is not None for take in found)
+        return [take if take.seconds is None else take._replace(seconds=spent / new) for take in found]
+
+    def _decode_take(
+        self, number: int, inputs: TakeInputs, diffused: DiffusedTake, layout: SourceLayout
+    ) -> DecodedTake:
+        """Align and decode one take, and splice it onto its source."""
+        part, take, latents = inputs.part, inputs.take, diffused.latents
+        if diffused.seconds is not None:
+            self.clock.add("diffuse", diffused.seconds)
         aligned = LyricAlignment()
         if part.lyrics is not None:
             with self.clock("align"):
@@ -244,6 +275,7 @@ class Renderer:
             warnings=(*part.warnings, *self.weights.warnings),
             alignment=aligned,
             applied=self.weights.applied,
+            fell_back=self.retry.has_fallen_back(),
         )
 
 
@@ -264,6 +296,12 @@ class ConditionInputs:
     lyric_states: Tensor = field(init=False)  # [1, Ll, width]
 
 
+def prepared_phases(request: Completed) -> list[Prepared]:
+    """Return what the mode of a request gives to the diffusion, phase by phase."""
+    first = modes.mode_of(request).prepare(request, request.region)
+    return [first] if first.second_phase is None else [first, first.second_phase[1]]
+
+
 @dataclass
 class RenderPart:
     """The part of a song that is rendered at once: all of it, or one stem.
@@ -273,24 +311,26 @@ class RenderPart:
 
     output: OutputPart
     phases: list[ConditionInputs]
+    takes: list[Completed]
+    #: True where the Songwriter wrote codes for each take: then each has a context of its own.
+    has_own_codes: bool
     warnings: list[str] = field(default_factory=list)
     #: Its lyrics, once they are encoded, where they are to be aligned with the song.
     lyrics: LyricTokens | None = None
 
     @classmethod
-    def of(cls, output: OutputPart) -> RenderPart:
-        prepared = modes.mode_of(output.request).prepare(output.request, output.request.region)
-        second = [] if prepared.second_phase is None else [ConditionInputs(prepared.second_phase[1])]
-        return cls(output, [ConditionInputs(prepared), *second])
+    def of(cls, outputs: Sequence[OutputPart]) -> RenderPart:
+        """Return the part of one output, or of the same output of takes that are requests of their own."""
+        return cls(
+            output=outputs[0],
+            phases=[ConditionInputs(prepared) for prepared in prepared_phases(outputs[0].request)],
+            takes=[take for output in outputs for take in take_parts.single_takes(output.request)],
+            has_own_codes=len(outputs) > 1,
+        )
 
     @property
     def prepared(self) -> Prepared:
         return self.phases[0].prepared
-
-    @property
-    def takes(self) -> list[Completed]:
-        request = self.output.request
-        return [take_parts.take_request(request, number) for number in range(1, request.takes + 1)]
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -321,6 +361,7 @@ class DecodedTake(NamedTuple):
     warnings: tuple[str, ...]
     alignment: LyricAlignment
     applied: tuple[AppliedAdapter, ...]
+    fell_back: bool
 
 
 @dataclass
@@ -331,30 +372,27 @@ class SongRender:
     parts: list[RenderPart]
     #: The output that is written beside its stems, if any: their mix, or the rest of the source.
     beside: OutputPart | None
-    #: The number of its first take: takes with codes of their own are songs of their own here.
-    first: int = 1
-    #: The Songwriter's scores of its codes.
-    code_scores: Scores = field(default_factory=dict)
+    #: The Songwriter's scores of its codes: of each take, or one for all where they share the codes.
+    code_scores: Sequence[Scores] = ({},)
+    #: The most of its takes that share a forward pass.
+    together: int = 1
     #: The sum of the stems of each take, by its number.
     stem_sums: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: Completed, first: int, code_scores: Scores) -> SongRender:
-        outputs = take_parts.output_parts(request)
-        beside = next((output for output in outputs if output.kind in modes.BESIDE), None)
-        return cls(
-            request=request,
-            parts=[RenderPart.of(output) for output in outputs if output is not beside],
-            beside=beside,
-            first=first,
-            code_scores=code_scores,
-        )
+    def of(cls, songs: Sequence[Completed], code_scores: Sequence[Scores], together: int) -> SongRender:
+        """Return the render of a request, which is one song for each take where each has codes of its own."""
+        outputs = list(zip(*map(take_parts.output_parts, songs), strict=True))
+        beside = next((same[0] for same in outputs if same[0].kind in modes.BESIDE), None)
+        parts = [RenderPart.of(same) for same in outputs if same[0] is not beside]
+        return cls(songs[0], parts, beside, code_scores, together)
 
     def finish(self, part: RenderPart, decoded: DecodedTake) -> Iterator[Take]:
         """Yield the take of `part`, and after the last stem the output that is written beside them."""
         layout, splice = decoded.layout, part.prepared.splice
+        scores = self.code_scores[decoded.number - 1 if part.has_own_codes else 0]
         yield replace(
-            make_take(part.output, decoded, self),
+            make_take(part.output, part.takes[decoded.number - 1], decoded, scores),
             splice=conditioning.spliced_parts(layout, splice),
             problem=conditioning.unchanged_problem(layout, decoded.waveform, splice),
         )
@@ -365,21 +403,23 @@ class SongRender:
         if part is self.parts[-1]:
             stems = self.stem_sums.pop(decoded.number)
             waveform = conditioning.mix_stems(layout, stems, self.beside.kind)
-            made = make_take(self.beside, decoded._replace(waveform=waveform, latents=None, timings={}), self)
+            mix = decoded._replace(waveform=waveform, latents=None, timings={})
+            made = make_take(self.beside, take_parts.take_request(self.beside.request, decoded.number), mix, scores)
             is_residual = modes.BESIDE[self.beside.kind] < 0
             yield replace(made, residual_of=conditioning.source_rms(layout) if is_residual else None)
 
 
-def make_take(output: OutputPart, decoded: DecodedTake, song: SongRender) -> Take:
-    """Return an output of a song as the value that a file is written from."""
-    scores = {**decoded.alignment.scores, **song.code_scores}
+def make_take(output: OutputPart, request: Completed, decoded: DecodedTake, code_scores: Scores) -> Take:
+    """Return an output of a song as the value that a file is written from; `request` is that of the take alone."""
+    scores = {**decoded.alignment.scores, **code_scores}
     return Take(
-        number=song.first + decoded.number - 1,
+        number=decoded.number,
         audio=Audio(decoded.waveform.numpy(), decoded.layout.rate),
-        request=take_parts.take_request(output.request, decoded.number),
+        request=request,
         plan=decoded.plan,
         timings=decoded.timings,
         warnings=decoded.warnings,
+        fell_back=decoded.fell_back,
         kind=output.kind,
         track=output.track,
         latents=decoded.latents,
@@ -408,30 +448,39 @@ class TakeInputs(NamedTuple):
     conditions: list[Condition]
 
 
+class DiffusedTake(NamedTuple):
+    """The latents [T, C] of a take, and the seconds that they took; None where they were in the cache."""
+
+    latents: Tensor
+    seconds: float | None
+
+
 # Components are borrowed in functions of their own: a name bound in a generator would keep a component alive after the
 # store has let it go.
 
 
 def run_songwriter(
-    weights: WeightStore, stages: StageCache, requests: Sequence[Completed], say: Say
-) -> list[tuple[int, Completed, Scores]]:
-    """Return the requests with nothing open, each with the number of its first take and the scores of its codes.
+    weights: WeightStore, stages: StageCache, requests: Sequence[Completed], together: Sequence[int], say: Say
+) -> list[tuple[Sequence[Completed], list[Scores]]]:
+    """Return the requests with nothing open, each with the scores of its codes.
 
     A request for which the Songwriter draws codes has them for each take, so it becomes a request for each.
     """
-    found: list[tuple[int, Completed, Scores]] = []
-    for request in requests:
-        write = partial(write_takes, weights, request, say)
-        songs = stages.written_takes(request, weights.plan, write) if request.open else [request]
+    found: list[tuple[Sequence[Completed], list[Scores]]] = []
+    for request, most in zip(requests, together, strict=True):
+        plan = weights.plan.model_copy(update={"together": min(most, weights.plan.together)})
+        write = partial(write_takes, weights, request, plan.together, say)
+        songs = stages.written_takes(request, plan, write) if request.open else [request]
         scores = score_codes(weights, songs) if ranking.JUDGEMENT in request.scored else [{}] * len(songs)
-        found += zip(range(1, len(songs) + 1), songs, scores, strict=True)
+        found.append((songs, scores))
     return found
 
 
-def write_takes(weights: WeightStore, request: Completed, say: Say) -> list[Completed]:
-    """Return the takes of a request as the Songwriter completes them."""
+def write_takes(weights: WeightStore, request: Completed, together: int, say: Say) -> list[Completed]:
+    """Return the takes of a request as the Songwriter completes them, with the codes of so many `together`."""
+    shortest = weights.checkpoint.row.shortest_seconds
     with weights.songwriter() as songwriter:
-        return list(songwriter.write_takes(request, weights.checkpoint.row.shortest_seconds, weights.report, say))
+        return list(songwriter.write_takes(request, shortest, together, weights.report, say))
 
 
 def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:
@@ -487,9 +536,10 @@ def source_latents(
     return encode_references(weights, stages, layout.waveforms)
 
 
-def prepare_inputs(weights: WeightStore, part: RenderPart, source: SongSource, silence: Tensor) -> DiffusionInputs:
-    """Make the inputs that all takes of a part share."""
-    prepared = part.prepared
+def prepare_inputs(weights: WeightStore, take: Completed, source: SongSource, silence: Tensor) -> DiffusionInputs:
+    """Make the inputs of the diffusion of a take, which others may share."""
+    phases = prepared_phases(take)
+    prepared = phases[0]
     with weights.dit() as model:
         sources = conditioning.SourceLatents(
             layout=source.layout,
@@ -497,7 +547,7 @@ def prepare_inputs(weights: WeightStore, part: RenderPart, source: SongSource, s
             silence_latent=silence.to(weights.device, weights.dtype),
             source=source.latents,
         )
-        contexts = [conditioning.context_latents(phase.prepared, sources) for phase in part.phases]
+        contexts = [conditioning.context_latents(phase, sources) for phase in phases]
         hold = conditioning.source_hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
         start = sources.original() if prepared.source_share else None
         return DiffusionInputs(contexts, hold, start)
@@ -538,8 +588,32 @@ def take_noise(take: Completed, frames: int, channels: int) -> Tensor:
     return denoise.varied_noise(take.seed, take.variation_seed, take.variation, frames, channels)
 
 
-def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progress: Progress) -> tuple[Tensor, bool]:
-    """Return the latents [T, C] of a take, and whether they were made now rather than found in the cache."""
+def diffuse(
+    weights: WeightStore,
+    stages: StageCache,
+    group: Sequence[TakeInputs],
+    made: dict[int, DiffusedTake],
+    progress: Callable[[int, int], Progress],
+) -> None:
+    """Add the takes of a group that are not in `made` yet, by their place: from the cache, else as many together as
+    the plan says now. `progress` returns the callback of so many takes after so many.
+    """
+    keys = [latents_key(weights, stages, inputs) for inputs in group]
+    for place, key in enumerate(keys):
+        if place not in made and (cached := stages.read_latents(key)) is not None:
+            made[place] = DiffusedTake(cached.to(weights.device), None)
+    if made:
+        progress(0, len(made))(1, 1)
+    while left := [place for place in range(len(group)) if place not in made]:
+        places = left[: weights.plan.together]
+        latents = denoise_takes(weights, [group[place] for place in places], progress(len(made), len(places)))
+        for place, own in zip(places, latents, strict=True):
+            stages.write_latents(keys[place], own)
+            made[place] = DiffusedTake(own, 0.0)
+
+
+def latents_key(weights: WeightStore, stages: StageCache, inputs: TakeInputs) -> str | None:
+    """Return the key of a take's latents in the cache."""
     part, take = inputs.part, inputs.take
     switch, hold = part.prepared.second_phase, inputs.diffusion.hold
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
@@ -560,38 +634,42 @@ def diffuse(weights: WeightStore, stages: StageCache, inputs: TakeInputs, progre
         *((hold.clean, hold.inside, hold.blend) if hold is not None else ()),
         inputs.diffusion.start,
     ]
-    make = partial(denoise_take, weights, inputs, progress)
-    latents, is_new = stages.take_latents(weights.adapters, settings, tensors, weights.plan, make)
-    if not is_new:
-        progress(part.steps, part.steps)
-    return latents.to(weights.device), is_new
+    return stages.latents_key(weights.adapters, settings, tensors, weights.plan)
 
 
-def denoise_take(weights: WeightStore, inputs: TakeInputs, progress: Progress) -> Tensor:
-    """Carry the noise of a take to its latents [T, C].
+def denoise_takes(weights: WeightStore, group: Sequence[TakeInputs], progress: Progress) -> list[Tensor]:
+    """Carry the noise of takes to their latents, each [T, C], in forward passes that all of them share.
 
     The condition is projected here, each time: the projections are the decoder's, and may have become int8 meanwhile.
     """
-    part, take, (contexts, hold, start) = inputs.part, inputs.take, inputs.diffusion
-    switch = part.prepared.second_phase
+    part, take, (contexts, hold, start) = group[0].part, group[0].take, group[0].diffusion
+    switch, phases = part.prepared.second_phase, range(len(part.phases))
+    frames = contexts[0].shape[1]
     with weights.dit() as model:
-        cross_kvs = [model.decoder.project_condition(condition) for condition in inputs.conditions]
+        contexts = [stack_contexts([one.diffusion.contexts[phase] for one in group]) for phase in phases]
+        conditions = [stack_conditions([one.conditions[phase] for one in group]) for phase in phases]
+        cross_kvs = [model.decoder.project_condition(condition) for condition in conditions]
         latents = denoise.denoise(
             model.decoder,
-            take_noise(take, contexts[0].shape[1], model.config.latent_channels),
+            torch.cat([take_noise(one.take, frames, model.config.latent_channels) for one in group]),
             contexts[0],
             cross_kvs[0],
             part.schedule,
             solver=take.solver,
             guided=prepare_guidance(take, model),
-            seeds=[take.seed],
+            seeds=[one.take.seed for one in group],
             progress=progress,
             switch=denoise.ConditionSwitch(switch[0], contexts[1], cross_kvs[1]) if switch else None,
             hold=hold,
             start=start,
             corrections=corrections_of(take),
         )
-        return conditioning.crossfade_latents(latents, hold)[0]
+        return list(conditioning.crossfade_latents(latents, hold))
+
+
+def stack_contexts(contexts: Sequence[Tensor]) -> Tensor:
+    """Return contexts [1, T, width] as one with a row for each; one that all takes share stays as it is."""
+    return contexts[0] if all(context is contexts[0] for context in contexts) else torch.cat(list(contexts))
 
 
 def align_take(weights: WeightStore, inputs: TakeInputs, latents: Tensor, vae: VAEConfig) -> LyricAlignment:
@@ -660,11 +738,15 @@ class StageClock:
         self.weights.synchronize()
         loading = self.weights.loading_seconds - loaded
         for name, spent in ((stage, time.perf_counter() - start - loading), ("load", loading)):
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            self.add(name, spent)
 
-    def discard(self, stage: str) -> None:
-        """Drop the seconds of a stage whose result came from the cache: they say nothing of this machine's speed."""
-        del self.seconds[stage]
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds that `pop` returned, or a share of them."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def pop(self, stage: str) -> float:
+        """Return the seconds of a stage, and count them no more."""
+        return self.seconds.pop(stage)
 
     def lap(self) -> dict[str, float]:
         """Return the seconds so far, rounded to milliseconds, and start to count anew."""

@@ -21,6 +21,14 @@ class StageShare:
 
     def next(self) -> Progress:
         """Return the progress callback of the next take."""
-        before, own, total = sum(self.units[: self.number]), self.units[self.number], sum(self.units)
-        self.number += 1
-        return lambda done, of: self.report(self.stage, before + own * done // of, total)
+        return self.next_group(1)(0, 1)
+
+    def next_group(self, count: int) -> Callable[[int, int], Progress]:
+        """Return a function for the next `count` takes: the progress callback of so many of them, after so many."""
+        begun = self.number
+        self.number += count
+        return lambda done, together: self._share(begun + done, together)
+
+    def _share(self, first: int, count: int) -> Progress:
+        before, own = sum(self.units[:first]), sum(self.units[first : first + count])
+        return lambda done, of: self.report(self.stage, before + own * done // of, sum(self.units))

@@ -42,3 +42,5 @@ class Take:
     splice: SplicedParts | None = None
     #: Of a residual: the root mean square of the source that it is left of.
     residual_of: float | None = None
+    #: True where memory ran out while it was made, so that its plan is not the one that it began with.
+    fell_back: bool = False

@@ -260,11 +260,13 @@ def test_text_is_the_likeliest_that_the_grammar_allows(
 # Its codes.
 
 
-def codes(songwriter: SongwriterModel, count: int, seeds: list[int], **how: Any) -> list[tuple[int, ...]]:
+def codes(
+    songwriter: SongwriterModel, count: int, seeds: list[int], together: int = 1, **how: Any
+) -> list[tuple[int, ...]]:
     generators = [seeded(seed) for seed in seeds]
     return list(
         songwriter.sample_codes(
-            songwriter_prompts.song_prompt("a", "b"), "bpm: 90\n", count, Sampling(**how), generators, quiet
+            songwriter_prompts.song_prompt("a", "b"), "bpm: 90\n", count, Sampling(**how), generators, together, quiet
         )
     )
 
@@ -280,6 +282,16 @@ def test_takes_are_what_they_are_alone(songwriter: SongwriterModel) -> None:
     together = codes(songwriter, 30, [1, 2, 3])
     assert together == [codes(songwriter, 30, [seed])[0] for seed in (1, 2, 3)]
     assert len(set(together)) == 3
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_takes_in_one_batch_are_what_they_are_alone(songwriter: SongwriterModel, scale: float, penalty: float) -> None:
+    """Each row has its own draws and its own past, also in a last batch that is smaller."""
+    how = {"cfg_scale": scale, "repetition_penalty": penalty}
+    alone = codes(songwriter, 30, [1, 2, 3, 4, 5], **how)
+    assert codes(songwriter, 30, [1, 2, 3, 4, 5], together=2, **how) == alone
+    assert codes(songwriter, 30, [1, 2, 3, 4, 5], together=8, **how) == alone
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])

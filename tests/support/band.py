@@ -47,6 +47,7 @@ class Pipeline:
         warn: Any = None,
         say: Any = None,
         timeout: float | None = None,
+        together: Sequence[int] | None = None,
     ) -> Iterator[Take]:
         for request in requests:
             yield from self.play(request, report)

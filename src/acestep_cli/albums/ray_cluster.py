@@ -178,11 +178,12 @@ class Cluster:
             return True
         plan, uses_cache = jobs[0].plan, jobs[0].cache is not None
 
-        def send(to: Node, songs: Sequence[Completed], files: Files) -> Any:
+        def send(to: Node, songs: Sequence[Completed], together: Sequence[int], files: Files) -> Any:
             task = RenderTask(
                 weights=weights,
                 plan=plan,
                 songs=tuple(songs),
+                together=tuple(together),
                 files=files,
                 uses_cache=uses_cache,
                 debug=run.debug,

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from acestep_cli.albums.ray_node import Node
     from acestep_cli.take import Take
 
-Begin = Callable[[Sequence[Completed]], "Generator[Take]"]
+Begin = Callable[[Sequence[Completed], Sequence[int]], "Generator[Take]"]
 #: Sends songs and their files to a node, and returns Ray's generator of its messages.
-Send = Callable[["Node", Sequence[Completed], Files], Any]
+Send = Callable[["Node", Sequence[Completed], Sequence[int], Files], Any]
 #: Keeps takes as they come, as `perform.render_takes` does.
 Keep = Callable[[list[Job], Begin], Iterator[bool]]
 #: Seconds between two checks for Ctrl-C.
@@ -49,8 +49,8 @@ class RunningTask:
         self.stream: Any = None
         self._kept = keep(jobs, self._begin)
 
-    def _begin(self, songs: Sequence[Completed]) -> Generator[Take]:
-        self.stream = self._send(self.node, songs, self._files)
+    def _begin(self, songs: Sequence[Completed], together: Sequence[int]) -> Generator[Take]:
+        self.stream = self._send(self.node, songs, together, self._files)
         return self._takes()
 
     def _takes(self) -> Generator[Take]:

@@ -123,11 +123,14 @@ def missing_weights(weights: WeightsRef) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class RenderTask:
-    """Songs for a node to render by `plan`, with the files that they name."""
+    """Songs for a node to render by `plan`, with the files that they name, and for each song the most takes that share
+    a forward pass.
+    """
 
     weights: WeightsRef
     plan: Plan
     songs: tuple[Completed, ...]
+    together: tuple[int, ...]
     files: Files
     uses_cache: bool
     debug: bool
@@ -256,7 +259,9 @@ def render_task(task: RenderTask, console: WorkerConsole) -> Iterator[Take]:
         def report(stage: str, done: int, total: int) -> None:
             console.report(task.plan, stage, done, total)
 
-        for take in pipeline.run(songs, report, console.warn, console.say, task.timeout):
+        for take in pipeline.run(
+            songs, report, console.warn, console.say, timeout=task.timeout, together=task.together
+        ):
             yield replace(
                 take,
                 request=rename_files(take.request, original_names).model_copy(update={"adapters": ()}),  # sender's

@@ -177,10 +177,10 @@ def changes(origin: RenderOrigin, job: Job) -> list[str]:
     """Return the differences to the machine and versions of a take, such as `torch 2.13.0 -> 2.14.0`."""
     plan, weights = job.plan, job.checkpoint.name
     then = {"acestep": origin.acestep, **origin.versions, "device": origin.device, "dtype": origin.dtype,
-            "threads": number(origin.threads), "int8": str(origin.int8),
+            "threads": number(origin.threads), "int8": str(origin.int8), "together": number(origin.together),
             f"weights of {weights}": origin.checkpoint.weights}  # fmt: skip
     now = {"acestep": __version__, **sidecar.versions(), "device": plan.device, "dtype": plan.dtype,
-           "threads": number(plan.threads), "int8": str(plan.int8),
+           "threads": number(plan.threads), "int8": str(plan.int8), "together": number(plan.together),
            f"weights of {weights}": job.weights}  # fmt: skip
     return [f"{name} {before} -> {now[name]}" for name, before in then.items()
             if before is not None and before != now.get(name, before)]  # fmt: skip

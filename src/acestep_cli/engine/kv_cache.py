@@ -35,7 +35,7 @@ ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention)
 class KVCache:
     """Keys and values of rows of tokens that are aligned at their end: shorter prompts begin later.
 
-    `truncate` drops the tokens after a place, so that takes of one prompt read it once.
+    `truncate` drops the tokens after a place, and `first_rows` some rows, so that takes of one prompt read it once.
     """
 
     def __init__(self, model: Qwen3Model, buffer: Tensor) -> None:
@@ -53,15 +53,21 @@ class KVCache:
         return cls(model, torch.zeros(shape, dtype=weight.dtype, device=weight.device))
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Read a prompt into each row, and return the states [R, width] of their last tokens."""
+        """Read a prompt into each row, and return the states [P, width] of their last tokens. Where there are more
+        rows than P prompts, they are read once, and repeated until all rows have one.
+        """
         longest = max(map(len, prompts))
-        self.starts = [longest - len(prompt) for prompt in prompts]
+        copies = self._buffer.shape[2] // len(prompts)
+        self.starts = [longest - len(prompt) for prompt in prompts] * copies
         states = []
         for row, prompt in enumerate(prompts):
             alone = KVCache(self.model, self._buffer[:, :, row : row + 1, :, self.starts[row] :])
             for first in range(0, len(prompt), SONGWRITER_PASS_TOKENS):
                 state = alone.step([prompt[first : first + SONGWRITER_PASS_TOKENS]])
             states.append(state)
+        for first in range(len(prompts), len(self.starts), len(prompts)):
+            copied = self._buffer[:, :, first : first + len(prompts), :, :longest]
+            copied.copy_(self._buffer[:, :, : len(prompts), :, :longest])
         self.length = longest
         return torch.cat(states)
 
@@ -84,6 +90,12 @@ class KVCache:
         ).last_hidden_state
         self.length = after
         return states
+
+    def first_rows(self, count: int) -> KVCache:
+        """Return a cache of the first rows, in the same memory."""
+        found = KVCache(self.model, self._buffer[:, :, :count])
+        found.length, found.starts = self.length, self.starts[:count]
+        return found
 
     def truncate(self, length: int) -> None:
         """Drop all tokens after the first `length`."""

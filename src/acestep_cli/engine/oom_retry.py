@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 from acestep_cli.engine.weights import WeightStore
@@ -24,6 +24,19 @@ class OutOfMemoryRetry:
     weights: WeightStore
     sizes: Sizes
     warn: Say
+    _has_fallen_back: bool = field(default=False, init=False)
+    #: The most takes that may share a forward pass, since memory ran out over more; None before.
+    _most_together: int | None = field(default=None, init=False)
+
+    def share_passes(self, together: int) -> None:
+        """Plan so many takes for a forward pass from here on, or as many as there was memory for."""
+        number = min(together, self._most_together or together)
+        self.weights.plan = self.weights.plan.model_copy(update={"together": number})
+
+    def has_fallen_back(self) -> bool:
+        """Tell whether memory ran out since this was asked last."""
+        found, self._has_fallen_back = self._has_fallen_back, False
+        return found
 
     def __call__(self, stage: str, request: Completed, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the result of `work`. Raises `MemoryLimitError` when no fallback that helps `stage` is left."""
@@ -40,5 +53,8 @@ class OutOfMemoryRetry:
                     raise exhausted_error(self.weights.plan, stage, request) from None
             # Only out here is the error gone, and with its traceback what the stage held.
             plan, fallback = lower
+            self._has_fallen_back = True
+            if plan.together < self.weights.plan.together:
+                self._most_together = plan.together
             self.weights.replan(plan)
             self.warn(f"Memory ran out on {plan.device}; from here on {fallback}.")

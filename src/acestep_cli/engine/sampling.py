@@ -44,8 +44,17 @@ def sample_token(logits: Tensor, seen: Sequence[int], sampling: Sampling, genera
         kept, tokens = top_p_tokens(logits, sampling.top_p)
     if sampling.top_k and sampling.top_p < 1:
         kept = kept[: top_p_count(kept.softmax(0), sampling.top_p)]
-    probabilities = (kept / sampling.temperature).softmax(0)
-    return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
+    return draw_token((kept / sampling.temperature).softmax(0), tokens[: len(kept)], len(logits), generator)
+
+
+def draw_token(probabilities: Tensor, tokens: Tensor, vocabulary: int, generator: torch.Generator) -> int:
+    """Draw one of `tokens` [K] with their probabilities [K], by the exponential race: the first to arrive.
+
+    The waiting time is drawn for each token of the vocabulary, not for each rank. So a rounding of the logits, as in a
+    batch of several takes, draws another token only where two arrive within that rounding.
+    """
+    times = -torch.rand(vocabulary, generator=generator, dtype=torch.float64)[tokens].log()
+    return int(tokens[(probabilities / times).argmax()])
 
 
 def top_p_tokens(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 Text is sampled under a grammar over the text vocabulary alone, so that it can always be parsed. Codes are sampled with
 guidance, from the logits of the codes alone: exactly five a second, so there is no end token. The two prompts of
-guidance are one batch of two. Takes of one song share the prefill of its prompt and are sampled one after another,
-so that each is the same as alone.
+guidance are two rows of a batch. Takes of one song share the prefill of its prompt. One after another, each is the same
+as alone; several in one batch are so but for the rounding of their logits.
 
 Source: docs/specification.md, 9 Songwriter.
 """
@@ -127,39 +127,44 @@ class SongwriterModel(nn.Module):
         count: int,
         sampling: Sampling,
         generators: Sequence[torch.Generator],
+        together: int,
         progress: Progress,
     ) -> Iterator[tuple[int, ...]]:
-        """Yield `count` audio codes for each generator, sampled after the same prompt and thought.
+        """Yield `count` audio codes for each generator, sampled after the same prompt and thought, for so many of them
+        `together` in one batch.
 
         Raises `UsageError` where prompt and codes are more than the model holds.
         """
         inputs = [self.encode(prompt + songwriter_prompts.format_thought(thought))]
         if sampling.cfg_scale > 1:
             inputs.append(self.encode(songwriter_prompts.unguided_prompt(sampling.negative_prompt)))
-        cache, prompt_states = self.prefill(inputs, count, f"{count} codes")
-        prompt_length, total = cache.length, count * len(generators)
+        copies = min(together, len(generators))
+        cache, prompt_states = self.prefill(inputs, count, f"{count} codes", copies=copies)
+        total = count * len(generators)
         rows = slice(self.vocabulary.first_code, self.vocabulary.first_code + self.codes)
-        for take, generator in enumerate(generators):
-            cache.truncate(prompt_length)
-            states, codes = prompt_states, list[int]()
+        for first in range(0, len(generators), copies):
+            takes = generators[first : first + copies]
+            tokens = cache.first_rows(len(takes) * len(inputs))
+            states, codes = prompt_states.repeat(len(takes), 1), [list[int]() for _ in takes]
             while True:
-                progress(take * count + len(codes), total)
-                logits = guide_logits(self.logits(states, rows), sampling.cfg_scale)
-                codes.append(sample_token(logits, codes, sampling, generator))
-                if len(codes) == count:
+                progress(first * count + sum(map(len, codes)), total)
+                logits = torch.split(self.logits(states, rows), len(inputs))
+                for own, generator, each in zip(codes, takes, logits, strict=True):
+                    own.append(sample_token(guide_logits(each, sampling.cfg_scale), own, sampling, generator))
+                if len(codes[0]) == count:
                     break
-                states = cache.step([[rows.start + codes[-1]]] * len(inputs))
-            yield tuple(codes)
+                states = tokens.step([[rows.start + own[-1]] for own in codes for _ in inputs])
+            yield from map(tuple, codes)
         progress(total, total)
 
     def write_takes(
-        self, request: Completed, shortest: float, report: ProgressCallback, say: Say
+        self, request: Completed, shortest: float, together: int, report: ProgressCallback, say: Say
     ) -> Iterator[Completed]:
         """Yield each take of `request` as a request of its own in which nothing is open, codes included; where no codes
         are open, yield one request for all takes.
 
         The text is written once, from `songwriter_seed`, and `say` receives it in words. The codes follow from each
-        take's seed. Songs are at least `shortest` seconds long.
+        take's seed, for so many of them `together` in one batch. Songs are at least `shortest` seconds long.
         """
         sampling = Sampling.of(request)
         expands = request.idea is not None
@@ -175,21 +180,26 @@ class SongwriterModel(nn.Module):
             yield whole
             return
         has_new_caption = "caption" in written and not expands
-        songs = [take_parts.take_request(whole, number) for number in range(1, whole.takes + 1)]
+        songs = take_parts.single_takes(whole)
         codes = self.sample_codes(
             prompt=songwriter_prompts.song_prompt(whole.caption, whole.lyrics) if expands else task.prompt,
             thought=song_thought(whole, has_caption=has_new_caption),
             count=int(CODES_PER_SECOND * whole.duration),
             sampling=sampling,
             generators=[stage_generator(song.seed, "codes") for song in songs],
+            together=together,
             progress=lambda done, of: report("codes", done, of),
         )
         for song, own in zip(songs, codes, strict=True):
             yield song.model_copy(update={"codes": own})
 
-    def prefill(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str) -> tuple[KVCache, Tensor]:
-        """Read prompts into a cache with room for `max_new_tokens` more; return it and the states [R, width] of their
-        last tokens. Raises `UsageError`, which names the new tokens as `what`, where that exceeds the model's context.
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str, copies: int = 1
+    ) -> tuple[KVCache, Tensor]:
+        """Read P prompts into a cache with room for `max_new_tokens` more, and for so many copies of them; return it
+        and the states [P, width] of their last tokens.
+
+        Raises `UsageError`, which names the new tokens as `what`, where that exceeds the model's context.
         """
         longest = max(map(len, prompts))
         if longest + max_new_tokens > CONTEXT:
@@ -198,7 +208,7 @@ class SongwriterModel(nn.Module):
                 f"{CONTEXT:,} it holds.",
                 "Shorten the caption or the lyrics, or ask for a shorter song.",
             )
-        cache = KVCache.empty(self.model, len(prompts), longest + max_new_tokens)
+        cache = KVCache.empty(self.model, len(prompts) * copies, longest + max_new_tokens)
         return cache, cache.prefill(prompts)
 
     def logits(self, states: Tensor, rows: slice = slice(None)) -> Tensor:

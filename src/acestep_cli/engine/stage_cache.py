@@ -55,28 +55,28 @@ class StageCache:
         self.cache.write("sources", key, tensor_file.dumps({"latents": made}))
         return made
 
-    def take_latents(
-        self,
-        adapters: Sequence[ActiveAdapter],
-        settings: Sequence[Any],
-        tensors: Iterable[Tensor | None],
-        plan: Plan,
-        make: Callable[[], Tensor],
-    ) -> tuple[Tensor, bool]:
-        """Return the latents of a take, and whether `make` made them just now. `settings`, `tensors` and `adapters` are
-        all that they depend on, but for the checkpoint and the plan.
+    def latents_key(
+        self, adapters: Sequence[ActiveAdapter], settings: Sequence[Any], tensors: Iterable[Tensor | None], plan: Plan
+    ) -> str | None:
+        """Return the key of a take's latents; None without a cache. `settings`, `tensors` and `adapters` are all that
+        they depend on, but for the checkpoint and the plan.
         """
         if self.cache is None:
-            return make(), True
+            return None
         # Only a decoder that is not streamed may have adapters merged.
         applied = [(active.adapter.fingerprint, active.strength, plan.streamed) for active in adapters]
         hashes = [None if tensor is None else tensor_hash(tensor) for tensor in tensors]
-        key = self._key(plan, plan.device, plan.int8, self._weights, applied, settings, hashes)
-        if (found := self.cache.read("latents", key, load_latents)) is not None:
-            return found, False
-        made = make()
-        self.cache.write("latents", key, tensor_file.dumps({"latents": made}))
-        return made, True
+        content = (self._weights, applied, settings, hashes)
+        return self._key(plan, plan.device, plan.int8, *content, *shared_passes(plan))
+
+    def read_latents(self, key: str | None) -> Tensor | None:
+        """Return the latents [T, C] of a take; None where they are not in the cache."""
+        return None if self.cache is None or key is None else self.cache.read("latents", key, load_latents)
+
+    def write_latents(self, key: str | None, latents: Tensor) -> None:
+        """Store the latents [T, C] of a take."""
+        if self.cache is not None and key is not None:
+            self.cache.write("latents", key, tensor_file.dumps({"latents": latents}))
 
     @cached_property
     def _weights(self) -> str:
@@ -90,7 +90,8 @@ class StageCache:
             return make()
         inputs = request.model_dump(mode="json", include=set(KEYS) - IGNORED_KEYS)
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
-        key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open)
+        shared = shared_passes(plan) if "codes" in request.open else []
+        key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open, *shared)
         bases = take_parts.written_requests(request)
 
         def load_takes(data: bytes) -> list[Completed]:
@@ -112,6 +113,11 @@ class StageCache:
 def load_latents(data: bytes) -> Tensor:
     """Return the latents in the content of a cache entry."""
     return load(data)["latents"]
+
+
+def shared_passes(plan: Plan) -> list[int]:
+    """Return the part of a cache key that says how many takes share a forward pass: nothing for one alone."""
+    return [plan.together] if plan.together > 1 else []
 
 
 def tensor_hash(tensor: Tensor) -> str:

@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -209,9 +210,14 @@ class WeightStore:
         self._evict(list(self._residents))
 
     def replan(self, plan: Plan) -> None:
-        """Continue under another plan for the same device; components are loaded again when they are next borrowed."""
-        self.plan = plan
-        self.close()
+        """Continue under another plan for the same device; components are loaded again when they are next borrowed,
+        unless only the number of takes that share a pass is another.
+        """
+        now, self.plan = self.plan.arrangement, plan
+        if plan.arrangement != replace(now, together=plan.together):
+            self.close()
+        else:
+            self._evict([])  # of what ran out of memory
 
     def _build_dit(self) -> AceStep:
         self._adapter_stack = AdapterStack()

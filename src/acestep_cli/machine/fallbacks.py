@@ -25,6 +25,10 @@ class MemoryFallback:
     apply: Callable[[Arrangement, Backend], Arrangement | None] | None = None
 
 
+def _fewer_together(now: Arrangement, backend: Backend) -> Arrangement | None:
+    return replace(now, together=now.together // 2) if now.together > 1 else None
+
+
 def _smaller_tiles(now: Arrangement, backend: Backend) -> Arrangement | None:
     smaller = now.tile_frames // 2
     return replace(now, tile_frames=smaller) if smaller >= SMALLEST_TILE_FRAMES else None
@@ -49,7 +53,7 @@ def _vae_on_cpu(now: Arrangement, backend: Backend) -> Arrangement | None:
 WITH_DIT = frozenset({"condition", "diffuse", "align"})
 SOUND = frozenset({"listen", "decode"})
 LADDER = (
-    MemoryFallback("takes are made one at a time, always"),
+    MemoryFallback("fewer takes share a forward pass, down to one", frozenset({"write", "diffuse"}), _fewer_together),
     MemoryFallback(
         "the text encoder and the Songwriter are unloaded before the diffusion transformer is loaded, always"
     ),

@@ -39,6 +39,8 @@ class MemoryFallbackEntry(BaseModel):
     int8: bool
     streamed: bool
     vae_on_cpu: bool
+    #: The most takes that could share a forward pass; None where that was not what memory ran out over.
+    together: PositiveInt | None = None
 
 
 class MeasuredSpeed(BaseModel):
@@ -63,7 +65,7 @@ class MeasuredOverhead(BaseModel):
 class TaskHistory(BaseModel):
     """History of one checkpoint, mode and dtype on one device.
 
-    `descents` are fallbacks by whole seconds of music, `rates` and `overheads` are by `Arrangement.weights`.
+    `descents` are fallbacks by whole seconds of music, `rates` and `overheads` are by `Arrangement.speed_key`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -111,19 +113,27 @@ def recall_experience(
         for length, entry in sorted(known.descents.items())
         if length <= seconds and available_bytes(device, max_vram) <= MORE_FREE * entry.free_bytes
     ]
-    settings = fallbacks[-1].model_dump(exclude={"free_bytes"}) if fallbacks else None
+    settings = fallbacks[-1].model_dump(exclude={"free_bytes", "together"}) if fallbacks else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
     return Experience(
         arrangement,
+        fallbacks[-1].together if fallbacks else None,
         {weights: Speed(**rate.model_dump()) for weights, rate in known.rates.items()},
         {weights: Overhead(**one.model_dump()) for weights, one in known.overheads.items()},
     )
 
 
 def record_render(
-    device: Device, task: str, plan: Plan, *, fallback_seconds: float | None, speed: Speed | None
+    device: Device,
+    task: str,
+    plan: Plan,
+    *,
+    fallback_seconds: float | None,
+    speed: Speed | None,
+    most_together: int | None = None,
 ) -> None:
-    """Record a render: the seconds of music at which it needed a fallback, if it did, and its speed.
+    """Record a render: the seconds of music at which it needed a fallback, if it did, and its speed; with the most
+    takes that could share a forward pass, where memory ran out over more.
 
     Raises `OSError` where the state folder cannot be written.
     """
@@ -131,12 +141,11 @@ def record_render(
     known = history.devices.setdefault(device_key(device), {}).setdefault(task_key(task, plan.dtype), TaskHistory())
     if fallback_seconds is not None:
         settings = {name: value for name, value in plan.arrangement.settings().items() if name != "dtype"}
-        known.descents[int(fallback_seconds)] = MemoryFallbackEntry(
-            free_bytes=available_bytes(device, plan.max_vram), **settings
-        )
+        settings |= {"free_bytes": available_bytes(device, plan.max_vram), "together": most_together}
+        known.descents[int(fallback_seconds)] = MemoryFallbackEntry(**settings)
     if speed is not None:
-        before = known.rates.get(plan.arrangement.weights)
-        known.rates[plan.arrangement.weights] = MeasuredSpeed(**{
+        before = known.rates.get(plan.arrangement.speed_key)
+        known.rates[plan.arrangement.speed_key] = MeasuredSpeed(**{
             name: value if before is None else NEWEST * value + (1 - NEWEST) * getattr(before, name)
             for name, value in asdict(speed).items()
         })  # fmt: skip
@@ -150,7 +159,7 @@ def record_overhead(device: Device, task: str, plan: Plan, overhead: Overhead) -
     """
     history = read_history()
     known = history.devices.get(device_key(device), {}).get(task_key(task, plan.dtype))
-    weights = plan.arrangement.weights
+    weights = plan.arrangement.speed_key
     if known is None or weights not in known.rates:
         return
     before = known.overheads.get(weights)

@@ -100,6 +100,8 @@ class Arrangement:
     int8: bool = False
     streamed: bool = False
     vae_on_cpu: bool = False
+    #: Takes that share a forward pass.
+    together: int = 1
 
     def settings(self) -> dict[str, Any]:
         """Return all fields but `on_cpu`, which the device decides."""
@@ -109,6 +111,11 @@ class Arrangement:
     def weights(self) -> str:
         """Storage of the diffusion transformer's weights in words, such as `bfloat16 int8 streamed`."""
         return " ".join([self.dtype, *(word for word in ("int8", "streamed") if getattr(self, word))])
+
+    @property
+    def speed_key(self) -> str:
+        """The key of measured speeds: takes that share passes take another time each."""
+        return self.weights if self.together == 1 else f"{self.weights}, {self.together} together"
 
 
 @dataclass(frozen=True)
@@ -242,10 +249,11 @@ class MemoryModel:
 
     @property
     def cross_kv_bytes(self) -> int:
-        """Keys and values of the condition in all cross-attentions."""
+        """Keys and values of the condition in all cross-attentions; with references, each take has its own."""
         dit = self.sizes.dit
         keys = dit.num_key_value_heads * dit.head_dim
-        return dit.num_hidden_layers * 2 * keys * self.condition_tokens * self.element
+        conditions = self.arrangement.together if self.work.references else 1
+        return conditions * dit.num_hidden_layers * 2 * keys * self.condition_tokens * self.element
 
     @property
     def condition_bytes(self) -> int:
@@ -264,7 +272,7 @@ class MemoryModel:
 
     @property
     def step_bytes(self) -> int:
-        """Working memory of one pass through the diffusion transformer, with its latents."""
+        """Working memory of one pass through the diffusion transformer, with the latents of its takes."""
         dit = self.sizes.dit
         queries, keys = dit.num_attention_heads * dit.head_dim, dit.num_key_value_heads * dit.head_dim
         if self.arrangement.on_cpu:
@@ -277,11 +285,12 @@ class MemoryModel:
                 + CARD_KEYS_IN_ATTENTION * keys,
                 CARD_STREAMS_IN_MLP * dit.hidden_size + inner * dit.intermediate_size,
             )
-        return self.tokens * numbers * self.element + self.latent_bytes + self._unpacked_bytes
+        one_take = self.tokens * numbers * self.element + self.latent_bytes
+        return self.arrangement.together * one_take + self._unpacked_bytes
 
     @property
     def step_operations(self) -> float:
-        """Multiplications and additions of one pass through the diffusion transformer."""
+        """Multiplications and additions for one take in one pass through the diffusion transformer."""
         dit, tokens = self.sizes.dit, self.tokens
         width = dit.num_attention_heads * dit.head_dim
         seen = [
@@ -299,14 +308,17 @@ class MemoryModel:
 
     @property
     def latent_bytes(self) -> int:
-        """Latents: noise, source, mask and velocity."""
+        """Latents of one take: noise, source, mask and velocity."""
         return LATENT_STATES * self.work.frames * self.sizes.dit.latent_channels * FLOAT32
 
     @property
     def kept_bytes(self) -> int:
-        """Memory held before decoding besides weights; on a processor, with the waveform to be filled."""
+        """Memory held before decoding besides weights, with the latents of the takes that wait for it; on a processor,
+        with the waveform to be filled.
+        """
         waveform = self.waveform_bytes if self.arrangement.on_cpu else 0
-        return self.cross_kv_bytes + self.latent_bytes + waveform
+        waiting = (self.arrangement.together - 1) * self.latent_bytes // LATENT_STATES
+        return self.cross_kv_bytes + self.latent_bytes + waiting + waveform
 
     @property
     def tile_bytes(self) -> int:
@@ -346,7 +358,9 @@ class MemoryModel:
 
     @property
     def writing_bytes(self) -> int:
-        """The Songwriter's KV cache, the activations of one piece of its prompt, and the logits of one token."""
+        """The Songwriter's KV cache, the activations of one piece of its prompt, and the logits of one token of each
+        take.
+        """
         qwen = self.sizes.songwriter
         if qwen is None:
             return 0
@@ -355,7 +369,7 @@ class MemoryModel:
         length = max(prompt, SONGWRITER_PROMPT_TOKENS) + math.ceil(seconds * musical_values.CODES_PER_SECOND)
         keys = qwen.num_hidden_layers * 2 * qwen.num_key_value_heads * qwen.head_dim * length * self.element
         prefill = SONGWRITER_PASS_TOKENS * self._qwen_token(qwen)
-        return SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32) + prefill
+        return self.arrangement.together * SONGWRITER_ROWS * (keys + qwen.vocab_size * FLOAT32) + prefill
 
     def _qwen_token(self, qwen: QwenConfig) -> int:
         """Return the working memory of one token in a layer."""

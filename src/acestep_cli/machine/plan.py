@@ -22,6 +22,7 @@ from acestep_cli.machine.memory import MARGIN, RUNTIME_BYTES, Arrangement, Memor
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
 from acestep_cli.song.complete import Completed
+from acestep_cli.song.request import MOST_TOGETHER
 
 #: Lengths that are tried for the longest song that fits, in seconds.
 ROUND_LENGTHS = (600, 480, 360, 240, 180, 120, 60, 30, 10)
@@ -60,11 +61,12 @@ class Overhead:
 
 @dataclass(frozen=True)
 class Experience:
-    """Results of earlier renders like this one: the arrangement that fitted, and speeds and overheads by
-    `Arrangement.weights`.
+    """Results of earlier renders like this one: the arrangement that fitted, the most takes that could share a pass
+    where more could not, and speeds and overheads by `Arrangement.speed_key`.
     """
 
     arrangement: Arrangement | None = None
+    most_together: int | None = None
     speeds: Mapping[str, Speed] = field(default_factory=dict)
     overheads: Mapping[str, Overhead] = field(default_factory=dict)
 
@@ -85,6 +87,8 @@ class Plan(BaseModel):
     int8: bool = False
     streamed: bool = False
     vae_on_cpu: bool = False
+    #: The most takes of the song that share a forward pass.
+    together: int = 1
     #: The real backend: torch calls AMD's cards `cuda` too.
     backend: Backend = "cpu"
     max_vram: int | None = None
@@ -108,8 +112,9 @@ class Plan(BaseModel):
         return RUNTIME_BYTES[self.backend] + max((stage.total for stage in self.stages), default=0)
 
     def shares_weights_with(self, other: Plan) -> bool:
-        """Tell whether renders of both plans can use one pipeline."""
-        return (self.device, self.arrangement, self.max_vram) == (other.device, other.arrangement, other.max_vram)
+        """Tell whether renders of both plans can use one pipeline, whatever number of takes shares a pass in each."""
+        mine, theirs = (replace(plan.arrangement, together=1) for plan in (self, other))
+        return (self.device, mine, self.max_vram) == (other.device, theirs, other.max_vram)
 
 
 def plan_render(
@@ -299,8 +304,10 @@ def _fit_arrangement(
             f"would be kept in main memory takes {waiting} of {free} free.",
             "Close other programs, or ask for a shorter song or a smaller model.",
         )
+    model, shared = _share_passes(model, request, device, budget, experience)
     remembered = _changes(top, arrangement, "memory ran out in an earlier render without")
-    fitting = _changes(arrangement, model.arrangement, f"{format_size(budget)} are free for it, too little without")
+    alone = replace(model.arrangement, together=1)
+    fitting = _changes(arrangement, alone, f"{format_size(budget)} are free for it, too little without")
     expected = _expected_stages(request, model, experience)
     return Plan(
         device=device.name,
@@ -310,9 +317,39 @@ def _fit_arrangement(
         stages=model.stages,
         seconds=_total_seconds(request, expected),
         expected=expected,
-        reasons={**standing_reasons(device), **remembered, **fitting},
+        reasons={**standing_reasons(device), **remembered, **fitting, **shared},
         **model.arrangement.settings(),
     )
+
+
+def _share_passes(
+    model: MemoryModel, request: Completed, device: Device, budget: int, experience: Experience
+) -> tuple[MemoryModel, dict[str, str]]:
+    """Return `model` with as many takes in a forward pass as are wanted and fit into `budget`, and the reason for it.
+
+    No other fallback is taken for it: it is slower alone, and makes a take no other.
+    """
+    if request.takes == 1 and request.together is None:
+        return model, {}
+    wanted, why = _wanted_together(request, device)
+    if experience.most_together is not None and experience.most_together < wanted:
+        wanted, why = experience.most_together, "memory ran out over more in an earlier render"
+    for number in range(wanted, 1, -1):
+        found = replace(model, arrangement=replace(model.arrangement, together=number))
+        if found.peak.total <= budget:
+            fits = why if number == wanted else f"more do not fit into {format_size(budget)}"
+            return found, {"together": fits}
+    return model, {"together": why if wanted == 1 else f"more do not fit into {format_size(budget)}"}
+
+
+def _wanted_together(request: Completed, device: Device) -> tuple[int, str]:
+    """Return how many takes are to share a forward pass where memory allows it, and the reason."""
+    if request.together is not None:
+        few = "there are no more takes"
+        return (request.takes, few) if request.takes < request.together else (request.together, "asked for")
+    if device.backend == "cpu":
+        return 1, "a processor is no faster with several"
+    return min(request.takes, MOST_TOGETHER), "a card is busier with several"
 
 
 def free_budget(device: Device, max_vram: int | None) -> int:
@@ -373,14 +410,15 @@ def _free_bytes_needed(peak: int, device: Device) -> int:
 
 def _expected_stages(request: Completed, model: MemoryModel, experience: Experience) -> dict[str, float] | None:
     """Return the expected seconds of a take by stage; None where no such render was measured."""
-    speed = experience.speeds.get(model.arrangement.weights)
+    key, alone = model.arrangement.speed_key, model.arrangement.weights
+    speed = experience.speeds.get(key) or experience.speeds.get(alone)
     if speed is None:
         return None
     stages = {
         "diffuse": diffusion_operations(request, model) / speed.operations_per_second,
         "decode": request.duration / speed.decoded_per_second,
     }
-    overhead = experience.overheads.get(model.arrangement.weights)
+    overhead = experience.overheads.get(key) or experience.overheads.get(alone)
     if overhead is not None:
         stages |= {"startup": overhead.startup, "finish": request.duration * overhead.finishing_per_second}
         if request.open and overhead.writing_per_second is not None:

@@ -10,11 +10,12 @@ from typing import Any
 from acestep_cli.disk import format_size
 from acestep_cli.machine.hardware import Device, Hardware
 from acestep_cli.machine.memory import RUNTIME_BYTES
-from acestep_cli.machine.plan import MachineRequest, Plan, fallbacks_of
-from acestep_cli.machine.tiers import longest_song
+from acestep_cli.machine.plan import MachineRequest, Plan, fallbacks_of, plan_render
+from acestep_cli.machine.tiers import LONGEST_LYRICS, bare_song, longest_song
 from acestep_cli.models import checkpoints
 from acestep_cli.models.local import ModelState
 from acestep_cli.models.sizes import PUBLISHED_SONGWRITERS, Sizes
+from acestep_cli.song.request import MOST_TOGETHER
 
 #: Names of the networks in text.
 NETWORKS = {
@@ -44,6 +45,8 @@ def plan_lines(plan: Plan, device: Device) -> Iterator[str]:
     for stage, networks, size in rows:
         yield f"  {stage.ljust(widths[0])}  {networks.ljust(widths[1])}  {size.rjust(widths[2])}"
     yield f"Decoding {plan.tile_frames} frames at a time: {plan.reasons['tile_frames']}."
+    if plan.together > 1:
+        yield f"Takes that share a forward pass: {plan.together}, {plan.reasons['together']}."
     if plan.threads is not None:
         yield f"Threads of the processor: {plan.threads}, {plan.reasons['threads']}."
     for name, sentence in SETTINGS.items():
@@ -84,7 +87,7 @@ def model_capacity(
 
 def with_what_fits(entry: dict[str, Any], machine: Hardware, asked: MachineRequest, sizes: Sizes) -> dict[str, Any]:
     """Return an `entry` of `model_capacity` with the memory fallbacks of its longest song, in the order of the ladder,
-    and the largest Songwriter that fits a song of that length. Takes are made one after another, so any number fits.
+    the takes of it that share a forward pass, and the largest Songwriter that fits a song of that length.
     """
     longest = longest_song(machine, entry["name"], sizes, asked)
     if longest is None:
@@ -96,7 +99,10 @@ def with_what_fits(entry: dict[str, Any], machine: Hardware, asked: MachineReque
         beside = longest_song(machine, entry["name"], replace(sizes, songwriter=config), asked)
         if beside is not None and beside[0] >= seconds:
             helper = name
-    return entry | {"takes_at_once": 1, "songwriter": helper, "fallbacks": fallbacks_of(plan, device)}
+    song = bare_song(entry["name"], seconds, LONGEST_LYRICS, takes=MOST_TOGETHER)
+    several = plan_render(machine, song, asked, sizes)
+    found = {"takes_at_once": several.together, "peak_bytes": several.peak_bytes}
+    return entry | found | {"songwriter": helper, "fallbacks": fallbacks_of(plan, device)}
 
 
 def fitting_text(entry: dict[str, Any]) -> str:
@@ -106,7 +112,8 @@ def fitting_text(entry: dict[str, Any]) -> str:
     seconds, peak = entry["longest_seconds"], format_size(entry["peak_bytes"])
     helper = f"Songwriters up to {entry['songwriter']}" if entry["songwriter"] else "no published Songwriter"
     how = "".join(f"\n  - {sentence}" for sentence in entry["fallbacks"])
-    return f"songs up to {seconds // 60}:{seconds % 60:02}, any number of takes in a row, {helper}; {peak} at most{how}"
+    takes = f"{entry['takes_at_once']} takes at once" if entry["takes_at_once"] > 1 else "takes one by one"
+    return f"songs up to {seconds // 60}:{seconds % 60:02}, {takes}, {helper}; {peak} at most{how}"
 
 
 def format_seconds(seconds: float) -> str:

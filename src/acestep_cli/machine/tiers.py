@@ -12,6 +12,8 @@ from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import prompts
 from acestep_cli.song.complete import Completed
 
+LONGEST_LYRICS = "la " * prompts.LYRIC_TOKENS
+
 
 @dataclass(frozen=True)
 class Tier:
@@ -50,17 +52,17 @@ def tier_of(device: Device) -> Tier | None:
     return reached[-1] if reached else None
 
 
-def bare_song(model: str, seconds: float, lyrics: str | None = None) -> Completed:
+def bare_song(model: str, seconds: float, lyrics: str | None = None, takes: int = 1) -> Completed:
     """Return a song of nothing but a length and lyrics, whose memory is planned and which is never rendered."""
     return Completed(
         mode="generate",
         model=model,
-        duration=seconds,
+        duration=float(seconds),
         lyrics=lyrics,
         solver="euler",
         guidance=1.0,
         seed=0,
-        takes=1,
+        takes=takes,
         loudness="none",
         format="wav",
     )
@@ -72,7 +74,7 @@ def longest_song(machine: Hardware, model: str, sizes: Sizes, asked: MachineRequ
     None where not even the shortest fits.
     """
     for seconds in ROUND_LENGTHS:
-        request = bare_song(model, float(seconds), "la " * prompts.LYRIC_TOKENS)
+        request = bare_song(model, seconds, LONGEST_LYRICS)
         try:
             return seconds, plan.plan_render(machine, request, asked, sizes)
         except MemoryLimitError:

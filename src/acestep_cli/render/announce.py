@@ -166,6 +166,8 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
         reporter.say(f"There is no file {values.quoted(job.request.caption or '')}, so that is the caption (-c)")
     if job.is_pending and (length := shortened(job)) is not None:
         reporter.say(f"{job.name if several else 'The song'} will be {length}")
+    if job.is_pending and (passes := fewer_together(job)) is not None:
+        reporter.say(f"{passes}{where}")
     if job.request.scored:
         names = " and ".join(name.replace("_", " ") for name in job.request.scored)
         lacking = ranking.inapplicable_scores(job.song.resolved.request, job.checkpoint, job.songwriter)
@@ -178,6 +180,14 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
         reporter.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
 
 
+def fewer_together(job: Job) -> str | None:
+    """Return a sentence where fewer takes share a forward pass than were asked for; not for a take's own sidecar."""
+    asked, number = job.request.together, job.plan.together
+    if asked is None or number >= asked or job.song.is_replayed:
+        return None
+    return f"--together {asked}: {number} at a time, {job.plan.reasons['together']}"
+
+
 def print_origins(planned: list[Job], reporter: Reporter) -> None:
     """Report every effective value and its origin, a line each."""
     for job in planned:
@@ -187,7 +197,11 @@ def print_origins(planned: list[Job], reporter: Reporter) -> None:
             (one.name, spec.inline_value(one.value), one.origin)
             for one in spec.value_origins(job.song.resolved, job.decided)
         ]
-        rows += [(name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}") for name in ("device", "dtype")]
+        rows += [
+            (name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}")
+            for name in ("device", "dtype", "together")
+            if name in job.plan.reasons
+        ]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for name, value, origin in rows:
             reporter.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")

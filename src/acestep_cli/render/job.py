@@ -129,23 +129,32 @@ class Job:
         return any(output.status == PLANNED for output in self.outputs)
 
     def pending(self) -> list[tuple[Completed, list[OutputFile]]]:
-        """Return the requests of the takes to be made, each with its files.
+        """Return the requests of the takes to be made, each with its files in the order in which they are made.
 
-        Takes in a row are one request. A take of several files is a request of its own, and rendered whole, because
-        mix and residual are computed from all of its stems.
+        Takes in a row are one request. Those of several files are rendered whole, because mix and residual are computed
+        from all of their stems: one request has as many as share a forward pass.
         """
-        runs: list[list[OutputFile]] = []
+        runs: list[list[list[OutputFile]]] = []
         for _, files in groupby(self.outputs, key=lambda output: output.take):
             take = list(files)
             if all(output.status != PLANNED for output in take):
                 continue
-            if runs and len(take) == 1 and runs[-1][-1].take == take[0].take - 1:
-                runs[-1] += take
+            is_next = runs and runs[-1][-1][0].take == take[0].take - 1
+            if is_next and (len(take) == 1 or len(runs[-1]) < self.plan.together):
+                runs[-1].append(take)
             else:
-                runs.append(take)
+                runs.append([take])
         return [
-            (take_parts.takes_request(self.request, run[0].take, run[-1].take - run[0].take + 1), run) for run in runs
+            (take_parts.takes_request(self.request, run[0][0].take, len(run)), in_order_of_parts(run)) for run in runs
         ]
+
+
+def in_order_of_parts(takes: Sequence[Sequence[OutputFile]]) -> list[OutputFile]:
+    """Return the files of takes as they are made: part by part, and what is beside them after the last stem of each."""
+    stems = sum(output.kind not in modes.BESIDE for output in takes[0])
+    parts = [[take[part] for take in takes] for part in range(stems - 1)]
+    last = [output for take in takes for output in take[stems - 1 :]]
+    return [output for part in parts for output in part] + last
 
 
 def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
@@ -155,6 +164,7 @@ def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
         for request, files in job.pending():
             steps = request.steps or 0 if request.timesteps is None else len([t for t in request.timesteps if t > 0])
             parts = [part for part in take_parts.output_parts(request) if part.kind not in modes.BESIDE]
+            first, last = files[0].take, files[-1].take
             found += [
                 TakeWork(
                     song=job.name,
@@ -164,11 +174,21 @@ def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
                     stem=part.track if len(parts) > 1 else None,
                     units={"diffuse": float(max(steps, 1)), "decode": request.duration},
                     expected=job.plan.expected,
+                    together=shared_pass(take, first, last, job.plan.together),
                 )
                 for part in parts
-                for take in dict.fromkeys(file.take for file in files)
+                for take in range(first, last + 1)
             ]
     return found
+
+
+def shared_pass(take: int, first: int, last: int, together: int) -> tuple[int, int] | None:
+    """Return the first and the last of the takes that share forward passes with `take`, of those from `first` to `last`
+    so many `together`; None where it shares none.
+    """
+    begin = take - (take - first) % together
+    end = min(begin + together - 1, last)
+    return (begin, end) if end > begin else None
 
 
 def group_by_weights(planned: list[Job]) -> list[list[Job]]:

@@ -28,7 +28,6 @@ from acestep_cli.song import ranking, spec_text
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from acestep_cli.machine.plan import Plan
     from acestep_cli.models.checkpoints import ModelPart
     from acestep_cli.song.complete import Completed
     from acestep_cli.take import Take
@@ -162,12 +161,19 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
         runs = 0
 
-        def begin(requests: list[Completed]) -> Generator[Take]:
+        def begin(requests: Sequence[Completed], together: Sequence[int]) -> Generator[Take]:
             nonlocal runs
             runs += 1
             if runs > 1:  # after a failure: without the song that failed
                 remaining.begin(pending_work(alike))
-            return pipeline.run(requests, report=report, warn=reporter.warn, say=reporter.say, timeout=settings.timeout)
+            return pipeline.run(
+                requests,
+                report=report,
+                warn=reporter.warn,
+                say=reporter.say,
+                timeout=settings.timeout,
+                together=together,
+            )
 
         goes_on = all(render_takes(alike, begin, settings, reporter, results))
         if goes_on and runs == 1:
@@ -177,12 +183,12 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
 
 def render_takes(
     alike: list[Job],
-    begin: Callable[[list[Completed]], Generator[Take]],
+    begin: Callable[[Sequence[Completed], Sequence[int]], Generator[Take]],
     settings: RenderSettings,
     reporter: Reporter,
     results: ResultStream,
 ) -> Iterator[bool]:
-    """Write the takes of jobs as `begin` renders them.
+    """Write the takes of jobs as `begin` renders them: requests, and for each the takes that share a forward pass.
 
     Yields True before each take, so that a caller may alternate between several renders, and False at the end where
     the run should end. A take that fails its checks does not stop the others. Any other failure ends its song, and a
@@ -190,8 +196,7 @@ def render_takes(
     """
     waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
     while waiting:
-        made = begin([request for _, request, _ in waiting])
-        before = alike[0].plan
+        made = begin([request for _, request, _ in waiting], [job.plan.together for job, _, _ in waiting])
         try:
             for job, _, takes in waiting:
                 for output in takes:
@@ -199,8 +204,7 @@ def render_takes(
                     take = next(made)
                     write.write_take(take, output, job, settings, reporter, results)
                     reporter.events.takes([output])
-                    record_speed(take, job, before, reporter)
-                    before = take.plan
+                    record_speed(take, job, reporter)
             return
         except OutputError as error:
             write.mark_failed(planned_outputs(waiting), result.describe_error(error))
@@ -229,12 +233,9 @@ def planned_outputs(waiting: Sequence[tuple[Job, Completed, Sequence[OutputFile]
     return [output for _, _, takes in waiting for output in takes if output.status == PLANNED]
 
 
-def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None:
-    """Record fallbacks and speed of a take in the history, for the next plan of such a song.
-
-    `before` is the plan when the take began: fallbacks of an earlier song say nothing of this one.
-    """
-    fell_back = take.plan.arrangement != before.arrangement
+def record_speed(take: Take, job: Job, reporter: Reporter) -> None:
+    """Record fallbacks and speed of a take in the history, for the next plan of such a song."""
+    fell_back = take.fell_back  # not by its plan: fallbacks of an earlier song say nothing of this one
     clean = not fell_back and not take.plan.vae_on_cpu  # else the seconds are of more than one thing
     speed = measured_speed(take.request, take.plan, Sizes.of(job.checkpoint), take.timings) if clean else None
     if speed is None and not fell_back:
@@ -246,6 +247,7 @@ def record_speed(take: Take, job: Job, before: Plan, reporter: Reporter) -> None
             take.plan,
             fallback_seconds=take.request.duration if fell_back else None,
             speed=speed,
+            most_together=take.plan.together if take.plan.together < job.plan.together else None,
         )
     except OSError as error:
         reason = reason_of(error)

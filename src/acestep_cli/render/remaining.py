@@ -41,6 +41,8 @@ class TakeWork:
     stem: str | None
     units: dict[str, float]
     expected: dict[str, float] | None
+    #: First and last of the takes that share forward passes with it; None where it shares none.
+    together: tuple[int, int] | None = None
 
     @property
     def key(self) -> tuple[str, int, str | None]:
@@ -114,7 +116,8 @@ class Remaining:
             edges = self._edges(stage)
             is_start = stage != self._stage or done <= before
             index = bisect_right(edges, place) if is_start else bisect_left(edges, place)
-            self._index = min(index, len(self._group) - 1)
+            self._stage, self._index = stage, min(index, len(self._group) - 1)
+            self._index = self._at_work.start
             if done > before:
                 measured = self._stages.setdefault(stage, StageTime())
                 measured.spent += spent
@@ -168,6 +171,16 @@ class Remaining:
         return weight
 
     @property
+    def _at_work(self) -> range:
+        """The places in the group of the takes that the stage works on: all that share its forward passes."""
+        work = self._group[self._index]
+        if self._stage != "diffuse" or work.together is None:
+            return range(self._index, self._index + 1)
+        first, last = work.together
+        start = max(self._index - (work.take - first), 0)
+        return range(start, min(start + last - first + 1, len(self._group)))
+
+    @property
     def current(self) -> TakeWork | None:
         """The take that is being made."""
         return self._group[self._index] if self._group else None
@@ -180,14 +193,16 @@ class Remaining:
         done, total = self._done[self._stage]
         if self._stage not in OF_A_TAKE or not self._group or not total:
             return done, total
-        edges = [0.0, *self._edges(self._stage)]
-        own = self._group[self._index].units[self._stage]
-        scale = total / edges[-1]
-        return round((self._place(self._stage, done, total) - edges[self._index]) * scale), round(own * scale)
+        edges, at_work = [0.0, *self._edges(self._stage)], self._at_work
+        scale = total / edges[-1] / len(at_work)  # a step is one of all takes that share it
+        place = self._place(self._stage, done, total) - edges[at_work.start]
+        return round(place * scale), round((edges[at_work.stop] - edges[at_work.start]) * scale)
 
     @property
     def place(self) -> str:
-        """The take that is being made and how many there are: `take 2 of 4`, `track 3 of 12`; empty for a lone one."""
+        """The take that is being made, or those that share its forward passes, and how many there are: `take 2 of 4`,
+        `takes 1 to 4 of 8`, `track 3 of 12`; empty for a lone one.
+        """
         work = self.current
         if work is None:
             return ""
@@ -195,7 +210,9 @@ class Remaining:
         songs = self.tracks or list(dict.fromkeys(one.song for one in self.takes))
         if len(songs) > 1 and work.song in songs:
             parts.append(f"{work.noun} {songs.index(work.song) + 1} of {len(songs)}")
-        if work.takes > 1:
+        if len(at_work := self._at_work) > 1:
+            parts.append(f"takes {work.take} to {self._group[at_work.stop - 1].take} of {work.takes}")
+        elif work.takes > 1:
             parts.append(f"take {work.take} of {work.takes}")
         if work.stem is not None:
             parts.append(work.stem.replace("_", " "))

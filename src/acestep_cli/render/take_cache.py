@@ -39,8 +39,10 @@ def cache_key(job: Job, output: OutputFile) -> str:
     plan = job.plan
     arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, plan.threads, platform.machine())
     versions = (__version__, metadata.version("torch"))
+    shared = (plan.together,) if plan.together > 1 else ()
     asked = (output.completed.lrc, output.completed.scored, output.completed.text_seed if job.request.open else None)
-    content = [FORMAT, job.sound(output), output.seed, output.kind, output.track, *asked, *arithmetic, *versions]
+    take = (job.sound(output), output.seed, output.kind, output.track)
+    content = [FORMAT, *take, *asked, *arithmetic, *shared, *versions]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

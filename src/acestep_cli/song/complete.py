@@ -24,7 +24,7 @@ from acestep_cli.song import duration, loras, modes, validate
 from acestep_cli.song.file_values import LORA_MODES
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.regions import Region
-from acestep_cli.song.request import NEUTRAL, Request
+from acestep_cli.song.request import CORRECTIONS, KEYS, NEUTRAL, Request
 from acestep_cli.song.seeds import draw_seed, draw_variation, text_seed
 
 if TYPE_CHECKING:
@@ -203,7 +203,8 @@ def choose_corrections(choices: Choices, checkpoint: Checkpoint) -> None:
     if choices.values["dcw"] == "double":
         choices.set_default("dcw_high_scale", solvers.DCW_HIGH_SCALE, duration.DEFAULT)
     for key, value in NEUTRAL.items():
-        choices.set_default(key, value, duration.DEFAULT)
+        if KEYS[key].panel == CORRECTIONS:
+            choices.set_default(key, value, duration.DEFAULT)
 
 
 def choose_encoding(choices: Choices, request: Request) -> None:

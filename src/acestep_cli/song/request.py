@@ -74,6 +74,7 @@ SONG, SONGWRITER, SOURCE, SOUND, OUTPUT, TAGS = "Song", "Songwriter", "Source", 
 CORRECTIONS = "Corrections"
 SONGWRITER_OPTIONS = "songwriter_options"
 LONGEST_FADE = 60
+MOST_TOGETHER = 8
 
 
 class Request(BaseModel):
@@ -460,6 +461,17 @@ class Request(BaseModel):
     takes: Annotated[
         int | None,
         Key(Whole(1, 9999), "How many takes, each with the next seed.", SOUND, short="-n", shapes=False, examples=(4,)),
+    ] = None
+    together: Annotated[
+        int | None,
+        Key(
+            Whole(1, MOST_TOGETHER),
+            "How many takes share each forward pass, 1 to 8: the same takes within rounding. Unset: as many as a card "
+            "holds, 1 on a processor.",
+            SOUND,
+            examples=(4,),
+            neutral=1,
+        ),
     ] = None
     title: Annotated[
         str | None,

@@ -16,12 +16,17 @@ def written_requests(request: Completed) -> list[Completed]:
     """
     if "codes" not in request.open:
         return [request]
-    return [take_request(request, number) for number in range(1, request.takes + 1)]
+    return single_takes(request)
 
 
 def take_request(request: Completed, number: int) -> Completed:
     """Return the request for take `number` alone, counted from 1."""
     return takes_request(request, number, 1)
+
+
+def single_takes(request: Completed) -> list[Completed]:
+    """Return the request for each of its takes alone."""
+    return [take_request(request, number) for number in range(1, request.takes + 1)]
 
 
 def takes_request(request: Completed, first: int, count: int) -> Completed:
