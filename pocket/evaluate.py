@@ -29,6 +29,7 @@ import band
 import corpus
 import ears
 import fidelity
+import ideas
 import joblib
 import numpy as np
 import soundfile
@@ -119,6 +120,7 @@ LINES = {
     "complete": Line("complete: the track is there, in time or in key", 0.75),
     "reference": Line("reference: timbre and brightness nearer to it than without", 0.7),
     "write": Line("write: what the idea names (bpm, key, pace, style, instruments, voice) is in the song", 0.8),
+    "idea": Line("write: words of ideas by hand (ideas.yaml, those in English) in the caption", 0.8),
     "describe tempo": Line("describe: tempo (4 %, octaves allowed)", 0.75),
     "describe key": Line("describe: key, or its relative", 0.8, relative=True),
     "seeds differ": Line("four takes differ", 1.0),
@@ -403,6 +405,14 @@ def writes(case: Case) -> Iterator[Score]:
     yield from (Score("write", "pocket", fact) for fact in facts)
 
 
+def keeps_ideas(case: Case) -> Iterator[Score]:
+    """An idea that somebody wrote, of which the caption should have each word."""
+    known = [idea for idea in ideas.ideas() if idea.language == "en"]
+    turn, place = divmod(case.number, len(known))
+    caption = str(ideas.write(known[place].idea, turn)["caption"])
+    yield from (Score("idea", "pocket", kept) for _, _, kept in known[place].kept(caption))
+
+
 def describes(case: Case) -> Iterator[Score]:
     """Tempo and key of a recording, from its codes alone; the truth's score is the analysers'."""
     piece, seconds = case.piece, int(case.piece.duration)
@@ -416,10 +426,12 @@ def describes(case: Case) -> Iterator[Score]:
 
 BEHAVIOURS: tuple[Callable[[Case], Iterator[Score]], ...] = (
     follows_prompt, plays_drums, follows_codes, survives_autoencoder, covers, repaints, extracts, adds, takes_after,
-    writes, describes,
+    writes, keeps_ideas, describes,
 )  # fmt: skip
 # Those that do without the classifiers, which take an hour to fit.
-UNJUDGED = {behaviour.__name__ for behaviour in (follows_codes, covers, extracts, takes_after, writes, describes)}
+UNJUDGED = {
+    behaviour.__name__ for behaviour in (follows_codes, covers, extracts, takes_after, writes, keeps_ideas, describes)
+}
 
 
 def take_weights(folder: Path | None) -> None:

@@ -48,6 +48,41 @@ def test_an_idea_becomes_a_spec_a_song_and_a_description(acestep: Acestep) -> No
     assert {"bpm", "key", "time_signature", "caption"} <= set(yaml.safe_load(heard.stdout))
 
 
+IDEA, OPENING = "rainy-day bossa nova about a lost umbrella", "rainy-day bossa nova, lost umbrella"
+AGAIN = f"so it was written again and begins with them: {OPENING}"
+
+
+def test_a_caption_keeps_the_idea_and_lyrics_are_left_to_the_person(acestep: Acestep) -> None:
+    written = acestep("write", IDEA, "--seed", "1", "-o", "song.yaml")
+    assert written.exit_code == 0, written.stderr
+    assert AGAIN in " ".join(written.stderr.split())
+    song = spec.load(Path("song.yaml"))
+    assert (song.caption or "").startswith(f"{OPENING}, ")
+    assert ("for you to write over" in written.stderr) == (song.lyrics is not None)
+    assert acestep("write", IDEA, "--seed", "1").stdout == Path("song.yaml").read_text()
+    assert acestep("spec", "check", "song.yaml").exit_code == 0
+
+    other = acestep("write", "失くした傘についての雨の日のボサノバ", "--seed", "1")
+    assert other.exit_code == 0
+    assert "written again" not in other.stderr
+
+
+def test_a_sidecar_says_what_was_put_into_a_caption(acestep: Acestep) -> None:
+    idea = ("generate", "--idea", IDEA, "-d", "4", "--seed", "1")
+    first = acestep(*idea, "-o", "a.wav")
+    assert first.exit_code == 0, first.stderr
+    assert AGAIN in " ".join(first.stderr.split())
+    beside = yaml.safe_load(Path("a.wav.yaml").read_text())
+    assert beside["caption"].startswith(f"{OPENING}, ")
+    assert beside["render"]["songwriter"]["caption_opening"] == OPENING
+    again = acestep("render", "a.wav.yaml", "-o", "b.wav")
+    assert again.exit_code == 0, again.stderr
+    assert np.array_equal(soundfile.read("a.wav")[0], soundfile.read("b.wav")[0])
+    assert acestep(*idea, "-o", "c.wav").exit_code == 0  # its text is in the cache
+    kept = yaml.safe_load(Path("c.wav.yaml").read_text())
+    assert (kept["caption"], kept["render"]["songwriter"]) == (beside["caption"], beside["render"]["songwriter"])
+
+
 def test_an_idea_is_rendered_without_naming_it(acestep: Acestep) -> None:
     result = acestep("generate", "--idea", "slow jazz, instrumental", "-d", "4", "--seed", "1", "-o", "a.wav")
     assert result.exit_code == 0, result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
 from acestep_cli.models import checkpoints, local
-from acestep_cli.song import songwriter_prompts
+from acestep_cli.song import idea_words, songwriter_prompts
+from acestep_cli.song.idea_words import KeptWords
 from acestep_cli.song.request import Request
-from acestep_cli.song.songwriter_prompts import Sampling
+from acestep_cli.song.songwriter_prompts import Sampling, WritingTask
 from support import tiny
 from support.rendering import FLOAT32
 
@@ -460,3 +462,69 @@ def test_auto_takes_the_largest_whole_one(
     assert [one and one.name for one in local.songwriters("auto", turbo, tmp_path)] == ["1.7B", "0.6B", None]
     with pytest.raises(CheckpointError, match="cut short"):
         local.songwriters("4B", turbo, tmp_path)
+
+
+# What it keeps of an idea.
+
+IDEA = "rainy-day bossa nova about a lost umbrella, with nylon guitar, upright bass, brushed drums and a big choir"
+
+
+def writing(songwriter: SongwriterModel, task: WritingTask, seed: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The answer to a task, and every token that was read for it."""
+    reads: list[list[int]] = []
+    read = KVCache.step
+    with monkeypatch.context() as patch:
+        patch.setattr(KVCache, "step", lambda tape, tokens: reads.append(tokens[0]) or read(tape, tokens))
+        return songwriter.answer(task, Sampling(), seeded(seed), quiet), reads
+
+
+@pytest.fixture
+def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(songwriter_prompts, "CAPTION_TOKENS", 30)
+    monkeypatch.setattr(songwriter_prompts, "LYRIC_TOKENS", 20)
+
+
+@pytest.mark.usefixtures("_short_texts")
+@pytest.mark.parametrize("seed", range(4))
+def test_a_caption_that_keeps_the_words_is_left_as_it_is(
+    songwriter: SongwriterModel, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = songwriter_prompts.idea_task(Request(idea="x"), ["lyrics"], SECONDS)
+    assert task.kept is None
+    found, reads = writing(songwriter, task, seed, monkeypatch)
+    there = tuple(idea_words.stems(found["caption"]))
+    assert there
+    kept = KeptWords(("never said",), there)
+    assert writing(songwriter, replace(task, kept=kept), seed, monkeypatch) == (found, reads)
+
+
+@pytest.mark.usefixtures("_short_texts")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("idea", ["rainy-day bossa nova about a lost umbrella", IDEA], ids=["short", "long"])
+def test_a_caption_without_the_words_is_written_once_more_from_them_on(
+    songwriter: SongwriterModel, seed: int, idea: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(idea=idea, instrumental=True)
+    task = songwriter_prompts.idea_task(request, ["lyrics"], SECONDS)
+    assert task.kept is not None
+    assert (len(task.kept.opening) > 80) == (idea == IDEA)
+    first, reads = writing(songwriter, replace(task, kept=None), seed, monkeypatch)
+    texts: list[str] = []
+    read = songwriter_prompts.parse_thought
+    monkeypatch.setattr(songwriter_prompts, "parse_thought", lambda text: texts.append(text) or read(text))
+    found, more = writing(songwriter, task, seed, monkeypatch)
+    assert len(texts) == 2  # and never a third
+    assert found["caption"].startswith(f"{task.kept.opening}, ")
+    assert found["caption"][len(task.kept.opening) + 2].isalpha()
+    assert not task.kept.missing(found["caption"])
+    assert found["bpm"] == first["bpm"]
+    assert reads[:5] == more[:5]  # the first try is what it always was
+    assert Request(**found).caption == found["caption"]
+    assert songwriter_prompts.opening_of(request, found["caption"]) == task.kept.opening
+    assert writing(songwriter, task, seed, monkeypatch)[0] == found
+
+
+@pytest.mark.usefixtures("_short_texts")
+def test_a_caption_that_was_given_is_not_written_again(songwriter: SongwriterModel) -> None:
+    task = songwriter_prompts.idea_task(Request(idea=IDEA, caption="mine"), ["lyrics"], SECONDS)
+    assert songwriter.answer(task, Sampling(), seeded(0), quiet)["caption"] == "mine"

@@ -62,7 +62,7 @@ def write(
         )  # a render without one can be rewritten
         resolved = spec.resolve(*layers, songwriter_layer)
     job = songwriting.with_songwriter(resolved, [*layers, songwriter_layer], run, "acestep write", terminal, NETWORKS)
-    asked = resolved.request
+    asked = job.song.resolved.request
     seconds = (math.ceil(job.checkpoint.row.shortest_seconds), LONGEST_SECONDS)
     if asked.idea is not None:
         task = songwriter_prompts.idea_task(asked, job.request.open, seconds)
@@ -74,6 +74,8 @@ def write(
 
         pipeline = Pipeline(job.checkpoint, job.plan, job.songwriter)
         found = pipeline.write(job.request, task, Sampling.of(asked), text_seed, report, terminal.warn)
+    for sentence in songwriter_prompts.remarks(asked, found):
+        terminal.say(sentence)
     used = {"idea", "songwriter_seed", *GROUPS[SONGWRITER_OPTIONS]}
     if any(layer.is_sidecar for layer in layers):
         used.add("songwriter")  # none was needed any more

@@ -40,7 +40,8 @@ from acestep_cli.song.songwriter_prompts import CODE, Sampling, WritingTask
 
 #: Tokens of a prompt and its answer together.
 CONTEXT = 8192
-#: An upper bound for the tokens of an answer besides caption and lyrics: a token for each letter.
+#: An upper bound for the tokens of an answer besides caption and lyrics: a token for each letter, of the opening of a
+#: caption, too.
 METADATA_TOKENS = 512
 
 
@@ -93,7 +94,8 @@ class SongwriterModel(nn.Module):
     ) -> dict[str, Any]:
         """Answer a task with keys of a request and their values; lyrics None are an instrumental.
 
-        Raises `UsageError` where the prompt leaves no room to answer.
+        A caption that lacks words of the idea is written once more, before the lyrics. Raises `UsageError` where the
+        prompt leaves no room to answer.
         """
         prompt = self.encode(task.prompt + songwriter_prompts.THOUGHT_BEGIN + "\n")
         decided = len(self.encode(songwriter_prompts.dump_thought(task.decided)))
@@ -107,10 +109,10 @@ class SongwriterModel(nn.Module):
         decoder = GrammarDecoder(
             self, cache, sampling, generator, lambda done: progress(min(done, max_new_tokens), max_new_tokens)
         )
-        thought = decoder.generate(
-            states, task.thought_grammar(), songwriter_prompts.CAPTION_TOKENS, songwriter_prompts.AFTER_CAPTION
-        )
-        answer = songwriter_prompts.parse_thought(thought)
+        answer = decoder.think(states, task)
+        if (again := task.second_try(answer)) is not None:
+            cache.truncate(len(prompt))
+            answer = decoder.think(states, again)
         if task.lyrics:
             states = cache.step([self.encode("\n" + songwriter_prompts.THOUGHT_END)])
             words = songwriter_prompts.strip_headings(
@@ -175,7 +177,9 @@ class SongwriterModel(nn.Module):
             generator = stage_generator(request.text_seed, "text")
             written = self.answer(task, sampling, generator, lambda done, of: report("write", done, of))
         whole = complete.fill_open(request, written)
-        say(songwriter_prompts.decision_summary({key: getattr(whole, key) for key in request.open if key != "codes"}))
+        decided = {key: getattr(whole, key) for key in request.open if key != "codes"}
+        for sentence in (*songwriter_prompts.remarks(request, decided), songwriter_prompts.decision_summary(decided)):
+            say(sentence)
         if "codes" not in request.open:
             yield whole
             return
@@ -235,6 +239,12 @@ class GrammarDecoder:
         self.songwriter, self.cache, self.sampling, self.generator = songwriter, cache, sampling, generator
         self.progress = progress
         self.written = 0
+
+    def think(self, states: Tensor, task: WritingTask) -> dict[str, Any]:
+        """Sample the thought of a task after `states` [1, width]. Return keys of a request with their values."""
+        grammar = task.thought_grammar()
+        text = self.generate(states, grammar, songwriter_prompts.CAPTION_TOKENS, songwriter_prompts.AFTER_CAPTION)
+        return songwriter_prompts.parse_thought(text)
 
     def generate(self, states: Tensor, grammar: str, max_new_tokens: int, closing: str = "") -> str:
         """Sample text under `grammar` after `states` [1, width], and add it to the cache.

@@ -22,7 +22,7 @@ from acestep_cli.cache import Cache
 from acestep_cli.engine import tensor_file
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoints import Checkpoint, Songwriter
-from acestep_cli.song import take_parts
+from acestep_cli.song import songwriter_prompts, take_parts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.recipe import apply_changes, changed_keys
@@ -90,6 +90,8 @@ class StageCache:
             return make()
         inputs = request.model_dump(mode="json", include=set(KEYS) - IGNORED_KEYS)
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
+        kept = songwriter_prompts.kept_words(request)
+        inputs |= {"kept": kept.words} if kept is not None else {}
         shared = shared_passes(plan) if "codes" in request.open else []
         key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open, *shared)
         bases = take_parts.written_requests(request)

@@ -18,7 +18,7 @@ from acestep_cli.audio import loudness, tags
 from acestep_cli.audio.measure import Measures
 from acestep_cli.machine import hardware
 from acestep_cli.models.checkpoints import Songwriter
-from acestep_cli.song import complete, document, spec, spec_keys, spec_layers, spec_text
+from acestep_cli.song import complete, document, songwriter_prompts, spec, spec_keys, spec_layers, spec_text
 from acestep_cli.song.file_values import Lora, is_folder_name
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
 
@@ -166,9 +166,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
-def songwriter_fields(asked: complete.Completed, recipe: str, songwriter: Songwriter) -> dict[str, Any]:
-    """Return the Songwriter's fields for a request `asked` with the recipe `recipe`. A replay ignores them."""
+def songwriter_fields(
+    asked: complete.Completed, recipe: str, songwriter: Songwriter, caption: str | None
+) -> dict[str, Any]:
+    """Return the Songwriter's fields for a request `asked` with the recipe `recipe`. A replay ignores them.
+
+    `caption` is that of the take. Where it begins with words of the idea because it had lost them, they are a field.
+    """
     fields = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
+    if opening := songwriter_prompts.opening_of(asked, caption):
+        fields["caption_opening"] = opening
     identity = {"name": songwriter.name, "weights": songwriter.weights, "seed": asked.text_seed}
     return {"asked": recipe, "songwriter": {**identity, **fields, "decided": list(asked.open)}}
 

@@ -159,7 +159,7 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
             level = encode_take(sound, take, output, job, settings, reporter)
             if output.sidecar is not None:
                 recipe = recipe_hash(take.request, job.weights, job.decided.contents)
-                fields = {**songwriter_fields(job, output), **sidecar.adapter_fields(job.decided)}
+                fields = {**songwriter_fields(job, output, take.request.caption), **sidecar.adapter_fields(job.decided)}
                 if is_untimed(take):
                     fields["untimed"] = True
                 text = sidecar.sidecar_text(
@@ -203,11 +203,11 @@ def latents_header(
     )
 
 
-def songwriter_fields(job: Job, output: OutputFile) -> dict[str, Any]:
-    """Return the Songwriter's fields of a sidecar; empty where it decided nothing."""
+def songwriter_fields(job: Job, output: OutputFile, caption: str | None) -> dict[str, Any]:
+    """Return the Songwriter's fields of the sidecar of a take with `caption`; empty where it decided nothing."""
     if job.songwriter is None or not job.request.open:
         return {}
-    return sidecar.songwriter_fields(job.request, job.recipe(output), job.songwriter)
+    return sidecar.songwriter_fields(job.request, job.recipe(output), job.songwriter, caption)
 
 
 def remove_stale(output: OutputFile, *, forced: bool) -> None:

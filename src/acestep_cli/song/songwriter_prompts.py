@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from acestep_cli.models import checkpoints
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.modes import FOLLOW_CODES
 from acestep_cli.song.musical_values import TIME_SIGNATURES
 from acestep_cli.song.prompts import INSTRUMENTAL
 from acestep_cli.song.request import KEYS, Request
 from acestep_cli.song.values import quoted
+
+if TYPE_CHECKING:
+    from acestep_cli.song.idea_words import KeptWords
 
 EXPAND = "Expand the user's input into a more detailed and specific musical description:"
 FORMAT = "Format the user's input into a more detailed and specific musical description:"
@@ -154,6 +158,8 @@ class WritingTask:
         decided: The values of the fields that are known already.
         seconds: The shortest and the longest duration to choose from.
         lyrics: True where lyrics follow the thought.
+        kept: The words of an idea that the caption is to have.
+        opening: What the caption begins with, before the Songwriter goes on.
     """
 
     prompt: str
@@ -161,6 +167,18 @@ class WritingTask:
     decided: Mapping[str, Any]
     seconds: tuple[int, int]
     lyrics: bool = False
+    kept: KeptWords | None = None
+    opening: str | None = None
+
+    def second_try(self, answer: Mapping[str, Any]) -> WritingTask | None:
+        """Return the task to write the caption again where that of an answer lacks words of the idea; None where it
+        has them.
+
+        The caption then begins with them, so that there is no third try, and what stands before it in a thought stays.
+        """
+        if self.kept is None or not self.kept.missing(answer["caption"]):
+            return None
+        return replace(self, decided={**self.decided, "bpm": answer["bpm"]}, opening=self.kept.opening, kept=None)
 
     def thought_grammar(self) -> str:
         """Return the Lark grammar of the YAML between <think> and </think>, without its last newline."""
@@ -170,6 +188,9 @@ class WritingTask:
     def _field(self, name: str) -> str:
         if name in self.decided:
             return _literal(dump_thought({name: self.decided[name]}).removesuffix("\n")) + NEWLINE
+        if name == "caption" and self.opening is not None:
+            begun = dump_thought({name: f"{self.opening},"}).removesuffix("\n")
+            return rf'{_literal(begun)} (" " | "\n  ") REST ("\n  " MORE)*{NEWLINE}'
         rule = f"{_literal(f'{name}: ')} {name if name == 'caption' else name.upper()}{NEWLINE}"
         return f"({rule})?" if name == "genres" else rule
 
@@ -210,6 +231,7 @@ def _terminals(seconds: tuple[int, int]) -> str:
         r'caption: PLAIN ("\n  " MORE)* | QUOTED',
         rf"PLAIN: /{_FIRST_LETTER}{_WORDS}/",
         rf"MORE: /{_LETTER}{_WORDS}/",
+        rf"REST: /\p{{L}}{_WORDS}/",
         rf"QUOTED: /'([^\s'`{UNPRINTABLE}]|'')([^'`{UNPRINTABLE}]|''|\n  )*'/",
         rf"GENRES: /{_FIRST_LETTER}( ?{_LETTER}){{0,60}}/",
         "",
@@ -241,7 +263,35 @@ def song_caption(request: Request) -> str | None:
 def idea_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> WritingTask:
     """Return the task to write a song from the idea of a request; `wanted` are the open keys."""
     content = idea_prompt(request.idea or "", instrumental=bool(request.instrumental))
-    return WritingTask(content, tuple(FIELDS), known_metadata(request), seconds, lyrics="lyrics" in wanted)
+    return WritingTask(
+        prompt=content,
+        fields=tuple(FIELDS),
+        decided=known_metadata(request),
+        seconds=seconds,
+        lyrics="lyrics" in wanted,
+        kept=kept_words(request),
+    )
+
+
+def kept_words(request: Request) -> KeptWords | None:
+    """Return the words of an idea that its caption is to have: style, mood and instruments; None where it has none.
+
+    What the song is about belongs to the lyrics. A caption has it where nobody sings, and where the built-in Songwriter
+    writes, whose lyrics are words in a row.
+    """
+    if request.idea is None or request.caption is not None:
+        return None
+    from acestep_cli.song import idea_words  # a TAB, which reads no idea, does without
+    from acestep_cli.song.lint import captions
+
+    is_mute = bool(request.instrumental) or captions.VOICELESS.search(request.idea) is not None
+    return idea_words.kept_words(request.idea, themes=is_mute or request.songwriter == checkpoints.BUILT_IN)
+
+
+def opening_of(request: Request, caption: str | None) -> str | None:
+    """Return the words of the idea that a caption begins with because it had lost them; None for another caption."""
+    kept = kept_words(request)
+    return kept.opening if kept is not None and kept.opens(caption) else None
 
 
 def rewrite_task(request: Request, seconds: tuple[int, int]) -> WritingTask:
@@ -261,6 +311,14 @@ def understanding_task(codes: Sequence[int], seconds: int) -> WritingTask:
 def strip_headings(text: str) -> str:
     """Return lyrics without the headings above them."""
     return text.partition(LYRIC_HEADING)[2].strip()
+
+
+def remarks(request: Request, song: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on what a Songwriter made of a request, whose decided keys are in `song`."""
+    if opening := opening_of(request, song.get("caption")):
+        yield f"The caption had lost words of the idea, so it was written again and begins with them: {opening}"
+    if request.songwriter == checkpoints.BUILT_IN and "lyrics" in song and song["lyrics"] is not None:
+        yield "This Songwriter is a sketch of one: the lyrics are words in a row, for you to write over"
 
 
 def decision_summary(found: Mapping[str, Any]) -> str:
