@@ -49,13 +49,13 @@ def test_an_idea_becomes_a_spec_a_song_and_a_description(acestep: Acestep) -> No
 
 
 IDEA, OPENING = "rainy-day bossa nova about a lost umbrella", "rainy-day bossa nova, lost umbrella"
-AGAIN = f"so it was written again and begins with them: {OPENING}"
+BEGINS = f"The caption begins with what it keeps of the idea: {OPENING}"
 
 
 def test_a_caption_keeps_the_idea_and_lyrics_are_left_to_the_person(acestep: Acestep) -> None:
     written = acestep("write", IDEA, "--seed", "1", "-o", "song.yaml")
     assert written.exit_code == 0, written.stderr
-    assert AGAIN in " ".join(written.stderr.split())
+    assert BEGINS in " ".join(written.stderr.split())
     song = spec.load(Path("song.yaml"))
     assert (song.caption or "").startswith(f"{OPENING}, ")
     assert ("for you to write over" in written.stderr) == (song.lyrics is not None)
@@ -64,14 +64,14 @@ def test_a_caption_keeps_the_idea_and_lyrics_are_left_to_the_person(acestep: Ace
 
     other = acestep("write", "失くした傘についての雨の日のボサノバ", "--seed", "1")
     assert other.exit_code == 0
-    assert "written again" not in other.stderr
+    assert "The caption begins" not in other.stderr
 
 
 def test_a_sidecar_says_what_was_put_into_a_caption(acestep: Acestep) -> None:
     idea = ("generate", "--idea", IDEA, "-d", "4", "--seed", "1")
     first = acestep(*idea, "-o", "a.wav")
     assert first.exit_code == 0, first.stderr
-    assert AGAIN in " ".join(first.stderr.split())
+    assert BEGINS in " ".join(first.stderr.split())
     beside = yaml.safe_load(Path("a.wav.yaml").read_text())
     assert beside["caption"].startswith(f"{OPENING}, ")
     assert beside["render"]["songwriter"]["caption_opening"] == OPENING

@@ -26,6 +26,7 @@ def opening(idea: str, *, themes: bool = True) -> str | None:
         ("slow piano piece, no vocals, instrumental", "slow piano", "slow piano"),
         ("a lost umbrella", "lost umbrella", None),
         ("make me a song", None, None),
+        ("no in-between, 'soft' jazz", "soft jazz", "soft jazz"),
         ("...", None, None),
         ("", None, None),
     ],
@@ -71,6 +72,7 @@ def test_an_opening_leaves_room_for_the_caption() -> None:
         ("R&B", "smooth RnB"),
         ("jazz, no drums", "drumless? No: jazz without any drums"),
         ("drum and bass", "fast drum & bass"),
+        ("soft jazz, my cat's tail", "'soft' jazz, the tail of a cat"),
         ("the 90s, dreams of dragons", "A 90s ballad, dreaming of a dragon"),
     ],
 )

@@ -40,8 +40,7 @@ from acestep_cli.song.songwriter_prompts import CODE, Sampling, WritingTask
 
 #: Tokens of a prompt and its answer together.
 CONTEXT = 8192
-#: An upper bound for the tokens of an answer besides caption and lyrics: a token for each letter, of the opening of a
-#: caption, too.
+#: An upper bound for the tokens of an answer besides caption and lyrics: a token for each letter.
 METADATA_TOKENS = 512
 
 
@@ -98,10 +97,10 @@ class SongwriterModel(nn.Module):
         prompt leaves no room to answer.
         """
         prompt = self.encode(task.prompt + songwriter_prompts.THOUGHT_BEGIN + "\n")
-        decided = len(self.encode(songwriter_prompts.dump_thought(task.decided)))
+        given = [songwriter_prompts.dump_thought(task.decided), task.kept.opening if task.kept is not None else ""]
         max_new_tokens = (
             METADATA_TOKENS
-            + decided
+            + sum(len(self.encode(text)) for text in given)
             + songwriter_prompts.CAPTION_TOKENS
             + (songwriter_prompts.LYRIC_TOKENS if task.lyrics else 0)
         )

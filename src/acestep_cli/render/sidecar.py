@@ -171,7 +171,7 @@ def songwriter_fields(
 ) -> dict[str, Any]:
     """Return the Songwriter's fields for a request `asked` with the recipe `recipe`. A replay ignores them.
 
-    `caption` is that of the take. Where it begins with words of the idea because it had lost them, they are a field.
+    `caption` is that of the take. Where it begins with what it keeps of the idea, that is a field.
     """
     fields = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
     if opening := songwriter_prompts.opening_of(asked, caption):

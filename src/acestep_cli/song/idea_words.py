@@ -18,9 +18,10 @@ from acestep_cli.song.lint import captions
 
 #: The longest opening of a caption: a third of what the published models are made for.
 OPENING_CHARACTERS = captions.CAPTION_CHARACTERS // 3
-#: A word, a name of several words, or a punctuation mark.
+#: A word, a name of several words, or a punctuation mark other than quotes.
 WORD = re.compile(
-    rf"(?:{'|'.join(map(re.escape, music_words.WHOLE))})(?![^\W_])|[^\W_]+(?:[&'’-][^\W_]+)*|[^\s\w]", re.IGNORECASE
+    rf"(?:{'|'.join(map(re.escape, music_words.WHOLE))})(?![^\W_])|[^\W_]+(?:[&'’-][^\W_]+)*|[^\s\w'\"’“”]",
+    re.IGNORECASE,
 )
 #: Tempo, key, time signature and length: they have keys of their own.
 FACTS = re.compile(
@@ -127,7 +128,9 @@ def strip_particles(words: Sequence[str]) -> list[str]:
 
 def is_telling(word: str) -> bool:
     """Return True for a word with a meaning of its own; a number or a letter alone has none."""
-    return word.casefold() not in PARTICLES and (is_musical(word) or not (word.isdecimal() or len(word) == 1))
+    if word.casefold() in PARTICLES or not stems(word):
+        return False
+    return is_musical(word) or not (word.isdecimal() or len(word) == 1)
 
 
 def sought_words(words: Sequence[str], *, is_theme: bool, themes: bool) -> Iterator[str]:
@@ -142,8 +145,8 @@ def says(caption: str, word: str) -> bool:
     """Tell whether a caption has a word of an idea, in any form, or one that says the same."""
     negation, _, negated = word.partition(" ")
     if negation.casefold() in NEGATIONS and negated:
-        [stem] = stems(negated)[-1:]
-        return re.search(rf"\b(?:no|without)\s(?:\w+\s)?{re.escape(stem)}", caption, re.IGNORECASE) is not None
+        stem = re.escape(stems(negated)[-1])
+        return re.search(rf"\b(?:no|without)\s(?:\w+\s)?{stem}", caption, re.IGNORECASE) is not None
     there = set(stems(caption))
     joined = "".join(letter for letter in caption.casefold() if letter.isalnum())
     for parts in (stems(word), *alike().get(" ".join(stems(word)), ())):
@@ -179,7 +182,7 @@ def alike() -> dict[str, list[list[str]]]:
 
 def stems(text: str) -> list[str]:
     """Return the words of a text without their endings; particles are left out."""
-    found = re.findall(r"[^\W_]+", text.casefold().replace("'s", "").replace("’s", ""))
+    found = re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.casefold()))
     return [stemmer().stemWord(word) for word in found if word not in PARTICLES]
 
 

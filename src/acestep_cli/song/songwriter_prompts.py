@@ -289,7 +289,7 @@ def kept_words(request: Request) -> KeptWords | None:
 
 
 def opening_of(request: Request, caption: str | None) -> str | None:
-    """Return the words of the idea that a caption begins with because it had lost them; None for another caption."""
+    """Return the words of the idea that a caption begins with, as one does that is written again; None for another."""
     kept = kept_words(request)
     return kept.opening if kept is not None and kept.opens(caption) else None
 
@@ -316,7 +316,7 @@ def strip_headings(text: str) -> str:
 def remarks(request: Request, song: Mapping[str, Any]) -> Iterator[str]:
     """Yield sentences on what a Songwriter made of a request, whose decided keys are in `song`."""
     if opening := opening_of(request, song.get("caption")):
-        yield f"The caption had lost words of the idea, so it was written again and begins with them: {opening}"
+        yield f"The caption begins with what it keeps of the idea: {opening}"
     if request.songwriter == checkpoints.BUILT_IN and "lyrics" in song and song["lyrics"] is not None:
         yield "This Songwriter is a sketch of one: the lyrics are words in a row, for you to write over"
 
