@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import wave
@@ -161,6 +162,15 @@ def test_more_than_the_header_promises_ends_at_the_limit(tmp_path: Path) -> None
     assert decode.survey_file(file, longest=701).seconds == 700
 
 
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+
+
+def probed(streams: list[dict[str, str]], container: dict[str, str]) -> str:
+    """What ffprobe prints of a file with a picture and these audio streams."""
+    sounds = [{"codec_type": "audio", "index": place, **stream} for place, stream in enumerate(streams, start=1)]
+    return json.dumps({"streams": [{"codec_type": "video", "index": 0}, *sounds], "format": container})
+
+
 @pytest.fixture
 def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Something that libsndfile does not know, with a stand-in for ffmpeg that does."""
@@ -213,6 +223,51 @@ class TestByProgram:
         found = decode.read_audio(video)
         assert found.samples.shape == (2, 2 * RATE)
         assert np.abs(found.samples - tone().T)[:, 12_000:-12_000].max() < 1e-3
+
+    @pytest.mark.parametrize(
+        ("streams", "container", "sentence"),
+        [
+            ([{"duration": "7200.0"}], {"format_name": MP4}, "is 2:00:00 long, and 10 minutes are the most"),
+            ([{"duration": "0.5"}], {"format_name": MP4}, r"is 0\.50 s long, and at least 1 s are needed"),
+            ([{"duration": "4.0"}], {"format_name": "asf"}, r"is cut short: 2\.00 of 4\.00 s can be read"),
+        ],
+    )
+    def test_a_header_that_does_not_suit_is_refused(
+        self, video: Path, monkeypatch: pytest.MonkeyPatch, streams: list[Any], container: Any, sentence: str
+    ) -> None:
+        monkeypatch.setenv("FAKE_FFPROBE", probed(streams, container))
+        monkeypatch.setenv("FAKE_FFMPEG", "" if "cut" in sentence else "endless hangs")
+        with pytest.raises(SourceError, match=sentence):
+            decode.survey_file(video)
+        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+        assert str(video) not in left
+
+    @pytest.mark.parametrize(
+        ("streams", "container", "warning"),
+        [
+            ([{}], {"format_name": "flv", "duration": "4.0"}, "has 2.00 s of sound and says it is 4.00 s long"),
+            ([{"duration": "2.0"}, {}], {"format_name": MP4}, "has 2 audio streams, of which the first is read"),
+            ([{"duration": "2.0"}], {"format_name": MP4, "duration": "4.0"}, None),  # a picture that outlasts its sound
+            ([{"duration": "7200.0"}], {"format_name": "mpegts", "duration": "7200.0"}, None),  # an estimate
+            ([], {"format_name": MP4}, None),
+        ],
+    )
+    def test_a_header_warns_of_what_is_not_read(
+        self, video: Path, monkeypatch: pytest.MonkeyPatch, streams: list[Any], container: Any, warning: str | None
+    ) -> None:
+        monkeypatch.setenv("FAKE_FFPROBE", probed(streams, container))
+        found = decode.survey_file(video)
+        assert found.samples == 2 * RATE
+        assert len(found.warnings) == (warning is not None)
+        assert (warning or "") in "".join(found.warnings)
+
+    @pytest.mark.parametrize("printed", ["", "[]", "{}", '{"streams": 3}', '{"streams": [{}]}', '{"streams": [[]]}'])
+    def test_nonsense_in_a_header_says_nothing(
+        self, video: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+    ) -> None:
+        monkeypatch.setenv("FAKE_FFPROBE", printed or "no JSON")
+        found = decode.survey_file(video)
+        assert (found.samples, found.warnings) == (2 * RATE, ())
 
     def test_it_is_not_listened_to_for_longer_than_the_limit(
         self, video: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,7 @@
 out of one again, into Sun's container.
 
 The words in FAKE_FFMPEG tell it how to misbehave; its arguments go to the file that FAKE_FFMPEG_LOG names. No AAC is
-made: the container is true enough for tags, and its sound is float PCM.
+made: the container is true enough for tags, and its sound is float PCM. A stand-in for ffprobe prints FAKE_FFPROBE.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from pathlib import Path
 
 
 def install(folder: Path) -> None:
-    """Put it into `folder` as `ffmpeg`, for PATH."""
-    program = folder / "ffmpeg"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    """Put it into `folder` as `ffmpeg`, for PATH, and a stand-in for ffprobe."""
+    for name, script in (
+        ("ffmpeg", f'exec "{sys.executable}" "{__file__}" "$@"'),
+        ("ffprobe", 'printf "  Stream #0:%s: some codec\\n" 0 1 2 >&2; printf %s "${FAKE_FFPROBE:-no JSON}"'),
+    ):
+        program = folder / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
 
 def atom(name: bytes, *parts: bytes) -> bytes:

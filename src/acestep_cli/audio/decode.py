@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from acestep_cli import disk
-from acestep_cli.audio import containers, encode, loudness
+from acestep_cli.audio import containers, encode, loudness, media_info
 from acestep_cli.audio.containers import Pieces, Stream
 from acestep_cli.audio.sound import Audio, join_blocks, resample_blocks
 from acestep_cli.errors import AceStepError, SourceError, reason_of, shell_word
@@ -133,10 +133,14 @@ class Decoding:
         self.warnings: list[str] = []
         opened = decode_by_libsndfile(path) or decode_by_ffmpeg(path)
         self.rate, self._promised, self._blocks = opened.rate, opened.promised, opened.blocks
-        self._lossy = opened.lossy
+        self._lossy, self._file_seconds = opened.lossy, opened.file_seconds
         self.warnings += opened.warnings
         if self._promised is not None:
-            self._measure(self._promised)
+            try:
+                self._measure(self._promised)
+            except SourceError:
+                self._blocks.close()
+                raise
 
     @property
     def samples(self) -> int:
@@ -166,6 +170,11 @@ class Decoding:
         self._measure(self.frames)
         if self.peak < self.quietest:
             raise SourceError(f"{self.path} is silent.")
+        seconds, whole = self.frames / self.rate, self._file_seconds or 0.0
+        if whole - seconds > max(MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE * whole):
+            self.warnings.append(
+                f"{self.path} has {seconds:.2f} s of sound and says it is {whole:.2f} s long; it may be cut."
+            )
 
     def _measure(self, frames: int, *, so_far: bool = False) -> None:
         seconds = frames / self.rate
@@ -190,6 +199,8 @@ class Decoded:
     blocks: Generator[NDArray[np.float32]]
     lossy: bool = False
     warnings: tuple[str, ...] = ()
+    #: Seconds that the whole file has, where the header tells that alone: its sound may be shorter.
+    file_seconds: float | None = None
 
 
 def decode_by_libsndfile(path: Path) -> Decoded | None:
@@ -348,6 +359,7 @@ def decode_by_ffmpeg(path: Path) -> Decoded:
         )
     stream = ffmpeg_output(path, regular(path))
     rate, channels = struct.unpack(">2I", next(stream))
+    info = media_info.probe_media(regular(path))
     if channels > 2:
         stream.close()
         raise too_many_channels(path, channels)
@@ -356,11 +368,24 @@ def decode_by_ffmpeg(path: Path) -> Decoded:
         import numpy as np
 
         with contextlib.closing(stream):
+            yield np.empty((2, 0), np.float32)  # once begun, closing it ends ffmpeg
             for data in stream:
                 samples = np.frombuffer(data, ">f4").reshape(-1, channels)
                 yield samples.T.astype(np.float32).repeat(2 // channels, axis=0)
 
-    return Decoded(rate, None, blocks())
+    begun = blocks()
+    next(begun)
+    if info is None:
+        return Decoded(rate, None, begun)
+    several = f"{path} has {info.sounds} audio streams, of which the first is read."
+    return Decoded(
+        rate=rate,
+        promised=None if info.sound_seconds is None else round(info.sound_seconds * rate),
+        blocks=begun,
+        lossy=True,
+        warnings=(several,) if info.sounds > 1 else (),
+        file_seconds=info.file_seconds if info.sound_seconds is None else None,
+    )
 
 
 def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
