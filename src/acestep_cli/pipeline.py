@@ -477,7 +477,7 @@ def run_songwriter(
 
 
 def write_takes(weights: WeightStore, request: Completed, together: int, say: Say) -> list[Completed]:
-    """Return the takes of a request as the Songwriter completes them, with the codes of so many `together`."""
+    """Return the takes of a request as the Songwriter fills them in, with the codes of so many `together`."""
     shortest = weights.checkpoint.row.shortest_seconds
     with weights.songwriter() as songwriter:
         return list(songwriter.write_takes(request, shortest, together, weights.report, say))

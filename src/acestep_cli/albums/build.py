@@ -26,7 +26,7 @@ from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
 
-#: The folder below the album for the files of steps on the way, and for the locks of builds.
+#: The folder below the album for the files of intermediate steps, and for the locks of builds.
 WORK_FOLDER = ".acestep"
 CURRENT, TAGS, STALE = "current", "tags", "stale"
 
@@ -114,16 +114,16 @@ class Build:
         else:
             stem = f"{self.album.file.stem}.{track.id}.{number + 1}"
             folder = self.out / WORK_FOLDER
-            found = Destination(folder, stem, "wav", "wav", made=True, built=True, main="mix", on_the_way=True)
+            found = Destination(folder, stem, "wav", "wav", made=True, built=True, main="mix", is_intermediate=True)
         return replace(found, built=not self.run.smoke)  # which makes room for nothing: it would be for a sketch
 
     def outputs(self) -> list[OutputFile]:
-        """Return the files of the tracks, and those of steps on the way that failed."""
+        """Return the files of the tracks, and those of intermediate steps that failed."""
         return [
             output
             for step in self.steps
             for output in (step.job.outputs if step.job is not None else ())
-            if not step.place.on_the_way or output.status == FAILED
+            if not step.place.is_intermediate or output.status == FAILED
         ]
 
     def paths(self) -> list[Path]:

@@ -68,9 +68,9 @@ class Recording:
 
 
 def survey_file(
-    path: Path, longest: float = LONGEST_READ, hear: Callable[[NDArray[np.float32]], None] | None = None
+    path: Path, longest: float = LONGEST_READ, each_block: Callable[[NDArray[np.float32]], None] | None = None
 ) -> Recording:
-    """Read the file `path` to its end, and pass each block [2, n] of it to `hear`.
+    """Read the file `path` to its end, and pass each block [2, n] of it to `each_block`.
 
     Raises `SourceError`, with the reason, where it is unsuitable as a source.
     """
@@ -78,8 +78,8 @@ def survey_file(
     digest = hashlib.sha256(str(decoding.rate).encode())
     for block in decoding:
         digest.update(block.tobytes())
-        if hear is not None:
-            hear(block)
+        if each_block is not None:
+            each_block(block)
     warnings = tuple(decoding.warnings)
     return Recording(path, decoding.samples, decoding.rate, file_hash(path), digest.hexdigest()[:16], warnings)
 
@@ -122,7 +122,7 @@ class Decoding:
 
     Raises `SourceError`: on opening, for a file that is not audio, too short or too long by its header, or has more
     than two channels; while reading, for one that is cut short, never reaches the peak `quietest`, or holds samples
-    that are not finite. `warnings` are complete at the end.
+    that are not finite. `warnings` has all of them at the end.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ from acestep_cli.training.run_folder import RunRecord
 app = help_format.App()
 
 SONGS = "Songs"
-#: Where an adapter is learnt best: the base model, whose style is not set yet.
+#: The checkpoint on which an adapter is trained best: the base model, whose style is not set yet.
 BEST_BASE = "base"
 EXPORTS = ("comfyui", "diffusers")
 #: Minutes from save to save, and steps from preview to preview.
@@ -233,7 +233,7 @@ def require_output(folder: Path, flags: TrainingFlags) -> Path:
 def require_usable_folder(
     output: Path, before: RunRecord | None, exports: tuple[tuple[str, Path], ...], terminal: Console
 ) -> None:
-    """Refuse a folder that is not empty; for a resumed run, one that is complete or damaged."""
+    """Refuse a folder that is not empty; for a resumed run, one that has ended or is damaged."""
     files = [path for _, path in exports]
     if before is None:
         run_folder.require_empty(output, files)

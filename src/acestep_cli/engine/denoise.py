@@ -93,6 +93,53 @@ def varied_noise(seed: int, other: int, share: float, frames: int, channels: int
     ) * math.sin(angle)
 
 
+class Velocity:
+    """The velocity under one condition: guided, clamped, and smoothed from step to step.
+
+    Source: docs/specification.md, 7.4 Guidance and 7.7 Corrections.
+    """
+
+    def __init__(
+        self, dit: DiT, context: Tensor, cross_kv: CrossKV, guided: Guided | None, corrections: Corrections
+    ) -> None:
+        """Begin without momentum. `context` [1, T, in_channels - C] holds source latents and mask, `cross_kv` the
+        projected condition.
+        """
+        self.dit, self.context, self.cross_kv = dit, context, cross_kv
+        self.guided, self.corrections = guided, corrections
+        self.guide = GUIDANCE_METHODS[guided.method].start() if guided is not None else None
+        #: That of the step at hand, or of the one before until it is known, [B, T, C].
+        self.of_step: Tensor | None = None
+
+    def __call__(self, x: Tensor, t: float, corrector: bool = False) -> Tensor:
+        """Return the velocity of latents x at time t; a corrector's second look within a step smooths nothing."""
+        v = self._guided(x, t, corrector)
+        if self.corrections.velocity_clamp:
+            v = solvers.clamp_velocity(v, x, self.corrections.velocity_clamp)
+        if corrector:
+            return v
+        if self.corrections.velocity_ema and self.of_step is not None:
+            v = v * (1 - self.corrections.velocity_ema) + self.of_step * self.corrections.velocity_ema
+        self._keep(v)
+        return v
+
+    def _guided(self, x: Tensor, t: float, corrector: bool) -> Tensor:
+        conditional = self._predict(x, t, self.cross_kv)
+        if self.guided is None or self.guide is None or not self.guided.interval[0] <= t <= self.guided.interval[1]:
+            return conditional
+        unconditional = self._predict(x, t, self.guided.unconditional)
+        return self.guide(conditional, unconditional, self.guided.scale, x, t, corrector)
+
+    def _predict(self, x: Tensor, t: float, cross_kv: CrossKV) -> Tensor:
+        """Return the model's own velocity."""
+        times = torch.full((x.shape[0],), t, device=self.context.device)
+        return self.dit(x.to(self.context.dtype), times, self.context, cross_kv).float()
+
+    def _keep(self, v: Tensor) -> None:
+        """Keep the velocity of the step, from which the next is smoothed."""
+        self.of_step = v
+
+
 def denoise(
     dit: DiT,
     noise: Tensor,
@@ -117,33 +164,7 @@ def denoise(
     In each step the velocity is clamped and smoothed, the solver acts, its result is corrected, and the source is put
     back, in this order.
     """
-    device, dtype = context.device, context.dtype
-    guide = GUIDANCE_METHODS[guided.method].start() if guided else None
-
-    def predict(x: Tensor, t: float, memory: CrossKV) -> Tensor:
-        times = torch.full((x.shape[0],), t, device=device)
-        return dit(x.to(dtype), times, context, memory).float()
-
-    def guided_velocity(x: Tensor, t: float, corrector: bool) -> Tensor:
-        conditional = predict(x, t, cross_kv)
-        if guided is None or guide is None or not guided.interval[0] <= t <= guided.interval[1]:
-            return conditional
-        return guide(conditional, predict(x, t, guided.unconditional), guided.scale, x, t, corrector)
-
-    step_velocity: Tensor | None = None  # of the step at hand, or of the one before until it is known
-
-    def velocity(x: Tensor, t: float, corrector: bool = False) -> Tensor:
-        nonlocal step_velocity
-        v = guided_velocity(x, t, corrector)
-        if corrections.velocity_clamp:
-            v = solvers.clamp_velocity(v, x, corrections.velocity_clamp)
-        if corrector:  # a second look within the step, which smooths nothing
-            return v
-        if corrections.velocity_ema and step_velocity is not None:
-            v = v * (1 - corrections.velocity_ema) + step_velocity * corrections.velocity_ema
-        step_velocity = v
-        return v
-
+    velocity = Velocity(dit, context, cross_kv, guided, corrections)
     generators = [stage_generator(seed, solver) for seed in seeds]
 
     def draw(like: Tensor) -> Tensor:
@@ -151,16 +172,16 @@ def denoise(
         return torch.cat(rows).to(like.device)
 
     step = SOLVERS[solver].start(draw)
-    noise, steps = noise.to(device), len(schedule) - 1
+    noise, steps = noise.to(context.device), len(schedule) - 1
     x = noise if start is None else solvers.add_noise(start.to(noise), noise, noise.new_tensor(schedule[:1]))
     progress(0, steps)
     for done, (t, t_next) in enumerate(pairwise(schedule)):
         if switch is not None and done == int(steps * switch.share):
-            context, cross_kv = switch.context, switch.cross_kv
+            velocity.context, velocity.cross_kv = switch.context, switch.cross_kv
         before, x = x, step(x, t, t_next, velocity)
         if corrections.dcw != solvers.NO_CORRECTION:
-            assert step_velocity is not None
-            clean = before - step_velocity * t
+            assert velocity.of_step is not None
+            clean = before - velocity.of_step * t
             scales = corrections.dcw_scale, corrections.dcw_high_scale
             x = solvers.correct_step(x, clean, t, corrections.dcw, *scales)
         if hold is not None and done < round(steps * hold.share) and (t_next > 0 or hold.last_step):

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.engine.denoise import Corrections, Guided
+from acestep_cli.engine.denoise import Corrections, Guided, Velocity
 from acestep_cli.engine.dit import CrossKV, DiT
 from acestep_cli.progress import Progress
 from acestep_cli.solvers import GUIDANCE_METHODS
 from acestep_cli.song.modes import EditWindow
 
 
-class DescribedVelocity:
-    """The velocity under one description: guided, clamped and smoothed, with a state of its own.
+class DescribedVelocity(Velocity):
+    """The velocity under one description.
 
-    The rows of a call are draws of one step. All of them begin from the state after the step before, and their mean
-    becomes the next.
+    The rows of a call, x [D, T, C], are draws of one step. All of them begin from the state after the step before, and
+    their mean becomes the next.
     """
 
     def __init__(
@@ -34,33 +34,18 @@ class DescribedVelocity:
         """Begin without momentum. `context` [1, T, in_channels - C] holds silence and mask, `cross_kv` the projected
         description.
         """
-        self.dit, self.context, self.cross_kv = dit, context, cross_kv
-        self.guided, self.corrections = guided, corrections
+        super().__init__(dit, context, cross_kv, guided, corrections)
         start = GUIDANCE_METHODS[guided.method].start_averaging if guided is not None else None
         assert guided is None or start is not None, "a method that edits cannot use is refused before"
         self.guide = start() if start is not None else None
-        self.previous: Tensor | None = None  # [1, T, C]
-
-    def __call__(self, x: Tensor, t: float) -> Tensor:
-        """Return the velocities of latents x [D, T, C] at time t."""
-        v = self._predict(x, t, self.cross_kv)
-        if self.guided is not None and self.guide is not None:
-            earliest, latest = self.guided.interval
-            if earliest <= t <= latest:
-                unconditional = self._predict(x, t, self.guided.unconditional)
-                v = self.guide(v, unconditional, self.guided.scale, x, t, False)
-        if self.corrections.velocity_clamp:
-            v = solvers.clamp_velocity(v, x, self.corrections.velocity_clamp)
-        if self.corrections.velocity_ema and self.previous is not None:
-            v = v * (1 - self.corrections.velocity_ema) + self.previous * self.corrections.velocity_ema
-        self.previous = v.mean(dim=0, keepdim=True)
-        return v
 
     def _predict(self, x: Tensor, t: float, cross_kv: CrossKV) -> Tensor:
         """Return the model's own velocities, row by row: several at once would round differently."""
-        times = torch.full((1,), t, device=self.context.device)
-        rows = x.to(self.context.dtype).unbind()
-        return torch.cat([self.dit(row[None], times, self.context, cross_kv).float() for row in rows])
+        return torch.cat([super(DescribedVelocity, self)._predict(row[None], t, cross_kv) for row in x.unbind()])
+
+    def _keep(self, v: Tensor) -> None:
+        """Keep the mean of the draws."""
+        self.of_step = v.mean(dim=0, keepdim=True)
 
 
 def edit(

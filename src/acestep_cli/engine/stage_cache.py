@@ -85,7 +85,7 @@ class StageCache:
     def written_takes(
         self, request: Completed, plan: Plan, make: Callable[[], Sequence[Completed]]
     ) -> Sequence[Completed]:
-        """Return the takes of a request with nothing open; `make` has the Songwriter complete them."""
+        """Return the takes of a request with nothing open; `make` has the Songwriter fill them in."""
         if self.cache is None or self.songwriter is None:
             return make()
         inputs = request.model_dump(mode="json", include=set(KEYS) - IGNORED_KEYS)

@@ -1,7 +1,7 @@
 """The table of checkpoints and Songwriters; finding them on disk, and checking their files.
 
 Names, folders and sizes: docs/specification.md, 2 Checkpoints and files and 10.1 Alignment heads. Everything
-here reads headers only and imports no torch; the weights themselves are `engine.store`'s affair.
+here reads headers only and imports no torch; `engine.weights` loads the weights.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ SONGWRITERS: dict[str, ModelPart] = {
         ("4B", "ACE-Step/acestep-5Hz-lm-4B", 8.4),
     )
 }
-#: The codebook that the published Songwriters speak. Their tokenizers have more marks than it has codes, so they do not
-#: tell; a Songwriter made for another says so in its config, as `fsq_input_levels`.
+#: The codebook of the published Songwriters. Their tokenizers have more tokens for codes than it has codes. One made
+#: for another codebook names it in its config, as `fsq_input_levels`.
 PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
 #: Bounds of a quantizer that is read, far above the published one.
 MOST_LEVELS, LARGEST_LEVEL = 32, 65_536
@@ -514,7 +514,7 @@ def installed_names(models_dir: Path | None, task: str = PUBLISHED_TASKS[0]) -> 
 
 
 def find_or_plan(name: str, models_dir: Path | None = None, task: str = PUBLISHED_TASKS[0]) -> Checkpoint:
-    """Find a checkpoint as `find_checkpoint` does, but return `Unpulled` for one of the table that is not complete."""
+    """Find a checkpoint as `find_checkpoint` does, but return `Unpulled` for one of the table that lacks files."""
     try:
         return find_checkpoint(name, models_dir, task)
     except CheckpointError:

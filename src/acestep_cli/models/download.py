@@ -50,7 +50,7 @@ class PublishedPart:
 
 @dataclass(frozen=True)
 class PulledPart:
-    """A complete part. `fetched` is the number of bytes downloaded for it."""
+    """A part of which every file is there. `fetched` is the number of bytes downloaded for it."""
 
     part: ModelPart
     folder: Path
@@ -144,7 +144,7 @@ def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
 
 
 def _installed(parts: Sequence[ModelPart], store: ModelStore) -> list[PulledPart]:
-    """Return the parts on disk if all of them are complete by their lock files, else an empty list."""
+    """Return the parts on disk if all their files are there by their lock files, else an empty list."""
     kept = []
     for part in parts:
         folder = checkpoints.part_folder(part, None if isinstance(store, local.HubCache) else store.root)
@@ -167,11 +167,11 @@ def _missing(one: PublishedPart, store: ModelStore, reporter: PullReporter, *, a
         known = None if again else local.read_lock(folder)
     except CheckpointError:
         known = None
-    vouched = {file.name: file.hash for file in known.files} if known else {}
+    known_hashes = {file.name: file.hash for file in known.files} if known else {}
     there = [
         file for file in one.lock.files if (path := folder / file.name).is_file() and path.stat().st_size == file.size
     ]
-    unread = [file for file in there if vouched.get(file.name) != file.hash]
+    unread = [file for file in there if known_hashes.get(file.name) != file.hash]
     if unread:
         size = disk.format_size(sum(file.size for file in unread))
         reporter.say(f"{one.part.folder}: comparing {size} on disk with the hashes on the hub")
@@ -211,7 +211,7 @@ def _require_room(missing: dict[ModelPart, list[RemoteFile]], store: ModelStore)
 def _download_parts(
     wanted: list[PublishedPart], missing: dict[ModelPart, list[RemoteFile]], store: ModelStore, reporter: PullReporter
 ) -> dict[ModelPart, int]:
-    """Download the missing files, part by part, small files first. A complete part gets its lock file at once.
+    """Download the missing files, part by part, small files first. A part gets its lock file once all are there.
 
     Returns the downloaded bytes of each part.
     """

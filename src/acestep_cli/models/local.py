@@ -368,9 +368,9 @@ def unpulled_songwriter(asked: str | None, checkpoint: Checkpoint, models_dir: P
 def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> list[Songwriter | None]:
     """Return the Songwriters to try with a checkpoint, the best first.
 
-    A name or folder gives that one alone, `none` gives [None], and `auto` gives all complete ones with the checkpoint's
-    codebook, the largest first, then None. `auto` never gives the built-in one, because the built-in checkpoint follows
-    a prompt better without its codes; `needed_songwriters` does.
+    A name or folder gives that one alone, `none` gives [None], and `auto` gives all installed ones with the
+    checkpoint's codebook, the largest first, then None. `auto` never gives the built-in one, because the built-in
+    checkpoint follows a prompt better without its codes; `needed_songwriters` does.
 
     Raises `CheckpointError` where a named one is missing, broken, or of another codebook.
     """

@@ -1,6 +1,6 @@
 """Files of weights and the JSON beside them, as they lie on disk: whole or not, what their headers say, and a hash.
 
-The tensors themselves are read by `engine.store`.
+The tensors themselves are read by `engine.weights`.
 """
 
 from __future__ import annotations

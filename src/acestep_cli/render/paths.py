@@ -46,7 +46,7 @@ class Destination:
     #: The kind of output part whose name has no suffix, where there are several.
     main: str | None = None
     #: An intermediate file of an album, which is not printed.
-    on_the_way: bool = False
+    is_intermediate: bool = False
 
 
 def parse_destination(output: str | None) -> Destination:

@@ -139,7 +139,7 @@ def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) 
                     os.utime(file)
             except OSError as error:
                 reporter.warn(f"{file} cannot be touched: {reason_of(error)}.")
-            say = reporter.detail if job.song.place.on_the_way else reporter.say
+            say = reporter.detail if job.song.place.is_intermediate else reporter.say
             same = f"the same recipe and seed, {output.seed}" if job.song.place.numbered else "the same recipe"
             say(f"{output.path}: kept, for it has {same}")
             write.print_path(output, job, results)

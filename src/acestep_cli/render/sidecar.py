@@ -63,7 +63,7 @@ class RenderOrigin(BaseModel):
     asked: str | None = None
 
     def is_of(self, recipe: str) -> bool:
-        """Tell whether `recipe` is that of the take, or that of the request before a Songwriter completed it."""
+        """Tell whether `recipe` is that of the take, or that of the request before a Songwriter filled it in."""
         return recipe in (self.recipe, self.asked)
 
 

@@ -70,7 +70,7 @@ def write_take(
 
 def print_path(output: OutputFile, job: Job, results: ResultStream) -> None:
     """Print the path of a file that was asked for and is there now, written or kept."""
-    if output.path is not None and not job.song.place.on_the_way:
+    if output.path is not None and not job.song.place.is_intermediate:
         results.path(output.path)
 
 

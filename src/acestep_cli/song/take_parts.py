@@ -11,7 +11,7 @@ from acestep_cli.song.seeds import take_seed, text_seed
 
 
 def written_requests(request: Completed) -> list[Completed]:
-    """Return the requests that `request` becomes once the Songwriter completes it: one for each take where each has
+    """Return the requests that `request` becomes once the Songwriter fills it in: one for each take where each has
     codes of its own, else one for all takes.
     """
     if "codes" not in request.open:

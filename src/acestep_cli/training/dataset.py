@@ -281,7 +281,7 @@ class RecordingFacts:
 def read_recording(path: Path) -> RecordingFacts:
     """Measure a recording, a second at a time. Raises `SourceError` for one that cannot be used."""
     crests = measure.ClipCounter()
-    survey = decode.survey_file(path, hear=crests.add)
+    survey = decode.survey_file(path, each_block=crests.add)
     return RecordingFacts(
         seconds=survey.seconds,
         rate=survey.rate,

@@ -168,26 +168,29 @@ def plan_training(
             failure = failure or memory_error(ways[-1], device, budget)
             why = f"it does not fit into {device.name}"
             continue
-        speed = experience(device, dtype).speeds.get(fitting.arrangement.weights)
-        return TrainingPlan(
-            device=device.name,
-            backend=device.backend,
-            max_vram=asked.max_vram,
-            budget_bytes=budget,
-            stages=fitting.stages,
-            seconds=None if speed is None else fitting.operations / speed.operations_per_second,
-            reasons={
-                "device": why,
-                "dtype": dtype_reason,
-                **planning.standing_reasons(device),
-                **fallback_reasons(need, fitting, budget),
-            },
-            checkpointed=fitting.checkpointed,
-            optimiser=config.optimiser,
-            **fitting.arrangement.settings(),
-        )
+        plan = plan_of(fitting, need, device, budget, experience(device, dtype))
+        reasons = {"device": why, "dtype": dtype_reason, **plan.reasons}
+        return plan.model_copy(update={"max_vram": asked.max_vram, "reasons": reasons})
     assert failure is not None
     raise failure
+
+
+def plan_of(
+    fitting: TrainingMemory, need: TrainingMemory, device: Device, budget: int, experience: Experience
+) -> TrainingPlan:
+    """Return the plan of the way that fits into `budget` bytes of a device; `need` is the fastest way."""
+    speed = experience.speeds.get(fitting.arrangement.weights)
+    return TrainingPlan(
+        device=device.name,
+        backend=device.backend,
+        budget_bytes=budget,
+        stages=fitting.stages,
+        seconds=None if speed is None else fitting.operations / speed.operations_per_second,
+        reasons={**planning.standing_reasons(device), **fallback_reasons(need, fitting, budget)},
+        checkpointed=fitting.checkpointed,
+        optimiser=fitting.config.optimiser,
+        **fitting.arrangement.settings(),
+    )
 
 
 def fallback_reasons(need: TrainingMemory, fitting: TrainingMemory, budget: int) -> dict[str, str]:

@@ -18,7 +18,7 @@ CHECKS: tuple[Callable[[LintedSong], Iterator[Remark]], ...] = (
     pace.long_lines,
     section_tags.misspelt_tags,
     section_tags.open_brackets,
-    section_tags.glued_tags,
+    section_tags.tags_among_words,
     section_tags.unmarked_sections,
     section_tags.untagged,
     section_tags.wordless_sections,

@@ -60,7 +60,7 @@ def open_brackets(song: LintedSong) -> Iterator[Remark]:
         yield Remark("lyrics", line.number, f"the bracket in {quoted(line.text)} {what}; {advice}")
 
 
-def glued_tags(song: LintedSong) -> Iterator[Remark]:
+def tags_among_words(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         for tag in re.finditer(r"\[([^\[\]]+)\]", line.text):
             before, after = line.text[: tag.start()], line.text[tag.end() :]
