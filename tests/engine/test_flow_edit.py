@@ -222,7 +222,7 @@ def test_a_window_of_nothing_is_the_source() -> None:
 def test_without_a_window_it_is_text_to_music_of_the_same_seed() -> None:
     made = denoise.denoise(
         ToyDiT(), denoise.starting_noise(SEED, FRAMES, 3), torch.zeros(1, FRAMES, 1), TARGET,  # type: ignore[arg-type]
-        SCHEDULE, solver="euler", guided=None, seed=SEED, progress=lambda done, total: None,
+        SCHEDULE, solver="euler", guided=None, seeds=[SEED], progress=lambda done, total: None,
     )  # fmt: skip
     assert apart(edited(window=EditWindow(0.0, 0.0)), made) < 1e-5
 
