@@ -49,6 +49,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lego": ("base", {"mode": "lego", "source": "a.wav", "track": ["bass"], "mix": True, "steps": 2}),
     "extract": ("base", {"mode": "extract", "source": "a.wav", "track": ["vocals", "drums"], "steps": 2}),
     "complete": ("base", {"mode": "complete", "source": "a.wav", "track": ["drums"], "steps": 2}),
+    "edit": ("base", {"mode": "edit", "source": "a.wav", "from_caption": "a march", "steps": 2, "edit_average": 2}),
+    "edit of words": ("turbo", {"mode": "edit", "source": "a.wav", "lyrics": LYRICS, "from_lyrics": "la", "steps": 2}),
 }  # fmt: skip
 FALLBACKS: dict[str, dict[str, Any]] = {
     "none": {},

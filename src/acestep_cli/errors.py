@@ -111,8 +111,8 @@ class SourceError(AceStepError):
 
 
 class CheckError(AceStepError):
-    """Audio failed a check (a render is not finite, silent or unchanged by a repaint; an assertion does not hold; a
-    replay differs), or the loss of a training run is not finite.
+    """Audio failed a check (a render is not finite, silent or unchanged by a repaint or an edit; an assertion does not
+    hold; a replay differs), or the loss of a training run is not finite.
     """
 
     exit_code = 6

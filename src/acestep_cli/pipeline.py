@@ -19,7 +19,7 @@ from torch import Tensor
 from acestep_cli import solvers
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cache import Cache
-from acestep_cli.engine import alignment, codec, conditioning, denoise
+from acestep_cli.engine import alignment, codec, conditioning, denoise, flow_edit
 from acestep_cli.engine.alignment import LyricAlignment, LyricTokens
 from acestep_cli.engine.conditioning import SourceLayout
 from acestep_cli.engine.dit import AceStep, Condition, stack_conditions
@@ -270,9 +270,10 @@ class Renderer:
             layout=layout,
             waveform=waveform,
             latents=finished,
+            edit_change=inputs.edit_change(latents),
             plan=self.weights.plan,
             timings=self.clock.lap(),
-            warnings=(*part.warnings, *self.weights.warnings),
+            warnings=tuple(dict.fromkeys((*part.warnings, *self.weights.warnings))),
             alignment=aligned,
             applied=self.weights.applied,
             fell_back=self.retry.has_fallen_back(),
@@ -289,24 +290,28 @@ class SongSource(NamedTuple):
 
 @dataclass
 class ConditionInputs:
-    """The output of one mode, and its prompts once they are encoded."""
+    """The output of one mode, the request whose words it states, and its prompts once they are encoded."""
 
     prepared: Prepared
+    request: Completed
     text_states: Tensor = field(init=False)  # [1, Lt, width]
     lyric_states: Tensor = field(init=False)  # [1, Ll, width]
 
 
-def prepared_phases(request: Completed) -> list[Prepared]:
-    """Return what the mode of a request gives to the diffusion, phase by phase."""
+def prepared_phases(request: Completed) -> list[tuple[Prepared, Completed]]:
+    """Return what the mode of a request gives to the diffusion, phase by phase, with the request that has its words."""
     first = modes.mode_of(request).prepare(request, request.region)
-    return [first] if first.second_phase is None else [first, first.second_phase[1]]
+    if first.edit is not None:
+        return [(first, modes.source_description(request)), (first, request)]
+    second = [] if first.second_phase is None else [(first.second_phase[1], request)]
+    return [(first, request), *second]
 
 
 @dataclass
 class RenderPart:
     """The part of a song that is rendered at once: all of it, or one stem.
 
-    The diffusion goes through its phases in their order.
+    The diffusion goes through its phases in their order. An edit has the description of its source before its own.
     """
 
     output: OutputPart
@@ -323,7 +328,7 @@ class RenderPart:
         """Return the part of one output, or of the same output of takes that are requests of their own."""
         return cls(
             output=outputs[0],
-            phases=[ConditionInputs(prepared) for prepared in prepared_phases(outputs[0].request)],
+            phases=[ConditionInputs(*phase) for phase in prepared_phases(outputs[0].request)],
             takes=[take for output in outputs for take in take_parts.single_takes(output.request)],
             has_own_codes=len(outputs) > 1,
         )
@@ -356,6 +361,7 @@ class DecodedTake(NamedTuple):
     layout: SourceLayout
     waveform: Tensor  # [A, N]
     latents: Latents | None
+    edit_change: float | None
     plan: Plan
     timings: dict[str, float]
     warnings: tuple[str, ...]
@@ -394,7 +400,8 @@ class SongRender:
         yield replace(
             make_take(part.output, part.takes[decoded.number - 1], decoded, scores),
             splice=conditioning.spliced_parts(layout, splice),
-            problem=conditioning.unchanged_problem(layout, decoded.waveform, splice),
+            problem=conditioning.unedited_problem(decoded.edit_change)
+            or conditioning.unchanged_problem(layout, decoded.waveform, splice),
         )
         if self.beside is None:
             return
@@ -426,12 +433,13 @@ def make_take(output: OutputPart, request: Completed, decoded: DecodedTake, code
         lines=decoded.alignment.lines,
         scores={name: round(value, 4) for name, value in scores.items()},
         applied=decoded.applied,
+        edit_change=decoded.edit_change,
     )
 
 
 class DiffusionInputs(NamedTuple):
     """The tensors that the diffusion of a part starts from: a context [1, T, in_channels - C] for each phase, the
-    source it holds on to, and clean latents [1, T, C] to begin with.
+    source it holds on to, and clean latents [1, T, C] to begin with, or to edit.
     """
 
     contexts: list[Tensor]
@@ -446,6 +454,12 @@ class TakeInputs(NamedTuple):
     take: Completed
     diffusion: DiffusionInputs
     conditions: list[Condition]
+
+    def edit_change(self, latents: Tensor) -> float | None:
+        """Return how far latents [T, C] were edited away from the source; None where it is no edit."""
+        source = self.diffusion.start
+        is_edit = self.part.prepared.edit is not None
+        return conditioning.relative_distance(source[0], latents) if is_edit and source is not None else None
 
 
 class DiffusedTake(NamedTuple):
@@ -503,12 +517,12 @@ def encode_prompts(weights: WeightStore, parts: Sequence[RenderPart]) -> None:
     with weights.text_encoder() as encoder:
         for number, (part, phase) in enumerate(phases):
             weights.report("text", number, len(phases))
-            request, warn = part.output.request, part.warnings.append
+            request, warn = phase.request, part.warnings.append
             prompt, lyrics = prompts.prompts_of(request, phase.prepared.instruction, request.duration)
             phase.text_states = encoder.hidden_states(prompt, warn)
             phase.lyric_states = encoder.embeddings(lyrics, warn)
             is_aligned = request.lrc or ranking.LYRIC_ALIGNMENT in request.scored
-            if is_aligned and duration.is_sung(request.lyrics):
+            if is_aligned and phase is part.phases[-1] and duration.is_sung(request.lyrics):
                 ids = encoder.token_ids(lyrics, prompts.LYRIC_TOKENS)
                 part.lyrics = LyricTokens.of(encoder.tokenizer, ids, request.language)
         weights.report("text", len(phases), len(phases))
@@ -538,7 +552,7 @@ def source_latents(
 
 def prepare_inputs(weights: WeightStore, take: Completed, source: SongSource, silence: Tensor) -> DiffusionInputs:
     """Make the inputs of the diffusion of a take, which others may share."""
-    phases = prepared_phases(take)
+    phases = [prepared for prepared, _ in prepared_phases(take)]
     prepared = phases[0]
     with weights.dit() as model:
         sources = conditioning.SourceLatents(
@@ -549,7 +563,7 @@ def prepare_inputs(weights: WeightStore, take: Completed, source: SongSource, si
         )
         contexts = [conditioning.context_latents(phase, sources) for phase in phases]
         hold = conditioning.source_hold(sources, prepared.splice, turbo=weights.checkpoint.row.turbo)
-        start = sources.original() if prepared.source_share else None
+        start = sources.original() if prepared.source_share or prepared.edit else None
         return DiffusionInputs(contexts, hold, start)
 
 
@@ -606,7 +620,9 @@ def diffuse(
         progress(0, len(made))(1, 1)
     while left := [place for place in range(len(group)) if place not in made]:
         places = left[: weights.plan.together]
-        latents = denoise_takes(weights, [group[place] for place in places], progress(len(made), len(places)))
+        inputs = [group[place] for place in places]
+        make = denoise_takes if inputs[0].part.prepared.edit is None else edit_takes
+        latents = make(weights, inputs, progress(len(made), len(places)))
         for place, own in zip(places, latents, strict=True):
             stages.write_latents(keys[place], own)
             made[place] = DiffusedTake(own, 0.0)
@@ -615,7 +631,7 @@ def diffuse(
 def latents_key(weights: WeightStore, stages: StageCache, inputs: TakeInputs) -> str | None:
     """Return the key of a take's latents in the cache."""
     part, take = inputs.part, inputs.take
-    switch, hold = part.prepared.second_phase, inputs.diffusion.hold
+    switch, hold, window = part.prepared.second_phase, inputs.diffusion.hold, part.prepared.edit
     guided = (take.guidance, take.guidance_method, take.cfg_interval)
     corrections = corrections_of(take)
     settings = [
@@ -627,6 +643,7 @@ def latents_key(weights: WeightStore, stages: StageCache, inputs: TakeInputs) ->
         hold and (hold.share, hold.last_step),
         *([asdict(corrections)] if corrections != denoise.Corrections() else []),
         *([take.variation, take.variation_seed] if take.variation is not None else []),
+        *([asdict(window)] if window is not None else []),
     ]
     tensors = [
         *inputs.diffusion.contexts,
@@ -670,6 +687,33 @@ def denoise_takes(weights: WeightStore, group: Sequence[TakeInputs], progress: P
 def stack_contexts(contexts: Sequence[Tensor]) -> Tensor:
     """Return contexts [1, T, width] as one with a row for each; one that all takes share stays as it is."""
     return contexts[0] if all(context is contexts[0] for context in contexts) else torch.cat(list(contexts))
+
+
+def edit_takes(weights: WeightStore, group: Sequence[TakeInputs], progress: Progress) -> list[Tensor]:
+    """Carry the latents of the source of each take to those of the take, [T, C], one take after another."""
+    with weights.dit() as model:
+        return [edit_take(model, inputs, progress) for inputs in group]
+
+
+def edit_take(model: AceStep, inputs: TakeInputs, progress: Progress) -> Tensor:
+    """Carry the latents of the source of a take to those of the take, [T, C]."""
+    part, take, (contexts, _, source) = inputs.part, inputs.take, inputs.diffusion
+    assert part.prepared.edit is not None
+    assert source is not None
+    source_kv, target_kv = map(model.decoder.project_condition, inputs.conditions)
+    return flow_edit.edit(
+        model.decoder,
+        source,
+        contexts[0],
+        source_kv,
+        target_kv,
+        part.schedule,
+        window=part.prepared.edit,
+        guided=prepare_guidance(take, model),
+        seed=take.seed,
+        progress=progress,
+        corrections=corrections_of(take),
+    )[0]
 
 
 def align_take(weights: WeightStore, inputs: TakeInputs, latents: Tensor, vae: VAEConfig) -> LyricAlignment:

@@ -44,3 +44,5 @@ class Take:
     residual_of: float | None = None
     #: True where memory ran out while it was made, so that its plan is not the one that it began with.
     fell_back: bool = False
+    #: Of an edit: the distance of its latents from those of its source, relative to their size.
+    edit_change: float | None = None

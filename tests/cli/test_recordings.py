@@ -253,6 +253,7 @@ NEEDED = {
     "lego": ["--track", "bass"],
     "extract": ["--track", "bass"],
     "complete": [],
+    "edit": ["-c", "a", "--from-caption", "b"],
 }
 
 

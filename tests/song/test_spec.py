@@ -87,8 +87,8 @@ def test_the_key_decides_what_a_scalar_means(write, line: str, key: str, meant: 
         ("[a]: b", "song.yaml:1: […]: is not a key of a song spec"),
         (
             "mode: genrate",
-            "song.yaml:1: mode: 'genrate' is not one of generate, cover, repaint, lego, extract, complete; did you "
-            "mean 'generate'?",
+            "song.yaml:1: mode: 'genrate' is not one of generate, cover, repaint, lego, extract, complete, edit; did "
+            "you mean 'generate'?",
         ),
         ("mode: [generate]", "song.yaml:1: mode: \"['generate']\" is not one of generate"),
         ("caption: warm: soft", "song.yaml:1: 'warm: soft' has a colon in it; put the whole text in quotes"),
@@ -349,7 +349,7 @@ def test_deep_nesting_is_refused(write, text: str) -> None:
 
 
 def test_every_key_of_a_request_is_a_key_of_a_spec() -> None:
-    assert set(Request.model_fields) | {"lyrics_file", "extends"} == set(spec_keys.KEYS)
+    assert set(Request.model_fields) | {"lyrics_file", "from_lyrics_file", "extends"} == set(spec_keys.KEYS)
     assert set(spec_keys.OTHER_NAMES.values()) <= set(spec_keys.KEYS)
     assert not set(spec_keys.OTHER_NAMES) & set(spec_keys.KEYS)
 

@@ -34,7 +34,14 @@ OF_ALBUM = {"title": "album", "artist": "artist", "year": "year", "cover": "cove
 #: The keys of a track besides those of a song.
 OF_TRACK = ("id", "spec", "from", "edits", "matrix")
 #: The edits of a finished sound, and the mode of each.
-EDITS = {"repaint": "repaint", "extend": "repaint", "cover": "cover", "lego": "lego", "complete": "complete"}
+EDITS = {
+    "repaint": "repaint",
+    "extend": "repaint",
+    "cover": "cover",
+    "edit": "edit",
+    "lego": "lego",
+    "complete": "complete",
+}
 #: Seconds of an extension whose own value is wrong, so that no other problem follows from it.
 NOTHING = 0.0
 DEFAULT_OUTPUT = "{album}/{n:02} {title}.{ext}"

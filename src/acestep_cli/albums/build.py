@@ -25,6 +25,7 @@ from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
+from acestep_cli.song import spec_layers
 
 #: The folder below the album for the files of intermediate steps, and for the locks of builds.
 WORK_FOLDER = ".acestep"
@@ -131,7 +132,7 @@ class Build:
         audio = [path for track in self.tracks for path in track_paths(self.album, track, self.out)]
         return [
             *audio,
-            *map(paths.sidecar_path, audio),
+            *map(spec_layers.sidecar_path, audio),
             *map(lrc.lrc_path, audio),
             *map(latents_file.latents_path, audio),
         ]

@@ -30,6 +30,7 @@ COMMANDS = {
     "lego": "Add one track to a recording, as a stem.",
     "extract": "Take tracks out of a recording, and what is left.",
     "complete": "Accompany a recording with the tracks it lacks.",
+    "edit": "Change a recording's words or style, and keep its melody.",
     # end
     "render": "Render specs, each by its own mode.",
     "write": "Turn an idea into a song spec, or rewrite one.",

@@ -34,9 +34,9 @@ EXIT_CODES = {
     3: "the checkpoint is missing, incomplete or of the wrong kind",
     4: "it does not fit in memory",
     5: "a source, reference or song to learn from cannot be read, or is too short, too long, silent or broken",
-    6: "audio failed its checks (a render is silent, not finite or unchanged by a repaint; what `acestep check` "
-    "asserts does not hold; a replay drifted; lyrics to be timed are not found in a song, which is kept), or training "
-    "broke down",
+    6: "audio failed its checks (a render is silent, not finite or unchanged by a repaint or an edit; what "
+    "`acestep check` asserts does not hold; a replay drifted; lyrics to be timed are not found in a song, which is "
+    "kept), or training broke down",
     7: "some of several takes failed; the rest are done. Where all failed for one cause: the code of that cause",
     8: "the network, the hub or a cluster failed; what was fetched or made is kept, and the same command goes on from "
     "there",

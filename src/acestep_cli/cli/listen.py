@@ -23,9 +23,8 @@ from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import ExistsError, SourceError, UsageError
 from acestep_cli.models import checkpoints
-from acestep_cli.render import paths
 from acestep_cli.render.take_file import TakeFile
-from acestep_cli.song import spec
+from acestep_cli.song import spec, spec_layers
 
 app = help_format.App()
 
@@ -174,7 +173,7 @@ def by_number(file: Path) -> list[tuple[bool, int, str]]:
 
 def stamp_of(file: Path, page: Path, *, embed: bool) -> str:
     """Return a stamp of an entry, which changes when the entry may change."""
-    beside = (file, paths.sidecar_path(file), lrc.lrc_path(file))
+    beside = (file, spec_layers.sidecar_path(file), lrc.lrc_path(file))
     states = [f"{state.st_mtime_ns}:{state.st_size}" if (state := stat(one)) else "" for one in beside]
     return " ".join([__version__, address(file, page), *states, EMBEDDED * embed])
 
@@ -208,7 +207,7 @@ def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
     """Return the entry of a take on the page."""
     request, name = take.request, address(take.path, page)
     low, high = (100 * plots.outline(take.sound, COLUMNS)).round().astype(int).tolist()
-    beside = paths.sidecar_path(take.path)
+    beside = spec_layers.sidecar_path(take.path)
     figures = take.facts()
     asked = dict(figures)
     facts = [

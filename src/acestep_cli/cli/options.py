@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -314,7 +314,8 @@ def render_flags(command: Command, mode: str | None) -> Command:
     """
     from acestep_cli.song import modes, spec_keys
 
-    left_out = modes.keys_of_other_modes(mode) if mode is not None else ()
+    left_out: Collection[str] = modes.keys_of_other_modes(mode) if mode is not None else ()
+    left_out = {*left_out, *(file for key, file in spec_keys.TEXT_FILES.items() if key in left_out)}
     keys = [name for name, key in spec_keys.KEYS.items() if key.flag and name not in left_out]
     return flags(keys, [field.name for field in fields(RenderSettings)])(command)
 

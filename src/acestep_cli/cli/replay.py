@@ -18,7 +18,7 @@ from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import CheckError, SourceError, UsageError, shell_word
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
-from acestep_cli.render import announce, events, outputs, paths, perform, plan, provenance, sidecar
+from acestep_cli.render import announce, events, outputs, perform, plan, provenance, sidecar
 from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
@@ -26,7 +26,7 @@ from acestep_cli.render.provenance import Provenance
 from acestep_cli.render.result import FAILED, RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.render.sidecar import RenderOrigin, SidecarRecord
-from acestep_cli.song import spec
+from acestep_cli.song import spec, spec_layers
 from acestep_cli.song.request import KEYS
 
 app = help_format.App()
@@ -116,7 +116,9 @@ def provenance_of(file: Path, *, from_tags: bool) -> Provenance:
     found = provenance.tags_provenance(file) if from_tags else provenance.find_provenance(file)
     if found is None:
         missing = (
-            "which only this program writes" if from_tags else f"nor is there a sidecar {paths.sidecar_path(file)}"
+            "which only this program writes"
+            if from_tags
+            else f"nor is there a sidecar {spec_layers.sidecar_path(file)}"
         )
         raise SourceError(f"{file}: its tags do not say how it was made, {missing}.")
     return found

@@ -182,8 +182,10 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
 
 def truncations(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:
     """Yield a notice for each text that the encoder would cut for its length."""
-    instruction = modes.mode_of(request).prepare(modes.with_defaults(request), None).instruction
-    return prompts.truncation_notices(*prompts.prompts_of(request, instruction, seconds), checkpoint.tokenizer)
+    mode, song = modes.mode_of(request), modes.with_defaults(request)
+    instruction = mode.prepare(song, None).instruction
+    for read in (song, *((modes.source_description(song),) if mode.describes_source else ())):
+        yield from prompts.truncation_notices(*prompts.prompts_of(read, instruction, seconds), checkpoint.tokenizer)
 
 
 @app.command(

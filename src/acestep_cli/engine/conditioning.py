@@ -33,6 +33,9 @@ from acestep_cli.song.modes import Prepared, Splice
 
 #: A repaint that changes no sample by more than this, one step of 16 bits, counts as unchanged.
 UNCHANGED_BELOW = 2**-15
+#: An edit that changes its latents by less than this, relative to their size, counts as unchanged: so much may be
+#: rounding of bfloat16.
+UNEDITED_BELOW = 2**-8
 
 
 @dataclass(frozen=True)
@@ -270,6 +273,19 @@ def unchanged_problem(layout: SourceLayout, song: Tensor, splice: Splice | None)
         return None
     spans = " and ".join(f"{start / layout.rate:g} and {end / layout.rate:g} s" for start, end in layout.regions)
     return f"The repaint changed nothing between {spans}, so no file was written."
+
+
+def relative_distance(source: Tensor, latents: Tensor) -> float:
+    """Return the distance of latents [T, C] from those of their source [T, C], relative to its size."""
+    before = source.float()
+    return float((latents.float() - before).norm() / before.norm().clamp(min=1e-12))
+
+
+def unedited_problem(change: float | None) -> str | None:
+    """Return the reason not to keep an edit with this distance from its source; None where it is kept, or no edit."""
+    if change is None or change >= UNEDITED_BELOW:
+        return None
+    return "The edit changed nothing, so no file was written."
 
 
 def mix_stems(layout: SourceLayout, stems: Tensor, kind: str) -> Tensor:

@@ -60,6 +60,8 @@ SONGWRITER_TEMPLATE_TOKENS, SONGWRITER_PROMPT_TOKENS = 300, 1500
 #: The most tokens of a prompt that it reads in one pass, which has a mask of this many rows.
 SONGWRITER_PASS_TOKENS = 512
 LATENT_STATES = 8
+#: Of each draw in a step of an edit: both noised latents, and the velocities with and without condition of both sides.
+EDIT_STATES_PER_DRAW = 6
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Workload:
     """Size of one render: latent frames, tokens of caption and lyrics, and its recordings.
 
     `source` tells whether there is a source, `encodes_source` whether it is encoded, `references` the number of
-    references and `reference_seconds` their total length.
+    references and `reference_seconds` their total length. `conditions` are held at once, and `edit_draws` is the number
+    of draws in a step of an edit, 0 where there is none.
     """
 
     frames: int
@@ -77,6 +80,8 @@ class Workload:
     encodes_source: bool = False
     references: int = 0
     reference_seconds: float = 0.0
+    conditions: int = 1
+    edit_draws: int = 0
 
     @classmethod
     def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Workload:
@@ -249,10 +254,10 @@ class MemoryModel:
 
     @property
     def cross_kv_bytes(self) -> int:
-        """Keys and values of the condition in all cross-attentions; with references, each take has its own."""
+        """Keys and values of the conditions in all cross-attentions; with references, each take has its own."""
         dit = self.sizes.dit
         keys = dit.num_key_value_heads * dit.head_dim
-        conditions = self.arrangement.together if self.work.references else 1
+        conditions = self.work.conditions * (self.arrangement.together if self.work.references else 1)
         return conditions * dit.num_hidden_layers * 2 * keys * self.condition_tokens * self.element
 
     @property
@@ -308,8 +313,9 @@ class MemoryModel:
 
     @property
     def latent_bytes(self) -> int:
-        """Latents of one take: noise, source, mask and velocity."""
-        return LATENT_STATES * self.work.frames * self.sizes.dit.latent_channels * FLOAT32
+        """Latents of one take: noise, source, mask and velocity; in an edit, those of each draw."""
+        states = LATENT_STATES + EDIT_STATES_PER_DRAW * self.work.edit_draws
+        return states * self.work.frames * self.sizes.dit.latent_channels * FLOAT32
 
     @property
     def kept_bytes(self) -> int:

@@ -21,6 +21,7 @@ from acestep_cli.machine.hardware import DTYPES, OWN_MEMORY, Backend, Device, DT
 from acestep_cli.machine.memory import MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
+from acestep_cli.song import modes
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import MOST_TOGETHER
 
@@ -246,9 +247,21 @@ def _choose_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
 
 
 def _workload(request: Completed, sizes: Sizes) -> Workload:
+    mode = modes.mode_of(request)
+    prepared = mode.prepare(request, request.region)
     work = Workload.of(request.duration, request.caption, request.lyrics, sizes.vae)
+    if prepared.edit is not None:
+        before = modes.source_description(request)
+        other = Workload.of(request.duration, before.caption, before.lyrics, sizes.vae)
+        work = replace(
+            work,
+            text_tokens=max(work.text_tokens, other.text_tokens),
+            lyric_tokens=max(work.lyric_tokens, other.lyric_tokens),
+            edit_draws=prepared.edit.average,
+        )
     return replace(
         work,
+        conditions=1 + (prepared.second_phase is not None) + (prepared.edit is not None),
         source=request.source is not None,
         encodes_source=request.encodes_source,
         references=len(request.reference or ()),
@@ -344,6 +357,8 @@ def _share_passes(
 
 def _wanted_together(request: Completed, device: Device) -> tuple[int, str]:
     """Return how many takes are to share a forward pass where memory allows it, and the reason."""
+    if modes.mode_of(request).describes_source:
+        return 1, "edits are made one by one"
     if request.together is not None:
         few = "there are no more takes"
         return (request.takes, few) if request.takes < request.together else (request.together, "asked for")
@@ -446,5 +461,6 @@ def diffusion_operations(request: Completed, model: MemoryModel) -> float:
     """Return the arithmetic operations of the diffusion of one take."""
     times = request.timesteps
     steps = request.steps or 0 if times is None else len([t for t in times if t > 0])
-    passes = (2 if request.guidance > 1 else 1) * SOLVERS[request.solver].evaluations
-    return float(steps * passes * model.step_operations)
+    edit = modes.mode_of(request).prepare(request, request.region).edit
+    evaluations = steps * SOLVERS[request.solver].evaluations if edit is None else edit.evaluations(steps)
+    return float(evaluations * (2 if request.guidance > 1 else 1) * model.step_operations)

@@ -146,7 +146,7 @@ def command_hint(name: str) -> str | None:
 def recording_hint(name: str) -> str:
     """Return the commands that take the recording `name`: by its recipe, where it has one, or by its sound."""
     file, shown = Path(name), shell_word(name)
-    beside = paths.sidecar_path(file)
+    beside = spec_layers.sidecar_path(file)
     if beside.is_file():
         again = f"acestep replay {shown} makes the take again and compares; " if file.is_file() else ""
         return f"{again}acestep render {shell_word(beside)} -o … renders by its sidecar, and flags change that."

@@ -13,7 +13,7 @@ from acestep_cli.errors import AceStepError, ExistsError, UsageError
 from acestep_cli.models import latents_file
 from acestep_cli.render import paths, result, sidecar
 from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
-from acestep_cli.song import take_parts
+from acestep_cli.song import spec_layers, take_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ def find_takes(
     """
     by_seed: dict[int, list[Sequence[Path]]] = {}
     for files in [bare, *([paths.numbered_path(path, n) for path in bare] for n in paths.file_numbers(bare[0]))]:
-        if (record := sidecar.read_sidecar(paths.sidecar_path(files[0]))) is not None:
+        if (record := sidecar.read_sidecar(spec_layers.sidecar_path(files[0]))) is not None:
             by_seed.setdefault(record.seed, []).append(files)
     found = {}
     for number in range(1, job.request.takes + 1):
@@ -121,7 +121,7 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
     Returns the error for a file that may not be replaced.
     """
     assert output.path is not None
-    beside = paths.sidecar_path(output.path)
+    beside = spec_layers.sidecar_path(output.path)
     there = disk.is_taken(output.path)
     record = sidecar.read_sidecar(beside)
     if record is not None and is_same_take(job, output, record):
@@ -208,7 +208,7 @@ def keep_seed(job: Job) -> None:
         return
     for output in job.outputs:
         assert output.path is not None
-        beside = paths.sidecar_path(output.path)
+        beside = spec_layers.sidecar_path(output.path)
         record = sidecar.read_sidecar(beside)
         if record is not None and job.is_recipe_of(output, record):
             request, found = job.request, f"{beside}, which is there already"

@@ -37,6 +37,8 @@ def measure_take(file: Path, take: Take) -> tuple[Measures, dict[str, float]]:
         checks |= against.checks()
     if take.residual_of is not None:
         checks["residual_db"] = round(splice.decibels(meter.rms) - splice.decibels(take.residual_of), 2)
+    if take.edit_change is not None:
+        checks["edit_change"] = round(take.edit_change, 4)
     return found, checks
 
 
@@ -65,6 +67,8 @@ def remarks(take: Take, checks: Mapping[str, float]) -> Iterator[str]:
     because = f" ({' and '.join(causes)})" if causes else ""
     if take.splice is not None:
         yield regions.remark(checks) + (because if checks["outside_difference"] else "")
+    if take.edit_change is not None:
+        yield f"the edit changed the latents by {take.edit_change:.0%} of their size"
     if take.residual_of is not None:
         yield (
             f"what the stems leave of the source is {checks['residual_db']:+.1f} dB of it{because}; stems are "

@@ -14,7 +14,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import modes, spec, take_parts
+from acestep_cli.song import modes, spec, spec_layers, take_parts
 
 
 def problems_beside(jobs: list[Job], place: Destination, settings: RenderSettings, *, songs: int) -> list[AceStepError]:
@@ -120,7 +120,7 @@ def take_outputs(job: Job, number: int, files: Sequence[Path | None], settings: 
         planned.append(
             OutputFile(
                 path=path,
-                sidecar=paths.sidecar_path(path) if path is not None and not settings.no_sidecar else None,
+                sidecar=spec_layers.sidecar_path(path) if path is not None and not settings.no_sidecar else None,
                 format=take.format,
                 take=number,
                 seed=take.seed,

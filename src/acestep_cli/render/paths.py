@@ -13,7 +13,7 @@ from pathlib import Path
 from acestep_cli import disk
 from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError
-from acestep_cli.song import take_parts
+from acestep_cli.song import spec_layers, take_parts
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import quoted
 
@@ -69,11 +69,6 @@ def parse_destination(output: str | None) -> Destination:
             "Add one, or a / to name a folder.",
         )
     return Destination(path.parent, path.stem, path.suffix.removeprefix("."), suffix)
-
-
-def sidecar_path(path: Path) -> Path:
-    """Return the path of the sidecar of an audio file."""
-    return path.with_name(path.name + ".yaml")
 
 
 def destination_of_song(place: Destination, *, of_spec: bool, from_source: bool, again: bool) -> Destination:
@@ -176,7 +171,7 @@ def files_in(folder: Path) -> list[Path]:
 def is_used(path: Path, taken: Collection[Path] = ()) -> bool:
     """Tell whether there is audio of this stem, in any format, or its sidecar."""
     same = [path.with_suffix(f".{format}") for format in encode.FORMATS]
-    return any(one in taken or disk.is_taken(one) or disk.is_taken(sidecar_path(one)) for one in same)
+    return any(one in taken or disk.is_taken(one) or disk.is_taken(spec_layers.sidecar_path(one)) for one in same)
 
 
 def next_free_path(path: Path, taken: Collection[Path] = ()) -> Path:

@@ -18,12 +18,12 @@ from acestep_cli.machine import hardware, history
 from acestep_cli.machine.plan import measured_speed
 from acestep_cli.models import local
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.render import announce, fetch, paths, plan, result, take_cache, write
+from acestep_cli.render import announce, fetch, plan, result, take_cache, write
 from acestep_cli.render.job import Job, group_by_weights, missing_parts, pending_work
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import ranking, spec_text
+from acestep_cli.song import ranking, spec_layers, spec_text
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -135,7 +135,9 @@ def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) 
             write.print_path(output, job, results)
         elif output.status == SKIPPED and output.path is not None:
             try:
-                for file in filter(None, (paths.sidecar_path(output.path), output.lrc, output.latents, output.path)):
+                for file in filter(
+                    None, (spec_layers.sidecar_path(output.path), output.lrc, output.latents, output.path)
+                ):
                     os.utime(file)
             except OSError as error:
                 reporter.warn(f"{file} cannot be touched: {reason_of(error)}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acestep_cli.audio import decode, tags
-from acestep_cli.render import paths, sidecar
+from acestep_cli.render import sidecar
 from acestep_cli.render.sidecar import RenderOrigin
 from acestep_cli.song import spec_layers
 
@@ -22,7 +22,7 @@ class Provenance:
 
 def find_provenance(file: Path) -> Provenance | None:
     """Return the provenance of `file`; None where neither a sidecar nor tags have it."""
-    beside = paths.sidecar_path(file)
+    beside = spec_layers.sidecar_path(file)
     record = sidecar.read_sidecar(beside)
     return tags_provenance(file) if record is None else Provenance(str(beside), spec_layers.read_layers(beside), record)
 

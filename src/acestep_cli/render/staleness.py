@@ -9,17 +9,17 @@ from typing import Any
 
 from acestep_cli.errors import AceStepError
 from acestep_cli.models import latents_file
-from acestep_cli.render import paths, sidecar
+from acestep_cli.render import sidecar
 from acestep_cli.render.job import Job
 from acestep_cli.render.result import OutputFile
-from acestep_cli.song import spec
+from acestep_cli.song import spec, spec_layers
 from acestep_cli.song.request import KEYS
 
 
 def differences(job: Job, output: OutputFile) -> list[str]:
     """Return a sentence for each difference of the file of `output`; none where it is up to date."""
     assert output.path is not None
-    beside = paths.sidecar_path(output.path)
+    beside = spec_layers.sidecar_path(output.path)
     record = sidecar.read_sidecar(beside)
     if record is None or not output.path.is_file():
         return ["it is not there yet"]

@@ -59,6 +59,7 @@ def store_take(cache: Cache, job: Job, output: OutputFile, take: Take) -> None:
         "scores": take.scores,
         "applied": take.applied,
         "residual_of": take.residual_of,
+        "edit_change": take.edit_change,
     }
     if (splice := take.splice) is not None:
         blocks |= {f"{REPLACED} {start}": tensor_file.block(source) for start, source in splice.replaced}
@@ -96,6 +97,7 @@ def parse_take(job: Job, output: OutputFile, data: bytes) -> Take:
         applied=tuple(AppliedAdapter(*one) for one in fields["applied"]),
         splice=stored_splice(fields["splice"], tensors) if "splice" in fields else None,
         residual_of=fields["residual_of"],
+        edit_change=fields.get("edit_change"),
     )
 
 

@@ -23,7 +23,7 @@ from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, OutputFile
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import duration, sections
+from acestep_cli.song import duration, sections, spec_layers
 from acestep_cli.song.recipe import recipe_hash
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
         if output.unnumbered is None:
             raise
         free = paths.next_free_path(output.unnumbered, [other.path for other in job.outputs if other.path])
-        output.path, output.sidecar = free, paths.sidecar_path(free) if output.sidecar else None
+        output.path, output.sidecar = free, spec_layers.sidecar_path(free) if output.sidecar else None
         output.lrc = lrc.lrc_path(free) if output.lrc else None
         output.latents = latents_file.latents_path(free) if output.latents else None
         publish_take(take, output, job, settings, reporter)
@@ -216,7 +216,7 @@ def remove_stale(output: OutputFile, *, forced: bool) -> None:
     Files that another run has written since the plan was made stay.
     """
     assert output.path is not None
-    beside, kept = paths.sidecar_path(output.path), latents_file.latents_path(output.path)
+    beside, kept = spec_layers.sidecar_path(output.path), latents_file.latents_path(output.path)
     record = sidecar.read_sidecar(beside) if forced else None
     if record is not None and record.lrc and output.lrc is None:
         lrc.lrc_path(output.path).unlink(missing_ok=True)
@@ -262,7 +262,7 @@ def made_meanwhile(output: OutputFile, job: Job) -> bool:
     Waits up to a second for the audio, which appears after its sidecar.
     """
     assert output.path is not None
-    record = sidecar.read_sidecar(paths.sidecar_path(output.path))
+    record = sidecar.read_sidecar(spec_layers.sidecar_path(output.path))
     if record is None or not existing.is_same_take(job, output, record):
         return False
     for _ in range(20):
@@ -277,7 +277,7 @@ def retag(output: OutputFile, job: Job) -> None:
     """Replace the tags of a file, in its sidecar and latents too. No sample changes."""
     assert output.path is not None
     beside, kept, cover = (
-        paths.sidecar_path(output.path),
+        spec_layers.sidecar_path(output.path),
         latents_file.latents_path(output.path),
         job.song.resolved.cover,
     )

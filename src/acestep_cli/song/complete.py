@@ -114,7 +114,7 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     choose_models(choices, request, checkpoint, songwriter if open_by_songwriter else None)
     choose_mode_defaults(choices, request, region, open_by_songwriter)
     choose_sampling(choices, request, checkpoint)
-    if not request.instrumental and request.lyrics is not None and "language" not in open_by_songwriter:
+    if not request.instrumental and choices.values["lyrics"] is not None and "language" not in open_by_songwriter:
         choices.set_default("language", "unknown", duration.DEFAULT)
     choose_encoding(choices, request)
     source_latents, latents_warnings = find_latents(request, checkpoint, recordings, region)
@@ -179,7 +179,7 @@ def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) 
     row, by_checkpoint = checkpoint.row, f"checkpoint {checkpoint.name}"
     choices.set_default("solver", "euler", duration.DEFAULT)
     choices.set_default("guidance", row.guidance, by_checkpoint)
-    choose_corrections(choices, checkpoint)
+    choose_corrections(choices, checkpoint, edits=modes.mode_of(request).describes_source)
     choices.set_default("seed", draw_seed(), DRAWN)
     choices.set_default("takes", 1, duration.DEFAULT)
     if request.variation is not None:
@@ -194,10 +194,13 @@ def choose_sampling(choices: Choices, request: Request, checkpoint: Checkpoint) 
         choices.set_default("cfg_interval", (0.0, 1.0), duration.DEFAULT)
 
 
-def choose_corrections(choices: Choices, checkpoint: Checkpoint) -> None:
-    """Set the corrections of velocity, steps and latents: none, but those that the checkpoint is published with."""
+def choose_corrections(choices: Choices, checkpoint: Checkpoint, *, edits: bool) -> None:
+    """Set the corrections of velocity, steps and latents: none, but those that the checkpoint is published with. An
+    edit has none of its steps.
+    """
     if choices.values["dcw"] in (None, solvers.AUTO_CORRECTION):
-        choices.replace("dcw", checkpoint.row.dcw, f"auto: checkpoint {checkpoint.name}")
+        of_mode = (solvers.NO_CORRECTION, f"auto: mode {choices.values['mode']}")
+        choices.replace("dcw", *(of_mode if edits else (checkpoint.row.dcw, f"auto: checkpoint {checkpoint.name}")))
     if choices.values["dcw"] != solvers.NO_CORRECTION:
         choices.set_default("dcw_scale", solvers.DCW_SCALE, duration.DEFAULT)
     if choices.values["dcw"] == "double":

@@ -7,9 +7,10 @@ sentences live here and nowhere else. Source: docs/specification.md, 4.3 Instruc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from acestep_cli.song import prompts
 from acestep_cli.song.musical_values import REPAINT_MODES, TRACKS
 from acestep_cli.song.regions import Region, Spans
 from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS, Request
@@ -39,6 +40,12 @@ WITHOUT_SONGWRITER = "songwriter"
 FILLING_KEYS = tuple(key for key in SONGWRITER_KEYS if key not in ("idea", "cfg_scale", "negative_prompt"))
 #: Keys about lyrics, for modes that render a whole song.
 WORD_KEYS = ("lrc",)
+#: Keys about the source of an edit as it is, and about the steps that change it.
+SOURCE_DESCRIPTION = ("from_caption", "from_lyrics")
+EDIT_WINDOW = ("edit_start", "edit_end", "edit_average")
+
+
+R = TypeVar("R", bound=Request)
 
 
 class LatentSources(Protocol):
@@ -116,6 +123,8 @@ class Prepared:
         second_phase: After the share `second_phase[0]` of the steps, the diffusion goes on with `second_phase[1]`.
         source_share: Share of the source in the latents that the diffusion starts from; 0 is pure noise.
         whole_frames: Cut the result to whole latent frames. Otherwise it has as many samples as the source.
+        edit: The steps in which the source is carried from its own description to that of the request. None begins
+            from noise.
     """
 
     instruction: str
@@ -125,6 +134,7 @@ class Prepared:
     second_phase: tuple[float, Prepared] | None = None
     source_share: float = 0.0
     whole_frames: bool = False
+    edit: EditWindow | None = None
 
 
 def no_defaults(_request: Request) -> Mapping[str, Any]:
@@ -164,6 +174,11 @@ class Mode:
     def follows_codes(self) -> bool:
         """True where the song is rendered from audio codes, which a Songwriter may draw."""
         return "codes" in self.keys
+
+    @property
+    def describes_source(self) -> bool:
+        """True for flow edit, which knows its source by a description."""
+        return "from_caption" in self.keys
 
     @property
     def has_songwriter(self) -> bool:
@@ -231,6 +246,31 @@ def complete_tracks(request: Request, _region: Region | None) -> Prepared:
     return Prepared(COMPLETE.format(tracks), lambda context: context.original())
 
 
+def edit(request: Request, _region: Region | None) -> Prepared:
+    """Prepare an edit: the source under other words, with its melody and timing."""
+    assert request.edit_start is not None
+    assert request.edit_end is not None
+    assert request.edit_average is not None
+    window = EditWindow(request.edit_start, request.edit_end, request.edit_average)
+    return Prepared(FILL_MASK, lambda context: context.silence(), edit=window)
+
+
+def edit_defaults(request: Request) -> Mapping[str, Any]:
+    """Return the default values of an edit: what one of both descriptions leaves open is as in the other."""
+    return {
+        "caption": request.from_caption,
+        "lyrics": None if request.instrumental else request.from_lyrics,
+        "from_caption": request.caption,
+        "from_lyrics": prompts.INSTRUMENTAL if request.instrumental else request.lyrics,
+        **{f"edit_{name}": value for name, value in asdict(EditWindow()).items()},
+    }
+
+
+def source_description(request: R) -> R:
+    """Return the request of an edit with the caption and the lyrics of its source."""
+    return request.model_copy(update={"caption": request.from_caption, "lyrics": request.from_lyrics})
+
+
 def track_names(request: Request) -> str:
     """Return the tracks as the instructions name them: `VOCALS | BACKING_VOCALS`."""
     return " | ".join(request.track or ()).upper()
@@ -245,6 +285,10 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "words": (
         ("caption", "lyrics"),
         "there is nothing to make music from; give a caption (-c) or lyrics (--lyrics).",
+    ),
+    "change": (
+        ("caption", "lyrics", "instrumental"),
+        "there is nothing to change; give the new caption (-c), the new lyrics (--lyrics), or --instrumental.",
     ),
     "source": (("source",), "there is no recording to work on; name one: acestep {mode} SOURCE."),
     "start": (
@@ -335,6 +379,17 @@ MODES: dict[str, Mode] = {
         needs=("source",),
         task="complete",
         most_tracks=len(TRACKS),
+    ),
+    "edit": Mode(
+        "Change a recording's words or style, and keep its melody.",
+        edit,
+        (
+            "acestep edit take.flac --lyrics-file new-words.txt",
+            'acestep edit demo.mp3 -c "acoustic folk, banjo" --from-caption "synthwave, retro drums" -o folk.flac',
+        ),
+        keys=("source", *SOURCE_DESCRIPTION, *EDIT_WINDOW, WITHOUT_SONGWRITER, *WORD_KEYS),
+        needs=("source", "change"),
+        defaults=edit_defaults,
     ),
 }
 

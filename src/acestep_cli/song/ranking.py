@@ -26,7 +26,7 @@ def inapplicable_scores(request: Request, checkpoint: Checkpoint, songwriter: So
         found[LYRIC_ALIGNMENT] = f"{request.mode} makes no whole song"
     elif not checkpoint.alignment_heads:
         found[LYRIC_ALIGNMENT] = f"{checkpoint.name} has no alignment heads"
-    elif not duration.may_be_sung(request):
+    elif not duration.may_be_sung(modes.with_defaults(request)):
         found[LYRIC_ALIGNMENT] = "there are no lyrics"
     if not mode.follows_codes:
         found[JUDGEMENT] = f"the Songwriter judges codes, and {request.mode} follows none"

@@ -75,6 +75,7 @@ CORRECTIONS = "Corrections"
 SONGWRITER_OPTIONS = "songwriter_options"
 LONGEST_FADE = 60
 MOST_TOGETHER = 8
+MOST_EDIT_DRAWS = 16
 
 
 class Request(BaseModel):
@@ -224,6 +225,51 @@ class Request(BaseModel):
     repaint_strength: Annotated[
         float | None,
         Key(Share(), "How far balanced goes towards aggressive; 0.5 unless set.", SOURCE),
+    ] = None
+    from_caption: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "What the source sounds like now; -c is what it shall be. Unset: what its own sidecar or tags say.",
+            SOURCE,
+            examples=("warm lo-fi hip hop, dusty drums, rhodes",),
+        ),
+    ] = None
+    from_lyrics: Annotated[
+        str | None,
+        Key(
+            Text(),
+            "The words that are sung in it now, [Instrumental] for none. Unset: likewise.",
+            SOURCE,
+            examples=("[Verse]\nCity light slides over the glass\n",),
+        ),
+    ] = None
+    edit_start: Annotated[
+        float | None,
+        Key(
+            Share(),
+            "The share of the steps (no time) that an edit leaves out at first, 0 unless set: more stays as it was.",
+            SOURCE,
+            examples=("20%",),
+        ),
+    ] = None
+    edit_end: Annotated[
+        float | None,
+        Key(
+            Share(),
+            "The share of the steps (no time) after which it follows the new words alone, 1 unless set: less stays.",
+            SOURCE,
+            examples=("70%",),
+        ),
+    ] = None
+    edit_average: Annotated[
+        int | None,
+        Key(
+            Whole(1, MOST_EDIT_DRAWS),
+            "Draws of noise that each of its steps averages, 1 unless set: steadier, and as many times slower.",
+            SOURCE,
+            examples=(2,),
+        ),
     ] = None
     track: Annotated[
         tuple[str, ...] | None,

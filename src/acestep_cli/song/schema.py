@@ -28,7 +28,7 @@ def song_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": properties,
         "not": {
-            "anyOf": [{"required": list(pair)} for pair in (("lyrics", "lyrics_file"), *spec_keys.SYNONYMS.items())]
+            "anyOf": [{"required": list(pair)} for pair in (*spec_keys.TEXT_FILES.items(), *spec_keys.SYNONYMS.items())]
         },
     }
 

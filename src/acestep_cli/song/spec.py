@@ -9,29 +9,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from acestep_cli.audio import tags
 from acestep_cli.errors import AdapterError, SourceError, UsageError
 from acestep_cli.song import request as song
-from acestep_cli.song import spec_layers, spec_text
+from acestep_cli.song import source_description, spec_keys, spec_layers, spec_text
 from acestep_cli.song.complete import Completion
 from acestep_cli.song.file_values import is_folder_name
 from acestep_cli.song.modes import MODES
 from acestep_cli.song.request import Request
-from acestep_cli.song.spec_keys import KEYS, LYRICS_FILE, RENDER
+from acestep_cli.song.spec_keys import KEYS, RENDER, TEXT_FILES
 from acestep_cli.song.spec_layers import Layer, WrittenValue
 from acestep_cli.song.spec_text import STDIN
 from acestep_cli.song.values import Choice, quoted
 
-if TYPE_CHECKING:
-    pass
-
-
 # Keys that a layer may override in those below it without naming them; see `overridden_keys`.
 SINGING = ("lyrics", "lyrics_file", "instrumental")
+SUNG_BEFORE = ("from_lyrics", "from_lyrics_file")
 ENCODING = ("bit_depth", "bitrate")
 STACKING = ("lora_mode",)
 SCHEDULE = ("steps", "shift")
@@ -40,6 +37,8 @@ GUIDING = ("guidance_method", "cfg_interval")
 DCW_SCALES = ("dcw_scale", "dcw_high_scale")
 #: Keys that decide the length of a song with a source.
 EXTENT = ("source", "start", "end")
+#: Keys that describe the source of an edit.
+DESCRIPTION = ("from_caption", *SUNG_BEFORE)
 #: Keys whose values depend on the checkpoint.
 SUITED = (*SCHEDULE, "timesteps", "guidance", *GUIDING, "dcw", *DCW_SCALES)
 #: Keys that the Songwriter composes codes from, and the keys it decides anew where one of those changes.
@@ -70,13 +69,14 @@ def resolve(*layers: Layer) -> Resolved:
     problems = [problem for layer in layers for problem in layer.problems]
     files = [layer.file for layer in layers if layer.file is not None]
     values = merge_layers(layers)
-    files += resolve_lyrics_file(values, problems)
+    files += resolve_text_files(values, problems)
     picture = resolve_cover(values, problems)
     if picture is not None:
         files += parsed_files("cover", values)
     files += [file for name in ("source", "reference") if name in values for file in parsed_files(name, values)]
     resolve_mode(values, problems)
-    if "lyrics" in values and "instrumental" in values and is_on(values["instrumental"].raw):
+    files += source_description.fill_in(values)
+    if "lyrics" in values and "instrumental" in values and spec_keys.is_on(values["instrumental"].raw):
         lyrics = values.pop("lyrics")
         problems.append(f"{values['instrumental'].where}: excludes lyrics ({lyrics.where})")
     try:
@@ -106,21 +106,24 @@ def merge_layers(layers: Iterable[Layer]) -> dict[str, WrittenValue]:
     return {name: value for name, value in values.items() if value.raw is not None}
 
 
-def resolve_lyrics_file(values: dict[str, WrittenValue], problems: list[str]) -> list[Path]:
-    """Replace `lyrics_file` in `values` by the lyrics in it. Return the files that were read."""
-    file = values.pop("lyrics_file", None)
-    if file is None:
-        return []
-    if "lyrics" in values:
-        problems.append(f"{file.where}: excludes lyrics ({values['lyrics'].where})")
-        return []
-    try:
-        name = LYRICS_FILE.kind.read(file.raw)
-        values["lyrics"] = WrittenValue(read_lyrics(name), file.where, f"{file.origin}, {name}", (name, 1))
-    except ValueError as error:
-        problems.append(f"{file.where}: {error}")
-        return []
-    return [Path(name)]
+def resolve_text_files(values: dict[str, WrittenValue], problems: list[str]) -> list[Path]:
+    """Replace the keys in `values` that name a file of text by that text. Return the files that were read."""
+    found = []
+    for key, file_key in TEXT_FILES.items():
+        file = values.pop(file_key, None)
+        if file is None:
+            continue
+        if key in values:
+            problems.append(f"{file.where}: excludes {key} ({values[key].where})")
+            continue
+        try:
+            name = KEYS[file_key].kind.read(file.raw)
+            values[key] = WrittenValue(read_lyrics(name), file.where, f"{file.origin}, {name}", (name, 1))
+        except ValueError as error:
+            problems.append(f"{file.where}: {error}")
+        else:
+            found.append(Path(name))
+    return found
 
 
 def resolve_cover(values: dict[str, WrittenValue], problems: list[str]) -> tags.Cover | None:
@@ -152,9 +155,10 @@ def overridden_keys(
     """Return the keys of the lower layer that the upper one makes meaningless without naming them."""
     others = {name for name in upper if name not in lower or parsed_value(name, lower) != parsed_value(name, upper)}
     sings = [name for name in SINGING if name in upper and upper[name].raw is not None]
-    answers = any(name != "instrumental" or is_on(upper[name].raw) for name in sings)
+    answers = any(name != "instrumental" or spec_keys.is_on(upper[name].raw) for name in sings)
     rules = (
         (answers, SINGING),  # one answer to one question
+        (any(name in upper for name in SUNG_BEFORE), SUNG_BEFORE),
         ("format" in lower and "format" in others, ENCODING),
         ("loras" in lower and "loras" in others, STACKING),
         ("timesteps" in upper and upper["timesteps"].raw is not None, SCHEDULE),
@@ -163,6 +167,7 @@ def overridden_keys(
         (is_sidecar and "model" in others, SUITED),  # in a spec written by hand they were meant
         (is_sidecar and "dcw" in others, DCW_SCALES),
         (is_sidecar and bool(others.intersection(EXTENT)), ("duration",)),
+        (is_sidecar and "source" in others, DESCRIPTION),
         (is_sidecar and "codes" in lower and not others.isdisjoint(COMPOSED_FROM), COMPOSED),
     )
     return {name for applies, names in rules if applies for name in names}
@@ -183,13 +188,6 @@ def parsed_files(name: str, values: Mapping[str, WrittenValue]) -> tuple[Path, .
     except ValueError:
         return ()
     return tuple(map(Path, (files,) if isinstance(files, str) else files))
-
-
-def is_on(instrumental: Any) -> bool:
-    try:
-        return bool(KEYS["instrumental"].kind.read(instrumental))
-    except ValueError:
-        return False  # and refused in its turn
 
 
 def is_off(guidance: Any) -> bool:
@@ -213,7 +211,7 @@ def resolve_path(name: str, raw: Any, folder: Path) -> Any:
     if not isinstance(raw, str) or not raw:  # its kind refuses it
         return raw
     is_path = KEYS[name].kind.is_path or (
-        raw != STDIN if name == "lyrics_file" else name in ("model", "songwriter") and is_folder_name(raw)
+        raw != STDIN if name in TEXT_FILES.values() else name in ("model", "songwriter") and is_folder_name(raw)
     )
     return str((folder / spec_layers.expand_home(raw)).absolute()) if is_path else raw
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from acestep_cli.song import request as song
 from acestep_cli.song.file_values import File
@@ -11,9 +12,17 @@ from acestep_cli.song.request import Key
 from acestep_cli.song.values import suggestion
 
 LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
+FROM_LYRICS_FILE = Key(File(), "Text file with the words that are sung in the source; - is stdin.", song.SOURCE)
 EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
 #: Every key a spec may have: the fields of `Request`, and those that are resolved before it is built.
-KEYS: Mapping[str, Key] = {**song.KEYS, "lyrics_file": LYRICS_FILE, "extends": EXTENDS}
+KEYS: Mapping[str, Key] = {
+    **song.KEYS,
+    "lyrics_file": LYRICS_FILE,
+    "from_lyrics_file": FROM_LYRICS_FILE,
+    "extends": EXTENDS,
+}
+#: The keys that name a file of text, by the key whose text it holds.
+TEXT_FILES = {"lyrics": "lyrics_file", "from_lyrics": "from_lyrics_file"}
 #: The map in a sidecar about its render; ignored where the sidecar is read as a spec.
 RENDER = "render"
 #: Other names of keys.
@@ -55,3 +64,11 @@ def key_named(name: str) -> str:
 def nearest_key(name: str) -> str:
     """Return `; did you mean 'bpm'?` for a name that is not a key."""
     return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)
+
+
+def is_on(instrumental: Any) -> bool:
+    """Tell whether the value of `instrumental`, as written, means that nobody sings."""
+    try:
+        return bool(KEYS["instrumental"].kind.read(instrumental))
+    except ValueError:
+        return False  # and refused in its turn

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli.song import request as song
 from acestep_cli.song import spec_keys, spec_text
-from acestep_cli.song.spec_keys import EXTENDS, KEYS, RENDER, SYNONYMS
+from acestep_cli.song.spec_keys import EXTENDS, KEYS, RENDER, SYNONYMS, TEXT_FILES
 from acestep_cli.song.spec_text import STDIN
 from acestep_cli.song.values import quoted
 
@@ -82,14 +82,20 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
             problems.append(f"{where}: is given twice, here and by {given[name].where}")
         else:
             given[name] = WrittenValue(None if raw.strip() in document.NULLS[1:] else raw.strip(), where, where)
-    if "lyrics" in given and given["lyrics"].raw == STDIN:
-        given["lyrics_file"] = given.pop("lyrics")
+    for key, file in TEXT_FILES.items():
+        if key in given and given[key].raw == STDIN:
+            given[file] = given.pop(key)
     return Layer(Path(), given, tuple(problems))
 
 
 def implied_layer(values: Mapping[str, str | list[str] | None], by: str) -> Layer:
     """Return a layer of values that `by` implies and nobody wrote; None unsets a key."""
     return Layer(Path(), {name: WrittenValue(raw, by, by) for name, raw in values.items()})
+
+
+def sidecar_path(file: Path) -> Path:
+    """Return the path of the sidecar of an audio file."""
+    return file.with_name(f"{file.name}.yaml")
 
 
 def read_layers(path: Path, wanted_by: str = "") -> list[Layer]:
@@ -175,8 +181,8 @@ def layer_of_entries(
                 problems.append(f"{where}: {error}")
         elif entry.problem is not None:
             problems.append(f"{where}: {entry.problem}")
-        elif key == "lyrics" and entry.is_folded:
-            problems.append(f"{where}: YAML makes one line of these; write `lyrics: |` and the lines below it")
+        elif key in TEXT_FILES and entry.is_folded:
+            problems.append(f"{where}: YAML makes one line of these; write `{key}: |` and the lines below it")
         else:
             lines_at = (name, entry.text_line) if entry.text_line is not None else None
             values[key] = WrittenValue(entry.raw, where, origin, lines_at)

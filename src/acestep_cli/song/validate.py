@@ -6,7 +6,7 @@ from acestep_cli import solvers
 from acestep_cli.audio import encode, wav_chunks
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoints import CheckpointRow
-from acestep_cli.song import duration, modes, regions, seeds, songwriter_prompts
+from acestep_cli.song import duration, modes, prompts, regions, seeds, songwriter_prompts
 from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
@@ -33,6 +33,7 @@ def contradictions(
         *_guidance_problems(request, name, row),
         *_correction_problems(request, name, row),
         *_variation_problems(request),
+        *(_edit_problems(request) if modes.mode_of(request).describes_source else ()),
         *_schedule_problems(request, name, row),
         *_adapter_problems(request),
         *_code_problems(request, name, code_count),
@@ -65,6 +66,55 @@ def _variation_problems(request: Request) -> list[str]:
             "nothing would vary; choose another."
         ]
     return []
+
+
+def _edit_problems(request: Request) -> list[str]:
+    """Return the problems of a flow edit: of its two descriptions, its window, and keys that its steps cannot heed."""
+    found = _description_problems(request)
+    window = modes.with_defaults(request)
+    if (window.edit_start or 0) > (window.edit_end or 0):
+        key = "edit_start" if request.edit_start is not None else "edit_end"
+        found.append(
+            f"{key}: the edit begins at {window.edit_start:g} of the steps, after its end, {window.edit_end:g}."
+        )
+    if request.solver is not None and not solvers.SOLVERS[request.solver].edits:
+        found.append(f"solver: {request.solver} cannot edit, whose steps are those of euler; leave it out.")
+    if request.guidance_method is not None:
+        able = [name for name, row in solvers.GUIDANCE_METHODS.items() if row.start_averaging is not None]
+        if request.guidance_method not in able:
+            found.append(f"guidance_method: {request.guidance_method} cannot edit; {' and '.join(able)} can.")
+    if request.dcw not in (None, solvers.AUTO_CORRECTION, solvers.NO_CORRECTION):
+        found.append(
+            f"dcw: {request.dcw} cannot be applied, because the steps of an edit are not corrected; leave it out."
+        )
+    if (request.together or 1) > 1:
+        found.append(f"together: {request.together} cannot be, as edits are made one by one; leave it out.")
+    if request.variation is not None:
+        found.append("variation: an edit starts from its source, not from noise that could vary; leave it out.")
+    return found
+
+
+def _description_problems(request: Request) -> list[str]:
+    """Return the problem of an edit that does not know its source, or would change nothing of it."""
+    if request.source is None:  # which is told already
+        return []
+    if request.from_caption is None and request.from_lyrics is None:
+        return [
+            f"from_caption: nothing tells what {request.source} is like now, neither a sidecar nor its tags; describe "
+            "it with --from-caption, and its words with --from-lyrics or --from-lyrics-file."
+        ]
+    song = modes.with_defaults(request)
+    before = modes.source_description(song)
+    words = [(one.caption, one.lyrics or prompts.INSTRUMENTAL) for one in (song, before)]
+    if missing_keys(request) or words[0] != words[1]:
+        return []
+    key = next((name for name in ("lyrics", "caption") if getattr(request, name) is not None), "instrumental")
+    if key == "caption" and request.from_caption is None:
+        return [f"caption: nothing tells what {request.source} sounds like now; say it with --from-caption."]
+    if key != "caption" and request.from_lyrics is None:
+        unknown = f"nothing tells what is sung in {request.source} now"
+        return [f"{key}: {unknown}; give the words with --from-lyrics or --from-lyrics-file."]
+    return [f"{key}: caption and lyrics are those of the source already, so nothing would change."]
 
 
 def _schedule_problems(request: Request, name: str, row: CheckpointRow) -> list[str]:
@@ -138,7 +188,7 @@ def _filling_problems(request: Request, *, named: bool) -> list[str]:
 
 def _word_problems(request: Request) -> list[str]:
     """Return the problems of the keys about lyrics."""
-    if not request.lrc or duration.may_be_sung(request):
+    if not request.lrc or duration.may_be_sung(modes.with_defaults(request)):
         return []
     return ["lrc: there are no lyrics to time; give some (--lyrics), or leave it out."]
 
@@ -176,9 +226,10 @@ def missing_keys(request: Request) -> list[str]:
 def _correction_problems(request: Request, name: str, row: CheckpointRow) -> list[str]:
     """Return the problems of the scales of a correction that is off, or has no such part."""
     auto = request.dcw in (None, solvers.AUTO_CORRECTION)
-    dcw = row.dcw if auto else request.dcw
+    edits = modes.mode_of(request).describes_source
+    dcw = (solvers.NO_CORRECTION if edits else row.dcw) if auto else request.dcw
     if dcw == solvers.NO_CORRECTION:
-        why = f"dcw is off for {name}; --dcw double turns it on" if auto else "dcw is off"
+        why = f"dcw is off for {name}; --dcw double turns it on" if auto and not edits else "dcw is off"
         keys: tuple[str, ...] = ("dcw_scale", "dcw_high_scale")
     else:
         why = f"dcw {dcw} has one scale, dcw_scale"
