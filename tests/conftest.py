@@ -26,8 +26,12 @@ from support import band, tiny
 from support.hub_server import BLOCK, Hub, dit, main_repo
 from support.watching import Given
 
-# A background job of a shell starts with SIGINT ignored, and what it starts inherits that.
+# A background job of a shell starts with SIGINT ignored, and what it starts inherits that; other callers ignore or
+# block other signals.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+if hasattr(signal, "pthread_sigmask"):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 # What renders teach goes into a book of the tests' own, never into the user's.
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from support.command import finish
 from support.places import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -17,9 +17,7 @@ GPU = BENCHMARKS / "gpu.py"
 
 @pytest.mark.slow
 def test_the_card_s_benchmark_runs_anywhere() -> None:
-    run = subprocess.run(
-        [sys.executable, GPU, "--tiny", "--rounds", "1"], capture_output=True, text=True, check=False, timeout=900
-    )
+    run = finish([sys.executable, GPU, "--tiny", "--rounds", "1"], text=True, timeout=900)
     assert run.returncode == 0, run.stderr
     rows = [line for line in run.stdout.splitlines() if " GB | " in line]
     assert len(rows) == 7

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from acestep_cli.cli.app import app
 from acestep_cli.render.result import INTERRUPTED, TERMINATED
 from acestep_cli.song import examples, spec
 from support import band, pages, tiny
+from support.command import LONG_LIMIT, finish
 from support.pages import Command
 from support.places import BAND, RESULT_SCHEMA, ROOT
 
@@ -109,9 +109,7 @@ def run_here(command: Command) -> None:
     """Run a command in this process, or where it asks for a shell, in one."""
     if SHELL.search(command.text):
         program = f"acestep() {{ '{sys.executable}' '{BAND}' \"$@\"; }}"
-        run = subprocess.run(
-            ["bash", "-c", f"set -eu\n{program}\n{command.text}"], capture_output=True, text=True, check=False
-        )
+        run = finish(["bash", "-c", f"set -eu\n{program}\n{command.text}"], text=True)
         assert run.returncode == 0, f"{command}\n{run.stderr}"
         return
     result = CliRunner().invoke(app, arguments(command.text), catch_exceptions=False)
@@ -152,13 +150,8 @@ def test_every_command_runs_for_real(page: Path, checkout: Path, tmp_path: Path)
         (checkout / name).write_text(text, encoding="utf-8")
     for command in COMMANDS[page]:
         if command.needs in (None, MINUTES):
-            run = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", command.text],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            words = ["bash", "-euo", "pipefail", "-c", command.text]
+            run = finish(words, env=environment, text=True, timeout=LONG_LIMIT)
             assert run.returncode == 0, f"{command}\n{run.stderr}"
     for made in checkout.glob("*.flac"):
         assert soundfile.info(made).duration >= 3

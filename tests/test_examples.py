@@ -15,6 +15,7 @@ import yaml
 
 from acestep_cli.song import spec
 from support import tiny
+from support.command import LIMIT, finish, started, until
 from support.places import BAND, ROOT
 
 BATCH = ROOT / "examples" / "batch.sh"
@@ -56,7 +57,7 @@ def folder(machine: Path) -> Path:
 
 
 def batch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(BATCH), *arguments], capture_output=True, text=True, check=False)
+    return finish([str(BATCH), *arguments], text=True)
 
 
 def audio_in(folder: Path) -> dict[str, bytes]:
@@ -179,20 +180,13 @@ def test_the_batch_replaces_a_song_that_changed_only_when_told(folder: Path) -> 
 def test_the_batch_says_that_it_was_interrupted_and_goes_on_later(folder: Path) -> None:
     slow = TWO.replace("another", "slow diffuse")
     (folder / "two.md").write_text(slow)
-    with subprocess.Popen(
-        [str(BATCH), "my songs", "takes"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a group of its own, which gets the signal as from a terminal
-    ) as run:
+    # A group of its own, which gets the signal as from a terminal.
+    with started([str(BATCH), "my songs", "takes"], start_new_session=True) as run:
         one = folder.parent / "takes" / "one.flac"
-        patience = time.monotonic() + 60
-        while not one.exists() and run.poll() is None and time.monotonic() < patience:
-            time.sleep(0.05)
+        until(lambda: one.exists() or run.poll() is not None)
         time.sleep(0.5)  # two.md has begun
         os.killpg(run.pid, signal.SIGINT)
-        _, said = run.communicate(timeout=60)
+        _, said = run.communicate(timeout=LIMIT)
     assert run.returncode == 130, said
     assert "interrupted" in said
     assert set(audio_in(folder.parent / "takes")) == {"one.flac"}
@@ -233,7 +227,7 @@ def test_the_workflow_runs(machine: Path) -> None:
     install, *steps = [step for step in job["steps"] if "run" in step]
     assert install["name"] == "Install"
     for step in steps:
-        run = subprocess.run(["bash", "-e", "-c", step["run"]], capture_output=True, text=True, check=False)
+        run = finish(["bash", "-e", "-c", step["run"]], text=True)
         assert run.returncode == 0, f"{step['name']}: {run.stdout}{run.stderr}"
     [upload] = [step["with"] for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
     assert all((machine / path).stat().st_size for path in upload["path"].split())
@@ -248,4 +242,4 @@ def test_the_workflow_notices_a_report_that_is_not_ok(machine: Path) -> None:
     (machine / "smoke.flac").write_bytes(b"fLaC")
     for status, code in {"ok": 0, "partial": 1}.items():
         (machine / "smoke.json").write_text(json.dumps({"status": status}))
-        assert subprocess.run(["bash", "-e", "-c", step], capture_output=True, check=False).returncode == code
+        assert finish(["bash", "-e", "-c", step]).returncode == code

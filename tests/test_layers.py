@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import pkgutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import acestep_cli
+from support.command import finish
 
 SOURCE = Path(acestep_cli.__file__).parent
 #: The highest layer first. A module may import from its own package and from every layer below it, never from above or
@@ -117,5 +117,5 @@ def test_importing_a_package_loads_no_torch(package: str) -> None:
         for name in names
     ]
     code = f"import sys, {', '.join(names)}\nassert 'torch' not in sys.modules, 'torch was imported'"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = finish([sys.executable, "-c", code], text=True)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -15,16 +14,17 @@ import soundfile
 
 import acestep_cli
 from acestep_cli import __version__
+from support.command import LONG_LIMIT, finish
 from support.places import ROOT
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
+    finish(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
         check=True,
-        capture_output=True,
+        timeout=LONG_LIMIT,
     )
     [path] = folder.glob("*.whl")
     return path
@@ -34,13 +34,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `acestep` of a new environment that holds the wheel; what it depends on is seen, not installed again."""
     folder = tmp_path_factory.mktemp("clean")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    finish([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     scheme = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
     # The folder joins the path; its own .pth files, the editable checkout's among them, are not read.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     binaries = Path(sysconfig.get_path("scripts", "venv", scheme))
-    subprocess.run(
+    finish(
         [sys.executable, "-m", "pip", "--python", folder, "install", "--quiet", "--no-deps", "--no-index", wheel],
         check=True,
     )
@@ -60,11 +60,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_source_distribution_holds_what_its_tests_read(tmp_path: Path) -> None:
-    subprocess.run(
+    finish(
         [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT],
         check=True,
-        capture_output=True,
-        timeout=300,
+        timeout=LONG_LIMIT,
     )
     [path] = tmp_path.glob("*.tar.gz")
     with tarfile.open(path) as archive:
@@ -80,7 +79,7 @@ def test_the_wheel_plays(installed: Path, tmp_path: Path) -> None:
     environment.pop("ACESTEP_MODELS_DIR", None)
 
     def run(*command: str | Path) -> tuple[str, str]:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = finish(command, cwd=tmp_path, env=environment, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout, done.stderr
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import textwrap
 from importlib import util
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.command import finish
 from support.places import ROOT
 
 RECIPE = ROOT / "pocket"
@@ -285,6 +285,5 @@ SITTING = """
 
 @pytest.mark.parametrize("script", [NOTES, LOSSES, SITTING], ids=["notes", "losses", "sitting"])
 def test_the_trainings_are_given_what_they_need(script: str) -> None:
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=RECIPE, capture_output=True, text=True,
-                         check=False, timeout=600)  # fmt: skip
+    run = finish([sys.executable, "-c", textwrap.dedent(script)], cwd=RECIPE, text=True, timeout=600)  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import spec, spec_layers
 from support import band, pictures, tiny
 from support.albums import CHAIN, HARBOUR, harbour, machine, write
-from support.command import flat, loaded, said
+from support.command import LIMIT, LONG_LIMIT, finish, flat, loaded, said, started
 from support.places import BAND, ROOT
 
 
@@ -646,14 +645,14 @@ def test_a_second_render_waits_for_the_first(acestep: Acestep, rendered: list[st
     def hold() -> None:
         with filelock.FileLock("out/.acestep/harbour.low-water.lock"):
             is_held.set()
-            may_go.wait(timeout=300)
+            may_go.wait(timeout=LIMIT)
 
     other = threading.Thread(target=hold)
     other.start()
-    is_held.wait(timeout=300)
+    assert is_held.wait(timeout=LIMIT)
     threading.Timer(1, may_go.set).start()
     result = acestep("album", "render", "harbour.yaml", "-o", "out")
-    other.join(timeout=300)
+    other.join(timeout=LIMIT)
     assert result.exit_code == 0, result.stderr
     assert "Another render of harbour.yaml is at work on low-water; waiting for it." in result.stderr
     assert len(rendered) == 3
@@ -662,9 +661,9 @@ def test_a_second_render_waits_for_the_first(acestep: Acestep, rendered: list[st
 def test_two_renders_at_once_make_each_track_once() -> None:
     harbour()
     command = [sys.executable, BAND, "album", "render", "harbour.yaml", "-o", "out"]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [run.communicate(timeout=300) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    with started(command) as one, started(command) as other:
+        said = [run.communicate(timeout=LIMIT) for run in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], said
     assert [len(stdout.splitlines()) for stdout, _ in said] == [3, 3]
     assert sorted(stderr.count(": kept, for") for _, stderr in said) == [0, 3]
 
@@ -707,15 +706,15 @@ def test_a_render_waits_for_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     def hold() -> None:
         with gpu_lock.lock_card(RenderSettings(device="cuda:1"), Console(quiet=True)):
             is_held.set()
-            may_go.wait(timeout=300)
+            may_go.wait(timeout=LIMIT)
 
     other = threading.Thread(target=hold)
     other.start()
-    is_held.wait(timeout=300)
+    assert is_held.wait(timeout=LIMIT)
     threading.Timer(0.5, may_go.set).start()
     with gpu_lock.lock_card(RenderSettings(device="cuda:1"), Console()):
         assert may_go.is_set()
-    other.join(timeout=300)
+    other.join(timeout=LIMIT)
     assert "Another render is at work on cuda:1; waiting for it." in capsys.readouterr().err
 
 
@@ -776,7 +775,7 @@ def test_several_processes_make_what_one_makes(
     assert capfd.readouterr().out == ""
     assert "harbour.yaml" in Path("d").read_text()
     alone = [sys.executable, "-m", "acestep_cli", "album", "render", "harbour.yaml", "-o", "one", "--no-cache"]
-    subprocess.run(alone, check=True, capture_output=True)
+    finish(alone, check=True)
     for name in ("01 a.flac", "02 b.flac"):
         assert Path("one/harbour", name).read_bytes() == Path("two/harbour", name).read_bytes()
 
@@ -856,12 +855,12 @@ def test_paths_are_escaped_as_make_reads_them(name: str) -> None:
     Path(name).write_text("x")
     Path("makefile").write_text("all: t\n\ninclude d\nt:\n\t@touch t; echo made\n")
     Path("d").write_text(makefile.depfile_text(["t"], [name]))
-    runs = [subprocess.run(["make", "-s"], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    runs = [finish(["make", "-s"], text=True, check=True).stdout for _ in range(2)]
     assert runs == ["made\n", ""]
     os.utime(name, (2e9, 2e9))
-    assert subprocess.run(["make", "-s"], capture_output=True, text=True, check=True).stdout == "made\n"
+    assert finish(["make", "-s"], text=True, check=True).stdout == "made\n"
     Path(name).unlink()
-    assert subprocess.run(["make", "-s"], capture_output=True, check=False).returncode == 2 * ("%" in name)
+    assert finish(["make", "-s"]).returncode == 2 * ("%" in name)
 
 
 def test_a_path_that_make_cannot_name_is_refused() -> None:
@@ -898,12 +897,12 @@ def test_the_example_is_built_by_make_with_the_built_in_model(here: Path) -> Non
     command = ["make", "-C", "album", f"ACESTEP={sys.executable} -m acestep_cli"]
 
     def build(*flags: str) -> str:
-        run = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
+        run = finish([*command, *flags], text=True, timeout=LONG_LIMIT)
         assert run.returncode == 0, run.stderr
         return run.stderr
 
     assert build().count("of audio, seed") == 5  # four tracks, one of which is made in two steps
-    assert "Nothing to be done" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Nothing to be done" in finish(command, text=True, check=True).stdout
     song = Path("album/songs/low-water.md")
     song.write_text(song.read_text().replace("boats", "ships"))
     assert build().count("of audio, seed") == 1

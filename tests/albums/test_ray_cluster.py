@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 from support import adapter_files, fake_ray, ray_nodes, tiny
 from support.albums import CHAIN, HARBOUR, harbour, machine
-from support.command import HOT, flat, loaded, said
+from support.command import HOT, LONG_LIMIT, finish, flat, in_time, loaded, said, started, until
 from support.fake_ray import Node, Ray
 
 Acestep = Callable[..., Result]
@@ -454,25 +455,23 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ray_nodes.Node]]
         yield nodes
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "acestep_cli", *arguments, "--no-cache"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def rendering(*arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started([sys.executable, "-m", "acestep_cli", *arguments, "--no-cache"])
 
 
 @pytest.mark.slow
 def test_an_album_is_whole_and_the_same_though_a_node_is_killed(two_nodes: list[ray_nodes.Node]) -> None:
     harbour(POCKET)
-    alone = started("album", "render", "harbour.yaml", "-o", "out")
-    problems = alone.communicate(timeout=300)[1]
-    assert alone.returncode == 0, problems
+    alone = finish([sys.executable, "-m", "acestep_cli", "album", "render", "harbour.yaml", "-o", "out", "--no-cache"],
+                   timeout=LONG_LIMIT)  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
     made = files(Path("out"))
     assert len(made) == 2 * 6
     shutil.rmtree("out")
-    run = started(*ON_RAY)
-    assert run.stdout is not None
-    first = run.stdout.readline()
-    two_nodes[1].kill()
-    stdout, stderr = run.communicate(timeout=300)
+    with rendering(*ON_RAY) as run:
+        first = in_time(run.stdout.readline, LONG_LIMIT)
+        two_nodes[1].kill()
+        stdout, stderr = run.communicate(timeout=LONG_LIMIT)
     assert run.returncode == 0, stderr
     assert files(Path("out")) == made
     assert len({first, *stdout.splitlines(keepends=True)}) == 6
@@ -483,19 +482,19 @@ def test_an_album_is_whole_and_the_same_though_a_node_is_killed(two_nodes: list[
 @pytest.mark.slow
 def test_ctrl_c_ends_the_work_of_the_nodes(two_nodes: list[ray_nodes.Node]) -> None:
     harbour(POCKET)
-    run = started(*ON_RAY)
-    assert run.stdout is not None
-    first = run.stdout.readline().strip()
-    run.send_signal(signal.SIGINT)
-    stderr = run.communicate(timeout=300)[1]
+    with rendering(*ON_RAY) as run:
+        first = in_time(run.stdout.readline, LONG_LIMIT).strip()
+        run.send_signal(signal.SIGINT)
+        stderr = run.communicate(timeout=LONG_LIMIT)[1]
     assert run.returncode == 130, stderr
     assert Path(first).is_file()
     assert not list(Path("out").rglob(".*.part"))
-    deadline = time.monotonic() + 60
-    while played := [one for node in two_nodes for one in psutil.Process(node.process.pid).children(recursive=True)
-                     if one.name().startswith("ray::run_task")]:  # fmt: skip
-        assert time.monotonic() < deadline, played
-        time.sleep(1)
+
+    def at_work() -> list[psutil.Process]:
+        below = [one for node in two_nodes for one in psutil.Process(node.process.pid).children(recursive=True)]
+        return [one for one in below if one.name().startswith("ray::run_task")]
+
+    until(lambda: not at_work())
 
 
 @pytest.mark.slow
@@ -503,7 +502,6 @@ def test_a_dead_cluster_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     harbour()
-    run = started(*ON_RAY)
-    stderr = run.communicate(timeout=120)[1]
+    run = finish([sys.executable, "-m", "acestep_cli", *ON_RAY], text=True)
     assert run.returncode == 8
-    assert "does not answer: connection refused." in stderr
+    assert "does not answer: connection refused." in run.stderr

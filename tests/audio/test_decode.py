@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 import wave
 from pathlib import Path
@@ -17,6 +16,7 @@ import soundfile
 from acestep_cli.audio import decode, encode, sound
 from acestep_cli.errors import SourceError
 from support import ffmpeg
+from support.command import finish
 
 RATE = decode.READ_RATE
 
@@ -275,5 +275,5 @@ class TestByProgram:
         monkeypatch.setenv("FAKE_FFMPEG", "endless hangs")
         with pytest.raises(SourceError, match="is longer than 10 minutes"):
             decode.survey_file(video)
-        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+        left = finish(["ps", "-eo", "args"], text=True).stdout
         assert str(video) not in left

@@ -27,6 +27,7 @@ from acestep_cli.audio import sound as audio
 from acestep_cli.audio.sound import Audio
 from acestep_cli.errors import CheckError, EncoderError, ExistsError, OutputError, UsageError
 from support import ffmpeg
+from support.command import finish
 from support.places import ROOT
 from support.sounds import TITLED, tone, write
 
@@ -165,12 +166,10 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, format: str, short_by: int) 
     write(path, tone(), encode.resolve_encoding(format), tags=TITLED)
     limit = path.stat().st_size - short_by
     path.unlink()
-    run = subprocess.run(
+    run = finish(
         [sys.executable, "-c", textwrap.dedent(WRITE_UNDER_A_LIMIT), str(path), format, str(limit)],
-        capture_output=True,
         text=True,
         cwd=ROOT,
-        check=False,
     )
     assert (run.returncode, run.stdout) == (9, f"{path} cannot be written: file too large.\n"), run.stderr
     assert not list(tmp_path.iterdir())
@@ -375,7 +374,7 @@ def test_the_real_ffmpeg_makes_aac_that_plays(tmp_path: Path, rate: int) -> None
     found = mutagen.File(path)
     assert (found.info.codec, found.info.sample_rate, found.tags["\xa9nam"]) == ("mp4a.40.2", rate, ["Nächte Ω"])
     decode = ["ffmpeg", "-v", "error", "-i", f"file:{path}", "-f", "f32le", "pipe:1"]
-    played = np.frombuffer(subprocess.run(decode, capture_output=True, check=True).stdout, np.float32).reshape(-1, 2).T
+    played = np.frombuffer(finish(decode, check=True).stdout, np.float32).reshape(-1, 2).T
     expected = audio.resample(sound, rate).samples
     assert abs(played.shape[1] - expected.shape[1]) <= 1024  # a frame: old versions do not cut the last one
     both = [one[:, : min(played.shape[1], expected.shape[1])].ravel() for one in (played, expected)]

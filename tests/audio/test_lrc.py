@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -39,6 +38,7 @@ from acestep_cli.song import complete, document, prompts
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
 from support import tiny
+from support.command import finish
 from support.lyrics import HEADS, SONG, plain_path
 from support.places import RESULT_SCHEMA
 from support.rendering import FLOAT32
@@ -416,7 +416,7 @@ def test_refusals_are_cold(singer: tiny.Oracle, tmp_path: Path) -> None:
         "try: main()\nexcept SystemExit as end: assert end.code == 3, end.code\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    finish([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from acestep_cli.cli import app as cli
 from acestep_cli.cli.app import app
 from acestep_cli.errors import SourceError
 from acestep_cli.training import dataset
+from support.command import finish
 from support.places import DATA
 
 RATE = 48_000
@@ -99,7 +99,7 @@ def test_an_mp3_without_a_word_of_its_length_is_read_to_its_end() -> None:
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_ffmpeg_reads_the_same_out_of_it() -> None:
     command = ["ffmpeg", "-v", "error", "-i", str(VBR), "-f", "f32le", "-"]
-    raw = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    raw = finish(command, check=True).stdout
     assert np.abs(np.frombuffer(raw, "<f4").reshape(-1, 2).T - heard(VBR)).max() < 1e-4
 
 
@@ -262,7 +262,7 @@ def test_an_ogg_without_its_last_page_is_read_to_its_end_with_a_warning(name: st
 def test_what_ffmpeg_is_content_with_is_refused(name: str) -> None:
     saved("a.wav", encoded("wav", sound(4)))
     codec = "libopus" if name == "a.webm" else "aac"
-    subprocess.run(["ffmpeg", "-v", "error", "-i", "a.wav", "-c:a", codec, name], check=True, timeout=60)
+    finish(["ffmpeg", "-v", "error", "-i", "a.wav", "-c:a", codec, name], check=True)
     whole = Path(name).read_bytes()
     assert heard(Path(name)).shape[1] == pytest.approx(4 * RATE, abs=0.1 * RATE)
     with pytest.raises(SourceError, match=r"cut short|not audio"):
@@ -459,7 +459,7 @@ def test_what_may_not_be_read_has_the_code_of_what_is_missing(words: list[str], 
     saved("a.wav", encoded("wav", sound(1))).chmod(0)
     Path("folder").mkdir(mode=0)
     command = [*prefix, sys.executable, "-m", "acestep_cli", *words]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = finish(command, text=True)
     Path("folder").chmod(0o700)
     if result.returncode == 127 or "setpriv:" in result.stderr:
         pytest.skip("that right cannot be given up here")

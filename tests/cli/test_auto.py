@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
@@ -19,8 +15,9 @@ import soundfile
 from acestep_cli.cli import listen
 from acestep_cli.song import spec
 from support import tiny
-from support.command import Run
+from support.command import LIMIT, Run, started, until
 from support.places import BAND
+from support.terminal import Terminal, at_terminal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of Unix")
 
@@ -30,13 +27,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
     Path("song.yaml").write_text("caption: a song\nlyrics: |\n  [Verse]\n  la\nduration: 10\ntakes: 2\nseed: 7\n")
-
-
-def until(condition: Callable[[], Any], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def takes() -> list[str]:
@@ -54,12 +44,10 @@ def whole(folder: Path = Path("out")) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_without_a_terminal_it_goes_on_until_a_signal_and_loses_nothing(number: int, code: int) -> None:
     command = [sys.executable, BAND, "generate", "song.yaml", "--auto", "-o", "out/"]
-    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, text=True, **options) as run:
+    with started(command) as run:
         until(lambda: len(takes()) > 3)
         run.send_signal(number)
-        stdout, stderr = run.communicate(timeout=90)
+        stdout, stderr = run.communicate(timeout=LIMIT)
     assert run.returncode == code, stderr
     assert sorted(Path(line).name for line in stdout.splitlines()) == takes()
     assert [spec.load(Path("out", f"song-{n}.flac.yaml")).seed for n in (1, 2, 3, 4)] == [7, 8, 9, 10]
@@ -101,44 +89,11 @@ def test_refusals_come_before_the_first_take(
     assert not list(Path().glob("*.flac"))
 
 
-class Terminal:
-    """A session at a prompt."""
-
-    def __init__(self, *words: str) -> None:
-        import pty
-
-        self.ours, theirs = pty.openpty()
-        self.run = subprocess.Popen([sys.executable, BAND, *words], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE,
-                                    text=True, start_new_session=True)  # fmt: skip
-        os.close(theirs)
-        self.seen = b""
-
-    def expect(self, text: str) -> str:
-        """Wait until `text` is said; what was said up to there."""
-        while text.encode() not in self.seen:
-            ready, _, _ = select.select([self.ours], [], [], 90)
-            assert ready, self.seen
-            try:
-                self.seen += os.read(self.ours, 4096)
-            except OSError:
-                raise AssertionError(f"it ended: {self.seen!r}") from None
-        said, _, self.seen = self.seen.partition(text.encode())
-        return said.decode()
-
-    def type(self, line: str) -> None:
-        os.write(self.ours, f"{line}\n".encode())
-
-    def close(self) -> None:
-        self.run.kill()
-        self.run.communicate(timeout=300)
-        os.close(self.ours)
-
-
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    made = Terminal("generate", "song.yaml", "--auto", "-o", "out/")
-    yield made
-    made.close()
+    command = [sys.executable, BAND, "generate", "song.yaml", "--auto", "-o", "out/"]
+    with at_terminal(command, stdout=subprocess.PIPE, text=True) as made:
+        yield made
 
 
 def test_at_a_prompt_takes_are_kept_repainted_and_followed_by_the_next(terminal: Terminal) -> None:
@@ -156,21 +111,20 @@ def test_at_a_prompt_takes_are_kept_repainted_and_followed_by_the_next(terminal:
         ("r 1 20-30", "20 s lies past the end"),
         ("2b", "Kept: song-2b.flac"),
     ):
-        terminal.type(typed)
+        terminal.type(f"{typed}\n")
         terminal.expect(said)
         terminal.expect("q: stop > ")
     made = spec.load(Path("out/song-2b.flac.yaml"))
     assert (made.mode, made.start, made.end, made.caption) == ("repaint", 2, 4, "a song")
-    terminal.type("")
+    terminal.type("\n")
     assert "Making 2 takes" in terminal.expect("q: stop > ")
-    terminal.type("4")
+    terminal.type("4\n")
     terminal.expect("Kept: song-4.flac")
     assert '"kept": ["song-2.flac", "song-2b.flac", "song-4.flac"]' in news.read_text()
     assert Path("out/kept.txt").read_text() == "song-2.flac\nsong-2b.flac\nsong-4.flac\n"
-    terminal.type("q")
-    assert terminal.run.wait(60) == 0
-    assert terminal.run.stdout is not None
-    printed = [Path(line).name for line in terminal.run.stdout.read().splitlines()]
+    terminal.type("q\n")
+    assert terminal.run.wait(LIMIT) == 0
+    printed = [Path(line).name for line in terminal.run.communicate(timeout=LIMIT)[0].splitlines()]
     assert sorted(printed) == takes()
     page = listen.DATA.search(Path("out/listen.html").read_bytes())
     assert page is not None
@@ -184,6 +138,6 @@ def test_at_a_prompt_takes_are_kept_repainted_and_followed_by_the_next(terminal:
 
 def test_the_end_of_typing_is_the_end(terminal: Terminal) -> None:
     terminal.expect("q: stop > ")
-    os.write(terminal.ours, b"\x04")
-    assert terminal.run.wait(60) == 0
+    terminal.type("\x04")
+    assert terminal.run.wait(LIMIT) == 0
     whole()

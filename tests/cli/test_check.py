@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 from acestep_cli.audio import measure
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli.app import app
+from support.command import LIMIT, read_to, started
 from support.places import RESULT_SCHEMA
 
 RATE = 48_000
@@ -368,11 +369,10 @@ def test_two_processes_do_not_analyse_at_once() -> None:
     words = (
         "from acestep_cli.audio.measure import *; print('ready', flush=True)\nwith analysing_alone(): print('alone')"
     )
-    with measure.analysing_alone():
-        other = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE)
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"ready\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(timeout=1)
-    assert other.communicate(timeout=60)[0] == b"alone\n"
+    with started([sys.executable, "-c", words]) as other:
+        with measure.analysing_alone():
+            read_to(other.stdout, "ready\n")
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(timeout=1)
+        assert other.communicate(timeout=LIMIT)[0] == "alone\n"
     assert other.returncode == 0

@@ -9,8 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,9 @@ from acestep_cli.render import paths
 from acestep_cli.song import modes, spec, spec_keys
 from acestep_cli.song.request import KEYS, Request
 from support import band, tiny
-from support.command import Run
+from support.command import LIMIT, Run, finish, read_to, started
 from support.places import BAND, ROOT
+from support.terminal import at_terminal
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_every_key_has_its_flag_in_the_help() -> None:
 
 def test_python_m_is_the_same_program() -> None:
     runs = [
-        subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+        finish([*command, "--help"], text=True, check=True).stdout
         for command in ([sys.executable, "-m", "acestep_cli"], [str(Path(sys.executable).parent / "acestep")])
     ]
     assert runs[0] == runs[1]
@@ -121,7 +121,7 @@ def test_stdout_carries_the_paths_and_nothing_else(acestep: Run) -> None:
 
 
 def test_what_libraries_print_from_c_goes_to_stderr_too(two_b: tiny.Oracle) -> None:
-    run = subprocess.run(
+    run = finish(
         [
             sys.executable,
             BAND,
@@ -135,7 +135,6 @@ def test_what_libraries_print_from_c_goes_to_stderr_too(two_b: tiny.Oracle) -> N
             "-m",
             "turbo",
         ],
-        capture_output=True,
         text=True,
         check=True,
     )
@@ -159,28 +158,13 @@ def test_a_warning_is_told_once(acestep: Run) -> None:
 
 def on_a_terminal(models: Path, *arguments: str, stdout: int | None = None, **environment: str) -> tuple[bytes, str]:
     """What `acestep generate …` prints to `stdout`, and what to the terminal that is its stderr; unless told both."""
-    import pty
-
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, BAND, "generate", "-d", "10", "--models-dir", models, "-m", "turbo", *arguments],
-        stdout=theirs if stdout is None else stdout,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **environment},
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(ours, 65536)
-        except OSError:  # how Linux says that the other end is closed
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(ours)
-    printed, _ = process.communicate(timeout=300)
-    return printed, shown.decode()
+    command = [sys.executable, BAND, "generate", "-d", "10", "--models-dir", models, "-m", "turbo", *arguments]
+    size = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    streams = {} if stdout is None else {"stdout": stdout}
+    with at_terminal(command, env={**os.environ, **size, **environment}, **streams) as terminal:
+        shown = terminal.read_rest()
+        printed, _ = terminal.run.communicate(timeout=LIMIT)
+    return printed, shown
 
 
 def screen(shown: str) -> list[str]:
@@ -306,12 +290,11 @@ def test_a_stdout_that_takes_no_paths_stops_no_take(two_b: tiny.Oracle, reader: 
     ours, theirs = os.pipe()
     os.close(ours)
     stdout = os.open("/dev/full", os.O_WRONLY) if reader == "is a full disk" else theirs
-    run = subprocess.run(
+    run = finish(
         command,
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
-        check=False,
         preexec_fn=(lambda: os.close(1)) if reader == "is not there" else None,
     )
     assert run.returncode == (9 if reader == "is a full disk" else 0), run.stderr
@@ -559,31 +542,10 @@ def test_a_traceback_is_shown_on_demand_only(acestep: Run, debug: bool) -> None:
     assert names() == []
 
 
-@contextmanager
-def started(models: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [
-        sys.executable,
-        str(BAND),
-        "generate",
-        "-d",
-        "10",
-        "--models-dir",
-        str(models),
-        "-m",
-        "turbo",
-    ]
-    with subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What is started in the background ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def generating(models: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A render that runs."""
+    words = ["generate", "-d", "10", "--models-dir", models, "-m", "turbo", *arguments]
+    return started([sys.executable, BAND, *words])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
@@ -593,12 +555,10 @@ def started(models: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 )
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_any_stage_without_a_file(two_b: tiny.Oracle, stage: str, shown: str, number, code: int) -> None:
-    with started(two_b.root, "-c", f"slow {stage}", "-o", "a.flac") as process:
-        assert process.stderr is not None
-        while shown not in process.stderr.readline():
-            assert process.poll() is None
+    with generating(two_b.root, "-c", f"slow {stage}", "-o", "a.flac") as process:
+        read_to(process.stderr, shown)
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=LIMIT)
     assert (process.returncode, stdout) == (code, "")
     assert stderr.strip() in ("Interrupted.", "Terminated.")
     assert names() == []
@@ -606,11 +566,10 @@ def test_a_signal_ends_any_stage_without_a_file(two_b: tiny.Oracle, stage: str, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 def test_finished_takes_stay_when_interrupted(two_b: tiny.Oracle) -> None:
-    with started(two_b.root, "-c", "stops", "-n", "3", "-o", "a.flac") as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["a-1.flac\n", "a-2.flac\n"]
+    with generating(two_b.root, "-c", "stops", "-n", "3", "-o", "a.flac") as process:
+        assert read_to(process.stdout, "a-2.flac\n") == "a-1.flac\na-2.flac\n"
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert stderr.endswith("Interrupted: 2 of 3 takes are kept.\n")
     assert names() == ["a-1.flac", "a-1.flac.yaml", "a-2.flac", "a-2.flac.yaml"]
@@ -621,12 +580,10 @@ def test_finished_takes_stay_when_interrupted(two_b: tiny.Oracle) -> None:
 def test_a_disk_that_fills_up(two_b: tiny.Oracle) -> None:
     import resource
 
-    process = subprocess.run(
+    process = finish(
         [sys.executable, BAND, "generate", "-c", "a", "-d", "10", "-o", "a.wav", "-n", "2",
          "--models-dir", two_b.root, "-m", "turbo"],
-        capture_output=True,
         text=True,
-        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
     )  # fmt: skip
     assert process.returncode == 9
@@ -638,12 +595,10 @@ def test_a_disk_that_fills_up(two_b: tiny.Oracle) -> None:
 
 
 def test_a_caption_becomes_a_song(two_b: tiny.Oracle) -> None:
-    run = subprocess.run(
+    run = finish(
         [sys.executable, "-m", "acestep_cli", "generate", "-c", "warm", "--lyrics", "[Verse]\nla", "-d", "10",
          "--dtype", "float32", "--models-dir", two_b.root, "-m", "turbo", "-o", "a.flac", "--steps", "2"],
-        capture_output=True,
         text=True,
-        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (0, "a.flac\n"), run.stderr

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +17,9 @@ from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.machine import hardware
 from acestep_cli.models import checkpoints
 from acestep_cli.song import examples, musical_values, request, spec_keys, values
-from support.command import loaded
+from support.command import finish, loaded
 from support.places import ROOT
+from support.terminal import at_terminal
 
 sys.path.insert(0, str(ROOT / "tools"))
 import completions
@@ -146,7 +145,7 @@ def test_in_a_true_bash() -> None:
         '_acestep_completion acestep; printf "%s\\n" "${COMPREPLY[@]}"',
     ]
     environment = shell_environment()
-    run = subprocess.run(["bash", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, check=True)
+    run = finish(["bash", "-c", "\n".join(lines)], env=environment, text=True, check=True)
     assert run.stdout.splitlines() == [f"B{sign}{mode}" for sign in ("", "#", "b") for mode in ("minor", "major")]
 
 
@@ -165,11 +164,10 @@ def test_in_a_true_bash() -> None:
 def test_in_a_true_fish(line: str, offered: list[str]) -> None:
     for name in ("take.flac", "song.yaml", "song.flac"):
         Path(name).touch()
-    run = subprocess.run(
+    run = finish(
         ["fish", "--no-config", "-c", f"source '{completions.FOLDER / 'acestep.fish'}'; complete -C '{line}'"],
         env=shell_environment() | {"HOME": str(Path.cwd())},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
         text=True,
         timeout=60,
         check=True,
@@ -181,39 +179,20 @@ def test_in_a_true_fish(line: str, offered: list[str]) -> None:
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not here")
 def test_in_a_true_zsh() -> None:
     """With the script on `fpath`, as a package puts it there: the first TAB of a shell already completes."""
-    pty = pytest.importorskip("pty")
     Path("take.flac").touch()
     Path("song.yaml").touch()
-    ours, theirs = pty.openpty()
-    shell = subprocess.Popen(
-        ["zsh", "-f", "-i"],
-        env=shell_environment() | {"PS1": "> "},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-
-    def type_in(keys: str, answer: str) -> None:
-        os.write(ours, keys.encode())
-        shown, end = b"", time.monotonic() + 30
-        while answer.encode() not in shown:
-            assert time.monotonic() < end, shown
-            if select.select([ours], [], [], 0.2)[0]:
-                shown += os.read(ours, 4096)
-
-    try:
-        start = f"fpath=('{completions.FOLDER}' $fpath); autoload -Uz compinit; compinit -D -u"
-        type_in(f"{start}; print -r re''ady\n", "ready")
-        type_in("acestep generate --solver h\t", "heun")
-        type_in("\x15acestep gen\t", "generate")
-        type_in("\x15acestep generate so\t", "song.yaml")
-        type_in("\x15acestep cover ta\t", "take.flac")
-    finally:
-        shell.kill()
-        shell.wait()
-        os.close(ours)
+    start = f"fpath=('{completions.FOLDER}' $fpath); autoload -Uz compinit; compinit -D -u"
+    with at_terminal(["zsh", "-f", "-i"], env=shell_environment() | {"PS1": "> "}) as terminal:
+        for keys, answer in (
+            (f"{start}; print -r re''ady\n", "ready"),
+            ("acestep generate --solver h\t", "heun"),
+            ("\x15acestep gen\t", "generate"),
+            ("\x15acestep generate so\t", "song.yaml"),
+            ("\x15acestep cover ta\t", "take.flac"),
+        ):
+            terminal.shown = b""
+            terminal.type(keys)
+            terminal.expect(answer)
 
 
 def test_an_empty_question_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

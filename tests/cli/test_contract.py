@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +27,7 @@ from acestep_cli.render import result as results
 from acestep_cli.render.result import INTERRUPTED, TERMINATED
 from acestep_cli.song import modes, spec
 from support import band
-from support.command import Run, program, said
+from support.command import LIMIT, Run, in_time, program, read_to, said, started
 from support.places import BAND, RESULT_SCHEMA
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -91,9 +90,7 @@ def test_markdown_comes_from_stdin_too(acestep: Run) -> None:
 def test_a_song_for_a_reader_who_left_is_an_error_and_no_traceback() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
-    run = program(
-        "generate", "-c", "a", "-d", "10", "-o", "-", capture_output=False, stdout=theirs, stderr=subprocess.PIPE
-    )
+    run = program("generate", "-c", "a", "-d", "10", "-o", "-", stdout=theirs)
     os.close(theirs)
     assert run.returncode == 9
     assert b"stdout cannot be written: broken pipe." in run.stderr
@@ -395,7 +392,7 @@ def test_what_a_terminal_is_not_for(arguments: list[str], sentence: str) -> None
     import pty
 
     ours, theirs = pty.openpty()
-    run = program("generate", *arguments, capture_output=False, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+    run = program("generate", *arguments, stdin=theirs, stdout=theirs)
     os.close(theirs)
     os.close(ours)
     assert run.returncode == 2
@@ -528,9 +525,7 @@ def test_progress_may_be_none_and_verbose_says_more(acestep: Run) -> None:
 def test_a_reader_of_json_who_left_is_no_traceback() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
-    run = program(
-        "generate", "-c", "a", "-d", "10", "--json", capture_output=False, stdout=theirs, stderr=subprocess.PIPE
-    )
+    run = program("generate", "-c", "a", "-d", "10", "--json", stdout=theirs)
     os.close(theirs)
     assert run.returncode == 0
     assert b"Traceback" not in run.stderr
@@ -617,10 +612,7 @@ def test_true_peaks_are_those_of_the_sound_and_not_of_where_it_is_cut_to_measure
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_closed_descriptors_are_no_reason_to_fail(closed: int) -> None:
     """A file that were opened under the number of stdout would get what libraries print."""
-    options: dict[str, Any] = {"capture_output": False, "preexec_fn": lambda: os.close(closed)}
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if number != closed:
-            options[name] = subprocess.PIPE if number else subprocess.DEVNULL
+    options: dict[str, Any] = {"preexec_fn": lambda: os.close(closed)}
     run = program("generate", "-c", "a", "-d", "10", "--seed", "7", "-o", f"{closed}.wav", **options)
     assert run.returncode == 0, run.stderr
     program("generate", "-c", "a", "-d", "10", "--seed", "7", "-o", "open.wav")
@@ -649,13 +641,10 @@ def test_json_says_what_a_signal_left(number: int, code: int, name: str) -> None
         "out/",
         "--json",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as run:  # fmt: skip
-        assert run.stderr is not None
-        while "stops-2.flac: " not in run.stderr.readline():
-            assert run.poll() is None
+    with started(command) as run:
+        read_to(run.stderr, "stops-2.flac: ")
         run.send_signal(number)
-        stdout, _ = run.communicate(timeout=300)
+        stdout, _ = run.communicate(timeout=LIMIT)
     content = json.loads(stdout)
     jsonschema.validate(content, RESULT_SCHEMA)
     assert (run.returncode, content["error"]["name"]) == (code, name)
@@ -905,7 +894,7 @@ def test_json_for_a_full_disk_is_a_sentence() -> None:
         ["spec", "check", "no.yaml", "--json"],
     ):
         with Path("/dev/full").open("w") as full:
-            run = program(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+            run = program(*arguments, stdout=full)
         assert b"stdout cannot be written: no space left on device." in run.stderr
         assert b"Traceback" not in run.stderr
         assert run.returncode in (9, 2)
@@ -978,12 +967,12 @@ def test_a_kill_at_any_point_leaves_whole_files_and_the_rest_to_do(point: int) -
     """At an event of the run, and a moment later: writing, encoding and naming lie between two of them."""
     words = ["generate", "-c", "a", "-d", "10", "--seed", "7", "-n", "4", "-o", "out/"]
     ours, theirs = os.pipe()
-    with subprocess.Popen([sys.executable, BAND, *words, "--events", f"fd:{theirs}"], pass_fds=[theirs],
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:  # fmt: skip
+    command = [sys.executable, BAND, *words, "--events", f"fd:{theirs}"]
+    with started(command, pass_fds=[theirs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         os.close(theirs)
         with os.fdopen(ours) as events:
             for _ in range(1 + 3 * point):
-                if not events.readline():
+                if not in_time(events.readline):
                     break
             time.sleep(0.03 * (point % 4))
             run.kill()
@@ -1004,10 +993,8 @@ def test_help_that_is_read_no_further_ends_in_silence(lines: int) -> None:
     """As by `head`: some lines are read, and the pipe is closed while the rest is on its way."""
     words = [sys.executable, "-m", "acestep_cli", "train-lora", "--help-all"]
     environment = os.environ | {"COLUMNS": "80"}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
+    with started(words, env=environment) as run:
         for _ in range(lines):
-            assert run.stdout.readline()
+            assert in_time(run.stdout.readline)
         run.stdout.close()
-        assert run.stderr.read() == b""
+        assert in_time(run.stderr.read) == ""

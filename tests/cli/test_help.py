@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,8 @@ from acestep_cli.cli import app as cli
 from acestep_cli.cli import help as pages
 from acestep_cli.cli import help_format
 from acestep_cli.song import modes, spec_keys
-from support.command import HOT, loaded
+from support.command import HOT, LIMIT, finish, loaded
+from support.terminal import at_terminal
 
 WIDTH = 80
 
@@ -169,24 +168,14 @@ def test_an_unknown_topic_is_refused_with_the_nearest() -> None:
 
 
 def test_on_a_terminal_a_page_is_laid_out(docs: Path) -> None:
-    ours, theirs = pty.openpty()
     code = (
         "import sys, pathlib; from acestep_cli.cli import help, app\n"
         f"help.FOLDERS = (pathlib.Path({str(docs)!r}),)\nsys.argv[1:] = ['help', 'specs']\napp.main()"
     )
     environment = os.environ | {"COLUMNS": "40", "TERM": "xterm"}
-    subprocess.run([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment, check=True)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(ours, 4096)
-        except OSError:  # its end, on Linux
-            break
-        if not shown:
-            break
-    os.close(ours)
-    text = shown.decode()
+    with at_terminal([sys.executable, "-c", code], env=environment) as terminal:
+        text = terminal.read_rest()
+        assert terminal.run.wait(LIMIT) == 0
     assert "\x1b[" in text
     assert "Song specs" in text
     assert "# Song specs" not in text
@@ -208,9 +197,8 @@ def test_help_is_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("words", [[], ["album"], ["models"], ["spec"], ["examples"], ["cache"], ["lora"]], ids=str)
 def test_a_group_alone_shows_its_help(words: list[str]) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "acestep_cli", *words],
-        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "COLUMNS": str(WIDTH)},
+    run = finish(
+        [sys.executable, "-m", "acestep_cli", *words], text=True, timeout=60, env={**os.environ, "COLUMNS": str(WIDTH)},
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.rstrip("\n") == help_of(*words).rstrip("\n")

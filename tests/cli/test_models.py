@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import jsonschema
@@ -21,7 +22,7 @@ from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoints, download, local
 from support import hub_server
-from support.command import Run
+from support.command import LIMIT, Run, read_to, started
 from support.hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
 from support.places import RESULT_SCHEMA
 
@@ -32,7 +33,7 @@ constants.DOWNLOAD_CHUNK_SIZE = {BLOCK}
 from acestep_cli.cli.app import main
 main()
 """
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -54,18 +55,12 @@ def refused(run: Result, code: int, *said: str) -> None:
 @pytest.fixture
 def in_a_process() -> Iterator[Start]:
     """`acestep models …` in a process of its own, which is ended with the test."""
-    started: list[subprocess.Popen[str]] = []
+    with ExitStack() as running:
 
-    def start(*words: str, program: str = PROGRAM) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", program, "models", *words]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return started[-1]
+        def start(*words: str, program: str = PROGRAM) -> subprocess.Popen[str]:
+            return running.enter_context(started([sys.executable, "-c", program, "models", *words]))
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=300)
+        yield start
 
 
 # Pulling
@@ -245,11 +240,10 @@ def test_a_killed_pull_is_taken_up_by_the_next(
 ) -> None:
     hub.hangs[WEIGHTS] = 4200
     first = in_a_process("pull", "turbo", *where)
-    assert hub.hanging.wait(30)
-    assert first.stderr is not None
-    assert any(line.startswith("40 %") for line in first.stderr)  # of all: four of its blocks have come
+    assert hub.hanging.wait(LIMIT)
+    read_to(first.stderr, "40 %")  # of all: four of its blocks have come
     first.send_signal(signal.SIGINT)
-    assert first.communicate(timeout=30)[1].splitlines()[-1] == "Interrupted."
+    assert first.communicate(timeout=LIMIT)[1].splitlines()[-1] == "Interrupted."
     assert first.returncode == 130
     folder = Path("m") if where else None
     with pytest.raises(CheckpointError):
@@ -268,13 +262,12 @@ def test_a_killed_pull_is_taken_up_by_the_next(
 def test_two_pulls_at_a_time(hub: Hub, models: Run, where: tuple[str, ...], in_a_process: Start) -> None:
     hub.hangs[WEIGHTS] = 4200
     first = in_a_process("pull", "turbo", *where)
-    assert hub.hanging.wait(30)
+    assert hub.hanging.wait(LIMIT)
     second = in_a_process("pull", "turbo", "--songwriter", "1.7B", *where)
-    assert second.stderr is not None
-    assert "Another pull is at work" in second.stderr.readline()
+    read_to(second.stderr, "Another pull is at work")
     hub.go_on.set()
     for pull in (first, second):
-        said = pull.communicate(timeout=60)[1]
+        said = pull.communicate(timeout=LIMIT)[1]
         assert pull.returncode == 0, said
     paths = [one.path for one in hub.sends() if one.range is None]
     assert len(paths) == len(set(paths)) == len(FETCHED) + 3
@@ -394,13 +387,13 @@ def test_nobody_at_home(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_the_environment_is_obeyed(hub: Hub, monkeypatch: pytest.MonkeyPatch, in_a_process: Start) -> None:
     """Read by the library itself, so in a process of its own: where to ask, where to keep, whether to ask at all."""
     pulled = in_a_process("pull", "turbo", "--quiet")
-    out, said = pulled.communicate(timeout=60)
+    out, said = pulled.communicate(timeout=LIMIT)
     assert (pulled.returncode, said) == (0, "")
     assert Path(out.splitlines()[0]).is_relative_to(Path(os.environ["HF_HOME"]) / "hub")
     asked = len(hub.asked)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     offline = in_a_process("pull", "base")
-    assert "HF_HUB_OFFLINE is set" in offline.communicate(timeout=60)[1]
+    assert "HF_HUB_OFFLINE is set" in offline.communicate(timeout=LIMIT)[1]
     assert (offline.returncode, len(hub.asked)) == (8, asked)
 
 
@@ -409,7 +402,7 @@ def test_a_proxy_is_left_to_the_library(hub: Hub, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     pull = in_a_process("pull", "turbo")
-    assert "cannot be reached" in pull.communicate(timeout=60)[1]
+    assert "cannot be reached" in pull.communicate(timeout=LIMIT)[1]
     assert (pull.returncode, hub.asked) == (8, [])
 
 
@@ -426,7 +419,7 @@ def test_a_full_disk_is_seen_before_the_first_byte(hub: Hub, models: Run, monkey
 def test_a_disk_that_fills_on_the_way(hub: Hub, models: Run, in_a_process: Start) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))"
     pull = in_a_process("pull", "turbo", "--models-dir", "m", program=limit + PROGRAM)
-    out, said = pull.communicate(timeout=60)
+    out, said = pull.communicate(timeout=LIMIT)
     assert (pull.returncode, out) == (9, "")
     assert "too large" in said
     hub.asked.clear()
@@ -637,7 +630,7 @@ def test_looking_needs_neither_torch_nor_the_web_client(
         " file=sys.stderr)\n"
     )
     looking = in_a_process(*words, program=program)
-    assert looking.communicate(timeout=30)[1].splitlines()[-1] == "[]"
+    assert looking.communicate(timeout=LIMIT)[1].splitlines()[-1] == "[]"
 
 
 # Bodies, names, pauses and settings that are not as they should be
@@ -807,7 +800,7 @@ def test_settings_that_cannot_be_used_are_named(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     pull = in_a_process("pull", "turbo", program="from acestep_cli.cli.app import main; main()")
-    told = " ".join(pull.communicate(timeout=60)[1].split())
+    told = " ".join(pull.communicate(timeout=LIMIT)[1].split())
     assert pull.returncode == 8, told
     assert "Traceback" not in told
     for words in said:

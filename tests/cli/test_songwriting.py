@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from acestep_cli.song import complete, spec, spec_layers
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
 from support import tiny
+from support.command import LIMIT, read_to, started
 from support.rendering import FLOAT32
 
 METADATA = ["bpm", "key", "time_signature"]
@@ -447,13 +447,10 @@ def test_a_truncated_songwriter_is_named(acestep: Acestep, shelf: Path, tmp_path
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 def test_ctrl_c_while_it_writes_leaves_nothing(shelf: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "acestep_cli", "write", "x", "-o", "a.yaml", "--models-dir", str(shelf)]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
-        for line in run.stderr:
-            if line.startswith("Writing"):
-                break
+    with started(command, cwd=tmp_path) as run:
+        read_to(run.stderr, "Writing")
         time.sleep(0.1)
         run.send_signal(signal.SIGINT)
-        assert "Interrupted." in run.stderr.read()
+        assert "Interrupted." in run.communicate(timeout=LIMIT)[1]
     assert run.returncode == 130
     assert not list(tmp_path.iterdir())

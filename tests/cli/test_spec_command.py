@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from acestep_cli.song import document, schema, spec, spec_keys
 from acestep_cli.song import examples as songbook
 from acestep_cli.song.request import GROUPS, KEYS, Request
 from support import pictures, tiny
+from support.command import finish
 from support.places import RESULT_SCHEMA, ROOT
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -292,7 +292,7 @@ def test_no_torch_is_loaded(two_b: tiny.Oracle) -> None:
     )
     for arguments in (["spec", "check", "a.yaml"], ["spec", "show", "a.yaml", "--resolved"], ["spec", "new"],
                       ["spec", "schema"], ["generate", "a.yaml", "--dry-run", "--explain"]):  # fmt: skip
-        run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        run = finish([sys.executable, "-c", program, *arguments], text=True, check=True)
         assert run.stderr.splitlines()[-1] == ""
 
 

@@ -7,22 +7,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from acestep_cli.cli import exit_codes
+from support.command import finish
 
 FULL = Path("/dev/full")
-LIMIT = 120  # seconds
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="a full disk of Linux")
 
 
-def program(*arguments: str, **more: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "acestep_cli", *arguments]
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": LIMIT, "check": False, **more}
-    return subprocess.run(command, **given)  # type: ignore[call-overload, no-any-return]
+def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """The program itself, in a process of its own."""
+    return finish([sys.executable, "-m", "acestep_cli", *arguments], **options)
 
 
 @pytest.mark.parametrize(

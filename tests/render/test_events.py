@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from acestep_cli.errors import OutputError
 from acestep_cli.render import events
 from acestep_cli.song import spec
 from support import tiny
-from support.command import Run
+from support.command import LIMIT, Run, finish, read_to, started
 from support.places import BAND, EVENT_SCHEMA
 
 
@@ -124,7 +123,7 @@ def test_heartbeats_come_while_nothing_else_does(acestep: Run, monkeypatch: pyte
 def test_events_go_to_a_descriptor_while_stdout_carries_paths() -> None:
     ours, theirs = os.pipe()
     words = ["generate", "-c", "a", "-d", "10", "-o", "a.wav", "--events", f"fd:{theirs}"]
-    run = subprocess.run([sys.executable, BAND, *words], pass_fds=[theirs], capture_output=True, check=True)
+    run = finish([sys.executable, BAND, *words], pass_fds=[theirs], check=True)
     os.close(theirs)
     with os.fdopen(ours) as pipe:
         assert kinds(said(pipe.read()))[-2:] == ["take", "end"]
@@ -136,7 +135,7 @@ def test_a_reader_of_events_who_left_is_no_reason_to_stop() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     words = ["generate", "-c", "a", "-d", "10", "-o", "a.wav", "--events", f"fd:{theirs}"]
-    run = subprocess.run([sys.executable, BAND, *words], pass_fds=[theirs], capture_output=True, check=False)
+    run = finish([sys.executable, BAND, *words], pass_fds=[theirs])
     os.close(theirs)
     assert (run.returncode, run.stdout) == (0, b"a.wav\n"), run.stderr
 
@@ -144,12 +143,10 @@ def test_a_reader_of_events_who_left_is_no_reason_to_stop() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 def test_the_last_event_tells_of_the_signal_that_ended_it() -> None:
     words = ["generate", "-c", "slow diffuse", "-d", "10", "-o", "a.wav", "--events", "e.ndjson"]
-    with subprocess.Popen([sys.executable, BAND, *words], stderr=subprocess.PIPE) as run:
-        assert run.stderr is not None
-        while b"Making music" not in run.stderr.readline():
-            assert run.poll() is None
+    with started([sys.executable, BAND, *words]) as run:
+        read_to(run.stderr, "Making music")
         run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=60)
+        run.communicate(timeout=LIMIT)
     lines = said(Path("e.ndjson").read_text())
     assert (lines[-1]["event"], lines[-1]["exit_code"], lines[-2]["status"]) == ("end", 143, "failed")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -24,7 +23,7 @@ from acestep_cli.audio import sound
 from acestep_cli.cli.app import app
 from acestep_cli.song import spec
 from support import band, ffmpeg, pictures, tiny
-from support.command import Run, flat
+from support.command import Run, finish, flat
 from support.places import BAND
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -240,7 +239,7 @@ def test_ffmpeg_makes_an_m4a(acestep: Run) -> None:
 @pytest.mark.usefixtures("fake_ffmpeg")
 def test_an_m4a_goes_to_stdout_too() -> None:
     command = [sys.executable, BAND, *SONG, "-o", "-", "--format", "m4a"]
-    run = subprocess.run(command, capture_output=True, check=False)
+    run = finish(command)
     assert run.returncode == 0, run.stderr
     assert mutagen.File(io.BytesIO(run.stdout)).tags["----:com.apple.iTunes:AI_GENERATED"] == [b"true"]
 

@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import jsonschema
 from typer.testing import Result
 
 from support.places import BAND, RESULT_SCHEMA
 
+T = TypeVar("T")
 #: `acestep …` with these arguments.
 Run = Callable[..., Result]
 #: Seconds until a process counts as hung, on a busy machine too.
 LIMIT = 120
+#: The same of one that trains, builds or makes an album with the built-in model.
+LONG_LIMIT = 600
+PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 LOADED_AFTER = """
 import sys
 from acestep_cli.cli.app import main
@@ -33,7 +41,51 @@ def finish(
     command: Sequence[str | Path], *, timeout: float = LIMIT, **options: Any
 ) -> subprocess.CompletedProcess[Any]:
     """Run a process to its end; return it with what it printed. Raises `TimeoutExpired` where it hangs."""
-    return subprocess.run(command, timeout=timeout, **{"capture_output": True, "check": False, **options})
+    pipes = {name: where for name, where in PIPES.items() if name != "stdin" or "input" not in options}
+    return subprocess.run(command, timeout=timeout, **{**pipes, "check": False, **options})
+
+
+@contextmanager
+def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Yield a process that runs, with pipes of text; kill it where it still does in the end."""
+    process = subprocess.Popen(command, **{**PIPES, "text": True, **options})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=LIMIT)
+
+
+def in_time(function: Callable[[], T], timeout: float = LIMIT) -> T:
+    """Return what a function returns that waits for something. Raises `TimeoutError` where that does not come."""
+    found: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            found.set_result(function())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return found.result(timeout)
+
+
+def read_to(stream: IO[str], text: str, *, timeout: float = LIMIT) -> str:
+    """Read what a process prints, up to the line that holds `text`; return it. Fails where it ends before."""
+    end, read = time.monotonic() + timeout, ""
+    while line := in_time(stream.readline, end - time.monotonic()):
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(f"{text!r} was not printed: {read}")
+
+
+def until(condition: Callable[[], Any], timeout: float = LIMIT) -> None:
+    """Wait until a condition holds. Fails where it does not in time."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 def loaded(*arguments: str, watched: tuple[str, ...] = HOT) -> tuple[int, list[str]]:

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+from support.command import LIMIT
+
 LARGE = (".safetensors", ".pt")
 TURBO = "acestep-v15-turbo"
 WEIGHTS = f"{TURBO}/model.safetensors"
@@ -270,7 +272,7 @@ class Answer(BaseHTTPRequestHandler):
         elif name in self.hub.hangs:
             self.wfile.write(body[: self.hub.hangs.pop(name)])
             self.hub.hanging.set()
-            self.hub.go_on.wait(30)
+            self.hub.go_on.wait(LIMIT)
             self.close_connection = True
         else:
             self.wfile.write(body)

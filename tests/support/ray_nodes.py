@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from support.command import LIMIT, read_to
+
 START = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
 STORE = f"--object-store-memory={100_000_000}"
 STARTED = "Ray runtime started."
@@ -25,16 +27,11 @@ class Node:
     def start(cls, *options: str) -> Node:
         """A node, once it is part of its cluster."""
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # `stop` ends it, with all its processes
             [*START, STORE, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if STARTED in line:
-                return cls(process)
-        raise RuntimeError(said)
+        read_to(process.stdout, STARTED)
+        return cls(process)
 
     def kill(self) -> None:
         """As a power cut does it: what speaks for the node is gone, and its workers go after it."""
@@ -50,7 +47,7 @@ class Node:
         for one in left:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        self.process.communicate(timeout=300)
+        self.process.communicate(timeout=LIMIT)
 
 
 @contextmanager

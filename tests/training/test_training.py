@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +48,7 @@ from acestep_cli.training.config import TrainingConfig
 from acestep_cli.training.examples import TrainingSet
 from acestep_cli.training.run_folder import RunRecord
 from support import tiny
-from support.command import flat, said
+from support.command import LIMIT, LONG_LIMIT, finish, flat, read_to, said, started
 from support.places import EVENT_SCHEMA
 from support.sounds import song
 
@@ -1019,12 +1018,10 @@ def test_a_preview_is_rendered_between_steps(train: Callable[..., Result], tmp_p
 def test_ctrl_c_in_a_real_terminal_saves(base: tiny.Oracle, songs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "acestep_cli", "train-lora", str(songs), "-o", str(tmp_path / "out")]
     command += ["--models-dir", str(base.root), "--rank", "4", "--crop", "10", "--dtype", "fp32", "--steps", "100000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while "Training\n" not in process.stderr.readline():
-            assert process.poll() is None
+    with started(command) as process:
+        read_to(process.stderr, "Training\n")
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
+        rest = process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 130, rest
     assert "all is saved, and --resume goes on." in rest
     record = run_folder.read_record(tmp_path / "out")
@@ -1040,12 +1037,11 @@ def test_two_processes_make_the_steps_of_one(base: tiny.Oracle, songs: Path, tmp
     alone = [sys.executable, "-m", "acestep_cli", "train-lora"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     for name, command in (("one", alone), ("two", [*launch, "-m", "acestep_cli", "train-lora"])):
-        run = subprocess.run(
+        run = finish(
             [*command, str(songs), "-o", str(tmp_path / name), *flags],
-            capture_output=True,
             text=True,
-            check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=LONG_LIMIT,
         )
         assert run.returncode == 0, run.stderr
         assert run.stdout == f"{tmp_path / name}/\n"  # one of them speaks
