@@ -83,6 +83,14 @@ class Pipeline:
                     residual_of=0.1 if piece.kind == "residual" else None,
                 )
 
+    def codes(self, request: complete.Completed, sounds: Sequence[Audio], report: Any, warn: Any) -> list[list[int]]:
+        """As heard in recordings: all the same, five a second."""
+        return [[7] * int(5 * sound.seconds) for sound in sounds]
+
+    def write(self, request: complete.Completed, task: Any, *_: Any) -> dict[str, Any]:
+        """As a Songwriter writes it: the same song, whatever it is asked for."""
+        return {"caption": "slow piano", "lyrics": "[Verse]\nla\n", "bpm": 90, "duration": 30}
+
     def _play(self, stage: str, caption: str, report: Any) -> None:
         for step in range(5):
             report(stage, step, 4)

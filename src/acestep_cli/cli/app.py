@@ -166,7 +166,7 @@ def root(
 def main() -> None:
     """Run a command; exit with its code, or with 9 where stdout did not take what it printed."""
     occupy_closed_descriptors()
-    stdout = sink_stdout()
+    stdout, _ = sink_stream("stdout", errors="surrogateescape"), sink_stream("stderr")
     try:
         app(prog_name="acestep")
     except SystemExit as ended:
@@ -217,23 +217,25 @@ class Sink(io.RawIOBase):
         return size
 
 
-def sink_stdout() -> Sink | None:
-    """Replace stdout by one that raises nothing and carries file names that are not UTF-8; return its sink.
+def sink_stream(name: str, *, errors: str | None = None) -> Sink | None:
+    """Replace stdout or stderr by a stream that raises nothing; return its sink.
 
-    Typer, Rich and Python's own end print to it as well, and each answers a failed write by another exit code.
+    Typer, Rich and Python's own end print as well, and each answers a failed write by another exit code; and what is
+    said on a stderr that nobody reads stops nothing. `errors="surrogateescape"` carries file names that are not UTF-8.
     """
-    if not isinstance(sys.stdout, io.TextIOWrapper):
+    text = getattr(sys, name)
+    if not isinstance(text, io.TextIOWrapper):
         return None
-    text = sys.stdout
     text.flush()
     sink = Sink(getattr(text.buffer, "raw", text.buffer))
-    sys.stdout = io.TextIOWrapper(
+    replaced = io.TextIOWrapper(
         io.BufferedWriter(sink),
         encoding=text.encoding,
-        errors="surrogateescape",
+        errors=errors or text.errors,
         line_buffering=text.line_buffering,
         write_through=text.write_through,
     )
+    setattr(sys, name, replaced)
     return sink
 
 
