@@ -239,7 +239,7 @@ class TestByProgram:
         monkeypatch.setenv("FAKE_FFMPEG", "" if "cut" in sentence else "endless hangs")
         with pytest.raises(SourceError, match=sentence):
             decode.survey_file(video)
-        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+        left = finish(["ps", "-eo", "args"], text=True).stdout
         assert str(video) not in left
 
     @pytest.mark.parametrize(

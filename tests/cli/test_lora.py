@@ -313,17 +313,98 @@ def test_compare_says_so_where_nothing_changes() -> None:
     [
         (["--scales", "loud"], 2, "--scales: 'loud' is not a scale such as 0.6, 60% or -1."),
         (["--scales", "0"], 2, "--scales: 0 alone compares nothing."),
+        (["--scales", "0,0%,-0"], 2, "--scales: 0 alone compares nothing."),
+        (["--scales", ""], 2, "--scales: '' is not a scale such as 0.6, 60% or -1."),
+        (["--scales", "1,nan"], 2, "--scales: 'nan' is not a scale"),
+        (["--scales", "1e400"], 2, "--scales: '1e400' is not a scale"),
         (["-o", "ab.flac"], 2, "--output ab.flac is one file, and a comparison makes several."),
         (["-o", "-"], 2, "--output - is one file"),
+        (["-o", "song.wav/"], 9, "song.wav cannot be written: not a directory."),
         (["nowhere"], 3, "PATH: The adapter"),
+        (["song.wav"], 3, "song.wav is not an adapter, which is a folder or a .safetensors file."),
+        (["folder"], 3, "folder holds no adapter"),
+        (["xl"], 3, "xl was made for another model than turbo"),
+        (["nan"], 3, "nan is broken"),
+        (["junk.safetensors"], 3, "junk.safetensors is not a safetensors file"),
+        ([""], 2, "PATH: the name of an adapter is empty."),
+        (["my-sound"], 2, "PATH: my-sound and my-sound are one adapter."),
+        (["./my-sound"], 2, "PATH: my-sound and ./my-sound are one adapter."),
+        (["my-sound/adapter_model.safetensors"], 2, "are one adapter."),
+        (["linked"], 2, "PATH: my-sound and linked are one adapter."),
+        (
+            ["--set", "loras=jazz.safetensors"],
+            2,
+            "--set loras: has no meaning for a comparison: PATH names the adapters.",
+        ),
+        (["--set", "takes=4"], 2, "--set takes: has no meaning for a comparison: it makes one take of each."),
+        (["--lora", "jazz.safetensors"], 2, "No such option: --lora"),
+        (["--spec", "nosuch.yaml"], 2, "nosuch.yaml: cannot be read: no such file or directory"),
+        (["--bpm", "fast"], 2, "--bpm: 'fast' is not a whole number from 30 to 300"),
     ],
     ids=str,
 )
 def test_compare_refuses(acestep: Run, arguments: list[str], code: int, said: str) -> None:
+    write_what_is_no_adapter()
     result = acestep(*COMPARE, *arguments)
     assert result.exit_code == code, result.stderr
     assert said in result.stderr
     assert not Path("ab").exists()
+
+
+def write_what_is_no_adapter() -> None:
+    for name in ("song.wav", "junk.safetensors"):
+        Path(name).write_bytes(b"no adapter")
+    Path("folder").mkdir()
+    Path("linked").symlink_to("my-sound")
+    adapter_files.peft(Path("xl"), adapter_files.pairs(tiny.XL))
+    broken = adapter_files.pairs(tiny.TWO_B)
+    next(iter(broken.values()))[0][0, 0] = torch.nan
+    adapter_files.peft(Path("nan"), broken)
+
+
+def test_compare_tells_all_that_is_wrong(acestep: Run) -> None:
+    write_what_is_no_adapter()
+    words = ("nowhere", "nan", "./my-sound", "--scales", "loud", "-o", "a.flac", "--bpm", "fast")
+    result = acestep("lora", "compare", "my-sound", "-c", "x", "-d", "10", *words)
+    assert result.exit_code == 2
+    for said in ("are one adapter", "--scales: 'loud'", "--output a.flac is one file", "--bpm: 'fast'"):
+        assert said in result.stderr
+    result = acestep("lora", "compare", "my-sound", "-c", "x", "-d", "10", "nowhere", "nan")
+    assert result.exit_code == 3
+    assert "nowhere does not exist" in result.stderr
+    assert "nan is broken" in result.stderr
+
+
+def test_compare_replaces_no_file(acestep: Run) -> None:
+    Path("ab").mkdir()
+    Path("ab/my-sound@1.flac").write_bytes(b"mine")
+    result = acestep(*COMPARE)
+    assert result.exit_code == 9
+    assert "ab/my-sound@1.flac exists already" in result.stderr
+    assert [path.name for path in Path("ab").iterdir()] == ["my-sound@1.flac"]
+    assert Path("ab/my-sound@1.flac").read_bytes() == b"mine"
+
+
+def test_compare_leaves_out_the_adapters_of_a_spec_and_says_so(acestep: Run) -> None:
+    Path("song.yaml").write_text(
+        "caption: x\nduration: 10\nseed: 7\nloras: [jazz.safetensors, my-sound]\nlora_mode: blend\n"
+    )
+    result = acestep("lora", "compare", "my-sound", "--spec", "song.yaml", "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    content = json.loads(result.stdout)
+    [warning] = [one for one in content["warnings"] if "of its own" in one]
+    assert warning.startswith("song.yaml names adapters of its own, which are left out of the comparison: ")
+    assert "jazz.safetensors" in warning
+    asked = [[lora["path"] for lora in output["request"].get("loras") or ()] for output in content["outputs"]]
+    assert [len(loras) for loras in asked] == [0, 1, 1]
+    assert "blend" not in [output["request"].get("lora_mode") for output in content["outputs"]]
+
+
+def test_scales_that_are_close_are_two(acestep: Run) -> None:
+    result = acestep(*COMPARE, "--scales", "0.3,0.30000001,30%", "--dry-run")
+    assert result.stdout.splitlines() == [
+        "ab/without.flac", "ab/my-sound@0.3.flac", "ab/my-sound@0.30000001.flac",
+    ]  # fmt: skip
 
 
 def test_compare_is_of_songs_in_one_file(acestep: Run, base: tiny.Oracle) -> None:

@@ -185,10 +185,8 @@ def suggest(error: Any) -> None:
             [spec_keys.flag_of(meant)] if spec_keys.flag_of(meant) != unknown else []
         )  # not here, though elsewhere
     else:
-        known = sorted(
-            {spec_keys.flag_of(key) for key in spec_keys.KEYS if spec_keys.KEYS[key].flag}
-            | set(error.possibilities or ())
-        )
+        params = () if error.ctx is None else error.ctx.command.params
+        known = sorted({opt for param in params for opt in (*param.opts, *param.secondary_opts)})
         error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
 
 

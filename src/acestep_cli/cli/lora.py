@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -14,14 +16,14 @@ from acestep_cli.audio import decode, distance
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
-from acestep_cli.errors import CheckError, UsageError
+from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import adapter_file, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import announce, arguments, events, outputs, plan
 from acestep_cli.render.job import Job, SongInput
-from acestep_cli.render.paths import parse_destination
+from acestep_cli.render.paths import Destination, parse_destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
@@ -39,6 +41,7 @@ from acestep_cli.song import (
 
 app = help_format.App(no_args_is_help=True, help="Say what an adapter is and what it fits; hear what it does.")
 
+T = TypeVar("T")
 #: Of a song, all but what a comparison decides itself.
 SONG_KEYS = tuple(
     name
@@ -198,12 +201,12 @@ def compare(
     terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
     run_report = exit_codes.keep_report(ctx, terminal.warnings)
     with events.open_events(run.events, terminal.warn) as terminal.events:
-        render_and_compare(paths, scales_of(scales), spec_file, song, run, run_report, terminal)
+        render_and_compare(paths, scales, spec_file, song, run, run_report, terminal)
 
 
 def render_and_compare(
     paths: list[str],
-    scales: list[float],
+    scales: str,
     spec_file: str | None,
     song: dict[str, Any],
     run: RenderSettings,
@@ -217,7 +220,7 @@ def render_and_compare(
     from acestep_cli.render import perform
 
     with spec_text.reading_stdin(typing=not run.no_input):
-        [plain, *others] = variants(paths, scales, spec_file, song, run)
+        [plain, *others] = variants(paths, scales, spec_file, song, run, terminal.warn)
     planned = [variant.job for variant in (plain, *others)]
     run_report.outputs = [output for job in planned for output in job.outputs]
     announce.announce_plan(planned, terminal, dry_run=run.dry_run)
@@ -238,12 +241,12 @@ def render_and_compare(
         ],
     }
     for one in others:
-        terminal.say(f"{one.adapter} at {one.scale:g}: {apart[id(one)]:.2f} dB from {plain.file.name}")
+        terminal.say(f"{one.adapter} at {scale_text(one.scale)}: {apart[id(one)]:.2f} dB from {plain.file.name}")
     if others:
         terminal.say(f"({distance.MEASURE})")
     if idle := [one for one in others if apart[id(one)] == 0]:
         raise CheckError(
-            f"{idle[0].adapter} at {idle[0].scale:g} changes nothing: every sample is as without it.",
+            f"{idle[0].adapter} at {scale_text(idle[0].scale)} changes nothing: every sample is as without it.",
             "It was not trained, or its weights are all zero.",
         )
 
@@ -254,45 +257,120 @@ def scales_of(text: str) -> list[float]:
         found = [file_values.Loras.scale(item) for item in values.split_items(text)]
     except ValueError as error:
         raise UsageError(f"--scales: {error}.", "--scales 0,0.5,1") from error
+    if not any(found):
+        raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
     return [scale for scale in dict.fromkeys(found) if scale]
 
 
-def variants(
-    paths: list[str], scales: list[float], spec_file: str | None, song: dict[str, Any], run: RenderSettings
-) -> list[Variant]:
-    """Return the song without an adapter, and with each adapter at each scale, all with one seed."""
-    place = parse_destination(run.output)
-    if place.stdout or place.stem is not None:
-        raise UsageError(
-            f"--output {run.output} is one file, and a comparison makes several.", "Name a folder: --output ab/"
-        )
-    if not scales:
-        raise UsageError("--scales: 0 alone compares nothing.", "--scales 0,0.5,1")
+def scale_text(scale: float) -> str:
+    """Return a scale as short as it can be read back."""
+    return short if float(short := f"{scale:g}") == scale else repr(scale)
+
+
+def adapter_problems(paths: list[str]) -> list[UsageError]:
+    """Return an error for an empty path, and one for each adapter that is named more than once."""
+    found = [UsageError("PATH: the name of an adapter is empty.")] if "" in paths else []
+    files: dict[str, list[str]] = {}
+    for path in filter(None, paths):
+        file: Path | str = path
+        with suppress(AceStepError):  # told where it is planned
+            file = adapter_file.read_adapter(Path(path)).file
+        files.setdefault(os.path.realpath(file), []).append(path)
+    return found + [
+        UsageError(f"PATH: {' and '.join(names)} are one adapter.", "--scales compares it at several scales.")
+        for names in files.values()
+        if len(names) > 1
+    ]
+
+
+def song_layers(
+    spec_file: str | None, song: dict[str, Any], run: RenderSettings, warn: Callable[[str], None]
+) -> list[spec_layers.Layer]:
+    """Return the layers of the song that is compared, without adapters: one seed, one take.
+
+    Says which adapters of a spec are left out; refuses those of flags.
+    """
     flags = spec_layers.from_flags(song, tuple(run.overrides or ()))
-    context = PlanContext(run, hardware.detect(), history.read_history())
-    below = arguments.argument_layers(spec_file, given=False)
-    seed = spec.resolve(*below, flags).request.seed
-    seed = seeds.draw_seed() if seed is None else seed
-    fixed = [
+    for key, reason in {"loras": "PATH names the adapters", "takes": "it makes one take of each"}.items():
+        if key in flags.values:
+            raise UsageError(f"{flags.values[key].where}: has no meaning for a comparison: {reason}.")
+    layers = [*arguments.argument_layers(spec_file, given=False), flags]
+    asked = spec.resolve(*layers).request
+    if asked.loras:
+        own = ", ".join(lora.path for lora in asked.loras)
+        warn(f"{spec_file} names adapters of its own, which are left out of the comparison: {own}.")
+    seed = seeds.draw_seed() if asked.seed is None else asked.seed
+    return [
+        *layers,
         spec_layers.implied_layer({"seed": str(seed)}, "one seed for all"),
         spec_layers.implied_layer({"takes": "1"}, "one take of each"),
     ]
 
-    def variant(adapter: str | None, scale: float, stem: str) -> Variant:
-        loras = None if adapter is None else [f"{adapter}@{scale:g}"]
-        layers = [*below, flags, *fixed, spec_layers.implied_layer({"loras": loras}, "PATH")]
-        made = plan.plan_job(SongInput.of(layers, replace(place, stem=stem)), context)
-        if len(take_parts.output_parts(made.request)) > 1:
-            raise UsageError(
-                f"{made.request.mode} makes several files of a take, and only takes of one file are compared."
-            )
-        return Variant(adapter, scale, made)
 
+def folder_of(output: str | None) -> Destination:
+    """Return where the files go. Raises `UsageError` for a place of one file."""
+    place = parse_destination(output)
+    if place.stdout or place.stem is not None:
+        raise UsageError(
+            f"--output {output} is one file, and a comparison makes several.", "Name a folder: --output ab/"
+        )
+    return place
+
+
+def variants(
+    paths: list[str],
+    scales_asked: str,
+    spec_file: str | None,
+    song: dict[str, Any],
+    run: RenderSettings,
+    warn: Callable[[str], None],
+) -> list[Variant]:
+    """Return the song without an adapter, and with each adapter at each scale, all with one seed.
+
+    Raises one error for all problems.
+    """
+    problems: list[AceStepError] = [*adapter_problems(paths)]
+
+    def attempt(make: Callable[..., T], *arguments: Any) -> T | None:
+        try:
+            return make(*arguments)
+        except AceStepError as error:
+            problems.append(error)
+            return None
+
+    place = attempt(folder_of, run.output) or parse_destination(None)
+    scales = attempt(scales_of, scales_asked) or [1.0]
+    layers = attempt(song_layers, spec_file, song, run, warn)
+    found: list[Variant | None] = []
+    if layers is not None:
+        context = PlanContext(run, hardware.detect(), history.read_history())
+        found.append(attempt(plan_variant, None, 0.0, layers, replace(place, stem="without"), context))
+        for path, stem in stems_of(paths).items():
+            for scale in scales:
+                named = replace(place, stem=f"{stem}@{scale_text(scale)}")
+                found.append(attempt(plan_variant, path, scale, layers, named, context))
+    if problems:
+        raise combine_errors(problems)
+    planned = [one for one in found if one is not None]
+    outputs.assign_outputs([one.job for one in planned], run)
+    return planned
+
+
+def plan_variant(
+    adapter: str | None, scale: float, layers: list[spec_layers.Layer], place: Destination, context: PlanContext
+) -> Variant:
+    """Return one side of a comparison."""
+    loras = None if adapter is None else [f"{adapter}@{scale_text(scale)}"]
+    made = plan.plan_job(SongInput.of([*layers, spec_layers.implied_layer({"loras": loras}, "PATH")], place), context)
+    if len(take_parts.output_parts(made.request)) > 1:
+        raise UsageError(f"{made.request.mode} makes several files of a take, and only takes of one file are compared.")
+    return Variant(adapter, scale, made)
+
+
+def stems_of(paths: list[str]) -> dict[str, str]:
+    """Return the name of each adapter in those of its files, two of which differ."""
     named: dict[str, str] = {}
-    for path in dict.fromkeys(paths):
+    for path in filter(None, dict.fromkeys(paths)):
         stem = Path(path).resolve().stem
         named[path] = next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in named.values())
-    found = [variant(None, 0.0, "without")]
-    found += [variant(path, scale, f"{named[path]}@{scale:g}") for path in named for scale in scales]
-    outputs.assign_outputs([one.job for one in found], run)
-    return found
+    return named
