@@ -43,7 +43,7 @@ WORDS = {
     "lego": ["%take.wav", *STEMS, "-c", "%slow piano", "-o", "#.wav"],
     "extract": ["%take.wav", *STEMS, "-o", "#.wav"],
     "complete": ["%take.wav", *STEMS, "-c", "%slow piano", "-o", "#.wav"],
-    "edit": ["%take.wav", *EDIT, "-o", "#.wav"],
+    "edit": ["%take.wav", *SONG, "-o", "#.wav"],
     "render": ["%song.yaml", "%piano.md", "-o", "#/"],
     "write": ["%a rainy day", *ALONE],
     "describe": ["%take.wav", *ALONE],
