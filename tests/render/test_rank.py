@@ -319,7 +319,7 @@ def test_a_take_that_failed_comes_last() -> None:
     request = complete.complete(Request(caption="x", seed=1), checkpoints.find_checkpoint("pocket"))
 
     def take(number: int, **more: Any) -> OutputFile:
-        return OutputFile(Path(f"{number}.flac"), None, "flac", number, number, request, {}, **more)
+        return OutputFile(Path(f"{number}.flac"), None, number, request, {}, **more)
 
     failed = take(1, scores={"judgement": 0.9}, error={"exit_code": 6})
     low, high, none = take(2, scores={"judgement": 0.1}), take(3, scores={"judgement": 0.2}), take(4)

@@ -131,7 +131,7 @@ class AutoSession:
     def begin(self) -> RenderProcess:
         """Start the next takes, whose seeds follow those of the last batch."""
         asked, song = self.job.song.resolved.request, self.job.request
-        later = take_parts.takes_request(song, self.begun * song.takes + 1, song.takes)
+        later = take_parts.take_request(song, self.begun * song.takes + 1, song.takes)
         seeds = {"seed": later.seed, "variation_seed": later.variation_seed}
         text = spec.dump_spec(asked.model_copy(update={**seeds, "takes": song.takes}))
         file = self.scratch / f"{self.name}.yaml"

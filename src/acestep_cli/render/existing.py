@@ -11,12 +11,12 @@ from acestep_cli import disk
 from acestep_cli.audio import lrc
 from acestep_cli.errors import AceStepError, ExistsError, UsageError
 from acestep_cli.models import latents_file
-from acestep_cli.render import paths, result, sidecar
+from acestep_cli.render import result, sidecar
 from acestep_cli.render.result import PLANNED, SKIPPED, OutputFile
 from acestep_cli.song import spec_layers, take_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from acestep_cli.render.job import Job
 
@@ -67,34 +67,6 @@ def find_collisions(jobs: list[Job]) -> dict[Path, UsageError]:
                 "Rename one of the specs, or render them into two folders.",
             )
         owner |= dict.fromkeys(files, job)
-    return found
-
-
-def find_takes(
-    job: Job,
-    bare: Sequence[Path],
-    planned: Callable[[int, Sequence[Path]], list[OutputFile]],
-    *,
-    force: bool,
-) -> dict[int, list[OutputFile]]:
-    """Return the takes of a job that are in its folder already, under any number, with recipe and seed as asked.
-
-    `bare` are the paths of the parts without a number, `planned` returns the files of a take at such paths. They are
-    marked as skipped, except those that a run which was stopped left unmade, or with `force` to be replaced.
-    """
-    by_seed: dict[int, list[Sequence[Path]]] = {}
-    for files in [bare, *([paths.numbered_path(path, n) for path in bare] for n in paths.file_numbers(bare[0]))]:
-        if (record := sidecar.read_sidecar(spec_layers.sidecar_path(files[0]))) is not None:
-            by_seed.setdefault(record.seed, []).append(files)
-    found = {}
-    for number in range(1, job.request.takes + 1):
-        for files in by_seed.get(take_parts.take_request(job.request, number).seed, ()):
-            outputs = planned(number, files)
-            if all(check_existing(job, output) is None for output in outputs):
-                found[number] = planned(number, files) if force else outputs
-                for output in found[number]:
-                    output.outdated = force
-                break
     return found
 
 
@@ -190,7 +162,7 @@ def is_same_take(job: Job, output: OutputFile, record: sidecar.SidecarRecord) ->
 
 def mark_skipped(output: OutputFile, record: sidecar.SidecarRecord) -> None:
     """Mark a take as skipped, with the values of its sidecar."""
-    output.status, output.seed = SKIPPED, record.seed
+    output.status = SKIPPED
     output.completed = output.completed.model_copy(
         update={"seed": record.seed, "variation_seed": record.variation_seed}
     )
@@ -223,7 +195,6 @@ def keep_seed(job: Job) -> None:
             job.decided = replace(job.decided, request=request, origins={**job.decided.origins, **kept})
             for each in job.outputs:
                 take = take_parts.take_request(request, each.take)
-                each.seed = take.seed
                 each.completed = each.completed.model_copy(
                     update={"seed": take.seed, "variation_seed": take.variation_seed}
                 )

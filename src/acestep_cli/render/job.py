@@ -85,6 +85,10 @@ class Job:
         weights = self.weights if weights is None else weights
         return recipe_hash(output.completed, weights + self._songwriter_hash, self.decided.contents)
 
+    def take_recipe(self, request: Completed) -> str:
+        """Return the fingerprint of all that shapes a take of `request`, in which nothing is open, but its seed."""
+        return recipe_hash(request, self.weights, self.decided.contents)
+
     def sound(self, output: OutputFile) -> str:
         """Return the fingerprint of all that shapes the samples of a file before they are finished, but its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
@@ -145,7 +149,7 @@ class Job:
             else:
                 runs.append([take])
         return [
-            (take_parts.takes_request(self.request, run[0][0].take, len(run)), in_order_of_parts(run)) for run in runs
+            (take_parts.take_request(self.request, run[0][0].take, len(run)), in_order_of_parts(run)) for run in runs
         ]
 
 

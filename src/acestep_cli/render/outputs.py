@@ -9,7 +9,7 @@ from pathlib import Path
 from acestep_cli.audio import encode, lrc
 from acestep_cli.errors import AceStepError, OutputError, UsageError, combine_errors
 from acestep_cli.models import latents_file
-from acestep_cli.render import existing, paths, result
+from acestep_cli.render import existing, paths, result, sidecar
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
@@ -96,9 +96,7 @@ def named_outputs(job: Job, taken: Collection[Path], settings: RenderSettings) -
     found: dict[int, list[OutputFile]] = {}
     is_seed_asked = "seed" in job.song.resolved.origins and not job.varies_at_will
     if place.numbered and is_seed_asked and not settings.again:
-        found = existing.find_takes(
-            job, bare, lambda number, files: take_outputs(job, number, files, settings), force=settings.force
-        )
+        found = find_takes(job, bare, settings)
     missing = [number for number in numbers if number not in found]
     free = iter(paths.take_paths(place, stem, len(missing), format, taken, parts) if missing else ())
     for number in missing:
@@ -107,6 +105,28 @@ def named_outputs(job: Job, taken: Collection[Path], settings: RenderSettings) -
             for output, path in zip(found[number], bare, strict=True):
                 output.unnumbered = path
     return [output for number in numbers for output in found[number]]
+
+
+def find_takes(job: Job, bare: Sequence[Path], settings: RenderSettings) -> dict[int, list[OutputFile]]:
+    """Return the takes of a job that are in its folder already, under any number, with recipe and seed as asked.
+
+    `bare` are the paths of the parts without a number. The takes are marked as skipped, except those that a run which
+    was stopped left unmade, or with `--force` to be replaced.
+    """
+    by_seed: dict[int, list[Sequence[Path]]] = {}
+    for files in [bare, *([paths.numbered_path(path, n) for path in bare] for n in paths.file_numbers(bare[0]))]:
+        if (record := sidecar.read_sidecar(spec_layers.sidecar_path(files[0]))) is not None:
+            by_seed.setdefault(record.seed, []).append(files)
+    found = {}
+    for number in range(1, job.request.takes + 1):
+        for files in by_seed.get(take_parts.take_request(job.request, number).seed, ()):
+            outputs = take_outputs(job, number, files, settings)
+            if all(existing.check_existing(job, output) is None for output in outputs):
+                found[number] = take_outputs(job, number, files, settings) if settings.force else outputs
+                for output in found[number]:
+                    output.outdated = settings.force
+                break
+    return found
 
 
 def take_outputs(job: Job, number: int, files: Sequence[Path | None], settings: RenderSettings) -> list[OutputFile]:
@@ -121,9 +141,7 @@ def take_outputs(job: Job, number: int, files: Sequence[Path | None], settings: 
             OutputFile(
                 path=path,
                 sidecar=spec_layers.sidecar_path(path) if path is not None and not settings.no_sidecar else None,
-                format=take.format,
                 take=number,
-                seed=take.seed,
                 completed=take,
                 plan=result.as_json(job.plan),
                 installed=job.is_installed,

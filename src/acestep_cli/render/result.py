@@ -41,9 +41,7 @@ class OutputFile:
 
     path: Path | None
     sidecar: Path | None
-    format: str
     take: int
-    seed: int
     completed: Completed
     plan: dict[str, Any]
     #: Its checkpoint and Songwriter are on this machine.
@@ -71,6 +69,14 @@ class OutputFile:
     outdated: bool = False
     #: The file exists with other tags.
     retagged: bool = False
+
+    @property
+    def seed(self) -> int:
+        return self.completed.seed
+
+    @property
+    def format(self) -> str:
+        return self.completed.format
 
     @property
     def files(self) -> list[Path]:

@@ -93,6 +93,7 @@ class SidecarRecord(RenderOrigin):
 def sidecar_text(
     take: Take,
     recipe: str,
+    *,
     checkpoint: str,
     weights: str,
     measured: dict[str, Any],

@@ -24,7 +24,6 @@ from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, OutputFile
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import duration, sections, spec_layers
-from acestep_cli.song.recipe import recipe_hash
 
 if TYPE_CHECKING:
     from acestep_cli.models.latents_file import Latents
@@ -105,7 +104,7 @@ def is_untimed(take: Take) -> bool:
 def finish_of(take: Take, job: Job) -> encode.Finish:
     """Return the finish of a take: the settings of its file and its tags."""
     request = take.request
-    recipe = recipe_hash(request, job.weights, job.decided.contents)
+    recipe = job.take_recipe(request)
     adapting = sidecar.adapter_fields(job.decided)
     origin = sidecar.RenderOrigin(**sidecar.origin_fields(take, recipe, job.checkpoint.name, job.weights, adapting))
     return encode.Finish(
@@ -158,13 +157,12 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
             sound = parts[output.path]
             level = encode_take(sound, take, output, job, settings, reporter)
             if output.sidecar is not None:
-                recipe = recipe_hash(take.request, job.weights, job.decided.contents)
                 fields = {**songwriter_fields(job, output, take.request.caption), **sidecar.adapter_fields(job.decided)}
                 if is_untimed(take):
                     fields["untimed"] = True
                 text = sidecar.sidecar_text(
                     take,
-                    recipe,
+                    job.take_recipe(take.request),
                     checkpoint=job.checkpoint.name,
                     weights=job.weights,
                     measured=output.checks,

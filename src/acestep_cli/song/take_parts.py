@@ -19,23 +19,19 @@ def written_requests(request: Completed) -> list[Completed]:
     return single_takes(request)
 
 
-def take_request(request: Completed, number: int) -> Completed:
-    """Return the request for take `number` alone, counted from 1."""
-    return takes_request(request, number, 1)
+def take_request(request: Completed, number: int, count: int = 1) -> Completed:
+    """Return the request for take `number`, counted from 1, alone or with those after it, `count` in all.
+
+    Takes of a variation share the seed, and each has its own seed of the variation. The text that the Songwriter writes
+    stays the same.
+    """
+    key, seed = ("seed", request.seed) if request.variation_seed is None else ("variation_seed", request.variation_seed)
+    return request.model_copy(update={key: take_seed(seed, number), "takes": count})
 
 
 def single_takes(request: Completed) -> list[Completed]:
     """Return the request for each of its takes alone."""
     return [take_request(request, number) for number in range(1, request.takes + 1)]
-
-
-def takes_request(request: Completed, first: int, count: int) -> Completed:
-    """Return the request for `count` takes from take `first` on. The text that the Songwriter writes stays the same.
-
-    Takes of a variation share the seed, and each has its own seed of the variation.
-    """
-    key, seed = ("seed", request.seed) if request.variation_seed is None else ("variation_seed", request.variation_seed)
-    return request.model_copy(update={key: take_seed(seed, first), "takes": count})
 
 
 def with_take_seed(request: Completed, number: int, seed: int) -> Completed:
