@@ -216,7 +216,7 @@ def fallbacks_of(stage: str) -> int:
     """The number of fallbacks that a plan on a card has for a stage."""
     found, plan = 0, on_card(tile_frames=256)
     arrangement = plan.arrangement
-    while (following := fallbacks._next_fallback(arrangement, "cuda", stage)) is not None:
+    while (following := fallbacks.next_fallback(arrangement, "cuda", stage)) is not None:
         arrangement, found = following[0], found + 1
     return found
 

@@ -14,7 +14,7 @@ import acestep_cli
 from acestep_cli.errors import AdapterError, SourceError
 from acestep_cli.machine import hardware
 from acestep_cli.machine.plan import MachineRequest, plan_render
-from acestep_cli.models import adapters, checkpoints
+from acestep_cli.models import adapter_file, checkpoints
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, take_parts
@@ -57,7 +57,7 @@ def test_a_render_decides_no_seed_region_or_adapter_again(tmp_path: Path, monkey
     def again(*_: Any, **__: Any) -> None:
         raise AssertionError("decided again")
 
-    for owner, name in ((adapters, "read_adapter"), (Region, "of"), (complete, "survey_recordings")):
+    for owner, name in ((adapter_file, "read_adapter"), (Region, "of"), (complete, "survey_recordings")):
         monkeypatch.setattr(owner, name, again)
     takes = render(done)
     assert [take.request.seed for take in takes] == [2**32 - 1, 0]
