@@ -27,7 +27,7 @@ app = help_format.App(no_args_is_help=True, help="Render albums: what is stale, 
 FORMATS = ("paths", "make", "json")
 #: Settings of a render that an album lacks or replaces: each of its files is compared by its sidecar, and its tracks
 #: have an order already.
-REPLACED = ("output", "auto", "explain", "no_sidecar", "cache", "dry_run", "rank", "again")
+REPLACED = ("output", "auto", "explain", "no_sidecar", "cache", "dry_run", "rank", "again", "matrix")
 
 AlbumFile = Annotated[
     Path,

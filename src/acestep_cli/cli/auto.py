@@ -29,7 +29,7 @@ from acestep_cli.song import spec, spec_keys, spec_text, take_parts
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: Settings that make no sense for a run that never ends.
-REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force", "again")
+REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force", "again", "matrix")
 #: Settings that are passed on to the processes.
 PASSED = ("models_dir", "device", "dtype", "max_vram", "timeout", "pull", "no_sidecar", "keep_latents", "cache", "rank")
 LETTERS = "bcdefghijklmnopqrstuvwxyz"

@@ -23,6 +23,7 @@ from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import ExistsError, SourceError, UsageError
 from acestep_cli.models import checkpoints
+from acestep_cli.render.sidecar import SidecarRecord
 from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song import spec, spec_layers
 
@@ -220,6 +221,7 @@ def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
         "stem": str(Path(name).with_suffix("")),
         "format": take.path.suffix[1:].lower(),
         "title": take.path.name,
+        "group": swept_values(take),
         "facts": facts if lufs is None else [*facts, f"{lufs:.1f} LUFS"],
         "figures": [figure for figure in figures if figure[0] != "caption"],
         "seconds": take.sound.seconds,
@@ -233,6 +235,14 @@ def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
         "again": address(beside, page) if take.made and beside.is_file() else None,
         "steps": more_steps(take),
     }
+
+
+def swept_values(take: TakeFile) -> str | None:
+    """Return the values of `--matrix` that a take was made with; None without any."""
+    if take.made is None or not isinstance(take.made.origin, SidecarRecord):
+        return None
+    values = {key: getattr(take.request, key, None) for key in take.made.origin.swept}
+    return " · ".join(f"{key.replace('_', ' ')} {spec.inline_value(value)}" for key, value in values.items()) or None
 
 
 def more_steps(take: TakeFile) -> int | None:

@@ -208,6 +208,17 @@ SETTINGS: dict[str, Any] = {
         ),
     ],
     "overrides": SetKeys,
+    "matrix": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--matrix",
+            metavar="KEY=A,B",
+            help="A song for each of these values, of the same seed and named after them; repeatable: for each "
+            "combination.",
+            rich_help_panel=OUTPUT,
+            autocompletion=_setting,
+        ),
+    ],
     "force": Annotated[bool, switch("--force", help="Replace existing files.", panel=OUTPUT)],
     "again": Annotated[
         bool,

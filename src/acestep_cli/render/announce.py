@@ -92,13 +92,16 @@ def way_to_hear(file: Path) -> str:
 
 def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> None:
     """Report checkpoints, devices and reasons, and what is special about songs; for a dry run, memory by stage too."""
-    for warning in [warning for job in planned for warning in job.warnings]:
+    for warning in dict.fromkeys(warning for job in planned for warning in job.warnings):
         reporter.warn(warning)
     sketched = next(filter(plays_for_lack, planned), None)
     is_told = sketched is not None and advise_models(sketched, reporter)
     for [job, *_] in group_by_weights(planned):
         what = "A sketch: " if plays_for_lack(job) and not is_told else ""
         announce_machine(job, reporter, dry_run=dry_run, what=what)
+    by_text = [job for job in planned if job.song.resolved.origins.get("caption") == arguments.CAPTION]
+    for caption in dict.fromkeys(job.request.caption or "" for job in by_text):
+        reporter.say(f"There is no file {values.quoted(caption)}, so that is the caption (-c)")
     for job in planned:
         announce_song(job, reporter, several=len(planned) > 1)
     if any(job.is_pending for job in planned):
@@ -162,8 +165,6 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
     if job.request.source_latents is not None:
         reporter.say(f"{job.request.source} is not encoded: {job.request.source_latents.path.name} beside it is used")
     where = f" in {job.name}" if several else ""
-    if job.song.resolved.origins.get("caption") == arguments.CAPTION:
-        reporter.say(f"There is no file {values.quoted(job.request.caption or '')}, so that is the caption (-c)")
     if job.is_pending and (length := shortened(job)) is not None:
         reporter.say(f"{job.name if several else 'The song'} will be {length}")
     if job.is_pending and (passes := fewer_together(job)) is not None:
@@ -176,7 +177,7 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
         )
     if job.songwriter is not None and job.request.open:
         keys = ", ".join(key.replace("_", " ") for key in job.request.open)
-        where = f" in {job.name}" if job.song.spec_file is not None else ""
+        where = f" in {job.name}" if job.song.spec_file is not None or job.song.swept.values else ""
         reporter.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
 
 

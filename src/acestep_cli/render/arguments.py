@@ -5,18 +5,19 @@ An argument is a spec, or a caption, or a recording to work on; an album or a na
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from acestep_cli import disk
 from acestep_cli.audio import encode
 from acestep_cli.errors import AceStepError, OutputError, SourceError, UsageError, shell_word
-from acestep_cli.render import outputs, paths, provenance, smoke
-from acestep_cli.render.job import SongInput
+from acestep_cli.render import matrix, outputs, paths, provenance, smoke
+from acestep_cli.render.job import AGAIN, SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import document, modes, seeds, spec, spec_layers, spec_text
@@ -199,9 +200,16 @@ class Arguments:
     #: The layers above each spec.
     flags: Sequence[spec_layers.Layer]
     place: Destination
+    #: The layers of `--matrix` above all others, each for a song; one without values where there is none.
+    swept: Sequence[spec_layers.Layer] = (spec_layers.Layer(Path()),)
     errors: Sequence[AceStepError] = ()
     #: False where `place` stands in for a refused one.
     is_place_sound: bool = True
+
+    @property
+    def songs(self) -> list[tuple[str | None, spec_layers.Layer]]:
+        """Each name with each combination of `--matrix`."""
+        return list(itertools.product(self.names, self.swept))
 
 
 def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], settings: RenderSettings) -> Arguments:
@@ -214,6 +222,8 @@ def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], 
     errors += name_problems(specs)
     flags = spec_layers.from_flags(song, tuple(settings.overrides or ()))
     errors += again_problems(flags, settings)
+    swept, problems = matrix.read_matrix(settings.matrix or (), flags)
+    errors += problems
     implied: list[spec_layers.Layer] = []
     try:
         implied = implied_format(place, flags, settings)
@@ -229,7 +239,7 @@ def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], 
     # A spec that is given twice is refused above, and stdin where it is read again.
     once = [name for at, name in enumerate(specs) if name and (name == spec_text.STDIN or name not in specs[:at])]
     names: list[str | None] = [*once] or [None] * by_flags_alone
-    return Arguments(mode, names, [*implied, flags], place, errors, is_place_sound)
+    return Arguments(mode, names, [*implied, flags], place, swept, errors, is_place_sound)
 
 
 def name_problems(specs: Sequence[str]) -> list[UsageError]:
@@ -277,7 +287,7 @@ def again_layer(request: Request) -> spec_layers.Layer:
         new = {"variation_seed": str(seeds.draw_variation(request.seed, request.takes or 1))}
     else:
         new = {"seed": str(seeds.draw_seed())}
-    return spec_layers.implied_layer(new, "--again")
+    return spec_layers.implied_layer(new, AGAIN)
 
 
 def implied_format(place: Destination, flags: spec_layers.Layer, settings: RenderSettings) -> list[spec_layers.Layer]:
@@ -291,8 +301,8 @@ def implied_format(place: Destination, flags: spec_layers.Layer, settings: Rende
     return [spec_layers.implied_layer({"format": format}, "--output")]
 
 
-def read_song(name: str | None, asked: Arguments, settings: RenderSettings) -> SongInput:
-    """Read one spec or source under the flags, or the flags alone where `name` is None.
+def read_song(name: str | None, swept: spec_layers.Layer, asked: Arguments, settings: RenderSettings) -> SongInput:
+    """Read one spec or source under the flags and `swept`, or these alone where `name` is None.
 
     Raises `UsageError` for a spec of another mode than the command's.
     """
@@ -303,7 +313,7 @@ def read_song(name: str | None, asked: Arguments, settings: RenderSettings) -> S
         refuse_text(asked.mode, name)
     below = [*command_layers(asked.mode), *argument_layers(name, given)]
     smoke_layers = [smoke.smoke_layer([*below, *asked.flags])] if settings.smoke else []
-    layers = [*below, *smoke_layers, *asked.flags]
+    layers = [*below, *smoke_layers, *asked.flags, *([swept] if swept.values else [])]
     resolved = spec.resolve(*layers)
     if settings.again:
         layers.append(again_layer(resolved.request))
@@ -320,7 +330,10 @@ def read_song(name: str | None, asked: Arguments, settings: RenderSettings) -> S
         from_source=resolved.request.source is not None,
         again=settings.again,
     )
-    return SongInput(layers, resolved, place, Path(name) if name not in (None, spec_text.STDIN) and not given else None)
+    if swept.values:  # which names it already
+        place = replace(place, bare_first=True)
+    file = Path(name) if name not in (None, spec_text.STDIN) and not given else None
+    return SongInput(layers, resolved, place, file, swept)
 
 
 def is_recording(mode: str | None, name: str | None) -> bool:

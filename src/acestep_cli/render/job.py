@@ -12,7 +12,7 @@ from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled, UnpulledSongwriter
-from acestep_cli.render import sidecar
+from acestep_cli.render import matrix, sidecar
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.remaining import TakeWork
 from acestep_cli.render.result import PLANNED, OutputFile
@@ -21,6 +21,7 @@ from acestep_cli.song.complete import Completed
 from acestep_cli.song.recipe import recipe_hash
 from acestep_cli.song.request import FINISH, NEUTRAL
 
+AGAIN = "--again"
 WITHOUT_DCW = {"dcw": NEUTRAL["dcw"], "dcw_scale": None, "dcw_high_scale": None}
 
 
@@ -35,11 +36,18 @@ class SongInput:
     place: Destination
     #: None for a song from flags alone, from a recording or from stdin.
     spec_file: Path | None = None
+    #: Its values of `--matrix`.
+    swept: spec_layers.Layer = field(default_factory=lambda: spec_layers.Layer(Path()))
 
     @classmethod
     def of(cls, layers: Sequence[spec_layers.Layer], place: Destination, spec_file: Path | None = None) -> SongInput:
         """Return the song of `layers`. Raises `UsageError` with all their problems."""
         return cls(layers, spec.resolve(*layers), place, spec_file)
+
+    @property
+    def draws_seed(self) -> bool:
+        """True where nobody asked for a seed, or `--again` for a new one."""
+        return self.resolved.origins.get("seed") in (None, AGAIN)
 
     @property
     def is_replayed(self) -> bool:
@@ -68,8 +76,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name of its spec in messages."""
-        return self.track or str(self.song.spec_file or "stdin")
+        """The name of its spec in messages, and its values of `--matrix`."""
+        if not self.song.swept.values:
+            return self.track or str(self.song.spec_file or "stdin")
+        swept = matrix.described(self.song.swept)
+        return swept if self.song.spec_file is None else f"{self.song.spec_file} ({swept})"
 
     @property
     def request(self) -> Completed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from acestep_cli.audio import encode, lrc
 from acestep_cli.errors import AceStepError, OutputError, UsageError, combine_errors
 from acestep_cli.models import latents_file
-from acestep_cli.render import existing, paths, result, sidecar
+from acestep_cli.render import existing, matrix, paths, result, sidecar
 from acestep_cli.render.job import Job
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.result import PLANNED, OutputFile
@@ -90,6 +90,7 @@ def named_outputs(job: Job, taken: Collection[Path], settings: RenderSettings) -
     """
     place = job.song.place
     stem = place.stem or paths.default_stem(job.request, job.song.spec_file)
+    stem += matrix.name_suffix(job.song.swept)
     format, parts = job.request.format, paths.name_suffixes(place, job.request)
     bare = paths.part_paths(place, stem, format, parts)
     numbers = range(1, job.request.takes + 1)

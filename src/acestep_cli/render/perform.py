@@ -52,7 +52,7 @@ def plan_and_make(
         run_report.more["models"] = [local.model_state(name, settings.models_dir).report() for name in lacking]
     run_report.outputs = [output for job in planned for output in job.outputs]
     announce.announce_plan(planned, reporter, dry_run=settings.dry_run)
-    for remark in chain(*map(announce.remarks_on, planned)):
+    for remark in dict.fromkeys(chain(*map(announce.remarks_on, planned))):
         reporter.warn(remark)
     if settings.explain and not settings.json:
         announce.print_origins(planned, reporter)

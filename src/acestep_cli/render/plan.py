@@ -29,24 +29,37 @@ def plan_jobs(mode: str | None, specs: list[str], song: dict[str, Any], settings
     jobs: list[Job] = []
     errors = list(asked.errors)
     context = PlanContext(settings, hardware.detect(), history.read_history())
-    for name in asked.names:
+    for name, swept in asked.songs:
         try:
-            jobs.append(plan_job(arguments.read_song(name, asked, settings), context))
+            jobs.append(plan_job(arguments.read_song(name, swept, asked, settings), context))
         except AceStepError as error:
             shown = "stdin" if name == spec_text.STDIN else name or ""
             errors.append(name_lines(error, shown) if len(asked.names) > 1 else error)
     if errors:
         if asked.is_place_sound:
-            errors += outputs.problems_beside(jobs, asked.place, settings, songs=len(asked.names))
+            errors += outputs.problems_beside(jobs, asked.place, settings, songs=len(asked.songs))
         raise combine_errors(errors)
-    return outputs.assign_outputs(jobs, settings)
+    return outputs.assign_outputs(share_seeds(jobs), settings)
 
 
 def replan_jobs(jobs: list[Job], settings: RenderSettings) -> list[Job]:
     """Return the jobs after a download. Those with takes to be made are planned again, now by the real weights."""
     context = PlanContext(replace(settings, pull=False), hardware.detect(), history.read_history())
     again = [replace(plan_job(one.song, context), track=one.track) if one.is_pending else one for one in jobs]
-    return outputs.assign_outputs(again, settings)
+    return outputs.assign_outputs(share_seeds(again), settings)
+
+
+def share_seeds(jobs: list[Job]) -> list[Job]:
+    """Give the same drawn seeds to all combinations of `--matrix`, so that they differ in nothing else."""
+    swept = [job for job in jobs if job.song.swept.values]
+    for job in swept:
+        request, first = job.request, swept[0].request
+        if job.song.draws_seed:
+            request = take_parts.with_take_seed(request, 1, first.seed)
+        if job.varies_at_will and first.variation_seed is not None:
+            request = take_parts.with_take_variation(request, 1, first.variation_seed)
+        job.decided = replace(job.decided, request=request)
+    return jobs
 
 
 class PlanContext:

@@ -14,6 +14,8 @@ class RenderSettings:
     output: str | None = None
     #: `key=value` for any key of the spec.
     overrides: list[str] | None = None
+    #: `key=value,value`: a song for each combination.
+    matrix: list[str] | None = None
     #: Replace existing files.
     force: bool = False
     #: Make new takes beside existing ones.

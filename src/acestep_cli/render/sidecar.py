@@ -88,6 +88,8 @@ class SidecarRecord(RenderOrigin):
     variation_seed: int | None = None
     #: The lyrics were to be timed, and were not found in the song.
     untimed: bool = False
+    #: The keys of `--matrix`, where it was made by one.
+    swept: list[str] = []
 
 
 def sidecar_text(

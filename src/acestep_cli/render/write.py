@@ -160,6 +160,8 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
                 fields = {**songwriter_fields(job, output, take.request.caption), **sidecar.adapter_fields(job.decided)}
                 if is_untimed(take):
                     fields["untimed"] = True
+                if job.song.swept.values:
+                    fields["swept"] = list(job.song.swept.values)
                 text = sidecar.sidecar_text(
                     take,
                     job.take_recipe(take.request),

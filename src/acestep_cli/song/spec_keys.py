@@ -61,6 +61,12 @@ def key_named(name: str) -> str:
     return plain if plain in (*KEYS, *SYNONYMS, *song.GROUPS) else name
 
 
+def canonical_key(written: str) -> str:
+    """Return the key that somebody means: with underscores, by its own name; as `written` where it is none."""
+    name = key_named(written.strip().replace("-", "_"))
+    return SYNONYMS.get(name, name)
+
+
 def nearest_key(name: str) -> str:
     """Return `; did you mean 'bpm'?` for a name that is not a key."""
     return f"; did you mean {OTHER_NAMES[name]!r}?" if name in OTHER_NAMES else suggestion(name, KEYS)

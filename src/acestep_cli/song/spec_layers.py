@@ -70,7 +70,7 @@ def from_flags(values: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Lay
     problems = []
     for setting in settings:
         name, equals, raw = setting.partition("=")
-        name = SYNONYMS.get(name := spec_keys.key_named(name.strip().replace("-", "_")), name)
+        name = spec_keys.canonical_key(name)
         where = f"--set {name}"
         if not equals:
             problems.append(f"--set {quoted(setting)}: is not key=value")

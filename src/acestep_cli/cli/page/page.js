@@ -106,6 +106,12 @@ function build(take) {
     find(".facts", card).textContent = "cannot be played: is the file still beside this page?";
   });
   take.audio.addEventListener("ended", paint);
+  if (take.group !== (takes[take.index - 1]?.group ?? null)) {
+    const heading = document.createElement("h2");
+    heading.className = "group";
+    heading.textContent = take.group ?? "others";
+    find("#takes").append(heading);
+  }
   find("#takes").append(card);
 
   function fill(place, text) {
