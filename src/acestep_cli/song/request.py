@@ -230,7 +230,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Text(),
-            "What the source sounds like now; -c is what it shall be. Unset: what its own sidecar or tags say.",
+            "What the source sounds like now. Unset: what its sidecar or tags say.",
             SOURCE,
             examples=("warm lo-fi hip hop, dusty drums, rhodes",),
         ),
