@@ -23,7 +23,7 @@ nocturne nu-metal opera operetta orchestral outrun phonk polka pop post-punk pos
 psytrance punk qawwali r&b raga ragtime rap rave reggae reggaeton requiem retrowave rnb rock rockabilly rocksteady
 rumba salsa samba schlager shanty shoegaze showtune singer-songwriter ska skiffle sonata soul soundtrack swing
 symphonic symphony synthpop synthwave tango tarantella techno tex-mex thrash trailer trance trap trip-hop tropicalia
-vallenato vaporwave waltz western worship zouk zydeco 50s 60s 70s 80s 90s 2000s
+vallenato vaporwave waltz western worship zouk zydeco 8-bit 16-bit 50s 60s 70s 80s 90s 2000s
 """
 MOODS = """
 aggressive airy angry anthemic anxious atmospheric bittersweet bleak blissful bold bouncy breezy bright brooding
