@@ -267,7 +267,7 @@ def test_every_mode_takes_that_there_is_no_songwriter(mode: str, how: list[str])
     # It changes nothing: the recipe neither, so that what is there is kept.
     assert [entry["status"] for entry in again["outputs"]] == ["skipped"] * len(plain["outputs"])
     assert [entry["request"] for entry in again["outputs"]] == [entry["request"] for entry in plain["outputs"]]
-    keys = {"--start": "start: 2", "--track": "track: bass"}
+    keys = {"--start": "start: 2", "--track": "track: bass", "--from-caption": "from_caption: b"}
     lines = [f"mode: {mode}", "source: take.wav", "caption: a", "songwriter: none",
              *(keys[flag] for flag in NEEDED[mode] if flag in keys)]  # fmt: skip
     Path("of.yaml").write_text("\n".join(lines))
@@ -354,7 +354,7 @@ def test_only_a_named_songwriter_decides_what_is_open(mode: str) -> None:
         (
             ["repaint", "take.wav", "-c", "a", "--start", "-9", "--end", "-3"],
             2,
-            "'-3' is not between 0 and 600 seconds",
+            "'-3' is not between 0 and 7200 seconds",
         ),
         (["repaint", "take.wav", "-c", "a", "--start", "5", "--end", "5.00002"], 2, "there is too little to make"),
         (

@@ -70,7 +70,7 @@ def test_what_a_blank_spec_shows_for_a_key_may_be_uncommented(name: str) -> None
     Path("cover.jpg").write_bytes(pictures.png())
     content = "\n".join(lines).replace("extends: words.txt", "extends: other.yaml")
     found = spec.load(Path(write("b.yaml", content)))
-    assert name in ("lyrics_file", "from_lyrics_file", "extends") or getattr(found, name) is not None
+    assert name in ("lyrics_file", "from_lyrics_file", "before", "after", "extends") or getattr(found, name) is not None
 
 
 def test_an_unknown_template_names_the_nearest() -> None:

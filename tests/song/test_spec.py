@@ -349,7 +349,9 @@ def test_deep_nesting_is_refused(write, text: str) -> None:
 
 
 def test_every_key_of_a_request_is_a_key_of_a_spec() -> None:
-    assert set(Request.model_fields) | {"lyrics_file", "from_lyrics_file", "extends"} == set(spec_keys.KEYS)
+    assert set(Request.model_fields) | {"lyrics_file", "from_lyrics_file", "before", "after", "extends"} == set(
+        spec_keys.KEYS
+    )
     assert set(spec_keys.OTHER_NAMES.values()) <= set(spec_keys.KEYS)
     assert not set(spec_keys.OTHER_NAMES) & set(spec_keys.KEYS)
 

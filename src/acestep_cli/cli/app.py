@@ -32,6 +32,7 @@ COMMANDS = {
     "complete": "Accompany a recording with the tracks it lacks.",
     "edit": "Change a recording's words or style, and keep its melody.",
     # end
+    "extend": "Make a recording longer at the front or the end; the rest stays.",
     "render": "Render specs, each by its own mode.",
     "write": "Turn an idea into a song spec, or rewrite one.",
     "describe": "Turn a recording into a song spec.",
@@ -133,7 +134,7 @@ def loaded(name: str) -> typer.Typer:
         return app
     from acestep_cli.cli import commands
 
-    return commands.command(None if name == "render" else name)
+    return commands.command(name)
 
 
 app = typer.Typer(

@@ -126,7 +126,7 @@ class AutoSession:
     @property
     def name(self) -> str:
         """The stem of the files without their numbers."""
-        return paths.default_stem(self.job.request, self.job.song.spec_file)
+        return paths.default_stem(self.job.request, self.job.song.spec_file, self.job.request.region)
 
     def begin(self) -> RenderProcess:
         """Start the next takes, whose seeds follow those of the last batch."""

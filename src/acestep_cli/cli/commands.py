@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -42,12 +44,44 @@ Sources = Annotated[
 ]
 
 
-def command(mode: str | None) -> typer.Typer:
-    """Return the command of `mode`, or `render`, which takes specs of every mode."""
-    app = help_format.App()
+@dataclass(frozen=True)
+class OwnName:
+    """A command that does what a mode does, under the name that people look for, with some of its flags."""
+
+    mode: str
+    summary: str
+    examples: tuple[str, ...]
+    without: tuple[str, ...]
+    #: The flags of which it needs one, where no spec is given, and the sentence where there is none.
+    needs: tuple[str, ...]
+    lack: str
+
+
+OWN_NAMES = {
+    "extend": OwnName(
+        mode="repaint",
+        summary="Make a recording longer at the front or the end; the rest stays.",
+        examples=(
+            'acestep extend take.flac --after 0:30 -c "slow piano outro"',
+            'acestep extend take.flac --before 10 --after 20 -c "drums alone" -o longer.flac',
+        ),
+        without=("start", "end"),
+        needs=("before", "after"),
+        lack="Neither --before nor --after says how much is added: acestep extend song.flac --after 0:30 adds half a "
+        "minute.",
+    )
+}
+
+
+def command(name: str) -> typer.Typer:
+    """Return the command of the mode `name`, or that of an own name, or `render`, which takes specs of every mode."""
+    app, own = help_format.App(), OWN_NAMES.get(name)
+    mode = own.mode if own is not None else None if name == "render" else name
     summary, examples = (
         (RENDER, RENDER_EXAMPLES) if mode is None else (modes.MODES[mode].summary, modes.MODES[mode].examples)
     )
+    if own is not None:
+        summary, examples = own.summary, own.examples
 
     def render_specs(
         ctx: typer.Context,
@@ -58,6 +92,8 @@ def command(mode: str | None) -> typer.Typer:
     ) -> None:
         if mode is None and not specs:
             raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
+        if own is not None and not names_specs(specs) and not is_asked(own.needs, song, run.overrides):
+            raise UsageError(own.lack)
         from acestep_cli.cli import exit_codes
         from acestep_cli.cli.console import Console
 
@@ -81,5 +117,18 @@ def command(mode: str | None) -> typer.Typer:
         render_specs.__annotations__["specs"] = Sources
     elif mode == "generate":
         render_specs.__annotations__["specs"] = SpecsOrCaption
-    app.command(help="\n\n".join((summary, *examples)))(options.render_flags(render_specs, mode))
+    app.command(help="\n\n".join((summary, *examples)))(
+        options.render_flags(render_specs, mode, () if own is None else own.without)
+    )
     return app
+
+
+def names_specs(arguments: list[str] | None) -> bool:
+    """Tell whether there are specs among the arguments, which may have all that a flag could say."""
+    return any(name == STDIN or name.lower().endswith(options.SPEC_SUFFIXES) for name in arguments or ())
+
+
+def is_asked(keys: Sequence[str], song: Mapping[str, Any], settings: Sequence[str] | None) -> bool:
+    """Tell whether a flag, or a `key=value` of `--set`, has one of these keys."""
+    by_setting = {setting.partition("=")[0].strip() for setting in settings or ()}
+    return any(song[key] is not None or key in by_setting for key in keys)

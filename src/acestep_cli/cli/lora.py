@@ -29,10 +29,8 @@ from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import (
     file_values,
-    modes,
     seeds,
     spec,
-    spec_keys,
     spec_layers,
     spec_text,
     take_parts,
@@ -43,11 +41,7 @@ app = help_format.App(no_args_is_help=True, help="Say what an adapter is and wha
 
 T = TypeVar("T")
 #: Of a song, all but what a comparison decides itself.
-SONG_KEYS = tuple(
-    name
-    for name, key in spec_keys.KEYS.items()
-    if key.flag and name not in (*modes.keys_of_other_modes("generate"), "loras", "lora_mode", "takes")
-)
+SONG_KEYS = tuple(name for name in options.keys_of_mode("generate") if name not in ("loras", "lora_mode", "takes"))
 #: What a render does besides, a comparison goes without: it makes one take of each, as they are, and ends.
 OTHERWISE = ("pull", "explain", "smoke", "auto", "rank", "again")
 RUN = [field.name for field in fields(RenderSettings) if field.name not in OTHERWISE]

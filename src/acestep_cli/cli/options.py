@@ -319,16 +319,22 @@ SETTINGS: dict[str, Any] = {
 Command = Callable[..., None]
 
 
-def render_flags(command: Command, mode: str | None) -> Command:
-    """Give `command` the flags of a render: the spec keys that `mode` takes, as typed, in the dict `song`, and settings
-    in `run`.
+def render_flags(command: Command, mode: str | None, without: Collection[str] = ()) -> Command:
+    """Give `command` the flags of a render: the spec keys that `mode` takes, but for those in `without`, as typed, in
+    the dict `song`, and settings in `run`.
     """
+    keys = [name for name in keys_of_mode(mode) if name not in without]
+    return flags(keys, [field.name for field in fields(RenderSettings)])(command)
+
+
+def keys_of_mode(mode: str | None) -> list[str]:
+    """Return the keys of a spec that have a flag and that `mode` takes; those of all modes where it is None."""
     from acestep_cli.song import modes, spec_keys
 
-    left_out: Collection[str] = modes.keys_of_other_modes(mode) if mode is not None else ()
-    left_out = {*left_out, *(file for key, file in spec_keys.TEXT_FILES.items() if key in left_out)}
-    keys = [name for name, key in spec_keys.KEYS.items() if key.flag and name not in left_out]
-    return flags(keys, [field.name for field in fields(RenderSettings)])(command)
+    left_out = modes.keys_of_other_modes(mode) if mode is not None else frozenset()
+    resolved = [*spec_keys.TEXT_FILES.items(), *spec_keys.EXTENSION.items()]
+    left_out |= {name for key, name in resolved if key in left_out}
+    return [name for name, key in spec_keys.KEYS.items() if key.flag and name not in left_out]
 
 
 def flags(keys: Sequence[str], machine: Sequence[str]) -> Callable[[Command], Command]:

@@ -89,7 +89,7 @@ def named_outputs(job: Job, taken: Collection[Path], settings: RenderSettings) -
     Of numbered takes whose seeds were all asked for, those that are there already are found again, by recipe and seed.
     """
     place = job.song.place
-    stem = place.stem or paths.default_stem(job.request, job.song.spec_file)
+    stem = place.stem or paths.default_stem(job.request, job.song.spec_file, job.request.region)
     stem += matrix.name_suffix(job.song.swept)
     format, parts = job.request.format, paths.name_suffixes(place, job.request)
     bare = paths.part_paths(place, stem, format, parts)

@@ -14,6 +14,7 @@ from acestep_cli import disk
 from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError
 from acestep_cli.song import spec_layers, take_parts
+from acestep_cli.song.regions import Region
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import quoted
 
@@ -129,9 +130,9 @@ def name_suffixes(place: Destination, request: Request) -> list[str]:
     return ["" if len(kinds) == 1 or kind == place.main else track or kind for kind, track in kinds]
 
 
-def default_stem(request: Request, spec_file: Path | None) -> str:
-    """Return the name of the spec; else the name of the source with the mode, or the track where a take is one stem;
-    else title, caption or idea, in lower case with dashes.
+def default_stem(request: Request, spec_file: Path | None, region: Region | None = None) -> str:
+    """Return the name of the spec; else the name of the source with the mode, or the track where a take is one stem, or
+    `extend` where its `region` lies outside of the source; else title, caption or idea, in lower case with dashes.
     """
     if spec_file is not None:
         stem = spec_file.stem  # a sidecar is `song.flac.yaml`
@@ -141,7 +142,8 @@ def default_stem(request: Request, spec_file: Path | None) -> str:
         if len(kinds) > 1:  # each part adds its own name
             return source
         kind, track = kinds[0]
-        return f"{source}-{track if kind == 'stem' else request.mode}"
+        made = "extend" if region is not None and region.only_extends else request.mode
+        return f"{source}-{track if kind == 'stem' else made}"
     words = "-".join(re.findall(r"\w+", (request.title or request.caption or request.idea or "").lower()))
     return words[:SLUG_LENGTH].strip("-") or "song"
 

@@ -22,6 +22,8 @@ EVERY_TRACK = "all"
 #: The share of the steps in which a repaint keeps the surroundings of its region fixed; None: 1 - `repaint_strength`.
 REPAINT_MODES: Mapping[str, float | None] = {"conservative": 1.0, "balanced": None, "aggressive": 0.0}
 LONGEST_SECONDS = 600
+#: The latest time in a recording, in seconds, of which only a part may be in view.
+LATEST_TIME = 7200
 CODES_PER_SECOND = 5
 MOST_CODES = CODES_PER_SECOND * LONGEST_SECONDS
 #: Pulses in a bar of each time signature; bpm counts them. 6/8 is counted in two, as it is conducted.

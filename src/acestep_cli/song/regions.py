@@ -56,6 +56,18 @@ class Region:
         return self.seconds_before + self.source_seconds + max(0.0, self.end - self.source_seconds)
 
     @property
+    def only_extends(self) -> bool:
+        """True where nothing of the source itself is rendered anew."""
+        return all(end <= 0 or start >= self.source_seconds for start, end in self._parts)
+
+    @property
+    def _parts(self) -> Spans:
+        """The parts to render, on the source's clock."""
+        if self.start < 0 and self.end > self.source_seconds:
+            return (self.start, 0.0), (self.source_seconds, self.end)
+        return ((self.start, self.end),)
+
+    @property
     def whole(self) -> Spans:
         """The region as one part."""
         return self._on_song_clock((self.start, self.end))
@@ -63,9 +75,7 @@ class Region:
     @property
     def repainted(self) -> Spans:
         """The parts to render: the region, or both extensions where it spans the source."""
-        if self.start < 0 and self.end > self.source_seconds:
-            return self._on_song_clock((self.start, 0.0), (self.source_seconds, self.end))
-        return self.whole
+        return self._on_song_clock(*self._parts)
 
     def _on_song_clock(self, *parts: tuple[float, float]) -> Spans:
         return tuple((start + self.seconds_before, end + self.seconds_before) for start, end in parts)

@@ -29,6 +29,7 @@ from acestep_cli.song.file_values import (
 )
 from acestep_cli.song.musical_values import (
     EVERY_TRACK,
+    LATEST_TIME,
     LONGEST_SECONDS,
     REPAINT_MODES,
     Codes,
@@ -198,7 +199,7 @@ class Request(BaseModel):
     start: Annotated[
         float | None,
         Key(
-            Time(-LONGEST_SECONDS, LONGEST_SECONDS),
+            Time(-LONGEST_SECONDS, LATEST_TIME),
             "Where the new part begins; a negative time extends the song to the front.",
             SOURCE,
             examples=(10, -8),
@@ -207,7 +208,7 @@ class Request(BaseModel):
     end: Annotated[
         float | None,
         Key(
-            Time(0, LONGEST_SECONDS),
+            Time(0, LATEST_TIME),
             "Where it ends; a time past the source extends the song.",
             SOURCE,
             examples=(20, "1:30"),

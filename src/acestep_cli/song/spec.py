@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from acestep_cli.audio import tags
 from acestep_cli.errors import AdapterError, SourceError, UsageError
+from acestep_cli.song import extension, source_description, spec_keys, spec_layers, spec_text
 from acestep_cli.song import request as song
-from acestep_cli.song import source_description, spec_keys, spec_layers, spec_text
 from acestep_cli.song.complete import Completion
 from acestep_cli.song.file_values import is_folder_name
 from acestep_cli.song.modes import MODES
 from acestep_cli.song.request import Request
-from acestep_cli.song.spec_keys import KEYS, RENDER, TEXT_FILES
+from acestep_cli.song.spec_keys import EXTENSION, KEYS, RENDER, TEXT_FILES
 from acestep_cli.song.spec_layers import Layer, WrittenValue
 from acestep_cli.song.spec_text import STDIN
 from acestep_cli.song.values import Choice, quoted
@@ -36,7 +36,7 @@ GUIDING = ("guidance_method", "cfg_interval")
 #: Keys of a wavelet correction, which suit its kind.
 DCW_SCALES = ("dcw_scale", "dcw_high_scale")
 #: Keys that decide the length of a song with a source.
-EXTENT = ("source", "start", "end")
+EXTENT = ("source", "start", "end", "before", "after")
 #: Keys that describe the source of an edit.
 DESCRIPTION = ("from_caption", *SUNG_BEFORE)
 #: Keys whose values depend on the checkpoint.
@@ -76,6 +76,7 @@ def resolve(*layers: Layer) -> Resolved:
     files += [file for name in ("source", "reference") if name in values for file in parsed_files(name, values)]
     resolve_mode(values, problems)
     files += source_description.fill_in(values)
+    extension.resolve(values, problems)
     if "lyrics" in values and "instrumental" in values and spec_keys.is_on(values["instrumental"].raw):
         lyrics = values.pop("lyrics")
         problems.append(f"{values['instrumental'].where}: excludes lyrics ({lyrics.where})")
@@ -159,6 +160,7 @@ def overridden_keys(
     rules = (
         (answers, SINGING),  # one answer to one question
         (any(name in upper for name in SUNG_BEFORE), SUNG_BEFORE),
+        *((any(name in upper for name in pair), pair) for pair in EXTENSION.items()),
         ("format" in lower and "format" in others, ENCODING),
         ("loras" in lower and "loras" in others, STACKING),
         ("timesteps" in upper and upper["timesteps"].raw is not None, SCHEDULE),

@@ -8,21 +8,28 @@ from typing import Any
 
 from acestep_cli.song import request as song
 from acestep_cli.song.file_values import File
+from acestep_cli.song.musical_values import LONGEST_SECONDS, Duration
 from acestep_cli.song.request import Key
 from acestep_cli.song.values import suggestion
 
 LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
 FROM_LYRICS_FILE = Key(File(), "Text file with the words that are sung in the source; - is stdin.", song.SOURCE)
+BEFORE = Key(Duration(1, LONGEST_SECONDS), "Seconds to add in front of the source: start, minus so many.", song.SOURCE)
+AFTER = Key(Duration(1, LONGEST_SECONDS), "Seconds to add behind it: end, so many past the source.", song.SOURCE)
 EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
 #: Every key a spec may have: the fields of `Request`, and those that are resolved before it is built.
 KEYS: Mapping[str, Key] = {
     **song.KEYS,
     "lyrics_file": LYRICS_FILE,
     "from_lyrics_file": FROM_LYRICS_FILE,
+    "before": BEFORE,
+    "after": AFTER,
     "extends": EXTENDS,
 }
 #: The keys that name a file of text, by the key whose text it holds.
 TEXT_FILES = {"lyrics": "lyrics_file", "from_lyrics": "from_lyrics_file"}
+#: The keys that add seconds to a source, by the key that they decide.
+EXTENSION = {"start": "before", "end": "after"}
 #: The map in a sidecar about its render; ignored where the sidecar is read as a spec.
 RENDER = "render"
 #: Other names of keys.
