@@ -12,13 +12,13 @@ import pytest
 import soundfile
 from PIL import Image
 
-from acestep_cli.audio import plots
+from acestep_cli.audio import distance, measure, plots
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import show
 from acestep_cli.song import sections
 from acestep_cli.song.sections import Section
 from support import tiny
-from support.command import Run
+from support.command import Run, said
 
 RATE = 48_000
 LYRICS = "[Intro]\n\n[Verse - low]\nla\nlo\nlu\nli\n\n[Chorus]\nhey\nho"
@@ -124,6 +124,92 @@ def test_a_take_is_shown_with_its_recipe_from_sidecar_or_tags(acestep: Run) -> N
         facts = dict(line.split(maxsplit=1) for line in said if line.count(" ") > 1)
         assert (facts["bpm"], facts["caption"], facts["seed"], facts["length"]) == ("90", "folk", "7", "10.00 s")
         assert "[Verse - low]" in said
+
+
+def test_corrections_that_do_nothing_are_not_shown(acestep: Run) -> None:
+    acestep("generate", "-c", "a", "-d", "10", "-o", "a.wav", "--dcw", "off", "--velocity-clamp", "0")
+    acestep("generate", "-c", "a", "-d", "10", "-o", "b.wav", "--dcw", "off", "--velocity-clamp", "2")
+    assert not {"dcw", "velocity", "latent"} & set(acestep("show", "a.wav").stdout.split())
+    said = acestep("show", "b.wav").stdout
+    assert re.search(r"velocity clamp +2\b", said)
+    assert "dcw" not in said
+
+
+# Several takes
+
+
+def test_several_takes_are_compared_with_the_first(acestep: Run) -> None:
+    asked = ("-d", "10", "--lyrics", "[Verse]\nla la\nlo lo")
+    assert acestep("generate", "-c", "folk", *asked, "-n", "2", "--seed", "4", "-o", "takes/").exit_code == 0
+    result = acestep("show", "takes")
+    assert result.exit_code == 0, result.stderr
+    folder, head, first, second, remark = result.stdout.splitlines()
+    assert folder == "takes/"
+    assert head.split("  ")[-1] == "take"
+    assert [first.split()[0], first.split()[-1]] == ["4", "folk-1.flac"]
+    assert [second.split()[0], second.split()[-1]] == ["5", "folk-2.flac"]
+    assert remark == "One caption, the same words and settings: only their seeds differ."
+    assert acestep("show", *sorted(str(file) for file in Path("takes").glob("*.flac"))).stdout == result.stdout
+
+
+def test_what_specs_differ_in_is_named(acestep: Run) -> None:
+    asked = ("-d", "10", "--seed", "4")
+    acestep("generate", "-c", "folk", *asked, "--lyrics", "[Verse]\nla la\nlo lo", "-o", "a.wav")
+    acestep("generate", "-c", "jazz", *asked, "--lyrics", "[Verse]\nla la\nlu lu", "--bpm", "90", "-o", "b.wav")
+    soundfile.write("c.wav", np.full((RATE, 2), 0.0), RATE)
+    said = acestep("show", "a.wav", "b.wav", "c.wav").stdout.splitlines()
+    assert [line.split()[-1] for line in said[:4]] == ["take", "a.wav", "b.wav", "c.wav"]
+    assert [re.search(r"\d:\d\d", line)[0] for line in said[1:4]] == ["0:10", "0:10", "0:01"]  # type: ignore[index]
+    rest = said[4:]
+    for key, values in {
+        "caption:": ["folk", "jazz"],
+        "lyrics:": ["line 3: lo lo", "line 3: lu lu"],
+        "bpm:": ["unset", "90"],
+    }.items():
+        at = rest.index(key)
+        assert [line.split("  ")[-1] for line in rest[at + 1 : at + 3]] == values
+    assert not any("c.wav" in line for line in rest)
+
+
+def test_the_distance_grows_with_the_difference(tmp_path: Path) -> None:
+    """The same sound is not apart at all, whatever its level and what lies above 12 kHz."""
+    one = sound(440, 660)
+    rich = Audio(one.samples + 0.1 * sound(15_000, 15_000).samples, RATE)
+    near = Audio(one.samples + 0.001 * sound(3000, 3000).samples, RATE)
+    found = [distance.take_distance(one, other) for other in (one, Audio(one.samples / 2, RATE), rich, near)]
+    far = distance.take_distance(one, sound(700, 200))
+    assert found[0] == 0
+    assert found[1] == pytest.approx(0, abs=0.01)
+    assert found[2] is not None
+    assert found[3] is not None
+    assert far is not None
+    assert found[2] < 0.5 < found[3] < far
+    shorter = Audio(one.samples[:, : RATE // 2], RATE)
+    assert distance.take_distance(one, shorter) == pytest.approx(0, abs=0.5)
+    assert distance.take_distance(one, Audio(np.zeros((2, RATE), np.float32), RATE)) is None
+
+
+def test_brightness_is_the_mean_frequency() -> None:
+    assert measure.brightness(sound(1000, 1000)) == pytest.approx(1000, rel=0.05)
+    assert measure.brightness(sound(1000, 3000)) == pytest.approx(2000, rel=0.05)
+    assert measure.brightness(Audio(np.zeros((2, RATE), np.float32), RATE)) is None
+
+
+def test_the_comparison_as_json(acestep: Run) -> None:
+    acestep("generate", "-c", "folk", "-d", "10", "-n", "2", "--seed", "4", "-o", "takes/")
+    acestep("generate", "-c", "jazz", "-d", "10", "--seed", "9", "-o", "takes/")
+    shown = said(acestep("show", "takes", "--json"))["shown"]
+    assert [take["seed"] for take in shown["takes"]] == [4, 5, 9]
+    assert [take["distance_db"] is None for take in shown["takes"]] == [True, False, False]
+    assert all(take["brightness_hz"] > 0 and take["measures"]["lufs"] is not None for take in shown["takes"])
+    assert shown["differ"] == {"caption": ["folk", "folk", "jazz"]}
+    assert len(said(acestep("show", "takes/jazz-1.flac", "--json"))["shown"]["takes"]) == 1
+
+
+def test_an_empty_folder_has_nothing_to_show(acestep: Run) -> None:
+    Path("none").mkdir()
+    result = acestep("show", "none")
+    assert (result.exit_code, "none holds no audio files" in result.stderr) == (5, True)
 
 
 def test_scores_of_a_render_are_shown(acestep: Run) -> None:

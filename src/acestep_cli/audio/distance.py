@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from acestep_cli.audio.sound import Audio
+from acestep_cli.audio import loudness
+from acestep_cli.audio.sound import Audio, resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,8 @@ WINDOW, HOP = 2048, 1024
 #: Levels are compared down to this one, in decibels under the mean power.
 FLOOR = -80.0
 WINDOWS_AT_ONCE = 512
+#: Rate at which takes are compared, in Hz.
+TAKE_RATE = 24_000
 MEASURE = "log-spectral distance in dB, both brought to one power"
 
 
@@ -34,6 +37,21 @@ def spectral_distance(one: Audio, other: Audio) -> float:
         squares += float(np.square(ours - theirs, dtype=np.float64).sum())
         count += ours.size
     return float(np.sqrt(squares / count)) if count else 0.0
+
+
+def take_distance(one: Audio, other: Audio) -> float | None:
+    """Return the log-spectral distance of two takes below 12 kHz, as long as both last; None where one is silent.
+
+    What a lossy format cuts off above counts for nothing, and takes may have any rate.
+    """
+    import numpy as np
+
+    lower = [resample(sound, TAKE_RATE) for sound in (one, other)]
+    length = min(sound.samples.shape[1] for sound in lower)
+    one, other = (Audio(sound.samples[:, :length], TAKE_RATE) for sound in lower)
+    if any(np.abs(sound.samples).max(initial=0) < loudness.SILENCE for sound in (one, other)):
+        return None
+    return round(spectral_distance(one, other), 2)
 
 
 def spectral_levels(audio: Audio) -> Iterator[NDArray[np.float32]]:

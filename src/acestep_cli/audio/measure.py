@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.audio import decode, loudness
+from acestep_cli.audio import decode, distance, loudness
 from acestep_cli.audio.sound import Audio, BlockQueue, join_blocks, one_second_blocks
 from acestep_cli.errors import UsageError
 
@@ -292,6 +292,19 @@ def analysing_alone() -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def brightness(sound: Audio) -> float | None:
+    """Return the spectral centroid in Hz: the mean frequency, each weighted by its amplitude. None in silence."""
+    import numpy as np
+
+    amplitudes = np.zeros(distance.WINDOW // 2 + 1)
+    for power in distance.power_spectrum(sound):
+        amplitudes += np.sqrt(power).sum(axis=(0, 1), dtype=np.float64)
+    if not amplitudes.sum() > 0:
+        return None
+    frequencies = np.fft.rfftfreq(distance.WINDOW, 1 / sound.sample_rate)
+    return round(float((frequencies * amplitudes).sum() / amplitudes.sum()), 1)
 
 
 @analysing_alone()

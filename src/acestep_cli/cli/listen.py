@@ -107,11 +107,7 @@ def make_page(
     Entries of the present page are reused where their files have not changed. A `growing` page that is open in a
     browser adds new takes by itself. Raises `SourceError` where there is nothing to listen to.
     """
-    files = playable(folder)
-    if not files:
-        if gone := disk.read_error(folder, FileNotFoundError()):
-            raise gone
-        raise SourceError(f"{folder} holds no audio files ({', '.join(encode.FORMATS)}).")
+    files = require_playable(folder)
     known = earlier_entries(page)
     takes = []
     for file in files:
@@ -156,6 +152,16 @@ def kept_of(folder: Path, page: Path) -> list[str]:
     except OSError:
         return []
     return [address(folder / name, page) for name in dict.fromkeys(filter(None, names))]
+
+
+def require_playable(folder: Path) -> list[Path]:
+    """Return the audio files in a folder, 2 before 10. Raises `SourceError` where there are none."""
+    files = playable(folder)
+    if not files:
+        if gone := disk.read_error(folder, FileNotFoundError()):
+            raise gone
+        raise SourceError(f"{folder} holds no audio files ({', '.join(encode.FORMATS)}).")
+    return files
 
 
 def playable(folder: Path) -> list[Path]:

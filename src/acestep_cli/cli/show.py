@@ -1,15 +1,20 @@
-"""`acestep show`: the waveform, the sections and the recipe of an audio file in the terminal."""
+"""`acestep show`: the waveform, the sections and the recipe of an audio file in the terminal; of several, a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli.audio import decode, loudness, plots
-from acestep_cli.cli import console, help_format, options
+from acestep_cli.audio import decode, loudness, measure, plots
+from acestep_cli.cli import console, exit_codes, help_format, listen, options, take_table
+from acestep_cli.cli.console import Console
+from acestep_cli.errors import shell_word
+from acestep_cli.render import compare
+from acestep_cli.render.compare import ComparedTake
 from acestep_cli.render.take_file import TakeFile
 
 if TYPE_CHECKING:
@@ -25,19 +30,46 @@ BLANK = 0x2800
 #: Signs between two times on the scale.
 EVERY = 16
 
-File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="An audio file, up to an hour long.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="AUDIO", readable=False, help="Audio files, up to an hour long each, or a folder of them."),
+]
 
 
 @app.command(
-    help="Show a take in the terminal: its waveform with the sections of the song, and how it was made.\n\n"
-    "acestep show out/night-drive.flac"
+    help="Show a take in the terminal: its waveform with the sections of the song, and how it was made. Several takes "
+    "are compared: level, brightness, tempo and key, how far each is from the first, and what their specs differ in."
+    "\n\nacestep show out/night-drive.flac\n\nacestep show takes/*.flac"
 )
-def show(file: File, debug: options.Debug = False) -> None:
-    take = TakeFile.read(file, console.Console().warn)
+def show(ctx: typer.Context, files: Files, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
+    terminal = Console(paths=not json_wanted)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    found = [one for file in files for one in (listen.require_playable(file) if file.is_dir() else [file])]
+    if len(found) > 1 or json_wanted:
+        with terminal.results() as stdout, terminal.progress(lambda: 0) as report:
+            takes = compare.compare_takes(found, terminal.warn, partial(report, "analyse"))
+            run_report.more["shown"] = {
+                "takes": [take.report() for take in takes],
+                "differ": compare.differing_keys(takes),
+            }
+            for line in take_table.comparison(takes):
+                stdout.path(line)
+        lead_on(takes, terminal)
+        return
+    take = TakeFile.read(found[0], terminal.warn)
     width = console.card_width()
     picture = [*section_line(take.sections, take.sound.seconds, width), *draw_waveform(take.sound, width),
                time_line(take.sound.seconds, width)]  # fmt: skip
     console.print_card(take.title, picture, take.facts(), take.request.lyrics)
+
+
+def lead_on(takes: Sequence[ComparedTake], terminal: Console) -> None:
+    """Say how tempo and key are had, and how to hear the takes."""
+    if not measure.has_analyser():
+        terminal.lead(f"For tempo and key: {measure.INSTALL}")
+    folders = {take.path.parent for take in takes}
+    if len(folders) == 1 and len(takes) > 1:
+        terminal.lead(f"Hear them side by side: acestep listen {shell_word(folders.pop())} --open")
 
 
 def draw_waveform(sound: Audio, width: int) -> list[str]:

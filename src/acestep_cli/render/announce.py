@@ -76,10 +76,19 @@ def next_step(made: Sequence[OutputFile]) -> str | None:
     first = written[0].path
     assert first is not None
     if len(written) > 1 and all(output.path is not None and output.path.parent == first.parent for output in written):
-        return f"Compare them: acestep listen {shell_word(first.parent)} --open"
+        files = [output.path for output in written if output.path is not None]
+        return f"Compare them: acestep show {pattern_of(files)}; acestep listen {shell_word(first.parent)} --open"
     other = written[0].completed.variation_seed
     again = f"--seed {written[0].seed}" + ("" if other is None else f" --variation-seed {other}")
     return f"{way_to_hear(first)}. The same again: {again}"
+
+
+def pattern_of(files: Sequence[Path]) -> str:
+    """Return a shell's pattern for the files of one folder: of numbered takes of one song, or else of a format."""
+    folder, stem, suffix = files[0].parent, files[0].stem.rstrip("0123456789"), files[0].suffix
+    begins = stem if all(file.name.startswith(stem) for file in files) else ""
+    before = "" if folder == Path() else f"{shell_word(folder)}/"
+    return f"{before}{shell_word(begins) if begins else ''}*{suffix}"
 
 
 def way_to_hear(file: Path) -> str:
