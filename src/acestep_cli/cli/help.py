@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli.cli import help_format, options
+from acestep_cli.cli import help_flags, help_format, options
 from acestep_cli.cli.console import print_result
 from acestep_cli.errors import UsageError
 
@@ -67,6 +67,18 @@ def find_section(topic: str) -> str | None:
     return next((text for title, text in chain(*map(sections, pages().values())) if words.search(plain(title))), None)
 
 
+def find_mention(topic: str) -> str | None:
+    """Return the section that has the words of `topic` most often; pages for those who build come after all others."""
+    words = re.compile(rf"\b{re.escape(plain(topic).removesuffix('s'))}s?\b")
+    best: tuple[bool, int, str] = (False, 0, "")
+    for name, page in pages().items():
+        for _, text in sections(page):
+            own = re.split(r"\n(?=#{1,6} )", text, maxsplit=1)[0]
+            found = len(words.findall(plain(own)))
+            best = max(best, (name not in LATER and found > 0, found, text), key=lambda one: one[:2])
+    return best[2] or None
+
+
 def plain(words: str) -> str:
     """Return words as they are compared: in small letters, with single spaces, a hyphen the same as a space."""
     return " ".join(words.lower().replace("-", " ").split())
@@ -107,7 +119,8 @@ Topic = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="TOPIC",
-        help="A page, or words of a heading: specs, lyrics, languages, models, exit codes … Unset: the list of pages.",
+        help="A page, words of a heading, a command, a flag or key, or any word: specs, lyrics, languages, exit codes, "
+        "--seed, bpm … Unset: the list of pages.",
         show_default=False,
         autocompletion=lambda incomplete: options.complete_from(pages())(incomplete),
     ),
@@ -116,7 +129,8 @@ Topic = Annotated[
 
 @app.command(
     help="Show a page of the docs in the terminal, or a section of one.\n\n"
-    "acestep help specs\n\nacestep help exit codes"
+    "acestep help specs\n\nacestep help exit codes\n\nacestep help --seed",
+    context_settings={"ignore_unknown_options": True},  # a topic may be a flag
 )
 def show_help(ctx: typer.Context, topic: Topic = None) -> None:
     if not topic:
@@ -127,9 +141,9 @@ def show_help(ctx: typer.Context, topic: Topic = None) -> None:
     asked = " ".join(topic)
     if text := find_page(asked):
         print_page(text)
-    elif text := command_page(ctx, asked):
+    elif text := command_page(ctx, asked) or help_flags.flag_page(asked):
         print_result(text + "\n", styled=True)
-    elif text := find_section(asked):
+    elif text := find_section(asked) or find_mention(asked):
         print_page(text)
     else:
         raise refuse_topic(asked)
