@@ -59,6 +59,10 @@ def test_a_mode_s_help_has_sixty_lines_and_the_common_flags_first(mode: str) -> 
     assert places == sorted(places)
 
 
+def test_no_help_is_longer_than_sixty_lines() -> None:
+    assert {words: lines for words in commands() if (lines := rows(help_of(*words))) > 60} == {}
+
+
 def command_of(words: tuple[str, ...]) -> Any:
     command: Any = typer.main.get_command(cli.loaded(words[0]) if words else cli.app)
     for word in words[1:]:
@@ -141,7 +145,7 @@ def test_a_topic_is_a_page_a_heading_or_words_of_one() -> None:
     assert code == 0
     assert text.startswith("## Lyrics\n")
     assert text.endswith("### Long `lyrics` too\n\nMore.\n")  # up to the next heading of its level
-    assert page("name")[1].startswith("## Models to name\n")
+    assert page("to", "name")[1].startswith("## Models to name\n")
     assert page("languages")[1].startswith("## Languages of the code\n")
 
 
@@ -157,6 +161,31 @@ def test_without_a_topic_the_pages_are_listed() -> None:
 @pytest.mark.usefixtures("docs")
 def test_a_command_s_name_shows_its_help() -> None:
     assert page("repaint")[1] == help_of("repaint")
+
+
+@pytest.mark.parametrize(
+    ("topic", "first", "more"),
+    [
+        ("seed", "      --seed 0-4294967295  The same seed,", "spec: seed\nAll flags: acestep render --help-all"),
+        ("--seed", "      --seed 0-4294967295  The same seed,", "As a key of a spec: seed"),
+        ("bpm", "      --bpm 30-300", "As a key of a spec: bpm"),
+        ("tempo", "      --bpm 30-300", "As a key of a spec: bpm"),
+        ("-n", "  -n, --takes 1-9999", "As a key of a spec: takes"),
+        ("time signature", "      --time-signature ", "As a key of a spec: time_signature"),
+        ("--again", "      --again  New takes beside", "All flags: acestep render --help-all"),
+        ("save-every", "      --save-every MINUTES", "All flags: acestep train-lora --help-all"),
+        ("tags", "      --title", "--artist"),
+        ("codes", "codes: ", "--set codes=…"),
+        ("vram", "#", "memory"),
+        ("mp3", "#", "mp3"),
+        ("Makefile", "#", "make"),
+    ],
+)  # fmt: skip
+def test_flags_keys_and_any_word_are_topics_too(topic: str, first: str, more: str) -> None:
+    code, text, said = page(*topic.split())
+    assert code == 0, said
+    assert text.startswith(first), text
+    assert more in text
 
 
 @pytest.mark.usefixtures("docs")

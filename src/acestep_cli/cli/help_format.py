@@ -21,6 +21,8 @@ COMMON = ("--caption", "--lyrics", "--duration", "--takes", "--output", "--seed"
 SHARED = ("Song", "Songwriter", "Sound", "Corrections", "Tags", "Output", "Machine")
 #: A command with no more flags than this explains all of them.
 FEW = 16
+#: Of a command with more flags, a group of its own with more flags than this shows only their names, too.
+MOST_OF_OWN = 9
 #: Widest column of flags, in characters; a longer flag has a line of its own above its help.
 NAME_WIDTH = 28
 HELP_ALL = "--help-all"
@@ -113,14 +115,15 @@ def command_help(command: Command, ctx: Any, *, every: bool) -> str:
     arguments = [param for param in params if isinstance(param, TyperArgument)]
     groups = grouped(param for param in params if isinstance(param, TyperOption))
     folded = not every and sum(map(len, groups.values())) > FEW
-    names = {name: groups.pop(name) for name in SHARED if name in groups} if folded else {}
+    long = [name for name, options in groups.items() if len(options) > MOST_OF_OWN]
+    names = {name: groups.pop(name) for name in dict.fromkeys((*SHARED, *long)) if name in groups} if folded else {}
     if names:
         del groups["Help"]  # the last line says what to type
     else:
         groups["Help"] = [option for option in groups["Help"] if HELP_ALL not in option.opts]
     console = open_console()
     with console.capture() as captured:
-        print_head(console, command, ctx)
+        print_head(console, command, ctx, briefly=bool(names))
         print_rows(console, "", [(argument_name(one), explained(one)) for one in arguments])
         for name, options in groups.items():
             print_rows(console, name, [(flag_name(option), explained(option)) for option in options])
@@ -165,8 +168,11 @@ def open_console() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
-def print_head(console: Console, command: Any, ctx: Any) -> None:
-    """Print summary, usage and examples. Examples are not broken into lines, so that they can be copied."""
+def print_head(console: Console, command: Any, ctx: Any, *, briefly: bool = False) -> None:
+    """Print summary, usage and examples, and unless `briefly`, what else there is to say.
+
+    Examples are not broken into lines, so that they can be copied.
+    """
     from rich.text import Text
 
     paragraphs = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
@@ -181,7 +187,7 @@ def print_head(console: Console, command: Any, ctx: Any) -> None:
         console.print(Text("\nExamples:", "bold"))
         for example in examples:
             console.print(Text(f"  {example}", "cyan"), soft_wrap=True)
-    for sentence in sentences[1:]:
+    for sentence in [] if briefly else sentences[1:]:
         console.print()
         print_wrapped(console, sentence)
 

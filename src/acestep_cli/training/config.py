@@ -100,7 +100,7 @@ class TrainingConfig(BaseModel):
         str,
         Key(
             Choice(OPTIMISERS),
-            "adamw unless set, but adamw8bit, which takes less memory, on a CUDA card where bitsandbytes is installed.",
+            "adamw unless set; on a CUDA card with bitsandbytes the smaller adamw8bit.",
             LEARNING,
         ),
     ] = "adamw"
