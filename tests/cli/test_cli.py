@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli import __version__
 from acestep_cli.cli import app as cli
+from acestep_cli.cli import opening
 from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.cli.console import Console
 from acestep_cli.machine import notices
@@ -213,10 +214,28 @@ def test_a_terminal_is_told_the_next_step_and_a_file_s_name_at_most_twice(two_b:
     assert re.search(r"(Hear|See) it: .*one\.wav(; any player plays it)?\. The same again: --seed 5\r\n", shown)
     _, shown = on_a_terminal(two_b.root, "-c", "a", "-n", "2", "-o", "takes/")
     lines = [line.rstrip() for line in screen(shown)]
-    assert lines[-2] == "Compare them: acestep listen takes --open"
+    assert lines[-2] == "Compare them: acestep show takes/a-*.flac; acestep listen takes --open"
     assert sum("a-1.flac" in line for line in lines) == 2  # its path, and the table
     _, shown = on_a_terminal(two_b.root, "-c", "a", "-o", "quiet.wav", "-q")
     assert "The same again" not in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
+@pytest.mark.parametrize("ends", ["with a take", "in a refusal", "in another refusal"])
+def test_the_first_sign_of_life_comes_before_the_imports_and_is_wiped(two_b: tiny.Oracle, ends: str) -> None:
+    asked = {"with a take": ["-c", "a"], "in a refusal": ["no.yaml"], "in another refusal": ["--no-such-flag"]}[ends]
+    _, shown = on_a_terminal(two_b.root, *asked)
+    assert shown.startswith(f"{opening.LINE}\r\x1b[2K\r")
+    assert not any(opening.LINE in line for line in screen(shown))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
+@pytest.mark.parametrize(
+    "asked", [["-c", "a", "-q"], ["--help"], ["-c", "a", "--progress=plain"], ["-c", "a", "-o", "-"]]
+)
+def test_where_nobody_waits_there_is_no_first_sign(two_b: tiny.Oracle, asked: list[str]) -> None:
+    _, shown = on_a_terminal(two_b.root, *asked, stdout=subprocess.PIPE)
+    assert opening.LINE not in shown
 
 
 def test_scripts_are_told_no_next_step(acestep: Run) -> None:

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from acestep_cli import COMPLETING, __version__
-from acestep_cli.cli import exit_codes
+from acestep_cli.cli import exit_codes, opening
 from acestep_cli.cli.help_format import Group, group_help
 from acestep_cli.errors import UsageError, reason_of
 
@@ -85,11 +85,13 @@ class Root(Group):
             refuse_command(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
+            if not ctx.resilient_parsing:  # as for a TAB
+                opening.show(name, rest)
             command = typer.main.get_command(loaded(name))
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
-        with exit_codes.as_exit_codes(ctx):
+        with exit_codes.as_exit_codes(ctx), opening.wiped():
             return super().invoke(ctx)
 
 

@@ -96,6 +96,7 @@ def command(name: str) -> typer.Typer:
             raise UsageError(own.lack)
         from acestep_cli.cli import exit_codes
         from acestep_cli.cli.console import Console
+        from acestep_cli.render import events, perform
 
         specs = specs or []
         if run.auto:
@@ -104,14 +105,10 @@ def command(name: str) -> typer.Typer:
             auto.run_auto(mode, specs, song, run)
             return
         terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
-        is_typed = STDIN in (*specs, *song.values())  # on the line that the opening would be in
-        with terminal.opening("" if is_typed else "Planning …"):
-            from acestep_cli.render import events, perform
-
-            terminal.shows_paths = not run.json and run.output != STDIN
-            with events.open_events(run.events, terminal.warn) as terminal.events:
-                run_report = exit_codes.keep_report(ctx, terminal.warnings)
-                perform.plan_and_make(mode, specs, song, run, terminal, run_report)
+        terminal.shows_paths = not run.json and run.output != STDIN
+        with events.open_events(run.events, terminal.warn) as terminal.events:
+            run_report = exit_codes.keep_report(ctx, terminal.warnings)
+            perform.plan_and_make(mode, specs, song, run, terminal, run_report)
 
     if mode is not None and modes.MODES[mode].has_source:
         render_specs.__annotations__["specs"] = Sources

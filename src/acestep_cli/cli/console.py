@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.cli import exit_codes
+from acestep_cli.cli import exit_codes, opening
+from acestep_cli.cli.opening import redraws
 from acestep_cli.cli.progress_bar import STAGES, CommandBar
 from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
@@ -38,11 +39,6 @@ def shares_screen() -> bool:
         return sys.stdout.isatty() and same_screen(sys.stdout.fileno())
     except (AttributeError, OSError, ValueError):  # a stream is closed, or in memory
         return False
-
-
-def redraws(stream: Any) -> bool:
-    """Return True for a terminal on which a line can be drawn again."""
-    return bool(stream.isatty()) and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 @dataclass(frozen=True)
@@ -75,6 +71,7 @@ def print_result(text: str, *, styled: bool = False) -> None:
 
     A terminal gets nothing that it would obey, unless the text is `styled`: then that was seen to before.
     """
+    opening.wipe()
     if sys.stdout is None:  # closed by whoever started us
         return
     if sys.stdout.isatty() and not styled:
@@ -137,30 +134,13 @@ class Console:
         self._screen: Terminal | None = None
         self._bar: CommandBar | None = None
         self.remaining = Remaining()
-        self._is_opening = False
         self.shares_screen = shares_screen()
         self.warnings: list[str] = []
         self.events = Events()
         self._stdout_refused: str | None = None
 
-    @contextmanager
-    def opening(self, line: str) -> Iterator[None]:
-        """Show a line on a terminal until there is anything else to show, or the body ends: the program is at work."""
-        if line and not self.quiet and self._progress == "auto" and redraws(sys.stderr):
-            print(line, end="\r", file=sys.stderr, flush=True)
-            self._is_opening = True
-        try:
-            yield
-        finally:
-            self._wipe_opening()
-
-    def _wipe_opening(self) -> None:
-        if self._is_opening:
-            self._is_opening = False
-            print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
-
     def say(self, line: str) -> None:
-        self._wipe_opening()
+        opening.wipe()
         if self.quiet:
             return
         line = exit_codes.printable(line)
@@ -239,7 +219,7 @@ class Console:
 
     def print_path(self, stdout: Any, path: Path | str) -> None:
         """Print a path. The file exists already, so a full stdout stops nothing: `results` raises at the end."""
-        self._wipe_opening()
+        opening.wipe()
         if stdout is None or not self.shows_paths:
             return
         try:
@@ -287,7 +267,7 @@ class Console:
     def _command_bar(self, memory: Callable[[], int]) -> Iterator[ProgressCallback]:
         from rich.console import Console as Terminal
 
-        self._wipe_opening()
+        opening.wipe()
         self._bar, self._screen = CommandBar(memory, self.remaining), Terminal(stderr=True)
         try:
             with self._bar.shown(self._screen):
@@ -336,7 +316,7 @@ class Console:
 
     @contextmanager
     def _bars_of_bytes(self, total: int) -> Iterator[ProgressCallback]:
-        self._wipe_opening()
+        opening.wipe()
         from rich.console import Console as Terminal
         from rich.progress import (
             BarColumn,
