@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -307,6 +308,11 @@ def test_only_what_changed_is_rendered_and_said_why(acestep: Acestep, rendered: 
     song.write_text(song.read_text().replace("la\n", "la la\n"))
     plan = acestep("album", "plan", "harbour.yaml", "-o", "out")
     assert "slack-water: stale: lyrics: line 2: la -> la la\n" in plan.stderr
+    head, *rest = plan.stderr.splitlines()
+    assert re.fullmatch(r"\d of \d tracks would be made", head)
+    states = [line.split(": ")[1] for line in rest if re.match(r"[\w-]+: (stale|tags|current)", line)]
+    assert states == sorted(states, key=["stale", "tags", "current"].index)
+    assert rest[-1].startswith(("Time", "Warning"))
     assert "spring-tide: current\n" in plan.stderr
     assert plan.stdout.splitlines() == [str(Path("out/Harbour/01 slack-water.flac"))]
     del rendered[:]

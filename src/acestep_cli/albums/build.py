@@ -30,6 +30,7 @@ from acestep_cli.song import spec_layers
 #: The folder below the album for the files of intermediate steps, and for the locks of builds.
 WORK_FOLDER = ".acestep"
 CURRENT, TAGS, STALE = "current", "tags", "stale"
+STATES = (STALE, TAGS, CURRENT)
 
 
 @dataclass
@@ -92,6 +93,8 @@ class Build:
         self.album, self.tracks, self.out, self.run = album, tracks, out, run
         #: The cluster that makes the tracks, if not this machine.
         self.cluster: Cluster | None = None
+        #: Of a dry run, by depth: its jobs, and how many takes come after them.
+        self._planned_levels: list[tuple[int, list[Job], int]] = []
         self._by_id = {track.id: track for track in tracks}
         self._steps: dict[tuple[str, int], BuildStep] = {}
         self.last = {track.id: self._step(track, track.steps[-1]) for track in tracks}
@@ -174,13 +177,27 @@ class Build:
             if self.run.explain and not self.run.dry_run:
                 for track, sentence in [(step.track, sentence) for step in ready for sentence in step.why()]:
                     terminal.say(f"{track.id}: {sentence}")
-            if planned and any(job.is_pending for job in planned):
-                announce.announce_plan(planned, terminal, dry_run=self.run.dry_run)
-                for remark in (remark for job in planned if depth == 0 for remark in announce.remarks_on(job)):
-                    terminal.warn(remark)
-            if planned and not self.run.dry_run:
+            if self.run.dry_run:
+                self._planned_levels.append((depth, planned, terminal.remaining.unplanned))
+                continue
+            self._announce(depth, planned, terminal)
+            if planned:
                 render = None if self.cluster is None else self.cluster.make
                 perform.make_planned(planned, self.run, terminal, stdout, render)
+
+    def announce_plans(self, terminal: Reporter) -> None:
+        """Report what a dry run has planned: memory, time and remarks."""
+        for depth, planned, unplanned in self._planned_levels:
+            terminal.remaining.unplanned = unplanned
+            self._announce(depth, planned, terminal)
+
+    def _announce(self, depth: int, planned: list[Job], terminal: Reporter) -> None:
+        """Report the plan of the steps of one depth, where there is something to make, and remarks on the songs."""
+        if not any(job.is_pending for job in planned):
+            return
+        announce.announce_plan(planned, terminal, dry_run=self.run.dry_run)
+        for remark in (remark for job in planned if depth == 0 for remark in announce.remarks_on(job)):
+            terminal.warn(remark)
 
     def _count_remaining(self, depth: int, terminal: Reporter) -> None:
         """Tell which tracks are made in this run, and how many of their steps come after those of `depth`.

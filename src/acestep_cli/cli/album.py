@@ -13,7 +13,7 @@ import typer
 
 from acestep_cli.albums import gpu_lock, makefile, processes, ray_cluster
 from acestep_cli.albums.album import read_album
-from acestep_cli.albums.build import CURRENT, Build, track_paths
+from acestep_cli.albums.build import CURRENT, STALE, STATES, Build, track_paths
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, Stdout, print_result
@@ -196,6 +196,7 @@ def build(
         with terminal.results() as stdout, cluster as album_build.cluster:
             album_build.run_steps(terminal, stdout)
             preview_tracks(album_build, run_report, terminal, stdout)
+            album_build.announce_plans(terminal)
         return album_build
     with events.open_events(run.events, terminal.warn) as terminal.events:
         terminal.events.refuse_files(album_build.paths())
@@ -286,9 +287,12 @@ def make_share(
 
 
 def preview_tracks(album_build: Build, run_report: RunReport, terminal: Console, stdout: Stdout) -> None:
-    """Print for each track what a render would do and why."""
+    """Print for each track what a render would do and why; first for those that it would make."""
     run_report.outputs, run_report.more["tracks"] = album_build.outputs(), album_build.report()
-    for state in run_report.more["tracks"]:
+    states = sorted(run_report.more["tracks"], key=lambda state: STATES.index(state["status"]))
+    stale = sum(state["status"] == STALE for state in states)
+    terminal.say(f"{stale} of {len(states)} tracks would be made")
+    for state in states:
         reasons = f": {'; '.join(state['why'])}" if state["why"] else ""
         terminal.say(f"{state['id']}: {state['status']}{reasons}")
         if state["status"] != CURRENT:
