@@ -32,6 +32,9 @@ HINTS = {
 PART = re.compile(r"\.[0-9a-f]{32}\.part")
 ABANDONED_SECONDS = 3600
 
+#: How like a name must be to one that is missing to be suggested for it.
+LEAST_LIKENESS = 0.6
+
 #: Seconds to wait for the first byte from a pipe.
 PIPE_SECONDS = 0.5
 PIPE_BLOCK_BYTES = 1 << 20
@@ -70,14 +73,23 @@ def nearest_path(path: Path) -> Path | None:
             names = {entry.name.casefold(): entry.name for entry in entries if not entry.name.startswith(".")}
     except OSError:
         return None
-    name = missing.name.casefold()
-    near = [other for other in sorted(names) if other.startswith(f"{name}.")]  # its suffix was left out
-    near = near or difflib.get_close_matches(name, names, n=1)
-    if not near:
+    asked = missing.name.casefold()
+    best = max(sorted(names), key=lambda name: name_likeness(asked, name), default="")
+    if name_likeness(asked, best) < LEAST_LIKENESS:
         return None
-    found = missing.with_name(names[near[0]])
+    found = missing.with_name(names[best])
     whole = found / path.relative_to(missing)
     return whole if os.path.lexists(whole) else found
+
+
+def name_likeness(asked: str, name: str) -> float:
+    """Return how like a file's name is to the one asked for, from 0 to 1, a shared suffix left aside."""
+    if name.startswith(f"{asked}."):  # its suffix was left out
+        return 1.0
+    one, other = Path(asked), Path(name)
+    if one.suffix == other.suffix:
+        asked, name = one.stem, other.stem
+    return difflib.SequenceMatcher(None, asked, name).ratio()
 
 
 def suggest_path(path: Path, error: OSError | None = None) -> str:
