@@ -18,7 +18,8 @@ demo: $(VENV)/installed
 	  'That is a sketch by pocket, the small model that is built in. Next:' \
 	  '  hear it       play night-drive.flac with any player' \
 	  '  roll again    source .venv/bin/activate' \
-	  '                acestep generate songs/night-drive.yaml -d 12 -n 4 --seed 1 -o takes/' \
+	  '                acestep generate songs/night-drive.yaml -n 4 --seed 1 -o takes/' \
+	  '  compare them  acestep show takes/' \
 	  '                acestep listen takes/ --open' \
 	  '  the guide     docs/guide.md, from an idea to an album' \
 	  '  real models   acestep models pull turbo, 6.3 GB' >&2
@@ -42,23 +43,28 @@ format: $(VENV)/installed-dev
 evaluate-deps: $(VENV)/installed-dev
 	$(PIP) --editable ".[evaluate]"
 
-# torch first and by itself: whichever build of it is chosen here stays.
+# torch first and by itself: whichever build of it is chosen here stays. Its download is shown, for it is by far the
+# largest.
 $(VENV)/torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("acestep needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo 'Fetching PyTorch into $(VENV): hundreds of megabytes (for an NVIDIA GPU, gigabytes), once; some minutes.' >&2
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(filter-out --quiet,$(PIP)) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml
+	@echo 'Fetching the other libraries that a render needs; about a minute.' >&2
 	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
+	@echo 'Fetching what the tests need; some minutes.' >&2
 	$(PIP) --editable ".[dev]"
 	@touch $@
 
 # The tests of albums on a cluster start one.
 $(VENV)/installed-ray: $(VENV)/installed-dev
+	@echo 'Fetching Ray, on which the tests of albums on a cluster run; about a minute.' >&2
 	$(PIP) --editable ".[ray]"
 	@touch $@
 

@@ -105,6 +105,15 @@ def arguments(text: str) -> list[str]:
     return words
 
 
+def write_files(page: Path, folder: Path) -> dict[str, str]:
+    """Write the files that a page spells out into a folder, and return them."""
+    files = pages.files(page)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return files
+
+
 def run_here(command: Command) -> None:
     """Run a command in this process, or where it asks for a shell, in one."""
     if SHELL.search(command.text):
@@ -122,8 +131,7 @@ def test_every_command_runs(
     page: Path, checkout: Path, turbo: Path, monkeypatch: pytest.MonkeyPatch, followed: None
 ) -> None:
     """In the order of the page, with the stand-in for the pipeline wherever that can play."""
-    for name, text in pages.files(page).items():
-        (checkout / name).write_text(text, encoding="utf-8")
+    write_files(page, checkout)
     for command in COMMANDS[page]:
         with monkeypatch.context() as patched:
             if command.needs == TURBO:
@@ -146,8 +154,7 @@ def test_every_command_runs_for_real(page: Path, checkout: Path, tmp_path: Path)
     acestep.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m acestep_cli \"$@\"\n")
     acestep.chmod(0o755)
     environment = {**os.environ, "PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
-    for name, text in pages.files(page).items():
-        (checkout / name).write_text(text, encoding="utf-8")
+    write_files(page, checkout)
     for command in COMMANDS[page]:
         if command.needs in (None, MINUTES):
             words = ["bash", "-euo", "pipefail", "-c", command.text]
@@ -155,6 +162,48 @@ def test_every_command_runs_for_real(page: Path, checkout: Path, tmp_path: Path)
             assert run.returncode == 0, f"{command}\n{run.stderr}"
     for made in checkout.glob("*.flac"):
         assert soundfile.info(made).duration >= 3
+
+
+@for_sh
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+def test_the_album_of_the_readme_is_made_by_make(checkout: Path) -> None:
+    write_files(pages.README, checkout)
+    [block] = [block for block in pages.blocks(pages.README) if "make -C my-album" in block.text]
+    program = checkout / "acestep"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{BAND}' \"$@\"\n")
+    program.chmod(0o755)
+    shell = ["bash", "-euc", f"{block.text}find my-album/out -name '*.mp3'\n"]
+    environment = {**os.environ, "ACESTEP": str(program)}
+    first = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    made = sorted(first.stdout.splitlines()[-2:])
+    assert made == ["my-album/out/01 Dawn.mp3", "my-album/out/02 Night Drive.mp3"]
+    assert [round(soundfile.info(file).duration) for file in made] == [
+        20,
+        32,
+    ]  # the default holds where a song has none
+    again = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    assert "Nothing to be done" in again.stdout
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="no checkout of git")
+def test_git_ignores_what_the_pages_make() -> None:
+    """So that somebody who follows them in a clone keeps a clean status."""
+    named = re.compile(r"(?:-o|--output|--junit|>) (?!-)(\S+)")
+    made = {name for found in COMMANDS.values() for command in found for name in named.findall(command.text)}
+    made |= {name for page in pages.PAGES for name in pages.files(page)}
+    made -= {name for name in made if name.startswith(("/", "$"))}
+    assert len(made) > 50
+    asked = "\n".join(name if "." in name else f"{name.rstrip('/')}/a" for name in sorted(made))  # else a folder
+    run = subprocess.run(
+        ["git", "check-ignore", "--no-index", "--stdin"],
+        cwd=ROOT,
+        input=asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert set(asked.splitlines()) - set(run.stdout.splitlines()) == set()
 
 
 def test_what_a_command_needs_is_known() -> None:
@@ -266,8 +315,7 @@ def test_the_picture_is_of_the_program() -> None:
 
 def test_the_specs_load(checkout: Path) -> None:
     for page in pages.PAGES:
-        for name, text in pages.files(page).items():
-            (checkout / name).write_text(text, encoding="utf-8")
+        for name, text in write_files(page, checkout).items():
             if "tracks:" not in text:
                 assert spec.load(checkout / name).caption, name
     ids = [track.id for track in album.read_album(checkout / "harbour.yaml").tracks]
@@ -321,7 +369,7 @@ def test_make_demo_names_commands_that_there_are(live: dict[str, set[str]]) -> N
     """What it says in the end, besides the render itself."""
     said = re.findall(r"^\t  '(.*)'", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     lines = [line for text in said for line in re.findall(r"acestep [^,]*|docs/[^,]*", text)]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         words = line.split()
         path = command_path(words[1:], live)

@@ -63,8 +63,8 @@ def commands(page: Path) -> list[Command]:
 
 
 def files(page: Path) -> dict[str, str]:
-    """The files that a page spells out: blocks whose first line is `# NAME.yaml`."""
-    named = ((re.match(r"# ([\w-]+\.yaml)\n", block.text), block.text) for block in blocks(page))
+    """The files that a page spells out: blocks whose first line is `# NAME.yaml`, maybe below a folder."""
+    named = ((re.match(r"# ([\w/-]+\.yaml)\n", block.text), block.text) for block in blocks(page))
     return {found[1]: text for found, text in named if found}
 
 

@@ -150,7 +150,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Duration(1, LONGEST_SECONDS),
-            "Length, 3 to 600 seconds. Unset: the Songwriter's, else estimated from the lyrics, else 60 s.",
+            "Length, 10 s to 10 minutes (pocket: from 3 s). Unset: the Songwriter's, else by the lyrics, else 60 s.",
             SONG,
             short="-d",
             examples=("1:30", 90, "90s"),
