@@ -174,15 +174,13 @@ def test_the_album_of_the_readme_is_made_by_make(checkout: Path) -> None:
     program.chmod(0o755)
     shell = ["bash", "-euc", f"{block.text}find my-album/out -name '*.mp3'\n"]
     environment = {**os.environ, "ACESTEP": str(program)}
-    first = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    first = finish(shell, env=environment, text=True)
     assert first.returncode == 0, first.stderr
     made = sorted(first.stdout.splitlines()[-2:])
     assert made == ["my-album/out/01 Dawn.mp3", "my-album/out/02 Night Drive.mp3"]
-    assert [round(soundfile.info(file).duration) for file in made] == [
-        20,
-        32,
-    ]  # the default holds where a song has none
-    again = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    lengths = [round(soundfile.info(file).duration) for file in made]
+    assert lengths == [20, 32]  # the default holds where a song has none
+    again = finish(shell, env=environment, text=True)
     assert "Nothing to be done" in again.stdout
 
 
@@ -195,14 +193,7 @@ def test_git_ignores_what_the_pages_make() -> None:
     made -= {name for name in made if name.startswith(("/", "$"))}
     assert len(made) > 50
     asked = "\n".join(name if "." in name else f"{name.rstrip('/')}/a" for name in sorted(made))  # else a folder
-    run = subprocess.run(
-        ["git", "check-ignore", "--no-index", "--stdin"],
-        cwd=ROOT,
-        input=asked,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = finish(["git", "check-ignore", "--no-index", "--stdin"], cwd=ROOT, input=asked, text=True)
     assert set(asked.splitlines()) - set(run.stdout.splitlines()) == set()
 
 
