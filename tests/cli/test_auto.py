@@ -110,12 +110,16 @@ def test_at_a_prompt_takes_are_kept_repainted_and_followed_by_the_next(terminal:
         ("r 2 0:02-0:04", "Repainted: song-2b.flac"),
         ("r 1 20-30", "20 s lies past the end"),
         ("2b", "Kept: song-2b.flac"),
+        ("v 9", "There is no take 9."),
+        ("v 1", "Varied: song-1b.flac"),
     ):
         terminal.type(f"{typed}\n")
         terminal.expect(said)
         terminal.expect("q: stop > ")
     made = spec.load(Path("out/song-2b.flac.yaml"))
     assert (made.mode, made.start, made.end, made.caption) == ("repaint", 2, 4, "a song")
+    made, of = (spec.load(Path(f"out/song-{name}.flac.yaml")) for name in ("1b", "1"))
+    assert (made.variation, made.seed, made.takes) == (0.15, of.seed, 1)
     terminal.type("\n")
     assert "Making 2 takes" in terminal.expect("q: stop > ")
     terminal.type("4\n")

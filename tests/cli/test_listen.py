@@ -350,10 +350,11 @@ def test_picks_outlive_a_reload_and_are_exported_with_commands_that_run(page: Pa
     assert "# folk-2.flac\n# z's.wav\n" in text
     said = " ".join(map(shlex.quote, shlex.split(text, comments=True)))  # lyrics have several lines
     commands = [shlex.split(words) for words in said.split("acestep ")[1:]]
-    assert [words[0] for words in commands] == ["repaint", "render", "render"] * 2
+    assert [words[0] for words in commands] == ["repaint", "generate", "render", "render"] * 2
     asked = ["z's.wav", "--start", "5.00", "--end", "9.99", "-c", "it's folk", "--lyrics", LYRICS]
-    assert commands[3][1:] == asked
-    assert commands[1][1:] == ["folk-2.flac.yaml", "--steps", "16", "-o", "folk-2-16-steps.flac"]
+    assert commands[4][1:] == asked
+    assert commands[1][1:] == ["folk-2.flac.yaml", "--variation", "15%", "-n", "4"]
+    assert commands[2][1:] == ["folk-2.flac.yaml", "--steps", "16", "-o", "folk-2-16-steps.flac"]
     with pytest.MonkeyPatch.context() as inside:
         inside.chdir("takes")
         for words in commands:

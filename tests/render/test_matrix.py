@@ -146,6 +146,7 @@ def test_a_page_of_takes_groups_them_by_their_values(acestep: Run) -> None:
     page = Path("out/listen.html").read_text()
     found = re.search(r'<script [^>]*id="data"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert found is not None
+    assert {take["varies"] for take in json.loads(found[1])["takes"]} == {"generate"}
     assert {take["group"] for take in json.loads(found[1])["takes"]} == {
         "steps 8 · shift 2",
         "steps 12 · shift 2",

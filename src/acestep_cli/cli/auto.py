@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +25,7 @@ from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import announce, paths, plan, provenance
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import spec, spec_keys, spec_text, take_parts
+from acestep_cli.song import spec, spec_keys, spec_layers, spec_text, take_parts
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "acestep_cli")
 #: Settings that make no sense for a run that never ends.
@@ -34,11 +34,18 @@ REFUSED = ("json", "events", "dry_run", "explain", "smoke", "force", "again", "m
 PASSED = ("models_dir", "device", "dtype", "max_vram", "timeout", "pull", "no_sidecar", "keep_latents", "cache", "rank")
 LETTERS = "bcdefghijklmnopqrstuvwxyz"
 SECONDS_TO_END = 20
-PROMPT = "Enter: next takes · N: keep take N · r N 0:10-0:20: repaint that part of it · q: stop > "
+PROMPT = "Enter: next takes · N: keep take N · r N 0:10-0:20: repaint that part of it · v N: vary it · q: stop > "
 #: The name of a take: the number in its file name, and a letter where it was repainted.
 TAKE = re.compile(r"\d+[b-z]?")
 #: `r 2 0:10-0:20`; a part may reach over either end.
 REPAINT = re.compile(r"r(?:epaint)?\s+(\d+[b-z]?)\s+(-?[\d:.]+)\s*-\s*([\d:.]+)")
+
+#: `v 2`
+VARY = re.compile(r"v(?:ary)?\s+(\d+[b-z]?)")
+#: How far from its take a neighbour is.
+VARIATION = "15%"
+#: The words for each of these while it is done, and after it.
+DOING = {"Repaint": ("Repainting", "Repainted"), "Vary": ("Varying", "Varied")}
 
 
 @dataclass
@@ -208,7 +215,32 @@ class AutoSession:
         return f"Kept: {', '.join(one.name for one in found)} ({self.folder / listen.KEPT})"
 
     def repaint(self, take: str, start: str, end: str) -> str:
-        """Repaint a part of a take into a file of its own, once nothing else is running; return a sentence about it."""
+        """Repaint a part of a take into a file of its own; return a sentence about it."""
+
+        def command(file: Path) -> list[str]:
+            song = provenance.find_provenance(file)
+            asked = None if song is None else spec.resolve(*song.layers).request
+            words = ["repaint", file.name, "--start", start, "--end", end]
+            for key in ("caption", "lyrics", "model"):
+                if asked is not None and (value := getattr(asked, key)) is not None:
+                    words += [spec_keys.flag_of(key), value]
+            return words
+
+        return self.make_beside(take, "Repaint", command)
+
+    def vary(self, take: str) -> str:
+        """Make a neighbour of a take in a file of its own; return a sentence about it."""
+
+        def command(file: Path) -> list[str]:
+            beside = spec_layers.sidecar_path(file)
+            if beside.is_file():
+                return ["render", beside.name, "--variation", VARIATION, "--takes", "1"]
+            raise UsageError(f"{file.name} has no sidecar, so it cannot be varied.")
+
+        return self.make_beside(take, "Vary", command)
+
+    def make_beside(self, take: str, verb: str, command: Callable[[Path], list[str]]) -> str:
+        """Run the `command` for a take with a free name beside it, once nothing else is running."""
         found = self.called(take)
         if not found:
             return f"There is no take {take}."
@@ -216,24 +248,19 @@ class AutoSession:
         free = (found[0].with_stem(f"{bare}{letter}") for letter in LETTERS)
         place = next((file for file in free if not disk.is_taken(file)), None)
         if place is None:
-            return f"Take {take} was repainted {len(LETTERS)} times; rename some of its files."
+            return f"There are {len(LETTERS)} others of take {take}; rename some of its files."
         for batch in self.at_work:
             self.terminal.say("The takes already begun come first …")
             assert batch.reader is not None
             batch.reader.join()
-        song = provenance.find_provenance(found[0])
-        asked = None if song is None else spec.resolve(*song.layers).request
-        words = ["--start", start, "--end", end, "--output", place.name]
-        for key in ("caption", "lyrics", "model"):
-            if asked is not None and (value := getattr(asked, key)) is not None:
-                words += [spec_keys.flag_of(key), value]
-        self.terminal.say(f"Repainting {found[0].name} …")
-        batch = self.start("repaint", found[0].name, *words, *self.machine())
+        doing, done = DOING[verb]
+        self.terminal.say(f"{doing} {found[0].name} …")
         try:
+            batch = self.start(*command(found[0]), "--output", place.name, *self.machine())
             self.finish(batch)
         except AceStepError as error:
             return str(error)
-        return f"Repainted: {', '.join(one.name for one in batch.files)}"
+        return f"{done}: {', '.join(one.name for one in batch.files)}"
 
 
 def run_auto(mode: str | None, specs: list[str], song: dict[str, Any], run: RenderSettings) -> None:
@@ -284,6 +311,8 @@ def run_interactive(session: AutoSession) -> None:
                 say(session.keep(answer))
             elif wanted := REPAINT.fullmatch(answer):
                 say(session.repaint(*wanted.groups()))
+            elif wanted := VARY.fullmatch(answer):
+                say(session.vary(wanted[1]))
             else:
                 say(f"{answer!r} is not one of these.")
 

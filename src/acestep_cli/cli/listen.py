@@ -25,7 +25,7 @@ from acestep_cli.errors import ExistsError, SourceError, UsageError
 from acestep_cli.models import checkpoints
 from acestep_cli.render.sidecar import SidecarRecord
 from acestep_cli.render.take_file import TakeFile
-from acestep_cli.song import spec, spec_layers
+from acestep_cli.song import modes, spec, spec_layers
 
 app = help_format.App()
 
@@ -240,6 +240,7 @@ def page_entry(take: TakeFile, page: Path, *, embed: bool) -> dict[str, Any]:
         "caption": request.caption,
         "again": address(beside, page) if take.made and beside.is_file() else None,
         "steps": more_steps(take),
+        "varies": varying_mode(take),
     }
 
 
@@ -249,6 +250,14 @@ def swept_values(take: TakeFile) -> str | None:
         return None
     values = {key: getattr(take.request, key, None) for key in take.made.origin.swept}
     return " · ".join(f"{key.replace('_', ' ')} {spec.inline_value(value)}" for key, value in values.items()) or None
+
+
+def varying_mode(take: TakeFile) -> str | None:
+    """Return the mode whose command makes neighbours of a take; None for a variation, and for what has no noise."""
+    mode = modes.mode_of(take.request)
+    if take.made is None or take.request.seed is None or take.request.variation is not None or mode.describes_source:
+        return None
+    return take.request.mode or "generate"
 
 
 def more_steps(take: TakeFile) -> int | None:

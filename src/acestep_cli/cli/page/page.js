@@ -233,6 +233,9 @@ function commands(take) {
   const [start, end] = region(take).map((seconds) => seconds.toFixed(2));
   const words = [...(take.caption ? ["-c", take.caption] : []), ...(take.lyrics ? ["--lyrics", take.lyrics] : [])];
   const found = [["Repaint", command("acestep", "repaint", here(take.file), "--start", start, "--end", end, ...words)]];
+  if (take.varies) {
+    found.push(["Four takes a little different", command("acestep", take.varies, here(take.again), "--variation", "15%", "-n", "4")]);
+  }
   if (take.steps) {
     found.push(["Render again in more steps", command("acestep", "render", here(take.again), "--steps", String(take.steps), "-o", here(`${take.stem}-${take.steps}-steps.${take.format}`))]);
   }
