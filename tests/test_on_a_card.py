@@ -175,6 +175,26 @@ def test_every_mode_at_every_fallback(
     assert card.pinned_bytes == 0
 
 
+def cases_together() -> Iterator[Any]:
+    """Yield cases of three takes; the quick ones have references, words in time, and guidance."""
+    for case in CASES:
+        quick = case in ("references", "lrc and rank", "guided")
+        yield pytest.param(case, marks=() if quick else pytest.mark.slow, id=case)
+
+
+@pytest.mark.parametrize("case", list(cases_together()))
+def test_takes_together_on_a_card_are_those_alone(checkpoint_of: dict[str, Checkpoint], case: str) -> None:
+    checkpoint = checkpoint_of[CASES[case][0]]
+    request = request_of(case, checkpoint).model_copy(update={"takes": 3})
+    expected = render(checkpoint, request, FLOAT32)
+    card = PaperCard()
+    with paper_card.installed(card):
+        takes = render(checkpoint, request, on_card(streamed=True, one_network=True, together=3))
+        assert_same(takes, expected)
+        del takes
+    assert card.live_bytes == 0
+
+
 # Memory that runs out
 
 
@@ -242,6 +262,25 @@ def test_memory_runs_out_and_the_samples_stay(
     assert card.live_bytes == 0
 
 
+def test_memory_that_runs_out_over_several_takes_is_enough_for_fewer(
+    checkpoint_of: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, card, warnings = checkpoint_of["turbo"], PaperCard(), list[str]()
+    request = request_of("lrc and rank", checkpoint).model_copy(update={"takes": 4})
+    expected = render(checkpoint, request, FLOAT32)
+    with paper_card.installed(card):
+        monkeypatch.setattr(pipeline, "denoise_takes", exhausted("diffuse", 2))
+        made = Pipeline(checkpoint, on_card(together=4))
+        takes = list(made.run([request], quiet, warnings.append))
+        assert len(warnings) == 2
+        assert all("fewer takes share a forward pass" in warning for warning in warnings)
+        plan = takes[-1].plan
+        assert (plan.together, plan.int8, plan.streamed, plan.one_network) == (1, False, False, False)
+        assert_same(takes, expected)
+        del takes
+    assert card.live_bytes == 0
+
+
 @pytest.mark.parametrize("stage", ["text", "condition", "diffuse", "align"])  # sound goes to the processor in the end
 def test_memory_that_never_suffices_is_said(
     checkpoint_of: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, stage: str
@@ -289,8 +328,9 @@ ASKED = [
 
 @pytest.mark.usefixtures("two_cards")
 @pytest.mark.parametrize(("finished", "exit_code"), [(0, 1), (1, 7), (2, 7)])
+@pytest.mark.parametrize("together", [1, 2, 3])
 def test_a_lost_card_keeps_what_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int, exit_code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int, exit_code: int, together: int
 ) -> None:
     card, decode = PaperCard(), pipeline.decode
     calls = 0
@@ -302,7 +342,7 @@ def test_a_lost_card_keeps_what_is_finished(
 
     monkeypatch.setattr(pipeline, "decode", decoded)
     with paper_card.installed(card, PaperCard("cuda:1")):
-        run = CliRunner().invoke(app, [*ASKED, "-n", "3", "-o", f"{tmp_path}/", "--json"])
+        run = CliRunner().invoke(app, [*ASKED, "-n", "3", f"--together={together}", "-o", f"{tmp_path}/", "--json"])
     assert run.exit_code == exit_code, run.stderr
     assert "The graphics card stopped working: RuntimeError: CUDA error: device lost." in run.stderr
     assert "Traceback" not in run.stderr

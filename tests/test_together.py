@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from typer.testing import CliRunner
 
 from acestep_cli import solvers
 from acestep_cli.cache import Cache
+from acestep_cli.cli.app import app
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.dit import DiT
 from acestep_cli.errors import MemoryLimitError
@@ -186,6 +189,29 @@ def test_progress_counts_the_steps_of_all_takes(checkpoint_of: dict[str, Checkpo
     plan = FLOAT32.model_copy(update={"together": 2})
     list(Pipeline(checkpoint, plan).run([completed("generate", checkpoint)], report))
     assert seen == [(done, 9) for done in (0, 2, 4, 6, 6, 7, 8, 9)]
+
+
+# Files
+
+
+def test_every_file_of_takes_together_is_that_of_its_take(
+    base: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: Passes
+) -> None:
+    """Takes of several files come part by part."""
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(base.root))
+    asked = ["extract", "a.wav", "--track", "vocals", "--track", "drums", "-n", "3", "--seed", "1", "--steps", "2"]
+    for together in (2, 1):
+        place = [f"--together={together}", "-o", f"{tmp_path / str(together)}/"]
+        run = CliRunner().invoke(app, [*asked, "--dtype", "fp32", *place])
+        assert run.exit_code == 0, run.stderr
+    assert passes == [2, 2, 1, 1, *[1] * 6]
+    alone = sorted((tmp_path / "1").glob("*.flac"))
+    assert [file.name for file in sorted((tmp_path / "2").glob("*.flac"))] == [file.name for file in alone]
+    assert len(alone) == 9
+    for file in alone:
+        expected, _ = soundfile.read(file)
+        found, _ = soundfile.read(tmp_path / "2" / file.name)
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 # Memory that runs out

@@ -109,7 +109,7 @@ def test_pretended_cards_can_do_what_the_guide_promises(tier: Tier) -> None:
     turbo = found["by_name"]["turbo"]
     assert found["tier"]["memory_gb"] == tier.memory_gb
     assert turbo["longest_seconds"] >= 60 * tier.minutes
-    assert turbo["takes_at_once"] == 1
+    assert turbo["takes_at_once"] >= tier.takes
     sizes = [None, *checkpoints.SONGWRITERS]
     assert sizes.index(turbo["songwriter"]) >= sizes.index(tier.songwriter)
 

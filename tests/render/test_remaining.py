@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from acestep_cli.render import job
 from acestep_cli.render.remaining import Remaining, TakeWork
 
 
@@ -53,6 +54,44 @@ def test_the_take_at_work_and_its_own_steps_are_told() -> None:
         for done in (0, 15, 30):
             remaining.report("decode", 30 * take + done, 120)
             assert (remaining.place, remaining.step) == (f"take {take + 1} of 4", (done, 30))
+
+
+def test_takes_that_share_passes_are_told_together_until_they_are_decoded() -> None:
+    remaining = Remaining(Clock())
+    passes = [(1, 3), (4, 5)]
+    remaining.begin([work(take, 5, together=one) for one in passes for take in range(one[0], one[1] + 1)])
+    for first, last in passes:
+        count = last - first + 1
+        for done in range(9):
+            remaining.report("diffuse", 8 * (first - 1) + count * done, 40)
+            assert (remaining.place, remaining.step) == (f"takes {first} to {last} of 5", (done, 8))
+        for take in range(first, last + 1):
+            remaining.report("decode", 30 * (take - 1), 150)
+            assert (remaining.place, remaining.step) == (f"take {take} of 5", (0, 30))
+            remaining.report("decode", 30 * take, 150)
+            assert remaining.place == f"take {take} of 5"
+
+
+def test_the_time_left_counts_takes_of_a_pass_as_one_by_one() -> None:
+    clock = Clock()
+    remaining = Remaining(clock)
+    remaining.begin([work(take, 4, together=(1, 4)) for take in (1, 2, 3, 4)])
+    remaining.report("diffuse", 0, 32)
+    for done in range(1, 9):
+        clock.now += 4.0
+        remaining.report("diffuse", 4 * done, 32)
+    remaining.report("decode", 0, 120)
+    clock.now += 3.0
+    remaining.report("decode", 30, 120)
+    assert remaining.seconds_left == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize(
+    ("together", "passes"),
+    [(1, [None] * 5), (2, [(3, 4), (3, 4), (5, 6), (5, 6), None]), (8, [(3, 7)] * 5), (3, [(3, 5)] * 3 + [(6, 7)] * 2)],
+)
+def test_passes_of_takes_in_a_row(together: int, passes: list[tuple[int, int] | None]) -> None:
+    assert [job.shared_pass(take, 3, 7, together) for take in range(3, 8)] == passes
 
 
 def test_a_render_that_counts_fewer_steps_is_scaled() -> None:

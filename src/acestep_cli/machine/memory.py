@@ -33,8 +33,8 @@ STREAMS_IN_ATTENTION, QUERIES_IN_ATTENTION, KEYS_IN_ATTENTION = 3, 14, 4
 STREAMS_IN_MLP, INNER_IN_MLP = 6, 2
 #: The same in a step of the diffusion transformer on a card, where nothing is freed late, as counted by
 #: `benchmarks/card_memory.py`; int8 has one more inner activation, before its scale.
-CARD_STREAMS_IN_ATTENTION, CARD_QUERIES_IN_ATTENTION, CARD_KEYS_IN_ATTENTION = 3, 6, 4
-CARD_STREAMS_IN_MLP, CARD_INNER_IN_MLP = 4, 2
+CARD_STREAMS_IN_ATTENTION, CARD_QUERIES_IN_ATTENTION, CARD_KEYS_IN_ATTENTION = 2, 4, 4
+CARD_STREAMS_IN_MLP, CARD_INNER_IN_MLP = 3, 2
 #: Copies of the widest activation in the last stage of the autoencoder's decoder, and those that a processor's heap
 #: frees late.
 COPIES_IN_DECODER, HELD_BY_HEAP = 9, 3

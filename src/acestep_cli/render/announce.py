@@ -208,7 +208,7 @@ def print_origins(planned: list[Job], reporter: Reporter) -> None:
             for one in spec.value_origins(job.song.resolved, job.decided)
         ]
         rows += [
-            (name, getattr(job.plan, name), f"machine, {job.plan.reasons[name]}")
+            (name, str(getattr(job.plan, name)), f"machine, {job.plan.reasons[name]}")
             for name in ("device", "dtype", "together")
             if name in job.plan.reasons
         ]
