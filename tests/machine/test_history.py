@@ -132,3 +132,12 @@ def test_only_the_song_that_ran_out_of_memory_is_remembered(
     assert [output["plan"]["tile_frames"] for output in report["outputs"]] == [64, 64]
     [task] = history.read_history().devices.popitem()[1].values()
     assert list(task.descents) == [12]
+
+
+def test_the_most_takes_that_shared_a_pass_are_remembered() -> None:
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=120, speed=None, most_together=2)
+    assert recall(120).most_together == 2
+    assert recall(119).most_together is None
+    assert recall(120).arrangement == LOWER.arrangement
+    history.record_render(CARD, TASK, LOWER, fallback_seconds=120, speed=None)
+    assert recall(120).most_together is None  # it was not that which memory ran out over

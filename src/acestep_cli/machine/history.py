@@ -116,10 +116,10 @@ def recall_experience(
     settings = fallbacks[-1].model_dump(exclude={"free_bytes", "together"}) if fallbacks else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
     return Experience(
-        arrangement,
-        fallbacks[-1].together if fallbacks else None,
-        {weights: Speed(**rate.model_dump()) for weights, rate in known.rates.items()},
-        {weights: Overhead(**one.model_dump()) for weights, one in known.overheads.items()},
+        arrangement=arrangement,
+        speeds={key: Speed(**rate.model_dump()) for key, rate in known.rates.items()},
+        overheads={key: Overhead(**one.model_dump()) for key, one in known.overheads.items()},
+        most_together=fallbacks[-1].together if fallbacks else None,
     )
 
 

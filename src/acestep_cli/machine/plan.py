@@ -62,14 +62,14 @@ class Overhead:
 
 @dataclass(frozen=True)
 class Experience:
-    """Results of earlier renders like this one: the arrangement that fitted, the most takes that could share a pass
-    where more could not, and speeds and overheads by `Arrangement.speed_key`.
+    """Results of earlier renders like this one: the arrangement that fitted, speeds and overheads by
+    `Arrangement.speed_key`, and the most takes that could share a forward pass where more could not.
     """
 
     arrangement: Arrangement | None = None
-    most_together: int | None = None
     speeds: Mapping[str, Speed] = field(default_factory=dict)
     overheads: Mapping[str, Overhead] = field(default_factory=dict)
+    most_together: int | None = None
 
 
 class Plan(BaseModel):
