@@ -60,9 +60,12 @@ class Row(NamedTuple):
     room: int
 
 
-def count(tier: Tier, checkpoint: Checkpoint, songwriter: Songwriter | None) -> Row | None:
-    """Return the counts of the song that `tier` promises; None where it does not fit."""
-    asked = {"duration": 60.0 * tier.minutes, "seed": 1, "steps": 1, "takes": min(tier.takes, 2)}
+def count(tier: Tier, checkpoint: Checkpoint, songwriter: Songwriter | None, together: int) -> Row | None:
+    """Return the counts of the song that `tier` promises, so many takes of it `together`; None where it does not
+    fit.
+    """
+    takes = {"takes": max(min(tier.takes, 2), together), "together": together}
+    asked = {"duration": 60.0 * tier.minutes, "seed": 1, "steps": 1, **takes}
     request = complete.complete(Request(**WORDS, **asked, model=checkpoint.name), checkpoint, songwriter)
     card = hardware.cuda_device(0, "card", CAPABILITY, tier.least_bytes, None)
     host = Device("cpu", "cpu", "processor", 64 * GIB, 64 * GIB, ("float32",), "no bfloat16")
@@ -77,14 +80,14 @@ def count(tier: Tier, checkpoint: Checkpoint, songwriter: Songwriter | None) -> 
     return Row(tier, checkpoint.name, plan, counted, plan.peak_bytes - RUNTIME_BYTES["cuda"], plan.budget_bytes)
 
 
-def rows(root: Path, models: list[str], cards: list[int]) -> Iterator[tuple[Tier, str, Row | None]]:
+def rows(root: Path, models: list[str], cards: list[int], together: int = 1) -> Iterator[tuple[Tier, str, Row | None]]:
     """Yield the counts of the tiers of these cards with each model."""
     written = {tier.songwriter: hollow.write_songwriter(root / "songwriters", tier.songwriter)
                for tier in {one.songwriter: one for one in TIERS}.values() if tier.songwriter}  # fmt: skip
     for model in models:
         checkpoint = hollow.write_checkpoint(root / model, model)
         for tier in [tier for tier in TIERS if tier.memory_gb in cards]:
-            yield tier, model, count(tier, checkpoint, written.get(tier.songwriter))
+            yield tier, model, count(tier, checkpoint, written.get(tier.songwriter), together)
 
 
 def cells(tier: Tier, model: str, row: Row | None) -> list[str]:
@@ -101,14 +104,22 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--models", nargs="+", default=["turbo", "xl-turbo"], help="default: %(default)s")
     options.add_argument("--cards", nargs="+", type=int, default=[tier.memory_gb for tier in TIERS], metavar="GB")
+    options.add_argument("--together", type=int, default=1, help="takes in a forward pass; above 1 it is a dry run")
     arguments = options.parse_args()
     table = [["card", "model", "Songwriter", "song", "weights", "counted", "predicted", "room", "predicted / counted"]]
     with tempfile.TemporaryDirectory() as name:
-        for tier, model, row in rows(Path(name), arguments.models, arguments.cards):
+        for tier, model, row in rows(Path(name), arguments.models, arguments.cards, arguments.together):
             table.append(cells(tier, model, row))
             print(*table[-1], sep=" | ", file=sys.stderr, flush=True)
     notes = NOTES.format(share=f"{memory.MARGIN:.0%}", runtime=RUNTIME_BYTES["cuda"] // 2**20)
-    publish(__file__, "Memory of the promised songs, counted", table, notes, arguments.dry, counted=True)
+    publish(
+        __file__,
+        "Memory of the promised songs, counted",
+        table,
+        notes,
+        arguments.dry or arguments.together > 1,
+        counted=True,
+    )
 
 
 if __name__ == "__main__":
