@@ -92,16 +92,16 @@ class Album:
 
 
 @dataclass(frozen=True)
-class AlbumPage:
+class AlbumFile:
     """One album file: its sections, and the layers with its keys for all songs."""
 
-    file: Path
+    path: Path
     sections: Mapping[str, Entry]
     layers: tuple[Layer, ...] = ()
     problems: tuple[str, ...] = ()
 
     def where(self, entry: Entry) -> str:
-        return f"{self.file}:{entry.line}: {entry.name}"
+        return f"{self.path}:{entry.line}: {entry.name}"
 
 
 def read_album(file: Path, over: Layer | None = None) -> Album:
@@ -109,23 +109,23 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
 
     Raises `UsageError`, which names every problem.
     """
-    pages = read_pages(file)
-    problems = [problem for page in pages for problem in page.problems]
-    found = {name: (page, entry) for page in pages for name, entry in page.sections.items()}
+    album_files = read_album_files(file)
+    problems = [problem for album_file in album_files for problem in album_file.problems]
+    found = {name: (album_file, entry) for album_file in album_files for name, entry in album_file.sections.items()}
     settings: dict[str, Any] = {"seed": 0, "output": DEFAULT_OUTPUT}
     for name, reader in (("seed", KEYS["seed"].kind.read), ("output", file_template)):
         if name in found:
-            page, entry = found[name]
+            album_file, entry = found[name]
             try:
                 settings[name] = entry_value(entry, reader, settings[name])
             except ValueError as error:
-                problems.append(f"{page.where(entry)}: {error}")
+                problems.append(f"{album_file.where(entry)}: {error}")
     drafts = []
     if "tracks" in found:
         drafts = list(read_tracks(*found["tracks"], found.get("matrix"), problems))
     elif not problems:
         problems.append(f"{file}: has no tracks; name songs below `tracks:`")
-    shared = [layer for page in pages for layer in page.layers]
+    shared = [layer for album_file in album_files for layer in album_file.layers]
     whole = []
     for number, draft in enumerate(drafts, start=1):
         place = spec_layers.implied_layer({"track_number": str(number)}, f"its place in {file.name}")
@@ -133,7 +133,7 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
         track, wrong = replace(draft, layers=layers, album_seed=settings["seed"], over=over).checked()
         problems += wrong
         whole.append(track)
-    album = Album(file, settings["output"], tuple(whole), tuple(page.file for page in pages))
+    album = Album(file, settings["output"], tuple(whole), tuple(album_file.path for album_file in album_files))
     if not problems:
         problems += duplicate_problems(album) + circle_problems(album)
     if problems:
@@ -160,33 +160,33 @@ def file_template(raw: str) -> str:
     return raw
 
 
-def read_pages(file: Path) -> list[AlbumPage]:
+def read_album_files(file: Path) -> list[AlbumFile]:
     """Read an album file and those that it extends, the most basic first."""
-    pages = [read_page(file)]
+    album_files = [read_album_file(file)]
     seen = [file]
-    while (extends := pages[0].sections.get("extends")) and extends.raw is not None:
+    while (extends := album_files[0].sections.get("extends")) and extends.raw is not None:
         try:
-            base = spec_layers.extended_file(extends.raw, pages[0].file.parent, seen)
+            base = spec_layers.extended_file(extends.raw, album_files[0].path.parent, seen)
         except ValueError as error:
-            problem = f"{pages[0].where(extends)}: {error}"
-            return [AlbumPage(file, {}, problems=(problem,)), *pages]
+            problem = f"{album_files[0].where(extends)}: {error}"
+            return [AlbumFile(file, {}, problems=(problem,)), *album_files]
         seen.append(base)
-        pages.insert(0, read_page(base, wanted_by=f"{pages[0].where(extends)}: "))
-    return pages
+        album_files.insert(0, read_album_file(base, wanted_by=f"{album_files[0].where(extends)}: "))
+    return album_files
 
 
-def read_page(file: Path, wanted_by: str = "") -> AlbumPage:
+def read_album_file(file: Path, wanted_by: str = "") -> AlbumFile:
     try:
         text = spec_text.read_text(str(file))
     except ValueError as error:
-        return AlbumPage(file, {}, problems=(f"{wanted_by}{file}: {error}",))
+        return AlbumFile(file, {}, problems=(f"{wanted_by}{file}: {error}",))
     if file.suffix.lower() not in (".yaml", ".yml"):
-        return AlbumPage(file, {}, problems=(f"{wanted_by}{file}: an album is a .yaml file",))
+        return AlbumFile(file, {}, problems=(f"{wanted_by}{file}: an album is a .yaml file",))
     content = document.parse_document(text, markdown=False)
     problems = [f"{file}{problem}" for problem in content.problems]
     if {entry.name for entry in content.entries} & (set(KEYS) - set(SECTIONS)) and not arguments.is_album(file):
         problem = f"{file}: is a song, not an album; acestep render {shell_word(file)} renders it"
-        return AlbumPage(file, {}, problems=(f"{wanted_by}{problem}",))
+        return AlbumFile(file, {}, problems=(f"{wanted_by}{problem}",))
     sections: dict[str, Entry] = {}
     layers = []
     for entry in document.refuse_duplicates(content.entries, file, problems):
@@ -199,7 +199,7 @@ def read_page(file: Path, wanted_by: str = "") -> AlbumPage:
                 entries = list(album_entries(entries, where, problems))
             layers.append(song_layer(entries, file, problems))
         sections[entry.name] = entry
-    return AlbumPage(file, sections, tuple(layers), tuple(problems))
+    return AlbumFile(file, sections, tuple(layers), tuple(problems))
 
 
 def entries_below(entry: Entry, file: Path, problems: list[str]) -> Iterator[Entry]:
@@ -231,57 +231,61 @@ def song_layer(entries: Iterable[Entry], file: Path, problems: list[str]) -> Lay
 
 
 def read_tracks(
-    page: AlbumPage, section: Entry, matrix: tuple[AlbumPage, Entry] | None, problems: list[str]
+    album_file: AlbumFile, section: Entry, matrix: tuple[AlbumFile, Entry] | None, problems: list[str]
 ) -> Iterator[Track]:
     """Yield the tracks of a section, those of a matrix one by one. `matrix` is that of the album."""
     made = 0
     names = [section.raw] if isinstance(section.raw, str) else section.raw or ()
     items = section.items or [replace(section, raw=name) for name in names]
     if not items:
-        problems.append(f"{page.where(section)}: is a list of songs, such as `- songs/*.md`")
+        problems.append(f"{album_file.where(section)}: is a list of songs, such as `- songs/*.md`")
     for item in items:
-        for draft in read_item(page, item, problems):
+        for draft in read_item(album_file, item, problems):
             own = next((entry for entry in item.entries or () if entry.name == "matrix"), None)
-            swept = (page, own) if own is not None else matrix
+            swept = (album_file, own) if own is not None else matrix
             for one in variants(draft, *swept, problems) if swept is not None else (draft,):
                 made += 1
                 if made > MOST_TRACKS:
-                    problems.append(f"{page.where(section)}: makes more than {MOST_TRACKS} tracks")
+                    problems.append(f"{album_file.where(section)}: makes more than {MOST_TRACKS} tracks")
                     return
                 yield one
 
 
-def read_item(page: AlbumPage, item: Entry, problems: list[str]) -> Iterator[Track]:
+def read_item(album_file: AlbumFile, item: Entry, problems: list[str]) -> Iterator[Track]:
     """Yield the tracks of one item: a file, a pattern for files, or a map."""
-    where = page.where(item)
+    where = album_file.where(item)
     if isinstance(item.raw, str):
-        for file in matching_files(page, item.raw, where, problems):
+        for file in matching_files(album_file, item.raw, where, problems):
             if id := id_of(file.stem):
                 yield Track(id, where, tuple(spec_layers.read_layers(file, f"{where}: ")), spec_file=file)
             else:
-                problems.append(f"{where}: no id can be made of {quoted(file.stem)}; write `{named_item(page, file)}`")
+                problems.append(
+                    f"{where}: no id can be made of {quoted(file.stem)}; write `{named_item(album_file, file)}`"
+                )
         return
     if item.entries is None:
         problems.append(f"{where}: is neither the file of a song nor a map of its keys")
         return
     own_entries: dict[str, Entry] = {}
     keys = []
-    for entry in document.refuse_duplicates(item.entries, page.file, problems):
+    for entry in document.refuse_duplicates(item.entries, album_file.path, problems):
         if entry.name in OF_TRACK:
             own_entries[entry.name] = entry
         else:
             keys.append(entry)
     words = {name: str(own_entries[name].raw or "") for name in ("id", "spec", "from") if name in own_entries}
-    problems += [f"{page.where(own_entries[name])}: is not a name" for name, word in words.items()
+    problems += [f"{album_file.where(own_entries[name])}: is not a name" for name, word in words.items()
                  if not word or own_entries[name].problem]  # fmt: skip
-    layers = [song_layer(keys, page.file, problems)]
+    layers = [song_layer(keys, album_file.path, problems)]
     named = None
     if "spec" in own_entries:
-        named = next(iter(matching_files(page, words["spec"], page.where(own_entries["spec"]), problems)), None)
+        named = next(
+            iter(matching_files(album_file, words["spec"], album_file.where(own_entries["spec"]), problems)), None
+        )
         if named is not None:
-            layers = [*spec_layers.read_layers(named, f"{page.where(own_entries['spec'])}: "), *layers]
+            layers = [*spec_layers.read_layers(named, f"{album_file.where(own_entries['spec'])}: "), *layers]
     id, base = words.get("id", id_of(named.stem) if named is not None else ""), words.get("from")
-    edits = tuple(read_edits(page, own_entries["edits"], problems)) if "edits" in own_entries else ()
+    edits = tuple(read_edits(album_file, own_entries["edits"], problems)) if "edits" in own_entries else ()
     if not is_id(id):
         lack = "has no id" if not id else f"{quoted(id)} is not an id"
         problems.append(f"{where}: {lack}; an id is letters, digits, dots, dashes and underscores")
@@ -317,24 +321,24 @@ def id_of(stem: str) -> str:
     return found if is_id(found) and any(sign.isalnum() for sign in found) else ""
 
 
-def named_item(page: AlbumPage, file: Path, id: str = "…") -> str:
+def named_item(album_file: AlbumFile, file: Path, id: str = "…") -> str:
     """Return the item of `tracks:` that names `file` with an id of its own, as a user types it."""
     try:
-        name = file.relative_to(page.file.parent).as_posix()
+        name = file.relative_to(album_file.path.parent).as_posix()
     except ValueError:
         name = file.as_posix()
     plain = re.fullmatch(r"[\w./-]+( [\w./-]+)*", name)
     return f"- {{id: {id}, spec: {name if plain else json.dumps(name, ensure_ascii=False)}}}"
 
 
-def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str]) -> list[Path]:
+def matching_files(album_file: AlbumFile, pattern: str, where: str, problems: list[str]) -> list[Path]:
     """Return the named song, or all songs that fit a pattern, in the order of their names.
 
     Hidden files, such as macOS leaves beside others, fit only a pattern that begins their name with a dot too.
     """
     if not any(sign in pattern for sign in "*?["):
-        return [page.file.parent / spec_layers.expand_home(pattern)]
-    folder = Path(spec_layers.expand_home(pattern).anchor or page.file.parent)
+        return [album_file.path.parent / spec_layers.expand_home(pattern)]
+    folder = Path(spec_layers.expand_home(pattern).anchor or album_file.path.parent)
     try:
         there = sorted(
             folder.glob(str(spec_layers.expand_home(pattern).relative_to(spec_layers.expand_home(pattern).anchor)))
@@ -347,7 +351,7 @@ def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str
         file
         for file in there
         if file.suffix.lower() in spec_layers.SUFFIXES
-        and not spec_layers.same_file(file, page.file)
+        and not spec_layers.same_file(file, album_file.path)
         and all(
             any(fnmatchcase(part, shown) for shown in dotted)
             for part in file.relative_to(folder).parts
@@ -359,37 +363,37 @@ def matching_files(page: AlbumPage, pattern: str, where: str, problems: list[str
     return found
 
 
-def read_edits(page: AlbumPage, section: Entry, problems: list[str]) -> Iterator[Edit]:
+def read_edits(album_file: AlbumFile, section: Entry, problems: list[str]) -> Iterator[Edit]:
     """Yield the edits of a track."""
     if not section.items:
-        problems.append(f"{page.where(section)}: is a list, such as `- repaint: {{start: 4, end: 8}}`")
+        problems.append(f"{album_file.where(section)}: is a list, such as `- repaint: {{start: 4, end: 8}}`")
     for item in section.items or ():
         if item.entries is None or len(item.entries) != 1 or item.entries[0].name not in EDITS:
-            problems.append(f"{page.where(item)}: each item is one of {', '.join(EDITS)}, with its keys below it")
+            problems.append(f"{album_file.where(item)}: each item is one of {', '.join(EDITS)}, with its keys below it")
             continue
         [entry] = item.entries
-        where = page.where(entry)
+        where = album_file.where(entry)
         mode = EDITS[entry.name]
         added: dict[str, float | None] = {}
         keys = []
-        for one in entries_below(entry, page.file, problems):
+        for one in entries_below(entry, album_file.path, problems):
             if entry.name == "extend" and one.name in ("before", "after"):
                 try:
                     added[one.name] = entry_value(one, Duration(1, LONGEST_SECONDS).read, None)
                 except ValueError as error:
                     added[one.name] = NOTHING
-                    problems.append(f"{page.where(one)}: {error}")
+                    problems.append(f"{album_file.where(one)}: {error}")
             elif one.name in tracks.SET_BY_CHAIN or one.name in modes.keys_of_other_modes(mode):
-                problems.append(f"{page.where(one)}: has no meaning for an edit by {entry.name}")
+                problems.append(f"{album_file.where(one)}: has no meaning for an edit by {entry.name}")
             else:
                 keys.append(one)
         if entry.name == "extend" and not any(seconds is not None for seconds in added.values()):
             problems.append(f"{where}: says neither how many seconds before nor after")
             added["after"] = NOTHING
-        yield Edit(mode, song_layer(keys, page.file, problems), where, added.get("before"), added.get("after"))
+        yield Edit(mode, song_layer(keys, album_file.path, problems), where, added.get("before"), added.get("after"))
 
 
-def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) -> Iterator[Track]:
+def variants(draft: Track, album_file: AlbumFile, matrix: Entry, problems: list[str]) -> Iterator[Track]:
     """Yield a track for each combination of the values of a matrix, with an id made of them.
 
     Combinations in `exclude:` are left out, those in `include:` come last. Where the matrix is wrong, the track itself
@@ -398,17 +402,21 @@ def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) 
     before = len(problems)
     axes: dict[str, list[str]] = {}
     lists: dict[str, list[dict[str, str]]] = {"exclude": [], "include": []}
-    for entry in entries_below(matrix, page.file, problems):
+    for entry in entries_below(matrix, album_file.path, problems):
         if entry.name in lists:
-            lists[entry.name] = list(combinations(page, entry, problems))
+            lists[entry.name] = list(combinations(album_file, entry, problems))
         elif entry.name not in spec_keys.KEYS:
-            problems.append(f"{page.where(entry)}: is not a key of a song spec{spec_keys.nearest_key(entry.name)}")
+            problems.append(
+                f"{album_file.where(entry)}: is not a key of a song spec{spec_keys.nearest_key(entry.name)}"
+            )
         elif entry.raw is None or (items := [entry.raw] if isinstance(entry.raw, str) else entry.raw) == []:
-            problems.append(f"{page.where(entry)}: is a list of values")
+            problems.append(f"{album_file.where(entry)}: is a list of values")
         else:
             axes[entry.name] = items
     strange = {name for wrong in lists["exclude"] for name in wrong} - axes.keys()
-    problems += [f"{page.where(matrix)}: excludes by {name}, which is not one of its keys" for name in sorted(strange)]
+    problems += [
+        f"{album_file.where(matrix)}: excludes by {name}, which is not one of its keys" for name in sorted(strange)
+    ]
     if len(problems) > before:
         yield draft
         return
@@ -417,22 +425,24 @@ def variants(draft: Track, page: AlbumPage, matrix: Entry, problems: list[str]) 
     for values in [*kept, *lists["include"]]:
         words = [re.sub(r"[^\w.]+", "-", value).strip("-") for value in values.values()]
         swept = {
-            name: WrittenValue(raw, page.where(matrix), f"{page.file}:{matrix.line}") for name, raw in values.items()
+            name: WrittenValue(raw, album_file.where(matrix), f"{album_file.path}:{matrix.line}")
+            for name, raw in values.items()
         }
-        over = Layer(page.file.parent, swept)
+        over = Layer(album_file.path.parent, swept)
         yield replace(draft, id="-".join((draft.id, *words)), layers=(*draft.layers, over))
 
 
-def combinations(page: AlbumPage, entry: Entry, problems: list[str]) -> Iterator[dict[str, str]]:
+def combinations(album_file: AlbumFile, entry: Entry, problems: list[str]) -> Iterator[dict[str, str]]:
     """Yield each combination of values in a list of maps."""
     if not entry.items:
-        problems.append(f"{page.where(entry)}: is a list of maps, such as `- {{steps: 8, seed: 1}}`")
+        problems.append(f"{album_file.where(entry)}: is a list of maps, such as `- {{steps: 8, seed: 1}}`")
     for item in entry.items or ():
         values = {}
-        for one in entries_below(item, page.file, problems):
+        for one in entries_below(item, album_file.path, problems):
             if one.name not in spec_keys.KEYS or not isinstance(one.raw, str):
                 problems.append(
-                    f"{page.where(one)}: is not a key of a song spec with one value{spec_keys.nearest_key(one.name)}"
+                    f"{album_file.where(one)}: is not a key of a song spec with one value"
+                    f"{spec_keys.nearest_key(one.name)}"
                 )
             else:
                 values[one.name] = one.raw
