@@ -93,7 +93,7 @@ def varied_noise(seed: int, other: int, share: float, frames: int, channels: int
     ) * math.sin(angle)
 
 
-class Velocity:
+class GuidedVelocity:
     """The velocity under one condition: guided, clamped, and smoothed from step to step.
 
     Source: docs/specification.md, 7.4 Guidance and 7.7 Corrections.
@@ -164,7 +164,7 @@ def denoise(
     In each step the velocity is clamped and smoothed, the solver acts, its result is corrected, and the source is put
     back, in this order.
     """
-    velocity = Velocity(dit, context, cross_kv, guided, corrections)
+    velocity = GuidedVelocity(dit, context, cross_kv, guided, corrections)
     generators = [stage_generator(seed, solver) for seed in seeds]
 
     def draw(like: Tensor) -> Tensor:

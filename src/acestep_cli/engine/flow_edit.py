@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.engine.denoise import Corrections, Guided, Velocity
+from acestep_cli.engine.denoise import Corrections, Guided, GuidedVelocity
 from acestep_cli.engine.dit import CrossKV, DiT
 from acestep_cli.progress import Progress
 from acestep_cli.solvers import GUIDANCE_METHODS
 from acestep_cli.song.modes import EditWindow
 
 
-class DescribedVelocity(Velocity):
+class DescribedVelocity(GuidedVelocity):
     """The velocity under one description.
 
     The rows of a call, x [D, T, C], are draws of one step. All of them begin from the state after the step before, and

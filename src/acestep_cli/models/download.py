@@ -360,11 +360,11 @@ def _unfinished(path: Path, size: int) -> Iterator[_Bounded]:
 def _progress_class(report: Callable[[int], None]) -> Any:
     """Return a class that `http_get` uses as a progress bar."""
 
-    class Meter:
+    class ByteCounter:
         def __init__(self, *, initial: int = 0, **_: Any) -> None:
             self.done = initial
 
-        def __enter__(self) -> Meter:
+        def __enter__(self) -> ByteCounter:
             return self
 
         def __exit__(self, *_: object) -> None: ...
@@ -373,4 +373,4 @@ def _progress_class(report: Callable[[int], None]) -> Any:
             self.done += count
             report(self.done)
 
-    return Meter
+    return ByteCounter
