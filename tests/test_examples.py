@@ -15,7 +15,7 @@ import yaml
 
 from acestep_cli.song import spec
 from support import tiny
-from support.command import LIMIT, finish, started, until
+from support.command import LIMIT, LONG_LIMIT, finish, started, until
 from support.places import BAND, ROOT
 
 BATCH = ROOT / "examples" / "batch.sh"
@@ -54,6 +54,30 @@ def folder(machine: Path) -> Path:
     (folder / "two.md").write_text(TWO)
     (folder / "README.md").write_text("# My songs\n")
     return folder
+
+
+@for_sh
+@pytest.mark.slow
+def test_the_musician_s_script_goes_from_a_spec_to_a_project(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pocket, and again: what is there is kept."""
+    program = machine.parent / "pocket"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m acestep_cli \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("ACESTEP", str(program))
+    Path("a.yaml").write_text("caption: techno, drum machine\nlyrics: |\n  [Verse]\n  la la\nduration: 6\nbpm: 120\n")
+    Path("words.txt").write_text("[Verse]\nlo lo\n")
+    script = [str(ROOT / "examples" / "musician.sh"), "a.yaml", "words.txt", "out", "-m", "pocket", "--set", "steps=2"]
+    made = finish(script, text=True, timeout=LONG_LIMIT)
+    assert made.returncode == 0, made.stderr
+    assert len(audio_in(Path("out/rolls"))) == 4
+    assert len(audio_in(Path("out/neighbours"))) == 2
+    edited, longer = (spec.load(Path(f"out/{name}.flac.yaml")) for name in ("new-words", "longer"))
+    assert (edited.mode, edited.lyrics, edited.from_lyrics) == ("edit", "[Verse]\nlo lo\n", "[Verse]\nla la\n")
+    assert (longer.mode, longer.end, longer.context) == ("repaint", 14, 20)
+    assert all(Path(path).is_file() for path in made.stdout.split("\n") if path)
+    before = audio_in(Path("out"))
+    assert finish(script, text=True, timeout=LONG_LIMIT).returncode == 0
+    assert audio_in(Path("out")) == before
 
 
 def batch(*arguments: str) -> subprocess.CompletedProcess[str]:

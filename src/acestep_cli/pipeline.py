@@ -264,7 +264,9 @@ class Renderer:
             )
             splice = part.prepared.splice
             waveform = conditioning.splice_waveform(layout, waveform[:, : layout.samples], splice)
-            finished = conditioning.finished_latents(layout, latents.float().cpu(), splice, self.silence)
+            finished = None
+            if layout.around is None:  # else they are those of a part
+                finished = conditioning.finished_latents(layout, latents.float().cpu(), splice, self.silence)
         return DecodedTake(
             number=number,
             layout=layout,
@@ -421,7 +423,7 @@ def make_take(output: OutputPart, request: Completed, decoded: DecodedTake, code
     scores = {**decoded.alignment.scores, **code_scores}
     return Take(
         number=decoded.number,
-        audio=Audio(decoded.waveform.numpy(), decoded.layout.rate),
+        audio=Audio(decoded.layout.whole_song(decoded.waveform).numpy(), decoded.layout.rate),
         request=request,
         plan=decoded.plan,
         timings=decoded.timings,

@@ -189,7 +189,7 @@ def test_canonical_values_read_as_themselves() -> None:
         artist="a", album="b", track_number="3", year="2026", genre="g", comment="c\nd", cover="/c.jpg",
         sample_rate="44100", fade_in="2s", fade_out="0:04", reference="/r.wav", source="/s.wav", strength="40%",
         noise_strength=0, close="yes", start="-0:08", end="1:30", repaint_mode="Balanced", repaint_strength="50%",
-        from_caption="d", from_lyrics="m", edit_start="20%", edit_end=1, edit_average="2",
+        context="60s", from_caption="d", from_lyrics="m", edit_start="20%", edit_end=1, edit_average="2",
         track="all", mix="true", idea="i", songwriter="1.7B", songwriter_seed="3",
         dcw="double", dcw_scale=0.1, dcw_high_scale="0.05", velocity_clamp=2, velocity_ema=0.1, latent_shift="-0.1",
         latent_rescale=0.9, variation="15%", variation_seed=8,

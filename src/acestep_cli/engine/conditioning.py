@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,7 +40,9 @@ UNEDITED_BELOW = 2**-8
 
 @dataclass(frozen=True)
 class SourceLayout:
-    """The length of a song, the source within it, and the regions of it that are to be made."""
+    """The length of a song, or of the part of it that is in view, the source within it, and the regions of it that are
+    to be made.
+    """
 
     frames: int
     samples: int
@@ -54,6 +56,8 @@ class SourceLayout:
     before: int = 0
     #: A factor that brings the decoded waveform to the level of the source.
     gain: float = 1.0
+    #: The song before and after the part in view, each [A, N]; None where all of it is in view.
+    around: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, request: Completed, prepared: Prepared, vae: VAEConfig) -> SourceLayout:
@@ -79,7 +83,33 @@ class SourceLayout:
         if prepared.regions is None:
             return cls(frames, samples, hop, rate, ((0, frames * hop),), waveform, before, gain)
         spans = tuple((round(start * rate), min(round(end * rate), samples)) for start, end in prepared.regions)
-        return cls(frames, samples, hop, rate, spans, waveform, before, gain)
+        whole_song = cls(frames, samples, hop, rate, spans, waveform, before, gain)
+        if request.region.context is None:
+            return whole_song
+        return whole_song.in_view(*(round(seconds * rate) for seconds in request.region.view))
+
+    def in_view(self, start: int, end: int) -> SourceLayout:
+        """Return the layout of the part from `start` to `end`, in samples, which begins and ends with whole frames."""
+        assert self.waveform is not None
+        start, whole_end = start // self.hop * self.hop, math.ceil(end / self.hop) * self.hop
+        end = min(whole_end, self.samples)
+        return replace(
+            self,
+            frames=max((whole_end - start) // self.hop, solvers.SHORTEST_FRAMES),
+            samples=end - start,
+            regions=tuple((one - start, other - start) for one, other in self.regions),
+            waveform=self.waveform[:, start:whole_end],
+            around=(self.source[:, :start], self.source[:, end:]),
+        )
+
+    @property
+    def first(self) -> int:
+        """The samples of the song before the part in view."""
+        return 0 if self.around is None else self.around[0].shape[1]
+
+    def whole_song(self, waveform: Tensor) -> Tensor:
+        """Return the song [A, N] with `waveform` [A, samples] as the part in view."""
+        return waveform if self.around is None else torch.cat((self.around[0], waveform, self.around[1]), dim=1)
 
     @property
     def waveforms(self) -> tuple[Tensor, ...]:
@@ -129,12 +159,14 @@ def require_length(source: Tensor, rate: int, request: Completed) -> None:
 
 
 def place_stored_latents(stored: StoredLatents, layout: SourceLayout, silence: Tensor) -> Tensor:
-    """Return the stored latents of the source at its place in the song, with silence [1, F, C] before: [1, T, C].
+    """Return the stored latents of the source at its place in the song, with silence [1, F, C] before, from the part in
+    view on: [1, T, C].
 
     `SourceLatents` fills up the rest of the song.
     """
     front = codec.repeat_silence(silence, layout.before // layout.hop)
-    return torch.cat((front, torch.from_numpy(latents_file.read_latents(stored.path))[None]), dim=1)
+    song = torch.cat((front, torch.from_numpy(latents_file.read_latents(stored.path))[None]), dim=1)
+    return song[:, layout.first // layout.hop :]
 
 
 @dataclass(frozen=True)
@@ -271,7 +303,8 @@ def unchanged_problem(layout: SourceLayout, song: Tensor, splice: Splice | None)
     """Return the reason not to keep a song [A, N] that was spliced onto its source and equals it in all regions."""
     if splice is None or splice.onto != "source" or not is_unchanged(layout, song):
         return None
-    spans = " and ".join(f"{start / layout.rate:g} and {end / layout.rate:g} s" for start, end in layout.regions)
+    regions = [(layout.first + start, layout.first + end) for start, end in layout.regions]
+    spans = " and ".join(f"{start / layout.rate:g} and {end / layout.rate:g} s" for start, end in regions)
     return f"The repaint changed nothing between {spans}, so no file was written."
 
 
@@ -303,12 +336,13 @@ def spliced_parts(layout: SourceLayout, splice: Splice | None) -> SplicedParts |
     """Return the parts of a song that was spliced onto its source; None for another song."""
     if splice is None or splice.onto != "source":
         return None
-    outside = torch.cat((torch.zeros(1), (layout.sample_weights(splice) == 0).float(), torch.zeros(1))).diff().nonzero()
-    bounds = outside.flatten().tolist()
+    before, after = (0, 0) if layout.around is None else (part.shape[1] for part in layout.around)
+    kept = (torch.ones(before), (layout.sample_weights(splice) == 0).float(), torch.ones(after))
+    bounds = torch.cat((torch.zeros(1), *kept, torch.zeros(1))).diff().nonzero().flatten().tolist()
     return SplicedParts(
         untouched=tuple(zip(bounds[::2], bounds[1::2], strict=True)),
-        crossfades=tuple(crossfade_spans(layout, splice)),
-        replaced=tuple((start, layout.source[:, start:end].numpy()) for start, end in layout.regions),
+        crossfades=tuple((before + start, before + end) for start, end in crossfade_spans(layout, splice)),
+        replaced=tuple((before + start, layout.source[:, start:end].numpy()) for start, end in layout.regions),
     )
 
 

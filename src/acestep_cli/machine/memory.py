@@ -70,7 +70,8 @@ class Workload:
 
     `source` tells whether there is a source, `encodes_source` whether it is encoded, `references` the number of
     references and `reference_seconds` their total length. `conditions` are held at once, and `edit_draws` is the number
-    of draws in a step of an edit, 0 where there is none.
+    of draws in a step of an edit, 0 where there is none. `waveform_frames` is the length of a song of which only
+    `frames` are in view.
     """
 
     frames: int
@@ -82,6 +83,7 @@ class Workload:
     reference_seconds: float = 0.0
     conditions: int = 1
     edit_draws: int = 0
+    waveform_frames: int = 0
 
     @classmethod
     def of(cls, seconds: float, caption: str | None, lyrics: str | None, vae: VAEConfig) -> Workload:
@@ -360,7 +362,8 @@ class MemoryModel:
 
     @property
     def waveform_bytes(self) -> int:
-        return self.sizes.vae.audio_channels * self.work.frames * self.sizes.vae.hop * FLOAT32
+        frames = max(self.work.frames, self.work.waveform_frames)
+        return self.sizes.vae.audio_channels * frames * self.sizes.vae.hop * FLOAT32
 
     @property
     def writing_bytes(self) -> int:

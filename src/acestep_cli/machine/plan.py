@@ -263,6 +263,7 @@ def _workload(request: Completed, sizes: Sizes) -> Workload:
         work,
         conditions=1 + (prepared.second_phase is not None) + (prepared.edit is not None),
         source=request.source is not None,
+        waveform_frames=0 if request.region is None else sizes.vae.latent_frames(request.region.song_seconds),
         encodes_source=request.encodes_source,
         references=len(request.reference or ()),
         reference_seconds=request.reference_seconds,

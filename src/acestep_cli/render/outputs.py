@@ -41,7 +41,7 @@ def output_problems(jobs: list[Job], settings: RenderSettings, *, writes: bool) 
         for one in jobs:
             one.outputs = take_outputs(one, 1, [None] * len(take_parts.part_kinds(one.request)), settings)
         return stdout_problems(jobs, settings, songs=len(jobs))
-    problems: list[AceStepError] = [*faded_problems(jobs, settings)]
+    problems: list[AceStepError] = [*latents_problems(jobs, settings)]
     for one in jobs:
         taken = {output.path for other in jobs for output in other.outputs if output.path}
         try:
@@ -156,22 +156,28 @@ def take_outputs(job: Job, number: int, files: Sequence[Path | None], settings: 
     return planned
 
 
-def faded_problems(jobs: list[Job], settings: RenderSettings) -> list[UsageError]:
-    """Return an error for each song with fades where latents are to be kept, which lack them."""
-    faded = [one for one in jobs if settings.keep_latents and (one.request.fade_in or one.request.fade_out)]
-    return [
-        UsageError(
-            f"{f'{one.name}: ' if one.song.spec_file or one.track else ''}--keep-latents: the latents of a faded song "
-            "would not match it.",
-            "Leave the fades out here; what is made of the file later may have them.",
-        )
-        for one in faded
-    ]
+def latents_problems(jobs: list[Job], settings: RenderSettings) -> list[UsageError]:
+    """Return an error for each song whose latents are to be kept and would not match it."""
+    found = []
+    for one in jobs if settings.keep_latents else ():
+        name = f"{one.name}: " if one.song.spec_file or one.track else ""
+        if one.request.fade_in or one.request.fade_out:
+            found.append(
+                UsageError(
+                    f"{name}--keep-latents: the latents of a faded song would not match it.",
+                    "Leave the fades out here; what is made of the file later may have them.",
+                )
+            )
+        if one.request.context is not None:
+            found.append(
+                UsageError(f"{name}--keep-latents: with context, only the latents of a part are made; leave one out.")
+            )
+    return found
 
 
 def stdout_problems(jobs: list[Job], settings: RenderSettings, *, songs: int) -> list[AceStepError]:
     """Return an error for all that `--output -` cannot carry. Only `jobs` of the `songs` of a run were planned."""
-    problems: list[AceStepError] = [*faded_problems(jobs, settings)]
+    problems: list[AceStepError] = [*latents_problems(jobs, settings)]
     if songs > 1 or any(one.request.takes > 1 or len(take_parts.output_parts(one.request)) > 1 for one in jobs):
         problems.append(
             UsageError("--output - carries one take; several need files.", "Name a folder: --output takes/")

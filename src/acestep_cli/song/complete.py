@@ -275,7 +275,7 @@ def survey_recordings(request: Request) -> dict[str, Recording]:
     sources = () if request.source is None else (request.source,)
     recordings = {}
     for key, files, longest in (
-        ("source", sources, decode.LONGEST_READ),
+        ("source", sources, decode.LONGEST_READ if request.context is None else LONGEST_REFERENCE),
         ("reference", request.reference or (), LONGEST_REFERENCE),
     ):
         for file in files:

@@ -19,9 +19,11 @@ ESTIMATE_RANGE = (30.0, 300.0)
 
 
 def song_length(request: Request, region: Region | None) -> tuple[float, str]:
-    """Return the length of the song in seconds, and its origin; `region` is that of its source, where it has one."""
+    """Return the length of the song in seconds, and its origin; `region` is that of its source, where it has one, of
+    which it may have a part in view.
+    """
     if region is not None:
-        return region.song_seconds, "the source"
+        return region.view_seconds, "the source"
     if request.duration is not None:
         return request.duration, "asked for"
     if request.codes is not None:

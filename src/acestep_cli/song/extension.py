@@ -9,6 +9,7 @@ from pathlib import Path
 from acestep_cli.audio import decode
 from acestep_cli.errors import SourceError
 from acestep_cli.song import modes
+from acestep_cli.song.complete import LONGEST_REFERENCE
 from acestep_cli.song.spec_keys import EXTENSION, KEYS
 from acestep_cli.song.spec_layers import WrittenValue
 
@@ -37,6 +38,7 @@ def resolve(values: dict[str, WrittenValue], problems: list[str]) -> None:
 def source_seconds(values: Mapping[str, WrittenValue]) -> float:
     """Return the length of the source; 0 where there is none, or none that can be read, which is told later."""
     try:
-        return decode.survey_file(Path(KEYS["source"].kind.read(values["source"].raw))).seconds
+        source = Path(KEYS["source"].kind.read(values["source"].raw))
+        return decode.survey_file(source, LONGEST_REFERENCE).seconds
     except (KeyError, ValueError, SourceError):
         return 0.0

@@ -333,7 +333,7 @@ MODES: dict[str, Mode] = {
             'acestep repaint take.flac --start 0 --end 10 -c "orchestral build-up" -o new.flac',
             'acestep repaint take.flac --start -8 --end 0 -c "slow piano intro"',
         ),
-        keys=("source", "start", "end", "repaint_mode", "repaint_strength", *FILLING_KEYS),
+        keys=("source", "start", "end", "context", "repaint_mode", "repaint_strength", *FILLING_KEYS),
         needs=("source", "start", "words"),
         defaults=lambda request: {
             "repaint_mode": DEFAULT_REPAINT_MODE,

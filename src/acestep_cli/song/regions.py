@@ -30,6 +30,8 @@ class Region:
     start: float
     end: float
     source_seconds: float
+    #: The seconds in view on each side of it. None is the whole song.
+    context: float | None = None
 
     @classmethod
     def of(cls, request: Request, source_seconds: float) -> Region:
@@ -43,7 +45,7 @@ class Region:
             start = source_seconds if end is not None and end > source_seconds else 0.0
         if end is None:
             end = 0.0 if start < 0 else source_seconds
-        return cls(start, end, source_seconds)
+        return cls(start, end, source_seconds, request.context)
 
     @property
     def seconds_before(self) -> float:
@@ -54,6 +56,20 @@ class Region:
     def song_seconds(self) -> float:
         """The length of the song, extensions included, in seconds."""
         return self.seconds_before + self.source_seconds + max(0.0, self.end - self.source_seconds)
+
+    @property
+    def view(self) -> tuple[float, float]:
+        """The part of the song that is in view, as (start, end) on the song's clock."""
+        if self.context is None:
+            return 0.0, self.song_seconds
+        start, end = self.repainted[0][0], self.repainted[-1][1]
+        return max(0.0, start - self.context), min(self.song_seconds, end + self.context)
+
+    @property
+    def view_seconds(self) -> float:
+        """The length of the part that is in view, in seconds."""
+        start, end = self.view
+        return end - start
 
     @property
     def only_extends(self) -> bool:
@@ -100,8 +116,12 @@ def region_problems(request: Request, region: Region) -> list[str]:
         found.append(f"start: {start:g} s is not before the end, {end:g} s; {here}.")
     elif end - start < SHORTEST:
         found.append(f"end: from {start:g} to {end:g} s there is too little to make; take {SHORTEST:g} s or more.")
-    length = region.song_seconds
-    if length > LONGEST_SECONDS:
+    length = region.view_seconds
+    if region.context is not None and len(region.repainted) > 1:
+        found.append("context: keeps one end of the song in view; extend first one end and then the other.")
+    elif length > LONGEST_SECONDS and region.context is not None:
+        found.append(f"context: {length:g} s would be in view, and {LONGEST_SECONDS} s are the most; {here}.")
+    elif length > LONGEST_SECONDS:
         found.append(f"end: the song would be {length:g} s long, and {LONGEST_SECONDS} s are the most; {here}.")
     if request.duration is not None and abs(request.duration - length) > 0.5 / decode.READ_RATE:
         found.append(f"duration: is decided by the source, {length:g} s; leave it out.")

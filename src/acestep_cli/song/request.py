@@ -214,6 +214,16 @@ class Request(BaseModel):
             examples=(20, "1:30"),
         ),
     ] = None
+    context: Annotated[
+        float | None,
+        Key(
+            Duration(2, LONGEST_SECONDS, "60|60s|1:00"),
+            "Seconds of the source in view on each side of the new part; the rest is copied. Unset: the whole song. "
+            "Memory and time follow what is in view, and the source may be up to an hour long.",
+            SOURCE,
+            examples=(60,),
+        ),
+    ] = None
     repaint_mode: Annotated[
         str | None,
         Key(

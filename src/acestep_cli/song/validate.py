@@ -29,7 +29,7 @@ def contradictions(
         *_songwriter_problems(request),
         *_word_problems(request),
         *(regions.region_problems(request, region) if region is not None else ()),
-        *_finish_problems(request, whole),
+        *_finish_problems(request, whole if region is None else region.song_seconds),
         *_guidance_problems(request, name, row),
         *_correction_problems(request, name, row),
         *_variation_problems(request),
