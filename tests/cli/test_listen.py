@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shlex
 import shutil
 import time
 import webbrowser
@@ -24,7 +23,7 @@ from acestep_cli.cli import listen
 from acestep_cli.cli.console import Console
 from acestep_cli.render.take_file import TakeFile
 from support import tiny
-from support.command import Run
+from support.command import Run, finish
 from support.places import RESULT_SCHEMA
 
 LYRICS = "[Verse]\nla\nlo\n[Chorus]\nhey\nho"
@@ -336,7 +335,15 @@ def test_a_click_on_the_waveform_goes_there(page: Page) -> None:
     page.until("Math.abs(current.audio.currentTime - 5) < 0.05")
 
 
+def words_in_bash(text: str) -> list[list[str]]:
+    """The words of each `acestep` command in `text`, as bash reads them."""
+    told = finish(["bash", "-c", "acestep() { printf '%s\\0' \"$@\" '//'; }\n" + text], text=True)
+    assert told.returncode == 0, told.stderr
+    return [command.strip("\0").split("\0") for command in told.stdout.split("//\0")[:-1]]
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_picks_outlive_a_reload_and_are_exported_with_commands_that_run(page: Page, acestep: Run) -> None:
     page.press("2", "p", "4", "p", "i", "\ue014", "o")
     page.browser.refresh()
@@ -348,8 +355,7 @@ def test_picks_outlive_a_reload_and_are_exported_with_commands_that_run(page: Pa
     page.press("4", "\ue014", "i", "\ue014", "o", "e")  # from 5 to 10 s
     text = page.js("document.querySelector('#picks textarea').value")
     assert "# folk-2.flac\n# z's.wav\n" in text
-    said = " ".join(map(shlex.quote, shlex.split(text, comments=True)))  # lyrics have several lines
-    commands = [shlex.split(words) for words in said.split("acestep ")[1:]]
+    commands = words_in_bash(text)
     assert [words[0] for words in commands] == ["repaint", "generate", "render", "render"] * 2
     asked = ["z's.wav", "--start", "5.00", "--end", "9.99", "-c", "it's folk", "--lyrics", LYRICS]
     assert commands[4][1:] == asked
