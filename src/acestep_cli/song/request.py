@@ -209,7 +209,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Time(0, LATEST_TIME),
-            "Where it ends; a time past the source extends the song.",
+            "Where it ends; past the source it extends the song.",
             SOURCE,
             examples=(20, "1:30"),
         ),
@@ -218,8 +218,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Duration(2, LONGEST_SECONDS, "60|60s|1:00"),
-            "Seconds of the source in view on each side of the new part; the rest is copied. Unset: the whole song. "
-            "Memory and time follow what is in view, and the source may be up to an hour long.",
+            "Seconds in view on each side of the new part; the rest is copied. Unset: all.",
             SOURCE,
             examples=(60,),
         ),
@@ -235,7 +234,7 @@ class Request(BaseModel):
     ] = None
     repaint_strength: Annotated[
         float | None,
-        Key(Share(), "How far balanced goes towards aggressive; 0.5 unless set.", SOURCE),
+        Key(Share(), "How aggressive balanced is; 0.5 unless set.", SOURCE),
     ] = None
     from_caption: Annotated[
         str | None,

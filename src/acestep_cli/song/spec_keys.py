@@ -14,8 +14,8 @@ from acestep_cli.song.values import suggestion
 
 LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
 FROM_LYRICS_FILE = Key(File(), "Text file with the words that are sung in the source; - is stdin.", song.SOURCE)
-BEFORE = Key(Duration(1, LONGEST_SECONDS), "Seconds to add in front of the source: start, minus so many.", song.SOURCE)
-AFTER = Key(Duration(1, LONGEST_SECONDS), "Seconds to add behind it: end, so many past the source.", song.SOURCE)
+BEFORE = Key(Duration(1, LONGEST_SECONDS), "Seconds to add in front of the source.", song.SOURCE)
+AFTER = Key(Duration(1, LONGEST_SECONDS), "Seconds to add behind it.", song.SOURCE)
 EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
 #: Every key a spec may have: the fields of `Request`, and those that are resolved before it is built.
 KEYS: Mapping[str, Key] = {
