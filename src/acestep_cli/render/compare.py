@@ -15,7 +15,7 @@ from acestep_cli.song.request import Request
 
 #: Keys that differ between any two takes, or that are no part of the music.
 ASIDE = ("seed", "takes", "mode", "songwriter")
-#: Words for a distance in decibels, by its least value, as measured on pocket (benchmarks/take_distance.py): an
+#: Words for a distance in decibels, by its least value, as measured on pocket (benchmarks/results/take_distance.md): an
 #: MP3 of a take and a variation of 5 % are hardly apart, one of 15 % a little, one of 40 % clearly, another seed much.
 DEGREES = ((14.0, "wholly"), (9.0, "much"), (5.5, "clearly"), (3.0, "a little"), (0.01, "hardly"))
 SAME = "not at all"
