@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import socket
@@ -27,7 +28,7 @@ from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import hardware
 from acestep_cli.models import adapter_file, checkpoints
 from acestep_cli.render import result
-from acestep_cli.song import complete
+from acestep_cli.song import complete, document
 from acestep_cli.song.request import Request
 from support import adapter_files, fake_ray, ray_nodes, tiny
 from support.albums import CHAIN, HARBOUR, harbour, machine
@@ -90,6 +91,30 @@ def test_a_cluster_makes_what_this_machine_makes(acestep: Acestep, ray: Ray, ren
     assert told == ["written"] * len([path for path in made if path.endswith((".flac", ".wav"))])
     assert {"diffuse", "decode"} <= {event.get("stage") for event in events}
     assert not ray.is_up
+
+
+@pytest.mark.parametrize("backend", [(), ("-j", "2"), ("--on", "ray")], ids=["here", "processes", "ray"])
+def test_songs_adapters_and_folders_of_odd_names(acestep: Acestep, ray: Ray, backend: tuple[str, ...]) -> None:
+    """Spaces, quotes, a line break, a dash in front, signs of shells and of make, bytes that are no UTF-8."""
+    odd = ["a b", 'it\'s "so"', "new\nline", "-dash", "#per%cent$", os.fsdecode(b"caf\xe9")]
+    try:
+        for name in odd:
+            Path("songs").mkdir(exist_ok=True)
+            Path("songs", f"{name}.md").write_text(f"---\ncaption: {name.isprintable()}\ninstrumental: true\n---\n")
+    except OSError:
+        pytest.skip("the names of this disk are UTF-8")
+    adapter = adapter_files.peft(Path(f"{odd[5]}\n'sound'"), adapter_files.pairs(tiny.TWO_B))
+    album = {"defaults": {"duration": 10, "loras": [str(adapter)]}, "tracks": ["songs/*.md"]}
+    Path(f"{odd[5]}.yaml").write_text(document.dump_yaml(album))
+    words = ("album", "render", f"{odd[5]}.yaml", "-o", f"{odd[5]} öut")
+    result = acestep(*words, *backend, "--json")
+    assert result.exit_code == 0, result.stderr
+    outputs = said(result)["outputs"]
+    assert [output["status"] for output in outputs] == ["written"] * 6
+    assert all(Path(output["path"]).is_file() and Path(output["sidecar"]).is_file() for output in outputs)
+    assert {Path(output["request"]["loras"][0]["path"]).name for output in outputs} == {adapter.name}
+    again = said(acestep(*words, *backend, "--json"))["outputs"]
+    assert [output["status"] for output in again] == ["skipped"] * 6
 
 
 def test_every_node_has_a_share_and_no_song_is_made_twice(acestep: Acestep, ray: Ray, rendered: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,22 @@ def test_without_a_terminal_it_goes_on_until_a_signal_and_loses_nothing(number: 
     page = listen.DATA.search(Path("out/listen.html").read_bytes())
     assert page is not None
     assert b"song-4.flac" in page[1]
+
+
+def test_names_that_are_not_utf_8_are_printed_and_kept() -> None:
+    name = os.fsdecode(b"s\xe9ng.yaml")
+    try:
+        Path("song.yaml").rename(name)
+    except OSError:
+        pytest.skip("the names of this disk are UTF-8")
+    command = [sys.executable, BAND, "generate", name, "--auto", "-o", "out/"]
+    with started(command, encoding="utf-8", errors="surrogateescape") as run:
+        until(lambda: Path("out/listen.html").exists() or run.poll() is not None)
+        run.send_signal(signal.SIGTERM)
+        stdout, stderr = run.communicate(timeout=LIMIT)
+    assert run.returncode == 143, stderr
+    assert len(takes()) > 1
+    assert sorted(Path(line).name for line in stdout.splitlines()) == takes()
 
 
 def test_what_makes_nothing_ends_it_with_its_own_code(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from support import live, tiny
-from support.live import FULL, GONE, KEPT, ONE_LINE, Case, Done
+from support.live import FULL, GONE, KEPT, ONE_LINE, TERMINAL, Case, Done
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked, and a disk is full")
 #: Commands that print nothing on stdout where they succeed; the last, where nothing is left over.
 SILENT = ("spec check", "models prune")
+#: What a terminal would obey, by another title for its window; names of files, captions and a trigger begin with it.
+OBEYED = "\x1b]0;e\x07 "
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +66,26 @@ def test_a_reader_who_has_read_enough_is_no_failure(folder: Path, stdout: str) -
     assert not faults(live.run_all(folder, [Case(words, stdout) for words in lines]))
 
 
-@pytest.mark.parametrize("json", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_full_stdout_is_a_sentence(folder: Path, json: bool) -> None:
-    lines = live.json_lines() if json else [*live.lines(), *live.help_lines()]
+@pytest.mark.parametrize("as_json", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_full_stdout_is_a_sentence(folder: Path, as_json: bool) -> None:
+    lines = live.json_lines() if as_json else [*live.lines(), *live.help_lines()]
     runs = live.run_all(folder, [Case(words, FULL) for words in lines])
     assert not faults([run for run in runs if is_silent(run)])
     refused = [run for run in runs if not is_silent(run)]
     assert not faults(refused, 9, "stdout cannot be written: no space left on device.")
+
+
+def test_a_terminal_obeys_no_text_of_others(tmp_path: Path, two_b: tiny.Oracle, base: tiny.Oracle) -> None:
+    """In names of files, captions, what an adapter listens to, and bars and lines on a true terminal."""
+    live.prepare(tmp_path, [two_b.root, base.root], OBEYED)
+    lines = [words for words in live.lines() if any(sign in word for word in words for sign in "%#")]
+    *runs, checked = live.run_all(
+        tmp_path,
+        [*(Case(words, TERMINAL, TERMINAL) for words in lines), Case(["check", "%take.wav", "--json"])],
+        OBEYED,
+    )
+    assert [
+        run.words for run in runs if run.code or any(sign in run.stdout for sign in ("\x07", "\x1b]", "Traceback"))
+    ] == []
+    assert any("\\x1b]0;e\\x07" in run.stdout for run in runs)
+    assert json.loads(checked.stdout)["checked"][0]["path"] == f"{OBEYED}take.wav"

@@ -55,6 +55,16 @@ def test_a_closed_stdout_hides_no_failure() -> None:
     os.close(theirs)
 
 
+@pytest.mark.parametrize("reader", ["is gone", "is a full disk"])
+def test_a_stderr_that_takes_nothing_hides_no_exit_code(reader: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with FULL.open("wb") as full, os.fdopen(theirs, "wb") as pipe:
+        stderr = pipe if reader == "is gone" else full
+        for words, code in ((["check", "nosuch.wav"], 5), (["nosuch"], 2), (["lora"], 2), (["spec", "check", "-"], 2)):
+            assert program(*words, stderr=stderr).returncode == code, words
+
+
 @pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["examples", "list"]], ids=str)
 def test_a_closed_stdout_is_no_failure(words: list[str]) -> None:
     ours, theirs = os.pipe()

@@ -43,7 +43,7 @@ WORDS = {
     "lego": ["%take.wav", *STEMS, "-c", "%slow piano", "-o", "#.wav"],
     "extract": ["%take.wav", *STEMS, "-o", "#.wav"],
     "complete": ["%take.wav", *STEMS, "-c", "%slow piano", "-o", "#.wav"],
-    "edit": ["%take.wav", *SONG, "-o", "#.wav"],
+    "edit": ["%take.wav", "-m", "turbo", "-c", "%fast drums", "--seed", "7", "-o", "#.wav"],
     "render": ["%song.yaml", "%piano.md", "-o", "#/"],
     "write": ["%a rainy day", *ALONE],
     "describe": ["%take.wav", *ALONE],
@@ -139,9 +139,7 @@ def prepare(folder: Path, models: Sequence[Path], odd: str = "") -> None:
 
     from support import adapter_files, tiny  # which load torch
 
-    song = {"caption": f"{odd}slow piano", "duration": 10, "model": "turbo", "seed": 7, "title": f"{odd}title"}
-    if os.fsencode(odd).decode(errors="ignore") != odd:  # bytes that are no text
-        song["caption"], song["title"] = "slow piano", "title"
+    song = {"caption": f"{odd}slow piano", "duration": 10, "model": "turbo", "seed": 7}
     (folder / "models").mkdir()
     for checkpoint in (one for root in models for one in root.iterdir()):
         if not (folder / "models" / checkpoint.name).exists():
@@ -214,9 +212,9 @@ def run_cases(folder: Path) -> list[tuple[int, str, str]] | None:
         files = [folder / name for name in ("stdout", "stderr")]
         for file in files:
             file.unlink(missing_ok=True)
-        streams = [open_stream(case[file.name], file) for file in files]
-        if case["stdout"] == case["stderr"] == TERMINAL:  # the same
-            streams[1] = os.dup(streams[0][0]), None
+        streams = [open_stream(case["stdout"], files[0])]
+        is_shared = case["stdout"] == case["stderr"] == TERMINAL
+        streams.append((os.dup(streams[0][0]), None) if is_shared else open_stream(case["stderr"], files[1]))
         child = os.fork()
         if not child:
             signal.alarm(LIMIT)
@@ -228,8 +226,9 @@ def run_cases(folder: Path) -> list[tuple[int, str, str]] | None:
                     os.close(ours)
             sys.argv = ["acestep", *case["words"]]
             return None
-        for (theirs, ours), file in zip(streams, files, strict=True):
+        for theirs, _ in streams:
             os.close(theirs)
+        for (_, ours), file in zip(streams, files, strict=True):
             if ours is not None:
                 read_stream(case[file.name], ours, file)
         status = os.waitpid(child, 0)[1]

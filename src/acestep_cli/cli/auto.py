@@ -70,7 +70,8 @@ class RenderProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # names of files may be no UTF-8
             start_new_session=True,
         )
         batch = cls(folder, process, stderr)

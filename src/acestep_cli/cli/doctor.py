@@ -225,7 +225,9 @@ def program_version(program: str) -> str | None:
     if found is None:
         return None
     try:
-        output = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        output = subprocess.run(
+            [found, "-version"], capture_output=True, errors="replace", timeout=10, check=False
+        ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{program}, which does not answer ({type(error).__name__})"
     return " ".join(output.split()[:3]) or program

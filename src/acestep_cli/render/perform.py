@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -218,7 +217,7 @@ def render_takes(
                 if len(waiting) == 1 and not is_lost:
                     raise
                 if settings.debug:
-                    traceback.print_exception(error, file=sys.stderr)
+                    reporter.say("".join(traceback.format_exception(error)).rstrip())
             if is_lost:
                 write.mark_failed(planned_outputs(waiting), result.describe_error(error))
                 yield False
