@@ -693,8 +693,13 @@ def stack_contexts(contexts: Sequence[Tensor]) -> Tensor:
 
 def edit_takes(weights: WeightStore, group: Sequence[TakeInputs], progress: Progress) -> list[Tensor]:
     """Carry the latents of the source of each take to those of the take, [T, C], one take after another."""
+    count = len(group)
+
+    def share(place: int) -> Progress:
+        return lambda done, of: progress(place * of + done, count * of)
+
     with weights.dit() as model:
-        return [edit_take(model, inputs, progress) for inputs in group]
+        return [edit_take(model, inputs, share(place)) for place, inputs in enumerate(group)]
 
 
 def edit_take(model: AceStep, inputs: TakeInputs, progress: Progress) -> Tensor:
