@@ -206,6 +206,10 @@ class TestByProgram:
             ("partial", "is broken or cut short: .*corrupt input packet"),
             ("no sound", "a.mp4 holds no sound."),
             ("cut", r"a.mp4 is cut short: it ends after 2\.00 s\."),
+            ("promises 4.00", r"a.mp4 is cut short: 2\.00 of 4\.00 s can be read"),
+            ("promises 4.00 cover", r"a.mp4 is cut short: 2\.00 of 4\.00 s can be read"),
+            ("promises 59.00", r"a.mp4 is cut short: 2\.00 of 59\.00 s can be read"),
+            ("promises 4.00 partial", "is broken or cut short: .*corrupt input packet"),
             ("joined", "a.mp4 holds several recordings in a row, of which the first alone can be read"),
             ("joined partial", "a.mp4 holds several recordings in a row"),
         ],
@@ -217,6 +221,16 @@ class TestByProgram:
         for refuse in (decode.survey_file, decode.read_audio):
             with pytest.raises(SourceError, match=sentence):
                 refuse(video)
+
+    @pytest.mark.parametrize(
+        "words", ["promises 2.00", "promises 2.40", "promises 1.00", "promises 4.00 video", "promises 4.00 guessed"]
+    )
+    def test_a_length_that_may_be_another_is_no_promise(
+        self, video: Path, monkeypatch: pytest.MonkeyPatch, words: str
+    ) -> None:
+        """A guess, that of pictures, or one that an encoder has filled up."""
+        monkeypatch.setenv("FAKE_FFMPEG", words)
+        assert decode.survey_file(video).samples == 2 * RATE
 
     def test_another_rate_is_resampled_here(self, video: Path) -> None:
         video.write_bytes(ffmpeg.mp4(44_100, tone(2, 44_100).tobytes()))

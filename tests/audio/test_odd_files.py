@@ -205,6 +205,41 @@ def test_what_follows_and_is_no_recording_is_left() -> None:
             assert np.array_equal(heard(saved(f"a.{name}", encoded(name, sound(2)) + b"LIST\x04\0\0\0abcd")), wanted)
 
 
+def flac_of_length(data: bytes, samples: int) -> bytes:
+    """A stream of FLAC with another length in its header, 0 for an unknown one."""
+    [packed] = struct.unpack_from(">Q", data, 18)
+    return at(data, (18, ">Q", packed >> 36 << 36 | samples))
+
+
+@pytest.mark.parametrize("promised", [1, RATE, 3 * RATE - 1])
+@pytest.mark.parametrize("follows", [b"", b"TAG".ljust(128), bytes(1000), b"\xff\xf8\xc9\x18" + bytes(range(256))])
+def test_a_flac_longer_than_its_header_says_is_read_to_its_end(promised: int, follows: bytes) -> None:
+    whole = encoded("flac", sound(3))
+    warnings: list[str] = []
+    found = heard(saved("a.flac", flac_of_length(whole, promised) + follows), warnings)
+    assert np.array_equal(found, heard(saved("b.flac", whole)))
+    assert warnings == [f"a.flac is 3.00 s long, where its header says {promised / RATE:.2f} s."]
+    assert heard(saved("c.flac", whole + follows), warnings).shape == (2, 3 * RATE)
+    assert len(warnings) == 1
+
+
+def test_streams_of_flac_in_a_row_are_each_read_to_their_ends() -> None:
+    one, two = encoded("flac", sound(2)), encoded("flac", sound(3, 330))
+    expected = np.concatenate([heard(saved("1.flac", one)), heard(saved("2.flac", two))], axis=1)
+    joined = saved("a.flac", flac_of_length(one, RATE) + b"TAG".ljust(128) + flac_of_length(two, 5))
+    assert np.array_equal(heard(joined), expected)
+    with pytest.raises(SourceError, match=r"cut short: 5\.00 of 6\.00 s"):
+        heard(saved("b.flac", one + flac_of_length(two, 4 * RATE)))
+
+
+@pytest.mark.parametrize("name", ["mp3", "flac", "wav", "ogg"])
+@pytest.mark.parametrize("tag", [b"", b"ID3\3\0\0\0\0\1\0" + bytes(128)], ids=["bare", "ID3"])
+def test_zeros_in_front_are_no_sound(name: str, tag: bytes) -> None:
+    whole = encoded(name, sound(2))
+    expected = heard(saved(f"a.{name}", whole))
+    assert np.array_equal(heard(saved(f"b.{name}", tag + bytes(5000) + whole)), expected)
+
+
 # Cut short
 
 
@@ -226,6 +261,15 @@ def test_a_little_that_is_missing_is_missing(name: str) -> None:
     whole = encoded(name, sound(4))
     with pytest.raises(SourceError, match=r"cut short: 3\.\d\d of 4\.00 s"):
         heard(saved(f"a.{name}", whole[: round(0.99 * len(whole))]))
+
+
+def test_a_compressed_file_is_cut_short_of_the_length_in_its_header() -> None:
+    """Its bytes are in no proportion to its samples."""
+    soundfile.write("a.caf", sound(4), RATE, format="CAF", subtype="ALAC_16")
+    whole = Path("a.caf").read_bytes()
+    assert heard(Path("a.caf")).shape == (2, 4 * RATE)
+    with pytest.raises(SourceError, match=r"cut short: [12]\.\d\d of (3\.9\d|4\.00) s"):
+        heard(saved("a.caf", whole[: len(whole) // 2]))
 
 
 def test_a_header_alone_is_cut_short() -> None:

@@ -66,6 +66,8 @@ def decode(file: Path, words: str) -> None:
     samples.byteswap()
     sys.stdout.buffer.write(samples.tobytes() * (1000 if "endless" in words else 1))
     sys.stdout.buffer.flush()
+    if "promises" in words:
+        log_length(words)
     if "hangs" in words:
         time.sleep(60)
     if "cut" in words:
@@ -74,6 +76,19 @@ def decode(file: Path, words: str) -> None:
         print("[mov,mp4,m4a,3gp,3g2,mj2 @ 0x55] [warning] Found duplicated MOOV Atom. Skipped it", file=sys.stderr)
     if "partial" in words:
         sys.exit(f"{file}: corrupt input packet in stream 0")
+
+
+def log_length(words: str) -> None:
+    """Log the length that the header gives, and the streams, as ffmpeg does."""
+    promised = words.split()[words.split().index("promises") + 1]
+    log = [f"[info]   Duration: 00:00:{promised.rjust(5, '0')}, start: 0.000000", "[info]   Stream #0:0: Audio: aac"]
+    if "guessed" in words:
+        log.insert(0, "[in#0/asf @ 0x55] [warning] Estimating duration from bitrate, this may be inaccurate")
+    if "video" in words:
+        log.append("[info]   Stream #0:1: Video: h264 (High), yuv420p, 640x480")
+    if "cover" in words:
+        log.append("[info]   Stream #0:1: Video: mjpeg (Baseline), yuvj444p, 500x500 (attached pic)")
+    print(*log, "[out#0/au @ 0x55] [info] video:0KiB audio:750KiB", sep="\n", file=sys.stderr)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,8 +25,11 @@ ENDLESS_BYTES = 0x7F000000
 #: How many times longer an MP3 without a header about its length is made to look: the smallest frame (8 kbit/s) is a
 #: fortieth of the largest (320 kbit/s), by which libsndfile may guess.
 STRETCH = 64
+#: Where in a stream of FLAC the 64 bits are whose last 36 are its length in samples (RFC 9639, 8.2).
+FLAC_LENGTH, FLAC_LENGTH_BITS = 18, 36
 #: How far beyond other bytes the next frame of an MP3 is searched for.
 JUNK_BYTES = 1 << 20
+NONZERO = re.compile(rb"[^\0]")
 #: The rest of the identifiers of chunks in a W64 file, which begin with four letters.
 W64_RIFF = bytes.fromhex("2e91cf11a5d628db04c10000")
 W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")
@@ -37,12 +41,14 @@ class Stream:
 
     `pieces` in a row make up its file: literal bytes, or ranges of the file that it was found in. `share` is the part
     of the promised samples that is there: 1 for all, or where libsndfile finds that out itself. `samples` is its
-    length where it was counted because libsndfile would guess it. `warning` is the rest of a sentence about the file.
+    length where it was counted because libsndfile would guess it. `promised` is the length by a header that was hidden
+    from libsndfile. `warning` is the rest of a sentence about the file.
     """
 
     pieces: tuple[bytes | range, ...]
     share: float = 1.0
     samples: int | None = None
+    promised: int | None = None
     warning: str | None = None
 
 
@@ -107,7 +113,7 @@ def streams(path: Path) -> list[Stream] | None:
         except ValueError:  # it is empty
             return None
         with closing(data):
-            start = after_tag(data, 0)
+            start = after_zeros(data, after_tag(data, 0))
             found: list[Stream] = []
             while start < len(data) and (reader := reader_of(data, start)) is not None:
                 more, start = reader(data, start)
@@ -140,6 +146,12 @@ def after_tag(data: mmap.mmap, start: int) -> int:
     return start
 
 
+def after_zeros(data: mmap.mmap, start: int) -> int:
+    """Return the place after the zeros at `start`, with which some programs fill up a tag."""
+    found = NONZERO.search(data, start)
+    return start if found is None else found.start()
+
+
 # Chunks: WAV, RF64, W64, AIFF, CAF, AU
 
 
@@ -163,13 +175,15 @@ class Layout:
     """Layout of a stream: the place of its samples, the bytes of them that its header promises, and possible ends.
 
     There are several `ends`, since writers differ. Where `promised` is None the header does not know its length, and
-    the true length is to be written to `sizes`.
+    the true length is to be written to `sizes`. Where its samples are not `in_proportion` to its bytes, their number is
+    elsewhere in it.
     """
 
     samples: int
     promised: int | None
     ends: tuple[int, ...] = ()
     sizes: tuple[Size, ...] = ()
+    in_proportion: bool = True
 
 
 def chunked(layout: Callable[[mmap.mmap, int], Layout | None], again: bytes) -> Reader:
@@ -190,7 +204,7 @@ def chunked(layout: Callable[[mmap.mmap, int], Layout | None], again: bytes) -> 
         head = bytearray(data[start : found.samples])
         for size in found.sizes:
             size.write(head, start, end - found.samples)
-        share = 1.0 if found.promised is None else there / found.promised
+        share = 1.0 if found.promised is None or not found.in_proportion else there / found.promised
         return [Stream((bytes(head), range(found.samples, end)), share)], end
 
     return read
@@ -278,11 +292,13 @@ def aiff(data: mmap.mmap, start: int) -> Layout | None:
 
 def caf(data: mmap.mmap, start: int) -> Layout | None:
     found: tuple[int, int] | None = None
-    end = start + 8
+    end, is_pcm = start + 8, True
     for name, place, size in chunks(data, start + 8, ">4sQ", padded=1):
         if name[:4] == b"caff":  # another file begins
             break
         end = place + size
+        if name == b"desc":
+            is_pcm = data[place + 8 : place + 12] == b"lpcm"
         if name == b"data":
             found = place, size
     if found is None:
@@ -291,7 +307,7 @@ def caf(data: mmap.mmap, start: int) -> Layout | None:
     there = len(data) - place
     unknown = there > 4 and (size <= 4 or (size > there and size >= ENDLESS_BYTES))
     samples = place + 4  # after the count of edits
-    return Layout(samples, None if unknown else max(size - 4, 0), (end,), (Size(place - 8, ">Q", 4),))
+    return Layout(samples, None if unknown else max(size - 4, 0), (end,), (Size(place - 8, ">Q", 4),), is_pcm)
 
 
 def au(data: mmap.mmap, start: int) -> Layout | None:
@@ -318,10 +334,24 @@ def flac(data: mmap.mmap, start: int) -> Iterator[Stream]:
             place += 4 + int.from_bytes(head[1:], "big")
         ends = [at for last in (0x00, 0x80) if (at := data.find(b"fLaC%c\0\0\x22" % last, place)) >= 0]
         end = min(ends, default=len(data))
-        yield Stream((range(start, end),))
+        yield unbounded(data, start, end)
         if end == len(data):
             return
         start = end
+
+
+def unbounded(data: mmap.mmap, start: int, end: int) -> Stream:
+    """Return a stream of FLAC whose header does not name its length any more.
+
+    libsndfile stops at the length in the header, and those of joined or edited files are too small.
+    """
+    head = bytearray(data[start : start + FLAC_LENGTH + 8])
+    length = int.from_bytes(head[FLAC_LENGTH:], "big") if len(head) == FLAC_LENGTH + 8 else 0
+    promised = length % (1 << FLAC_LENGTH_BITS)
+    if not promised:
+        return Stream((range(start, end),))
+    head[FLAC_LENGTH:] = (length - promised).to_bytes(8, "big")
+    return Stream((bytes(head), range(start + len(head), end)), promised=promised)
 
 
 # Ogg

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import stat
 import struct
@@ -41,6 +42,9 @@ MISSING_SECONDS = 0.01
 #: The same for MP3 and Ogg, whose encoders may or may not count their padding.
 MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE = 0.5, 0.02
 LOSSY = ("MP3", "OGG")
+#: In the log of ffmpeg: the length that a header gives, and lines that are no errors.
+DURATION = re.compile(rb"^\[info\]   Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
+QUIET = re.compile(rb"\[(warning|info)\]")
 #: The most that is decoded at once, since a broken header may name any rate.
 BLOCK_FRAMES = 1 << 20
 #: The most that is read from a pipe, which may have no end.
@@ -163,9 +167,10 @@ class Decoding:
         missing = promised - self.frames / self.rate
         tolerated = max(MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE * promised) if self._lossy else MISSING_SECONDS
         if missing > tolerated:
-            raise SourceError(
-                f"{self.path} is cut short: {self.frames / self.rate:.2f} of {promised:.2f} s can be read.",
-                f"Fetch it again; or keep what is there: ffmpeg -i {shell_word(self.path)} whole.flac",
+            raise cut_short_error(self.path, self.frames / self.rate, promised)
+        if self._promised is not None and not self._lossy and self.frames > self._promised:
+            self.warnings.append(
+                f"{self.path} is {self.frames / self.rate:.2f} s long, where its header says {promised:.2f} s."
             )
         self._measure(self.frames)
         if self.peak < self.quietest:
@@ -260,8 +265,9 @@ def read_stream_header(path: Path, file: Path, streams: Sequence[Stream], number
         ) from error
     if channels > 2:
         raise too_many_channels(path, channels)
-    if stream.samples is not None:
-        return StreamHeader(rate, stream.samples, lossy)
+    known = stream.promised if stream.samples is None else stream.samples
+    if known is not None:
+        return StreamHeader(rate, known, lossy)
     return StreamHeader(rate, round(frames / stream.share) if 0 <= frames < UNKNOWN_FRAMES else None, lossy)
 
 
@@ -284,6 +290,7 @@ def read_streams(
 
     read = 0
     for stream in streams:
+        begun = read
         with opened(file, stream) as sound:
             try:
                 # Its own blocks() gives old samples again where a file ends early.
@@ -291,6 +298,8 @@ def read_streams(
                     read += len(block)
                     yield block.T.repeat(2 // block.shape[1], axis=0)
             except soundfile.LibsndfileError as error:
+                if stream.promised is not None and read - begun >= stream.promised:
+                    continue  # what follows its last sample is no sound
                 of = "" if promised is None else f" of {promised / rate:.2f}"
                 raise SourceError(
                     f"{path} is broken or cut short: {read / rate:.2f}{of} s can be read ({reason(error)})."
@@ -396,7 +405,20 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
     `path`, where ffmpeg fails before the end of the file.
     """
     command = [
-        *(encode.FFMPEG, "-v", "level+warning", "-nostdin", "-xerror", "-i", f"file:{file}", "-map", "0:a:0", "-vn"),
+        *(
+            encode.FFMPEG,
+            "-v",
+            "level+info",
+            "-hide_banner",
+            "-nostats",
+            "-nostdin",
+            "-xerror",
+            "-i",
+            f"file:{file}",
+            "-map",
+            "0:a:0",
+            "-vn",
+        ),
         *("-map_metadata", "-1", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"),
     ]
     with tempfile.TemporaryFile() as log:
@@ -433,10 +455,34 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
             f"{path} holds several recordings in a row, of which the first alone can be read.",
             "Join them instead: ffmpeg -i one.m4a -i two.m4a -filter_complex concat=v=0:a=1 joined.flac",
         )
+    if (promised := logged_seconds(reason)) is not None and begun and not process.returncode:
+        tolerated = max(MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE * promised)
+        if promised - seconds > tolerated:
+            raise cut_short_error(path, seconds, promised)
     if process.returncode or not begun:
         fault = "is broken or cut short" if begun else "is not audio that can be read"
-        errors = b"\n".join(line.replace(b"[error] ", b"") for line in reason.split(b"\n") if b"[warning]" not in line)
+        errors = b"\n".join(line.replace(b"[error] ", b"") for line in reason.split(b"\n") if not QUIET.search(line))
         raise SourceError(f"{path} {fault}: {encode.last_line(errors).rstrip('.')}.")
+
+
+def logged_seconds(log: bytes) -> float | None:
+    """Return the length of a file by its header, as ffmpeg logs it; None where it is a guess.
+
+    With a video it may be that of the pictures. A cover is a video too, of one picture.
+    """
+    found = DURATION.search(log)
+    videos = [line for line in log.split(b"\n") if b": Video: " in line and b"(attached pic)" not in line]
+    if found is None or videos or b"Estimating duration" in log:
+        return None
+    hours, minutes, seconds = map(float, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def cut_short_error(path: Path, seconds: float, promised: float) -> SourceError:
+    return SourceError(
+        f"{path} is cut short: {seconds:.2f} of {promised:.2f} s can be read.",
+        f"Fetch it again; or keep what is there: ffmpeg -i {shell_word(path)} whole.flac",
+    )
 
 
 #: Temporary files with the content of pipes read in this process, by path, device and inode.
