@@ -70,11 +70,39 @@ def test_pieces_of_convolutions_with_magnitudes_are_left_out(tmp_path: Path) -> 
     assert "proj_in_1" in warning
 
 
-def test_a_config_with_a_byte_order_mark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_config_in_any_encoding_of_unicode(tmp_path: Path, encoding: str) -> None:
+    """PowerShell writes UTF-16, and some editors a byte order mark."""
     folder = adapter_files.peft(tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]), alpha=12)
     config = folder / "adapter_config.json"
-    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    config.write_bytes(config.read_text(encoding="utf-8").encode(encoding))
     assert adapter_file.read_adapter(folder).alphas == (12.0,)
+
+
+def test_a_config_in_no_encoding_of_unicode_is_refused(tmp_path: Path) -> None:
+    folder = adapter_files.peft(tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]))
+    (folder / "adapter_config.json").write_bytes('{"trigger": "Mühle"}'.encode("latin-1"))
+    with pytest.raises(AdapterError, match=r"adapter_config\.json is not JSON"):
+        adapter_file.read_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        f"transformer.{QUERY}.lora_down.weight",
+        f"{QUERY}.lora_A.weight",
+        f"base_model.model.{QUERY}.lora_A.default.weight",
+        f"lycoris_{QUERY.replace('.', '_')}.lora_down.weight",
+    ],
+)
+def test_an_adapter_with_a_tensor_in_two_spellings_is_refused(tmp_path: Path, other: str) -> None:
+    [(down, up)] = adapter_files.pairs(tiny.TWO_B, targets=[QUERY]).values()
+    first = f"base_model.model.{QUERY}.lora_A.weight"
+    tensors = {first: down, f"base_model.model.{QUERY}.lora_B.weight": up, other: 2 * down}
+    file = adapter_files.save(tmp_path / "twice.safetensors", tensors)
+    with pytest.raises(AdapterError, match="holds one tensor twice") as refusal:
+        adapter_file.read_adapter(file)
+    assert {name for name in (first, other) if name in refusal.value.message} == {first, other}
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def read_adapter(path: Path) -> Adapter:
     """Read the headers of the adapter at `path`, a folder or a file. Raises `AdapterError` where it cannot be read."""
     file = _file(path)
     stored, notes, config = _read_headers(path, file)
-    groups, unknown = _group_by_matrix(stored)
+    groups, unknown = _group_by_matrix(stored, path)
     _require_known_kind(path, unknown, config)
     settings = PeftSettings.of(config, path)
     pieces = {target: _piece(path, file, target, tensors, stored, settings) for target, tensors in groups.items()}
@@ -100,8 +100,11 @@ def _read_headers(path: Path, file: Path) -> tuple[Mapping[str, StoredTensor], d
     return stored, dict(notes), config
 
 
-def _group_by_matrix(stored: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Return for each adapted matrix the names of its tensors by their roles, and the names that are of no kind."""
+def _group_by_matrix(stored: Iterable[str], path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return for each adapted matrix the names of its tensors by their roles, and the names that are of no kind.
+
+    Raises `AdapterError` where two tensors have one role, of which either could be meant.
+    """
     groups: dict[str, dict[str, str]] = {}
     unknown = []
     for name in stored:
@@ -109,7 +112,11 @@ def _group_by_matrix(stored: Iterable[str]) -> tuple[dict[str, dict[str, str]], 
         if found is None or found.lastgroup is None:
             unknown.append(name)
         else:
-            groups.setdefault(BEFORE.sub("", found[1]), {})[found.lastgroup] = name
+            tensors = groups.setdefault(BEFORE.sub("", found[1]), {})
+            if (other := tensors.setdefault(found.lastgroup, name)) != name:
+                raise AdapterError(
+                    f"{path} holds one tensor twice, as {adapters.first_names([other, name])}.", "Export it again."
+                )
     return groups, unknown
 
 

@@ -73,12 +73,12 @@ def read_json(file: Path, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
             raise CheckpointError(
                 f"{file} has {size:,} bytes, and no more than {most_bytes:,} are read.", "Download that file again."
             )
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(file.read_bytes())  # in UTF-8, UTF-16 or UTF-32, whichever it is
     except OSError as error:
         raise unreadable_error(file, error) from error
     except RecursionError as error:
         raise CheckpointError(f"{file} nests too deeply to be read.", "Download that file again.") from error
-    except ValueError as error:  # not UTF-8, or not JSON
+    except ValueError as error:  # not Unicode, or not JSON
         raise CheckpointError(
             f"{file} is not JSON ({error}); a failed download often leaves a web page in its place.",
             "Download that file again.",
