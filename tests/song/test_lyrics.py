@@ -410,6 +410,17 @@ def test_slips_of_people_and_language_models(written: str, part: str) -> None:
     assert part in remark.text
 
 
+@pytest.mark.parametrize(
+    ("sign", "name"), [("\x1b[31m", "001B"), ("\x00", "0000"), ("\x07", "0007"), ("\x9b1m", "009B")]
+)
+def test_a_control_character_in_a_caption_is_remarked_on(sign: str, name: str) -> None:
+    """Escapes in double quotes, as JSON and YAML have them, get past the reader of the file."""
+    [remark] = remarks(f"{VERSE}{LINE}", caption=f"slow piano{sign} ballad with strings")
+    assert (remark.key, remark.text) == (
+        "caption", f"holds a control character (U+{name}), which is not text; remove it"
+    )  # fmt: skip
+
+
 def test_a_break_of_two_characters_is_one_remark_and_the_lines_are_looked_at_as_they_are_meant() -> None:
     for sign in ("\\n", "\\r\\n"):
         [remark] = remarks(VERSE.replace("\n", sign))

@@ -35,7 +35,7 @@ ROWS: Mapping[str, Row] = {
     "ca": _row("Catalan", "Català", "cat, valencian, valencià"),
     "cs": _row("Czech", "Čeština", "ces, cze, cz, český, česky"),
     "da": _row("Danish", "Dansk", "dan, dk"),
-    "de": _row("German", "Deutsch", "deu, ger, allemand, swiss german"),
+    "de": _row("German", "Deutsch", "deu, ger, allemand, swiss german, schweizerdeutsch"),
     "el": _row("Greek", "Ελληνικά", "ell, gre, gr, modern greek"),
     "en": _row("English", "English", "eng, anglais, inglés, englisch"),
     "es": _row("Spanish", "Español", "spa, castilian, castellano, espanol"),
@@ -82,7 +82,7 @@ ROWS: Mapping[str, Row] = {
     "yue": _row("Cantonese", "粵語", "粤语, 廣東話, 广东话, zh-yue"),
     "zh": _row(
         "Chinese", "中文", "zho, chi, cmn, cn, mandarin, mandarin chinese, putonghua, 汉语, 漢語, 普通话, 普通話, "
-        "国语, 國語, 华语, 華語"
+        "国语, 國語, 华语, 華語, 简体中文, 簡體中文, 繁體中文, 繁体中文, 正體中文"
     ),
     "unknown": _row("unknown", "unknown", "und"),
 }  # fmt: skip
@@ -99,10 +99,10 @@ TAG = re.compile(
 #: Before or behind a name: which kind of the language, where that is written as the language is.
 VARIETY = (
     r"american|british|australian|canadian|irish|scottish|mexican|argentin(?:ian|e)|colombian|chilean|cuban|european|"
-    r"latin american|iberian|brazilian|brasil|brasileiro|do brasil|austrian|swiss|belgian|québécois|quebec|simplified|"
-    r"traditional|modern|modern standard|standard|ancient|classical|cyrillic|bokmål|nynorsk"
+    r"latin american|latino|iberian|brazilian|brasil|brasileiro|do brasil|austrian|swiss|belgian|québécois|quebec|"
+    r"simplified|traditional|modern|modern standard|standard|ancient|classical|cyrillic|bokmål|nynorsk"
 )
-BEFORE, BEHIND = re.compile(rf"(?:{VARIETY})\s+(?=\w)"), re.compile(rf"\s+(?:{VARIETY})")
+BEFORE, BEHIND = re.compile(rf"\b(?:{VARIETY})\s+(?=\w)"), re.compile(rf"\s+(?:{VARIETY})\b")
 
 
 def find(text: str) -> str | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from acestep_cli.song.lint import scripts, section_names, syllables
-from acestep_cli.song.lint.linted_song import LintedSong, Remark
+from acestep_cli.song.lint.linted_song import CONTROL, LintedSong, Remark
 from acestep_cli.song.musical_values import TIME_SIGNATURES, MusicalKey
 from acestep_cli.song.values import quoted
 
@@ -53,6 +53,13 @@ def check_length(song: LintedSong) -> Iterator[Remark]:
             None,
             f"is {len(song.request.caption or '')} characters long, and the published models are made for "
             f"{CAPTION_CHARACTERS} (half as many Chinese ones) and read 256 tokens, so its end may be cut; shorten it",
+        )
+
+
+def check_controls(song: LintedSong) -> Iterator[Remark]:
+    if found := CONTROL.search(song.caption):
+        yield Remark(
+            "caption", None, f"holds a control character (U+{ord(found[0]):04X}), which is not text; remove it"
         )
 
 

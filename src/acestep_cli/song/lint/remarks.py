@@ -28,6 +28,7 @@ CHECKS: tuple[Callable[[LintedSong], Iterator[Remark]], ...] = (
     scripts.unnamed_language,
     scripts.idle_language,
     captions.check_length,
+    captions.check_controls,
     captions.check_bpm,
     captions.check_key,
     captions.check_meter,
