@@ -378,6 +378,17 @@ def test_a_list_that_cannot_be_read_costs_no_song(tmp_path: Path, name: str, tex
          {"caption": "folk", "instrumental": True}),
         ({"l.json": {"metadata": {"custom_tag": "x", "tag_position": "before"}, "samples": []}}, None,
          "'before' is not one of prepend, append, replace", {"instrumental": True}),
+        ({"metadata.csv": "file_name,text,bpm\na.wav,slow, warm piano,92\n", "a.caption.txt": "folk"}, None,
+         "has more cells than the header", {"caption": "folk", "instrumental": True}),
+        ({"metadata.jsonl": '[{"file_name": "a.wav", "text": "jazz"}]\n', "a.caption.txt": "folk"}, None,
+         "is not a JSON object", {"caption": "folk", "instrumental": True}),
+        ({"metadata.csv": "file_name,text\nb.wav,jazz\na.wav,folk\n"}, None, "'b.wav' names no recording that is here",
+         {"caption": "folk", "instrumental": True}),
+        ({"metadata.jsonl": '{"file_name": "b.wav", "text": "jazz"}\n{"file_name": "c.wav", "text": "jazz"}\n',
+          "a.caption.txt": "folk"}, None, "'b.wav' names no recording that is here, nor does another row",
+         {"caption": "folk", "instrumental": True}),
+        ({"l.json": [{"filename": "/other/b.wav", "caption": "jazz"}], "a.caption.txt": "folk"}, None,
+         "'b.wav' names no recording that is here", {"caption": "folk", "instrumental": True}),
         ({"metadata.parquet": "PAR1", "a.caption.txt": "folk"}, None, "is a Parquet table",
          {"caption": "folk", "instrumental": True}),
     ],
@@ -407,6 +418,21 @@ def test_a_value_that_cannot_be_read_is_left_out_alone(
     again = dataset.song_keys(dataset.load_dataset(tmp_path).songs[0].request)
     assert again == kept
     assert ("instrumental: true" in written) == (kept.get("instrumental", False) and key != "lyrics")
+
+
+def test_empty_cells_behind_those_of_the_header_are_none(tmp_path: Path) -> None:
+    """Spreadsheets export them."""
+    song(tmp_path / "a.wav")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.wav,folk,,\n")
+    found = dataset.scan_folder(tmp_path)
+    assert (found.songs[0].request.caption, found.left_out) == ("folk", ())
+
+
+def test_the_line_of_a_sidecar_stands_beside_its_name(tmp_path: Path) -> None:
+    song(tmp_path / "a.wav")
+    (tmp_path / "a.wav.yaml").write_text("caption: folk\nbpm: 9000\n")
+    [one] = dataset.scan_folder(tmp_path).left_out
+    assert "a.wav.yaml:2: bpm: 9000 is not" in str(one)
 
 
 def test_a_table_lists_songs_with_what_is_left_out(tmp_path: Path, acestep: Callable[..., Result]) -> None:

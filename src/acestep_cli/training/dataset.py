@@ -162,6 +162,7 @@ def scan_folder(folder: Path) -> Dataset:
     reported = {(entry.where, entry.reason) for entry in left_out}  # a song's own list is read twice
     for table in tables.values():
         left_out += [entry for entry in table.unread if (entry.where, entry.reason) not in reported]
+        left_out += table.unmatched()
     head = {}
     for name, (value, file) in {key: value for table in tables.values() for key, value in table.shared.items()}.items():
         try:

@@ -75,7 +75,8 @@ class LeftOut:
 
     def __str__(self) -> str:
         of_song = "" if self.song is None else f"{self.song}: "
-        return f"{of_song}{self.where}: {self.reason}; {self.key or 'this'} is left out."
+        place = self.where if self.reason.startswith(":") else f"{self.where}: "  # the reason begins with a line number
+        return f"{of_song}{place}{self.reason}; {self.key or 'this'} is left out."
 
     def report(self) -> dict[str, str | None]:
         """Return the entry of `--json`."""
@@ -92,20 +93,36 @@ class Tables:
     #: What could not be read, by recording, and of no recording.
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
     unread: list[LeftOut] = field(default_factory=list)
+    #: The places of the rows by the recordings that they name, and those of the names that were asked for.
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    found: set[str] = field(default_factory=set)
 
     def add(self, written: object, values: Mapping[str, Any], where: str) -> None:
         """Add the values of a row to the recording that it names as `written`; they overrule earlier ones."""
         name = recording_of(self.folder, str(written))
         new = translate_keys(values, where, self.left_out.setdefault(name, []), COLUMN_NAMES)
         self.songs[name] = merge(self.songs.get(name, {}), new)
+        self.rows.setdefault(name, []).append(where)
 
     def metadata_of(self, recording: Path) -> tuple[Metadata, list[LeftOut]]:
         """Return the metadata of a recording, listed with its suffix or without, and what could not be read of them."""
         path = recording.relative_to(self.folder).as_posix()
         for name in (path, path.removesuffix(recording.suffix)):
             if name in self.songs:
+                self.found.add(name)
                 return self.songs[name], self.left_out[name]
         return {}, []
+
+    def unmatched(self) -> list[LeftOut]:
+        """Return an entry for the rows that name no recording that was asked for; none where there is no such row."""
+        rest = [(name, place) for name, places in self.rows.items() if name not in self.found for place in places]
+        if not rest:
+            return []
+        name, place = rest[0]
+        others = (
+            f", nor do {len(rest) - 1} other rows" if len(rest) > 2 else ", nor does another row" if rest[1:] else ""
+        )
+        return [LeftOut(place, f"{name!r:.100} names no recording that is here{others}")]
 
 
 def recording_of(folder: Path, written: str) -> str:
@@ -455,7 +472,9 @@ def read_json_lines(file: Path, into: Tables) -> None:
         except ValueError as error:
             into.unread.append(LeftOut(f"{file}:{number}", str(error)))
             continue
-        if isinstance(row, dict) and (name := file_name_in(row)):
+        if not isinstance(row, dict):
+            into.unread.append(LeftOut(f"{file}:{number}", "is not a JSON object, {…}"))
+        elif name := file_name_in(row):
             into.add(name, with_raw_lyrics(row), f"{file}:{number}")
 
 
@@ -470,8 +489,15 @@ def read_csv(file: Path, into: Tables) -> None:
     first = content.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count))
     for row in reader:
+        if any(map(str.strip, row.pop(None, ()) or ())):  # type: ignore[call-overload]  # cells beyond the header's
+            into.unread.append(
+                LeftOut(
+                    f"{file}:{reader.line_num}", "has more cells than the header; text with a delimiter needs quotes"
+                )
+            )
+            continue
         values = {str(name).strip().casefold(): value for name, value in row.items() if name is not None}
         if values.get("camelot") and not values.get("key"):
             values["key"] = values["camelot"]
         if name := file_name_in(values):
-            into.add(name, values, f"{file}:{reader.line_num}")
+            into.add(name, values, where)
