@@ -712,6 +712,18 @@ def test_an_unfinished_file_is_never_followed_through_a_link(hub: Hub, models: R
     assert not Path("m", WEIGHTS).is_symlink()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens links")
+def test_a_link_that_comes_after_the_check_is_not_followed_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").write_bytes(b"precious")
+    (tmp_path / "unfinished").symlink_to(tmp_path / "mine")
+    monkeypatch.setattr(Path, "is_symlink", lambda path: False)
+    with pytest.raises(OSError, match="symbolic links"), download._unfinished(tmp_path / "unfinished", 2):
+        raise AssertionError("opened")
+    assert (tmp_path / "mine").read_bytes() == b"precious"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes as Unix has them")
 def test_what_is_no_file_in_the_place_of_an_unfinished_one_is_said(hub: Hub, models: Run) -> None:
     unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{local.UNFINISHED}")

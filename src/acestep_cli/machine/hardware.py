@@ -84,10 +84,10 @@ def detect() -> Hardware:
 def threads() -> tuple[int, str]:
     """Return the number of threads to compute with on the processor, and the reason for it.
 
-    It is decided here because samples depend on it: oneDNN's convolutions of kernel 1 and transposed convolutions add
-    in another order with another number of threads, as the sum of a whole tensor does in torch. Measured with torch
-    2.13 on x86, 1 to 8 threads: matrix products, attention, other convolutions, norms and elementwise functions give
-    the same bits.
+    It is decided here because samples depend on it: oneDNN's convolutions in the autoencoder add in another order with
+    another number of threads, and in float32 so does torch's attention of a single query, which the Songwriter has.
+    The encoders of text and conditions and the diffusion give the same bits (`benchmarks/threads.py`). In float32,
+    MKL's products of 6, 7 and 10 rows do not, and every prompt is longer.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if asked.isdecimal() and 1 <= int(asked) <= MOST_THREADS:

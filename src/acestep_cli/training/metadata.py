@@ -489,12 +489,9 @@ def read_csv(file: Path, into: Tables) -> None:
     first = content.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count))
     for row in reader:
-        if any(map(str.strip, row.pop(None, ()) or ())):  # type: ignore[call-overload]  # cells beyond the header's
-            into.unread.append(
-                LeftOut(
-                    f"{file}:{reader.line_num}", "has more cells than the header; text with a delimiter needs quotes"
-                )
-            )
+        where = f"{file}:{reader.line_num}"
+        if any(map(str.strip, row.pop(None, ()) or ())):
+            into.unread.append(LeftOut(where, "has more cells than the header; text with a delimiter needs quotes"))
             continue
         values = {str(name).strip().casefold(): value for name, value in row.items() if name is not None}
         if values.get("camelot") and not values.get("key"):
