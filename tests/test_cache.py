@@ -188,11 +188,11 @@ def test_what_was_not_of_use_for_longest_goes_first(tmp_path: Path) -> None:
     for number, name in enumerate("abc"):
         cache.write("takes", name, bytes(100 - 32))
         os.utime(tmp_path / "c" / "takes" / f"{name}-{FORMAT}", (number, number))
-    assert cache.read("takes", "a") is not None  # and so of use just now
+    assert cache.read("takes", "a", bytes) is not None  # and so of use just now
     cache.write("takes", "d", bytes(100 - 32))
     assert sorted(entry.path.name for entry in cache.entries()) == [f"{name}-{FORMAT}" for name in "acd"]
     cache.write("takes", "e", bytes(400))
-    assert cache.read("takes", "e") is None
+    assert cache.read("takes", "e", bytes) is None
 
 
 def test_what_a_killed_run_has_left_goes_after_an_hour(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_several_runs_may_write_read_and_prune_at_once(tmp_path: Path) -> None:
         for _ in range(5):
             for key, content in data.items():
                 cache.write("takes", key, content)
-                wrong.extend(["other content"] if cache.read("takes", key) not in (content, None) else [])
+                wrong.extend(["other content"] if cache.read("takes", key, bytes) not in (content, None) else [])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

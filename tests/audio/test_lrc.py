@@ -406,7 +406,7 @@ def test_refusals(acestep: Acestep, words: list[str], code: int, sentence: str) 
 def test_a_repaint_has_no_times(acestep: Acestep) -> None:
     result = acestep("render", "song.yaml", "--set", "mode=repaint", "--lrc")
     assert result.exit_code == 2
-    assert "--lrc: has no meaning for repaint; it is for generate, cover, complete." in result.stderr
+    assert "--lrc: has no meaning for repaint; it is for generate, cover, complete, edit." in result.stderr
 
 
 def test_refusals_are_cold(singer: tiny.Oracle, tmp_path: Path) -> None:

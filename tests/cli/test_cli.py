@@ -234,7 +234,7 @@ def test_the_first_sign_of_life_comes_before_the_imports_and_is_wiped(two_b: tin
     "asked", [["-c", "a", "-q"], ["--help"], ["-c", "a", "--progress=plain"], ["-c", "a", "-o", "-"]]
 )
 def test_where_nobody_waits_there_is_no_first_sign(two_b: tiny.Oracle, asked: list[str]) -> None:
-    _, shown = on_a_terminal(two_b.root, *asked, stdout=subprocess.PIPE)
+    _, shown = on_a_terminal(two_b.root, *asked, stdout=subprocess.DEVNULL)
     assert opening.LINE not in shown
 
 

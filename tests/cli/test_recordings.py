@@ -311,7 +311,7 @@ def test_what_is_missing_is_said_once_with_a_songwriter_too(refused: Run) -> Non
 
 
 @pytest.mark.usefixtures("acestep")
-@pytest.mark.parametrize("mode", [mode for mode in NEEDED if mode != "extract"])
+@pytest.mark.parametrize("mode", [mode for mode in NEEDED if modes.MODES[mode].has_songwriter])
 def test_only_a_named_songwriter_decides_what_is_open(mode: str) -> None:
     command = [mode, "take.wav", *NEEDED[mode], "-m", "pocket", "--track", "bass"]
     command = command if mode == "complete" else command[:-2]

@@ -33,6 +33,7 @@ ASKED: dict[str, list[str]] = {
     "lego": ["--track", "bass", "--mix"],
     "extract": ["--track", "vocals", "--track", "drums"],
     "complete": ["--track", "bass"],
+    "edit": ["-c", "x", "--from-caption", "y"],
 }
 FORMATS = {
     "32f": ("wav", "--bit-depth", "32f"),

@@ -83,10 +83,12 @@ def test_a_bare_song_is_marked_as_made_by_a_machine(acestep: Run) -> None:
 
 def test_tags_are_no_part_of_the_recipe(acestep: Run) -> None:
     acestep(*SONG, "-o", "a.ogg")
-    before = Path("a.ogg").read_bytes()
+    before = soundfile.read("a.ogg")[0]
     result = acestep(*SONG, "-o", "a.ogg", "--artist", "The Tide Tables")
     assert (result.exit_code, result.stdout) == (0, "a.ogg\n")
-    assert Path("a.ogg").read_bytes() == before
+    assert "a.ogg: has new tags" in result.stderr
+    assert (soundfile.read("a.ogg")[0] == before).all()
+    assert mutagen.File("a.ogg")["artist"] == ["The Tide Tables"]
 
 
 def test_a_cover_is_found_from_the_folder_of_the_spec(acestep: Run) -> None:

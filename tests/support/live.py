@@ -43,6 +43,7 @@ WORDS = {
     "lego": ["%take.wav", *STEMS, "-c", "%slow piano", "-o", "#.wav"],
     "extract": ["%take.wav", *STEMS, "-o", "#.wav"],
     "complete": ["%take.wav", *STEMS, "-c", "%slow piano", "-o", "#.wav"],
+    "extend": ["%take.wav", *SONG, "--after", "2", "-o", "#.wav"],
     "edit": ["%take.wav", "-m", "turbo", "-c", "%fast drums", "--seed", "7", "-o", "#.wav"],
     "render": ["%song.yaml", "%piano.md", "-o", "#/"],
     "write": ["%a rainy day", *ALONE],

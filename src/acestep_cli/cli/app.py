@@ -188,9 +188,11 @@ class Sink(io.RawIOBase):
     A reader that has stopped reading wants no more, and is no reason.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        """Take the stream of text whose bytes are to go through here. It is kept: a stream that goes is closed."""
         super().__init__()
-        self._stream = stream
+        self._text = text
+        self._stream: Any = getattr(text.buffer, "raw", text.buffer)
         self._lost = False
         self.refused: str | None = None
 
@@ -230,7 +232,7 @@ def sink_stream(name: str, *, errors: str | None = None) -> Sink | None:
     if not isinstance(text, io.TextIOWrapper):
         return None
     text.flush()
-    sink = Sink(getattr(text.buffer, "raw", text.buffer))
+    sink = Sink(text)
     replaced = io.TextIOWrapper(
         io.BufferedWriter(sink),
         encoding=text.encoding,
