@@ -195,6 +195,17 @@ def test_what_was_not_of_use_for_longest_goes_first(tmp_path: Path) -> None:
     assert cache.read("takes", "e", bytes) is None
 
 
+def test_an_entry_stays_where_memory_runs_out_while_it_is_read(tmp_path: Path) -> None:
+    def exhausted(_data: bytes) -> bytes:
+        raise MemoryError
+
+    cache = Cache(tmp_path / "c", 1000, pytest.fail)
+    cache.write("takes", "a", b"x")
+    with pytest.raises(MemoryError):
+        cache.read("takes", "a", exhausted)
+    assert cache.read("takes", "a", bytes) == b"x"
+
+
 def test_what_a_killed_run_has_left_goes_after_an_hour(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "c", 1000, pytest.fail)
     cache.write("takes", "a", b"x")

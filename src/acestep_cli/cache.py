@@ -70,7 +70,8 @@ class Cache:
     def read(self, stage: str, key: str, parse: Callable[[bytes], T]) -> T | None:
         """Return what `parse` makes of the content of an entry.
 
-        None where there is no entry, or with a warning where it is damaged or `parse` raises an exception.
+        None where there is no entry, or with a warning where it is damaged or `parse` raises an exception. Where memory
+        runs out meanwhile, that is raised, and the entry stays.
         """
         path = self._path(stage, key)
         try:
@@ -81,6 +82,8 @@ class Cache:
             if hashlib.sha256(memoryview(data)[DIGEST_BYTES:]).digest() != data[:DIGEST_BYTES]:
                 raise ValueError("its checksum is another")
             found = parse(data[DIGEST_BYTES:])
+        except MemoryError:  # no fault of the entry
+            raise
         except Exception:  # a parser of another library may raise anything for bytes that are not its own
             self.warn(f"{path} is damaged; it is made again.")
             with contextlib.suppress(OSError):

@@ -112,6 +112,7 @@ def test_a_key_with_a_list_for_a_value(acestep: Run) -> None:
         (["steps=8,8"], ["--matrix steps: has a value twice"]),
         (["steps=8,,12"], ["is no list of values"]),
         (["steps="], ["--matrix steps: has no values"]),
+        (["steps=8]: [12"], ["is no list of values"]),
         (["negative_prompt={a: b}"], ["holds a map"]),
         (["bpm=90,x", "steps=0"], ["--matrix bpm: 'x' is not a whole number", "--matrix steps: "]),
         (["seed=" + ",".join(map(str, range(40))), "steps=" + ",".join(map(str, range(1, 31)))], ["makes 1200 songs"]),

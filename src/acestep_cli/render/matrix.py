@@ -71,12 +71,14 @@ def split_values(text: str) -> Iterator[Any]:
     import yaml
 
     try:
-        items = yaml.compose(f"[{text}]", yaml.SafeLoader).value  # type: ignore[union-attr]
+        found = yaml.compose(f"[{text}]", yaml.SafeLoader)
     except yaml.YAMLError:
-        raise ValueError(f"{quoted(text)} is no list of values; put quotes around one with commas or signs") from None
-    if not items:
+        found = None
+    if not isinstance(found, yaml.SequenceNode):
+        raise ValueError(f"{quoted(text)} is no list of values; put quotes around one with commas or signs")
+    if not found.value:
         raise ValueError("has no values")
-    for item in items:
+    for item in found.value:
         if isinstance(item, yaml.ScalarNode):
             is_null = item.style is None and item.value in document.NULLS
             if is_null and not item.value:
