@@ -26,7 +26,7 @@ from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
-from support import adapter_files, paper_card, sounds, tiny
+from support import adapter_files, inputs, paper_card, tiny
 from support.paper_card import PaperCard
 from support.rendering import FLOAT32, quiet
 
@@ -85,12 +85,9 @@ def _inputs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     folder = tmp_path_factory.getbasetemp() / "inputs"
     if not folder.exists():
         folder.mkdir()
-        monkeypatch.chdir(folder)
-        for number, name in enumerate(("a.wav", "b.wav")):
-            sounds.recording(name, 3.3, seed=number)
-        adapter_files.peft(Path("my-sound"), adapter_files.pairs(tiny.TWO_B))
+        inputs.write_inputs(folder)
         pairs = adapter_files.pairs(tiny.TWO_B, seed=1)
-        folder_of_dora = adapter_files.peft(Path("dora"), pairs, use_dora=True)
+        folder_of_dora = adapter_files.peft(folder / "dora", pairs, use_dora=True)
         add_magnitudes(folder_of_dora / "adapter_model.safetensors")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(Checkpoint, "alignment_heads", HEADS)

@@ -27,7 +27,7 @@ from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, take_parts
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
-from support import adapter_files, sounds, tiny
+from support import inputs, tiny
 from support.rendering import FLOAT32, quiet
 
 LYRICS = "[Verse]\nla la la\nlo lo\n\n[Chorus]\nli li\n"
@@ -73,10 +73,7 @@ def _inputs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     folder = tmp_path_factory.getbasetemp() / "together"
     if not folder.exists():
         folder.mkdir()
-        monkeypatch.chdir(folder)
-        for number, name in enumerate(("a.wav", "b.wav")):
-            sounds.recording(name, 3.3, seed=number)
-        adapter_files.peft(Path("my-sound"), adapter_files.pairs(tiny.TWO_B))
+        inputs.write_inputs(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(Checkpoint, "alignment_heads", ((1, 0), (2, 1)))
 
