@@ -76,14 +76,15 @@ def asked(mode: str, seconds: float, folder: Path) -> dict[str, Any]:
 
 def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     """Render once; predicted and measured bytes."""
-    from acestep_cli import pipeline
     from acestep_cli.audio import decode, encode
+    from acestep_cli.engine import stages
     from acestep_cli.engine.stage_cache import StageCache
     from acestep_cli.engine.weights import WeightStore
     from acestep_cli.machine import hardware
     from acestep_cli.machine import plan as planning
     from acestep_cli.models import checkpoints
     from acestep_cli.models.sizes import Sizes
+    from acestep_cli.pipeline import Pipeline
     from acestep_cli.render import perform as _imported  # noqa: F401 - what a render imports counts as imports
     from acestep_cli.song import complete
     from acestep_cli.song.request import Request
@@ -106,11 +107,11 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
                 predicted = stage.total - stage.resident["dit"]
                 sound = decode.read_audio(Path(str(request.source)))
                 with closing(WeightStore(checkpoint, plan, lambda stage, done, total: None)) as weights:
-                    pipeline.encode_references(
+                    stages.encode_references(
                         weights, StageCache(None, checkpoint, None), [torch.from_numpy(sound.samples)]
                     )
             else:
-                [take] = pipeline.Pipeline(checkpoint, plan).run([request], lambda stage, done, total: None)
+                [take] = Pipeline(checkpoint, plan).run([request], lambda stage, done, total: None)
                 finish = encode.Finish(encode.resolve_encoding("flac"), request.loudness)
                 encode.write_audio(Path(folder) / "take.flac", take.audio, finish)
     return {"predicted": predicted / 2**20, "measured": rise.mb}

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from acestep_cli import pipeline
 from acestep_cli.cli.app import app
+from acestep_cli.engine import diffusion, stages
 from acestep_cli.errors import MemoryLimitError
 from acestep_cli.machine import fallbacks, hardware
 from acestep_cli.machine.plan import Plan
@@ -197,7 +197,7 @@ def test_takes_together_on_a_card_are_those_alone(checkpoint_of: dict[str, Check
 
 def exhausted(stage: str, fails: int) -> Any:
     """Let memory run out half-way through the first `fails` tries of a stage that allocate on the card."""
-    run, left = getattr(pipeline, STAGES[stage]), fails
+    run, left = getattr(*STAGES[stage]), fails
 
     def tried(*args: Any, **kwargs: Any) -> Any:
         card = paper_card.current_machine().card
@@ -219,12 +219,12 @@ def exhausted(stage: str, fails: int) -> Any:
 
 
 STAGES = {
-    "text": "encode_prompts",
-    "listen": "encode_references",
-    "condition": "encode_conditions",
-    "diffuse": "denoise_takes",
-    "align": "align_take",
-    "decode": "decode",
+    "text": (stages, "encode_prompts"),
+    "listen": (stages, "encode_references"),
+    "condition": (stages, "encode_conditions"),
+    "diffuse": (diffusion, "denoise_takes"),
+    "align": (stages, "align_take"),
+    "decode": (stages, "decode"),
 }
 FAILS_AFTER = 20
 
@@ -249,7 +249,7 @@ def test_memory_runs_out_and_the_samples_stay(
     assert fails
     card, warnings = PaperCard(), list[str]()
     with paper_card.installed(card):
-        monkeypatch.setattr(pipeline, STAGES[stage], exhausted(stage, fails))
+        monkeypatch.setattr(*STAGES[stage], exhausted(stage, fails))
         made = Pipeline(checkpoint, on_card(tile_frames=256))
         takes = list(made.run([request_of(case, checkpoint)], quiet, warnings.append))
         assert len(warnings) == fails
@@ -266,7 +266,7 @@ def test_memory_that_runs_out_over_several_takes_is_enough_for_fewer(
     request = request_of("lrc and rank", checkpoint).model_copy(update={"takes": 4})
     expected = render(checkpoint, request, FLOAT32)
     with paper_card.installed(card):
-        monkeypatch.setattr(pipeline, "denoise_takes", exhausted("diffuse", 2))
+        monkeypatch.setattr(diffusion, "denoise_takes", exhausted("diffuse", 2))
         made = Pipeline(checkpoint, on_card(together=4))
         takes = list(made.run([request], quiet, warnings.append))
         assert len(warnings) == 2
@@ -285,7 +285,7 @@ def test_memory_that_never_suffices_is_said(
     case = "lrc and rank"
     checkpoint, card = checkpoint_of["turbo"], PaperCard()
     with paper_card.installed(card):
-        monkeypatch.setattr(pipeline, STAGES[stage], exhausted(stage, 99))
+        monkeypatch.setattr(*STAGES[stage], exhausted(stage, 99))
         with pytest.raises(MemoryLimitError, match=rf"ran out of memory on cuda:0 .*\({stage}\)") as raised:
             render(checkpoint, request_of(case, checkpoint), on_card(tile_frames=256))
         assert raised.value.exit_code == 4
@@ -329,7 +329,7 @@ ASKED = [
 def test_a_lost_card_keeps_what_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int, exit_code: int, together: int
 ) -> None:
-    card, decode = PaperCard(), pipeline.decode
+    card, decode = PaperCard(), stages.decode
     calls = 0
 
     def decoded(*args: Any) -> Any:
@@ -337,7 +337,7 @@ def test_a_lost_card_keeps_what_is_finished(
         card.lost, calls = calls == finished, calls + 1
         return decode(*args)
 
-    monkeypatch.setattr(pipeline, "decode", decoded)
+    monkeypatch.setattr(stages, "decode", decoded)
     with paper_card.installed(card, PaperCard("cuda:1")):
         run = CliRunner().invoke(app, [*ASKED, "-n", "3", f"--together={together}", "-o", f"{tmp_path}/", "--json"])
     assert run.exit_code == exit_code, run.stderr

@@ -16,6 +16,7 @@ from peft import LoKrConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from acestep_cli.engine import diffusion
 from acestep_cli.engine.dit import AceStep, Condition, DiT
 from acestep_cli.engine.int8 import Int8Linear, replace_linears
 from acestep_cli.engine.layer_streaming import stream_layers
@@ -400,10 +401,8 @@ def test_however_the_weights_are_kept_the_adapter_acts(two_b: tiny.Oracle, lora:
 
 
 def test_a_descent_keeps_the_adapter(two_b: tiny.Oracle, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from acestep_cli import pipeline
-
     tries: list[bool] = []
-    diffuse = pipeline.diffuse
+    diffuse = diffusion.diffuse
 
     def fail_once(weights: WeightStore, *arguments: Any) -> Any:
         tries.append(weights.plan.int8)
@@ -412,7 +411,7 @@ def test_a_descent_keeps_the_adapter(two_b: tiny.Oracle, lora: Path, monkeypatch
         diffuse(weights, *(dict(one) if isinstance(one, dict) else one for one in arguments))  # keeps no take
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "diffuse", fail_once)
+    monkeypatch.setattr(diffusion, "diffuse", fail_once)
     come = samples(two_b, loras=[str(lora)])
     monkeypatch.undo()
     assert tries[-1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from acestep_cli.engine import denoise, int8, layer_streaming
+from acestep_cli.engine import denoise, diffusion, int8, layer_streaming, stages
 from acestep_cli.engine.dit import Condition, LyricEncoder
 from acestep_cli.engine.encoder_layer import EncoderLayer
 from acestep_cli.engine.weights import WeightStore
@@ -159,10 +159,9 @@ def test_a_song_in_float16(two_b: tiny.Oracle) -> None:
 @contextmanager
 def failing(stage: str, times: int) -> Iterator[list[Plan]]:
     """The plans under which a stage began; its first `times` beginnings run out of memory."""
-    from acestep_cli import pipeline
-
     seen: list[Plan] = []
-    work = getattr(pipeline, stage)
+    module = diffusion if stage == "diffuse" else stages
+    work = getattr(module, stage)
 
     def fail(weights: WeightStore, *arguments: Any) -> Any:
         seen.append(weights.plan)
@@ -176,7 +175,7 @@ def failing(stage: str, times: int) -> Iterator[list[Plan]]:
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, stage, fail)
+        patch.setattr(module, stage, fail)
         yield seen
 
 

@@ -383,7 +383,7 @@ def test_a_repaint_that_changes_nothing_is_a_problem(
 ) -> None:
     file = take(6)
     monkeypatch.setattr(
-        "acestep_cli.pipeline.decode", lambda *args: torch.from_numpy(decode.read_audio(Path(file)).samples)
+        "acestep_cli.engine.stages.decode", lambda *args: torch.from_numpy(decode.read_audio(Path(file)).samples)
     )
     (made,) = render(two_b, "turbo", caption="a", mode="repaint", source=file, start=2, end=4)
     assert made.problem == "The repaint changed nothing between 2 and 4 s, so no file was written."

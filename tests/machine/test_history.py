@@ -111,16 +111,16 @@ def test_only_the_song_that_ran_out_of_memory_is_remembered(
     two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one is rendered as low as the first had to go, which says nothing of its own length."""
-    from acestep_cli import pipeline
+    from acestep_cli.engine import stages
 
-    decode, tries = pipeline.decode, iter(range(9))
+    decode, tries = stages.decode, iter(range(9))
 
     def fail(*arguments: Any) -> Any:
         if next(tries) == 0:
             raise MemoryError
         return decode(*arguments)
 
-    monkeypatch.setattr(pipeline, "decode", fail)
+    monkeypatch.setattr(stages, "decode", fail)
     specs = []
     for name, seconds in (("a", 12), ("b", 10)):
         specs.append(str(tmp_path / f"{name}.yaml"))
