@@ -21,7 +21,7 @@ from acestep_cli.machine.hardware import GIB, Device, Hardware
 from acestep_cli.machine.memory import RUNTIME_BYTES
 from acestep_cli.machine.plan import MachineRequest, Plan
 from acestep_cli.machine.tiers import TIERS, Tier
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request

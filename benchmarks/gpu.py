@@ -36,7 +36,7 @@ from acestep_cli.machine import hardware, memory
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import GIB
 from acestep_cli.machine.tiers import TIERS
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_files, checkpoints
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
@@ -76,7 +76,7 @@ def unheard(done: int, total: int) -> None:
     """A progress nobody reads."""
 
 
-def song(seconds: float, root: Path) -> tuple[checkpoints.Checkpoint, complete.Completed]:
+def song(seconds: float, root: Path) -> tuple[checkpoint_files.Checkpoint, complete.Completed]:
     checkpoint = checkpoints.find_checkpoint("turbo", root)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 40
     return checkpoint, complete.complete(Request(caption="a song", lyrics=lyrics, duration=seconds, seed=1), checkpoint)

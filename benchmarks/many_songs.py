@@ -12,7 +12,7 @@ from side_by_side import parser, publish
 from acestep_cli.audio import encode
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
@@ -29,7 +29,7 @@ read when the song before is written and the next one's diffusion begins.
 
 def main() -> None:
     arguments = parser(__doc__).parse_args()
-    checkpoint = checkpoints.find_checkpoint(checkpoints.BUILT_IN)
+    checkpoint = checkpoints.find_checkpoint(checkpoint_table.BUILT_IN)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 4
     songs = [
         complete.complete(

@@ -22,7 +22,8 @@ from side_by_side import parser, publish
 from acestep_cli.engine.dit import AceStep, Condition, DiT
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint
+from acestep_cli.models.checkpoint_files import Checkpoint
+from acestep_cli.models.checkpoint_table import CHECKPOINTS
 from acestep_cli.models.configs import DiTConfig
 
 CONDITION_TOKENS = 300

@@ -41,8 +41,8 @@ from acestep_cli.cli import songwriting
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
-from acestep_cli.models import checkpoints, local
-from acestep_cli.models.checkpoints import Songwriter
+from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models.checkpoint_files import Songwriter
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, songwriter_prompts
@@ -133,7 +133,7 @@ class Studio:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
-        self.checkpoint = checkpoints.find_checkpoint(checkpoints.BUILT_IN)
+        self.checkpoint = checkpoints.find_checkpoint(checkpoint_table.BUILT_IN)
         self.machine = hardware.detect()
 
     def planned(self, helper: Songwriter | None = None, **asked: object) -> tuple[complete.Completed, planning.Plan]:
@@ -153,7 +153,7 @@ class Studio:
             return vae.decode(vae.encode(torch.from_numpy(audio)[None].to(store.dtype)))[0].float().numpy()
 
     def songwriter(self) -> Songwriter:
-        [helper] = local.needed_songwriters(checkpoints.BUILT_IN, self.checkpoint, None, "The evaluation")
+        [helper] = local.needed_songwriters(checkpoint_table.BUILT_IN, self.checkpoint, None, "The evaluation")
         return helper
 
     def codes(self, audio: np.ndarray) -> tuple[int, ...]:
@@ -462,7 +462,7 @@ def judges(pool: Executor) -> ears.Judges:
     """The classifiers, fitted once for a corpus, its ears and an autoencoder, and kept in `pocket/work/`."""
     home = Path(__file__).parent
     sources = [(home / f"{name}.py").read_bytes() for name in JUDGED_BY]
-    sources.append(checkpoints.find_checkpoint(checkpoints.BUILT_IN).vae_hash().encode())
+    sources.append(checkpoints.find_checkpoint(checkpoint_table.BUILT_IN).vae_hash().encode())
     file = home / f"work/judges-{JUDGED}-{sha256(b''.join(sources)).hexdigest()[:12]}.joblib"
     if not file.exists():
         found = ears.fitted([one for own in pool.map(examples, range(JUDGED), chunksize=10) for one in own])

@@ -20,7 +20,7 @@ import yaml
 
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, songwriter_prompts
@@ -59,9 +59,9 @@ def ideas() -> list[Idea]:
 
 def write(idea: str, seed: int, *, as_drawn: bool = False) -> dict[str, object]:
     """Return what `acestep write` makes of an idea, but for the lyrics; with `as_drawn` what is drawn first."""
-    checkpoint = checkpoints.find_checkpoint(checkpoints.BUILT_IN)
-    [helper] = local.needed_songwriters(checkpoints.BUILT_IN, checkpoint, None, "This measurement")
-    request = Request(idea=idea, model=checkpoints.BUILT_IN, songwriter=checkpoints.BUILT_IN, seed=seed)
+    checkpoint = checkpoints.find_checkpoint(checkpoint_table.BUILT_IN)
+    [helper] = local.needed_songwriters(checkpoint_table.BUILT_IN, checkpoint, None, "This measurement")
+    request = Request(idea=idea, model=checkpoint_table.BUILT_IN, songwriter=checkpoint_table.BUILT_IN, seed=seed)
     completed = complete.complete(request, checkpoint, helper)
     plan = planning.plan_render(hardware.detect(), completed, planning.MachineRequest(), Sizes.of(checkpoint, helper))
     task = songwriter_prompts.idea_task(request, (), SECONDS)

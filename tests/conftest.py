@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.engine import denoise
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.song import prompts
 from support import band, tiny
 from support.hub_server import BLOCK, Hub, dit, main_repo
@@ -112,7 +112,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The hub that this process and its children see, and an empty cache."""
     there = Hub()
     server = there.start()
-    there.publish(checkpoints.MAIN_REPO, main_repo())
+    there.publish(checkpoint_table.MAIN_REPO, main_repo())
     there.publish("ACE-Step/acestep-v15-base", dit("", 5))
     home = tmp_path / "hf"
     for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "ACESTEP_MODELS_DIR"):

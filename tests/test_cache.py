@@ -19,7 +19,7 @@ from acestep_cli.cache import FORMAT, Cache
 from acestep_cli.cli.app import app
 from acestep_cli.engine import codec, denoise
 from acestep_cli.engine.songwriter import SongwriterModel
-from acestep_cli.models import checkpoints, tensor_file
+from acestep_cli.models import checkpoint_files, checkpoints, tensor_file
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -265,7 +265,7 @@ def test_cache_commands_load_no_torch() -> None:
 # Stages of the pipeline
 
 
-def render(shelf: Path, songwriter: checkpoints.Songwriter | None = None, **asked: Any) -> list[Take]:
+def render(shelf: Path, songwriter: checkpoint_files.Songwriter | None = None, **asked: Any) -> list[Take]:
     found = checkpoints.find_checkpoint("turbo", shelf)
     request = complete.complete(Request(**{"caption": "a song", "seed": 7, **asked}), found, songwriter)
     cache = Cache(Path("cache").absolute(), 10**9, pytest.fail)
@@ -288,7 +288,7 @@ def test_a_recording_is_encoded_once(two_b: tiny.Oracle, monkeypatch: pytest.Mon
 
 def test_other_steps_need_no_songwriter(two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.build_songwriter(tmp_path / "acestep-5Hz-lm-0.6B")
-    helper = checkpoints.Songwriter("0.6B", tmp_path / "acestep-5Hz-lm-0.6B")
+    helper = checkpoint_files.Songwriter("0.6B", tmp_path / "acestep-5Hz-lm-0.6B")
     calls: list[int] = []
     takes = SongwriterModel.write_takes
     monkeypatch.setattr(SongwriterModel, "write_takes", lambda *given: calls.append(1) or takes(*given))

@@ -21,7 +21,7 @@ from acestep_cli.errors import MemoryLimitError
 from acestep_cli.machine import fallbacks, hardware
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import checkpoints
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from acestep_cli import solvers
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_SONGWRITERS, PUBLISHED_TEXT, PUBLISHED_XL
 from acestep_cli.song import modes, songwriter_prompts
 from acestep_cli.song.languages import LANGUAGES
@@ -143,7 +143,7 @@ def test_it_has_the_numbers_of_the_code() -> None:
         sizes = (qwen.hidden_size, qwen.intermediate_size, qwen.num_hidden_layers)
         heads = f"{qwen.num_attention_heads} / {qwen.num_key_value_heads} | {qwen.head_dim} | {qwen.vocab_size:,}"
         assert f"| {' | '.join(map(str, sizes))} | {heads} |" in TEXT
-    for heads_of, listed in (("2B", checkpoints.ALIGNMENT_HEADS_2B), ("XL", checkpoints.ALIGNMENT_HEADS_XL)):
+    for heads_of, listed in (("2B", checkpoint_table.ALIGNMENT_HEADS_2B), ("XL", checkpoint_table.ALIGNMENT_HEADS_XL)):
         by_layer: dict[int, list[str]] = {}
         for layer, head in listed:
             by_layer.setdefault(layer, []).append(str(head))

@@ -17,7 +17,7 @@ from acestep_cli.cli import exit_codes
 from acestep_cli.cli.app import COMMANDS, command_groups
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.tiers import TIERS
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.song import modes, spec_keys
 
 ROOT = Path(__file__).parent.parent
@@ -82,11 +82,11 @@ def tiers() -> str:
 def models() -> str:
     """Checkpoints that differ in nothing but their weights share a row."""
     alike: dict[tuple[str, ...], list[str]] = {}
-    for name, row in checkpoints.CHECKPOINTS.items():
-        fetched = sum(part.size_gb for part in checkpoints.model_parts(name))
+    for name, row in checkpoint_table.CHECKPOINTS.items():
+        fetched = sum(part.size_gb for part in checkpoint_table.model_parts(name))
         size = f"{fetched:.1f} GB" if fetched else "built in"
         steps = f"{row.steps}, guidance {row.guidance:g}" if row.guidance > 1 else str(row.steps)
-        tasks = "every mode" if row.tasks == checkpoints.BASE_TASKS else ", ".join(row.tasks)
+        tasks = "every mode" if row.tasks == checkpoint_table.BASE_TASKS else ", ".join(row.tasks)
         alike.setdefault((size, steps, tasks, GOOD_FOR[name]), []).append(f"`{name}`")
     rows = [(" ".join(names), *row) for row, names in alike.items()]
     return table(("`--model`", "to fetch", "steps", "makes", "good for"), rows)

@@ -117,6 +117,14 @@ def is_taken(path: Path) -> bool:
     return True
 
 
+def is_folder(path: Path) -> bool:
+    """Return True where `path` is a folder; False also for a name that no file can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def require_folder(folder: Path, or_else: str = "") -> None:
     """Raise `OutputError` where `folder` does not exist. `or_else` is added to its hint."""
     if not folder.is_dir():

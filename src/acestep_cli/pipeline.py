@@ -30,7 +30,7 @@ from acestep_cli.engine.time_limit import TimeLimit
 from acestep_cli.engine.weights import WeightStore, load_silence
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models.adapters import AppliedAdapter
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.models.latents_file import Latents
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.progress import ProgressCallback, Say, StageShare

@@ -32,7 +32,7 @@ from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, document, prompts
 from acestep_cli.song.request import Request
@@ -440,6 +440,6 @@ def test_published_heads() -> None:
     """The heads of `docs/specification.md` 10.1."""
     two_b = {2: [6], 3: [10, 11], 4: [3], 5: [8, 9], 6: [8]}
     xl = {3: [18, 27], 4: [22], 5: [5, 6, 7], 6: [2, 12, 13], 7: [20, 21]}
-    for name, row in checkpoints.CHECKPOINTS.items():
+    for name, row in checkpoint_table.CHECKPOINTS.items():
         expected = {} if name == "pocket" else xl if name.startswith("xl-") else two_b
         assert row.alignment_heads == tuple((layer, head) for layer, own in expected.items() for head in own)

@@ -15,7 +15,7 @@ from acestep_cli.audio import encode
 from acestep_cli.cli import options
 from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.machine import hardware
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.song import examples, musical_values, request, spec_keys, values
 from support.command import finish, loaded
 from support.places import ROOT
@@ -61,13 +61,13 @@ def test_flags() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("acestep generate --model ", checkpoints.MODEL_CHOICES),
+        ("acestep generate --model ", checkpoint_table.MODEL_CHOICES),
         ("acestep generate -m xl", ("xl-turbo", "xl-sft", "xl-base")),
         ("acestep models pull turbo-", ("turbo-shift1", "turbo-shift3", "turbo-continuous")),
         ("acestep models verify s", ("sft",)),
         ("acestep doctor --selftest b", ("base",)),
-        ("acestep models path ", (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)),
-        ("acestep models pull turbo --songwriter ", tuple(checkpoints.SONGWRITERS)),
+        ("acestep models path ", (*checkpoint_table.CHECKPOINTS, *checkpoint_table.SONGWRITERS)),
+        ("acestep models pull turbo --songwriter ", tuple(checkpoint_table.SONGWRITERS)),
         ("acestep render --format ", tuple(encode.FORMATS)),
         ("acestep generate --key F#", ("F#minor", "F#major")),
         ("acestep generate --language n", ("ne", "nl", "no")),

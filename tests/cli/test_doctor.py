@@ -22,7 +22,7 @@ from acestep_cli.machine import hardware
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import GIB, Device, Hardware
 from acestep_cli.machine.tiers import TIERS, Tier
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.render import selftest
 from support import tiny
 from support.command import loaded
@@ -111,7 +111,7 @@ def test_pretended_cards_can_do_what_the_guide_promises(tier: Tier) -> None:
     assert turbo["longest_seconds"] >= 60 * tier.minutes
     # On 6 GB the weights just fit without int8, and takes of the longest song are made one by one.
     assert turbo["takes_at_once"] >= (tier.takes if tier.memory_gb > 6 else 1)
-    sizes = [None, *checkpoints.SONGWRITERS]
+    sizes = [None, *checkpoint_table.SONGWRITERS]
     assert sizes.index(turbo["songwriter"]) >= sizes.index(tier.songwriter)
 
 

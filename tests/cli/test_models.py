@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import checkpoints, download, local
+from acestep_cli.models import checkpoint_table, checkpoints, download, local
 from support import hub_server
 from support.command import LIMIT, Run, read_to, started
 from support.hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
@@ -80,9 +80,9 @@ def test_a_lock_file_says_what_a_folder_is(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
     content = json.loads(Path("m", TURBO, local.LOCK).read_text())
     files, published = content.pop("files"), main_repo()
-    commit = hub.refs[checkpoints.MAIN_REPO]["main"]
+    commit = hub.refs[checkpoint_table.MAIN_REPO]["main"]
     assert content == {
-        "schema": local.LOCK_SCHEMA, "repo": checkpoints.MAIN_REPO, "revision": "main", "commit": commit
+        "schema": local.LOCK_SCHEMA, "repo": checkpoint_table.MAIN_REPO, "revision": "main", "commit": commit
     }  # fmt: skip
     assert files["model.safetensors"] == {"size": len(published[WEIGHTS]), "sha256": sha256(published[WEIGHTS])}
     assert files["config.json"] == {"size": 2, "blob_id": blob_id(b"{}")}
@@ -93,8 +93,8 @@ def test_a_pull_into_the_cache(hub: Hub, models: Run) -> None:
     assert run.exit_code == 0, run.stderr
     found = checkpoints.find_checkpoint("turbo")
     assert str(found.dit) == run.stdout.splitlines()[0]
-    commit = hub.refs[checkpoints.MAIN_REPO]["main"]
-    snapshot = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "snapshots" / commit
+    commit = hub.refs[checkpoint_table.MAIN_REPO]["main"]
+    snapshot = checkpoints.cache_folder(checkpoint_table.MAIN_REPO) / "snapshots" / commit
     assert found.dit == snapshot / TURBO
     assert {name for name in files_in(snapshot) if not name.endswith(local.LOCK)} == FETCHED
     if os.name != "nt":
@@ -110,7 +110,7 @@ def test_a_second_pull_fetches_nothing_and_writes_nothing(hub: Hub, models: Run,
     second = models("pull", "turbo", *where)
     assert second.stdout == first.stdout
     assert "there already" in second.stderr
-    assert [one.path.partition("?")[0] for one in hub.asked] == [f"/api/models/{checkpoints.MAIN_REPO}"]
+    assert [one.path.partition("?")[0] for one in hub.asked] == [f"/api/models/{checkpoint_table.MAIN_REPO}"]
     assert before == {path: path.lstat().st_mtime_ns for path in Path().rglob("*")}
 
 
@@ -131,7 +131,7 @@ def test_json_is_one_object(hub: Hub, models: Run) -> None:
     jsonschema.validate(content, RESULT_SCHEMA)
     [model] = content["models"]
     assert model["status"] == "installed"
-    assert model["commit"] == hub.refs[checkpoints.MAIN_REPO]["main"]
+    assert model["commit"] == hub.refs[checkpoint_table.MAIN_REPO]["main"]
 
 
 def test_a_token_goes_to_the_hub_and_no_further(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +149,8 @@ def test_the_built_in_model_needs_no_pull(hub: Hub, models: Run) -> None:
 
 
 def test_a_revision_pins(hub: Hub, models: Run) -> None:
-    old = hub.refs[checkpoints.MAIN_REPO]["main"]
-    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    old = hub.refs[checkpoint_table.MAIN_REPO]["main"]
+    hub.publish(checkpoint_table.MAIN_REPO, main_repo(seed=9))
     assert models("pull", "turbo", "--revision", old).exit_code == 0
     assert checkpoints.find_checkpoint("turbo").dit.parent.name == old
     assert (checkpoints.find_checkpoint("turbo").dit / "model.safetensors").read_bytes() == main_repo()[WEIGHTS]
@@ -159,7 +159,7 @@ def test_a_revision_pins(hub: Hub, models: Run) -> None:
 @pytest.mark.parametrize("where", [(), ("--models-dir", "m")], ids=["cache", "folder"])
 def test_a_new_state_on_the_hub_is_fetched_and_the_old_one_kept(hub: Hub, models: Run, where: tuple[str, ...]) -> None:
     models("pull", "turbo", *where)
-    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    hub.publish(checkpoint_table.MAIN_REPO, main_repo(seed=9))
     hub.asked.clear()
     run = models("pull", "turbo", *where)
     assert [one.path.partition("/resolve/")[2].partition("/")[2] for one in hub.sends()] == [WEIGHTS]
@@ -185,7 +185,7 @@ def test_what_another_tool_has_put_there_is_taken_over_if_it_is_the_same(hub: Hu
 def test_a_cache_that_another_tool_has_filled(hub: Hub, models: Run) -> None:
     from huggingface_hub import snapshot_download
 
-    snapshot_download(checkpoints.MAIN_REPO)
+    snapshot_download(checkpoint_table.MAIN_REPO)
     assert checkpoints.find_checkpoint("turbo").name == "turbo"
     assert models("verify", "turbo").exit_code == 0  # there, names are hashes
     hub.asked.clear()
@@ -282,7 +282,7 @@ def test_a_file_that_changed_while_it_came(
     hub.cuts[WEIGHTS] = [2500, *[0] * 9]
     refused(models("pull", "turbo", *where), 8, "goes on from where")
     del hub.cuts[WEIGHTS]
-    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    hub.publish(checkpoint_table.MAIN_REPO, main_repo(seed=9))
     hub.asked.clear()
     run = models("pull", "turbo", *where)
     assert run.exit_code == 0, run.stderr
@@ -370,8 +370,8 @@ def test_hashes_that_are_none(hub: Hub, models: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_a_state_that_lacks_what_a_model_needs(hub: Hub, models: Run) -> None:
-    hub.publish(checkpoints.MAIN_REPO, {**main_repo(), f"{TURBO}/silence_latent.pt": b""}, "v1")
-    del hub.repos[checkpoints.MAIN_REPO][hub.refs[checkpoints.MAIN_REPO]["v1"]][f"{TURBO}/silence_latent.pt"]
+    hub.publish(checkpoint_table.MAIN_REPO, {**main_repo(), f"{TURBO}/silence_latent.pt": b""}, "v1")
+    del hub.repos[checkpoint_table.MAIN_REPO][hub.refs[checkpoint_table.MAIN_REPO]["v1"]][f"{TURBO}/silence_latent.pt"]
     refused(models("pull", "turbo", "--revision", "v1"), 3, f"{TURBO}/silence_latent.pt")
 
 
@@ -474,7 +474,7 @@ def test_a_cache_that_may_only_be_read(
     monkeypatch.setattr(Path, "mkdir", refuse_folder)
     for words in (("pull", "turbo"), ("list",), ("verify", "turbo"), ("path", "turbo")):
         assert models(*words, *where).exit_code == 0
-    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    hub.publish(checkpoint_table.MAIN_REPO, main_repo(seed=9))
     refused(models("pull", "turbo", *where), 9, os.strerror(error).lower(), "HF_HOME")
 
 
@@ -506,7 +506,7 @@ def test_a_name_that_no_folder_can_have(hub: Hub, models: Run) -> None:
 def test_list_before_and_after(hub: Hub, models: Run) -> None:
     before = models("list").stdout.splitlines()
     assert [line.split()[:2] for line in before][:2] == [["turbo", "absent"], ["turbo-shift1", "absent"]]
-    assert len(before) == len(checkpoints.CHECKPOINTS) + len(checkpoints.SONGWRITERS)
+    assert len(before) == len(checkpoint_table.CHECKPOINTS) + len(checkpoint_table.SONGWRITERS)
     models("pull", "turbo")
     run = models("list", "--json")
     content = json.loads(run.stdout)
@@ -574,9 +574,9 @@ def test_prune_of_the_cache(hub: Hub, models: Run) -> None:
     models("pull", "turbo")
     assert models("prune").stdout == ""
     old = checkpoints.find_checkpoint("turbo").dit.parent
-    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    hub.publish(checkpoint_table.MAIN_REPO, main_repo(seed=9))
     models("pull", "turbo")
-    blobs = checkpoints.cache_folder(checkpoints.MAIN_REPO) / "blobs"
+    blobs = checkpoints.cache_folder(checkpoint_table.MAIN_REPO) / "blobs"
     (blobs / f"{'0' * 64}.12345678.incomplete").write_bytes(b"half")
     os.utime(blobs / f"{'0' * 64}.12345678.incomplete", (0, 0))
     (blobs / f"{'1' * 64}.12345678.incomplete").write_bytes(b"another tool is at it")
@@ -594,7 +594,7 @@ def test_prune_of_the_cache(hub: Hub, models: Run) -> None:
 
 def test_prune_of_a_models_folder(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
-    hub.publish(checkpoints.MAIN_REPO, main_repo(seed=9))
+    hub.publish(checkpoint_table.MAIN_REPO, main_repo(seed=9))
     models("pull", "turbo", "--models-dir", "m")
     Path("m", ".acestep", f"x{local.UNFINISHED}").touch()
     Path("m", "mine.txt").touch()
@@ -840,7 +840,7 @@ ODD: dict[str, object] = {
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_answers_are_no_hub_s(hub: Hub, models: Run, odd: str) -> None:
     answer = ODD[odd]
-    whole = {"id": checkpoints.MAIN_REPO, "modelId": checkpoints.MAIN_REPO, "sha": "0" * 40, "siblings": []}
+    whole = {"id": checkpoint_table.MAIN_REPO, "modelId": checkpoint_table.MAIN_REPO, "sha": "0" * 40, "siblings": []}
     hub.page = json.dumps({**whole, **answer} if isinstance(answer, dict) else answer)
     refused(models("pull", "turbo"), 8, "does not answer as a hub does")
 

@@ -24,7 +24,7 @@ from acestep_cli.cli.app import app
 from acestep_cli.engine import codec
 from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.engine.weights import WeightStore
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_files, checkpoints
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, spec, spec_layers
@@ -79,7 +79,7 @@ def samples(path: Path) -> np.ndarray:
 
 def render(shelf: Path, **asked: Any) -> list[Take]:
     found = checkpoints.find_checkpoint("turbo", shelf)
-    helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
+    helper = checkpoint_files.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
     request = complete.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
     return list(Pipeline(found, FLOAT32, helper).run([request], lambda *_: None))
 
@@ -129,7 +129,7 @@ def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatc
     make = WeightStore.__init__
     monkeypatch.setattr(WeightStore, "__init__", lambda self, *args: stores.append(self) or make(self, *args))
     found = checkpoints.find_checkpoint("turbo", shelf)
-    helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
+    helper = checkpoint_files.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
     request = complete.complete(Request(caption="x", duration=10), found, helper)
     told: list[str] = []
 
@@ -343,7 +343,7 @@ def test_write_takes_no_checkpoint(acestep: Acestep, shelf: Path, tmp_path: Path
 
 
 def test_write_needs_the_memory_of_the_songwriter_alone(shelf: Path) -> None:
-    helper = checkpoints.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
+    helper = checkpoint_files.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
     run = RenderSettings(models_dir=shelf, pull=True, max_vram=2 << 30)
     layers = [spec_layers.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
     resolved = spec.resolve(*layers)

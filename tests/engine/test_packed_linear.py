@@ -14,7 +14,7 @@ from acestep_cli.engine import packed_linear
 from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_files, checkpoints
 from support import tiny
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_a_packed_layer_is_the_layer(dtype: torch.dtype, rows: int, bias: bool) 
 def songwriter_of(oracle: tiny.Oracle, tmp_path: Path) -> Iterator[SongwriterModel]:
     folder = tmp_path / "acestep-5Hz-lm-0.6B"
     tiny.build_songwriter(folder)
-    found = checkpoints.Songwriter("0.6B", folder)
+    found = checkpoint_files.Songwriter("0.6B", folder)
     plan = Plan(device="cpu", dtype="float32", tile_frames=64, reasons={})
     store = WeightStore(checkpoints.find_checkpoint("turbo", oracle.root), plan, lambda *_: None, found)
     with store.songwriter() as songwriter:

@@ -30,7 +30,7 @@ from acestep_cli.engine.songwriter import CONTEXT, SongwriterModel
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_files, checkpoints, local
 from acestep_cli.song import idea_words, songwriter_prompts
 from acestep_cli.song.idea_words import KeptWords
 from acestep_cli.song.request import Request
@@ -65,7 +65,7 @@ def oracle(folder: Path) -> Qwen3ForCausalLM:
 
 @pytest.fixture(scope="session")
 def songwriter(two_b: tiny.Oracle, folder: Path, oracle: Qwen3ForCausalLM) -> Iterator[SongwriterModel]:
-    found = checkpoints.Songwriter("0.6B", folder)
+    found = checkpoint_files.Songwriter("0.6B", folder)
     store = WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, lambda *_: None, found)
     with store.songwriter() as borrowed:
         assert store.resident == {"songwriter"}
@@ -411,7 +411,7 @@ def test_either_spelling_has_the_same_numbers(
     shutil.copytree(folder, copy)
     tensors = load_file(copy / "model.safetensors")
     save_file({start + name: weight.clone() for name, weight in tensors.items()}, copy / "model.safetensors")
-    found = checkpoints.Songwriter("0.6B", copy)
+    found = checkpoint_files.Songwriter("0.6B", copy)
     store = WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, lambda *_: None, found)
     with store.songwriter() as other:
         assert all(
@@ -428,7 +428,7 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
 ) -> None:
     turbo, pocket = checkpoints.find_checkpoint("turbo", two_b.root), checkpoints.find_checkpoint("pocket")
     models = folder.parent
-    assert local.songwriters(None, turbo, models) == [checkpoints.Songwriter("0.6B", folder), None]
+    assert local.songwriters(None, turbo, models) == [checkpoint_files.Songwriter("0.6B", folder), None]
     own = checkpoints.built_in_songwriter()
     for asked in (None, "auto"):  # pocket speaks another codebook than the published ones
         assert local.songwriters(asked, pocket, models) == [None]
@@ -436,7 +436,7 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
     assert local.songwriters("pocket", pocket, models) == [own]
     assert local.songwriters("auto", turbo, tmp_path) == [None]
     assert local.songwriters("none", turbo, models) == [None]
-    assert local.songwriters(str(folder), turbo, models) == [checkpoints.Songwriter(str(folder), folder)]
+    assert local.songwriters(str(folder), turbo, models) == [checkpoint_files.Songwriter(str(folder), folder)]
     for asked, checkpoint, sentence in (
         ("1.7B", turbo, "acestep models pull 1.7B"),
         ("0.6B", pocket, "do not use the same codes"),

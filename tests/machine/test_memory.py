@@ -16,7 +16,7 @@ from acestep_cli.engine.dit import AceStep
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.machine import hardware, memory, plan
 from acestep_cli.machine.memory import Arrangement, MemoryModel, Workload
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
 from acestep_cli.song import complete
@@ -64,7 +64,7 @@ def test_parameters_of_the_text_encoder(config: QwenConfig) -> None:
 
 
 def test_every_published_row_has_sizes() -> None:
-    for name, row in checkpoints.CHECKPOINTS.items():
+    for name, row in checkpoint_table.CHECKPOINTS.items():
         assert Sizes.published(name).dit.is_xl == row.is_xl
 
 

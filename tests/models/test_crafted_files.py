@@ -22,7 +22,7 @@ from acestep_cli.engine import songwriter
 from acestep_cli.engine import weights as store
 from acestep_cli.engine.text_encoder import TextEncoder
 from acestep_cli.errors import AdapterError, CheckpointError
-from acestep_cli.models import adapter_file, checkpoints, weight_files
+from acestep_cli.models import adapter_file, checkpoint_files, checkpoints, weight_files, weight_shards
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
 from support import adapter_files, tiny
 
@@ -46,7 +46,7 @@ def test_both_spellings_of_a_qwen3_file(tmp_path: Path, start: str) -> None:
     file = tmp_path / "text" / "model.safetensors"
     tensors = load_file(file)
     save_file({start + name: weight.clone() for name, weight in tensors.items()}, file)
-    [shard] = checkpoints.qwen3_shards(tmp_path / "text")
+    [shard] = weight_shards.qwen3_shards(tmp_path / "text")
     assert shard.shapes().keys() == tensors.keys()
 
 
@@ -236,7 +236,7 @@ def test_any_header_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 def test_levels_that_are_none_are_refused(tmp_path: Path, levels: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"fsq_input_levels": levels}))
     with pytest.raises(CheckpointError, match="fsq_input_levels"):
-        _ = checkpoints.Songwriter("x", tmp_path).levels
+        _ = checkpoint_files.Songwriter("x", tmp_path).levels
 
 
 @pytest.mark.parametrize("layers", [1_000_000, 10**400, float("inf")])
@@ -357,7 +357,7 @@ def test_a_file_of_both_spellings_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "text" / "model.safetensors"
     tensors = load_file(file)
     save_file({**tensors, "model.norm.weight": tensors["norm.weight"] + 1}, file)
-    [shard] = checkpoints.qwen3_shards(tmp_path / "text")
+    [shard] = weight_shards.qwen3_shards(tmp_path / "text")
     with pytest.raises(CheckpointError, match=r"norm\.weight twice, in two spellings"):
         shard.shapes()
 
@@ -368,7 +368,7 @@ def test_alignment_heads_that_are_none(two_b: tiny.Oracle, tmp_path: Path, value
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**tiny.TWO_B, "lyric_alignment_layers_config": value}))
     with pytest.raises(CheckpointError) as caught:
-        _ = checkpoints.Checkpoint("x", found.row, tmp_path, found.vae, found.text).alignment_heads
+        _ = checkpoint_files.Checkpoint("x", found.row, tmp_path, found.vae, found.text).alignment_heads
     assert "lyric_alignment_layers_config" in str(caught.value)
 
 

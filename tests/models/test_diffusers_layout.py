@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from acestep_cli.cli.app import app
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -101,7 +101,7 @@ def test_the_kind_is_told_by_the_config_or_the_name(theirs: Path) -> None:
     row = checkpoints.find_checkpoint(str(theirs)).row
     assert (row.steps, row.guidance, "extract" in row.tasks) == (50, 7.0, True)
     named = theirs.rename(theirs.with_name("acestep-v15-xl-turbo-diffusers"))
-    assert checkpoints.find_checkpoint(str(named)).row is checkpoints.CHECKPOINTS["xl-turbo"]
+    assert checkpoints.find_checkpoint(str(named)).row is checkpoint_table.CHECKPOINTS["xl-turbo"]
 
 
 @pytest.mark.parametrize("folder", ["acestep-v15-sft", "acestep-v15-sft-diffusers"])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.engine.dit import DiT
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_files, checkpoints
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, spec
 from acestep_cli.song.request import Request
@@ -140,7 +140,7 @@ def test_each_side_has_its_own_words_and_the_target_s_metadata(
 def test_lyrics_are_timed_by_the_words_that_are_sung_now(
     two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch, followed: None
 ) -> None:
-    monkeypatch.setattr(checkpoints.Checkpoint, "alignment_heads", ((1, 0), (2, 1)))
+    monkeypatch.setattr(checkpoint_files.Checkpoint, "alignment_heads", ((1, 0), (2, 1)))
     (take,) = edit(two_b, lrc=True, lyrics="[Verse]\nnew words\nof mine")
     assert [line.text for line in take.lines] == ["[Verse]", "new words", "of mine"]
 

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local
 from support import band, tiny
 from support.command import Run
 from support.hub_server import FETCHED, TURBO, WEIGHTS, Hub, dit, main_repo, weights
@@ -40,7 +40,7 @@ def playable(hub: Hub, two_b: tiny.Oracle) -> Callable[..., None]:
     """Publishes a new state of the main repository that the band can play."""
 
     def publish(seed: int = 1, **files: bytes) -> None:
-        hub.publish(checkpoints.MAIN_REPO, {**main_repo(seed), **configs(two_b, f"{TURBO}/"), **files})
+        hub.publish(checkpoint_table.MAIN_REPO, {**main_repo(seed), **configs(two_b, f"{TURBO}/"), **files})
 
     publish()
     for name in ("base", "sft"):
@@ -128,7 +128,7 @@ def test_several_specs_pull_together_and_share(acestep: Run, hub: Hub) -> None:
     assert len(paths) == len(set(paths)) == len(FETCHED) + 3
     content = json.loads(run.stdout)
     jsonschema.validate(content, RESULT_SCHEMA)
-    commit = hub.refs[checkpoints.MAIN_REPO]["main"]
+    commit = hub.refs[checkpoint_table.MAIN_REPO]["main"]
     found = [(model["name"], model["status"]) for model in content["models"]]
     assert found == [("turbo", "installed"), ("base", "installed")]
     assert content["models"][0]["commit"] == commit
@@ -292,7 +292,7 @@ def test_a_spec_from_stdin_outlives_the_pull(playable: Callable[..., None], monk
 
 def test_the_true_pipeline_plays_what_was_pulled(hub: Hub, two_b: tiny.Oracle) -> None:
     files = {path.relative_to(two_b.root).as_posix(): path.read_bytes() for path in two_b.root.glob("*/*")}
-    hub.publish(checkpoints.MAIN_REPO, files)
+    hub.publish(checkpoint_table.MAIN_REPO, files)
     words = ["generate", *SONG, "--device", "cpu", "--dtype", "fp32", "--no-sidecar"]
     here = CliRunner().invoke(app, [*words, "-o", "b.wav", "--models-dir", str(two_b.root)], catch_exceptions=False)
     assert here.exit_code == 0, here.stderr
@@ -309,7 +309,7 @@ def test_an_answer_without_end_is_not_read_into_memory(acestep: Run, hub: Hub, e
 
 
 def test_what_a_server_says_is_shown_escaped(acestep: Run, hub: Hub) -> None:
-    hub.publish(checkpoints.MAIN_REPO, {f"{TURBO}/a\x1b[31m.safetensors": b"x"})
+    hub.publish(checkpoint_table.MAIN_REPO, {f"{TURBO}/a\x1b[31m.safetensors": b"x"})
     run = acestep("models", "pull", "turbo")
     refused(run, 8, "\\x1b[31m")
     assert "\x1b" not in run.stderr

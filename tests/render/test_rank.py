@@ -23,7 +23,7 @@ from acestep_cli.engine import alignment, code_likelihood
 from acestep_cli.engine.alignment import LyricTokens
 from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.engine.weights import WeightStore
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_files, checkpoints
 from acestep_cli.render import perform
 from acestep_cli.render.result import OutputFile
 from acestep_cli.song import complete, document, prompts, ranking, songwriter_prompts
@@ -154,7 +154,7 @@ def plain_judgement(model: Qwen3ForCausalLM, tokenizer: Tokenizer, song: Request
 
 def judged(hall: Path, **asked: Any) -> tuple[complete.Completed, dict[str, float]]:
     found = checkpoints.find_checkpoint("turbo", hall)
-    helper = checkpoints.Songwriter("0.6B", hall / "acestep-5Hz-lm-0.6B")
+    helper = checkpoint_files.Songwriter("0.6B", hall / "acestep-5Hz-lm-0.6B")
     song = complete.complete(Request(**{"seed": 1, "codes": tuple(range(0, 5000, 100)), **asked}), found, helper)
     store = WeightStore(found, FLOAT32, lambda *_: None, helper)
     with torch.inference_mode(), store.songwriter() as songwriter:

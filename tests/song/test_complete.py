@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from acestep_cli.errors import UsageError
-from acestep_cli.models import checkpoints
-from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models import checkpoint_table
+from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.song import complete, modes, take_parts
 from acestep_cli.song.request import Request
 
 
 def checkpoint(name: str) -> Checkpoint:
-    found = Checkpoint(name, checkpoints.CHECKPOINTS[name], Path("dit"), Path("vae"), Path("text"))
+    found = Checkpoint(name, checkpoint_table.CHECKPOINTS[name], Path("dit"), Path("vae"), Path("text"))
     found.__dict__["config"] = {"fsq_input_levels": [8, 8, 8, 5, 5, 5]}  # what its config.json would say
     return found
 

@@ -9,7 +9,7 @@ import pytest
 
 from acestep_cli.errors import UsageError
 from acestep_cli.models import checkpoints
-from acestep_cli.models.checkpoints import CHECKPOINTS
+from acestep_cli.models.checkpoint_table import CHECKPOINTS
 from acestep_cli.song import complete, spec, spec_layers
 from acestep_cli.song.recipe import recipe_hash
 from acestep_cli.song.request import CORRECTIONS, KEYS, NEUTRAL, Request

@@ -28,8 +28,8 @@ from acestep_cli.engine.kv_cache import KVCache
 from acestep_cli.engine.oom_retry import OutOfMemoryRetry
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import checkpoints
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models import checkpoint_table, checkpoints
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.models.configs import QwenConfig, VAEConfig
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_SONGWRITERS, PUBLISHED_TEXT, PUBLISHED_XL
 from acestep_cli.pipeline import Pipeline
@@ -52,7 +52,7 @@ def write_checkpoint(root: Path, name: str = "turbo") -> Checkpoint:
     dit, vae = DIT[name], VAEConfig()
     with torch.device("meta"):
         model, autoencoder = AceStep(dit), OobleckVAE(vae)
-    folder = root / checkpoints.CHECKPOINTS[name].folder
+    folder = root / checkpoint_table.CHECKPOINTS[name].folder
     config = {**asdict(dit), "model_type": "acestep", "is_turbo": True, "model_version": "turbo"}
     write_hole(folder / "model.safetensors", model.state_dict())
     (folder / "config.json").write_text(json.dumps(config))

@@ -38,7 +38,7 @@ from acestep_cli.machine import hardware
 from acestep_cli.machine.plan import Experience, MachineRequest
 from acestep_cli.models import checkpoints
 from acestep_cli.models import tensor_file as tensor_files
-from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import prompts
 from acestep_cli.training import adapter, dataset, examples, loop, loss_plot, run_folder

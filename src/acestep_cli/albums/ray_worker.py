@@ -16,16 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli import __version__
+from acestep_cli import __version__, disk
 from acestep_cli.albums import gpu_lock
 from acestep_cli.cache import open_cache
 from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local
 from acestep_cli.models.adapters import Adapter
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.render import result, sidecar
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Messages
@@ -60,7 +60,7 @@ class WeightsRef:
         asked, songwriter = job.song.resolved.request.model, job.songwriter
         name = str(Path(asked).absolute()) if asked is not None and is_folder_name(asked) else job.checkpoint.name
         songwriter_name = songwriter.name if songwriter is not None else None
-        if songwriter_name is not None and songwriter_name not in checkpoints.SONGWRITER_CHOICES:
+        if songwriter_name is not None and songwriter_name not in checkpoint_table.SONGWRITER_CHOICES:
             songwriter_name = str(Path(songwriter_name).absolute())
         return cls(
             checkpoint=name,
@@ -74,7 +74,7 @@ class WeightsRef:
         """Return both on this machine. Raises `CheckpointError` where they are missing or differ."""
         own = os.environ.get("ACESTEP_MODELS_DIR")
         folder = Path(own) if own else None
-        if self.models_dir is not None and checkpoints.is_folder(self.models_dir):
+        if self.models_dir is not None and disk.is_folder(self.models_dir):
             folder = self.models_dir
         checkpoint = checkpoints.find_checkpoint(self.checkpoint, folder)
         songwriter = local.songwriters(self.songwriter or "none", checkpoint, folder)[0]

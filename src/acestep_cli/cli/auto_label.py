@@ -9,7 +9,7 @@ from typing import Any
 from acestep_cli.audio import decode, measure
 from acestep_cli.cli import songwriting
 from acestep_cli.cli.console import Console
-from acestep_cli.models.checkpoints import CheckpointRow
+from acestep_cli.models.checkpoint_table import CheckpointRow
 from acestep_cli.progress import ProgressCallback, Say
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings

@@ -11,7 +11,7 @@ from acestep_cli.audio import decode
 from acestep_cli.cli import help_format, options, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import SourceError, shell_word
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.render import arguments
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec, spec_layers
@@ -47,7 +47,7 @@ def describe(
     # It is planned as a render of the same length, which needs more.
     planned = {
         "caption": "a recording",
-        "duration": str(max(sound.seconds, checkpoints.CheckpointRow.shortest_seconds)),
+        "duration": str(max(sound.seconds, checkpoint_table.CheckpointRow.shortest_seconds)),
     }
     layers = [spec_layers.from_flags({**song, **planned, **({"songwriter": "none"} if codes else {})})]
     resolved = spec.resolve(*layers)

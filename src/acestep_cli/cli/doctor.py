@@ -24,7 +24,7 @@ from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import OWN_MEMORY, Device, Hardware
 from acestep_cli.machine.plan import MachineRequest, plan_render
 from acestep_cli.machine.tiers import bare_song, tier_of
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render.result import RunReport
 from acestep_cli.song import complete
@@ -51,7 +51,7 @@ SelfTest = Annotated[
         "--selftest",
         metavar="MODEL",
         help="Load every weight of a checkpoint, count and check them, and render ten seconds of a known seed.",
-        autocompletion=options.complete_from(checkpoints.CHECKPOINTS),
+        autocompletion=options.complete_from(checkpoint_table.CHECKPOINTS),
     ),
 ]
 
@@ -121,9 +121,9 @@ def examine(machine: Hardware, asked: MachineRequest, models_dir: Path | None) -
         "ladder": [fallback.sentence for fallback in LADDER],
         "checkpoints": [
             plan_text.model_capacity(local.model_state(name, models_dir), machine, asked, models_dir)
-            for name in checkpoints.CHECKPOINTS
+            for name in checkpoint_table.CHECKPOINTS
         ],
-        "songwriters": [local.model_state(name, models_dir).report() for name in checkpoints.SONGWRITERS],
+        "songwriters": [local.model_state(name, models_dir).report() for name in checkpoint_table.SONGWRITERS],
         "encoders": encoders(),
         "models": str(local.model_store(models_dir).root),
         "logbook": str(history.history_file()),
@@ -141,7 +141,7 @@ def foresee(pretend: str, asked: MachineRequest, models_dir: Path | None) -> dic
             asked,
             Sizes.known(name, models_dir),
         )
-        for name in checkpoints.CHECKPOINTS
+        for name in checkpoint_table.CHECKPOINTS
     ]
     return {
         "acestep": __version__,
@@ -171,8 +171,8 @@ def foreseen_lines(found: dict[str, Any]) -> list[str]:
 def choice(machine: Hardware, asked: MachineRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the device and dtype of a small render with the reasons, or the problem, and the promise of its tier."""
     try:
-        smallest = bare_song(checkpoints.BUILT_IN, 3.0)  # where it does not fit, nothing does
-        plan = plan_render(machine, smallest, asked, Sizes.of(checkpoints.find_checkpoint(checkpoints.BUILT_IN)))
+        smallest = bare_song(checkpoint_table.BUILT_IN, 3.0)  # where it does not fit, nothing does
+        plan = plan_render(machine, smallest, asked, Sizes.of(checkpoints.find_checkpoint(checkpoint_table.BUILT_IN)))
     except MemoryLimitError as error:
         return {"device": None, "problem": error.message}, None
     reasons = {name: plan.reasons[name] for name in ("device", "dtype")}
@@ -263,7 +263,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"  {one['name']:<{width}}  {one['status']:<9}  {plan_text.capacity_text(one)}" for one in found["checkpoints"]
     ]
     songwriters = [f"{one['name']} {one['status']}" for one in found["songwriters"]]
-    songwriters.append(f"{checkpoints.BUILT_IN} comes with the program")
+    songwriters.append(f"{checkpoint_table.BUILT_IN} comes with the program")
     rows += [f"  Songwriters: {', '.join(songwriters)}", "", "Where memory is short, in this order"]
     rows += [f"  {number}. {sentence}" for number, sentence in enumerate(found["ladder"], start=1)]
     rows += ["", "Encoders"]
@@ -285,7 +285,9 @@ def run_selftest(
 ) -> None:
     """Run the checks of a checkpoint, and print a line for each. Raises the first problem."""
     if name in ("", "auto"):
-        raise UsageError(f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoints.CHECKPOINTS)}.")
+        raise UsageError(
+            f"--selftest {name}: name one checkpoint.", f"Names: {', '.join(checkpoint_table.CHECKPOINTS)}."
+        )
     checkpoint = checkpoints.find_checkpoint(name, models_dir)
     song = complete.complete(SONG.model_copy(update={"model": checkpoint.name}), checkpoint)
     plan = plan_render(machine, song, asked, Sizes.of(checkpoint))
@@ -295,7 +297,7 @@ def run_selftest(
     with terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
         from acestep_cli.render import selftest  # loads torch
 
-        asked_songwriter = checkpoints.BUILT_IN if checkpoint.name == checkpoints.BUILT_IN else "auto"
+        asked_songwriter = checkpoint_table.BUILT_IN if checkpoint.name == checkpoint_table.BUILT_IN else "auto"
         songwriters = [one for one in local.songwriters(asked_songwriter, checkpoint, models_dir) if one is not None]
         for check in selftest.run_checks(checkpoint, song, plan, report, terminal.warn, songwriters):
             done.append({"name": check.name, "finding": check.finding, "ok": check.problem is None})

@@ -22,7 +22,7 @@ from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import ExistsError, SourceError, UsageError
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.render.sidecar import SidecarRecord
 from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song import modes, spec, spec_layers
@@ -262,7 +262,7 @@ def varying_mode(take: TakeFile) -> str | None:
 
 def more_steps(take: TakeFile) -> int | None:
     """Return twice the steps, up to the most that the checkpoint takes; None where that is no more."""
-    row, steps = checkpoints.CHECKPOINTS.get(take.request.model or ""), take.request.steps
+    row, steps = checkpoint_table.CHECKPOINTS.get(take.request.model or ""), take.request.steps
     if row is None or steps is None or steps >= row.most_steps:
         return None
     return min(2 * steps, row.most_steps)

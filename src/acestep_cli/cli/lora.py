@@ -18,7 +18,7 @@ from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.machine import hardware, history
-from acestep_cli.models import adapter_file, checkpoints
+from acestep_cli.models import adapter_file, checkpoint_table, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import announce, arguments, events, outputs, plan
@@ -58,7 +58,7 @@ Model = Annotated[
         "--model",
         metavar="NAME|FOLDER",
         help="Refuse an adapter that does not fit this checkpoint.",
-        autocompletion=options.complete_from(checkpoints.CHECKPOINTS),
+        autocompletion=options.complete_from(checkpoint_table.CHECKPOINTS),
     ),
 ]
 Scales = Annotated[
@@ -111,7 +111,7 @@ def inspect(
 def fitting(adapter: Adapter, models_dir: Path | None) -> dict[str, float]:
     """Return the share of an adapter's tensors that fits each checkpoint: 0 where one has another size."""
     found = {}
-    for name in checkpoints.CHECKPOINTS:
+    for name in checkpoint_table.CHECKPOINTS:
         fit = adapter.fit(Sizes.known(name, models_dir).dit)
         found[name] = 0.0 if fit.misshapen else round(fit.share, 4)
     return found

@@ -11,13 +11,13 @@ from acestep_cli import disk
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import CheckpointError, OutputError, UsageError, reason_of
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local
 from acestep_cli.models.local import ModelState
 from acestep_cli.render import fetch
 from acestep_cli.render.result import RunReport
 from acestep_cli.song import values
 
-NAMES = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
+NAMES = (*checkpoint_table.CHECKPOINTS, *checkpoint_table.SONGWRITERS)
 _name = options.complete_from(NAMES)
 
 app = help_format.App(no_args_is_help=True, help="Fetch checkpoints, and see which are there.")
@@ -38,9 +38,9 @@ SongwriterNames = Annotated[
     list[str] | None,
     typer.Option(
         "--songwriter",
-        metavar="|".join(checkpoints.SONGWRITERS),
+        metavar="|".join(checkpoint_table.SONGWRITERS),
         help="A Songwriter as well; repeatable.",
-        autocompletion=options.complete_from(checkpoints.SONGWRITERS),
+        autocompletion=options.complete_from(checkpoint_table.SONGWRITERS),
     ),
 ]
 Revision = Annotated[
@@ -85,14 +85,14 @@ def pull(
     debug: options.Debug = False,
 ) -> None:
     terminal, run_report = begin(ctx, quiet=quiet, wants_json=json_wanted)
-    wanted = [*check_names(names or []), *check_names(songwriter or [], tuple(checkpoints.SONGWRITERS))]
+    wanted = [*check_names(names or []), *check_names(songwriter or [], tuple(checkpoint_table.SONGWRITERS))]
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise UsageError("There is no model to pull.", f"acestep models pull turbo; names: {', '.join(NAMES)}.")
-    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.model_parts(name)))
+    parts = list(dict.fromkeys(part for name in wanted for part in checkpoint_table.model_parts(name)))
     with terminal.results() as stdout:
-        if checkpoints.BUILT_IN in wanted:
-            terminal.say(f"{checkpoints.BUILT_IN} comes with the program.")
+        if checkpoint_table.BUILT_IN in wanted:
+            terminal.say(f"{checkpoint_table.BUILT_IN} comes with the program.")
         pulled = fetch.pull_parts(parts, models_dir, terminal, revision, again=force) if parts else []
         states = [local.model_state(name, models_dir) for name in wanted]
         run_report.more["models"] = [state.report() for state in states]
@@ -101,7 +101,7 @@ def pull(
                 raise state.problem
         for folder in dict.fromkeys([*(one.folder for one in pulled), *(state.folder for state in states)]):
             stdout.path(folder or "")
-    playable = next((name for name in wanted if name in checkpoints.CHECKPOINTS), None)
+    playable = next((name for name in wanted if name in checkpoint_table.CHECKPOINTS), None)
     if playable is not None:
         terminal.lead(f'Next: acestep generate -c "warm lo-fi hip hop, dusty drums" --instrumental -d 30 -m {playable}')
 
@@ -121,13 +121,13 @@ def list_models(
     from acestep_cli.machine import hardware, plan, plan_text
 
     terminal, run_report = begin(ctx, quiet=False, wants_json=json_wanted)
-    if models_dir is not None and not checkpoints.is_folder(models_dir):
+    if models_dir is not None and not disk.is_folder(models_dir):
         terminal.warn(f"The models folder {models_dir} does not exist.")
     states = [local.model_state(name, models_dir) for name in NAMES]
     machine, asked = hardware.detect(), plan.MachineRequest()
     entries = [
         plan_text.model_capacity(state, machine, asked, models_dir)
-        if state.name in checkpoints.CHECKPOINTS
+        if state.name in checkpoint_table.CHECKPOINTS
         else state.report()
         for state in states
     ]
@@ -142,7 +142,7 @@ def list_models(
 
 def size(state: ModelState) -> str:
     if state.status == "absent":
-        return f"~{checkpoints.model_parts(state.name)[0].size_gb:g} GB"
+        return f"~{checkpoint_table.model_parts(state.name)[0].size_gb:g} GB"
     return disk.format_size(state.size)
 
 
@@ -189,7 +189,7 @@ def verify(
                 f"`acestep models pull {name}` fetches the published layout, which can be verified.",
             )
     run_report.more["models"] = [local.model_state(name, models_dir).report() for name in wanted]
-    parts = list(dict.fromkeys(part for name in wanted for part in checkpoints.model_parts(name)))
+    parts = list(dict.fromkeys(part for name in wanted for part in checkpoint_table.model_parts(name)))
     there = {part: checkpoints.part_folder(part, models_dir) for part in parts}
     locks = {folder: local.expected_files(part, folder) for part, folder in there.items() if folder is not None}
     with terminal.results() as stdout:

@@ -15,7 +15,7 @@ from acestep_cli import disk
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local
 from acestep_cli.models.sizes import NETWORKS
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render import plan
@@ -74,12 +74,12 @@ def with_songwriter(
     if asked.songwriter == "none":
         raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
     if built_in_writes(asked, run.models_dir):
-        if checkpoints.BUILT_IN not in (asked.model, asked.songwriter):
+        if checkpoint_table.BUILT_IN not in (asked.model, asked.songwriter):
             terminal.say(
                 "No Songwriter is installed, so the one of the built-in sketch model is used; acestep models pull "
-                f"{next(iter(checkpoints.SONGWRITERS))} fetches a real one."
+                f"{next(iter(checkpoint_table.SONGWRITERS))} fetches a real one."
             )
-        layers = [*layers, spec_layers.from_flags(dict.fromkeys(("model", "songwriter"), checkpoints.BUILT_IN))]
+        layers = [*layers, spec_layers.from_flags(dict.fromkeys(("model", "songwriter"), checkpoint_table.BUILT_IN))]
         resolved = spec.resolve(*layers)
     job = plan_writing(resolved, layers, run, networks)
     if job.songwriter is None:
@@ -95,9 +95,11 @@ def built_in_writes(asked: Request, models_dir: Path | None) -> bool:
     """Return True if the built-in Songwriter is meant: it or its checkpoint is named, or nothing is installed."""
     names = {asked.model, asked.songwriter} - {None, "auto"}
     if names:
-        return names == {checkpoints.BUILT_IN}
-    alone = checkpoints.installed_names(models_dir) == (checkpoints.BUILT_IN,)
-    return alone and not any(checkpoints.part_folder(part, models_dir) for part in checkpoints.SONGWRITERS.values())
+        return names == {checkpoint_table.BUILT_IN}
+    alone = checkpoints.installed_names(models_dir) == (checkpoint_table.BUILT_IN,)
+    return alone and not any(
+        checkpoints.part_folder(part, models_dir) for part in checkpoint_table.SONGWRITERS.values()
+    )
 
 
 def songwriter_progress(job: Job, terminal: Console) -> AbstractContextManager[ProgressCallback]:

@@ -15,7 +15,7 @@ import typer
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import AceStepError, CheckpointError, OutputError, UsageError
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoint_files, checkpoint_table, checkpoints, local
 from acestep_cli.song import (
     complete,
     document,
@@ -141,7 +141,7 @@ def check(
     terminal.say(f"No errors in {files[0] if len(files) == 1 else f'{len(files)} specs'}.")
 
 
-def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Checkpoint | CheckpointError:
+def located(model: str, models_dir: Path | None, task: str) -> checkpoint_files.Checkpoint | CheckpointError:
     """Find a checkpoint; return the error where that fails."""
     try:
         return checkpoints.find_checkpoint(model, models_dir, task)
@@ -149,7 +149,7 @@ def located(model: str, models_dir: Path | None, task: str) -> checkpoints.Check
         return error
 
 
-def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | CheckpointError]) -> list[str]:
+def check_spec(file: str, find: Callable[[str, str], checkpoint_files.Checkpoint | CheckpointError]) -> list[str]:
     """Return the warnings about one spec, each with its place. Raises `UsageError` with all its problems."""
     from acestep_cli.song.lint import remarks  # long tables, which no TAB should wait for
 
@@ -163,7 +163,7 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
     warnings = [f"{file}: {warning}" for warning in inputs.adapter_warnings]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
-        row = checkpoints.CHECKPOINTS.get(request.model or "")
+        row = checkpoint_table.CHECKPOINTS.get(request.model or "")
         problems = validate.contradictions(request, request.model or "", row, None, region) if row else []
     else:
         complete.require_task(request, checkpoint.name, checkpoint.row)
@@ -180,7 +180,7 @@ def check_spec(file: str, find: Callable[[str, str], checkpoints.Checkpoint | Ch
     return warnings
 
 
-def truncations(request: Request, checkpoint: checkpoints.Checkpoint, seconds: float) -> Iterator[str]:
+def truncations(request: Request, checkpoint: checkpoint_files.Checkpoint, seconds: float) -> Iterator[str]:
     """Yield a notice for each text that the encoder would cut for its length."""
     mode, song = modes.mode_of(request), modes.with_defaults(request)
     instruction = mode.prepare(song, None).instruction

@@ -23,7 +23,7 @@ from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine.memory import RUNTIME_BYTES
 from acestep_cli.machine.plan import MachineRequest
 from acestep_cli.models import checkpoints
-from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import events
 from acestep_cli.render.job import Job

@@ -21,7 +21,7 @@ from acestep_cli import __version__
 from acestep_cli.cache import Cache
 from acestep_cli.engine import tensor_file
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.song import songwriter_prompts, take_parts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.loras import ActiveAdapter

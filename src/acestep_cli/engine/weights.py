@@ -43,11 +43,12 @@ from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm, weight_sources
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.memory import RUNTIME_BYTES
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import checkpoints, weight_files
+from acestep_cli.models import checkpoint_files, weight_files, weight_shards
 from acestep_cli.models.adapters import AppliedAdapter
-from acestep_cli.models.checkpoints import Checkpoint, Shard
+from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.models.configs import DiTConfig, VAEConfig
 from acestep_cli.models.tensor_file import open_tensors
+from acestep_cli.models.weight_shards import Shard
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.song.loras import ActiveAdapter
 
@@ -74,7 +75,7 @@ class WeightStore:
         checkpoint: Checkpoint,
         plan: Plan,
         report: ProgressCallback,
-        songwriter: checkpoints.Songwriter | None = None,
+        songwriter: checkpoint_files.Songwriter | None = None,
         dit: AceStep | None = None,
     ) -> None:
         """Load nothing yet. A `dit` that is in memory already is lent as it is, and never evicted."""
@@ -237,12 +238,12 @@ class WeightStore:
         with torch.device("meta"):
             vae = OobleckVAE(config)
         folder = self.checkpoint.vae
-        return self._load(vae, folder, checkpoints.weight_shards(folder), self.vae_device, weight_norm=True)
+        return self._load(vae, folder, weight_shards.weight_shards(folder), self.vae_device, weight_norm=True)
 
     def _build_text_encoder(self) -> TextEncoder:
         folder = self.checkpoint.text
         encoder = TextEncoder(folder, self.checkpoint.tokenizer)
-        self._load(encoder.model, folder, checkpoints.qwen3_shards(folder), self.device)
+        self._load(encoder.model, folder, weight_shards.qwen3_shards(folder), self.device)
         return encoder.eval()
 
     def _build_songwriter(self) -> SongwriterModel:
@@ -251,7 +252,7 @@ class WeightStore:
         assert self._songwriter is not None
         folder = self._songwriter.folder
         songwriter = SongwriterModel(folder, math.prod(self._songwriter.levels))
-        self._load(songwriter.model, folder, checkpoints.qwen3_shards(folder), self.device)
+        self._load(songwriter.model, folder, weight_shards.qwen3_shards(folder), self.device)
         if packed_linear.can_pack(self.device, self.dtype):
             packed_linear.pack_linears(songwriter.model)
         return songwriter.eval()
@@ -388,7 +389,7 @@ def load_silence(file: Path, channels: int) -> Tensor:
     """
     if file.suffix == weight_files.WEIGHTS_SUFFIX:
         with open_tensors(file) as shard:
-            return _silence_from(shard.get_tensor(checkpoints.SILENCE).mT, file, channels)
+            return _silence_from(shard.get_tensor(weight_shards.SILENCE).mT, file, channels)
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever the file makes it, with advice not to be followed

@@ -17,7 +17,7 @@ from acestep_cli import disk
 from acestep_cli.machine.hardware import Device, DType
 from acestep_cli.machine.memory import Arrangement
 from acestep_cli.machine.plan import Experience, Overhead, Plan, Speed
-from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.song.complete import Completed
 
 SCHEMA = "acestep-logbook/1"

@@ -12,7 +12,7 @@ from acestep_cli.machine.hardware import Device, Hardware
 from acestep_cli.machine.memory import RUNTIME_BYTES
 from acestep_cli.machine.plan import MachineRequest, Plan, fallbacks_of, plan_render
 from acestep_cli.machine.tiers import LONGEST_LYRICS, bare_song, longest_song
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.models.local import ModelState
 from acestep_cli.models.sizes import PUBLISHED_SONGWRITERS, Sizes
 from acestep_cli.song.request import MOST_TOGETHER
@@ -95,7 +95,7 @@ def with_what_fits(entry: dict[str, Any], machine: Hardware, asked: MachineReque
     seconds, plan = longest
     device = next(one for one in machine.devices if one.name == plan.device)
     helper = None
-    for name, config in PUBLISHED_SONGWRITERS.items() if entry["name"] != checkpoints.BUILT_IN else ():
+    for name, config in PUBLISHED_SONGWRITERS.items() if entry["name"] != checkpoint_table.BUILT_IN else ():
         beside = longest_song(machine, entry["name"], replace(sizes, songwriter=config), asked)
         if beside is not None and beside[0] >= seconds:
             helper = name

@@ -15,7 +15,7 @@ from typing import Any
 
 from acestep_cli import disk
 from acestep_cli.errors import AdapterError, CheckpointError, reason_of
-from acestep_cli.models import adapters, checkpoints, peft_settings, weight_files
+from acestep_cli.models import adapters, peft_settings, weight_files, weight_shards
 from acestep_cli.models.adapters import Adapter, AdapterPiece
 from acestep_cli.models.peft_settings import PEFT_CONFIG, PEFT_WEIGHTS, PeftSettings
 from acestep_cli.models.weight_files import StoredTensor
@@ -108,7 +108,7 @@ def _group_by_matrix(stored: Iterable[str], path: Path) -> tuple[dict[str, dict[
     groups: dict[str, dict[str, str]] = {}
     unknown = []
     for name in stored:
-        found = ROLE.match(checkpoints.published_tensor_name(_dotted_name(name)))
+        found = ROLE.match(weight_shards.published_tensor_name(_dotted_name(name)))
         if found is None or found.lastgroup is None:
             unknown.append(name)
         else:
@@ -122,7 +122,7 @@ def _group_by_matrix(stored: Iterable[str], path: Path) -> tuple[dict[str, dict[
 
 def _file(path: Path) -> Path:
     """Return the file of weights that `path` names."""
-    if checkpoints.is_folder(path):
+    if disk.is_folder(path):
         try:
             next(path.iterdir(), None)  # glob keeps to itself that it may not look
         except OSError as error:

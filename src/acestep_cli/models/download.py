@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from acestep_cli import disk
 from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError
-from acestep_cli.models import checkpoints, hub_client, local
-from acestep_cli.models.checkpoints import ModelPart
+from acestep_cli.models import checkpoint_table, checkpoints, hub_client, local
+from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.hub_client import LIBRARY, SIGN_IN
 from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
 from acestep_cli.progress import ProgressCallback
@@ -122,7 +122,7 @@ def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
     for sibling in info.siblings or []:
         name = sibling.rfilename.removeprefix(part.inside)
         inside = sibling.rfilename.startswith(part.inside) and "/" not in name
-        if inside and any(fnmatch(name, pattern) for pattern in checkpoints.FETCHED):
+        if inside and any(fnmatch(name, pattern) for pattern in checkpoint_table.FETCHED):
             if not local.is_plain(name):
                 raise hub_client.hub_error(
                     f"{part.repo} has a file {sibling.rfilename!r:.200}, which is not allowed as a file name here"

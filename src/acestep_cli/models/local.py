@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import checkpoints, weight_files
-from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, UnpulledSongwriter
+from acestep_cli.models import checkpoint_table, checkpoints, weight_files
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter, UnpulledSongwriter
+from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.progress import ProgressCallback, Say
 
 if TYPE_CHECKING:
@@ -164,11 +165,11 @@ class ModelsFolder:
     def begun_folder(self, part: ModelPart) -> Path | None:
         """Return the folder of a pull that has begun; None where there is none."""
         folder = self.root / part.folder
-        return folder if checkpoints.is_folder(folder) else None
+        return folder if disk.is_folder(folder) else None
 
     def leftovers(self) -> list[Path]:
         """Return unfinished downloads and files that were set aside."""
-        if not checkpoints.is_folder(self.root):
+        if not disk.is_folder(self.root):
             return []
         beside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{ASIDE}*"))
         aside = (path for path in beside if re.search(rf"{re.escape(ASIDE)}(-\d+)?$", path.name))
@@ -294,8 +295,8 @@ def model_store(models_dir: Path | None) -> ModelStore:
 
 def all_parts() -> list[ModelPart]:
     """Return every published folder once."""
-    names = (*checkpoints.CHECKPOINTS, *checkpoints.SONGWRITERS)
-    return list(dict.fromkeys(part for name in names for part in checkpoints.model_parts(name)))
+    names = (*checkpoint_table.CHECKPOINTS, *checkpoint_table.SONGWRITERS)
+    return list(dict.fromkeys(part for name in names for part in checkpoint_table.model_parts(name)))
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ class ModelState:
 
     def report(self) -> dict[str, Any]:
         """Return the entry of this model in `models` of `--json`."""
-        kind = "songwriter" if self.name in checkpoints.SONGWRITERS else "checkpoint"
+        kind = "songwriter" if self.name in checkpoint_table.SONGWRITERS else "checkpoint"
         entry: dict[str, Any] = {"name": self.name, "kind": kind, "status": self.status}
         entry |= {"path": str(self.folder) if self.folder else None, "bytes": self.size}
         if self.lock is not None:
@@ -327,8 +328,8 @@ def model_state(name: str, models_dir: Path | None) -> ModelState:
         folder = find_model(name, models_dir)
         return ModelState(name, "installed", folder, folder_size(folder), read_lock(folder))
     except CheckpointError as error:
-        trace = model_store(models_dir).begun_folder(checkpoints.model_parts(name)[0])
-        if trace is None and name in checkpoints.CHECKPOINTS:
+        trace = model_store(models_dir).begun_folder(checkpoint_table.model_parts(name)[0])
+        if trace is None and name in checkpoint_table.CHECKPOINTS:
             trace = checkpoints.dit_folder(name, models_dir)
         status, size = ("absent", 0) if trace is None else ("partial", folder_size(trace))
         return ModelState(name, status, trace, size, problem=error)
@@ -336,11 +337,11 @@ def model_state(name: str, models_dir: Path | None) -> ModelState:
 
 def find_model(name: str, models_dir: Path | None) -> Path:
     """Return the folder of a checkpoint or Songwriter. Raises `CheckpointError` where it is missing or incomplete."""
-    if name == checkpoints.BUILT_IN:  # wherever others are looked for
+    if name == checkpoint_table.BUILT_IN:  # wherever others are looked for
         return checkpoints.find_checkpoint(name).dit
-    if name not in checkpoints.SONGWRITERS:
+    if name not in checkpoint_table.SONGWRITERS:
         return checkpoints.find_checkpoint(name, models_dir).dit
-    part = checkpoints.SONGWRITERS[name]
+    part = checkpoint_table.SONGWRITERS[name]
     folder = checkpoints.part_folder(part, models_dir)
     if folder is None:
         raise CheckpointError(
@@ -353,12 +354,12 @@ def find_model(name: str, models_dir: Path | None) -> Path:
 
 def unpulled_songwriter(asked: str | None, checkpoint: Checkpoint, models_dir: Path | None) -> Songwriter | None:
     """Return the Songwriter `asked` for as one to be downloaded, where it is of the table, fits and is not here."""
-    if asked not in checkpoints.SONGWRITERS:
+    if asked not in checkpoint_table.SONGWRITERS:
         return None
     try:
         find_model(asked, models_dir)
     except CheckpointError:
-        part = checkpoints.SONGWRITERS[asked]
+        part = checkpoint_table.SONGWRITERS[asked]
         folder = checkpoints.cache_folder(part.repo) / part.inside if models_dir is None else models_dir / part.folder
         planned = UnpulledSongwriter(asked, folder)
         return planned if planned.fits(checkpoint) else None
@@ -378,25 +379,25 @@ def songwriters(asked: str | None, checkpoint: Checkpoint, models_dir: Path | No
         return [None]
     if asked in (None, "auto"):
         found: list[Songwriter | None] = []
-        for name in reversed(checkpoints.SONGWRITERS):
+        for name in reversed(checkpoint_table.SONGWRITERS):
             with contextlib.suppress(CheckpointError):
                 if (one := Songwriter(name, find_model(name, models_dir))).fits(checkpoint):
                     found.append(one)
         return [*found, None]
     assert asked is not None
-    if asked == checkpoints.BUILT_IN:
+    if asked == checkpoint_table.BUILT_IN:
         named = checkpoints.built_in_songwriter()
-    elif asked in checkpoints.SONGWRITERS:
+    elif asked in checkpoint_table.SONGWRITERS:
         named = Songwriter(asked, find_model(asked, models_dir))
     else:
         folder = Path(asked)
-        if not checkpoints.is_folder(folder):
+        if not disk.is_folder(folder):
             raise CheckpointError(
                 f"{asked} is neither a Songwriter's name nor a folder.",
-                f"Names: {', '.join(checkpoints.SONGWRITER_CHOICES)}; a folder holds config.json, tokenizer.json and "
-                "model.safetensors.",
+                f"Names: {', '.join(checkpoint_table.SONGWRITER_CHOICES)}; a folder holds config.json, tokenizer.json "
+                "and model.safetensors.",
             )
-        checkpoints.check_part(next(iter(checkpoints.SONGWRITERS.values())), folder)
+        checkpoints.check_part(next(iter(checkpoint_table.SONGWRITERS.values())), folder)
         named = Songwriter(asked, folder)
     if not named.fits(checkpoint):
         raise CheckpointError(
@@ -423,7 +424,7 @@ def needed_songwriters(
         where = models_dir or "the Hugging Face cache"
         raise CheckpointError(
             f"{need} needs a Songwriter, and {where} has none that goes with {checkpoint.name}.",
-            f"`acestep models pull {next(iter(checkpoints.SONGWRITERS))}` fetches the smallest, for the published "
+            f"`acestep models pull {next(iter(checkpoint_table.SONGWRITERS))}` fetches the smallest, for the published "
             "checkpoints.",
         )
     return found

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import checkpoints, weight_files
+from acestep_cli.models import checkpoint_table, checkpoints, weight_files
 from acestep_cli.models.adapters import Adapter
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter, Unpulled, UnpulledSongwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter, Unpulled, UnpulledSongwriter
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
 
 #: Source: docs/specification.md, 2.3 Published sizes.
@@ -105,14 +105,14 @@ class Sizes:
     def known(cls, name: str, models_dir: Path | None) -> Sizes:
         """Return the sizes of a checkpoint of the table, from its configs where it is installed, else as published."""
         try:
-            return cls.of(checkpoints.find_checkpoint(name, None if name == checkpoints.BUILT_IN else models_dir))
+            return cls.of(checkpoints.find_checkpoint(name, None if name == checkpoint_table.BUILT_IN else models_dir))
         except CheckpointError:
             return cls.published(name)
 
     @classmethod
     def published(cls, name: str, songwriter: str | None = None) -> Sizes:
         """Return the sizes of a checkpoint as published, installed or not."""
-        dit = PUBLISHED_XL if checkpoints.CHECKPOINTS[name].is_xl else PUBLISHED_2B
+        dit = PUBLISHED_XL if checkpoint_table.CHECKPOINTS[name].is_xl else PUBLISHED_2B
         helper = PUBLISHED_SONGWRITERS[songwriter] if songwriter else None
         return cls(dit, VAEConfig(), PUBLISHED_TEXT, helper)
 

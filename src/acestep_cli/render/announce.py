@@ -9,7 +9,7 @@ from pathlib import Path
 
 from acestep_cli.errors import shell_word
 from acestep_cli.machine import plan_text
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import arguments
 from acestep_cli.render.job import Job, group_by_weights
@@ -120,12 +120,12 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
 
 def plays_for_lack(job: Job) -> bool:
     """Tell whether the built-in model plays a job because no other is installed."""
-    return (job.song.resolved.request.model or "auto") == "auto" and job.checkpoint.name == checkpoints.BUILT_IN
+    return (job.song.resolved.request.model or "auto") == "auto" and job.checkpoint.name == checkpoint_table.BUILT_IN
 
 
 def advise_models(job: Job, reporter: Reporter) -> bool:
     """Advise to fetch a real model for a job; return False where that was said today."""
-    order = checkpoints.auto_order(modes.mode_of(job.request).task)
+    order = checkpoint_table.auto_order(modes.mode_of(job.request).task)
     return reporter.advise(
         "built-in",
         f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "

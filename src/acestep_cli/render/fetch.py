@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import disk
-from acestep_cli.models import checkpoints, hub_client, local
-from acestep_cli.models.checkpoints import ModelPart
+from acestep_cli.models import checkpoint_table, hub_client, local
+from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.render.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], reporter: Reporter
     for name, parts in lacking.items():
         folders = ", ".join(f"{part.folder} ({disk.format_size(part.size_gb * GB)})" for part in parts)
         total = disk.format_size(sum(part.size_gb for part in parts) * GB)
-        if pull and name not in checkpoints.SONGWRITERS:  # which --pull leaves out
+        if pull and name not in checkpoint_table.SONGWRITERS:  # which --pull leaves out
             reporter.say(f"{name}: {'would be fetched' if dry_run else 'fetching'}, about {total}: {folders}")
         else:
             reporter.say(

@@ -10,8 +10,9 @@ from pathlib import Path
 from acestep_cli.cache import Cache
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import checkpoints
-from acestep_cli.models.checkpoints import Checkpoint, ModelPart, Songwriter, Unpulled, UnpulledSongwriter
+from acestep_cli.models import checkpoint_table
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter, Unpulled, UnpulledSongwriter
+from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.render import matrix, sidecar
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.remaining import TakeWork
@@ -229,5 +230,5 @@ def missing_parts(jobs: list[Job]) -> dict[str, tuple[ModelPart, ...]]:
     found = {one.checkpoint.name: one.checkpoint.lacking for one in waiting if isinstance(one.checkpoint, Unpulled)}
     for one in waiting:
         if isinstance(one.songwriter, UnpulledSongwriter):
-            found[one.songwriter.name] = (checkpoints.SONGWRITERS[one.songwriter.name],)
+            found[one.songwriter.name] = (checkpoint_table.SONGWRITERS[one.songwriter.name],)
     return found

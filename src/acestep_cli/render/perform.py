@@ -27,7 +27,7 @@ from acestep_cli.song import ranking, spec_layers, spec_text
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from acestep_cli.models.checkpoints import ModelPart
+    from acestep_cli.models.checkpoint_table import ModelPart
     from acestep_cli.song.complete import Completed
     from acestep_cli.take import Take
 

@@ -10,8 +10,8 @@ from acestep_cli.errors import AceStepError, MemoryLimitError, combine_errors, n
 from acestep_cli.machine import hardware, history
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import MachineRequest, Plan, plan_render
-from acestep_cli.models import checkpoints, local
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.models.sizes import NETWORKS, Sizes
 from acestep_cli.render import arguments, outputs, sidecar
 from acestep_cli.render.job import Job, SongInput
@@ -82,8 +82,8 @@ class PlanContext:
         """
         task = modes.mode_of(request).task
         for name in self.candidates(request.model or "auto", task):
-            if name in checkpoints.CHECKPOINTS:  # before it is missed, and pulled in vain
-                complete.require_task(request, name, checkpoints.CHECKPOINTS[name])
+            if name in checkpoint_table.CHECKPOINTS:  # before it is missed, and pulled in vain
+                complete.require_task(request, name, checkpoint_table.CHECKPOINTS[name])
             if name not in self.found:
                 foresees = self.settings.pull or self.settings.dry_run
                 find = checkpoints.find_or_plan if foresees else checkpoints.find_checkpoint
@@ -97,7 +97,7 @@ class PlanContext:
         """Return the checkpoints that `model` may stand for; for `auto` with none installed, the first to download."""
         if model != "auto":
             return (model,)
-        order = checkpoints.auto_order(task)
+        order = checkpoint_table.auto_order(task)
         if self.settings.pull and not any(checkpoints.dit_folder(name, self.settings.models_dir) for name in order):
             return order[:1]
         return checkpoints.installed_names(self.settings.models_dir, task)

@@ -10,7 +10,7 @@ from acestep_cli.audio import loudness
 from acestep_cli.errors import AceStepError, CheckError, CheckpointError
 from acestep_cli.machine.plan import Plan
 from acestep_cli.models import weight_files
-from acestep_cli.models.checkpoints import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.models.sizes import PUBLISHED_2B, PUBLISHED_TEXT, PUBLISHED_XL, Sizes
 from acestep_cli.models.tensor_file import open_tensors
 from acestep_cli.progress import ProgressCallback, Say

@@ -17,7 +17,7 @@ from acestep_cli import __version__
 from acestep_cli.audio import loudness, tags
 from acestep_cli.audio.measure import Measures
 from acestep_cli.machine import hardware
-from acestep_cli.models.checkpoints import Songwriter
+from acestep_cli.models.checkpoint_files import Songwriter
 from acestep_cli.song import complete, document, songwriter_prompts, spec, spec_keys, spec_layers, spec_text
 from acestep_cli.song.file_values import Lora, is_folder_name
 from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request

@@ -6,7 +6,7 @@ import math
 
 from acestep_cli.audio import checks
 from acestep_cli.errors import CheckError
-from acestep_cli.models.checkpoints import CheckpointRow
+from acestep_cli.models.checkpoint_table import CheckpointRow
 from acestep_cli.song import modes, spec, spec_layers
 
 FLAG = "--smoke"

@@ -18,7 +18,8 @@ from acestep_cli.audio import decode, encode
 from acestep_cli.audio.decode import Recording
 from acestep_cli.errors import AdapterError, CheckpointError, SourceError, UsageError
 from acestep_cli.models import latents_file
-from acestep_cli.models.checkpoints import CHECKPOINTS, Checkpoint, CheckpointRow, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_table import CHECKPOINTS, CheckpointRow
 from acestep_cli.models.latents_file import StoredLatents
 from acestep_cli.song import duration, loras, modes, validate
 from acestep_cli.song.file_values import LORA_MODES

@@ -11,7 +11,7 @@ from typing import Any
 
 from acestep_cli.audio import encode
 from acestep_cli.audio import loudness as levels
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.song.values import Kind, quoted, refuse_duplicates, require_text, split_items, suggestion
 
 #: Meanings of the scales of several adapters: each by itself, or as shares of their sum.
@@ -179,12 +179,12 @@ class Named(Kind):
 
 class ModelName(Named):
     def __init__(self) -> None:
-        super().__init__(checkpoints.MODEL_CHOICES)
+        super().__init__(checkpoint_table.MODEL_CHOICES)
 
 
 class SongwriterName(Named):
     def __init__(self) -> None:
-        super().__init__(checkpoints.SONGWRITER_CHOICES)
+        super().__init__(checkpoint_table.SONGWRITER_CHOICES)
 
 
 class LoudnessTarget(Kind):

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from acestep_cli.errors import UsageError
-from acestep_cli.models.checkpoints import BUILT_IN, Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
+from acestep_cli.models.checkpoint_table import BUILT_IN
 from acestep_cli.song import duration, modes
 from acestep_cli.song.request import Request
 

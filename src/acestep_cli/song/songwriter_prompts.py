@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.models import checkpoints
+from acestep_cli.models import checkpoint_table
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.modes import FOLLOW_CODES
 from acestep_cli.song.musical_values import TIME_SIGNATURES
@@ -285,7 +285,7 @@ def kept_words(request: Request) -> KeptWords | None:
     from acestep_cli.song.lint import captions
 
     is_mute = bool(request.instrumental) or captions.VOICELESS.search(request.idea) is not None
-    return idea_words.kept_words(request.idea, themes=is_mute or request.songwriter == checkpoints.BUILT_IN)
+    return idea_words.kept_words(request.idea, themes=is_mute or request.songwriter == checkpoint_table.BUILT_IN)
 
 
 def opening_of(request: Request, caption: str | None) -> str | None:
@@ -317,7 +317,7 @@ def remarks(request: Request, song: Mapping[str, Any]) -> Iterator[str]:
     """Yield sentences on what a Songwriter made of a request, whose decided keys are in `song`."""
     if opening := opening_of(request, song.get("caption")):
         yield f"The caption begins with what it keeps of the idea: {opening}"
-    if request.songwriter == checkpoints.BUILT_IN and "lyrics" in song and song["lyrics"] is not None:
+    if request.songwriter == checkpoint_table.BUILT_IN and "lyrics" in song and song["lyrics"] is not None:
         yield "This Songwriter is a sketch of one: the lyrics are words in a row, for you to write over"
 
 

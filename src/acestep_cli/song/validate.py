@@ -5,7 +5,7 @@ from __future__ import annotations
 from acestep_cli import solvers
 from acestep_cli.audio import encode, wav_chunks
 from acestep_cli.errors import UsageError
-from acestep_cli.models.checkpoints import CheckpointRow
+from acestep_cli.models.checkpoint_table import CheckpointRow
 from acestep_cli.song import duration, modes, prompts, regions, seeds, songwriter_prompts
 from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
 from acestep_cli.song.regions import Region

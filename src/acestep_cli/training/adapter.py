@@ -30,7 +30,7 @@ from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.dit import DiT
 from acestep_cli.engine.int8 import Int8Linear
 from acestep_cli.errors import UsageError
-from acestep_cli.models.checkpoints import DIFFUSERS_WORDS
+from acestep_cli.models.weight_shards import DIFFUSERS_WORDS
 from acestep_cli.training.config import TrainingConfig
 
 #: The prefix of every name in a file of peft's.

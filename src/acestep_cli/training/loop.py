@@ -26,7 +26,7 @@ from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.dit import AceStep, DiT
 from acestep_cli.engine.weights import WeightStore, load_silence
 from acestep_cli.errors import CheckError, MemoryLimitError, ran_out_of_memory
-from acestep_cli.models.checkpoints import Checkpoint
+from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.models.tensor_file import open_tensors
 from acestep_cli.progress import ProgressCallback, Say
