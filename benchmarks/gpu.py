@@ -183,11 +183,8 @@ def our_song(dit: DiT, vae: OobleckVAE, tile_frames: int, inputs: Inputs) -> Non
     latents = denoise.denoise(
         dit,
         inputs.noise,
-        inputs.context,
-        remembered,
-        SCHEDULE,
-        solver="euler",
-        guided=None,
+        denoise.DiffusionCondition(inputs.context, remembered),
+        denoise.SamplerSettings(SCHEDULE),
         seeds=[1],
         progress=unheard,
     )

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.engine import denoise
+from acestep_cli.engine.denoise import DiffusionCondition, SamplerSettings
 from acestep_cli.models import checkpoint_table
 from acestep_cli.song import prompts
 from support import band, tiny
@@ -150,12 +151,14 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     seen = Given()
     real, text_prompt = denoise.denoise, prompts.text_prompt
 
-    def watched(dit: Any, noise: Tensor, context: Tensor, memory: Any, schedule: Any, **options: Any) -> Tensor:
+    def watched(
+        dit: Any, noise: Tensor, condition: DiffusionCondition, settings: SamplerSettings, **options: Any
+    ) -> Tensor:
         seen.noise.append(noise)
-        seen.context.append(context)
-        seen.schedule.append(schedule)
-        seen.options.append({**options, "memory": memory})
-        seen.latents.append(real(dit, noise, context, memory, schedule, **options))
+        seen.context.append(condition.context)
+        seen.schedule.append(settings.schedule)
+        seen.options.append({**options, "cross_kv": condition.cross_kv})
+        seen.latents.append(real(dit, noise, condition, settings, **options))
         return seen.latents[-1]
 
     def read(instruction: str, *rest: str) -> str:

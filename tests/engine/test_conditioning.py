@@ -308,8 +308,8 @@ def test_the_source_is_put_back_after_a_share_of_the_steps(schedule: tuple[float
     def run(*, last_step: bool) -> Tensor:
         hold = denoise.SourceHold(share, clean, inside, inside, last_step)
         return denoise.denoise(
-            dit, noise, torch.zeros(1, 8, 4), None, schedule, solver="euler", guided=None, seeds=[0],
-            progress=lambda done, total: None, hold=hold,
+            dit, noise, denoise.DiffusionCondition(torch.zeros(1, 8, 4), None), denoise.SamplerSettings(schedule),
+            seeds=[0], progress=lambda done, total: None, hold=hold,
         )  # fmt: skip
 
     turbo, other = run(last_step=False), run(last_step=True)
@@ -602,7 +602,7 @@ def test_references_shape_the_sound_each_with_a_token(
     )
     assert not np.allclose(plain, first)
     assert not np.allclose(first, both)
-    tokens = [given_to["memory"].layers[0].keys.shape[-2] for given_to in given.options]
+    tokens = [given_to["cross_kv"].layers[0].keys.shape[-2] for given_to in given.options]
     assert tokens[0] == tokens[1] == tokens[2] - 1
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from acestep_cli import solvers
 from acestep_cli.engine import denoise
-from acestep_cli.engine.denoise import Corrections
+from acestep_cli.engine.denoise import Corrections, DiffusionCondition, SamplerSettings
 
 SCHEDULE = solvers.timestep_schedule(6, 3.0)
 FRAMES = [1, 2, 17, 24]
@@ -87,8 +87,8 @@ def clamped(v: Array, x: Array, limit: float) -> Array:
 def ours(noise: Array, settings: Corrections, solver: str, **others: Any) -> Tensor:
     return denoise.denoise(
         LinearDiT(),  # type: ignore[arg-type]
-        torch.from_numpy(noise).float(), torch.zeros(1, noise.shape[1], 1), None,  # type: ignore[arg-type]
-        SCHEDULE, solver=solver, guided=None, seeds=[5], progress=lambda done, total: None, corrections=settings,
+        torch.from_numpy(noise).float(), DiffusionCondition(torch.zeros(1, noise.shape[1], 1), None),  # type: ignore[arg-type]
+        SamplerSettings(SCHEDULE, solver=solver, corrections=settings), seeds=[5], progress=lambda done, total: None,
         **others,
     )  # fmt: skip
 

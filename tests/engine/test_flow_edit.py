@@ -18,7 +18,7 @@ from torch import Tensor
 
 from acestep_cli import solvers
 from acestep_cli.engine import denoise, flow_edit
-from acestep_cli.engine.denoise import Corrections, Guided
+from acestep_cli.engine.denoise import Corrections, DiffusionCondition, Guided, SamplerSettings
 from acestep_cli.engine.dit import Condition
 from acestep_cli.song.modes import EditWindow
 from engine.test_parity import ours, randn
@@ -142,13 +142,17 @@ TARGET, GIVEN, NULL = 0.8, -0.5, 0.1
 SOURCE = np.random.default_rng(1).standard_normal((1, FRAMES, 3))
 
 
+def toy_condition(words: float) -> DiffusionCondition:
+    return DiffusionCondition(torch.zeros(1, FRAMES, 1), words)  # type: ignore[arg-type]
+
+
 def edited(
     source: Array = SOURCE, target: float = TARGET, given: float = GIVEN, seed: int = SEED, **asked: Any
 ) -> Tensor:
-    settings = {"window": EditWindow(), "guided": None, "corrections": Corrections(), **asked}
+    window = asked.pop("window", EditWindow())
     return flow_edit.edit(
-        ToyDiT(), torch.from_numpy(source).float(), torch.zeros(1, source.shape[1], 1),  # type: ignore[arg-type]
-        given, target, SCHEDULE, seed=seed, progress=lambda done, total: None, **settings,  # type: ignore[arg-type]
+        ToyDiT(), torch.from_numpy(source).float(), toy_condition(given), toy_condition(target),  # type: ignore[arg-type]
+        SamplerSettings(SCHEDULE, **asked), window=window, seed=seed, progress=lambda done, total: None,
     )  # fmt: skip
 
 
@@ -199,8 +203,8 @@ def test_an_edit_is_that_of_the_formulas_over_real_networks(
     target_kv, given_kv, null_kv = (model.decoder.project_condition(Condition(states, None)) for states in words)
     guide = Guided(null_kv, 7.0, "apg") if guided else None
     found = flow_edit.edit(
-        model.decoder, source, context, given_kv, target_kv, SCHEDULE,
-        window=window, guided=guide, seed=SEED, progress=lambda done, total: None, corrections=Corrections(),
+        model.decoder, source, DiffusionCondition(context, given_kv), DiffusionCondition(context, target_kv),
+        SamplerSettings(SCHEDULE, guided=guide), window=window, seed=SEED, progress=lambda done, total: None,
     )  # fmt: skip
     sides = [Side(theirs_under(states), theirs_under(words[2]), guide, Corrections()) for states in words[:2]]
     expected = transcribed(source.double().numpy(), sides[0], sides[1], window)
@@ -221,8 +225,8 @@ def test_a_window_of_nothing_is_the_source() -> None:
 
 def test_without_a_window_it_is_text_to_music_of_the_same_seed() -> None:
     made = denoise.denoise(
-        ToyDiT(), denoise.starting_noise(SEED, FRAMES, 3), torch.zeros(1, FRAMES, 1), TARGET,  # type: ignore[arg-type]
-        SCHEDULE, solver="euler", guided=None, seeds=[SEED], progress=lambda done, total: None,
+        ToyDiT(), denoise.starting_noise(SEED, FRAMES, 3), toy_condition(TARGET),  # type: ignore[arg-type]
+        SamplerSettings(SCHEDULE), seeds=[SEED], progress=lambda done, total: None,
     )  # fmt: skip
     assert apart(edited(window=EditWindow(0.0, 0.0)), made) < 1e-5
 
@@ -251,8 +255,8 @@ def test_the_model_is_asked_as_often_as_is_planned(window: EditWindow, monkeypat
     monkeypatch.setattr(ToyDiT, "__call__", lambda *args: asked.append(args[2]) or call(*args))
     steps: list[tuple[int, int]] = []
     flow_edit.edit(
-        ToyDiT(), torch.from_numpy(SOURCE).float(), torch.zeros(1, FRAMES, 1),  # type: ignore[arg-type]
-        GIVEN, TARGET, SCHEDULE, window=window, guided=None, seed=1, corrections=Corrections(),  # type: ignore[arg-type]
+        ToyDiT(), torch.from_numpy(SOURCE).float(), toy_condition(GIVEN), toy_condition(TARGET),  # type: ignore[arg-type]
+        SamplerSettings(SCHEDULE), window=window, seed=1,
         progress=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
     assert len(asked) == window.evaluations(STEPS)

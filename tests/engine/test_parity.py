@@ -19,7 +19,7 @@ from torch import Tensor
 
 from acestep_cli import solvers
 from acestep_cli.engine import text_encoder
-from acestep_cli.engine.denoise import Guided, denoise
+from acestep_cli.engine.denoise import DiffusionCondition, Guided, SamplerSettings, denoise
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm
 from acestep_cli.models.configs import DiTConfig, VAEConfig
@@ -197,10 +197,8 @@ def follow(oracle: tiny.Oracle, noise: Tensor, sampled: Sampled, **options: Any)
     return denoise(
         model.decoder,
         noise,
-        first["context_latents"][:1],
-        memory,
-        solver="euler",
-        guided=guided,
+        DiffusionCondition(first["context_latents"][:1], memory),
+        SamplerSettings(options.pop("schedule"), guided=guided),
         seeds=[0],
         progress=lambda _done, _total: None,
         **options,

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from acestep_cli import solvers
 from acestep_cli.engine import denoise, dit
-from acestep_cli.engine.denoise import ConditionSwitch, Corrections, Guided, SourceHold
+from acestep_cli.engine.denoise import (
+    ConditionSwitch,
+    Corrections,
+    DiffusionCondition,
+    Guided,
+    SamplerSettings,
+    SourceHold,
+)
 from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.models.configs import DiTConfig
 from support import tiny
@@ -49,16 +56,16 @@ def carried(
     model: AceStep, seeds: tuple[int, ...], contexts: list[Tensor], conditions: list[Condition], **options: Any
 ) -> Tensor:
     """Carry the takes of `seeds` through one loop."""
+    settings = {name: options.pop(name) for name in ("solver", "guided", "corrections") if name in options}
     noise = torch.cat([denoise.starting_noise(seed, FRAMES, model.config.latent_channels) for seed in seeds])
     return denoise.denoise(
         model.decoder,
         noise,
-        torch.cat(contexts),
-        model.decoder.project_condition(dit.stack_conditions(conditions)),
-        SCHEDULE,
+        DiffusionCondition(torch.cat(contexts), model.decoder.project_condition(dit.stack_conditions(conditions))),
+        SamplerSettings(SCHEDULE, **settings),
         seeds=seeds,
         progress=lambda done, total: None,
-        **{"solver": "euler", "guided": None, **options},
+        **options,
     )
 
 
@@ -79,7 +86,7 @@ def options_of(model: AceStep, name: str) -> dict[str, Any]:
         "corrections": {"corrections": EVERYTHING},
         "hold": {"hold": SourceHold(0.5, randn(31, 1, FRAMES, channels), inside, inside, last_step=True)},
         "start": {"start": randn(32, 1, FRAMES, channels)},
-        "switch": {"switch": ConditionSwitch(0.5, randn(33, 1, FRAMES, 2 * channels), other)},
+        "switch": {"switch": ConditionSwitch(0.5, DiffusionCondition(randn(33, 1, FRAMES, 2 * channels), other))},
         **{method: {"guided": Guided(unconditional, 5.0, method, (0.2, 0.9))} for method in solvers.GUIDANCE_METHODS},
     }[name]
 

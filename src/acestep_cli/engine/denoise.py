@@ -32,12 +32,19 @@ class Guided:
 
 
 @dataclass(frozen=True)
+class DiffusionCondition:
+    """The tensors that the decoder reads beside the latents; with one row, all takes share them."""
+
+    context: Tensor  # [B or 1, T, in_channels - C], source latents and mask
+    cross_kv: CrossKV  # the projected condition
+
+
+@dataclass(frozen=True)
 class ConditionSwitch:
-    """Another context and condition, used after a share of the steps."""
+    """Another condition, used after a share of the steps."""
 
     share: float
-    context: Tensor
-    cross_kv: CrossKV
+    condition: DiffusionCondition
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,16 @@ class Corrections:
     dcw_high_scale: float = 0.0
     velocity_clamp: float = 0.0
     velocity_ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """The settings of a diffusion: its times, falling from at most 1 to 0, and how each step is made."""
+
+    schedule: Sequence[float]
+    solver: str = "euler"
+    guided: Guided | None = None
+    corrections: Corrections = Corrections()
 
 
 def stage_generator(seed: int, stage: str) -> torch.Generator:
@@ -99,15 +116,11 @@ class GuidedVelocity:
     Source: docs/specification.md, 7.4 Guidance and 7.7 Corrections.
     """
 
-    def __init__(
-        self, dit: DiT, context: Tensor, cross_kv: CrossKV, guided: Guided | None, corrections: Corrections
-    ) -> None:
-        """Begin without momentum. `context` [1, T, in_channels - C] holds source latents and mask, `cross_kv` the
-        projected condition.
-        """
-        self.dit, self.context, self.cross_kv = dit, context, cross_kv
-        self.guided, self.corrections = guided, corrections
-        self.guide = GUIDANCE_METHODS[guided.method].start() if guided is not None else None
+    def __init__(self, dit: DiT, condition: DiffusionCondition, settings: SamplerSettings) -> None:
+        """Begin without momentum."""
+        self.dit, self.condition = dit, condition
+        self.guided, self.corrections = settings.guided, settings.corrections
+        self.guide = GUIDANCE_METHODS[self.guided.method].start() if self.guided is not None else None
         #: That of the step at hand, or of the one before until it is known, [B, T, C].
         self.of_step: Tensor | None = None
 
@@ -124,7 +137,7 @@ class GuidedVelocity:
         return v
 
     def _guided(self, x: Tensor, t: float, corrector: bool) -> Tensor:
-        conditional = self._predict(x, t, self.cross_kv)
+        conditional = self._predict(x, t, self.condition.cross_kv)
         if self.guided is None or self.guide is None or not self.guided.interval[0] <= t <= self.guided.interval[1]:
             return conditional
         unconditional = self._predict(x, t, self.guided.unconditional)
@@ -132,8 +145,9 @@ class GuidedVelocity:
 
     def _predict(self, x: Tensor, t: float, cross_kv: CrossKV) -> Tensor:
         """Return the model's own velocity."""
-        times = torch.full((x.shape[0],), t, device=self.context.device)
-        return self.dit(x.to(self.context.dtype), times, self.context, cross_kv).float()
+        context = self.condition.context
+        times = torch.full((x.shape[0],), t, device=context.device)
+        return self.dit(x.to(context.dtype), times, context, cross_kv).float()
 
     def _keep(self, v: Tensor) -> None:
         """Keep the velocity of the step, from which the next is smoothed."""
@@ -143,41 +157,37 @@ class GuidedVelocity:
 def denoise(
     dit: DiT,
     noise: Tensor,
-    context: Tensor,
-    cross_kv: CrossKV,
-    schedule: Sequence[float],
+    condition: DiffusionCondition,
+    settings: SamplerSettings,
     *,
-    solver: str,
-    guided: Guided | None,
     seeds: Sequence[int],
     progress: Progress,
     switch: ConditionSwitch | None = None,
     hold: SourceHold | None = None,
     start: Tensor | None = None,
-    corrections: Corrections = Corrections(),
 ) -> Tensor:
-    """Carry the noise of takes [B, T, C] along `schedule` (times falling to 0) to latents [B, T, C], float32.
+    """Carry the noise of takes [B, T, C] along the schedule of `settings` to latents [B, T, C], float32.
 
-    `context` [B or 1, T, in_channels - C] holds source latents and mask, `cross_kv` the projected condition; with one
-    row, all takes share it. `seeds` has that of each take, for the noise that a solver draws on the way.
+    `seeds` has that of each take, for the noise that a solver draws on the way.
     With `start`, clean latents [1, T, C], it begins from their mix with the noise at the first time of the schedule.
     In each step the velocity is clamped and smoothed, the solver acts, its result is corrected, and the source is put
     back, in this order.
     """
-    velocity = GuidedVelocity(dit, context, cross_kv, guided, corrections)
-    generators = [stage_generator(seed, solver) for seed in seeds]
+    schedule, corrections = settings.schedule, settings.corrections
+    velocity = GuidedVelocity(dit, condition, settings)
+    generators = [stage_generator(seed, settings.solver) for seed in seeds]
 
     def draw(like: Tensor) -> Tensor:
         rows = [torch.randn(1, *like.shape[1:], generator=generator) for generator in generators]
         return torch.cat(rows).to(like.device)
 
-    step = SOLVERS[solver].start(draw)
-    noise, steps = noise.to(context.device), len(schedule) - 1
+    step = SOLVERS[settings.solver].start(draw)
+    noise, steps = noise.to(condition.context.device), len(schedule) - 1
     x = noise if start is None else solvers.add_noise(start.to(noise), noise, noise.new_tensor(schedule[:1]))
     progress(0, steps)
     for done, (t, t_next) in enumerate(pairwise(schedule)):
         if switch is not None and done == int(steps * switch.share):
-            velocity.context, velocity.cross_kv = switch.context, switch.cross_kv
+            velocity.condition = switch.condition
         before, x = x, step(x, t, t_next, velocity)
         if corrections.dcw != solvers.NO_CORRECTION:
             assert velocity.of_step is not None

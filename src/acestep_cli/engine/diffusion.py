@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from acestep_cli.engine import conditioning, denoise, flow_edit
+from acestep_cli.engine.denoise import DiffusionCondition, SamplerSettings
 from acestep_cli.engine.dit import AceStep, stack_conditions
-from acestep_cli.engine.song_parts import TakeInputs
+from acestep_cli.engine.song_parts import RenderPart, TakeInputs
 from acestep_cli.engine.stage_cache import StageCache
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.progress import Progress
@@ -86,23 +87,23 @@ def denoise_takes(weights: WeightStore, group: Sequence[TakeInputs], progress: P
     switch, phases = part.prepared.second_phase, range(len(part.phases))
     frames = contexts[0].shape[1]
     with weights.dit() as model:
-        contexts = [stack_contexts([one.diffusion.contexts[phase] for one in group]) for phase in phases]
-        conditions = [stack_conditions([one.conditions[phase] for one in group]) for phase in phases]
-        cross_kvs = [model.decoder.project_condition(condition) for condition in conditions]
+        conditions = [
+            DiffusionCondition(
+                context=stack_contexts([one.diffusion.contexts[phase] for one in group]),
+                cross_kv=model.decoder.project_condition(stack_conditions([one.conditions[phase] for one in group])),
+            )
+            for phase in phases
+        ]
         latents = denoise.denoise(
             model.decoder,
             torch.cat([take_noise(one.take, frames, model.config.latent_channels) for one in group]),
-            contexts[0],
-            cross_kvs[0],
-            part.schedule,
-            solver=take.solver,
-            guided=prepare_guidance(take, model),
+            conditions[0],
+            sampler_settings(part, take, model),
             seeds=[one.take.seed for one in group],
             progress=progress,
-            switch=denoise.ConditionSwitch(switch[0], contexts[1], cross_kvs[1]) if switch else None,
+            switch=denoise.ConditionSwitch(switch[0], conditions[1]) if switch else None,
             hold=hold,
             start=start,
-            corrections=corrections_of(take),
         )
         return list(conditioning.crossfade_latents(latents, hold))
 
@@ -128,20 +129,24 @@ def edit_take(model: AceStep, inputs: TakeInputs, progress: Progress) -> Tensor:
     part, take, (contexts, _, source) = inputs.part, inputs.take, inputs.diffusion
     assert part.prepared.edit is not None
     assert source is not None
-    source_kv, target_kv = map(model.decoder.project_condition, inputs.conditions)
+    given, wanted = (
+        DiffusionCondition(contexts[0], model.decoder.project_condition(condition)) for condition in inputs.conditions
+    )
     return flow_edit.edit(
         model.decoder,
         source,
-        contexts[0],
-        source_kv,
-        target_kv,
-        part.schedule,
+        given,
+        wanted,
+        sampler_settings(part, take, model),
         window=part.prepared.edit,
-        guided=prepare_guidance(take, model),
         seed=take.seed,
         progress=progress,
-        corrections=corrections_of(take),
     )[0]
+
+
+def sampler_settings(part: RenderPart, take: Completed, model: AceStep) -> SamplerSettings:
+    """Return the settings of the diffusion of a take."""
+    return SamplerSettings(part.schedule, take.solver, prepare_guidance(take, model), corrections_of(take))
 
 
 def prepare_guidance(request: Completed, model: AceStep) -> denoise.Guided | None:

@@ -7,14 +7,13 @@ Shapes: T latent frames, C latent channels, D draws of noise in one step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
 
 from acestep_cli import solvers
-from acestep_cli.engine.denoise import Corrections, Guided, GuidedVelocity
+from acestep_cli.engine.denoise import DiffusionCondition, GuidedVelocity, SamplerSettings
 from acestep_cli.engine.dit import CrossKV, DiT
 from acestep_cli.progress import Progress
 from acestep_cli.solvers import GUIDANCE_METHODS
@@ -28,15 +27,11 @@ class DescribedVelocity(GuidedVelocity):
     their mean becomes the next.
     """
 
-    def __init__(
-        self, dit: DiT, context: Tensor, cross_kv: CrossKV, guided: Guided | None, corrections: Corrections
-    ) -> None:
-        """Begin without momentum. `context` [1, T, in_channels - C] holds silence and mask, `cross_kv` the projected
-        description.
-        """
-        super().__init__(dit, context, cross_kv, guided, corrections)
-        start = GUIDANCE_METHODS[guided.method].start_averaging if guided is not None else None
-        assert guided is None or start is not None, "a method that edits cannot use is refused before"
+    def __init__(self, dit: DiT, condition: DiffusionCondition, settings: SamplerSettings) -> None:
+        """Begin without momentum."""
+        super().__init__(dit, condition, settings)
+        start = GUIDANCE_METHODS[self.guided.method].start_averaging if self.guided is not None else None
+        assert self.guided is None or start is not None, "a method that edits cannot use is refused before"
         self.guide = start() if start is not None else None
 
     def _predict(self, x: Tensor, t: float, cross_kv: CrossKV) -> Tensor:
@@ -51,28 +46,25 @@ class DescribedVelocity(GuidedVelocity):
 def edit(
     dit: DiT,
     source: Tensor,
-    context: Tensor,
-    source_kv: CrossKV,
-    target_kv: CrossKV,
-    schedule: Sequence[float],
+    given: DiffusionCondition,
+    wanted: DiffusionCondition,
+    settings: SamplerSettings,
     *,
     window: EditWindow,
-    guided: Guided | None,
     seed: int,
     progress: Progress,
-    corrections: Corrections,
 ) -> Tensor:
-    """Carry the latents of a source [1, T, C] along `schedule` from its own description, the projected `source_kv`, to
-    that of `target_kv`. Return latents [1, T, C], float32.
+    """Carry the latents of a source [1, T, C] along the schedule of `settings`, from its own description, the condition
+    `given`, to the one that is `wanted`. Return latents [1, T, C], float32.
 
     In the steps of the window the latents follow the difference of both velocities, at noised copies of the source;
-    after it, noise is added once and the target is followed alone.
+    after it, noise is added once and the target is followed alone. Each step is one of euler, and is not corrected.
     """
-    wanted = DescribedVelocity(dit, context, target_kv, guided, corrections)
-    given = DescribedVelocity(dit, context, source_kv, guided, corrections)
+    schedule = settings.schedule
+    target, own = DescribedVelocity(dit, wanted, settings), DescribedVelocity(dit, given, settings)
     generator, steps = torch.Generator("cpu").manual_seed(seed), len(schedule) - 1
     first, last = window.steps(steps)
-    source = source.to(context.device).float()
+    source = source.to(wanted.context.device).float()
 
     def noised_source(t: float) -> Tensor:
         noise = torch.randn(source.shape, generator=generator).to(source.device)
@@ -83,11 +75,11 @@ def edit(
         progress(done, steps)
         if done < last:
             noised = torch.cat([noised_source(t) for _ in range(window.average)])
-            velocity = (wanted(x + noised - source, t) - given(noised, t)).mean(dim=0, keepdim=True)
+            velocity = (target(x + noised - source, t) - own(noised, t)).mean(dim=0, keepdim=True)
         else:
             if done == max(first, last):
                 x = x + noised_source(t) - source
-            velocity = wanted(x, t)
+            velocity = target(x, t)
         x = x + velocity * (t_next - t)
     progress(steps, steps)
     return x
