@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -77,6 +77,7 @@ class Pipeline:
         say: Say = lambda sentence: None,
         timeout: float | None = None,
         together: Sequence[int] | None = None,
+        on_lengths: Callable[[Sequence[float]], None] = lambda seconds: None,
     ) -> Generator[Take]:
         """Make the takes of completed requests, and yield each as soon as it is decoded.
 
@@ -86,7 +87,8 @@ class Pipeline:
         for bit; with others it is the same within rounding: a matrix product rounds otherwise at another batch size.
 
         When memory runs out, the stage is done again with the next fallback, which `warn` receives in words. `say`
-        receives what the Songwriter decided, before anything is rendered, and how the adapters of a song are applied.
+        receives what the Songwriter decided, before anything is rendered, and how the adapters of a song are applied;
+        `on_lengths` the seconds of each take, and of each stem, in the order in which they are made.
         Raises `CheckpointError` for weights that do not fit their config, `MemoryLimitError` when no fallback is left,
         `TimeLimitError` for a request that takes more than `timeout` seconds besides the loading of weights. What the
         Songwriter and the text encoder do for several requests counts for none of them.
@@ -102,6 +104,7 @@ class Pipeline:
                 retry=OutOfMemoryRetry(weights, self.sizes, warn),
                 say=say,
                 limit=limit,
+                on_lengths=on_lengths,
             )
             yield from renderer.render(requests, together or [self.plan.together] * len(requests))
 
@@ -141,6 +144,7 @@ class Renderer:
     retry: OutOfMemoryRetry
     say: Say
     limit: TimeLimit
+    on_lengths: Callable[[Sequence[float]], None]
     clock: StageClock = field(init=False)
     #: Shares of the takes still to be made in the progress of all.
     diffusion_progress: StageShare = field(init=False)
@@ -162,10 +166,10 @@ class Renderer:
         songs = [SongRender.of(takes, scores, most) for (takes, scores), most in zip(written, together, strict=True)]
         parts = [part for song in songs for part in song.parts]
         report = self.weights.report
+        lengths = [take.duration for part in parts for take in part.takes]
+        self.on_lengths(lengths)
         self.diffusion_progress = StageShare(report, "diffuse", [part.steps for part in parts for _ in part.takes])
-        self.decoding_progress = StageShare(
-            report, "decode", [math.ceil(take.duration) for part in parts for take in part.takes]
-        )
+        self.decoding_progress = StageShare(report, "decode", list(map(math.ceil, lengths)))
         with self.clock("text"):
             self.retry("text", requests[0], stages.encode_prompts, self.weights, parts)
         for song in songs:

@@ -24,6 +24,7 @@ from acestep_cli.cli.app import app
 from acestep_cli.engine import codec
 from acestep_cli.engine.songwriter import SongwriterModel
 from acestep_cli.engine.weights import WeightStore
+from acestep_cli.errors import UsageError
 from acestep_cli.models import checkpoint_files, checkpoints
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.render.settings import RenderSettings
@@ -77,11 +78,12 @@ def samples(path: Path) -> np.ndarray:
 # What a render leaves open.
 
 
-def render(shelf: Path, **asked: Any) -> list[Take]:
+def render(shelf: Path, longest: int | None = None, **asked: Any) -> list[Take]:
     found = checkpoints.find_checkpoint("turbo", shelf)
     helper = checkpoint_files.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
     request = complete.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
-    return list(Pipeline(found, FLOAT32, helper).run([request], lambda *_: None))
+    plan = FLOAT32.model_copy(update={"longest_seconds": longest})
+    return list(Pipeline(found, plan, helper).run([request], lambda *_: None))
 
 
 def test_what_is_open_is_decided_and_what_is_asked_stays(shelf: Path) -> None:
@@ -118,9 +120,21 @@ def test_takes_share_the_text_and_have_codes_of_their_own(shelf: Path) -> None:
 
 
 def test_a_decided_duration_decides_the_codes(shelf: Path) -> None:
-    (take,) = render(shelf, duration=None, seed=3)
+    (take,) = render(shelf, longest=20, duration=None, seed=3)
+    assert 10 <= take.request.duration <= 20  # not the estimate, which is 60 s
     assert len(take.request.codes or ()) == int(5 * take.request.duration)
     assert take.audio.seconds == pytest.approx(take.request.duration, abs=0.04)
+
+
+def test_a_length_that_the_codes_have_no_room_for_is_not_offered(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acestep_cli.engine.songwriter.CONTEXT", 1400)
+    (take,) = render(shelf, duration=None, seed=3)
+    assert 10 <= take.request.duration <= (1400 - 1024) / 5
+
+
+def test_fades_that_outlast_what_was_decided_are_refused(shelf: Path) -> None:
+    with pytest.raises(UsageError, match=r"fade_out: 30 s of fading are longer than the song, 1\d s.*Songwriter"):
+        render(shelf, longest=15, duration=None, fade_out=30)
 
 
 def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +247,31 @@ def test_a_dry_run_says_what_is_left_open(acestep: Acestep) -> None:
     assert "decides what is open: bpm, key, time signature, duration, codes" in result.stderr
     [output] = json.loads(result.stdout)["outputs"]
     assert output["request"]["songwriter"] == "0.6B"
+    assert output["plan"]["longest_seconds"] == 600
     assert "bpm" not in output["request"]
     assert "open" not in output["request"]
+    assert "That is for the estimated length. The Songwriter decides on the length, up to 600 s" in result.stderr
+    asked = acestep("generate", "-c", "x", "-d", "20", "--dry-run", "--json")
+    assert "longest_seconds" not in json.loads(asked.stdout)["outputs"][0]["plan"]
+    assert "decides on the length" not in asked.stderr
+
+
+def test_a_decided_length_is_recorded_replayed_and_no_part_of_the_recipe(
+    acestep: Acestep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acestep_cli.machine.plan.ROUND_LENGTHS", (14, 12))
+    monkeypatch.setattr("acestep_cli.song.duration.DEFAULT_SECONDS", 10.0)
+    words = ["-c", "x", "--seed", "3", "-o", "a.flac"]
+    [path] = made(acestep, *words)
+    written = sidecar(path)
+    assert 10 < written["duration"] <= 14
+    assert "duration" in written["render"]["songwriter"]["decided"]
+    assert len(samples(path)) == pytest.approx(written["duration"] * 48_000, abs=1920)
+    [replay] = made(acestep, f"{path}.yaml", "-o", "replay.flac")
+    assert np.array_equal(samples(path), samples(replay))
+    assert "kept, for it has the same recipe" in acestep("generate", *words, "--dtype", "fp32").stderr
+    again = acestep("generate", "-c", "x", "--dtype", "fp32", "--dry-run").stderr
+    assert "That is for a song of 10 s; the Songwriter decides the length." in again
 
 
 def test_a_resolved_spec_leaves_open_what_a_render_does(acestep: Acestep) -> None:

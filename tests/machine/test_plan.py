@@ -18,10 +18,10 @@ from acestep_cli.machine import hardware, memory, tiers
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import GIB, Device, Hardware
-from acestep_cli.machine.memory import Arrangement
+from acestep_cli.machine.memory import Arrangement, MemoryModel
 from acestep_cli.machine.plan import Experience, MachineRequest, Plan, Speed
 from acestep_cli.machine.tiers import TIERS, Tier
-from acestep_cli.models.sizes import Sizes
+from acestep_cli.models.sizes import PUBLISHED_SONGWRITERS, Sizes
 from acestep_cli.song import complete
 from support import tiny
 
@@ -239,6 +239,27 @@ def test_stepping_down_reaches_the_foot_and_never_turns_back(backend: str, stage
     assert plans[-1].streamed == (backend == "cuda" and stage == "diffuse")
     error = planning.exhausted_error(plans[-1], stage, request)
     assert ("--device cpu" in str(error)) == (backend == "cuda")
+
+
+def test_a_songwriter_may_decide_on_what_fits_the_arrangement_of_the_plan() -> None:
+    sizes = replace(Sizes.published("turbo"), songwriter=PUBLISHED_SONGWRITERS["0.6B"])
+    assert plan(card(24), request=song(60), sizes=sizes).longest_seconds is None
+    guessed = song(60, open=("duration", "codes"))
+    assert plan(card(24), request=guessed, sizes=sizes).longest_seconds == 600
+    for cap in range(32, 80):  # in units of 100 MB
+        try:
+            made = plan(card(24), request=guessed, sizes=sizes, max_vram=cap * 10**8)
+        except MemoryLimitError:
+            continue
+        longest = made.longest_seconds or 0
+        model = MemoryModel(sizes, planning._workload(song(longest), sizes), made.arrangement)
+        assert model.peak.total <= (made.budget_bytes or 0)
+        if longest < 480:
+            break
+    assert 60 <= longest < 480
+    # However many takes share a pass by the plan's own choice: a take alone is what it is among others.
+    several = plan(card(24), request=song(60, takes=8, open=("duration", "codes")), sizes=sizes, max_vram=cap * 10**8)
+    assert several.longest_seconds == longest
 
 
 def test_what_was_learnt_before_is_where_a_plan_begins() -> None:

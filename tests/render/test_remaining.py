@@ -56,6 +56,31 @@ def test_the_take_at_work_and_its_own_steps_are_told() -> None:
             assert (remaining.place, remaining.step) == (f"take {take + 1} of 4", (done, 30))
 
 
+def test_takes_have_the_lengths_that_the_songwriter_decided() -> None:
+    """Two songs that were taken for 30 s, of 10 and of 50: place, time left and what is learnt are of those."""
+    clock = Clock()
+    remaining = Remaining(clock)
+    expected = {"startup": 2.0, "diffuse": 6.0, "decode": 3.0, "finish": 3.0}
+    songs = [work(song=name, expected=expected) for name in ("a.yaml", "b.yaml")]
+    remaining.begin(songs)
+    remaining.resize([10.0, 50.0])
+    clock.now += 2
+    remaining.report("diffuse", 0, 16)
+    assert remaining.seconds_left == pytest.approx((6 + 3 + 3) / 3 + (6 + 3 + 3) / 3 * 5)
+    remaining.report("diffuse", 8, 16)
+    remaining.report("decode", 0, 60)
+    assert (remaining.place, remaining.step) == ("song 1 of 2", (0, 10))
+    remaining.report("decode", 10, 60)
+    remaining.report("diffuse", 16, 16)
+    remaining.report("decode", 20, 60)
+    assert (remaining.place, remaining.step) == ("song 2 of 2", (10, 50))
+    remaining.report("decode", 60, 60)
+    clock.now += 6
+    overhead = remaining.overhead()
+    assert overhead is not None
+    assert overhead.finishing_per_second == pytest.approx(6 / 60)
+
+
 def test_takes_that_share_passes_are_told_together_until_they_are_decoded() -> None:
     remaining = Remaining(Clock())
     passes = [(1, 3), (4, 5)]

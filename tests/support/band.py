@@ -48,6 +48,7 @@ class Pipeline:
         say: Any = None,
         timeout: float | None = None,
         together: Sequence[int] | None = None,
+        on_lengths: Any = None,
     ) -> Iterator[Take]:
         for request in requests:
             yield from self.play(request, report)

@@ -11,8 +11,8 @@ Source: docs/specification.md, 9 Songwriter.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +33,9 @@ from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.models import tokenizer_file
 from acestep_cli.models.sizes import qwen_of
 from acestep_cli.progress import Progress, ProgressCallback, Say
-from acestep_cli.song import complete, prompts, songwriter_prompts, take_parts
+from acestep_cli.song import complete, prompts, songwriter_prompts, take_parts, validate
 from acestep_cli.song.complete import Completed
-from acestep_cli.song.musical_values import CODES_PER_SECOND, LONGEST_SECONDS
+from acestep_cli.song.musical_values import CODES_PER_SECOND
 from acestep_cli.song.songwriter_prompts import CODE, Sampling, WritingTask
 
 #: Tokens of a prompt and its answer together.
@@ -159,18 +159,21 @@ class SongwriterModel(nn.Module):
         progress(total, total)
 
     def write_takes(
-        self, request: Completed, shortest: float, together: int, report: ProgressCallback, say: Say
+        self, request: Completed, lengths: tuple[int, int], together: int, report: ProgressCallback, say: Say
     ) -> Iterator[Completed]:
         """Yield each take of `request` as a request of its own in which nothing is open, codes included; where no codes
         are open, yield one request for all takes.
 
         The text is written once, from `songwriter_seed`, and `say` receives it in words. The codes follow from each
-        take's seed, for so many of them `together` in one batch. Songs are at least `shortest` seconds long.
+        take's seed, for so many of them `together` in one batch. `lengths` are the shortest and the longest song in
+        seconds, where the length is open; prompt and codes keep to the context too. Raises `UsageError` where the song
+        turns out shorter than its fades.
         """
         sampling = Sampling.of(request)
         expands = request.idea is not None
         make_task = songwriter_prompts.idea_task if expands else songwriter_prompts.metadata_task
-        task = make_task(request, request.open, (math.ceil(shortest), LONGEST_SECONDS))
+        task = make_task(request, request.open, lengths)
+        task = replace(task, seconds=(lengths[0], max(lengths[0], min(lengths[1], self.longest_song(task)))))
         written: dict[str, Any] = {}
         if set(request.open) - {"codes"}:
             generator = stage_generator(request.text_seed, "text")
@@ -179,6 +182,8 @@ class SongwriterModel(nn.Module):
         decided = {key: getattr(whole, key) for key in request.open if key != "codes"}
         for sentence in (*songwriter_prompts.remarks(request, decided), songwriter_prompts.decision_summary(decided)):
             say(sentence)
+        if problem := validate.fade_problem(whole, whole.duration):
+            raise UsageError(f"{problem} The Songwriter decided on that length.", "Ask for a --duration of your own.")
         if "codes" not in request.open:
             yield whole
             return
@@ -195,6 +200,12 @@ class SongwriterModel(nn.Module):
         )
         for song, own in zip(songs, codes, strict=True):
             yield song.model_copy(update={"codes": own})
+
+    def longest_song(self, task: WritingTask) -> int:
+        """Return the most seconds whose codes the context surely holds beside the prompt and the answer of a task."""
+        lyrics = songwriter_prompts.LYRIC_TOKENS if task.lyrics else 0
+        answer = METADATA_TOKENS + songwriter_prompts.CAPTION_TOKENS + lyrics
+        return (CONTEXT - len(self.encode(task.prompt)) - answer) // CODES_PER_SECOND
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str, copies: int = 1

@@ -92,6 +92,7 @@ class StageCache:
         models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         kept = songwriter_prompts.kept_words(request)
         inputs |= {"kept": kept.words} if kept is not None else {}
+        inputs |= {"longest": plan.longest_seconds} if "duration" in request.open else {}
         shared = shared_passes(plan) if "codes" in request.open else []
         key = self._key(plan, plan.device, models, inputs, request.text_seed, request.open, *shared)
         bases = take_parts.written_requests(request)

@@ -6,6 +6,7 @@ let it go.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from acestep_cli.models.configs import VAEConfig
 from acestep_cli.progress import Progress, Say
 from acestep_cli.song import duration, prompts, ranking
 from acestep_cli.song.complete import Completed
+from acestep_cli.song.musical_values import LONGEST_SECONDS
 from acestep_cli.song.ranking import Scores
 from acestep_cli.song.songwriter_prompts import Sampling, WritingTask
 
@@ -54,9 +56,10 @@ def run_songwriter(
 
 def write_takes(weights: WeightStore, request: Completed, together: int, say: Say) -> list[Completed]:
     """Return the takes of a request as the Songwriter fills them in, with the codes of so many `together`."""
-    shortest = weights.checkpoint.row.shortest_seconds
+    shortest = math.ceil(weights.checkpoint.row.shortest_seconds)
     with weights.songwriter() as songwriter:
-        return list(songwriter.write_takes(request, shortest, together, weights.report, say))
+        lengths = (shortest, weights.plan.longest_seconds or LONGEST_SECONDS)
+        return list(songwriter.write_takes(request, lengths, together, weights.report, say))
 
 
 def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:

@@ -97,6 +97,8 @@ class Plan(BaseModel):
     stages: tuple[StageMemory, ...] = ()
     seconds: float | None = None
     expected: dict[str, float] | None = None
+    #: The longest song, in seconds, that the Songwriter may decide on; None where the length is decided already.
+    longest_seconds: int | None = None
     #: Threads that compute on the processor; None leaves it to torch.
     threads: int | None = None
     reasons: dict[str, str]
@@ -329,6 +331,7 @@ def _fit_arrangement(
         max_vram=asked.max_vram,
         budget_bytes=budget,
         stages=model.stages,
+        longest_seconds=_longest_open(request, model, budget),
         seconds=_total_seconds(request, expected),
         expected=expected,
         reasons={**standing_reasons(device), **remembered, **fitting, **shared},
@@ -354,6 +357,22 @@ def _share_passes(
             fits = why if number == wanted else f"more do not fit into {format_size(budget)}"
             return found, {"together": fits}
     return model, {"together": why if wanted == 1 else f"more do not fit into {format_size(budget)}"}
+
+
+def _longest_open(request: Completed, model: MemoryModel, budget: int) -> int | None:
+    """Return the longest song that a Songwriter may decide on, in seconds; None where it does not decide the length.
+
+    It is a round length, so that the same seed makes the same song while a little more or less memory is free. A number
+    of takes together that the plan chose does not shorten it: it is lowered where memory runs out.
+    """
+    if "duration" not in request.open:
+        return None
+    arrangement = model.arrangement if request.together else replace(model.arrangement, together=1)
+    for seconds in ROUND_LENGTHS:
+        work = _workload(request.model_copy(update={"duration": float(seconds)}), model.sizes)
+        if seconds > request.duration and MemoryModel(model.sizes, work, arrangement).peak.total <= budget:
+            return seconds
+    return math.ceil(request.duration)
 
 
 def _wanted_together(request: Completed, device: Device) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,11 @@ def plan_lines(plan: Plan, device: Device) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for stage, networks, size in rows:
         yield f"  {stage.ljust(widths[0])}  {networks.ljust(widths[1])}  {size.rjust(widths[2])}"
+    if plan.longest_seconds is not None:
+        yield (
+            "That is for the estimated length. The Songwriter decides on the length, up to "
+            f"{plan.longest_seconds} s, which fit too."
+        )
     yield f"Decoding {plan.tile_frames} frames at a time: {plan.reasons['tile_frames']}."
     if plan.together > 1:
         yield f"Takes that share a forward pass: {plan.together}, {plan.reasons['together']}."
@@ -64,6 +69,14 @@ def time_line(seconds: float | None, startup: float | None, takes: int) -> str:
             f"Time: about {format_seconds(seconds)}{what} and the loading of weights, by the speed of renders before."
         )
     return f"Time: about {format_seconds(seconds + startup)}{what}, {format_seconds(startup)} of it to start."
+
+
+def length_note(guessed: Sequence[float]) -> str:
+    """Return a sentence, to follow another, on the lengths that a time assumes and the Songwriter decides."""
+    if not guessed:
+        return ""
+    lengths = f"a song of {guessed[0]:g} s" if len(set(guessed)) == 1 else "songs of the estimated lengths"
+    return f" That is for {lengths}; the Songwriter decides the length."
 
 
 def model_capacity(

@@ -144,11 +144,13 @@ def expected_time(planned: list[Job], *, later: int = 0) -> str:
     starts = [[(job.plan.expected or {}).get("startup") for job in alike] for alike in groups if alike]
     known = [one for one in seconds if one is not None]
     startup = [max(one for one in start if one is not None) for start in starts if None not in start]
-    return plan_text.time_line(
+    time = plan_text.time_line(
         sum(known) * (1 + later / takes) if len(known) == len(seconds) else None,
         sum(startup) if len(startup) == len(starts) else None,
         takes + later,
     )
+    guessed = [job.request.duration for job in pending if "duration" in job.request.open]
+    return time + plan_text.length_note(guessed) if len(known) == len(seconds) else time
 
 
 def takes_of(job: Job) -> int:

@@ -174,6 +174,7 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
                 say=reporter.say,
                 timeout=settings.timeout,
                 together=together,
+                on_lengths=remaining.resize,
             )
 
         goes_on = all(render_takes(alike, begin, settings, reporter, results))

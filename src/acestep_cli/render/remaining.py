@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,14 @@ class TakeWork:
     expected: dict[str, float] | None
     #: First and last of the takes that share forward passes with it; None where it shares none.
     together: tuple[int, int] | None = None
+
+    def lasting(self, seconds: float) -> TakeWork:
+        """Return the work of a take of so many seconds of music: as much more as it is longer."""
+        factor = seconds / self.units["decode"]
+        expected = self.expected and {
+            stage: spent if stage == "startup" else spent * factor for stage, spent in self.expected.items()
+        }
+        return replace(self, units={**self.units, "decode": seconds}, expected=expected)
 
     @property
     def key(self) -> tuple[str, int, str | None]:
@@ -106,11 +114,18 @@ class Remaining:
         self._stage, self._done, self._index, self._is_rendering = "", {}, 0, False
         self._writing, self._start = 0.0, None
 
+    def resize(self, seconds: Sequence[float]) -> None:
+        """Give the takes of the group their lengths, as the Songwriter decided them."""
+        self._group = [work.lasting(length) for work, length in zip(self._group, seconds, strict=True)]
+        sized = {work.key: work for work in self._group}
+        self.takes = [sized.get(work.key, work) for work in self.takes]
+
     def report(self, stage: str, done: int, total: int) -> None:
         """Follow a report of progress of the group, whose stages count all its takes together."""
         now = self.clock()
         spent, self._last = now - self._last, now
         before, _ = self._done.get(stage, (0, total))
+        had_begun = self._is_rendering  # else the time until now is that of the start
         if stage in OF_A_TAKE and self._group and total:
             place = self._place(stage, done, total)
             edges = self._edges(stage)
@@ -127,7 +142,7 @@ class Remaining:
                 self._is_rendering, self._start = True, now - self._group_began - self._writing
         if stage in WRITING and self._stage in WRITING:  # not what came before the first report: libraries, weights
             self._writing += spent
-        elif self._is_rendering:
+        elif had_begun:
             self._between.spent += spent
             self._between.done = sum(work.units["decode"] for work in (*self._finished, *self._group[: self._index]))
         self._stage, self._done[stage] = stage, (done, total)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -99,12 +99,13 @@ def scored_lyrics(lyrics: str) -> str:
     return f"{THOUGHT_BEGIN}\n{THOUGHT_END}\n{LYRIC_HEADING}{lyrics}\n"
 
 
-def known_metadata(request: Request) -> dict[str, Any]:
-    """Return the fields of a thought that `request` sets, as the model spells them.
+def known_metadata(request: Request, wanted: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields of a thought that `request` sets, as the model spells them, without the keys that are `wanted`
+    of the model: the duration may be an estimate.
 
     Numbers are whole, a time signature is its upper number, and the caption is one line.
     """
-    found = {field: getattr(request, key) for field, key in FIELDS.items()}
+    found = {field: getattr(request, key) if key not in wanted else None for field, key in FIELDS.items()}
     if found["duration"] is not None:
         found["duration"] = int(found["duration"])
     if found["timesignature"] is not None:
@@ -244,7 +245,7 @@ def _literal(text: str) -> str:
 
 def metadata_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int]) -> WritingTask:
     """Return the task to write metadata for a song with a caption or lyrics; `wanted` are the open keys."""
-    decided = known_metadata(request)
+    decided = known_metadata(request, wanted)
     if request.lyrics is None:
         decided["language"] = "unknown"
     fields = [*METADATA, "caption"] if "caption" in wanted else METADATA
@@ -266,7 +267,7 @@ def idea_task(request: Request, wanted: Sequence[str], seconds: tuple[int, int])
     return WritingTask(
         prompt=content,
         fields=tuple(FIELDS),
-        decided=known_metadata(request),
+        decided=known_metadata(request, wanted),
         seconds=seconds,
         lyrics="lyrics" in wanted,
         kept=kept_words(request),

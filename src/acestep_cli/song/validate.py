@@ -247,11 +247,18 @@ def _finish_problems(request: Request, whole: float) -> list[str]:
         found.append(error.message)
     if request.markers and format != wav_chunks.FORMAT:
         found.append(f"markers: {format} files have no place for them; ask for wav (--format wav, or -o NAME.wav).")
-    fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
-    if sum(seconds for _, seconds in fades) > whole:
-        added = " and ".join(f"{seconds:g} s" for _, seconds in fades)
-        found.append(f"{fades[-1][0]}: {added} of fading are longer than the song, {whole:g} s.")
+    if problem := fade_problem(request, whole):
+        found.append(problem)
     return found
+
+
+def fade_problem(request: Request, whole: float) -> str | None:
+    """Return the problem of fades that are longer than a song of `whole` seconds; None where they are not."""
+    fades = [(key, getattr(request, key)) for key in ("fade_in", "fade_out") if getattr(request, key)]
+    if sum(seconds for _, seconds in fades) <= whole:
+        return None
+    added = " and ".join(f"{seconds:g} s" for _, seconds in fades)
+    return f"{fades[-1][0]}: {added} of fading are longer than the song, {whole:g} s."
 
 
 def _code_problems(request: Request, name: str, code_count: int | None) -> list[str]:
