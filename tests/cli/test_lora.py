@@ -123,7 +123,7 @@ def test_flags_replace_the_adapters_of_a_spec_and_how_they_are_stacked() -> None
         (["--lora", "nowhere"], 3, "--lora: The adapter"),
         (["--lora", "my-sound@much"], 3, "my-sound@much does not exist"),
         (["--lora", "my-sound", "--lora", "my-sound@2"], 2, "is given twice"),
-        (["--lora-mode", "sum"], 2, "--lora-mode: there are no adapters to put together; --lora names them."),
+        (["--lora-mode", "sum"], 2, "--lora-mode: there are no adapters to put together; name them in loras (--lora)."),
         (["--lora", "my-sound", "--lora-mode", "blend"], 2, "--lora-mode: blend makes shares of the scales of several"),
         (["--lora", "xl"], 3, "xl was made for another model than turbo: it adapts 32 of the matrices in other sizes"),
         (["--lora", "nan"], 3, "holds 1 weights that are not finite numbers"),

@@ -60,6 +60,18 @@ def test_a_render_remarks_with_the_line_of_a_spec_and_leaves_the_rest_to_check()
     assert checked.stderr.count("Warning: ") == 5
 
 
+def test_a_render_and_a_check_remark_on_what_yaml_takes_for_a_comment() -> None:
+    Path("song.yaml").write_text("caption: dusty slow blues jam #1\nduration: 10\n")
+    sentence = "song.yaml:1: caption: '#1' is a comment to YAML; as text it needs quotes"
+    assert warnings(acestep("render", "song.yaml", "-o", "a.wav"))[0].startswith(sentence)
+    assert sentence in CliRunner().invoke(app, ["spec", "check", "song.yaml"]).stderr
+    Path("album.yaml").write_text(
+        "album: {title: Low Water}\ntracks:\n  - id: one\n    caption: dusty slow blues #1\n    duration: 10\n"
+    )
+    [warning] = warnings(acestep("album", "render", "album.yaml"))
+    assert "album.yaml:4: caption: '#1' is a comment to YAML" in warning
+
+
 def test_quiet_says_no_remark_and_json_still_has_it() -> None:
     result = acestep("generate", "-c", "music", "-d", "10", "-o", "a.wav", "-q", "--json")
     assert "Warning" not in result.stderr

@@ -255,6 +255,66 @@ def test_the_current_folder_is_a_model_folder(tmp_path: Path, monkeypatch) -> No
         assert spec.resolve(spec_layers.from_flags({"model": written})).request.model == str(meant)
 
 
+# parts of a text that YAML takes for comments
+
+
+@pytest.mark.parametrize(
+    ("line", "lost", "in_quotes"),
+    [
+        ("caption: jam #1", "#1", "caption: 'jam #1'"),
+        ("caption: warm lofi #lofi #chill", "#lofi #chill", "caption: 'warm lofi #lofi #chill'"),
+        ("title: It's jam #2 # really", "#2 # really", "title: 'It''s jam #2 # really'"),
+        ("title: #1 hit", "#1 hit", "title: '#1 hit'"),
+        ("Artist: Ünï #9\r", "#9", "Artist: 'Ünï #9'"),
+        ("lyrics: la la #hey", "#hey", "lyrics: 'la la #hey'"),
+        ("songwriter_options: {negative_prompt: noise #1\n  }", "#1", "negative_prompt: 'noise #1'"),
+        ("caption: slow\n  jam #1", "#1", "caption: 'slow jam #1'"),
+    ],
+)
+def test_a_text_that_loses_its_end_to_a_comment_is_remarked_on(write, line: str, lost: str, in_quotes: str) -> None:
+    path = write(f"# é 🎸\ngenre: Folk\n{line}\n")
+    [remark] = spec.resolve(*spec_layers.read_layers(path)).remarks
+    key = in_quotes.partition(":")[0].lower()
+    assert remark.startswith(f"{path}:3: {key}: '{lost}' is a comment to YAML; as text it needs quotes: ")
+    assert remark.lower().endswith(in_quotes.lower())
+    if "{" not in line and "\n" not in line:
+        assert spec.resolve(*spec_layers.read_layers(write(f"{in_quotes}\n"))).remarks == ()
+    over = spec.resolve(*spec_layers.read_layers(path), spec_layers.from_flags({key: "other"}))
+    assert over.remarks == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bpm: 90 #slow",
+        "caption: jam # slow",
+        "caption: jam  #1",
+        "caption: jam # 1 #2",
+        "caption: jam ## loud",
+        "caption: 'jam' #1",
+        "caption: jam#1",
+        "lyrics: | #1\n  la #2\n",
+        "title: # later",
+        "instrumental: true #1",
+    ],
+)
+def test_a_comment_that_is_meant_is_not_remarked_on(write, line: str) -> None:
+    assert spec.resolve(*spec_layers.read_layers(write(f"genre: Folk\n{line}\n"))).remarks == ()
+
+
+def test_a_text_that_is_all_comment_is_named_as_the_cause(write) -> None:
+    run = CliRunner().invoke(app, ["spec", "check", str(write("caption: #1 hit\n"))])
+    assert run.exit_code == 2
+    first, second = run.stderr.splitlines()
+    assert "there is nothing to make music from" in first
+    assert "'#1 hit' is a comment to YAML; as text it needs quotes: caption: '#1 hit'" in second
+
+
+def test_a_long_text_is_not_repeated(write) -> None:
+    [remark] = spec.resolve(*spec_layers.read_layers(write(f"caption: {'slow ' * 20}#1\n"))).remarks
+    assert remark.endswith("'#1' is a comment to YAML; as text it needs quotes")
+
+
 def test_an_empty_path_is_refused(write) -> None:
     assert "song.yaml:1: lyrics_file: is empty" in refusal(write("lyrics_file: ''"))
     assert "--lyrics-file: is empty" in refusal(write("caption: a"), lyrics_file="")

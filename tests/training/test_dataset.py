@@ -389,6 +389,8 @@ def test_a_list_that_cannot_be_read_costs_no_song(tmp_path: Path, name: str, tex
          {"caption": "folk", "instrumental": True}),
         ({"l.json": [{"filename": "/other/b.wav", "caption": "jazz"}], "a.caption.txt": "folk"}, None,
          "'b.wav' names no recording that is here", {"caption": "folk", "instrumental": True}),
+        ({"a.yaml": "caption: folk #1\n"}, None, ":1: caption: '#1' is a comment to YAML",
+         {"caption": "folk", "instrumental": True}),
         ({"metadata.parquet": "PAR1", "a.caption.txt": "folk"}, None, "is a Parquet table",
          {"caption": "folk", "instrumental": True}),
     ],
@@ -418,6 +420,14 @@ def test_a_value_that_cannot_be_read_is_left_out_alone(
     again = dataset.song_keys(dataset.load_dataset(tmp_path).songs[0].request)
     assert again == kept
     assert ("instrumental: true" in written) == (kept.get("instrumental", False) and key != "lyrics")
+
+
+def test_what_is_a_comment_in_a_data_set_is_told(tmp_path: Path, acestep: Callable[..., Result]) -> None:
+    song(tmp_path / "a.wav")
+    (tmp_path / dataset.DATASET_FILE).write_text("trigger: tide #1\nsongs:\n  a.wav: {bpm: 90, caption: folk #2\n  }\n")
+    one, two = dataset.load_dataset(tmp_path).left_out
+    assert str(one).startswith(f"a.wav: {tmp_path / dataset.DATASET_FILE}:3: caption: '#2' is a comment to YAML;")
+    assert str(two).startswith(f"{tmp_path / dataset.DATASET_FILE}:1: trigger: '#1' is a comment to YAML;")
 
 
 def test_empty_cells_behind_those_of_the_header_are_none(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def check_spec(file: str, find: Callable[[str, str], checkpoint_files.Checkpoint
     with spec.placing_problems(*layers):
         inputs = complete.read_inputs(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
     region = inputs.region
-    warnings = [f"{file}: {warning}" for warning in inputs.adapter_warnings]
+    warnings = [*found.remarks, *(f"{file}: {warning}" for warning in inputs.adapter_warnings)]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoint_table.CHECKPOINTS.get(request.model or "")

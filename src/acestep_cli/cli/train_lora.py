@@ -371,7 +371,7 @@ def table(songs: Dataset) -> Iterator[str]:
     for song in songs.songs:
         fields = [str(getattr(song.request, key) or "-") for key in keys]
         words = f"{len(song.request.lyrics.split())}" if song.request.lyrics else "-"
-        left_out = ", ".join(dict.fromkeys(one.key or "a file" for one in songs.left_out if one.song == song.name))
+        left_out = ", ".join(dict.fromkeys(one.key or "a part" for one in songs.left_out if one.song == song.name))
         rows.append((song.name, *fields, words, shortened(song.request.caption or "-"), left_out or "-"))
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -48,9 +48,11 @@ def remarks_on(job: Job) -> list[str]:
         return []
     found, name = job.song.resolved, job.track or ("" if job.song.spec_file is None else str(job.song.spec_file))
     song_remarks = remarks.song_remarks(found.request, job.request.duration, is_guess="duration" in job.request.open)
-    sentences = [remarks.placed(remark, name, found.origins, found.lines) for remark in song_remarks[:MOST_REMARKS]]
-    if len(song_remarks) > MOST_REMARKS:
-        more = len(song_remarks) - MOST_REMARKS
+    of_song = [remarks.placed(remark, name, found.origins, found.lines) for remark in song_remarks]
+    all_remarks = [*found.remarks, *of_song]
+    sentences = all_remarks[:MOST_REMARKS]
+    if len(all_remarks) > MOST_REMARKS:
+        more = len(all_remarks) - MOST_REMARKS
         listing = (
             "" if job.song.spec_file is None else f"; acestep spec check {shell_word(job.song.spec_file)} lists them"
         )

@@ -47,6 +47,9 @@ BYTE_ORDER_MARKS = (
 )
 #: Programs wrap long lines at 80 columns or a little earlier; a line of lyrics is shorter than this.
 WRAPPED_COLUMNS = 64
+#: A comment that rather looks like the rest of a value: `jam #1`, `lofi #chill`. Comments that are meant have a blank
+#: after the sign, or two before it.
+COMMENTED = re.compile(r" #[^\s#][^\n]*")
 
 LIST_WIDTH = 100
 
@@ -61,6 +64,7 @@ class Entry:
 
     `text_line` is the line of the document that holds the first line of a literal block (`|`), else None.
     `is_folded` is true where YAML joins several lines of the value into one, so that line breaks are lost.
+    `commented` is what follows the value and looks like a part of it, but is a comment to YAML.
     """
 
     line: int
@@ -69,6 +73,7 @@ class Entry:
     problem: str | None = None
     text_line: int | None = None
     is_folded: bool = False
+    commented: str = ""
     #: The entries of a map; None where the value is not a map.
     entries: tuple[Entry, ...] | None = None
     #: The items of a list that holds more than text, else None. Each item has the name of its list.
@@ -255,7 +260,8 @@ def read_entry(line: int, name: str, value: list[Any], lines_before: int, text: 
     try:
         raw = plain_value(value)
         text_line = line + 1 if isinstance(value[0], yaml.ScalarEvent) and value[0].style == "|" else None
-        return Entry(line, name, raw, text_line=text_line, is_folded=loses_breaks(value[0], text))
+        folded, commented = loses_breaks(value[0], text), comment_behind(value[0], text)
+        return Entry(line, name, raw, text_line=text_line, is_folded=folded, commented=commented)
     except ValueError as error:
         is_map, is_list = (isinstance(value[0], kind) for kind in (yaml.MappingStartEvent, yaml.SequenceStartEvent))
         entries = tuple(map_entries(iter(value[1:]), lines_before, text)) if is_map else None
@@ -292,6 +298,14 @@ def loses_breaks(event: Any, text: str) -> bool:
         row.strip() and after.strip() and not (is_kept or next_is_kept or is_harmless(row, after, event.style))
         for (row, is_kept), (after, next_is_kept) in pairwise(zip(rows, kept, strict=True))
     )
+
+
+def comment_behind(event: Any, text: str) -> str:
+    """Return the comment behind a scalar without quotes where it looks like the rest of its text, else nothing."""
+    if not isinstance(event, yaml.ScalarEvent) or event.style:
+        return ""
+    found = COMMENTED.match(text, event.end_mark.index)
+    return found[0].rstrip() if found else ""
 
 
 def is_harmless(row: str, after: str, style: str | None) -> bool:

@@ -59,6 +59,8 @@ class Resolved:
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     #: The picture that `cover` names, read before the render, so that a missing file is found early.
     cover: tags.Cover | None = None
+    #: Sentences on values whose text may not be all that was meant, each with its place.
+    remarks: tuple[str, ...] = ()
 
 
 def resolve(*layers: Layer) -> Resolved:
@@ -85,10 +87,25 @@ def resolve(*layers: Layer) -> Resolved:
     except ValidationError as error:
         problems += [problem_sentence(detail, values) for detail in error.errors()]
     if problems:
-        raise UsageError("\n".join(problems))
+        raise UsageError("\n".join((*problems, *written_remarks(layers, problems))))
     origins = {name: value.origin for name, value in values.items()}
     lines = {name: value.lines for name, value in values.items() if value.lines is not None}
-    return Resolved(request, origins, files=tuple(files), lines=lines, cover=picture)
+    return Resolved(request, origins, tuple(files), lines, picture, remarks=written_remarks(layers))
+
+
+def written_remarks(layers: Iterable[Layer], problems: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Return the remarks on how values are written, except where a later layer replaces the value.
+
+    With `problems`, only on the values that these are about, as what is lost may be the cause.
+    """
+    last = {name: value for layer in layers for name, value in layer.values.items()}
+    about = None if problems is None else tuple(problems)
+    return tuple(
+        value.remark
+        for value in last.values()
+        if value.remark is not None
+        and (about is None or any(problem.startswith(f"{value.where}: ") for problem in about))
+    )
 
 
 def merge_layers(layers: Iterable[Layer]) -> dict[str, WrittenValue]:
@@ -241,7 +258,7 @@ def placing_problems(*layers: Layer) -> Iterator[None]:
     except (AdapterError, SourceError, UsageError) as error:
         lines = [line.partition(": ") for line in error.message.splitlines()]
         placed = [f"{where.get(key, f'{file}{key}')}{colon}{rest}" for key, colon, rest in lines]
-        raise type(error)("\n".join(placed), error.hint) from error
+        raise type(error)("\n".join((*placed, *written_remarks(layers, placed))), error.hint) from error
 
 
 def problem_sentence(detail: Mapping[str, Any], values: Mapping[str, WrittenValue]) -> str:

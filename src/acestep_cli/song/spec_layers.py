@@ -16,7 +16,7 @@ from acestep_cli.song import request as song
 from acestep_cli.song import spec_keys, spec_text
 from acestep_cli.song.spec_keys import EXTENDS, KEYS, RENDER, SYNONYMS, TEXT_FILES
 from acestep_cli.song.spec_text import STDIN
-from acestep_cli.song.values import quoted
+from acestep_cli.song.values import Kind, Text, quoted
 
 if TYPE_CHECKING:
     from acestep_cli.song.document import Entry
@@ -25,6 +25,8 @@ MARKDOWN = (".md", ".markdown")
 SUFFIXES = (".yaml", ".yml", *MARKDOWN)
 #: The longest chain of specs that extend each other.
 DEEPEST = 20
+#: The longest text that a remark repeats, in characters.
+SHORT = 60
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class WrittenValue:
     where: str
     origin: str
     lines: tuple[str, int] | None = None
+    #: A sentence about it where a part of its line is a comment to YAML and may not be meant as one.
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,10 +189,22 @@ def layer_of_entries(
             problems.append(f"{where}: YAML makes one line of these; write `{key}: |` and the lines below it")
         else:
             lines_at = (name, entry.text_line) if entry.text_line is not None else None
-            values[key] = WrittenValue(entry.raw, where, origin, lines_at)
+            comment = comment_remark(entry, KEYS[key].kind) if key in KEYS else None
+            remark = None if comment is None else f"{where}: {comment}"
+            values[key] = WrittenValue(entry.raw, where, origin, lines_at, remark)
     if is_sidecar and "dcw" not in values:  # it was written before the key existed, of a take without
         values["dcw"] = WrittenValue(song.NEUTRAL["dcw"], f"{name}: dcw", f"{name}, which is older than the key")
     return Layer(folder, values, tuple(problems), is_sidecar, file)
+
+
+def comment_remark(entry: Entry, kind: Kind) -> str | None:
+    """Return a remark where the value is text and YAML takes a part of it for a comment."""
+    if not entry.commented or not isinstance(kind, Text):
+        return None
+    whole = f"{entry.raw or ''}{entry.commented}".strip()
+    in_quotes = "'" + whole.replace("'", "''") + "'"
+    example = f": {entry.name}: {in_quotes}" if len(whole) <= SHORT else ""
+    return f"{quoted(entry.commented)} is a comment to YAML; as text it needs quotes{example}"
 
 
 def under_its_key(entry: Entry) -> Entry:

@@ -132,7 +132,7 @@ def _schedule_problems(request: Request, name: str, row: CheckpointRow) -> list[
 def _adapter_problems(request: Request) -> list[str]:
     """Return the problem of `lora_mode`, if there is one."""
     if request.lora_mode is not None and request.loras is None:
-        return ["lora_mode: there are no adapters to put together; --lora names them."]
+        return ["lora_mode: there are no adapters to put together; name them in loras (--lora)."]
     if request.lora_mode == "blend" and len(request.loras or ()) < 2:
         return ["lora_mode: blend makes shares of the scales of several adapters, and there is one."]
     return []
@@ -229,7 +229,7 @@ def _correction_problems(request: Request, name: str, row: CheckpointRow) -> lis
     edits = modes.mode_of(request).describes_source
     dcw = (solvers.NO_CORRECTION if edits else row.dcw) if auto else request.dcw
     if dcw == solvers.NO_CORRECTION:
-        why = f"dcw is off for {name}; --dcw double turns it on" if auto and not edits else "dcw is off"
+        why = f"dcw is off for {name}; dcw: double (--dcw double) turns it on" if auto and not edits else "dcw is off"
         keys: tuple[str, ...] = ("dcw_scale", "dcw_high_scale")
     else:
         why = f"dcw {dcw} has one scale, dcw_scale"

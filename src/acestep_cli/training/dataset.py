@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from acestep_cli import disk
 from acestep_cli.audio import decode, encode, measure
 from acestep_cli.errors import AceStepError, SourceError, UsageError, combine_errors
 from acestep_cli.progress import Progress, Say
-from acestep_cli.song import document, modes, prompts, spec, spec_layers, spec_text
+from acestep_cli.song import document, modes, prompts, spec, spec_keys, spec_layers, spec_text
 from acestep_cli.song.lint import linted_song, pace
 from acestep_cli.song.request import Request
 from acestep_cli.song.values import Choice, Kind, Tag, quoted, suggestion
@@ -195,6 +195,7 @@ def parse_dataset(text: str, folder: Path) -> Dataset:
     wrong = [f"{where}{problem}" for problem in content.problems]
     head: dict[str, Any] = {}
     songs: dict[str, DatasetSong] = {}
+    left_out: list[LeftOut] = []
     for entry in document.refuse_duplicates(content.entries, where, wrong):
         place = f"{where}:{entry.line}: {entry.name}"
         if entry.name in SETTINGS:
@@ -208,6 +209,10 @@ def parse_dataset(text: str, folder: Path) -> Dataset:
             wrong.append(f"{place}: is a map, with the names of recordings below it")
         else:
             songs |= _read_songs(entry.entries, where, wrong)
+            left_out += [
+                replace(one, song=song.name) for song in entry.entries for one in lost_parts(song.entries, where)
+            ]
+    left_out += lost_parts(content.entries, where)
     if wrong:
         raise UsageError("\n".join(wrong))
     if not songs:
@@ -216,7 +221,9 @@ def parse_dataset(text: str, folder: Path) -> Dataset:
     missing = [name for name in songs if name not in files]
     problems = [SourceError(f"{songs.pop(name).path} is not there, and {DATASET_FILE} names it.") for name in missing]
     strays = tuple(name for name in files if name not in songs)
-    return Dataset(folder, tuple(songs.values()), problems=tuple(problems), strays=strays, **head)
+    return Dataset(
+        folder, tuple(songs.values()), problems=tuple(problems), strays=strays, left_out=tuple(left_out), **head
+    )
 
 
 def _read_setting(entry: document.Entry) -> dict[str, Any]:
@@ -224,6 +231,14 @@ def _read_setting(entry: document.Entry) -> dict[str, Any]:
     if entry.problem is not None:
         raise ValueError(entry.problem)
     return {} if entry.raw is None else {entry.name: SETTINGS[entry.name].read(entry.raw)}
+
+
+def lost_parts(entries: Iterable[document.Entry] | None, where: Path) -> Iterator[LeftOut]:
+    """Yield the parts of texts that are comments to YAML and may not be meant as such."""
+    kinds = {**SETTINGS, **{name: spec_keys.KEYS[name].kind for name in metadata.KEYS}}
+    for entry in entries or ():
+        if entry.name in kinds and (remark := spec_layers.comment_remark(entry, kinds[entry.name])):
+            yield LeftOut(f"{where}:{entry.line}: {entry.name}", remark)
 
 
 def _read_songs(entries: Sequence[document.Entry], where: Path, wrong: list[str]) -> dict[str, DatasetSong]:

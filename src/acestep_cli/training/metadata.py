@@ -49,8 +49,6 @@ MARKED_VALUE = re.compile(rf"<({ANY_NAME})>(.*?)(?:</\1>|(?=<(?:{ANY_NAME})>)|\Z
 #: The indicator of a block scalar behind a colon in YAML.
 BLOCK = re.compile(r"[|>][+-]?\d?[+-]?")
 TEMPO = re.compile(r"(?:~|≈|ca?\.?\s|circa\s)?\s*(\d{1,6}(?:[.,]\d+)?)\s*(?:bpm|beats per minute)?", re.IGNORECASE)
-SCALE_NAMES = {"moll": "minor", "dur": "major"}
-SCALE = re.compile(r"[\s_-]*\b(moll|dur|minor|major)\Z", re.IGNORECASE)
 CAMELOT = re.compile(r"(1[0-2]|[1-9])([AB])", re.IGNORECASE)
 NOTE = re.compile(r"[A-Ga-g][#b♯♭]?")
 #: Camelot's wheel by number: its minor keys (A) and its major ones (B).
@@ -237,7 +235,6 @@ def round_bpm(bpm: Any) -> Any:
 
 def respell_key(key: str) -> str:
     """Return the name of a key in Camelot's notation, or of a bare note, which is major; anything else unchanged."""
-    key = SCALE.sub(lambda found: f" {SCALE_NAMES.get(found[1].casefold(), found[1])}", key.replace("_", " "))
     if found := CAMELOT.fullmatch(key):
         return f"{CAMELOT_WHEEL[found[2].upper()][int(found[1]) - 1]} {'minor' if found[2].upper() == 'A' else 'major'}"
     return f"{key} major" if NOTE.fullmatch(key) else key
@@ -336,7 +333,8 @@ def read_spec(file: Path, left_out: list[LeftOut]) -> Metadata:
         for layer in spec_layers.read_layers(file)
     ]
     for layer in layers:
-        left_out += [LeftOut(str(file), without_path(file, problem)) for problem in layer.problems]
+        remarks = [value.remark for value in layer.values.values() if value.remark is not None]
+        left_out += [LeftOut(str(file), without_path(file, problem)) for problem in (*layer.problems, *remarks)]
     layers = [replace(layer, problems=()) for layer in layers]
     while True:
         try:
