@@ -140,7 +140,9 @@ def test_songs_keep_to_the_schema(name: str) -> None:
     ("line", "fits"),
     [
         ("bpm: 120", True), ("bpm: 20", False), ("bpm: 120.5", False), ("bmp: 90", False), ("key: F# minor", True),
-        ("key: H minor", False), ("time_signature: 6/8", True), ("time_signature: 3", True),
+        ("key: H minor", False), ("key: h-moll", True), ("key: Fis-Dur", True), ("key: la mineur", True),
+        ("key: B-dur", False), ("key: Bb-dur", True), ("key: Fa dièse majeur", True), ("key: Am", True),
+        ("time_signature: 6/8", True), ("time_signature: 3", True),
         ("time_signature: 5", False),
         ("duration: 90", True), ("duration: '1:30'", True), ("duration: 601", False), ("duration: 9h", False),
         ("language: ja", True), ("language: Japanese", True), ("language: klingon", False), ("seed: 7", True),

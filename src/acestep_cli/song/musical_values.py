@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from acestep_cli.song import languages
+from acestep_cli.song import key_names, languages
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.values import Kind, Number, Whole, quoted, refuse_duplicates, split_items, suggestion
 
@@ -83,7 +83,7 @@ class Language(Kind):
 
 
 class MusicalKey(Kind):
-    """A musical key: `A minor`, `F# major`. `Am`, `Bb maj` and the signs ♯ ♭ are read, too."""
+    """A musical key: `A minor`, `F# major`. Other spellings, also of other languages, are in `key_names`."""
 
     metavar = '"A minor"'
     #: Without the blank, which a shell would want quoted.
@@ -94,18 +94,20 @@ class MusicalKey(Kind):
         return ("A minor", "F# major", "Bb minor")
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^\s*[A-Ga-g][#b♯♭]?(?:m|\s*(?:[Mm]inor|min|[Mm]ajor|maj))\s*$"}
+        return {"type": "string", "pattern": key_names.pattern()}
 
     def read(self, value: Any) -> str:
-        text = str(value).strip().replace("♯", "#").replace("♭", "b")
-        found = re.fullmatch(r"([A-Ga-g])([#b]?)(?:(m)|\s*(minor|min|major|maj))", text, re.IGNORECASE)
-        if not found or found[3] == "M":
+        text = str(value)
+        try:
+            key = key_names.read_key(text)
+        except ValueError as error:
+            raise ValueError(f"{quoted(value)} {error}") from error
+        if key is None:
             # YAML takes ` #` for a comment, so `key: A #m` arrives here as `A`.
-            bare = re.fullmatch(r"[A-Ga-g][#b]?", text)
+            bare = re.fullmatch(r"[A-Ga-g][#b♯♭]?", text.strip())
             more = " and `major` or `minor`, in quotes if there is a space before `#`" if bare else ""
             raise ValueError(f"{quoted(value)} is not a key such as A minor or F# major: a note A to G, # or b{more}")
-        mode = "minor" if found[3] or found[4].casefold().startswith("min") else "major"
-        return f"{found[1].upper()}{found[2].casefold()} {mode}"
+        return key
 
     @staticmethod
     def pitch(key: str) -> tuple[int, str]:
