@@ -41,6 +41,17 @@ CONTAINERS = {
     "caf": ("CAF", "PCM_16"),
     "au": ("AU", "PCM_16"),
 }
+#: Those whose lengths libsndfile does not compare with what is there, and channels that they can have.
+UNCOMPARED = {
+    "AVR": ("PCM_16", "PCM_U8"),
+    "CAF": ("ALAW", "ULAW"),
+    "MAT4": ("PCM_16", "FLOAT"),
+    "MAT5": ("PCM_U8", "FLOAT"),
+    "MPC2K": ("PCM_16",),
+    "NIST": ("PCM_24", "ULAW"),
+    "VOC": ("PCM_16", "ALAW"),
+}
+UNCOMPARED_MONO = {"SDS": ("PCM_S8", "PCM_16", "PCM_24"), "SVX": ("PCM_S8", "PCM_16"), "WVE": ("ALAW",)}
 CODECS = {
     "flac": ("FLAC", "PCM_16"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
@@ -254,6 +265,41 @@ def test_what_holds_less_than_its_header_says_is_refused_with_both_lengths(name:
         assert "of 4.00 s can be read" in result.stderr
         if name in CONTAINERS:
             assert "1.99 of" in result.stderr or "2.00 of" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "channels"),
+    [
+        *(
+            (format, subtype, channels)
+            for format in UNCOMPARED
+            for subtype in UNCOMPARED[format]
+            for channels in (1, 2)
+        ),
+        *((format, subtype, 1) for format in UNCOMPARED_MONO for subtype in UNCOMPARED_MONO[format]),
+    ],
+)
+def test_half_a_file_of_any_format_with_a_length_is_refused(format: str, subtype: str, channels: int) -> None:
+    rate = 8000 if format == "WVE" else RATE
+    soundfile.write("whole", sound(4, rate=rate, channels=channels), rate, format=format, subtype=subtype)
+    assert decode.survey_file(Path("whole")).seconds == pytest.approx(4, abs=1e-3)
+    whole = Path("whole").read_bytes()
+    result = run("check", str(saved("half", whole[: len(whole) // 2])))
+    assert result.exit_code == 5
+    assert "half is cut short: " in result.stderr
+    assert " of 4.00 s can be read" in result.stderr
+    result = run("check", str(saved("head", whole[:100])))
+    assert result.exit_code == 5
+
+
+@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
+def test_a_length_is_read_in_either_byte_order(order: str) -> None:
+    for format in ("MAT4", "MAT5"):
+        soundfile.write("whole", sound(4), RATE, format=format, subtype="FLOAT", endian=order)
+        assert decode.survey_file(Path("whole")).seconds == 4
+        half = saved("half", Path("whole").read_bytes()[: RATE * 16])
+        with pytest.raises(SourceError, match=r"cut short: 2\.00 of 4\.00 s"):
+            decode.survey_file(half)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)

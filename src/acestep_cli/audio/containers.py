@@ -19,6 +19,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from acestep_cli.audio import header_lengths
+
 #: A header that promises more than is there, and at least this size, was written to a pipe: sox says 0x7F000000 and
 #: 0x7FFFF000, ffmpeg and arecord more. No recording that is short enough to be read is as large.
 ENDLESS_BYTES = 0x7F000000
@@ -29,6 +31,10 @@ STRETCH = 64
 FLAC_LENGTH, FLAC_LENGTH_BITS = 18, 36
 #: How far beyond other bytes the next frame of an MP3 is searched for.
 JUNK_BYTES = 1 << 20
+#: The forms of an IFF file that are sound of the Amiga.
+SVX = (b"8SVX", b"16SV")
+#: The codecs of CAF whose samples all have the same number of bytes.
+CAF_SAMPLES = (b"lpcm", b"alaw", b"ulaw")
 NONZERO = re.compile(rb"[^\0]")
 #: The rest of the identifiers of chunks in a W64 file, which begin with four letters.
 W64_RIFF = bytes.fromhex("2e91cf11a5d628db04c10000")
@@ -113,12 +119,24 @@ def streams(path: Path) -> list[Stream] | None:
         except ValueError:  # it is empty
             return None
         with closing(data):
+            if (lone := with_header_length(data)) is not None:
+                return [lone]
             start = after_zeros(data, after_tag(data, 0))
             found: list[Stream] = []
             while start < len(data) and (reader := reader_of(data, start)) is not None:
                 more, start = reader(data, start)
                 found += more
             return found or None
+
+
+def with_header_length(data: mmap.mmap) -> Stream | None:
+    """Return the stream of a file of one of the containers of `header_lengths`; None for any other."""
+    length = header_lengths.read_length(data)
+    if length is None:
+        return None
+    if not length.corrected:
+        return Stream((range(len(data)),), promised=length.promised)
+    return Stream((length.corrected, range(len(length.corrected), len(data))), promised=length.promised)
 
 
 Reader = Callable[[mmap.mmap, int], tuple[Iterable[Stream], int]]
@@ -276,29 +294,31 @@ def w64(data: mmap.mmap, start: int) -> Layout | None:
 
 
 def aiff(data: mmap.mmap, start: int) -> Layout | None:
+    """Return the layout of an AIFF, or of the older 8SVX and 16SV of the Amiga."""
     outer = int.from_bytes(data[start + 4 : start + 8], "big")
+    # The samples of an AIFF come after an offset and the size of a block.
+    wanted, before = (b"BODY", 0) if data[start + 8 : start + 12] in SVX else (b"SSND", 8)
     for name, place, size in chunks(data, start + 12, ">4sI", padded=2):
-        if name == b"SSND":
-            samples, there = place + 8, len(data) - place - 8
-            closed = size <= 8 and abs(start + 8 + outer - len(data)) <= 1
-            unknown = there > 0 and ((size <= 8 and not closed) or (size - 8 > there and size >= ENDLESS_BYTES))
-            sizes = (Size(start + 4, ">I", samples - start - 8), Size(place - 4, ">I", 8))
+        if name == wanted:
+            samples, there = place + before, len(data) - place - before
+            closed = size <= before and abs(start + 8 + outer - len(data)) <= 1
+            endless = size - before > there and size >= ENDLESS_BYTES
+            promised = None if there > 0 and (endless or (size <= before and not closed)) else max(size - before, 0)
+            sizes = (Size(start + 4, ">I", samples - start - 8), Size(place - 4, ">I", before))
             ends = (start + 8 + outer + outer % 2, place + size, place + size + size % 2, start + 8 + outer)
-            return Layout(
-                samples, None if unknown else max(size - 8, 0), tuple(end for end in ends if end >= place + size), sizes
-            )
+            return Layout(samples, promised, tuple(end for end in ends if end >= place + size), sizes)
     return None
 
 
 def caf(data: mmap.mmap, start: int) -> Layout | None:
     found: tuple[int, int] | None = None
-    end, is_pcm = start + 8, True
+    end, in_proportion = start + 8, True
     for name, place, size in chunks(data, start + 8, ">4sQ", padded=1):
         if name[:4] == b"caff":  # another file begins
             break
         end = place + size
         if name == b"desc":
-            is_pcm = data[place + 8 : place + 12] == b"lpcm"
+            in_proportion = data[place + 8 : place + 12] in CAF_SAMPLES
         if name == b"data":
             found = place, size
     if found is None:
@@ -307,7 +327,7 @@ def caf(data: mmap.mmap, start: int) -> Layout | None:
     there = len(data) - place
     unknown = there > 4 and (size <= 4 or (size > there and size >= ENDLESS_BYTES))
     samples = place + 4  # after the count of edits
-    return Layout(samples, None if unknown else max(size - 4, 0), (end,), (Size(place - 8, ">Q", 4),), is_pcm)
+    return Layout(samples, None if unknown else max(size - 4, 0), (end,), (Size(place - 8, ">Q", 4),), in_proportion)
 
 
 def au(data: mmap.mmap, start: int) -> Layout | None:

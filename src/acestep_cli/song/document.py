@@ -304,7 +304,8 @@ def comment_behind(event: Any, text: str) -> str:
     """Return the comment behind a scalar without quotes where it looks like the rest of its text, else nothing."""
     if not isinstance(event, yaml.ScalarEvent) or event.style:
         return ""
-    found = COMMENTED.match(text, event.end_mark.index)
+    end: Any = event.end_mark
+    found = COMMENTED.match(text, end.index)
     return found[0].rstrip() if found else ""
 
 
