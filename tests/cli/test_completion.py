@@ -16,7 +16,7 @@ from acestep_cli.cli import options
 from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.machine import hardware
 from acestep_cli.models import checkpoint_table
-from acestep_cli.song import examples, musical_values, request, spec_keys, values
+from acestep_cli.song import examples, musical_values, spec_keys, values
 from support.command import finish, loaded
 from support.places import ROOT
 from support.terminal import at_terminal
@@ -224,6 +224,4 @@ def test_a_tab_loads_little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_repeated_for_that_is_the_same() -> None:
-    assert options.OUTPUT == request.OUTPUT
-    assert options.SONGWRITER == request.SONGWRITER
     assert tuple(short for short, full in hardware.DTYPES.items() if short != full) == options.DTYPES

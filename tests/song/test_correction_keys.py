@@ -11,8 +11,9 @@ from acestep_cli.errors import UsageError
 from acestep_cli.models import checkpoints
 from acestep_cli.models.checkpoint_table import CHECKPOINTS
 from acestep_cli.song import complete, spec, spec_layers
+from acestep_cli.song.key import CORRECTIONS
 from acestep_cli.song.recipe import recipe_hash
-from acestep_cli.song.request import CORRECTIONS, KEYS, NEUTRAL, Request
+from acestep_cli.song.request import KEYS, NEUTRAL, Request
 from support import tiny
 
 PUBLISHED_TURBO = {name for name, row in CHECKPOINTS.items() if row.turbo and name != "pocket"}

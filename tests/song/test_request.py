@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from acestep_cli.song import request as song
+from acestep_cli.song import key as panels
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.request import KEYS, Request
 
@@ -225,7 +225,7 @@ def test_canonical_values_read_as_themselves() -> None:
     assert Request(**full.model_dump()) == full
 
 
-PANELS = (song.SONG, song.SONGWRITER, song.SOURCE, song.SOUND, song.CORRECTIONS, song.TAGS, song.OUTPUT)
+PANELS = (panels.SONG, panels.SONGWRITER, panels.SOURCE, panels.SOUND, panels.CORRECTIONS, panels.TAGS, panels.OUTPUT)
 
 
 def test_every_key_has_help_and_a_range_to_show() -> None:
@@ -233,13 +233,13 @@ def test_every_key_has_help_and_a_range_to_show() -> None:
         assert key.help.endswith("."), name
         assert key.kind.metavar, name
         assert key.panel in (
-            song.SONG,
-            song.SONGWRITER,
-            song.SOURCE,
-            song.SOUND,
-            song.CORRECTIONS,
-            song.TAGS,
-            song.OUTPUT,
+            panels.SONG,
+            panels.SONGWRITER,
+            panels.SOURCE,
+            panels.SOUND,
+            panels.CORRECTIONS,
+            panels.TAGS,
+            panels.OUTPUT,
         )
 
 

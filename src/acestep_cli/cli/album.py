@@ -21,7 +21,8 @@ from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import events, perform, result
 from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import request, spec_keys, spec_layers, spec_text
+from acestep_cli.song import spec_keys, spec_layers, spec_text
+from acestep_cli.song.key import OUTPUT
 
 app = help_format.App(no_args_is_help=True, help="Render albums: what is stale, and nothing else.")
 FORMATS = ("paths", "make", "json")
@@ -38,24 +39,24 @@ AlbumFile = Annotated[
 Folder = Annotated[
     Path,
     typer.Option("-o", "--output", metavar="FOLDER", readable=False, help="Where the album goes. Unset: here.",
-                 rich_help_panel=request.OUTPUT, show_default=False),
+                 rich_help_panel=OUTPUT, show_default=False),
 ]  # fmt: skip
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="ID", help="This track, with those it begins from; repeatable.",
-                 rich_help_panel=request.OUTPUT),
+                 rich_help_panel=OUTPUT),
 ]  # fmt: skip
-Explain = Annotated[bool, options.switch("--explain", help="Say why each track is stale.", panel=request.OUTPUT)]
-DryRun = Annotated[bool, options.switch("--dry-run", help="As album plan does: write nothing.", panel=request.OUTPUT)]
+Explain = Annotated[bool, options.switch("--explain", help="Say why each track is stale.", panel=OUTPUT)]
+DryRun = Annotated[bool, options.switch("--dry-run", help="As album plan does: write nothing.", panel=OUTPUT)]
 Depfile = Annotated[
     Path | None,
     typer.Option("--depfile", metavar="FILE", readable=False, help="Write for make what the tracks are made from.",
-                 rich_help_panel=request.OUTPUT),
+                 rich_help_panel=OUTPUT),
 ]  # fmt: skip
 Stamp = Annotated[
     Path | None,
     typer.Option("--stamp", metavar="FILE", readable=False, help="Touch this when all is there; --depfile is about it.",
-                 rich_help_panel=request.OUTPUT),
+                 rich_help_panel=OUTPUT),
 ]  # fmt: skip
 Jobs = Annotated[
     int,

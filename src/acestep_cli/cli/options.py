@@ -10,20 +10,16 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from acestep_cli.cli import exit_codes
 from acestep_cli.errors import UsageError
 from acestep_cli.render.settings import RenderSettings
+from acestep_cli.song.key import OUTPUT, SONGWRITER, Key
 
-if TYPE_CHECKING:
-    from acestep_cli.song.request import Key
-
-# These four repeat what `request` and `hardware` say, for which a TAB should not wait; a test compares them.
-OUTPUT = "Output"
-SONGWRITER = "Songwriter"
+# These two repeat what `hardware` says, for which a TAB should not wait; a test compares them.
 DTYPES = ("bf16", "fp16", "fp32")
 DEVICES = ("cuda", "rocm", "xpu", "mps", "cpu")
 MACHINE = "Machine"

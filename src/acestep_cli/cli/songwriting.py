@@ -23,7 +23,8 @@ from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, request, seeds, spec, spec_layers
+from acestep_cli.song import complete, seeds, spec, spec_layers
+from acestep_cli.song.key import OUTPUT, SONGWRITER
 from acestep_cli.song.request import Request
 
 #: The fields of `RenderSettings` that make sense without a render.
@@ -36,7 +37,7 @@ SAMPLING = ("songwriter", "temperature", "top_p", "top_k", "repetition_penalty")
 Output = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="SPEC.yaml", help="The spec to write. Unset: stdout.",
-                 rich_help_panel=request.OUTPUT),
+                 rich_help_panel=OUTPUT),
 ]  # fmt: skip
 
 
@@ -44,7 +45,7 @@ Seed = Annotated[
     int | None,
     typer.Option("--seed", metavar=f"0-{seeds.SEEDS - 1}", min=0, max=seeds.SEEDS - 1, show_default=False,
                  help="The same seed writes the same again. Unset: the spec's, else drawn.",
-                 rich_help_panel=request.SONGWRITER),
+                 rich_help_panel=SONGWRITER),
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from acestep_cli.render.result import RunReport
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.solvers import SHORTEST_FRAMES
 from acestep_cli.song import spec_keys, spec_text
-from acestep_cli.song.request import OUTPUT
+from acestep_cli.song.key import OUTPUT
 from acestep_cli.training import config as training_config
 from acestep_cli.training import dataset, metadata, run_folder
 from acestep_cli.training.config import TrainingConfig

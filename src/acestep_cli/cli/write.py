@@ -13,8 +13,9 @@ from acestep_cli.cli.console import Console
 from acestep_cli.errors import UsageError
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec, spec_layers, spec_text
+from acestep_cli.song.key import SONGWRITER_OPTIONS
 from acestep_cli.song.musical_values import LONGEST_SECONDS
-from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS
+from acestep_cli.song.request import GROUPS
 from acestep_cli.song.songwriter_prompts import Sampling
 
 app = help_format.App()

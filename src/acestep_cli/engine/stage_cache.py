@@ -24,9 +24,10 @@ from acestep_cli.machine.plan import Plan
 from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.song import songwriter_prompts, take_parts
 from acestep_cli.song.complete import Completed
+from acestep_cli.song.key import SOUND
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.recipe import apply_changes, changed_keys
-from acestep_cli.song.request import FINISH, KEYS, SOUND
+from acestep_cli.song.request import FINISH, KEYS
 
 #: Keys of a request that a Songwriter neither reads nor decides.
 IGNORED_KEYS = {name for name, key in KEYS.items() if key.panel == SOUND or name in FINISH} - {

@@ -20,7 +20,8 @@ from acestep_cli.machine import hardware
 from acestep_cli.models.checkpoint_files import Songwriter
 from acestep_cli.song import complete, document, songwriter_prompts, spec, spec_keys, spec_layers, spec_text
 from acestep_cli.song.file_values import Lora, is_folder_name
-from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
+from acestep_cli.song.key import SONGWRITER_OPTIONS
+from acestep_cli.song.request import GROUPS, KEYS, Request
 
 if TYPE_CHECKING:
     from acestep_cli.take import Take

@@ -23,9 +23,10 @@ from acestep_cli.models.checkpoint_table import CHECKPOINTS, CheckpointRow
 from acestep_cli.models.latents_file import StoredLatents
 from acestep_cli.song import duration, loras, modes, validate
 from acestep_cli.song.file_values import LORA_MODES
+from acestep_cli.song.key import CORRECTIONS
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.regions import Region
-from acestep_cli.song.request import CORRECTIONS, KEYS, NEUTRAL, Request
+from acestep_cli.song.request import KEYS, NEUTRAL, Request
 from acestep_cli.song.seeds import draw_seed, draw_variation, text_seed
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from acestep_cli.song import prompts
+from acestep_cli.song.key import SONGWRITER_OPTIONS
 from acestep_cli.song.musical_values import REPAINT_MODES, TRACKS
 from acestep_cli.song.regions import Region, Spans
-from acestep_cli.song.request import GROUPS, SONGWRITER_OPTIONS, Request
+from acestep_cli.song.request import GROUPS, Request
 
 if TYPE_CHECKING:
     from torch import Tensor

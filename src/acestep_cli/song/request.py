@@ -7,7 +7,6 @@ Flags, `--help`, completion and messages derive from them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
@@ -27,6 +26,17 @@ from acestep_cli.song.file_values import (
     Sound,
     Sounds,
 )
+from acestep_cli.song.key import (
+    CORRECTIONS,
+    OUTPUT,
+    SONG,
+    SONGWRITER,
+    SONGWRITER_OPTIONS,
+    SOUND,
+    SOURCE,
+    TAGS,
+    Key,
+)
 from acestep_cli.song.musical_values import (
     EVERY_TRACK,
     LATEST_TIME,
@@ -42,38 +52,8 @@ from acestep_cli.song.musical_values import (
     Timesteps,
     Tracks,
 )
-from acestep_cli.song.values import Choice, Kind, Number, Share, Switch, Tag, Text, Whole
+from acestep_cli.song.values import Choice, Number, Share, Switch, Tag, Text, Whole
 
-
-@dataclass(frozen=True)
-class Key:
-    """A key of the song spec: its kind of value, its help text, the panel of `--help` it stands in."""
-
-    kind: Kind
-    help: str
-    panel: str
-    short: str | None = None
-    #: False for a key that has no flag.
-    flag: bool = True
-    #: The name of its flag where that differs from the key's: a list, whose flag is given once for each item.
-    singular: str | None = None
-    #: True for a key that is part of the recipe hash. False where it shapes neither the samples nor their encoding, and
-    #: for the seed, which is compared by itself.
-    shapes: bool = True
-    #: Values for the schema, as a spec writes them.
-    examples: tuple[Any, ...] = ()
-    #: A flag that sets one certain value, and that value.
-    switch: tuple[str, str] | None = None
-    #: The map of a spec that holds it, if any. Its flag has its own name.
-    group: str | None = None
-    #: The value that changes nothing. It is left out of the recipe hash, so that takes from before the key existed keep
-    #: theirs.
-    neutral: Any = None
-
-
-SONG, SONGWRITER, SOURCE, SOUND, OUTPUT, TAGS = "Song", "Songwriter", "Source", "Sound", "Output", "Tags"
-CORRECTIONS = "Corrections"
-SONGWRITER_OPTIONS = "songwriter_options"
 LONGEST_FADE = 60
 MOST_TOGETHER = 8
 MOST_EDIT_DRAWS = 16

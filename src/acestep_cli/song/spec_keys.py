@@ -8,15 +8,15 @@ from typing import Any
 
 from acestep_cli.song import request as song
 from acestep_cli.song.file_values import File
+from acestep_cli.song.key import SONG, SOURCE, Key
 from acestep_cli.song.musical_values import LONGEST_SECONDS, Duration
-from acestep_cli.song.request import Key
 from acestep_cli.song.values import suggestion
 
-LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", song.SONG)
-FROM_LYRICS_FILE = Key(File(), "Text file with the words that are sung in the source; - is stdin.", song.SOURCE)
-BEFORE = Key(Duration(1, LONGEST_SECONDS), "Seconds to add in front of the source.", song.SOURCE)
-AFTER = Key(Duration(1, LONGEST_SECONDS), "Seconds to add behind it.", song.SOURCE)
-EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", song.SONG, flag=False)
+LYRICS_FILE = Key(File(), "Text file with the lyrics; - reads them from stdin.", SONG)
+FROM_LYRICS_FILE = Key(File(), "Text file with the words that are sung in the source; - is stdin.", SOURCE)
+BEFORE = Key(Duration(1, LONGEST_SECONDS), "Seconds to add in front of the source.", SOURCE)
+AFTER = Key(Duration(1, LONGEST_SECONDS), "Seconds to add behind it.", SOURCE)
+EXTENDS = Key(File(), "Another spec, whose keys hold where this one has none.", SONG, flag=False)
 #: Every key a spec may have: the fields of `Request`, and those that are resolved before it is built.
 KEYS: Mapping[str, Key] = {
     **song.KEYS,

@@ -7,9 +7,10 @@ from acestep_cli.audio import encode, wav_chunks
 from acestep_cli.errors import UsageError
 from acestep_cli.models.checkpoint_table import CheckpointRow
 from acestep_cli.song import duration, modes, prompts, regions, seeds, songwriter_prompts
+from acestep_cli.song.key import SONGWRITER_OPTIONS
 from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
 from acestep_cli.song.regions import Region
-from acestep_cli.song.request import GROUPS, KEYS, SONGWRITER_OPTIONS, Request
+from acestep_cli.song.request import GROUPS, KEYS, Request
 
 
 def contradictions(

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from acestep_cli.errors import UsageError
+from acestep_cli.song.key import Key
 from acestep_cli.song.musical_values import LONGEST_SECONDS, Duration
-from acestep_cli.song.request import Key
 from acestep_cli.song.values import Choice, Number, Whole
 
 ADAPTER, LEARNING = "Adapter", "Learning"
