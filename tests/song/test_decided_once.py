@@ -17,7 +17,7 @@ from acestep_cli.machine.plan import MachineRequest, plan_render
 from acestep_cli.models import adapter_file, checkpoints
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.pipeline import Pipeline
-from acestep_cli.song import complete, take_parts
+from acestep_cli.song import complete, inputs, take_parts
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import Request
@@ -57,7 +57,7 @@ def test_a_render_decides_no_seed_region_or_adapter_again(tmp_path: Path, monkey
     def again(*_: Any, **__: Any) -> None:
         raise AssertionError("decided again")
 
-    for owner, name in ((adapter_file, "read_adapter"), (Region, "of"), (complete, "survey_recordings")):
+    for owner, name in ((adapter_file, "read_adapter"), (Region, "of"), (inputs, "survey_recordings")):
         monkeypatch.setattr(owner, name, again)
     takes = render(done)
     assert [take.request.seed for take in takes] == [2**32 - 1, 0]
@@ -90,7 +90,12 @@ def test_what_changed_after_completion_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("decision", "place"),
-    [(r"% *\(?(seeds\.)?SEEDS", "seeds"), (r"randbelow\(", "seeds"), (r"Region\.of\(", "complete")],
+    [
+        (r"% *\(?(seeds\.)?SEEDS", "seeds"),
+        (r"randbelow\(", "seeds"),
+        (r"Region\.of\(", "inputs"),
+        (r"(?<!def )song_length\(", "inputs"),
+    ],
 )
 def test_only_one_place_decides(decision: str, place: str) -> None:
     places = [file.relative_to(SOURCE).as_posix() for file in SOURCE.rglob("*.py")

@@ -19,7 +19,6 @@ from acestep_cli.models import checkpoint_files, checkpoint_table, checkpoints, 
 from acestep_cli.song import (
     complete,
     document,
-    duration,
     examples,
     languages,
     modes,
@@ -30,6 +29,7 @@ from acestep_cli.song import (
     spec_layers,
     validate,
 )
+from acestep_cli.song.inputs import read_inputs
 from acestep_cli.song.request import Request
 
 app = help_format.App(no_args_is_help=True, help="Write, check and show song specs, without rendering.")
@@ -158,21 +158,20 @@ def check_spec(file: str, find: Callable[[str, str], checkpoint_files.Checkpoint
     request = found.request
     checkpoint = find(request.model or "auto", modes.mode_of(request).task)
     with spec.placing_problems(*layers):
-        inputs = complete.read_inputs(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
-    region = inputs.region
+        inputs = read_inputs(request, None if isinstance(checkpoint, CheckpointError) else checkpoint)
     warnings = [*found.remarks, *(f"{file}: {warning}" for warning in inputs.adapter_warnings)]
     if isinstance(checkpoint, CheckpointError):
         warnings.append(f"{file}: {checkpoint.message}")
         row = checkpoint_table.CHECKPOINTS.get(request.model or "")
-        problems = validate.contradictions(request, request.model or "", row, None, region) if row else []
+        problems = validate.contradictions(request, inputs, request.model or "", row, None) if row else []
     else:
-        complete.require_task(request, checkpoint.name, checkpoint.row)
-        complete.require_heads(request, checkpoint)
-        problems = validate.contradictions(request, checkpoint.name, checkpoint.row, checkpoint.code_count, region)
+        validate.require_task(request, checkpoint.name, checkpoint.row)
+        validate.require_heads(request, checkpoint)
+        problems = validate.contradictions(request, inputs, checkpoint.name, checkpoint.row, checkpoint.code_count)
     if problems:
         with spec.placing_problems(*layers):
             raise UsageError("\n".join(problems))
-    seconds, _ = duration.song_length(request, region)
+    seconds = inputs.length.seconds
     remarks_on_words = remarks.song_remarks(request, seconds)
     warnings += [remarks.placed(remark, file, found.origins, found.lines) for remark in remarks_on_words]
     if not isinstance(checkpoint, CheckpointError):

@@ -27,7 +27,7 @@ from acestep_cli.models import latents_file
 from acestep_cli.models.configs import VAEConfig
 from acestep_cli.models.latents_file import Latents, StoredLatents
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.song import complete, modes
+from acestep_cli.song import inputs, modes
 from acestep_cli.song.complete import Completed
 from acestep_cli.song.modes import Prepared, Splice
 
@@ -142,7 +142,7 @@ class SourceLayout:
 
 def load_waveform(file: str, rate: int, *, keeps_overs: bool = False) -> Tensor:
     """Read an audio file as [A, N] at `rate`, clipped at full scale unless `keeps_overs`."""
-    audio = decode.read_audio(Path(file), complete.LONGEST_REFERENCE, keeps_overs=keeps_overs)
+    audio = decode.read_audio(Path(file), inputs.LONGEST_REFERENCE, keeps_overs=keeps_overs)
     return torch.from_numpy(resample(audio, rate).samples)
 
 

@@ -16,7 +16,7 @@ from acestep_cli.models.sizes import NETWORKS, Sizes
 from acestep_cli.render import arguments, outputs, sidecar
 from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.settings import RenderSettings
-from acestep_cli.song import complete, modes, ranking, spec, spec_text, take_parts
+from acestep_cli.song import complete, modes, ranking, spec, spec_text, take_parts, validate
 from acestep_cli.song.request import Request
 
 
@@ -83,7 +83,7 @@ class PlanContext:
         task = modes.mode_of(request).task
         for name in self.candidates(request.model or "auto", task):
             if name in checkpoint_table.CHECKPOINTS:  # before it is missed, and pulled in vain
-                complete.require_task(request, name, checkpoint_table.CHECKPOINTS[name])
+                validate.require_task(request, name, checkpoint_table.CHECKPOINTS[name])
             if name not in self.found:
                 foresees = self.settings.pull or self.settings.dry_run
                 find = checkpoints.find_or_plan if foresees else checkpoints.find_checkpoint

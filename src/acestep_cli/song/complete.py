@@ -6,23 +6,23 @@ song is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from acestep_cli import solvers
-from acestep_cli.audio import decode, encode
+from acestep_cli.audio import encode
 from acestep_cli.audio.decode import Recording
-from acestep_cli.errors import AdapterError, CheckpointError, SourceError, UsageError
+from acestep_cli.errors import UsageError
 from acestep_cli.models import latents_file
 from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
-from acestep_cli.models.checkpoint_table import CHECKPOINTS, CheckpointRow
 from acestep_cli.models.latents_file import StoredLatents
 from acestep_cli.song import duration, loras, modes, validate
+from acestep_cli.song.duration import SongLength
 from acestep_cli.song.file_values import LORA_MODES
+from acestep_cli.song.inputs import Inputs, read_inputs
 from acestep_cli.song.key import CORRECTIONS
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.regions import Region
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 #: The origin of a seed that nobody asked for.
 DRAWN = "drawn"
 DEFAULT_LOUDNESS = "peak:-1"
-#: The longest reference that is read, in seconds.
-LONGEST_REFERENCE = 3600.0
 
 
 class Completed(Request):
@@ -104,34 +102,32 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     the mode, `AdapterError` where an adapter does not fit it, and `UsageError` with all contradictions between
     request, recordings and checkpoint.
     """
-    row, name = checkpoint.row, checkpoint.name
-    require_task(request, name, row)
-    require_heads(request, checkpoint)
+    validate.require_task(request, checkpoint.name, checkpoint.row)
+    validate.require_heads(request, checkpoint)
     inputs = read_inputs(request, checkpoint)
-    recordings, region = inputs.recordings, inputs.region
-    if problems := validate.contradictions(request, name, row, checkpoint.code_count, region):
+    if problems := validate.contradictions(request, inputs, checkpoint.name, checkpoint.row, checkpoint.code_count):
         raise UsageError("\n".join(problems))
     open_by_songwriter = open_keys(request) if songwriter is not None else ()
     choices = Choices(request.model_dump())
     choose_models(choices, request, checkpoint, songwriter if open_by_songwriter else None)
-    choose_mode_defaults(choices, request, region, open_by_songwriter)
+    choose_mode_defaults(choices, request, inputs.length, open_by_songwriter)
     choose_sampling(choices, request, checkpoint)
     if not request.instrumental and choices.values["lyrics"] is not None and "language" not in open_by_songwriter:
         choices.set_default("language", "unknown", duration.DEFAULT)
     choose_encoding(choices, request)
-    source_latents, latents_warnings = find_latents(request, checkpoint, recordings, region)
+    source_latents, latents_warnings = find_latents(request, checkpoint, inputs)
     completed = Completed(
         **choices.values,
         open=open_by_songwriter,
         text_seed=text_seed(choices.values["seed"], request.songwriter_seed),
-        region=region,
+        region=inputs.region,
         adapters=loras.active_adapters(request.loras or (), choices.values["lora_mode"], inputs.adapters),
         source_latents=source_latents,
-        reference_seconds=sum(recordings[file].seconds for file in request.reference or ()),
+        reference_seconds=sum(inputs.recordings[file].seconds for file in request.reference or ()),
     )
-    recording_warnings = [warning for recording in recordings.values() for warning in recording.warnings]
+    recording_warnings = [warning for recording in inputs.recordings.values() for warning in recording.warnings]
     warnings = (*recording_warnings, *inputs.adapter_warnings, *latents_warnings)
-    return Completion(completed, choices.origins, recordings, inputs.adapters, warnings)
+    return Completion(completed, choices.origins, inputs.recordings, inputs.adapters, warnings)
 
 
 @dataclass
@@ -162,14 +158,14 @@ def choose_models(choices: Choices, request: Request, checkpoint: Checkpoint, wr
 
 
 def choose_mode_defaults(
-    choices: Choices, request: Request, region: Region | None, open_by_songwriter: tuple[str, ...]
+    choices: Choices, request: Request, length: SongLength, open_by_songwriter: tuple[str, ...]
 ) -> None:
     """Set the mode, the length of the song, and the defaults of the mode."""
     mode = modes.mode_of(request)
     choices.set_default("mode", "generate", duration.DEFAULT)
-    seconds, origin = duration.song_length(request, region)
     is_estimate = "duration" in open_by_songwriter
-    choices.set_default("duration", seconds, f"{origin}, until the Songwriter decides" if is_estimate else origin)
+    origin = f"{length.origin}, until the Songwriter decides" if is_estimate else length.origin
+    choices.set_default("duration", length.seconds, origin)
     for key, value in mode.defaults(request).items():
         choices.set_default(key, value, f"mode {request.mode}")
     if mode.keeps_level:
@@ -225,74 +221,11 @@ def choose_encoding(choices: Choices, request: Request) -> None:
     choices.set_default("bitrate", encoding.bitrate, duration.DEFAULT)
 
 
-def require_task(request: Request, name: str, row: CheckpointRow) -> None:
-    """Raise `CheckpointError` where the checkpoint `name` was not trained for the mode of the request."""
-    task = modes.mode_of(request).task
-    if task not in row.tasks:
-        able = [other for other, one in CHECKPOINTS.items() if task in one.tasks]
-        raise CheckpointError(
-            f"{name} was not trained to {task}; {', '.join(able[:-1])} and {able[-1]} were.",
-            f"`acestep models pull {able[0]}` fetches one of them; then --model {able[0]}.",
-        )
-
-
-def require_heads(request: Request, checkpoint: Checkpoint) -> None:
-    """Raise `CheckpointError` where lyrics are to be timed and the checkpoint has no known alignment heads."""
-    if request.lrc and not checkpoint.alignment_heads:
-        able = [other for other, one in CHECKPOINTS.items() if one.alignment_heads]
-        raise CheckpointError(
-            f"{checkpoint.name} has no alignment heads, by which lyrics are timed; {', '.join(able)} have.",
-            f"Leave lrc out; or `acestep models pull {able[0]}` fetches one that has, then --model {able[0]}.",
-        )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The recordings and adapters of a request, as read, by path."""
-
-    recordings: Mapping[str, Recording]
-    #: The region of the source that is rendered anew; None without a source.
-    region: Region | None
-    adapters: Mapping[str, Adapter]
-    adapter_warnings: Sequence[str]
-
-
-def read_inputs(request: Request, checkpoint: Checkpoint | None) -> Inputs:
-    """Read the recordings and adapters of a request; without a checkpoint, the fit of adapters is not checked.
-
-    Raises `SourceError` or `AdapterError`, whose message begins with the key, where one cannot be used.
-    """
-    recordings = survey_recordings(request)
-    adapters, warnings = survey_adapters(request, checkpoint)
-    source = recordings.get(request.source or "")
-    region = None if source is None else Region.of(request, source.seconds)
-    return Inputs(recordings, region, adapters, warnings)
-
-
-def survey_recordings(request: Request) -> dict[str, Recording]:
-    """Survey the source and the references of a request. Return the recordings by path.
-
-    Raises `SourceError`, whose message begins with the key, where one cannot be used.
-    """
-    sources = () if request.source is None else (request.source,)
-    recordings = {}
-    for key, files, longest in (
-        ("source", sources, decode.LONGEST_READ if request.context is None else LONGEST_REFERENCE),
-        ("reference", request.reference or (), LONGEST_REFERENCE),
-    ):
-        for file in files:
-            try:
-                recordings[file] = decode.survey_file(Path(file), longest)
-            except SourceError as error:
-                raise SourceError(f"{key}: {error.message}", error.hint) from error
-    return recordings
-
-
 def find_latents(
-    request: Request, checkpoint: Checkpoint, recordings: Mapping[str, Recording], region: Region | None
+    request: Request, checkpoint: Checkpoint, inputs: Inputs
 ) -> tuple[StoredLatents | None, tuple[str, ...]]:
     """Return the stored latents beside the source, or None, and a warning where a latents file cannot be used."""
-    source = recordings.get(request.source or "")
+    source, region = inputs.recordings.get(request.source or ""), inputs.region
     if region is None or source is None or not (path := latents_file.latents_path(source.path)).exists():
         return None, ()
     found = latents_file.find_latents(source, checkpoint.vae_hash(), region.seconds_before)
@@ -300,34 +233,6 @@ def find_latents(
         return None, (f"{path}: {found}; the source is encoded anew.",)
     unchecked = f"{path} has no checksum, as an earlier version wrote it: whether it is damaged cannot be told."
     return found, (() if found.is_checked else (unchecked,))
-
-
-def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[dict[str, Adapter], list[str]]:
-    """Read the adapters of a request. Return them by path, and warnings about them.
-
-    Raises `AdapterError`, whose message begins with the key, where one is broken or does not fit `checkpoint`; the fit
-    is not checked where `checkpoint` is None.
-    """
-    if request.loras is None:
-        return {}, []
-    from acestep_cli.models import adapter_file
-    from acestep_cli.models.sizes import Sizes
-
-    found: dict[str, Adapter] = {}
-    warnings: list[str] = []
-    for lora in request.loras:
-        try:
-            adapter = found[lora.path] = adapter_file.read_adapter(Path(lora.path))
-            warnings += adapter.warnings
-            if checkpoint is not None:
-                warnings += adapter.require_fit(Sizes.of(checkpoint).dit, checkpoint.name)
-            adapter.require_finite()
-        except AdapterError as error:
-            raise AdapterError(f"loras: {error.message}", error.hint) from error
-        word = adapter.trigger_word
-        if word is not None and request.caption is not None and word.casefold() not in request.caption.casefold():
-            warnings.append(f"{lora.path} was trained with the trigger word {word!r}, which the caption does not have.")
-    return found, warnings
 
 
 def open_keys(request: Request) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from acestep_cli.song.musical_values import CODES_PER_SECOND, PULSES
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import Request
@@ -18,19 +20,26 @@ ESTIMATE_BPM = 100
 ESTIMATE_RANGE = (30.0, 300.0)
 
 
-def song_length(request: Request, region: Region | None) -> tuple[float, str]:
-    """Return the length of the song in seconds, and its origin; `region` is that of its source, where it has one, of
-    which it may have a part in view.
+class SongLength(NamedTuple):
+    """The length of a song in seconds, and its origin."""
+
+    seconds: float
+    origin: str
+
+
+def song_length(request: Request, region: Region | None) -> SongLength:
+    """Return the length of the song; `region` is that of its source, where it has one, of which it may have a part in
+    view.
     """
     if region is not None:
-        return region.view_seconds, "the source"
+        return SongLength(region.view_seconds, "the source")
     if request.duration is not None:
-        return request.duration, "asked for"
+        return SongLength(request.duration, "asked for")
     if request.codes is not None:
-        return len(request.codes) / CODES_PER_SECOND, "the codes"
+        return SongLength(len(request.codes) / CODES_PER_SECOND, "the codes")
     if not is_sung(request.lyrics):
-        return DEFAULT_SECONDS, DEFAULT
-    return estimated_duration(request), "estimated from the lyrics"
+        return SongLength(DEFAULT_SECONDS, DEFAULT)
+    return SongLength(estimated_duration(request), "estimated from the lyrics")
 
 
 def is_sung(lyrics: str | None) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from acestep_cli.audio import decode
 from acestep_cli.errors import SourceError
 from acestep_cli.song import modes
-from acestep_cli.song.complete import LONGEST_REFERENCE
+from acestep_cli.song.inputs import LONGEST_REFERENCE
 from acestep_cli.song.spec_keys import EXTENSION, KEYS
 from acestep_cli.song.spec_layers import WrittenValue
 

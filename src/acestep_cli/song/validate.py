@@ -1,40 +1,59 @@
-"""Find all contradictions within a request, and between it, its recordings and a checkpoint."""
+"""Refusals before anything is decided: contradictions of a request with itself, its recordings and a checkpoint."""
 
 from __future__ import annotations
 
 from acestep_cli import solvers
 from acestep_cli.audio import encode, wav_chunks
-from acestep_cli.errors import UsageError
-from acestep_cli.models.checkpoint_table import CheckpointRow
+from acestep_cli.errors import CheckpointError, UsageError
+from acestep_cli.models.checkpoint_files import Checkpoint
+from acestep_cli.models.checkpoint_table import CHECKPOINTS, CheckpointRow
 from acestep_cli.song import duration, modes, prompts, regions, seeds, songwriter_prompts
+from acestep_cli.song.inputs import Inputs
 from acestep_cli.song.key import SONGWRITER_OPTIONS
 from acestep_cli.song.musical_values import CODES_PER_SECOND, REPAINT_MODES
-from acestep_cli.song.regions import Region
 from acestep_cli.song.request import GROUPS, KEYS, Request
 
 
+def require_task(request: Request, name: str, row: CheckpointRow) -> None:
+    """Raise `CheckpointError` where the checkpoint `name` was not trained for the mode of the request."""
+    task = modes.mode_of(request).task
+    if task not in row.tasks:
+        able = [other for other, one in CHECKPOINTS.items() if task in one.tasks]
+        raise CheckpointError(
+            f"{name} was not trained to {task}; {', '.join(able[:-1])} and {able[-1]} were.",
+            f"`acestep models pull {able[0]}` fetches one of them; then --model {able[0]}.",
+        )
+
+
+def require_heads(request: Request, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` where lyrics are to be timed and the checkpoint has no known alignment heads."""
+    if request.lrc and not checkpoint.alignment_heads:
+        able = [other for other, one in CHECKPOINTS.items() if one.alignment_heads]
+        raise CheckpointError(
+            f"{checkpoint.name} has no alignment heads, by which lyrics are timed; {', '.join(able)} have.",
+            f"Leave lrc out; or `acestep models pull {able[0]}` fetches one that has, then --model {able[0]}.",
+        )
+
+
 def contradictions(
-    request: Request,
-    name: str,
-    row: CheckpointRow,
-    code_count: int | None,
-    region: Region | None = None,
+    request: Request, inputs: Inputs, name: str, row: CheckpointRow, code_count: int | None
 ) -> list[str]:
-    """Return all problems of the request alone, with the region of its source, and with the checkpoint `name`.
+    """Return all problems of the request alone, with what it reads, and with the checkpoint `name`.
 
     Each problem is a sentence that begins with its key.
     """
-    whole, _ = duration.song_length(request, region)
+    song = modes.with_defaults(request)
+    region, whole = inputs.region, inputs.length.seconds
     return [
         *_mode_problems(request),
         *_songwriter_problems(request),
-        *_word_problems(request),
+        *_word_problems(song),
         *(regions.region_problems(request, region) if region is not None else ()),
         *_finish_problems(request, whole if region is None else region.song_seconds),
         *_guidance_problems(request, name, row),
         *_correction_problems(request, name, row),
         *_variation_problems(request),
-        *(_edit_problems(request) if modes.mode_of(request).describes_source else ()),
+        *(_edit_problems(request, song) if modes.mode_of(request).describes_source else ()),
         *_schedule_problems(request, name, row),
         *_adapter_problems(request),
         *_code_problems(request, name, code_count),
@@ -69,15 +88,15 @@ def _variation_problems(request: Request) -> list[str]:
     return []
 
 
-def _edit_problems(request: Request) -> list[str]:
-    """Return the problems of a flow edit: of its two descriptions, its window, and keys that its steps cannot heed."""
-    found = _description_problems(request)
-    window = modes.with_defaults(request)
-    if (window.edit_start or 0) > (window.edit_end or 0):
+def _edit_problems(request: Request, song: Request) -> list[str]:
+    """Return the problems of a flow edit: of its two descriptions, its window, and keys that its steps cannot heed.
+
+    `song` is the request with the defaults of the mode.
+    """
+    found = _description_problems(request, song)
+    if (song.edit_start or 0) > (song.edit_end or 0):
         key = "edit_start" if request.edit_start is not None else "edit_end"
-        found.append(
-            f"{key}: the edit begins at {window.edit_start:g} of the steps, after its end, {window.edit_end:g}."
-        )
+        found.append(f"{key}: the edit begins at {song.edit_start:g} of the steps, after its end, {song.edit_end:g}.")
     if request.solver is not None and not solvers.SOLVERS[request.solver].edits:
         found.append(f"solver: {request.solver} cannot edit, whose steps are those of euler; leave it out.")
     if request.guidance_method is not None:
@@ -95,7 +114,7 @@ def _edit_problems(request: Request) -> list[str]:
     return found
 
 
-def _description_problems(request: Request) -> list[str]:
+def _description_problems(request: Request, song: Request) -> list[str]:
     """Return the problem of an edit that does not know its source, or would change nothing of it."""
     if request.source is None:  # which is told already
         return []
@@ -104,7 +123,6 @@ def _description_problems(request: Request) -> list[str]:
             f"from_caption: nothing tells what {request.source} is like now, neither a sidecar nor its tags; describe "
             "it with --from-caption, and its words with --from-lyrics or --from-lyrics-file."
         ]
-    song = modes.with_defaults(request)
     before = modes.source_description(song)
     words = [(one.caption, one.lyrics or prompts.INSTRUMENTAL) for one in (song, before)]
     if missing_keys(request) or words[0] != words[1]:
@@ -187,9 +205,9 @@ def _filling_problems(request: Request, *, named: bool) -> list[str]:
     return [f"caption: {why}"]
 
 
-def _word_problems(request: Request) -> list[str]:
-    """Return the problems of the keys about lyrics."""
-    if not request.lrc or duration.may_be_sung(modes.with_defaults(request)):
+def _word_problems(song: Request) -> list[str]:
+    """Return the problems of the keys about lyrics, in a request with the defaults of its mode."""
+    if not song.lrc or duration.may_be_sung(song):
         return []
     return ["lrc: there are no lyrics to time; give some (--lyrics), or leave it out."]
 
