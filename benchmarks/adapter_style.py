@@ -118,7 +118,7 @@ def main() -> None:
         found, equal = distances(Path(folder))
     table = [["scale of the adapter", "distance to the style", "of the way"]]
     for scale, away in found.items():
-        named = "none worn" if scale is None else f"{scale:.0%}"
+        named = "none" if scale is None else f"{scale:.0%}"
         table.append([named, f"{away:.1f} dB", f"{1 - away / found[None]:.0%}"])
     notes = NOTES.format(
         songs=SONGS, seconds=SONG_SECONDS, training=" ".join(TRAINING), steps=STEPS, captions=len(CAPTIONS),

@@ -69,13 +69,13 @@ def packed(decoder: DiT) -> DiT:
     return made
 
 
-def worn(decoder: DiT, files: list[Path]) -> tuple[DiT, int, float]:
+def adapted(decoder: DiT, files: list[Path]) -> tuple[DiT, int, float]:
     """A copy that wears the adapters at 1, how many of its matrices they are merged into, and the seconds that took."""
     made = copy.deepcopy(decoder)
     start = time.perf_counter()
-    outfit = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(file), 1.0) for file in files))
-    outfit.apply(made, CPU, torch.bfloat16, merging=True)
-    return made, len(outfit.merged), time.perf_counter() - start
+    stack = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(file), 1.0) for file in files))
+    stack.apply(made, CPU, torch.bfloat16, merging=True)
+    return made, len(stack.merged), time.perf_counter() - start
 
 
 def by_peft(decoder: DiT) -> DiT:
@@ -116,12 +116,12 @@ def main() -> None:
         int8 = packed(base)
         sides: dict[str, tuple[DiT, int | None, float | None, DiT]] = {
             "no adapter": (base, None, None, base),
-            "one, strong": (*worn(base, strong[:1]), base),
-            f"{STACK}, strong": (*worn(base, strong), base),
-            "one, weak": (*worn(base, weak[:1]), base),
-            f"{STACK}, weak": (*worn(base, weak), base),
+            "one, strong": (*adapted(base, strong[:1]), base),
+            f"{STACK}, strong": (*adapted(base, strong), base),
+            "one, weak": (*adapted(base, weak[:1]), base),
+            f"{STACK}, weak": (*adapted(base, weak), base),
             "int8 weights, no adapter": (int8, None, None, int8),
-            f"int8 weights, {STACK}": (*worn(int8, strong), int8),
+            f"int8 weights, {STACK}": (*adapted(int8, strong), int8),
             f"PEFT, {STACK} at once": (by_peft(base), None, None, base),
         }
     steps = {name: partial(step, model, model.project_condition(heard)) for name, (model, *_) in sides.items()}

@@ -27,7 +27,7 @@ is that of a rank-64 LoRA on a checkpoint of {layers} layers of width {width} in
 """
 
 
-def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) -> Any:
+def job(root: Path, checkpoint: Any, config: Any, songs: int, seconds: float) -> Any:
     """A training run on songs of noise."""
     import numpy as np
     import soundfile
@@ -45,13 +45,13 @@ def job(root: Path, checkpoint: Any, course: Any, songs: int, seconds: float) ->
         soundfile.write(folder / f"{number}.wav", noise, 48_000)
         (folder / f"{number}.caption.txt").write_text("noise")
     found = dataset.scan_folder(folder)
-    looked = dataset.inspect_songs(found, 5, course.crop, lambda done, total: None)
+    looked = dataset.inspect_songs(found, 5, config.crop, lambda done, total: None)
     sizes = Sizes.of(checkpoint)
-    longest = workload.longest_example(sizes, min(seconds, course.crop), [("noise", "")])
+    longest = workload.longest_example(sizes, min(seconds, config.crop), [("noise", "")])
     asked = planning.MachineRequest(device="cpu", dtype="bf16")
-    plan = workload.plan_training(hardware.detect(), course, asked, sizes, longest, lambda *_: planning.Experience())
+    plan = workload.plan_training(hardware.detect(), config, asked, sizes, longest, lambda *_: planning.Experience())
     record = run_folder.RunRecord(
-        base=checkpoint.name, base_weights="", course=course, trigger=None, trigger_position="prepend", dataset="",
+        base=checkpoint.name, base_weights="", config=config, trigger=None, trigger_position="prepend", dataset="",
         songs={}, dtype="bfloat16",
     )  # fmt: skip
     out = root / "out"
@@ -108,10 +108,10 @@ def foreseen(root: Path, checkpointed: bool) -> dict[str, float]:
 
     write(root / "models", DIT, MID_VAE, MID_TEXT)
     checkpoint = checkpoints.find_checkpoint("turbo", root / "models")
-    course = TrainingConfig(steps=2, accumulation=1)
-    one, sizes, longest = job(root, checkpoint, course, 1, FORECAST_SECONDS)
+    config = TrainingConfig(steps=2, accumulation=1)
+    one, sizes, longest = job(root, checkpoint, config, 1, FORECAST_SECONDS)
     one = replace(one, plan=one.plan.model_copy(update={"checkpointed": checkpointed}))
-    need = workload.TrainingMemory(sizes, course, longest, one.plan.arrangement, checkpointed)
+    need = workload.TrainingMemory(sizes, config, longest, one.plan.arrangement, checkpointed)
     loop.prepare_training_set(one, loop.WeightStore(checkpoint, one.plan, lambda *_: None), print)
     with resident_rise() as rise:
         loop.train(one, lambda *_: None, lambda line: None, print)

@@ -26,7 +26,7 @@ from acestep_cli.training.examples import Batch
 
 CASES = ((2, 60), (2, 180))  # layers, seconds of music
 AIM = 1.1
-COURSE = TrainingConfig(dropout=0.0)  # each would leave out others, and the losses are compared
+CONFIG = TrainingConfig(dropout=0.0)  # each would leave out others, and the losses are compared
 NOTES = """\
 Random bfloat16 weights of the published width, {layers} layers (one sliding, one full), the same tensors in both;
 batch 1, a condition of {condition} tokens, no layer computed twice. Medians of {rounds} steps each, taken in turns in
@@ -36,7 +36,7 @@ one process. The aim is {aim} x. The difference is that of the losses of the fir
 
 def step(parameters: list[nn.Parameter], loss_of: Callable[[], Tensor]) -> Callable[[], float]:
     """A whole step; its loss."""
-    optimiser = loop.build_optimizer(parameters, COURSE)
+    optimiser = loop.build_optimizer(parameters, CONFIG)
 
     def run() -> float:
         loss = loss_of()
@@ -53,7 +53,7 @@ def adapted(theirs: AceStepTransformer1DModel, like: TrainableAdapter) -> list[n
     """diffusers' transformer with an adapter that begins as ours; its parameters."""
     theirs.requires_grad_(False)
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
-    inject_adapter_in_model(LoraConfig(r=COURSE.rank, lora_alpha=COURSE.alpha, target_modules=targets), theirs)
+    inject_adapter_in_model(LoraConfig(r=CONFIG.rank, lora_alpha=CONFIG.alpha, target_modules=targets), theirs)
     found = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
     for parameter, ours in zip(found, like.parameters, strict=True):
         parameter.data = ours.data.clone()
@@ -75,8 +75,8 @@ def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, flo
         Condition(states, None),
         None,
     )  # fmt: skip
-    graft = TrainableAdapter(ours, COURSE, "base")
-    parameters = adapted(theirs, graft)
+    adapter = TrainableAdapter(ours, CONFIG, "base")
+    parameters = adapted(theirs, adapter)
     ours.train()
     theirs.train()
 
@@ -91,7 +91,7 @@ def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, flo
         )[0]
         return (found.float() - batch.velocity).square().mean()
 
-    our_step, their_step = step(graft.parameters, lambda: loop.flow_loss(ours, batch)), step(parameters, their_loss)
+    our_step, their_step = step(adapter.parameters, lambda: loop.flow_loss(ours, batch)), step(parameters, their_loss)
     first, reference = our_step(), their_step()  # and both are warm
     return *medians(rounds, our_step, their_step), abs(first - reference) / reference
 

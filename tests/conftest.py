@@ -34,7 +34,7 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 if hasattr(signal, "pthread_sigmask"):
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
-# What renders teach goes into a book of the tests' own, never into the user's.
+# What renders teach goes into a history of the tests' own, never into the user's.
 STATE = tempfile.TemporaryDirectory(prefix="acestep-state-")
 atexit.register(STATE.cleanup)
 os.environ["XDG_STATE_HOME"] = STATE.name

@@ -265,8 +265,8 @@ def test_cache_commands_load_no_torch() -> None:
 # Stages of the pipeline
 
 
-def render(shelf: Path, songwriter: checkpoint_files.Songwriter | None = None, **asked: Any) -> list[Take]:
-    found = checkpoints.find_checkpoint("turbo", shelf)
+def render(models_dir: Path, songwriter: checkpoint_files.Songwriter | None = None, **asked: Any) -> list[Take]:
+    found = checkpoints.find_checkpoint("turbo", models_dir)
     request = complete.complete(Request(**{"caption": "a song", "seed": 7, **asked}), found, songwriter)
     cache = Cache(Path("cache").absolute(), 10**9, pytest.fail)
     return list(Pipeline(found, FLOAT32, songwriter, cache=cache).run([request], lambda *_: None))

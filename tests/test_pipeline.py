@@ -232,7 +232,7 @@ def test_a_refusal_is_not_taken_for_a_lack_of_memory() -> None:
     assert not ran_out_of_memory(CheckpointError("weights.safetensors: Cannot allocate memory"))
 
 
-def test_onednn_without_memory_takes_the_next_rung(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onednn_without_memory_takes_the_next_fallback(two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, tiles = codec.decode_latents, []
 
     def short_of_memory(vae: Any, latents: torch.Tensor, tile_frames: int, progress: Any) -> torch.Tensor:

@@ -218,7 +218,7 @@ def test_a_seventh_mode_is_a_row(acestep: Run, monkeypatch: pytest.MonkeyPatch) 
     """Its command, flags, help, checks, schema and completion follow from the row."""
     row = modes.Mode(
         "Play a recording backwards.",
-        lambda request, region: modes.Prepared("Turn it round:", lambda studio: studio.original().flip(1)),
+        lambda request, region: modes.Prepared("Turn it round:", lambda context: context.original().flip(1)),
         ("acestep reverse take.wav",),
         keys=("source", "close"),
         needs=("source",),

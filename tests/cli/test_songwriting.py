@@ -41,7 +41,7 @@ Acestep = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
-def shelf(two_b: tiny.Oracle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models_dir(two_b: tiny.Oracle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with a Songwriter in it."""
     root = tmp_path_factory.mktemp("with-songwriter")
     for folder in two_b.root.iterdir():
@@ -51,10 +51,10 @@ def shelf(two_b: tiny.Oracle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def acestep(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Acestep:
+def acestep(models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Acestep:
     """`acestep …` in an empty folder, with short texts."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(shelf))
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(models_dir))
     monkeypatch.setattr("acestep_cli.song.songwriter_prompts.CAPTION_TOKENS", 20)
     monkeypatch.setattr("acestep_cli.song.songwriter_prompts.LYRIC_TOKENS", 30)
     return lambda *words: CliRunner().invoke(app, [*words])
@@ -78,16 +78,16 @@ def samples(path: Path) -> np.ndarray:
 # What a render leaves open.
 
 
-def render(shelf: Path, longest: int | None = None, **asked: Any) -> list[Take]:
-    found = checkpoints.find_checkpoint("turbo", shelf)
-    helper = checkpoint_files.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
+def render(models_dir: Path, longest: int | None = None, **asked: Any) -> list[Take]:
+    found = checkpoints.find_checkpoint("turbo", models_dir)
+    helper = checkpoint_files.Songwriter("0.6B", models_dir / "acestep-5Hz-lm-0.6B")
     request = complete.complete(Request(**{"caption": "a song", "seed": 7, "duration": 10, **asked}), found, helper)
     plan = FLOAT32.model_copy(update={"longest_seconds": longest})
     return list(Pipeline(found, plan, helper).run([request], lambda *_: None))
 
 
-def test_what_is_open_is_decided_and_what_is_asked_stays(shelf: Path) -> None:
-    (take,) = render(shelf, bpm=71, lyrics="la la", language="no")
+def test_what_is_open_is_decided_and_what_is_asked_stays(models_dir: Path) -> None:
+    (take,) = render(models_dir, bpm=71, lyrics="la la", language="no")
     assert (take.request.bpm, take.request.duration, take.request.language) == (71, 10, "no")
     assert (take.request.caption, take.request.lyrics) == ("a song", "la la")
     assert take.request.key
@@ -97,9 +97,9 @@ def test_what_is_open_is_decided_and_what_is_asked_stays(shelf: Path) -> None:
     assert len(take.request.codes or ()) == 50
 
 
-def test_the_codes_lead_the_render_and_replay_without_a_songwriter(shelf: Path) -> None:
-    (take,) = render(shelf)
-    alone = checkpoints.find_checkpoint("turbo", shelf)
+def test_the_codes_lead_the_render_and_replay_without_a_songwriter(models_dir: Path) -> None:
+    (take,) = render(models_dir)
+    alone = checkpoints.find_checkpoint("turbo", models_dir)
     again = complete.complete(Request(**take.request.model_dump()), alone)
     (replay,) = Pipeline(alone, FLOAT32).run([again], lambda *_: None)
     assert np.array_equal(take.audio.samples, replay.audio.samples)
@@ -107,43 +107,45 @@ def test_the_codes_lead_the_render_and_replay_without_a_songwriter(shelf: Path) 
     assert not np.allclose(take.audio.samples, without.audio.samples)
 
 
-def test_takes_share_the_text_and_have_codes_of_their_own(shelf: Path) -> None:
-    first, second = render(shelf, takes=2)
+def test_takes_share_the_text_and_have_codes_of_their_own(models_dir: Path) -> None:
+    first, second = render(models_dir, takes=2)
     assert [first.number, second.number] == [1, 2]
     assert first.request.bpm == second.request.bpm
     assert first.request.codes != second.request.codes
-    (alone,) = render(shelf, seed=8, songwriter_seed=7)
+    (alone,) = render(models_dir, seed=8, songwriter_seed=7)
     assert alone.request == second.request
     assert np.array_equal(alone.audio.samples, second.audio.samples)
-    (other,) = render(shelf, seed=8)
+    (other,) = render(models_dir, seed=8)
     assert other.request != second.request
 
 
-def test_a_decided_duration_decides_the_codes(shelf: Path) -> None:
-    (take,) = render(shelf, longest=20, duration=None, seed=3)
+def test_a_decided_duration_decides_the_codes(models_dir: Path) -> None:
+    (take,) = render(models_dir, longest=20, duration=None, seed=3)
     assert 10 <= take.request.duration <= 20  # not the estimate, which is 60 s
     assert len(take.request.codes or ()) == int(5 * take.request.duration)
     assert take.audio.seconds == pytest.approx(take.request.duration, abs=0.04)
 
 
-def test_a_length_that_the_codes_have_no_room_for_is_not_offered(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_length_that_the_codes_have_no_room_for_is_not_offered(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("acestep_cli.engine.songwriter.CONTEXT", 1400)
-    (take,) = render(shelf, duration=None, seed=3)
+    (take,) = render(models_dir, duration=None, seed=3)
     assert 10 <= take.request.duration <= (1400 - 1024) / 5
 
 
-def test_fades_that_outlast_what_was_decided_are_refused(shelf: Path) -> None:
+def test_fades_that_outlast_what_was_decided_are_refused(models_dir: Path) -> None:
     with pytest.raises(UsageError, match=r"fade_out: 30 s of fading are longer than the song, 1\d s.*Songwriter"):
-        render(shelf, longest=15, duration=None, fade_out=30)
+        render(models_dir, longest=15, duration=None, fade_out=30)
 
 
-def test_the_songwriter_leaves_before_the_words_are_read(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_songwriter_leaves_before_the_words_are_read(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     residents: dict[str, frozenset[str]] = {}
     stores: list[WeightStore] = []
     make = WeightStore.__init__
     monkeypatch.setattr(WeightStore, "__init__", lambda self, *args: stores.append(self) or make(self, *args))
-    found = checkpoints.find_checkpoint("turbo", shelf)
-    helper = checkpoint_files.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
+    found = checkpoints.find_checkpoint("turbo", models_dir)
+    helper = checkpoint_files.Songwriter("0.6B", models_dir / "acestep-5Hz-lm-0.6B")
     request = complete.complete(Request(caption="x", duration=10), found, helper)
     told: list[str] = []
 
@@ -210,7 +212,7 @@ def test_an_idea_becomes_a_song_and_its_sidecar_a_replay(acestep: Acestep) -> No
 
 
 def test_a_rerun_is_skipped_and_another_songwriter_is_another_recipe(
-    acestep: Acestep, shelf: Path, tmp_path: Path
+    acestep: Acestep, models_dir: Path, tmp_path: Path
 ) -> None:
     words = ["-c", "x", "-d", "10", "-o", "a.flac", "--temperature", "0.7"]
     made(acestep, *words)
@@ -283,10 +285,12 @@ def test_a_resolved_spec_leaves_open_what_a_render_does(acestep: Acestep) -> Non
     assert "language" not in shown
 
 
-def test_a_smaller_songwriter_is_taken_where_memory_is_short(acestep: Acestep, tmp_path: Path, shelf: Path) -> None:
+def test_a_smaller_songwriter_is_taken_where_memory_is_short(
+    acestep: Acestep, tmp_path: Path, models_dir: Path
+) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    for folder in shelf.iterdir():
+    for folder in models_dir.iterdir():
         (models / folder.name).symlink_to(folder)
     tiny.build_songwriter(models / "acestep-5Hz-lm-4B", num_hidden_layers=1)
     large = models / "acestep-5Hz-lm-4B" / "config.json"
@@ -367,10 +371,10 @@ def test_the_codes_of_a_recording_are_a_spec(acestep: Acestep, two_b: tiny.Oracl
     assert tuple(expected.flatten().tolist()) == codes
 
 
-def test_write_takes_no_checkpoint(acestep: Acestep, shelf: Path, tmp_path: Path) -> None:
+def test_write_takes_no_checkpoint(acestep: Acestep, models_dir: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
-    (alone / "acestep-5Hz-lm-0.6B").symlink_to(shelf / "acestep-5Hz-lm-0.6B")
+    (alone / "acestep-5Hz-lm-0.6B").symlink_to(models_dir / "acestep-5Hz-lm-0.6B")
     for idea in (["a soft love song"], ["--from", "draft.yaml"]):
         Path("draft.yaml").write_text("caption: x\nlyrics: la la\n")
         result = acestep("write", *idea, "--models-dir", str(alone), "--seed", "1", "-o", "love.yaml", "--force", "-v")
@@ -379,9 +383,9 @@ def test_write_takes_no_checkpoint(acestep: Acestep, shelf: Path, tmp_path: Path
         assert "turbo" not in result.stderr
 
 
-def test_write_needs_the_memory_of_the_songwriter_alone(shelf: Path) -> None:
-    helper = checkpoint_files.Songwriter("0.6B", shelf / "acestep-5Hz-lm-0.6B")
-    run = RenderSettings(models_dir=shelf, pull=True, max_vram=2 << 30)
+def test_write_needs_the_memory_of_the_songwriter_alone(models_dir: Path) -> None:
+    helper = checkpoint_files.Songwriter("0.6B", models_dir / "acestep-5Hz-lm-0.6B")
+    run = RenderSettings(models_dir=models_dir, pull=True, max_vram=2 << 30)
     layers = [spec_layers.from_flags({"idea": "x", "model": "base", "songwriter": "0.6B", "duration": "600"})]
     resolved = spec.resolve(*layers)
     job = songwriting.plan_writing(
@@ -404,7 +408,7 @@ def test_memory_that_runs_out_while_it_writes_is_said(acestep: Acestep, monkeypa
     assert not Path("a.yaml").exists()
 
 
-def test_what_hears_a_recording_goes_down_the_ladder(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_describing_a_recording_takes_the_memory_fallbacks(acestep: Acestep, monkeypatch: pytest.MonkeyPatch) -> None:
     [path] = made(acestep, "-c", "x", "-d", "10", "--seed", "1", "-o", "a.flac", "--no-think")
     plain = acestep("describe", str(path), "--codes").stdout
     tiles: list[int] = []
@@ -472,8 +476,8 @@ def test_refusals(acestep: Acestep, words: list[str], code: int, sentence: str) 
     assert result.stdout == ""
 
 
-def test_a_truncated_songwriter_is_named(acestep: Acestep, shelf: Path, tmp_path: Path) -> None:
-    shutil.copytree(shelf / "acestep-5Hz-lm-0.6B", tmp_path / "mine")
+def test_a_truncated_songwriter_is_named(acestep: Acestep, models_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(models_dir / "acestep-5Hz-lm-0.6B", tmp_path / "mine")
     weights = tmp_path / "mine" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     result = acestep("generate", "-c", "x", "--songwriter", "./mine")
@@ -482,8 +486,8 @@ def test_a_truncated_songwriter_is_named(acestep: Acestep, shelf: Path, tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
-def test_ctrl_c_while_it_writes_leaves_nothing(shelf: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "acestep_cli", "write", "x", "-o", "a.yaml", "--models-dir", str(shelf)]
+def test_ctrl_c_while_it_writes_leaves_nothing(models_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "acestep_cli", "write", "x", "-o", "a.yaml", "--models-dir", str(models_dir)]
     with started(command, cwd=tmp_path) as run:
         read_to(run.stderr, "Writing")
         time.sleep(0.1)

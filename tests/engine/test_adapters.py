@@ -32,7 +32,7 @@ from acestep_cli.song import complete, loras
 from acestep_cli.song.file_values import Lora
 from acestep_cli.song.loras import ActiveAdapter
 from acestep_cli.song.request import Request
-from acestep_cli.training import adapter as graft
+from acestep_cli.training import adapter as training_adapter
 from acestep_cli.training import run_folder
 from acestep_cli.training.config import TrainingConfig
 from support import adapter_files, tiny
@@ -58,20 +58,20 @@ def lora(tmp_path: Path) -> Path:
     return adapter_files.peft(tmp_path / "my-sound", adapter_files.pairs(tiny.TWO_B))
 
 
-def dressed(
+def with_adapters(
     decoder: DiT, *paths: Path | tuple[Path, float], merging: bool = True, dtype: torch.dtype = torch.float32
 ) -> DiT:
     """A copy of the decoder that wears adapters."""
-    worn = copy.deepcopy(decoder).to(dtype)
+    adapted = copy.deepcopy(decoder).to(dtype)
     loras = [path if isinstance(path, tuple) else (path, 1.0) for path in paths]
-    outfit = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(path), scale) for path, scale in loras))
-    outfit.apply(worn, CPU, dtype, merging=merging)
-    return worn
+    stack = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(path), scale) for path, scale in loras))
+    stack.apply(adapted, CPU, dtype, merging=merging)
+    return adapted
 
 
-def changes(decoder: nn.Module, worn: nn.Module) -> dict[str, Tensor]:
+def changes(decoder: nn.Module, adapted: nn.Module) -> dict[str, Tensor]:
     """What was added to each matrix."""
-    before, after = decoder.state_dict(), worn.state_dict()
+    before, after = decoder.state_dict(), adapted.state_dict()
     touched = [name for name in before if not torch.equal(before[name], after[name])]
     return {name: after[name].float() - before[name].float() for name in touched}
 
@@ -102,7 +102,7 @@ def test_every_naming_says_the_same(decoder: DiT, tmp_path: Path, naming: str) -
     assert adapter.format == naming.partition(",")[0]
     assert (adapter.kind, adapter.ranks, adapter.alphas, adapter.warnings) == ("LoRA", (4,), (8,), ())
     assert adapter.fit(CONFIG).whole
-    found = changes(decoder, dressed(decoder, path))
+    found = changes(decoder, with_adapters(decoder, path))
     assert found.keys() == {f"{target}.weight" for target in weights}
     for target, (down, up) in weights.items():
         torch.testing.assert_close(found[f"{target}.weight"], 2 * up @ down, rtol=0, atol=1e-6)
@@ -133,16 +133,16 @@ def test_lycoris_lokr(decoder: DiT, tmp_path: Path, whole: bool, merging: bool) 
     added = (1 if whole else 3 / 2) * torch.kron(tensors[f"{name}.lokr_w1"], right)
     by_hand.get_submodule(QUERY).weight += added
     assert adapter_file.read_adapter(tmp_path).kind == "LoKr"
-    assert relative(velocity(dressed(decoder, path, merging=merging)), velocity(by_hand)) < 1e-5
+    assert relative(velocity(with_adapters(decoder, path, merging=merging)), velocity(by_hand)) < 1e-5
 
 
 def test_lycoris_dora(decoder: DiT, tmp_path: Path) -> None:
     name, weight = "lycoris_layers_1_self_attn_q_proj", decoder.get_submodule(QUERY).weight
     magnitudes = weight.norm(dim=1, keepdim=True) * 1.3
     path = adapter_files.save(tmp_path / "x.safetensors", lokr_tensors(name, whole=True, dora=magnitudes))
-    found = changes(decoder, dressed(decoder, path))[f"{QUERY}.weight"] + weight
+    found = changes(decoder, with_adapters(decoder, path))[f"{QUERY}.weight"] + weight
     torch.testing.assert_close(found.norm(dim=1, keepdim=True), magnitudes)
-    merged, beside = dressed(decoder, (path, 0.4)), dressed(decoder, (path, 0.4), merging=False)
+    merged, beside = with_adapters(decoder, (path, 0.4)), with_adapters(decoder, (path, 0.4), merging=False)
     assert relative(velocity(beside), velocity(merged)) < 1e-5
 
 
@@ -158,11 +158,12 @@ def test_pieces_of_convolutions_with_magnitudes_change_nothing(decoder: DiT, tmp
     }
     alone = adapter_files.save(tmp_path / "alone.safetensors", rest)
     both = adapter_files.save(tmp_path / "both.safetensors", {**rest, **convolution})
-    found = changes(decoder, dressed(decoder, both))
+    found = changes(decoder, with_adapters(decoder, both))
     assert found.keys() == {f"{QUERY}.weight"}
     for merging in (True, False):
         assert torch.equal(
-            velocity(dressed(decoder, both, merging=merging)), velocity(dressed(decoder, alone, merging=merging))
+            velocity(with_adapters(decoder, both, merging=merging)),
+            velocity(with_adapters(decoder, alone, merging=merging)),
         )
 
 
@@ -203,7 +204,7 @@ def test_peft_agrees(decoder: DiT, tmp_path: Path, kind: str, merging: bool) -> 
     adapter = adapter_file.read_adapter(tmp_path)
     assert adapter.format == "PEFT"
     assert adapter.fit(CONFIG).whole
-    assert relative(velocity(dressed(decoder, tmp_path, merging=merging)), expected) < 1e-5
+    assert relative(velocity(with_adapters(decoder, tmp_path, merging=merging)), expected) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -214,18 +215,18 @@ def test_peft_agrees(decoder: DiT, tmp_path: Path, kind: str, merging: bool) -> 
 def test_what_is_trained_here_acts_as_it_was_trained(
     decoder: DiT, tmp_path: Path, kind: str, export: str | None
 ) -> None:
-    course = TrainingConfig(type=kind, rank=4, alpha=6, targets="all")
+    config = TrainingConfig(type=kind, rank=4, alpha=6, targets="all")
     trained = copy.deepcopy(decoder)
-    made = graft.TrainableAdapter(trained, course, "turbo")
+    made = training_adapter.TrainableAdapter(trained, config, "turbo")
     draws = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in made.parameters:
             weight.add_(torch.randn(weight.shape, generator=draws), alpha=0.1)
-    tensors = made.tensors() if export is None else graft.EXPORTS[export](made.tensors(), course)
+    tensors = made.tensors() if export is None else training_adapter.EXPORTS[export](made.tensors(), config)
     record = run_folder.RunRecord(
         base="turbo",
         base_weights="0",
-        course=course,
+        config=config,
         trigger="harbour",
         dataset="0",
         songs={},
@@ -240,19 +241,22 @@ def test_what_is_trained_here_acts_as_it_was_trained(
     assert adapter.fit(CONFIG).whole
     expected = velocity(trained.eval())
     assert relative(expected, velocity(decoder)) > 1e-2
-    assert relative(velocity(dressed(decoder, path)), expected) < 1e-5
+    assert relative(velocity(with_adapters(decoder, path)), expected) < 1e-5
 
 
 def test_a_stack_of_two_is_the_sum_of_both(decoder: DiT, tmp_path: Path, lora: Path) -> None:
     """Of different kinds, ranks and targets, at scales of their own."""
     other = tmp_path / "dora"
     by_peft(decoder, PEFT_CONFIGS["dora"], other)
-    one, two = changes(decoder, dressed(decoder, (lora, 0.6))), changes(decoder, dressed(decoder, (other, -1.4)))
-    both = changes(decoder, dressed(decoder, (lora, 0.6), (other, -1.4)))
+    one, two = (
+        changes(decoder, with_adapters(decoder, (lora, 0.6))),
+        changes(decoder, with_adapters(decoder, (other, -1.4))),
+    )
+    both = changes(decoder, with_adapters(decoder, (lora, 0.6), (other, -1.4)))
     assert both.keys() == one.keys() | two.keys()
     for name, change in both.items():
         torch.testing.assert_close(change, one.get(name, 0) + two.get(name, 0), rtol=0, atol=2e-6)
-    merged, beside = (velocity(dressed(decoder, (lora, 0.6), (other, -1.4), merging=m)) for m in (True, False))
+    merged, beside = (velocity(with_adapters(decoder, (lora, 0.6), (other, -1.4), merging=m)) for m in (True, False))
     assert relative(beside, merged) < 1e-5
 
 
@@ -262,15 +266,15 @@ def test_bfloat16_keeps_what_is_added(decoder: DiT, tmp_path: Path, size: float)
     weights = adapter_files.pairs(tiny.TWO_B, size=size, targets=[QUERY])
     path = adapter_files.peft(tmp_path, weights)
     narrow = copy.deepcopy(decoder).bfloat16()
-    worn = dressed(decoder, path, dtype=torch.bfloat16)
+    adapted = with_adapters(decoder, path, dtype=torch.bfloat16)
     down, up = weights[QUERY]
-    found = changes(narrow, worn)
+    found = changes(narrow, adapted)
     if size > 0.1:
         assert relative(found[f"{QUERY}.weight"], 2 * up @ down) < 0.02
     else:
         assert not found
         x = torch.randn(1, 5, 64).bfloat16()
-        plain, more = narrow.get_submodule(QUERY), worn.get_submodule(QUERY)
+        plain, more = narrow.get_submodule(QUERY), adapted.get_submodule(QUERY)
         [hook] = more._forward_hooks.values()
         [change] = hook.deltas  # type: ignore[attr-defined]
         alone = torch.zeros(1, 5, 64).bfloat16()
@@ -288,9 +292,9 @@ def test_an_outfit_says_what_became_of_its_adapters(decoder: DiT, tmp_path: Path
         adapter_files.peft(tmp_path / name, weights)
         for name, weights in (("strong", strong), ("both", {**strong, **weak}), ("weak", weak))
     ]
-    outfit = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(path), 0.6) for path in paths))
-    outfit.apply(copy.deepcopy(decoder).bfloat16(), CPU, torch.bfloat16, merging=True)
-    assert [one.sentence for one in outfit.applied] == [
+    stack = AdapterStack(tuple(ActiveAdapter(adapter_file.read_adapter(path), 0.6) for path in paths))
+    stack.apply(copy.deepcopy(decoder).bfloat16(), CPU, torch.bfloat16, merging=True)
+    assert [one.sentence for one in stack.applied] == [
         "strong at 0.6: 1 matrix, merged into the weights",
         "both at 0.6: 2 matrices, 1 merged into the weights, 1 beside them",
         "weak at 0.6: 1 matrix, beside the weights",
@@ -306,21 +310,21 @@ def test_int8_weights_stay_and_the_adapter_acts_beside(decoder: DiT, tmp_path: P
         if isinstance(layer, Int8Linear):
             layer.quantize(decoder.get_submodule(name).weight, CPU, torch.float32)
     for path in (lora, dora):
-        worn = dressed(packed, path)
-        assert not changes(packed, worn)
-        expected = velocity(dressed(decoder, path))
-        assert relative(velocity(worn), expected) < relative(velocity(decoder), expected) / 4
+        adapted = with_adapters(packed, path)
+        assert not changes(packed, adapted)
+        expected = velocity(with_adapters(decoder, path))
+        assert relative(velocity(adapted), expected) < relative(velocity(decoder), expected) / 4
 
 
 def test_streamed_layers_find_their_adapters(decoder: DiT, lora: Path) -> None:
-    expected = velocity(dressed(decoder, lora))
+    expected = velocity(with_adapters(decoder, lora))
     streamed = copy.deepcopy(decoder)
     stream_layers(streamed, CPU)
     plain = velocity(streamed)
-    outfit = AdapterStack((ActiveAdapter(adapter_file.read_adapter(lora), 1.0),))
-    outfit.apply(streamed, CPU, torch.float32, merging=False)
+    stack = AdapterStack((ActiveAdapter(adapter_file.read_adapter(lora), 1.0),))
+    stack.apply(streamed, CPU, torch.float32, merging=False)
     assert relative(velocity(streamed), expected) < 1e-5
-    outfit.remove()
+    stack.remove()
     assert torch.equal(velocity(streamed), plain)
 
 
@@ -374,16 +378,16 @@ def test_songs_of_one_run_swap_adapters_without_loading_the_base_again(
     alone = samples(two_b)
     loads.clear()
     songs = [song(two_b), song(two_b, loras=[str(lora)]), song(two_b, loras=[f"{lora}@-1"]), song(two_b)]
-    first, worn, against, last = (
+    first, adapted, against, last = (
         take.audio.samples
         for take in Pipeline(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32).run(songs, quiet)
     )
     assert loads == ["dit"]
     assert np.array_equal(first, alone)
     assert np.array_equal(last, alone)
-    assert not np.allclose(worn, alone, rtol=1e-2)
-    assert not np.allclose(worn, against, rtol=1e-2)
-    assert np.array_equal(worn, samples(two_b, loras=[str(lora)]))
+    assert not np.allclose(adapted, alone, rtol=1e-2)
+    assert not np.allclose(adapted, against, rtol=1e-2)
+    assert np.array_equal(adapted, samples(two_b, loras=[str(lora)]))
 
 
 @pytest.mark.parametrize("changed", [{}, {"int8": True, "one_network": True}, {"streamed": True}], ids=str)
@@ -393,14 +397,14 @@ def test_scale_0_is_no_adapter(two_b: tiny.Oracle, lora: Path, changed: Mapping[
 
 
 def test_however_the_weights_are_kept_the_adapter_acts(two_b: tiny.Oracle, lora: Path) -> None:
-    plain, worn = samples(two_b), samples(two_b, loras=[str(lora)])
+    plain, adapted = samples(two_b), samples(two_b, loras=[str(lora)])
     streamed = samples(two_b, plan=FLOAT32.model_copy(update={"streamed": True}), loras=[str(lora)])
-    np.testing.assert_allclose(streamed, worn, atol=1e-4 * np.abs(worn).max())
+    np.testing.assert_allclose(streamed, adapted, atol=1e-4 * np.abs(adapted).max())
     packed = samples(two_b, plan=FLOAT32.model_copy(update={"int8": True}), loras=[str(lora)])
-    assert np.linalg.norm(packed - worn) < np.linalg.norm(packed - plain) / 2
+    assert np.linalg.norm(packed - adapted) < np.linalg.norm(packed - plain) / 2
 
 
-def test_a_descent_keeps_the_adapter(two_b: tiny.Oracle, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_fallback_keeps_the_adapter(two_b: tiny.Oracle, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[bool] = []
     diffuse = diffusion.diffuse
 

@@ -28,7 +28,7 @@ from acestep_cli.take import Take
 from support import tiny
 
 FLOAT32 = Plan(device="cpu", dtype="float32", tile_frames=128, reasons={"tile_frames": "because"})
-#: A plan for a card, on the one device that is here: every rung may be taken.
+#: A plan for a card, on the one device that is here: every fallback may be taken.
 AS_ON_A_CARD = FLOAT32.model_copy(update={"backend": "cuda"})
 
 
@@ -179,26 +179,26 @@ def failing(stage: str, times: int) -> Iterator[list[Plan]]:
         yield seen
 
 
-def rungs_for(stage: str) -> list[str]:
+def fallbacks_for(stage: str) -> list[str]:
     """What is said on the way down from the top, for a stage."""
     said, now = [], AS_ON_A_CARD.arrangement
-    for rung in LADDER:
-        while rung.apply and stage in rung.helps and (lower := rung.apply(now, "cuda")):
-            said.append(rung.sentence)
+    for fallback in LADDER:
+        while fallback.apply and stage in fallback.helps and (lower := fallback.apply(now, "cuda")):
+            said.append(fallback.sentence)
             now = lower
     return said
 
 
 @pytest.mark.parametrize("stage", ["diffuse", "decode"])
-def test_every_rung_is_taken_and_said_and_the_take_goes_on(two_b: tiny.Oracle, stage: str) -> None:
-    rungs = rungs_for(stage)
-    assert len(rungs) >= 3
+def test_every_fallback_is_taken_and_said_and_the_take_goes_on(two_b: tiny.Oracle, stage: str) -> None:
+    fallbacks = fallbacks_for(stage)
+    assert len(fallbacks) >= 3
     [plain, after] = render(two_b, takes=2)
-    for count in range(1, len(rungs) + 1):
+    for count in range(1, len(fallbacks) + 1):
         said: list[str] = []
         with failing(stage, count) as seen:
             made = render(two_b, AS_ON_A_CARD, said, takes=2)
-        assert said == [f"Memory ran out on cpu; from here on {rung}." for rung in rungs[:count]]
+        assert said == [f"Memory ran out on cpu; from here on {fallback}." for fallback in fallbacks[:count]]
         assert [take.number for take in made] == [1, 2]
         assert seen[-1] == made[0].plan == made[1].plan
         assert len({plan.arrangement for plan in seen}) == count + 1
@@ -207,7 +207,7 @@ def test_every_rung_is_taken_and_said_and_the_take_goes_on(two_b: tiny.Oracle, s
 
 
 @pytest.mark.parametrize("stage", ["encode_prompts", "encode_conditions", "diffuse", "decode"])
-def test_the_foot_of_the_ladder_is_an_error_with_a_way_out(two_b: tiny.Oracle, stage: str) -> None:
+def test_after_the_last_fallback_comes_an_error_with_a_way_out(two_b: tiny.Oracle, stage: str) -> None:
     with failing(stage, 99), pytest.raises(MemoryLimitError, match="ran out of memory on cpu over 10 s") as caught:
         render(two_b, AS_ON_A_CARD)
     assert caught.value.exit_code == 4
@@ -257,14 +257,14 @@ def test_what_failed_is_gone_before_the_next_try(two_b: tiny.Oracle, monkeypatch
 
 def test_a_take_is_the_same_whether_it_began_in_int8_or_came_to_it(two_b: tiny.Oracle) -> None:
     [begun] = render(two_b, AS_ON_A_CARD.model_copy(update={"int8": True, "one_network": True}))
-    before = next(number for number, rung in enumerate(rungs_for("diffuse")) if "int8" in rung)
+    before = next(number for number, fallback in enumerate(fallbacks_for("diffuse")) if "int8" in fallback)
     with failing("diffuse", before + 1):
         [came] = render(two_b, AS_ON_A_CARD)
     assert came.plan.int8
     assert np.array_equal(begun.audio.samples, came.audio.samples)
 
 
-def test_the_first_song_s_descent_holds_for_the_next(two_b: tiny.Oracle) -> None:
+def test_a_fallback_of_the_first_song_holds_for_the_next(two_b: tiny.Oracle) -> None:
     found = checkpoints.find_checkpoint("turbo", two_b.root)
     songs = [complete.complete(Request(caption=words, duration=10, seed=1), found) for words in ("one", "two")]
     with failing("decode", 2):

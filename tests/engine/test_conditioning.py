@@ -321,9 +321,9 @@ def test_the_source_is_put_back_after_a_share_of_the_steps(schedule: tuple[float
 
 
 def test_latents_are_blended_around_a_region() -> None:
-    canvas = conditioning.SourceLayout(150, 150 * HOP, HOP, RATE, ((50 * HOP, 100 * HOP),))
+    layout = conditioning.SourceLayout(150, 150 * HOP, HOP, RATE, ((50 * HOP, 100 * HOP),))
     made, heard = torch.ones(1, 150, 3), torch.zeros(1, 150, 3)
-    hold = denoise.SourceHold(1, heard, canvas.mask(), canvas.frame_weights(4), last_step=False)
+    hold = denoise.SourceHold(1, heard, layout.mask(), layout.frame_weights(4), last_step=False)
     weight = conditioning.crossfade_latents(made, hold)[0, :, 0]
     ramp = torch.tensor([0.2, 0.4, 0.6, 0.8])  # linspace(0, 1, 6) without its ends
     assert torch.equal(weight[50:100], torch.ones(50))
@@ -391,8 +391,8 @@ def test_a_repaint_that_changes_nothing_is_a_problem(
 
 def test_peaks_are_brought_down_in_the_region_alone() -> None:
     quiet = torch.full((2, 10 * HOP), 0.9)
-    canvas = conditioning.SourceLayout(10, 10 * HOP, HOP, RATE, ((2 * HOP, 4 * HOP),), quiet)
-    song = conditioning.splice_waveform(canvas, torch.full((2, 10 * HOP), 3.0), modes.Splice("source"))
+    layout = conditioning.SourceLayout(10, 10 * HOP, HOP, RATE, ((2 * HOP, 4 * HOP),), quiet)
+    song = conditioning.splice_waveform(layout, torch.full((2, 10 * HOP), 3.0), modes.Splice("source"))
     assert torch.equal(song[:, : 2 * HOP], quiet[:, : 2 * HOP])
     assert torch.equal(song[:, 4 * HOP :], quiet[:, 4 * HOP :])
     assert torch.equal(song[:, 2 * HOP : 4 * HOP], torch.ones(2, 2 * HOP))
@@ -400,12 +400,12 @@ def test_peaks_are_brought_down_in_the_region_alone() -> None:
 
 def test_a_click_stands_out_in_the_checks() -> None:
     wave = 0.5 * torch.sin(torch.arange(10 * HOP) / 40).expand(2, -1)
-    canvas = conditioning.SourceLayout(10, 10 * HOP, HOP, RATE, ((4 * HOP, 10 * HOP),), wave)
+    layout = conditioning.SourceLayout(10, 10 * HOP, HOP, RATE, ((4 * HOP, 10 * HOP),), wave)
     other = 0.5 * torch.sin(torch.arange(10 * HOP) / 40 + 3).expand(2, -1)
 
     def seam(how: modes.Splice) -> float:
-        song = Audio(conditioning.splice_waveform(canvas, other, how).numpy(), RATE)
-        return measured(song, conditioning.spliced_parts(canvas, how))["seam_1_db"]
+        song = Audio(conditioning.splice_waveform(layout, other, how).numpy(), RATE)
+        return measured(song, conditioning.spliced_parts(layout, how))["seam_1_db"]
 
     hard, soft = seam(modes.Splice("source")), seam(modes.Splice("source", fade=0.02))
     assert hard > -5 > -20 > soft
@@ -559,7 +559,7 @@ def test_diffusers_pipeline_makes_the_same_latents(
     assert diffusers_run.relative(given.latents[0], sampled.latents) < 1e-4
 
 
-def test_memory_that_runs_out_while_listening_is_met_by_the_ladder(
+def test_memory_that_runs_out_in_the_references_is_met_by_fallbacks(
     two_b: tiny.Oracle, take: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = checkpoints.find_checkpoint("turbo", two_b.root)

@@ -237,7 +237,7 @@ def test_text_is_the_likeliest_that_the_grammar_allows(
     """Greedily, each token against transformers' own forward pass over all before it, each token tried by itself."""
     reads: list[list[int]] = []
     read = KVCache.step
-    monkeypatch.setattr(KVCache, "step", lambda tape, tokens: reads.append(tokens[0]) or read(tape, tokens))
+    monkeypatch.setattr(KVCache, "step", lambda cache, tokens: reads.append(tokens[0]) or read(cache, tokens))
     task = songwriter_prompts.metadata_task(SONG, ["caption"], SECONDS)
     monkeypatch.setattr(songwriter_prompts, "CAPTION_TOKENS", 20)
     songwriter.answer(task, Sampling(temperature=0), seeded(0), quiet)
@@ -312,7 +312,7 @@ def test_greedy_codes_are_those_of_transformers(
         conditional, other = ([*ids, first + code] for ids in (conditional, other))
 
 
-def test_a_tape_reads_as_the_model_does(songwriter: SongwriterModel, oracle: Qwen3ForCausalLM) -> None:
+def test_the_kv_cache_reads_as_the_model_does(songwriter: SongwriterModel, oracle: Qwen3ForCausalLM) -> None:
     """Prompts of several passes and of different lengths, and back again."""
     prompts = [[(7 * place + row) % 300 for place in range(length)]
                for row, length in enumerate((2 * SONGWRITER_PASS_TOKENS + 13, 40))]  # fmt: skip
@@ -323,12 +323,12 @@ def test_a_tape_reads_as_the_model_does(songwriter: SongwriterModel, oracle: Qwe
     def logits(states: Tensor) -> Tensor:
         return torch.nn.functional.linear(states, songwriter.model.embed_tokens.weight)
 
-    tape = KVCache.empty(songwriter.model, 2, len(prompts[0]) + 4)
-    torch.testing.assert_close(logits(tape.prefill(prompts)), expected(), atol=1e-4, rtol=1e-4)
-    begun = tape.length
-    torch.testing.assert_close(logits(tape.step([[9, 8], [9, 8]])), expected(9, 8), atol=1e-4, rtol=1e-4)
-    tape.truncate(begun)
-    torch.testing.assert_close(logits(tape.step([[5], [5]])), expected(5), atol=1e-4, rtol=1e-4)
+    cache = KVCache.empty(songwriter.model, 2, len(prompts[0]) + 4)
+    torch.testing.assert_close(logits(cache.prefill(prompts)), expected(), atol=1e-4, rtol=1e-4)
+    begun = cache.length
+    torch.testing.assert_close(logits(cache.step([[9, 8], [9, 8]])), expected(9, 8), atol=1e-4, rtol=1e-4)
+    cache.truncate(begun)
+    torch.testing.assert_close(logits(cache.step([[5], [5]])), expected(5), atol=1e-4, rtol=1e-4)
 
 
 # Sampling.
@@ -474,7 +474,7 @@ def writing(songwriter: SongwriterModel, task: WritingTask, seed: int, monkeypat
     reads: list[list[int]] = []
     read = KVCache.step
     with monkeypatch.context() as patch:
-        patch.setattr(KVCache, "step", lambda tape, tokens: reads.append(tokens[0]) or read(tape, tokens))
+        patch.setattr(KVCache, "step", lambda cache, tokens: reads.append(tokens[0]) or read(cache, tokens))
         return songwriter.answer(task, Sampling(), seeded(seed), quiet), reads
 
 

@@ -30,7 +30,7 @@ def recall(seconds: float = 120, device: Device = CARD, task: str = TASK) -> pla
     return history.recall_experience(history.read_history(), device, task, "bfloat16", seconds)
 
 
-def test_a_descent_is_remembered_for_songs_as_long_or_longer() -> None:
+def test_a_fallback_is_remembered_for_songs_as_long_or_longer() -> None:
     history.record_render(CARD, TASK, LOWER, fallback_seconds=120.5, speed=None)
     assert recall(120).arrangement == recall(600).arrangement == LOWER.arrangement
     assert recall(119).arrangement is None
@@ -38,7 +38,7 @@ def test_a_descent_is_remembered_for_songs_as_long_or_longer() -> None:
     assert recall(device=replace(CARD, title="another card")).arrangement is None
 
 
-def test_a_descent_counts_only_while_memory_is_as_short() -> None:
+def test_a_fallback_counts_only_while_memory_is_as_short() -> None:
     history.record_render(CARD, TASK, LOWER, fallback_seconds=120, speed=None)
     assert recall(device=replace(CARD, free_bytes=5 * GIB)).arrangement is not None
     assert recall(device=replace(CARD, free_bytes=8 * GIB)).arrangement is None
@@ -64,7 +64,7 @@ def test_overheads_are_smoothed_and_need_a_speed_beside_them() -> None:
     assert recall().overheads == {"bfloat16 int8": Overhead(5, 1.5, 0.5)}
 
 
-def test_a_descent_under_a_cap_counts_under_such_caps_alone() -> None:
+def test_a_fallback_under_a_cap_counts_under_such_caps_alone() -> None:
     capped = LOWER.model_copy(update={"max_vram": 4 * GIB})
     history.record_render(CARD, TASK, capped, fallback_seconds=120, speed=None)
     assert recall().arrangement is None
@@ -73,7 +73,7 @@ def test_a_descent_under_a_cap_counts_under_such_caps_alone() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema": "acestep-logbook/2"}', '{"devices": 5}', "[]"])
-def test_a_book_of_another_kind_is_an_empty_one(content: str) -> None:
+def test_a_history_of_another_kind_is_an_empty_one(content: str) -> None:
     history.history_file().parent.mkdir(parents=True)
     history.history_file().write_text(content)
     assert recall().arrangement is None
@@ -97,7 +97,9 @@ def test_a_render_teaches_the_next_plan(two_b: tiny.Oracle, tmp_path: Path) -> N
     assert task.startswith("turbo generate ")
 
 
-def test_a_book_in_the_way_is_a_warning(two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_the_place_of_the_history_is_a_warning(
+    two_b: tiny.Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "state").write_text("a file, where a folder should be")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     out = str(tmp_path / "a.wav")

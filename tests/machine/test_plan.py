@@ -1,4 +1,4 @@
-"""Plans for invented machines: what fits where, by which rungs, and what is refused."""
+"""Plans for invented machines: what fits where, by which fallbacks, and what is refused."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_xl_where_it_fits(model: str) -> None:
     assert plan(card(5), request=song(300, model)).streamed
 
 
-def test_rungs_are_taken_in_the_order_of_the_ladder() -> None:
+def test_fallbacks_are_taken_in_their_order() -> None:
     settings = ("one_network", "int8", "streamed")
     counts = []
     for gigabytes in (24, 16, 12, 9, 8, 7, 6, 5, 4, 3):
@@ -156,7 +156,7 @@ def test_what_waits_in_main_memory_has_to_fit_there() -> None:
         plan(card(5), replace(CPU, free_bytes=3 * GIB), request=song(300, "xl-turbo"))
 
 
-def test_a_book_that_leads_nowhere_is_not_followed() -> None:
+def test_a_history_that_leads_nowhere_is_not_followed() -> None:
     odd = [Arrangement(True, "float32", 1), Arrangement(True, "float32", 128, streamed=True)]
     machine, sizes = Hardware((CPU,)), Sizes.published("turbo")
     for arrangement in odd:
@@ -226,7 +226,7 @@ def test_stepping_down_reaches_the_foot_and_never_turns_back(backend: str, stage
     sizes, request = Sizes.published("turbo"), song()
     plans = [plan(device, request=request)]
     while lower := planning.step_down(plans[-1], stage, request, sizes):
-        assert lower[1] in [rung.sentence for rung in LADDER]
+        assert lower[1] in [fallback.sentence for fallback in LADDER]
         plans.append(lower[0])
 
     def demand(one: Plan) -> int:

@@ -54,9 +54,9 @@ LOUDNESS = [
 
 
 @pytest.fixture(scope="module")
-def studio(base: tiny.Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def recordings(base: tiny.Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a source in floating point that peaks at +6 dBFS, and a cache that all files are encoded from."""
-    folder = tmp_path_factory.mktemp("studio")
+    folder = tmp_path_factory.mktemp("recordings")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ACESTEP_MODELS_DIR", str(base.root))
         patched.setenv("ACESTEP_CACHE_DIR", str(folder / "cache"))
@@ -108,23 +108,23 @@ def splice_figures(samples: np.ndarray, rate: int, source: np.ndarray) -> dict[s
     return found
 
 
-def render(studio: Path, mode: str, format: str, loudness: str | None) -> tuple[dict[str, Any], Any]:
+def render(recordings: Path, mode: str, format: str, loudness: str | None) -> tuple[dict[str, Any], Any]:
     """Make the files of a mode, and return the object of `--json` and the run."""
     suffix, *settings = FORMATS[format]
     name = f"{mode} {format} {loudness}".replace(":", "")
-    source = [] if mode == "generate" else [str(studio / "loud.wav")]
+    source = [] if mode == "generate" else [str(recordings / "loud.wav")]
     words = [mode, *source, *ASKED[mode], "--seed", "1", "--set", "steps=2", "--cache", *settings]
     words += [] if loudness is None else ["--loudness", loudness]
-    result = CliRunner().invoke(app, [*words, "-o", str(studio / f"{name}.{suffix}"), "--json", "--force"])
+    result = CliRunner().invoke(app, [*words, "-o", str(recordings / f"{name}.{suffix}"), "--json", "--force"])
     assert result.exit_code == 0, result.stderr
     return said(result), result
 
 
 @pytest.mark.parametrize(("format", "loudness"), LOUDNESS)
 @pytest.mark.parametrize("mode", modes.MODES)
-def test_every_figure_is_of_the_file(studio: Path, mode: str, format: str, loudness: str | None) -> None:
-    content, result = render(studio, mode, format, loudness)
-    source = soundfile.read(studio / "loud.wav", dtype="float32")[0]
+def test_every_figure_is_of_the_file(recordings: Path, mode: str, format: str, loudness: str | None) -> None:
+    content, result = render(recordings, mode, format, loudness)
+    source = soundfile.read(recordings / "loud.wav", dtype="float32")[0]
     table = [line.split("  ") for line in result.stderr.splitlines() if line.startswith("written")]
     for entry in content["outputs"]:
         file = Path(entry["path"])
@@ -148,13 +148,13 @@ def test_every_figure_is_of_the_file(studio: Path, mode: str, format: str, loudn
 
 
 @pytest.mark.parametrize("mode", modes.MODES)
-def test_peaks_over_full_scale_are_kept_in_floating_point_and_told_elsewhere(studio: Path, mode: str) -> None:
-    kept, result = render(studio, mode, "32f", "none")
+def test_peaks_over_full_scale_are_kept_in_floating_point_and_told_elsewhere(recordings: Path, mode: str) -> None:
+    kept, result = render(recordings, mode, "32f", "none")
     assert "cannot hold" not in flat(result)
     peaks = {entry["kind"]: entry["checks"]["peak_dbfs"] for entry in kept["outputs"]}
     assert mode not in ("repaint", "lego", "extract") or max(peaks.values()) > 5
     for format in ("flac", "wav 16", "mp3"):
-        content, _ = render(studio, mode, format, "none")
+        content, _ = render(recordings, mode, format, "none")
         for entry in content["outputs"]:
             told = [one for one in content["warnings"] if one.startswith(f"{Path(entry['path']).name}: peaks at")]
             peak = max(one["checks"]["peak_dbfs"] for one in kept["outputs"]

@@ -42,7 +42,7 @@ from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import prompts
 from acestep_cli.training import adapter, dataset, examples, loop, loss_plot, run_folder
-from acestep_cli.training import config as course
+from acestep_cli.training import config as training_config
 from acestep_cli.training import plan as workload
 from acestep_cli.training.config import TrainingConfig
 from acestep_cli.training.examples import TrainingSet
@@ -53,7 +53,7 @@ from support.places import EVENT_SCHEMA
 from support.sounds import song
 
 RATE = 48_000
-COURSE = TrainingConfig(rank=8, alpha=16, learning_rate=1e-2, steps=6, accumulation=2, crop=10)
+CONFIG = TrainingConfig(rank=8, alpha=16, learning_rate=1e-2, steps=6, accumulation=2, crop=10)
 
 
 @pytest.fixture(scope="session")
@@ -75,22 +75,22 @@ def quiet(*_words: object) -> None:
     """Whoever listens to no progress."""
 
 
-def job(songs: Path, checkpoint: Checkpoint, folder: Path, course: TrainingConfig = COURSE) -> loop.TrainingJob:
+def job(songs: Path, checkpoint: Checkpoint, folder: Path, config: TrainingConfig = CONFIG) -> loop.TrainingJob:
     """A training run into `folder`, as the command line plans it."""
     found = dataset.scan_folder(songs)
-    looked = dataset.inspect_songs(found, 5, course.crop, quiet)
+    looked = dataset.inspect_songs(found, 5, config.crop, quiet)
     sizes = Sizes.of(checkpoint)
     longest = workload.longest_example(
-        sizes, course.crop, [found.prompts(one.song, course.crop) for one in looked.usable]
+        sizes, config.crop, [found.prompts(one.song, config.crop) for one in looked.usable]
     )
     plan = workload.plan_training(
-        hardware.detect(), course, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: Experience()
+        hardware.detect(), config, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: Experience()
     )
     prints = dataset.fingerprints(found, looked.usable)
     record = RunRecord(
         base="base",
         base_weights=checkpoint.weights_hash(),
-        course=course,
+        config=config,
         trigger="harbour",
         trigger_position="prepend",
         dataset=dataset.dataset_fingerprint(prints),
@@ -117,11 +117,11 @@ def gone_on(one: loop.TrainingJob) -> loop.TrainingJob:
 def opened(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path
 ) -> Iterator[Callable[[TrainingConfig], tuple[WeightStore, TrainingSet]]]:
-    """The store and the book of a course."""
+    """The store and the training set of a run."""
     stores: list[WeightStore] = []
 
-    def open_(course: TrainingConfig) -> tuple[WeightStore, TrainingSet]:
-        planned = job(songs, checkpoint, tmp_path / "out", course)
+    def open_(config: TrainingConfig) -> tuple[WeightStore, TrainingSet]:
+        planned = job(songs, checkpoint, tmp_path / "out", config)
         stores.append(WeightStore(checkpoint, planned.plan, quiet))
         return stores[-1], loop.prepare_training_set(planned, stores[-1], quiet)
 
@@ -133,10 +133,10 @@ def opened(
 # Learning
 
 
-def held_out(run_model: object, book: TrainingSet, count: int = 12) -> float:
+def held_out(run_model: object, training_set: TrainingSet, count: int = 12) -> float:
     """The loss over passes that no run of thirty steps reaches."""
     with torch.no_grad():
-        passes = [book.batch(100_000 + number, torch.device("cpu"), torch.float32) for number in range(count)]
+        passes = [training_set.batch(100_000 + number, torch.device("cpu"), torch.float32) for number in range(count)]
         return sum(float(loop.flow_loss(run_model, one)) for one in passes) / count  # type: ignore[arg-type]
 
 
@@ -148,33 +148,35 @@ def test_thirty_steps_lower_the_loss_on_noise_not_seen(
     opened: Callable[..., tuple[WeightStore, TrainingSet]],
     options: dict,
 ) -> None:
-    course = COURSE.model_copy(update={"steps": 30, "accumulation": 1, **options})
-    weights, book = opened(course)
+    config = CONFIG.model_copy(update={"steps": 30, "accumulation": 1, **options})
+    weights, training_set = opened(config)
     with weights.dit() as model:
-        before = held_out(model.decoder, book)
-        loop.train(job(songs, checkpoint, tmp_path / "out", course), quiet, quiet, quiet)
-        own = adapter.TrainableAdapter(model.decoder, course, "base")
-        assert held_out(model.decoder.eval(), book) == pytest.approx(before, rel=1e-4)  # it changes nothing at first
+        before = held_out(model.decoder, training_set)
+        loop.train(job(songs, checkpoint, tmp_path / "out", config), quiet, quiet, quiet)
+        own = adapter.TrainableAdapter(model.decoder, config, "base")
+        assert held_out(model.decoder.eval(), training_set) == pytest.approx(
+            before, rel=1e-4
+        )  # it changes nothing at first
         own.load(load_file(tmp_path / "out" / run_folder.ADAPTER))
-        after = held_out(model.decoder, book)
+        after = held_out(model.decoder, training_set)
     assert after < 0.9 * before
 
 
 def test_what_is_saved_is_what_was_trained(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[WeightStore, TrainingSet]]
 ) -> None:
-    weights, book = opened(COURSE)
+    weights, training_set = opened(CONFIG)
     with weights.dit() as model:
-        run = loop.TrainingLoop(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
+        run = loop.TrainingLoop(job(songs, checkpoint, tmp_path / "out"), training_set, model, weights, quiet)
         run.train()
         model.decoder.eval()
-        unsaved = held_out(model.decoder, book, 3)
+        unsaved = held_out(model.decoder, training_set, 3)
     weights.close()
     with weights.dit() as model:
-        plain = held_out(model.decoder, book, 3)
+        plain = held_out(model.decoder, training_set, 3)
         # peft's own way in, and its own idea of strength
         reloaded = PeftModel.from_pretrained(torch.nn.ModuleDict({"x": model.decoder})["x"], tmp_path / "out")
-        saved = held_out(reloaded.base_model.model, book, 3)
+        saved = held_out(reloaded.base_model.model, training_set, 3)
     assert saved == unsaved
     assert abs(plain - saved) > 1e-3
 
@@ -182,10 +184,10 @@ def test_what_is_saved_is_what_was_trained(
 def test_only_the_adapter_moves_and_it_is_float32(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, opened: Callable[..., tuple[WeightStore, TrainingSet]]
 ) -> None:
-    weights, book = opened(COURSE)
+    weights, training_set = opened(CONFIG)
     with weights.dit() as model:
         model.to(torch.bfloat16)
-        run = loop.TrainingLoop(job(songs, checkpoint, tmp_path / "out"), book, model, weights, quiet)
+        run = loop.TrainingLoop(job(songs, checkpoint, tmp_path / "out"), training_set, model, weights, quiet)
         frozen = {name: weight.clone() for name, weight in model.decoder.named_parameters() if not weight.requires_grad}
         run.weights.dtype = torch.bfloat16
         run.train()
@@ -197,7 +199,7 @@ def test_only_the_adapter_moves_and_it_is_float32(
 
 
 def test_frozen_weights_in_eight_bits_are_trained_beside(songs: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    one = job(songs, checkpoint, tmp_path / "out", COURSE.model_copy(update={"steps": 20, "accumulation": 1}))
+    one = job(songs, checkpoint, tmp_path / "out", CONFIG.model_copy(update={"steps": 20, "accumulation": 1}))
     loop.train(replace(one, plan=one.plan.model_copy(update={"int8": True})), quiet, quiet, quiet)
     found = losses(tmp_path / "out")
     assert np.mean(found[-5:]) < 0.9 * np.mean(found[:5])
@@ -216,31 +218,31 @@ def test_layers_computed_again_change_no_number(songs: Path, checkpoint: Checkpo
 def test_a_pass_is_what_a_render_would_be_fed(
     songs: Path, checkpoint: Checkpoint, opened: Callable[..., tuple[WeightStore, TrainingSet]]
 ) -> None:
-    weights, book = opened(COURSE.model_copy(update={"crop": 240.0}))
-    page = next(page for page in book.examples if page.name == "two.wav")
+    weights, training_set = opened(CONFIG.model_copy(update={"crop": 240.0}))
+    example = next(example for example in training_set.examples if example.name == "two.wav")
     found = dataset.scan_folder(songs)
     two = next(one for one in found.songs if one.name == "two.wav")
     text, words = prompts.prompts_of(two.request, "Fill the audio semantic mask based on the given conditions:", 11.5)
     with torch.no_grad(), weights.text_encoder() as encoder:
         states, embeddings = encoder.hidden_states(text, quiet), encoder.embeddings(words, quiet)
     with torch.no_grad(), weights.dit() as model:
-        silence = book.silence.repeat(1, 2, 1)[:, : model.config.timbre_fix_frame]
+        silence = training_set.silence.repeat(1, 2, 1)[:, : model.config.timbre_fix_frame]
         expected = model.encoder(states, embeddings, silence).states[0]
-    assert torch.allclose(page.condition, expected, atol=1e-6)
-    assert page.frames == 11.5 * RATE // 1920
+    assert torch.allclose(example.condition, expected, atol=1e-6)
+    assert example.frames == 11.5 * RATE // 1920
     with torch.no_grad(), weights.vae() as vae:
         waveform = torch.from_numpy(decode.read_audio(songs / "two.wav").samples)
-        assert torch.allclose(page.latents(0, page.frames), vae.encode(waveform[None])[0].T, atol=1e-5)
+        assert torch.allclose(example.latents(0, example.frames), vae.encode(waveform[None])[0].T, atol=1e-5)
 
 
 def test_a_pass_is_a_point_between_song_and_noise(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
-    _, book = opened(COURSE)
+    _, training_set = opened(CONFIG)
     for number in range(6):
-        one = book.batch(number, torch.device("cpu"), torch.float32)
+        one = training_set.batch(number, torch.device("cpu"), torch.float32)
         clean = one.noisy - one.times[:, None, None] * one.velocity
-        page = book.examples_of(number)[0]
-        whole = page.latents(0, page.frames)
-        places = [start for start in range(page.frames - clean.shape[1] + 1)
+        example = training_set.examples_of(number)[0]
+        whole = example.latents(0, example.frames)
+        places = [start for start in range(example.frames - clean.shape[1] + 1)
                   if torch.allclose(whole[start : start + clean.shape[1]], clean[0], atol=1e-4)]  # fmt: skip
         assert len(places) == 1
         assert clean.shape[1] == 10 * RATE // 1920
@@ -248,37 +250,45 @@ def test_a_pass_is_a_point_between_song_and_noise(opened: Callable[..., tuple[We
 
 
 def test_words_are_left_out_at_the_rate_of_the_model(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
-    _, book = opened(COURSE)
+    _, training_set = opened(CONFIG)
     lengths = [
-        book.batch(number, torch.device("cpu"), torch.float32).condition.states.shape[1] for number in range(300)
+        training_set.batch(number, torch.device("cpu"), torch.float32).condition.states.shape[1]
+        for number in range(300)
     ]
     assert 0.10 < lengths.count(1) / 300 < 0.20
 
 
 def test_times_are_the_larger_of_two(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
-    _, book = opened(COURSE)
-    times = torch.cat([book.batch(number, torch.device("cpu"), torch.float32).times for number in range(400)])
+    _, training_set = opened(CONFIG)
+    times = torch.cat([training_set.batch(number, torch.device("cpu"), torch.float32).times for number in range(400)])
     draws = (torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)) - 0.4).sigmoid().amax(dim=1)
     for share in (0.1, 0.5, 0.9):
         assert float(times.quantile(share)) == pytest.approx(float(draws.quantile(share)), abs=0.05)
-    _, turbo = opened(COURSE.model_copy(update={"times": "turbo"}))
+    _, turbo = opened(CONFIG.model_copy(update={"times": "turbo"}))
     steps = {round(float(turbo.batch(n, torch.device("cpu"), torch.float32).times), 4) for n in range(100)}
     assert steps == {1.0, 0.9545, 0.9, 0.8333, 0.75, 0.6429, 0.5, 0.3}
 
 
 def test_every_song_has_its_turn_and_neighbours_of_its_length() -> None:
-    pages = tuple(examples.Example(str(n), Path(), 100 + n, torch.zeros(1, 1)) for n in range(10))
-    book = TrainingSet(pages, torch.zeros(1, 1, 1), torch.zeros(1, 1), COURSE.model_copy(update={"batch": 2}), 1000)
-    rounds = [[page.name for number in range(5) for page in book.examples_of(5 * turn + number)] for turn in range(3)]
+    given = tuple(examples.Example(str(n), Path(), 100 + n, torch.zeros(1, 1)) for n in range(10))
+    training_set = TrainingSet(
+        given, torch.zeros(1, 1, 1), torch.zeros(1, 1), CONFIG.model_copy(update={"batch": 2}), 1000
+    )
+    rounds = [
+        [example.name for number in range(5) for example in training_set.examples_of(5 * turn + number)]
+        for turn in range(3)
+    ]
     assert all(sorted(names, key=int) == [str(n) for n in range(10)] for names in rounds)
     assert rounds[0] != rounds[1]
-    assert all(abs(one.frames - other.frames) == 1 for one, other in (book.examples_of(number) for number in range(15)))
+    assert all(
+        abs(one.frames - other.frames) == 1 for one, other in (training_set.examples_of(number) for number in range(15))
+    )
 
 
 def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
     """Two songs of different lengths in one batch are worth what they are one by one."""
-    weights, book = opened(COURSE.model_copy(update={"crop": 240.0, "batch": 2}))
-    one = book.batch(0, torch.device("cpu"), torch.float32)
+    weights, training_set = opened(CONFIG.model_copy(update={"crop": 240.0, "batch": 2}))
+    one = training_set.batch(0, torch.device("cpu"), torch.float32)
     assert one.keep is not None
     with torch.no_grad(), weights.dit() as model:
         together = loop.flow_loss(model.decoder, one)
@@ -301,8 +311,8 @@ def test_padding_is_no_part_of_the_loss(opened: Callable[..., tuple[WeightStore,
 
 
 def test_its_own_timbre_is_heard(opened: Callable[..., tuple[WeightStore, TrainingSet]]) -> None:
-    _, plain = opened(COURSE)
-    _, own = opened(COURSE.model_copy(update={"timbre": "own"}))
+    _, plain = opened(CONFIG)
+    _, own = opened(CONFIG.model_copy(update={"timbre": "own"}))
     assert not torch.allclose(plain.examples[0].condition, own.examples[0].condition)
 
 
@@ -325,7 +335,7 @@ def test_songs_are_prepared_once(
     assert all(
         torch.equal(one.condition, other.condition) for one, other in zip(first.examples, second.examples, strict=True)
     )
-    broken = next(page.file for page in second.examples)
+    broken = next(example.file for example in second.examples)
     broken.write_bytes(broken.read_bytes()[:-7])
     prepare()
     assert reported.count("encode") == 2  # that one alone
@@ -365,14 +375,14 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, options: dict
 ) -> None:
-    course = COURSE.model_copy(update=options)
-    loop.train(job(songs, checkpoint, tmp_path / "whole", course), quiet, quiet, quiet)
+    config = CONFIG.model_copy(update=options)
+    loop.train(job(songs, checkpoint, tmp_path / "whole", config), quiet, quiet, quiet)
 
     def interrupt(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("train", 2):
             os.kill(os.getpid(), signal.SIGINT)
 
-    stopped = job(songs, checkpoint, tmp_path / "stopped", course)
+    stopped = job(songs, checkpoint, tmp_path / "stopped", config)
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         loop.train(stopped, interrupt, said.append, quiet)
@@ -545,7 +555,7 @@ def broken_at(steps: set[int]) -> Callable[..., Tensor]:
         nonlocal passes
         passes += 1
         found = loss_of(*arguments)  # type: ignore[arg-type]
-        return found * torch.nan if (passes + 1) // COURSE.accumulation in steps else found
+        return found * torch.nan if (passes + 1) // CONFIG.accumulation in steps else found
 
     return loss
 
@@ -561,7 +571,7 @@ def test_the_header_tells_how_it_came_about(songs: Path, checkpoint: Checkpoint,
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata()
         record = RunRecord.model_validate_json(header[run_folder.ENTRY])
-        assert (record.base, record.trigger, record.config, record.step) == ("base", "harbour", COURSE, 6)
+        assert (record.base, record.trigger, record.config, record.step) == ("base", "harbour", CONFIG, 6)
         assert (header["base"], header["trigger"], header["dataset"]) == ("base", "harbour", one.record.dataset)
         assert path.stat().st_mode & 0o044 == (one.folder / run_folder.CONFIG).stat().st_mode & 0o044
     config = json.loads((one.folder / run_folder.CONFIG).read_text())
@@ -578,16 +588,16 @@ def delta(tensors: dict[str, Tensor], module: str, alpha: float, rank: int) -> T
 
 
 def test_exports_are_as_strong_as_the_adapter(base: tiny.Oracle) -> None:
-    course = COURSE.model_copy(update={"alpha": 24.0})
+    config = CONFIG.model_copy(update={"alpha": 24.0})
     draw = torch.Generator().manual_seed(3)
     module = "layers.1.cross_attn.o_proj"
     tensors = {f"{adapter.PEFT}{module}.lora_A.weight": torch.randn(8, 64, generator=draw),
                f"{adapter.PEFT}{module}.lora_B.weight": torch.randn(64, 8, generator=draw)}  # fmt: skip
     wanted = delta(tensors, adapter.PEFT + module, 24, 8)
-    comfy = adapter.to_comfyui(tensors, course)
+    comfy = adapter.to_comfyui(tensors, config)
     name = f"diffusion_model.decoder.{module}"
     assert torch.allclose(delta(comfy, name, float(comfy[f"{name}.alpha"]), 8), wanted)
-    theirs = adapter.to_diffusers(tensors, course)
+    theirs = adapter.to_diffusers(tensors, config)
     linear = base.decoder.get_submodule("layers.1.cross_attn.to_out.0")
     before = linear.weight.detach().clone()
     base.decoder.load_lora_adapter(theirs, prefix="transformer")  # takes alpha for rank
@@ -602,11 +612,11 @@ def test_exports_are_as_strong_as_the_adapter(base: tiny.Oracle) -> None:
 
 def test_the_sizes_of_a_dora_s_rows_are_exported_as_a_column() -> None:
     """ComfyUI divides them by the norms of the rows, which are one."""
-    course = COURSE.model_copy(update={"type": "dora"})
+    config = CONFIG.model_copy(update={"type": "dora"})
     stem = "layers.0.self_attn.q_proj"
     parts = {"lora_A.weight": (8, 64), "lora_B.weight": (64, 8), "lora_magnitude_vector": (64,)}
     tensors = {f"{adapter.PEFT}{stem}.{part}": torch.ones(shape) for part, shape in parts.items()}
-    found = adapter.to_comfyui(tensors, course)
+    found = adapter.to_comfyui(tensors, config)
     name = f"diffusion_model.decoder.{stem}"
     assert set(found) == {f"{name}.{end}" for end in ("lora_A.weight", "lora_B.weight", "dora_scale", "alpha")}
     assert found[f"{name}.dora_scale"].shape == (64, 1)
@@ -615,10 +625,10 @@ def test_the_sizes_of_a_dora_s_rows_are_exported_as_a_column() -> None:
 def test_lokr_is_exported_at_its_strength() -> None:
     """LyCORIS takes alpha for nothing where both factors are whole, and else for alpha over the inner width."""
     draw = torch.Generator().manual_seed(3)
-    course = COURSE.model_copy(update={"type": "lokr", "rank": 2, "alpha": 6.0})
+    config = CONFIG.model_copy(update={"type": "lokr", "rank": 2, "alpha": 6.0})
     w1, a, b = (torch.randn(shape, generator=draw) for shape in ((8, 8), (8, 2), (2, 8)))
     stem = f"{adapter.PEFT}layers.0.self_attn.q_proj"
-    found = adapter.to_comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, course)
+    found = adapter.to_comfyui({f"{stem}.lokr_w1": w1, f"{stem}.lokr_w2_a": a, f"{stem}.lokr_w2_b": b}, config)
     name = "lycoris_layers_0_self_attn_q_proj"
     strength = float(found[f"{name}.alpha"]) / len(found[f"{name}.lokr_w2_b"])
     theirs = strength * torch.kron(found[f"{name}.lokr_w1"], found[f"{name}.lokr_w2_a"] @ found[f"{name}.lokr_w2_b"])
@@ -626,8 +636,8 @@ def test_lokr_is_exported_at_its_strength() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    course = TrainingConfig(steps=2000, learning_rate=1e-4)
-    rates = [course.learning_rate_at(step) for step in range(2000)]
+    config = TrainingConfig(steps=2000, learning_rate=1e-4)
+    rates = [config.learning_rate_at(step) for step in range(2000)]
     assert rates[0] == pytest.approx(1e-5)
     assert rates[100] == pytest.approx(1e-4) == max(rates)
     assert rates[-1] == pytest.approx(1e-6, rel=0.01)
@@ -745,7 +755,7 @@ def test_the_optimiser_of_the_plan_is_recorded(
         return plan(*arguments, **more).model_copy(update={"optimiser": "adamw8bit"} if eight_bits else {})
 
     monkeypatch.setattr(train_lora, "plan_training", planned)
-    monkeypatch.setattr(course, "has_eight_bits", lambda: True)
+    monkeypatch.setattr(training_config, "has_eight_bits", lambda: True)
     monkeypatch.setattr(loop, "build_optimizer", lambda parameters, _: torch.optim.AdamW(parameters))
     open_, given = train(), train("--optimiser", "adamw", output="given")
     assert (open_.exit_code, given.exit_code, asked) == (0, 0, [True, False]), open_.output
