@@ -16,7 +16,7 @@ from acestep_cli.albums.album import read_album
 from acestep_cli.albums.build import CURRENT, STALE, STATES, Build, track_paths
 from acestep_cli.audio import encode
 from acestep_cli.cli import exit_codes, help_format, options
-from acestep_cli.cli.console import Console, Stdout, print_result
+from acestep_cli.cli.console import Console, Stdout, print_result, render_console
 from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import events, perform, result
 from acestep_cli.render.result import RunReport
@@ -184,7 +184,7 @@ def build(
     """Plan an album and, unless it is a dry run, make it. Raises one error for all failures."""
     if output.suffix.removeprefix(".").lower() in encode.FORMATS:
         raise UsageError(f"--output {output}: an album goes into a folder.")
-    terminal = console(run)
+    terminal = render_console(run)
     run_report = exit_codes.keep_report(ctx, terminal.warnings)
     if on is not None:
         ray_cluster.check_backend(on, run, jobs)
@@ -215,10 +215,6 @@ def build(
             problems = make_here(album_build, run_report, terminal)
         perform.finish_report(run_report.outputs, terminal, problems)
     return album_build
-
-
-def console(run: RenderSettings) -> Console:
-    return Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
 
 
 def open_build(
@@ -278,7 +274,7 @@ def make_share(
     file: Path, output: Path, song: dict[str, Any], run: RenderSettings, ids: list[str]
 ) -> processes.WorkerOutcome:
     """Make the share of one process."""
-    terminal, run_report = console(run), RunReport()
+    terminal, run_report = render_console(run), RunReport()
     problems = make_here(open_build(file, output, ids, song, run), run_report, terminal)
     return processes.WorkerOutcome(
         outputs=run_report.outputs,

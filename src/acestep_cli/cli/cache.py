@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from acestep_cli.cache import STAGES, Cache, open_cache
-from acestep_cli.cli import exit_codes, help_format, options
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
@@ -24,8 +24,7 @@ Most = Annotated[
 
 
 def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, RunReport, Cache]:
-    terminal = Console(paths=not wants_json)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    terminal, run_report = console.begin(ctx, wants_json=wants_json)
     return terminal, run_report, open_cache(terminal.warn)
 
 

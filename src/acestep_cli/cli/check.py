@@ -29,7 +29,7 @@ from acestep_cli.audio.checks import (
     fault_checks,
     not_measurable,
 )
-from acestep_cli.cli import exit_codes, help_format, options
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.render.result import error_object
@@ -158,8 +158,7 @@ def check(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal = Console(quiet, paths=not json_wanted)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     require_consistent(asserted)
     if junit is not None:
         refuse_report(junit, [*files, *([asserted.same_as] if asserted.same_as is not None else ())])

@@ -17,7 +17,7 @@ RENDER = "Render specs, each by its own mode."
 RENDER_EXAMPLES = ("acestep render songs/*.yaml -o out/", "acestep render out/night-drive.flac.yaml --seed 8 -o more/")
 
 SPECS = "Song specs (.yaml, .md, a sidecar, or - for stdin); flags override their keys."
-#: Stands for stdin as a spec, and for stdout as an output.
+#: Stands for stdin as a spec.
 STDIN = "-"
 #: Of the command that also takes text.
 CAPTION = "Text that is no file, with a space in it, is a caption."
@@ -94,9 +94,8 @@ def command(name: str) -> typer.Typer:
             raise UsageError("There is no spec to render.", "acestep render song.yaml, or acestep generate -c …")
         if own is not None and not names_specs(specs) and not is_asked(own.needs, song, run.overrides):
             raise UsageError(own.lack)
-        from acestep_cli.cli import exit_codes
-        from acestep_cli.cli.console import Console
-        from acestep_cli.render import events, perform
+        from acestep_cli.cli import console
+        from acestep_cli.render import perform
 
         specs = specs or []
         if run.auto:
@@ -104,10 +103,7 @@ def command(name: str) -> typer.Typer:
 
             auto.run_auto(mode, specs, song, run)
             return
-        terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress)
-        terminal.shows_paths = not run.json and run.output != STDIN
-        with events.open_events(run.events, terminal.warn) as terminal.events:
-            run_report = exit_codes.keep_report(ctx, terminal.warnings)
+        with console.begin_render(ctx, run) as (terminal, run_report):
             perform.plan_and_make(mode, specs, song, run, terminal, run_report)
 
     if mode is not None and modes.MODES[mode].has_source:

@@ -18,12 +18,17 @@ from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
 from acestep_cli.machine import notices
 from acestep_cli.progress import ProgressCallback
+from acestep_cli.render import events
 from acestep_cli.render.events import Events
 from acestep_cli.render.remaining import Remaining
 
 if TYPE_CHECKING:
+    import typer
     from rich.console import Console as Terminal
     from rich.progress import Progress
+
+    from acestep_cli.render.result import RunReport
+    from acestep_cli.render.settings import RenderSettings
 
 COPY_BYTES = 1 << 20
 
@@ -346,3 +351,26 @@ class Console:
 
         with self._shown(bars):
             yield report
+
+
+def begin(ctx: typer.Context, *, quiet: bool = False, wants_json: bool = False) -> tuple[Console, RunReport]:
+    """Return the console of a command, and the report that `--json` prints when it ends, however it ends."""
+    terminal = Console(quiet, paths=not wants_json)
+    return terminal, exit_codes.keep_report(ctx, terminal.warnings)
+
+
+def render_console(run: RenderSettings) -> Console:
+    """Return the console of a command that renders."""
+    from acestep_cli.render.paths import STDOUT
+
+    shows_paths = not run.json and run.output != STDOUT
+    return Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=shows_paths)
+
+
+@contextmanager
+def begin_render(ctx: typer.Context, run: RenderSettings) -> Iterator[tuple[Console, RunReport]]:
+    """Yield the console of a command that renders, whose events are written meanwhile, and its report."""
+    terminal = render_console(run)
+    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    with events.open_events(run.events, terminal.warn) as terminal.events:
+        yield terminal, run_report

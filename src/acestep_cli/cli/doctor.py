@@ -14,7 +14,7 @@ import typer
 
 from acestep_cli import __version__
 from acestep_cli.audio import encode
-from acestep_cli.cli import exit_codes, help_format, options
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
@@ -84,8 +84,7 @@ def doctor(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal = Console(quiet, paths=not json_wanted)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     machine, asked = hardware.detect(), MachineRequest(device, dtype, max_vram)
     if pretend is not None:
         for flag, given in (("--selftest", selftest), ("--device", device)):

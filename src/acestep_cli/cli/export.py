@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from acestep_cli.cli import exit_codes, help_format, options
-from acestep_cli.cli.console import Console
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.errors import UsageError
 from acestep_cli.render import export as exports
 from acestep_cli.render.take_file import TakeFile
@@ -44,8 +43,7 @@ def export(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal = Console(quiet, paths=not json_wanted)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     if not daw:
         targets = ", ".join(f"--{name}" for name in exports.TARGETS)
         raise UsageError("There is nothing to export for.", f"Say what for: {targets}.")

@@ -19,7 +19,7 @@ import typer
 from acestep_cli import __version__, disk
 from acestep_cli.audio import decode, encode, lrc, plots
 from acestep_cli.audio.sound import Audio
-from acestep_cli.cli import exit_codes, help_format, options
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import ExistsError, SourceError, UsageError
 from acestep_cli.models import checkpoint_table
@@ -76,8 +76,7 @@ def listen(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal = Console(quiet, paths=not json_wanted)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     page = output or folder / PAGE
     playable(folder)  # which says whether there is a folder, before whether its page can be written
     refuse_other(page, force=force)

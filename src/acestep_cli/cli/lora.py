@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from acestep_cli.audio import decode, distance
-from acestep_cli.cli import exit_codes, help_format, options
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console
 from acestep_cli.disk import format_size
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
@@ -21,7 +21,7 @@ from acestep_cli.machine import hardware, history
 from acestep_cli.models import adapter_file, checkpoint_table, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.sizes import Sizes
-from acestep_cli.render import announce, arguments, events, outputs, plan
+from acestep_cli.render import announce, arguments, outputs, plan
 from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination, parse_destination
 from acestep_cli.render.plan import PlanContext
@@ -89,8 +89,7 @@ def inspect(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal = Console(quiet, paths=not json_wanted)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     wanted = None if model is None else checkpoints.find_checkpoint(model, models_dir)
     entries = run_report.more["adapters"] = []
     with terminal.results() as stdout:
@@ -192,9 +191,7 @@ def compare(
     song: dict[str, Any],
     run: RenderSettings,
 ) -> None:
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
-    with events.open_events(run.events, terminal.warn) as terminal.events:
+    with console.begin_render(ctx, run) as (terminal, run_report):
         render_and_compare(paths, scales, spec_file, song, run, run_report, terminal)
 
 

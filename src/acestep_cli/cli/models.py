@@ -8,13 +8,11 @@ from typing import Annotated
 import typer
 
 from acestep_cli import disk
-from acestep_cli.cli import exit_codes, help_format, options
-from acestep_cli.cli.console import Console
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.errors import CheckpointError, OutputError, UsageError, reason_of
 from acestep_cli.models import checkpoint_table, checkpoints, local
 from acestep_cli.models.local import ModelState
 from acestep_cli.render import fetch
-from acestep_cli.render.result import RunReport
 from acestep_cli.song import values
 
 NAMES = (*checkpoint_table.CHECKPOINTS, *checkpoint_table.SONGWRITERS)
@@ -52,12 +50,6 @@ Force = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is listed.")]
 
 
-def begin(ctx: typer.Context, *, quiet: bool, wants_json: bool) -> tuple[Console, RunReport]:
-    terminal = Console(quiet, paths=not wants_json)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
-    return terminal, run_report
-
-
 def check_names(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
     """Return the names, each once. Raises `UsageError` for an unknown name."""
     for name in names:
@@ -84,7 +76,7 @@ def pull(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, run_report = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     wanted = [*check_names(names or []), *check_names(songwriter or [], tuple(checkpoint_table.SONGWRITERS))]
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
@@ -120,7 +112,7 @@ def list_models(
 ) -> None:
     from acestep_cli.machine import hardware, plan, plan_text
 
-    terminal, run_report = begin(ctx, quiet=False, wants_json=json_wanted)
+    terminal, run_report = console.begin(ctx, quiet=False, wants_json=json_wanted)
     if models_dir is not None and not disk.is_folder(models_dir):
         terminal.warn(f"The models folder {models_dir} does not exist.")
     states = [local.model_state(name, models_dir) for name in NAMES]
@@ -160,7 +152,7 @@ def path(
     json_wanted: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, run_report = begin(ctx, quiet=False, wants_json=json_wanted)
+    terminal, run_report = console.begin(ctx, quiet=False, wants_json=json_wanted)
     [name] = check_names([name])
     folder = local.find_model(name, models_dir)
     run_report.more["models"] = [local.model_state(name, models_dir).report()]
@@ -179,7 +171,7 @@ def verify(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, run_report = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     wanted = check_names(names)
     folders = {name: local.find_model(name, models_dir) for name in wanted}
     for name, folder in folders.items():
@@ -217,7 +209,7 @@ def prune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    terminal, run_report = begin(ctx, quiet=quiet, wants_json=json_wanted)
+    terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     store = local.model_store(models_dir)
     found = sizes(store)
     try:

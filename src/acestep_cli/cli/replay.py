@@ -13,12 +13,12 @@ import typer
 
 from acestep_cli import __version__
 from acestep_cli.audio import measure
-from acestep_cli.cli import exit_codes, help_format, options
+from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import CheckError, SourceError, UsageError, shell_word
 from acestep_cli.machine import hardware, history
 from acestep_cli.models import latents_file
-from acestep_cli.render import announce, events, outputs, perform, plan, provenance, sidecar
+from acestep_cli.render import announce, outputs, perform, plan, provenance, sidecar
 from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
@@ -66,9 +66,7 @@ def replay(
     song: dict[str, Any],
     run: RenderSettings,
 ) -> None:
-    terminal = Console(run.quiet, verbose=run.verbose, progress=run.progress, paths=not run.json)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
-    with events.open_events(run.events, terminal.warn) as terminal.events:
+    with console.begin_render(ctx, run) as (terminal, run_report):
         render_and_compare(file, within, run, run_report, terminal, from_tags=from_tags)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from acestep_cli.audio import decode, loudness, measure, plots
-from acestep_cli.cli import console, exit_codes, help_format, listen, options, take_table
+from acestep_cli.cli import console, help_format, listen, options, take_table
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import shell_word
 from acestep_cli.render import compare
@@ -42,8 +42,7 @@ Files = Annotated[
     "\n\nacestep show out/night-drive.flac\n\nacestep show takes/*.flac"
 )
 def show(ctx: typer.Context, files: Files, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
-    terminal = Console(paths=not json_wanted)
-    run_report = exit_codes.keep_report(ctx, terminal.warnings)
+    terminal, run_report = console.begin(ctx, wants_json=json_wanted)
     found = [one for file in files for one in (listen.require_playable(file) if file.is_dir() else [file])]
     if len(found) > 1 or json_wanted:
         with terminal.results() as stdout, terminal.progress(lambda: 0) as report:
