@@ -130,6 +130,26 @@ def test_a_seed_is_that_of_the_id_and_of_nothing_else() -> None:
     assert own.request.seed == 3
 
 
+def test_a_variation_is_the_song_of_another_track_with_another_seed_of_its_own() -> None:
+    text = HARBOUR.replace("caption: low", "caption: low, takes: 2")
+    near = "  - {id: near, from: low-water, variation: 15%, loudness: none}\n"
+    matrix = "  - {id: far, from: slack-water, matrix: {variation: [0.4, 0.8]}, edits: [{extend: {after: 5}}]}\n"
+    read = {track.id: track for track in album.read_album(harbour(text + near + matrix)).tracks}
+    song, varied = read["low-water"].request, read["near"].request
+    assert (varied.caption, varied.seed, varied.genre) == ("low", song.seed, "Folk")
+    assert (varied.variation, varied.loudness, varied.title, varied.track_number) == (0.15, "none", None, 4)
+    assert varied.takes is None  # of which it varies the first
+    assert varied.variation_seed not in (None, song.seed)
+    assert read["near"].base is None  # it needs no file of that track
+    first = spec.resolve(*read["far-0.8"].step(0)).request
+    assert (first.variation, first.caption, first.seed) == (0.8, "slack-water", read["slack-water"].request.seed)
+    edit = spec.resolve(*read["far-0.8"].step(1, Path("a.wav"))).request
+    assert (edit.variation, edit.variation_seed) == (None, None)
+    assert first.variation_seed != spec.resolve(*read["far-0.4"].step(0)).request.variation_seed
+    own = album.read_album(harbour(text + near.replace("15%", "15%, variation_seed: 9"))).tracks[-1].request
+    assert own.variation_seed == 9
+
+
 def test_flags_hold_over_tracks_and_tracks_over_defaults() -> None:
     text = HARBOUR.replace("caption: low", "caption: low, genre: Dub, bpm: 90")
     read = album.read_album(harbour(text), spec_layers.from_flags({"bpm": "100"}))
@@ -213,7 +233,14 @@ TRACKS = "tracks:\n  - {id: a, caption: x}\n"
         ("tracks:\n  - {id: a, from: b, edits: [{cover: {caption: x}}]}\n"
          "  - {id: b, from: a, edits: [{cover: {caption: x}}]}\n", "goes round in a circle: a -> b -> a"),
         ("tracks:\n  - {id: a, from: b, edits: [{cover: {caption: x}}]}\n", "begins from 'b', which is not a track"),
-        ("tracks:\n  - {id: b, caption: x}\n  - {id: a, from: b}\n", "begins from b but has no edits"),
+        ("tracks:\n  - {id: b, caption: x}\n  - {id: a, from: b}\n", "has neither a variation nor edits"),
+        ("tracks:\n  - {id: a, from: q}\n", "begins from 'q', which is not a track"),
+        ("tracks:\n  - {id: a, from: a, variation: 15%}\n", "varies a, which itself begins from a"),
+        ("tracks:\n  - {id: b, caption: x, edits: [{extend: {after: 5}}]}\n  - {id: a, from: b, variation: 15%}\n",
+         "varies b, which is edited after it is generated"),
+        ("tracks:\n  - {id: c, caption: x}\n  - {id: b, from: c, variation: 5%}\n  - {id: a, from: b, variation: 5%}\n",
+         "varies b, which itself begins from c"),
+        ("tracks:\n  - {id: b, caption: x}\n  - {id: a, from: b, variation: 150%}\n", "'150%' is not from 0% to 100%"),
         ("tracks:\n  - {id: a, caption: x, edits: [{blur: {}}]}\n", "each item is one of repaint, extend"),
         ("tracks:\n  - {id: a, caption: x, edits: [{repaint: {source: b.wav, start: 1}}]}\n",
          "source: has no meaning for an edit by repaint"),
@@ -553,6 +580,29 @@ def test_one_track_is_rendered_with_those_it_begins_from(acestep: Acestep, rende
     unknown = acestep("album", "render", "harbour.yaml", "--only", "agin")
     assert unknown.exit_code == 2
     assert "has no track 'agin'; did you mean 'again'?" in unknown.stderr
+
+
+def test_a_variation_is_built_where_its_song_changes(acestep: Acestep, rendered: list[str]) -> None:
+    text = HARBOUR + "  - {id: near, title: Near, from: low-water, variation: 15%}\n"
+    harbour(text)
+    only = acestep("album", "render", "harbour.yaml", "-o", "out", "--only", "near")
+    assert only.exit_code == 0, only.stderr
+    assert rendered == ["low"]
+    file = Path("out/Harbour/04 Near.flac.yaml")
+    made = spec.load(file)
+    assert (made.variation, made.title, made.track_number) == (0.15, "Near", 4)
+    assert acestep("album", "render", "harbour.yaml", "-o", "out").exit_code == 0
+    assert spec.load(Path("out/Harbour/03 Low Water.flac.yaml")).seed == made.seed
+    del rendered[:]
+    assert is_kept(acestep("album", "render", "harbour.yaml", "-o", "out"))
+    harbour(text.replace("caption: low", "caption: lower"))
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out")
+    assert plan.stderr.count(": stale: caption: low -> lower\n") == 2, plan.stderr
+    acestep("album", "render", "harbour.yaml", "-o", "out")
+    assert rendered == ["lower", "lower"]
+    again = acestep("generate", str(file), "-o", "again.flac")  # a sidecar is a spec
+    assert again.exit_code == 0, again.stderr
+    assert spec.load(Path("again.flac.yaml")).variation_seed == made.variation_seed
 
 
 # Edits

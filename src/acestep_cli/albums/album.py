@@ -127,7 +127,10 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
         problems.append(f"{file}: has no tracks; name songs below `tracks:`")
     shared = [layer for album_file in album_files for layer in album_file.layers]
     whole = []
+    by_id = {draft.id: draft for draft in drafts}
     for number, draft in enumerate(drafts, start=1):
+        if draft.base is not None and (draft.asks_for_variation or not draft.edits):
+            draft = as_variation(draft, by_id, problems)
         place = spec_layers.implied_layer({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
         track, wrong = replace(draft, layers=layers, album_seed=settings["seed"], over=over).checked()
@@ -139,6 +142,32 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     return album
+
+
+def as_variation(draft: Track, others: Mapping[str, Track], problems: list[str]) -> Track:
+    """Return the variation that a track without edits, or with a variation, is of another; itself where it can be none,
+    with a problem noted.
+    """
+    where, base = draft.where, others.get(draft.base or "")
+    if base is None:
+        problems.append(unknown_base(draft, others))
+    elif not draft.asks_for_variation:
+        problems.append(f"{where}: begins from {base.id} but has neither a variation nor edits; write `edits:`")
+    elif base.base is not None:
+        problems.append(f"{where}: varies {base.id}, which itself begins from {base.base}; vary a song of its own")
+    elif base.edits:
+        problems.append(
+            f"{where}: varies {base.id}, which is edited after it is generated; make its song a track of its own, and "
+            "vary that"
+        )
+    else:
+        return draft.variation_of(base)
+    return replace(draft, base=None)
+
+
+def unknown_base(track: Track, others: Iterable[str]) -> str:
+    """Return the problem of a track that begins from none of the others."""
+    return f"{track.where}: begins from {track.base!r}, which is not a track{suggestion(track.base or '', others)}"
 
 
 def entry_value(entry: Entry, read: Callable[[str], Any], default: Any) -> Any:
@@ -289,8 +318,6 @@ def read_item(album_file: AlbumFile, item: Entry, problems: list[str]) -> Iterat
     if not is_id(id):
         lack = "has no id" if not id else f"{quoted(id)} is not an id"
         problems.append(f"{where}: {lack}; an id is letters, digits, dots, dashes and underscores")
-    elif base is not None and not edits:
-        problems.append(f"{where}: begins from {base} but has no edits; write `edits:`")
     elif base is not None and named is not None:
         problems.append(f"{where}: begins from {base} and from {named.name}; leave one of them out")
     else:
@@ -480,8 +507,7 @@ def circle_problems(album: Album) -> list[str]:
         if track.base is None:
             continue
         if track.base not in by_id:
-            meant = suggestion(track.base, by_id)
-            problems.append(f"{track.where}: begins from {track.base!r}, which is not a track{meant}")
+            problems.append(unknown_base(track, by_id))
         elif not tracks.makes_one_file(by_id[track.base].request):
             problems.append(f"{track.where}: begins from {track.base}, which makes several files")
         ring = [track.id]

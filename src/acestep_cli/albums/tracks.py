@@ -15,6 +15,10 @@ from acestep_cli.song.spec_layers import Layer, WrittenValue
 
 #: Keys that a chain of edits sets itself.
 SET_BY_CHAIN = ("source", "mode", "mix", "takes")
+#: Keys of a song's noise, which a later step does not begin from.
+OF_SEED = ("seed", "variation", "variation_seed")
+#: Keys of a song that a variation of it does not take over: it is a track of its own.
+OF_TRACK = ("title", "track_number", "takes")
 #: Keys of a single mode: those of the song do not hold for an edit of it.
 CLAIMED = frozenset(key for mode in modes.MODES.values() for key in mode.keys)
 #: Keys of an intermediate step, whose sound is kept as rendered.
@@ -64,6 +68,8 @@ class Track:
     #: The id of the track whose finished sound is the beginning of this one.
     base: str | None = None
     spec_file: Path | None = None
+    #: The id of the track whose song it varies, with the same seed: `layers` has that song.
+    varies: str | None = None
     album_seed: int = 0
     #: Flags, which hold for every track.
     over: Layer | None = None
@@ -77,6 +83,16 @@ class Track:
         return self.resolved.request
 
     @property
+    def asks_for_variation(self) -> bool:
+        """True where its own keys have a variation."""
+        return any(layer.values["variation"].raw is not None for layer in self.layers if "variation" in layer.values)
+
+    def variation_of(self, other: Track) -> Track:
+        """Return this track as a variation of `other`: the song of that one under the keys of this one."""
+        song = [without_keys(layer, OF_TRACK) for layer in other.layers]
+        return replace(self, layers=(*song, *self.layers), base=None, varies=other.id)
+
+    @property
     def steps(self) -> range:
         """The numbers of its steps: 0 makes the song, the others are its edits."""
         return range(0 if self.base is None else 1, len(self.edits) + 1)
@@ -86,12 +102,11 @@ class Track:
 
         The sound of a step that another one edits is kept as it is rendered, and without tags.
         """
-        seed = track_seed(self.album_seed, self.id if number == 0 else f"{self.id}/{number}")
-        layers = [spec_layers.implied_layer({"seed": str(seed)}, f"the album's seed, {self.album_seed}, and {self.id}")]
+        layers = self._seeds(number)
         own = [*self.layers, *([self.over] if self.over else ())]
         if number > 0:
             edit = self.edits[number - 1]
-            dropped = {*CLAIMED, *SET_BY_CHAIN, "seed", *(spec.SUITED if "model" in edit.layer.values else ())}
+            dropped = {*CLAIMED, *SET_BY_CHAIN, *OF_SEED, *(spec.SUITED if "model" in edit.layer.values else ())}
             kept = [without_keys(layer, dropped) for layer in own]
             by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
             if source is not None:
@@ -110,6 +125,22 @@ class Track:
                 spec_layers.implied_layer(AS_RENDERED, "an intermediate step"),
             ]
         return layers
+
+    def _seeds(self, number: int) -> list[Layer]:
+        """Return the seeds of a step, which follow from the seed of the album and the id of the track.
+
+        A variation shares the seed of the track that it varies; its own is that of the variation.
+        """
+        own = self.id if number == 0 else f"{self.id}/{number}"
+        seeds = {"seed": own}
+        if self.varies is not None and number == 0:
+            seeds = {"seed": self.varies, "variation_seed": own}
+        return [
+            spec_layers.implied_layer(
+                {key: str(track_seed(self.album_seed, name))}, f"the album's seed, {self.album_seed}, and {name}"
+            )
+            for key, name in seeds.items()
+        ]
 
     def checked(self) -> tuple[Track, list[str]]:
         """Return the track with the request of its last step and all files that were read, and its problems."""
