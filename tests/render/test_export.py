@@ -14,10 +14,11 @@ import rpp
 import soundfile
 from wavinfo import WavInfoReader
 
-from acestep_cli.audio import measure, wav_chunks
+from acestep_cli.audio import decode, measure, wav_chunks
 from acestep_cli.audio.sound import Audio
 from acestep_cli.audio.wav_chunks import Grid, Marker
-from support.command import Run
+from acestep_cli.render import export_record
+from support.command import Run, flat
 
 RATE = 48_000
 SIDECAR = """\
@@ -165,12 +166,56 @@ def test_a_second_export_is_refused_without_force(exported: Path, acestep: Run) 
     assert {file.name: file.read_bytes() for file in exported.iterdir()} == before  # and it is the same again
 
 
+def test_a_forced_export_removes_what_the_earlier_one_wrote_and_nothing_else(exported: Path, acestep: Run) -> None:
+    (exported / "04 bass.wav").write_bytes(b"recorded by hand")
+    (exported / "02 drums.wav").write_bytes(b"played again, into the file of the export")
+    again = acestep("export", "song-mix.wav", "--daw", "-o", "out", "--force")
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout.splitlines() == [f"out/{name}" for name in ("01 mix.wav", *WRITTEN[3:])]
+    assert sorted(file.name for file in exported.glob("*.wav")) == ["01 mix.wav", "02 drums.wav", "04 bass.wav"]
+    assert "out/02 drums.wav is of the earlier export and has changed since; it stays." in flat(again)
+    assert "out/01 vocals.wav: removed" in flat(again)
+    assert "03 mix.wav: removed" in flat(again)
+    Path("song-mix.lrc").unlink()
+    assert acestep("export", "song-mix.wav", "--daw", "-o", "out", "--force").exit_code == 0
+    assert not (exported / "lyrics.lrc").exists()
+    assert (exported / "02 drums.wav").exists()  # known no more
+
+
+def test_a_file_of_an_export_that_is_a_take_of_the_next_one_stays(exported: Path, acestep: Run) -> None:
+    again = acestep("export", "out/02 drums.wav", "--daw", "-o", "out", "--force")
+    assert again.exit_code == 0, again.stderr
+    assert (exported / "02 drums.wav").exists()
+    assert not (exported / "03 mix.wav").exists()
+
+
+@pytest.mark.parametrize("name", ["../song-mix.wav", "link.wav", "folder"])
+def test_a_record_leads_to_no_file_elsewhere(exported: Path, acestep: Run, name: str) -> None:
+    (exported / "link.wav").symlink_to(exported.parent / "song-mix.wav")
+    (exported / "folder").mkdir()
+    content = decode.file_hash(Path("song-mix.wav"))
+    text = export_record.ExportRecord(files={name: content}).model_dump_json(by_alias=True)
+    export_record.record_file(exported).write_text(text)
+    assert export_record.read_record(exported) == ({} if "/" in name else {name: content})
+    assert acestep("export", "song-mix.wav", "--daw", "-o", "out", "--force").exit_code == 0
+    assert Path("song-mix.wav").exists()
+    assert (exported / "link.wav").is_symlink()
+    assert (exported / "folder").is_dir()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"files": 3}', '{"schema": "other/2", "files": {}}'])
+def test_a_broken_record_removes_nothing(exported: Path, acestep: Run, text: str) -> None:
+    export_record.record_file(exported).write_text(text)
+    assert acestep("export", "song-mix.wav", "--daw", "-o", "out", "--force").exit_code == 0
+    assert {file.name for file in exported.glob("*.wav")} == {"01 mix.wav", *WRITTEN[:3]}
+
+
 def test_a_take_alone_without_a_sidecar_is_a_mix_without_markers(takes: Path, acestep: Run) -> None:
     soundfile.write("plain.wav", click(6, 90), RATE)
     result = acestep("export", "plain.wav", "--daw", "-o", "out/", "--bit-depth", "32f")
     assert result.exit_code == 0, result.stderr
     assert "markers are left out" in " ".join(result.stderr.split())
-    assert sorted(file.name for file in Path("out").iterdir()) == ["01 mix.wav", "song.rpp", "tempo.mid"]
+    assert sorted(file.name for file in Path("out").glob("[!.]*")) == ["01 mix.wav", "song.rpp", "tempo.mid"]
     assert soundfile.info("out/01 mix.wav").subtype == "FLOAT"
     assert not WavInfoReader("out/01 mix.wav").cues.cues
 

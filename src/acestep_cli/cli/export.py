@@ -51,7 +51,7 @@ def export(
         raise UsageError(f"--bit-depth: {quoted(bit_depth)} is not one of {', '.join(exports.BIT_DEPTHS)}.")
     with terminal.results() as stdout:
         found = [TakeFile.read(take, terminal.warn) for take in takes]
-        files = exports.TARGETS["daw"].write(found, output, bit_depth, terminal.warn, force=force)
+        files = exports.TARGETS["daw"].write(found, output, bit_depth, terminal.warn, terminal.say, force=force)
         run_report.more["exported"] = [str(file) for file in files]
         for file in files:
             stdout.path(file)

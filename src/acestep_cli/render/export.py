@@ -13,6 +13,8 @@ from acestep_cli.audio.loudness import Level
 from acestep_cli.audio.sound import Audio, join_blocks, one_second_blocks, resample
 from acestep_cli.audio.wav_chunks import Grid, Marker
 from acestep_cli.errors import ExistsError, OutputError, UsageError
+from acestep_cli.progress import Say
+from acestep_cli.render import export_record
 from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song.musical_values import MusicalKey
 
@@ -78,7 +80,7 @@ def whole_song(tracks: Sequence[ExportTrack]) -> ExportTrack:
     return [*mixes, *sung, *tracks][0]
 
 
-def find_grid(song: TakeFile, warn: Callable[[str], None]) -> Grid | None:
+def find_grid(song: TakeFile, warn: Say) -> Grid | None:
     """Return the grid of a song: the measured tempo and root note, and the time signature that was asked for.
 
     Without an analyser, or without a beat to be heard, tempo and key are those that were asked for; None where there
@@ -110,7 +112,7 @@ def parse_meter(signature: str) -> tuple[int, int]:
     return int(beats), int(unit)
 
 
-def find_markers(song: TakeFile, warn: Callable[[str], None]) -> list[Marker]:
+def find_markers(song: TakeFile, warn: Say) -> list[Marker]:
     """Return the sections of a song as markers; `warn` receives why there are none, or that they are estimated."""
     if song.made is None:
         warn(f"{song.path.name} has no sidecar, so its sections are not known: markers are left out.")
@@ -128,12 +130,13 @@ def timed_lyrics(song: TakeFile) -> tuple[lrc.TimedLine, ...]:
 
 
 def export_for_daw(
-    takes: Sequence[TakeFile], folder: Path, bit_depth: str, warn: Callable[[str], None], *, force: bool
+    takes: Sequence[TakeFile], folder: Path, bit_depth: str, warn: Say, say: Say, *, force: bool
 ) -> list[Path]:
     """Write takes into `folder` for a DAW, all files or none, and return their paths, the tracks first.
 
-    All tracks have the rate of the first and the length of the longest. Raises `ExistsError` where a file of that name
-    exists, unless `force`, and `OutputError` where the folder cannot be written.
+    All tracks have the rate of the first and the length of the longest. What an earlier export wrote and this one does
+    not is removed, which `say` hears. Raises `ExistsError` where a file of that name exists, unless `force`, and
+    `OutputError` where the folder cannot be written.
     """
     tracks = name_tracks(takes)
     song = whole_song(tracks)
@@ -153,7 +156,8 @@ def export_for_daw(
     if grid is not None:
         chunks += wav_chunks.grid_chunk(grid, samples / rate)
     files = [*paths, *extra]
-    with disk.write_whole(*files, replace=files if force else ()) as parts:
+    before, record = export_record.read_record(folder), export_record.record_file(folder)
+    with disk.write_whole(*files, record, replace=[*(files if force else ()), record]) as [*parts, record_part]:
         part_of = dict(zip(files, parts, strict=True))
         for track, path in zip(tracks, paths, strict=True):
             write_track(part_of[path], equally_long(track.take.sound, rate, samples), bit_depth, chunks)
@@ -166,6 +170,11 @@ def export_for_daw(
         if lines:
             part_of[folder / LYRICS].write_text(lrc.dump_lrc(lines), encoding="utf-8")
             part_of[folder / SUBTITLES].write_text(daw.subtitles(lines, samples / rate), encoding="utf-8")
+        disk.write_text(record_part, export_record.record_text([(file.name, part_of[file]) for file in files]))
+    if force:
+        kept = [*files, *(take.path for take in takes)]
+        for file in export_record.remove_outdated(folder, before, kept, warn):
+            say(f"{file}: removed, for it was of the earlier export")
     return files
 
 
@@ -181,7 +190,7 @@ def write_track(path: Path, sound: Audio, bit_depth: str, chunks: bytes) -> None
     wav_chunks.append_chunks(path, chunks)
 
 
-def warn_of_overs(tracks: Sequence[ExportTrack], bit_depth: str, warn: Callable[[str], None]) -> None:
+def warn_of_overs(tracks: Sequence[ExportTrack], bit_depth: str, warn: Say) -> None:
     """Warn of tracks over full scale, which fixed-point samples clip."""
     for track in tracks:
         highest = track.take.measures.peak_dbfs
