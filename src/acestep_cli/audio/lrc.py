@@ -10,11 +10,14 @@ from typing import NamedTuple
 from acestep_cli.errors import CheckError
 
 #: Minutes, seconds and a fraction, of a line in square brackets, of a word in any.
-TIME = r"(\d+):(\d{1,2}(?:[.:]\d{1,3})?)"
+TIME = r"(\d{1,4}):(\d{1,2}(?:[.:]\d{1,3})?)"
 STAMP = re.compile(rf"\s*\[{TIME}\]")
 WORD_STAMP = re.compile(rf"[\[<]{TIME}[\]>][ \t]?")
 #: A tag of the whole file, such as `[ar:Artist]`.
 TAG = re.compile(r"^\[(?:ar|al|ti|au|by|la|length|offset|re|ve|tool|#)\s*:.*\]\s*$", re.IGNORECASE)
+
+#: The longest file that is read: hours of words.
+MOST_BYTES = 1_000_000
 
 
 class TimedLine(NamedTuple):
@@ -27,6 +30,17 @@ class TimedLine(NamedTuple):
 def lrc_path(file: Path) -> Path:
     """Return the path at which players look for the lyrics of an audio file."""
     return file.with_suffix(".lrc")
+
+
+def read_beside(file: Path) -> str | None:
+    """Return the text of the LRC beside an audio file, with what is no UTF-8 replaced; None where there is none."""
+    path = lrc_path(file)
+    try:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:  # a pipe or a device would never end
+            return None
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def untimed(name: str) -> CheckError:

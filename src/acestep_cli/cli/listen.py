@@ -26,6 +26,7 @@ from acestep_cli.models import checkpoint_table
 from acestep_cli.render.sidecar import SidecarRecord
 from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song import modes, spec, spec_layers
+from acestep_cli.song.request import KEYS
 
 app = help_format.App()
 
@@ -147,7 +148,8 @@ def publish(file: Path, text: str) -> None:
 def kept_of(folder: Path, page: Path) -> list[str]:
     """Return the takes that the user kept, as the page names them."""
     try:
-        names = (folder / KEPT).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+        kept = folder / KEPT
+        names = kept.read_text(encoding="utf-8", errors="surrogateescape").split("\n") if kept.is_file() else []
     except OSError:
         return []
     return [address(folder / name, page) for name in dict.fromkeys(filter(None, names))]
@@ -195,8 +197,9 @@ def earlier_entries(page: Path) -> Mapping[str, dict[str, Any]]:
     """Return the entries of the present page by their stamps."""
     try:
         found = DATA.search(page.read_bytes())
-        return {take[STAMP]: take for take in json.loads(found[1])["takes"]} if found else {}
-    except (OSError, ValueError, LookupError, TypeError):
+        takes = json.loads(found[1])["takes"] if found else []
+        return {take[STAMP]: take for take in takes if isinstance(take["file"], str)}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
 
 
@@ -247,7 +250,7 @@ def swept_values(take: TakeFile) -> str | None:
     """Return the values of `--matrix` that a take was made with; None without any."""
     if take.made is None or not isinstance(take.made.origin, SidecarRecord):
         return None
-    values = {key: getattr(take.request, key, None) for key in take.made.origin.swept}
+    values = {key: getattr(take.request, key) for key in take.made.origin.swept if key in KEYS}
     return " · ".join(f"{key.replace('_', ' ')} {spec.inline_value(value)}" for key, value in values.items()) or None
 
 

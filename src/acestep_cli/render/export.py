@@ -125,8 +125,7 @@ def find_markers(song: TakeFile, warn: Say) -> list[Marker]:
 
 def timed_lyrics(song: TakeFile) -> tuple[lrc.TimedLine, ...]:
     """Return the timed lines of the LRC beside a take; none where there is no such file."""
-    beside = lrc.lrc_path(song.path)
-    return lrc.parse_lrc(beside.read_text(encoding="utf-8", errors="replace")) if beside.is_file() else ()
+    return lrc.parse_lrc(lrc.read_beside(song.path) or "")
 
 
 def export_for_daw(

@@ -223,7 +223,7 @@ def level_fields(found: Measures, asked: str) -> dict[str, float]:
 def read_sidecar(path: Path) -> SidecarRecord | None:
     """Return the record in the sidecar `path`; None where there is none that this program wrote."""
     try:
-        if path.stat().st_size > spec_text.MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > spec_text.MOST_BYTES:  # a pipe or a device would never end
             return None
         return parse_record(path.read_bytes(), SidecarRecord)
     except OSError:

@@ -53,9 +53,7 @@ class TakeFile:
 
     @cached_property
     def sections(self) -> list[Section]:
-        beside = lrc.lrc_path(self.path)
-        timed = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else None
-        return sections.song_sections(self.request.lyrics, self.sound.seconds, timed)
+        return sections.song_sections(self.request.lyrics, self.sound.seconds, lrc.read_beside(self.path))
 
     @property
     def title(self) -> str:

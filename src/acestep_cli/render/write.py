@@ -290,7 +290,7 @@ def retag(output: OutputFile, job: Job) -> None:
         request = sidecar.retagged_request(beside, output.completed)
         values = request.model_dump(include=set(tags.KEYS))
         text = sidecar.tag_spec(request, record)
-        timed = lrc.parse_lrc(output.lrc.read_text(encoding="utf-8")) if output.lrc is not None else ()
+        timed = lrc.parse_lrc(lrc.read_beside(output.path) or "") if output.lrc is not None else ()
         labels = tags.Tags(**values, recipe=record.recipe, spec=text, cover=cover, lines=timed)
         tags.write_tags(part, output.format, labels)
         disk.write_text(beside_part, sidecar.retagged_text(beside, request, part.stat().st_size, job.labels(output)))

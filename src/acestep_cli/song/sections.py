@@ -40,7 +40,9 @@ def song_sections(lyrics: str | None, seconds: float, timed: str | None = None) 
     """Return the sections of a song of `seconds`; `timed` is the text of an LRC file."""
     parts = lyric_sections(lyrics or "")
     sections = timed_sections(parts, timed) if timed else None
-    return estimate_sections(parts, seconds) if sections is None else sections
+    if sections is None or any(section.seconds >= seconds for section in sections):  # it is of another song
+        return estimate_sections(parts, seconds)
+    return sections
 
 
 def timed_sections(parts: list[LyricSection], timed: str) -> list[Section] | None:
