@@ -67,6 +67,15 @@ def test_a_take_is_identical_by_its_sidecar_and_by_its_tags(acestep: Run, format
     assert sorted(Path().iterdir()) == before
 
 
+def test_one_take_is_made_whatever_number_its_sidecar_says(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(acestep, "a.wav")
+    edit(Path("a.wav.yaml"), r"takes: 1", "takes: 9")
+    played: list[int] = []
+    plays_differently(monkeypatch, lambda samples: played.append(1) or samples)
+    assert acestep("replay", "a.wav").stdout == "a.wav: identical\n"
+    assert len(played) == 1
+
+
 def test_a_sidecar_stands_for_its_file(acestep: Run) -> None:
     made(acestep, "a.flac")
     found = verdict(acestep("replay", "a.flac.yaml", "--json"))

@@ -134,7 +134,8 @@ def plan_replay(made: Provenance, copy: Path, run: RenderSettings) -> Job:
     if origin.threads is not None and origin.threads <= MOST_THREADS_A_CORE * hardware.threads()[0]:
         machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
     context = PlanContext(run, machine, history.read_history())
-    job = plan.plan_job(SongInput.of(made.layers, Destination(copy.parent, copy.stem)), context)
+    one = spec_layers.implied_layer({"takes": "1"}, "replay")  # which no recipe counts, so that anybody can change it
+    job = plan.plan_job(SongInput.of([*made.layers, one], Destination(copy.parent, copy.stem)), context)
     return outputs.assign_outputs([job], run)[0]
 
 
