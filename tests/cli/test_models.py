@@ -22,7 +22,7 @@ from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoint_table, checkpoints, download, local
 from support import hub_server
-from support.command import LIMIT, Run, read_to, started
+from support.command import LIMIT, Run, limited, read_to, started
 from support.hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
 from support.places import RESULT_SCHEMA
 
@@ -664,7 +664,9 @@ def test_a_body_without_end_is_cut_off_at_the_size_of_the_file(
     models: Run, endless: list[int], where: tuple[str, ...]
 ) -> None:
     said = f"is longer than the {len(main_repo()[WEIGHTS]):,} bytes"
-    refused(models("pull", "turbo", *where), 8, said, "Some networks answer everything")
+    with limited(60):
+        run = models("pull", "turbo", *where)
+    refused(run, 8, said, "Some networks answer everything")
     assert len(endless) == 2
     left = list(Path().rglob(f"*{local.UNFINISHED}"))
     assert all(path.stat().st_size == 0 for path in left)
@@ -679,7 +681,9 @@ def test_a_longer_body_spoils_nothing_for_the_next_pull(hub: Hub, models: Run, e
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(content[:begun])
     hub.wrong[WEIGHTS] = [content + b"?" * extra] * 2
-    refused(models("pull", "turbo", "--models-dir", "m"), 8, "is longer than the")
+    with limited(60):
+        run = models("pull", "turbo", "--models-dir", "m")
+    refused(run, 8, "is longer than the")
     assert unfinished.read_bytes() == content[:begun]  # what was there before is kept
     assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
     assert models("verify", "turbo", "--models-dir", "m").exit_code == 0

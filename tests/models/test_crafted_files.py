@@ -25,6 +25,7 @@ from acestep_cli.errors import AdapterError, CheckpointError
 from acestep_cli.models import adapter_file, checkpoint_files, checkpoints, weight_files, weight_shards
 from acestep_cli.models.configs import DiTConfig, QwenConfig, VAEConfig
 from support import adapter_files, tiny
+from support.command import limited
 
 CONFIG = DiTConfig.from_dict(tiny.TWO_B)
 QUERY = "layers.1.self_attn.q_proj"
@@ -121,7 +122,8 @@ def test_a_kind_that_is_not_supported_is_named(tmp_path: Path, tensor: str, kind
 def test_patterns_of_alpha_mean_what_peft_means(tmp_path: Path, pattern: str, alpha: float) -> None:
     pairs = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     folder = adapter_files.peft(tmp_path / "x", pairs, alpha=8, alpha_pattern={pattern: 4})
-    assert adapter_file.read_adapter(folder).alphas == (alpha,)
+    with limited(60):
+        assert adapter_file.read_adapter(folder).alphas == (alpha,)
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=x)", r"(a)\1"])
@@ -155,7 +157,7 @@ def test_patterns_are_bounded(tmp_path: Path, patterns: dict[str, int]) -> None:
     folder = adapter_files.peft(
         tmp_path / "x", adapter_files.pairs(tiny.TWO_B, targets=[QUERY]), alpha_pattern=patterns
     )
-    with pytest.raises(AdapterError, match="alpha_pattern"):
+    with limited(60), pytest.raises(AdapterError, match="alpha_pattern"):
         adapter_file.read_adapter(folder)
 
 
@@ -168,7 +170,8 @@ def test_commands_end_on_a_crafted_pattern(
     monkeypatch.chdir(tmp_path)
     pairs = adapter_files.pairs(tiny.TWO_B, targets=[QUERY])
     folder = adapter_files.peft(tmp_path / "x", pairs, alpha_pattern={pattern: 4})
-    result = CliRunner().invoke(app, [*command, str(folder)])
+    with limited(60):
+        result = CliRunner().invoke(app, [*command, str(folder)])
     assert result.exit_code == (3 if "?" in pattern else 0), result.output
 
 

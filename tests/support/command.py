@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -68,6 +69,32 @@ def in_time(function: Callable[[], T], timeout: float = LIMIT) -> T:
 
     threading.Thread(target=call, daemon=True).start()
     return found.result(timeout)
+
+
+class Hung(BaseException):
+    """What took too long. No `Exception`: the program would take a `TimeoutError` for one of the network."""
+
+
+@contextmanager
+def limited(seconds: float = LIMIT) -> Iterator[None]:
+    """Raise `Hung` in the body where it takes longer, also where it computes and lets no other thread run.
+
+    In the main thread, on systems with alarms; elsewhere there is no limit.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def expire(_signal: int, _frame: object) -> None:
+        raise Hung(f"not done after {seconds:g} s")
+
+    replaced = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, replaced)
 
 
 def read_to(stream: IO[str], text: str, *, timeout: float = LIMIT) -> str:
