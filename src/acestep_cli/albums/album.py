@@ -500,7 +500,7 @@ def duplicate_problems(album: Album) -> list[str]:
 
 
 def circle_problems(album: Album) -> list[str]:
-    """Return a problem for each track that begins from no track of the album, or in the end from itself."""
+    """Return a problem for each track whose `from` names no track, one of several files, or in the end itself."""
     problems = []
     by_id = {track.id: track for track in album.tracks}
     for track in album.tracks:

@@ -177,7 +177,7 @@ class Variant:
 
 
 @app.command(
-    help="Make a song without an adapter and with it, at each scale, of the same seed, and say how far apart they "
+    help="Make a song of one seed without an adapter and with it at each scale, and measure how far apart the takes "
     f"are: the {distance.MEASURE}.\n\n"
     'acestep lora compare my-sound/ -c "dub techno, warm chords" -d 30 --scales 0,0.5,1 --seed 7 -o ab/'
 )

@@ -198,8 +198,8 @@ SETTINGS: dict[str, Any] = {
             "-o",
             "--output",
             metavar="FILE|FOLDER/|-",
-            help="Where to write; - is stdout. Unset, or FOLDER/ without a spec: a new file, with the next free "
-            "number. Else the same recipe is kept, another refused: --again, --force.",
+            help="Where to write; - is stdout. Unset, or FOLDER/ without a spec: a new numbered file. Else a file of "
+            "the same recipe is kept, one of another is refused: see --again, --force.",
             rich_help_panel=OUTPUT,
         ),
     ],

@@ -33,8 +33,8 @@ def diffuse(
     made: dict[int, DiffusedTake],
     progress: Callable[[int, int], Progress],
 ) -> None:
-    """Add the takes of a group that are not in `made` yet, by their place: from the cache, else as many together as
-    the plan says now. `progress` returns the callback of so many takes after so many.
+    """Add to `made` the takes of a group that it lacks, by their place: from the cache, or else diffused, as many
+    together as the plan says by then. `progress(done, count)` returns the callback of the next `count` takes.
     """
     keys = [latents_key(weights, cache, inputs) for inputs in group]
     for place, key in enumerate(keys):
@@ -150,7 +150,7 @@ def sampler_settings(part: RenderPart, take: Completed, model: AceStep) -> Sampl
 
 
 def prepare_guidance(request: Completed, model: AceStep) -> denoise.Guided | None:
-    """Return how the velocity is guided; None where guidance is off."""
+    """Return the guidance of the velocity; None where it is off."""
     if request.guidance_method is None or request.cfg_interval is None:
         return None
     unconditional = model.decoder.project_condition(model.null_condition())

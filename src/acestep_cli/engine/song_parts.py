@@ -29,7 +29,7 @@ class SongSource(NamedTuple):
 
 @dataclass
 class ConditionInputs:
-    """The output of one mode, the request whose words it states, and its prompts once they are encoded."""
+    """One phase of a diffusion: what its mode prepared, the request whose words it follows, and its encoded prompts."""
 
     prepared: Prepared
     request: Completed
@@ -38,7 +38,7 @@ class ConditionInputs:
 
 
 def prepared_phases(request: Completed) -> list[tuple[Prepared, Completed]]:
-    """Return what the mode of a request gives to the diffusion, phase by phase, with the request that has its words."""
+    """Return the phases of a request's diffusion: what the mode prepared, and the request whose words it follows."""
     first = modes.mode_of(request).prepare(request, request.region)
     if first.edit is not None:
         return [(first, modes.source_description(request)), (first, request)]

@@ -180,7 +180,7 @@ def align_take(weights: WeightStore, inputs: TakeInputs, latents: Tensor, vae: V
 
 
 def shift_latents(latents: Tensor, take: Completed) -> Tensor:
-    """Return the latents [T, C] that a take is decoded from. Those that are kept and cached are the ones before."""
+    """Return latents [T, C] rescaled and shifted as a take asks, to be decoded; those that are kept are not."""
     shift, rescale = take.latent_shift or 0.0, take.latent_rescale or 1.0
     return latents if (shift, rescale) == (0.0, 1.0) else latents * rescale + shift
 

@@ -121,7 +121,7 @@ class Arrangement:
 
     @property
     def speed_key(self) -> str:
-        """The key of measured speeds: takes that share passes take another time each."""
+        """The key of measured speeds: a take that shares its passes needs another time than one alone."""
         return self.weights if self.together == 1 else f"{self.weights}, {self.together} together"
 
 
