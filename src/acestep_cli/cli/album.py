@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,7 +98,7 @@ def plan(
     song: dict[str, Any],
     run: RenderSettings,
 ) -> None:
-    build(ctx, file, output, only, song, replace(run, dry_run=True, explain=True))
+    build(ctx, Asked(file, output, only, song, replace(run, dry_run=True, explain=True)))
 
 
 @app.command(
@@ -124,7 +124,8 @@ def render_album(
     run: RenderSettings,
 ) -> None:
     run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
-    album_build = build(ctx, file, output, only, song, run, jobs, on, depfile, stamp)
+    asked = Asked(file, output, only, song, run, jobs=jobs, on=on, depfile=depfile, stamp=stamp)
+    album_build = build(ctx, asked)
     if dry_run:
         return
     if depfile is not None:
@@ -169,60 +170,77 @@ def list_outputs(
         print_result("".join(f"{file}\n" for file in files))
 
 
-def build(
-    ctx: typer.Context,
-    file: Path,
-    output: Path,
-    only: list[str] | None,
-    song: dict[str, Any],
-    run: RenderSettings,
-    jobs: int = 1,
-    on: str | None = None,
-    depfile: Path | None = None,
-    stamp: Path | None = None,
-) -> Build:
+@dataclass(frozen=True)
+class Asked:
+    """An album, and what a command is to do with it."""
+
+    file: Path
+    output: Path
+    #: The ids of the tracks to make; None for all.
+    only: Sequence[str] | None
+    #: Flags over the keys of each track.
+    song: dict[str, Any]
+    run: RenderSettings
+    #: Processes at the most, each on a card of its own.
+    jobs: int = 1
+    #: The cluster to make it on.
+    on: str | None = None
+    depfile: Path | None = None
+    stamp: Path | None = None
+
+    def open(self) -> Build:
+        """Read the album, and return the build of its tracks."""
+        album = read_album(self.file, spec_layers.from_flags(self.song, tuple(self.run.overrides or ())))
+        return Build(album, album.chosen(self.only or []), self.output, self.run)
+
+
+def build(ctx: typer.Context, asked: Asked) -> Build:
     """Plan an album and, unless it is a dry run, make it. Raises one error for all failures."""
-    if output.suffix.removeprefix(".").lower() in encode.FORMATS:
-        raise UsageError(f"--output {output}: an album goes into a folder.")
+    run = asked.run
+    if asked.output.suffix.removeprefix(".").lower() in encode.FORMATS:
+        raise UsageError(f"--output {asked.output}: an album goes into a folder.")
     terminal = render_console(run)
     run_report = exit_codes.keep_report(ctx, terminal.warnings)
-    if on is not None:
-        ray_cluster.check_backend(on, run, jobs)
-    makefile.check_paths(depfile, stamp)
+    if asked.on is not None:
+        ray_cluster.check_backend(asked.on, run, asked.jobs)
+    makefile.check_paths(asked.depfile, asked.stamp)
     with spec_text.reading_stdin(typing=not run.no_input):
-        album_build = open_build(file, output, only, song, run)
-    makefile.refuse_files(depfile, [*album_build.paths(), *([stamp] if stamp is not None else ())])
+        album_build = asked.open()
+    stamps = [asked.stamp] if asked.stamp is not None else []
+    makefile.refuse_files(asked.depfile, [*album_build.paths(), *stamps])
     if run.dry_run:
-        cluster = ray_cluster.open_cluster(run, terminal) if on is not None else nullcontext()
-        with terminal.results() as stdout, cluster as album_build.cluster:
-            album_build.run_steps(terminal, stdout)
-            preview_tracks(album_build, run_report, terminal, stdout)
-            album_build.announce_plans(terminal)
+        preview(asked, album_build, run_report, terminal)
         return album_build
     with events.open_events(run.events, terminal.warn) as terminal.events:
         terminal.events.refuse_files(album_build.paths())
-        devices = [card.name for card in gpu_lock.usable_cards(run)] if jobs > 1 else []
-        shares = processes.share_tracks(album_build.tracks, min(jobs, len(devices)))
-        if on is not None:
-            problems = make_on_cluster(album_build, run_report, terminal)
-        elif len(shares) > 1:
-            problems = make_in_processes(
-                album_build, zip(devices, shares, strict=False), (file, output, song), run_report
-            )
-        else:
-            if jobs > 1:
-                terminal.say("There is no second card or track, so one process makes the album.")
-            problems = make_here(album_build, run_report, terminal)
+        problems = make(asked, album_build, run_report, terminal)
         perform.finish_report(run_report.outputs, terminal, problems)
     return album_build
 
 
-def open_build(
-    file: Path, output: Path, only: Sequence[str] | None, song: dict[str, Any], run: RenderSettings
-) -> Build:
-    """Return the build of some tracks of an album, with the flags over the keys of each."""
-    album = read_album(file, spec_layers.from_flags(song, tuple(run.overrides or ())))
-    return Build(album, album.chosen(only or []), output, run)
+def preview(asked: Asked, album_build: Build, run_report: RunReport, terminal: Console) -> None:
+    """Plan an album, on the cluster that is asked for, and say what a render would do."""
+    cluster = ray_cluster.open_cluster(asked.run, terminal) if asked.on is not None else nullcontext()
+    with terminal.results() as stdout, cluster as album_build.cluster:
+        album_build.run_steps(terminal, stdout)
+        preview_tracks(album_build, run_report, terminal, stdout)
+        album_build.announce_plans(terminal)
+
+
+def make(asked: Asked, album_build: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
+    """Make an album on a cluster, in several processes or here; return the problems of tracks that could not begin."""
+    if asked.on is not None:
+        return make_on_cluster(album_build, run_report, terminal)
+    devices = [card.name for card in gpu_lock.usable_cards(asked.run)] if asked.jobs > 1 else []
+    shares = processes.share_tracks(album_build.tracks, min(asked.jobs, len(devices)))
+    if len(shares) > 1:
+        runs = [replace(asked.run, device=device, progress="none", events=None) for device in devices]
+        return make_in_processes(
+            [replace(asked, run=run, only=ids) for run, ids in zip(runs, shares, strict=False)], run_report
+        )
+    if asked.jobs > 1:
+        terminal.say("There is no second card or track, so one process makes the album.")
+    return make_here(album_build, run_report, terminal)
 
 
 def make_here(album_build: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
@@ -254,15 +272,9 @@ def run_build(album_build: Build, run_report: RunReport, terminal: Console, stdo
     return album_build.problems()
 
 
-def make_in_processes(
-    album_build: Build,
-    shares: Iterable[tuple[str, list[str]]],
-    arguments: tuple[Path, Path, dict[str, Any]],
-    run_report: RunReport,
-) -> list[AceStepError]:
-    """Make an album in a process for each device and its share of the tracks, and return the problems of tracks."""
-    runs = [(replace(album_build.run, device=device, progress="none", events=None), ids) for device, ids in shares]
-    outcomes = processes.run_workers(make_share, [(*arguments, *one) for one in runs])
+def make_in_processes(shares: Iterable[Asked], run_report: RunReport) -> list[AceStepError]:
+    """Make an album in a process for each of its `shares`, and return the problems of tracks."""
+    outcomes = processes.run_workers(make_share, [(share,) for share in shares])
     run_report.outputs = [output for outcome in outcomes for output in outcome.outputs]
     run_report.warnings += [
         warning for outcome in outcomes for warning in outcome.warnings if warning not in run_report.warnings
@@ -270,12 +282,10 @@ def make_in_processes(
     return [result.as_error(problem) for outcome in outcomes for problem in outcome.problems]
 
 
-def make_share(
-    file: Path, output: Path, song: dict[str, Any], run: RenderSettings, ids: list[str]
-) -> processes.WorkerOutcome:
+def make_share(share: Asked) -> processes.WorkerOutcome:
     """Make the share of one process."""
-    terminal, run_report = render_console(run), RunReport()
-    problems = make_here(open_build(file, output, ids, song, run), run_report, terminal)
+    terminal, run_report = render_console(share.run), RunReport()
+    problems = make_here(share.open(), run_report, terminal)
     return processes.WorkerOutcome(
         outputs=run_report.outputs,
         problems=[result.describe_error(problem) for problem in problems],

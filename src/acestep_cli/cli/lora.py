@@ -192,10 +192,10 @@ def compare(
     run: RenderSettings,
 ) -> None:
     with console.begin_render(ctx, run) as (terminal, run_report):
-        render_and_compare(paths, scales, spec_file, song, run, run_report, terminal)
+        compare_scales(paths, scales, spec_file, song, run, run_report, terminal)
 
 
-def render_and_compare(
+def compare_scales(
     paths: list[str],
     scales: str,
     spec_file: str | None,

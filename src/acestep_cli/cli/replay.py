@@ -67,10 +67,10 @@ def replay(
     run: RenderSettings,
 ) -> None:
     with console.begin_render(ctx, run) as (terminal, run_report):
-        render_and_compare(file, within, run, run_report, terminal, from_tags=from_tags)
+        replay_take(file, within, run, run_report, terminal, from_tags=from_tags)
 
 
-def render_and_compare(
+def replay_take(
     file: Path, within: float, run: RenderSettings, run_report: RunReport, terminal: Console, *, from_tags: bool
 ) -> None:
     """Render the take of `file` again, and report the difference. Raises `CheckError` where it has drifted."""
