@@ -19,7 +19,7 @@ from acestep_cli.albums import template, tracks
 from acestep_cli.albums.tracks import Edit, Track
 from acestep_cli.audio import encode
 from acestep_cli.errors import UsageError, shell_word
-from acestep_cli.render import arguments
+from acestep_cli.render import argument_kinds
 from acestep_cli.song import document, modes, spec_keys, spec_layers, spec_text
 from acestep_cli.song.document import Entry
 from acestep_cli.song.musical_values import LONGEST_SECONDS, Duration
@@ -213,7 +213,7 @@ def read_album_file(file: Path, wanted_by: str = "") -> AlbumFile:
         return AlbumFile(file, {}, problems=(f"{wanted_by}{file}: an album is a .yaml file",))
     content = document.parse_document(text, markdown=False)
     problems = [f"{file}{problem}" for problem in content.problems]
-    if {entry.name for entry in content.entries} & (set(KEYS) - set(SECTIONS)) and not arguments.is_album(file):
+    if {entry.name for entry in content.entries} & (set(KEYS) - set(SECTIONS)) and not argument_kinds.is_album(file):
         problem = f"{file}: is a song, not an album; acestep render {shell_word(file)} renders it"
         return AlbumFile(file, {}, problems=(f"{wanted_by}{problem}",))
     sections: dict[str, Entry] = {}

@@ -97,9 +97,9 @@ class Root(Group):
 
 def refuse_command(word: str) -> None:
     """Raise `UsageError` for text, or a file, that stands in the place of a command."""
-    from acestep_cli.render import arguments
+    from acestep_cli.render import argument_kinds
 
-    if hint := arguments.command_hint(word):
+    if hint := argument_kinds.command_hint(word):
         raise UsageError(f"{word!r} is no command.", hint)
 
 

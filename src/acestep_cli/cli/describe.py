@@ -12,7 +12,7 @@ from acestep_cli.cli import help_format, options, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import SourceError, shell_word
 from acestep_cli.models import checkpoint_table
-from acestep_cli.render import arguments
+from acestep_cli.render import argument_kinds
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec, spec_layers
 from acestep_cli.song.songwriter_prompts import Sampling
@@ -74,7 +74,7 @@ def describe(
 
 def refuse_idea(text: str) -> None:
     """Raise `SourceError` where words stand in the place of a recording."""
-    if arguments.is_caption(text):
+    if argument_kinds.is_caption(text):
         raise SourceError(
             f"{quoted(text)} is no file, and describe works on a recording.",
             f"acestep write {shell_word(text)} turns an idea into a spec.",
