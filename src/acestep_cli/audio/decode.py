@@ -405,20 +405,8 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
     `path`, where ffmpeg fails before the end of the file.
     """
     command = [
-        *(
-            encode.FFMPEG,
-            "-v",
-            "level+info",
-            "-hide_banner",
-            "-nostats",
-            "-nostdin",
-            "-xerror",
-            "-i",
-            f"file:{file}",
-            "-map",
-            "0:a:0",
-            "-vn",
-        ),
+        *(encode.FFMPEG, "-v", "level+info", "-hide_banner", "-nostats", "-nostdin", "-xerror"),
+        *("-i", f"file:{file}", "-map", "0:a:0", "-vn"),
         *("-map_metadata", "-1", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"),
     ]
     with tempfile.TemporaryFile() as log:
@@ -428,13 +416,12 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
             raise SourceError(f"{encode.FFMPEG} cannot be started: {reason_of(error)}.") from error
         assert process.stdout is not None
         try:
-            header = process.stdout.read(24)
-            begun, seconds = len(header) == 24, 0.0
-            if begun:
+            header, seconds = process.stdout.read(24), None
+            if len(header) == 24:
                 _, size, _, _, rate, channels = struct.unpack(">6I", header)
                 yield header[16:]
                 process.stdout.read(size - len(header))  # a note
-                frame = 4 * channels
+                frame, seconds = 4 * channels, 0.0
                 while data := process.stdout.read(frame * rate):
                     seconds += len(data) // frame / rate
                     yield data[: len(data) // frame * frame]
@@ -444,24 +431,30 @@ def ffmpeg_output(path: Path, file: Path) -> Generator[bytes]:
             process.wait()
             process.stdout.close()
         log.seek(0)
-        reason = log.read()
-    if b"matches no streams" in reason:
+        require_decoded(path, log.read(), seconds, failed=process.returncode != 0)
+
+
+def require_decoded(path: Path, log: bytes, seconds: float | None, *, failed: bool) -> None:
+    """Raise `SourceError` where ffmpeg, by its `log`, decoded `path` in part or not at all, even where it has not
+    `failed`. It gave so many `seconds`, or no header where that is None.
+    """
+    if b"matches no streams" in log:
         raise SourceError(f"{path} holds no sound.")
     # It is content with these.
-    if b"ended prematurely" in reason:
-        raise SourceError(f"{path} is cut short: it ends after {seconds:.2f} s.", "Fetch it again.")
-    if b"duplicated MOOV" in reason:
+    if b"ended prematurely" in log:
+        raise SourceError(f"{path} is cut short: it ends after {seconds or 0.0:.2f} s.", "Fetch it again.")
+    if b"duplicated MOOV" in log:
         raise SourceError(
             f"{path} holds several recordings in a row, of which the first alone can be read.",
             "Join them instead: ffmpeg -i one.m4a -i two.m4a -filter_complex concat=v=0:a=1 joined.flac",
         )
-    if (promised := logged_seconds(reason)) is not None and begun and not process.returncode:
+    if seconds is not None and not failed and (promised := logged_seconds(log)) is not None:
         tolerated = max(MISSING_LOSSY_SECONDS, MISSING_LOSSY_SHARE * promised)
         if promised - seconds > tolerated:
             raise cut_short_error(path, seconds, promised)
-    if process.returncode or not begun:
-        fault = "is broken or cut short" if begun else "is not audio that can be read"
-        errors = b"\n".join(line.replace(b"[error] ", b"") for line in reason.split(b"\n") if not QUIET.search(line))
+    if failed or seconds is None:
+        fault = "is not audio that can be read" if seconds is None else "is broken or cut short"
+        errors = b"\n".join(line.replace(b"[error] ", b"") for line in log.split(b"\n") if not QUIET.search(line))
         raise SourceError(f"{path} {fault}: {encode.last_line(errors).rstrip('.')}.")
 
 
