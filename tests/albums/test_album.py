@@ -898,6 +898,19 @@ def test_a_depfile_names_all_that_a_track_is_made_from(acestep: Acestep) -> None
     assert (again.exit_code, Path("d").read_text()) == (0, text)
 
 
+@pytest.mark.parametrize("more", [[], ["-j", "2"]], ids=["one process", "two"])
+def test_a_depfile_without_a_stamp_is_for_the_files_of_all_tracks(
+    acestep: Acestep, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    """The workers of several processes run in this one."""
+    harbour(SPLIT)
+    monkeypatch.setattr(gpu_lock, "usable_cards", lambda run: machine("cpu", "cpu").devices)
+    monkeypatch.setattr(processes, "run_workers", lambda work, tasks: [work(*task) for task in tasks])
+    result = acestep("album", "render", "harbour.yaml", "-o", "out", "--depfile", "d", *more)
+    assert result.exit_code == 0, result.stderr
+    assert Path("d").read_text().startswith("out/harbour/01\\ a.flac out/harbour/02\\ b.flac: \\\n  harbour.yaml\n")
+
+
 def test_there_is_no_stamp_where_a_track_failed(acestep: Acestep) -> None:
     harbour(HARBOUR.replace("caption: low", "caption: breaks"))
     assert acestep("album", "render", "harbour.yaml", "--stamp", "s", "--depfile", "d").exit_code == 7

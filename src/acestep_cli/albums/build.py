@@ -130,9 +130,13 @@ class Build:
             if not step.place.is_intermediate or output.status == FAILED
         ]
 
+    def audio_paths(self) -> list[Path]:
+        """Return the paths of the tracks, made or not, by this process or by others."""
+        return [path for track in self.tracks for path in track_paths(self.album, track, self.out)]
+
     def paths(self) -> list[Path]:
         """Return the paths of the tracks and of the files beside them, made or not."""
-        audio = [path for track in self.tracks for path in track_paths(self.album, track, self.out)]
+        audio = self.audio_paths()
         return [
             *audio,
             *map(spec_layers.sidecar_path, audio),

@@ -129,7 +129,7 @@ def render_album(
     if dry_run:
         return
     if depfile is not None:
-        targets = [stamp] if stamp is not None else [path for one in album_build.outputs() if (path := one.path)]
+        targets = [stamp] if stamp is not None else album_build.audio_paths()
         text = makefile.depfile_text([str(target) for target in targets], [str(file) for file in album_build.files()])
         makefile.write_file(depfile, text)
     if stamp is not None:
