@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import checkpoint_table, checkpoints, download, local
+from acestep_cli.models import checkpoint_table, checkpoints, hugging_face, local
 from support import hub_server
 from support.command import LIMIT, Run, limited, read_to, started
 from support.hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
@@ -438,7 +438,7 @@ def test_a_disk_that_is_full_by_then(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(download._Bounded, "write", full)
+        patched.setattr(hugging_face._Bounded, "write", full)
         run = models("pull", "turbo", *where)
     refused(run, 9, "cannot be written: no space left on device", "What was fetched is kept")
     assert run.stdout == ""
@@ -723,7 +723,7 @@ def test_a_link_that_comes_after_the_check_is_not_followed_either(
     (tmp_path / "mine").write_bytes(b"precious")
     (tmp_path / "unfinished").symlink_to(tmp_path / "mine")
     monkeypatch.setattr(Path, "is_symlink", lambda path: False)
-    with pytest.raises(OSError, match="symbolic links"), download._unfinished(tmp_path / "unfinished", 2):
+    with pytest.raises(OSError, match="symbolic links"), hugging_face._unfinished(tmp_path / "unfinished", 2):
         raise AssertionError("opened")
     assert (tmp_path / "mine").read_bytes() == b"precious"
 

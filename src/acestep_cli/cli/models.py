@@ -11,12 +11,15 @@ from acestep_cli import disk
 from acestep_cli.cli import console, help_format, options
 from acestep_cli.errors import CheckpointError, OutputError, UsageError, reason_of
 from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models.hub import Hub
 from acestep_cli.models.local import ModelState
 from acestep_cli.render import fetch
 from acestep_cli.song import values
 
 NAMES = (*checkpoint_table.CHECKPOINTS, *checkpoint_table.SONGWRITERS)
 _name = options.complete_from(NAMES)
+#: The hubs that publish the models, the first unless another is asked for.
+HUBS = ("huggingface", "modelscope")
 
 app = help_format.App(no_args_is_help=True, help="Fetch checkpoints, and see which are there.")
 
@@ -44,10 +47,32 @@ SongwriterNames = Annotated[
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="COMMIT|TAG", help="Revision to fetch. Unset: the newest.")
 ]
+HubName = Annotated[
+    str,
+    typer.Option(
+        "--hub",
+        metavar="|".join(HUBS),
+        help="Where to fetch from.",
+        autocompletion=options.complete_from(HUBS),
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", metavar="", help="Check the files there again, and replace those that differ.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Delete what is listed.")]
+
+
+def open_hub(name: str) -> Hub:
+    """Return the hub called `name`. Raises `UsageError` for an unknown one, and `NetworkError` without its library."""
+    if name not in HUBS:
+        raise UsageError(f"--hub: {values.quoted(name)} is not one of {', '.join(HUBS)}.")
+    if name == HUBS[0]:
+        from acestep_cli.models.hugging_face import HuggingFace
+
+        return HuggingFace()
+    from acestep_cli.models.model_scope import ModelScope
+
+    return ModelScope()
 
 
 def check_names(names: list[str], among: tuple[str, ...] = NAMES) -> list[str]:
@@ -70,6 +95,7 @@ def pull(
     names: PullNames = None,
     songwriter: SongwriterNames = None,
     revision: Revision = None,
+    hub: HubName = HUBS[0],
     force: Force = False,
     models_dir: options.ModelsDir = None,
     json_wanted: options.Json = False,
@@ -81,11 +107,12 @@ def pull(
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise UsageError("There is no model to pull.", f"acestep models pull turbo; names: {', '.join(NAMES)}.")
+    source = open_hub(hub)
     parts = list(dict.fromkeys(part for name in wanted for part in checkpoint_table.model_parts(name)))
     with terminal.results() as stdout:
         if checkpoint_table.BUILT_IN in wanted:
             terminal.say(f"{checkpoint_table.BUILT_IN} comes with the program.")
-        pulled = fetch.pull_parts(parts, models_dir, terminal, revision, again=force) if parts else []
+        pulled = fetch.pull_parts(parts, models_dir, terminal, revision, again=force, hub=source) if parts else []
         states = [local.model_state(name, models_dir) for name in wanted]
         run_report.more["models"] = [state.report() for state in states]
         for state in states:

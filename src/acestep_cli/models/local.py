@@ -184,6 +184,9 @@ class ModelsFolder:
 class HubCache:
     """The Hugging Face cache, in its own layout: content under its hash, linked from a folder for each commit."""
 
+    #: True where its library makes the links, which asks its hub for each.
+    by_library: bool = True
+
     @property
     def root(self) -> Path:
         from huggingface_hub import constants
@@ -221,6 +224,10 @@ class HubCache:
             if os.path.lexists(blob):
                 set_aside(blob)
             _publish(content, blob)
+        if not self.by_library:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+            return
         made = Path(hf_hub_download(part.repo, f"{part.inside}{file.name}", revision=commit))
         if made.resolve() != blob.resolve() and not file.matches(made):
             set_aside(made)
@@ -288,9 +295,10 @@ def _is_growing(path: Path) -> bool:
 ModelStore = ModelsFolder | HubCache
 
 
-def model_store(models_dir: Path | None) -> ModelStore:
+def model_store(models_dir: Path | None, *, by_library: bool = True) -> ModelStore:
+    """Return the models folder, or the Hugging Face cache, with links `by_library` or of our own."""
     checkpoints.require_readable(models_dir)
-    return HubCache() if models_dir is None else ModelsFolder(models_dir)
+    return HubCache(by_library) if models_dir is None else ModelsFolder(models_dir)
 
 
 def all_parts() -> list[ModelPart]:

@@ -13,6 +13,7 @@ from acestep_cli.render.reporter import Reporter
 
 if TYPE_CHECKING:
     from acestep_cli.models.download import PulledPart
+    from acestep_cli.models.hub import Hub
 
 GB = 1e9
 
@@ -45,11 +46,14 @@ def pull_parts(
     revision: str | None = None,
     *,
     again: bool = False,
+    hub: Hub | None = None,
 ) -> list[PulledPart]:
-    """Download parts with `download.pull`, and report each of them."""
-    from acestep_cli.models import download
+    """Download parts from `hub`, the Hugging Face hub unless it is another, and report each of them."""
+    from acestep_cli.models import download, hugging_face
 
-    pulled = download.pull(parts, local.model_store(models_dir), revision, reporter, again=again)
+    hub = hub or hugging_face.HuggingFace()
+    store = local.model_store(models_dir, by_library=hub.owns_cache)
+    pulled = download.pull(parts, store, revision, reporter, hub=hub, again=again)
     for part in pulled:
         what = f"{disk.format_size(part.fetched)} fetched" if part.fetched else "there already"
         reporter.say(f"{part.part.folder}: {what}, commit {part.lock.commit[:12]}")
