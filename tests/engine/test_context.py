@@ -121,7 +121,10 @@ def test_a_song_over_ten_minutes_grows(two_b: tiny.Oracle) -> None:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"start": -4, "end": SECONDS + 4}, "context: keeps one end of the song in view"),
+        (
+            {"start": -4, "end": SECONDS + 4},
+            "acestep extend song.wav --before 4 --context 3 -o longer.flac, then acestep extend longer.flac --after 4",
+        ),
         ({"start": 2, "end": 610}, "context: 610 s would be in view"),
     ],
 )

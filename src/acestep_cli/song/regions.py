@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from acestep_cli.audio import decode
+from acestep_cli.errors import shell_word
 from acestep_cli.song.musical_values import LONGEST_SECONDS
 from acestep_cli.song.request import Request
 
@@ -105,6 +106,17 @@ def remark(checks: Mapping[str, float]) -> str:
     return f"the new part {how} from the old ({change:.1f} dBFS); {rest}"
 
 
+def one_end_at_a_time(request: Request, region: Region) -> str:
+    """Return the two commands that extend both ends of a song, each with a part of it in view."""
+    added = {"before": region.seconds_before, "after": region.end - region.source_seconds}
+    source, between = shell_word(request.source or "SONG"), "longer.flac"
+    commands = [
+        f"acestep extend {file} --{side} {seconds:g} --context {region.context:g}"
+        for file, (side, seconds) in zip((source, between), added.items(), strict=True)
+    ]
+    return f"extend first one end and then the other: {commands[0]} -o {between}, then {commands[1]}"
+
+
 def region_problems(request: Request, region: Region) -> list[str]:
     """Return the problems of region and length, each beginning with its key."""
     start, end, source = region.start, region.end, region.source_seconds
@@ -118,7 +130,7 @@ def region_problems(request: Request, region: Region) -> list[str]:
         found.append(f"end: from {start:g} to {end:g} s there is too little to make; take {SHORTEST:g} s or more.")
     length = region.view_seconds
     if region.context is not None and len(region.repainted) > 1:
-        found.append("context: keeps one end of the song in view; extend first one end and then the other.")
+        found.append(f"context: keeps one end of the song in view; {one_end_at_a_time(request, region)}.")
     elif length > LONGEST_SECONDS and region.context is not None:
         found.append(f"context: {length:g} s would be in view, and {LONGEST_SECONDS} s are the most; {here}.")
     elif length > LONGEST_SECONDS:
