@@ -24,6 +24,7 @@ from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, OutputFile
+from acestep_cli.render.session import RenderSession
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import spec_layers
 
@@ -187,7 +188,7 @@ class Build:
             self._announce(depth, planned, terminal)
             if planned:
                 render = None if self.cluster is None else self.cluster.make
-                perform.make_planned(planned, self.run, terminal, stdout, render)
+                perform.make_planned(planned, RenderSession(self.run, terminal, stdout), render)
 
     def announce_plans(self, terminal: Reporter) -> None:
         """Report what a dry run has planned: memory, time and remarks."""

@@ -21,7 +21,8 @@ from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.render import perform, result
 from acestep_cli.render.job import Job
-from acestep_cli.render.reporter import Reporter, ResultStream
+from acestep_cli.render.reporter import Reporter
+from acestep_cli.render.session import RenderSession
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song.complete import Completed
 
@@ -166,10 +167,11 @@ class Cluster:
         threads, why = hardware.threads()  # as here: Ray lets each of its workers believe that it has one core
         return replace(least, threads=threads, threads_reason=why)
 
-    def make(self, jobs: list[Job], run: RenderSettings, terminal: Reporter, stdout: ResultStream) -> bool:
+    def make(self, jobs: list[Job], session: RenderSession) -> bool:
         """Render jobs of one checkpoint and plan, as `perform.render_jobs` does, on the nodes that have the weights."""
         if not any(job.is_pending for job in jobs):
             return True
+        run = session.settings
         weights = WeightsRef.of(jobs[0], run.models_dir)
         try:
             able = self._able(jobs[0], weights)
@@ -192,10 +194,10 @@ class Cluster:
             return self._send(to.id, ray_worker.run_task, task, num_returns="streaming")
 
         def keep(share: list[Job], begin: ray_scheduler.Begin) -> Iterator[bool]:
-            return perform.render_takes(share, begin, run, terminal, stdout)
+            return perform.render_takes(share, begin, session)
 
         places = [node for turn in range(max(node.room for node in able)) for node in able if turn < node.room]
-        return ray_scheduler.Scheduler(jobs, places, send, keep, terminal).run()
+        return ray_scheduler.Scheduler(jobs, places, send, keep, session.reporter).run()
 
     def _meet(self) -> list[AceStepError]:
         """Inspect the nodes that are new, and return the problems of those that cannot take part."""

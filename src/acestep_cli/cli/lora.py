@@ -26,6 +26,7 @@ from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.paths import Destination, parse_destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.result import RunReport
+from acestep_cli.render.session import RenderSession
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import (
     file_values,
@@ -219,7 +220,7 @@ def compare_scales(
         if run.dry_run:
             announce.preview_files(run_report.outputs, terminal, stdout)
             return
-        perform.make_planned(planned, run, terminal, stdout)
+        perform.make_planned(planned, RenderSession(run, terminal, stdout))
     perform.finish_report(run_report.outputs, terminal)
     without = decode.read_audio(plain.file)
     apart = {id(variant): distance.spectral_distance(without, decode.read_audio(variant.file)) for variant in others}

@@ -24,6 +24,7 @@ from acestep_cli.render.paths import Destination
 from acestep_cli.render.plan import PlanContext
 from acestep_cli.render.provenance import Provenance
 from acestep_cli.render.result import FAILED, RunReport
+from acestep_cli.render.session import RenderSession
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.render.sidecar import RenderOrigin, SidecarRecord
 from acestep_cli.song import spec, spec_layers
@@ -87,7 +88,7 @@ def replay_take(
         refuse_edited(job, made, file)
         terminal.events.pass_over(job.outputs)
         announce.announce_plan([job], terminal, dry_run=False)
-        perform.render_jobs([job], replace(run, no_sidecar=True), terminal, Stdout(terminal, None))
+        perform.render_jobs([job], RenderSession(replace(run, no_sidecar=True), terminal, Stdout(terminal, None)))
         perform.raise_failures([output for output in job.outputs if output.status == FAILED])
         apart = nearest(file, [output.path for output in job.outputs if output.path is not None])
         because += [*changes(made.origin, job), *other_latents(made.origin, job)]

@@ -19,8 +19,9 @@ from acestep_cli.models import local
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import announce, fetch, plan, result, take_cache, write
 from acestep_cli.render.job import Job, group_by_weights, missing_parts, pending_work
-from acestep_cli.render.reporter import Reporter, ResultStream
+from acestep_cli.render.reporter import Reporter
 from acestep_cli.render.result import FAILED, PLANNED, SKIPPED, OutputFile, RunReport
+from acestep_cli.render.session import RenderSession
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import ranking, spec_layers, spec_text
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from acestep_cli.take import Take
 
 #: Renders jobs of one checkpoint and plan, as `render_jobs` does.
-Make = Callable[[list[Job], RenderSettings, Reporter, ResultStream], bool]
+Make = Callable[[list[Job], RenderSession], bool]
 
 
 def plan_and_make(
@@ -59,7 +60,7 @@ def plan_and_make(
         if settings.dry_run:
             announce.preview_files(run_report.outputs, reporter, results)
             return
-        make_planned(planned, settings, reporter, results)
+        make_planned(planned, RenderSession(settings, reporter, results))
     if settings.rank:
         run_report.outputs = [output for job in planned for output in rank_takes(job.outputs)]
     finish_report(run_report.outputs, reporter)
@@ -67,23 +68,22 @@ def plan_and_make(
         reporter.lead(step)
 
 
-def make_planned(
-    planned: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream, by: Make | None = None
-) -> None:
+def make_planned(planned: list[Job], session: RenderSession, by: Make | None = None) -> None:
     """Make the planned files, with `render_jobs` or `by`. A failure is recorded in its output."""
+    reporter = session.reporter
     made = [output for job in planned for output in job.outputs]
     reporter.events.refuse_files(file for output in made for file in output.files)
-    keep_skipped(planned, reporter, results)
-    if settings.cache:
+    keep_skipped(planned, session)
+    if session.settings.cache:
         cache = open_cache(reporter.warn)
         for job in planned:
             job.cache = cache
     try:
         for job in planned:
-            finish_from_cache(job, settings, reporter, results)
+            finish_from_cache(job, session)
         reporter.remaining.add(pending_work(planned))
         for alike in group_by_weights(planned):
-            if not (by or render_jobs)(alike, settings, reporter, results):
+            if not (by or render_jobs)(alike, session):
                 break
     except BaseException as error:
         write.mark_failed([output for output in made if output.status == PLANNED], result.describe_error(error))
@@ -92,14 +92,14 @@ def make_planned(
         reporter.events.takes(made)
 
 
-def finish_from_cache(job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream) -> None:
+def finish_from_cache(job: Job, session: RenderSession) -> None:
     """Write the takes of a song that are in its cache."""
     if job.cache is None:
         return
     for output in job.outputs:
         if output.status == PLANNED and (take := take_cache.load_take(job.cache, job, output)) is not None:
-            reporter.say(f"{output.path or 'stdout'}: made before; encoded again")
-            write.write_take(take, output, job, settings, reporter, results)
+            session.reporter.say(f"{output.path or 'stdout'}: made before; encoded again")
+            write.write_take(take, output, job, session)
 
 
 def finish_report(made: list[OutputFile], reporter: Reporter, unbegun: Sequence[AceStepError] = ()) -> None:
@@ -121,8 +121,9 @@ def fetch_missing(
     return plan.replan_jobs(planned, settings)
 
 
-def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) -> None:
+def keep_skipped(planned: list[Job], session: RenderSession) -> None:
     """Touch the files of skipped takes, for `make`; rewrite tags where only those have changed."""
+    reporter, results = session.reporter, session.results
     for job, output in [(one, output) for one in planned for output in one.outputs]:
         if output.retagged:
             try:
@@ -148,11 +149,11 @@ def keep_skipped(planned: list[Job], reporter: Reporter, results: ResultStream) 
         reporter.say(ways)
 
 
-def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, results: ResultStream) -> bool:
+def render_jobs(alike: list[Job], session: RenderSession) -> bool:
     """Render jobs of one checkpoint and plan with one load of its weights. Return False if the run should end."""
     if not any(job.is_pending for job in alike):
         return True
-    remaining = reporter.remaining
+    reporter, remaining = session.reporter, session.reporter.remaining
     remaining.begin(pending_work(alike))
     with reporter.progress(partial(hardware.used_bytes, alike[0].plan.device)) as shown:
         report = remaining.following(shown)
@@ -172,12 +173,12 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
                 report=report,
                 warn=reporter.warn,
                 say=reporter.say,
-                timeout=settings.timeout,
+                timeout=session.settings.timeout,
                 together=together,
                 on_lengths=remaining.resize,
             )
 
-        goes_on = all(render_takes(alike, begin, settings, reporter, results))
+        goes_on = all(render_takes(alike, begin, session))
         if goes_on and runs == 1:
             record_overhead(alike[0], reporter)
         return goes_on
@@ -186,9 +187,7 @@ def render_jobs(alike: list[Job], settings: RenderSettings, reporter: Reporter, 
 def render_takes(
     alike: list[Job],
     begin: Callable[[Sequence[Completed], Sequence[int]], Generator[Take]],
-    settings: RenderSettings,
-    reporter: Reporter,
-    results: ResultStream,
+    session: RenderSession,
 ) -> Iterator[bool]:
     """Write the takes of jobs as `begin` renders them: requests, and for each the takes that share a forward pass.
 
@@ -196,6 +195,7 @@ def render_takes(
     the run should end. A take that fails its checks does not stop the others. Any other failure ends its song, and a
     full disk or a card that stops working ends the run.
     """
+    reporter = session.reporter
     waiting = [(job, request, takes) for job in alike for request, takes in job.pending()]
     while waiting:
         made = begin([request for _, request, _ in waiting], [job.plan.together for job, _, _ in waiting])
@@ -204,7 +204,7 @@ def render_takes(
                 for output in takes:
                     yield True
                     take = next(made)
-                    write.write_take(take, output, job, settings, reporter, results)
+                    write.write_take(take, output, job, session)
                     reporter.events.takes([output])
                     record_speed(take, job, reporter)
             return
@@ -217,7 +217,7 @@ def render_takes(
             if not isinstance(error, AceStepError):
                 if len(waiting) == 1 and not is_lost:
                     raise
-                if settings.debug:
+                if session.settings.debug:
                     reporter.say("".join(traceback.format_exception(error)).rstrip())
             if is_lost:
                 write.mark_failed(planned_outputs(waiting), result.describe_error(error))

@@ -22,7 +22,7 @@ from acestep_cli.render import existing, file_checks, paths, result, sidecar, sm
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Reporter, ResultStream
 from acestep_cli.render.result import FAILED, PLANNED, WRITTEN, OutputFile
-from acestep_cli.render.settings import RenderSettings
+from acestep_cli.render.session import RenderSession
 from acestep_cli.song import duration, sections, spec_layers
 
 if TYPE_CHECKING:
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
     from acestep_cli.take import Take
 
 
-def write_take(
-    take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream
-) -> None:
+def write_take(take: Take, output: OutputFile, job: Job, session: RenderSession) -> None:
     """Write a take and its sidecar, and record the result in `output`. Raises errors that the next take would meet too.
 
     A part of a take that exists already is left alone.
     """
     if output.status != PLANNED:
         return
+    reporter, results = session.reporter, session.results
     for warning in take.warnings:
         reporter.warn(warning)
     output.seconds, output.timings = round(take.audio.seconds, 6), take.timings
@@ -48,9 +47,9 @@ def write_take(
         if take.problem is not None:
             raise CheckError(take.problem)
         if output.path is None:
-            send_to_stdout(take, output, job, settings, reporter, results)
+            send_to_stdout(take, output, job, session)
         else:
-            publish_take(take, output, job, settings, reporter)
+            publish_take(take, output, job, session)
     except (CheckError, ExistsError, EncoderError) as error:
         if isinstance(error, EncoderError):
             keep_master(take, output, job, error, reporter)
@@ -130,32 +129,30 @@ def section_markers(lyrics: str | None, seconds: float, lines: Sequence[lrc.Time
     return tuple(Marker(section.seconds, section.name) for section in found)
 
 
-def encode_take(
-    file: Path, take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter
-) -> loudness.Level:
+def encode_take(file: Path, take: Take, output: OutputFile, job: Job, session: RenderSession) -> loudness.Level:
     """Encode a take into `file`, measure that, and record the checks in `output`."""
     finished = finish_of(take, job)
     level = encode.write_audio(file, take.audio, finished)
     if level.peak > 1 and loudness.parse_loudness(finished.loudness).kind == "none" and finished.overs != loudness.KEEP:
-        reporter.warn(file_checks.over_full_scale(level, output))
+        session.reporter.warn(file_checks.over_full_scale(level, output))
     measures, output.checks = file_checks.measure_take(file, take)
-    if settings.smoke:
+    if session.settings.smoke:
         smoke.refuse_faults(MeasuredFile(file, measures))
     return level
 
 
-def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter) -> None:
+def publish_take(take: Take, output: OutputFile, job: Job, session: RenderSession) -> None:
     """Write all files of a take together. Where its number was taken meanwhile, the next one is used."""
     assert output.path is not None
     if not take.lines:
         output.lrc = None
     files = output.files
-    forced = (settings.force and output.unnumbered is None) or output.outdated
+    forced = (session.settings.force and output.unnumbered is None) or output.outdated
     try:
         with disk.write_whole(*files, replace=files if forced else ()) as temporary:
             parts = dict(zip(files, temporary, strict=True))
             sound = parts[output.path]
-            level = encode_take(sound, take, output, job, settings, reporter)
+            level = encode_take(sound, take, output, job, session)
             if output.sidecar is not None:
                 fields = {**songwriter_fields(job, output, take.request.caption), **sidecar.adapter_fields(job.decided)}
                 if is_untimed(take):
@@ -186,7 +183,7 @@ def publish_take(take: Take, output: OutputFile, job: Job, settings: RenderSetti
         output.path, output.sidecar = free, spec_layers.sidecar_path(free) if output.sidecar else None
         output.lrc = lrc.lrc_path(free) if output.lrc else None
         output.latents = latents_file.latents_path(free) if output.latents else None
-        publish_take(take, output, job, settings, reporter)
+        publish_take(take, output, job, session)
 
 
 def latents_header(
@@ -230,17 +227,15 @@ def remove_stale(output: OutputFile, *, forced: bool) -> None:
                 file.unlink()
 
 
-def send_to_stdout(
-    take: Take, output: OutputFile, job: Job, settings: RenderSettings, reporter: Reporter, results: ResultStream
-) -> None:
+def send_to_stdout(take: Take, output: OutputFile, job: Job, session: RenderSession) -> None:
     """Encode the take and send it to stdout, by way of a file, since encoders seek in it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"take.{take.request.format}"
         try:
-            encode_take(file, take, output, job, settings, reporter)
+            encode_take(file, take, output, job, session)
         except OSError as error:
             raise disk.write_error(Path(folder), error) from error
-        results.file(file)
+        session.results.file(file)
 
 
 def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, reporter: Reporter) -> None:
