@@ -151,7 +151,7 @@ class Cluster:
         self._verdicts: dict[tuple[str, WeightsRef], AceStepError | None] = {}
         has_cards = any(node_capacity(there, "GPU") for there in ray.nodes() if there["Alive"])
         self._kind = "GPU" if (has_cards if run.device is None else run.device.lower() != "cpu") else "CPU"
-        problems = self._meet()
+        problems = self._inspect_new_nodes()
         if not self._nodes:
             what = "card" if self._kind == "GPU" else "processor"
             raise combine_errors(
@@ -199,7 +199,7 @@ class Cluster:
         places = [node for turn in range(max(node.room for node in able)) for node in able if turn < node.room]
         return ray_scheduler.Scheduler(jobs, places, send, keep, session.reporter).run()
 
-    def _meet(self) -> list[AceStepError]:
+    def _inspect_new_nodes(self) -> list[AceStepError]:
         """Inspect the nodes that are new, and return the problems of those that cannot take part."""
         import ray
 
@@ -219,7 +219,7 @@ class Cluster:
 
     def _able(self, job: Job, weights: WeightsRef) -> list[Node]:
         """Return the nodes that can make a job. Raises `AceStepError` with the problems of all where none can."""
-        problems = self._meet()
+        problems = self._inspect_new_nodes()
         fresh = {node.id: node for node in self._nodes if (node.id, weights) not in self._verdicts}
         names = {id: node.name for id, node in fresh.items()}
         for id, found in self._ask(names, ray_worker.missing_weights, weights).items():

@@ -91,7 +91,7 @@ def survey_file(
 def file_hash(path: Path) -> str:
     """Return a hash of the bytes of a file. Raises `SourceError` where it cannot be read."""
     try:
-        with regular(path).open("rb") as file:
+        with regular_file(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise unreadable_error(path, error) from error
@@ -213,7 +213,7 @@ def decode_by_libsndfile(path: Path) -> Decoded | None:
 
     Raises `SourceError` for more than two channels, and for several streams of different rates.
     """
-    file = regular(path)
+    file = regular_file(path)
     try:
         streams = containers.streams(file) or [Stream(())]
     except OSError as error:
@@ -366,9 +366,9 @@ def decode_by_ffmpeg(path: Path) -> Decoded:
             f"Give it as wav, flac, mp3, ogg or opus; with {encode.FFMPEG} installed, m4a, videos and more are read "
             "too.",
         )
-    stream = ffmpeg_output(path, regular(path))
+    stream = ffmpeg_output(path, regular_file(path))
     rate, channels = struct.unpack(">2I", next(stream))
-    info = media_info.probe_media(regular(path))
+    info = media_info.probe_media(regular_file(path))
     if channels > 2:
         stream.close()
         raise too_many_channels(path, channels)
@@ -482,7 +482,7 @@ def cut_short_error(path: Path, seconds: float, promised: float) -> SourceError:
 spooled: dict[tuple[Path, int, int], Path] = {}
 
 
-def regular(path: Path) -> Path:
+def regular_file(path: Path) -> Path:
     """Return a regular file with the bytes of `path`: itself, or a temporary copy of a pipe, which can be read once.
 
     Raises `SourceError` for a folder, a device or an empty file, and for a pipe that nobody writes to.

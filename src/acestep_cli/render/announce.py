@@ -82,7 +82,7 @@ def next_step(made: Sequence[OutputFile]) -> str | None:
         return f"Compare them: acestep show {pattern_of(files)}; acestep listen {shell_word(first.parent)} --open"
     other = written[0].completed.variation_seed
     again = f"--seed {written[0].seed}" + ("" if other is None else f" --variation-seed {other}")
-    return f"{way_to_hear(first)}. The same again: {again}"
+    return f"{playing_hint(first)}. The same again: {again}"
 
 
 def pattern_of(files: Sequence[Path]) -> str:
@@ -93,7 +93,7 @@ def pattern_of(files: Sequence[Path]) -> str:
     return f"{before}{shell_word(begins) if begins else ''}*{suffix}"
 
 
-def way_to_hear(file: Path) -> str:
+def playing_hint(file: Path) -> str:
     """Return the command of this system that opens an audio file; where it has none, the program's own picture."""
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     if sys.platform not in ("darwin", "win32") and shutil.which(opener) is None:
@@ -105,10 +105,10 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
     """Report checkpoints, devices and reasons, and what is special about songs; for a dry run, memory by stage too."""
     for warning in dict.fromkeys(warning for job in planned for warning in job.warnings):
         reporter.warn(warning)
-    sketched = next(filter(plays_for_lack, planned), None)
+    sketched = next(filter(is_stand_in, planned), None)
     is_told = sketched is not None and advise_models(sketched, reporter)
     for [job, *_] in group_by_weights(planned):
-        what = "A sketch: " if plays_for_lack(job) and not is_told else ""
+        what = "A sketch: " if is_stand_in(job) and not is_told else ""
         announce_machine(job, reporter, dry_run=dry_run, what=what)
     by_text = [job for job in planned if job.song.resolved.origins.get("caption") == arguments.CAPTION]
     for caption in dict.fromkeys(job.request.caption or "" for job in by_text):
@@ -120,7 +120,7 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
         say(expected_time(planned, later=reporter.remaining.unplanned))
 
 
-def plays_for_lack(job: Job) -> bool:
+def is_stand_in(job: Job) -> bool:
     """Tell whether the built-in model plays a job because no other is installed."""
     return (job.song.resolved.request.model or "auto") == "auto" and job.checkpoint.name == checkpoint_table.BUILT_IN
 
@@ -221,8 +221,8 @@ def print_origins(planned: list[Job], reporter: Reporter) -> None:
             reporter.say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
 
 
-def ways_on(planned: list[Job]) -> str | None:
-    """Return how to get new takes where all files of a run are kept; None where there is something to make."""
+def new_takes_hint(planned: list[Job]) -> str | None:
+    """Return the flag that makes new takes where all files of a run are kept; None where there is something to make."""
     if any(output.status != SKIPPED or output.retagged for job in planned for output in job.outputs):
         return None
     if not all(job.song.place.offers_again for job in planned):

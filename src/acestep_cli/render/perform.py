@@ -145,8 +145,8 @@ def keep_skipped(planned: list[Job], session: RenderSession) -> None:
             same = f"the same recipe and seed, {output.seed}" if job.song.place.numbered else "the same recipe"
             say(f"{output.path}: kept, for it has {same}")
             write.print_path(output, job, results)
-    if (ways := announce.ways_on(planned)) is not None:
-        reporter.say(ways)
+    if (hint := announce.new_takes_hint(planned)) is not None:
+        reporter.say(hint)
 
 
 def render_jobs(alike: list[Job], session: RenderSession) -> bool:

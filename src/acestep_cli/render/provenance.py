@@ -29,7 +29,7 @@ def find_provenance(file: Path) -> Provenance | None:
 
 def tags_provenance(file: Path) -> Provenance | None:
     """Return the provenance in the tags of `file`. Paths in them are relative to its folder."""
-    text = tags.read_spec(decode.regular(file) if file.is_fifo() else file)
+    text = tags.read_spec(decode.regular_file(file) if file.is_fifo() else file)
     origin = None if text is None else sidecar.parse_record(text, RenderOrigin)
     if text is None or origin is None:
         return None
