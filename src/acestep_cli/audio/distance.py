@@ -19,7 +19,7 @@ FLOOR = -80.0
 WINDOWS_AT_ONCE = 512
 #: Rate at which takes are compared, in Hz.
 TAKE_RATE = 24_000
-MEASURE = "log-spectral distance in dB, both brought to one power"
+MEASURE = "log-spectral distance in dB, at equal power"
 
 
 def spectral_distance(one: Audio, other: Audio) -> float:

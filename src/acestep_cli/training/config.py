@@ -66,7 +66,9 @@ class TrainingConfig(BaseModel):
     targets: Annotated[
         str, Key(Choice(tuple(TARGETS)), "Matrices of the decoder's layers: attention unless set.", ADAPTER)
     ] = "attention"
-    rank: Annotated[int, Key(Whole(1, 1024), "Width of the adapter, 64 unless set.", ADAPTER, examples=(16,))] = 64
+    rank: Annotated[
+        int, Key(Whole(1, 1024), "Rank of the adapter's matrices, 64 unless set.", ADAPTER, examples=(16,))
+    ] = 64
     alpha: Annotated[
         float, Key(Number(0.01, 4096), "Its strength is alpha / rank; twice the rank unless set.", ADAPTER)
     ] = 128.0
