@@ -138,7 +138,7 @@ DeviceName = Annotated[
     typer.Option(
         "--device",
         metavar="|".join(DEVICES),
-        help="Or one card of several: cuda:1. Unset: the best that the song fits into.",
+        help="The device, or one card of several: cuda:1. Unset: the best that the song fits into.",
         rich_help_panel=MACHINE,
         autocompletion=complete_from(DEVICES),
     ),

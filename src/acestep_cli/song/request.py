@@ -313,7 +313,7 @@ class Request(BaseModel):
         int | None,
         Key(
             Whole(0, 100_000),
-            "It samples from this many of the likeliest tokens; 0, unless set, is no limit.",
+            "It samples from this many of the likeliest tokens; 0 (unless set) is no limit.",
             SONGWRITER,
             examples=(50,),
             group=SONGWRITER_OPTIONS,
@@ -440,7 +440,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Number(0, 100),
-            "Longest velocity of a step, as a multiple of the latents' own length; 2 is usual, 0 (unless set) is off.",
+            "Largest norm of a step's velocity, as a multiple of the latents' norm; 2 is usual, 0 (unless set) is off.",
             CORRECTIONS,
             examples=(2,),
             neutral=0.0,
@@ -480,7 +480,7 @@ class Request(BaseModel):
         float | None,
         Key(
             Share(),
-            "How far its noise goes from that of the seed towards another's: 15% is a take a little different.",
+            "Share of the way from this seed's noise to another seed's: 15% makes a slightly different take.",
             SOUND,
             examples=("15%",),
         ),
@@ -489,7 +489,7 @@ class Request(BaseModel):
         int | None,
         Key(
             Whole(0, 2**32 - 1),
-            "The other seed; each take of a run has the next one, and all the same seed. Unset: drawn.",
+            "The other seed. Takes of one run share --seed, and each has the next other seed. Unset: drawn.",
             SOUND,
             examples=(8,),
         ),

@@ -64,7 +64,12 @@ class TrainingConfig(BaseModel):
         ),
     ] = "lora"
     targets: Annotated[
-        str, Key(Choice(tuple(TARGETS)), "Matrices of the decoder's layers: attention unless set.", ADAPTER)
+        str,
+        Key(
+            Choice(tuple(TARGETS)),
+            "The matrices that it adapts in each layer of the decoder: attention unless set.",
+            ADAPTER,
+        ),
     ] = "attention"
     rank: Annotated[
         int, Key(Whole(1, 1024), "Rank of the adapter's matrices, 64 unless set.", ADAPTER, examples=(16,))
@@ -91,7 +96,7 @@ class TrainingConfig(BaseModel):
     ] = 240.0
     timbre: Annotated[
         str,
-        Key(Choice(TIMBRES), "What a song is given as its reference: silence unless set, or parts of its own.",
+        Key(Choice(TIMBRES), "The reference of each song: silence unless set, or parts of the song itself.",
             LEARNING),
     ] = "silence"  # fmt: skip
     times: Annotated[
