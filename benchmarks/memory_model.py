@@ -89,7 +89,7 @@ def render(root: Path, mode: str, seconds: float) -> dict[str, float]:
     from acestep_cli.song import complete
     from acestep_cli.song.request import Request
 
-    for name in ("pyloudnorm", "scipy.signal", "soundfile", "soxr", "mutagen"):
+    for name in ("soundfile", "soxr", "mutagen"):
         __import__(name)
     checkpoint = checkpoints.find_checkpoint("turbo", root)
     lyrics = "[Verse]\n" + "the tide goes out and leaves the harbour dry\n" * 16

@@ -82,10 +82,10 @@ def test_layers_with_a_sliding_window_are_refused(settings: dict[str, object]) -
         QwenConfig.from_dict({**SIZES, **settings})
 
 
-def test_a_song_without_a_songwriter_needs_no_transformers(
+def test_a_song_without_a_songwriter_needs_neither_transformers_nor_scipy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["generate", "-c", "x", "-d", "10", "--models-dir", str(two_b.root), "-m", "turbo", "--songwriter", "none"]
-    code, found = loaded(*words, watched=(*HOT, "torch._dynamo"))
+    code, found = loaded(*words, watched=(*HOT, "torch._dynamo", "scipy"))
     assert (code, found) == (0, ["torch"])

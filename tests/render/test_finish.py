@@ -16,6 +16,7 @@ import pyloudnorm
 import pytest
 import soundfile
 import yaml
+from scipy.signal import resample_poly
 from typer.testing import CliRunner, Result
 
 from acestep_cli.audio import loudness as levels
@@ -297,8 +298,15 @@ def test_loudness_is_that_of_pyloudnorm(rate: int, seconds: float) -> None:
     count = round(seconds * rate)
     swell = np.linspace(0.001, 0.3, count)
     samples = (np.random.default_rng(0).standard_normal((2, count)) * swell).astype(np.float32)
-    theirs = pyloudnorm.Meter(rate).integrated_loudness(samples.T)
-    assert levels.integrated_loudness(sound.Audio(samples, rate)) == pytest.approx(theirs, abs=1e-4)
+    theirs = pyloudnorm.Meter(rate).integrated_loudness(samples.T.astype(np.float64))
+    assert levels.integrated_loudness(sound.Audio(samples, rate)) == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 50, 48_000, 100_001])
+def test_true_peaks_are_those_of_scipy_s_oversampling(count: int) -> None:
+    samples = np.random.default_rng(count).uniform(-0.5, 0.5, (2, count)).astype(np.float32)
+    theirs = np.abs(resample_poly(samples, 4, 1, axis=1)).max()
+    assert levels.true_peak(sound.Audio(samples, 48_000)) == pytest.approx(theirs, rel=1e-6)
 
 
 # Peaks over full scale

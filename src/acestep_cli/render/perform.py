@@ -10,7 +10,6 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.audio import loudness
 from acestep_cli.cache import open_cache
 from acestep_cli.errors import AceStepError, OutputError, SeveralFailedError, lost_device, reason_of
 from acestep_cli.machine import hardware, history
@@ -159,7 +158,6 @@ def render_jobs(alike: list[Job], session: RenderSession) -> bool:
         report = remaining.following(shown)
         from acestep_cli.pipeline import Pipeline  # loads torch: no refusal above waits for that
 
-        loudness.import_ahead()
         pipeline = Pipeline(alike[0].checkpoint, alike[0].plan, alike[0].songwriter, cache=alike[0].cache)
         runs = 0
 
