@@ -12,21 +12,21 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the program. Ctrl-C while it is still being imported ends it as Ctrl-C does later.
 
-    A process that completes a word collects no garbage: it ends before that would pay, and looking through everything
-    at its end took a fifth of a TAB.
+    No garbage is collected while the program is imported, nor at its end, where that would take 0.4 s of a render; and
+    none at all by a process that completes a word, which ends before it would pay.
     """
-    if os.environ.get(COMPLETING):
-        gc.disable()
+    gc.disable()
     try:
         from acestep_cli.cli.app import main as run
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    if not os.environ.get(COMPLETING):
+        gc.enable()
     try:
         run()
     finally:
-        if os.environ.get(COMPLETING):
-            gc.freeze()
+        gc.freeze()
 
 
 if __name__ == "__main__":

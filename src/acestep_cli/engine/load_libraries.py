@@ -1,7 +1,8 @@
-"""Load torch before anything else does: with threads that sleep while they wait, and also where the current folder was
-deleted.
+"""Load torch before anything else does: with threads that sleep while they wait, without a search for garbage, and
+also where the current folder was deleted.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -36,5 +37,17 @@ def _load_libraries_elsewhere() -> None:
         os.close(here)
 
 
+def _load_torch() -> None:
+    """Load torch while no garbage is collected: what an import makes stays."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        import torch  # noqa: F401
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 _let_threads_sleep()
 _load_libraries_elsewhere()
+_load_torch()
