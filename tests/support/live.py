@@ -7,8 +7,10 @@ what they need: a start of its own for each would take minutes.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import random
 import signal
 import sys
@@ -20,7 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.testing import CliRunner
 
+import acestep_cli
+from acestep_cli.audio import measure
 from acestep_cli.cli.app import COMMANDS, app, loaded, main
 from acestep_cli.song import document
 from support import band
@@ -77,6 +82,10 @@ WORDS = {
     "examples search": ["piano"],
     "help": ["specs"],
 }
+#: What loads torch or Ray, or runs the program, once imported.
+LOADING_TORCH = tuple(f"acestep_cli.{name}" for name in ("engine", "pipeline", "training", "albums.ray", "__main__"))
+IMPORTED_BY_RUNS = ("mutagen.flac", "mutagen.mp3", "mutagen.mp4", "mutagen.oggopus", "mutagen.wave", "numpy.fft",
+                    "PIL.Image", "psutil", "rich.markdown", "soundfile", "typer.rich_utils")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,18 @@ def read_stream(kind: str, ours: int, kept: Path) -> None:
                 file.write(more)
 
 
+def import_ahead() -> None:
+    """Import what the commands import when they run, but for torch."""
+    CliRunner().invoke(app, ["--version"])
+    for name in COMMANDS:
+        loaded(name)
+    for name in IMPORTED_BY_RUNS:
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(acestep_cli.__path__, "acestep_cli."):
+        if not module.name.startswith(LOADING_TORCH):
+            importlib.import_module(module.name)
+
+
 def run_cases(folder: Path) -> list[tuple[int, str, str]] | None:
     """Run the cases on stdin, with files in `folder` for what is kept; return what came of them: code, stdout, stderr.
 
@@ -239,9 +260,9 @@ def run_cases(folder: Path) -> list[tuple[int, str, str]] | None:
 
 
 if __name__ == "__main__":
-    for name in COMMANDS:
-        loaded(name)
+    import_ahead()
     sys.modules["acestep_cli.pipeline"] = band.module()
+    measure.has_analyser = lambda: False  # librosa takes longer than all that is looked at here
     gc.freeze()  # what the processes share is looked through, and so copied, by none of them
     results = run_cases(Path(sys.argv[1]))
     if results is None:
