@@ -16,21 +16,13 @@ FOLDER = Path(__file__).parent.parent / "completions"
 #: Each shell with the name it looks for.
 FILES = {"bash": "acestep.bash", "zsh": "_acestep", "fish": "acestep.fish", "powershell": "acestep.ps1"}
 
-#: Follows Typer's script for zsh: where the file lies on `fpath`, zsh runs it at the first TAB, and expects an answer.
-ANSWER = """
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-  _acestep_completion "$@"
-fi
-"""
-
 
 def script(shell: str) -> str:
-    """What `acestep --show-completion` prints when it is asked from `shell`; for zsh, fit for `fpath`."""
+    """What `acestep --show-completion` prints when it is asked from `shell`."""
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # Typer's way to name it rather than to ask from it
     command = [sys.executable, "-m", "acestep_cli", "--show-completion", shell]
     run = subprocess.run(command, env=os.environ | named, capture_output=True, text=True, check=True)
-    text = run.stdout.strip() + "\n"
-    return text + ANSWER if shell == "zsh" else text
+    return run.stdout.strip() + "\n"
 
 
 if __name__ == "__main__":

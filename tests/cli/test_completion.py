@@ -195,6 +195,33 @@ def test_in_a_true_zsh() -> None:
             terminal.expect(answer)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not here")
+@pytest.mark.parametrize("way", ["install", "eval"])
+def test_in_a_zsh_that_was_taught_by_the_program(way: str) -> None:
+    """By `--install-completion`, or an `eval` of `--show-completion` before anything else: the first TAB completes."""
+    home = Path("home")
+    home.mkdir()
+    environment = shell_environment() | {"HOME": str(home.absolute()), "PS1": "> ", "SHELL": "/bin/zsh"}
+    named = environment | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    if way == "install":
+        finish(["acestep", "--install-completion", "zsh"], env=named, text=True, check=True)
+    else:
+        script = finish(["acestep", "--show-completion", "zsh"], env=named, text=True, check=True).stdout
+        Path("script.zsh").write_text(script)
+        (home / ".zshrc").write_text('eval "$(cat script.zsh)"\n')
+    with at_terminal(["zsh", "-i"], env=environment | {"ZDOTDIR": str(home.absolute())}) as terminal:
+        for keys, answer in (
+            ("print -r re''ady\n", "ready"),
+            ("acestep generate --solver h\t", "heun"),
+            ("\x15acestep gen\t", "generate"),
+        ):
+            terminal.shown = b""
+            terminal.type(keys)
+            terminal.expect(answer)
+        assert "command not found" not in terminal.shown.decode()
+
+
 def test_an_empty_question_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A PowerShell leaves the variable empty behind it, and then runs the command."""
     monkeypatch.setenv("_ACESTEP_COMPLETE", "")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer._completion_shared import _completion_scripts
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from acestep_cli import COMPLETING, __version__
@@ -63,6 +64,26 @@ GROUPS = {
     "Your sound": ("train-lora", "lora"),
     "Look": ("show", "listen", "check", "export", "help"),
 }
+
+
+#: The script for zsh. `--install-completion` puts it on `fpath`, where zsh runs it at the first TAB and expects an
+#: answer. Typer's own gives none then, and in an `eval` before `compinit` it is an error.
+ZSH_COMPLETION = """\
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+  eval $(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" %(autocomplete_var)s=complete_zsh %(prog_name)s)
+}
+
+if (( ! $+functions[compdef] )); then
+  autoload -Uz compinit && compinit
+fi
+compdef %(complete_func)s %(prog_name)s
+
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+  %(complete_func)s "$@"
+fi
+"""
 
 
 class Root(Group):
@@ -139,6 +160,7 @@ def loaded(name: str) -> typer.Typer:
     return commands.command(name)
 
 
+_completion_scripts["zsh"] = ZSH_COMPLETION
 app = typer.Typer(
     name="acestep",
     cls=Root,
