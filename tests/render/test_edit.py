@@ -276,8 +276,8 @@ BEFORE = ["--from-caption", "techno"]
         *((["take.wav", "-c", "a", *BEFORE, "--dcw", name], 2, f"--dcw: {name} cannot be applied")
           for name in ("low", "high", "double", "pix")),
         (["take.wav", "-c", "a", *BEFORE, "--dcw-scale", "0.1"], 2, "--dcw-scale: has nothing to act on, because dcw"),
-        (["take.wav", "-c", "a", *BEFORE, "--variation", "0.1"], 2, "--variation: an edit starts from its source"),
-        (["take.wav", "-c", "a", *BEFORE, "--together", "2"], 2, "--together: 2 cannot be, as edits are made one by"),
+        (["take.wav", "-c", "a", *BEFORE, "--variation", "0.1"], 2, "--variation has no meaning for edit; it is for"),
+        (["take.wav", "-c", "a", *BEFORE, "--together", "2"], 2, "--together has no meaning for edit; it is for"),
         (["take.wav", "-c", "a", *BEFORE, "--set", "codes=1,2"], 2, "codes: has no meaning for edit; it is for gen"),
         (["take.wav", "-c", "a", *BEFORE, "--songwriter", "0.6B"], 2, "0.6B has nothing to decide in edit"),
         (["take.wav", "-c", "a", *BEFORE, "--set", "temperature=1"], 2, "temperature: has no meaning for edit"),

@@ -15,8 +15,6 @@ from acestep_cli.song.spec_layers import Layer, WrittenValue
 
 #: Keys that a chain of edits sets itself.
 SET_BY_CHAIN = ("source", "mode", "mix", "takes")
-#: Keys of a song's noise, which a later step does not begin from.
-OF_SEED = ("seed", "variation", "variation_seed")
 #: Keys of a song that a variation of it does not take over: it is a track of its own.
 OF_TRACK = ("title", "track_number", "takes")
 #: Keys of a single mode: those of the song do not hold for an edit of it.
@@ -106,7 +104,7 @@ class Track:
         own = [*self.layers, *([self.over] if self.over else ())]
         if number > 0:
             edit = self.edits[number - 1]
-            dropped = {*CLAIMED, *SET_BY_CHAIN, *OF_SEED, *(spec.SUITED if "model" in edit.layer.values else ())}
+            dropped = {*CLAIMED, *SET_BY_CHAIN, "seed", *(spec.SUITED if "model" in edit.layer.values else ())}
             kept = [without_keys(layer, dropped) for layer in own]
             by_chain = {"mode": edit.mode, **({"mix": "true"} if edit.mode == "lego" else {})}
             if source is not None:

@@ -41,6 +41,8 @@ WITHOUT_SONGWRITER = "songwriter"
 FILLING_KEYS = tuple(key for key in SONGWRITER_KEYS if key not in ("idea", "cfg_scale", "negative_prompt"))
 #: Keys about lyrics, for modes that render a whole song.
 WORD_KEYS = ("lrc",)
+#: Keys about the noise that a take starts from, and the takes that it is made with; an edit has neither.
+NOISE_KEYS = ("variation", "variation_seed", "together")
 #: Keys about the source of an edit as it is, and about the steps that change it.
 SOURCE_DESCRIPTION = ("from_caption", "from_lyrics")
 EDIT_WINDOW = ("edit_start", "edit_end", "edit_average")
@@ -152,7 +154,7 @@ class Mode:
     #: Command lines for its `--help`.
     examples: tuple[str, ...] = ()
     #: The keys it takes, apart from those that every mode takes.
-    keys: tuple[str, ...] = ("duration", "codes", *SONGWRITER_KEYS, *WORD_KEYS)
+    keys: tuple[str, ...] = ("duration", "codes", *SONGWRITER_KEYS, *WORD_KEYS, *NOISE_KEYS)
     #: Names in `NEEDS` of the keys that have to be given.
     needs: tuple[str, ...] = ("caption",)
     #: Returns its own default values.
@@ -322,7 +324,7 @@ MODES: dict[str, Mode] = {
             'acestep cover country.mp3 -c "heavy metal, distorted guitars, screaming vocals" --strength 40% -o metal/',
             'acestep cover demo.wav -c "polished indie rock" --close',
         ),
-        keys=("source", "strength", "noise_strength", "close", *FILLING_KEYS, *WORD_KEYS),
+        keys=("source", "strength", "noise_strength", "close", *FILLING_KEYS, *WORD_KEYS, *NOISE_KEYS),
         needs=("source", "words"),
         defaults=lambda _request: {"strength": 1.0},
         task="cover",
@@ -334,7 +336,7 @@ MODES: dict[str, Mode] = {
             'acestep repaint take.flac --start 0 --end 10 -c "orchestral build-up" -o new.flac',
             'acestep repaint take.flac --start -8 --end 0 -c "slow piano intro"',
         ),
-        keys=("source", "start", "end", "context", "repaint_mode", "repaint_strength", *FILLING_KEYS),
+        keys=("source", "start", "end", "context", "repaint_mode", "repaint_strength", *FILLING_KEYS, *NOISE_KEYS),
         needs=("source", "start", "words"),
         defaults=lambda request: {
             "repaint_mode": DEFAULT_REPAINT_MODE,
@@ -349,7 +351,7 @@ MODES: dict[str, Mode] = {
         "Add one track to a recording, as a stem.",
         lego,
         ('acestep lego drums.wav --track bass -c "round fingered bass" --mix',),
-        keys=("source", "track", "start", "end", "mix", *FILLING_KEYS),
+        keys=("source", "track", "start", "end", "mix", *FILLING_KEYS, *NOISE_KEYS),
         needs=("source", "track"),
         task="lego",
         most_tracks=1,
@@ -364,7 +366,7 @@ MODES: dict[str, Mode] = {
             "acestep extract song.flac --track vocals --track drums -o stems/",
             "acestep extract song.flac --all -o stems/",
         ),
-        keys=("source", "track", WITHOUT_SONGWRITER),
+        keys=("source", "track", WITHOUT_SONGWRITER, *NOISE_KEYS),
         needs=("source", "track"),
         task="extract",
         most_tracks=len(TRACKS),
@@ -376,7 +378,7 @@ MODES: dict[str, Mode] = {
         "Accompany a recording with the tracks it lacks.",
         complete_tracks,
         ("acestep complete vocals.wav --track drums --track bass --track guitar",),
-        keys=("source", "track", *FILLING_KEYS, *WORD_KEYS),
+        keys=("source", "track", *FILLING_KEYS, *WORD_KEYS, *NOISE_KEYS),
         needs=("source",),
         task="complete",
         most_tracks=len(TRACKS),

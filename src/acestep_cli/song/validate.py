@@ -107,10 +107,6 @@ def _edit_problems(request: Request, song: Request) -> list[str]:
         found.append(
             f"dcw: {request.dcw} cannot be applied, because the steps of an edit are not corrected; leave it out."
         )
-    if (request.together or 1) > 1:
-        found.append(f"together: {request.together} cannot be, as edits are made one by one; leave it out.")
-    if request.variation is not None:
-        found.append("variation: an edit starts from its source, not from noise that could vary; leave it out.")
     return found
 
 
