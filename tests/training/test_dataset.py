@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -221,8 +222,8 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path, make: Callable[[Path
     [
         ("b.wav", {"rate": 22_050}, "caption: x", "several sample rates (1 at 48000 Hz, 1 at 22050 Hz)"),
         ("b.wav", {"level": 1.0}, "caption: x", None),
-        ("b.wav", {"level": 2.0}, "caption: x", "b.wav is clipped at"),
-        ("b.wav", {"seconds": 12}, "caption: x", "b.wav is 0:12 long, and is trained in parts of 0:10."),
+        ("b.wav", {"level": 2.0}, "caption: x", "b.wav is clipped, which is learnt too ("),
+        ("b.wav", {"seconds": 12}, "caption: x", "b.wav is trained in parts of 0:10 (0:12 long)."),
         ("b.wav", {}, "caption: x\nlyrics: " + "many hurried words in a line\n" * 20, "longer than can be sung"),
     ],
     ids=["rates", "full scale", "clipped", "long", "wordy"],
@@ -240,6 +241,19 @@ def test_what_is_worth_a_word_is_said(
         assert len(remarks) == 1
     else:
         assert any(said in remark for remark in remarks), remarks
+
+
+def test_the_same_of_many_songs_is_said_once_with_the_first_of_them(tmp_path: Path) -> None:
+    for number in range(5):
+        song(tmp_path / f"{number}.wav", 300 + 10 * number, seconds=12, level=2.0 if number < 2 else 0.5)
+    remarks = looked(replace(dataset.scan_folder(tmp_path), trigger="tide"), longest=10).remarks
+    long = [remark for remark in remarks if "parts of" in remark]
+    assert long == [
+        "Each of 5 songs is trained in parts of 0:10 (0.wav: 0:12 long, 1.wav: 0:12 long, 2.wav: 0:12 long, …)."
+    ]
+    [clipped] = [remark for remark in remarks if "clipped" in remark]
+    assert clipped.startswith("Each of 2 songs is clipped, which is learnt too (0.wav: ")
+    assert "…" not in clipped
 
 
 def test_the_same_sound_under_other_tags_is_the_same(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: What a stage is called while it runs.
 STAGES = {
+    "libraries": "Loading libraries",
     "load": "Loading weights",
     "write": "Writing the song",
     "codes": "Sketching the sound",

@@ -262,6 +262,7 @@ def train(prepared: PreparedRun, flags: TrainingFlags, distributed: Distributed,
         if prepared.is_new and distributed.is_main:  # another run may have started meanwhile
             run_folder.require_empty(output, files)
         with terminal.results() as stdout, terminal.progress(partial(hardware.used_bytes, plan.device)) as report:
+            report("libraries", 0, 1)
             from acestep_cli.training import loop  # loads torch: no refusal above waits for that
 
             preview = None

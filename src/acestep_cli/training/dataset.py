@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from acestep_cli import disk
 from acestep_cli.audio import decode, encode, measure
@@ -30,6 +30,8 @@ SUFFIXES = tuple(f".{suffix}" for suffix in encode.FORMATS)
 #: The place of the trigger word: before the caption, after it, or instead of it.
 POSITIONS = ("prepend", "append", "replace")
 SETTINGS: Mapping[str, Kind] = {"trigger": Tag(), "trigger_position": Choice(POSITIONS)}
+#: The most songs that a remark names.
+NAMED_SONGS = 3
 #: With fewer songs an adapter learns the songs rather than their style.
 FEWEST_SONGS = 8
 NOTE = """\
@@ -335,14 +337,14 @@ class Inspection:
             if not dataset.caption(usable.song)
         ]
         without_caption = [
-            f"{usable.song.name} has no caption: it is trained with the trigger word alone."
+            SongRemark(usable.song.name, "has no caption: it is trained with the trigger word alone")
             for usable in labelled
             if usable.song.request.caption is None and dataset.trigger is not None
         ]
         return Inspection(
             usable=tuple(usable for usable in labelled if dataset.caption(usable.song)),
             problems=(*self.problems, *nameless),
-            remarks=(*self.remarks, *without_caption),
+            remarks=(*self.remarks, *joined_remarks(without_caption)),
         )
 
 
@@ -353,7 +355,8 @@ def inspect_songs(dataset: Dataset, shortest: float, longest: float, progress: P
     usable: dict[str, UsableSong] = {}
     problems: list[AceStepError] = list(dataset.problems)
     remarks = [
-        f"{name} is in {dataset.folder} and not in its {DATASET_FILE}; it is left out." for name in dataset.strays
+        SongRemark(name, f"is in {dataset.folder} and not in its {DATASET_FILE}; it is left out")
+        for name in dataset.strays
     ]
     for number, song in enumerate(dataset.songs):
         progress(number, len(dataset.songs))
@@ -370,20 +373,53 @@ def inspect_songs(dataset: Dataset, shortest: float, longest: float, progress: P
         remarks += song_remarks(song, facts, longest)
     progress(len(dataset.songs), len(dataset.songs))
     songs = tuple(usable.values())
-    return Inspection(songs, tuple(problems), (*remarks, *dataset_remarks(songs)))
+    return Inspection(songs, tuple(problems), (*joined_remarks(remarks), *dataset_remarks(songs)))
 
 
-def song_remarks(song: DatasetSong, facts: RecordingFacts, longest: float) -> Iterable[str]:
+class SongRemark(NamedTuple):
+    """A remark on a song, as a sentence about it without its name and full stop; `detail` is of that song alone."""
+
+    song: str
+    text: str
+    detail: str | None = None
+
+    @property
+    def alone(self) -> str:
+        return f"{self.song} {self.text}{f' ({self.detail})' if self.detail else ''}."
+
+
+def joined_remarks(remarks: Iterable[SongRemark]) -> list[str]:
+    """Return remarks as sentences: one for all songs of which the same is said, with the first of their names."""
+    alike: dict[str, list[SongRemark]] = {}
+    for remark in remarks:
+        alike.setdefault(remark.text, []).append(remark)
+    found = []
+    for text, of_songs in alike.items():
+        if len(of_songs) == 1:
+            found.append(of_songs[0].alone)
+            continue
+        named = [f"{one.song}: {one.detail}" if one.detail else one.song for one in of_songs[:NAMED_SONGS]]
+        more = ", …" if len(of_songs) > NAMED_SONGS else ""
+        found.append(f"Each of {len(of_songs)} songs {text} ({', '.join(named)}{more}).")
+    return found
+
+
+def song_remarks(song: DatasetSong, facts: RecordingFacts, longest: float) -> Iterable[SongRemark]:
     """Yield remarks on one song."""
-    yield from facts.warnings
+    for warning in facts.warnings:  # which name the file first
+        yield SongRemark(song.name, warning.removeprefix(str(song.path)).strip(" :").rstrip("."))
     if facts.clipped:
-        yield f"{song.name} is clipped at {facts.clipped} crest{'s' * (facts.clipped > 1)}, which is learnt too."
+        yield SongRemark(
+            song.name, "is clipped, which is learnt too", f"{facts.clipped} crest{'s' * (facts.clipped > 1)}"
+        )
     if facts.seconds > longest:
         words = " with all of its lyrics" if song.request.lyrics else ""
-        whole, part = decode.format_time(facts.seconds), decode.format_time(longest)
-        yield f"{song.name} is {whole} long, and is trained in parts of {part}{words}."
+        part = decode.format_time(longest)
+        yield SongRemark(
+            song.name, f"is trained in parts of {part}{words}", f"{decode.format_time(facts.seconds)} long"
+        )
     for remark in pace.hurried(linted_song.LintedSong(song.request, facts.seconds)):
-        yield f"{song.name}: its lyrics are longer than can be sung: {remark.text}"
+        yield SongRemark(song.name, "has lyrics that are longer than can be sung", remark.text)
 
 
 def dataset_remarks(songs: tuple[UsableSong, ...]) -> Iterable[str]:
