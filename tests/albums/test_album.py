@@ -156,6 +156,27 @@ def test_flags_hold_over_tracks_and_tracks_over_defaults() -> None:
     assert [(track.request.genre, track.request.bpm) for track in read.tracks[1:]] == [("Folk", 100), ("Dub", 100)]
 
 
+def test_a_default_that_acts_on_nothing_is_remarked_on_once(acestep: Acestep) -> None:
+    text = """\
+defaults: {duration: 20, genre: Folk, bpm: 90}
+tracks:
+  - {id: a, caption: x, duration: 10, bpm: 80}
+  - {id: b, caption: x, duration: 12, genre: Dub, edits: [{extend: {after: 4}}]}
+  - {id: c, from: a, edits: [{cover: {caption: y}}]}
+"""
+    read = album.read_album(harbour(text))
+    assert read.remarks == ("harbour.yaml:1: duration: acts on nothing, for each track has its own or takes none.",)
+    assert album.read_album(harbour(text.replace("duration: 12", "steps: 8"))).remarks == ()
+    assert album.read_album(
+        harbour(text.replace("edits: [{cover", "variation: 5%, duration: 9, edits: [{cover"))
+    ).remarks
+    varied = text.replace("edits: [{cover: {caption: y}}]", "variation: 5%")
+    assert album.read_album(harbour(varied)).remarks == read.remarks  # it has the length of its song
+    harbour(text)
+    plan = acestep("album", "plan", "harbour.yaml", "-o", "out")
+    assert plan.stderr.count("acts on nothing") == 1
+
+
 def test_an_album_extends_another_whose_lists_it_replaces() -> None:
     harbour()
     write("extends: harbour.yaml\nalbum: {title: Live}\ntracks:\n  - {id: one, caption: x}\n", "live.yaml")

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -56,6 +56,8 @@ class Album:
     output: str
     tracks: tuple[Track, ...]
     files: tuple[Path, ...]
+    #: Sentences on keys of the file that act on nothing, each with its place.
+    remarks: tuple[str, ...] = ()
 
     def path(self, track: Track) -> Path:
         """Return the file of a track, relative to the folder of the album."""
@@ -128,9 +130,8 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
     shared = [layer for album_file in album_files for layer in album_file.layers]
     whole = []
     by_id = {draft.id: draft for draft in drafts}
+    drafts = [as_variation(draft, by_id, problems) for draft in drafts]
     for number, draft in enumerate(drafts, start=1):
-        if draft.base is not None and (draft.asks_for_variation or not draft.edits):
-            draft = as_variation(draft, by_id, problems)
         place = spec_layers.implied_layer({"track_number": str(number)}, f"its place in {file.name}")
         layers = (place, *shared, *draft.layers)
         track, wrong = replace(draft, layers=layers, album_seed=settings["seed"], over=over).checked()
@@ -141,13 +142,24 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
         problems += duplicate_problems(album) + circle_problems(album)
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
-    return album
+    return replace(album, remarks=tuple(idle_defaults(album_files[-1], drafts)))
+
+
+def idle_defaults(album_file: AlbumFile, drafts: Sequence[Track]) -> Iterator[str]:
+    """Yield a remark on each default of an album file that every track has a value of its own for."""
+    defaults = album_file.sections.get("defaults")
+    for entry in defaults.entries or () if defaults is not None else ():
+        key = spec_keys.canonical_key(entry.name)
+        if drafts and not any(draft.takes_default(key) for draft in drafts):
+            yield f"{album_file.where(entry)}: acts on nothing, for each track has its own or takes none."
 
 
 def as_variation(draft: Track, others: Mapping[str, Track], problems: list[str]) -> Track:
-    """Return the variation that a track without edits, or with a variation, is of another; itself where it can be none,
-    with a problem noted.
+    """Return a track that begins from another as a variation of its song, where it asks for one; else as it is, with a
+    problem noted where it has no edits either.
     """
+    if draft.base is None or (draft.edits and not draft.asks_for_variation):
+        return draft
     where, base = draft.where, others.get(draft.base or "")
     if base is None:
         problems.append(unknown_base(draft, others))

@@ -85,6 +85,12 @@ class Track:
         """True where its own keys have a variation."""
         return any(layer.values["variation"].raw is not None for layer in self.layers if "variation" in layer.values)
 
+    def takes_default(self, key: str) -> bool:
+        """Tell whether a default of the album decides `key` in any step, while `layers` has its own keys alone."""
+        of_edits = key not in {*CLAIMED, *SET_BY_CHAIN, "seed"}
+        has_own = any(key in layer.values for layer in self.layers)
+        return not has_own and (self.base is None or of_edits)
+
     def variation_of(self, other: Track) -> Track:
         """Return this track as a variation of `other`: the song of that one under the keys of this one."""
         song = [without_keys(layer, OF_TRACK) for layer in other.layers]

@@ -206,6 +206,8 @@ def build(ctx: typer.Context, asked: Asked) -> Build:
     makefile.check_paths(asked.depfile, asked.stamp)
     with spec_text.reading_stdin(typing=not run.no_input):
         album_build = asked.open()
+    for remark in album_build.album.remarks:
+        terminal.warn(remark)
     stamps = [asked.stamp] if asked.stamp is not None else []
     makefile.refuse_files(asked.depfile, [*album_build.paths(), *stamps])
     if run.dry_run:
