@@ -286,8 +286,11 @@ def test_a_resolved_spec_leaves_open_what_a_render_does(acestep: Acestep) -> Non
 
 
 def test_a_smaller_songwriter_is_taken_where_memory_is_short(
-    acestep: Acestep, tmp_path: Path, models_dir: Path
+    acestep: Acestep, tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What the request reads is read once for all of them."""
+    reads, read_inputs = [], complete.read_inputs
+    monkeypatch.setattr(complete, "read_inputs", lambda *asked: reads.append(asked) or read_inputs(*asked))
     models = tmp_path / "models"
     models.mkdir()
     for folder in models_dir.iterdir():
@@ -301,6 +304,7 @@ def test_a_smaller_songwriter_is_taken_where_memory_is_short(
     assert result.exit_code == 0, result.stderr
     assert "turbo with the Songwriter 4B is passed over" in result.stderr
     assert "The Songwriter 0.6B decides" in result.stderr
+    assert len(reads) == 1
 
 
 def test_write_turns_an_idea_into_a_spec(acestep: Acestep) -> None:

@@ -75,8 +75,9 @@ class PlanContext:
         self.settings, self.machine, self.history, self.networks = settings, machine, history, networks
         self.found: dict[str, tuple[Checkpoint, str]] = {}
 
-    def models(self, request: Request) -> Iterator[tuple[Checkpoint, str, Songwriter | None]]:
-        """Yield the checkpoints and Songwriters that may make a song, the best first, with the hash of the weights.
+    def models(self, request: Request) -> Iterator[tuple[Checkpoint, str, list[Songwriter | None]]]:
+        """Yield the checkpoints that may make a song, the best first, each with the hash of its weights and with the
+        Songwriters that go with it.
 
         Raises `CheckpointError` where one asked for is missing, or was not trained for the mode.
         """
@@ -90,8 +91,7 @@ class PlanContext:
                 checkpoint = find(name, self.settings.models_dir, task)
                 self.found[name] = checkpoint, checkpoint.weights_hash()
             checkpoint, weights = self.found[name]
-            for songwriter in candidate_songwriters(request, checkpoint, self.settings):
-                yield checkpoint, weights, songwriter
+            yield checkpoint, weights, candidate_songwriters(request, checkpoint, self.settings)
 
     def candidates(self, model: str, task: str) -> tuple[str, ...]:
         """Return the checkpoints that `model` may stand for; for `auto` with none installed, the first to download."""
@@ -136,32 +136,34 @@ def plan_job(song: SongInput, context: PlanContext) -> Job:
     warnings: list[str] = []
     failure: MemoryLimitError | None = None
     asked = song.resolved.request
-    for checkpoint, weights, songwriter in context.models(asked):
+    for checkpoint, weights, songwriters in context.models(asked):
         with spec.placing_problems(*song.layers):
-            decided = complete.complete_request(asked, checkpoint, songwriter)
-        if context.settings.rank:
-            scored = ranking.require_scores(asked, checkpoint, songwriter)
-            decided = replace(decided, request=decided.request.model_copy(update={"scored": scored}))
-        request = decided.request
-        helper = songwriter if request.open or ranking.JUDGEMENT in request.scored else None
-        try:
-            planned, device = context.plan(decided, checkpoint, helper)
-        except MemoryLimitError as error:
-            failure = failure or error
-            passed_over = f"{checkpoint.name} with the Songwriter {helper.name}" if helper else checkpoint.name
-            warnings.append(f"{passed_over} is passed over: {error.message}")
-            continue
-        job = Job(
-            song=song,
-            decided=decided,
-            checkpoint=checkpoint,
-            plan=planned,
-            device=device,
-            weights=weights,
-            songwriter=helper,
-        )
-        job.warnings = [*warnings, *decided.warnings, *other_weights(job)]
-        return job
+            inputs = complete.examine(asked, checkpoint)
+        for songwriter in songwriters:
+            decided = complete.decide(asked, checkpoint, inputs, songwriter)
+            if context.settings.rank:
+                scored = ranking.require_scores(asked, checkpoint, songwriter)
+                decided = replace(decided, request=decided.request.model_copy(update={"scored": scored}))
+            request = decided.request
+            helper = songwriter if request.open or ranking.JUDGEMENT in request.scored else None
+            try:
+                planned, device = context.plan(decided, checkpoint, helper)
+            except MemoryLimitError as error:
+                failure = failure or error
+                passed_over = f"{checkpoint.name} with the Songwriter {helper.name}" if helper else checkpoint.name
+                warnings.append(f"{passed_over} is passed over: {error.message}")
+                continue
+            job = Job(
+                song=song,
+                decided=decided,
+                checkpoint=checkpoint,
+                plan=planned,
+                device=device,
+                weights=weights,
+                songwriter=helper,
+            )
+            job.warnings = [*warnings, *decided.warnings, *other_weights(job)]
+            return job
     assert failure is not None
     raise failure
 

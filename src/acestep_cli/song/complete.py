@@ -98,6 +98,14 @@ def complete(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | 
 def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songwriter | None = None) -> Completion:
     """Complete `request`, and record the origin of each decided value. Keys for a Songwriter stay open.
 
+    Raises errors as `examine` does.
+    """
+    return decide(request, checkpoint, examine(request, checkpoint), songwriter)
+
+
+def examine(request: Request, checkpoint: Checkpoint) -> Inputs:
+    """Read the recordings and adapters of a request, and refuse what contradicts them, itself or the checkpoint.
+
     Raises `SourceError` where a recording cannot be used, `CheckpointError` where the checkpoint was not trained for
     the mode, `AdapterError` where an adapter does not fit it, and `UsageError` with all contradictions between
     request, recordings and checkpoint.
@@ -107,6 +115,13 @@ def complete_request(request: Request, checkpoint: Checkpoint, songwriter: Songw
     inputs = read_inputs(request, checkpoint)
     if problems := validate.contradictions(request, inputs, checkpoint.name, checkpoint.row, checkpoint.code_count):
         raise UsageError("\n".join(problems))
+    return inputs
+
+
+def decide(
+    request: Request, checkpoint: Checkpoint, inputs: Inputs, songwriter: Songwriter | None = None
+) -> Completion:
+    """Decide every value of an examined request but those that `songwriter` decides."""
     open_by_songwriter = open_keys(request) if songwriter is not None else ()
     choices = Choices(request.model_dump())
     choose_models(choices, request, checkpoint, songwriter if open_by_songwriter else None)
