@@ -43,6 +43,16 @@ def test_seeds_reproduce_whatever_the_global_generator_does(two_b: tiny.Oracle, 
     assert np.array_equal(first, samples(two_b, solver=solver))
 
 
+def test_the_processor_computes_with_the_threads_of_the_plan(two_b: tiny.Oracle) -> None:
+    """Samples depend on their number."""
+    before = torch.get_num_threads()
+    try:
+        render(two_b, plan=FLOAT32.model_copy(update={"threads": before + 1}))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_solvers_and_timesteps_matter(two_b: tiny.Oracle) -> None:
     renders = [samples(two_b, solver=solver) for solver in solvers.SOLVERS]
     renders += [samples(two_b, timesteps=[1, 0.6, 0.2]), samples(two_b, shift=1), samples(two_b, steps=4)]

@@ -242,6 +242,27 @@ def pipe_blocks(path: Path) -> Iterator[bytes]:
                 time.sleep(0.01)
 
 
+def is_terminal(path: Path) -> bool:
+    """Tell whether `path` is a terminal. Raises `OSError` where it cannot be opened."""
+    if not path.is_char_device():
+        return False
+    with path.open("rb") as file:
+        return file.isatty()
+
+
+def read_beginning(path: Path, size: int) -> bytes:
+    """Return up to `size` bytes of a file, or of a pipe, which is read once. Raises `OSError` as `pipe_blocks` does."""
+    if not path.is_fifo():
+        with path.open("rb") as file:
+            return file.read(size)
+    data = b""
+    for block in pipe_blocks(path):
+        data += block
+        if len(data) >= size:
+            break
+    return data[:size]
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove the unfinished files of killed runs from `folder`. A file that cannot be removed stays."""
     with suppress(OSError):

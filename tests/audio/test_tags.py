@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import struct
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from acestep_cli.errors import EncoderError
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.request import KEYS
 from support import ffmpeg, pictures
+from support.command import in_time
 
 RATE = 48_000
 LYRICS = "[Verse]\nStadtlicht gleitet übers Glas\n"
@@ -245,3 +248,21 @@ def test_the_largest_cover_fits_every_container(tmp_path: Path) -> None:
         path = write(tmp_path / f"a.{format}", replace(FULL, cover=cover), seconds=0.2)
         with soundfile.SoundFile(io.BytesIO(path.read_bytes())) as file:
             assert file.frames == RATE // 5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
+def test_a_cover_that_is_a_pipe_is_read_to_its_end_or_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "cover"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match=r"[Nn]obody writes to this pipe"):
+        in_time(lambda: tags.read_picture(pipe), 30)
+    writer = threading.Thread(target=pipe.write_bytes, args=(pictures.png(30, 20),), daemon=True)
+    writer.start()
+    assert in_time(lambda: tags.read_picture(pipe), 30).width == 30
+    writer.join(timeout=30)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device without end")
+def test_a_cover_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="is larger than 10 MB"):
+        tags.read_picture(Path("/dev/zero"))

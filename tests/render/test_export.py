@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,31 @@ def test_a_file_of_an_export_that_is_a_take_of_the_next_one_stays(exported: Path
     assert again.exit_code == 0, again.stderr
     assert (exported / "02 drums.wav").exists()
     assert not (exported / "03 mix.wav").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"caf\xe9.wav", "caf_"),
+        (b"two\nlines.wav", "two_lines"),
+        (b"a \"b` c's.wav", "a \"b' c's"),
+        (b"esc\x1b]0;x\x07.wav", "esc_]0;x_"),
+    ],
+)
+def test_a_take_of_any_name_is_exported_under_one_that_a_project_can_hold(
+    takes: Path, acestep: Run, name: bytes, shown: str
+) -> None:
+    take = Path(os.fsdecode(name))
+    soundfile.write(os.fsencode(take), click(6, 90), RATE, format="WAV")
+    result = acestep("export", str(take), "song-mix.wav", "--daw", "-o", "out/")
+    assert result.exit_code == 0, result.stderr
+    project = rpp.loads((takes / "out" / "song.rpp").read_text(encoding="utf-8"))
+    track = project.find("TRACK")
+    assert track.find("NAME")[1] == shown
+    file = track.find(".//SOURCE").find("FILE")[1]
+    assert file == f"01 {shown}.wav"
+    assert soundfile.info(takes / "out" / file).frames == 10 * RATE
 
 
 @pytest.mark.parametrize("name", ["../song-mix.wav", "link.wav", "folder"])

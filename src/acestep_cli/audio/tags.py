@@ -327,8 +327,7 @@ WRITERS: Mapping[str, Callable[[Path, Tags], None]] = {
 def read_picture(path: Path) -> Cover:
     """Return the cover in the file `path`. Raises `ValueError`, with a sentence, where players could not show it."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_COVER_BYTES + 1)
+        data = disk.read_beginning(path, MOST_COVER_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {reason_of(error)}{disk.suggest_path(path, error)}") from error
     if len(data) > MOST_COVER_BYTES:

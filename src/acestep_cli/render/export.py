@@ -47,11 +47,16 @@ def name_tracks(takes: Sequence[TakeFile]) -> list[ExportTrack]:
     tracks: list[ExportTrack] = []
     for number, take in enumerate(takes, start=1):
         kind = part_of_song(take, alone=len(takes) == 1, has_stems=has_stems)
-        name = kind or take.path.stem
+        name = kind or plain_name(take.path.stem)
         same = sum(each.name == name or each.name.startswith(f"{name} ") for each in tracks)
         unique = f"{name} {same + 1}" if same else name
         tracks.append(ExportTrack(take, unique, f"{number:02} {unique}.wav", is_mix=kind == MIX))
     return tracks
+
+
+def plain_name(name: str) -> str:
+    """Return a name as projects can hold it: in one line of text, without the one quote that they cannot write."""
+    return "".join(sign if sign.isprintable() else "_" for sign in name.replace("`", "'"))
 
 
 def part_of_song(take: TakeFile, *, alone: bool, has_stems: bool) -> str | None:

@@ -58,17 +58,9 @@ def read_text(file: str) -> str:
         if file == STDIN:  # as bytes: the encoding of sys.stdin follows the locale
             data = stdin.read(MOST_BYTES + 1)
         else:
-            data = b""
-            if Path(file).is_fifo():
-                for block in disk.pipe_blocks(Path(file)):
-                    data += block
-                    if len(data) > MOST_BYTES:
-                        break
-            else:
-                with Path(file).open("rb") as stream:
-                    if not stdin.typing and stream.isatty():
-                        raise ValueError("is a terminal, and --no-input refuses to wait for typing")
-                    data = stream.read(MOST_BYTES + 1)
+            if not stdin.typing and disk.is_terminal(Path(file)):
+                raise ValueError("is a terminal, and --no-input refuses to wait for typing")
+            data = disk.read_beginning(Path(file), MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"is longer than {MOST_BYTES:,} bytes, which no song is")
         return document.decoded(data)
