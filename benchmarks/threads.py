@@ -21,7 +21,6 @@ from random_checkpoint import TEXT
 from side_by_side import parser, publish
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from acestep_cli.audio.loudness import integrated_loudness, true_peak
 from acestep_cli.audio.sound import Audio, resample
@@ -132,7 +131,6 @@ def language_model(dtype: torch.dtype) -> Any:
         config.write_text(json.dumps(settings))
         model = songwriter.build_qwen3(config, VOCABULARY)
     fill(model.to(dtype))
-    model.rotary_emb = Qwen3RotaryEmbedding(model.config)  # its numbers are no weights
     if packed_linear.can_pack(torch.device("cpu"), dtype):
         packed_linear.pack_linears(model)
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,14 +24,19 @@ from transformers.generation.logits_process import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from acestep_cli.engine import sampling
+from acestep_cli.engine.attention import KeysValues, full_attention
 from acestep_cli.engine.kv_cache import KVCache
+from acestep_cli.engine.language_model import Qwen3Decoder
 from acestep_cli.engine.songwriter import CONTEXT, SongwriterModel
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
 from acestep_cli.models import checkpoint_files, checkpoints, local
+from acestep_cli.models.sizes import qwen_of
 from acestep_cli.song import idea_words, songwriter_prompts
 from acestep_cli.song.idea_words import KeptWords
 from acestep_cli.song.request import Request
@@ -331,6 +337,42 @@ def test_the_kv_cache_reads_as_the_model_does(songwriter: SongwriterModel, oracl
     torch.testing.assert_close(logits(cache.step([[5], [5]])), expected(5), atol=1e-4, rtol=1e-4)
 
 
+class Appending:
+    """What transformers' layers take for a cache: new keys and values go where `KVCache` keeps them."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        return self.cache._append(layer, keys, values)
+
+
+def folded(module: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any) -> Any:
+    return full_attention(queries, KeysValues(keys, values), mask), None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_states_have_the_bits_of_transformers_layers(
+    oracle: Qwen3ForCausalLM, folder: Path, dtype: torch.dtype
+) -> None:
+    ALL_ATTENTION_FUNCTIONS.register("folded", folded)
+    ours = Qwen3Decoder(qwen_of(folder)).eval()
+    ours.load_state_dict(oracle.model.state_dict())
+    theirs = copy.deepcopy(oracle.model).to(dtype)
+    theirs.rotary_emb = Qwen3RotaryEmbedding(theirs.config)  # whose frequencies stay in float32
+    theirs.set_attn_implementation("folded")
+    caches = [KVCache.empty(ours.to(dtype), 1, 40) for _ in range(2)]
+    for tokens in ([[7 * place % 300 for place in range(20)]], [[5]], [[9, 8, 7]]):
+        places = torch.arange(caches[0].length, caches[0].length + len(tokens[0]))
+        mask = caches[1]._mask(places, torch.zeros(1))
+        expected = theirs(
+            input_ids=torch.tensor(tokens), position_ids=places[None], past_key_values=Appending(caches[1]),
+            attention_mask={"full_attention": mask},
+        ).last_hidden_state  # fmt: skip
+        caches[1].length += len(tokens[0])
+        assert torch.equal(caches[0].states(tokens), expected)
+
+
 # Sampling.
 
 
@@ -372,14 +414,14 @@ def test_a_prompt_beyond_the_context_is_refused(songwriter: SongwriterModel) -> 
 
 def broken(folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], name: str) -> Path:
     """A copy of the Songwriter's folder with one of its JSON files changed."""
-    copy = tmp_path / "songwriter"
-    copy.mkdir()
+    changed = tmp_path / "songwriter"
+    changed.mkdir()
     for file in folder.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    content = json.loads((copy / name).read_text(encoding="utf-8"))
+        (changed / file.name).write_bytes(file.read_bytes())
+    content = json.loads((changed / name).read_text(encoding="utf-8"))
     change(content)
-    (copy / name).write_text(json.dumps(content), encoding="utf-8")
-    return copy
+    (changed / name).write_text(json.dumps(content), encoding="utf-8")
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -407,11 +449,11 @@ def test_what_is_no_songwriter_is_refused(
 def test_either_spelling_has_the_same_numbers(
     two_b: tiny.Oracle, songwriter: SongwriterModel, folder: Path, tmp_path: Path, start: str
 ) -> None:
-    copy = tmp_path / "acestep-5Hz-lm-0.6B"
-    shutil.copytree(folder, copy)
-    tensors = load_file(copy / "model.safetensors")
-    save_file({start + name: weight.clone() for name, weight in tensors.items()}, copy / "model.safetensors")
-    found = checkpoint_files.Songwriter("0.6B", copy)
+    other = tmp_path / "acestep-5Hz-lm-0.6B"
+    shutil.copytree(folder, other)
+    tensors = load_file(other / "model.safetensors")
+    save_file({start + name: weight.clone() for name, weight in tensors.items()}, other / "model.safetensors")
+    found = checkpoint_files.Songwriter("0.6B", other)
     store = WeightStore(checkpoints.find_checkpoint("turbo", two_b.root), FLOAT32, lambda *_: None, found)
     with store.songwriter() as other:
         assert all(

@@ -82,10 +82,11 @@ def test_layers_with_a_sliding_window_are_refused(settings: dict[str, object]) -
         QwenConfig.from_dict({**SIZES, **settings})
 
 
-def test_a_song_without_a_songwriter_needs_neither_transformers_nor_scipy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle
+@pytest.mark.parametrize(("model", "songwriter"), [("turbo", "none"), ("pocket", "pocket")])
+def test_a_song_needs_neither_transformers_nor_scipy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle, model: str, songwriter: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["generate", "-c", "x", "-d", "10", "--models-dir", str(two_b.root), "-m", "turbo", "--songwriter", "none"]
-    code, found = loaded(*words, watched=(*HOT, "torch._dynamo", "scipy"))
+    words = ["-c", "x", "-d", "10", "--models-dir", str(two_b.root), "-m", model, "--songwriter", songwriter]
+    code, found = loaded("generate", *words, watched=(*HOT, "torch._dynamo", "scipy"))
     assert (code, found) == (0, ["torch"])

@@ -1,7 +1,7 @@
 """The KV cache of a language model: a prompt is read once, and each token after it costs one pass over the weights.
 
-The layers are transformers'. Their keys and values are kept here, in memory allocated once for the whole task; each
-pass attends to the part filled so far, and nothing is copied, neither to grow nor for the heads that share a key.
+Keys and values of all layers are kept in memory that is allocated once for the whole task; each pass attends to the
+part filled so far, and nothing is copied, neither to grow nor for the heads that share a key.
 
 Shapes: R rows, S tokens, H query heads, K key/value heads, D head size, L tokens in the cache.
 """
@@ -9,27 +9,13 @@ Shapes: R rows, S tokens, H query heads, K key/value heads, D head size, L token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
+from torch import Tensor
 
-from acestep_cli.engine.attention import KeysValues, full_attention, mask_to_bias
+from acestep_cli.engine.attention import mask_to_bias
+from acestep_cli.engine.language_model import Qwen3Decoder
 from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
-
-ATTENTION = "acestep"
-
-
-def attention(
-    module: nn.Module, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any
-) -> tuple[Tensor, None]:
-    """Call `full_attention` as transformers calls an attention; the scale is that of the head size, as in Qwen3."""
-    return full_attention(queries, KeysValues(keys, values), mask), None
-
-
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention)
 
 
 class KVCache:
@@ -38,7 +24,7 @@ class KVCache:
     `truncate` drops the tokens after a place, and `first_rows` some rows, so that takes of one prompt read it once.
     """
 
-    def __init__(self, model: Qwen3Model, buffer: Tensor) -> None:
+    def __init__(self, model: Qwen3Decoder, buffer: Tensor) -> None:
         """`buffer` is [2, layers, R, K, capacity, D], zeros: masked values are still multiplied, by 0."""
         self.model = model
         self.length = 0
@@ -46,7 +32,7 @@ class KVCache:
         self._buffer = buffer
 
     @classmethod
-    def empty(cls, model: Qwen3Model, rows: int, capacity: int) -> KVCache:
+    def empty(cls, model: Qwen3Decoder, rows: int, capacity: int) -> KVCache:
         """Return a cache with room for `capacity` tokens."""
         config, weight = model.config, model.embed_tokens.weight
         shape = (2, config.num_hidden_layers, rows, config.num_key_value_heads, capacity, config.head_dim)
@@ -82,12 +68,7 @@ class KVCache:
         after = self.length + ids.shape[1]
         places = torch.arange(self.length, after, device=device)
         starts = torch.tensor(self.starts, device=device)
-        states: Tensor = self.model(
-            input_ids=ids,
-            position_ids=places - starts[:, None],
-            past_key_values=self,
-            attention_mask={"full_attention": self._mask(places, starts)},
-        ).last_hidden_state
+        states: Tensor = self.model(ids, places - starts[:, None], self._mask(places, starts), self._append)
         self.length = after
         return states
 
@@ -101,8 +82,8 @@ class KVCache:
         """Drop all tokens after the first `length`."""
         self.length = length
 
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Append the keys and values [R, K, S, D] of a layer, and return all of it so far. The layers call this."""
+    def _append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the keys and values [R, K, S, D] of a layer, and return all of it so far."""
         after = self.length + keys.shape[2]
         self._buffer[0, layer, :, :, self.length : after] = keys
         self._buffer[1, layer, :, :, self.length : after] = values

@@ -18,7 +18,7 @@ def _let_threads_sleep() -> None:
 
 def _load_libraries_elsewhere() -> None:
     """Load torch from another folder where the current one was deleted: it asks for its name as it is loaded, and MKL
-    aborts the process if it has none. So does transformers, which is loaded here with it.
+    aborts the process if it has none. So does transformers, which PEFT imports and which is loaded here with it.
     """
     try:
         Path.cwd()

@@ -21,13 +21,11 @@ import llguidance
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
 from acestep_cli.engine.denoise import stage_generator
-from acestep_cli.engine.kv_cache import ATTENTION, KVCache
+from acestep_cli.engine.kv_cache import KVCache
+from acestep_cli.engine.language_model import Qwen3Decoder
 from acestep_cli.engine.sampling import guide_logits, sample_token
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.models import tokenizer_file
@@ -349,19 +347,17 @@ def tokenizer_error(file: Path, why: str) -> CheckpointError:
     return CheckpointError(f"{file} is not the tokenizer of a Songwriter ({why}).", "Download that folder again.")
 
 
-def build_qwen3(file: Path, tokens: int) -> Qwen3Model:
+def build_qwen3(file: Path, tokens: int) -> Qwen3Decoder:
     """Build the model that a config describes, without weights. Raises `CheckpointError` for one that this engine
     cannot run.
     """
+    config = qwen_of(file.parent)
     try:
-        config = Qwen3Config(**qwen_of(file.parent).settings, attn_implementation=ATTENTION)
-        if config.vocab_size < tokens or "sliding_attention" in config.layer_types:
-            raise ValueError(f"it has {config.vocab_size:,} tokens of {tokens:,}, layers {set(config.layer_types)}")
+        if config.vocab_size < tokens:
+            raise ValueError(f"it has {config.vocab_size:,} tokens of {tokens:,}")
         with torch.device("meta"):  # the weights come from the store
-            model = Qwen3Model(config)
-    except (StrictDataclassError, ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            return Qwen3Decoder(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{file} does not describe a Songwriter ({error}).", "Download that folder again."
         ) from error
-    model.rotary_emb = Qwen3RotaryEmbedding(config)  # its frequencies are no weights: computed, not stored
-    return model

@@ -64,7 +64,7 @@ def write_takes(weights: WeightStore, request: Completed, together: int, say: Sa
 
 def score_codes(weights: WeightStore, songs: Sequence[Completed]) -> list[Scores]:
     """Return the Songwriter's scores of songs with codes."""
-    from acestep_cli.engine import code_likelihood  # imports transformers, as the Songwriter does
+    from acestep_cli.engine import code_likelihood  # imports llguidance, as the Songwriter does
 
     found = []
     with weights.songwriter() as songwriter:

@@ -25,7 +25,7 @@ class Qwen3Encoder(nn.Module):
     """The layers of a Qwen3 model (arXiv 2505.09388) under their published names, without its head.
 
     transformers has the same model, and importing it takes twice as long as importing torch; it is the oracle of the
-    tests. The Songwriter, which samples from a KV cache, is transformers' own.
+    tests. `language_model.Qwen3Decoder` is the same network for the Songwriter, which samples from a KV cache.
     """
 
     def __init__(self, config: QwenConfig) -> None:

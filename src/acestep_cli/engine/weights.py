@@ -247,7 +247,7 @@ class WeightStore:
         return encoder.eval()
 
     def _build_songwriter(self) -> SongwriterModel:
-        from acestep_cli.engine.songwriter import SongwriterModel  # imports transformers: longer than torch
+        from acestep_cli.engine.songwriter import SongwriterModel  # imports llguidance
 
         assert self._songwriter is not None
         folder = self._songwriter.folder

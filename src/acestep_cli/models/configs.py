@@ -361,13 +361,6 @@ class QwenConfig:
         return next((theta for theta in settings if theta is not None), self.rope_theta)
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The checked keys, for transformers' config. It gets no others: some make it build lists of any length."""
-        left_out = ("rope_scaling", "rope_parameters", "layer_types")  # which `theta` and its other keys stand for
-        found = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in left_out}
-        return {**found, "rope_theta": self.theta}
-
-    @property
     def parameters(self) -> int:
         width = self.hidden_size
         block = self.attention.parameters + 3 * width * self.intermediate_size + 2 * width
