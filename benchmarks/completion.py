@@ -5,13 +5,11 @@ python benchmarks/completion.py [RUNS]
 
 from __future__ import annotations
 
-import os
-import resource
 import statistics
-import subprocess
 import sys
 
-PROGRAM = [sys.executable, "-m", "acestep_cli"]
+from processes import PROGRAM, cost
+
 #: What is on the line when TAB is pressed, behind the last blank.
 LINES = (
     "acestep ge",
@@ -26,13 +24,6 @@ LINES = (
 AT_MOST = 1.0
 
 
-def cpu_seconds(command: list[str], environment: dict[str, str]) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 def tab(line: str) -> dict[str, str]:
     """What a bash with completion installed sets for the program."""
     words = line.count(" ")
@@ -42,7 +33,7 @@ def tab(line: str) -> dict[str, str]:
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 21
     rounds = [
-        (cpu_seconds([*PROGRAM, "--help"], {}), *(cpu_seconds(PROGRAM, tab(line)) for line in LINES))
+        (cost(*PROGRAM, "--help").cpu, *(cost(*PROGRAM, environment=tab(line)).cpu for line in LINES))
         for _ in range(runs + 1)
     ][1:]  # the first fills caches
     help_seconds, *tabs = (statistics.median(times) for times in zip(*rounds, strict=True))

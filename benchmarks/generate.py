@@ -6,15 +6,11 @@ avoid its import, so that is measured in turns with the render.
 
 from __future__ import annotations
 
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
 
+from processes import PROGRAM, Cost, cost
 from side_by_side import parser, publish
 
 SPEC = Path(__file__).parents[1] / "songs" / "night-drive.yaml"
@@ -26,21 +22,6 @@ Medians of {rounds} processes each, taken in turns, of `acestep generate {spec}`
 and of `{imports}` alone ({base_seconds:.2f} s, {base_cpu:.2f} s of the processor). The aim is for ten seconds of music
 without a Songwriter.
 """
-
-
-class Cost(NamedTuple):
-    """Seconds by the clock, and of the processor, of a process."""
-
-    seconds: float
-    cpu: float
-
-
-def cost(*arguments: str) -> Cost:
-    """Measure a Python process."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Cost(seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
 
 def median(costs: list[Cost]) -> Cost:
@@ -57,18 +38,8 @@ def main() -> None:
     spent: dict[tuple[float, str], list[Cost]] = {case: [] for case in cases}
     imports: list[Cost] = []
     with tempfile.TemporaryDirectory() as folder:
-        song = [
-            "-m",
-            "acestep_cli",
-            "generate",
-            str(SPEC),
-            "-m",
-            "pocket",
-            "-o",
-            f"{folder}/song.flac",
-            "--force",
-            "-q",
-        ]
+        song = [*PROGRAM, "generate", str(SPEC), "-m", "pocket", "-o", f"{folder}/song.flac", "--force", "-q"]
+        cost(*song, "--duration", "3")  # compiles what is not compiled yet
         for _ in range(arguments.rounds):
             imports.append(cost("-c", IMPORTS))
             for (seconds, writer), costs in spent.items():

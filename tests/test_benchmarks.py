@@ -1,18 +1,38 @@
-"""The benchmark that needs a graphics card runs, shrunk, without one; and what a benchmark shows of adapters holds."""
+"""Benchmarks run, shrunk: their figures mean nothing here. And what one of them shows of adapters holds."""
 
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from support.command import finish
+from support.command import LONG_LIMIT, finish
 from support.places import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 GPU = BENCHMARKS / "gpu.py"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "rows"),
+    [
+        ("help", ["1"], 3),
+        ("completion", ["1"], 10),
+        ("spec_check", ["1"], 2),
+        pytest.param("generate", ["--rounds", "1", "--seconds", "3", "--dry"], 2, marks=pytest.mark.slow),
+    ],
+)
+def test_what_measures_processes_prints_its_table(tmp_path: Path, script: str, arguments: list[str], rows: int) -> None:
+    command = [sys.executable, BENCHMARKS / f"{script}.py", *arguments]
+    environment = {**os.environ, "ACESTEP_MODELS_DIR": str(tmp_path)}
+    run = finish(command, text=True, env=environment, timeout=LONG_LIMIT)
+    assert not run.stderr
+    figures = [line for line in run.stdout.splitlines() if line.startswith("| ") and re.search(r"\d", line)]
+    assert len(figures) == rows
 
 
 @pytest.mark.slow
