@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,15 @@ from support.places import ROOT
 
 SCRIPTING = (ROOT / "docs" / "scripting.md").read_text(encoding="utf-8")
 DOCUMENTED = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", SCRIPTING, re.MULTILINE) for code in row.split(",")}
-#: 10,000 in all; documents are cheap, a run of the program is not.
-DOCUMENTS, ARGUMENT_LISTS = 9_000, 1_000
-FUZZ = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "database": None}
+#: Examples of the default suite and of the whole one, 10,000; documents are cheap, a run of the program is not.
+DOCUMENTS = pytest.mark.parametrize("examples", [1_000, pytest.param(9_000, marks=pytest.mark.slow)])
+ARGUMENT_LISTS = pytest.mark.parametrize("examples", [200, pytest.param(1_000, marks=pytest.mark.slow)])
+FUZZ: dict[str, Any] = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": list(HealthCheck),
+    "database": None,
+}
 
 KEYS = st.sampled_from([*spec_keys.KEYS, *spec_keys.OTHER_NAMES, "render", "<<", "? a", "- b", "[c]", "bpm ", "'key'"])
 SCALARS = st.one_of(
@@ -42,12 +49,18 @@ YAML = st.one_of(
 BYTES = st.one_of(YAML.map(lambda text: text.encode(errors="surrogatepass")), st.binary(max_size=200))
 
 
-@settings(max_examples=DOCUMENTS, **FUZZ)
-@given(data=BYTES, suffix=st.sampled_from([".yaml", ".md"]))
-def test_a_document_is_read_or_refused_with_its_place(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
+@DOCUMENTS
+def test_a_document_is_read_or_refused_with_its_place(tmp_path: Path, examples: int) -> None:
+    @settings(max_examples=examples, **FUZZ)
+    @given(data=BYTES, suffix=st.sampled_from([".yaml", ".md"]))
+    def check(data: bytes, suffix: str) -> None:
+        check_document(tmp_path / f"fuzz{suffix}", data)
+
+    check()
+
+
+def check_document(path: Path, data: bytes) -> None:
+    """Read a document, or see that its refusal names it; write what was read, and read it again."""
     path.write_bytes(data)
     try:
         request = spec.load(path)
@@ -86,17 +99,22 @@ def models(two_b: tiny.Oracle) -> str:
     return str(two_b.root)
 
 
-@settings(max_examples=ARGUMENT_LISTS, **FUZZ)
-@given(command=COMMANDS, words=st.lists(WORDS, max_size=5), document=YAML, stdin=YAML)
+@ARGUMENT_LISTS
 def test_a_command_line_ends_with_a_documented_code(
-    tmp_path_factory: pytest.TempPathFactory,
-    models: str,
-    command: str,
-    words: list[list[str]],
-    document: str,
-    stdin: str,
+    tmp_path_factory: pytest.TempPathFactory, models: str, examples: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("fuzz")
+    @settings(max_examples=examples, **FUZZ)
+    @given(command=COMMANDS, words=st.lists(WORDS, max_size=5), document=YAML, stdin=YAML)
+    def check(command: str, words: list[list[str]], document: str, stdin: str) -> None:
+        check_command(tmp_path_factory.mktemp("fuzz"), models, command, words, document=document, stdin=stdin)
+
+    check()
+
+
+def check_command(
+    folder: Path, models: str, command: str, words: list[list[str]], *, document: str, stdin: str
+) -> None:
+    """Run a command in a folder with documents, and see how it ends."""
     for name in ("song.yaml", "song.md"):
         (folder / name).write_bytes(document.encode(errors="surrogatepass"))
     with pytest.MonkeyPatch.context() as patch:
