@@ -41,6 +41,8 @@ os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ["ACESTEP_CACHE_DIR"] = f"{STATE.name}/cache"
 # Threads gain nothing on tiny tensors, and wait for each other where tests share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Where it is set, each of some hundred processes compiles the program anew, a fifth of its time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
