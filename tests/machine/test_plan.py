@@ -19,7 +19,7 @@ from acestep_cli.machine import plan as planning
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import GIB, Device, Hardware
 from acestep_cli.machine.memory import Arrangement, MemoryModel
-from acestep_cli.machine.plan import Experience, MachineRequest, Plan, Speed
+from acestep_cli.machine.plan import Experience, MachineRequest, Overhead, Plan, Speed
 from acestep_cli.machine.tiers import TIERS, Tier
 from acestep_cli.models.sizes import PUBLISHED_SONGWRITERS, Sizes
 from acestep_cli.song import complete
@@ -273,6 +273,23 @@ def test_what_was_learnt_before_is_where_a_plan_begins() -> None:
     assert "memory ran out in an earlier render" in made.reasons["one_network"]
     model = memory.MemoryModel(sizes, memory.Workload.of(100, request.caption, request.lyrics, sizes.vae), arrangement)
     assert made.seconds == pytest.approx(3 * (8 * model.step_operations / 1e12 + 10), abs=0.1)
+
+
+def test_the_time_of_a_songwriter_that_was_not_measured_is_not_told() -> None:
+    speeds = {"float32": Speed(1e12, 100.0), "bfloat16": Speed(1e12, 100.0)}
+    sizes = replace(Sizes.published("turbo"), songwriter=PUBLISHED_SONGWRITERS["0.6B"])
+
+    def seconds(writing: float | None, **more: Any) -> float | None:
+        known = Experience(speeds=speeds, overheads=dict.fromkeys(speeds, Overhead(2.0, 0.1, writing)))
+        machine = Hardware((CPU,), None)
+        made = planning.plan_render(machine, song(60, **more), MachineRequest(), sizes, lambda device, dtype: known)
+        assert made.expected is not None
+        return made.seconds
+
+    alone, open_keys = seconds(None), {"open": ("bpm", "codes")}
+    assert alone is not None
+    assert seconds(None, **open_keys) is None
+    assert seconds(0.5, **open_keys) == pytest.approx(alone + 30, abs=0.1)
 
 
 def test_speed_is_what_the_stages_took() -> None:

@@ -462,8 +462,10 @@ def _expected_stages(request: Completed, model: MemoryModel, experience: Experie
 
 
 def _total_seconds(request: Completed, expected: Mapping[str, float] | None) -> float | None:
-    """Return the expected seconds of all takes, without the start of the run."""
-    if expected is None:
+    """Return the expected seconds of all takes, without the start of the run; None where a stage is not known, as that
+    of a Songwriter that no such render had.
+    """
+    if expected is None or (request.open and "startup" in expected and "write" not in expected):
         return None
     return round(request.takes * sum(seconds for stage, seconds in expected.items() if stage != "startup"), 1)
 
