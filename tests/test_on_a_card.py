@@ -172,6 +172,90 @@ def test_every_mode_at_every_fallback(
     assert card.pinned_bytes == 0
 
 
+def cases_elsewhere() -> Iterator[Any]:
+    """Yield every other backend with every mode, plain and with all fallbacks; the quick case goes through most
+    stages.
+    """
+    for backend in BACKENDS:
+        for case in CASES if backend != "cuda" else ():
+            for fallback in ("none", "all"):
+                quick = case == "lrc and rank" and fallback == "all"
+                marks = () if quick else pytest.mark.slow
+                yield pytest.param(backend, case, fallback, marks=marks, id=f"{backend}, {case}, {fallback}")
+
+
+@pytest.mark.parametrize(("backend", "case", "fallback"), list(cases_elsewhere()))
+def test_every_mode_on_every_kind_of_card(
+    checkpoint_of: dict[str, Checkpoint], on_processor: Callable[..., list[Take]], backend: str, case: str,
+    fallback: str,
+) -> None:  # fmt: skip
+    change = FALLBACKS[fallback]
+    checkpoint = checkpoint_of[CASES[case][0]]
+    expected = on_processor(case, int8=change.get("int8", False))
+    card = PaperCard(BACKENDS[backend], backend=backend)
+    with paper_card.installed(card):
+        takes = render(checkpoint, request_of(case, checkpoint), on_card(backend, **change))
+        assert_same(takes, expected)
+        del takes
+    assert card.live_bytes == 0
+
+
+#: Relative errors of the samples against float32 that rounding may cost, plain and with all fallbacks, which round
+#: weights to int8 too. The largest found over all cases were 0.0052 and 0.030 (float16), 0.039 and 0.046 (bfloat16).
+ROUNDING = {"float16": (0.01, 0.05), "bfloat16": (0.06, 0.07)}
+
+
+def cases_of_dtypes() -> Iterator[Any]:
+    """Yield every mode in both short formats; the quick case goes through most stages."""
+    for dtype in ROUNDING:
+        for case in CASES:
+            marks = () if case == "lrc and rank" else pytest.mark.slow
+            yield pytest.param(dtype, case, marks=marks, id=f"{dtype}, {case}")
+
+
+@pytest.mark.parametrize(("dtype", "case"), list(cases_of_dtypes()))
+def test_short_numbers_round_on_a_card_as_on_the_processor(
+    checkpoint_of: dict[str, Checkpoint], on_processor: Callable[..., list[Take]], dtype: str, case: str
+) -> None:
+    checkpoint = checkpoint_of[CASES[case][0]]
+    request, exact = request_of(case, checkpoint), on_processor(case, int8=False)
+    same = render(checkpoint, request, FLOAT32.model_copy(update={"dtype": dtype}))
+    with paper_card.installed(PaperCard()):
+        plain = render(checkpoint, request, on_card(dtype=dtype))
+        frugal = render(checkpoint, request, on_card(dtype=dtype, **FALLBACKS["all"]))
+    assert_same(plain, same)
+    for takes, within in zip((plain, frugal), ROUNDING[dtype], strict=True):
+        for one, other in zip(takes, exact, strict=True):
+            found, wanted = one.audio.samples, other.audio.samples
+            error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+            assert 0 < error < within
+
+
+@pytest.mark.parametrize("takes", [1, 3])
+@pytest.mark.parametrize("fallback", ["none", "all"])
+def test_a_songwriter_on_a_card_writes_what_it_writes_on_the_processor(
+    checkpoint_of: dict[str, Checkpoint], songwriter: Songwriter, takes: int, fallback: str
+) -> None:
+    checkpoint, change = checkpoint_of["turbo"], FALLBACKS[fallback]
+    asked = Request(caption="a song", lyrics=LYRICS, duration=10, steps=2, seed=7, takes=takes)
+    request = complete.complete(asked, checkpoint, songwriter)
+
+    def written(plan: Plan) -> list[Take]:
+        found = list(Pipeline(checkpoint, plan, songwriter).run([request], quiet))
+        assert all(take.request.codes for take in found)
+        return found
+
+    expected = written(FLOAT32.model_copy(update={"int8": change.get("int8", False), "together": takes}))
+    card = PaperCard()
+    with paper_card.installed(card):
+        made = written(on_card(together=takes, **change))
+        assert [take.request.codes for take in made] == [take.request.codes for take in expected]
+        assert_same(made, expected)
+        assert card.peak_bytes
+        del made
+    assert card.live_bytes == 0
+
+
 def cases_together() -> Iterator[Any]:
     """Yield cases of three takes; the quick ones have references, words in time, and guidance."""
     for case in CASES:
