@@ -309,7 +309,8 @@ def test_the_specs_load(checkout: Path) -> None:
             if "tracks:" not in text:
                 assert spec.load(checkout / name).caption, name
     ids = [track.id for track in album.read_album(checkout / "harbour.yaml").tracks]
-    assert ids == ["old-orchard", "slack-water", "undertow", "sweep-8-1", "sweep-8-2", "sweep-16-1"]
+    sweeps = ["sweep-8-1", "sweep-8-2", "sweep-16-1"]
+    assert ids == ["old-orchard", "low-water", "slack-water", "undertow", "low-water-b", *sweeps]
 
 
 def test_every_song_loads_and_opens_with_the_command_that_plays_it() -> None:

@@ -9,9 +9,9 @@ import tomllib
 
 from support.places import ROOT
 
-PROVIDED_BY = {"yaml": "PyYAML", "PIL": "pillow"}
+PROVIDED_BY = {"yaml": "PyYAML", "PIL": "pillow", "modelscope_hub": "modelscope-hub"}
 #: Extras whose libraries the program uses where they are, and does without where they are not.
-USED_WHERE_INSTALLED = ("analysis", "eight-bit", "ray")
+USED_WHERE_INSTALLED = ("analysis", "eight-bit", "modelscope", "ray")
 
 #: pydub imports it from Python 3.13 on, and does not declare it.
 IMPORTED_BY_OTHERS = {"audioop-lts"}

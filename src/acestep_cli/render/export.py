@@ -128,9 +128,15 @@ def find_markers(song: TakeFile, warn: Say) -> list[Marker]:
     return [Marker(section.seconds, section.name) for section in sections]
 
 
-def timed_lyrics(song: TakeFile) -> tuple[lrc.TimedLine, ...]:
-    """Return the timed lines of the LRC beside a take; none where there is no such file."""
-    return lrc.parse_lrc(lrc.read_beside(song.path) or "")
+def timed_lyrics(song: TakeFile, warn: Say) -> tuple[lrc.TimedLine, ...]:
+    """Return the timed lines of the LRC beside a take; none where there is no such file, or no words in it. Lines after
+    the end of the song are left out, of which `warn` hears.
+    """
+    found = lrc.parse_lrc(lrc.read_beside(song.path) or "")
+    lines = tuple(line for line in found if line.seconds < song.sound.seconds)
+    if late := len(found) - len(lines):
+        warn(f"{lrc.lrc_path(song.path)}: {late} of {len(found)} lines are after the end of the song, and left out.")
+    return lines if any(line.text for line in lines) else ()
 
 
 def export_for_daw(
@@ -146,7 +152,7 @@ def export_for_daw(
     song = whole_song(tracks)
     rate = tracks[0].take.sound.sample_rate
     samples = max(round(track.take.sound.seconds * rate) for track in tracks)
-    lines = timed_lyrics(song.take)
+    lines = timed_lyrics(song.take, warn)
     paths = [folder / track.file for track in tracks]
     extra = [folder / name for name in (PROJECT, TEMPO_MAP, *((LYRICS, SUBTITLES) if lines else ()))]
     refuse_twice(takes)
