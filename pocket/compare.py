@@ -40,7 +40,7 @@ def run(way: str, asked: argparse.Namespace) -> list[tuple[float, float]]:
     for step in range(asked.steps):
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             chosen = songs.batch(asked.frames, rng)
-            flow, beat, score = train_dit.losses(model, songs, chosen, tokens, rng, 0.0)
+            flow, beat, score = train_dit.losses(model, songs, chosen, tokens, rng, None)
         (flow + train_dit.BEAT_WEIGHT * beat + train_dit.SCORE_WEIGHT * score).backward()
         optimizers.step(asked.scale * sitting.rate(step, 0.0))
         shown.append(flow.item())

@@ -1,9 +1,10 @@
-"""Play the corpus and encode it to latents, once, before anything that works on latents is trained.
+"""Play the corpus dry and encode it to latents, once, before anything that works on latents is trained.
 
     python pocket/encode.py --first 0 --count 1000
 
 Writes `pocket/work/silence.pt` and `pocket/work/latents/NNNN.pt`, each the `Heard` of songs NNNN * 25 and on, by their
-seeds. Files that exist are left alone, and training picks up new ones while it runs.
+seeds. Files that exist are left alone, and training picks up new ones while it runs. Room and place are left out, since
+the decoder adds them (`mixing.py`): latents of the mix would have them twice.
 
 Shapes: C latent channels, T latent frames; latents are [T, C] float16.
 """
@@ -89,7 +90,7 @@ def silence(vae: OobleckVAE) -> Tensor:
 def heard(vae: OobleckVAE, seed: int, stems: bool = True) -> Heard:
     """Play and encode one song, and what goes with it."""
     piece = corpus.song(seed)
-    played = band.play(piece)
+    played = band.play(piece, dry=True)
 
     def latents(audio: np.ndarray) -> Tensor:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -98,7 +99,7 @@ def heard(vae: OobleckVAE, seed: int, stems: bool = True) -> Heard:
     mix = sum(played.values())
     more = piece.duration <= MORE_SECONDS
     if more and seed % EVERY == COVERED:
-        return Heard(latents(mix), {}, {}, latents(band.render(cover_of(piece))))
+        return Heard(latents(mix), {}, {}, latents(band.render(cover_of(piece), dry=True)))
     parted = stems and more and seed % EVERY == PARTED and len(played) > 1
     apart = {track: latents(stem) for track, stem in played.items()} if parted else {}
     # One stem taken from the rest is enough of a lesson for each song; others can be added up.

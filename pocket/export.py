@@ -78,7 +78,7 @@ def main() -> None:
     config = {"_class_name": "AutoencoderOobleck", **asdict(train_vae.CONFIG)}
     write(home / "vae", config, unfolded(vae), "diffusion_pytorch_model")
 
-    average = sitting.finished(train_dit.CHECKPOINT)
+    average = train_dit.finished()
     parts = {part: {k.removeprefix(f"{part}."): v for k, v in average.items() if k.startswith(f"{part}.")}
              for part in ("dit", "text")}  # fmt: skip
     write(home / "acestep-v15-pocket", train_dit.CONFIG, parts["dit"])

@@ -65,7 +65,7 @@ class Pairs:
         self.vae, self.wanted = vae, wanted
         self.tokens = tokenizer.trained()
         self.model = train_dit.fresh(self.tokens)
-        self.model.load_state_dict(sitting.finished(train_dit.CHECKPOINT))
+        self.model.load_state_dict(train_dit.finished())
         self.rng = np.random.default_rng(0)
         self.found: list[Pair] = []
         FOLDER.mkdir(exist_ok=True)

@@ -1,10 +1,16 @@
 """Train the diffusion transformer, the condition encoder and the text encoder, all together, on every task.
 
     python pocket/train_dit.py --minutes 45 --processes 2
+    python pocket/train_dit.py --minutes 15 --processes 2 --scale 0.1 --distill 2 --release
 
 Flow matching: x_t = t * noise + (1 - t) * x0, and the network learns v = noise - x0 for a prompt. Songs of equal
 length share a batch, so nothing is ever padded but words. The audio codes come finished from `train_codes.py`. Saves
 `pocket/work/dit.pt` every two minutes and goes on from it (`sitting.py`).
+
+Turbo sampling is never guided, so guidance is trained into the weights at the end: with `--distill`, the finished
+weights are the teacher, and a copy of them learns what the teacher says when it is guided (Meng et al.,
+arXiv:2210.03142); it is kept in a file of its own. The target does not hold the noise of one draw, as that of flow
+matching does, so a few hundred steps are enough.
 
 Shapes: B songs, T latent frames, C latent channels, L tokens of words, E encoder width.
 """
@@ -39,7 +45,7 @@ from acestep_cli.engine.dit import AceStep, Condition
 from acestep_cli.models.configs import DiTConfig
 from acestep_cli.song import modes
 
-CHECKPOINT = WORK / "dit.pt"
+CHECKPOINT, DISTILLED = WORK / "dit.pt", WORK / "dit-distilled.pt"
 CHANNELS = VAE.decoder_input_channels
 WIDTH, LAYERS, TEXT_WIDTH = 256, 6, 192
 # Rotary angles fall from 1 to 1/200 per token of 80 ms. Beats are 4 to 13 tokens long and bars up to 50, so a third
@@ -157,6 +163,11 @@ class Pocket(nn.Module):
         states = torch.where(dropped[:, None, None], self.dit.null_condition_emb.to(states.dtype), states)
         return Condition(states, torch.cat([lyric_keep, lyric_keep.new_ones(len(texts), 1), text_keep], dim=1))
 
+    def velocity(self, noisy: Tensor, t: Tensor, context: Tensor, condition: Condition) -> Tensor:
+        """The velocity [B, T, C] at times [B] in float32."""
+        decoder = self.dit.decoder
+        return decoder(noisy, t, context, decoder.project_condition(condition)).float()
+
     @torch.no_grad()
     def codes_and_back(self, latents: Tensor) -> Tensor:
         """Latents [T, C] through the audio codes: what cover and the Songwriter give the DiT to start from."""
@@ -164,6 +175,33 @@ class Pocket(nn.Module):
         tail = self.silence[0, : -frames % CONFIG["pool_window_size"]]
         _, codes = self.dit.tokenizer(torch.cat([latents, tail])[None])
         return self.dit.latents_from_codes(codes)[0, :frames]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Weights that stay, whose guided velocity is learned: unconditional + scale * (conditional - unconditional)."""
+
+    model: Pocket
+    scale: float
+
+    @torch.no_grad()
+    def velocity(
+        self, noisy: Tensor, t: Tensor, context: Tensor, prompts: tuple[Tensor, ...], guided: Tensor
+    ) -> Tensor:
+        """The velocity [B, T, C]; guided only where `guided` [B]: where a source says what is to come, the mean is
+        wanted. Songs that see the null condition have nothing to be guided by, and are not.
+        """
+        conditional = self.model.velocity(noisy, t, context, self.model.condition(*prompts))
+        if self.scale == 1 or not guided.any():
+            return conditional
+        alone = self.model.velocity(noisy, t, context, self.model.dit.null_condition())
+        scale = torch.where(guided, self.scale, 1.0)[:, None, None]
+        return alone + scale * (conditional - alone)
+
+
+def finished() -> dict[str, Tensor]:
+    """The weights to be used or shipped: the distilled, where there are some."""
+    return sitting.finished(DISTILLED if DISTILLED.exists() or sitting.released(DISTILLED).exists() else CHECKPOINT)
 
 
 def fresh(tokens: Tokenizer) -> Pocket:
@@ -325,14 +363,10 @@ def times(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def losses(
-    model: Pocket, songs: Songs, chosen: list[int], tokens, rng: np.random.Generator, guidance: float
+    model: Pocket, songs: Songs, chosen: list[int], tokens, rng: np.random.Generator, teacher: Teacher | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The flow-matching loss and those of the beat and of the score on one batch.
-
-    With guidance w in [0, 1) the target moves away from the model's own unconditional velocity (Tang et al., 2025,
-    "Diffusion Models without Classifier-free Guidance"): it settles where sampling with a scale of 1 / (1 - w) would,
-    which turbo sampling, never guided, then gets for nothing. Only songs made from a prompt are guided: where a source
-    says what is to come, the mean is wanted.
+    """The flow-matching loss and those of the beat and of the score on one batch; a teacher's velocity is the target
+    where there is one.
     """
     taught = [lesson(model, songs.pieces[i], songs.heard[i], rng) for i in chosen]
 
@@ -348,20 +382,17 @@ def losses(
     source, mask, clean = (torch.stack([getattr(own, part) for own in taught]) for part in ("source", "mask", "target"))
     size, frames, _ = clean.shape
     dropped = torch.from_numpy(rng.random(size) < NO_CONDITION)
-    condition = model.condition(texts, text_keep, lyrics, lyric_keep, dropped, reference)
+    prompts = (texts, text_keep, lyrics, lyric_keep, dropped, reference)
 
     t, noise = times(size, rng), torch.randn_like(clean)
     mixed = solvers.add_noise(clean, noise, t)
-    decoder = model.dit.decoder
     context = torch.cat([source, mask], dim=-1)
-    velocity = decoder(mixed, t, context, decoder.project_condition(condition)).float()
+    velocity = model.velocity(mixed, t, context, model.condition(*prompts))
     beat_loss, score_loss = asked_losses(model, taught, ~dropped & (t > ASKED_TIME), frames)
     target = noise - clean
-    if guidance:
-        with torch.no_grad():
-            unconditional = decoder(mixed, t, context, decoder.project_condition(model.dit.null_condition())).float()
-        guided = ~dropped & torch.tensor([own.task == "generate" for own in taught])
-        target = target + guidance * (velocity.detach() - unconditional) * guided[:, None, None]
+    if teacher:
+        guided = torch.tensor([own.task == "generate" for own in taught])
+        target = teacher.velocity(mixed, t, context, prompts, guided)
     return F.mse_loss(velocity, target), beat_loss, score_loss
 
 
@@ -414,24 +445,28 @@ def train(rank: int, asked: argparse.Namespace) -> None:
     model = fresh(tokens)
     for name, codes in torch.load(WORK / "codes.pt", weights_only=True).items():
         model.dit.get_parameter(name).requires_grad_(False).copy_(codes)
-    songs = Songs()
+    songs, teacher = Songs(), None
+    if asked.distill:
+        teacher = Teacher(fresh(tokens).eval(), asked.distill)
+        for each in (teacher.model, model):
+            each.load_state_dict(sitting.finished(CHECKPOINT))
 
     def lost(step: int) -> tuple[Tensor, dict[str, float]]:
         if step % 100 == 0 or not songs.pieces:
             songs.refresh()
         # Attention by plain products: PyTorch's fused backward on CPUs took twice as long at these lengths.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            flow, beat, score = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, asked.guidance)
+            flow, beat, score = losses(model, songs, songs.batch(asked.frames, rng), tokens, rng, teacher)
         figures = {"flow": flow.item(), "beat": beat.item(), "score": score.item(), "songs": len(songs.pieces)}
         return flow + BEAT_WEIGHT * beat + SCORE_WEIGHT * score, figures
 
-    sitting.sit(model, CHECKPOINT, asked, lost, model.dit.decoder.layers)
+    sitting.sit(model, DISTILLED if teacher else CHECKPOINT, asked, lost, model.dit.decoder.layers)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=2400, help="latent frames in a process's batch")
-    parser.add_argument("--guidance", type=float, default=0.0, help="w of the guided target, for a last sitting")
+    parser.add_argument("--distill", type=float, help="scale of the guidance that a last sitting trains in")
     sitting.begin(train, parser)
 
 
