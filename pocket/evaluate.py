@@ -119,6 +119,11 @@ LINES = {
     "lego": Line("lego: the track is there, in time or in key", 0.75),
     "complete": Line("complete: the track is there, in time or in key", 0.75),
     "reference": Line("reference: timbre and brightness nearer to it than without", 0.7),
+    "edit follows": Line("edit: goes over to the new style"),
+    "edit control": Line("edit: the same of the source through the autoencoder, for comparison"),
+    "edit tempo": Line("edit: tempo kept where the source's is heard"),
+    "edit key": Line("edit: key kept where the source's is heard"),
+    "variation": Line("variation: one of 15 % is more like the take (log-mel) than another seed's take"),
     "write": Line("write: what the idea names (bpm, key, pace, style, instruments, voice) is in the song", 0.8),
     "idea": Line("write: words of ideas by hand (ideas.yaml, those in English) in the caption", 0.8),
     "describe tempo": Line("describe: tempo (4 %, octaves allowed)", 0.75),
@@ -315,6 +320,31 @@ def repaints(case: Case) -> Iterator[Score]:
     yield Score("repaint clicks", "pocket", all(v <= 0 for k, v in take.checks.items() if k.startswith("seam")))
 
 
+def edits(case: Case) -> Iterator[Score]:
+    """The whole song, described in another style; words, tempo and key stay."""
+    source, piece, other = case.file("mix", case.mix), case.piece, case.restyled()
+    asked = {**case.prompt(), "caption": other.caption, "from_caption": piece.caption}
+    made = heard(studio().render(**asked, mode="edit", source=source)[0])
+    before, after, unchanged = (
+        case.judges.leaning(audio, other.style, piece.style) for audio in (case.mix, made, studio().through(case.mix))
+    )
+    yield Score("edit follows", "pocket", after > before and after > 0)
+    yield Score("edit control", "pocket", unchanged > before and unchanged > 0)
+    was, found = ears.listen(case.mix), ears.listen(made)
+    if was.keeps_time(piece.bpm):
+        yield Score("edit tempo", "pocket", found.keeps_time(piece.bpm))
+    if was.is_in(piece.tonic, piece.mode):
+        yield Score("edit key", "pocket", found.is_in(piece.tonic, piece.mode))
+
+
+def varies(case: Case) -> Iterator[Score]:
+    """A small variation of a take, which is nearer to it than the take of another seed."""
+    prompt = case.prompt(duration=case.piece.duration)
+    first, second = (heard(take) for take in studio().render(**prompt, takes=2))
+    varied = heard(studio().render(**prompt, variation=0.15, variation_seed=case.number + 1000)[0])
+    yield Score("variation", "pocket", 0 < fidelity.apart(varied, first) < fidelity.apart(second, first))
+
+
 def extracts(case: Case) -> Iterator[Score]:
     tracks = [track for track in EXTRACTED if track in case.stems and ears.level_db(case.stems[track]) > ears.QUIET_DB]
     if not tracks or len(case.stems) < 2:
@@ -425,12 +455,13 @@ def describes(case: Case) -> Iterator[Score]:
 
 
 BEHAVIOURS: tuple[Callable[[Case], Iterator[Score]], ...] = (
-    follows_prompt, plays_drums, follows_codes, survives_autoencoder, covers, repaints, extracts, adds, takes_after,
-    writes, keeps_ideas, describes,
+    follows_prompt, plays_drums, follows_codes, survives_autoencoder, covers, repaints, edits, varies, extracts, adds,
+    takes_after, writes, keeps_ideas, describes,
 )  # fmt: skip
 # Those that do without the classifiers, which take an hour to fit.
 UNJUDGED = {
-    behaviour.__name__ for behaviour in (follows_codes, covers, extracts, takes_after, writes, keeps_ideas, describes)
+    behaviour.__name__
+    for behaviour in (follows_codes, covers, varies, extracts, takes_after, writes, keeps_ideas, describes)
 }
 
 
