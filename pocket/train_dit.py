@@ -460,7 +460,7 @@ def train(rank: int, asked: argparse.Namespace) -> None:
         figures = {"flow": flow.item(), "beat": beat.item(), "score": score.item(), "songs": len(songs.pieces)}
         return flow + BEAT_WEIGHT * beat + SCORE_WEIGHT * score, figures
 
-    sitting.sit(model, DISTILLED if teacher else CHECKPOINT, asked, lost, model.dit.decoder.layers)
+    sitting.sit(model, DISTILLED if teacher else CHECKPOINT, asked, lost)
 
 
 def main() -> None:
