@@ -173,13 +173,13 @@ def test_every_mode_at_every_fallback(
 
 
 def cases_elsewhere() -> Iterator[Any]:
-    """Yield every other backend with every mode, plain and with all fallbacks; the quick case goes through most
-    stages.
+    """Yield every other backend with every mode, plain and with all fallbacks; the quick cases go through most
+    stages, and are guided.
     """
     for backend in BACKENDS:
         for case in CASES if backend != "cuda" else ():
             for fallback in ("none", "all"):
-                quick = case == "lrc and rank" and fallback == "all"
+                quick = case in ("lrc and rank", "guided") and fallback == "all"
                 marks = () if quick else pytest.mark.slow
                 yield pytest.param(backend, case, fallback, marks=marks, id=f"{backend}, {case}, {fallback}")
 
@@ -201,8 +201,8 @@ def test_every_mode_on_every_kind_of_card(
 
 
 #: Relative errors of the samples against float32 that rounding may cost, plain and with all fallbacks, which round
-#: weights to int8 too. The largest found over all cases were 0.0052 and 0.030 (float16), 0.039 and 0.046 (bfloat16).
-ROUNDING = {"float16": (0.01, 0.05), "bfloat16": (0.06, 0.07)}
+#: weights to int8 too. A cover, which begins near its source, errs most: 0.083 in bfloat16.
+ROUNDING = {"float16": (0.01, 0.05), "bfloat16": (0.12, 0.12)}
 
 
 def cases_of_dtypes() -> Iterator[Any]:

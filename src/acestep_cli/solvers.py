@@ -120,6 +120,9 @@ SOLVERS: dict[str, Solver] = {
 }
 
 
+#: Types of devices that have no float64, or have cards without: Apple's GPUs, and Intel's Arc.
+WITHOUT_FLOAT64 = ("mps", "xpu")
+
 Guide = Callable[["Tensor", "Tensor", float, "Tensor", float, bool], "Tensor"]
 """(conditional v, unconditional v, scale, x, t, corrector) -> guided v."""
 
@@ -151,7 +154,7 @@ def apg(*, averaging: bool = False) -> Guide:
             difference = difference + running.pop() * APG_MOMENTUM
         running.append(difference.mean(dim=0, keepdim=True) if averaging else difference)
         difference = difference * (APG_NORM_LIMIT / difference.norm(dim=1, keepdim=True)).clamp(max=1)
-        exact = "cpu" if cond.device.type == "mps" else cond.device  # Apple's GPU has no float64
+        exact = "cpu" if cond.device.type in WITHOUT_FLOAT64 else cond.device
         wide, direction = difference.to(exact).double(), cond.to(exact).double()
         direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12)
         orthogonal = wide - (wide * direction).sum(dim=1, keepdim=True) * direction
