@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from acestep_cli import errors
-from acestep_cli.albums import album
+from acestep_cli.albums import album, track_items
 from acestep_cli.cli import exit_codes
 from acestep_cli.cli.app import app
 from acestep_cli.render.result import INTERRUPTED, TERMINATED
@@ -339,7 +339,7 @@ def first_column(page: str, heading: str) -> list[str]:
 
 
 def test_the_edits_are_those_of_albums() -> None:
-    assert first_column("albums.md", "edit") == list(album.EDITS)
+    assert first_column("albums.md", "edit") == list(track_items.EDITS)
 
 
 def test_the_variables_are_those_of_the_sources() -> None:

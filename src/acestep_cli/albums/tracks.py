@@ -16,7 +16,7 @@ from acestep_cli.song.spec_layers import Layer, WrittenValue
 #: Keys that a chain of edits sets itself.
 SET_BY_CHAIN = ("source", "mode", "mix", "takes")
 #: Keys of a song that a variation of it does not take over: it is a track of its own.
-OF_TRACK = ("title", "track_number", "takes")
+OWN_OF_VARIATION = ("title", "track_number", "takes")
 #: Keys of a single mode: those of the song do not hold for an edit of it.
 CLAIMED = frozenset(key for mode in modes.MODES.values() for key in mode.keys)
 #: Keys of an intermediate step, whose sound is kept as rendered.
@@ -93,7 +93,7 @@ class Track:
 
     def variation_of(self, other: Track) -> Track:
         """Return this track as a variation of `other`: the song of that one under the keys of this one."""
-        song = [without_keys(layer, OF_TRACK) for layer in other.layers]
+        song = [without_keys(layer, OWN_OF_VARIATION) for layer in other.layers]
         return replace(self, layers=(*song, *self.layers), base=None, varies=other.id)
 
     @property
