@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import math
 import os
 import re
@@ -248,6 +249,12 @@ def is_terminal(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.isatty()
+
+
+def file_hash(path: Path) -> str:
+    """Return a hash of the bytes of a file. Raises `OSError` where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def read_beginning(path: Path, size: int) -> bytes:

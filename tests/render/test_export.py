@@ -168,9 +168,12 @@ def test_a_second_export_is_refused_without_force(exported: Path, acestep: Run) 
     assert {file.name: file.read_bytes() for file in exported.iterdir()} == before  # and it is the same again
 
 
-def test_a_forced_export_removes_what_the_earlier_one_wrote_and_nothing_else(exported: Path, acestep: Run) -> None:
+@pytest.mark.parametrize("changed", [b"played again, into the file of the export", b""], ids=["another", "empty"])
+def test_a_forced_export_removes_what_the_earlier_one_wrote_and_nothing_else(
+    exported: Path, acestep: Run, changed: bytes
+) -> None:
     (exported / "04 bass.wav").write_bytes(b"recorded by hand")
-    (exported / "02 drums.wav").write_bytes(b"played again, into the file of the export")
+    (exported / "02 drums.wav").write_bytes(changed)
     again = acestep("export", "song-mix.wav", "--daw", "-o", "out", "--force")
     assert again.exit_code == 0, again.stderr
     assert again.stdout.splitlines() == [f"out/{name}" for name in ("01 mix.wav", *WRITTEN[3:])]
@@ -182,6 +185,14 @@ def test_a_forced_export_removes_what_the_earlier_one_wrote_and_nothing_else(exp
     assert acestep("export", "song-mix.wav", "--daw", "-o", "out", "--force").exit_code == 0
     assert not (exported / "lyrics.lrc").exists()
     assert (exported / "02 drums.wav").exists()  # known no more
+
+
+def test_lines_after_the_end_of_the_song_are_left_out(exported: Path, acestep: Run) -> None:
+    Path("song-mix.lrc").write_text("[00:00.50]la\n[59:00.00]of another song\n")
+    again = acestep("export", "song-mix.wav", "--daw", "-o", "out", "--force")
+    assert again.exit_code == 0, again.stderr
+    assert "song-mix.lrc: 1 of 2 lines are after the end of the song, and left out." in flat(again)
+    assert "another" not in (exported / "lyrics.lrc").read_text()
 
 
 def test_a_file_of_an_export_that_is_a_take_of_the_next_one_stays(exported: Path, acestep: Run) -> None:

@@ -89,10 +89,9 @@ def survey_file(
 
 
 def file_hash(path: Path) -> str:
-    """Return a hash of the bytes of a file. Raises `SourceError` where it cannot be read."""
+    """Return a hash of the bytes of a recording. Raises `SourceError` where it cannot be read."""
     try:
-        with regular_file(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return disk.file_hash(regular_file(path))
     except OSError as error:
         raise unreadable_error(path, error) from error
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from acestep_cli import disk
-from acestep_cli.audio import decode
 from acestep_cli.progress import Say
 
 SCHEMA = "acestep-export/1"
@@ -32,7 +31,7 @@ def record_file(folder: Path) -> Path:
 
 def record_text(written: Sequence[tuple[str, Path]]) -> str:
     """Return the record of files, each with its name and the path that has its content now."""
-    files = {name: decode.file_hash(path) for name, path in written}
+    files = {name: disk.file_hash(path) for name, path in written}
     return ExportRecord(files=files).model_dump_json(by_alias=True, indent=2) + "\n"
 
 
@@ -56,10 +55,10 @@ def remove_outdated(folder: Path, before: dict[str, str], kept: Collection[Path]
     for file in (folder / name for name in before):
         if not file.is_file() or file.is_symlink() or file.resolve() in resolved:
             continue
-        if decode.file_hash(file) != before[file.name]:
-            warn(f"{file} is of the earlier export and has changed since; it stays.")
-            continue
         try:
+            if disk.file_hash(file) != before[file.name]:
+                warn(f"{file} is of the earlier export and has changed since; it stays.")
+                continue
             file.unlink()
         except OSError as error:
             warn(f"{file} is of the earlier export and stays. {disk.write_error(file, error).message}")
