@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Keys of the tags that shape no sample.
 LABELS = tuple(name for name in (*tags.KEYS, "cover") if not KEYS[name].shapes)
-LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers")
+LIBRARIES = ("llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch")
 
 
 R = TypeVar("R", bound="RenderOrigin")
