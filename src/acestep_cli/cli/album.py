@@ -98,7 +98,7 @@ def plan(
     song: dict[str, Any],
     run: RenderSettings,
 ) -> None:
-    build(ctx, Asked(file, output, only, song, replace(run, dry_run=True, explain=True)))
+    build(ctx, AlbumTask(file, output, only, song, replace(run, dry_run=True, explain=True)))
 
 
 @app.command(
@@ -124,7 +124,7 @@ def render_album(
     run: RenderSettings,
 ) -> None:
     run = replace(run, dry_run=dry_run, explain=explain, cache=not no_cache)
-    asked = Asked(file, output, only, song, run, jobs=jobs, on=on, depfile=depfile, stamp=stamp)
+    asked = AlbumTask(file, output, only, song, run, jobs=jobs, on=on, depfile=depfile, stamp=stamp)
     album_build = build(ctx, asked)
     if dry_run:
         return
@@ -171,7 +171,7 @@ def list_outputs(
 
 
 @dataclass(frozen=True)
-class Asked:
+class AlbumTask:
     """An album, and what a command is to do with it."""
 
     file: Path
@@ -194,7 +194,7 @@ class Asked:
         return Build(album, album.chosen(self.only or []), self.output, self.run)
 
 
-def build(ctx: typer.Context, asked: Asked) -> Build:
+def build(ctx: typer.Context, asked: AlbumTask) -> Build:
     """Plan an album and, unless it is a dry run, make it. Raises one error for all failures."""
     run = asked.run
     if asked.output.suffix.removeprefix(".").lower() in encode.FORMATS:
@@ -220,7 +220,7 @@ def build(ctx: typer.Context, asked: Asked) -> Build:
     return album_build
 
 
-def preview(asked: Asked, album_build: Build, run_report: RunReport, terminal: Console) -> None:
+def preview(asked: AlbumTask, album_build: Build, run_report: RunReport, terminal: Console) -> None:
     """Plan an album, on the cluster that is asked for, and say what a render would do."""
     cluster = ray_cluster.open_cluster(asked.run, terminal) if asked.on is not None else nullcontext()
     with terminal.results() as stdout, cluster as album_build.cluster:
@@ -229,7 +229,7 @@ def preview(asked: Asked, album_build: Build, run_report: RunReport, terminal: C
         album_build.announce_plans(terminal)
 
 
-def make(asked: Asked, album_build: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
+def make(asked: AlbumTask, album_build: Build, run_report: RunReport, terminal: Console) -> list[AceStepError]:
     """Make an album on a cluster, in several processes or here; return the problems of tracks that could not begin."""
     if asked.on is not None:
         return make_on_cluster(album_build, run_report, terminal)
@@ -274,7 +274,7 @@ def run_build(album_build: Build, run_report: RunReport, terminal: Console, stdo
     return album_build.problems()
 
 
-def make_in_processes(shares: Iterable[Asked], run_report: RunReport) -> list[AceStepError]:
+def make_in_processes(shares: Iterable[AlbumTask], run_report: RunReport) -> list[AceStepError]:
     """Make an album in a process for each of its `shares`, and return the problems of tracks."""
     outcomes = processes.run_workers(make_share, [(share,) for share in shares])
     run_report.outputs = [output for outcome in outcomes for output in outcome.outputs]
@@ -284,7 +284,7 @@ def make_in_processes(shares: Iterable[Asked], run_report: RunReport) -> list[Ac
     return [result.as_error(problem) for outcome in outcomes for problem in outcome.problems]
 
 
-def make_share(share: Asked) -> processes.WorkerOutcome:
+def make_share(share: AlbumTask) -> processes.WorkerOutcome:
     """Make the share of one process."""
     terminal, run_report = render_console(share.run), RunReport()
     problems = make_here(share.open(), run_report, terminal)

@@ -3,6 +3,7 @@ also where the current folder was deleted.
 """
 
 import gc
+import importlib
 import os
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def _load_torch() -> None:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        import torch  # noqa: F401
+        importlib.import_module("torch")
     finally:
         if was_enabled:
             gc.enable()

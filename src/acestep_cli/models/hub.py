@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from acestep_cli.errors import AceStepError, CheckpointError
+from acestep_cli.errors import AceStepError, CheckpointError, OutputError, reason_of
 from acestep_cli.models import checkpoint_table, local
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+GO_ON = "The same command goes on from where this one stopped."
 
 
 @dataclass(frozen=True)
@@ -101,3 +104,29 @@ def lock_part(
             "Leave --revision out, or name one that has it.",
         )
     return LockFile(part.repo, revision, commit, tuple(sorted(files, key=lambda file: file.size)))
+
+
+@contextmanager
+def handling_warnings(library: str, handle: Callable[[str], None]) -> Iterator[None]:
+    """Give the text of each warning of a library to `handle`, and to nobody else."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            handle(record.getMessage())
+
+    logger = logging.getLogger(library)
+    before = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [Handler(logging.WARNING)], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before
+
+
+def unwritable_error(error: OSError, place: Path) -> OutputError:
+    """Return the error for a file below `place` that a download cannot write."""
+    return OutputError(
+        f"{error.filename or place} cannot be written: {reason_of(error)}.",
+        "Name a folder on another disk, or one you may write to, with --models-dir or HF_HOME. What was fetched is "
+        "kept.",
+    )

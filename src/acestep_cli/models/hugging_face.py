@@ -1,4 +1,4 @@
-"""The Hugging Face hub, by its own library; only this module and `hub_client` ask it.
+"""The Hugging Face hub, by its own library; only this module and `hugging_face_client` ask it.
 
 `huggingface_hub` talks to the hub and moves the bytes, and with it what it takes from the environment: HF_HOME,
 HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, proxies. Since its version 2 it throws away what a cut download has brought, so
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from acestep_cli.errors import OutputError
-from acestep_cli.models import hub, hub_client
+from acestep_cli.models import hub, hugging_face_client
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.hub import PublishedFile, PublishedPart, TooLongError
-from acestep_cli.models.hub_client import LIBRARY
+from acestep_cli.models.hugging_face_client import LIBRARY
 from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
 from acestep_cli.progress import Say
 
@@ -28,25 +28,25 @@ NEWEST = "main"
 class HuggingFace:
     """The Hugging Face hub, or the mirror of it that HF_ENDPOINT names."""
 
-    sign_in = hub_client.SIGN_IN
+    sign_in = hugging_face_client.SIGN_IN
     owns_cache = True
 
     @contextmanager
     def session(self, store: ModelStore, say: Say) -> Iterator[None]:
         """Translate the errors of the library, report its retries, and bound the hub's answers."""
-        hub_client.require_endpoint()
+        hugging_face_client.require_endpoint()
         with (
-            hub_client.translating_errors(store.root),
-            hub_client.reporting_retries(say),
-            hub_client.bounded_answers(),
+            hugging_face_client.translating_errors(store.root),
+            hugging_face_client.reporting_retries(say),
+            hugging_face_client.bounded_answers(),
         ):
             yield
 
     def translating_errors(self, place: Path) -> AbstractContextManager[None]:
-        return hub_client.translating_errors(place)
+        return hugging_face_client.translating_errors(place)
 
     def require_client(self) -> None:
-        hub_client.require_client()
+        hugging_face_client.require_client()
 
     def published(self, parts: Sequence[ModelPart], revision: str | None) -> list[PublishedPart]:
         """Ask the hub, once for each repository, for the commit of `revision` and its files."""
@@ -60,14 +60,14 @@ class HuggingFace:
                         part.repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
                     )
                 except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-                    raise hub_client.hub_error(str(error)) from error
+                    raise hugging_face_client.hub_error(str(error)) from error
                 commit = repos[part.repo].sha
                 if not isinstance(commit, str) or not hub.HASH.fullmatch(commit):
-                    raise hub_client.hub_error(f"no commit of {part.repo} is named")
+                    raise hugging_face_client.hub_error(f"no commit of {part.repo} is named")
         try:
             return [PublishedPart(part, _lock(part, repos[part.repo], revision or NEWEST)) for part in parts]
         except (AttributeError, TypeError) as error:
-            raise hub_client.hub_error(f"it sends no list of files ({error})") from error
+            raise hugging_face_client.hub_error(f"it sends no list of files ({error})") from error
 
     def fetch(self, one: PublishedPart, file: RemoteFile, path: Path, report: Callable[[int], None]) -> None:
         """Append to `path` the bytes that it lacks of a file.
@@ -93,7 +93,7 @@ class HuggingFace:
                 stream.cut()
                 raise
             except ValueError as error:  # lengths that are no numbers, or over what the library takes
-                raise hub_client.hub_error(str(error)) from error
+                raise hugging_face_client.hub_error(str(error)) from error
 
 
 def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
@@ -107,7 +107,7 @@ def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
         )
         for sibling in info.siblings or []
     ]
-    return hub.lock_part(part, listed, info.sha, revision, hub_client.hub_error)
+    return hub.lock_part(part, listed, info.sha, revision, hugging_face_client.hub_error)
 
 
 class _Bounded:

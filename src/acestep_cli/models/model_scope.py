@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError, reason_of
+from acestep_cli.errors import AceStepError, CheckpointError, NetworkError
 from acestep_cli.models import hub
 from acestep_cli.models.checkpoint_table import ModelPart
-from acestep_cli.models.hub import PublishedFile, PublishedPart
-from acestep_cli.models.hub_client import GO_ON
+from acestep_cli.models.hub import GO_ON, PublishedFile, PublishedPart
 from acestep_cli.models.local import ModelStore, RemoteFile
 from acestep_cli.progress import Say
 
@@ -116,18 +114,8 @@ def _progress_class(report: Callable[[int], None]) -> Any:
 @contextmanager
 def _reporting_warnings(say: Say) -> Iterator[None]:
     """Report the warnings of the library in a line each."""
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(f"ModelScope: {record.getMessage().splitlines()[0]}")
-
-    logger, lines = logging.getLogger(LIBRARY), Lines(logging.WARNING)
-    before = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [lines], False
-    try:
+    with hub.handling_warnings(LIBRARY, lambda text: say(f"ModelScope: {text.splitlines()[0]}")):
         yield
-    finally:
-        logger.handlers, logger.propagate = before
 
 
 def hub_error(why: str) -> NetworkError:
@@ -163,10 +151,7 @@ def translating_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
             raise NetworkError(f"The download broke off: {_said(error)}.", GO_ON) from error
-        raise OutputError(
-            f"{error.filename or place} cannot be written: {reason_of(error)}.",
-            "Name a folder on another disk, or one you may write to, with --models-dir or HF_HOME.",
-        ) from error
+        raise hub.unwritable_error(error, place) from error
 
 
 def _said(error: Exception) -> str:

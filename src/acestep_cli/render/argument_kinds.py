@@ -1,4 +1,4 @@
-"""What an argument of a rendering command is: a caption, a recording, an album or a spec; and what to type instead."""
+"""Kinds of arguments of a rendering command (caption, recording, album, spec), and hints for those it does not take."""
 
 from __future__ import annotations
 

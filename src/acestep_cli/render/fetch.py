@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import disk
-from acestep_cli.models import checkpoint_table, hub_client, local
+from acestep_cli.models import checkpoint_table, hugging_face_client, local
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.render.reporter import Reporter
 
@@ -26,7 +26,7 @@ def announce_pull(lacking: Mapping[str, Sequence[ModelPart]], reporter: Reporter
     """
 
     if pull:
-        hub_client.require_online()
+        hugging_face_client.require_online()
     for name, parts in lacking.items():
         folders = ", ".join(f"{part.folder} ({disk.format_size(part.size_gb * GB)})" for part in parts)
         total = disk.format_size(sum(part.size_gb for part in parts) * GB)

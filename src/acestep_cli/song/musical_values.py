@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from acestep_cli.song import key_names, languages
+from acestep_cli.song import languages, musical_keys
 from acestep_cli.song.languages import LANGUAGES
 from acestep_cli.song.values import Kind, Number, Whole, quoted, refuse_duplicates, split_items, suggestion
 
@@ -83,7 +83,7 @@ class Language(Kind):
 
 
 class MusicalKey(Kind):
-    """A musical key: `A minor`, `F# major`. Other spellings, also of other languages, are in `key_names`."""
+    """A musical key: `A minor`, `F# major`. Other spellings, also of other languages, are in `musical_keys`."""
 
     metavar = '"A minor"'
     #: Without the blank, which a shell would want quoted.
@@ -94,12 +94,12 @@ class MusicalKey(Kind):
         return ("A minor", "F# major", "Bb minor")
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": key_names.pattern()}
+        return {"type": "string", "pattern": musical_keys.pattern()}
 
     def read(self, value: Any) -> str:
         text = str(value)
         try:
-            key = key_names.read_key(text)
+            key = musical_keys.read_key(text)
         except ValueError as error:
             raise ValueError(f"{quoted(value)} {error}") from error
         if key is None:

@@ -1,8 +1,7 @@
-"""The hub's web client: the environment that it needs, bounds on what it reads, and its errors as sentences."""
+"""The web client of the Hugging Face hub: the environment it needs, bounds on its answers, its errors as sentences."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from acestep_cli import __version__, disk
-from acestep_cli.errors import AceStepError, NetworkError, OutputError, reason_of
+from acestep_cli.errors import AceStepError, NetworkError
+from acestep_cli.models import hub
+from acestep_cli.models.hub import GO_ON
 from acestep_cli.progress import Say
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 LIBRARY: dict[str, Any] = {"library_name": "acestep-cli", "library_version": __version__}
-GO_ON = "The same command goes on from where this one stopped."
 SIGN_IN = "Is that the right HF_ENDPOINT? Some networks answer everything with a page to sign in."
 #: The longest pause that the hub may ask for without the pull being given up.
 LONGEST_PAUSE = timedelta(minutes=1)
@@ -205,21 +205,14 @@ def hub_error(why: str) -> NetworkError:
 def reporting_retries(say: Say) -> Iterator[None]:
     """Report the library's warnings about broken connections and waits in one short line each."""
 
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if "resume" in text:
-                say("The connection broke; going on from there.")
-            elif text.startswith(("Rate limited", "Retrying in")):
-                say(f"The hub wants a pause. {text}")
+    def handle(text: str) -> None:
+        if "resume" in text:
+            say("The connection broke; going on from there.")
+        elif text.startswith(("Rate limited", "Retrying in")):
+            say(f"The hub wants a pause. {text}")
 
-    logger, lines = logging.getLogger("huggingface_hub"), Lines(logging.WARNING)
-    before = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [lines], False
-    try:
+    with hub.handling_warnings("huggingface_hub", handle):
         yield
-    finally:
-        logger.handlers, logger.propagate = before
 
 
 @contextmanager
@@ -247,12 +240,7 @@ def translating_errors(place: Path) -> Iterator[None]:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
             said = str(error).splitlines() or [type(error).__name__]
             raise NetworkError(f"The download broke off: {said[0]}", GO_ON) from error
-        reason = reason_of(error)
-        raise OutputError(
-            f"{error.filename or place} cannot be written: {reason}.",
-            "Name a folder on another disk, or one you may write to, with --models-dir or HF_HOME. What was fetched "
-            "is kept.",
-        ) from error
+        raise hub.unwritable_error(error, place) from error
 
 
 def http_error(error: HfHubHTTPError) -> NetworkError:
