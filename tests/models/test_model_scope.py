@@ -111,6 +111,15 @@ def test_what_the_hub_refuses_is_said(
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.usefixtures("scope")
+def test_where_nobody_answers_the_system_s_reason_is_said(models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the library's tries
+    run = models(*PULL, "--models-dir", "m")
+    assert (run.exit_code, run.stdout) == (8, "")
+    assert "ModelScope cannot be reached: connection refused." in run.stderr
+
+
 def test_a_token_is_sent(scope: ModelScopeServer, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELSCOPE_API_TOKEN", "ms-secret")
     assert models(*PULL, "--models-dir", "m").exit_code == 0

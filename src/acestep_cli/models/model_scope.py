@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from acestep_cli.errors import AceStepError, CheckpointError, NetworkError
+from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, reason_of
 from acestep_cli.models import hub
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.hub import GO_ON, PublishedFile, PublishedPart
@@ -145,7 +145,9 @@ def translating_errors(place: Path) -> Iterator[None]:
     except errors.FileIntegrityError as error:
         raise CheckpointError(f"ModelScope sends another file than it names: {_said(error)}.", "Try again.") from error
     except (errors.HubError, RequestException) as error:
-        raise NetworkError(f"ModelScope cannot be asked: {_said(error)}.", f"Check the network. {GO_ON}") from error
+        raise NetworkError(
+            f"ModelScope cannot be reached: {_root_reason(error)}.", f"Check the network and proxy. {GO_ON}"
+        ) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise hub_error(_said(error)) from error
     except OSError as error:
@@ -157,3 +159,11 @@ def translating_errors(place: Path) -> Iterator[None]:
 def _said(error: Exception) -> str:
     """Return the first line of what an exception says, without a full stop."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _root_reason(error: Exception) -> str:
+    """Return what the system says of a failed connection; what the library says, where it was not the system."""
+    root: BaseException = error
+    while (cause := root.__cause__ or root.__context__) is not None:
+        root = cause
+    return reason_of(root) if isinstance(root, OSError) and root.errno is not None else _said(error)
