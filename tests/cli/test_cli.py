@@ -351,7 +351,7 @@ def test_a_sidecar_records_what_made_the_take(acestep: Run) -> None:
     assert render["seconds"] == 10
     assert set(render["checks"]) == {"peak_dbfs", "true_peak_db", "lufs"}
     assert render["checks"]["peak_dbfs"] == pytest.approx(-1, abs=0.5)  # of the MP3
-    libraries = {"llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch", "transformers"}
+    libraries = {"llguidance", "mutagen", "numpy", "soundfile", "soxr", "torch"}
     assert set(render["versions"]) == {"python", *libraries}
 
 
