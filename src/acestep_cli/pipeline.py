@@ -174,7 +174,7 @@ class Renderer:
             self.retry("text", requests[0], stages.encode_prompts, self.weights, parts)
         for song in songs:
             if len(requests) > 1:
-                self.limit.begin_song()
+                self.limit.begin_song(song.units)
             yield from self._render_song(song)
 
     def _render_song(self, song: SongRender) -> Iterator[Take]:
@@ -330,6 +330,15 @@ class SongRender:
         beside = next((same[0] for same in outputs if same[0].kind in modes.BESIDE), None)
         parts = [RenderPart.of(same) for same in outputs if same[0] is not beside]
         return cls(songs[0], parts, beside, code_scores, together)
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Its units in the stages whose progress is that of all songs: steps, and seconds of sound."""
+        takes = [(part, take) for part in self.parts for take in part.takes]
+        return {
+            "diffuse": sum(part.steps for part, _ in takes),
+            "decode": sum(math.ceil(take.duration) for _, take in takes),
+        }
 
     def finish(self, part: RenderPart, decoded: DecodedTake) -> Iterator[Take]:
         """Yield the take of `part`, and after the last stem the output that is written beside them."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from acestep_cli.errors import TimeLimitError
 from acestep_cli.progress import ProgressCallback
@@ -21,10 +22,15 @@ class TimeLimit:
     def __init__(self, seconds: float | None, loading_seconds: Callable[[], float]) -> None:
         self.seconds, self._loading_seconds = seconds, loading_seconds
         self._began: float | None = None
+        #: Of stages that are reported over all songs: the units of the song at hand, and those done before it.
+        self._own: Mapping[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._done: dict[str, int] = {}
 
-    def begin_song(self) -> None:
-        """Start to measure anew."""
+    def begin_song(self, units: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Start to measure anew. `units` has the song's own in each stage that is reported over several songs."""
         self._began = self._now()
+        self._own, self._before = units, {stage: self._done.get(stage, 0) for stage in units}
 
     def following(self, report: ProgressCallback) -> ProgressCallback:
         """Return `report`, extended to raise `TimeLimitError` where the time of the song is over."""
@@ -35,7 +41,10 @@ class TimeLimit:
             if stage != "load" and self.seconds is not None and self._began is not None:
                 spent = self._now() - self._began
                 if spent > self.seconds:
-                    raise TimeLimitError(self.seconds, stage, done, total)
+                    raise TimeLimitError(
+                        self.seconds, stage, done - self._before.get(stage, 0), self._own.get(stage, total)
+                    )
+            self._done[stage] = done
 
         return reported
 
