@@ -180,7 +180,8 @@ def write_whole(path: Path, *beside: Path, replace: Collection[Path] = ()) -> It
         raise write_error(path, error) from error
     finally:
         for part in parts.values():
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a second error would hide the first: a read-only disk raises even for no file
+                part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -212,6 +212,20 @@ def test_a_disk_that_does_not_take_it_keeps_what_was_there(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_read_only_disk_is_the_reason_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removing raises there too, even for a file that is not there."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with (
+        pytest.raises(OutputError, match="a cannot be written: read-only file system"),
+        disk.write_whole(tmp_path / "a"),
+    ):
+        fail()
+
+
 def test_a_disk_that_can_flush_nothing_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")

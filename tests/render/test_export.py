@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ import rpp
 import soundfile
 from wavinfo import WavInfoReader
 
-from acestep_cli.audio import decode, measure, wav_chunks
+from acestep_cli.audio import decode, encode, measure, wav_chunks
 from acestep_cli.audio.sound import Audio
 from acestep_cli.audio.wav_chunks import Grid, Marker
 from acestep_cli.render import export_record
@@ -298,6 +299,21 @@ def test_refusals(takes: Path, acestep: Run, words: list[str], code: int, said: 
     assert result.exit_code == code, result.stderr
     assert said in " ".join(result.stderr.split())
     assert not Path("out").exists() or not any(Path("out").iterdir())
+
+
+def test_a_folder_that_is_read_only_is_said(takes: Path, acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is mounted read-only, where removing fails too, even of a file that is not there."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    Path("out").mkdir()
+    monkeypatch.setattr(Path, "unlink", fail)
+    monkeypatch.setattr(encode, "encode_by_libsndfile", fail)
+    result = acestep("export", "song-mix.wav", "--daw", "-o", "out/")
+    assert result.exit_code == 9, result.stderr
+    assert "out/01 mix.wav cannot be written: read-only file system." in " ".join(result.stderr.split())
+    assert not list(Path("out").iterdir())
 
 
 def test_an_export_does_not_replace_its_takes(takes: Path, acestep: Run) -> None:
