@@ -97,6 +97,7 @@ def test_help_shows_neither_types_nor_doubled_brackets_nor_ranges_twice() -> Non
             for sign in ("<", "[[", "{", "=x="):
                 assert sign not in text, (words, sign)
             assert "Usage: " + " ".join(("acestep", *words)) in text
+            assert "...." not in text, words
             assert not any(line.endswith(" ") for line in text.splitlines())
 
 

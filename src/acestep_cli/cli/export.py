@@ -16,7 +16,7 @@ from acestep_cli.song.values import quoted
 app = help_format.App()
 
 Takes = Annotated[
-    list[Path], typer.Argument(metavar="TAKE...", readable=False, help="The takes: a mix, its stems, or both.")
+    list[Path], typer.Argument(metavar="TAKE", readable=False, help="The takes: a mix, its stems, or both.")
 ]
 Daw = Annotated[bool, typer.Option("--daw", metavar="", help=f"For a DAW: {exports.TARGETS['daw'].summary}.")]
 Output = Annotated[
