@@ -185,6 +185,14 @@ def test_flags_go_before_what_the_take_says(acestep: Run, ours: str) -> None:
     assert acestep("edit", ours, "-c", "x", "--from-lyrics", "a", "--from-lyrics-file", "old.txt").exit_code == 2
 
 
+def test_a_caption_that_stays_is_not_missed(acestep: Run, ours: str) -> None:
+    words = ["--lyrics", "[Verse]\nother words", "--json"]
+    kept = acestep("edit", ours, *words, "-o", "a.flac")
+    assert request_of(kept)["caption"]
+    assert "caption: is missing" not in kept.stderr
+    assert "caption: is missing" in acestep("generate", *words, "-o", "b.flac").stderr
+
+
 def test_words_of_the_source_come_from_stdin(acestep: Run, ours: str) -> None:
     asked = ["edit", ours, "-c", "folk", "-o", "a.flac", "--json"]
     assert request_of(acestep(*asked, "--from-lyrics", "-", stdin="la la\n"))["from_lyrics"] == "la la\n"
@@ -363,4 +371,4 @@ def test_a_dry_run_plans_two_evaluations_a_step_and_more_memory(acestep: Run, tw
     averaged, averaged_memory = model_of(mode="edit", source="take.wav", edit_average=3, edit_end=0.5, **WORDS)
     assert plan.diffusion_operations(averaged, averaged_memory) == (6 + 1) / 2 * one
     assert edit_memory.cross_kv_bytes == 2 * cover_memory.cross_kv_bytes
-    assert averaged_memory.latent_bytes > edit_memory.latent_bytes > cover_memory.latent_bytes
+    assert averaged_memory.step_bytes > edit_memory.step_bytes > cover_memory.step_bytes

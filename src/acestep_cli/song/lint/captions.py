@@ -41,7 +41,7 @@ WORDLESS = re.compile(
 def check_length(song: LintedSong) -> Iterator[Remark]:
     caption = song.caption
     if not caption:
-        if song.sung:
+        if song.sung and song.request.from_caption is None:  # an edit keeps that of its source
             yield Remark(
                 "caption", None, "is missing, so the style is left to chance; say genre, instruments and voice"
             )
