@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import struct
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ from torch import Tensor
 from transformers import Qwen3Config, Qwen3Model
 
 from acestep_cli.engine import songwriter, weights
-from acestep_cli.engine.dit import AceStep
+from acestep_cli.engine.dit import AceStep, DecoderLayer, DiT
+from acestep_cli.engine.encoder_layer import EncoderLayer
 from acestep_cli.engine.kv_cache import KVCache
 from acestep_cli.engine.oom_retry import OutOfMemoryRetry
 from acestep_cli.engine.vae import OobleckVAE
@@ -40,20 +42,21 @@ from acestep_cli.song.request import Request
 from support import paper_card
 from support.paper_card import PaperCard
 
-DIT = {"turbo": PUBLISHED_2B, "xl-turbo": PUBLISHED_XL}
+DIT = {"turbo": PUBLISHED_2B, "base": PUBLISHED_2B, "xl-turbo": PUBLISHED_XL, "xl-base": PUBLISHED_XL}
 SILENCE_FRAMES = 1500
-#: Steps at either end of a long chain of tokens, of which those between them take less memory than the last; and
-#: tiles of one shape.
-STEPS_TAKEN, TILES_TAKEN = 2, 2
+#: Steps at either end of a long chain of tokens, of which those between them take less memory than the last; tiles of
+#: one shape; and layers of one pass, among them one with a band and one without.
+STEPS_TAKEN, TILES_TAKEN, LAYERS_TAKEN = 2, 2, 4
 
 
 def write_checkpoint(root: Path, name: str = "turbo") -> Checkpoint:
-    """Write a checkpoint of the published size: `turbo` or `xl-turbo`."""
+    """Write a checkpoint of the published size, one of `DIT`."""
     dit, vae = DIT[name], VAEConfig()
     with torch.device("meta"):
         model, autoencoder = AceStep(dit), OobleckVAE(vae)
-    folder = root / checkpoint_table.CHECKPOINTS[name].folder
-    config = {**asdict(dit), "model_type": "acestep", "is_turbo": True, "model_version": "turbo"}
+    row = checkpoint_table.CHECKPOINTS[name]
+    folder, version = root / row.folder, name.removeprefix("xl-")
+    config = {**asdict(dit), "model_type": "acestep", "is_turbo": row.turbo, "model_version": version}
     write_hole(folder / "model.safetensors", model.state_dict())
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(torch.zeros(1, dit.latent_channels, SILENCE_FRAMES), folder / "silence_latent.pt")
@@ -143,10 +146,13 @@ class HollowFile:
 
 @dataclass
 class Counted:
-    """The peak of device memory in each stage of a render, in bytes, that of page-locked memory, and the plan."""
+    """The peak of device memory in each stage of a render, in bytes, that of page-locked memory, the plan, and the
+    latent frames of each forward pass through the diffusion transformer.
+    """
 
     stages: dict[str, int] = field(default_factory=dict)
     pinned: int = 0
+    passes: list[int] = field(default_factory=list)
     plan: Plan | None = None
 
     @property
@@ -156,8 +162,8 @@ class Counted:
 
 @contextmanager
 def counting(card: PaperCard, counted: Counted) -> Iterator[None]:
-    """Record the peak of each stage."""
-    run, evict = OutOfMemoryRetry.__call__, weights.WeightStore._evict
+    """Record the peak of each stage, and every forward pass."""
+    run, evict, forward = OutOfMemoryRetry.__call__, weights.WeightStore._evict, DiT.forward
 
     def recorded(self: Any, stage: str, *args: Any, **kwargs: Any) -> Any:
         card.reset_peak()
@@ -167,6 +173,10 @@ def counting(card: PaperCard, counted: Counted) -> Iterator[None]:
             counted.stages[stage] = max(counted.stages.get(stage, 0), card.peak_bytes)
             counted.pinned = max(counted.pinned, card.pinned_bytes)
 
+    def passed(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        counted.passes.append(x.shape[1])
+        return forward(self, x, *args, **kwargs)
+
     def evicted(self: Any, names: Any) -> None:
         evict(self, names)
         card.reset_peak()  # what left was counted in the stage that used it
@@ -174,14 +184,39 @@ def counting(card: PaperCard, counted: Counted) -> Iterator[None]:
     with (
         mock.patch.object(OutOfMemoryRetry, "__call__", recorded),
         mock.patch.object(weights.WeightStore, "_evict", evicted),
+        mock.patch.object(DiT, "forward", passed),
     ):
         yield
 
 
+def first_layers(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the forward pass of a layer that only the first layers of a stack do: all take the same memory."""
+    last, taken = None, 0
+
+    def passed(self: Any, x: Tensor, *args: Any) -> Tensor:
+        nonlocal last, taken
+        taken = taken + 1 if last is not None and last() is x else 1
+        result = x if taken > LAYERS_TAKEN else forward(self, x, *args)
+        last = weakref.ref(result)
+        return result
+
+    return passed
+
+
 @contextmanager
 def skipping_repeats() -> Iterator[None]:
-    """Take the first and last steps of a chain of tokens alone, and of the tiles of one shape the first."""
-    step, decode, tiles = KVCache.step, OobleckVAE.decode, Counter[int]()
+    """Take the first and last steps of a chain of tokens alone, and the first tiles of one shape and layers of one
+    pass.
+    """
+    step, encode, decode = KVCache.step, OobleckVAE.encode, OobleckVAE.decode
+    tiles = Counter[int]()
+
+    def encoded(self: Any, waveform: Tensor) -> Tensor:
+        samples = waveform.shape[2]
+        tiles[samples] += 1
+        if tiles[samples] > TILES_TAKEN:
+            return torch.zeros(waveform.shape[0], self.config.decoder_input_channels, samples // self.config.hop)
+        return encode(self, waveform)
 
     def decoded(self: Any, latents: Tensor) -> Tensor:
         frames = latents.shape[2]
@@ -200,7 +235,10 @@ def skipping_repeats() -> Iterator[None]:
         return self.last
 
     with (
+        mock.patch.object(DecoderLayer, "forward", first_layers(DecoderLayer.forward)),
+        mock.patch.object(EncoderLayer, "forward", first_layers(EncoderLayer.forward)),
         mock.patch.object(KVCache, "step", taken),
+        mock.patch.object(OobleckVAE, "encode", encoded),
         mock.patch.object(OobleckVAE, "decode", decoded),
         mock.patch.object(songwriter, "sample_token", return_value=0),
     ):
