@@ -160,3 +160,25 @@ def test_a_completed_request_is_planned_with_what_it_hears(tmp_path: Path, two_b
     without = request.model_copy(update={"reference": None, "reference_seconds": 0.0})
     less = plan.plan_render(hardware.detect(), without, plan.MachineRequest(device="cpu"), Sizes.of(found))
     assert less.stages[-1].total < made.stages[-1].total
+
+
+def test_an_edit_needs_more_while_it_is_diffused_and_hardly_more_after() -> None:
+    """Both descriptions are projected for the diffusion alone, and only there are its draws; counted in
+    `benchmarks/source_memory.py`.
+    """
+    plain = replace(SONG, frames=15_000, lyric_tokens=2048, source=True, encodes_source=True)
+    edited, averaged = (replace(plain, conditions=2, edit_draws=draws) for draws in (1, 4))
+    models = [MemoryModel(TURBO, work, FULL) for work in (plain, edited, averaged)]
+    by_stage = [{stage.name: stage.total for stage in model.stages} for model in models]
+    cover, edit, average = by_stage
+    assert edit["diffuse"] - cover["diffuse"] > models[0].cross_kv_bytes
+    assert average["diffuse"] > edit["diffuse"]
+    assert average["decode"] == edit["decode"]
+    assert 0 < edit["decode"] - cover["decode"] < 0.1 * models[0].cross_kv_bytes
+
+
+def test_a_source_that_was_encoded_leaves_the_autoencoder_on_the_card() -> None:
+    heard = replace(SONG, source=True, encodes_source=True)
+    for arrangement, there in ((FULL, True), (replace(FULL, one_network=True), False)):
+        found = {stage.name: stage.resident for stage in MemoryModel(TURBO, heard, arrangement).stages}
+        assert [("vae" in found[name]) for name in ("condition", "diffuse")] == [there, there]

@@ -60,8 +60,9 @@ SONGWRITER_TEMPLATE_TOKENS, SONGWRITER_PROMPT_TOKENS = 300, 1500
 #: The most tokens of a prompt that it reads in one pass, which has a mask of this many rows.
 SONGWRITER_PASS_TOKENS = 512
 LATENT_STATES = 8
-#: Of each draw in a step of an edit: both noised latents, and the velocities with and without condition of both sides.
-EDIT_STATES_PER_DRAW = 6
+#: Of an edit: momentum and the velocity of the step before, of both sides; and of each draw in a step: both noised
+#: latents, and both velocities. As counted by `benchmarks/source_memory.py`.
+EDIT_STATES, EDIT_STATES_PER_DRAW = 4, 4
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ class MemoryModel:
         if self.encodes_audio:
             found.append(StageMemory("listen", decoding, recordings + encoding))
         found += [
-            StageMemory("condition", dit, recordings + max(self.condition_bytes, self.merging_bytes)),
-            StageMemory("diffuse", diffusing, recordings + self.cross_kv_bytes + self.step_bytes),
+            StageMemory("condition", diffusing, recordings + max(self.condition_bytes, self.merging_bytes)),
+            StageMemory("diffuse", diffusing, recordings + self.diffusing_bytes),
             StageMemory("decode", decoding, recordings + self.kept_bytes + tile),
         ]
         if self.sizes.songwriter is not None:
@@ -263,6 +264,20 @@ class MemoryModel:
         return conditions * dit.num_hidden_layers * 2 * keys * self.condition_tokens * self.element
 
     @property
+    def held_condition_bytes(self) -> int:
+        """Encoded conditions, and the prompts that they were encoded from, which stay until the last take."""
+        work = self.work
+        conditions = work.conditions * (self.arrangement.together if work.references else 1)
+        states = conditions * self.condition_tokens * self.sizes.dit.encoder_hidden_size
+        prompts_of_all = work.conditions * (work.text_tokens + work.lyric_tokens) * self.sizes.text.hidden_size
+        return (states + prompts_of_all) * self.element
+
+    @property
+    def diffusing_bytes(self) -> int:
+        """Working memory of the diffusion: conditions, their projections, and one pass."""
+        return self.held_condition_bytes + self.cross_kv_bytes + self.step_bytes
+
+    @property
     def condition_bytes(self) -> int:
         """Working memory for encoding lyrics, timbre and audio codes, and the stored result."""
         dit = self.sizes.dit
@@ -292,8 +307,9 @@ class MemoryModel:
                 + CARD_KEYS_IN_ATTENTION * keys,
                 CARD_STREAMS_IN_MLP * dit.hidden_size + inner * dit.intermediate_size,
             )
-        one_take = self.tokens * numbers * self.element + self.latent_bytes
-        return self.arrangement.together * one_take + self._unpacked_bytes
+        one_take = self.tokens * numbers * self.element + self.latent_bytes + self._draw_bytes
+        shared = self.tokens * self._position_numbers * self.element + self._unpacked_bytes
+        return self.arrangement.together * one_take + shared
 
     @property
     def step_operations(self) -> float:
@@ -308,6 +324,23 @@ class MemoryModel:
         return 2.0 * tokens * (matrices + 2 * width * sum(seen))
 
     @property
+    def _position_numbers(self) -> int:
+        """Numbers of a token in the rotary table and in the mask of the band, which all layers and takes share."""
+        dit = self.sizes.dit
+        group = dit.num_attention_heads // dit.num_key_value_heads
+        return 2 * dit.head_dim + group * 3 * dit.sliding_window
+
+    @property
+    def _draw_bytes(self) -> int:
+        """Latents of the draws of an edit; 0 where there is none."""
+        draws = self.work.edit_draws
+        return (EDIT_STATES + EDIT_STATES_PER_DRAW * draws) * self._latent_state_bytes if draws else 0
+
+    @property
+    def _latent_state_bytes(self) -> int:
+        return self.work.frames * self.sizes.dit.latent_channels * FLOAT32
+
+    @property
     def _unpacked_bytes(self) -> int:
         """The one matrix that is dequantised from int8 at a time."""
         dit = self.sizes.dit
@@ -315,18 +348,17 @@ class MemoryModel:
 
     @property
     def latent_bytes(self) -> int:
-        """Latents of one take: noise, source, mask and velocity; in an edit, those of each draw."""
-        states = LATENT_STATES + EDIT_STATES_PER_DRAW * self.work.edit_draws
-        return states * self.work.frames * self.sizes.dit.latent_channels * FLOAT32
+        """Latents of one take: noise, source, mask and velocity."""
+        return LATENT_STATES * self._latent_state_bytes
 
     @property
     def kept_bytes(self) -> int:
         """Memory held before decoding besides weights, with the latents of the takes that wait for it; on a processor,
-        with the waveform to be filled.
+        with the waveform to be filled, and the keys and values that its heap frees late.
         """
-        waveform = self.waveform_bytes if self.arrangement.on_cpu else 0
-        waiting = (self.arrangement.together - 1) * self.latent_bytes // LATENT_STATES
-        return self.cross_kv_bytes + self.latent_bytes + waiting + waveform
+        late = self.cross_kv_bytes + self.waveform_bytes if self.arrangement.on_cpu else 0
+        waiting = (self.arrangement.together - 1) * self._latent_state_bytes
+        return self.held_condition_bytes + self.latent_bytes + waiting + late
 
     @property
     def tile_bytes(self) -> int:
