@@ -40,44 +40,46 @@ WORDS = {
     "time_signature": "4/4",
 }
 CAPABILITY = (8, 6)
+COUNTED = """\
+`counted` is the most that all tensors hold at once, rounded up as CUDA's allocator does, with a channels-last copy of
+input and output as the workspace of each convolution. `predicted` is what the plan expects"""
 NOTES = """\
 Turbo checkpoints, bfloat16, prompts of full length, two takes where more are promised: they are made one by one.
-`counted` is the most that all tensors hold at once, rounded up as CUDA's allocator does, with a channels-last copy of
-input and output as the workspace of each convolution. `predicted` is what the plan expects, and `room` the reported
+{counted}, and `room` the reported
 memory less {share} and the {runtime} MiB of the runtime. What cuBLAS and cuDNN take besides, and what a fragmented
 allocator wastes, is not counted: for that are the {share}.
 """
 
 
 class Row(NamedTuple):
-    """One song on one card: bytes counted and predicted, the room for them, and the plan."""
+    """One song on one card: its plan, the bytes counted and predicted, and the room for them."""
 
-    tier: Tier
-    model: str
     plan: Plan
     counted: hollow.Counted
     predicted: int
     room: int
 
 
-def count(tier: Tier, checkpoint: Checkpoint, songwriter: Songwriter | None, together: int) -> Row | None:
-    """Return the counts of the song that `tier` promises, so many takes of it `together`; None where it does not
-    fit.
-    """
-    takes = {"takes": max(min(tier.takes, 2), together), "together": together}
-    asked = {"duration": 60.0 * tier.minutes, "seed": 1, "steps": 1, **takes}
-    request = complete.complete(Request(**WORDS, **asked, model=checkpoint.name), checkpoint, songwriter)
-    card = hardware.cuda_device(0, "card", CAPABILITY, tier.least_bytes, None)
+def count(asked: Request, total_bytes: int, checkpoint: Checkpoint, songwriter: Songwriter | None) -> Row | None:
+    """Return the counts of a song on a card of `total_bytes`; None where it does not fit."""
+    request = complete.complete(asked, checkpoint, songwriter)
+    card = hardware.cuda_device(0, "card", CAPABILITY, total_bytes, None)
     host = Device("cpu", "cpu", "processor", 64 * GIB, 64 * GIB, ("float32",), "no bfloat16")
     sizes = Sizes.of(checkpoint, songwriter)
     try:
         plan = planning.plan_render(Hardware((card, host), "cuda"), request, MachineRequest("cuda:0"), sizes)
     except MemoryLimitError:
         return None
-    paper = PaperCard(total_bytes=tier.least_bytes, runtime_bytes=RUNTIME_BYTES["cuda"], data=False)
+    paper = PaperCard(total_bytes=total_bytes, runtime_bytes=RUNTIME_BYTES["cuda"], data=False)
     counted = hollow.count_render(checkpoint, request, plan, paper, songwriter)
     assert plan.budget_bytes is not None
-    return Row(tier, checkpoint.name, plan, counted, plan.peak_bytes - RUNTIME_BYTES["cuda"], plan.budget_bytes)
+    return Row(plan, counted, plan.peak_bytes - RUNTIME_BYTES["cuda"], plan.budget_bytes)
+
+
+def promised(tier: Tier, model: str, together: int) -> Request:
+    """Return the song that `tier` promises, so many takes of it `together`."""
+    takes = {"takes": max(min(tier.takes, 2), together), "together": together}
+    return Request(**WORDS, duration=60.0 * tier.minutes, seed=1, steps=1, **takes, model=model)
 
 
 def rows(root: Path, models: list[str], cards: list[int], together: int = 1) -> Iterator[tuple[Tier, str, Row | None]]:
@@ -87,7 +89,8 @@ def rows(root: Path, models: list[str], cards: list[int], together: int = 1) -> 
     for model in models:
         checkpoint = hollow.write_checkpoint(root / model, model)
         for tier in [tier for tier in TIERS if tier.memory_gb in cards]:
-            yield tier, model, count(tier, checkpoint, written.get(tier.songwriter), together)
+            asked = promised(tier, model, together)
+            yield tier, model, count(asked, tier.least_bytes, checkpoint, written.get(tier.songwriter))
 
 
 def cells(tier: Tier, model: str, row: Row | None) -> list[str]:
@@ -111,7 +114,7 @@ def main() -> None:
         for tier, model, row in rows(Path(name), arguments.models, arguments.cards, arguments.together):
             table.append(cells(tier, model, row))
             print(*table[-1], sep=" | ", file=sys.stderr, flush=True)
-    notes = NOTES.format(share=f"{memory.MARGIN:.0%}", runtime=RUNTIME_BYTES["cuda"] // 2**20)
+    notes = NOTES.format(counted=COUNTED, share=f"{memory.MARGIN:.0%}", runtime=RUNTIME_BYTES["cuda"] // 2**20)
     publish(
         __file__,
         "Memory of the promised songs, counted",

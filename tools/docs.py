@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/ that the program itself decides, and the code that they show.
+"""The tables of README.md and docs/ that the program or a benchmark decides, and the code that they show.
 
     python tools/docs.py
 
@@ -79,6 +79,14 @@ def tiers() -> str:
     return table(head, rows)
 
 
+def counted() -> str:
+    """Of the counts of `benchmarks/source_memory.py`, those with turbo in bfloat16."""
+    lines = (ROOT / "benchmarks" / "results" / "source_memory.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if " | turbo | " in line and " | bfloat16 | " in line]
+    head = ("what", "source", "a pass, in latent frames", "passes a step", "diffusion, beside the weights")
+    return table(head, [(*row[:2], *row[5:8]) for row in rows])
+
+
 def models() -> str:
     """Checkpoints that differ in nothing but their weights share a row."""
     alike: dict[tuple[str, ...], list[str]] = {}
@@ -118,6 +126,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "codes": codes,
     "ladder": ladder,
     "tiers": tiers,
+    "counted": counted,
     "models": models,
     "a_mode": a_mode,
 }

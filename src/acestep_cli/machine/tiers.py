@@ -15,6 +15,11 @@ from acestep_cli.song.complete import Completed
 LONGEST_LYRICS = "la " * prompts.LYRIC_TOKENS
 
 
+def reported_bytes(memory_gb: int) -> int:
+    """Return the memory that a card sold with `memory_gb` reports at the least: somewhat less."""
+    return int((memory_gb - 0.5) * GIB)
+
+
 @dataclass(frozen=True)
 class Tier:
     """The song that the guide promises for cards of at least `memory_gb`: a minimum for plans, never a limit."""
@@ -26,8 +31,8 @@ class Tier:
 
     @property
     def least_bytes(self) -> int:
-        """Least reported memory: a card reports somewhat less than it is sold with."""
-        return int((self.memory_gb - 0.5) * GIB)
+        """Least reported memory."""
+        return reported_bytes(self.memory_gb)
 
 
 TIERS = (
