@@ -150,6 +150,16 @@ def test_whatever_pyyaml_dumps_is_read(tmp_path: Path, words: str, style: str | 
         assert spec.load(file).lyrics == words, text
 
 
+@pytest.mark.parametrize("width", [20, 33, 40, 60])
+@pytest.mark.parametrize(
+    "words", [LYRICS, LONG, "a b  c\n\n" * 20, "\u4e2d \u6587 la la\n" * 9], ids=["a", "b", "c", "d"]
+)
+def test_lines_that_pyyaml_wraps_early_are_read(tmp_path: Path, words: str, width: int) -> None:
+    file = tmp_path / "song.yaml"
+    file.write_text(yaml.safe_dump({"caption": "x", "lyrics": words}, default_style='"', width=width), encoding="utf-8")
+    assert spec.load(file).lyrics == words
+
+
 def test_breaks_that_are_escaped_and_written_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "song.yaml"
     file.write_text(ESCAPED_AND_BROKEN)

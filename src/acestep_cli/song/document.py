@@ -310,9 +310,16 @@ def comment_behind(event: Any, text: str) -> str:
 
 
 def is_harmless(row: str, after: str, style: str | None) -> bool:
-    """Return True where a program broke the line between `row` and `after`: at an escaped break, or to wrap it."""
-    if style == '"' and (re.search(r"(?<!\\)(?:\\\\)*\\n\s*\\?$", row) or re.match(r"\s*\\?\s*\\n", after)):
-        return True
+    """Return True where a program broke the line between `row` and `after`.
+
+    It does so at an escaped break; between escaped characters, where it wraps text in double quotes; or where a line is
+    long.
+    """
+    if style == '"':
+        if re.search(r"(?<!\\)(?:\\\\)*\\n\s*\\?$", row) or re.match(r"\s*\\?\s*\\n", after):
+            return True
+        if re.search(r"(?<!\\)(?:\\\\)*\\$", row) and after.lstrip().startswith("\\"):
+            return True
     word = after.strip().split(" ", 1)[0]
     return len(row.rstrip()) + 1 + len(word) > WRAPPED_COLUMNS
 
