@@ -13,7 +13,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,19 @@ class Tables:
         if not rest:
             return []
         name, place = rest[0]
-        others = (
-            f", nor do {len(rest) - 1} other rows" if len(rest) > 2 else ", nor does another row" if rest[1:] else ""
-        )
-        return [LeftOut(place, f"{name!r:.100} names no recording that is here{others}")]
+        return [LeftOut(place, f"{name!r:.100} names no recording that is here{nor_others(len(rest) - 1)}")]
+
+
+def nor_others(rows: int) -> str:
+    """Return the words for so many other rows of which the same is true."""
+    return f", nor do {rows} other rows" if rows > 1 else ", nor does another row" if rows else ""
+
+
+def nameless_rows(places: Sequence[str]) -> list[LeftOut]:
+    """Return an entry for the rows at `places`, which have no name of a recording; none where there is no such row."""
+    if not places:
+        return []
+    return [LeftOut(places[0], f"has no {FILE_COLUMNS[0]}, the name of a recording{nor_others(len(places) - 1)}")]
 
 
 def recording_of(folder: Path, written: str) -> str:
@@ -449,9 +458,14 @@ def read_json_list(file: Path, into: Tables) -> None:
     if isinstance(about, dict):
         pairs = (("trigger", about.get("custom_tag")), ("trigger_position", about.get("tag_position")))
         into.shared |= {name: (value, file) for name, value in pairs if value}
+    nameless = []
     for number, sample in enumerate(samples, start=1):
+        where = f"{file}, item {number}"
         if isinstance(sample, dict) and (name := file_name_in(sample)):
-            into.add(name, with_raw_lyrics(sample), f"{file}, item {number}")
+            into.add(name, with_raw_lyrics(sample), where)
+        else:
+            nameless.append(where)
+    into.unread += nameless_rows(nameless)
 
 
 def with_raw_lyrics(sample: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -462,18 +476,23 @@ def with_raw_lyrics(sample: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def read_json_lines(file: Path, into: Tables) -> None:
     """Read a file with a JSON object in each line, as Hugging Face's `metadata.jsonl`."""
+    nameless = []
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{file}:{number}"
         try:
             row = load_json(line)
         except ValueError as error:
-            into.unread.append(LeftOut(f"{file}:{number}", str(error)))
+            into.unread.append(LeftOut(where, str(error)))
             continue
         if not isinstance(row, dict):
-            into.unread.append(LeftOut(f"{file}:{number}", "is not a JSON object, {…}"))
+            into.unread.append(LeftOut(where, "is not a JSON object, {…}"))
         elif name := file_name_in(row):
-            into.add(name, with_raw_lyrics(row), f"{file}:{number}")
+            into.add(name, with_raw_lyrics(row), where)
+        else:
+            nameless.append(where)
+    into.unread += nameless_rows(nameless)
 
 
 def file_name_in(row: Mapping[str, Any]) -> str:
@@ -486,6 +505,7 @@ def read_csv(file: Path, into: Tables) -> None:
     content = read_text(file)
     first = content.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count))
+    nameless = []
     for row in reader:
         where = f"{file}:{reader.line_num}"
         if any(map(str.strip, row.pop(None, ()) or ())):
@@ -496,3 +516,6 @@ def read_csv(file: Path, into: Tables) -> None:
             values["key"] = values["camelot"]
         if name := file_name_in(values):
             into.add(name, values, where)
+        elif any(value and value.strip() for value in values.values()):
+            nameless.append(where)
+    into.unread += nameless_rows(nameless)
