@@ -126,6 +126,16 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Return True where `path` is a file, and where it may not be looked at: what reads it then has the reason."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
 def require_folder(folder: Path, or_else: str = "") -> None:
     """Raise `OutputError` where `folder` does not exist. `or_else` is added to its hint."""
     if not folder.is_dir():

@@ -32,9 +32,12 @@ def begin(ctx: typer.Context, *, wants_json: bool) -> tuple[Console, RunReport, 
 def du(ctx: typer.Context, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
     terminal, run_report, cache = begin(ctx, wants_json=json_wanted)
     sizes, counts = Counter[str](), Counter[str]()
-    for entry in cache.entries():
-        sizes[entry.stage] += entry.bytes
-        counts[entry.stage] += 1
+    try:
+        for entry in cache.entries():
+            sizes[entry.stage] += entry.bytes
+            counts[entry.stage] += 1
+    except OSError as error:
+        raise OutputError(f"{error.filename or cache.folder} cannot be read: {reason_of(error)}.") from error
     run_report.more["cache"] = {
         "path": str(cache.folder),
         "limit": cache.limit,

@@ -129,7 +129,7 @@ def _file(path: Path) -> Path:
             raise AdapterError(f"{path} cannot be read: {reason_of(error)}.") from error
         folders = [path / inside for inside in INSIDE]
         for folder in folders:
-            if (folder / PEFT_WEIGHTS).is_file():
+            if disk.is_file(folder / PEFT_WEIGHTS):
                 return folder / PEFT_WEIGHTS
         files = sorted(file for folder in folders for file in folder.glob(f"*{weight_files.WEIGHTS_SUFFIX}"))
         if len(files) == 1:
@@ -144,6 +144,8 @@ def _file(path: Path) -> Path:
         raise AdapterError(f"{path} holds {len(files)} .safetensors files.", f"Name one: {files[0]}.")
     try:
         there = path.is_file()
+    except PermissionError as error:
+        raise AdapterError(f"{path} cannot be read: {reason_of(error)}.") from error
     except (OSError, ValueError):
         there = False
     if not there:

@@ -172,7 +172,7 @@ def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: s
         except OSError:
             continue
         found = storage / "snapshots" / commit / (folder if repo == MAIN_REPO else "")
-        if (found / marker).is_file():
+        if disk.is_file(found / marker):
             return found
     return None
 
@@ -186,7 +186,7 @@ def cache_folder(repo: str) -> Path:
 
 def is_diffusers(dit: Path) -> bool:
     """Return True where a folder is in diffusers' layout rather than the published one."""
-    return (dit / PIPELINE_INDEX).is_file() and not (dit / "config.json").is_file()
+    return disk.is_file(dit / PIPELINE_INDEX) and not disk.is_file(dit / "config.json")
 
 
 def _assemble_checkpoint(name: str, row: CheckpointRow, dit: Path, models_dir: Path | None) -> Checkpoint:

@@ -91,7 +91,7 @@ class LockFile:
 def read_lock(folder: Path) -> LockFile | None:
     """Read the lock file of a folder; None where there is none. Raises `CheckpointError` where it is malformed."""
     file = folder / LOCK
-    if not file.is_file():
+    if not disk.is_file(file):
         return None
     content = weight_files.read_json(file)
     try:
@@ -245,7 +245,10 @@ class HubCache:
         return checkpoints.cache_folder(part.repo) / "refs" / f"{checkpoints.OWN_REF}{part.folder}"
 
     def begun_folder(self, part: ModelPart) -> Path | None:
-        found = sorted(checkpoints.cache_folder(part.repo).glob(f"snapshots/*/{part.inside}*.*"))
+        try:
+            found = sorted(checkpoints.cache_folder(part.repo).glob(f"snapshots/*/{part.inside}*.*"))
+        except PermissionError:  # of a cache that is another user's
+            return None
         return found[0].parent if found else None
 
     def leftovers(self) -> list[Path]:
@@ -439,9 +442,15 @@ def needed_songwriters(
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of the files in a folder, and in diffusers' layout also in the folders within."""
-    files = folder.rglob("*") if checkpoints.is_diffusers(folder) else folder.iterdir()
-    return sum(path.stat().st_size for path in files if path.is_file())
+    """Return the bytes of the files in a folder, and in diffusers' layout also in the folders within.
+
+    What may not be looked at counts nothing.
+    """
+    size = 0
+    with contextlib.suppress(PermissionError):
+        for path in folder.rglob("*") if checkpoints.is_diffusers(folder) else folder.iterdir():
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def expected_files(part: ModelPart, folder: Path) -> LockFile:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acestep_cli import disk
 from acestep_cli.errors import CheckpointError, reason_of
 
 WEIGHTS_SUFFIX = ".safetensors"
@@ -32,26 +33,38 @@ FINGERPRINT_BLOCK_BYTES = 4096
 
 
 def weights_hash(files: Iterable[Path]) -> str:
-    """Hash the files of a model: evenly spaced blocks of weight files, other files whole."""
+    """Hash the files of a model: evenly spaced blocks of weight files, other files whole.
+
+    Raises `CheckpointError` for a file that cannot be read.
+    """
     import hashlib
 
     digest = hashlib.sha256()
     for file in files:
-        if file.suffix != WEIGHTS_SUFFIX:
-            digest.update(file.read_bytes())
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as stream:
-            for block in range(FINGERPRINT_BLOCKS):
-                stream.seek(size * block // FINGERPRINT_BLOCKS)
-                digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
+        try:
+            for data in _hashed_parts(file):
+                digest.update(data)
+        except OSError as error:
+            raise unreadable_error(file, error) from error
     return digest.hexdigest()[:16]
+
+
+def _hashed_parts(file: Path) -> Iterator[bytes]:
+    """Yield what the hash of a model takes from one of its files."""
+    if file.suffix != WEIGHTS_SUFFIX:
+        yield file.read_bytes()
+        return
+    size = file.stat().st_size
+    yield f"{file.name}:{size}".encode()
+    with file.open("rb") as stream:
+        for block in range(FINGERPRINT_BLOCKS):
+            stream.seek(size * block // FINGERPRINT_BLOCKS)
+            yield stream.read(FINGERPRINT_BLOCK_BYTES)
 
 
 def require_file(file: Path) -> None:
     """Raise `CheckpointError` unless `file` exists."""
-    if not file.is_file():
+    if not disk.is_file(file):
         raise CheckpointError(
             f"{file} is missing, so the checkpoint is incomplete.",
             "`acestep models pull` fetches what is missing of a published one; or copy the file.",
@@ -92,7 +105,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a component in `folder`: the shards of its index, else the single file."""
     for stem in ("model", "diffusion_pytorch_model"):
         index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
+        if disk.is_file(index):
             shards = read_json(index).get("weight_map")
             found = list(shards.values()) if isinstance(shards, dict) else []
             if not found or not all(isinstance(name, str) for name in found):
@@ -107,7 +120,7 @@ def weight_files(folder: Path) -> list[Path]:
             for name in sorted(names):
                 require_file(folder / name)
             return [folder / name for name in sorted(names)]
-        if (folder / f"{stem}.safetensors").is_file():
+        if disk.is_file(folder / f"{stem}.safetensors"):
             return [folder / f"{stem}.safetensors"]
     raise CheckpointError(
         f"{folder} holds no model.safetensors or diffusion_pytorch_model.safetensors, so the checkpoint is incomplete.",

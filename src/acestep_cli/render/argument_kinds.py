@@ -55,7 +55,7 @@ def refuse_other(mode: str | None, name: str) -> None:
         return
     if is_caption(name):
         raise UsageError(f"{quoted(name)} is no file, and {mode or 'render'} takes specs.", caption_hint(name))
-    if Path(name).is_dir():
+    if disk.is_folder(Path(name)):
         raise UsageError(f"{name} is a folder, and {mode or 'render'} takes specs.", folder_hint(mode, Path(name)))
     if is_audio_name(name):
         raise UsageError(f"{name} is a recording, and {mode or 'render'} takes specs.", recording_hint(name))

@@ -8,6 +8,7 @@ tell what other trainers read and where they went wrong.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -115,7 +116,10 @@ def song_keys(request: Request) -> dict[str, Any]:
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
-    """Return the audio files in `folder` and the folders in it, by name. Raises `SourceError` where there are none."""
+    """Return the audio files in `folder` and the folders in it, by name.
+
+    Raises `SourceError` where there are none, and for a folder that cannot be read. Hidden ones are left out.
+    """
     try:
         if not folder.is_dir():
             if gone := disk.read_error(folder, FileNotFoundError()):
@@ -125,17 +129,26 @@ def audio_files(folder: Path) -> dict[str, Path]:
             raise SourceError(
                 f"{folder} is not there{disk.suggest_path(folder) or '.'}", "The songs to train on are in a folder."
             )
-        next(folder.iterdir(), None)  # raises the errors that rglob hides
-        files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+        files = sorted(path for path in visible_files(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
-        raise decode.unreadable_error(folder, error) from error
-    hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    found = {path.relative_to(folder).as_posix(): path for path in files if path not in hidden}
+        raise decode.unreadable_error(Path(error.filename or folder), error) from error
+    found = {path.relative_to(folder).as_posix(): path for path in files}
     if not found:
         raise SourceError(
             f"{folder} holds no audio ({', '.join(encode.FORMATS)}).", "Put 8 to 20 songs of one style into it."
         )
     return found
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder and the folders in it, but not what is hidden. `OSError` where one cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
 def load_dataset(folder: Path) -> Dataset:

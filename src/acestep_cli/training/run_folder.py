@@ -76,8 +76,12 @@ class RunRecord(BaseModel):
 def read_record(folder: Path) -> RunRecord | None:
     """Return the record of the last save in a folder, None without one. Raises `CheckpointError` for a broken save."""
     file = folder / STATE
-    if not file.is_file():
+    if not disk.is_file(file):
         return None
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise weight_files.unreadable_error(file, error) from error
     if (found := read_header_record(file)) is None:
         raise CheckpointError(
             f"{file} is not the save of a training run, or a broken one.", "Train into another --output."
@@ -96,7 +100,7 @@ def read_header_record(file: Path) -> RunRecord | None:
 
 def require_empty(folder: Path, exports: list[Path]) -> None:
     """Raise `UsageError` where a folder holds a run, and `ExistsError` where a new run would overwrite a file."""
-    if (found := read_record(folder) if folder.is_dir() else None) is not None:
+    if (found := read_record(folder) if disk.is_folder(folder) else None) is not None:
         done = f"step {found.step} of {found.config.steps}"
         raise UsageError(
             f"{folder} holds a training run already, at {done}.",
@@ -105,7 +109,9 @@ def require_empty(folder: Path, exports: list[Path]) -> None:
             else "--resume goes on with it; or train into another --output.",
         )
     files = [folder / name for name in (ADAPTER, CONFIG, CURVE, LOSSES, DATASET_FILE)]
-    refuse_existing([*([folder] if not folder.is_dir() else []), *files, *exports], "train into another --output.")
+    refuse_existing(
+        [*([folder] if not disk.is_folder(folder) else []), *files, *exports], "train into another --output."
+    )
 
 
 def refuse_existing(files: list[Path], otherwise: str) -> None:
