@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,49 @@ def test_a_mono_file_after_one_in_stereo_is_read_too() -> None:
         parts = [encoded(name, sound(2)), encoded(name, sound(1, channels=1))]
         wanted = np.concatenate([heard(saved("one", part)) for part in parts], axis=1)
         assert np.array_equal(heard(saved(f"a.{name}", b"".join(parts))), wanted)
+
+
+KINDS_IN_A_ROW = [(first, then) for first in CODECS for then in ("wav", "aiff", "caf", *CODECS) if first != then] + [
+    (first, then) for first in ("wav", "aiff", "caf", "w64") for then in ("flac", "mp3")
+]
+
+
+@pytest.mark.parametrize(("first", "then"), KINDS_IN_A_ROW)
+def test_files_of_several_kinds_in_a_row_are_read_too(first: str, then: str) -> None:
+    parts = [encoded(first, sound(2)), encoded(then, sound(1, 880))]
+    wanted = np.concatenate([heard(saved("one", part)) for part in parts], axis=1)
+    assert np.array_equal(heard(saved("joined", b"".join(parts))), wanted)
+
+
+def test_compressed_samples_that_take_an_odd_number_of_bytes_are_followed() -> None:
+    """libsndfile writes a byte of padding behind them, though the format has none."""
+    parts = []
+    for seconds in np.arange(1, 2, 0.01):
+        file = io.BytesIO()
+        soundfile.write(file, sound(seconds), RATE, format="CAF", subtype="ALAC_16")
+        data = file.getvalue()
+        [size] = struct.unpack_from(">Q", data, data.index(b"data") + 4)
+        if size % 2:
+            parts.append((data, round(seconds * RATE)))
+        if len(parts) == 2:
+            break
+    (one, samples), (two, more) = parts
+    assert heard(saved("joined.caf", one + two)).shape[1] == samples + more
+
+
+def test_marks_of_streams_within_a_stream_begin_none() -> None:
+    for mark in (b"ID3\4\0\0\0\0\0\0", b"Xing", b"Info", b"RIFFWAVE"):
+        flac, mp3 = encoded("flac", sound(2)), encoded("mp3", sound(2))
+        for name, data in (("a.flac", flac), ("a.mp3", mp3)):
+            wanted = heard(saved("one", data))
+            assert np.array_equal(heard(saved(name, data + mark + bytes(100))), wanted)
+
+
+@pytest.mark.parametrize("data", [b"OggS\0\2", b"fLaC\0\0\0\x22", b"RIFF0000WAVE", b"caff\0\1\0\0desc", b"ID3\4"])
+def test_beginnings_alone_are_refused(data: bytes) -> None:
+    for times in (1, 40):
+        with pytest.raises(SourceError):
+            heard(saved("a", data * times))
 
 
 @pytest.mark.parametrize("name", ["flac", "mp3", "ogg", "wav", "aiff"])
@@ -414,6 +458,15 @@ def test_two_without_a_length_are_two() -> None:
     assert np.array_equal(heard(saved("two.wav", piped + piped)), np.concatenate([wanted, wanted], axis=1))
 
 
+@pytest.mark.parametrize("name", ["wav", "aiff"])
+def test_a_length_of_nothing_is_not_believed_where_samples_follow(name: str) -> None:
+    """Also where the length of the whole file is right, as where a writer mends one and not the other."""
+    whole = encoded(name, sound(2))
+    mark, order, nothing = (b"data", "<I", 0) if name == "wav" else (b"SSND", ">I", 8)
+    wanted = heard(saved("whole", whole))
+    assert np.array_equal(heard(saved("a", at(whole, (whole.index(mark) + 4, order, nothing)))), wanted)
+
+
 def test_an_empty_one_that_was_closed_stays_empty() -> None:
     empty = encoded("wav", sound(0)) + b"LIST\x04\0\0\0abcd"
     assert heard(saved("a.wav", at(empty, (4, "<I", len(empty) - 8)))).shape[1] == 0
@@ -536,26 +589,88 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="permissions are others there")
-@pytest.mark.parametrize(("words", "code"), UNREADABLE, ids=str)
-def test_what_may_not_be_read_has_the_code_of_what_is_missing(words: list[str], code: int) -> None:
+permissions = pytest.mark.skipif(sys.platform == "win32", reason="permissions are others there")
+
+
+def run_without_rights(words: list[str]) -> CompletedProcess[str]:
+    """Run the program without the right to read everything, which root has."""
     prefix: list[str] = []
-    if os.geteuid() == 0:  # whom no permission stops, unless that right is given up
+    if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root may read everything")
         rights = "-dac_override,-dac_read_search"
         prefix = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    result = finish([*prefix, sys.executable, "-m", "acestep_cli", *words], text=True)
+    if result.returncode == 127 or "setpriv:" in result.stderr:
+        pytest.skip("that right cannot be given up here")
+    return result
+
+
+@permissions
+@pytest.mark.parametrize(("words", "code"), UNREADABLE, ids=str)
+def test_what_may_not_be_read_has_the_code_of_what_is_missing(words: list[str], code: int) -> None:
     saved("there.wav", encoded("wav", sound(1)))
     saved("a.wav", encoded("wav", sound(1))).chmod(0)
     Path("folder").mkdir(mode=0)
-    command = [*prefix, sys.executable, "-m", "acestep_cli", *words]
-    result = finish(command, text=True)
+    result = run_without_rights(words)
     Path("folder").chmod(0o700)
-    if result.returncode == 127 or "setpriv:" in result.stderr:
-        pytest.skip("that right cannot be given up here")
     assert result.returncode == code, result.stderr
     assert "cannot be read: permission denied." in f"{result.stderr.rstrip()}.", result.stderr
     assert len(result.stderr.splitlines()) <= 2
+
+
+#: What is in a folder that may not be looked into.
+INSIDE = [
+    (["check", "folder/a.wav"], 5),
+    (["show", "folder/a.wav"], 5),
+    (["replay", "folder/a.wav"], 5),
+    (["repaint", "folder/a.wav", "--start", "1", "--end", "2"], 5),
+    (["train-lora", "songs", "--scan-only"], 5),
+    (["generate", "folder/song.yaml"], 2),
+    (["render", "folder/song.md"], 2),
+    (["spec", "check", "folder/song.yaml"], 2),
+    (["album", "plan", "folder/album.yaml"], 2),
+    (["generate", "-c", "a", "-m", "folder/"], 3),
+    (["generate", "-c", "a", "-m", "turbo", "--models-dir", "models"], 3),
+    (["models", "path", "turbo", "--models-dir", "models"], 3),
+    (["lora", "inspect", "folder/x"], 3),
+    (["train-lora", "songs", "-o", "folder", "--resume"], 3),
+    (["cache", "du"], 9),
+]
+
+
+@permissions
+@pytest.mark.parametrize(("words", "code"), INSIDE, ids=str)
+def test_what_is_in_a_closed_folder_has_the_code_of_what_is_missing(
+    words: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = ("models/vae", "models/Qwen3-Embedding-0.6B")
+    for name in ("folder", "songs/closed", "models/acestep-v15-turbo", *beside):
+        Path(name).mkdir(parents=True)
+    saved("songs/a.wav", encoded("wav", sound(6)))
+    monkeypatch.setenv("ACESTEP_CACHE_DIR", "folder/cache")
+    closed = [Path("folder"), Path("songs/closed"), Path("models/acestep-v15-turbo")]
+    for folder in closed:
+        folder.chmod(0)
+    result = run_without_rights(words)
+    for folder in closed:
+        folder.chmod(0o700)
+    assert result.returncode == code, result.stderr
+    assert "cannot be read: permission denied" in result.stderr
+
+
+@permissions
+@pytest.mark.parametrize("name", ["acestep-v15-turbo", "vae", "Qwen3-Embedding-0.6B", "hub"])
+def test_models_are_listed_though_one_may_not_be_looked_into(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("models", name)
+    folder.mkdir(parents=True)
+    Path("models/acestep-v15-turbo").mkdir(exist_ok=True)
+    folder.chmod(0)
+    monkeypatch.setenv("HF_HUB_CACHE", "models/hub/inside")
+    result = run_without_rights(["models", "list", *([] if name == "hub" else ["--models-dir", "models"])])
+    folder.chmod(0o700)
+    assert result.returncode == 0, result.stderr
+    assert "turbo " in result.stdout
 
 
 @pytest.mark.parametrize("command", ["check", "show", "replay", "listen", "train-lora"])
