@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as parametrized_weight_norm
 
-from acestep_cli.engine.vae import OobleckVAE, fold_weight_norm
+from acestep_cli.engine import vae as vae_module
+from acestep_cli.engine.vae import EncoderBlock, OobleckVAE, fold_weight_norm
 from acestep_cli.models.configs import VAEConfig, decoder_reach, encoder_reach
 from support import tiny
+from support.diffusers_run import relative
 
 NARROW = {
     "encoder_hidden_size": 8,
@@ -80,6 +83,33 @@ def test_sampling_and_training_paths_agree(vae: OobleckVAE) -> None:
     assert torch.equal(latents, untouched)
     assert torch.equal(vae.decode(latents), waveform)
     assert torch.equal(vae.encode(waveform.double()), encoded)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
+def test_channels_last_chunks_give_what_one_piece_gives(
+    config: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With gradients nothing is laid out anew or cut up; without, chunks of 64 samples are, at every rate."""
+    network = OobleckVAE(VAEConfig.from_dict(config)).eval()
+    tiny.scramble(network, torch.Generator().manual_seed(0))
+    network.to(dtype)
+    latents = randn(2, network.config.decoder_input_channels, 23).to(dtype)
+    waveform = randn(2, network.config.audio_channels, 7 * network.config.hop + 777).to(dtype)
+    decoded, encoded = network.decode(latents).detach(), network.encode(waveform).detach()
+    pieces = []
+    residual_units = EncoderBlock.residual_units
+    monkeypatch.setattr(
+        EncoderBlock, "residual_units", lambda block, x: pieces.append(x.stride(1)) or residual_units(block, x)
+    )
+    monkeypatch.setattr(vae_module, "CHUNK_SAMPLES", 64)
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2  # 8 bits of a bfloat16 through up to 30 layers
+    with torch.inference_mode():
+        network.arrange_weights()
+        assert relative(network.decode(latents), decoded) < tolerance
+        assert relative(network.encode(waveform).float(), encoded.float()) < tolerance
+    assert len(pieces) > 100
+    assert set(pieces) == {1}
 
 
 def convolutions() -> dict[str, nn.Module]:

@@ -238,7 +238,9 @@ class WeightStore:
         with torch.device("meta"):
             vae = OobleckVAE(config)
         folder = self.checkpoint.vae
-        return self._load(vae, folder, weight_shards.weight_shards(folder), self.vae_device, weight_norm=True)
+        vae = self._load(vae, folder, weight_shards.weight_shards(folder), self.vae_device, weight_norm=True)
+        vae.arrange_weights()
+        return vae
 
     def _build_text_encoder(self) -> TextEncoder:
         folder = self.checkpoint.text
