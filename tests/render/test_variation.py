@@ -7,9 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
+from typer.testing import CliRunner
 
+from acestep_cli.cli.app import app
 from acestep_cli.engine import denoise
 from acestep_cli.errors import UsageError
 from acestep_cli.models import checkpoints
@@ -40,6 +44,25 @@ def test_between_them_it_is_on_an_arc(share: float) -> None:
     assert found.std() == pytest.approx(1, abs=0.02)
     likeness = float((found * first).mean())
     assert likeness == pytest.approx(math.cos(share * math.pi / 2), abs=0.02)
+
+
+@pytest.mark.parametrize("share", ["0%", "100%"])
+def test_at_the_ends_it_is_the_take_and_that_of_the_other_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: str
+) -> None:
+    """Sample for sample, in the files."""
+    monkeypatch.chdir(tmp_path)
+
+    def samples(name: str, *words: str) -> np.ndarray:
+        flags = ("-m", "pocket", "--songwriter", "none", "--set", "steps=2", "-o", name)
+        result = CliRunner().invoke(app, ["generate", *words, *flags], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        return soundfile.read(name)[0]
+
+    take, other = (samples(f"{seed}.wav", "-c", "a folk song", "-d", "3", "--seed", seed) for seed in ("9", "12"))
+    varied = samples("v.wav", "9.wav.yaml", "--variation", share, "--variation-seed", "12")
+    assert np.array_equal(varied, take if share == "0%" else other)
+    assert not np.array_equal(take, other)
 
 
 def test_takes_share_the_seed_and_have_seeds_of_the_variation() -> None:
