@@ -32,8 +32,8 @@ BEFORE = {"from_caption": "lo " * 150, "from_lyrics": "[Verse]\n" + "lo " * 2048
 NOTES = """\
 `a pass` is the latent frames of a forward pass through the diffusion transformer, 25 for a second, and `passes` how
 many a step takes. `diffusion` is the most that the diffusion holds beside the weights. Prompts of full length.
-{counted}. Main
-memory, which holds the waveform of the whole song, is not counted here.
+{counted}. The waveform of
+the whole song is in main memory, which is not counted here.
 """
 
 
