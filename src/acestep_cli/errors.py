@@ -110,6 +110,10 @@ class SourceError(AceStepError):
     name = "source"
 
 
+class LongSourceError(SourceError):
+    """Source audio is longer than is read."""
+
+
 class CheckError(AceStepError):
     """Audio failed a check (a render is not finite, silent or unchanged by a repaint or an edit; an assertion does not
     hold; a replay differs), or the loss of a training run is not finite.

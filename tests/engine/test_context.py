@@ -23,6 +23,7 @@ from acestep_cli.song.complete import Completed
 from acestep_cli.song.request import Request
 from acestep_cli.take import Take
 from support import tiny
+from support.command import Run
 from support.rendering import FLOAT32, quiet
 from support.sounds import recording
 
@@ -131,6 +132,28 @@ def test_a_song_over_ten_minutes_grows(two_b: tiny.Oracle) -> None:
 def test_what_is_no_view_is_refused(two_b: tiny.Oracle, asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         completed(two_b, **asked)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words", "code", "sentence"),
+    [
+        (596, ["extend", "--after", "5"], 2, "the song would be 601 s long, and 600 s are the most; the source is 596 "
+         "s long; --context 30, which keeps 30 s around the new part in view and copies the rest, makes longer ones."),
+        (601, ["extend", "--after", "5"], 5, "10 minutes are the most. --context 30, which keeps 30 s around the new "
+         "part in view and copies the rest, works on up to 60 minutes."),
+        (601, ["cover"], 5, "10 minutes are the most. Cut it: ffmpeg"),
+        (601, ["repaint", "--start", "9", "--end", "12", "--context", "3"], 0, ""),
+        (3601, ["extend", "--after", "5", "--context", "3"], 5, "60 minutes are the most. Cut it: ffmpeg"),
+    ],
+)  # fmt: skip
+def test_a_song_that_is_too_long_to_be_seen_whole_leads_to_context(
+    acestep: Run, seconds: int, words: list[str], code: int, sentence: str
+) -> None:
+    soundfile.write("long.flac", np.random.default_rng(0).uniform(-0.3, 0.3, seconds * 1000), 1000)
+    command, *flags = words
+    result = acestep(command, "long.flac", "-c", "slow strings", *flags, "--dry-run")
+    assert result.exit_code == code, result.stderr
+    assert sentence in " ".join(result.stderr.split())
 
 
 def test_pocket_extends_with_context_and_plays_the_sidecar_again() -> None:

@@ -24,7 +24,7 @@ from acestep_cli import disk
 from acestep_cli.audio import containers, encode, loudness, media_info
 from acestep_cli.audio.containers import Pieces, Stream
 from acestep_cli.audio.sound import Audio, join_blocks, resample_blocks
-from acestep_cli.errors import AceStepError, SourceError, reason_of, shell_word
+from acestep_cli.errors import AceStepError, LongSourceError, SourceError, reason_of, shell_word
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,7 +186,7 @@ class Decoding:
             most = f"{self.longest / 60:g} minutes"
             length = f"is longer than {most}" if so_far else f"is {format_time(seconds)} long, and {most} are the most"
             cut = f"ffmpeg -i {shell_word(self.path)} -t {self.longest:g} shorter.flac"
-            raise SourceError(f"{self.path} {length}.", f"Cut it: {cut}")
+            raise LongSourceError(f"{self.path} {length}.", f"Cut it: {cut}")
         if seconds < self.shortest and not so_far:
             raise SourceError(f"{self.path} is {seconds:.2f} s long, and at least {self.shortest:g} s are needed.")
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from acestep_cli.audio import decode
 from acestep_cli.audio.decode import Recording
-from acestep_cli.errors import AdapterError, SourceError
+from acestep_cli.errors import AdapterError, LongSourceError, SourceError
 from acestep_cli.models.checkpoint_files import Checkpoint
+from acestep_cli.song import modes, regions
 from acestep_cli.song.duration import SongLength, song_length
 from acestep_cli.song.regions import Region
 from acestep_cli.song.request import Request
@@ -61,8 +62,16 @@ def survey_recordings(request: Request) -> dict[str, Recording]:
             try:
                 recordings[file] = decode.survey_file(Path(file), longest)
             except SourceError as error:
-                raise SourceError(f"{key}: {error.message}", error.hint) from error
+                hint = error.hint
+                if isinstance(error, LongSourceError) and key == "source" and may_view_a_part(request):
+                    hint = f"{regions.VIEW_A_PART} works on up to {LONGEST_REFERENCE / 60:g} minutes."
+                raise SourceError(f"{key}: {error.message}", hint) from error
     return recordings
+
+
+def may_view_a_part(request: Request) -> bool:
+    """Tell whether `context` could be asked for, and is not."""
+    return request.context is None and "context" in modes.mode_of(request).keys
 
 
 def survey_adapters(request: Request, checkpoint: Checkpoint | None) -> tuple[dict[str, Adapter], list[str]]:

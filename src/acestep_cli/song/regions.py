@@ -7,7 +7,7 @@ on it, and may lie outside of the source. On the song's clock, 0 is where the ex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from acestep_cli.audio import decode
 from acestep_cli.errors import shell_word
@@ -19,6 +19,12 @@ SHORTEST = 0.1
 
 #: Words for the level of the difference between a new part and the old, in dBFS: music lies around -20.
 CHANGES = ((-30.0, "differs clearly"), (-50.0, "differs a little"))
+
+#: The way on for songs that are longer than one that is rendered whole.
+SHOWN_CONTEXT = 30
+VIEW_A_PART = (
+    f"--context {SHOWN_CONTEXT}, which keeps {SHOWN_CONTEXT} s around the new part in view and copies the rest,"
+)
 
 Spans = tuple[tuple[float, float], ...]
 """The parts of a song that are rendered, as (start, end) on the song's clock."""
@@ -134,7 +140,9 @@ def region_problems(request: Request, region: Region) -> list[str]:
     elif length > LONGEST_SECONDS and region.context is not None:
         found.append(f"context: {length:g} s would be in view, and {LONGEST_SECONDS} s are the most; {here}.")
     elif length > LONGEST_SECONDS:
-        found.append(f"end: the song would be {length:g} s long, and {LONGEST_SECONDS} s are the most; {here}.")
+        fits = len(region.repainted) == 1 and replace(region, context=SHOWN_CONTEXT).view_seconds <= LONGEST_SECONDS
+        part = f"; {VIEW_A_PART} makes longer ones" if fits else ""
+        found.append(f"end: the song would be {length:g} s long, and {LONGEST_SECONDS} s are the most; {here}{part}.")
     if request.duration is not None and abs(request.duration - length) > 0.5 / decode.READ_RATE:
         found.append(f"duration: is decided by the source, {length:g} s; leave it out.")
     return found
