@@ -22,7 +22,7 @@ from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoint_table, checkpoints, hugging_face, local
 from support import hub_server
-from support.command import LIMIT, Run, limited, read_to, started
+from support.command import LIMIT, Run, finish, limited, read_to, started
 from support.hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
 from support.places import RESULT_SCHEMA
 
@@ -822,6 +822,22 @@ def test_settings_that_cannot_be_used_are_named(
     for words in said:
         assert words in told
     assert not hub.asked
+
+
+@pytest.mark.parametrize("command", ["models list", "models pull turbo", "models path turbo", "doctor"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_HUB_DOWNLOAD_TIMEOUT", "10s"), ("HF_HUB_ETAG_TIMEOUT", "1.5"), ("HF_ENDPOINT", "http://[::1")],
+)
+def test_settings_with_which_the_library_cannot_be_imported_are_named(
+    name: str, value: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.delenv("ACESTEP_MODELS_DIR", raising=False)
+    result = finish([sys.executable, "-m", "acestep_cli", *command.split()], text=True)
+    assert result.returncode == (8 if (name, command) == ("HF_ENDPOINT", "models pull turbo") else 2), result.stderr
+    assert result.stderr.startswith(name)
+    assert "unset it" in result.stderr
 
 
 ODD: dict[str, object] = {

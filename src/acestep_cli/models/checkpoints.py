@@ -5,11 +5,13 @@ Everything here reads headers only and imports no torch.
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 
 from acestep_cli import disk
-from acestep_cli.errors import CheckpointError, reason_of
+from acestep_cli.errors import CheckpointError, UsageError, reason_of
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoint_files import DIFFUSERS_DIT, Checkpoint, DiffusersCheckpoint, Songwriter, Unpulled
 from acestep_cli.models.checkpoint_table import (
@@ -28,6 +30,8 @@ from acestep_cli.models.checkpoint_table import (
 
 #: A pull writes `refs/acestep/FOLDER` into the cache when the folder is whole: it names the commit to use.
 OWN_REF = "acestep/"
+#: Variables with a bad value of which the hub's library cannot be imported.
+HUB_VARIABLES = ("HF_ENDPOINT", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
 #: In diffusers' layout this lies where a published folder has its config, and names the class of the whole.
 PIPELINE_INDEX = "model_index.json"
 PIPELINE_CLASS = "AceStepPipeline"
@@ -177,11 +181,22 @@ def _folder_of(folder: str, repo: str | None, models_dir: Path | None, marker: s
     return None
 
 
-def cache_folder(repo: str) -> Path:
-    """Return the folder of a repository in the Hugging Face cache. The constants alone import no web client."""
-    from huggingface_hub import constants
+def hub_constants() -> ModuleType:
+    """Import the constants of the hub's library, which it reads from the environment; they alone import no web client.
 
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    Raises `UsageError` where a variable has a value that the library cannot be imported with.
+    """
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:
+        named = " or ".join(name for name in HUB_VARIABLES if os.environ.get(name)) or "a variable HF_…"
+        raise UsageError(f"{named} has a value that is none: {error}.", "Correct it, or unset it.") from error
+    return constants
+
+
+def cache_folder(repo: str) -> Path:
+    """Return the folder of a repository in the Hugging Face cache."""
+    return Path(hub_constants().HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
 def is_diffusers(dit: Path) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from acestep_cli import __version__, disk
 from acestep_cli.errors import AceStepError, NetworkError
-from acestep_cli.models import hub
+from acestep_cli.models import checkpoints, hub
 from acestep_cli.models.hub import GO_ON
 from acestep_cli.progress import Say
 
@@ -38,9 +38,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 def require_online() -> None:
     """Raise `NetworkError` where the environment forbids network access (HF_HUB_OFFLINE)."""
     require_endpoint()
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
+    if checkpoints.hub_constants().HF_HUB_OFFLINE:
         raise offline_error()
 
 

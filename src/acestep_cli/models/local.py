@@ -189,9 +189,7 @@ class HubCache:
 
     @property
     def root(self) -> Path:
-        from huggingface_hub import constants
-
-        return Path(constants.HF_HUB_CACHE)
+        return Path(checkpoints.hub_constants().HF_HUB_CACHE)
 
     def folder(self, part: ModelPart, commit: str) -> Path:
         return checkpoints.cache_folder(part.repo) / "snapshots" / commit / part.inside

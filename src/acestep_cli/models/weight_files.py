@@ -168,9 +168,9 @@ def read_contents(file: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
         raise CheckpointError(f"{file} has a broken safetensors header ({error}).", "Download it again.") from error
     end = max((tensor.end for tensor in tensors.values()), default=data)
     if size != end:
+        how = "is cut short" if size < end else "goes on behind its last tensor"
         raise CheckpointError(
-            f"{file} is cut short: its header promises {end:,} bytes, the file has {size:,}.",
-            "Finish or repeat the download.",
+            f"{file} {how}: its header promises {end:,} bytes, the file has {size:,}.", "Finish or repeat the download."
         )
     _require_honest(file, tensors, data)
     return tensors, notes
