@@ -156,6 +156,7 @@ def test_other_tags_are_fine(tag: str) -> None:
         ("Here's a verse about the rain:", "is not a line of the song"),
         ("Title: Night Drive", "is not a line of the song"),
         ("Let me know if you'd like another verse", "is not a line of the song"),
+        ("\\[Verse\\]", "Markdown"),
         ("We ride **alone** tonight", "Markdown"),
         ("---", "Markdown"),
         ("```", "Markdown"),

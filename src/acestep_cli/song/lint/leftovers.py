@@ -28,10 +28,10 @@ CHATTER = re.compile(
     r"|^key\s*[:：]\s*[A-H]\s?[#b♯♭]?\s?(?:m|min|maj|minor|major)?\W*$",
     re.I,
 )
-#: Emphasis in pairs (a censored f**k has none), rules, headings, fences, HTML.
+#: Emphasis in pairs (a censored f**k has none), rules, headings, fences, HTML, brackets behind backslashes.
 MARKUP = re.compile(
     r"(?<![\w*])(\*{1,3}|__)(?=\S)[^*_]+(?<=\S)\1(?![\w*])|^(?:-{3,}|\*{3,}|_{3,}|={3,}|`{3}.*)$|^#{1,6}\s"
-    r"|</?(?:br|p|b|i|em|strong)\s*/?>"
+    r"|</?(?:br|p|b|i|em|strong)\s*/?>|\\[\[\]]"
 )
 #: A note, its quality, its extensions, its bass.
 CHORD = re.compile(
