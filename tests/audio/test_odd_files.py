@@ -458,6 +458,14 @@ def test_two_without_a_length_are_two() -> None:
     assert np.array_equal(heard(saved("two.wav", piped + piped)), np.concatenate([wanted, wanted], axis=1))
 
 
+def test_two_long_ones_without_a_length_are_two() -> None:
+    one = encoded("rf64", sound(2))
+    sizes = one.index(b"ds64") + 8
+    piped = at(one, *((sizes + 8 * field, "<Q", 2**64 - 1) for field in range(3)))
+    wanted = heard(saved("one.wav", one))
+    assert np.array_equal(heard(saved("two.wav", piped + piped)), np.concatenate([wanted, wanted], axis=1))
+
+
 @pytest.mark.parametrize("name", ["wav", "aiff"])
 def test_a_length_of_nothing_is_not_believed_where_samples_follow(name: str) -> None:
     """Also where the length of the whole file is right, as where a writer mends one and not the other."""

@@ -55,6 +55,19 @@ def measured(samples: Any) -> measure.Measures:
 # What is measured
 
 
+def test_a_folder_and_all_that_lies_in_one_are_checked_as_its_takes() -> None:
+    Path("takes").mkdir()
+    for name in ("a", "b"):
+        written(f"takes/{name}.wav", sine())
+        for beside in (f"{name}.wav.yaml", f"{name}.lrc", "listen.html"):
+            Path("takes", beside).write_text("x: 1\n")
+    for words in (["takes"], sorted(map(str, Path("takes").iterdir()))):
+        found = check(*words)
+        assert found.exit_code == 0, found.output
+        assert [line.split(":")[0] for line in found.stdout.splitlines()] == ["takes/a.wav", "takes/b.wav"]
+    assert check("takes/a.wav", "takes/b.wav.yaml").exit_code == 5  # of a take that was not given: asked for by name
+
+
 def test_levels_of_a_sine_are_those_of_the_standard() -> None:
     """ITU-R BS.1770: a 997 Hz sine at 0 dBFS in one channel reads -3.01 LUFS, so in both 0 LUFS."""
     found = measured(sine(level=0.1))

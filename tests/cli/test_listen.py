@@ -204,9 +204,20 @@ def grow(acestep: Run, *more: str) -> None:
 def test_the_page_may_be_opened_at_once(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     takes(acestep, 1)
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
-    assert acestep("listen", "takes", "--open").exit_code == 0
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or len(opened) == 1)
+    shown = acestep("listen", "takes", "--open")
+    assert shown.exit_code == 0
+    assert "browser" not in shown.output
     assert opened == [Path("takes/listen.html").absolute().as_uri()]
+    assert "No browser could be started" in acestep("listen", "takes", "--open").output
+
+
+def test_of_a_file_its_folder_is_named(acestep: Run) -> None:
+    takes(acestep, 1)
+    [take] = Path("takes").glob("*.flac")
+    refused = acestep("listen", str(take))
+    assert refused.exit_code == 5
+    assert "acestep listen takes" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -506,6 +506,7 @@ def test_a_name_that_no_folder_can_have(hub: Hub, models: Run) -> None:
 def test_list_before_and_after(hub: Hub, models: Run) -> None:
     before = models("list").stdout.splitlines()
     assert [line.split()[:2] for line in before][:2] == [["turbo", "absent"], ["turbo-shift1", "absent"]]
+    assert before[0].split()[2:4] == ["~6.34", "GB"]  # what a pull fetches, the autoencoder and text encoder included
     assert len(before) == len(checkpoint_table.CHECKPOINTS) + len(checkpoint_table.SONGWRITERS)
     models("pull", "turbo")
     run = models("list", "--json")

@@ -30,6 +30,8 @@ def refusal(**values: object) -> str:
         ("duration", "90s", 90.0),
         ("duration", "90.5 s", 90.5),
         ("duration", "1:30", 90.0),
+        ("duration", "2m", 120.0),
+        ("duration", "1.5 min", 90.0),
         ("duration", "0:45.5", 45.5),
         ("duration", 600, 600.0),
         ("key", "A minor", "A minor"),

@@ -282,7 +282,7 @@ def follows(data: mmap.mmap, place: int) -> bool:
 def another(data: mmap.mmap, start: int, again: bytes) -> int:
     """Return the place of the next stream of the same kind, marked by `again`; else the end of the file."""
     place = data.find(again, start) if again else -1
-    place -= 8 if again == b"WAVEfmt " else 0
+    place -= 8 if again.startswith(b"WAVE") else 0  # behind the name and the length of the outer chunk
     return place if place > start and follows(data, place) else len(data)
 
 

@@ -29,7 +29,7 @@ from acestep_cli.audio.checks import (
     fault_checks,
     not_measurable,
 )
-from acestep_cli.cli import console, help_format, options
+from acestep_cli.cli import console, help_format, listen, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.render.result import error_object
@@ -71,7 +71,8 @@ def _number(flag: str, metavar: str, help: str, panel: str) -> Any:
 
 
 Files = Annotated[
-    list[Path], typer.Argument(metavar="AUDIO", readable=False, help="Audio files, up to an hour long each.")
+    list[Path],
+    typer.Argument(metavar="AUDIO", readable=False, help="Audio files, up to an hour long each, or a folder of them."),
 ]
 MinDuration = Annotated[float | None, _number("--min-duration", "SECONDS", "At least so long.", CONTENT)]
 MaxDuration = Annotated[float | None, _number("--max-duration", "SECONDS", "At most so long.", CONTENT)]
@@ -160,6 +161,7 @@ def check(
 ) -> None:
     terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     require_consistent(asserted)
+    files = listen.expand_takes(files)
     if junit is not None:
         refuse_report(junit, [*files, *([asserted.same_as] if asserted.same_as is not None else ())])
     checks = [*measured_checks(asserted), *compared_checks(asserted, terminal)]

@@ -21,8 +21,8 @@ from acestep_cli.audio import decode, encode, lrc, plots
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console
-from acestep_cli.errors import ExistsError, SourceError, UsageError
-from acestep_cli.models import checkpoint_table
+from acestep_cli.errors import ExistsError, SourceError, UsageError, shell_word
+from acestep_cli.models import checkpoint_table, latents_file
 from acestep_cli.render.sidecar import SidecarRecord
 from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song import modes, spec, spec_layers
@@ -79,6 +79,10 @@ def listen(
 ) -> None:
     terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
     page = output or folder / PAGE
+    if folder.is_file():
+        raise SourceError(
+            f"{folder} is a file, and the page is of all takes in a folder: acestep listen {shell_word(folder.parent)}"
+        )
     playable(folder)  # which says whether there is a folder, before whether its page can be written
     refuse_other(page, force=force)
     with terminal.results() as stdout:
@@ -86,8 +90,8 @@ def listen(
         run_report.more["listen"] = {"path": str(page), "takes": [take["file"] for take in takes]}
         terminal.say(f"{len(takes)} {'take' if len(takes) == 1 else 'takes'} to listen to")
         stdout.path(page)
-    if open_page:
-        webbrowser.open(page.absolute().as_uri())
+    if open_page and not webbrowser.open(page.absolute().as_uri()):
+        terminal.warn("No browser could be started; open the page in one yourself.")
 
 
 def refuse_other(page: Path, *, force: bool) -> None:
@@ -163,6 +167,15 @@ def require_playable(folder: Path) -> list[Path]:
             raise gone
         raise SourceError(f"{folder} holds no audio files ({', '.join(encode.FORMATS)}).")
     return files
+
+
+def expand_takes(files: Sequence[Path]) -> list[Path]:
+    """Return the audio files among those given: a folder stands for its own. What lies beside takes that are given too,
+    as with `takes/*`, is left out: sidecars, timed lyrics, latents, the page.
+    """
+    beside = {f(file) for file in files for f in (spec_layers.sidecar_path, lrc.lrc_path, latents_file.latents_path)}
+    found = [file for file in files if file not in beside and (file.name != PAGE or len(files) == 1)]
+    return [one for file in found for one in (require_playable(file) if disk.is_folder(file) else [file])]
 
 
 def playable(folder: Path) -> list[Path]:

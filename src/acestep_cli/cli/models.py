@@ -161,7 +161,7 @@ def list_models(
 
 def size(state: ModelState) -> str:
     if state.status == "absent":
-        return f"~{checkpoint_table.model_parts(state.name)[0].size_gb:g} GB"
+        return f"~{sum(part.size_gb for part in checkpoint_table.model_parts(state.name)):.3g} GB"
     return disk.format_size(state.size)
 
 

@@ -30,6 +30,7 @@ STAGES = {
     "decode": "Decoding sound",
     "scan": "Going through the songs",
     "analyse": "Estimating tempo and key",
+    "compare": "Comparing the takes",
     "condition": "Preparing the songs",
     "train": "Training",
 }

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acestep_cli import disk
 from acestep_cli.audio import decode, loudness, measure, plots
 from acestep_cli.cli import console, help_format, listen, options, take_table
 from acestep_cli.cli.console import Console
@@ -44,10 +43,10 @@ Files = Annotated[
 )
 def show(ctx: typer.Context, files: Files, json_wanted: options.Json = False, debug: options.Debug = False) -> None:
     terminal, run_report = console.begin(ctx, wants_json=json_wanted)
-    found = [one for file in files for one in (listen.require_playable(file) if disk.is_folder(file) else [file])]
+    found = listen.expand_takes(files)
     if len(found) > 1 or json_wanted:
         with terminal.results() as stdout, terminal.progress(lambda: 0) as report:
-            takes = compare.compare_takes(found, terminal.warn, partial(report, "analyse"))
+            takes = compare.compare_takes(found, terminal.warn, partial(report, "compare"))
             run_report.more["shown"] = {
                 "takes": [take.report() for take in takes],
                 "differ": compare.differing_keys(takes),

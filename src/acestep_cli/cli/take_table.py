@@ -26,7 +26,8 @@ def comparison(takes: Sequence[ComparedTake]) -> Iterator[str]:
     differing = compare.differing_keys(takes)
     if len(specs) > 1 and not differing:
         seeds = len({found.seed for found in specs}) > 1
-        yield f"One caption, the same words and settings: {'only their seeds differ' if seeds else 'and one seed'}."
+        same = "the same words and settings: only their seeds differ" if seeds else "the same words, settings and seed"
+        yield f"One caption, {same}."
     for key, values in differing.items():
         yield f"{key.replace('_', ' ')}:"
         known = [(name, value) for name, value, take in zip(names, values, takes, strict=True) if take.request]

@@ -131,9 +131,12 @@ class TimeSignature(Kind):
         raise ValueError(f"{quoted(value)} is not one of {', '.join(TIME_SIGNATURES)}")
 
 
+LENGTH_PATTERN = r"\d+(\.\d+)?\s*(s|m|min)?|\d+:[0-5]\d(\.\d+)?"
+
+
 @dataclass(frozen=True)
 class Duration(Kind):
-    """Seconds, from `90`, `90s` or `1:30`."""
+    """Seconds, from `90`, `90s`, `1:30` or `1.5 min`."""
 
     low: float
     high: float
@@ -145,14 +148,17 @@ class Duration(Kind):
 
     def schema(self) -> dict[str, Any]:
         seconds = {"type": "number", "minimum": self.low, "maximum": self.high}
-        return {"anyOf": [seconds, {"type": "string", "pattern": r"^\s*(\d+(\.\d+)?\s*s?|\d+:[0-5]\d(\.\d+)?)\s*$"}]}
+        return {"anyOf": [seconds, {"type": "string", "pattern": rf"^\s*({LENGTH_PATTERN})\s*$"}]}
 
     def read(self, value: Any) -> float:
         text = str(value).strip()
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*s?|(\d{1,3}):([0-5]\d(?:\.\d+)?)", text)
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(s|m|min)?|(\d{1,3}):([0-5]\d(?:\.\d+)?)", text)
         if not found or isinstance(value, bool):
             raise ValueError(f"{quoted(value)} is not a length such as 90, 90s or 1:30")
-        seconds = float(found[1]) if found[1] else 60 * int(found[2]) + float(found[3])
+        if found[1]:
+            seconds = float(found[1]) * (60 if found[2] in ("m", "min") else 1)
+        else:
+            seconds = 60 * int(found[3]) + float(found[4])
         if not self.low <= seconds <= self.high:
             raise ValueError(f"{quoted(value)} is not between {self.low:g} and {self.high:g} seconds")
         return seconds
@@ -170,7 +176,7 @@ class Time(Duration):
 
     def schema(self) -> dict[str, Any]:
         seconds = {"type": "number", "minimum": self.low, "maximum": self.high}
-        return {"anyOf": [seconds, {"type": "string", "pattern": r"^\s*-?(\d+(\.\d+)?\s*s?|\d+:[0-5]\d(\.\d+)?)\s*$"}]}
+        return {"anyOf": [seconds, {"type": "string", "pattern": rf"^\s*-?({LENGTH_PATTERN})\s*$"}]}
 
     def read(self, value: Any) -> float:
         text = str(value).strip()
