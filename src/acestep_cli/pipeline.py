@@ -288,7 +288,7 @@ class Renderer:
             warnings=tuple(dict.fromkeys((*part.warnings, *self.weights.warnings))),
             alignment=aligned,
             applied=self.weights.applied,
-            fell_back=self.retry.has_fallen_back(),
+            fell_back=self.retry.pop_fell_back(),
         )
 
 

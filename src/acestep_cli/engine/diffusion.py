@@ -20,7 +20,9 @@ from acestep_cli.song.complete import Completed
 
 
 class DiffusedTake(NamedTuple):
-    """The latents [T, C] of a take, and the seconds that they took; None where they were in the cache."""
+    """The latents [T, C] of a take, and its share of the seconds that its group took, which is 0 until the group is
+    done; None where they were in the cache.
+    """
 
     latents: Tensor
     seconds: float | None

@@ -24,7 +24,7 @@ class OutOfMemoryRetry:
     weights: WeightStore
     sizes: Sizes
     warn: Say
-    _has_fallen_back: bool = field(default=False, init=False)
+    _fell_back: bool = field(default=False, init=False)
     #: The most takes that may share a forward pass, since memory ran out over more; None before.
     _most_together: int | None = field(default=None, init=False)
 
@@ -33,9 +33,9 @@ class OutOfMemoryRetry:
         number = min(together, self._most_together or together)
         self.weights.plan = self.weights.plan.model_copy(update={"together": number})
 
-    def has_fallen_back(self) -> bool:
-        """Tell whether memory ran out since this was asked last."""
-        found, self._has_fallen_back = self._has_fallen_back, False
+    def pop_fell_back(self) -> bool:
+        """Return True if memory ran out since the last call, and forget it."""
+        found, self._fell_back = self._fell_back, False
         return found
 
     def __call__(self, stage: str, request: Completed, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,7 +53,7 @@ class OutOfMemoryRetry:
                     raise exhausted_error(self.weights.plan, stage, request) from None
             # Only out here is the error gone, and with its traceback what the stage held.
             plan, fallback = lower
-            self._has_fallen_back = True
+            self._fell_back = True
             if plan.together < self.weights.plan.together:
                 self._most_together = plan.together
             self.weights.replan(plan)
