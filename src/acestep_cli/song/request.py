@@ -153,7 +153,7 @@ class Request(BaseModel):
         str | None,
         Key(
             Sound(),
-            "The recording to work on, 1 s to 10 minutes long.",
+            "The recording to work on, 1 s to 10 minutes long; with `context` up to an hour.",
             SOURCE,
             flag=False,
             shapes=False,  # what it holds does
