@@ -1,4 +1,5 @@
-"""Decoding with the autoencoder at its published size, random float32 weights: ours and diffusers'.
+"""Decoding with the autoencoder at its published size, random weights: ours and diffusers'; and in bfloat16, ours with
+channels last and in chunks, as processors decode, beside channels first and whole.
 
 Time is wall time of one decode. Memory is how far the resident set rises above what it was before the decode, each
 measured in a process of its own. Ours is decoded in tiles, as every song is; diffusers' in one piece, as its pipeline
@@ -10,6 +11,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from diffusers import AutoencoderOobleck
@@ -19,6 +22,7 @@ from side_by_side import medians, parser, publish
 from torch import Tensor
 
 from acestep_cli.engine import codec
+from acestep_cli.engine import vae as vae_module
 from acestep_cli.engine.vae import OobleckVAE
 from acestep_cli.machine import plan, tiers
 from acestep_cli.machine.hardware import Hardware, cpu_device
@@ -28,19 +32,33 @@ from acestep_cli.models.sizes import Sizes
 
 TIME_AIM, MEMORY_AIM = "at least 1.15 x", "at most 0.1"
 NOTES = """\
-Random float32 weights of the published sizes, the same function in both; the waveforms differ by {difference:.1e}.
-Times are medians of {rounds} runs each, taken in turns in one process. Tiles are of {tile} frames, the program's choice
-on a processor. Memory is how far one decode raises the resident set, each in a process of its own. diffusers decodes
-a song in one piece, and {song:g} s of it would need more memory than many machines have: it was measured at {half:g} s
-({half_mb:.0f} MB) and at {fits:g} s ({fitting_mb:.0f} MB), and the line through both is followed to {song:g} s.
+Random weights of the published sizes, float32 where nothing else is said, the same function in both; the waveforms
+differ by {difference:.1e}. Times are medians of {rounds} runs each, taken in turns in one process. Tiles are of
+{tile} frames, the program's choice on a processor. Memory is how far one decode raises the resident set, each in a
+process of its own. diffusers decodes a song in one piece, and {song:g} s of it would need more memory than many
+machines have: it was measured at {half:g} s ({half_mb:.0f} MB) and at {fits:g} s ({fitting_mb:.0f} MB), and the line
+through both is followed to {song:g} s.
 """
 
 
-def build_ours() -> OobleckVAE:
+def build_ours(dtype: torch.dtype = torch.float32) -> OobleckVAE:
     with torch.device("meta"):
         vae = OobleckVAE(VAEConfig.from_dict(VAE))
     torch.manual_seed(0)
-    return fill(vae)
+    vae = fill(vae).to(dtype)
+    vae.arrange_weights()
+    return vae
+
+
+@contextmanager
+def channels_first() -> Iterator[None]:
+    """Let networks decode as on other devices: channels first, each block in one piece."""
+    kept = vae_module.HAS_ONEDNN, vae_module.CHUNK_SAMPLES
+    vae_module.HAS_ONEDNN, vae_module.CHUNK_SAMPLES = False, sys.maxsize
+    try:
+        yield
+    finally:
+        vae_module.HAS_ONEDNN, vae_module.CHUNK_SAMPLES = kept
 
 
 def build_theirs(ours: OobleckVAE) -> AutoencoderOobleck:
@@ -102,6 +120,19 @@ def compare_times(seconds: float, rounds: int) -> tuple[list[float], float]:
     return times, difference.item()
 
 
+def compare_layouts(seconds: float, rounds: int) -> list[float]:
+    """Medians of ours in bfloat16: channels last and in chunks, and channels first in one piece; both in tiles."""
+    latents, arranged = latents_of(seconds), build_ours(torch.bfloat16)
+    with channels_first():
+        plain = build_ours(torch.bfloat16)
+
+    def decode_plain() -> None:
+        with channels_first():
+            our_tiled(plain, latents)
+
+    return medians(rounds, lambda: our_tiled(arranged, latents), decode_plain)
+
+
 @torch.inference_mode()
 def main() -> None:
     options = parser(__doc__, rounds=3)
@@ -114,6 +145,7 @@ def main() -> None:
         print_rise(arguments.rise_of, arguments.seconds)
         return
     (whole, tiled, theirs), difference = compare_times(arguments.seconds, arguments.rounds)
+    bfloat16, first = compare_layouts(arguments.seconds, arguments.rounds)
     ours_mb = rise_mb("ours", arguments.song)
     half_mb, fitting_mb = (rise_mb("theirs", seconds) for seconds in (arguments.fits / 2, arguments.fits))
     theirs_mb = fitting_mb + (fitting_mb - half_mb) / (arguments.fits / 2) * (arguments.song - arguments.fits)
@@ -122,6 +154,13 @@ def main() -> None:
         ["what", "ours", "diffusers", "ratio", "aim"],
         [f"{times}, in one piece", f"{whole:.2f} s", f"{theirs:.2f} s", f"{theirs / whole:.2f} x as fast", TIME_AIM],
         [f"{times}, ours in tiles", f"{tiled:.2f} s", f"{theirs:.2f} s", f"{theirs / tiled:.2f} x as fast", "none"],
+        [
+            f"{times} in bfloat16, ours in tiles",
+            f"{bfloat16:.2f} s",
+            f"{first:.2f} s: ours, channels first",
+            f"{first / bfloat16:.2f} x as fast",
+            "at least 1.5 x",
+        ],
         [
             f"peak memory of {arguments.song:g} s, ours in tiles",
             f"{ours_mb:.0f} MB",
