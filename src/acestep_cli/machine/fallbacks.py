@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from acestep_cli.machine.hardware import OWN_MEMORY, Backend, Device, DType
 from acestep_cli.machine.memory import Arrangement
 
-TILE_FRAMES = {"cpu": 128}
-TILE_FRAMES_ON_CARDS = 256
+TILE_FRAMES = 256
 SMALLEST_TILE_FRAMES = 32
 
 
@@ -73,7 +72,7 @@ LADDER = (
 
 def fastest_arrangement(device: Device, dtype: DType) -> Arrangement:
     """Return the fastest arrangement, without any fallback."""
-    return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES.get(device.backend, TILE_FRAMES_ON_CARDS))
+    return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES)
 
 
 def smallest_arrangement(arrangement: Arrangement, backend: Backend) -> Arrangement:
