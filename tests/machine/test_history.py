@@ -131,7 +131,7 @@ def test_only_the_song_that_ran_out_of_memory_is_remembered(
     made = CliRunner().invoke(app, ["render", *specs, *place])
     assert made.exit_code == 0, made.stderr
     report = json.loads(made.stdout)
-    assert [output["plan"]["tile_frames"] for output in report["outputs"]] == [64, 64]
+    assert [output["plan"]["tile_frames"] for output in report["outputs"]] == [128, 128]
     [task] = history.read_history().devices.popitem()[1].values()
     assert list(task.descents) == [12]
 

@@ -39,7 +39,7 @@ CARD_STREAMS_IN_MLP, CARD_INNER_IN_MLP = 3, 2
 COPIES_IN_DECODER = 9
 #: Copies of the widest activation in the first stage of its encoder on a card.
 COPIES_IN_ENCODER = 10
-#: Copies in either on a processor, where these stages go through in chunks: 2.8 to 3.8 were measured of one tile.
+#: Copies in either on a processor, where these stages go through in chunks. `benchmarks/vae_decode.py` finds 3.1.
 COPIES_IN_CHUNKS = 4
 #: Copies of the waveform, in float32, while its level is set, and it is measured and encoded.
 COPIES_IN_FINISH = 5
