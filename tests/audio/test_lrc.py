@@ -140,7 +140,7 @@ def test_sharpening_is_the_formula() -> None:
         powers.append(weights**2)
     stack = np.stack(powers)
     expected = ((stack - stack.mean()) / (np.sqrt(((stack - stack.mean()) ** 2).mean()) + 1e-9)).mean(axis=0)
-    np.testing.assert_allclose(alignment.sharpen(attention), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(alignment.exclusive_attention(attention), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_lines_begin_where_their_words_are_heard() -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli import __version__
 from acestep_cli.cli import app as cli
-from acestep_cli.cli import opening
+from acestep_cli.cli import startup_line
 from acestep_cli.cli.app import COMMANDS, app
 from acestep_cli.cli.console import Console
 from acestep_cli.machine import notices
@@ -225,8 +225,8 @@ def test_a_terminal_is_told_the_next_step_and_a_file_s_name_at_most_twice(two_b:
 def test_the_first_sign_of_life_comes_before_the_imports_and_is_wiped(two_b: tiny.Oracle, ends: str) -> None:
     asked = {"with a take": ["-c", "a"], "in a refusal": ["no.yaml"], "in another refusal": ["--no-such-flag"]}[ends]
     _, shown = on_a_terminal(two_b.root, *asked)
-    assert shown.startswith(f"{opening.LINE}\r\x1b[2K\r")
-    assert not any(opening.LINE in line for line in screen(shown))
+    assert shown.startswith(f"{startup_line.LINE}\r\x1b[2K\r")
+    assert not any(startup_line.LINE in line for line in screen(shown))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
@@ -235,7 +235,7 @@ def test_the_first_sign_of_life_comes_before_the_imports_and_is_wiped(two_b: tin
 )
 def test_where_nobody_waits_there_is_no_first_sign(two_b: tiny.Oracle, asked: list[str]) -> None:
     _, shown = on_a_terminal(two_b.root, *asked, stdout=subprocess.DEVNULL)
-    assert opening.LINE not in shown
+    assert startup_line.LINE not in shown
 
 
 def test_scripts_are_told_no_next_step(acestep: Run) -> None:

@@ -26,7 +26,7 @@ def _own_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
 
-def recall(seconds: float = 120, device: Device = CARD, task: str = TASK) -> plan.Experience:
+def recall(seconds: float = 120, device: Device = CARD, task: str = TASK) -> plan.PastRenders:
     return history.recall_experience(history.read_history(), device, task, "bfloat16", seconds)
 
 

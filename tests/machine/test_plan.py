@@ -19,7 +19,7 @@ from acestep_cli.machine import plan as planning
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import GIB, Device, Hardware
 from acestep_cli.machine.memory import Arrangement, MemoryModel
-from acestep_cli.machine.plan import Experience, MachineRequest, Overhead, Plan, Speed
+from acestep_cli.machine.plan import MachineRequest, Overhead, PastRenders, Plan, Speed
 from acestep_cli.machine.tiers import TIERS, Tier
 from acestep_cli.models.sizes import PUBLISHED_SONGWRITERS, Sizes
 from acestep_cli.song import complete
@@ -161,7 +161,7 @@ def test_a_history_that_leads_nowhere_is_not_followed() -> None:
     machine, sizes = Hardware((CPU,)), Sizes.published("turbo")
     for arrangement in odd:
         made = planning.plan_render(
-            machine, song(), MachineRequest(), sizes, lambda *_, known=arrangement: Experience(known)
+            machine, song(), MachineRequest(), sizes, lambda *_, known=arrangement: PastRenders(known)
         )
         assert made == planning.plan_render(machine, song(), MachineRequest(), sizes)
 
@@ -267,7 +267,7 @@ def test_what_was_learnt_before_is_where_a_plan_begins() -> None:
     speeds = {"bfloat16": Speed(operations_per_second=1e12, decoded_per_second=10)}
     machine, request, sizes = Hardware((card(24),), "cuda"), song(100, takes=3), Sizes.published("turbo")
     made = planning.plan_render(
-        machine, request, MachineRequest(), sizes, lambda device, dtype: Experience(arrangement, speeds)
+        machine, request, MachineRequest(), sizes, lambda device, dtype: PastRenders(arrangement, speeds)
     )
     assert (made.tile_frames, made.one_network, made.int8) == (64, True, False)
     assert "memory ran out in an earlier render" in made.reasons["one_network"]
@@ -280,7 +280,7 @@ def test_the_time_of_a_songwriter_that_was_not_measured_is_not_told() -> None:
     sizes = replace(Sizes.published("turbo"), songwriter=PUBLISHED_SONGWRITERS["0.6B"])
 
     def seconds(writing: float | None, **more: Any) -> float | None:
-        known = Experience(speeds=speeds, overheads=dict.fromkeys(speeds, Overhead(2.0, 0.1, writing)))
+        known = PastRenders(speeds=speeds, overheads=dict.fromkeys(speeds, Overhead(2.0, 0.1, writing)))
         machine = Hardware((CPU,), None)
         made = planning.plan_render(machine, song(60, **more), MachineRequest(), sizes, lambda device, dtype: known)
         assert made.expected is not None

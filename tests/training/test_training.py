@@ -35,7 +35,7 @@ from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckError, OutputError
 from acestep_cli.machine import hardware
-from acestep_cli.machine.plan import Experience, MachineRequest
+from acestep_cli.machine.plan import MachineRequest, PastRenders
 from acestep_cli.models import checkpoints
 from acestep_cli.models import tensor_file as tensor_files
 from acestep_cli.models.checkpoint_files import Checkpoint
@@ -84,7 +84,7 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, config: TrainingConfi
         sizes, config.crop, [found.prompts(one.song, config.crop) for one in looked.usable]
     )
     plan = workload.plan_training(
-        hardware.detect(), config, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: Experience()
+        hardware.detect(), config, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: PastRenders()
     )
     prints = dataset.fingerprints(found, looked.usable)
     record = RunRecord(

@@ -9,7 +9,7 @@ import pytest
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import GIB, Device, Hardware
-from acestep_cli.machine.plan import Experience, MachineRequest, Speed
+from acestep_cli.machine.plan import MachineRequest, PastRenders, Speed
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.training import config
 from acestep_cli.training import plan as workload
@@ -28,7 +28,7 @@ def card(memory_gb: float, **more: object) -> Hardware:
 
 def planned(machine: Hardware, settings: TrainingConfig | None = None, **asked: str) -> TrainingPlan:
     return workload.plan_training(
-        machine, settings or TrainingConfig(), MachineRequest(**asked), SIZES, SONG, lambda *_: Experience()
+        machine, settings or TrainingConfig(), MachineRequest(**asked), SIZES, SONG, lambda *_: PastRenders()
     )
 
 
@@ -55,7 +55,7 @@ def test_memory_is_won_by_time_and_then_by_eight_bits() -> None:
 def test_an_open_optimiser_keeps_its_state_in_eight_bits_on_cards_alone() -> None:
     """Source: the text of the issue, AdamW in eight bits where its library is installed."""
     machine = card(80)
-    settings = (TrainingConfig(), MachineRequest(), SIZES, SONG, lambda *_: Experience())
+    settings = (TrainingConfig(), MachineRequest(), SIZES, SONG, lambda *_: PastRenders())
     eight = workload.plan_training(machine, *settings, eight_bits=True)
     assert (eight.optimiser, planned(machine).optimiser) == ("adamw8bit", "adamw")
     assert planned(machine).peak_bytes - eight.peak_bytes == 6 * 64 * 688_128
@@ -85,8 +85,8 @@ def test_float16_loses_gradients() -> None:
 
 
 def test_renders_tell_how_long_it_takes_at_least() -> None:
-    def recall(*_: object) -> Experience:
-        return Experience(speeds={"bfloat16": Speed(1e14, 100.0)})
+    def recall(*_: object) -> PastRenders:
+        return PastRenders(speeds={"bfloat16": Speed(1e14, 100.0)})
 
     one = workload.plan_training(card(80), TrainingConfig(steps=100), MachineRequest(), SIZES, SONG, recall)
     other = workload.plan_training(card(80), TrainingConfig(steps=200), MachineRequest(), SIZES, SONG, recall)

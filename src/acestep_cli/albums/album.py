@@ -102,7 +102,7 @@ def read_album(file: Path, over: Layer | None = None) -> Album:
         whole.append(track)
     album = Album(file, settings["output"], tuple(whole), tuple(album_file.path for album_file in album_files))
     if not problems:
-        problems += duplicate_problems(album) + circle_problems(album)
+        problems += duplicate_problems(album) + cycle_problems(album)
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     return replace(album, remarks=tuple(idle_defaults(album_files[-1], drafts)))
@@ -172,7 +172,7 @@ def duplicate_problems(album: Album) -> list[str]:
     return problems
 
 
-def circle_problems(album: Album) -> list[str]:
+def cycle_problems(album: Album) -> list[str]:
     """Return a problem for each track whose `from` names no track, one of several files, or in the end itself."""
     problems = []
     by_id = {track.id: track for track in album.tracks}

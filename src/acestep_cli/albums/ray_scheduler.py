@@ -60,7 +60,7 @@ class RunningTask:
                 raise result.as_error(came.error)
             yield came
 
-    def go_on(self, came: Take | FailureMessage | None = None) -> bool | None:
+    def advance(self, came: Take | FailureMessage | None = None) -> bool | None:
         """Start the share, or keep `came`, the take or failure that came from the node.
 
         Returns True where more is to come, None after the last, False where the whole run should end.
@@ -123,7 +123,7 @@ class Scheduler:
         """Give shares to free nodes; return True if any node is at work."""
         while self._waiting and self._free:
             task = RunningTask(self._waiting.popleft(), self._free.popleft(), self._send, self._keep)
-            if task.go_on():
+            if task.advance():
                 self._running.append(task)
             else:
                 self._free.append(task.node)
@@ -147,7 +147,7 @@ class Scheduler:
         if isinstance(message, TextMessage):
             (self._terminal.warn if message.is_warning else self._terminal.say)(message.text)
             return True
-        goes_on = task.go_on(message)
+        goes_on = task.advance(message)
         if not goes_on:
             self._running.remove(task)
             self._free.append(task.node)

@@ -17,7 +17,7 @@ from typer._completion_shared import _completion_scripts
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from acestep_cli import COMPLETING, __version__
-from acestep_cli.cli import exit_codes, opening
+from acestep_cli.cli import exit_codes, startup_line
 from acestep_cli.cli.help_format import Group, group_help
 from acestep_cli.errors import UsageError, reason_of
 
@@ -107,12 +107,12 @@ class Root(Group):
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             if not ctx.resilient_parsing:  # as for a TAB
-                opening.show(name, rest)
+                startup_line.show(name, rest)
             command = typer.main.get_command(loaded(name))
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
-        with exit_codes.as_exit_codes(ctx), opening.wiped():
+        with exit_codes.as_exit_codes(ctx), startup_line.removed_at_end():
             return super().invoke(ctx)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acestep_cli.cli import exit_codes, opening
-from acestep_cli.cli.opening import redraws
+from acestep_cli.cli import exit_codes, startup_line
 from acestep_cli.cli.progress_bar import STAGES, CommandBar
+from acestep_cli.cli.startup_line import redraws
 from acestep_cli.disk import format_size
 from acestep_cli.errors import OutputError, reason_of
 from acestep_cli.machine import notices
@@ -76,7 +76,7 @@ def print_result(text: str, *, styled: bool = False) -> None:
 
     A terminal gets nothing that it would obey, unless the text is `styled`: then that was seen to before.
     """
-    opening.wipe()
+    startup_line.remove()
     if sys.stdout is None:  # closed by whoever started us
         return
     if sys.stdout.isatty() and not styled:
@@ -145,7 +145,7 @@ class Console:
         self._stdout_refused: str | None = None
 
     def say(self, line: str) -> None:
-        opening.wipe()
+        startup_line.remove()
         if self.quiet:
             return
         line = exit_codes.printable(line)
@@ -166,7 +166,7 @@ class Console:
         self.say(sentence)
         return True
 
-    def lead(self, line: str) -> None:
+    def hint(self, line: str) -> None:
         """Print the next step to somebody at a terminal, and to nobody else."""
         if self.is_read:
             self.say(line)
@@ -224,7 +224,7 @@ class Console:
 
     def print_path(self, stdout: Any, path: Path | str) -> None:
         """Print a path. The file exists already, so a full stdout stops nothing: `results` raises at the end."""
-        opening.wipe()
+        startup_line.remove()
         if stdout is None or not self.shows_paths:
             return
         try:
@@ -272,7 +272,7 @@ class Console:
     def _command_bar(self, memory: Callable[[], int]) -> Iterator[ProgressCallback]:
         from rich.console import Console as Terminal
 
-        opening.wipe()
+        startup_line.remove()
         self._bar, self._screen = CommandBar(memory, self.remaining), Terminal(stderr=True)
         try:
             with self._bar.shown(self._screen):
@@ -321,7 +321,7 @@ class Console:
 
     @contextmanager
     def _bars_of_bytes(self, total: int) -> Iterator[ProgressCallback]:
-        opening.wipe()
+        startup_line.remove()
         from rich.console import Console as Terminal
         from rich.progress import (
             BarColumn,

@@ -122,7 +122,7 @@ def pull(
             stdout.path(folder or "")
     playable = next((name for name in wanted if name in checkpoint_table.CHECKPOINTS), None)
     if playable is not None:
-        terminal.lead(f'Next: acestep generate -c "warm lo-fi hip hop, dusty drums" --instrumental -d 30 -m {playable}')
+        terminal.hint(f'Next: acestep generate -c "warm lo-fi hip hop, dusty drums" --instrumental -d 30 -m {playable}')
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""The bar of a running command: where it is, how long it takes yet, and the stages beneath."""
+"""The bar of a running command: where it is, how long it takes yet, and the stages stage_line."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class CommandBar:
         return self._done / self._total if self._total else 0.0
 
     @property
-    def beneath(self) -> str:
+    def stage_line(self) -> str:
         """Return the stages with their seconds, the speed of a training, and the memory in use."""
         # A copy: the thread of the bar reads what the render writes.
         parts = [f"{STAGES.get(stage, stage)} {clock_time(spent)}" for stage, spent in list(self._stages.items())]
@@ -140,10 +140,10 @@ class CommandBar:
                 line.append(segment.text.rstrip("\n"), segment.style)
         line.append(f"  {left}", "cyan")
         yield line
-        beneath = self.beneath
-        if cell_len(beneath) > width - 2:
-            beneath = set_cell_size(beneath, width - 3) + "…"
-        yield Text(f"  {beneath}", "dim", no_wrap=True)
+        stage_line = self.stage_line
+        if cell_len(stage_line) > width - 2:
+            stage_line = set_cell_size(stage_line, width - 3) + "…"
+        yield Text(f"  {stage_line}", "dim", no_wrap=True)
 
     @contextmanager
     def shown(self, terminal: Terminal) -> Iterator[None]:

@@ -86,7 +86,7 @@ def replay_take(
     with tempfile.TemporaryDirectory() as folder, terminal.results() as stdout:
         job = plan_replay(made, Path(folder) / file.name, run)
         refuse_edited(job, made, file)
-        terminal.events.pass_over(job.outputs)
+        terminal.events.skip_files(job.outputs)
         announce.announce_plan([job], terminal, dry_run=False)
         perform.render_jobs([job], RenderSession(replace(run, no_sidecar=True), terminal, Stdout(terminal, None)))
         perform.raise_failures([output for output in job.outputs if output.status == FAILED])

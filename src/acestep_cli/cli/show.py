@@ -53,7 +53,7 @@ def show(ctx: typer.Context, files: Files, json_wanted: options.Json = False, de
             }
             for line in take_table.comparison(takes):
                 stdout.path(line)
-        lead_on(takes, terminal)
+        give_hints(takes, terminal)
         return
     take = TakeFile.read(found[0], terminal.warn)
     width = console.card_width()
@@ -62,13 +62,13 @@ def show(ctx: typer.Context, files: Files, json_wanted: options.Json = False, de
     console.print_card(take.title, picture, take.facts(), take.request.lyrics)
 
 
-def lead_on(takes: Sequence[ComparedTake], terminal: Console) -> None:
+def give_hints(takes: Sequence[ComparedTake], terminal: Console) -> None:
     """Say how tempo and key are had, and how to hear the takes."""
     if not measure.has_analyser():
-        terminal.lead(f"For tempo and key: {measure.INSTALL}")
+        terminal.hint(f"For tempo and key: {measure.INSTALL}")
     folders = {take.path.parent for take in takes}
     if len(folders) == 1 and len(takes) > 1:
-        terminal.lead(f"Hear them side by side: acestep listen {shell_word(folders.pop())} --open")
+        terminal.hint(f"Hear them side by side: acestep listen {shell_word(folders.pop())} --open")
 
 
 def draw_waveform(sound: Audio, width: int) -> list[str]:

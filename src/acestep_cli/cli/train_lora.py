@@ -287,7 +287,7 @@ def train(prepared: PreparedRun, flags: TrainingFlags, distributed: Distributed,
             for path in files:
                 stdout.path(path)
         caption = f"{prepared.songs.trigger}, …" if prepared.songs.trigger else "…"
-        terminal.lead(f"Next: acestep generate -c {shell_word(caption)} --lora {shell_word(adapter_folder)}")
+        terminal.hint(f"Next: acestep generate -c {shell_word(caption)} --lora {shell_word(adapter_folder)}")
     return {
         "path": str(adapter_folder),
         "base": record.base,

@@ -121,7 +121,7 @@ def line_times(lyrics: LyricTokens, attention: Heads, seconds: float) -> tuple[T
     Returns no line where the lyrics are not found: where no token stands out at any time, or all lines would start at
     the same.
     """
-    matrix = sharpen(attention)
+    matrix = exclusive_attention(attention)
     if not np.isfinite(matrix).all() or not np.ptp(matrix) > 0:
         return ()
     rows, times = cheapest_path(-matrix)
@@ -145,7 +145,7 @@ def alignment_score(lyrics: LyricTokens, attention: Heads) -> float:
     return round(float(np.clip(coverage**2 * forward**2 * confidence, 0, 1)), 4)
 
 
-def sharpen(attention: Heads) -> Matrix:
+def exclusive_attention(attention: Heads) -> Matrix:
     """Reduce attention [H, L, S] to a matrix [L, S], high where a token and a time attend to each other alone."""
     weights = torch.from_numpy(attention)
     found = (weights.softmax(dim=2) * weights.softmax(dim=1)).numpy()

@@ -194,7 +194,7 @@ class SourceLatents:
         _, codes = self.model.tokenizer(self._filled(self.original(), math.ceil(frames / window) * window))
         return self.model.latents_from_codes(codes)[:, :frames]
 
-    def erased(self) -> Tensor:
+    def with_silent_regions(self) -> Tensor:
         return torch.where(self.layout.mask().to(self.silence_latent) > 0, self.silence(), self.original())
 
     def _filled(self, latents: Tensor, frames: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A stage done again with less memory, when the machine has less than was planned with."""
+"""Retry a stage with the next memory fallback when memory runs out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The stages of a render but the diffusion, a function each, with the component that it borrows from a `WeightStore`.
+"""The stages of a render except diffusion, one function each; each borrows its network from a `WeightStore`.
 
-A component is borrowed in a function of its own: a name bound in a generator would keep it alive after the store has
-let it go.
+None of them is a generator: a name bound in one would keep a network alive after the store has unloaded it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from acestep_cli import disk
 from acestep_cli.machine.hardware import Device, DType
 from acestep_cli.machine.memory import Arrangement
-from acestep_cli.machine.plan import Experience, Overhead, Plan, Speed
+from acestep_cli.machine.plan import Overhead, PastRenders, Plan, Speed
 from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.song.complete import Completed
 
@@ -103,11 +103,11 @@ def task_of(request: Completed, checkpoint: Checkpoint) -> str:
 
 def recall_experience(
     history: RenderHistory, device: Device, task: str, dtype: DType, seconds: float, max_vram: int | None = None
-) -> Experience:
-    """Return the experience with `seconds` of music in the free memory of `device`, or in `max_vram` bytes of it."""
+) -> PastRenders:
+    """Return the past_renders with `seconds` of music in the free memory of `device`, or in `max_vram` bytes of it."""
     known = history.devices.get(device_key(device), {}).get(task_key(task, dtype))
     if known is None:
-        return Experience()
+        return PastRenders()
     fallbacks = [
         entry
         for length, entry in sorted(known.descents.items())
@@ -115,7 +115,7 @@ def recall_experience(
     ]
     settings = fallbacks[-1].model_dump(exclude={"free_bytes", "together"}) if fallbacks else None
     arrangement = Arrangement(on_cpu=device.backend == "cpu", dtype=dtype, **settings) if settings else None
-    return Experience(
+    return PastRenders(
         arrangement=arrangement,
         speeds={key: Speed(**rate.model_dump()) for key, rate in known.rates.items()},
         overheads={key: Overhead(**one.model_dump()) for key, one in known.overheads.items()},

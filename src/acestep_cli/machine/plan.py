@@ -61,7 +61,7 @@ class Overhead:
 
 
 @dataclass(frozen=True)
-class Experience:
+class PastRenders:
     """Results of earlier renders like this one: the arrangement that fitted, speeds and overheads by
     `Arrangement.speed_key`, and the most takes that could share a forward pass where more could not.
     """
@@ -125,7 +125,7 @@ def plan_render(
     request: Completed,
     asked: MachineRequest,
     sizes: Sizes,
-    recall: Callable[[Device, DType], Experience] = lambda device, dtype: Experience(),
+    recall: Callable[[Device, DType], PastRenders] = lambda device, dtype: PastRenders(),
 ) -> Plan:
     """Return the plan of a completed request. This is a pure function.
 
@@ -145,7 +145,7 @@ def plan_render(
                 asked=asked,
                 sizes=sizes,
                 host_free_bytes=host_free_bytes,
-                experience=recall(device, dtype),
+                past_renders=recall(device, dtype),
             )
         except MemoryLimitError as error:
             failure = failure or error
@@ -294,7 +294,7 @@ def _fit_arrangement(
     asked: MachineRequest,
     sizes: Sizes,
     host_free_bytes: int | None,
-    experience: Experience,
+    past_renders: PastRenders,
 ) -> Plan:
     """Return the plan with the fewest fallbacks that fits into the memory of `device`.
 
@@ -302,10 +302,10 @@ def _fit_arrangement(
     """
     work = _workload(request, sizes)
     top = fallbacks.fastest_arrangement(device, dtype)
-    remembers = experience.arrangement is not None and fallbacks.is_reachable(
-        top, experience.arrangement, device.backend
+    remembers = past_renders.arrangement is not None and fallbacks.is_reachable(
+        top, past_renders.arrangement, device.backend
     )
-    arrangement = experience.arrangement if remembers and experience.arrangement else top
+    arrangement = past_renders.arrangement if remembers and past_renders.arrangement else top
     budget = free_budget(device, asked.max_vram)
     model = MemoryModel(sizes, work, arrangement)
     while model.peak.total > budget:
@@ -320,11 +320,11 @@ def _fit_arrangement(
             f"would be kept in main memory takes {waiting} of {free} free.",
             "Close other programs, or ask for a shorter song or a smaller model.",
         )
-    model, shared = _share_passes(model, request, device, budget, experience)
+    model, shared = _share_passes(model, request, device, budget, past_renders)
     remembered = _changes(top, arrangement, "memory ran out in an earlier render without")
     alone = replace(model.arrangement, together=1)
     fitting = _changes(arrangement, alone, f"{format_size(budget)} are free for it, too little without")
-    expected = _expected_stages(request, model, experience)
+    expected = _expected_stages(request, model, past_renders)
     return Plan(
         device=device.name,
         backend=device.backend,
@@ -340,7 +340,7 @@ def _fit_arrangement(
 
 
 def _share_passes(
-    model: MemoryModel, request: Completed, device: Device, budget: int, experience: Experience
+    model: MemoryModel, request: Completed, device: Device, budget: int, past_renders: PastRenders
 ) -> tuple[MemoryModel, dict[str, str]]:
     """Return `model` with as many takes in a forward pass as are wanted and fit into `budget`, and the reason for it.
 
@@ -349,8 +349,8 @@ def _share_passes(
     if request.takes == 1 and request.together is None:
         return model, {}
     wanted, why = _wanted_together(request, device)
-    if experience.most_together is not None and experience.most_together < wanted:
-        wanted, why = experience.most_together, "memory ran out over more in an earlier render"
+    if past_renders.most_together is not None and past_renders.most_together < wanted:
+        wanted, why = past_renders.most_together, "memory ran out over more in an earlier render"
     for number in range(wanted, 1, -1):
         found = replace(model, arrangement=replace(model.arrangement, together=number))
         if found.peak.total <= budget:
@@ -443,17 +443,17 @@ def _free_bytes_needed(peak: int, device: Device) -> int:
     return math.ceil((peak + RUNTIME_BYTES[device.backend]) / (1 - MARGIN))
 
 
-def _expected_stages(request: Completed, model: MemoryModel, experience: Experience) -> dict[str, float] | None:
+def _expected_stages(request: Completed, model: MemoryModel, past_renders: PastRenders) -> dict[str, float] | None:
     """Return the expected seconds of a take by stage; None where no such render was measured."""
     key, alone = model.arrangement.speed_key, model.arrangement.weights
-    speed = experience.speeds.get(key) or experience.speeds.get(alone)
+    speed = past_renders.speeds.get(key) or past_renders.speeds.get(alone)
     if speed is None:
         return None
     stages = {
         "diffuse": diffusion_operations(request, model) / speed.operations_per_second,
         "decode": request.duration / speed.decoded_per_second,
     }
-    overhead = experience.overheads.get(key) or experience.overheads.get(alone)
+    overhead = past_renders.overheads.get(key) or past_renders.overheads.get(alone)
     if overhead is not None:
         stages |= {"startup": overhead.startup, "finish": request.duration * overhead.finishing_per_second}
         if request.open and overhead.writing_per_second is not None:

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 LOCK = "acestep.lock.json"
 LOCK_SCHEMA = "acestep-lock/1"
 #: In a models folder: unfinished downloads, and the locks between pulls.
-WORKSHOP = ".acestep"
+WORK_FOLDER = ".acestep"
 UNFINISHED = ".acestep.incomplete"
-ASIDE = ".aside"
+SET_ASIDE_SUFFIX = ".aside"
 HASH_BYTES = 1 << 20
 #: Another tool's unfinished download is left alone until it has not grown for so long.
 GROWING_SECONDS = 3600
@@ -115,9 +115,9 @@ def is_plain(name: str) -> bool:
 
 def set_aside(path: Path) -> Path:
     """Rename a file that is in the way, because nothing is deleted unasked. Return the new path."""
-    number, aside = 1, path.with_name(path.name + ASIDE)
+    number, aside = 1, path.with_name(path.name + SET_ASIDE_SUFFIX)
     while aside.exists():
-        number, aside = number + 1, path.with_name(f"{path.name}{ASIDE}-{number}")
+        number, aside = number + 1, path.with_name(f"{path.name}{SET_ASIDE_SUFFIX}-{number}")
     return path.rename(aside)
 
 
@@ -138,11 +138,11 @@ class ModelsFolder:
         return self.root / part.folder
 
     def unfinished(self, part: ModelPart, file: RemoteFile) -> Path:
-        return self.root / WORKSHOP / f"{file.hash}{UNFINISHED}"
+        return self.root / WORK_FOLDER / f"{file.hash}{UNFINISHED}"
 
     def lock_file(self, part: ModelPart) -> Path:
         """Return the file that a pull locks, so that another one waits."""
-        return self.root / WORKSHOP / "pull.lock"
+        return self.root / WORK_FOLDER / "pull.lock"
 
     def stored(self, part: ModelPart, file: RemoteFile) -> Path | None:
         """Return the path where the content of a file may be already under another name, if any."""
@@ -171,9 +171,9 @@ class ModelsFolder:
         """Return unfinished downloads and files that were set aside."""
         if not disk.is_folder(self.root):
             return []
-        beside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{ASIDE}*"))
-        aside = (path for path in beside if re.search(rf"{re.escape(ASIDE)}(-\d+)?$", path.name))
-        return sorted([*(self.root / WORKSHOP).glob(f"*{UNFINISHED}"), *aside])
+        beside = (path for part in all_parts() for path in (self.root / part.folder).glob(f"*{SET_ASIDE_SUFFIX}*"))
+        aside = (path for path in beside if re.search(rf"{re.escape(SET_ASIDE_SUFFIX)}(-\d+)?$", path.name))
+        return sorted([*(self.root / WORK_FOLDER).glob(f"*{UNFINISHED}"), *aside])
 
     def clear(self) -> None:
         for path in self.leftovers():

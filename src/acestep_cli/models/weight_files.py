@@ -172,7 +172,7 @@ def read_contents(file: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
         raise CheckpointError(
             f"{file} {how}: its header promises {end:,} bytes, the file has {size:,}.", "Finish or repeat the download."
         )
-    _require_honest(file, tensors, data)
+    _require_consistent(file, tensors, data)
     return tensors, notes
 
 
@@ -196,7 +196,7 @@ def _header_text(file: Path) -> tuple[bytes, int]:
         raise unreadable_error(file, error) from error
 
 
-def _require_honest(file: Path, tensors: dict[str, StoredTensor], data: int) -> None:
+def _require_consistent(file: Path, tensors: dict[str, StoredTensor], data: int) -> None:
     """Raise `CheckpointError` unless each tensor has the bytes of its shape, one behind the other from byte `data`."""
     end = data
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):

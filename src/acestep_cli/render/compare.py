@@ -14,7 +14,7 @@ from acestep_cli.render.take_file import TakeFile
 from acestep_cli.song.request import Request
 
 #: Keys that differ between any two takes, or that are no part of the music.
-ASIDE = ("seed", "takes", "mode", "songwriter")
+IGNORED_KEYS = ("seed", "takes", "mode", "songwriter")
 #: Words for a distance in decibels, by its least value, as measured on pocket (benchmarks/results/take_distance.md): an
 #: MP3 of a take and a variation of 5 % are hardly apart, one of 15 % a little, one of 40 % clearly, another seed much.
 DEGREES = ((14.0, "wholly"), (9.0, "much"), (5.5, "clearly"), (3.0, "a little"), (0.01, "hardly"))
@@ -91,7 +91,10 @@ def compare_take(take: TakeFile, first: Audio | None) -> ComparedTake:
 
 def differing_keys(takes: Sequence[ComparedTake]) -> dict[str, list[Any]]:
     """Return the keys in which the specs of takes differ, each with the value of every take; None where it has none."""
-    specs = [{} if take.request is None else take.request.model_dump(mode="json", exclude=set(ASIDE)) for take in takes]
+    specs = [
+        {} if take.request is None else take.request.model_dump(mode="json", exclude=set(IGNORED_KEYS))
+        for take in takes
+    ]
     known = [found for take, found in zip(takes, specs, strict=True) if take.request is not None]
     keys = dict.fromkeys(key for found in known for key in found)
     return {

@@ -80,7 +80,7 @@ class Events:
                 entry = output.report()
                 self.emit("take", **{name: entry[name] for name in OF_A_TAKE if name in entry})
 
-    def pass_over(self, outputs: Iterable[OutputFile]) -> None:
+    def skip_files(self, outputs: Iterable[OutputFile]) -> None:
         """Emit no events for these files, which are removed again."""
         self._emitted.update(map(id, outputs))
 
@@ -120,7 +120,7 @@ class Events:
         return found
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
+    def heartbeats(self) -> Iterator[None]:
         """Emit a heartbeat with the current stage during the body, whenever there was no event for a while."""
         ended = threading.Event()
 
@@ -177,7 +177,7 @@ def open_events(place: str | None, warn: Say) -> Iterator[Events]:
     descriptor = open_target(place)
     try:
         events = Events(descriptor, place, warn)
-        with events.beating():
+        with events.heartbeats():
             events.emit("start")
             try:
                 yield events

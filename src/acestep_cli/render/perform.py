@@ -64,7 +64,7 @@ def plan_and_make(
         run_report.outputs = [output for job in planned for output in rank_takes(job.outputs)]
     finish_report(run_report.outputs, reporter)
     if step := announce.next_step(run_report.outputs):
-        reporter.lead(step)
+        reporter.hint(step)
 
 
 def make_planned(planned: list[Job], session: RenderSession, by: Make | None = None) -> None:

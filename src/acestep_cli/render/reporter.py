@@ -51,7 +51,7 @@ class Reporter(Messages, Protocol):
     def advise(self, subject: str, sentence: str) -> bool:
         """Show a sentence of advice, on a terminal once a day; return True if it was shown."""
 
-    def lead(self, line: str) -> None:
+    def hint(self, line: str) -> None:
         """Show the next step to somebody at a terminal, and to nobody else."""
 
     def note(self, text: str) -> None:

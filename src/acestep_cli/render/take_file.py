@@ -19,7 +19,7 @@ from acestep_cli.song.request import NEUTRAL, Request
 from acestep_cli.song.sections import Section
 
 #: Keys that are shown elsewhere, or do not describe the music.
-ASIDE = ("lyrics", "codes", "takes", "mode", "songwriter")
+HIDDEN_KEYS = ("lyrics", "codes", "takes", "mode", "songwriter")
 #: Values that do nothing.
 IDLE = {**NEUTRAL, "guidance": 1.0, "language": "unknown"}
 
@@ -68,7 +68,7 @@ class TakeFile:
         rows = [("length", f"{found.seconds:.2f} s"), ("level", ", ".join(levels))]
         if self.made is None:
             return rows
-        known = self.request.model_dump(exclude=set(ASIDE), exclude_none=True)
+        known = self.request.model_dump(exclude=set(HIDDEN_KEYS), exclude_none=True)
         asked = spec.group_values({name: value for name, value in known.items() if IDLE.get(name) != value})
         for name, value in asked.items():
             written = value if isinstance(value, str) else document.dump_yaml({name: value}).partition(":")[2].strip()

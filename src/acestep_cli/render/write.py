@@ -52,7 +52,7 @@ def write_take(take: Take, output: OutputFile, job: Job, session: RenderSession)
             publish_take(take, output, job, session)
     except (CheckError, ExistsError, EncoderError) as error:
         if isinstance(error, EncoderError):
-            keep_master(take, output, job, error, reporter)
+            keep_lossless(take, output, job, error, reporter)
         if isinstance(error, ExistsError) and made_meanwhile(output, job):
             reporter.say(f"{output.path}: another run made it meanwhile")
             print_path(output, job, results)
@@ -238,7 +238,7 @@ def send_to_stdout(take: Take, output: OutputFile, job: Job, session: RenderSess
         session.results.file(file)
 
 
-def keep_master(take: Take, output: OutputFile, job: Job, error: EncoderError, reporter: Reporter) -> None:
+def keep_lossless(take: Take, output: OutputFile, job: Job, error: EncoderError, reporter: Reporter) -> None:
     """Write a take whose encoder failed as a lossless file beside, under the next free number."""
     if output.path is None or take.request.format == encode.DEFAULT_FORMAT:
         return

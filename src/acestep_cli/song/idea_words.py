@@ -118,7 +118,7 @@ def phrases_of(text: str) -> Iterator[tuple[list[str], bool]]:
 
 def strip_particles(words: Sequence[str]) -> list[str]:
     """Return the words of a phrase without the particles around it; a negation and a number before others stay."""
-    telling = [place for place, word in enumerate(words) if is_telling(word)]
+    telling = [place for place, word in enumerate(words) if has_meaning(word)]
     if not telling:
         return []
     first = telling[0] - (telling[0] > 0 and words[telling[0] - 1].isdecimal())
@@ -126,7 +126,7 @@ def strip_particles(words: Sequence[str]) -> list[str]:
     return list(words[first : telling[-1] + 1])
 
 
-def is_telling(word: str) -> bool:
+def has_meaning(word: str) -> bool:
     """Return True for a word with a meaning of its own; a number or a letter alone has none."""
     if word.casefold() in PARTICLES or not stems(word):
         return False
@@ -137,7 +137,7 @@ def sought_words(words: Sequence[str], *, is_theme: bool, themes: bool) -> Itera
     """Yield the words of a phrase that a caption is to have."""
     negation = f"{words[0]} " if words[0].casefold() in NEGATIONS else ""
     for word in words:
-        if is_telling(word) and (themes or (is_musical(word) and not is_theme)):
+        if has_meaning(word) and (themes or (is_musical(word) and not is_theme)):
             yield negation + word
 
 

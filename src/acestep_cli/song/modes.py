@@ -70,7 +70,7 @@ class LatentSources(Protocol):
         """Return the source encoded to audio codes and back, which keeps its outline and not its detail."""
         ...
 
-    def erased(self) -> Tensor:
+    def with_silent_regions(self) -> Tensor:
         """Return the source with silence in the regions."""
         ...
 
@@ -221,7 +221,7 @@ def repaint(request: Request, region: Region | None) -> Prepared:
         held = 1 - request.repaint_strength
     return Prepared(
         REPAINT,
-        lambda context: context.erased(),
+        lambda context: context.with_silent_regions(),
         regions=region.repainted if region is not None else None,
         splice=Splice("source", held, held * LONGEST_BLEND, held * LONGEST_FADE),
     )

@@ -285,8 +285,8 @@ def kept_words(request: Request) -> KeptWords | None:
     from acestep_cli.song import idea_words  # a TAB, which reads no idea, does without
     from acestep_cli.song.lint import captions
 
-    is_mute = bool(request.instrumental) or captions.VOICELESS.search(request.idea) is not None
-    return idea_words.kept_words(request.idea, themes=is_mute or request.songwriter == checkpoint_table.BUILT_IN)
+    sings_nothing = bool(request.instrumental) or captions.VOICELESS.search(request.idea) is not None
+    return idea_words.kept_words(request.idea, themes=sings_nothing or request.songwriter == checkpoint_table.BUILT_IN)
 
 
 def opening_of(request: Request, caption: str | None) -> str | None:

@@ -17,7 +17,7 @@ from acestep_cli.machine import fallbacks, hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, DType, Hardware
 from acestep_cli.machine.memory import FLOAT32, MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
-from acestep_cli.machine.plan import Experience, MachineRequest, Plan
+from acestep_cli.machine.plan import MachineRequest, PastRenders, Plan
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.training.config import TrainingConfig
 
@@ -141,7 +141,7 @@ def plan_training(
     asked: MachineRequest,
     sizes: Sizes,
     longest: LongestExample,
-    experience: Callable[[Device, DType], Experience],
+    past_renders: Callable[[Device, DType], PastRenders],
     *,
     previews: bool = False,
     eight_bits: bool = False,
@@ -168,7 +168,7 @@ def plan_training(
             failure = failure or memory_error(ways[-1], device, budget)
             why = f"it does not fit into {device.name}"
             continue
-        plan = plan_of(fitting, need, device, budget, experience(device, dtype))
+        plan = plan_of(fitting, need, device, budget, past_renders(device, dtype))
         reasons = {"device": why, "dtype": dtype_reason, **plan.reasons}
         return plan.model_copy(update={"max_vram": asked.max_vram, "reasons": reasons})
     assert failure is not None
@@ -176,10 +176,10 @@ def plan_training(
 
 
 def plan_of(
-    fitting: TrainingMemory, need: TrainingMemory, device: Device, budget: int, experience: Experience
+    fitting: TrainingMemory, need: TrainingMemory, device: Device, budget: int, past_renders: PastRenders
 ) -> TrainingPlan:
     """Return the plan of the way that fits into `budget` bytes of a device; `need` is the fastest way."""
-    speed = experience.speeds.get(fitting.arrangement.weights)
+    speed = past_renders.speeds.get(fitting.arrangement.weights)
     return TrainingPlan(
         device=device.name,
         backend=device.backend,

@@ -122,7 +122,7 @@ def check_voice(song: LintedSong) -> Iterator[Remark]:
         yield Remark(
             "caption", None, f"says {found[0].strip(' ,.;')!r}, but there are words to sing; leave out one or the other"
         )
-    elif scripts.is_mute(song) and (found := VOICED.search(song.caption)) and not WORDLESS.search(song.caption):
+    elif scripts.sings_nothing(song) and (found := VOICED.search(song.caption)) and not WORDLESS.search(song.caption):
         yield Remark(
             "caption",
             None,

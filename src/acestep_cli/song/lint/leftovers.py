@@ -39,7 +39,7 @@ CHORD = re.compile(
 )
 
 
-def chatter(song: LintedSong) -> Iterator[Remark]:
+def chat_remarks(song: LintedSong) -> Iterator[Remark]:
     for line in song.lines:
         if CHATTER.search(line.text):
             yield Remark(

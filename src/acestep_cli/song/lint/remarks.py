@@ -34,7 +34,7 @@ CHECKS: tuple[Callable[[LintedSong], Iterator[Remark]], ...] = (
     captions.check_meter,
     captions.check_voice,
     captions.check_lyrics,
-    leftovers.chatter,
+    leftovers.chat_remarks,
     leftovers.markup,
     leftovers.chords,
     leftovers.timestamps,

@@ -50,11 +50,11 @@ def unnamed_language(song: LintedSong) -> Iterator[Remark]:
 
 
 def idle_language(song: LintedSong) -> Iterator[Remark]:
-    if song.request.language not in (None, "unknown") and is_mute(song):
+    if song.request.language not in (None, "unknown") and sings_nothing(song):
         yield Remark("language", None, "has nothing to act on, because nothing is sung; write lyrics, or leave it out")
 
 
-def is_mute(song: LintedSong) -> bool:
+def sings_nothing(song: LintedSong) -> bool:
     """Return True where nothing will be sung: no lyrics, and no idea, codes or source that may have a voice."""
     request = song.request
     may_come = request.codes is not None or request.source is not None or (request.idea and not request.instrumental)

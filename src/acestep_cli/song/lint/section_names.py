@@ -108,15 +108,15 @@ def tag_for_line(text: str) -> str | None:
     if "[" in text or "]" in text:
         return None
     if named := re.match(r"([^\W\d_][\w -]{2,14}?(?: \d+)?)\s*[:：]\s*\S", text):
-        return named[1] if NAMED.get(squeezed(named[1])) in UNMISTAKABLE else None
+        return named[1] if NAMED.get(letters_only(named[1])) in UNMISTAKABLE else None
     if framed := re.match(r"[【［〔〖｛]\s*([^【】［］〔〕〖〗｛｝]{1,40}?)\s*[】］〕〗｝]", text):
         return framed[1] if section_of(framed[1]) else None
     name = text.strip("『』《》〈〉#*_:：()（）{}<>「」=~.•–— \t")
-    section = NAMED.get(squeezed(re.split(r"\s[-–—]\s", name)[0]))
-    if section is None or (name == text and squeezed(text) not in LABELS):
+    section = NAMED.get(letters_only(re.split(r"\s[-–—]\s", name)[0]))
+    if section is None or (name == text and letters_only(text) not in LABELS):
         return None
     return name if section in UNMISTAKABLE or text[-1] in ":：" or text[0] in "#*" else None
 
 
-def squeezed(name: str) -> str:
+def letters_only(name: str) -> str:
     return re.sub(r"[\W\d_]", "", name.casefold())

@@ -30,15 +30,15 @@ def show(command: str, arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def wiped() -> Iterator[None]:
-    """Run the body, and leave no line behind."""
+def removed_at_end() -> Iterator[None]:
+    """Run the body, and remove the line at its end."""
     try:
         yield
     finally:
-        wipe()
+        remove()
 
 
-def wipe() -> None:
+def remove() -> None:
     """Remove the line, if it stands."""
     if _shown:
         _shown.clear()
