@@ -184,6 +184,11 @@ class Mode:
         return "from_caption" in self.keys
 
     @property
+    def remakes_part(self) -> bool:
+        """True where a part of the song in the source is made anew, so that its own caption and words still hold."""
+        return "repaint_mode" in self.keys
+
+    @property
     def has_songwriter(self) -> bool:
         """True where a Songwriter may decide open keys. Otherwise `songwriter` is none."""
         return "songwriter_seed" in self.keys

@@ -1,4 +1,6 @@
-"""The description of the source of an edit, by the spec that a render left in its sidecar or tags."""
+"""The description of the source of an edit, a repaint or an extension, by the spec that a render left in its sidecar or
+tags.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,20 @@ from acestep_cli.song.spec_layers import Layer, WrittenValue
 
 #: Keys of a take that an edit of it shares, unless it has its own.
 SHARED = ("language", "bpm", "key", "time_signature")
+#: Keys that say what to make. A repaint without any of them makes a part of the song that its source says it is.
+SUBJECT = ("caption", "lyrics", "instrumental", "idea", "songwriter")
 
 
 def fill_in(values: dict[str, WrittenValue]) -> list[Path]:
-    """Fill in what the `values` of an edit leave open about its source; they are canonical where they name a mode.
+    """Fill in what the `values` of an edit leave open about its source, and those of a repaint that say nothing of the
+    song; they are canonical where they name a mode.
 
     Returns the files that were read.
     """
-    if "mode" not in values or "source" not in values or not modes.MODES[values["mode"].raw].describes_source:
+    if "mode" not in values or "source" not in values:
+        return []
+    mode = modes.MODES[values["mode"].raw]
+    if not mode.describes_source and not (mode.remakes_part and values.keys().isdisjoint(SUBJECT)):
         return []
     try:
         own = own_layer(Path(KEYS["source"].kind.read(values["source"].raw)))
@@ -27,7 +35,10 @@ def fill_in(values: dict[str, WrittenValue]) -> list[Path]:
         return []
     if own is None:
         return []
-    known = {"from_caption": own.values.get("caption"), "from_lyrics": words_sung(own)}
+    if mode.describes_source:
+        known = {"from_caption": own.values.get("caption"), "from_lyrics": words_sung(own)}
+    else:
+        known = {name: own.values.get(name) for name in ("caption", "lyrics", "instrumental")}
     known |= {name: own.values.get(name) for name in SHARED}
     for name, value in known.items():
         if value is not None and value.raw is not None:
