@@ -437,6 +437,14 @@ def test_a_source_that_does_not_suit_is_told_with_its_place(refused: Run) -> Non
         assert result.stderr.startswith(f"songs/c.yaml:3: source: {Path('songs/none.wav').absolute()} cannot be read")
 
 
+@pytest.mark.parametrize("words", [["cover", "take.wav", "house"], ["repaint", "take.wav", "8-16", "-c", "x"]])
+def test_a_word_behind_a_recording_leads_to_the_flags(refused: Run, words: list[str]) -> None:
+    result = refused(*words, "-o", "out/")
+    assert result.exit_code == 2
+    assert f"'{words[2]}' is no file" in result.stderr
+    assert "-c" in result.stderr
+
+
 def test_all_problems_of_a_spec_are_told_with_their_places(refused: Run) -> None:
     Path("r.yaml").write_text(
         "mode: repaint\nsource: take.wav\nstart: 5\nend: 3\ntrack: bass\nguidance: 1\ncfg_interval: 0,1\n"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from acestep_cli import disk
 from acestep_cli.errors import AceStepError, UsageError
 from acestep_cli.render import argument_kinds, matrix, outputs, paths, smoke
 from acestep_cli.render.argument_kinds import GENERATE
@@ -27,8 +28,16 @@ CAPTION = "TEXT"
 def caption_layers(mode: str | None, specs: Sequence[str], flags: spec_layers.Layer) -> list[spec_layers.Layer]:
     """Return the caption that stands in the place of a spec as a layer; nothing where there is none.
 
-    Raises `UsageError` where the caption is given by a flag as well, or other arguments beside it.
+    Raises `UsageError` where the caption is given by a flag as well, or other arguments beside it; and for a word
+    behind a recording that names no file, as a caption or a time would stand there.
     """
+    behind = (name for name in specs[1:] if is_recording(mode, name) and not Path(name).suffix)
+    stray = [name for name in behind if not disk.is_taken(Path(name))]
+    if stray:
+        raise UsageError(
+            f"{quoted(stray[0])} is no file.",
+            f"A caption is given by -c, times by flags: acestep {mode} --help. Quote what holds a space.",
+        )
     texts = [name for name in specs if argument_kinds.is_caption(name)] if mode == GENERATE else []
     if not texts:
         return []
