@@ -203,6 +203,8 @@ def test_every_mode_on_every_kind_of_card(
 #: Relative errors of the samples against float32 that rounding may cost, plain and with all fallbacks, which round
 #: weights to int8 too. A cover, which begins near its source, errs most: 0.083 in bfloat16.
 ROUNDING = {"float16": (0.01, 0.05), "bfloat16": (0.12, 0.12)}
+#: The same between a card and a processor, which decodes by other convolutions in bfloat16, and adds in another order.
+BETWEEN_DEVICES = {"float16": 1e-5, "bfloat16": 0.01}
 
 
 def cases_of_dtypes() -> Iterator[Any]:
@@ -223,7 +225,7 @@ def test_short_numbers_round_on_a_card_as_on_the_processor(
     with paper_card.installed(PaperCard()):
         plain = render(checkpoint, request, on_card(dtype=dtype))
         frugal = render(checkpoint, request, on_card(dtype=dtype, **FALLBACKS["all"]))
-    assert_same(plain, same)
+    assert_same(plain, same, within=BETWEEN_DEVICES[dtype])
     for takes, within in zip((plain, frugal), ROUNDING[dtype], strict=True):
         for one, other in zip(takes, exact, strict=True):
             found, wanted = one.audio.samples, other.audio.samples

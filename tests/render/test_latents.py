@@ -23,6 +23,7 @@ from acestep_cli.audio import sound as audio
 from acestep_cli.cli.app import app
 from acestep_cli.engine import codec, denoise
 from acestep_cli.errors import SourceError
+from acestep_cli.machine.fallbacks import TILE_FRAMES
 from acestep_cli.models import checkpoints, latents_file, tensor_file
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete
@@ -196,12 +197,14 @@ def test_a_cover_goes_by_way_of_their_codes(base: tiny.Oracle, song: str, given:
 def test_what_a_repaint_leaves_as_it_was_comes_back_sample_for_sample(
     base: tiny.Oracle, song: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was made goes through the autoencoder at the level of the latents, and into the song at that of the file."""
+    """What was made goes through the autoencoder at the level of the latents, in tiles as large as the song's, and
+    into the song at the level of the file.
+    """
     monkeypatch.setattr(denoise, "denoise", lambda *args, hold, **options: hold.clean)
     found = checkpoints.find_checkpoint("base", base.root)
     asked = Request(mode="repaint", source=song, caption="b", start=4, end=6, repaint_mode="aggressive", seed=1)
     request = complete.complete(asked, found)
-    (take,) = Pipeline(found, FLOAT32.model_copy(update={"tile_frames": 128})).run(
+    (take,) = Pipeline(found, FLOAT32.model_copy(update={"tile_frames": TILE_FRAMES})).run(
         [request], lambda stage, done, total: None
     )
     assert np.array_equal(take.audio.samples, samples(song))
