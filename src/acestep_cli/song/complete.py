@@ -241,7 +241,7 @@ def find_latents(
 ) -> tuple[StoredLatents | None, tuple[str, ...]]:
     """Return the stored latents beside the source, or None, and a warning where a latents file cannot be used."""
     source, region = inputs.recordings.get(request.source or ""), inputs.region
-    if region is None or source is None or not (path := latents_file.latents_path(source.path)).exists():
+    if region is None or source is None or not (path := latents_file.latents_path(source.path)).is_file():
         return None, ()
     found = latents_file.find_latents(source, checkpoint.vae_hash(), region.seconds_before)
     if isinstance(found, str):

@@ -49,8 +49,12 @@ def fill_in(values: dict[str, WrittenValue]) -> list[Path]:
 def own_layer(file: Path) -> Layer | None:
     """Return the spec of an audio file that a render left in its sidecar, or else in its tags; None without one."""
     beside = spec_layers.sidecar_path(file)
-    layers = [spec_layers.read_layer(beside)] if beside.is_file() else []
-    if file.is_file() and (text := tags.read_spec(file)) is not None:
+    try:
+        is_described, is_there = beside.is_file(), file.is_file()
+    except PermissionError:  # of their folder, which is told where the source is read
+        return None
+    layers = [spec_layers.read_layer(beside)] if is_described else []
+    if is_there and (text := tags.read_spec(file)) is not None:
         layers.append(spec_layers.parse_layer(text, f"the tags of {file}", file.parent))
     return next((layer for layer in layers if layer.is_sidecar and not layer.problems), None)
 
