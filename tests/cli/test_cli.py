@@ -205,7 +205,7 @@ def test_bars_do_not_wipe_the_paths_off_the_terminal(two_b: tiny.Oracle) -> None
     assert [line for line in lines if line.endswith(".wav") and not line.startswith("written")] == [
         f"a:smile:-{n}.wav" for n in (1, 2, 3)
     ], shown
-    assert not any("Making music" in line or "left" in line for line in lines)  # the bar is gone
+    assert not any("Making music" in line or "left" in line for line in lines), lines  # the bar is gone
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own needs pty")
