@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 from diffusers import AutoencoderOobleck
@@ -53,12 +54,9 @@ def build_ours(dtype: torch.dtype = torch.float32) -> OobleckVAE:
 @contextmanager
 def channels_first() -> Iterator[None]:
     """Let networks decode as on other devices: channels first, each block in one piece."""
-    kept = vae_module.HAS_ONEDNN, vae_module.CHUNK_SAMPLES
-    vae_module.HAS_ONEDNN, vae_module.CHUNK_SAMPLES = False, sys.maxsize
-    try:
+    plain = mock.patch.multiple(vae_module, has_kernels=lambda device, dtype: False, CHUNK_SAMPLES=sys.maxsize)
+    with plain:
         yield
-    finally:
-        vae_module.HAS_ONEDNN, vae_module.CHUNK_SAMPLES = kept
 
 
 def build_theirs(ours: OobleckVAE) -> AutoencoderOobleck:

@@ -27,7 +27,7 @@ def _own_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recall(seconds: float = 120, device: Device = CARD, task: str = TASK) -> plan.PastRenders:
-    return history.recall_experience(history.read_history(), device, task, "bfloat16", seconds)
+    return history.recall_renders(history.read_history(), device, task, "bfloat16", seconds)
 
 
 def test_a_fallback_is_remembered_for_songs_as_long_or_longer() -> None:
@@ -68,7 +68,7 @@ def test_a_fallback_under_a_cap_counts_under_such_caps_alone() -> None:
     capped = LOWER.model_copy(update={"max_vram": 4 * GIB})
     history.record_render(CARD, TASK, capped, fallback_seconds=120, speed=None)
     assert recall().arrangement is None
-    under = history.recall_experience(history.read_history(), CARD, TASK, "bfloat16", 120, 4 * GIB)
+    under = history.recall_renders(history.read_history(), CARD, TASK, "bfloat16", 120, 4 * GIB)
     assert under.arrangement == LOWER.arrangement
 
 

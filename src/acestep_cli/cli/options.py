@@ -26,7 +26,6 @@ MACHINE = "Machine"
 SPEC_SUFFIXES = (".yaml", ".yml", ".md", ".markdown")
 #: Before the name of a key, in the name of the switch that stands for one of its values.
 SWITCH = "switch_"
-MINUTES_AND_HOURS = {"m": 60.0, "h": 3600.0}
 PROGRESS = ("auto", "plain", "none")
 
 
@@ -72,12 +71,9 @@ def seconds(text: str) -> float:
     """Read a time such as 90, 90s, 10m, 2h or 1:30, in seconds."""
     from acestep_cli.song.musical_values import Duration
 
-    number, unit = text.strip()[:-1], text.strip()[-1:]
+    hours = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)h", text.strip())
     try:
-        if unit in MINUTES_AND_HOURS and re.fullmatch(r"\d{1,5}(\.\d+)?", number):
-            found = float(number) * MINUTES_AND_HOURS[unit]
-        else:
-            found = Duration(0, math.inf).read(text)
+        found = 3600 * float(hours[1]) if hours else Duration(0, math.inf).read(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a time such as 90s, 10m, 2h or 1:30.") from None
     if found < 1:

@@ -1,4 +1,4 @@
-"""The bar of a running command: where it is, how long it takes yet, and the stages stage_line."""
+"""The bar of a running command: where it is, how long it takes yet, and below it a line of stages."""
 
 from __future__ import annotations
 

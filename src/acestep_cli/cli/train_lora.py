@@ -432,7 +432,7 @@ def plan_run(
         asked,
         sizes,
         longest_example(sizes, longest, words),
-        lambda device, dtype: history.recall_experience(
+        lambda device, dtype: history.recall_renders(
             render_history, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram
         ),
         previews=previews,

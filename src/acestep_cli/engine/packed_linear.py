@@ -14,6 +14,8 @@ import platform
 import torch
 from torch import Tensor, nn
 
+from acestep_cli.engine.onednn import has_kernels
+
 #: The number of input rows that the layout is chosen for; it works with any number.
 LAYOUT_ROWS = 2
 
@@ -23,14 +25,13 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
     False too where this torch no longer has the private operators for it: plain layers give the same, slower.
     """
-    built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-    if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64") or not built:
+    if not has_kernels(device, dtype) or platform.machine() not in ("x86_64", "AMD64"):
         return False
     if dtype is torch.bfloat16:
         supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
         if supported is None or not supported():
             return False
-    return dtype in (torch.float32, torch.bfloat16) and operator_fault(dtype) is None
+    return operator_fault(dtype) is None
 
 
 @functools.cache

@@ -20,21 +20,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acestep_cli.engine.onednn import has_kernels
 from acestep_cli.models.configs import RESIDUAL_DILATIONS, RESIDUAL_KERNEL, VAEConfig
 
 #: Samples, at the rate of a block's residual units, that go through it at once: 4 MB of 128 channels in bfloat16. In
 #: much shorter chunks their edges, which are computed twice, would cost more than the cache saves.
 CHUNK_SAMPLES = 16_384
-HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-ONEDNN_DTYPES = (torch.float32, torch.bfloat16)
 #: Samples on either side that a sample depends on after three residual units.
 RESIDUAL_REACH = sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS)
 
 
 def arrange(x: Tensor) -> Tensor:
     """Return x [B, C, N] with its channels side by side in memory where convolutions are faster so, else contiguous."""
-    by_onednn = x.device.type == "cpu" and x.dtype in ONEDNN_DTYPES and HAS_ONEDNN
-    if by_onednn and not torch.is_grad_enabled():
+    if has_kernels(x.device, x.dtype) and not torch.is_grad_enabled():
         return x.transpose(1, 2).contiguous().transpose(1, 2)
     return x.contiguous()
 

@@ -101,10 +101,10 @@ def task_of(request: Completed, checkpoint: Checkpoint) -> str:
     return f"{checkpoint.name} {request.mode}"
 
 
-def recall_experience(
+def recall_renders(
     history: RenderHistory, device: Device, task: str, dtype: DType, seconds: float, max_vram: int | None = None
 ) -> PastRenders:
-    """Return the past_renders with `seconds` of music in the free memory of `device`, or in `max_vram` bytes of it."""
+    """Return the renders with `seconds` of music in the free memory of `device`, or in `max_vram` bytes of it."""
     known = history.devices.get(device_key(device), {}).get(task_key(task, dtype))
     if known is None:
         return PastRenders()

@@ -113,7 +113,7 @@ class PlanContext:
             request,
             asked,
             replace(Sizes.of(checkpoint, songwriter, decided.adapters.values()), used=self.networks),
-            lambda device, dtype: history.recall_experience(
+            lambda device, dtype: history.recall_renders(
                 self.history,
                 device,
                 history.task_of(request, checkpoint),

@@ -131,7 +131,8 @@ class TimeSignature(Kind):
         raise ValueError(f"{quoted(value)} is not one of {', '.join(TIME_SIGNATURES)}")
 
 
-LENGTH_PATTERN = r"\d+(\.\d+)?\s*(s|m|min)?|\d+:[0-5]\d(\.\d+)?"
+#: Seconds, or with `m` or `min` minutes; or minutes and seconds.
+LENGTH_PATTERN = r"(\d{1,6}(?:\.\d+)?)\s*(s|m|min)?|(\d{1,3}):([0-5]\d(?:\.\d+)?)"
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Duration(Kind):
 
     def read(self, value: Any) -> float:
         text = str(value).strip()
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)\s*(s|m|min)?|(\d{1,3}):([0-5]\d(?:\.\d+)?)", text)
+        found = re.fullmatch(LENGTH_PATTERN, text)
         if not found or isinstance(value, bool):
             raise ValueError(f"{quoted(value)} is not a length such as 90, 90s or 1:30")
         if found[1]:
