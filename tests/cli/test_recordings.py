@@ -442,6 +442,7 @@ def test_a_word_behind_a_recording_leads_to_the_flags(refused: Run, words: list[
     result = refused(*words, "-o", "out/")
     assert result.exit_code == 2
     assert f"'{words[2]}' is no file" in result.stderr
+    assert "cannot be read" not in result.stderr
     assert "-c" in result.stderr
 
 

@@ -28,16 +28,8 @@ CAPTION = "TEXT"
 def caption_layers(mode: str | None, specs: Sequence[str], flags: spec_layers.Layer) -> list[spec_layers.Layer]:
     """Return the caption that stands in the place of a spec as a layer; nothing where there is none.
 
-    Raises `UsageError` where the caption is given by a flag as well, or other arguments beside it; and for a word
-    behind a recording that names no file, as a caption or a time would stand there.
+    Raises `UsageError` where the caption is given by a flag as well, or other arguments beside it.
     """
-    behind = (name for name in specs[1:] if is_recording(mode, name) and not Path(name).suffix)
-    stray = [name for name in behind if not disk.is_taken(Path(name))]
-    if stray:
-        raise UsageError(
-            f"{quoted(stray[0])} is no file.",
-            f"A caption is given by -c, times by flags: acestep {mode} --help. Quote what holds a space.",
-        )
     texts = [name for name in specs if argument_kinds.is_caption(name)] if mode == GENERATE else []
     if not texts:
         return []
@@ -84,6 +76,14 @@ def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], 
     place, errors = find_destination(specs, settings)
     if unquoted:
         errors.append(unquoted)
+    if stray := stray_words(mode, specs):
+        errors.append(
+            UsageError(
+                f"{quoted(stray[0])} is no file.",
+                f"A caption is given by -c, times by flags: acestep {mode} --help. Quote what holds a space.",
+            )
+        )
+        specs = [name for name in specs if name not in stray]
     errors += name_problems(specs)
     flags = spec_layers.from_flags(song, tuple(settings.overrides or ()))
     errors += again_problems(flags, settings)
@@ -105,6 +105,12 @@ def read_arguments(mode: str | None, specs: list[str], song: Mapping[str, Any], 
     once = [name for at, name in enumerate(specs) if name and (name == spec_text.STDIN or name not in specs[:at])]
     names: list[str | None] = [*once] or [None] * by_flags_alone
     return Arguments(mode, names, [*implied, flags], place, swept, errors, is_place_sound)
+
+
+def stray_words(mode: str | None, specs: Sequence[str]) -> list[str]:
+    """Return the arguments behind a recording that name no file, as a caption or a time would stand there."""
+    behind = [name for name in specs[1:] if is_recording(mode, name) and not Path(name).suffix]
+    return [name for name in behind if name and not disk.is_taken(Path(name))]
 
 
 def name_problems(specs: Sequence[str]) -> list[UsageError]:
