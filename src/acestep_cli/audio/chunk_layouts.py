@@ -18,9 +18,8 @@ ENDLESS_BYTES = 0x7F000000
 SVX = (b"8SVX", b"16SV")
 #: The codecs of CAF whose samples all have the same number of bytes.
 CAF_SAMPLES = (b"lpcm", b"alaw", b"ulaw")
-#: The rest of the identifiers of chunks in a W64 file, which begin with four letters.
+#: The rest of the identifier of the outer chunk of a W64 file, which begins with `riff`.
 W64_RIFF = bytes.fromhex("2e91cf11a5d628db04c10000")
-W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 
 
 @dataclass(frozen=True)
