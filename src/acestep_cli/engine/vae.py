@@ -21,13 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acestep_cli.engine.onednn import has_kernels
-from acestep_cli.models.configs import RESIDUAL_DILATIONS, RESIDUAL_KERNEL, VAEConfig
+from acestep_cli.models.configs import RESIDUAL_DILATIONS, RESIDUAL_KERNEL, RESIDUAL_REACH, VAEConfig
 
 #: Samples, at the rate of a block's residual units, that go through it at once: 4 MB of 128 channels in bfloat16. In
 #: much shorter chunks their edges, which are computed twice, would cost more than the cache saves.
 CHUNK_SAMPLES = 16_384
-#: Samples on either side that a sample depends on after three residual units.
-RESIDUAL_REACH = sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS)
 
 
 def arrange(x: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ MOST_LAYERS = 256
 WINDOWS_AT_ONCE = 256
 RESIDUAL_DILATIONS = (1, 3, 9)
 RESIDUAL_KERNEL = 7
+#: Places on either side that the output of three residual units depends on.
+RESIDUAL_REACH = sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS)
 
 C = TypeVar("C", bound="DataclassInstance")
 LayerCount = Annotated[int, Field(strict=True, ge=1, le=MOST_LAYERS)]
@@ -394,7 +396,7 @@ def encoder_reach(config: VAEConfig) -> int:
     """Return the latent frames on either side that one latent of the encoder depends on, rounded up."""
     reach, step = 3.0, 1  # in samples: the first convolution looks 3 samples either way
     for stride in config.downsampling_ratios:
-        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
+        reach += RESIDUAL_REACH * step
         reach += (1.5 * stride) * step
         step *= stride
     return math.ceil((reach + step) / step)
@@ -404,7 +406,7 @@ def decoder_reach(config: VAEConfig) -> int:
     """Return the latent frames on either side that one sample of the decoder depends on, rounded up."""
     reach, step = 3.0, 1  # backwards from the last convolution
     for stride in config.downsampling_ratios:
-        reach += sum(dilation * (RESIDUAL_KERNEL // 2) for dilation in RESIDUAL_DILATIONS) * step
+        reach += RESIDUAL_REACH * step
         step *= stride
         reach += step
     return math.ceil((reach + 3 * step) / step)
