@@ -98,7 +98,7 @@ def cells(tier: Tier, model: str, row: Row | None) -> list[str]:
     if row is None:
         return [*start, "does not fit", "", "", "", ""]
     steps = [name.replace("_", " ") for name in ("one_network", "vae_on_cpu") if getattr(row.plan, name)]
-    how = ", ".join([row.plan.arrangement.weights, f"tiles of {row.plan.tile_frames}", *steps])
+    how = ", ".join([row.plan.arrangement.weight_storage, f"tiles of {row.plan.tile_frames}", *steps])
     sizes = [f"{size / 2**20:,.0f} MiB" for size in (row.counted.peak, row.predicted, row.room)]
     return [*start, how, *sizes, f"{row.predicted / row.counted.peak:.2f}"]
 

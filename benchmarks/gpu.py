@@ -105,7 +105,7 @@ def tier(root: Path, memory_gb: float, seconds: float) -> dict[str, Any]:
     spent = time.perf_counter() - start
     peak = torch.cuda.max_memory_reserved() + memory.RUNTIME_BYTES["cuda"] if device().type == "cuda" else 0
     steps = [name for name in ("one_network", "vae_on_cpu") if getattr(take.plan, name)]
-    how = ", ".join([take.plan.arrangement.weights, f"tiles of {take.plan.tile_frames}", *steps])
+    how = ", ".join([take.plan.arrangement.weight_storage, f"tiles of {take.plan.tile_frames}", *steps])
     return {"peak": peak, "seconds": spent, "how": how, "predicted": plan.peak_bytes}
 
 

@@ -104,7 +104,7 @@ def cells(song: Song, row: Row) -> list[str]:
     sizes = [f"{size / 2**20:,.0f} MiB" for size in (diffusion_bytes(row), row.counted.peak, row.predicted)]
     minutes, seconds = divmod(round(60 * song.minutes), 60)
     return [
-        song.name, f"{minutes}:{seconds:02} min", song.model, f"{song.card_gb} GB", row.plan.arrangement.weights,
+        song.name, f"{minutes}:{seconds:02} min", song.model, f"{song.card_gb} GB", row.plan.arrangement.weight_storage,
         f"{max(passes):,}", f"{len(passes) // STEPS}", *sizes, f"{row.predicted / row.counted.peak:.2f}",
     ]  # fmt: skip
 

@@ -493,7 +493,7 @@ def judges(pool: Executor) -> ears.Judges:
     """The classifiers, fitted once for a corpus, its ears and an autoencoder, and kept in `pocket/work/`."""
     home = Path(__file__).parent
     sources = [(home / f"{name}.py").read_bytes() for name in JUDGED_BY]
-    sources.append(checkpoints.find_checkpoint(checkpoint_table.BUILT_IN).vae_hash().encode())
+    sources.append(checkpoints.find_checkpoint(checkpoint_table.BUILT_IN).vae_hash.encode())
     file = home / f"work/judges-{JUDGED}-{sha256(b''.join(sources)).hexdigest()[:12]}.joblib"
     if not file.exists():
         found = ears.fitted([one for own in pool.map(examples, range(JUDGED), chunksize=10) for one in own])

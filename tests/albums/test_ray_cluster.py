@@ -313,7 +313,7 @@ def test_where_no_node_can_take_part_that_is_why_it_fails(
 
 def test_a_node_with_other_weights_is_left_out(acestep: Acestep, xl: tiny.Oracle, two_b: tiny.Oracle) -> None:
     wanted = ray_worker.WeightsRef(
-        "turbo", checkpoints.find_checkpoint("turbo", two_b.root).weights_hash(), None, None, None
+        "turbo", checkpoints.find_checkpoint("turbo", two_b.root).weights_hash, None, None, None
     )
     assert ray_worker.missing_weights(wanted) is None
     found = ray_worker.missing_weights(replace(wanted, models_dir=xl.root))

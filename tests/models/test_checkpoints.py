@@ -324,10 +324,10 @@ def test_weight_norm_is_folded_in_float32_whatever_is_on_disk(models: Path) -> N
 
 
 def test_the_hash_follows_the_weights(models: Path) -> None:
-    before = checkpoints.find_checkpoint("turbo", models).weights_hash()
-    assert before == checkpoints.find_checkpoint("turbo", models).weights_hash()
+    before = checkpoints.find_checkpoint("turbo", models).weights_hash
+    assert before == checkpoints.find_checkpoint("turbo", models).weights_hash
     tensors = load_file(models / WEIGHTS)
     save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, models / WEIGHTS)
-    after = checkpoints.find_checkpoint("turbo", models).weights_hash()
+    after = checkpoints.find_checkpoint("turbo", models).weights_hash
     torch.save(torch.zeros(1, tiny.LATENT_CHANNELS, 400), models / DIT / "silence_latent.pt")
-    assert len({before, after, checkpoints.find_checkpoint("turbo", models).weights_hash()}) == 3
+    assert len({before, after, checkpoints.find_checkpoint("turbo", models).weights_hash}) == 3

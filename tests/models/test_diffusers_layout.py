@@ -229,14 +229,14 @@ def test_missing_and_unknown_tensors_are_named_as_published(theirs: Path) -> Non
 
 
 def test_the_hash_follows_every_file(theirs: Path) -> None:
-    hashes = {checkpoints.find_checkpoint(str(theirs)).weights_hash()}
+    hashes = {checkpoints.find_checkpoint(str(theirs)).weights_hash}
     for part in PARTS:
         [file] = (theirs / part).glob("*.safetensors")
         save_file({name: tensor + 1e-3 for name, tensor in load_file(file).items()}, file)
-        hashes.add(checkpoints.find_checkpoint(str(theirs)).weights_hash())
+        hashes.add(checkpoints.find_checkpoint(str(theirs)).weights_hash)
     tokenizer = theirs / "tokenizer/tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
-    hashes.add(checkpoints.find_checkpoint(str(theirs)).weights_hash())
+    hashes.add(checkpoints.find_checkpoint(str(theirs)).weights_hash)
     assert len(hashes) == len(PARTS) + 2
 
 

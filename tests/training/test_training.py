@@ -89,13 +89,13 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, config: TrainingConfi
     prints = dataset.fingerprints(found, looked.usable)
     record = RunRecord(
         base="base",
-        base_weights=checkpoint.weights_hash(),
+        base_weights=checkpoint.weights_hash,
         config=config,
         trigger="harbour",
         trigger_position="prepend",
         dataset=dataset.dataset_fingerprint(prints),
         songs=prints,
-        dtype=plan.arrangement.weights,
+        dtype=plan.arrangement.weight_storage,
     )
     folder.mkdir(exist_ok=True)
     return loop.TrainingJob(found, looked.usable, record, checkpoint, plan, folder)

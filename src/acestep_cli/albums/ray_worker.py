@@ -64,9 +64,9 @@ class WeightsRef:
             songwriter_name = str(Path(songwriter_name).absolute())
         return cls(
             checkpoint=name,
-            hash=job.weights,
+            hash=job.weights_hash,
             songwriter=songwriter_name,
-            songwriter_hash=songwriter.weights if songwriter is not None else None,
+            songwriter_hash=songwriter.weights_hash if songwriter is not None else None,
             models_dir=models_dir.absolute() if models_dir is not None else None,
         )
 
@@ -79,8 +79,8 @@ class WeightsRef:
         checkpoint = checkpoints.find_checkpoint(self.checkpoint, folder)
         songwriter = local.songwriters(self.songwriter or "none", checkpoint, folder)[0]
         for name, found, wanted in (
-            (self.checkpoint, checkpoint.weights_hash(), self.hash),
-            (self.songwriter, songwriter.weights if songwriter is not None else None, self.songwriter_hash),
+            (self.checkpoint, checkpoint.weights_hash, self.hash),
+            (self.songwriter, songwriter.weights_hash if songwriter is not None else None, self.songwriter_hash),
         ):
             if found != wanted:
                 raise CheckpointError(

@@ -143,7 +143,9 @@ def plan_replay(made: Provenance, copy: Path, run: RenderSettings) -> Job:
 def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
     """Raise `UsageError` where the spec was edited after the take was made, and weights and latents are the same."""
     origin = made.origin
-    if job.weights != origin.checkpoint.weights or any(origin.is_of(job.recipe(output)) for output in job.outputs):
+    if job.weights_hash != origin.checkpoint.weights or any(
+        origin.is_of(job.recipe_hash(output)) for output in job.outputs
+    ):
         return
     untouched = provenance.tags_provenance(file)
     edited: list[str] = []
@@ -183,7 +185,7 @@ def changes(origin: RenderOrigin, job: Job) -> list[str]:
             f"weights of {weights}": origin.checkpoint.weights}  # fmt: skip
     now = {"acestep": __version__, **sidecar.versions(), "device": plan.device, "dtype": plan.dtype,
            "threads": number(plan.threads), "int8": str(plan.int8), "together": number(plan.together),
-           f"weights of {weights}": job.weights}  # fmt: skip
+           f"weights of {weights}": job.weights_hash}  # fmt: skip
     return [f"{name} {before} -> {now[name]}" for name, before in then.items()
             if before is not None and before != now.get(name, before)]  # fmt: skip
 

@@ -403,7 +403,7 @@ def base_checkpoint(model: str | None, before: RunRecord | None, run: RenderSett
     if wanted == "auto" and checkpoints.dit_folder(BEST_BASE, run.models_dir):
         wanted = BEST_BASE
     found = checkpoints.find_checkpoint(wanted, run.models_dir)
-    if before is not None and found.weights_hash() != before.base_weights:
+    if before is not None and found.weights_hash != before.base_weights:
         raise CheckpointError(
             f"The weights of {found.name} differ from those that the run began with.",
             "Train into another --output.",
@@ -453,21 +453,22 @@ def make_record(
     if before is None:
         return RunRecord(
             base=checkpoint.name,
-            base_weights=checkpoint.weights_hash(),
+            base_weights=checkpoint.weights_hash,
             config=config,
             trigger=songs.trigger,
             trigger_position=songs.trigger_position,
             dataset=dataset.dataset_fingerprint(prints),
             songs=prints,
-            dtype=plan.arrangement.weights,
+            dtype=plan.arrangement.weight_storage,
         )
     if other := dataset.describe_changes(prints, before.songs):
         raise UsageError(
             f"--resume: the songs are not those that the run began with: {other}.", "Train into another --output."
         )
-    if plan.arrangement.weights != before.dtype:
+    if plan.arrangement.weight_storage != before.dtype:
         raise UsageError(
-            f"--resume: the run began with {before.dtype} weights, and here they would be {plan.arrangement.weights}.",
+            f"--resume: the run began with {before.dtype} weights, and here they would be "
+            f"{plan.arrangement.weight_storage}.",
             "Go on on the same device, or with its --dtype and --max-vram.",
         )
     return before

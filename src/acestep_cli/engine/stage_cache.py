@@ -49,7 +49,7 @@ class StageCache:
         if self.cache is None:
             return make()
         device = "cpu" if plan.vae_on_cpu else plan.device
-        key = self._key(plan, device, self.checkpoint.vae_hash(), *map(tensor_hash, waveforms))
+        key = self._key(plan, device, self.checkpoint.vae_hash, *map(tensor_hash, waveforms))
         if (found := self.cache.read("sources", key, load_latents)) is not None:
             return found
         made = make()
@@ -81,7 +81,7 @@ class StageCache:
 
     @cached_property
     def _weights(self) -> str:
-        return self.checkpoint.weights_hash()
+        return self.checkpoint.weights_hash
 
     def written_takes(
         self, request: Completed, plan: Plan, make: Callable[[], Sequence[Completed]]
@@ -90,7 +90,7 @@ class StageCache:
         if self.cache is None or self.songwriter is None:
             return make()
         inputs = request.model_dump(mode="json", include=set(KEYS) - IGNORED_KEYS)
-        models = [self.songwriter.weights, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
+        models = [self.songwriter.weights_hash, self.checkpoint.code_count, self.checkpoint.row.shortest_seconds]
         kept = songwriter_prompts.kept_words(request)
         inputs |= {"kept": kept.words} if kept is not None else {}
         inputs |= {"longest": plan.longest_seconds} if "duration" in request.open else {}

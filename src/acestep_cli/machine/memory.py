@@ -117,14 +117,14 @@ class Arrangement:
         return {name: value for name, value in vars(self).items() if name != "on_cpu"}
 
     @property
-    def weights(self) -> str:
+    def weight_storage(self) -> str:
         """Storage of the diffusion transformer's weights in words, such as `bfloat16 int8 streamed`."""
         return " ".join([self.dtype, *(word for word in ("int8", "streamed") if getattr(self, word))])
 
     @property
     def speed_key(self) -> str:
         """The key of measured speeds: a take that shares its passes needs another time than one alone."""
-        return self.weights if self.together == 1 else f"{self.weights}, {self.together} together"
+        return self.weight_storage if self.together == 1 else f"{self.weight_storage}, {self.together} together"
 
 
 @dataclass(frozen=True)

@@ -445,7 +445,7 @@ def _free_bytes_needed(peak: int, device: Device) -> int:
 
 def _expected_stages(request: Completed, model: MemoryModel, past_renders: PastRenders) -> dict[str, float] | None:
     """Return the expected seconds of a take by stage; None where no such render was measured."""
-    key, alone = model.arrangement.speed_key, model.arrangement.weights
+    key, alone = model.arrangement.speed_key, model.arrangement.weight_storage
     speed = past_renders.speeds.get(key) or past_renders.speeds.get(alone)
     if speed is None:
         return None

@@ -113,16 +113,18 @@ class Checkpoint:
                 )
         return heads
 
+    @cached_property
     def weights_hash(self) -> str:
-        """Hash all files that shape the samples.
+        """The hash of all files that shape the samples.
 
         Reading 10 GB to name a model would take longer than some renders; training moves every tensor,
         so blocks across the file tell two checkpoints apart.
         """
         return weight_files.weights_hash(self.files)
 
+    @cached_property
     def vae_hash(self) -> str:
-        """Hash the weights of the VAE, because latents belong to one VAE."""
+        """The hash of the weights of the VAE, because latents belong to one VAE."""
         return weight_files.weights_hash(weight_files.weight_files(self.vae))
 
 
@@ -188,12 +190,14 @@ class Unpulled(Checkpoint):
     def alignment_heads(self) -> tuple[tuple[int, int], ...]:
         return self.row.alignment_heads
 
+    @cached_property
     def weights_hash(self) -> str:
-        """Return an empty string, because there are no weights to hash."""
+        """An empty string, because there are no weights to hash."""
         return ""
 
+    @cached_property
     def vae_hash(self) -> str:
-        """Return an empty string, because there are no weights to hash."""
+        """An empty string, because there are no weights to hash."""
         return ""
 
 
@@ -211,7 +215,7 @@ class Songwriter:
         return _levels(weight_files.read_json(file).get("fsq_input_levels", PUBLISHED_LEVELS), file)
 
     @cached_property
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         """The hash of all files that shape its output."""
         small = [self.folder / name for name in ("config.json", "tokenizer.json")]
         return weight_files.weights_hash([*small, *weight_files.weight_files(self.folder)])
@@ -229,7 +233,7 @@ class UnpulledSongwriter(Songwriter):
         return PUBLISHED_LEVELS
 
     @cached_property
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         """An empty string, because there are no weights to hash."""
         return ""
 

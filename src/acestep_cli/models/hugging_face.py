@@ -76,7 +76,7 @@ class HuggingFace:
         """
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers
 
         with _unfinished(path, file.size) as stream:
             try:

@@ -162,7 +162,7 @@ def _bounded_bytes(read: Callable[..., Iterator[bytes]], *args: Any, **options: 
 
 def _pause(response: Any) -> float | None:
     """Return the seconds that a response asks to wait before the next request; None where it does not say."""
-    from huggingface_hub.utils._http import parse_ratelimit_headers
+    from huggingface_hub.utils import parse_ratelimit_headers
 
     limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
     if limit is not None and limit.remaining == 0:

@@ -500,7 +500,7 @@ def freed_bytes(path: Path) -> int:
 @contextmanager
 def lock_store(parts: Sequence[ModelPart], store: ModelStore, say: Say) -> Iterator[None]:
     """Hold the locks of the parts in the body; other pulls of the same repositories wait."""
-    from huggingface_hub.utils._fixes import WeakFileLock
+    from huggingface_hub.utils import WeakFileLock
 
     with ExitStack() as held:
         for guard in sorted({store.lock_file(part) for part in parts}):

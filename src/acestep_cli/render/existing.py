@@ -118,7 +118,7 @@ def check_existing(job: Job, output: OutputFile) -> ExistsError | None:
             # A roll that names no tags leaves those of the takes that it finds again.
             are_asked = not job.song.place.numbered or any(key in job.song.resolved.origins for key in sidecar.LABELS)
             knows_tags = job.song.place.built or record.tags is not None
-            output.retagged = are_asked and knows_tags and record.tags != job.labels(output)
+            output.retagged = are_asked and knows_tags and record.tags != job.tags_hash(output)
             return None
         for file in filter(None, (beside, output.lrc)):  # a recipe without its audio waits to be rendered again
             if disk.is_taken(file):

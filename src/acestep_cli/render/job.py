@@ -17,9 +17,8 @@ from acestep_cli.render import matrix, sidecar
 from acestep_cli.render.paths import Destination
 from acestep_cli.render.remaining import TakeWork
 from acestep_cli.render.result import PLANNED, OutputFile
-from acestep_cli.song import complete, modes, spec, spec_layers, take_parts
+from acestep_cli.song import complete, modes, recipe, spec, spec_layers, take_parts
 from acestep_cli.song.complete import Completed
-from acestep_cli.song.recipe import recipe_hash
 from acestep_cli.song.request import FINISH, NEUTRAL
 
 AGAIN = "--again"
@@ -65,7 +64,8 @@ class Job:
     checkpoint: Checkpoint
     plan: Plan
     device: Device
-    weights: str
+    #: The hash of the checkpoint's weights.
+    weights_hash: str
     #: Decides what the request leaves open, and scores its takes; None where neither is wanted.
     songwriter: Songwriter | None = None
     outputs: list[OutputFile] = field(default_factory=list)
@@ -92,52 +92,52 @@ class Job:
         """False where its checkpoint or Songwriter is yet to be downloaded."""
         return not isinstance(self.checkpoint, Unpulled) and not isinstance(self.songwriter, UnpulledSongwriter)
 
-    def recipe(self, output: OutputFile, weights: str | None = None) -> str:
+    def recipe_hash(self, output: OutputFile, weights: str | None = None) -> str:
         """Return the fingerprint of all that shapes a file but its seed, with the job's weights or with `weights`."""
-        weights = self.weights if weights is None else weights
-        return recipe_hash(output.completed, weights + self._songwriter_hash, self.decided.contents)
+        weights = self.weights_hash if weights is None else weights
+        return recipe.recipe_hash(output.completed, weights + self._songwriter_hash, self.decided.contents)
 
-    def take_recipe(self, request: Completed) -> str:
+    def take_recipe_hash(self, request: Completed) -> str:
         """Return the fingerprint of all that shapes a take of `request`, in which nothing is open, but its seed."""
-        return recipe_hash(request, self.weights, self.decided.contents)
+        return recipe.recipe_hash(request, self.weights_hash, self.decided.contents)
 
-    def sound(self, output: OutputFile) -> str:
+    def samples_hash(self, output: OutputFile) -> str:
         """Return the fingerprint of all that shapes the samples of a file before they are finished, but its seed."""
         bare = output.completed.model_copy(update=dict.fromkeys(FINISH))
-        return recipe_hash(bare, self.weights + self._songwriter_hash, self.decided.contents)
+        return recipe.recipe_hash(bare, self.weights_hash + self._songwriter_hash, self.decided.contents)
 
     @property
     def _songwriter_hash(self) -> str:
         """The Songwriter's part of a fingerprint: empty where it only scores takes."""
-        return f" {self.songwriter.weights}" if self.songwriter is not None and self.request.open else ""
+        return f" {self.songwriter.weights_hash}" if self.songwriter is not None and self.request.open else ""
 
     def is_recipe_of(self, output: OutputFile, record: sidecar.SidecarRecord) -> bool:
         """Tell whether `record` has the recipe of a file.
 
         A take from before `dcw` existed was made without, and is not outdated by what the checkpoint chooses now.
         """
-        weights = self.weights_beside(record)
+        weights = self.weights_hash_beside(record)
         if record.dcw is None and "dcw" not in self.song.resolved.origins:
             output = replace(output, completed=output.completed.model_copy(update=WITHOUT_DCW))
         if self.varies_at_will:
             output = replace(
                 output, completed=output.completed.model_copy(update={"variation_seed": record.variation_seed})
             )
-        return record.is_of(self.recipe(output, weights))
+        return record.is_of(self.recipe_hash(output, weights))
 
     @property
     def varies_at_will(self) -> bool:
         """True for a variation whose other seed was not asked for."""
         return self.request.variation is not None and "variation_seed" not in self.song.resolved.origins
 
-    def labels(self, output: OutputFile) -> str:
+    def tags_hash(self, output: OutputFile) -> str:
         """Return the fingerprint of the tags of a file that shape no sample."""
         return sidecar.tags_hash(output.completed, self.song.resolved.cover)
 
-    def weights_beside(self, record: sidecar.SidecarRecord) -> str:
+    def weights_hash_beside(self, record: sidecar.SidecarRecord) -> str:
         """Return the weights to compare with `record`: its own, where those of the job are not downloaded yet."""
         awaited = isinstance(self.checkpoint, Unpulled) and record.checkpoint.name == self.checkpoint.name
-        return record.checkpoint.weights if awaited else self.weights
+        return record.checkpoint.weights if awaited else self.weights_hash
 
     @property
     def is_pending(self) -> bool:

@@ -89,9 +89,9 @@ class PlanContext:
                 foresees = self.settings.pull or self.settings.dry_run
                 find = checkpoints.find_or_plan if foresees else checkpoints.find_checkpoint
                 checkpoint = find(name, self.settings.models_dir, task)
-                self.found[name] = checkpoint, checkpoint.weights_hash()
-            checkpoint, weights = self.found[name]
-            yield checkpoint, weights, candidate_songwriters(request, checkpoint, self.settings)
+                self.found[name] = checkpoint, checkpoint.weights_hash
+            checkpoint, weights_hash = self.found[name]
+            yield checkpoint, weights_hash, candidate_songwriters(request, checkpoint, self.settings)
 
     def candidates(self, model: str, task: str) -> tuple[str, ...]:
         """Return the checkpoints that `model` may stand for; for `auto` with none installed, the first to download."""
@@ -136,7 +136,7 @@ def plan_job(song: SongInput, context: PlanContext) -> Job:
     warnings: list[str] = []
     failure: MemoryLimitError | None = None
     asked = song.resolved.request
-    for checkpoint, weights, songwriters in context.models(asked):
+    for checkpoint, weights_hash, songwriters in context.models(asked):
         with spec.placing_problems(*song.layers):
             inputs = complete.examine(asked, checkpoint)
         for songwriter in songwriters:
@@ -159,7 +159,7 @@ def plan_job(song: SongInput, context: PlanContext) -> Job:
                 checkpoint=checkpoint,
                 plan=planned,
                 device=device,
-                weights=weights,
+                weights_hash=weights_hash,
                 songwriter=helper,
             )
             job.warnings = [*warnings, *decided.warnings, *other_weights(job)]
@@ -173,7 +173,7 @@ def other_weights(job: Job) -> list[str]:
     if job.song.spec_file is None or not job.song.is_replayed:
         return []
     record, name = sidecar.read_sidecar(job.song.spec_file), job.checkpoint.name
-    if record is None or record.checkpoint.name != name or record.checkpoint.weights == job.weights_beside(record):
+    if record is None or record.checkpoint.name != name or record.checkpoint.weights == job.weights_hash_beside(record):
         return []
     return [
         f"{job.song.spec_file}: was rendered with other weights of {name} than are installed; it will sound different."

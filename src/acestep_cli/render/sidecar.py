@@ -98,7 +98,7 @@ def sidecar_text(
     recipe: str,
     *,
     checkpoint: str,
-    weights: str,
+    weights_hash: str,
     measured: dict[str, Any],
     size: int,
     asked: str,
@@ -106,14 +106,14 @@ def sidecar_text(
 ) -> str:
     """Return the text of a sidecar: the completed request of `take`, and under `render` the record of its render.
 
-    `checkpoint` is a name and `weights` their hash, `measured` are the checks, `size` is the bytes of the file,
-    `asked` the result of `tags_hash`, and `written` the fields of `songwriter_fields` and `adapter_fields` and
+    `recipe` is the result of `recipe_hash`, `checkpoint` a name, `measured` are the checks, `size` is the bytes of the
+    file, `asked` the result of `tags_hash`, and `written` the fields of `songwriter_fields` and `adapter_fields` and
     `untimed`. There is no date in it: the same render differs in timings alone.
     """
     return spec.dump_spec(
         take.request,
         {
-            **origin_fields(take, recipe, checkpoint, weights, written),
+            **origin_fields(take, recipe, checkpoint, weights_hash, written),
             "seconds": round(take.audio.seconds, 6),
             "sample_rate": take.request.sample_rate or take.audio.sample_rate,
             "bytes": size,
@@ -147,14 +147,16 @@ def bare_names(path: Any) -> Any:
     return f"./{Path(path).name}" if isinstance(path, str) else tuple(bare_names(one) for one in path)
 
 
-def origin_fields(take: Take, recipe: str, checkpoint: str, weights: str, written: dict[str, Any]) -> dict[str, Any]:
+def origin_fields(
+    take: Take, recipe: str, checkpoint: str, weights_hash: str, written: dict[str, Any]
+) -> dict[str, Any]:
     """Return the fields of a `RenderOrigin`: all that decides the samples besides the request."""
     return {
         "acestep": __version__,
         "recipe": recipe,
         **written,
         "seed": take.request.seed,
-        "checkpoint": {"name": checkpoint, "weights": weights},
+        "checkpoint": {"name": checkpoint, "weights": weights_hash},
         "device": take.plan.device,
         "dtype": take.plan.dtype,
         **({"threads": take.plan.threads} if take.plan.threads is not None else {}),
@@ -180,7 +182,7 @@ def songwriter_fields(
     fields = asked.model_dump(include={"idea", *GROUPS[SONGWRITER_OPTIONS]}, exclude_none=True)
     if opening := songwriter_prompts.opening_of(asked, caption):
         fields["caption_opening"] = opening
-    identity = {"name": songwriter.name, "weights": songwriter.weights, "seed": asked.text_seed}
+    identity = {"name": songwriter.name, "weights": songwriter.weights_hash, "seed": asked.text_seed}
     return {"asked": recipe, "songwriter": {**identity, **fields, "decided": list(asked.open)}}
 
 

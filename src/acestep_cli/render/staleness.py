@@ -34,7 +34,7 @@ def differences(job: Job, output: OutputFile) -> list[str]:
         found.append("its latents are not there")
     if record.checkpoint.name != job.checkpoint.name:
         found.append(f"model: {record.checkpoint.name} -> {job.checkpoint.name}")
-    elif record.checkpoint.weights != job.weights:
+    elif record.checkpoint.weights != job.weights_hash:
         found.append(f"the weights of {job.checkpoint.name} have changed")
     found += key_differences(
         job, output, beside, [name for name, key in KEYS.items() if key.shapes or name in ("seed", "loras")]

@@ -41,7 +41,7 @@ def cache_key(job: Job, output: OutputFile) -> str:
     versions = (__version__, metadata.version("torch"))
     shared = (plan.together,) if plan.together > 1 else ()
     asked = (output.completed.lrc, output.completed.scored, output.completed.text_seed if job.request.open else None)
-    take = (job.sound(output), output.seed, output.kind, output.track)
+    take = (job.samples_hash(output), output.seed, output.kind, output.track)
     content = [FORMAT, *take, *asked, *arithmetic, *shared, *versions]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -103,9 +103,11 @@ def is_untimed(take: Take) -> bool:
 def finish_of(take: Take, job: Job) -> encode.Finish:
     """Return the finish of a take: the settings of its file and its tags."""
     request = take.request
-    recipe = job.take_recipe(request)
+    recipe = job.take_recipe_hash(request)
     adapting = sidecar.adapter_fields(job.decided)
-    origin = sidecar.RenderOrigin(**sidecar.origin_fields(take, recipe, job.checkpoint.name, job.weights, adapting))
+    origin = sidecar.RenderOrigin(
+        **sidecar.origin_fields(take, recipe, job.checkpoint.name, job.weights_hash, adapting)
+    )
     return encode.Finish(
         encode.resolve_encoding(request.format, request.bit_depth, request.bitrate, request.sample_rate),
         request.loudness,
@@ -161,12 +163,12 @@ def publish_take(take: Take, output: OutputFile, job: Job, session: RenderSessio
                     fields["swept"] = list(job.song.swept.values)
                 text = sidecar.sidecar_text(
                     take,
-                    job.take_recipe(take.request),
+                    job.take_recipe_hash(take.request),
                     checkpoint=job.checkpoint.name,
-                    weights=job.weights,
+                    weights_hash=job.weights_hash,
                     measured=output.checks,
                     size=sound.stat().st_size,
-                    asked=job.labels(output),
+                    asked=job.tags_hash(output),
                     written=fields,
                 )
                 disk.write_text(parts[output.sidecar], text)
@@ -192,7 +194,7 @@ def latents_header(
     """Return the header of the latents of a take whose audio is in `file`."""
     return latents_file.LatentsHeader(
         audio=decode.file_hash(file),
-        vae=job.checkpoint.vae_hash(),
+        vae=job.checkpoint.vae_hash,
         gain=kept.gain * level.gain,
         samples=made.samples.shape[1],
         sample_rate=made.sample_rate,
@@ -204,7 +206,7 @@ def songwriter_fields(job: Job, output: OutputFile, caption: str | None) -> dict
     """Return the Songwriter's fields of the sidecar of a take with `caption`; empty where it decided nothing."""
     if job.songwriter is None or not job.request.open:
         return {}
-    return sidecar.songwriter_fields(job.request, job.recipe(output), job.songwriter, caption)
+    return sidecar.songwriter_fields(job.request, job.recipe_hash(output), job.songwriter, caption)
 
 
 def remove_stale(output: OutputFile, *, forced: bool) -> None:
@@ -288,7 +290,7 @@ def retag(output: OutputFile, job: Job) -> None:
         timed = lrc.parse_lrc(lrc.read_beside(output.path) or "") if output.lrc is not None else ()
         labels = tags.Tags(**values, recipe=record.recipe, spec=text, cover=cover, lines=timed)
         tags.write_tags(part, output.format, labels)
-        disk.write_text(beside_part, sidecar.retagged_text(beside, request, part.stat().st_size, job.labels(output)))
+        disk.write_text(beside_part, sidecar.retagged_text(beside, request, part.stat().st_size, job.tags_hash(output)))
         if header is not None:
             now = header.model_copy(update={"audio": decode.file_hash(part)})
             latents_file.rewrite_latents(kept, now, latents_part[0])

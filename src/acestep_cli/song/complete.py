@@ -243,7 +243,7 @@ def find_latents(
     source, region = inputs.recordings.get(request.source or ""), inputs.region
     if region is None or source is None or not (path := latents_file.latents_path(source.path)).is_file():
         return None, ()
-    found = latents_file.find_latents(source, checkpoint.vae_hash(), region.seconds_before)
+    found = latents_file.find_latents(source, checkpoint.vae_hash, region.seconds_before)
     if isinstance(found, str):
         return None, (f"{path}: {found}; the source is encoded anew.",)
     unchecked = f"{path} has no checksum, as an earlier version wrote it: whether it is damaged cannot be told."

@@ -184,7 +184,7 @@ def encode_recordings(
     """Return a file of latents [T, C] for each recording, and make those that are missing; with `own_timbre` it also
     has the latents [F, C] of parts of the recording as its reference.
     """
-    kind = f"{weights.checkpoint.vae_hash()} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
+    kind = f"{weights.checkpoint.vae_hash} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
     files = [cache_file(f"{usable.facts.fingerprint} {kind}") for usable in songs]
     wanted = {"latents", "timbre"} if own_timbre else {"latents"}
     missing = [(usable, file) for usable, file in zip(songs, files, strict=True) if not has_tensors(file, wanted)]

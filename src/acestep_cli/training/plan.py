@@ -179,7 +179,7 @@ def plan_of(
     fitting: TrainingMemory, need: TrainingMemory, device: Device, budget: int, past_renders: PastRenders
 ) -> TrainingPlan:
     """Return the plan of the way that fits into `budget` bytes of a device; `need` is the fastest way."""
-    speed = past_renders.speeds.get(fitting.arrangement.weights)
+    speed = past_renders.speeds.get(fitting.arrangement.weight_storage)
     return TrainingPlan(
         device=device.name,
         backend=device.backend,
