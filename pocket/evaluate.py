@@ -41,9 +41,10 @@ from acestep_cli.cli import songwriting
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.checkpoint_files import Songwriter
 from acestep_cli.models.sizes import Sizes
+from acestep_cli.models.songwriters import needed_songwriters
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, songwriter_prompts
 from acestep_cli.song.request import Request
@@ -158,7 +159,7 @@ class Studio:
             return vae.decode(vae.encode(torch.from_numpy(audio)[None].to(store.dtype)))[0].float().numpy()
 
     def songwriter(self) -> Songwriter:
-        [helper] = local.needed_songwriters(checkpoint_table.BUILT_IN, self.checkpoint, None, "The evaluation")
+        [helper] = needed_songwriters(checkpoint_table.BUILT_IN, self.checkpoint, None, "The evaluation")
         return helper
 
     def codes(self, audio: np.ndarray) -> tuple[int, ...]:

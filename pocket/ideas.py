@@ -20,8 +20,9 @@ import yaml
 
 from acestep_cli.machine import hardware
 from acestep_cli.machine import plan as planning
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.sizes import Sizes
+from acestep_cli.models.songwriters import needed_songwriters
 from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, songwriter_prompts
 from acestep_cli.song.request import Request
@@ -60,7 +61,7 @@ def ideas() -> list[Idea]:
 def write(idea: str, seed: int, *, as_drawn: bool = False) -> dict[str, object]:
     """Return what `acestep write` makes of an idea, but for the lyrics; with `as_drawn` what is drawn first."""
     checkpoint = checkpoints.find_checkpoint(checkpoint_table.BUILT_IN)
-    [helper] = local.needed_songwriters(checkpoint_table.BUILT_IN, checkpoint, None, "This measurement")
+    [helper] = needed_songwriters(checkpoint_table.BUILT_IN, checkpoint, None, "This measurement")
     request = Request(idea=idea, model=checkpoint_table.BUILT_IN, songwriter=checkpoint_table.BUILT_IN, seed=seed)
     completed = complete.complete(request, checkpoint, helper)
     plan = planning.plan_render(hardware.detect(), completed, planning.MachineRequest(), Sizes.of(checkpoint, helper))

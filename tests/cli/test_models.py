@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
-from acestep_cli.models import checkpoint_table, checkpoints, hugging_face, local
+from acestep_cli.models import checkpoint_table, checkpoints, hugging_face, model_store
+from acestep_cli.models.manifest import LOCK, LOCK_SCHEMA, RemoteFile, read_manifest
 from support import hub_server
 from support.command import LIMIT, Run, finish, limited, read_to, started
 from support.hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
@@ -71,18 +72,18 @@ def test_a_pull_into_a_models_folder(hub: Hub, models: Run) -> None:
     assert run.exit_code == 0, run.stderr
     folders = [f"m/{TURBO}", "m/vae", "m/Qwen3-Embedding-0.6B"]
     assert run.stdout.splitlines() == folders
-    assert files_in(Path("m")) == {*FETCHED, *(f"{f[2:]}/{local.LOCK}" for f in folders), ".acestep/pull.lock"}
+    assert files_in(Path("m")) == {*FETCHED, *(f"{f[2:]}/{LOCK}" for f in folders), ".acestep/pull.lock"}
     assert checkpoints.find_checkpoint("turbo", Path("m")).dit == Path("m") / TURBO
     assert "100 %" in run.stderr
 
 
 def test_a_lock_file_says_what_a_folder_is(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
-    content = json.loads(Path("m", TURBO, local.LOCK).read_text())
+    content = json.loads(Path("m", TURBO, LOCK).read_text())
     files, published = content.pop("files"), main_repo()
     commit = hub.refs[checkpoint_table.MAIN_REPO]["main"]
     assert content == {
-        "schema": local.LOCK_SCHEMA, "repo": checkpoint_table.MAIN_REPO, "revision": "main", "commit": commit
+        "schema": LOCK_SCHEMA, "repo": checkpoint_table.MAIN_REPO, "revision": "main", "commit": commit
     }  # fmt: skip
     assert files["model.safetensors"] == {"size": len(published[WEIGHTS]), "sha256": sha256(published[WEIGHTS])}
     assert files["config.json"] == {"size": 2, "blob_id": blob_id(b"{}")}
@@ -96,7 +97,7 @@ def test_a_pull_into_the_cache(hub: Hub, models: Run) -> None:
     commit = hub.refs[checkpoint_table.MAIN_REPO]["main"]
     snapshot = checkpoints.cache_folder(checkpoint_table.MAIN_REPO) / "snapshots" / commit
     assert found.dit == snapshot / TURBO
-    assert {name for name in files_in(snapshot) if not name.endswith(local.LOCK)} == FETCHED
+    assert {name for name in files_in(snapshot) if not name.endswith(LOCK)} == FETCHED
     if os.name != "nt":
         assert (found.dit / "model.safetensors").readlink().name == sha256(main_repo()[WEIGHTS])
     assert not (snapshot.parent.parent / "refs" / "main").exists()  # that is other tools' to say
@@ -289,7 +290,7 @@ def test_a_file_that_changed_while_it_came(
     assert [one.range for one in hub.sends() if WEIGHTS in one.path] == [None]
     assert Path(run.stdout.splitlines()[0], "model.safetensors").read_bytes() == main_repo(seed=9)[WEIGHTS]
     assert models("verify", "turbo", *where).exit_code == 0
-    [left] = [path for path in models("prune", *where).stdout.splitlines() if path.endswith(local.UNFINISHED)]
+    [left] = [path for path in models("prune", *where).stdout.splitlines() if path.endswith(model_store.UNFINISHED)]
     assert Path(left).stat().st_size < len(main_repo()[WEIGHTS])
 
 
@@ -410,7 +411,7 @@ def test_a_proxy_is_left_to_the_library(hub: Hub, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_full_disk_is_seen_before_the_first_byte(hub: Hub, models: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "free_bytes", lambda folder: 5_000)
+    monkeypatch.setattr(model_store, "free_bytes", lambda folder: 5_000)
     refused(models("pull", "turbo"), 9, "9.86 kB are still", "5 kB free", "--models-dir")
     assert not hub.sends()
 
@@ -446,10 +447,10 @@ def test_a_disk_that_is_full_by_then(
     assert models("verify", "turbo", *where).exit_code == 0
 
 
-def _published(name: str) -> local.RemoteFile:
+def _published(name: str) -> RemoteFile:
     """A small file of the main repository as the hub describes it."""
     content = main_repo()[name]
-    return local.RemoteFile(name.rpartition("/")[2], len(content), None, blob_id(content))
+    return RemoteFile(name.rpartition("/")[2], len(content), None, blob_id(content))
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
@@ -562,9 +563,9 @@ def test_verify_names_what_differs(hub: Hub, models: Run, where: tuple[str, ...]
 
 def test_verify_without_a_lock_file(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
-    Path("m", "vae", local.LOCK).unlink()
+    Path("m", "vae", LOCK).unlink()
     refused(models("verify", "turbo", "--models-dir", "m"), 3, "m/vae", "acestep models pull")
-    Path("m", "vae", local.LOCK).write_text("{}")
+    Path("m", "vae", LOCK).write_text("{}")
     refused(models("verify", "turbo", "--models-dir", "m"), 3, "not a lock file")
     assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
     assert models("verify", "turbo", "--models-dir", "m").exit_code == 0
@@ -597,9 +598,9 @@ def test_prune_of_a_models_folder(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
     hub.publish(checkpoint_table.MAIN_REPO, main_repo(seed=9))
     models("pull", "turbo", "--models-dir", "m")
-    Path("m", ".acestep", f"x{local.UNFINISHED}").touch()
+    Path("m", ".acestep", f"x{model_store.UNFINISHED}").touch()
     Path("m", "mine.txt").touch()
-    expected = [f"m/.acestep/x{local.UNFINISHED}", f"m/{WEIGHTS}.aside"]
+    expected = [f"m/.acestep/x{model_store.UNFINISHED}", f"m/{WEIGHTS}.aside"]
     assert models("prune", "--models-dir", "m").stdout.splitlines() == expected
     assert models("prune", "--models-dir", "m", "--yes").stdout.splitlines() == expected
     assert Path("m", "mine.txt").exists()
@@ -669,7 +670,7 @@ def test_a_body_without_end_is_cut_off_at_the_size_of_the_file(
         run = models("pull", "turbo", *where)
     refused(run, 8, said, "Some networks answer everything")
     assert len(endless) == 2
-    left = list(Path().rglob(f"*{local.UNFINISHED}"))
+    left = list(Path().rglob(f"*{model_store.UNFINISHED}"))
     assert all(path.stat().st_size == 0 for path in left)
     assert max(endless) < 200_000_000
 
@@ -678,7 +679,7 @@ def test_a_body_without_end_is_cut_off_at_the_size_of_the_file(
 @pytest.mark.parametrize("begun", [0, 3000])
 def test_a_longer_body_spoils_nothing_for_the_next_pull(hub: Hub, models: Run, extra: int, begun: int) -> None:
     content = main_repo()[WEIGHTS]
-    unfinished = Path("m/.acestep", f"{sha256(content)}{local.UNFINISHED}")
+    unfinished = Path("m/.acestep", f"{sha256(content)}{model_store.UNFINISHED}")
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(content[:begun])
     hub.wrong[WEIGHTS] = [content + b"?" * extra] * 2
@@ -692,7 +693,7 @@ def test_a_longer_body_spoils_nothing_for_the_next_pull(hub: Hub, models: Run, e
 
 def test_an_unfinished_file_that_is_too_long_begins_anew(hub: Hub, models: Run) -> None:
     content = main_repo()[WEIGHTS]
-    unfinished = Path("m/.acestep", f"{sha256(content)}{local.UNFINISHED}")
+    unfinished = Path("m/.acestep", f"{sha256(content)}{model_store.UNFINISHED}")
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(content + b"more")
     run = models("pull", "turbo", "--models-dir", "m")
@@ -703,7 +704,7 @@ def test_an_unfinished_file_that_is_too_long_begins_anew(hub: Hub, models: Run) 
 @pytest.mark.skipif(os.name == "nt", reason="links as Unix has them")
 @pytest.mark.parametrize("kind", ["symlink", "broken symlink", "hard link"])
 def test_an_unfinished_file_is_never_followed_through_a_link(hub: Hub, models: Run, kind: str) -> None:
-    unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{local.UNFINISHED}")
+    unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{model_store.UNFINISHED}")
     unfinished.parent.mkdir(parents=True)
     Path("mine").write_bytes(b"precious")
     if kind == "hard link":
@@ -731,7 +732,7 @@ def test_a_link_that_comes_after_the_check_is_not_followed_either(
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes as Unix has them")
 def test_what_is_no_file_in_the_place_of_an_unfinished_one_is_said(hub: Hub, models: Run) -> None:
-    unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{local.UNFINISHED}")
+    unfinished = Path("m/.acestep", f"{sha256(main_repo()[WEIGHTS])}{model_store.UNFINISHED}")
     unfinished.parent.mkdir(parents=True)
     os.mkfifo(unfinished)
     refused(models("pull", "turbo", "--models-dir", "m"), 9, "is not an ordinary file")
@@ -760,12 +761,12 @@ def test_names_that_no_file_can_have_are_refused(hub: Hub, models: Run, name: st
 
 def test_a_lock_file_with_such_names_is_refused(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
-    lock = Path("m", TURBO, local.LOCK)
+    lock = Path("m", TURBO, LOCK)
     content = json.loads(lock.read_text())
     content["files"]["..\\x\x1b"] = content["files"]["config.json"]
     lock.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"it names '\.\.\\\\x\\x1b'"):
-        local.read_lock(lock.parent)
+        read_manifest(lock.parent)
 
 
 @pytest.mark.parametrize(

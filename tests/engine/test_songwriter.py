@@ -35,8 +35,9 @@ from acestep_cli.engine.songwriter import CONTEXT, SongwriterModel
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckpointError, UsageError
 from acestep_cli.machine.memory import SONGWRITER_PASS_TOKENS
-from acestep_cli.models import checkpoint_files, checkpoints, local
+from acestep_cli.models import checkpoint_files, checkpoints
 from acestep_cli.models.sizes import qwen_of
+from acestep_cli.models.songwriters import find_songwriters, needed_songwriters
 from acestep_cli.song import idea_words, songwriter_prompts
 from acestep_cli.song.idea_words import KeptWords
 from acestep_cli.song.request import Request
@@ -470,15 +471,15 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
 ) -> None:
     turbo, pocket = checkpoints.find_checkpoint("turbo", two_b.root), checkpoints.find_checkpoint("pocket")
     models = folder.parent
-    assert local.songwriters(None, turbo, models) == [checkpoint_files.Songwriter("0.6B", folder), None]
+    assert find_songwriters(None, turbo, models) == [checkpoint_files.Songwriter("0.6B", folder), None]
     own = checkpoints.built_in_songwriter()
     for asked in (None, "auto"):  # pocket speaks another codebook than the published ones
-        assert local.songwriters(asked, pocket, models) == [None]
-        assert local.needed_songwriters(asked, pocket, models, "An idea") == [own]
-    assert local.songwriters("pocket", pocket, models) == [own]
-    assert local.songwriters("auto", turbo, tmp_path) == [None]
-    assert local.songwriters("none", turbo, models) == [None]
-    assert local.songwriters(str(folder), turbo, models) == [checkpoint_files.Songwriter(str(folder), folder)]
+        assert find_songwriters(asked, pocket, models) == [None]
+        assert needed_songwriters(asked, pocket, models, "An idea") == [own]
+    assert find_songwriters("pocket", pocket, models) == [own]
+    assert find_songwriters("auto", turbo, tmp_path) == [None]
+    assert find_songwriters("none", turbo, models) == [None]
+    assert find_songwriters(str(folder), turbo, models) == [checkpoint_files.Songwriter(str(folder), folder)]
     for asked, checkpoint, sentence in (
         ("1.7B", turbo, "acestep models pull 1.7B"),
         ("0.6B", pocket, "do not use the same codes"),
@@ -487,10 +488,10 @@ def test_a_songwriter_is_found_by_name_and_by_folder(
         (str(tmp_path), turbo, "config.json is missing"),
     ):
         with pytest.raises(CheckpointError) as caught:
-            local.songwriters(asked, checkpoint, models)
+            find_songwriters(asked, checkpoint, models)
         assert sentence in str(caught.value)
     with pytest.raises(CheckpointError, match=r"An idea needs a Songwriter, and .* has none that goes with turbo"):
-        local.needed_songwriters("auto", turbo, tmp_path, "An idea")
+        needed_songwriters("auto", turbo, tmp_path, "An idea")
 
 
 def test_auto_takes_the_largest_whole_one(
@@ -501,9 +502,9 @@ def test_auto_takes_the_largest_whole_one(
         broken(folder, tmp_path, lambda content: None, "config.json").rename(tmp_path / f"acestep-5Hz-lm-{name}")
     cut = tmp_path / "acestep-5Hz-lm-4B" / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-10])
-    assert [one and one.name for one in local.songwriters("auto", turbo, tmp_path)] == ["1.7B", "0.6B", None]
+    assert [one and one.name for one in find_songwriters("auto", turbo, tmp_path)] == ["1.7B", "0.6B", None]
     with pytest.raises(CheckpointError, match="cut short"):
-        local.songwriters("4B", turbo, tmp_path)
+        find_songwriters("4B", turbo, tmp_path)
 
 
 # What it keeps of an idea.

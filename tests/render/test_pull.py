@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from acestep_cli.cli.app import app
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, model_store
 from support import band, tiny
 from support.command import Run
 from support.hub_server import FETCHED, TURBO, WEIGHTS, Hub, dit, main_repo, weights
@@ -268,7 +268,7 @@ def test_what_only_the_weights_tell_is_told_after_them(acestep: Run, playable: C
         (lambda hub, patch: hub.refusals.update({"/api/": [401] * 9}), 8, "HF_TOKEN"),
         (lambda hub, patch: hub.refusals.update({"/resolve/": [404] * 9}), 8, "HF_ENDPOINT"),
         (lambda hub, patch: hub.wrong.update({WEIGHTS: [weights(666)] * 2}), 3, "has another hash than it names"),
-        (lambda hub, patch: patch.setattr(local, "free_bytes", lambda folder: 5_000), 9, "--models-dir"),
+        (lambda hub, patch: patch.setattr(model_store, "free_bytes", lambda folder: 5_000), 9, "--models-dir"),
     ],
     ids=["token", "gone", "wrong", "full"],
 )

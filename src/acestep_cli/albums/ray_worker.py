@@ -23,9 +23,10 @@ from acestep_cli.errors import CheckpointError
 from acestep_cli.machine import hardware
 from acestep_cli.machine.hardware import Hardware
 from acestep_cli.machine.plan import Plan
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.adapters import Adapter
 from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
+from acestep_cli.models.songwriters import find_songwriters
 from acestep_cli.render import result, sidecar
 from acestep_cli.render.job import Job
 from acestep_cli.render.reporter import Messages
@@ -77,7 +78,7 @@ class WeightsRef:
         if self.models_dir is not None and disk.is_folder(self.models_dir):
             folder = self.models_dir
         checkpoint = checkpoints.find_checkpoint(self.checkpoint, folder)
-        songwriter = local.songwriters(self.songwriter or "none", checkpoint, folder)[0]
+        songwriter = find_songwriters(self.songwriter or "none", checkpoint, folder)[0]
         for name, found, wanted in (
             (self.checkpoint, checkpoint.weights_hash, self.hash),
             (self.songwriter, songwriter.weights_hash if songwriter is not None else None, self.songwriter_hash),

@@ -24,8 +24,9 @@ from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.hardware import OWN_MEMORY, Device, Hardware
 from acestep_cli.machine.plan import MachineRequest, plan_render
 from acestep_cli.machine.tiers import bare_song, tier_of
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local, model_store
 from acestep_cli.models.sizes import Sizes
+from acestep_cli.models.songwriters import find_songwriters
 from acestep_cli.render.result import RunReport
 from acestep_cli.song import complete
 from acestep_cli.song.request import Request
@@ -124,7 +125,7 @@ def examine(machine: Hardware, asked: MachineRequest, models_dir: Path | None) -
         ],
         "songwriters": [local.model_state(name, models_dir).report() for name in checkpoint_table.SONGWRITERS],
         "encoders": encoders(),
-        "models": str(local.model_store(models_dir).root),
+        "models": str(model_store.find_store(models_dir).root),
         "logbook": str(history.history_file()),
     }
 
@@ -297,7 +298,7 @@ def run_selftest(
         from acestep_cli.render import selftest  # loads torch
 
         asked_songwriter = checkpoint_table.BUILT_IN if checkpoint.name == checkpoint_table.BUILT_IN else "auto"
-        songwriters = [one for one in local.songwriters(asked_songwriter, checkpoint, models_dir) if one is not None]
+        songwriters = [one for one in find_songwriters(asked_songwriter, checkpoint, models_dir) if one is not None]
         for check in selftest.run_checks(checkpoint, song, plan, report, terminal.warn, songwriters):
             done.append({"name": check.name, "finding": check.finding, "ok": check.problem is None})
             stdout.path(f"{'ok' if check.problem is None else 'FAILED'}  {check.name}: {check.finding}")

@@ -10,9 +10,10 @@ import typer
 from acestep_cli import disk
 from acestep_cli.cli import console, help_format, options
 from acestep_cli.errors import CheckpointError, OutputError, UsageError, reason_of
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints, local, model_store
 from acestep_cli.models.hub import Hub
 from acestep_cli.models.local import ModelState
+from acestep_cli.models.manifest import expected_manifest, verify_files
 from acestep_cli.render import fetch
 from acestep_cli.song import values
 
@@ -210,15 +211,15 @@ def verify(
     run_report.more["models"] = [local.model_state(name, models_dir).report() for name in wanted]
     parts = list(dict.fromkeys(part for name in wanted for part in checkpoint_table.model_parts(name)))
     there = {part: checkpoints.part_folder(part, models_dir) for part in parts}
-    locks = {folder: local.expected_files(part, folder) for part, folder in there.items() if folder is not None}
+    manifests = {folder: expected_manifest(part, folder) for part, folder in there.items() if folder is not None}
     with terminal.results() as stdout:
-        with terminal.transfers(sum(file.size for lock in locks.values() for file in lock.files)) as report:
-            wrong = [line for folder, lock in locks.items() for line in local.verify_files(lock, folder, report)]
+        with terminal.transfers(sum(file.size for manifest in manifests.values() for file in manifest.files)) as report:
+            wrong = [line for folder, manifest in manifests.items() for line in verify_files(manifest, folder, report)]
         if wrong:
             raise CheckpointError(
                 "\n".join(wrong), f"`acestep models pull {' '.join(wanted)} --force` fetches them again."
             )
-        count = sum(len(lock.files) for lock in locks.values())
+        count = sum(len(manifest.files) for manifest in manifests.values())
         terminal.say(f"{count} files are as they were published." if count else "It comes with the program.")
         for folder in folders.values():
             stdout.path(folder)
@@ -237,11 +238,11 @@ def prune(
     debug: options.Debug = False,
 ) -> None:
     terminal, run_report = console.begin(ctx, quiet=quiet, wants_json=json_wanted)
-    store = local.model_store(models_dir)
+    store = model_store.find_store(models_dir)
     found = sizes(store)
     try:
         if yes and found:
-            with local.lock_store(local.all_parts(), store, terminal.say):
+            with model_store.lock_store(model_store.all_parts(), store, terminal.say):
                 found = sizes(store)
                 store.clear()
     except OSError as error:
@@ -260,5 +261,5 @@ def prune(
         terminal.say(f"{total} could be freed. Nothing was deleted; `acestep models prune --yes` does.")
 
 
-def sizes(store: local.ModelStore) -> dict[Path, int]:
-    return {path: local.freed_bytes(path) for path in store.leftovers()}
+def sizes(store: model_store.ModelStore) -> dict[Path, int]:
+    return {path: model_store.freed_bytes(path) for path in store.leftovers()}

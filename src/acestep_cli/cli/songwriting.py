@@ -15,8 +15,9 @@ from acestep_cli import disk
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import ExistsError, MemoryLimitError, UsageError
 from acestep_cli.machine import hardware, history
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.sizes import NETWORKS
+from acestep_cli.models.songwriters import needed_songwriters
 from acestep_cli.progress import ProgressCallback
 from acestep_cli.render import plan
 from acestep_cli.render.job import Job, SongInput
@@ -84,7 +85,7 @@ def with_songwriter(
         resolved = spec.resolve(*layers)
     job = plan_writing(resolved, layers, run, networks)
     if job.songwriter is None:
-        local.needed_songwriters(asked.songwriter, job.checkpoint, run.models_dir, command)
+        needed_songwriters(asked.songwriter, job.checkpoint, run.models_dir, command)
         raise MemoryLimitError("\n".join(job.warnings), "A smaller --songwriter needs less.")
     for warning in job.warnings:
         terminal.warn(warning)

@@ -15,7 +15,8 @@ import typer
 from acestep_cli.cli import exit_codes, help_format, options
 from acestep_cli.cli.console import Console, print_result
 from acestep_cli.errors import AceStepError, CheckpointError, OutputError, UsageError
-from acestep_cli.models import checkpoint_files, checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_files, checkpoint_table, checkpoints
+from acestep_cli.models.songwriters import find_songwriters
 from acestep_cli.song import (
     complete,
     document,
@@ -211,7 +212,7 @@ def show(
     if resolved:
         task = modes.mode_of(found.request).task
         checkpoint = checkpoints.find_checkpoint(found.request.model or "auto", models_dir, task)
-        songwriter = local.songwriters(found.request.songwriter, checkpoint, models_dir)[0]
+        songwriter = find_songwriters(found.request.songwriter, checkpoint, models_dir)[0]
         with spec.placing_problems(*layers):
             decided = complete.complete_request(found.request, checkpoint, songwriter)
         values = spec.value_origins(found, decided)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from acestep_cli import disk
 from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, OutputError
-from acestep_cli.models import checkpoints, local
+from acestep_cli.models import checkpoints, model_store
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.hub import Hub, PublishedPart, TooLongError
-from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
+from acestep_cli.models.manifest import Manifest, RemoteFile, read_manifest
+from acestep_cli.models.model_store import ModelStore
 from acestep_cli.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class PulledPart:
 
     part: ModelPart
     folder: Path
-    lock: LockFile
+    manifest: Manifest
     fetched: int
 
 
@@ -46,7 +47,7 @@ def pull(
     hub: Hub,
     again: bool = False,
 ) -> list[PulledPart]:
-    """Download and verify parts from `hub` into `store`, each with its lock file.
+    """Download and verify parts from `hub` into `store`, each with its manifest.
 
     Complete files are not downloaded again, and hashed again only with `again`. Raises `NetworkError`,
     `CheckpointError` where content has the wrong hash, and `OutputError` where it cannot be written or does not fit on
@@ -64,61 +65,63 @@ def pull(
             raise
         fetched: dict[ModelPart, int] = {}
         if again or not all(_is_settled(one, store) and not _missing(one, store, reporter) for one in wanted):
-            with local.lock_store(parts, store, reporter.say):
+            with model_store.lock_store(parts, store, reporter.say):
                 missing = {one.part: _missing(one, store, reporter, again=again) for one in wanted}
                 _require_room(missing, store)
                 fetched = _download_parts(wanted, missing, store, reporter, hub)
     return [
-        PulledPart(one.part, store.folder(one.part, one.lock.commit), one.lock, fetched.get(one.part, 0))
+        PulledPart(one.part, store.folder(one.part, one.manifest.commit), one.manifest, fetched.get(one.part, 0))
         for one in wanted
     ]
 
 
 def _installed(parts: Sequence[ModelPart], store: ModelStore) -> list[PulledPart]:
-    """Return the parts on disk if all their files are there by their lock files, else an empty list."""
+    """Return the parts on disk if all files of their manifests are there, else an empty list."""
     kept = []
     for part in parts:
-        folder = checkpoints.part_folder(part, None if isinstance(store, local.HubCache) else store.root)
-        lock = local.read_lock(folder) if folder else None
-        if folder is None or lock is None:
+        folder = checkpoints.part_folder(part, None if isinstance(store, model_store.HubCache) else store.root)
+        manifest = read_manifest(folder) if folder else None
+        if folder is None or manifest is None:
             return []
-        if any(not (folder / f.name).is_file() or (folder / f.name).stat().st_size != f.size for f in lock.files):
+        if any(not (folder / f.name).is_file() or (folder / f.name).stat().st_size != f.size for f in manifest.files):
             return []
-        kept.append(PulledPart(part, folder, lock, 0))
+        kept.append(PulledPart(part, folder, manifest, 0))
     return kept
 
 
 def _missing(one: PublishedPart, store: ModelStore, reporter: PullReporter, *, again: bool = False) -> list[RemoteFile]:
     """Return the files that are missing or have another hash than on the hub.
 
-    Files that match the lock file are not hashed, unless `again` is True.
+    Files that match the manifest are not hashed, unless `again` is True.
     """
-    folder = store.folder(one.part, one.lock.commit)
+    folder = store.folder(one.part, one.manifest.commit)
     try:
-        known = None if again else local.read_lock(folder)
+        known = None if again else read_manifest(folder)
     except CheckpointError:
         known = None
     known_hashes = {file.name: file.hash for file in known.files} if known else {}
     there = [
-        file for file in one.lock.files if (path := folder / file.name).is_file() and path.stat().st_size == file.size
+        file
+        for file in one.manifest.files
+        if (path := folder / file.name).is_file() and path.stat().st_size == file.size
     ]
     unread = [file for file in there if known_hashes.get(file.name) != file.hash]
     if unread:
         size = disk.format_size(sum(file.size for file in unread))
         reporter.say(f"{one.part.folder}: comparing {size} on disk with the hashes on the hub")
     wrong = [file for file in unread if not file.matches(folder / file.name)]
-    return [file for file in one.lock.files if file not in there or file in wrong]
+    return [file for file in one.manifest.files if file not in there or file in wrong]
 
 
 def _is_settled(one: PublishedPart, store: ModelStore) -> bool:
-    """Return True where the lock file and the reference of a part are up to date."""
-    folder = store.folder(one.part, one.lock.commit)
+    """Return True where the manifest and the reference of a part are up to date."""
+    folder = store.folder(one.part, one.manifest.commit)
     try:
-        known = local.read_lock(folder)
+        known = read_manifest(folder)
     except CheckpointError:
         return False
-    same = known is not None and known.commit == one.lock.commit and set(known.files) == set(one.lock.files)
-    return same and store.is_published(one.part, one.lock.commit)
+    same = known is not None and known.commit == one.manifest.commit and set(known.files) == set(one.manifest.files)
+    return same and store.is_published(one.part, one.manifest.commit)
 
 
 def _require_room(missing: dict[ModelPart, list[RemoteFile]], store: ModelStore) -> None:
@@ -129,7 +132,7 @@ def _require_room(missing: dict[ModelPart, list[RemoteFile]], store: ModelStore)
             unfinished = store.unfinished(part, file)
             is_begun = unfinished.is_file() and not unfinished.is_symlink()
             needed += max(0, file.size - (unfinished.stat().st_size if is_begun else 0))
-    free = local.free_bytes(store.root)
+    free = model_store.free_bytes(store.root)
     if needed > free:
         raise OutputError(
             f"{disk.format_size(needed)} are still to be fetched, and the disk of {store.root} has "
@@ -146,7 +149,7 @@ def _download_parts(
     reporter: PullReporter,
     hub: Hub,
 ) -> dict[ModelPart, int]:
-    """Download the missing files, part by part, small files first. A part gets its lock file once all are there.
+    """Download the missing files, part by part, small files first. A part gets its manifest once all are there.
 
     Returns the downloaded bytes of each part.
     """
@@ -159,10 +162,10 @@ def _download_parts(
                     content = _download_file(one, file, store, report, hub)
                     fetched[one.part] += file.size
                 report(f"{one.part.folder}/{file.name}", file.size, file.size)
-                store.place(one.part, one.lock.commit, file, content)
+                store.place(one.part, one.manifest.commit, file, content)
             if not _is_settled(one, store):
-                one.lock.write(store.folder(one.part, one.lock.commit))
-                store.publish(one.part, one.lock.commit)
+                one.manifest.write(store.folder(one.part, one.manifest.commit))
+                store.publish(one.part, one.manifest.commit)
     return fetched
 
 

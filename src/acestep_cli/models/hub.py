@@ -11,9 +11,10 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from acestep_cli.errors import AceStepError, CheckpointError, OutputError, reason_of
-from acestep_cli.models import checkpoint_table, local
+from acestep_cli.models import checkpoint_table
 from acestep_cli.models.checkpoint_table import ModelPart
-from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
+from acestep_cli.models.manifest import Manifest, RemoteFile, is_plain
+from acestep_cli.models.model_store import ModelStore
 from acestep_cli.progress import Say
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class PublishedPart:
     """A part as it stands at one commit of the hub."""
 
     part: ModelPart
-    lock: LockFile
+    manifest: Manifest
 
 
 class PublishedFile(NamedTuple):
@@ -72,14 +73,14 @@ class Hub(Protocol):
         """
 
 
-def lock_part(
+def part_manifest(
     part: ModelPart,
     listed: Iterable[PublishedFile],
     commit: str,
     revision: str,
     error: Callable[[str], AceStepError],
-) -> LockFile:
-    """Return the lock file of a part as published: its files are those of `listed` that a pull fetches.
+) -> Manifest:
+    """Return the manifest of a part as published: its files are those of `listed` that a pull fetches.
 
     `error` makes the error of a list that no hub would send. Raises `CheckpointError` where a file that the part needs
     is missing.
@@ -89,7 +90,7 @@ def lock_part(
         name = entry.path.removeprefix(part.inside)
         inside = entry.path.startswith(part.inside) and "/" not in name
         if inside and any(fnmatch(name, pattern) for pattern in checkpoint_table.FETCHED):
-            if not local.is_plain(name):
+            if not is_plain(name):
                 raise error(f"{part.repo} has a file {entry.path!r:.200}, which is not allowed as a file name here")
             file = RemoteFile(name, entry.size, entry.sha256, entry.blob_id)
             is_size = type(file.size) is int and file.size >= 0
@@ -103,7 +104,7 @@ def lock_part(
             f"{part.repo} has no {part.inside}{lacking[0] if lacking else '*.safetensors'} at its revision {revision}.",
             "Leave --revision out, or name one that has it.",
         )
-    return LockFile(part.repo, revision, commit, tuple(sorted(files, key=lambda file: file.size)))
+    return Manifest(part.repo, revision, commit, tuple(sorted(files, key=lambda file: file.size)))
 
 
 @contextmanager

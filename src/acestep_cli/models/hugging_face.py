@@ -19,7 +19,8 @@ from acestep_cli.models import hub, hugging_face_client
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.hub import PublishedFile, PublishedPart, TooLongError
 from acestep_cli.models.hugging_face_client import LIBRARY
-from acestep_cli.models.local import LockFile, ModelStore, RemoteFile
+from acestep_cli.models.manifest import Manifest, RemoteFile
+from acestep_cli.models.model_store import ModelStore
 from acestep_cli.progress import Say
 
 NEWEST = "main"
@@ -65,7 +66,7 @@ class HuggingFace:
                 if not isinstance(commit, str) or not hub.HASH.fullmatch(commit):
                     raise hugging_face_client.hub_error(f"no commit of {part.repo} is named")
         try:
-            return [PublishedPart(part, _lock(part, repos[part.repo], revision or NEWEST)) for part in parts]
+            return [PublishedPart(part, _manifest(part, repos[part.repo], revision or NEWEST)) for part in parts]
         except (AttributeError, TypeError) as error:
             raise hugging_face_client.hub_error(f"it sends no list of files ({error})") from error
 
@@ -81,7 +82,7 @@ class HuggingFace:
         with _unfinished(path, file.size) as stream:
             try:
                 http_get(
-                    hf_hub_url(one.part.repo, f"{one.part.inside}{file.name}", revision=one.lock.commit),
+                    hf_hub_url(one.part.repo, f"{one.part.inside}{file.name}", revision=one.manifest.commit),
                     stream,  # type: ignore[arg-type]  # all that it calls is there
                     resume_size=stream.tell(),
                     # Compressed on its way, a file could not be resumed.
@@ -96,8 +97,8 @@ class HuggingFace:
                 raise hugging_face_client.hub_error(str(error)) from error
 
 
-def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
-    """Return the lock file of a part as published."""
+def _manifest(part: ModelPart, info: Any, revision: str) -> Manifest:
+    """Return the manifest of a part as published."""
     listed = [
         PublishedFile(
             sibling.rfilename,
@@ -107,7 +108,7 @@ def _lock(part: ModelPart, info: Any, revision: str) -> LockFile:
         )
         for sibling in info.siblings or []
     ]
-    return hub.lock_part(part, listed, info.sha, revision, hugging_face_client.hub_error)
+    return hub.part_manifest(part, listed, info.sha, revision, hugging_face_client.hub_error)
 
 
 class _Bounded:

@@ -15,7 +15,8 @@ from acestep_cli.errors import AceStepError, CheckpointError, NetworkError, reas
 from acestep_cli.models import hub
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.hub import GO_ON, PublishedFile, PublishedPart
-from acestep_cli.models.local import ModelStore, RemoteFile
+from acestep_cli.models.manifest import RemoteFile
+from acestep_cli.models.model_store import ModelStore
 from acestep_cli.progress import Say
 
 LIBRARY = "modelscope_hub"
@@ -64,7 +65,9 @@ class ModelScope:
                     if not file.is_dir
                 ]
         return [
-            PublishedPart(part, hub.lock_part(part, lists[part.repo], _commit(lists[part.repo]), revision, hub_error))
+            PublishedPart(
+                part, hub.part_manifest(part, lists[part.repo], _commit(lists[part.repo]), revision, hub_error)
+            )
             for part in parts
         ]
 
@@ -78,7 +81,7 @@ class ModelScope:
                 one.part.repo,
                 "model",
                 name,
-                revision=one.lock.revision,
+                revision=one.manifest.revision,
                 local_dir=folder,
                 file_size=file.size,
                 progress_callbacks=[_progress_class(report)],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import disk
-from acestep_cli.models import checkpoint_table, hugging_face_client, local
+from acestep_cli.models import checkpoint_table, hugging_face_client, model_store
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.render.reporter import Reporter
 
@@ -52,9 +52,9 @@ def pull_parts(
     from acestep_cli.models import download, hugging_face
 
     hub = hub or hugging_face.HuggingFace()
-    store = local.model_store(models_dir, by_library=hub.owns_cache)
+    store = model_store.find_store(models_dir, by_library=hub.owns_cache)
     pulled = download.pull(parts, store, revision, reporter, hub=hub, again=again)
     for part in pulled:
         what = f"{disk.format_size(part.fetched)} fetched" if part.fetched else "there already"
-        reporter.say(f"{part.part.folder}: {what}, commit {part.lock.commit[:12]}")
+        reporter.say(f"{part.part.folder}: {what}, commit {part.manifest.commit[:12]}")
     return pulled

@@ -10,9 +10,10 @@ from acestep_cli.errors import AceStepError, MemoryLimitError, combine_errors, n
 from acestep_cli.machine import hardware, history
 from acestep_cli.machine.hardware import Device
 from acestep_cli.machine.plan import MachineRequest, Plan, plan_render
-from acestep_cli.models import checkpoint_table, checkpoints, local
+from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.checkpoint_files import Checkpoint, Songwriter
 from acestep_cli.models.sizes import NETWORKS, Sizes
+from acestep_cli.models.songwriters import find_songwriters, needed_songwriters, unpulled_songwriter
 from acestep_cli.render import arguments, outputs, sidecar
 from acestep_cli.render.job import Job, SongInput
 from acestep_cli.render.settings import RenderSettings
@@ -191,8 +192,8 @@ def candidate_songwriters(
     if not modes.may_ask_songwriter(request):
         return [None]
     models_dir = settings.models_dir
-    if settings.dry_run and (unpulled := local.unpulled_songwriter(request.songwriter, checkpoint, models_dir)):
+    if settings.dry_run and (unpulled := unpulled_songwriter(request.songwriter, checkpoint, models_dir)):
         return [unpulled]
     if request.idea is not None and request.songwriter != "none":
-        return [*local.needed_songwriters(request.songwriter, checkpoint, models_dir, "An idea")]
-    return local.songwriters(request.songwriter, checkpoint, models_dir)
+        return [*needed_songwriters(request.songwriter, checkpoint, models_dir, "An idea")]
+    return find_songwriters(request.songwriter, checkpoint, models_dir)
