@@ -45,7 +45,7 @@ def song(seconds: float = 120, model: str = "turbo", takes: int = 1, **more: Any
         "takes": takes,
     }
     fixed = {"mode": "generate", "solver": "euler", "guidance": 1.0, "seed": 1, "loudness": "none", "format": "wav"}
-    return complete.Completed(**{**fixed, **values, "steps": 8, **more})
+    return complete.Completed(**{**fixed, **values, "steps": 8, "shift": 3.0, **more})
 
 
 def plan(*devices: Device, request: complete.Completed | None = None, sizes: Sizes | None = None, **asked: Any) -> Plan:

@@ -79,13 +79,7 @@ class RenderPart:
     @property
     def schedule(self) -> tuple[float, ...]:
         """The times of the diffusion, from noise, or from the share of the source that is kept, to 0."""
-        request, source_share = self.output.request, self.prepared.source_share
-        if request.timesteps is not None:
-            times = solvers.explicit_schedule(request.timesteps)
-        else:
-            assert request.steps is not None
-            assert request.shift is not None
-            times = solvers.timestep_schedule(request.steps, request.shift)
+        times, source_share = self.output.request.schedule, self.prepared.source_share
         return solvers.shorten_schedule(times, source_share) if source_share else times
 
     @property

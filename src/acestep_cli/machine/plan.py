@@ -300,26 +300,14 @@ def _fit_arrangement(
 
     Raises `MemoryLimitError` where none does, and where what waits in main memory does not fit there.
     """
-    work = _workload(request, sizes)
     top = fallbacks.fastest_arrangement(device, dtype)
-    remembers = past_renders.arrangement is not None and fallbacks.is_reachable(
-        top, past_renders.arrangement, device.backend
-    )
-    arrangement = past_renders.arrangement if remembers and past_renders.arrangement else top
+    known = past_renders.arrangement
+    arrangement = top if known is None or not fallbacks.is_reachable(top, known, device.backend) else known
     budget = free_budget(device, asked.max_vram)
-    model = MemoryModel(sizes, work, arrangement)
-    while model.peak.total > budget:
-        found = fallbacks.next_fallback(model.arrangement, device.backend, model.peak.name)
-        if found is None:
-            raise _memory_error(device, asked, request, sizes)
-        model = MemoryModel(sizes, work, found[0])
-    if host_free_bytes is not None and model.host_bytes > host_free_bytes * (1 - MARGIN):
-        waiting, free = format_gigabytes(model.host_bytes, up=True), format_gigabytes(host_free_bytes)
-        raise MemoryLimitError(
-            f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
-            f"would be kept in main memory takes {waiting} of {free} free.",
-            "Close other programs, or ask for a shorter song or a smaller model.",
-        )
+    model = _first_fitting(MemoryModel(sizes, _workload(request, sizes), arrangement), device, budget)
+    if model is None:
+        raise _memory_error(device, asked, request, sizes)
+    _require_host_memory(model, request, device, host_free_bytes)
     model, shared = _share_passes(model, request, device, budget, past_renders)
     remembered = _changes(top, arrangement, "memory ran out in an earlier render without")
     alone = replace(model.arrangement, together=1)
@@ -336,6 +324,31 @@ def _fit_arrangement(
         expected=expected,
         reasons={**standing_reasons(device), **remembered, **fitting, **shared},
         **model.arrangement.settings(),
+    )
+
+
+def _first_fitting(model: MemoryModel, device: Device, budget: int) -> MemoryModel | None:
+    """Return `model` with the fewest fallbacks by which its peak fits into `budget`; None where none are left."""
+    while model.peak.total > budget:
+        found = fallbacks.next_fallback(model.arrangement, device.backend, model.peak.name)
+        if found is None:
+            return None
+        model = replace(model, arrangement=found[0])
+    return model
+
+
+def _require_host_memory(model: MemoryModel, request: Completed, device: Device, host_free_bytes: int | None) -> None:
+    """Raise `MemoryLimitError` where what waits in main memory does not fit there.
+
+    `host_free_bytes` is None where it cannot be told.
+    """
+    if host_free_bytes is None or model.host_bytes <= host_free_bytes * (1 - MARGIN):
+        return
+    waiting, free = format_gigabytes(model.host_bytes, up=True), format_gigabytes(host_free_bytes)
+    raise MemoryLimitError(
+        f"{request.duration:g} s of {request.model} do not fit into {device.name} ({device.title}) alone, and what "
+        f"would be kept in main memory takes {waiting} of {free} free.",
+        "Close other programs, or ask for a shorter song or a smaller model.",
     )
 
 
@@ -481,8 +494,7 @@ def measured_speed(request: Completed, plan: Plan, sizes: Sizes, timings: Mappin
 
 def diffusion_operations(request: Completed, model: MemoryModel) -> float:
     """Return the arithmetic operations of the diffusion of one take."""
-    times = request.timesteps
-    steps = request.steps or 0 if times is None else len([t for t in times if t > 0])
     edit = modes.mode_of(request).prepare(request, request.region).edit
+    steps = request.step_count
     evaluations = steps * SOLVERS[request.solver].evaluations if edit is None else edit.evaluations(steps)
     return float(evaluations * (2 if request.guidance > 1 else 1) * model.step_operations)

@@ -178,7 +178,6 @@ def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
     found = []
     for job in jobs:
         for request, files in job.pending():
-            steps = request.steps or 0 if request.timesteps is None else len([t for t in request.timesteps if t > 0])
             parts = [part for part in take_parts.output_parts(request) if part.kind not in modes.BESIDE]
             first, last = files[0].take, files[-1].take
             found += [
@@ -188,7 +187,7 @@ def pending_work(jobs: Iterable[Job]) -> list[TakeWork]:
                     take=take,
                     takes=job.request.takes,
                     stem=part.track if len(parts) > 1 else None,
-                    units={"diffuse": float(max(steps, 1)), "decode": request.duration},
+                    units={"diffuse": float(request.step_count), "decode": request.duration},
                     expected=job.plan.expected,
                     together=shared_pass(take, first, last, job.plan.together),
                 )

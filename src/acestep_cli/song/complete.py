@@ -68,6 +68,20 @@ class Completed(Request):
     reference_seconds: Annotated[float, Field(exclude=True)] = 0.0
 
     @property
+    def schedule(self) -> tuple[float, ...]:
+        """The times of the diffusion from noise, 1 or the first that was asked for, to music, 0."""
+        if self.timesteps is not None:
+            return solvers.explicit_schedule(self.timesteps)
+        assert self.steps is not None
+        assert self.shift is not None
+        return solvers.timestep_schedule(self.steps, self.shift)
+
+    @property
+    def step_count(self) -> int:
+        """The number of diffusion steps from noise to music."""
+        return len(self.schedule) - 1
+
+    @property
     def encodes_source(self) -> bool:
         """True where the VAE has to encode the source."""
         return self.source is not None and self.source_latents is None

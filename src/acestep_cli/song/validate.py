@@ -138,7 +138,7 @@ def _schedule_problems(request: Request, name: str, row: CheckpointRow) -> list[
     if request.timesteps is not None:
         found += [f"{key}: the timesteps are given one by one, so {key} has nothing to decide."
                   for key in ("steps", "shift") if getattr(request, key) is not None]  # fmt: skip
-    steps = request.steps if request.timesteps is None else len([t for t in request.timesteps if t > 0])
+    steps = request.steps if request.timesteps is None else len(solvers.explicit_schedule(request.timesteps)) - 1
     if steps is not None and steps > row.most_steps:
         found.append(f"steps: {name} takes at most {row.most_steps} steps, not {steps}.")
     return found
