@@ -56,27 +56,6 @@ def test_it_is_the_repaint_that_says_the_same(acestep: Run) -> None:
     assert repainted["request"] == extended["request"]
 
 
-@pytest.mark.parametrize("command", [["extend", "--after", "4"], ["repaint", "--start", "2", "--end", "5"]])
-@pytest.mark.parametrize("beside", [True, False], ids=["sidecar", "tags"])
-def test_a_take_that_says_nothing_new_goes_on_with_its_own_words(
-    acestep: Run, command: list[str], beside: bool
-) -> None:
-    own = {"caption": "slow folk", "lyrics": "[Verse]\nold road", "bpm": 84, "key": "A minor", "time_signature": "3/4"}
-    flags = [word for key, value in own.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    acestep("generate", *flags, "-d", str(SECONDS), "-o", "take.flac")
-    if not beside:
-        Path("take.flac.yaml").unlink()
-    name, *region = command
-    result = acestep(name, "take.flac", *region, "-o", "new.flac", "--json")
-    assert result.exit_code == 0, result.stderr
-    [made] = said(result)["outputs"]
-    assert {key: made["request"].get(key) for key in own} == own
-    result = acestep(name, "take.flac", *region, "-c", "strings", "-o", "other.flac", "--json")
-    [made] = said(result)["outputs"]
-    assert made["request"]["caption"] == "strings"
-    assert not {"lyrics", "bpm", "key"} & {key for key, value in made["request"].items() if value is not None}
-
-
 def test_a_spec_may_say_before_and_after(acestep: Run) -> None:
     Path("x.yaml").write_text("mode: repaint\nsource: song.wav\ncaption: outro\nbefore: 2\nafter: 0:04\n")
     found = spec.load(Path("x.yaml"))

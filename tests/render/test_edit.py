@@ -207,9 +207,9 @@ def test_an_instrumental_is_told_from_words_that_nobody_knows(acestep: Run, ours
     found = request_of(acestep("edit", ours, "--instrumental", "-o", "b.flac", "--json"))
     assert (found["from_lyrics"], found["instrumental"]) == ("[Verse]\nold words", True)
     assert "lyrics" not in found
-    acestep("repaint", ours, "-c", "techno", "--start", "2", "--end", "4", "--seed", "1", "-o", "r.flac")
+    acestep("repaint", "take.wav", "-c", "techno", "--start", "2", "--end", "4", "--seed", "1", "-o", "r.flac")
     found = request_of(acestep("edit", "r.flac", "-c", "folk", "-o", "c.flac", "--json"))
-    assert "from_lyrics" not in found  # a repaint's spec is of a part: it does not say who sings elsewhere
+    assert "from_lyrics" not in found  # its spec is of a part: it does not say who sings elsewhere
     unknown = acestep("edit", "r.flac", "--lyrics", "[Verse]\nla", "-o", "d.flac")
     assert (unknown.exit_code, "nothing tells what is sung in" in unknown.stderr) == (2, True)
 

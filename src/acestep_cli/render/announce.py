@@ -48,7 +48,11 @@ def remarks_on(job: Job) -> list[str]:
         return []
     found, name = job.song.resolved, job.track or ("" if job.song.spec_file is None else str(job.song.spec_file))
     song_remarks = remarks.song_remarks(found.request, job.request.duration, is_guess="duration" in job.request.open)
-    of_song = [remarks.placed(remark, name, found.origins, found.lines) for remark in song_remarks]
+    of_song = [
+        remarks.placed(remark, name, found.origins, found.lines)
+        for remark in song_remarks
+        if remark.key not in found.from_source  # which were shown when that was rendered
+    ]
     all_remarks = [*found.remarks, *of_song]
     sentences = all_remarks[:MOST_REMARKS]
     if len(all_remarks) > MOST_REMARKS:
@@ -180,6 +184,8 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
     where = f" in {job.name}" if several else ""
     if job.is_pending and (length := shortened(job)) is not None:
         reporter.say(f"{job.name if several else 'The song'} will be {length}")
+    if job.is_pending and (taken := taken_over(job)) is not None:
+        reporter.say(f"{taken}{where}")
     if job.is_pending and (passes := fewer_together(job)) is not None:
         reporter.say(f"{passes}{where}")
     if job.request.scored:
@@ -192,6 +198,23 @@ def announce_song(job: Job, reporter: Reporter, *, several: bool) -> None:
         keys = ", ".join(key.replace("_", " ") for key in job.request.open)
         where = f" in {job.name}" if job.song.spec_file is not None or job.song.swept.values else ""
         reporter.say(f"The Songwriter {job.songwriter.name} decides what is open{where}: {keys}")
+
+
+def taken_over(job: Job) -> str | None:
+    """Return a sentence on what a song has from the spec of its source; None where it has nothing.
+
+    The description of a source is left out where an edit replaces it.
+    """
+    request, keys = job.song.resolved.request, job.song.resolved.from_source
+    replaced = {f"from_{key}" for key in ("caption", "lyrics") if getattr(request, key) is not None}
+    if request.instrumental:
+        replaced.add("from_lyrics")
+    shown = [
+        f"{key} {getattr(request, key)}" if key in modes.METER else key.removeprefix("from_")
+        for key in keys
+        if key not in replaced
+    ]
+    return f"Taken over from the source: {', '.join(shown).replace('_', ' ')}" if shown else None
 
 
 def fewer_together(job: Job) -> str | None:

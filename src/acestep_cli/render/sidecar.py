@@ -107,8 +107,9 @@ def sidecar_text(
     """Return the text of a sidecar: the completed request of `take`, and under `render` the record of its render.
 
     `recipe` is the result of `recipe_hash`, `checkpoint` a name, `measured` are the checks, `size` is the bytes of the
-    file, `asked` the result of `tags_hash`, and `written` the fields of `songwriter_fields` and `adapter_fields` and
-    `untimed`. There is no date in it: the same render differs in timings alone.
+    file, `asked` the result of `tags_hash`, and `written` the fields of `songwriter_fields` and `adapter_fields`,
+    `untimed`, `swept`, and `from_source`: the keys that were taken over from the source. There is no date in it: the
+    same render differs in timings alone.
     """
     return spec.dump_spec(
         take.request,

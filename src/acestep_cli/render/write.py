@@ -161,6 +161,8 @@ def publish_take(take: Take, output: OutputFile, job: Job, session: RenderSessio
                     fields["untimed"] = True
                 if job.song.swept.values:
                     fields["swept"] = list(job.song.swept.values)
+                if job.song.resolved.from_source:
+                    fields["from_source"] = list(job.song.resolved.from_source)
                 text = sidecar.sidecar_text(
                     take,
                     job.take_recipe_hash(take.request),

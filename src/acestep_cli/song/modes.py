@@ -41,6 +41,9 @@ WITHOUT_SONGWRITER = "songwriter"
 FILLING_KEYS = tuple(key for key in SONGWRITER_KEYS if key not in ("idea", "cfg_scale", "negative_prompt"))
 #: Keys about lyrics, for modes that render a whole song.
 WORD_KEYS = ("lrc",)
+#: Keys of a song that its tracks share, and all those of one that stays the same song where it is worked on.
+METER = ("bpm", "key", "time_signature")
+SAME_SONG = ("caption", "lyrics", "instrumental", "language", *METER)
 #: Keys about the noise that a take starts from, and the takes that it is made with; an edit has neither.
 NOISE_KEYS = ("variation", "variation_seed", "together")
 #: Keys about the source of an edit as it is, and about the steps that change it.
@@ -164,6 +167,8 @@ class Mode:
     most_tracks: int = 0
     #: The result is part of the source or is played with it, so the level stays unless `loudness` is asked for.
     keeps_level: bool = False
+    #: Keys of the take in its source that hold for what it makes, too, unless it has its own.
+    shares: tuple[str, ...] = ()
     #: `take`, or `stem`: each track is rendered by itself.
     makes: str = "take"
     #: Returns the kind of the file beside its stems, a key of `BESIDE`, or None.
@@ -182,11 +187,6 @@ class Mode:
     def describes_source(self) -> bool:
         """True for flow edit, which knows its source by a description."""
         return "from_caption" in self.keys
-
-    @property
-    def remakes_part(self) -> bool:
-        """True where a part of the song in the source is made anew, so that its own caption and words still hold."""
-        return "repaint_mode" in self.keys
 
     @property
     def has_songwriter(self) -> bool:
@@ -333,6 +333,7 @@ MODES: dict[str, Mode] = {
         needs=("source", "words"),
         defaults=lambda _request: {"strength": 1.0},
         task="cover",
+        shares=SAME_SONG,
     ),
     "repaint": Mode(
         "Make a part of a recording anew, or extend it.",
@@ -350,6 +351,7 @@ MODES: dict[str, Mode] = {
             ),
         },
         task="repaint",
+        shares=SAME_SONG,
         keeps_level=True,
     ),
     "lego": Mode(
@@ -359,6 +361,7 @@ MODES: dict[str, Mode] = {
         keys=("source", "track", "start", "end", "mix", *FILLING_KEYS, *NOISE_KEYS),
         needs=("source", "track"),
         task="lego",
+        shares=METER,
         most_tracks=1,
         keeps_level=True,
         makes="stem",
@@ -386,6 +389,7 @@ MODES: dict[str, Mode] = {
         keys=("source", "track", *FILLING_KEYS, *WORD_KEYS, *NOISE_KEYS),
         needs=("source",),
         task="complete",
+        shares=METER,
         most_tracks=len(TRACKS),
     ),
     "edit": Mode(
@@ -397,6 +401,7 @@ MODES: dict[str, Mode] = {
         ),
         keys=("source", *SOURCE_DESCRIPTION, *EDIT_WINDOW, WITHOUT_SONGWRITER, *WORD_KEYS),
         needs=("source", "change"),
+        shares=("language", *METER),
         defaults=edit_defaults,
     ),
 }

@@ -61,6 +61,8 @@ class Resolved:
     cover: tags.Cover | None = None
     #: Sentences on values whose text may not be all that was meant, each with its place.
     remarks: tuple[str, ...] = ()
+    #: The keys that were taken over from the spec of the source.
+    from_source: tuple[str, ...] = ()
 
 
 def resolve(*layers: Layer) -> Resolved:
@@ -70,14 +72,16 @@ def resolve(*layers: Layer) -> Resolved:
     """
     problems = [problem for layer in layers for problem in layer.problems]
     files = [layer.file for layer in layers if layer.file is not None]
-    values = merge_layers(layers)
+    merged = merge_layers(layers)
+    values = {name: value for name, value in merged.items() if value.raw is not None}
     files += resolve_text_files(values, problems)
     picture = resolve_cover(values, problems)
     if picture is not None:
         files += parsed_files("cover", values)
     files += [file for name in ("source", "reference") if name in values for file in parsed_files(name, values)]
     resolve_mode(values, problems)
-    files += source_description.fill_in(values)
+    taken = source_description.take_over(values, merged.keys() - values.keys(), layers)
+    files += taken.files
     extension.resolve(values, problems)
     if "lyrics" in values and "instrumental" in values and spec_keys.is_on(values["instrumental"].raw):
         lyrics = values.pop("lyrics")
@@ -90,7 +94,7 @@ def resolve(*layers: Layer) -> Resolved:
         raise UsageError("\n".join((*problems, *written_remarks(layers, problems))))
     origins = {name: value.origin for name, value in values.items()}
     lines = {name: value.lines for name, value in values.items() if value.lines is not None}
-    return Resolved(request, origins, tuple(files), lines, picture, remarks=written_remarks(layers))
+    return Resolved(request, origins, tuple(files), lines, picture, written_remarks(layers), taken.keys)
 
 
 def written_remarks(layers: Iterable[Layer], problems: Iterable[str] | None = None) -> tuple[str, ...]:
@@ -109,7 +113,7 @@ def written_remarks(layers: Iterable[Layer], problems: Iterable[str] | None = No
 
 
 def merge_layers(layers: Iterable[Layer]) -> dict[str, WrittenValue]:
-    """Return the values of all layers, later ones over earlier ones, with absolute paths; null unsets a value."""
+    """Return the values of all layers, later ones over earlier ones, with absolute paths; None is an unset value."""
     values: dict[str, WrittenValue] = {}
     is_sidecar = False
     for layer in layers:
@@ -121,7 +125,7 @@ def merge_layers(layers: Iterable[Layer]) -> dict[str, WrittenValue]:
         meaningless = overridden_keys(values, upper, is_sidecar=is_sidecar)
         values = {name: value for name, value in values.items() if name not in meaningless} | upper
         is_sidecar |= layer.is_sidecar
-    return {name: value for name, value in values.items() if value.raw is not None}
+    return values
 
 
 def resolve_text_files(values: dict[str, WrittenValue], problems: list[str]) -> list[Path]:
