@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 from typer.utils import get_params_from_function
 
 from acestep_cli.audio import decode, measure
+from acestep_cli.audio.regular_file import file_hash
 from acestep_cli.cli import app as cli
 from acestep_cli.cli.app import app
 from acestep_cli.errors import SourceError
@@ -502,7 +503,7 @@ def test_a_pipe_is_read_to_its_end(name: str) -> None:
     writer.join(10)
     # What came out is kept: a survey, a fingerprint and the samples are three readings.
     assert decode.survey_file(Path("pipe")).sound == decode.survey_file(Path("file")).sound
-    assert decode.file_hash(Path("pipe")) == decode.file_hash(Path("file"))
+    assert file_hash(Path("pipe")) == file_hash(Path("file"))
 
 
 @pipes

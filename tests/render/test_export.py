@@ -17,7 +17,8 @@ import rpp
 import soundfile
 from wavinfo import WavInfoReader
 
-from acestep_cli.audio import decode, encode, measure, wav_chunks
+from acestep_cli.audio import encode, measure, wav_chunks
+from acestep_cli.audio.regular_file import file_hash
 from acestep_cli.audio.sound import Audio
 from acestep_cli.audio.wav_chunks import Grid, Marker
 from acestep_cli.render import export_record
@@ -232,7 +233,7 @@ def test_a_take_of_any_name_is_exported_under_one_that_a_project_can_hold(
 def test_a_record_leads_to_no_file_elsewhere(exported: Path, acestep: Run, name: str) -> None:
     (exported / "link.wav").symlink_to(exported.parent / "song-mix.wav")
     (exported / "folder").mkdir()
-    content = decode.file_hash(Path("song-mix.wav"))
+    content = file_hash(Path("song-mix.wav"))
     text = export_record.ExportRecord(files={name: content}).model_dump_json(by_alias=True)
     export_record.record_file(exported).write_text(text)
     assert export_record.read_record(exported) == ({} if "/" in name else {name: content})

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from acestep_cli.audio import decode
 from acestep_cli.audio import encode as formats
 from acestep_cli.audio import sound as audio
+from acestep_cli.audio.regular_file import file_hash
 from acestep_cli.cli.app import app
 from acestep_cli.engine import codec, denoise
 from acestep_cli.errors import SourceError
@@ -236,7 +237,7 @@ def test_what_an_encoder_adds_at_the_end_is_silence(base: tiny.Oracle, song: str
     assert header is not None
     formats.write_audio(Path("x.wav"), audio.Audio(np.pad(samples(song), ((0, 0), (0, 512))), RATE), FINISH)
     Path("x.wav").replace(song)
-    belonging = header.model_copy(update={"audio": decode.file_hash(Path(song))})
+    belonging = header.model_copy(update={"audio": file_hash(Path(song))})
     latents_file.write_latents(file, latents_file.Latents(frames, HOP), belonging)
     made("complete", song, "-o", "b.wav")
     source = given.context[0][0, :, : tiny.LATENT_CHANNELS].numpy()

@@ -18,6 +18,7 @@ import typer
 
 from acestep_cli import __version__, disk
 from acestep_cli.audio import decode, encode, lrc, plots
+from acestep_cli.audio.regular_file import unreadable_error
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console
@@ -183,7 +184,7 @@ def playable(folder: Path) -> list[Path]:
     try:
         there = [file for file in folder.iterdir() if file.suffix[1:].lower() in encode.FORMATS]
     except OSError as error:
-        raise decode.unreadable_error(folder, error) from error
+        raise unreadable_error(folder, error) from error
     return sorted((file for file in there if not file.name.startswith(".")), key=by_number)
 
 

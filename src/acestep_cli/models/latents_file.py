@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
-from acestep_cli.audio import decode
 from acestep_cli.audio.decode import Recording
+from acestep_cli.audio.regular_file import file_hash, unreadable_error
 from acestep_cli.errors import CheckpointError, SourceError
 from acestep_cli.models import tensor_file, weight_files
 
@@ -148,7 +148,7 @@ def inspect_latents(path: Path) -> LatentsHeader | str:
 def latents_belong(path: Path, file: Path) -> bool:
     """Return True where the latents at `path` belong to the audio `file` with its present content."""
     header = read_header(path) if path.is_file() else None
-    if header is None or header.audio != decode.file_hash(file):
+    if header is None or header.audio != file_hash(file):
         return False
     return tensor_file.is_undamaged(path) is not False
 
@@ -186,7 +186,7 @@ def latents_hash(path: Path, header: LatentsHeader) -> str:
             file.seek(start)
             return hashlib.file_digest(file, lambda: digest).hexdigest()[:16]
     except OSError as error:
-        raise decode.unreadable_error(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
 def rewrite_latents(path: Path, header: LatentsHeader, to: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from acestep_cli.audio import decode, tags
+from acestep_cli.audio import tags
+from acestep_cli.audio.regular_file import regular_file
 from acestep_cli.render import sidecar
 from acestep_cli.render.sidecar import RenderOrigin
 from acestep_cli.song import spec_layers
@@ -29,7 +30,7 @@ def find_provenance(file: Path) -> Provenance | None:
 
 def tags_provenance(file: Path) -> Provenance | None:
     """Return the provenance in the tags of `file`. Paths in them are relative to its folder."""
-    text = tags.read_spec(decode.regular_file(file) if file.is_fifo() else file)
+    text = tags.read_spec(regular_file(file) if file.is_fifo() else file)
     origin = None if text is None else sidecar.parse_record(text, RenderOrigin)
     if text is None or origin is None:
         return None

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acestep_cli import disk
-from acestep_cli.audio import decode, encode, loudness, lrc, tags
+from acestep_cli.audio import encode, loudness, lrc, tags
 from acestep_cli.audio.checks import MeasuredFile
+from acestep_cli.audio.regular_file import file_hash
 from acestep_cli.audio.sound import Audio
 from acestep_cli.audio.wav_chunks import Marker
 from acestep_cli.errors import CheckError, EncoderError, ExistsError, shell_word
@@ -195,7 +196,7 @@ def latents_header(
 ) -> latents_file.LatentsHeader:
     """Return the header of the latents of a take whose audio is in `file`."""
     return latents_file.LatentsHeader(
-        audio=decode.file_hash(file),
+        audio=file_hash(file),
         vae=job.checkpoint.vae_hash,
         gain=kept.gain * level.gain,
         samples=made.samples.shape[1],
@@ -294,7 +295,7 @@ def retag(output: OutputFile, job: Job) -> None:
         tags.write_tags(part, output.format, labels)
         disk.write_text(beside_part, sidecar.retagged_text(beside, request, part.stat().st_size, job.tags_hash(output)))
         if header is not None:
-            now = header.model_copy(update={"audio": decode.file_hash(part)})
+            now = header.model_copy(update={"audio": file_hash(part)})
             latents_file.rewrite_latents(kept, now, latents_part[0])
     output.status = WRITTEN
 

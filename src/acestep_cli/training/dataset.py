@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from acestep_cli import disk
 from acestep_cli.audio import decode, encode, measure
+from acestep_cli.audio.regular_file import unreadable_error
 from acestep_cli.errors import AceStepError, SourceError, UsageError, combine_errors
 from acestep_cli.progress import Progress, Say
 from acestep_cli.song import document, modes, prompts, spec, spec_keys, spec_layers, spec_text
@@ -131,7 +132,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
             )
         files = sorted(path for path in visible_files(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
-        raise decode.unreadable_error(Path(error.filename or folder), error) from error
+        raise unreadable_error(Path(error.filename or folder), error) from error
     found = {path.relative_to(folder).as_posix(): path for path in files}
     if not found:
         raise SourceError(
