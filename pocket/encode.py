@@ -1,10 +1,12 @@
 """Play the corpus dry and encode it to latents, once, before anything that works on latents is trained.
 
     python pocket/encode.py --first 0 --count 1000
+    python pocket/encode.py --first 0 --count 750 --wet
 
 Writes `pocket/work/silence.pt` and `pocket/work/latents/NNNN.pt`, each the `Heard` of songs NNNN * 25 and on, by their
 seeds. Files that exist are left alone, and training picks up new ones while it runs. Room and place are left out, since
-the decoder adds them (`mixing.py`): latents of the mix would have them twice.
+the decoder adds them (`mixing.py`): latents of the mix would have them twice. With `--wet` they are left in, in
+`pocket/work/latents-wet/`: a recording that somebody gives the program has its room, one of the checkpoint's own too.
 
 Shapes: C latent channels, T latent frames; latents are [T, C] float16.
 """
@@ -35,7 +37,7 @@ SLOW_HANDS = (512, 2048)  # latent frames: where in a song it is, as far as sect
 # Of every four songs, where they are no longer than this, one has its stems encoded too, and one a cover.
 EVERY, PARTED, COVERED = 4, 0, 1
 MORE_SECONDS = 16
-FOLDER = WORK / "latents"
+FOLDER, WET_FOLDER = WORK / "latents", WORK / "latents-wet"
 
 
 class Heard(NamedTuple):
@@ -87,10 +89,10 @@ def silence(vae: OobleckVAE) -> Tensor:
     return torch.cat([short[:, :, :50], steady], dim=2) + CLOCK * clock(SILENCE_SECONDS * 25)
 
 
-def heard(vae: OobleckVAE, seed: int, stems: bool = True) -> Heard:
+def heard(vae: OobleckVAE, seed: int, stems: bool = True, dry: bool = True) -> Heard:
     """Play and encode one song, and what goes with it."""
     piece = corpus.song(seed)
-    played = band.play(piece, dry=True)
+    played = band.play(piece, dry=dry)
 
     def latents(audio: np.ndarray) -> Tensor:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -99,7 +101,7 @@ def heard(vae: OobleckVAE, seed: int, stems: bool = True) -> Heard:
     mix = sum(played.values())
     more = piece.duration <= MORE_SECONDS
     if more and seed % EVERY == COVERED:
-        return Heard(latents(mix), {}, {}, latents(band.render(cover_of(piece), dry=True)))
+        return Heard(latents(mix), {}, {}, latents(band.render(cover_of(piece), dry=dry)))
     parted = stems and more and seed % EVERY == PARTED and len(played) > 1
     apart = {track: latents(stem) for track, stem in played.items()} if parted else {}
     # One stem taken from the rest is enough of a lesson for each song; others can be added up.
@@ -114,18 +116,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--longest", type=float, default=math.inf, help="seconds; files are made without longer songs")
     parser.add_argument("--no-stems", action="store_true", help="mixes and covers alone, for the Songwriter")
+    parser.add_argument("--wet", action="store_true", help="with room and place, as sources")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    home = WET_FOLDER if asked.wet else FOLDER
+    home.mkdir(parents=True, exist_ok=True)
     vae = trained_vae()
     torch.save(silence(vae).half().clone(), WORK / "silence.pt")
     vae.encoder.compile(dynamic=True)
     for shard in range(asked.first // SHARD, (asked.first + asked.count) // SHARD):
-        path = FOLDER / f"{shard:04d}.pt"
+        path = home / f"{shard:04d}.pt"
         if path.exists():
             continue
         seeds = range(shard * SHARD, (shard + 1) * SHARD)
-        songs = {seed: heard(vae, seed, not asked.no_stems) for seed in seeds
+        songs = {seed: heard(vae, seed, not asked.no_stems, not asked.wet) for seed in seeds
                  if corpus.song(seed).duration <= asked.longest}  # fmt: skip
         torch.save({seed: tuple(song) for seed, song in songs.items()}, path)
         print(path.name, sum(len(song.mix) for song in songs.values()) // 25, "s of songs", flush=True)

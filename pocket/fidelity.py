@@ -13,6 +13,7 @@ Held-out songs, of which every figure is a mean:
 The autoencoder in `pocket/work/` is given the mix, and the dry recording of the same song, whose latents are those that
 the DiT was trained on. With `--made`, renders of the checkpoint are measured, eight steps each, and whether their tempo
 and key are as asked; this alone needs what `evaluate.py` does, the rest nothing beyond the program and librosa.
+`--each` prints every song too, with what its prompt asks for.
 
 Shapes: audio is [2, N] float32 at 48 kHz.
 """
@@ -112,8 +113,18 @@ def made(number: int, piece: corpus.Song, truth: np.ndarray) -> Iterator[Row]:
     prompt = evaluate.Case(number, piece, {}, None, Path()).prompt(duration=piece.duration)
     for who, audio in (("truth", truth), ("made", evaluate.studio().render(**prompt)[0].audio.samples)):
         found = ears.listen(audio)
-        told = {"tempo": found.keeps_time(piece.bpm), "key": found.is_in(piece.tonic, piece.mode)}
+        told = {"tempo": found.keeps_time(piece.bpm), "key": found.is_in(piece.tonic, piece.mode), "bpm": found.bpm}
         yield who, {**figures(audio, truth), **told}
+
+
+def rounded(row: dict[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 2) for name, value in row.items()}
+
+
+def described(number: int, piece: corpus.Song) -> dict[str, object]:
+    """What the prompt of a song asks for, as far as a pulse and a key depend on it."""
+    return {"song": number, "style": piece.style, "asked": piece.bpm, "meter": piece.time_signature, "key": piece.key,
+            "left_out": piece.left_out, "voiced": piece.voiced, "seconds": piece.duration}  # fmt: skip
 
 
 def main() -> None:
@@ -124,6 +135,7 @@ def main() -> None:
     parser.add_argument("--decoder", type=Path, help="a training of polish.py, whose average is taken")
     parser.add_argument("--made", action="store_true", help="renders of the checkpoint instead")
     parser.add_argument("--weights", type=Path, help="of another folder in the layout of src/acestep_cli/models/pocket")
+    parser.add_argument("--each", action="store_true", help="every song by itself as well")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -138,8 +150,10 @@ def main() -> None:
         rows = made(number, piece, truth) if asked.made else survived(piece, truth, asked.vae, asked.decoder)
         for who, own in rows:
             found.setdefault(who, []).append(own)
+            if asked.each:
+                print(json.dumps({**described(number, piece), "who": who, **rounded(own)}), flush=True)
     for who, own in found.items():
-        print(who, json.dumps({name: round(float(np.mean([row[name] for row in own])), 2) for name in own[0]}))
+        print(who, json.dumps(rounded({name: np.mean([row[name] for row in own]) for name in own[0]})))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import numpy as np
 import sitting
 import tokenizer
 import torch
-from encode import CLOCK, FOLDER, Heard, clock, cover_of
+from encode import CLOCK, FOLDER, WET_FOLDER, Heard, clock, cover_of
 from sounds import FRAME
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -77,12 +77,13 @@ TEXT_CONFIG = {
 }  # fmt: skip
 SHIFT = 3.0
 TURBO_STEPS = solvers.timestep_schedule(8, SHIFT)[:-1]
-# What a song in a batch is trained to do: from nothing, from audio codes, with a hole to fill; and, where its stems are
-# at hand, `STEMS` of the time, to take one out, to add one, to accompany one.
+# What a song in a batch is trained to do: from nothing, from audio codes, with a hole to fill; the same of songs that
+# have a cover; and, where stems are at hand, `STEMS` of the time, to take one out, to add one, to accompany one.
 WHOLE_TASKS = {"generate": 0.64, "cover": 0.22, "repaint": 0.14}
+COVERED_TASKS = {"generate": 0.36, "cover": 0.5, "repaint": 0.14}
 STEM_TASKS = {"extract": 0.44, "lego": 0.26, "complete": 0.3}
 STEMS = 0.8
-PARTED_WEIGHT = 3.0  # how much oftener than others a song whose stems are at hand is drawn
+PARTED_WEIGHT, COVERED_WEIGHT = 3.0, 2.0  # how much oftener than others a song with stems, or a cover, is drawn
 COVERS = 0.75  # of songs that have a cover and are to be covered are turned into it, or it into them
 NO_CAPTION = 0.5  # of stems are taken out, and of references heard, without a caption that would give them away
 PLAIN_CAPTION = "music"
@@ -239,6 +240,7 @@ class Songs:
         self.shards: set[str] = set()
         self.pieces: list[corpus.Song] = []
         self.heard: list[Heard] = []
+        self.wet: list[Heard] = []  # the same with their rooms, where those were encoded
         self.by_length: dict[int, list[int]] = defaultdict(list)
 
     def refresh(self) -> None:
@@ -246,17 +248,25 @@ class Songs:
             if path.name in self.shards:
                 continue
             self.shards.add(path.name)
+            wet_path = WET_FOLDER / path.name
+            wet = torch.load(wet_path, weights_only=True) if wet_path.exists() else {}
             for seed, song in torch.load(path, weights_only=True).items():
                 heard = Heard(*song)
+                self.wet.append(Heard(*wet.get(seed, song)))
                 self.by_length[len(heard.mix)].append(len(self.pieces))
                 self.pieces.append(corpus.song(seed))
                 self.heard.append(heard)
+
+    def weight(self, i: int) -> float:
+        """How often a song is drawn, against one that is a mix alone."""
+        heard = self.heard[i]
+        return PARTED_WEIGHT if heard.stems else 1.0 if heard.cover is None else COVERED_WEIGHT
 
     def batch(self, frames: int, rng: np.random.Generator) -> list[int]:
         """Songs of one length that together hold about `frames`."""
         length = len(self.heard[rng.integers(len(self.heard))].mix)
         same = self.by_length[length]
-        weights = np.array([PARTED_WEIGHT if self.heard[i].stems else 1.0 for i in same])
+        weights = np.array([self.weight(i) for i in same])
         count = min(len(same), max(2, round(frames / length)))
         return list(rng.choice(same, count, replace=False, p=weights / weights.sum()))
 
@@ -279,14 +289,16 @@ class Lesson:
 
 
 def lesson(
-    model: Pocket, piece: corpus.Song, heard: Heard, rng: np.random.Generator, task: str | None = None
+    model: Pocket, piece: corpus.Song, heard: Heard, wet: Heard, rng: np.random.Generator, task: str | None = None
 ) -> Lesson:
-    """`task`, or one that the song can serve."""
-    mix, frames = heard.mix.float(), len(heard.mix)
+    """`task`, or one that the song can serve. What is made is dry, since the decoder adds the room; a source is wet."""
+    mix, frames, given = heard.mix.float(), len(heard.mix), wet.mix.float()
     silence = model.silence[0, :frames]
     everywhere = torch.ones_like(mix)
     if task is None:
-        tasks = STEM_TASKS if heard.stems and rng.random() < STEMS else WHOLE_TASKS
+        tasks = WHOLE_TASKS if heard.cover is None else COVERED_TASKS
+        if heard.stems and rng.random() < STEMS:
+            tasks = STEM_TASKS
         task = str(rng.choice(list(tasks), p=list(tasks.values())))
     match task:
         case "generate":
@@ -294,24 +306,24 @@ def lesson(
         case "cover":
             if heard.cover is None or rng.random() > COVERS:
                 captioned = rng.random() > NO_CAPTION
-                return Lesson(task, modes.FOLLOW_CODES, piece, model.codes_and_back(mix), everywhere, mix, captioned)
-            cover = heard.cover.float()
+                return Lesson(task, modes.FOLLOW_CODES, piece, model.codes_and_back(given), everywhere, mix, captioned)
+            cover, other = heard.cover.float(), wet.cover.float()
             if rng.random() < 0.5:
-                return Lesson(task, modes.FOLLOW_CODES, piece, model.codes_and_back(cover), everywhere, mix)
-            return Lesson(task, modes.FOLLOW_CODES, cover_of(piece), model.codes_and_back(mix), everywhere, cover)
+                return Lesson(task, modes.FOLLOW_CODES, piece, model.codes_and_back(other), everywhere, mix)
+            return Lesson(task, modes.FOLLOW_CODES, cover_of(piece), model.codes_and_back(given), everywhere, cover)
         case "repaint":
             mask = torch.zeros_like(mix)
             start, end = sorted(rng.integers(0, frames + 1, 2))
             mask[start:end] = 1
-            return Lesson(task, modes.REPAINT, piece, torch.where(mask > 0, silence, mix), mask, mix)
-    stems = {track: latents.float() for track, latents in heard.stems.items()}
+            return Lesson(task, modes.REPAINT, piece, torch.where(mask > 0, silence, given), mask, mix)
+    stems = {track: latents.float() for track, latents in wet.stems.items()}
     quiet = model.quiet[0, :frames]
-    [(absent, rest)] = heard.without.items()
+    [(absent, rest)] = wet.without.items()
 
     def together(tracks: list[str]) -> Tensor:
         """Some of the band, as it was encoded or as the sum of its stems."""
         if len(tracks) == len(stems):
-            return mix
+            return given
         if set(stems) - set(tracks) == {absent}:
             return rest.float()
         return quiet + sum(stems[track] - quiet for track in tracks)
@@ -320,15 +332,15 @@ def lesson(
     others = sorted(set(stems) - {track})
     some = [str(other) for other in rng.permutation(others)[: rng.integers(1, len(others) + 1)]]
     if task == "extract":  # from the band, or from some of it
-        source = mix if rng.random() < 0.5 else together(sorted([track, *some]))
+        source = given if rng.random() < 0.5 else together(sorted([track, *some]))
         captioned = rng.random() > NO_CAPTION
-        return Lesson(task, modes.EXTRACT.format(track.upper()), piece, source, everywhere, stems[track], captioned,
-                      (track,))  # fmt: skip
+        return Lesson(task, modes.EXTRACT.format(track.upper()), piece, source, everywhere,
+                      heard.stems[track].float(), captioned, (track,))  # fmt: skip
     if rng.random() < 0.5:  # as the evaluation, and most users, would: to all the others
         track, some = absent, sorted(set(stems) - {absent})
     if task == "lego":
-        return Lesson(task, modes.LEGO.format(track.upper()), piece, together(sorted(some)), everywhere, stems[track],
-                      True, (track,))  # fmt: skip
+        return Lesson(task, modes.LEGO.format(track.upper()), piece, together(sorted(some)), everywhere,
+                      heard.stems[track].float(), True, (track,))  # fmt: skip
     added = sorted(set(stems) - set(some))
     named = f" with {' | '.join(added).upper()}" if rng.random() < 0.8 else ""
     return Lesson(task, modes.COMPLETE.format(named), piece, together(sorted(some)), everywhere, mix)
@@ -368,7 +380,7 @@ def losses(
     """The flow-matching loss and those of the beat and of the score on one batch; a teacher's velocity is the target
     where there is one.
     """
-    taught = [lesson(model, songs.pieces[i], songs.heard[i], rng) for i in chosen]
+    taught = [lesson(model, songs.pieces[i], songs.heard[i], songs.wet[i], rng) for i in chosen]
 
     reference = model.silence[:, : CONFIG["timbre_fix_frame"]]
     if rng.random() < REFERENCES:  # from a random place
@@ -417,7 +429,8 @@ def denoised(
     model: Pocket, piece: corpus.Song, clean: Tensor, t: float, noise: Tensor, tokens, rng: np.random.Generator
 ) -> Tensor:
     """What one step from time `t` makes of a song [T, C] in noise, given its prompt."""
-    taught = lesson(model, piece, Heard(clean, {}, {}), rng, "generate")
+    alone = Heard(clean, {}, {})
+    taught = lesson(model, piece, alone, alone, rng, "generate")
     texts, lyrics = (ids[None] for ids in words(taught, tokens, rng))
     keep = [torch.ones_like(ids, dtype=torch.bool) for ids in (texts, lyrics)]
     reference = model.silence[:, : CONFIG["timbre_fix_frame"]]

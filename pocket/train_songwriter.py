@@ -28,7 +28,7 @@ import sitting
 import tokenizer
 import torch
 import train_codes
-from encode import FOLDER, Heard, cover_of
+from encode import FOLDER, WET_FOLDER, Heard, cover_of
 from sounds import FRAME, PERIOD
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
@@ -118,7 +118,9 @@ class Recording(NamedTuple):
 
 
 class Recordings:
-    """A process's share of the mixes and covers of the corpus as codes, growing while `encode.py` writes on."""
+    """A process's share of the mixes and covers of the corpus, dry and in rooms, as codes, growing while `encode.py`
+    writes on.
+    """
 
     def __init__(self, reader: AceStep, rank: int, processes: int) -> None:
         self.reader, self.rank, self.processes = reader, rank, processes
@@ -131,7 +133,8 @@ class Recordings:
             if path.name in self.shards or int(path.stem) % self.processes != self.rank:
                 continue
             self.shards.add(path.name)
-            for seed, song in torch.load(path, weights_only=True).items():
+            files = [file for file in (path, WET_FOLDER / path.name) if file.exists()]
+            for seed, song in (one for file in files for one in torch.load(file, weights_only=True).items()):
                 piece, heard = corpus.song(seed), Heard(*song)
                 versions = [(piece, heard.mix)] + ([(cover_of(piece), heard.cover)] if heard.cover is not None else [])
                 for version, latents in versions:

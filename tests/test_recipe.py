@@ -282,8 +282,82 @@ SITTING = """
         assert again["minutes"] < torch.load(file, weights_only=True)["minutes"] < 1
 """
 
+CODES = """
+    import math
+    import torch
+    import recode, train_codes
 
-@pytest.mark.parametrize("script", [NOTES, LOSSES, SITTING], ids=["notes", "losses", "sitting"])
+    torch.manual_seed(0)
+    engine = train_codes.AceStep(train_codes.DiTConfig.from_dict(train_codes.CONFIG))
+    every = torch.arange(math.prod(train_codes.LEVELS))
+    quantizer = engine.tokenizer.quantizer
+    expected = quantizer.from_codes(every)
+    assert torch.allclose(quantizer.expand_digits(train_codes.digits(every)), expected, atol=1e-6)
+
+    # Neighbours are a level apart: a bell over one entry falls off by the same along every digit.
+    table = torch.zeros(len(every), 1)
+    middle = 3 + 8 * (3 + 8 * (3 + 8 * 2))
+    table[middle] = 1
+    spread = train_codes.shared(table, 1.0)[:, 0]
+    for place in (1, 8, 64, 512):
+        for step in (-1, 1):
+            assert abs(spread[middle + step * place].item() - math.exp(-0.5)) < 1e-5
+
+    # Groups on a curved sheet of four dimensions: entries come nearer than as many in a plane, and keep to its order.
+    inner = 2 * torch.rand(30_000, 4) - 1
+    sheet = torch.cat([inner, torch.sin(3 * inner), torch.cos(3 * inner[:, :2])], 1) @ torch.randn(10, 80)
+    entries = train_codes.mapped(sheet)
+    found = train_codes.nearest(entries, sheet)
+    kept = 1 - (entries[found] - sheet).square().mean() / sheet.var()
+    assert kept > 0.9, kept
+    steps = (entries.view(5, 8, 8, 8, 80).diff(dim=3)).norm(dim=-1).mean()
+    assert steps < 0.3 * (entries - entries[torch.randperm(len(entries))]).norm(dim=-1).mean()
+
+    # Embeddings that are a map of meanings follow them to other codes.
+    meanings = torch.cat([torch.randn(2560, 80), torch.ones(2560, 1)], 1)
+    others = torch.cat([torch.randn(2560, 80), torch.ones(2560, 1)], 1)
+    meant = torch.randn(81, 192)
+    carried = recode.carried(meanings, others, meanings @ meant)
+    assert (carried - others @ meant).square().mean() < 0.01 * (others @ meant).var()
+"""
+
+LESSONS = """
+    from types import SimpleNamespace
+    import numpy as np, torch
+    import corpus, train_dit
+    from encode import Heard
+    from acestep_cli.song import modes
+
+    frames = 100
+    room = lambda latents: None if latents is None else latents + 0.5  # what the wet recordings have on top
+    latents = lambda seed: torch.randn(frames, train_dit.CHANNELS, generator=torch.Generator().manual_seed(seed))
+    stems = {"bass": latents(1), "drums": latents(2)}
+    dry = Heard(stems["bass"] + stems["drums"], stems, {"drums": latents(4)}, latents(3))
+    wet = Heard(room(dry.mix), {t: room(s) for t, s in stems.items()}, {"drums": room(dry.without["drums"])},
+                room(dry.cover))
+    silence = torch.zeros(1, frames, train_dit.CHANNELS)
+    model = SimpleNamespace(silence=silence, quiet=silence, codes_and_back=lambda latents: latents)
+    piece, rng = corpus.song(0), np.random.default_rng(0)
+    made = [dry.mix, dry.cover, *stems.values()]
+    given = [wet.mix, wet.cover, *wet.stems.values(), wet.without["drums"]]
+    among = lambda one, known: any(torch.equal(one, other) for other in known)
+    for task in ("cover", "extract", "lego", "complete"):
+        for _ in range(20):
+            taught = train_dit.lesson(model, piece, dry, wet, rng, task)
+            assert among(taught.target, made), task
+            assert among(taught.source, given), task
+    taught = train_dit.lesson(model, piece, dry, wet, rng, "repaint")
+    assert torch.equal(taught.target, dry.mix)
+    assert torch.equal(taught.source, torch.where(taught.mask > 0, silence[0], wet.mix))
+    covered = Heard(dry.mix, {}, {}, dry.cover), Heard(wet.mix, {}, {}, wet.cover)
+    tasks = [train_dit.lesson(model, piece, *covered, rng).task for _ in range(400)]
+    assert 0.4 < np.mean([task == "cover" for task in tasks]) < 0.6
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [NOTES, LOSSES, SITTING, CODES, LESSONS], ids=["notes", "losses", "sitting", "codes", "lessons"]
+)
 def test_the_trainings_are_given_what_they_need(script: str) -> None:
     run = finish([sys.executable, "-c", textwrap.dedent(script)], cwd=RECIPE, text=True, timeout=600)  # fmt: skip
     assert run.returncode == 0, run.stderr
