@@ -25,8 +25,9 @@ from acestep_cli.progress import Say
 #: Environment variables for the folder of the entries, if not the user's cache folder, and for their total size.
 FOLDER_VARIABLE, LIMIT_VARIABLE = "ACESTEP_CACHE_DIR", "ACESTEP_CACHE_LIMIT"
 DEFAULT_LIMIT = 8_000_000_000
-#: Stages: text and codes from a Songwriter, latents of recordings, latents of takes, and decoded takes.
-STAGES = ("songwriting", "sources", "latents", "takes")
+#: Stages: text and codes from a Songwriter, latents of recordings, latents of takes, decoded takes, and the tempo and
+#: key of recordings.
+STAGES = ("songwriting", "sources", "latents", "takes", "analyses")
 DIGEST_BYTES = 32
 T = TypeVar("T")
 #: Version of the format, part of the name of each entry. Before 2, sliced arrays were stored as the memory behind

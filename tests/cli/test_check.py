@@ -19,7 +19,9 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from acestep_cli import cache
 from acestep_cli.audio import measure
+from acestep_cli.audio.analysis import Analyser
 from acestep_cli.audio.sound import Audio
 from acestep_cli.cli.app import app
 from support.command import LIMIT, read_to, started
@@ -377,13 +379,49 @@ def test_without_its_analyser_tempo_is_refused_before_anything_is_read(monkeypat
     assert "pip install 'acestep-cli[analysis]'" in result.stderr
 
 
+@pytest.mark.skipif(importlib.util.find_spec("librosa") is None, reason="librosa is not installed")
+def test_what_the_analyser_finds_is_kept_by_the_samples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "kept"))
+    calls: list[str] = []
+    for name, found in (("tempo", 120.0), ("key", None)):
+
+        def estimate(_sound: Audio, name: str = name, found: float | None = found) -> float | None:
+            calls.append(name)
+            return found
+
+        monkeypatch.setattr(measure, f"estimate_{name}", estimate)
+    monkeypatch.delitem(sys.modules, "librosa", raising=False)
+    loads: list[str] = []
+
+    def heard(sound: Audio) -> tuple[float | None, str | None]:
+        analyser = Analyser(cache.open_cache(pytest.fail), lambda: loads.append("librosa"))
+        return analyser.tempo(sound), analyser.key(sound)
+
+    samples = np.ascontiguousarray(sine().T, np.float32)
+    for _ in range(2):
+        assert heard(Audio(samples, RATE)) == (120.0, None)
+    assert (calls, loads) == (["tempo", "key"], ["librosa"] * 2)
+    heard(Audio(samples * np.float32(0.5), RATE))
+    heard(Audio(samples, RATE // 2))
+    assert len(calls) == 6
+
+
+def test_the_tempo_is_that_of_the_tracker_of_beats() -> None:
+    beat = pytest.importorskip("librosa.beat")
+    clicks = np.zeros((2, 12 * RATE), np.float32)
+    for place in np.arange(0, 12, 60 / 96):
+        clicks[:, int(place * RATE) :][:, :200] = 0.5
+    bpm, _ = beat.beat_track(y=clicks.mean(axis=0) - clicks.mean(), sr=RATE)
+    assert measure.estimate_tempo(Audio(clicks, RATE)) == round(float(np.atleast_1d(bpm)[0]), 1)
+
+
 def test_two_processes_do_not_analyse_at_once() -> None:
     """They would keep a mixture of compiled code on the disk, which ends every later process that loads it."""
     words = (
-        "from acestep_cli.audio.measure import *; print('ready', flush=True)\nwith analysing_alone(): print('alone')"
+        "from acestep_cli.audio.measure import *; print('ready', flush=True)\nwith compiling_alone(): print('alone')"
     )
     with started([sys.executable, "-c", words]) as other:
-        with measure.analysing_alone():
+        with measure.compiling_alone():
             read_to(other.stdout, "ready\n")
             with pytest.raises(subprocess.TimeoutExpired):
                 other.wait(timeout=1)

@@ -13,6 +13,7 @@ from acestep_cli.audio import measure
 from acestep_cli.errors import SourceError
 
 if TYPE_CHECKING:
+    from acestep_cli.audio.analysis import Analyser
     from acestep_cli.audio.measure import Extent, Measures
     from acestep_cli.audio.sound import Audio
 
@@ -124,8 +125,8 @@ def not_measurable(name: str, asked: str) -> Finding:
     return Finding(name, asked, "nothing that could be measured", False)
 
 
-def check_tempo(file: MeasuredFile, wanted: Range) -> Finding:
-    measured, asked = measure.estimate_tempo(file.sound), f"{wanted} bpm"
+def check_tempo(file: MeasuredFile, wanted: Range, analyser: Analyser) -> Finding:
+    measured, asked = analyser.tempo(file.sound), f"{wanted} bpm"
     if measured is None:
         return not_measurable("tempo", asked)
     return Finding("tempo", asked, f"{measured:g} bpm", any(measured * octave in wanted for octave in OCTAVES))

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 from acestep_cli.audio import decode, measure
-from acestep_cli.cli import songwriting
+from acestep_cli.audio.analysis import Analyser
+from acestep_cli.cli import console, songwriting
 from acestep_cli.cli.console import Console
 from acestep_cli.models.checkpoint_table import CheckpointRow
-from acestep_cli.progress import ProgressCallback, Say
+from acestep_cli.progress import Progress, ProgressCallback, Say
 from acestep_cli.render.job import Job
 from acestep_cli.render.settings import RenderSettings
 from acestep_cli.song import complete, songwriter_prompts, spec, spec_layers
@@ -50,8 +51,8 @@ def label_songs(
             told = label_by_songwriter(wanting, job, seed, report, terminal.warn)
     elif measure.has_analyser():
         terminal.say(f"{measure.ANALYSER} estimates tempo and key of {count}; review them")
-        with terminal.progress(lambda: 0) as report:
-            told = label_by_analysis(wanting, partial(report, "analyse"))
+        with terminal.progress() as report:
+            told = label_by_analysis(wanting, console.analyser(terminal, report), partial(report, "analyse"))
     else:
         terminal.warn(
             f"Tempo or key of {count} stay unset, because nothing installed estimates them; `acestep models pull 0.6B` "
@@ -80,15 +81,17 @@ def label_by_songwriter(
     return found
 
 
-def label_by_analysis(usable_songs: list[UsableSong], progress: Any) -> dict[str, dict[str, Any]]:
+def label_by_analysis(
+    usable_songs: list[UsableSong], analyser: Analyser, progress: Progress
+) -> dict[str, dict[str, Any]]:
     """Return the tempo and key that analysis finds for each song, by name."""
     found = {}
     for number, usable in enumerate(usable_songs):
         progress(number, len(usable_songs))
         sound = decode.read_audio(usable.song.path)
         found[usable.song.name] = {
-            "bpm": tempo_in_range(measure.estimate_tempo(sound)),
-            "key": measure.estimate_key(sound),
+            "bpm": tempo_in_range(analyser.tempo(sound)),
+            "key": analyser.key(sound),
         }
     progress(len(usable_songs), len(usable_songs))
     return found

@@ -15,6 +15,7 @@ import typer
 
 from acestep_cli import disk
 from acestep_cli.audio import measure
+from acestep_cli.audio.analysis import Analyser
 from acestep_cli.audio.checks import (
     FAULTS,
     Check,
@@ -32,6 +33,7 @@ from acestep_cli.audio.checks import (
 from acestep_cli.cli import console, help_format, listen, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
+from acestep_cli.progress import ProgressCallback
 from acestep_cli.render.result import error_object
 from acestep_cli.song import musical_values
 from acestep_cli.song.values import quoted
@@ -164,9 +166,8 @@ def check(
     files = listen.expand_takes(files)
     if junit is not None:
         refuse_report(junit, [*files, *([asserted.same_as] if asserted.same_as is not None else ())])
-    checks = [*measured_checks(asserted), *compared_checks(asserted, terminal)]
     with terminal.results() as stdout:
-        done = [check_file(file, checks, terminal.warn) for file in files]
+        done = list(checked_files(files, asserted, terminal))
         run_report.more["checked"] = [report_of(one) for one in done]
         for one in done:
             stdout.path(result_line(one))
@@ -174,6 +175,15 @@ def check(
             with disk.write_whole(junit, replace=[junit]) as [part]:
                 part.write_bytes(junit_xml(done))
     raise_problems(done)
+
+
+def checked_files(files: Sequence[Path], asserted: Assertions, terminal: Console) -> Iterator[CheckedFile]:
+    """Yield the files with their findings, and report which is at hand."""
+    with terminal.progress(in_lines=False) as report:
+        checks = [*measured_checks(asserted), *compared_checks(asserted, terminal, report)]
+        for number, file in enumerate(files):
+            report("check", number, len(files))
+            yield check_file(file, checks, terminal.warn)
 
 
 def require_consistent(asserted: Assertions) -> None:
@@ -205,12 +215,12 @@ def measured_checks(asserted: Assertions) -> Iterator[Check]:
         yield lambda file: check_range("loudness", file.measures.lufs, loudness, "LUFS")
 
 
-def compared_checks(asserted: Assertions, terminal: Console) -> Iterator[Check]:
+def compared_checks(asserted: Assertions, terminal: Console, report: ProgressCallback) -> Iterator[Check]:
     """Yield the checks of tempo, key and sameness. Reads the file of `--same-as`."""
     if asserted.bpm is not None:
-        yield partial(check_tempo, wanted=asserted.bpm)
+        yield partial(check_tempo, wanted=asserted.bpm, analyser=console.analyser(terminal, report))
     if asserted.key is not None:
-        yield partial(in_key, wanted=asserted.key)
+        yield partial(in_key, wanted=asserted.key, analyser=console.analyser(terminal, report))
     if asserted.same_as is not None:
         yield partial(
             check_sameness,
@@ -227,9 +237,9 @@ def refuse_report(junit: Path, files: Iterable[Path]) -> None:
     disk.require_folder(junit.parent)
 
 
-def in_key(file: MeasuredFile, wanted: str) -> Finding:
+def in_key(file: MeasuredFile, wanted: str, analyser: Analyser) -> Finding:
     """Compare the key of a file with the wanted one."""
-    measured = measure.estimate_key(file.sound)
+    measured = analyser.key(file.sound)
     if measured is None:
         return not_measurable("key", wanted)
     pitch = musical_values.MusicalKey.pitch

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from acestep_cli.audio.analysis import Analyser
+from acestep_cli.cache import open_cache
 from acestep_cli.cli import exit_codes, startup_line
 from acestep_cli.cli.progress_bar import STAGES, CommandBar
 from acestep_cli.cli.startup_line import redraws
@@ -243,15 +246,18 @@ class Console:
             self._stdout_refused = reason_of(error)
 
     @contextmanager
-    def progress(self, memory: Callable[[], int], *, several: bool = False) -> Iterator[ProgressCallback]:
+    def progress(
+        self, memory: Callable[[], int] = lambda: 0, *, several: bool = False, in_lines: bool = True
+    ) -> Iterator[ProgressCallback]:
         """Yield a function that takes reports: stage, steps done, total steps. `memory` returns the bytes in use.
 
         A terminal shows a bar with the time left; elsewhere a line is printed for each stage, and with `several`
-        renders at once only the first time.
+        renders at once only the first time; none unless `in_lines`.
         """
-        if self.quiet or self._progress == "none":
+        draws = self._progress != "plain" and redraws(sys.stderr)
+        if self.quiet or self._progress == "none" or not (draws or in_lines):
             yield self.events.following(lambda stage, done, total: None)
-        elif self._progress == "plain" or not redraws(sys.stderr):
+        elif not draws:
             yield self.events.following(self._line_per_stage(several))
         else:
             with self._command_bar(memory) as report:
@@ -357,6 +363,11 @@ def begin(ctx: typer.Context, *, quiet: bool = False, wants_json: bool = False) 
     """Return the console of a command, and the report that `--json` prints when it ends, however it ends."""
     terminal = Console(quiet, paths=not wants_json)
     return terminal, exit_codes.keep_report(ctx, terminal.warnings)
+
+
+def analyser(terminal: Console, report: ProgressCallback) -> Analyser:
+    """Return the analyser of a command, whose import is reported as a stage of its own."""
+    return Analyser(open_cache(terminal.warn), partial(report, "analyser", 0, 0))
 
 
 def render_console(run: RenderSettings) -> Console:

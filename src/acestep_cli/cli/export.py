@@ -49,7 +49,8 @@ def export(
         raise UsageError("There is nothing to export for.", f"Say what for: {targets}.")
     if bit_depth not in exports.BIT_DEPTHS:
         raise UsageError(f"--bit-depth: {quoted(bit_depth)} is not one of {', '.join(exports.BIT_DEPTHS)}.")
-    with terminal.results() as stdout:
+    with terminal.results() as stdout, terminal.progress(in_lines=False) as report:
+        report("export", 0, 0)
         found = [TakeFile.read(take, terminal.warn) for take in takes]
         files = exports.TARGETS["daw"].write(found, output, bit_depth, terminal.warn, terminal.say, force=force)
         run_report.more["exported"] = [str(file) for file in files]

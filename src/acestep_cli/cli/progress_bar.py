@@ -29,8 +29,11 @@ STAGES = {
     "diffuse": "Making music",
     "decode": "Decoding sound",
     "scan": "Going through the songs",
+    "analyser": "Loading librosa (compiled once, a minute or two)",
     "analyse": "Estimating tempo and key",
     "compare": "Comparing the takes",
+    "check": "Checking the files",
+    "export": "Writing the tracks",
     "condition": "Preparing the songs",
     "train": "Training",
 }

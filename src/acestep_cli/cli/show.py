@@ -45,8 +45,9 @@ def show(ctx: typer.Context, files: Files, json_wanted: options.Json = False, de
     terminal, run_report = console.begin(ctx, wants_json=json_wanted)
     found = listen.expand_takes(files)
     if len(found) > 1 or json_wanted:
-        with terminal.results() as stdout, terminal.progress(lambda: 0) as report:
-            takes = compare.compare_takes(found, terminal.warn, partial(report, "compare"))
+        with terminal.results() as stdout, terminal.progress() as report:
+            analyser = console.analyser(terminal, report) if measure.has_analyser() else None
+            takes = compare.compare_takes(found, terminal.warn, partial(report, "compare"), analyser)
             run_report.more["shown"] = {
                 "takes": [take.report() for take in takes],
                 "differ": compare.differing_keys(takes),

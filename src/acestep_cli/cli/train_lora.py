@@ -249,7 +249,7 @@ def inspect_songs(songs: Dataset, checkpoint: Checkpoint, config: TrainingConfig
     shortest = max(checkpoint.row.shortest_seconds, SHORTEST_FRAMES * sizes.vae.hop / sizes.vae.sampling_rate)
     for line in map(str, songs.left_out):
         terminal.warn(line)
-    with terminal.progress(lambda: 0) as report:
+    with terminal.progress() as report:
         return dataset.inspect_songs(songs, shortest, config.crop, partial(report, "scan"))
 
 
@@ -343,7 +343,7 @@ def write_dataset(
     if disk.is_taken(path) and not run.force:
         raise ExistsError(path, hint="--force scans again; what lies beside the songs then wins over what is in it.")
     songs = with_trigger(dataset.rescan_folder(folder) if disk.is_taken(path) else dataset.scan_folder(folder), name)
-    with terminal.progress(lambda: 0) as report:
+    with terminal.progress() as report:
         found = dataset.inspect_songs(songs, decode.SHORTEST_READ, decode.LONGEST_READ, partial(report, "scan"))
     with terminal.results() as stdout:
         songs = auto_label.label_songs(songs, found, training_config.DEFAULT_SEED, asked, run, terminal)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acestep_cli.audio import distance, measure
+from acestep_cli.audio.analysis import Analyser
 from acestep_cli.audio.measure import Measures
 from acestep_cli.audio.sound import Audio
 from acestep_cli.render.take_file import TakeFile
@@ -58,33 +59,36 @@ class ComparedTake:
 
 
 def compare_takes(
-    files: Sequence[Path], warn: Callable[[str], None], report: Callable[[int, int], None]
+    files: Sequence[Path],
+    warn: Callable[[str], None],
+    report: Callable[[int, int], None],
+    analyser: Analyser | None = None,
 ) -> list[ComparedTake]:
     """Read takes one by one and compare each with the first; only the sound of two is in memory at once.
 
-    `report` takes the number of those that are done, and of all. Raises `SourceError` where one cannot be read.
+    Without an analyser they have neither tempo nor key. `report` takes the number of those that are done, and of all.
+    Raises `SourceError` where one cannot be read.
     """
     compared: list[ComparedTake] = []
     first: Audio | None = None
     for number, file in enumerate(files):
         report(number, len(files))
         take = TakeFile.read(file, warn)
-        compared.append(compare_take(take, first))
+        compared.append(compare_take(take, first, analyser))
         first = first or take.sound
     report(len(files), len(files))
     return compared
 
 
-def compare_take(take: TakeFile, first: Audio | None) -> ComparedTake:
+def compare_take(take: TakeFile, first: Audio | None, analyser: Analyser | None) -> ComparedTake:
     """Return a take with its figures, compared with the sound of the first one, if that is another."""
-    analyses = measure.has_analyser()
     return ComparedTake(
         path=take.path,
         request=None if take.made is None else take.request,
         measures=take.measures,
         brightness=measure.brightness(take.sound),
-        bpm=measure.estimate_tempo(take.sound) if analyses else None,
-        key=measure.estimate_key(take.sound) if analyses else None,
+        bpm=None if analyser is None else analyser.tempo(take.sound),
+        key=None if analyser is None else analyser.key(take.sound),
         distance=None if first is None else distance.take_distance(first, take.sound),
     )
 
