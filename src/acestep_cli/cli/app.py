@@ -117,10 +117,11 @@ class Root(Group):
 
 
 def refuse_command(word: str) -> None:
-    """Raise `UsageError` for text, or a file, that stands in the place of a command."""
+    """Raise `UsageError` for text, a file, or a word of another program, that stands in the place of a command."""
+    from acestep_cli.cli import other_words
     from acestep_cli.render import argument_kinds
 
-    if hint := argument_kinds.command_hint(word):
+    if hint := argument_kinds.command_hint(word) or other_words.command_hint(word):
         raise UsageError(f"{word!r} is no command.", hint)
 
 

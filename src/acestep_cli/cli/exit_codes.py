@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -167,6 +166,7 @@ def suggest(error: Any) -> None:
     unknown = getattr(error, "option_name", None)
     if not isinstance(unknown, str):
         return
+    from acestep_cli.cli import other_words
     from acestep_cli.song import modes, spec_keys
 
     mode = (error.ctx.info_name if error.ctx is not None else None) or ""
@@ -176,18 +176,16 @@ def suggest(error: Any) -> None:
             return
     if not unknown.startswith("--"):
         return
-    name = unknown.removeprefix("--").replace("-", "_")
-    meant = spec_keys.OTHER_NAMES.get(name, name)
-    if meant in spec_keys.KEYS and not spec_keys.KEYS[meant].flag:
-        error.possibilities = [f"--set {meant}=…"] if meant != "extends" else []
-    elif meant in spec_keys.KEYS:
-        error.possibilities = (
-            [spec_keys.flag_of(meant)] if spec_keys.flag_of(meant) != unknown else []
-        )  # not here, though elsewhere
+    params = () if error.ctx is None else error.ctx.command.params
+    known = {opt for param in params for opt in (*param.opts, *param.secondary_opts)}
+    named = spec_keys.canonical_key(unknown.removeprefix("--"))
+    if named in spec_keys.KEYS:  # of another command, or of specs alone
+        settable = "--set" in known and not spec_keys.KEYS[named].flag and named != "extends"
+        error.possibilities = [f"--set {named}=…"] if settable else []
+    elif sentence := other_words.flag_sentence(unknown):
+        error.message, error.possibilities = f"No such option: {unknown}; {sentence}", None
     else:
-        params = () if error.ctx is None else error.ctx.command.params
-        known = sorted({opt for param in params for opt in (*param.opts, *param.secondary_opts)})
-        error.possibilities = difflib.get_close_matches(unknown, known, n=2, cutoff=0.6)
+        error.possibilities = other_words.flags_like(unknown, known)
 
 
 def print_object(ctx: typer.Context, error: dict[str, Any] | None) -> bool:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from acestep_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -81,6 +83,16 @@ class Group(TyperGroup):
             typer.echo(self.get_help(ctx), err=True)
             ctx.exit(2)
         found: list[str] = super().parse_args(ctx, args)
+        return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that the first argument names; for a word of another program, raise `UsageError`."""
+        if args[0] not in self.commands:
+            from acestep_cli.cli import other_words
+
+            if hint := other_words.command_hint(ctx.info_name or "", args[0]):
+                raise UsageError(f"{args[0]!r} is no command of {ctx.command_path}.", hint)
+        found: tuple[str | None, Any, list[str]] = super().resolve_command(ctx, args)
         return found
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
