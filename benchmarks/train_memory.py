@@ -49,7 +49,7 @@ def job(root: Path, checkpoint: Any, config: Any, songs: int, seconds: float) ->
     sizes = Sizes.of(checkpoint)
     longest = workload.longest_example(sizes, min(seconds, config.crop), [("noise", "")])
     asked = planning.MachineRequest(device="cpu", dtype="bf16")
-    plan = workload.plan_training(hardware.detect(), config, asked, sizes, longest, lambda *_: planning.PastRenders())
+    plan = workload.plan_training(hardware.detect(), config, asked, sizes, longest, lambda *_: workload.PastRuns())
     record = run_folder.RunRecord(
         base=checkpoint.name, base_weights="", config=config, trigger=None, trigger_position="prepend", dataset="",
         songs={}, dtype="bfloat16",

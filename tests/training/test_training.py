@@ -35,13 +35,13 @@ from acestep_cli.engine.dit import Condition
 from acestep_cli.engine.weights import WeightStore
 from acestep_cli.errors import CheckError, OutputError
 from acestep_cli.machine import hardware
-from acestep_cli.machine.plan import MachineRequest, PastRenders
+from acestep_cli.machine.plan import MachineRequest
 from acestep_cli.models import checkpoints
 from acestep_cli.models import tensor_file as tensor_files
 from acestep_cli.models.checkpoint_files import Checkpoint
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.song import prompts
-from acestep_cli.training import adapter, dataset, examples, loop, loss_plot, run_folder
+from acestep_cli.training import adapter, dataset, example_files, examples, loop, loss_plot, run_folder
 from acestep_cli.training import config as training_config
 from acestep_cli.training import plan as workload
 from acestep_cli.training.config import TrainingConfig
@@ -84,7 +84,7 @@ def job(songs: Path, checkpoint: Checkpoint, folder: Path, config: TrainingConfi
         sizes, config.crop, [found.prompts(one.song, config.crop) for one in looked.usable]
     )
     plan = workload.plan_training(
-        hardware.detect(), config, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: PastRenders()
+        hardware.detect(), config, MachineRequest(dtype="fp32"), sizes, longest, lambda *_: workload.PastRuns()
     )
     prints = dataset.fingerprints(found, looked.usable)
     record = RunRecord(
@@ -319,7 +319,7 @@ def test_its_own_timbre_is_heard(opened: Callable[..., tuple[WeightStore, Traini
 def test_songs_are_prepared_once(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples, "examples_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(example_files, "examples_folder", lambda: tmp_path / "cache")
     reported: list[str] = []
 
     def prepare() -> TrainingSet:
@@ -352,7 +352,7 @@ def test_one_song_s_sound_is_in_memory_at_a_time(
 ) -> None:
     import weakref
 
-    monkeypatch.setattr(examples, "examples_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(example_files, "examples_folder", lambda: tmp_path / "cache")
     heard: list[weakref.ref[Tensor]] = []
     read = examples.conditioning.load_waveform
 
@@ -447,9 +447,9 @@ def test_a_save_of_an_earlier_version_is_gone_on_from_with_a_remark(
 def test_songs_that_were_prepared_and_are_damaged_are_prepared_again(
     songs: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples, "examples_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(example_files, "examples_folder", lambda: tmp_path / "cache")
     loop.train(job(songs, checkpoint, tmp_path / "one"), quiet, quiet, quiet)
-    prepared = {path: path.read_bytes() for path in examples.examples_folder().glob("*.safetensors")}
+    prepared = {path: path.read_bytes() for path in example_files.examples_folder().glob("*.safetensors")}
     assert len(prepared) == 4
     for path, content in prepared.items():
         path.write_bytes(one_bit(content))

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from acestep_cli.cli import train_progress
+from acestep_cli.cli.console import Console
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine import hardware
+from acestep_cli.machine import hardware, history, plan_text
 from acestep_cli.machine.hardware import GIB, Device, Hardware
-from acestep_cli.machine.plan import MachineRequest, PastRenders, Speed
+from acestep_cli.machine.plan import MachineRequest, Overhead, PastRenders, Speed
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.training import config
 from acestep_cli.training import plan as workload
 from acestep_cli.training.config import TrainingConfig
-from acestep_cli.training.plan import LongestExample, TrainingPlan
+from acestep_cli.training.plan import LongestExample, PastRuns, TrainingPlan
 
 SIZES = Sizes.published("base")
 SONG = LongestExample(6000, 256, 800)  # four minutes
@@ -28,7 +30,7 @@ def card(memory_gb: float, **more: object) -> Hardware:
 
 def planned(machine: Hardware, settings: TrainingConfig | None = None, **asked: str) -> TrainingPlan:
     return workload.plan_training(
-        machine, settings or TrainingConfig(), MachineRequest(**asked), SIZES, SONG, lambda *_: PastRenders()
+        machine, settings or TrainingConfig(), MachineRequest(**asked), SIZES, SONG, lambda *_: PastRuns()
     )
 
 
@@ -55,7 +57,7 @@ def test_memory_is_won_by_time_and_then_by_eight_bits() -> None:
 def test_an_open_optimiser_keeps_its_state_in_eight_bits_on_cards_alone() -> None:
     """Source: the text of the issue, AdamW in eight bits where its library is installed."""
     machine = card(80)
-    settings = (TrainingConfig(), MachineRequest(), SIZES, SONG, lambda *_: PastRenders())
+    settings = (TrainingConfig(), MachineRequest(), SIZES, SONG, lambda *_: PastRuns())
     eight = workload.plan_training(machine, *settings, eight_bits=True)
     assert (eight.optimiser, planned(machine).optimiser) == ("adamw8bit", "adamw")
     assert planned(machine).peak_bytes - eight.peak_bytes == 6 * 64 * 688_128
@@ -85,8 +87,8 @@ def test_float16_loses_gradients() -> None:
 
 
 def test_renders_tell_how_long_it_takes_at_least() -> None:
-    def recall(*_: object) -> PastRenders:
-        return PastRenders(speeds={"bfloat16": Speed(1e14, 100.0)})
+    def recall(*_: object) -> PastRuns:
+        return PastRuns(renders=PastRenders(speeds={"bfloat16": Speed(1e14, 100.0)}))
 
     one = workload.plan_training(card(80), TrainingConfig(steps=100), MachineRequest(), SIZES, SONG, recall)
     other = workload.plan_training(card(80), TrainingConfig(steps=200), MachineRequest(), SIZES, SONG, recall)
@@ -94,6 +96,45 @@ def test_renders_tell_how_long_it_takes_at_least() -> None:
     assert other.seconds == pytest.approx(2 * one.seconds)
     again = workload.plan_training(card(16), TrainingConfig(steps=100), MachineRequest(), SIZES, SONG, recall)
     assert again.seconds == pytest.approx(1.5 * one.seconds)
+
+
+def test_the_time_counts_start_songs_and_steps_by_the_nearest_runs() -> None:
+    renders = PastRenders(None, {"bfloat16": Speed(1e14, 100.0)}, {"bfloat16": Overhead(5.0, 0.1)})
+    trainings = PastRenders(None, {"bfloat16": Speed(0.5e14, 50.0)})
+
+    def sentence(past: PastRuns, seconds: float, share: float) -> tuple[float, str]:
+        settings = (TrainingConfig(steps=100), MachineRequest(), SIZES, SONG)
+        plan = workload.plan_training(card(80), *settings, lambda *_: past)
+        return plan.seconds or 0.0, train_progress.time_sentence(plan, seconds, share)
+
+    steps, first = sentence(PastRuns(renders=renders), 600.0, 1.0)
+    whole = plan_text.format_seconds(5 + 6 + steps)
+    assert first == f"Time: {whole} at the least, 6.0 s of it to listen to the songs, by the speed of renders."
+    slower, second = sentence(PastRuns(trainings, renders), 600.0, 0.5)
+    assert slower == pytest.approx(2 * steps)
+    whole = plan_text.format_seconds(5 + 12 + slower / 2)
+    assert second == f"Time: about {whole}, 12 s of it to listen to the songs, by the trainings before on this machine."
+    assert "listen" not in sentence(PastRuns(trainings, renders), 0.0, 1.0)[1]
+    assert "known after the first steps" in sentence(PastRuns(), 600.0, 1.0)[1]
+
+
+def test_a_run_records_the_speed_of_its_steps_and_of_what_it_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Hardware((hardware.cpu_device(),), "cpu")
+    monkeypatch.setattr(hardware, "detect", lambda: machine)
+    settings = (TrainingConfig(steps=8), MachineRequest(), SIZES, SONG)
+    plan = workload.plan_training(machine, *settings, lambda *_: PastRuns())
+    times = train_progress.StageTimes(lambda *_: None, {"encode": (10.0, 14.0)})
+    rate = train_progress.TrainingRate(8, Console(quiet=True))
+
+    def recorded(seconds_encoded: float) -> Speed | None:
+        train_progress.record_speed(plan, "turbo", seconds_encoded, times, rate)
+        known = history.recall_renders(history.read_history(), machine.devices[0], "turbo train", plan.dtype, 60.0)
+        return known.speeds.get(plan.arrangement.weight_storage)
+
+    assert recorded(200.0) is None  # no step was timed
+    rate._step_seconds.extend([2.0, 2.0, 9.0])
+    assert recorded(0.0) is None  # nothing was encoded, and nothing is known
+    assert recorded(200.0) == Speed(plan.operations / 8 / 2.0, 50.0)
 
 
 def test_alpha_follows_the_rank_unless_it_is_given() -> None:

@@ -14,9 +14,9 @@ import typer
 
 from acestep_cli import disk
 from acestep_cli.audio import decode
-from acestep_cli.cli import auto_label, exit_codes, help_format, options, previews, songwriting
+from acestep_cli.cli import auto_label, exit_codes, help_format, options, previews, songwriting, train_progress
 from acestep_cli.cli.console import Console
-from acestep_cli.cli.train_progress import TrainingRate
+from acestep_cli.cli.train_progress import StageTimes, TrainingRate
 from acestep_cli.disk import format_size
 from acestep_cli.errors import CheckpointError, ExistsError, OutputError, UsageError, shell_word
 from acestep_cli.machine import hardware, history, plan_text
@@ -37,7 +37,8 @@ from acestep_cli.training import dataset, metadata, run_folder
 from acestep_cli.training.config import TrainingConfig
 from acestep_cli.training.dataset import Dataset, Inspection
 from acestep_cli.training.distributed import Distributed
-from acestep_cli.training.plan import TrainingPlan, longest_example, plan_training
+from acestep_cli.training.example_files import missing_latents
+from acestep_cli.training.plan import PastRuns, TrainingPlan, longest_example, plan_training
 from acestep_cli.training.run_folder import RunRecord
 
 app = help_format.App()
@@ -130,6 +131,8 @@ class PreparedRun:
     exports: tuple[tuple[str, Path], ...]
     preview: Job | None
     is_new: bool
+    #: Seconds of the songs whose latents are yet to be made.
+    seconds_to_encode: float
 
 
 @app.command(
@@ -165,7 +168,7 @@ def train_lora(
             prepared = prepare_run(
                 folder, flags, settings, asked=song, run=run, distributed=distributed, terminal=terminal
             )
-            announce(prepared.plan, prepared.record, len(prepared.found.usable), terminal)
+            announce(prepared, terminal)
             run_report.more["training"] = train(prepared, flags, distributed, terminal)
 
 
@@ -215,6 +218,7 @@ def prepare_run(
         exports=exports,
         preview=preview,
         is_new=before is None,
+        seconds_to_encode=seconds_to_encode(found, checkpoint, config, plan),
     )
 
 
@@ -281,8 +285,10 @@ def train(prepared: PreparedRun, flags: TrainingFlags, distributed: Distributed,
                 preview_every=flags.preview_every or PREVIEW_EVERY,
                 distributed=distributed,
             )
-            rate, began = TrainingRate(record.config.steps, terminal), time.monotonic()
-            adapter_folder = loop.train(job, report, terminal.say, terminal.warn, rate)
+            rate, times, began = TrainingRate(record.config.steps, terminal), StageTimes(report), time.monotonic()
+            adapter_folder = loop.train(job, times, terminal.say, terminal.warn, rate)
+            if distributed.is_main:
+                train_progress.record_speed(plan, prepared.checkpoint.name, prepared.seconds_to_encode, times, rate)
             stdout.path(f"{adapter_folder}/")
             for path in files:
                 stdout.path(path)
@@ -424,7 +430,7 @@ def plan_run(
     """Return the plan of training on these songs on this machine. Raises the errors of `plan_training`."""
     longest = min(max(usable.facts.seconds for usable in found.usable), config.crop)
     words = [songs.prompts(usable.song, longest) for usable in found.usable]
-    sizes, render_history = Sizes.of(checkpoint), history.read_history()
+    sizes, past = Sizes.of(checkpoint), history.read_history()
     asked = MachineRequest(run.device, run.dtype, run.max_vram)
     return plan_training(
         hardware.detect(),
@@ -432,12 +438,21 @@ def plan_run(
         asked,
         sizes,
         longest_example(sizes, longest, words),
-        lambda device, dtype: history.recall_renders(
-            render_history, device, f"{checkpoint.name} generate", dtype, longest, run.max_vram
+        lambda device, dtype: PastRuns(
+            *(
+                history.recall_renders(past, device, f"{checkpoint.name} {task}", dtype, longest, run.max_vram)
+                for task in (train_progress.TRAINING, "generate")
+            )
         ),
         previews=previews,
         eight_bits=eight_bits,
     )
+
+
+def seconds_to_encode(found: Inspection, checkpoint: Checkpoint, config: TrainingConfig, plan: TrainingPlan) -> float:
+    """Return the seconds of the songs whose latents are yet to be made."""
+    reference = Sizes.of(checkpoint).dit.timbre_fix_frame if config.timbre == "own" else 0
+    return sum(usable.facts.seconds for usable, _ in missing_latents(found.usable, checkpoint, plan, reference))
 
 
 def make_record(
@@ -474,8 +489,9 @@ def make_record(
     return before
 
 
-def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Console) -> None:
+def announce(prepared: PreparedRun, terminal: Console) -> None:
     """Print the songs and settings of the run, the memory it takes, and its estimated time."""
+    plan, record, songs = prepared.plan, prepared.record, len(prepared.found.usable)
     config = record.config
     begun = f", going on after step {record.step}" if record.step else ""
     terminal.say(
@@ -496,11 +512,5 @@ def announce(plan: TrainingPlan, record: RunRecord, songs: int, terminal: Consol
         terminal.say(f"{plan_text.SETTINGS['int8']}: {plan.reasons['int8']}")
     if plan.optimiser == "adamw8bit":
         terminal.say(f"The optimiser keeps its state in eight bits, with {training_config.EIGHT_BITS}")
-    if plan.seconds is None:
-        terminal.say("Time: known after the first steps, because no render has been timed on this machine yet.")
-    else:
-        left = plan.seconds * (1 - record.step / config.steps)
-        terminal.say(
-            f"Time: {plan_text.format_seconds(left)} for the steps at the least, by the speed of renders; "
-            "known better after the first."
-        )
+    share_left = 1 - record.step / config.steps
+    terminal.say(train_progress.time_sentence(plan, prepared.seconds_to_encode, share_left))

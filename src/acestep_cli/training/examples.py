@@ -8,7 +8,6 @@ Shapes: C latent channels, T latent frames, E encoder width, L tokens of a condi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from acestep_cli import cache, disk, solvers
+from acestep_cli import disk, solvers
 from acestep_cli.engine import codec, conditioning, tensor_file
 from acestep_cli.engine.denoise import stage_generator
 from acestep_cli.engine.dit import Condition
@@ -31,6 +30,7 @@ from acestep_cli.models.tensor_file import has_tensors, open_tensors
 from acestep_cli.progress import Say
 from acestep_cli.training.config import CONDITION_DROPOUT, TrainingConfig
 from acestep_cli.training.dataset import Dataset, UsableSong
+from acestep_cli.training.example_files import cache_file, latents_files, missing_latents
 
 #: Batches whose songs are sorted by length together, after all songs were shuffled.
 POOL = 8
@@ -39,11 +39,6 @@ TURBO_STEPS, TURBO_SHIFT = 8, 3.0
 
 #: The tensors in a file of encoded prompts.
 TEXT_TENSORS = {"text", "lyrics"}
-
-
-def examples_folder() -> Path:
-    """Return the folder of encoded songs. It lies in the cache's folder, but is never pruned with the cache."""
-    return cache.folder() / "lessons"
 
 
 class Batch(NamedTuple):
@@ -184,10 +179,8 @@ def encode_recordings(
     """Return a file of latents [T, C] for each recording, and make those that are missing; with `own_timbre` it also
     has the latents [F, C] of parts of the recording as its reference.
     """
-    kind = f"{weights.checkpoint.vae_hash} {weights.vae_dtype} {sizes.dit.timbre_fix_frame if own_timbre else 0}"
-    files = [cache_file(f"{usable.facts.fingerprint} {kind}") for usable in songs]
-    wanted = {"latents", "timbre"} if own_timbre else {"latents"}
-    missing = [(usable, file) for usable, file in zip(songs, files, strict=True) if not has_tensors(file, wanted)]
+    settings = (songs, weights.checkpoint, weights.plan, sizes.dit.timbre_fix_frame if own_timbre else 0)
+    missing = missing_latents(*settings)
     for done, (usable, file) in enumerate(missing):
         with weights.vae() as vae:
             weights.report("encode", done, len(missing))
@@ -203,7 +196,7 @@ def encode_recordings(
             weights.trim_memory()
     if missing:
         weights.report("encode", len(missing), len(missing))
-    return files
+    return [file for _, file in latents_files(*settings)]
 
 
 def encode_texts(weights: WeightStore, texts: Sequence[tuple[str, str]], warn: Say) -> list[Path]:
@@ -224,11 +217,6 @@ def encode_texts(weights: WeightStore, texts: Sequence[tuple[str, str]], warn: S
     if missing:
         weights.report("text", len(missing), len(missing))
     return files
-
-
-def cache_file(inputs: str) -> Path:
-    """Return the file for the tensors that follow from `inputs`."""
-    return examples_folder() / f"{hashlib.sha256(inputs.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
 
 
 def save_example(file: Path, tensors: dict[str, Tensor]) -> None:

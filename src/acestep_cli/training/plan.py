@@ -17,7 +17,7 @@ from acestep_cli.machine import fallbacks, hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, DType, Hardware
 from acestep_cli.machine.memory import FLOAT32, MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
-from acestep_cli.machine.plan import MachineRequest, PastRenders, Plan
+from acestep_cli.machine.plan import MachineRequest, PastRenders, Plan, Speed
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.training.config import TrainingConfig
 
@@ -30,17 +30,41 @@ ADAPTED_INPUT = 9
 #: Float32 copies of each of the adapter's weights: itself and its gradient; the optimiser's two, in four bytes or one.
 ADAPTER_BYTES = 2 * FLOAT32
 OPTIMISER_BYTES = {"adamw": 2 * FLOAT32, "adamw8bit": 2}
+#: What the speed of a training is known by. A step takes longer than renders tell: it goes back, too.
+TRAININGS, RENDERS = "by the trainings before on this machine", "by the speed of renders"
 #: Passes' worth of multiplications: forward, and back to the inputs; the frozen weights take no gradient.
 PASSES = 2
 
 
 class TrainingPlan(Plan):
     """The way that this machine trains. `checkpointed` layers are computed again in the backward pass; the optimiser is
-    that of the configuration, unless it was left open.
+    that of the configuration, unless it was left open. `seconds` is of all steps, `operations` are theirs.
     """
 
     checkpointed: bool = False
     optimiser: str = "adamw"
+    operations: float = 0.0
+    #: Seconds of the songs that are encoded in a second; None where `seconds` is.
+    encoded_per_second: float | None = None
+
+
+class PastRuns(NamedTuple):
+    """Speeds of runs on a device: of trainings, which say what songs they encoded in a second in the place of what is
+    decoded; and of renders, for the first training.
+    """
+
+    trainings: PastRenders = PastRenders()
+    renders: PastRenders = PastRenders()
+
+    def speed(self, arrangement: Arrangement) -> tuple[Speed | None, str]:
+        """Return the speed of an arrangement, and what was timed."""
+        own = self.trainings.speeds.get(arrangement.weight_storage)
+        return (own, TRAININGS) if own is not None else (self.renders.speeds.get(arrangement.weight_storage), RENDERS)
+
+    def startup(self, arrangement: Arrangement) -> float:
+        """Return the seconds that a render with this arrangement takes to start; 0 where none was timed."""
+        known = self.renders.overheads.get(arrangement.weight_storage)
+        return 0.0 if known is None else known.startup
 
 
 class LongestExample(NamedTuple):
@@ -141,7 +165,7 @@ def plan_training(
     asked: MachineRequest,
     sizes: Sizes,
     longest: LongestExample,
-    past_renders: Callable[[Device, DType], PastRenders],
+    past_runs: Callable[[Device, DType], PastRuns],
     *,
     previews: bool = False,
     eight_bits: bool = False,
@@ -168,7 +192,7 @@ def plan_training(
             failure = failure or memory_error(ways[-1], device, budget)
             why = f"it does not fit into {device.name}"
             continue
-        plan = plan_of(fitting, need, device, budget, past_renders(device, dtype))
+        plan = plan_of(fitting, need, device, budget, past_runs(device, dtype))
         reasons = {"device": why, "dtype": dtype_reason, **plan.reasons}
         return plan.model_copy(update={"max_vram": asked.max_vram, "reasons": reasons})
     assert failure is not None
@@ -176,17 +200,24 @@ def plan_training(
 
 
 def plan_of(
-    fitting: TrainingMemory, need: TrainingMemory, device: Device, budget: int, past_renders: PastRenders
+    fitting: TrainingMemory, need: TrainingMemory, device: Device, budget: int, past_runs: PastRuns
 ) -> TrainingPlan:
     """Return the plan of the way that fits into `budget` bytes of a device; `need` is the fastest way."""
-    speed = past_renders.speeds.get(fitting.arrangement.weight_storage)
+    speed, source = past_runs.speed(fitting.arrangement)
     return TrainingPlan(
         device=device.name,
         backend=device.backend,
         budget_bytes=budget,
         stages=fitting.stages,
         seconds=None if speed is None else fitting.operations / speed.operations_per_second,
-        reasons={**planning.standing_reasons(device), **fallback_reasons(need, fitting, budget)},
+        expected=None if speed is None else {"startup": past_runs.startup(fitting.arrangement)},
+        operations=fitting.operations,
+        encoded_per_second=None if speed is None else speed.decoded_per_second,
+        reasons={
+            **planning.standing_reasons(device),
+            **fallback_reasons(need, fitting, budget),
+            **({} if speed is None else {"seconds": source}),
+        },
         checkpointed=fitting.checkpointed,
         optimiser=fitting.config.optimiser,
         **fitting.arrangement.settings(),
