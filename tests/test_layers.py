@@ -53,9 +53,16 @@ def dotted(path: Path) -> str:
 ALL_MODULES = {dotted(path) for path in MODULES}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the modules that a file imports: at its top, inside functions and under TYPE_CHECKING."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(path: Path, *, also_types: bool = True) -> Iterator[str]:
+    """Yield the modules that a file imports: at its top, inside functions and, with `also_types`, under
+    TYPE_CHECKING.
+    """
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    if not also_types:
+        types = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+        skipped = {inner for node in types for inner in ast.walk(node)}
+        nodes = [node for node in nodes if node not in skipped]
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path.name}:{node.lineno}: a relative import; spell it out"
             if (node.module or "").split(".")[0] == "acestep_cli":
@@ -74,6 +81,18 @@ def test_imports_go_downwards(path: Path) -> None:
     for module in imported(path):
         there = layer_of(module)
         assert here == there or RANK[there] > RANK[here], f"{here} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_torch_is_loaded_by_load_libraries(path: Path) -> None:
+    """Whatever a command imports first of the modules with torch: it chooses how threads wait, and works where the
+    current folder was deleted.
+    """
+    for module in imported(path, also_types=False) if layer_of(dotted(path)) not in WITH_TORCH else ():
+        if layer_of(module) in WITH_TORCH:
+            text = (SOURCE / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+            before, torch, _ = text.partition("\nimport torch\n")
+            assert not torch or "\nimport acestep_cli.engine.load_libraries " in before, module
 
 
 def test_no_package_has_an_import_circle() -> None:

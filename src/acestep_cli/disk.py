@@ -47,13 +47,38 @@ def write_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} cannot be written: {reason}.", HINTS.get(error.errno or 0))
 
 
-def folder_error() -> OutputError | None:
-    """Return the error that the current folder was deleted; None where it is there."""
+def is_current_folder_deleted() -> bool:
+    """Tell whether the current folder was deleted."""
     try:
         Path.cwd()
     except FileNotFoundError:
+        return True
+    return False
+
+
+def folder_error() -> OutputError | None:
+    """Return the error that the current folder was deleted; None where it is there."""
+    if is_current_folder_deleted():
         return OutputError("The current folder was deleted.", "cd to a folder that is there, and run this again.")
     return None
+
+
+@contextmanager
+def in_existing_folder() -> Iterator[None]:
+    """Run the body, which opens no relative path, in `/` where the current folder was deleted.
+
+    For libraries that ask for its name and fail, or end the process, where it has none.
+    """
+    if not is_current_folder_deleted():
+        yield
+        return
+    here = os.open(".", os.O_RDONLY)
+    os.chdir("/")
+    try:
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def read_error(path: Path, error: OSError) -> OutputError | None:

@@ -139,6 +139,19 @@ def test_help_and_absolute_paths_work_in_a_deleted_folder(gone: Path) -> None:
     assert program("spec", "check", str(song)).returncode == 2  # its own fault, not the folder's
 
 
+def test_the_analyser_and_the_selftest_work_in_a_deleted_folder(gone: Path) -> None:
+    songs, take = gone / "songs", gone / "songs" / "take.wav"
+    songs.mkdir()
+    soundfile.write(take, np.sin(np.arange(6 * 48_000) / 10)[:, None] / 2, 48_000)
+    for words in (
+        ["doctor", "--selftest", "pocket"],
+        ["train-lora", str(songs), "--scan-only"],
+        ["export", str(take), "--daw", "-o", str(gone / "daw")],
+    ):
+        run = program(*words)
+        assert run.returncode == 0, run.stderr
+
+
 def test_no_refusal_hides_another(tmp_path: Path) -> None:
     spec = tmp_path / "song.yaml"
     spec.write_text("caption: x\nbpm: fast\nkey: H minor\n")

@@ -9,12 +9,13 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from acestep_cli import disk
 from acestep_cli.audio import decode, distance, loudness
 from acestep_cli.audio.sound import Audio, BlockQueue, join_blocks, one_second_blocks
 from acestep_cli.errors import UsageError
@@ -276,7 +277,8 @@ def require_analyser() -> None:
 
 @contextmanager
 def compiling_alone() -> Iterator[None]:
-    """Run the body while no other process of this user imports the analyser or calls a function of it first.
+    """Run the body while no other process of this user imports the analyser or calls a function of it first, and in a
+    folder that is there, whose name the compiler asks for.
 
     The analyser's functions are compiled once, as it is imported and at their first call, and kept on the disk. Two
     processes that compile them at once leave parts of both there, and from then on every call ends the process
@@ -286,13 +288,11 @@ def compiling_alone() -> Iterator[None]:
 
     user = getattr(os, "getuid", str)()  # on Windows the folder is the user's own
     lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"acestep-analyser-{user}.lock")
-    try:
+    with suppress(OSError, NotImplementedError):  # no place for a lock: the risk is small, and at the first call only
         lock.acquire()
-    except (OSError, NotImplementedError):  # no place for a lock: the risk is small, and it is only at the first call
-        yield
-        return
     try:
-        yield
+        with disk.in_existing_folder():
+            yield
     finally:
         lock.release()
 

@@ -5,7 +5,8 @@ also where the current folder was deleted.
 import gc
 import importlib
 import os
-from pathlib import Path
+
+from acestep_cli import disk
 
 
 def _let_threads_sleep() -> None:
@@ -21,21 +22,13 @@ def _load_libraries_elsewhere() -> None:
     """Load torch from another folder where the current one was deleted: it asks for its name as it is loaded, and MKL
     aborts the process if it has none. So does transformers, which PEFT imports and which is loaded here with it.
     """
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        here = os.open(".", os.O_RDONLY)
-        os.chdir("/")
-    else:
+    if not disk.is_current_folder_deleted():
         return
-    try:
+    with disk.in_existing_folder():
         import torch
         import transformers.modeling_utils  # noqa: F401
 
         torch.ones(2, 2) @ torch.ones(2, 2)  # MKL looks for its libraries at the first product
-    finally:
-        os.fchdir(here)
-        os.close(here)
 
 
 def _load_torch() -> None:

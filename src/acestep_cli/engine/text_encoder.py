@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import acestep_cli.engine.load_libraries  # noqa: F401  # isort: skip - loads torch where the current folder is gone
 import torch
 from torch import Tensor, nn
 
