@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -232,6 +233,28 @@ def test_a_server_that_knows_no_ranges(hub: Hub, models: Run) -> None:
     hub.cuts[WEIGHTS], hub.ignore_ranges = [2500], True
     assert models("pull", "turbo").exit_code == 0
     assert models("verify", "turbo").exit_code == 0
+
+
+def test_a_server_that_knows_no_ranges_and_always_breaks_off(hub: Hub, models: Run) -> None:
+    hub.cuts[WEIGHTS], hub.ignore_ranges = [2500] * 50, True
+    refused(models("pull", "turbo"), 8, "breaks off again and again", "begins each time with the first byte")
+    assert len([one for one in hub.sends() if WEIGHTS in one.path]) < 6
+    del hub.cuts[WEIGHTS]
+    assert models("pull", "turbo").exit_code == 0
+
+
+def test_a_broken_connection_is_told_in_one_line(hub: Hub, in_a_process: Start) -> None:
+    hub.cuts[WEIGHTS] = [2500]
+    stderr = in_a_process("pull", "turbo").communicate(timeout=LIMIT)[1]
+    assert "The connection broke; going on from there." in stderr
+    assert "Error while downloading" not in stderr  # the library's own words, with the whole address
+
+
+def test_what_the_hub_named_and_sent_is_not_asked_for_again(hub: Hub, models: Run) -> None:
+    assert models("pull", "turbo").exit_code == 0
+    files = [one for one in hub.asked if "/resolve/" in one.path]
+    assert len(files) == len(FETCHED)
+    assert {one.method for one in files} == {"GET"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as Unix has them")
@@ -770,6 +793,34 @@ def test_a_lock_file_with_such_names_is_refused(hub: Hub, models: Run) -> None:
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        {"schema": "acestep-manifest/2"},
+        {"commit": 7},
+        {"repo": None},
+        {"files": []},
+        {"files": {"model.safetensors": 7}},
+        {"files": {"model.safetensors": {"size": math.inf, "sha256": "0" * 64}}},
+        {"files": {"model.safetensors": {"size": -1, "sha256": "0" * 64}}},
+        {"files": {"model.safetensors": {"size": 2, "sha256": 7}}},
+        {"files": {"model.safetensors": {"size": 2}}},
+    ],
+    ids=str,
+)
+def test_a_lock_file_of_other_content_is_refused_and_written_anew(
+    hub: Hub, models: Run, damage: dict[str, object]
+) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    lock = Path("m", TURBO, LOCK)
+    content = lock.read_text()
+    lock.write_text(json.dumps({**json.loads(content), **damage}))
+    refused(models("verify", "turbo", "--models-dir", "m"), 3, f"{lock} is not a lock file of this program")
+    assert models("list", "--models-dir", "m").exit_code == 0
+    assert models("pull", "turbo", "--models-dir", "m").exit_code == 0
+    assert lock.read_text() == content
+
+
+@pytest.mark.parametrize(
     ("header", "value", "said"),
     [
         ("Retry-After", "86400", "24 hours"),
@@ -777,8 +828,9 @@ def test_a_lock_file_with_such_names_is_refused(hub: Hub, models: Run) -> None:
         ("Retry-After", "9" * 5000, "more than a year"),
         ("Retry-After", "Wed, 21 Oct 2150 07:28:00 GMT", "more than a year"),
         ("RateLimit", '"api";r=0;t=7200', "2 hours"),
+        ("RateLimit", f'"api";r=0;t={"9" * 400}', "more than a year"),
     ],
-    ids=["a day", "an hour", "for ever", "a date", "a limit"],
+    ids=["a day", "an hour", "for ever", "a date", "a limit", "an endless limit"],
 )
 @pytest.mark.parametrize("part", ["/api/", "/content/"])
 def test_a_long_pause_is_not_slept(

@@ -302,8 +302,11 @@ def test_the_true_pipeline_plays_what_was_pulled(hub: Hub, two_b: tiny.Oracle) -
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-def test_an_answer_without_end_is_not_read_into_memory(acestep: Run, hub: Hub, encoding: str) -> None:
-    hub.endless = encoding
+@pytest.mark.parametrize("moved", [None, "/elsewhere"])
+def test_an_answer_without_end_is_not_read_into_memory(
+    acestep: Run, hub: Hub, encoding: str, moved: str | None
+) -> None:
+    hub.endless, hub.moved = encoding, moved
     refused(acestep("models", "pull", "turbo"), 8, "does not answer as a hub does: its answer is longer than")
     assert encoding or hub.endless_sent < 100_000_000
 

@@ -96,6 +96,8 @@ class Hub:
     token: str | None = None
     ignore_ranges: bool = False
     page: str | None = None
+    #: Where the API sends those who ask it.
+    moved: str | None = None
     #: The encoding of answers of the API that have no end, and how much of them was sent before it was encoded.
     endless: str | None = None
     endless_sent: int = 0
@@ -150,7 +152,9 @@ class Answer(BaseHTTPRequestHandler):
                 return
         if self.hub.page is not None:
             self.answer(200, self.hub.page.encode(), {})
-        elif self.hub.endless is not None and path.startswith("/api/"):
+        elif self.hub.moved is not None and path.startswith("/api/"):
+            self.answer(307, b"", {"Location": self.hub.moved})
+        elif self.hub.endless is not None and path.startswith(("/api/", "/elsewhere")):
             self.send_endless(self.hub.endless)
         elif path.startswith("/content/"):
             self.send_content(path.rpartition("/")[2])

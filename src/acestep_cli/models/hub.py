@@ -51,8 +51,6 @@ class Hub(Protocol):
 
     #: A hint where what it sends is not what a hub would.
     sign_in: str
-    #: True where the cache of models is that of its library.
-    owns_cache: bool
 
     def session(self, store: ModelStore, say: Say) -> AbstractContextManager[None]:
         """Return a context in which the hub can be asked; `say` hears of broken connections."""
@@ -122,6 +120,11 @@ def handling_warnings(library: str, handle: Callable[[str], None]) -> Iterator[N
         yield
     finally:
         logger.handlers, logger.propagate = before
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says, without a full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def unwritable_error(error: OSError, place: Path) -> OutputError:

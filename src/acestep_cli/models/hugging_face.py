@@ -24,13 +24,14 @@ from acestep_cli.models.model_store import ModelStore
 from acestep_cli.progress import Say
 
 NEWEST = "main"
+#: The times that one download of a file may start over because the hub does not go on where it broke off.
+MOST_RESTARTS = 3
 
 
 class HuggingFace:
     """The Hugging Face hub, or the mirror of it that HF_ENDPOINT names."""
 
     sign_in = hugging_face_client.SIGN_IN
-    owns_cache = True
 
     @contextmanager
     def session(self, store: ModelStore, say: Say) -> Iterator[None]:
@@ -85,8 +86,7 @@ class HuggingFace:
                     hf_hub_url(one.part.repo, f"{one.part.inside}{file.name}", revision=one.manifest.commit),
                     stream,  # type: ignore[arg-type]  # all that it calls is there
                     resume_size=stream.tell(),
-                    # Compressed on its way, a file could not be resumed.
-                    headers={**build_hf_headers(**LIBRARY), "accept-encoding": "identity"},
+                    headers={**build_hf_headers(**LIBRARY), **hugging_face_client.FILE_HEADERS},
                     expected_size=file.size,
                     tqdm_class=_progress_class(report),
                 )
@@ -118,6 +118,7 @@ class _Bounded:
         self.stream, self.size = stream, size
         #: The bytes before this position are from earlier downloads.
         self.start = stream.tell()
+        self.restarts = 0
 
     def tell(self) -> int:
         return self.stream.tell()
@@ -126,7 +127,13 @@ class _Bounded:
         return self.stream.seek(place)
 
     def truncate(self) -> int:
-        """Cut the file at its position. The library does so before it starts over."""
+        """Cut the file at its position. The library does so before it starts over, as often as data come.
+
+        Raises `NetworkError` where that leads to nothing.
+        """
+        self.restarts += 1
+        if self.restarts > MOST_RESTARTS:
+            raise hugging_face_client.restarting_error()
         self.start = min(self.start, self.stream.tell())
         return self.stream.truncate()
 
@@ -138,7 +145,7 @@ class _Bounded:
     def cut(self) -> None:
         """Remove the bytes of this download."""
         self.seek(self.start)
-        self.truncate()
+        self.stream.truncate()
 
 
 @contextmanager

@@ -31,6 +31,8 @@ LONGEST_PAUSE = timedelta(minutes=1)
 ENDLESS_SECONDS = 366 * 86_400
 #: Of an answer of the hub that is no file: far more than its list of the files of any repository here.
 MOST_ANSWER_BYTES = 16 << 20
+#: Of a request for a file, which alone may be answered at length. Compressed on its way, it could not be resumed.
+FILE_HEADERS = {"accept-encoding": "identity"}
 #: Variables with the certificates to trust; a bad value, like a bad proxy, makes the web client fail.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -135,7 +137,8 @@ def bounded_answers() -> Iterator[None]:
         asked = _pause(response) if response.status_code >= 400 else None
         if asked is not None and asked > LONGEST_PAUSE.total_seconds():
             raise _paused(response, asked)
-        if response.status_code >= 300 or "/api/models/" in response.request.url.path:
+        asks_for_file = FILE_HEADERS.items() <= response.request.headers.items()
+        if response.status_code >= 300 or not asks_for_file:
             response.iter_bytes = partial(_bounded_bytes, response.iter_bytes)  # which is what reads it into memory
 
     def make() -> Any:
@@ -166,7 +169,7 @@ def _pause(response: Any) -> float | None:
 
     limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
     if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
+        return float(min(limit.reset_in_seconds, 2 * ENDLESS_SECONDS))  # a number may have any number of digits
     after: str = response.headers.get("retry-after", "").strip()
     if re.fullmatch("[0-9]+", after):
         return float(after)
@@ -199,9 +202,20 @@ def hub_error(why: str) -> NetworkError:
     return NetworkError(f"{constants.ENDPOINT} does not answer as a hub does: {why}.", SIGN_IN)
 
 
+def restarting_error() -> NetworkError:
+    """Return the error for a hub, or a proxy before it, whose connections break and which sends no rest of a file."""
+    from huggingface_hub import constants
+
+    return NetworkError(
+        f"{constants.ENDPOINT} breaks off again and again, and begins each time with the first byte of the file.",
+        "Try again later, or without a mirror or proxy in between.",
+    )
+
+
 @contextmanager
 def reporting_retries(say: Say) -> Iterator[None]:
     """Report the library's warnings about broken connections and waits in one short line each."""
+    import huggingface_hub.utils.logging  # noqa: F401  # as it is imported it begins to print them itself
 
     def handle(text: str) -> None:
         if "resume" in text:
@@ -228,16 +242,14 @@ def translating_errors(place: Path) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise http_error(error) from error
     except (web.HTTPError, web.InvalidURL) as error:
-        said = str(error).splitlines() or [type(error).__name__]
         raise NetworkError(
-            f"{constants.ENDPOINT} cannot be reached: {said[0]}.", f"Check the network and proxy. {GO_ON}"
+            f"{constants.ENDPOINT} cannot be reached: {hub.first_line(error)}.", f"Check the network and proxy. {GO_ON}"
         ) from error
     except OSError as error:
         if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise http_error(error.__cause__) from error
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
-            said = str(error).splitlines() or [type(error).__name__]
-            raise NetworkError(f"The download broke off: {said[0]}", GO_ON) from error
+            raise NetworkError(f"The download broke off: {hub.first_line(error)}.", GO_ON) from error
         raise hub.unwritable_error(error, place) from error
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import weight_files
@@ -75,19 +77,43 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / LOCK
     if not disk.is_file(file):
         return None
-    content = weight_files.read_json(file)
     try:
-        files = tuple(
-            RemoteFile(name, int(entry["size"]), entry.get("sha256"), entry.get("blob_id"))
-            for name, entry in content["files"].items()
-        )
-        if content["schema"] != LOCK_SCHEMA or not all(file.hash for file in files):
-            raise ValueError(content["schema"])
-        if unsafe := [file.name for file in files if not is_plain(file.name)]:
-            raise ValueError(f"it names {unsafe[0]!r}")
-        return Manifest(content["repo"], content["revision"], content["commit"], files)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is not a lock file of this program ({error}).", "Remove it.") from error
+        content = _ManifestContent.model_validate(weight_files.read_json(file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _manifest_error(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    files = tuple(RemoteFile(name, **entry.model_dump()) for name, entry in content.files.items())
+    if unsafe := [file.name for file in files if not is_plain(file.name)]:
+        raise _manifest_error(file, f"it names {unsafe[0]!r}")
+    if unknown := [file.name for file in files if not file.hash]:
+        raise _manifest_error(file, f"{unknown[0]} has no hash")
+    return Manifest(content.repo, content.revision, content.commit, files)
+
+
+class _ManifestFile(BaseModel):
+    """The entry of a file in a manifest."""
+
+    model_config = ConfigDict(strict=True)
+
+    size: NonNegativeInt
+    sha256: str | None = None
+    blob_id: str | None = None
+
+
+class _ManifestContent(BaseModel):
+    """The content of a manifest."""
+
+    model_config = ConfigDict(strict=True)
+
+    version: str = Field(alias="schema", pattern=f"^{LOCK_SCHEMA}$")
+    repo: str
+    revision: str
+    commit: str
+    files: dict[str, _ManifestFile]
+
+
+def _manifest_error(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{file} is not a lock file of this program ({why}).", "Remove it.")
 
 
 def is_plain(name: str) -> bool:

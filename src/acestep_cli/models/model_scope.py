@@ -29,7 +29,6 @@ class ModelScope:
     """The hub of ModelScope. MODELSCOPE_ENDPOINT and MODELSCOPE_API_TOKEN are honoured."""
 
     sign_in = SIGN_IN
-    owns_cache = False
 
     def __init__(self) -> None:
         """Raise `NetworkError` where the library is not installed."""
@@ -137,31 +136,28 @@ def translating_errors(place: Path) -> Iterator[None]:
         raise
     except errors.NotExistError as error:
         raise NetworkError(
-            f"ModelScope has no such thing: {_said(error)}.",
+            f"ModelScope has no such thing: {hub.first_line(error)}.",
             "Is that the right MODELSCOPE_ENDPOINT, and the right --revision?",
         ) from error
     except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
         raise NetworkError(
-            f"ModelScope refuses access: {_said(error)}.",
+            f"ModelScope refuses access: {hub.first_line(error)}.",
             "Is the token right? It is read from MODELSCOPE_API_TOKEN; public models need none.",
         ) from error
     except errors.FileIntegrityError as error:
-        raise CheckpointError(f"ModelScope sends another file than it names: {_said(error)}.", "Try again.") from error
+        raise CheckpointError(
+            f"ModelScope sends another file than it names: {hub.first_line(error)}.", "Try again."
+        ) from error
     except (errors.HubError, RequestException) as error:
         raise NetworkError(
             f"ModelScope cannot be reached: {_root_reason(error)}.", f"Check the network and proxy. {GO_ON}"
         ) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise hub_error(_said(error)) from error
+        raise hub_error(hub.first_line(error)) from error
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
-            raise NetworkError(f"The download broke off: {_said(error)}.", GO_ON) from error
+            raise NetworkError(f"The download broke off: {hub.first_line(error)}.", GO_ON) from error
         raise hub.unwritable_error(error, place) from error
-
-
-def _said(error: Exception) -> str:
-    """Return the first line of what an exception says, without a full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _root_reason(error: Exception) -> str:
@@ -169,4 +165,4 @@ def _root_reason(error: Exception) -> str:
     root: BaseException = error
     while (cause := root.__cause__ or root.__context__) is not None:
         root = cause
-    return reason_of(root) if isinstance(root, OSError) and root.errno is not None else _said(error)
+    return reason_of(root) if isinstance(root, OSError) and root.errno is not None else hub.first_line(error)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli import disk
-from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoint_table, checkpoints
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.models.manifest import RemoteFile
@@ -102,10 +101,10 @@ class ModelsFolder:
 
 @dataclass(frozen=True)
 class HubCache:
-    """The Hugging Face cache, in its own layout: content under its hash, linked from a folder for each commit."""
+    """The Hugging Face cache, in its own layout: content under its hash, linked from a folder for each commit.
 
-    #: True where its library makes the links, which asks its hub for each.
-    by_library: bool = True
+    Its library would ask the hub once more for each link, and fetch whatever that then names, however long.
+    """
 
     @property
     def root(self) -> Path:
@@ -125,31 +124,23 @@ class HubCache:
 
     def place(self, part: ModelPart, commit: str, file: RemoteFile, content: Path) -> None:
         """Store verified content under its hash, and link it into the folder of its commit."""
-        from huggingface_hub import hf_hub_download
         from huggingface_hub.file_download import are_symlinks_supported
 
         blob = checkpoints.cache_folder(part.repo) / "blobs" / file.hash
         link = self.folder(part, commit) / file.name
+        link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_symlink():
-            link.unlink()  # the library makes it anew
+            link.unlink()
         elif link.exists():
             set_aside(link)
-        if not are_symlinks_supported(self.root):  # the library would copy, and so keep everything twice
-            link.parent.mkdir(parents=True, exist_ok=True)
+        if not are_symlinks_supported(self.root):
             _publish(content, link)
             return
         if content != blob:
             if os.path.lexists(blob):
                 set_aside(blob)
             _publish(content, blob)
-        if not self.by_library:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(blob, link.parent))
-            return
-        made = Path(hf_hub_download(part.repo, f"{part.inside}{file.name}", revision=commit))
-        if made.resolve() != blob.resolve() and not file.matches(made):
-            set_aside(made)
-            raise CheckpointError(f"The hub gave another {file.name} than it had named; it is set aside.", "Try again.")
+        link.symlink_to(os.path.relpath(blob, link.parent))
 
     def is_published(self, part: ModelPart, commit: str) -> bool:
         ref = self._ref(part)
@@ -216,10 +207,10 @@ def _is_growing(path: Path) -> bool:
 ModelStore = ModelsFolder | HubCache
 
 
-def find_store(models_dir: Path | None, *, by_library: bool = True) -> ModelStore:
-    """Return the models folder, or the Hugging Face cache, with links `by_library` or of our own."""
+def find_store(models_dir: Path | None) -> ModelStore:
+    """Return the models folder, or the Hugging Face cache."""
     checkpoints.require_readable(models_dir)
-    return HubCache(by_library) if models_dir is None else ModelsFolder(models_dir)
+    return HubCache() if models_dir is None else ModelsFolder(models_dir)
 
 
 def all_parts() -> list[ModelPart]:

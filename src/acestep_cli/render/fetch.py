@@ -52,8 +52,7 @@ def pull_parts(
     from acestep_cli.models import download, hugging_face
 
     hub = hub or hugging_face.HuggingFace()
-    store = model_store.find_store(models_dir, by_library=hub.owns_cache)
-    pulled = download.pull(parts, store, revision, reporter, hub=hub, again=again)
+    pulled = download.pull(parts, model_store.find_store(models_dir), revision, reporter, hub=hub, again=again)
     for part in pulled:
         what = f"{disk.format_size(part.fetched)} fetched" if part.fetched else "there already"
         reporter.say(f"{part.part.folder}: {what}, commit {part.manifest.commit[:12]}")
