@@ -20,13 +20,13 @@ from pathlib import Path
 from acestep_cli.errors import ExistsError, OutputError, reason_of, shell_word
 
 HINTS = {
-    errno.ENOSPC: "Free some space, or write to another disk with --output.",
-    errno.EACCES: "Choose a folder you may write to with --output.",
-    errno.EPERM: "Choose a folder you may write to with --output.",
-    errno.EROFS: "Choose a folder you may write to with --output.",
-    errno.ENAMETOOLONG: "Choose a shorter name with --output.",
-    errno.EINVAL: "This disk refuses a character of that name; choose a plainer one with --output.",
-    errno.EILSEQ: "This disk refuses a character of that name; choose a plainer one with --output.",
+    errno.ENOSPC: "Free some space, or write to another disk.",
+    errno.EACCES: "Choose a folder that you may write to.",
+    errno.EPERM: "Choose a folder that you may write to.",
+    errno.EROFS: "Choose a folder that you may write to.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EINVAL: "This disk refuses a character of that name; choose a plainer one.",
+    errno.EILSEQ: "This disk refuses a character of that name; choose a plainer one.",
 }
 
 #: The name of an unfinished file. One that has not been written to for an hour was left by a killed run.

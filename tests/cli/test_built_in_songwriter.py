@@ -31,7 +31,7 @@ def acestep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Acestep:
 def test_an_idea_becomes_a_spec_a_song_and_a_description(acestep: Acestep) -> None:
     written = acestep("write", "fast rock in A minor, 150 bpm", "--seed", "1", "-o", "song.yaml")
     assert written.exit_code == 0, written.stderr
-    assert "acestep models pull 0.6B fetches a real one" in written.stderr
+    assert "A real one: acestep models pull 0.6B (" in written.stderr
     assert "The Songwriter pocket on cpu" in written.stderr
     song = spec.load(Path("song.yaml"))
     assert song.caption
@@ -65,6 +65,9 @@ def test_a_caption_keeps_the_idea_and_lyrics_are_left_to_the_person(acestep: Ace
     other = acestep("write", "失くした傘についての雨の日のボサノバ", "--seed", "1")
     assert other.exit_code == 0
     assert "The caption begins" not in other.stderr
+    assert "Nothing of the idea is kept: this Songwriter reads English alone." in other.stderr
+    german = acestep("generate", "--idea", "ein trauriges Lied über den letzten Zug", "-d", "4", "-o", "a.wav")
+    assert "Nothing of the idea is kept" in german.stderr
 
 
 def test_a_sidecar_says_what_was_put_into_a_caption(acestep: Acestep) -> None:

@@ -115,6 +115,15 @@ def test_specs(command: str) -> None:
         assert tab(f"acestep {command} song.yaml songs/a") == ["songs/a.yaml"]
 
 
+def test_keys_behind_set_and_matrix_are_those_of_the_mode() -> None:
+    of_all = {"solver=", "songwriter=", "songwriter_seed="}
+    for flag in ("--set", "--matrix"):
+        assert {*tab(f"acestep generate {flag} so")} == of_all
+        assert {*tab(f"acestep cover song.flac {flag} so")} == of_all | {"source="}
+        assert tab(f"acestep generate {flag} repaint") == []
+        assert "repaint_mode=" in tab(f"acestep render {flag} repaint")
+
+
 def test_zsh_fish_and_powershell_ask_in_their_own_ways() -> None:
     def asked(shell: str, **more: str) -> str:
         environment = {

@@ -72,6 +72,7 @@ def test_every_flag_that_a_name_leads_to_is_there() -> None:
         ("--gpu", "--device"),
         ("--overwrite", "--force"),
         ("--durration", "--duration"),
+        ("--bmp", "--bpm"),
         ("--instrumentl", "--instrumental"),
     ],
 )

@@ -483,8 +483,8 @@ def test_without_a_base_checkpoint_the_built_in_one_takes_on_its_tasks_and_says_
     monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
     auto = refused("complete", "take.wav", "--dry-run")
     assert auto.exit_code == 0
-    assert "None of base, xl-base is installed, so the built-in sketch model plays" in auto.stderr
-    assert "acestep models pull base fetches a real one" in auto.stderr
+    lacking = "No model trained for complete is installed, so pocket plays: a sketch."
+    assert f"{lacking} A real one: acestep models pull base (6.3 GB)" in auto.stderr
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_same_take_of_a_seed_is_kept_and_named(acestep: Run, where: tuple[st
     again = acestep(*roll)
     assert printed(again) == first
     assert f"{first[0]}: kept, for it has the same recipe and seed, 7" in again.stderr
-    assert "another --seed makes new takes" in again.stderr
+    assert "New takes: another --seed." in again.stderr
     assert Path(first[0]).stat().st_mtime_ns > before  # for make
     assert statuses(acestep(*roll, "--json")) == {first[0]: "skipped"}
 
@@ -119,7 +119,7 @@ def test_a_spec_is_a_build_and_its_refusal_names_both_ways_on(acestep: Run, wher
     [file] = printed(acestep("generate", "song.yaml", "-o", where))
     kept = acestep("generate", "song.yaml", "-o", where)
     assert printed(kept) == [file]
-    assert "--again makes new takes beside it, --force in its place" in flat(kept)
+    assert "New takes beside it: --again; in its place: --force." in flat(kept)
     refused = acestep("generate", "song.yaml", "-o", where, "--bpm", "90")
     assert (refused.exit_code, refused.stdout) == (9, "")
     assert "exists already with another recipe. --force replaces it" in flat(refused)
@@ -188,7 +188,7 @@ def test_a_seed_in_a_spec_without_output_keeps_the_same_take(acestep: Run) -> No
     printed(acestep("generate", "song.yaml"))
     kept = acestep("generate", "song.yaml")
     assert printed(kept) == ["song-1.flac"]
-    assert "for the spec has a seed; --again makes new takes" in kept.stderr
+    assert "for the spec has a seed. New takes: --again." in kept.stderr
     assert printed(acestep("generate", "song.yaml", "--again")) == ["song-2.flac"]
 
 
@@ -255,7 +255,7 @@ def test_tags_that_are_asked_for_reach_a_take_that_is_kept(acestep: Run, where: 
     again = acestep(*words, "--artist", "Ben")
     assert printed(again) == [file]
     assert f"{file}: has new tags" in again.stderr
-    assert "All of it is there" not in again.stderr
+    assert "is there already" not in again.stderr
     assert mutagen.File(file, easy=True)["artist"] == ["Ben"]
     assert spec.load(Path(f"{file}.yaml")).artist == "Ben"
     assert (decode.read_audio(Path(file)).samples == before).all()

@@ -181,9 +181,9 @@ def test_the_way_on_from_kept_takes_is_one_that_works(
     def way_on(*words: str) -> str:
         assert acestep("generate", *flags, *words).exit_code == 0
         kept = acestep("generate", *flags, *words)
-        return next(line for line in kept.stderr.splitlines() if line.startswith("All of it is there"))
+        return next(line for line in kept.stderr.splitlines() if line.startswith("That is there already"))
 
-    assert way_on(*seed, *name) == "All of it is there; --again instead of --seed makes new takes beside it."
+    assert way_on(*seed, *name) == "That is there already. New takes beside it: --again instead of --seed."
     assert acestep("generate", *flags, *name, "--again").stdout == "a-2.wav\n"
-    assert way_on(*seed, *other) == "All of it is there; another --variation-seed makes new takes."
+    assert way_on(*seed, *other) == "That is there already. New takes: another --variation-seed."
     assert acestep("generate", *flags, *seed, *other[:3], "3").exit_code == 0

@@ -115,3 +115,26 @@ def test_a_theme_is_the_captions_where_no_lyrics_carry_it(
 ) -> None:
     found = songwriter_prompts.kept_words(Request(**{"idea": "bossa nova about an umbrella", **asked}))
     assert (found and found.words) == kept
+
+
+@pytest.mark.parametrize(
+    ("idea", "songwriter", "sentence"),
+    [
+        (
+            "ein trauriges Lied über den letzten Zug",
+            "pocket",
+            "Nothing of the idea is kept: this Songwriter",
+        ),
+        ("ein trauriges Lied über den letzten Zug", "0.6B", "The idea is not in English, so nobody checked"),
+        ("surprise me", "0.6B", "The idea names no style, mood or instrument"),
+        ("fast rock about a train", "0.6B", None),
+        ("fast rock about a train", "pocket", None),
+    ],
+)
+def test_an_idea_of_which_nothing_is_kept_is_told(idea: str, songwriter: str, sentence: str | None) -> None:
+    asked = Request(idea=idea, songwriter=songwriter)
+    said = list(songwriter_prompts.remarks(asked, {"caption": "lofi track, rhodes"}))
+    assert len(said) == (sentence is not None)
+    assert all(one.startswith(sentence or "") for one in said)
+    with_caption = asked.model_copy(update={"caption": "polka"})
+    assert list(songwriter_prompts.remarks(with_caption, {"bpm": 90})) == []

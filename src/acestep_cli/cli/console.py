@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli.audio.analysis import Analyser
 from acestep_cli.cache import open_cache
-from acestep_cli.cli import exit_codes, startup_line
+from acestep_cli.cli import exit_codes, startup_line, wrapping
 from acestep_cli.cli.progress_bar import STAGES, CommandBar
 from acestep_cli.cli.startup_line import redraws
 from acestep_cli.disk import format_size
@@ -151,7 +151,7 @@ class Console:
         startup_line.remove()
         if self.quiet:
             return
-        line = exit_codes.printable(line)
+        line = wrapping.wrap_for(sys.stderr, exit_codes.printable(line))
         if self._screen is not None:
             self._screen.out(line, highlight=False)
         else:

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from acestep_cli import disk
+from acestep_cli.cli import wrapping
 from acestep_cli.errors import INTERRUPTED, TERMINATED, UNEXPECTED, reason_of, terminate
 from acestep_cli.render import result
 from acestep_cli.render.result import describe_error
@@ -80,7 +81,8 @@ def as_exit_codes(ctx: typer.Context) -> Iterator[None]:
         found = describe_error(without_folder(error))
         if isinstance(error, KeyboardInterrupt):
             found["message"] = found["message"].removesuffix(".") + kept_sentence(ctx.obj.get(REPORT))
-        print(printable("\n".join(line for line in (found["message"], found.get("hint")) if line)), file=sys.stderr)
+        sentences = printable("\n".join(line for line in (found["message"], found.get("hint")) if line))
+        print(wrapping.wrap_for(sys.stderr, sentences), file=sys.stderr)
         if ctx.obj.get(DEBUG):
             print(printable("".join(traceback.format_exception(error))), file=sys.stderr)
         if ctx.obj.get(JSON) or wants_json:

@@ -106,12 +106,13 @@ def complete_specs(incomplete: str) -> list[str]:
     return [os.path.join(folder, entry.name) for entry in meant if entry.name.endswith(SPEC_SUFFIXES)]  # noqa: PTH118
 
 
-def _setting(incomplete: str) -> list[str]:
-    """Return the keys that begin with `incomplete`, each with its `=`."""
+def _setting(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the keys that begin with `incomplete` and that the mode of a command takes, each with its `=`."""
+    from acestep_cli.song import modes, spec_keys
 
-    from acestep_cli.song import spec_keys
-
-    return [f"{name}=" for name in spec_keys.KEYS if name.startswith(incomplete)]
+    mode = ctx.info_name if ctx.info_name in modes.MODES else None
+    others = frozenset() if mode is None else modes.keys_of_other_modes(mode)
+    return [f"{name}=" for name in spec_keys.KEYS if name.startswith(incomplete) and name not in others]
 
 
 def switch(*names: str, help: str, panel: str, **rest: Any) -> Any:

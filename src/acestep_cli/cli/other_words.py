@@ -120,8 +120,9 @@ SENTENCES = _by_word({
 })  # fmt: skip
 #: Flags that do harm where somebody means another, so that only their own other names lead to them.
 GRAVE = ("--force", "--pull")
-#: The least likeness of two names, from 0 to 1, of which one may be a misspelling of the other.
-ALIKE = 0.75
+#: The least likeness of two names, from 0 to 1, of which one may be a misspelling of the other: bmp, bpm. Their first
+#: letters are the same: voice is no device.
+ALIKE = 0.65
 
 
 def command_hint(*words: str) -> str | None:
@@ -136,7 +137,7 @@ def flags_like(typed: str, known: Collection[str]) -> list[str]:
     name = typed.removeprefix("--").replace("_", "-")
     if (meant := _flag_elsewhere(name)) is not None:
         return [meant] if meant in known else []
-    names = {flag.removeprefix("--"): flag for flag in known if flag.startswith("--") and flag not in GRAVE}
+    names = {flag.removeprefix("--"): flag for flag in known if flag.startswith(f"--{name[:1]}") and flag not in GRAVE}
     return [names[near] for near in difflib.get_close_matches(name, sorted(names), n=2, cutoff=ALIKE)]
 
 

@@ -77,9 +77,10 @@ def with_songwriter(
         raise UsageError(f"{command} needs a Songwriter, and songwriter is none.")
     if built_in_writes(asked, run.models_dir):
         if checkpoint_table.BUILT_IN not in (asked.model, asked.songwriter):
+            name, part = next(iter(checkpoint_table.SONGWRITERS.items()))
             terminal.say(
-                "No Songwriter is installed, so the one of the built-in sketch model is used; acestep models pull "
-                f"{next(iter(checkpoint_table.SONGWRITERS))} fetches a real one."
+                f"No Songwriter is installed, so that of {checkpoint_table.BUILT_IN} writes: a sketch. A real one: "
+                f"acestep models pull {name} ({part.size_gb:.1f} GB)"
             )
         layers = [*layers, spec_layers.from_flags(dict.fromkeys(("model", "songwriter"), checkpoint_table.BUILT_IN))]
         resolved = spec.resolve(*layers)

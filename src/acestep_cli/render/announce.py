@@ -10,6 +10,7 @@ from pathlib import Path
 from acestep_cli.errors import shell_word
 from acestep_cli.machine import plan_text
 from acestep_cli.models import checkpoint_table
+from acestep_cli.models.checkpoint_table import BUILT_IN
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.render import arguments
 from acestep_cli.render.job import Job, group_by_weights
@@ -65,12 +66,20 @@ def remarks_on(job: Job) -> list[str]:
 
 
 def preview_files(planned: list[OutputFile], reporter: Reporter, results: ResultStream) -> None:
-    """Report for each file what a render would do, and print the paths that there would be at its end."""
+    """Report for each file what a render would do, and print the paths that there would be at its end.
+
+    On one screen, where the path follows, what is alike is said once.
+    """
+    said = ""
     for output in planned:
         if output.path is not None:
             is_there = output.status == SKIPPED and not output.retagged
             what = "is there already" if is_there else "would get other tags" if output.retagged else "would be written"
-            reporter.say(f"{output.path}: {what}")
+            if not reporter.shares_screen:
+                reporter.say(f"{output.path}: {what}")
+            elif what != said:
+                reporter.say(f"{what.capitalize()}:")
+                said = what
             results.path(output.path)
 
 
@@ -126,16 +135,18 @@ def announce_plan(planned: list[Job], reporter: Reporter, *, dry_run: bool) -> N
 
 def is_stand_in(job: Job) -> bool:
     """Tell whether the built-in model plays a job because no other is installed."""
-    return (job.song.resolved.request.model or "auto") == "auto" and job.checkpoint.name == checkpoint_table.BUILT_IN
+    return (job.song.resolved.request.model or "auto") == "auto" and job.checkpoint.name == BUILT_IN
 
 
 def advise_models(job: Job, reporter: Reporter) -> bool:
     """Advise to fetch a real model for a job; return False where that was said today."""
-    order = checkpoint_table.auto_order(modes.mode_of(job.request).task)
+    task = modes.mode_of(job.request).task
+    best, *_ = checkpoint_table.auto_order(task)
+    size = sum(part.size_gb for part in checkpoint_table.model_parts(best))
+    is_first = best == checkpoint_table.AUTO_ORDER[0]
+    lacking = "No model is installed" if is_first else f"No model trained for {task} is installed"
     return reporter.advise(
-        "built-in",
-        f"None of {', '.join(order)} is installed, so the built-in sketch model plays; "
-        f"acestep models pull {order[0]} fetches a real one.",
+        "built-in", f"{lacking}, so {BUILT_IN} plays: a sketch. A real one: acestep models pull {best} ({size:.1f} GB)"
     )
 
 
@@ -255,11 +266,11 @@ def new_takes_hint(planned: list[Job]) -> str | None:
     is_given = any(job.song.resolved.origins.get(key) == flag for job in planned)
     if all(job.song.place.numbered for job in planned):
         if is_given:
-            return f"All of it is there; another {flag} makes new takes."
-        return "All of it is there, for the spec has a seed; --again makes new takes."
+            return f"That is there already. New takes: another {flag}."
+        return "That is there already, for the spec has a seed. New takes: --again."
     if is_given:
-        return f"All of it is there; --again instead of {flag} makes new takes beside it."
-    return "All of it is there; --again makes new takes beside it, --force in its place."
+        return f"That is there already. New takes beside it: --again instead of {flag}."
+    return "That is there already. New takes beside it: --again; in its place: --force."
 
 
 def summarise(made: list[OutputFile], reporter: Reporter) -> None:

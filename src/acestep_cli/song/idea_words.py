@@ -66,7 +66,7 @@ class KeptWords:
 
 def kept_words(idea: str, *, themes: bool) -> KeptWords | None:
     """Return what a caption is to keep of an idea; None where that is nothing. `themes`: what it is about, too."""
-    text = FACTS.sub(" , ", captions.VOICELESS.sub(" , ", idea))
+    text = without_facts(idea)
     if not is_english(text):
         return None
     phrases: dict[str, list[str]] = {}
@@ -79,6 +79,11 @@ def kept_words(idea: str, *, themes: bool) -> KeptWords | None:
             room -= len(phrase) + 2
     found = dict.fromkeys(word for sought in phrases.values() for word in sought)
     return KeptWords(tuple(phrases), tuple(found)) if found else None
+
+
+def without_facts(idea: str) -> str:
+    """Return an idea without what keys of their own say: tempo, key, length, and that nobody sings."""
+    return FACTS.sub(" , ", captions.VOICELESS.sub(" , ", idea))
 
 
 def is_english(text: str) -> bool:

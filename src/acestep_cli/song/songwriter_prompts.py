@@ -295,6 +295,22 @@ def opening_of(request: Request, caption: str | None) -> str | None:
     return kept.opening if kept is not None and kept.opens(caption) else None
 
 
+def unkept_sentence(request: Request) -> str | None:
+    """Return a sentence on an idea of which no word is looked for in the caption; None for another, or for none."""
+    if request.idea is None or request.caption is not None or kept_words(request) is not None:
+        return None
+    from acestep_cli.song import idea_words
+
+    if idea_words.is_english(idea_words.without_facts(request.idea)):
+        return "The idea names no style, mood or instrument, so the caption is the Songwriter's own"
+    if request.songwriter == checkpoint_table.BUILT_IN:
+        return (
+            "Nothing of the idea is kept: this Songwriter reads English alone. Say the idea in English, or write the "
+            "caption yourself; lyrics may be in any language"
+        )
+    return "The idea is not in English, so nobody checked that the caption keeps it: read it, or write your own"
+
+
 def rewrite_task(request: Request, seconds: tuple[int, int]) -> WritingTask:
     """Return the task to rewrite the caption and lyrics of a request; its metadata stays."""
     decided = {name: value for name, value in known_metadata(request).items() if name != "caption"}
@@ -318,6 +334,8 @@ def remarks(request: Request, song: Mapping[str, Any]) -> Iterator[str]:
     """Yield sentences on what a Songwriter made of a request, whose decided keys are in `song`."""
     if opening := opening_of(request, song.get("caption")):
         yield f"The caption begins with what it keeps of the idea: {opening}"
+    elif (unkept := unkept_sentence(request)) is not None:
+        yield unkept
     if request.songwriter == checkpoint_table.BUILT_IN and "lyrics" in song and song["lyrics"] is not None:
         yield "This Songwriter is a sketch of one: the lyrics are words in a row, for you to write over"
 
