@@ -40,7 +40,6 @@ ELSEWHERE = {
     "a terminal",
     "a cluster",
     "two cards",
-    "a choice of yours",
     "a run that was stopped",
     "jazz.safetensors",
     "a and b",

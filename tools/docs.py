@@ -18,6 +18,7 @@ from acestep_cli.cli.app import COMMANDS, command_groups
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.tiers import TIERS
 from acestep_cli.models import checkpoint_table
+from acestep_cli.models.checkpoint_table import CheckpointRow
 from acestep_cli.song import modes, spec_keys
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +88,11 @@ def counted() -> str:
     return table(head, [(*row[:2], *row[5:8]) for row in rows])
 
 
+def modes_without(row: CheckpointRow) -> list[str]:
+    """Return the modes that a checkpoint was not trained for."""
+    return [name for name, mode in modes.MODES.items() if mode.task not in row.tasks]
+
+
 def models() -> str:
     """Checkpoints that differ in nothing but their weights share a row."""
     alike: dict[tuple[str, ...], list[str]] = {}
@@ -94,7 +100,7 @@ def models() -> str:
         fetched = sum(part.size_gb for part in checkpoint_table.model_parts(name))
         size = f"{fetched:.1f} GB" if fetched else "built in"
         steps = f"{row.steps}, guidance {row.guidance:g}" if row.guidance > 1 else str(row.steps)
-        tasks = "every mode" if row.tasks == checkpoint_table.BASE_TASKS else ", ".join(row.tasks)
+        tasks = "every mode" if row.tasks == checkpoint_table.BASE_TASKS else f"all but {', '.join(modes_without(row))}"
         alike.setdefault((size, steps, tasks, GOOD_FOR[name]), []).append(f"`{name}`")
     rows = [(" ".join(names), *row) for row, names in alike.items()]
     return table(("`--model`", "to fetch", "steps", "makes", "good for"), rows)
