@@ -31,7 +31,7 @@ def acestep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Acestep:
 def test_an_idea_becomes_a_spec_a_song_and_a_description(acestep: Acestep) -> None:
     written = acestep("write", "fast rock in A minor, 150 bpm", "--seed", "1", "-o", "song.yaml")
     assert written.exit_code == 0, written.stderr
-    assert "A real one: acestep models pull 0.6B (" in written.stderr
+    assert "GB): acestep models pull 0.6B" in written.stderr
     assert "The Songwriter pocket on cpu" in written.stderr
     song = spec.load(Path("song.yaml"))
     assert song.caption

@@ -484,7 +484,7 @@ def test_without_a_base_checkpoint_the_built_in_one_takes_on_its_tasks_and_says_
     auto = refused("complete", "take.wav", "--dry-run")
     assert auto.exit_code == 0
     lacking = "No model trained for complete is installed, so pocket plays: a sketch."
-    assert f"{lacking} A real one: acestep models pull base (6.3 GB)" in auto.stderr
+    assert f"{lacking} A real one (6.3 GB): acestep models pull base" in auto.stderr
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_auto_completes_what_is_there_rather_than_fetch_another(acestep: Run, hu
 def test_without_it_nothing_is_fetched(acestep: Run, hub: Hub) -> None:
     run = acestep("generate", *SONG, "-o", "a.wav")
     assert run.exit_code == 0
-    advice = "No model is installed, so pocket plays: a sketch. A real one: acestep models pull turbo (6.3 GB)"
+    advice = "No model is installed, so pocket plays: a sketch. A real one (6.3 GB): acestep models pull turbo"
     assert advice in run.stderr.splitlines()
     refused(acestep("generate", *SONG, "-m", "turbo"), 3, "`acestep models pull turbo` fetches it")
     assert not hub.asked

@@ -14,7 +14,8 @@ PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 #: Whose links are checked, too.
 LINKING = (*PAGES, ROOT / "pocket" / "README.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-#: The comment that says what a command cannot do without, or that it takes minutes; the words go on to the next comma, semicolon or end.
+#: The comment that says what a command cannot do without, or that it takes minutes; the words go on to the next comma,
+#: semicolon or end.
 NEEDS = re.compile(r"\s# (?:needs|takes) ([^,;]+)")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 

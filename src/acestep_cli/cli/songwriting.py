@@ -79,8 +79,8 @@ def with_songwriter(
         if checkpoint_table.BUILT_IN not in (asked.model, asked.songwriter):
             name, part = next(iter(checkpoint_table.SONGWRITERS.items()))
             terminal.say(
-                f"No Songwriter is installed, so that of {checkpoint_table.BUILT_IN} writes: a sketch. A real one: "
-                f"acestep models pull {name} ({part.size_gb:.1f} GB)"
+                f"No Songwriter is installed, so that of {checkpoint_table.BUILT_IN} writes: a sketch. A real one "
+                f"({part.size_gb:.1f} GB): acestep models pull {name}"
             )
         layers = [*layers, spec_layers.from_flags(dict.fromkeys(("model", "songwriter"), checkpoint_table.BUILT_IN))]
         resolved = spec.resolve(*layers)

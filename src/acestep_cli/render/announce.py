@@ -146,7 +146,7 @@ def advise_models(job: Job, reporter: Reporter) -> bool:
     is_first = best == checkpoint_table.AUTO_ORDER[0]
     lacking = "No model is installed" if is_first else f"No model trained for {task} is installed"
     return reporter.advise(
-        "built-in", f"{lacking}, so {BUILT_IN} plays: a sketch. A real one: acestep models pull {best} ({size:.1f} GB)"
+        "built-in", f"{lacking}, so {BUILT_IN} plays: a sketch. A real one ({size:.1f} GB): acestep models pull {best}"
     )
 
 
