@@ -14,7 +14,7 @@ from PIL import Image
 
 from acestep_cli.audio import distance, measure, plots
 from acestep_cli.audio.sound import Audio
-from acestep_cli.cli import show
+from acestep_cli.cli import show, take_table
 from acestep_cli.song import sections
 from acestep_cli.song.sections import Section
 from support import tiny
@@ -161,14 +161,24 @@ def test_what_specs_differ_in_is_named(acestep: Run) -> None:
     assert [line.split()[-1] for line in said[:4]] == ["take", "a.wav", "b.wav", "c.wav"]
     assert [re.search(r"\d:\d\d", line)[0] for line in said[1:4]] == ["0:10", "0:10", "0:01"]  # type: ignore[index]
     rest = said[4:]
+    assert {"caption: a.wav folk, b.wav jazz", "bpm: a.wav unset, b.wav 90"} <= {*rest}
     for key, values in {
-        "caption:": ["folk", "jazz"],
         "lyrics:": ["line 3: lo lo", "line 3: lu lu"],
-        "bpm:": ["unset", "90"],
     }.items():
         at = rest.index(key)
         assert [line.split("  ")[-1] for line in rest[at + 1 : at + 3]] == values
     assert not any("c.wav" in line for line in rest)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_what_specs_differ_in_fits_the_screen(width: int) -> None:
+    texts = {"takes/night-drive-2.flac": "neon synthwave, " * 20, "b.flac": None}
+    lines = list(take_table.difference("caption", texts, width))
+    assert lines[0] == "caption:"
+    assert [len(line) <= max(width, 48) for line in lines] == [True] * 3
+    assert lines[1].endswith("…")
+    short = {"takes/night-drive-2.flac": None, "b.flac": 8}
+    assert len(list(take_table.difference("start", short, width))) == (1 if width >= 60 else 3)
 
 
 def test_the_distance_grows_with_the_difference(tmp_path: Path) -> None:

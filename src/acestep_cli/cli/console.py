@@ -120,11 +120,16 @@ def print_card(title: str, picture: Sequence[str], rows: Sequence[tuple[str, str
     print_result(captured.get(), styled=True)
 
 
-def card_width() -> int:
-    """Return the width of a picture for `print_card`, in characters."""
+def screen_width() -> int:
+    """Return the columns of stdout; 80 where it is no terminal."""
     from rich.console import Console as Terminal
 
-    return max(Terminal(file=sys.stdout).width - len("│  │"), 8)
+    return Terminal(file=sys.stdout).width
+
+
+def card_width() -> int:
+    """Return the width of a picture for `print_card`, in characters."""
+    return max(screen_width() - len("│  │"), 8)
 
 
 class Console:

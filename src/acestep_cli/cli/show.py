@@ -52,7 +52,7 @@ def show(ctx: typer.Context, files: Files, json_wanted: options.Json = False, de
                 "takes": [take.report() for take in takes],
                 "differ": compare.differing_keys(takes),
             }
-            for line in take_table.comparison(takes):
+            for line in take_table.comparison(takes, console.screen_width()):
                 stdout.path(line)
         give_hints(takes, terminal)
         return

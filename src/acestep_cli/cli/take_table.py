@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from acestep_cli.audio import decode
@@ -11,12 +12,12 @@ from acestep_cli.render import compare
 from acestep_cli.render.compare import ComparedTake
 from acestep_cli.song import spec
 
-#: The widest value of a key beside others, in characters.
-VALUE_WIDTH = 60
+#: Values of a key beside each other, in characters: the longest that share a line, and the least that is shown of one.
+SHORT_VALUE, LEAST_VALUE = 16, 20
 
 
-def comparison(takes: Sequence[ComparedTake]) -> Iterator[str]:
-    """Yield the lines of a table of takes, and below it what their specs differ in."""
+def comparison(takes: Sequence[ComparedTake], width: int) -> Iterator[str]:
+    """Yield the lines of a table of takes, and below it what their specs differ in, in lines of `width` characters."""
     folder = os.path.commonpath([take.path.parent for take in takes]) if same_anchor(takes) else ""
     names = [os.path.relpath(take.path, folder) if folder else str(take.path) for take in takes]
     if folder:
@@ -29,11 +30,21 @@ def comparison(takes: Sequence[ComparedTake]) -> Iterator[str]:
         same = "the same words and settings: only their seeds differ" if seeds else "the same words, settings and seed"
         yield f"One caption, {same}."
     for key, values in differing.items():
-        yield f"{key.replace('_', ' ')}:"
         known = [(name, value) for name, value, take in zip(names, values, takes, strict=True) if take.request]
-        width = max(len(name) for name, _ in known)
-        for (name, _), line in zip(known, differing_lines([value for _, value in known]), strict=True):
-            yield f"  {name.ljust(width)}  {line}"
+        yield from difference(key.replace("_", " "), dict(known), width)
+
+
+def difference(key: str, values: Mapping[str, Any], width: int) -> Iterator[str]:
+    """Yield the values of a key by the name of each take: in one line where they are short, else in one each."""
+    widest = max(map(len, values))
+    lines = differing_lines(list(values.values()), max(width - widest - 4, LEAST_VALUE))
+    in_one = f"{key}: {', '.join(f'{name} {line}' for name, line in zip(values, lines, strict=True))}"
+    if len(in_one) <= width and not any(len(line) > SHORT_VALUE or re.search("[,:]", line) for line in lines):
+        yield in_one
+        return
+    yield f"{key}:"
+    for name, line in zip(values, lines, strict=True):
+        yield f"  {name.ljust(widest)}  {line}"
 
 
 def same_anchor(takes: Sequence[ComparedTake]) -> bool:
@@ -67,14 +78,12 @@ def figure(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
 
 
-def differing_lines(values: Sequence[Any]) -> list[str]:
-    """Return values in a line each: of texts the first line in which they differ, cut where it is long."""
+def differing_lines(values: Sequence[Any], room: int) -> list[str]:
+    """Return values in a line each: of texts the first line in which they differ, cut to `room` characters."""
     lines = [str(value).splitlines() if isinstance(value, str) else [spec.inline_value(value)] for value in values]
     longest = max(map(len, lines))
     at = next((n for n in range(longest) if len({tuple(one[n : n + 1]) for one in lines}) > 1), 0)
     found = [one[at] if at < len(one) else "" for one in lines]
     where = f"line {at + 1}: " if longest > 1 else ""
-    return [
-        "unset" if value is None else where + (text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…")
-        for value, text in zip(values, found, strict=True)
-    ]
+    shown = ["unset" if value is None else where + text for value, text in zip(values, found, strict=True)]
+    return [text if len(text) <= room else f"{text[: room - 1]}…" for text in shown]
