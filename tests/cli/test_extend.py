@@ -111,6 +111,7 @@ def test_pocket_extends_and_leaves_the_rest_as_it_was() -> None:
     flags = ["-c", "outro", "-m", "pocket", "--set", "steps=2", "--seed", "1", "--bit-depth", "16"]
     result = CliRunner().invoke(app, ["extend", "song.wav", "--before", "2", "--after", "3", *flags, "-o", "x.wav"])
     assert result.exit_code == 0, result.stderr
+    assert "x.wav: 5 s were added; the rest is as it was" in result.stderr
     source, made = soundfile.read("song.wav")[0], soundfile.read("x.wav")[0]
     assert len(made) == len(source) + 5 * 48_000
     kept, fade = made[2 * 48_000 : 2 * 48_000 + len(source)], round(0.05 * 48_000)

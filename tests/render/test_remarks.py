@@ -89,7 +89,7 @@ def test_an_album_remarks_on_its_songs() -> None:
 
 def test_a_repaint_is_told_in_words_with_its_figures() -> None:
     def said(change: float, outside: float) -> str:
-        return regions.remark({"inside_change_db": change, "outside_difference": outside})
+        return regions.remark({"inside_change_db": change, "outside_difference": outside}, None)
 
     assert said(-18.24, 0.0) == "the new part differs clearly from the old (-18.2 dBFS); the rest is as it was"
     assert said(-40, 0.0001).startswith(

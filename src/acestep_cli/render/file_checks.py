@@ -66,7 +66,7 @@ def remarks(take: Take, checks: Mapping[str, float]) -> Iterator[str]:
     causes = level_causes(take.request)
     because = f" ({' and '.join(causes)})" if causes else ""
     if take.splice is not None:
-        yield regions.remark(checks) + (because if checks["outside_difference"] else "")
+        yield regions.remark(checks, take.request.region) + (because if checks["outside_difference"] else "")
     if take.edit_change is not None:
         yield f"the edit changed the latents by {take.edit_change:.0%} of their size"
     if take.residual_of is not None:

@@ -78,11 +78,12 @@ def report_take(take: Take, output: OutputFile, job: Job, reporter: Reporter) ->
     if warning := file_checks.too_quiet(take.request, output.checks):
         reporter.warn(warning)
     name = output.path.name if output.path else "stdout"
+    made = f"{take.audio.seconds:.2f} s of audio, seed {take.request.seed}"
     # On one screen the path follows, and where there are several files, a table of all.
     if not reporter.shares_screen or output.path is None:
-        reporter.say(f"{name}: {take.audio.seconds:.2f} s of audio, seed {take.request.seed}")
+        reporter.say(f"{name}: {made}")
     elif len(job.outputs) == 1:
-        reporter.say(f"{take.audio.seconds:.2f} s of audio, seed {take.request.seed}:")
+        reporter.say(made)
     for remark in file_checks.remarks(take, output.checks):
         reporter.say(f"{name}: {remark}")
     if take.request.markers and not section_markers(take.request.lyrics, take.audio.seconds, take.lines):

@@ -104,11 +104,15 @@ class Region:
         return tuple((start + self.seconds_before, end + self.seconds_before) for start, end in parts)
 
 
-def remark(checks: Mapping[str, float]) -> str:
-    """Return a sentence about the measured differences to the source, inside and outside of the region."""
+def remark(checks: Mapping[str, float], region: Region | None) -> str:
+    """Return a sentence about the measured differences to the source, inside and outside of the region; of one that
+    only extends the source, about the seconds that were added.
+    """
     change, outside = checks["inside_change_db"], checks["outside_difference"]
-    how = next((word for least, word in CHANGES if change >= least), "hardly differs")
     rest = "the rest is as it was" if outside == 0 else f"the rest differs by {outside:g} of full scale at the most"
+    if region is not None and region.only_extends:
+        return f"{region.song_seconds - region.source_seconds:g} s were added; {rest}"
+    how = next((word for least, word in CHANGES if change >= least), "hardly differs")
     return f"the new part {how} from the old ({change:.1f} dBFS); {rest}"
 
 
