@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from acestep_cli.cli import wrapping
+from acestep_cli.cli import progress_bar, wrapping
+from acestep_cli.render.remaining import Remaining
 
 SENTENCE = "Taken over from the source: lyrics, language, bpm 105, key A minor, time signature 4/4"
 
@@ -37,6 +38,10 @@ def test_a_word_that_is_too_long_has_a_line_of_its_own() -> None:
     assert wrapping.wrap_line(f"It is {path} that was meant", 40) == f"It is\n{path}\nthat was meant"
 
 
+def test_a_number_stays_with_its_unit() -> None:
+    assert wrapping.wrap_line("A real one takes (6.3 GB): and more", 21) == "A real one takes\n(6.3 GB): and more"
+
+
 def test_signs_of_two_columns_count_as_two() -> None:
     assert wrapping.wrap_line("雨の日 ボサノバ ボサノバ", 20) == "雨の日 ボサノバ\nボサノバ"
 
@@ -55,3 +60,16 @@ def test_only_a_terminal_gets_other_lines(monkeypatch: pytest.MonkeyPatch) -> No
     assert max(map(len, wrapping.wrap_for(Terminal(), f"{SENTENCE}\n\n{SENTENCE}").split("\n"))) <= 40
     monkeypatch.setenv("TERM", "dumb")
     assert wrapping.wrap_for(Terminal(), SENTENCE) == SENTENCE
+
+
+def test_a_bar_drops_its_counts_before_it_cuts_words() -> None:
+    bar = progress_bar.CommandBar(lambda: 0, Remaining())
+    bar.report("text", 0, 1)
+    bar.report("listen", 256, 800)
+    assert bar.headlines == ("Listening to the recording 256/800", "Listening to the recording")
+    assert progress_bar.longest_that_fits(bar.headlines, 40) == bar.headlines[0]
+    assert progress_bar.longest_that_fits(bar.headlines, 30) == bar.headlines[1]
+    assert progress_bar.longest_that_fits(bar.headlines, 12) == "Listening t…"
+    both, last = bar.stage_lines
+    assert both.startswith("Reading the text 0:00 · Listening to the recording 0:0")
+    assert last.startswith("Listening to the recording 0:0")

@@ -473,7 +473,7 @@ def test_a_table_lists_songs_with_what_is_left_out(tmp_path: Path, acestep: Call
     (tmp_path / "a.json").write_text('{"caption": "folk", "language": "martian", "bpm": "92 BPM"}')
     run = acestep("train-lora", str(tmp_path), "--scan-only", "--songwriter", "none")
     rows = [line.split() for line in run.stderr.splitlines()]
-    assert ["a.wav", "-", "92", "-", "-", "-", "folk", "language"] in rows
+    assert ["a.wav", "-", "92", "-", "-", "-", "language", "folk"] in rows
     assert ["b.wav", *["-"] * 7] in rows
 
 

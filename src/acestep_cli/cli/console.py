@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from acestep_cli.render.settings import RenderSettings
 
 COPY_BYTES = 1 << 20
+#: Columns of a table that goes into a file.
+WIDE = 120
 
 
 def same_screen(descriptor: int) -> bool:
@@ -166,6 +168,11 @@ class Console:
     def is_read(self) -> bool:
         """True where somebody reads lines on a terminal, and asked for nothing else."""
         return not self.quiet and self.shows_paths and self._progress == "auto" and redraws(sys.stderr)
+
+    @property
+    def width(self) -> int:
+        """The columns of the terminal that lines are read on; `WIDE` where it is none."""
+        return wrapping.terminal_width(sys.stderr) if redraws(sys.stderr) else WIDE
 
     def advise(self, subject: str, sentence: str) -> bool:
         """Print a sentence of advice, on a terminal once a day; return True if it was printed."""

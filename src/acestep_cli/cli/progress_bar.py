@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -84,14 +84,17 @@ class CommandBar:
         return statistics.median(steps) if steps else None
 
     @property
-    def headline(self) -> str:
-        """Return `take 2 of 4 · Making music 5/8`."""
+    def headlines(self) -> tuple[str, ...]:
+        """Return `take 2 of 4 · Making music 5/8`, and the same without the steps, which take room."""
         if self._stage is None:
-            return "Starting"
+            return ("Starting",)
         step = self._remaining.step if self._remaining.current is not None else None
         done, total = step or (self._done, self._total)
-        what = STAGES.get(self._stage, self._stage) + (f" {done}/{total}" if total > 1 else "")
-        return " · ".join(part for part in (self._remaining.place, what, self._note) if part)
+        what = STAGES.get(self._stage, self._stage)
+        counted = what + (f" {done}/{total}" if total > 1 else "")
+        return tuple(
+            " · ".join(part for part in (self._remaining.place, stage, self._note) if part) for stage in (counted, what)
+        )
 
     @property
     def left(self) -> str:
@@ -114,27 +117,27 @@ class CommandBar:
         return self._done / self._total if self._total else 0.0
 
     @property
-    def stage_line(self) -> str:
-        """Return the stages with their seconds, the speed of a training, and the memory in use."""
+    def stage_lines(self) -> tuple[str, ...]:
+        """Return the memory in use, and the last stages with their seconds or the speed of a training; and the same
+        with the last of these alone.
+        """
         # A copy: the thread of the bar reads what the render writes.
         parts = [f"{STAGES.get(stage, stage)} {clock_time(spent)}" for stage, spent in list(self._stages.items())]
         each = self.seconds_per_step
         if self._stage in WITH_RATE and each is not None:
             parts.append(f"{1 / each:.1f} steps/s" if each < 1 else f"{each:.1f} s a step")
-        parts = parts[-2:]
-        memory = self._memory()
-        return " · ".join([*([format_size(memory)] if memory else []), *parts])
+        memory = [format_size(used)] if (used := self._memory()) else []
+        return tuple(" · ".join([*memory, *parts[-shown:]]) for shown in (2, 1))
 
     def __rich_console__(self, console: Terminal, _options: Any) -> Iterator[Any]:
-        from rich.cells import cell_len, set_cell_size
+        from rich.cells import cell_len
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
         width = min(WIDEST, console.width - 1)
-        headline, left = self.headline, self.left
+        left = self.left
         room = width - cell_len(left) - 2
-        if cell_len(headline) > room:
-            headline = set_cell_size(headline, max(room - 1, 0)) + "…"
+        headline = longest_that_fits(self.headlines, room)
         free = room - cell_len(headline) - 2
         line = Text(headline, no_wrap=True)
         if free >= 4:
@@ -143,10 +146,7 @@ class CommandBar:
                 line.append(segment.text.rstrip("\n"), segment.style)
         line.append(f"  {left}", "cyan")
         yield line
-        stage_line = self.stage_line
-        if cell_len(stage_line) > width - 2:
-            stage_line = set_cell_size(stage_line, width - 3) + "…"
-        yield Text(f"  {stage_line}", "dim", no_wrap=True)
+        yield Text(f"  {longest_that_fits(self.stage_lines, width - 2)}", "dim", no_wrap=True)
 
     @contextmanager
     def shown(self, terminal: Terminal) -> Iterator[None]:
@@ -155,6 +155,14 @@ class CommandBar:
 
         with Live(self, console=terminal, refresh_per_second=REFRESHES_PER_SECOND, transient=True):
             yield
+
+
+def longest_that_fits(texts: Sequence[str], room: int) -> str:
+    """Return the first of some texts that fits into `room` columns; where none does, the last one, cut."""
+    from rich.cells import cell_len, set_cell_size
+
+    found = next((text for text in texts if cell_len(text) <= room), None)
+    return set_cell_size(texts[-1], max(room - 1, 0)) + "…" if found is None else found
 
 
 def clock_time(seconds: float) -> str:

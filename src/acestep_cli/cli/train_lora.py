@@ -49,6 +49,8 @@ BEST_BASE = "base"
 EXPORTS = ("comfyui", "diffusers")
 #: Minutes from save to save, and steps from preview to preview.
 SAVE_EVERY, PREVIEW_EVERY = 10, 500
+#: In the table of songs: the longest name, and the least of a caption, in characters.
+LONGEST_NAME, LEAST_CAPTION = 28, 16
 #: What diffusers reads.
 PLAIN = "lora"
 #: Networks in the words of a forecast that a render does not have.
@@ -365,27 +367,36 @@ def write_dataset(
             raise OutputError(
                 error.message, f"It is written beside the songs; copy {folder} to where you may write."
             ) from error
-        for line in table(songs):
+        for line in table(songs, terminal.width):
             terminal.say(line)
         stdout.path(path)
     return {"path": str(path), "songs": len(songs.songs), "left_out": [one.report() for one in songs.left_out]}
 
 
-def table(songs: Dataset) -> Iterator[str]:
-    """Yield the lines of a table of songs: the known keys of each, and the keys that were left out."""
+def table(songs: Dataset, width: int) -> Iterator[str]:
+    """Yield the lines of a table of songs: the known keys of each, the keys that were left out, if any were, and last
+    the caption, as much of it as a line of `width` columns holds.
+    """
     keys = [key for key in metadata.KEYS if key not in ("caption", "lyrics", "instrumental")]
-    rows = [("song", *keys, "words", "caption", "left out")]
-    for song in songs.songs:
-        fields = [str(getattr(song.request, key) or "-") for key in keys]
-        words = f"{len(song.request.lyrics.split())}" if song.request.lyrics else "-"
-        left_out = ", ".join(dict.fromkeys(one.key or "a part" for one in songs.left_out if one.song == song.name))
-        rows.append((song.name, *fields, words, shortened(song.request.caption or "-"), left_out or "-"))
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    heads = {"time_signature": "meter"}
+    columns = {"song": [shortened(song.name, LONGEST_NAME) for song in songs.songs]}
+    columns |= {heads.get(key, key): [str(getattr(song.request, key) or "-") for song in songs.songs] for key in keys}
+    columns["words"] = [str(len(song.request.lyrics.split())) if song.request.lyrics else "-" for song in songs.songs]
+    if songs.left_out:
+        columns["left out"] = [
+            ", ".join(dict.fromkeys(one.key or "a part" for one in songs.left_out if one.song == song.name)) or "-"
+            for song in songs.songs
+        ]
+    widths = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
+    room = max(width - sum(widths.values()) - 2 * len(widths), LEAST_CAPTION)
+    captions = ["caption", *(shortened(song.request.caption or "-", room) for song in songs.songs)]
+    for row, caption in zip(
+        zip(*([name, *cells] for name, cells in columns.items()), strict=True), captions, strict=True
+    ):
+        yield "  ".join([*(cell.ljust(wide) for cell, wide in zip(row, widths.values(), strict=True)), caption])
 
 
-def shortened(text: str, most: int = 40) -> str:
+def shortened(text: str, most: int) -> str:
     """Return `text` on one line of at most `most` characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"

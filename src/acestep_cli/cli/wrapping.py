@@ -10,6 +10,8 @@ from acestep_cli.cli.startup_line import redraws
 
 #: A label, and a command behind it to be typed or pasted, which stays in one piece.
 COMMAND_LINE = re.compile(r"(?P<label>.*?[:;]) (?P<command>(?:acestep|open|xdg-open|start|pip) .*)")
+#: A word with the blanks before it; a number and its unit are one.
+WORD = re.compile(r"\s*(?:\S*\d (?:GB|MB|kB|s|min|dBFS|LUFS|Hz|bpm)\b\S*|\S+)")
 #: Narrower than this, nothing reads well anyway.
 NARROWEST = 20
 
@@ -46,7 +48,7 @@ def wrap_line(line: str, width: int) -> str:
     if (parts := COMMAND_LINE.fullmatch(line)) and cell_len(parts["command"]) + len(indent) + 2 <= width:
         return f"{wrap_line(parts['label'], width)}\n{indent}  {parts['command']}"
     lines, current = [], ""
-    for word in re.findall(r"\s*\S+", line):
+    for word in WORD.findall(line):
         if current and cell_len(current + word) > width:
             lines.append(current)
             current = indent + word.lstrip()
