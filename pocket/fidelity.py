@@ -123,8 +123,9 @@ def rounded(row: dict[str, float]) -> dict[str, float]:
 
 def described(number: int, piece: corpus.Song) -> dict[str, object]:
     """What the prompt of a song asks for, as far as a pulse and a key depend on it."""
-    return {"song": number, "style": piece.style, "asked": piece.bpm, "meter": piece.time_signature, "key": piece.key,
-            "left_out": piece.left_out, "voiced": piece.voiced, "seconds": piece.duration}  # fmt: skip
+    return {"song": number, "style": piece.style, "asked_bpm": piece.bpm, "meter": piece.time_signature,
+            "asked_key": piece.key, "left_out": piece.left_out, "voiced": piece.voiced,
+            "seconds": piece.duration}  # fmt: skip
 
 
 def main() -> None:
