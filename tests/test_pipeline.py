@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from acestep_cli import solvers
@@ -23,6 +26,7 @@ from acestep_cli.pipeline import Pipeline
 from acestep_cli.song import complete, prompts
 from acestep_cli.song.request import Request
 from support import tiny
+from support.command import finish
 from support.rendering import FLOAT32, quiet, render, samples
 
 
@@ -51,6 +55,20 @@ def test_the_processor_computes_with_the_threads_of_the_plan(two_b: tiny.Oracle)
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["OMP_DYNAMIC", "OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS"])
+def test_samples_are_those_of_the_threads_asked_for(tmp_path: Path, name: str) -> None:
+    """Where OpenMP starts fewer threads than oneDNN asks for, parts of its products are not computed."""
+    value = {"OMP_DYNAMIC": "TRUE", "OMP_THREAD_LIMIT": "1", "OMP_MAX_ACTIVE_LEVELS": "0"}[name]
+    others = {key: told for key, told in os.environ.items() if not key.startswith("OMP_")}
+    count = "1" if name == "OMP_THREAD_LIMIT" else "2"
+    song = ("-c", "slow piano", "--instrumental", "-d", "4", "--seed", "1", "-m", "pocket", "--no-sidecar")
+    for file, extra in (("a.wav", {"OMP_NUM_THREADS": count}), ("b.wav", {"OMP_NUM_THREADS": "2", name: value})):
+        command = [sys.executable, "-m", "acestep_cli", "generate", *song, "-o", file]
+        run = finish(command, cwd=tmp_path, env={**others, **extra}, text=True)
+        assert run.returncode == 0, run.stderr
+    assert np.array_equal(soundfile.read(tmp_path / "a.wav")[0], soundfile.read(tmp_path / "b.wav")[0])
 
 
 def test_solvers_and_timesteps_matter(two_b: tiny.Oracle) -> None:

@@ -239,3 +239,11 @@ def test_the_program_chooses_the_threads(monkeypatch: pytest.MonkeyPatch, asked:
     assert why == "one for each core that this process may use"
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
     assert hardware.threads()[0] == 1
+
+
+@pytest.mark.parametrize(("limit", "count"), [("1", 1), ("3", 3), ("9", 4), ("4294967295", 4), ("0", 4), ("many", 4)])
+def test_a_limit_of_threads_is_kept(monkeypatch: pytest.MonkeyPatch, limit: str, count: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setenv("OMP_THREAD_LIMIT", limit)
+    assert hardware.threads()[0] == count
+    assert ("OMP_THREAD_LIMIT" in hardware.threads()[1]) == (count < 4)

@@ -1,5 +1,5 @@
-"""Load torch before anything else does: with threads that sleep while they wait, without a search for garbage, and
-also where the current folder was deleted.
+"""Load torch before anything else does: with all the threads that it asks for, which sleep while they wait, without a
+search for garbage, and also where the current folder was deleted.
 """
 
 import gc
@@ -7,6 +7,10 @@ import importlib
 import os
 
 from acestep_cli import disk
+from acestep_cli.machine import hardware
+
+#: What makes OpenMP start fewer threads than it is asked for. It reads them once, when torch loads it.
+FEWER_THREADS = ("OMP_DYNAMIC", "OMP_MAX_ACTIVE_LEVELS", "OMP_THREAD_LIMIT")
 
 
 def _let_threads_sleep() -> None:
@@ -16,6 +20,17 @@ def _let_threads_sleep() -> None:
     `benchmarks/busy_machine.py` measures both ways. OpenMP reads the variable once, when torch loads it.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def _let_all_threads_run() -> None:
+    """Keep OpenMP from starting fewer threads than it is asked for: oneDNN then leaves parts of what it computes as the
+    memory was, and samples are not finite, or wrong. The limit that is removed has a part in the number that is asked
+    for, here and in the processes that this one starts.
+    """
+    if "OMP_THREAD_LIMIT" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(hardware.threads()[0])
+    for name in FEWER_THREADS:
+        os.environ.pop(name, None)
 
 
 def _load_libraries_elsewhere() -> None:
@@ -43,5 +58,6 @@ def _load_torch() -> None:
 
 
 _let_threads_sleep()
+_let_all_threads_run()
 _load_libraries_elsewhere()
 _load_torch()

@@ -89,14 +89,26 @@ def threads() -> tuple[int, str]:
     The encoders of text and conditions and the diffusion give the same bits (`benchmarks/threads.py`). In float32,
     MKL's products of 6, 7 and 10 rows do not, and every prompt is longer.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdecimal() and 1 <= int(asked) <= MOST_THREADS:
-        return int(asked), "OMP_NUM_THREADS says so"
+    limit = _threads_in("OMP_THREAD_LIMIT") or MOST_THREADS
+    if (asked := _threads_in("OMP_NUM_THREADS")) is not None:
+        count, reason = asked, "OMP_NUM_THREADS says so"
+    else:
+        count, reason = max(1, min(_usable_cores(), MOST_THREADS)), "one for each core that this process may use"
+    return (limit, "OMP_THREAD_LIMIT allows no more") if count > limit else (count, reason)
+
+
+def _threads_in(variable: str) -> int | None:
+    """Return the number of threads that a variable of the environment names; None where it names none."""
+    value = os.environ.get(variable, "").split(",")[0].strip()
+    return int(value) if value.isdecimal() and 1 <= int(value) <= MOST_THREADS else None
+
+
+def _usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     import psutil
 
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = psutil.cpu_count(logical=False) or allowed
-    return max(1, min(allowed, cores, MOST_THREADS)), "one for each core that this process may use"
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def torch_backend() -> Backend | None:
