@@ -6,6 +6,7 @@ needs one handler and no table of its own.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -16,6 +17,9 @@ from typing import Any
 
 #: Exit codes that no exception of ours carries.
 UNEXPECTED, INTERRUPTED, TERMINATED = 1, 130, 143
+
+#: Where memory ran out outside the stages of a render, which name what would need less.
+MEMORY_HINT = "Close other programs, or ask for a shorter song or a smaller model."
 
 #: Matches the messages of libraries, drivers and the system that mean: out of memory.
 OUT_OF_MEMORY = re.compile(
@@ -200,6 +204,20 @@ def ran_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, AceStepError):
         return False
     return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def memory_shortage(error: AceStepError) -> MemoryLimitError | None:
+    """Return the error that memory ran out where the system gave that reason for one of this program, which names what
+    could not be read or written for want of it; else None.
+    """
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, MemoryError):
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            break
+        cause = cause.__cause__
+    if cause is None or isinstance(error, MemoryLimitError):
+        return None
+    return MemoryLimitError(f"Memory ran out: {error.message}", MEMORY_HINT)
 
 
 def lost_device(error: BaseException) -> bool:

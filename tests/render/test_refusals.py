@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
+from support import tiny
 from support.command import Run
 
 SONG = ["generate", "-c", "slow piano", "--instrumental", "-d", "10"]
@@ -81,3 +88,35 @@ def test_two_songs_for_one_file_do_not_hide_another_file_in_the_way(acestep: Run
     said = refused(acestep, 2, "render", "x/a.yaml", "y/a.yaml", "x/b.yaml", "-o", "out/")
     assert "would both write out/a.flac." in said
     assert "out/b.flac exists already" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x.wav", ["check", "x.wav"]),
+        ("x.wav", ["repaint", "x.wav", "--start", "1", "--end", "2", "-o", "y.wav"]),
+        ("config.json", [*SONG, "-m", "turbo", "-o", "y.wav"]),
+        ("song.yaml", ["spec", "check", "song.yaml"]),
+    ],
+    ids=str,
+)
+def test_want_of_memory_is_no_fault_of_a_file(
+    acestep: Run, two_b: tiny.Oracle, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str]
+) -> None:
+    """Where the system has no memory to open a file or to read it, another file would not help."""
+    monkeypatch.setenv("ACESTEP_MODELS_DIR", str(two_b.root))
+    soundfile.write("x.wav", np.sin(np.arange(4 * 48_000) / 10)[:, None] / 2, 48_000)
+    Path("song.yaml").write_text("caption: slow piano\n")
+    real = Path.open
+
+    def open_without_memory(path: Path, *mode: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path))
+        return real(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_without_memory)
+    said = acestep(*words, "--json")
+    assert said.exit_code == 4, said.stderr
+    assert "Memory ran out: " in said.stderr
+    assert f"{name}" in said.stderr
+    assert json.loads(said.stdout)["error"]["name"] == "memory"

@@ -34,7 +34,7 @@ from acestep_cli.cli import console, help_format, listen, options
 from acestep_cli.cli.console import Console
 from acestep_cli.errors import AceStepError, CheckError, UsageError, combine_errors
 from acestep_cli.progress import ProgressCallback
-from acestep_cli.render.result import error_object
+from acestep_cli.render.result import describe_error
 from acestep_cli.song import musical_values
 from acestep_cli.song.values import quoted
 
@@ -255,8 +255,7 @@ def report_of(one: CheckedFile) -> dict[str, Any]:
         "checks": [vars(finding) for finding in one.findings],
     }
     if one.problem is not None:
-        broken = one.problem
-        entry["error"] = error_object(broken.exit_code, broken.name, broken.message, broken.hint)
+        entry["error"] = describe_error(one.problem)
     return entry
 
 

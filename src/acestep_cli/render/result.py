@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from acestep_cli.errors import (
     INTERRUPTED,
+    MEMORY_HINT,
     TERMINATED,
     UNEXPECTED,
     AceStepError,
@@ -18,6 +19,7 @@ from acestep_cli.errors import (
     MemoryLimitError,
     Terminated,
     lost_device,
+    memory_shortage,
     ran_out_of_memory,
 )
 
@@ -165,6 +167,8 @@ def peak_memory_bytes() -> int | None:
 def describe_error(error: BaseException) -> dict[str, Any]:
     """Return an exception as the `error` object of `--json`."""
     match error:
+        case AceStepError() if (shortage := memory_shortage(error)) is not None:
+            return describe_error(shortage)
         case AceStepError():
             return error_object(error.exit_code, error.name, error.message, error.hint)
         case Terminated():
@@ -172,11 +176,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
         case KeyboardInterrupt():
             return error_object(INTERRUPTED, "interrupted", "Interrupted.", None)
         case _ if ran_out_of_memory(error):
-            limit = MemoryLimitError(
-                f"Memory ran out: {type(error).__name__}: {error}",
-                "Close other programs, or ask for a shorter song or a smaller model.",
-            )
-            return error_object(limit.exit_code, limit.name, limit.message, limit.hint)
+            return describe_error(MemoryLimitError(f"Memory ran out: {type(error).__name__}: {error}", MEMORY_HINT))
         case _ if lost_device(error):
             return describe_error(DeviceLostError(error))
         case _:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acestep_cli import disk
-from acestep_cli.errors import reason_of
+from acestep_cli.errors import ran_out_of_memory, reason_of
 
 STDIN = "-"
 #: The longest spec that is read: ten times the longest sidecar.
@@ -67,4 +67,6 @@ def read_text(file: str) -> str:
     except OSError as error:
         if gone := disk.read_error(Path(file), error):
             raise gone from error
+        if ran_out_of_memory(error):
+            raise
         raise ValueError(f"cannot be read: {reason_of(error)}{disk.suggest_path(Path(file), error)}") from error
