@@ -209,6 +209,25 @@ def test_a_crafted_header_is_refused(tmp_path: Path, entry: str) -> None:
         weight_files.read_contents(header(tmp_path / "x.safetensors", f'{{"x": {entry}}}', b"\0" * 4))
 
 
+@pytest.mark.parametrize(
+    ("shape", "offsets"),
+    [
+        ("[1.0]", "[0, 4]"),
+        ("[true]", "[0, 4]"),
+        ("[1]", "[0.0, 4]"),
+        ("[1]", "[false, 4]"),
+        (f"[{2**63}, 0]", "[0, 0]"),
+    ],
+)
+def test_a_number_of_a_header_that_is_no_whole_one_of_63_bits_is_refused(
+    tmp_path: Path, shape: str, offsets: str
+) -> None:
+    entry = f'{{"dtype": "F32", "shape": {shape}, "data_offsets": {offsets}}}'
+    data = b"" if offsets == "[0, 0]" else b"\0" * 4
+    with pytest.raises(CheckpointError, match="x has shape"):
+        weight_files.read_contents(header(tmp_path / "x.safetensors", f'{{"x": {entry}}}', data))
+
+
 def test_a_deep_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"a": ' + "[" * 100_000)
     with pytest.raises(CheckpointError):
