@@ -208,6 +208,7 @@ def test_a_tokenizer_that_does_not_close_its_prompts(models: Path) -> None:
     ("change", "sentence"),
     [
         ({"hidden_act": "gelu"}, "hidden_act: Input should be 'silu'"),
+        ({"fsq_input_num_quantizers": 2}, "fsq_input_num_quantizers: Input should be 1"),
         ({"hidden_size": None}, "hidden_size: Field required"),
         ({"head_dim": "wide"}, "head_dim: .*integer"),
         ({"sliding_window": 0}, "sliding_window: .*greater than or equal to 1"),
