@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from dataclasses import replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -168,6 +169,7 @@ def origin_fields(
     }
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that may change the samples."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
