@@ -67,6 +67,18 @@ def test_a_take_is_identical_by_its_sidecar_and_by_its_tags(acestep: Run, format
     assert sorted(Path().iterdir()) == before
 
 
+def test_int8_arithmetic_is_recorded_and_taken_again(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx512_vnni"}))
+    made(acestep, "a.flac", "--dtype", "int8")
+    recorded = yaml.safe_load(Path("a.flac.yaml").read_text(encoding="utf-8"))["render"]
+    assert (recorded["dtype"], recorded["int8"], recorded["int8_arithmetic"]) == ("float32", True, True)
+    plays_differently(monkeypatch, lambda samples: samples * 0.9)
+    assert verdict(acestep("replay", "a.flac", "--json"))["because"] == []
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset())
+    because = verdict(acestep("replay", "a.flac", "--json"))["because"]
+    assert "int8 arithmetic True -> False" in because
+
+
 def test_one_take_is_made_whatever_number_its_sidecar_says(acestep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made(acestep, "a.wav")
     edit(Path("a.wav.yaml"), r"takes: 1", "takes: 9")

@@ -15,7 +15,7 @@ from acestep_cli.engine import denoise, diffusion, int8, layer_streaming, stages
 from acestep_cli.engine.dit import Condition, LyricEncoder
 from acestep_cli.engine.encoder_layer import EncoderLayer
 from acestep_cli.engine.weights import WeightStore
-from acestep_cli.errors import MemoryLimitError
+from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.fallbacks import LADDER
 from acestep_cli.machine.plan import Plan
@@ -72,6 +72,61 @@ def test_int8_is_one_byte_a_weight(two_b: tiny.Oracle) -> None:
         assert not any(isinstance(module, torch.nn.Linear) for module in layers.modules())
         assert isinstance(model.decoder.condition_embedder, torch.nn.Linear)
     store.close()
+
+
+INT8 = FLOAT32.model_copy(update={"int8": True, "int8_arithmetic": True})
+
+
+def test_int8_arithmetic_changes_the_sound_a_little(two_b: tiny.Oracle) -> None:
+    [plain], [rounded], [products] = (
+        render(two_b),
+        render(two_b, INT8.model_copy(update={"int8_arithmetic": False})),
+        render(two_b, INT8),
+    )
+    assert not np.array_equal(products.audio.samples, rounded.audio.samples)
+    assert 0 < relative(products.audio.samples, plain.audio.samples) < 0.15
+
+
+def test_int8_arithmetic_takes_rows_by_themselves() -> None:
+    """The scale of a row is its own, and sums of integers are exact in any order: other rows change no bit."""
+    layer = int8.Int8Linear(torch.nn.Linear(64, 32, bias=False, device="meta"), arithmetic=True)
+    layer.quantize(torch.randn(32, 64), torch.device("cpu"), torch.float32)
+    x = torch.randn(3, 700, 64) * torch.tensor([1.0, 1000.0, 1e-3])[:, None, None]
+    whole = layer(x)
+    assert all(torch.equal(layer(x[i, j]), whole[i, j]) for i in range(3) for j in (0, 350, 699))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(8,), (2, 5, 8), (1, 1030, 24)], ids=str)
+@torch.inference_mode()
+def test_a_product_of_integers_is_that_of_the_rounded_matrices(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    draw = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(shape, generator=draw).to(dtype), torch.randn(7, shape[-1], generator=draw)
+    if len(shape) > 1:
+        x[0, 0] = 0  # has no scale
+    linear = torch.nn.Linear(shape[-1], 7, bias=False, device="meta")
+    layer = int8.Int8Linear(linear, arithmetic=True)
+    layer.quantize(weight, torch.device("cpu"), dtype)
+    scale = x.float().abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
+    rounded = (x.float() / scale).round().double() * scale
+    expected = rounded @ layer.dequantize().double().T
+    found = layer(x)
+    assert (found.dtype, found.shape) == (dtype, (*shape[:-1], 7))
+    assert torch.allclose(found.double(), expected, rtol=1e-5 if dtype is torch.float32 else 0.01, atol=1e-4)
+    assert float((found.double() - x.double() @ weight.double().T).norm() / expected.norm()) < 0.03
+
+
+def test_a_torch_that_multiplies_no_integers_is_told(monkeypatch: pytest.MonkeyPatch, two_b: tiny.Oracle) -> None:
+    def missing(*matrices: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("_int_mm is gone")
+
+    monkeypatch.setattr(torch, "_int_mm", missing)
+    int8.integer_product_fault.cache_clear()
+    try:
+        with pytest.raises(UsageError, match=r"--dtype int8: torch .* \(_int_mm is gone\)"):
+            render(two_b, INT8)
+    finally:
+        int8.integer_product_fault.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -50,7 +50,14 @@ def test_speeds_are_kept_apart_by_how_the_weights_are_kept() -> None:
     history.record_render(
         CARD, TASK, LOWER.model_copy(update={"int8": False}), fallback_seconds=None, speed=Speed(7, 7)
     )
-    assert recall().speeds == {"bfloat16 int8": Speed(150, 15), "bfloat16": Speed(7, 7)}
+    arithmetic = LOWER.model_copy(update={"int8_arithmetic": True})
+    history.record_render(CARD, TASK, arithmetic, fallback_seconds=120, speed=Speed(9, 9))
+    assert recall().speeds == {
+        "bfloat16 int8": Speed(150, 15),
+        "bfloat16": Speed(7, 7),
+        "bfloat16 int8 arithmetic": Speed(9, 9),
+    }
+    assert recall().arrangement == arithmetic.arrangement
 
 
 def test_overheads_are_smoothed_and_need_a_speed_beside_them() -> None:

@@ -262,6 +262,35 @@ def test_a_songwriter_may_decide_on_what_fits_the_arrangement_of_the_plan() -> N
     assert several.longest_seconds == longest
 
 
+VNNI_CPU = replace(FAST_CPU, int8_flag="avx512_vnni")
+
+
+def test_int8_arithmetic_is_planned_where_it_is_asked_for_and_known() -> None:
+    made = plan(VNNI_CPU, dtype="INT8")
+    assert (made.dtype, made.int8, made.int8_arithmetic) == ("bfloat16", True, True)
+    assert "avx512_vnni" in made.reasons["int8_arithmetic"]
+    assert made.peak_bytes < plan(VNNI_CPU).peak_bytes
+    assert plan(card(12), VNNI_CPU, dtype="int8").device == "cpu"
+    assert not plan(VNNI_CPU).int8
+    for devices in ((FAST_CPU,), (card(12), FAST_CPU), (card(12),)):
+        with pytest.raises(UsageError, match="--dtype int8: is arithmetic of processors with amx_int8 or avx512_vnni"):
+            plan(*devices, dtype="int8")
+
+
+@pytest.mark.parametrize("dtype", [None, "int8"])
+def test_what_one_arithmetic_needed_says_nothing_of_the_other(dtype: str | None) -> None:
+    """A fallback that was recorded with the other arithmetic is not where this plan begins."""
+    other = Arrangement(on_cpu=True, dtype="bfloat16", tile_frames=64, int8=True, int8_arithmetic=dtype is None)
+    made = planning.plan_render(
+        Hardware((VNNI_CPU,), None),
+        song(100),
+        MachineRequest(dtype=dtype),
+        Sizes.published("turbo"),
+        lambda device, dtype: PastRenders(other),
+    )
+    assert (made.tile_frames, made.int8_arithmetic, made.int8) == (256, dtype == "int8", dtype == "int8")
+
+
 def test_what_was_learnt_before_is_where_a_plan_begins() -> None:
     arrangement = Arrangement(on_cpu=False, dtype="bfloat16", tile_frames=64, one_network=True)
     speeds = {"bfloat16": Speed(operations_per_second=1e12, decoded_per_second=10)}

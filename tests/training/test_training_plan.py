@@ -84,6 +84,8 @@ def test_float16_loses_gradients() -> None:
     assert (plan.dtype, plan.reasons["dtype"]) == ("float32", "gradients underflow in float16")
     with pytest.raises(UsageError, match="--dtype fp16: gradients underflow in it"):
         planned(old, dtype="fp16")
+    with pytest.raises(UsageError, match="--dtype int8: is for renders"):
+        planned(Hardware((replace(old.devices[0], int8_flag="avx512_vnni"),)), dtype="int8")
 
 
 def test_renders_tell_how_long_it_takes_at_least() -> None:

@@ -17,6 +17,7 @@ from acestep_cli.cli import console, help_format, options
 from acestep_cli.cli.console import Console, Stdout
 from acestep_cli.errors import CheckError, SourceError, UsageError, shell_word
 from acestep_cli.machine import hardware, history
+from acestep_cli.machine.hardware import Device
 from acestep_cli.models import latents_file
 from acestep_cli.render import announce, outputs, perform, plan, provenance, sidecar
 from acestep_cli.render.job import Job, SongInput
@@ -130,14 +131,20 @@ def plan_replay(made: Provenance, copy: Path, run: RenderSettings) -> Job:
     origin, machine = made.origin, hardware.detect()
     device = next((one for one in machine.devices if one.name == origin.device), None)
     if device is not None:
-        same = (name for name, dtype in hardware.DTYPES.items() if dtype == origin.dtype and dtype in device.dtypes)
-        run = replace(run, device=run.device or device.name, dtype=run.dtype or next(same, None))
+        run = replace(run, device=run.device or device.name, dtype=run.dtype or dtype_name(origin, device))
     if origin.threads is not None and origin.threads <= MOST_THREADS_A_CORE * hardware.threads()[0]:
         machine = replace(machine, threads=origin.threads, threads_reason="the take was made with as many")
     context = PlanContext(run, machine, history.read_history())
     one = spec_layers.implied_layer({"takes": "1"}, "replay")  # which no recipe counts, so that anybody can change it
     job = plan.plan_job(SongInput.of([*made.layers, one], Destination(copy.parent, copy.stem)), context)
     return outputs.assign_outputs([job], run)[0]
+
+
+def dtype_name(origin: RenderOrigin, device: Device) -> str | None:
+    """Return the `--dtype` with which `device` computes as it did for a take; None where it cannot."""
+    if origin.int8_arithmetic:
+        return hardware.INT8 if device.int8_flag is not None else None
+    return next((name for name, dtype in hardware.DTYPES.items() if dtype == origin.dtype in device.dtypes), None)
 
 
 def refuse_edited(job: Job, made: Provenance, file: Path) -> None:
@@ -181,10 +188,12 @@ def changes(origin: RenderOrigin, job: Job) -> list[str]:
     """Return the differences to the machine and versions of a take, such as `torch 2.13.0 -> 2.14.0`."""
     plan, weights = job.plan, job.checkpoint.name
     then = {"acestep": origin.acestep, **origin.versions, "device": origin.device, "dtype": origin.dtype,
-            "threads": number(origin.threads), "int8": str(origin.int8), "together": number(origin.together),
+            "threads": number(origin.threads), "int8": str(origin.int8), "int8 arithmetic": str(origin.int8_arithmetic),
+            "together": number(origin.together),
             f"weights of {weights}": origin.checkpoint.weights}  # fmt: skip
     now = {"acestep": __version__, **sidecar.versions(), "device": plan.device, "dtype": plan.dtype,
-           "threads": number(plan.threads), "int8": str(plan.int8), "together": number(plan.together),
+           "threads": number(plan.threads), "int8": str(plan.int8), "int8 arithmetic": str(plan.int8_arithmetic),
+           "together": number(plan.together),
            f"weights of {weights}": job.weights_hash}  # fmt: skip
     return [f"{name} {before} -> {now[name]}" for name, before in then.items()
             if before is not None and before != now.get(name, before)]  # fmt: skip

@@ -68,7 +68,7 @@ class StageCache:
         applied = [(active.adapter.fingerprint, active.strength, plan.streamed) for active in adapters]
         hashes = [None if tensor is None else tensor_hash(tensor) for tensor in tensors]
         content = (self._weights, applied, settings, hashes)
-        return self._key(plan, plan.device, plan.int8, *content, *shared_passes(plan))
+        return self._key(plan, plan.device, plan.int8, plan.int8_arithmetic, *content, *shared_passes(plan))
 
     def read_latents(self, key: str | None) -> Tensor | None:
         """Return the latents [T, C] of a take; None where they are not in the cache."""

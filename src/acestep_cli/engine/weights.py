@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from acestep_cli.engine import packed_linear
 from acestep_cli.engine.dit import AceStep
-from acestep_cli.engine.int8 import Int8Linear, replace_linears
+from acestep_cli.engine.int8 import Int8Linear, replace_linears, require_integer_products
 from acestep_cli.engine.layer_streaming import stream_layers
 from acestep_cli.engine.lora import AdapterStack
 from acestep_cli.engine.text_encoder import TextEncoder
@@ -298,7 +298,9 @@ class WeightStore:
             on_disk = {name: on_disk[source] for name, (source, _) in weight_sources(on_disk).items()}
         self._check_tensors(module, on_disk, folder)
         if int8:
-            replace_linears(module.get_submodule(INT8_BLOCKS))
+            if self.plan.int8_arithmetic:
+                require_integer_products()
+            replace_linears(module.get_submodule(INT8_BLOCKS), arithmetic=self.plan.int8_arithmetic)
         dtype = self.vae_dtype if weight_norm else self.dtype
         for number, shard in enumerate(shards):
             self.report("load", number, len(shards))

@@ -70,9 +70,15 @@ LADDER = (
 )
 
 
-def fastest_arrangement(device: Device, dtype: DType) -> Arrangement:
-    """Return the fastest arrangement, without any fallback."""
-    return Arrangement(device.backend == "cpu", dtype, TILE_FRAMES)
+def fastest_arrangement(device: Device, dtype: DType, *, int8_arithmetic: bool = False) -> Arrangement:
+    """Return the fastest arrangement, without any fallback. Int8 arithmetic needs int8 weights."""
+    return Arrangement(
+        on_cpu=device.backend == "cpu",
+        dtype=dtype,
+        tile_frames=TILE_FRAMES,
+        int8=int8_arithmetic,
+        int8_arithmetic=int8_arithmetic,
+    )
 
 
 def smallest_arrangement(arrangement: Arrangement, backend: Backend) -> Arrangement:
@@ -89,7 +95,8 @@ def is_reachable(top: Arrangement, other: Arrangement, backend: Backend) -> bool
     while tiles[-1] // 2 >= SMALLEST_TILE_FRAMES:
         tiles.append(tiles[-1] // 2)
     elsewhere = other.streamed or other.vae_on_cpu
-    return other.tile_frames in tiles and (backend in OWN_MEMORY or not elsewhere)
+    alike = other.int8_arithmetic == top.int8_arithmetic
+    return alike and other.tile_frames in tiles and (backend in OWN_MEMORY or not elsewhere)
 
 
 def next_fallback(now: Arrangement, backend: Backend, stage: str) -> tuple[Arrangement, MemoryFallback] | None:

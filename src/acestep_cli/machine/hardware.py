@@ -32,6 +32,9 @@ DTYPES: dict[str, DType] = {
 }
 BYTES: dict[DType, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # x86, x86, Arm
+#: The name by which `--dtype` asks for int8 arithmetic, and the instructions that make it faster than bfloat16.
+INT8 = "int8"
+INT8_CPU_FLAGS = ("amx_int8", "avx512_vnni")
 CUDA_BF16_CAPABILITY = (8, 0)
 #: AMD's matrix units know bfloat16 from these architectures on: CDNA 2 (gfx90a), RDNA 3 (gfx11).
 ROCM_BF16 = re.compile(r"gfx(90a|94\d|95\d|1[12]\d\d)")
@@ -60,6 +63,8 @@ class Device:
     dtype_reason: str
     #: Compute capability or architecture, where there is such a thing.
     capability: str | None = None
+    #: The instructions for products of int8 matrices, where they are faster than those of `dtypes`.
+    int8_flag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,10 +191,12 @@ def _limit(group: Path, limit: str, used: str, cache: str) -> Iterator[tuple[int
 
 def cpu_device() -> Device:
     """Return the processor, with bfloat16 first where its hardware multiplies it."""
-    flag = next((f for f in BF16_CPU_FLAGS if f in cpu_flags()), None)
+    flags = cpu_flags()
+    flag = next((f for f in BF16_CPU_FLAGS if f in flags), None)
+    int8_flag = next((f for f in INT8_CPU_FLAGS if f in flags), None)
     dtypes: tuple[DType, ...] = ("bfloat16", "float32") if flag else ("float32",)
     reason = f"the processor has {flag}" if flag else "the processor has no bfloat16 arithmetic"
-    return Device("cpu", "cpu", cpu_title(), *main_memory(), dtypes, reason)
+    return Device("cpu", "cpu", cpu_title(), *main_memory(), dtypes, reason, int8_flag=int8_flag)
 
 
 def cpu_flags() -> frozenset[str]:

@@ -37,6 +37,7 @@ class MemoryFallbackEntry(BaseModel):
     tile_frames: PositiveInt
     one_network: bool
     int8: bool
+    int8_arithmetic: bool = False
     streamed: bool
     vae_on_cpu: bool
     #: The most takes that could share a forward pass; None where that was not what memory ran out over.

@@ -64,6 +64,8 @@ LATENT_STATES = 8
 #: Of an edit: momentum and the velocity of the step before, of both sides; and of each draw in a step: both noised
 #: latents, and both velocities. As counted by `benchmarks/source_memory.py`.
 EDIT_STATES, EDIT_STATES_PER_DRAW = 4, 4
+#: Rows of the input that one product of int8 matrices takes: fewer cost time, more cost memory.
+INT8_PRODUCT_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Arrangement:
     tile_frames: int
     one_network: bool = False
     int8: bool = False
+    #: Products of the int8 weights are made in int8 too.
+    int8_arithmetic: bool = False
     streamed: bool = False
     vae_on_cpu: bool = False
     #: Takes that share a forward pass.
@@ -119,7 +123,8 @@ class Arrangement:
     @property
     def weight_storage(self) -> str:
         """Storage of the diffusion transformer's weights in words, such as `bfloat16 int8 streamed`."""
-        return " ".join([self.dtype, *(word for word in ("int8", "streamed") if getattr(self, word))])
+        words = {"int8": self.int8, "arithmetic": self.int8_arithmetic, "streamed": self.streamed}
+        return " ".join([self.dtype, *(word for word, holds in words.items() if holds)])
 
     @property
     def speed_key(self) -> str:
@@ -343,8 +348,13 @@ class MemoryModel:
 
     @property
     def _unpacked_bytes(self) -> int:
-        """The one matrix that is dequantised from int8 at a time."""
+        """The one matrix that is dequantised from int8 at a time; of a product of integers its input, its sums, and
+        these scaled, in four bytes each.
+        """
         dit = self.sizes.dit
+        if self.arrangement.int8_arithmetic:
+            rows = min(self.arrangement.together * self.tokens, INT8_PRODUCT_ROWS)
+            return rows * (dit.hidden_size + 2 * dit.intermediate_size) * FLOAT32
         return dit.hidden_size * dit.intermediate_size * self.element if self.arrangement.int8 else 0
 
     @property

@@ -17,7 +17,7 @@ from acestep_cli.disk import format_gigabytes, format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
 from acestep_cli.machine import fallbacks
 from acestep_cli.machine.fallbacks import LADDER
-from acestep_cli.machine.hardware import DTYPES, OWN_MEMORY, Backend, Device, DType, Hardware
+from acestep_cli.machine.hardware import DTYPES, INT8, INT8_CPU_FLAGS, OWN_MEMORY, Backend, Device, DType, Hardware
 from acestep_cli.machine.memory import MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
@@ -86,6 +86,7 @@ class Plan(BaseModel):
     tile_frames: int
     one_network: bool = False
     int8: bool = False
+    int8_arithmetic: bool = False
     streamed: bool = False
     vae_on_cpu: bool = False
     #: The most takes of the song that share a forward pass.
@@ -190,7 +191,8 @@ def exhausted_error(now: Plan, stage: str, request: Completed) -> MemoryLimitErr
 def least_bytes(request: Completed, asked: MachineRequest, sizes: Sizes, device: Device) -> int:
     """Return the least `--max-vram`, in bytes, with which the request can be planned on `device`."""
     dtype, _ = _choose_dtype(device, asked.dtype)
-    lowest = fallbacks.smallest_arrangement(fallbacks.fastest_arrangement(device, dtype), device.backend)
+    fastest = fallbacks.fastest_arrangement(device, dtype, int8_arithmetic=_asks_int8(asked.dtype))
+    lowest = fallbacks.smallest_arrangement(fastest, device.backend)
     return _free_bytes_needed(MemoryModel(sizes, _workload(request, sizes), lowest).peak.total, device)
 
 
@@ -231,9 +233,11 @@ def devices_with_dtype(devices: Sequence[Device], asked: str | None) -> list[Dev
     """Return the devices that have the dtype asked for. Raises `UsageError` where none has."""
     if asked is None:
         return list(devices)
+    if asked.lower() == INT8:
+        return _devices_with_int8(devices)
     named = DTYPES.get(asked.lower())
     if named is None:
-        raise UsageError(f"--dtype {asked}: is not one of {', '.join(DTYPES)}.")
+        raise UsageError(f"--dtype {asked}: is not one of {', '.join((*DTYPES, INT8))}.")
     able = [device for device in devices if named in device.dtypes]
     if not able:
         have = "; ".join(f"{device.name} has {', '.join(device.dtypes)}" for device in devices)
@@ -244,8 +248,28 @@ def devices_with_dtype(devices: Sequence[Device], asked: str | None) -> list[Dev
     return able
 
 
+def _devices_with_int8(devices: Sequence[Device]) -> list[Device]:
+    """Return the devices that multiply int8 faster than other numbers. Raises `UsageError` where none does."""
+    able = [device for device in devices if device.int8_flag is not None]
+    if not able:
+        here = " and ".join(device.name for device in devices)
+        raise UsageError(
+            f"--dtype int8: is arithmetic of processors with {' or '.join(INT8_CPU_FLAGS)}, which {here} here "
+            f"{'lack' if len(devices) > 1 else 'lacks'}.",
+            f"Leave --dtype out for {devices[0].dtypes[0]} ({devices[0].dtype_reason}).",
+        )
+    return able
+
+
+def _asks_int8(asked: str | None) -> bool:
+    return asked is not None and asked.lower() == INT8
+
+
 def _choose_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
-    return (device.dtypes[0], device.dtype_reason) if asked is None else (DTYPES[asked.lower()], "asked for")
+    """Return the dtype of all that is not int8, and the reason for it."""
+    if asked is None or _asks_int8(asked):
+        return device.dtypes[0], device.dtype_reason
+    return DTYPES[asked.lower()], "asked for"
 
 
 def _workload(request: Completed, sizes: Sizes) -> Workload:
@@ -274,7 +298,8 @@ def _workload(request: Completed, sizes: Sizes) -> Workload:
 
 def fallbacks_of(plan: Plan, device: Device) -> list[str]:
     """Return the sentence of each memory fallback that `plan` takes on `device` and not every plan does."""
-    top, now = fallbacks.fastest_arrangement(device, plan.dtype), plan.arrangement
+    top = fallbacks.fastest_arrangement(device, plan.dtype, int8_arithmetic=plan.int8_arithmetic)
+    now = plan.arrangement
     found = []
     for fallback in LADDER:
         lower = None if fallback.apply is None else fallback.apply(top, device.backend)
@@ -300,7 +325,7 @@ def _fit_arrangement(
 
     Raises `MemoryLimitError` where none does, and where what waits in main memory does not fit there.
     """
-    top = fallbacks.fastest_arrangement(device, dtype)
+    top = fallbacks.fastest_arrangement(device, dtype, int8_arithmetic=_asks_int8(asked.dtype))
     known = past_renders.arrangement
     arrangement = top if known is None or not fallbacks.is_reachable(top, known, device.backend) else known
     budget = free_budget(device, asked.max_vram)
@@ -322,9 +347,19 @@ def _fit_arrangement(
         longest_seconds=_longest_open(request, model, budget),
         seconds=_total_seconds(request, expected),
         expected=expected,
-        reasons={**standing_reasons(device), **remembered, **fitting, **shared},
+        reasons={**standing_reasons(device), **_int8_reasons(device, asked), **remembered, **fitting, **shared},
         **model.arrangement.settings(),
     )
+
+
+def _int8_reasons(device: Device, asked: MachineRequest) -> dict[str, str]:
+    """Return the reason for int8 arithmetic, and so for int8 weights, where it was asked for."""
+    if not _asks_int8(asked.dtype):
+        return {}
+    return {
+        "int8": "their products are int8",
+        "int8_arithmetic": f"asked for, and the processor has {device.int8_flag}",
+    }
 
 
 def _first_fitting(model: MemoryModel, device: Device, budget: int) -> MemoryModel | None:

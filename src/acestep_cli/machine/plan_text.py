@@ -29,6 +29,7 @@ NETWORKS = {
 SETTINGS = {
     "one_network": "The diffusion transformer is unloaded before the autoencoder is loaded",
     "int8": "The weights of the diffusion transformer are int8",
+    "int8_arithmetic": "The diffusion transformer multiplies in int8, which changes the sound a little",
     "streamed": "The layers of the diffusion transformer come from main memory one by one",
     "vae_on_cpu": "The autoencoder runs on the processor",
 }

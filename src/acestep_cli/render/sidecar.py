@@ -56,6 +56,7 @@ class RenderOrigin(BaseModel):
     #: Threads of the processor that rendered it. Absent before they were recorded.
     threads: Annotated[int, Field(ge=1, le=hardware.MOST_THREADS)] | None = None
     int8: bool = False
+    int8_arithmetic: bool = False
     #: The most takes that shared a forward pass with it, itself included.
     together: Annotated[int, Field(ge=1)] = 1
     source_latents: str | None = None
@@ -163,6 +164,7 @@ def origin_fields(
         "dtype": take.plan.dtype,
         **({"threads": take.plan.threads} if take.plan.threads is not None else {}),
         **({"int8": True} if take.plan.int8 else {}),
+        **({"int8_arithmetic": True} if take.plan.int8_arithmetic else {}),
         **({"together": take.plan.together} if take.plan.together > 1 else {}),
         **({"source_latents": take.request.source_latents.fingerprint} if take.request.source_latents else {}),
         "versions": versions(),

@@ -37,7 +37,15 @@ FORMAT = 2
 def cache_key(job: Job, output: OutputFile) -> str:
     """Return the key of a take: a hash of its unfinished recipe, the arithmetic, and the requested extras."""
     plan = job.plan
-    arithmetic = (plan.device, plan.dtype, plan.int8, plan.vae_on_cpu, plan.threads, platform.machine())
+    arithmetic = (
+        plan.device,
+        plan.dtype,
+        plan.int8,
+        plan.int8_arithmetic,
+        plan.vae_on_cpu,
+        plan.threads,
+        platform.machine(),
+    )
     versions = (__version__, metadata.version("torch"))
     shared = (plan.together,) if plan.together > 1 else ()
     asked = (output.completed.lrc, output.completed.scored, output.completed.text_seed if job.request.open else None)

@@ -247,6 +247,8 @@ def memory_fallbacks(need: TrainingMemory) -> Iterator[TrainingMemory]:
 
 def frozen_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
     """Return the number format of the frozen weights on a device, and the reason for it."""
+    if asked is not None and asked.lower() == hardware.INT8:
+        raise UsageError("--dtype int8: is for renders; an adapter is trained in bf16 or fp32.", "Leave --dtype out.")
     if asked is not None:
         named = hardware.DTYPES[asked.lower()]
         if named not in DTYPES:
