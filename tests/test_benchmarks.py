@@ -35,6 +35,31 @@ def test_what_measures_processes_prints_its_table(tmp_path: Path, script: str, a
     assert len(figures) == rows
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "rows"),
+    [
+        ("dit_step", ["--case", "1", "--scale", "0.02", "--rounds", "1"], 1),
+        ("int8_step", ["--case", "1", "--scale", "0.05", "--rounds", "1"], 1),
+        ("adapters", ["--layers", "1", "--seconds", "1", "--rounds", "1"], 8),
+        pytest.param("train_step", ["--scale", "0.02", "--rounds", "1"], 2, marks=pytest.mark.slow),
+        pytest.param(
+            "vae_decode",
+            ["--seconds", "0.5", "--song", "1", "--fits", "0.5", "--rounds", "1"],
+            4,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("threads", ["--music", "0.2", "--sound", "0.1"], 14, marks=pytest.mark.slow),
+        pytest.param("memory", ["--layers", "1"], 4, marks=pytest.mark.slow),
+    ],
+)
+def test_what_measures_networks_prints_its_table(script: str, arguments: list[str], rows: int) -> None:
+    """With one layer or two of the published sizes, and a moment of music."""
+    run = finish([sys.executable, BENCHMARKS / f"{script}.py", *arguments, "--dry"], text=True, timeout=LONG_LIMIT)
+    assert run.returncode == 0, run.stderr
+    table = [line for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert len(table[2:]) == rows
+
+
 @pytest.mark.slow
 def test_the_card_s_benchmark_runs_anywhere() -> None:
     run = finish([sys.executable, GPU, "--tiny", "--rounds", "1"], text=True, timeout=900)
