@@ -78,6 +78,14 @@ def test_a_pull_into_a_models_folder(hub: Hub, models: Run) -> None:
     assert "100 %" in run.stderr
 
 
+def test_the_size_of_a_model_is_that_of_all_that_was_fetched(hub: Hub, models: Run) -> None:
+    models("pull", "turbo", "--models-dir", "m")
+    listed = {one["name"]: one for one in json.loads(models("list", "--models-dir", "m", "--json").stdout)["models"]}
+    fetched = [path for path in Path("m").glob("*/*") if path.parent.name != ".acestep"]
+    assert listed["turbo"]["bytes"] == sum(path.stat().st_size for path in fetched)
+    assert listed["pocket"]["bytes"] > 31e6  # of four networks
+
+
 def test_a_lock_file_says_what_a_folder_is(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
     content = json.loads(Path("m", TURBO, LOCK).read_text())

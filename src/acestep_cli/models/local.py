@@ -15,7 +15,9 @@ from acestep_cli.models.model_store import find_store
 
 @dataclass(frozen=True)
 class ModelState:
-    """The state of a model (`installed`, `partial` or `absent`), its folder, the bytes in it, and its problem."""
+    """The state of a model (`installed`, `partial` or `absent`), its folder, the bytes of it and of what it needs, and
+    its problem.
+    """
 
     name: str
     status: str
@@ -40,7 +42,7 @@ def model_state(name: str, models_dir: Path | None) -> ModelState:
     """Return the state of a checkpoint or Songwriter, as far as its headers show."""
     try:
         folder = find_model(name, models_dir)
-        return ModelState(name, "installed", folder, folder_size(folder), read_manifest(folder))
+        return ModelState(name, "installed", folder, installed_size(name, folder, models_dir), read_manifest(folder))
     except CheckpointError as error:
         trace = find_store(models_dir).begun_folder(checkpoint_table.model_parts(name)[0])
         if trace is None and name in checkpoint_table.CHECKPOINTS:
@@ -64,6 +66,19 @@ def find_model(name: str, models_dir: Path | None) -> Path:
         )
     checkpoints.check_part(part, folder)
     return folder
+
+
+def installed_size(name: str, folder: Path, models_dir: Path | None) -> int:
+    """Return the bytes of a model in `folder` and of all that it needs: the autoencoder and the text encoder, which
+    checkpoints share, and the built-in one's Songwriter.
+    """
+    if name in checkpoint_table.SONGWRITERS:
+        return folder_size(folder)
+    found = checkpoints.find_checkpoint(name, models_dir)
+    folders = {found.dit, found.vae, found.text}
+    if name == checkpoint_table.BUILT_IN:
+        folders.add(checkpoints.built_in_songwriter().folder)
+    return sum(folder_size(one) for one in folders if not any(other in one.parents for other in folders))
 
 
 def folder_size(folder: Path) -> int:
