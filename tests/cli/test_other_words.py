@@ -47,7 +47,7 @@ def test_a_word_of_another_program_leads_to_what_does_the_same(word: str) -> Non
     assert other_words.COMMANDS[word] in said(*word.split())
 
 
-@pytest.mark.parametrize("name", {*other_words.FLAGS, *other_words.SENTENCES})
+@pytest.mark.parametrize("name", [*other_words.FLAGS, *other_words.SENTENCES])
 def test_no_other_name_is_a_flag_of_a_render(name: str) -> None:
     assert f"--{name}" not in flags_of(["generate"])
 
