@@ -20,6 +20,7 @@ from torch import Tensor
 from acestep_cli.audio import distance, measure
 from acestep_cli.engine.dit import Condition, DiT
 from acestep_cli.engine.int8 import Int8Linear, replace_linears
+from acestep_cli.models import latents_file
 from acestep_cli.models.configs import DiTConfig
 
 CONDITION_TOKENS = 300
@@ -84,7 +85,7 @@ def render(folder: Path, name: str, dtype: str, seed: int) -> Path:
 
 
 def latents_of(file: Path) -> Tensor:
-    [tensor] = load_file(file.with_suffix(".latents.safetensors")).values()
+    [tensor] = load_file(latents_file.latents_path(file)).values()
     return tensor.float()
 
 
