@@ -1,6 +1,6 @@
 """Where downloads are kept: a models folder, or the Hugging Face cache.
 
-Nothing here asks the network but the library's own links; `hub` does.
+Nothing here asks the network; `hub` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What a take says of itself where it is the source of another render: the spec that a render left in its sidecar or
-tags.
-"""
+"""The description of a take that is the source of another render: the spec in its sidecar or tags."""
 
 from __future__ import annotations
 
