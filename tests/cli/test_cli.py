@@ -575,13 +575,13 @@ def generating(models: Path, *arguments: str) -> AbstractContextManager[subproce
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_any_stage_without_a_file(two_b: tiny.Oracle, stage: str, shown: str, number, code: int) -> None:
     with generating(two_b.root, "-c", f"slow {stage}", "-o", "a.flac") as process:
-        read_to(process.stderr, shown)
+        before = read_to(process.stderr, shown)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=LIMIT)
     assert (process.returncode, stdout) == (code, "")
     *repeated, last = stderr.splitlines()
     assert last in ("Interrupted.", "Terminated.")
-    assert all(shown in line for line in repeated)  # Rich prints a line again whose printing a signal interrupted
+    assert set(repeated) <= set(before.splitlines())  # a buffer whose writing a signal interrupts is written again
     assert names() == []
 
 
