@@ -920,7 +920,7 @@ def test_front_matter_may_stand_alone_and_end_with_dots(acestep: Run) -> None:
 @pytest.mark.parametrize(
     ("flag", "near"),
     [("--tempo", "--bpm"), ("--prompt", "--caption"), ("--codes", "--set codes=…"), ("--bmp", "--bpm"),
-     ("--guidance-scale", "--guidance"), ("--forse", "--force")],
+     ("--guidance-scale", "--guidance"), ("--instrumentl", "--instrumental")],
 )  # fmt: skip
 def test_an_unknown_flag_names_what_may_be_meant(acestep: Run, flag: str, near: str) -> None:
     result = acestep("generate", flag, "x", "--json")

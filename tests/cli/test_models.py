@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from acestep_cli.cli.app import app
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import checkpoint_table, checkpoints, hugging_face, model_store
-from acestep_cli.models.manifest import LOCK, LOCK_SCHEMA, RemoteFile, read_manifest
+from acestep_cli.models.manifest import LOCK, RemoteFile, read_manifest
 from support import hub_server
 from support.command import LIMIT, Run, finish, limited, read_to, started
 from support.hub_server import BLOCK, FETCHED, TURBO, WEIGHTS, Hub, blob_id, main_repo, sha256, weights
@@ -88,11 +88,11 @@ def test_the_size_of_a_model_is_that_of_all_that_was_fetched(hub: Hub, models: R
 
 def test_a_lock_file_says_what_a_folder_is(hub: Hub, models: Run) -> None:
     models("pull", "turbo", "--models-dir", "m")
-    content = json.loads(Path("m", TURBO, LOCK).read_text())
+    content = json.loads(Path("m", TURBO, "acestep.lock.json").read_text())  # the name that other programs know
     files, published = content.pop("files"), main_repo()
     commit = hub.refs[checkpoint_table.MAIN_REPO]["main"]
     assert content == {
-        "schema": LOCK_SCHEMA, "repo": checkpoint_table.MAIN_REPO, "revision": "main", "commit": commit
+        "schema": "acestep-lock/1", "repo": checkpoint_table.MAIN_REPO, "revision": "main", "commit": commit
     }  # fmt: skip
     assert files["model.safetensors"] == {"size": len(published[WEIGHTS]), "sha256": sha256(published[WEIGHTS])}
     assert files["config.json"] == {"size": 2, "blob_id": blob_id(b"{}")}

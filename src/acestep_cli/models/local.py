@@ -74,10 +74,12 @@ def installed_size(name: str, folder: Path, models_dir: Path | None) -> int:
     """
     if name in checkpoint_table.SONGWRITERS:
         return folder_size(folder)
-    found = checkpoints.find_checkpoint(name, models_dir)
-    folders = {found.dit, found.vae, found.text}
-    if name == checkpoint_table.BUILT_IN:
-        folders.add(checkpoints.built_in_songwriter().folder)
+    if name == checkpoint_table.BUILT_IN:  # wherever others are looked for
+        found = checkpoints.find_checkpoint(name)
+        folders = {found.dit, found.vae, found.text, checkpoints.built_in_songwriter().folder}
+    else:
+        found = checkpoints.find_checkpoint(name, models_dir)
+        folders = {found.dit, found.vae, found.text}
     return sum(folder_size(one) for one in folders if not any(other in one.parents for other in folders))
 
 

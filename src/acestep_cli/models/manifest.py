@@ -11,16 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
-
 from acestep_cli import disk
 from acestep_cli.errors import CheckpointError
 from acestep_cli.models import weight_files
 from acestep_cli.models.checkpoint_table import ModelPart
 from acestep_cli.progress import ProgressCallback
 
-LOCK = "acestep.manifest.json"
-LOCK_SCHEMA = "acestep-manifest/1"
+LOCK = "acestep.lock.json"
+LOCK_SCHEMA = "acestep-lock/1"
 HASH_BYTES = 1 << 20
 
 
@@ -77,8 +75,12 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / LOCK
     if not disk.is_file(file):
         return None
+    from pydantic import ValidationError  # not for the completion of a word
+
+    from acestep_cli.models.manifest_schema import ManifestContent
+
     try:
-        content = _ManifestContent.model_validate(weight_files.read_json(file))
+        content = ManifestContent.model_validate(weight_files.read_json(file))
     except ValidationError as error:
         first = error.errors()[0]
         raise _manifest_error(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -88,28 +90,6 @@ def read_manifest(folder: Path) -> Manifest | None:
     if unknown := [file.name for file in files if not file.hash]:
         raise _manifest_error(file, f"{unknown[0]} has no hash")
     return Manifest(content.repo, content.revision, content.commit, files)
-
-
-class _ManifestFile(BaseModel):
-    """The entry of a file in a manifest."""
-
-    model_config = ConfigDict(strict=True)
-
-    size: NonNegativeInt
-    sha256: str | None = None
-    blob_id: str | None = None
-
-
-class _ManifestContent(BaseModel):
-    """The content of a manifest."""
-
-    model_config = ConfigDict(strict=True)
-
-    version: str = Field(alias="schema", pattern=f"^{LOCK_SCHEMA}$")
-    repo: str
-    revision: str
-    commit: str
-    files: dict[str, _ManifestFile]
 
 
 def _manifest_error(file: Path, why: str) -> CheckpointError:
