@@ -45,12 +45,17 @@ def build(layers: int) -> tuple[DiT, AceStepTransformer1DModel]:
     return ours, theirs.eval()
 
 
+def step_inputs(seconds: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Random latents and time of a step, its context, and the states of its condition."""
+    frames, channels = int(seconds * FRAMES_PER_SECOND), TWO_B["audio_acoustic_hidden_dim"]
+    x, context = (torch.randn(1, frames, width).bfloat16() for width in (channels, 2 * channels))
+    return x, torch.tensor([0.5]), context, torch.randn(1, CONDITION_TOKENS, TWO_B["hidden_size"]).bfloat16()
+
+
 def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, float]:
     """Median seconds of a step of ours and of theirs, and how far apart their velocities are."""
     ours, theirs = build(layers)
-    frames, channels = int(seconds * FRAMES_PER_SECOND), TWO_B["audio_acoustic_hidden_dim"]
-    x, context = (torch.randn(1, frames, width).bfloat16() for width in (channels, 2 * channels))
-    states, t = torch.randn(1, CONDITION_TOKENS, TWO_B["hidden_size"]).bfloat16(), torch.tensor([0.5])
+    x, t, context, states = step_inputs(seconds)
     memory = ours.project_condition(Condition(states, None))
 
     def our_step() -> Tensor:

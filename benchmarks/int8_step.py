@@ -12,22 +12,20 @@ import tempfile
 from pathlib import Path
 
 import torch
-from published import FRAMES_PER_SECOND, TWO_B, fill
+from dit_step import CONDITION_TOKENS, step_inputs
+from published import TWO_B, fill
 from safetensors.torch import load_file
 from side_by_side import medians, parser, publish
+from take_distance import NAMES, SONGS, apart
 from torch import Tensor
 
-from acestep_cli.audio import distance, measure
 from acestep_cli.engine.dit import Condition, DiT
 from acestep_cli.engine.int8 import Int8Linear, replace_linears
 from acestep_cli.models import latents_file
 from acestep_cli.models.configs import DiTConfig
 
-CONDITION_TOKENS = 300
 CASES = ((24, 60), (2, 60), (2, 240), (2, 600))  # layers, seconds of music
 AIM = 1.5
-SONGS = Path(__file__).parent.parent / "songs"
-NAMES = ("night-drive", "ballad", "rain-on-the-desk-lamp")
 NOTES = """\
 Random bfloat16 weights of the published sizes, rounded to int8 for the other; batch 1, a condition of {condition}
 tokens; medians of {rounds} runs each, taken in turns in one process. The difference is that of the velocities, relative
@@ -62,9 +60,7 @@ def build(layers: int) -> tuple[DiT, DiT]:
 def compare(layers: int, seconds: float, rounds: int) -> tuple[float, float, float]:
     """Return the median seconds of a step in bfloat16 and in int8, and how far apart their velocities are."""
     plain, quantized = build(layers)
-    frames, channels = int(seconds * FRAMES_PER_SECOND), TWO_B["audio_acoustic_hidden_dim"]
-    x, context = (torch.randn(1, frames, width).bfloat16() for width in (channels, 2 * channels))
-    states, t = torch.randn(1, CONDITION_TOKENS, TWO_B["hidden_size"]).bfloat16(), torch.tensor([0.5])
+    x, t, context, states = step_inputs(seconds)
     condition = plain.project_condition(Condition(states, None))
 
     def step(model: DiT) -> Tensor:
@@ -87,13 +83,6 @@ def render(folder: Path, name: str, dtype: str, seed: int) -> Path:
 def latents_of(file: Path) -> Tensor:
     [tensor] = load_file(latents_file.latents_path(file)).values()
     return tensor.float()
-
-
-def apart(one: Path, other: Path) -> float:
-    """Return the distance of two files in decibels."""
-    found = distance.take_distance(*map(measure.read_for_measuring, (one, other)))
-    assert found is not None
-    return found
 
 
 def pocket_row() -> list[str]:
