@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acestep_cli.errors import reason_of
-from acestep_cli.machine import hardware, history, plan
+from acestep_cli.machine import device_choice, hardware, history
 from acestep_cli.machine.hardware import Device
 from acestep_cli.render.reporter import Messages
 from acestep_cli.render.settings import RenderSettings
@@ -32,7 +32,7 @@ def usable_cards(run: RenderSettings) -> list[Device]:
     return [
         device
         for device in hardware.detect().devices
-        if device.backend != "cpu" and (run.device is None or run.device.lower() in plan.device_names(device))
+        if device.backend != "cpu" and (run.device is None or run.device.lower() in device_choice.device_names(device))
     ]
 
 

@@ -8,16 +8,16 @@ memory model fits. Where memory runs out all the same, the render applies the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from acestep_cli.disk import format_gigabytes, format_size
-from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine import fallbacks
+from acestep_cli.errors import MemoryLimitError
+from acestep_cli.machine import device_choice, fallbacks
 from acestep_cli.machine.fallbacks import LADDER
-from acestep_cli.machine.hardware import DTYPES, INT8, INT8_CPU_FLAGS, OWN_MEMORY, Backend, Device, DType, Hardware
+from acestep_cli.machine.hardware import OWN_MEMORY, Backend, Device, DType, Hardware
 from acestep_cli.machine.memory import MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
 from acestep_cli.models.sizes import Sizes
 from acestep_cli.solvers import SOLVERS
@@ -133,11 +133,11 @@ def plan_render(
     Without a device asked for, the first that the render fits into is taken. Raises `UsageError` where the machine
     lacks what was asked for, and `MemoryLimitError` where the render fits nowhere.
     """
-    found, why = candidate_devices(machine, asked)
+    found, why = device_choice.candidate_devices(machine, asked.device)
     host_free_bytes = next((device.free_bytes for device in machine.devices if device.backend == "cpu"), None)
     failure: MemoryLimitError | None = None
-    for device in devices_with_dtype(found, asked.dtype):
-        dtype, dtype_reason = _choose_dtype(device, asked.dtype)
+    for device in device_choice.devices_with_dtype(found, asked.dtype):
+        dtype, dtype_reason = device_choice.choose_dtype(device, asked.dtype)
         try:
             plan = _fit_arrangement(
                 device,
@@ -190,86 +190,10 @@ def exhausted_error(now: Plan, stage: str, request: Completed) -> MemoryLimitErr
 
 def least_bytes(request: Completed, asked: MachineRequest, sizes: Sizes, device: Device) -> int:
     """Return the least `--max-vram`, in bytes, with which the request can be planned on `device`."""
-    dtype, _ = _choose_dtype(device, asked.dtype)
-    fastest = fallbacks.fastest_arrangement(device, dtype, int8_arithmetic=_asks_int8(asked.dtype))
+    dtype, _ = device_choice.choose_dtype(device, asked.dtype)
+    fastest = fallbacks.fastest_arrangement(device, dtype, int8_arithmetic=device_choice.asks_int8(asked.dtype))
     lowest = fallbacks.smallest_arrangement(fastest, device.backend)
     return _free_bytes_needed(MemoryModel(sizes, _workload(request, sizes), lowest).peak.total, device)
-
-
-def candidate_devices(machine: Hardware, asked: MachineRequest) -> tuple[Sequence[Device], str]:
-    """Return the devices to choose from, the preferred one first, and the reason for it.
-
-    Raises `UsageError` where the one asked for is not there.
-    """
-    if asked.device is None:
-        others = ", ".join(device.name for device in machine.devices)
-        return machine.devices, f"the first of {others}" if len(machine.devices) > 1 else "the only device here"
-    wanted = asked.device.lower()
-    kinds = {device.backend for device in machine.devices}
-    named = [device for device in machine.devices if wanted in device_names(device)]
-    if named:
-        return named[:1], "asked for"
-    here = ", ".join(device.name for device in machine.devices)
-    built = machine.torch_backend
-    if built is None and wanted.split(":")[0] in ("cuda", "rocm", "xpu"):
-        why = " (the installed torch is a CPU build)"
-    elif built and wanted.split(":")[0] in ("cuda", "rocm", "xpu") and built not in kinds:
-        why = f" (the installed torch is for {built}, and no such card answers)"
-    else:
-        why = ""
-    raise UsageError(
-        f"--device {asked.device}: this machine has no such device; it has {here}{why}.",
-        f"Leave --device out, or use --device {machine.devices[0].name}.",
-    )
-
-
-def device_names(device: Device) -> tuple[str, ...]:
-    """Return the names by which `--device` may call a device: torch calls AMD's cards `cuda` too."""
-    kind, _, number = device.name.partition(":")
-    return (device.name, kind, device.backend, f"{device.backend}:{number}")
-
-
-def devices_with_dtype(devices: Sequence[Device], asked: str | None) -> list[Device]:
-    """Return the devices that have the dtype asked for. Raises `UsageError` where none has."""
-    if asked is None:
-        return list(devices)
-    if asked.lower() == INT8:
-        return _devices_with_int8(devices)
-    named = DTYPES.get(asked.lower())
-    if named is None:
-        raise UsageError(f"--dtype {asked}: is not one of {', '.join((*DTYPES, INT8))}.")
-    able = [device for device in devices if named in device.dtypes]
-    if not able:
-        have = "; ".join(f"{device.name} has {', '.join(device.dtypes)}" for device in devices)
-        raise UsageError(
-            f"--dtype {asked}: no device here computes in it: {have}.",
-            f"Leave --dtype out for {devices[0].dtypes[0]} ({devices[0].dtype_reason}).",
-        )
-    return able
-
-
-def _devices_with_int8(devices: Sequence[Device]) -> list[Device]:
-    """Return the devices that multiply int8 faster than other numbers. Raises `UsageError` where none does."""
-    able = [device for device in devices if device.int8_flag is not None]
-    if not able:
-        here = " and ".join(device.name for device in devices)
-        raise UsageError(
-            f"--dtype int8: is arithmetic of processors with {' or '.join(INT8_CPU_FLAGS)}, which {here} here "
-            f"{'lack' if len(devices) > 1 else 'lacks'}.",
-            f"Leave --dtype out for {devices[0].dtypes[0]} ({devices[0].dtype_reason}).",
-        )
-    return able
-
-
-def _asks_int8(asked: str | None) -> bool:
-    return asked is not None and asked.lower() == INT8
-
-
-def _choose_dtype(device: Device, asked: str | None) -> tuple[DType, str]:
-    """Return the dtype of all that is not int8, and the reason for it."""
-    if asked is None or _asks_int8(asked):
-        return device.dtypes[0], device.dtype_reason
-    return DTYPES[asked.lower()], "asked for"
 
 
 def _workload(request: Completed, sizes: Sizes) -> Workload:
@@ -325,7 +249,7 @@ def _fit_arrangement(
 
     Raises `MemoryLimitError` where none does, and where what waits in main memory does not fit there.
     """
-    top = fallbacks.fastest_arrangement(device, dtype, int8_arithmetic=_asks_int8(asked.dtype))
+    top = fallbacks.fastest_arrangement(device, dtype, int8_arithmetic=device_choice.asks_int8(asked.dtype))
     known = past_renders.arrangement
     arrangement = top if known is None or not fallbacks.is_reachable(top, known, device.backend) else known
     budget = free_budget(device, asked.max_vram)
@@ -354,7 +278,7 @@ def _fit_arrangement(
 
 def _int8_reasons(device: Device, asked: MachineRequest) -> dict[str, str]:
     """Return the reason for int8 arithmetic, and so for int8 weights, where it was asked for."""
-    if not _asks_int8(asked.dtype):
+    if not device_choice.asks_int8(asked.dtype):
         return {}
     return {
         "int8": "their products are int8",

@@ -1,4 +1,4 @@
-"""Where downloads are kept: a models folder, or the Hugging Face cache.
+"""The stores of downloads: a models folder, and the Hugging Face cache.
 
 Nothing here asks the network; `hub` does.
 """

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from acestep_cli.disk import format_size
 from acestep_cli.errors import MemoryLimitError, UsageError
-from acestep_cli.machine import fallbacks, hardware
+from acestep_cli.machine import device_choice, fallbacks, hardware
 from acestep_cli.machine import plan as planning
 from acestep_cli.machine.hardware import Device, DType, Hardware
 from acestep_cli.machine.memory import FLOAT32, MARGIN, RUNTIME_BYTES, Arrangement, MemoryModel, StageMemory, Workload
@@ -176,9 +176,9 @@ def plan_training(
     With `eight_bits` the optimiser is open, and keeps its state in eight bits on CUDA cards. Raises `UsageError` where
     the device or number format asked for is not there, and `MemoryLimitError` where it fits nowhere.
     """
-    found, why = planning.candidate_devices(machine, asked)
+    found, why = device_choice.candidate_devices(machine, asked.device)
     failure: MemoryLimitError | None = None
-    for device in planning.devices_with_dtype(found, asked.dtype):
+    for device in device_choice.devices_with_dtype(found, asked.dtype):
         dtype, dtype_reason = frozen_dtype(device, asked.dtype)
         if eight_bits:
             config = config.model_copy(update={"optimiser": "adamw8bit" if device.backend == "cuda" else "adamw"})
